@@ -1,0 +1,56 @@
+"""The mistakes a user can make, as exceptions whose text is the one line that the command line prints.
+
+Form: `<what was asked>: <what is wrong, with the value>; <what to do>`.
+"""
+
+
+class UserError(Exception):
+    """A mistake of the user or their files, never a bug of ours. `exit_code` is the command line's exit code."""
+
+    exit_code = 2
+
+
+class SpecError(UserError):
+    """A solver spec that can't be read, or an option or value that the solver doesn't have."""
+
+
+class UnknownNameError(SpecError):
+    """A name that no registry holds."""
+
+
+class BudgetError(UserError):
+    """A number of calls that the solver can't spend exactly."""
+
+
+class GridError(UserError):
+    """Noise levels that are no grid: too few, not finite, not strictly decreasing, or not positive where they must be."""
+
+
+class NotLinearError(UserError):
+    """A loop that isn't a fixed linear combination of the start and the denoiser's outputs."""
+
+
+class TrainingError(UserError):
+    """A training that can't go on; what was computed so far is kept."""
+
+    exit_code = 1
+
+
+class NeedsTrainingError(UserError):
+    """A learned solver without parameters for this teacher and number of calls."""
+
+
+class RecordError(UserError):
+    """A file of ours that is damaged, foreign, or made for something else."""
+
+
+class StoreError(UserError):
+    """A store that can't be read or written."""
+
+    exit_code = 3
+
+
+class MissingError(UserError):
+    """A teacher, reference, weights file or optional package that isn't there."""
+
+    exit_code = 3
