@@ -18,6 +18,7 @@ solvers = Registry(
 grids = Registry(
     "grid",
     {
+        "learned": "solverbench.grids:learned",
         "logsnr": "solverbench.grids:logsnr",
         "polynomial": "solverbench.grids:polynomial",
         "time_uniform": "solverbench.grids:time_uniform",

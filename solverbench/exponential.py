@@ -23,12 +23,14 @@ def differences(lam: Tensor, past: Sequence[Tensor], n: int) -> tuple[Tensor, ..
 
     Args:
         lam: [M+1], lambda at the grid's levels.
-        past: predictions, newest first: past[i] was made at level n - i. Two give (d0,); three give (D1, D2).
+        past: predictions, newest first: past[i] was made at level n - i. One gives (), two (d0,), three (D1, D2).
         n: the step, from level n to n + 1.
 
     Source: arXiv:2211.01095, appendix B, as every public implementation has it: D2 is a divided difference, half of
     the second derivative's estimate that the Taylor form would want.
     """
+    if len(past) == 1:
+        return ()
     h = lam[n + 1] - lam[n]
     r0 = (lam[n] - lam[n - 1]) / h
     d0 = (past[0] - past[1]) / r0

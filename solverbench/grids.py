@@ -75,6 +75,11 @@ def time_uniform(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Gr
     return _with_ends(vp.sigma(times), schedule)
 
 
+def learned(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Raise GridError: a learned grid comes from a solver's own parameters."""
+    raise GridError(f"grid=learned with {steps} steps: only a learned solver has one; name another grid")
+
+
 def default_rho(name: str) -> float | None:
     """Return the rho that the named grid takes by default; None for a grid without one."""
     return (function(name).__kwdefaults__ or {}).get("rho")

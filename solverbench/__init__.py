@@ -1,0 +1,61 @@
+"""SolverBench: every few-step diffusion solver behind one interface. Names are imported when they are first used."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reports import draw as plot
+    from reports import write as report
+    from solverbench.errors import BudgetError as BudgetError
+    from solverbench.errors import GridError as GridError
+    from solverbench.errors import UserError as UserError
+    from solverbench.execution import execute as execute
+    from solverbench.exponential import differences as differences
+    from solverbench.exponential import phis as phis
+    from solverbench.grids import Grid as Grid
+    from solverbench.runner import run as run
+    from solverbench.schedules import EDM as EDM
+    from solverbench.schedules import NoiseSchedule as NoiseSchedule
+    from solverbench.schedules import VPLinear as VPLinear
+    from solverbench.solver import Denoise as Denoise
+    from solverbench.solver import LearnedSolver as LearnedSolver
+    from solverbench.solver import Solver as Solver
+    from solverbench.solver import option as option
+    from solverbench.solver import refuse_budget as refuse_budget
+    from solverbench.spec import make as make
+    from solverbench.spec import register as register
+    from solverbench.tableaux import Tableau as Tableau
+    from solverbench.teachers import Teacher as Teacher
+    from solverbench.teachers import load_teacher as load_teacher
+    from solverbench.tracing import tableau as tableau
+    from solverbench.tracing import trace as trace
+
+__version__ = "0.1.0"
+
+_homes = {
+    "solverbench.errors": ["BudgetError", "GridError", "UserError"],
+    "solverbench.execution": ["execute"],
+    "solverbench.exponential": ["differences", "phis"],
+    "solverbench.grids": ["Grid"],
+    "solverbench.runner": ["run"],
+    "solverbench.schedules": ["EDM", "NoiseSchedule", "VPLinear"],
+    "solverbench.solver": ["Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
+    "solverbench.spec": ["make", "register"],
+    "solverbench.tableaux": ["Tableau"],
+    "solverbench.teachers": ["Teacher", "load_teacher"],
+    "solverbench.tracing": ["tableau", "trace"],
+}
+_home = {name: (module, name) for module, names in _homes.items() for name in names}
+_home |= {"plot": ("reports", "draw"), "report": ("reports", "write")}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _home:
+        raise AttributeError(f"module 'solverbench' has no attribute {name!r}")
+    module, attribute = _home[name]
+    value = globals()[name] = getattr(importlib.import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *sorted(_home)]

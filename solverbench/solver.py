@@ -1,0 +1,217 @@
+"""What a solver is: its options, its grid, and its textbook loop over `x` and `denoise(x, sigma)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_hints
+
+from torch import Tensor
+
+from solverbench import grids
+from solverbench.errors import BudgetError, GridError, SpecError
+from solverbench.grids import Grid
+from solverbench.schedules import NoiseSchedule
+
+
+class Denoise(Protocol):
+    """What a loop is handed: the data prediction for state `x` when the network is told `sigma`.
+
+    `level` is the noise level of the state itself, given only when it differs from `sigma`.
+    """
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor: ...
+
+
+def option(
+    default: Any, *, key: str | None = None, choices: Sequence[Any] = (), above: float | None = None, help: str = ""
+) -> Any:
+    """Declare an option of a solver.
+
+    Args:
+        default: its value when a spec doesn't name it.
+        key: its name in a spec; the attribute's own if None.
+        choices: the values it may take; any of its type if empty.
+        above: what a number must exceed.
+        help: one line for `solverbench info`.
+    """
+    metadata = {"key": key, "choices": tuple(choices), "above": above, "help": help}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option,))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Solver(ABC):
+    """One method: a frozen dataclass whose fields are its options, with the paper's loop as `integrate`.
+
+    Subclass it, give it a `name`, write `integrate`; every subclass becomes a frozen keyword-only dataclass by itself.
+    """
+
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    local_order: ClassVar[int | None] = None
+    consistent: ClassVar[bool] = True
+    accepts_zero: ClassVar[bool] = False
+    learned: ClassVar[bool] = False
+
+    levels: str = option("polynomial", key="grid", help="a named grid, or the M+1 levels joined with +")
+    rho: float | None = option(None, above=0.0, help="the grid's exponent; the grid's own default if not given")
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        for field, kind in declared(type(self)).values():
+            value = getattr(self, field.name)
+            _check(f"{self.name}:{_key(field)}={_text(value)}", field, kind, value)
+        levels = self._levels()
+        default = grids.default_rho(levels) if isinstance(levels, str) else None
+        if default is None and self.rho is not None:
+            raise SpecError(f"{self.name}:grid={self.levels}:rho={self.rho:g}: this grid has no rho; leave it out")
+        object.__setattr__(self, "rho", self.rho if self.rho is not None else default)
+
+    @abstractmethod
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample: `x` at grid.sigmas[0] carried to grid.sigmas[-1].
+
+        `x` is a batch of images or a vector of coefficients: combine it and the outputs of `denoise` linearly, with
+        0-d float64 coefficients, without reductions, shapes, randomness or branches on values.
+        """
+
+    def steps(self, nfe: int) -> int:
+        """Return M, the number of grid intervals that cost exactly `nfe` calls.
+
+        Raises:
+            BudgetError: no number of intervals does; the text names the nearest budgets.
+        """
+        return nfe
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the grid of `steps` intervals on `schedule`.
+
+        Raises:
+            GridError: explicit levels that are not steps + 1, or a final 0 that the solver can't reach.
+        """
+        levels = self._levels()
+        if isinstance(levels, str):
+            options = {} if self.rho is None else {"rho": self.rho}
+            return grids.function(levels)(schedule, steps, **options)
+        grid = grids.explicit(levels, schedule)
+        if grid.steps != steps:
+            raise GridError(
+                f"{self.spec}: {len(levels)} levels make {grid.steps} steps, but {steps} were asked for; "
+                f"give {steps + 1} levels, or another number of calls"
+            )
+        return grid
+
+    def check(self, grid: Grid) -> None:
+        """Raise GridError if the grid ends in 0 and the method divides by its last level."""
+        if grid.sigmas[-1] == 0 and not self.accepts_zero:
+            raise GridError(f"{self.name}: can't step to level 0; end the grid at a positive level")
+
+    @property
+    def spec(self) -> str:
+        """The canonical spec: keys sorted, defaults written out."""
+        given = {_key(f): getattr(self, f.name) for f, _ in declared(type(self)).values()}
+        return ":".join([self.name, *(f"{k}={_text(v)}" for k, v in sorted(given.items()) if v is not None)])
+
+    def _levels(self) -> str | list[float]:
+        """The name of the grid, or its explicit levels."""
+        if not self.levels[:1].isdigit():
+            return self.levels
+        try:
+            return [float(part) for part in self.levels.split("+")]
+        except ValueError:
+            raise GridError(
+                f"{self.name}:grid={self.levels}: not a list of numbers; join levels with +, as in 80+9.7+0.8+0.002"
+            ) from None
+
+
+class LearnedSolver(Solver):
+    """A solver whose loop reads trained tensors.
+
+    `parameters` maps each name of `initial` to a float64 tensor on the CPU; None until they are given.
+    """
+
+    learned: ClassVar[bool] = True
+    consistent: ClassVar[bool] = False
+
+    parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @abstractmethod
+    def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return the parameters with which training starts, for `nfe` calls, float64, in their checkpoint order."""
+
+    def with_parameters(self, parameters: Mapping[str, Tensor]) -> Self:
+        """Return this solver with `parameters`."""
+        return dataclasses.replace(self, parameters=parameters)
+
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """The parameters; an error of the caller if there are none."""
+        assert self.parameters is not None, f"{self.name} has no parameters; use with_parameters"
+        return self.parameters
+
+
+@cache
+def declared(cls: type[Solver]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return the options of a solver class: spec key to (field, type)."""
+    hints = get_type_hints(cls)
+    return {_key(f): (f, hints[f.name]) for f in dataclasses.fields(cls) if "choices" in f.metadata}  # type: ignore[arg-type]
+
+
+def parse_value(asked: str, kind: Any, text: str) -> Any:
+    """Return `text` as a value of the option's type.
+
+    Raises:
+        SpecError: it isn't one.
+    """
+    wanted = {int: "a whole number", float: "a number", bool: "true or false"}
+    base = next(k for k in (bool, int, float, str) if k == kind or k in getattr(kind, "__args__", ()))
+    try:
+        if base is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return base(text)
+    except (ValueError, KeyError):
+        raise SpecError(f"{asked}: {text!r} isn't {wanted[base]}; give {wanted[base]}") from None
+
+
+def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:
+    """Return the error for an option that the solver doesn't have."""
+    keys = sorted(declared(cls))
+    near = difflib.get_close_matches(key, keys, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return SpecError(f"{asked}: {cls.name} has no option {key!r}; {hint}It has {', '.join(keys)}.")
+
+
+def refuse_budget(solver: Solver, nfe: int, why: str, nearest: Sequence[int]) -> BudgetError:
+    """Return the error for a number of calls that the solver can't spend."""
+    return BudgetError(f"{solver.name} with nfe={nfe}: {why}; use {' or '.join(f'nfe={n}' for n in nearest)}.")
+
+
+def _check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> None:
+    allowed = getattr(kind, "__args__", (kind,))
+    fits = isinstance(value, (*allowed, int) if float in allowed else allowed)
+    if not fits or isinstance(value, bool) is not (bool in allowed):
+        raise SpecError(
+            f"{asked}: {value!r} is {type(value).__name__}; give {' or '.join(k.__name__ for k in allowed)}"
+        )
+    choices, above = field.metadata["choices"], field.metadata["above"]
+    if choices and value not in choices:
+        raise SpecError(f"{asked}: {_text(value)} isn't a value it takes; use {' or '.join(map(_text, choices))}")
+    if above is not None and value is not None and not (math.isfinite(value) and value > above):
+        raise SpecError(f"{asked}: {value:g} is out of range; give a finite number above {above:g}")
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata["key"] or field.name)
+
+
+def _text(value: Any) -> str:
+    return (
+        str(value).lower() if isinstance(value, bool) else f"{value:.12g}" if isinstance(value, float) else str(value)
+    )

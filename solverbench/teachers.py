@@ -1,0 +1,102 @@
+"""Teachers: the pre-trained model being sampled, seen as `denoise(x, sigma)`, with what its samples are judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+import registries
+from solverbench.errors import UnknownNameError
+from solverbench.metrics import Moments
+from solverbench.schedules import EDM, NoiseSchedule
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Moments of a set of images that samples are compared with.
+
+    Args:
+        moments: of the extractor's features over the set.
+        name: what the set is, for people.
+        sha: sha256 of the stored moments.
+    """
+
+    moments: Moments
+    name: str
+    sha: str
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How a teacher's samples are judged.
+
+    Args:
+        extractor: uint8 images [B, C, H, W] to features [B, D].
+        extractor_id: names network and weights.
+        quantiser: the rule from float to uint8.
+        data: reference moments of the data.
+        teacher: reference moments of the teacher's many-step samples.
+        facts: measured beside them (the data's own floor, the teacher's own distance), for reports.
+    """
+
+    extractor: Callable[[Tensor], Tensor]
+    extractor_id: str
+    quantiser: str
+    data: Reference
+    teacher: Reference
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A network with its schedule.
+
+    Args:
+        denoise: (x [B, *shape], sigma 0-d float64 on the CPU) -> data prediction, x's shape; any sigma > 0. Condition
+            and guidance are bound already. Must be differentiable for training.
+        name: one word.
+        shape: (C, H, W) of one image.
+        schedule: where sampling starts and ends.
+        identity: sha256 of weights and configuration: it names the network in keys and files.
+        sampler: spec of the teacher sampler, whose many-step samples learned solvers are distilled from.
+        sampler_nfe: its calls.
+        evaluation: how samples are judged; None leaves only paired errors.
+        move: returns this teacher on another device.
+    """
+
+    denoise: Callable[[Tensor, Tensor], Tensor]
+    name: str
+    shape: tuple[int, int, int]
+    schedule: NoiseSchedule = EDM()
+    identity: str = "unidentified"
+    sampler: str = "heun"
+    sampler_nfe: int = 64
+    evaluation: Evaluation | None = None
+    device: str = "cpu"
+    move: Callable[[str], Teacher] | None = None
+
+    def to(self, device: str) -> Teacher:
+        """Return the teacher on `device`; a teacher without `move` only gets the label."""
+        if device == self.device:
+            return self
+        return self.move(device) if self.move else dataclasses.replace(self, device=device)
+
+
+def load_teacher(name: str, device: str = "cpu") -> Teacher:
+    """Return the registered teacher `name`.
+
+    Raises:
+        UnknownNameError: no such teacher.
+        MissingError, RecordError: its files are not there, or damaged.
+    """
+    try:
+        load = registries.teachers.get(name)
+    except registries.UnknownName as error:
+        raise UnknownNameError(str(error)) from None
+    teacher = load(device)
+    assert isinstance(teacher, Teacher)
+    return teacher

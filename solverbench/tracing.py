@@ -1,0 +1,169 @@
+"""From a solver's loop to its tableau: the loop is run once on coefficient vectors instead of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from solverbench.errors import BudgetError, NeedsTrainingError, NotLinearError
+from solverbench.execution import unrounded
+from solverbench.grids import Grid, explicit
+from solverbench.schedules import EDM, NoiseSchedule
+from solverbench.solver import LearnedSolver, Solver
+from solverbench.spec import make
+from solverbench.tableaux import Tableau
+from solverbench.teachers import Teacher, load_teacher
+
+
+def tableau(
+    solver: str | Solver,
+    *,
+    nfe: int | None = None,
+    teacher: str | Teacher | None = None,
+    schedule: NoiseSchedule | None = None,
+    grid: Sequence[float] | None = None,
+) -> Tableau:
+    """Return the tableau of a solver: on a teacher's schedule, on another one, or on explicit levels.
+
+    Args:
+        solver: a spec such as "dpm:order=3", or a Solver.
+        nfe: the number of calls; given by `grid` if that is given.
+        teacher: a Teacher or the name of one; a learned solver's parameters are looked up for it.
+        schedule: without a teacher; EDM() if neither is given.
+        grid: the M+1 noise levels instead of the solver's own grid.
+
+    Raises:
+        SpecError, UnknownNameError: the spec can't be read.
+        BudgetError: the solver can't spend exactly `nfe` calls.
+        NeedsTrainingError: a learned solver without parameters for this teacher and `nfe`.
+        GridError, NotLinearError: see `trace`.
+    """
+    solver = make(solver) if isinstance(solver, str) else solver
+    teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    schedule = teacher.schedule if teacher is not None else schedule or EDM()
+    if grid is not None:
+        return trace(solver, explicit(grid, schedule))
+    if nfe is None:
+        raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
+    if isinstance(solver, LearnedSolver) and solver.parameters is None:
+        solver = _equipped(solver, nfe, teacher)
+    return trace(solver, solver.grid(schedule, solver.steps(nfe)))
+
+
+def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
+    """Return the tableau of `solver` on `grid`, by running its loop on coefficient vectors.
+
+    Args:
+        check: compare loop and tableau on random nonlinear networks; without it the result may carry gradient.
+
+    Raises:
+        GridError: the grid ends in 0 and the solver can't.
+        NotLinearError: the loop isn't a fixed linear combination of x and the outputs.
+    """
+    solver.check(grid)
+    tape = _Tape(capacity=4 * grid.steps + 8)
+    try:
+        sample = solver.integrate(tape, tape.unit(0), grid)
+    except (IndexError, TypeError, RuntimeError) as error:
+        raise NotLinearError(
+            f"{solver.spec}: its loop doesn't run on coefficient vectors ({type(error).__name__}: {error}); "
+            "use no shapes, reductions or casts of x"
+        ) from error
+    tableau = tape.tableau(sample, grid)
+    if check:
+        _check_linear(solver, grid, tableau)
+    return tableau
+
+
+def _equipped(solver: LearnedSolver, nfe: int, teacher: Teacher | None) -> LearnedSolver:
+    """The solver with the parameters that were trained for this teacher and budget."""
+    from solverbench import zoo  # a trained file holds its tableau, so that the zoo traces too
+
+    if teacher is None:
+        raise NeedsTrainingError(f"{solver.name}: learned for a teacher, and none is given; give teacher=")
+    trained = zoo.find(solver.name, teacher, nfe, folders=())
+    if trained is None:
+        raise NeedsTrainingError(
+            f"{solver.name} with nfe={nfe} on {teacher.name}: not trained; "
+            f"run 'solverbench train {solver.name} --teacher {teacher.name} --nfe {nfe}'"
+        )
+    return solver.with_parameters(trained.parameters)
+
+
+class _Tape:
+    """The denoiser that a loop meets when it is traced: it writes down its inputs and returns unit vectors."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: list[Tensor] = []
+        self.told: list[Tensor] = []
+        self.levels: list[Tensor] = []
+
+    def unit(self, index: int) -> Tensor:
+        vector = torch.zeros(self.capacity, dtype=torch.float64)
+        vector[index] = 1
+        return vector
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        if len(self.rows) + 1 == self.capacity:
+            raise IndexError(f"more than {len(self.rows)} calls")
+        self.rows.append(x)
+        self.told.append(_scalar(sigma))
+        self.levels.append(_scalar(sigma if level is None else level))
+        return self.unit(len(self.rows))
+
+    def tableau(self, sample: Tensor, grid: Grid) -> Tableau:
+        size = len(self.rows) + 1
+        weights = torch.stack([*self.rows, sample])[:, :size]
+        levels = torch.stack([*self.levels, _scalar(grid.sigmas[-1])])
+        return Tableau(torch.stack(self.told), weights, levels, _scalar(grid.sigmas[0]))
+
+
+def _scalar(value: Tensor | float) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64).reshape(())
+
+
+_checked: set[tuple[str, tuple[float, ...]]] = set()
+
+
+def _check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
+    """Compare loop and tableau on two random networks and two start scales; remember what passed."""
+    seen = solver.spec, tuple(grid.sigmas.tolist())
+    if seen in _checked and not solver.learned:
+        return
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1.0, 0.1):
+        network = _random_network(generator)
+        x = torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator) * scale * float(tableau.start)
+        calls = 0
+
+        def denoise(
+            x: Tensor, sigma: Tensor, *, level: Tensor | None = None, network: Callable[..., Tensor] = network
+        ) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return network(x, sigma)
+
+        with torch.no_grad():
+            by_loop = solver.integrate(denoise, x, grid)
+            by_tableau = unrounded(tableau, network, x)
+        error = float((by_loop - by_tableau).abs().max() / by_loop.abs().max())
+        if calls != tableau.nfe or not math.isfinite(error) or error > 1e-10:
+            raise NotLinearError(
+                f"{solver.spec}: loop and tableau differ on a random network (relative {error:.1e}, {calls} and "
+                f"{tableau.nfe} calls); combine x and the outputs linearly, without branches on their values"
+            )
+    _checked.add(seen)
+
+
+def _random_network(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:
+    matrix = torch.randn(8, 8, dtype=torch.float64, generator=generator)
+
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        inside = (x / (1 + sigma**2).sqrt()).flatten(1) @ matrix
+        return (1.5 * torch.tanh(inside)).reshape(x.shape)
+
+    return network
