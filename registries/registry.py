@@ -1,4 +1,4 @@
-"""How a name becomes a thing: built-ins are strings "module:Name", loaded when asked for; plugins come in by the same door."""
+"""How a name becomes a thing: built-ins are strings "module:Name", loaded when asked for; plugins use the same door."""
 
 from __future__ import annotations
 

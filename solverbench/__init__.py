@@ -4,8 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reports import draw as plot
-    from reports import write as report
+    from reports import draw as plot  # noqa: F401
+    from reports import write as report  # noqa: F401
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
     from solverbench.errors import UserError as UserError

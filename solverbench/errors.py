@@ -23,7 +23,7 @@ class BudgetError(UserError):
 
 
 class GridError(UserError):
-    """Noise levels that are no grid: too few, not finite, not strictly decreasing, or not positive where they must be."""
+    """Noise levels that are no grid: too few, not finite, not strictly decreasing, or not positive."""
 
 
 class NotLinearError(UserError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Grid:
             raise GridError(f"{asked}: {len(values)} level(s); give at least two, from the start to the end")
         if not all(math.isfinite(v) for v in values):
             raise GridError(f"{asked}: has a value that isn't finite; give finite noise levels")
-        for above, below in zip(values, values[1:], strict=False):
+        for above, below in itertools.pairwise(values):
             if not above > below:
                 raise GridError(f"{asked}: {below:g} follows {above:g}; levels must strictly decrease")
         if values[-1] < 0:
@@ -91,11 +92,20 @@ def function(name: str) -> Callable[..., Grid]:
     Raises:
         UnknownNameError: no such grid.
     """
+    found: Callable[..., Grid] = registries.grids.get(resolve(name))
+    return found
+
+
+def resolve(name: str) -> str:
+    """Return the name of the grid that `name` or an alias stands for.
+
+    Raises:
+        UnknownNameError: no such grid.
+    """
     try:
-        found: Callable[..., Grid] = registries.grids.get(name)
+        return registries.grids.resolve(name)
     except registries.UnknownName as error:
         raise UnknownNameError(str(error)) from None
-    return found
 
 
 def _linspace(start: float, end: float, steps: int) -> Tensor:

@@ -1,7 +1,6 @@
-"""GS: a multistep solver whose times, evaluation times and coefficients are all learned; GAS trains it adversarially too."""
+"""GS: a multistep solver that learns its times, evaluation times and coefficients; GAS adds an adversarial loss."""
 
 from __future__ import annotations
-
 
 from typing import ClassVar
 
@@ -30,7 +29,7 @@ class Generalized(LearnedSolver):
                       + sum_{i=4}^{k} c_i m_{n+1-i} + sum_{i=2}^{k} a_i x_{n+1-i}
 
     The loop keeps states in the EDM frame (x / alpha), so that a_i is multiplied by alpha(t_{n+1-i})/alpha(t') and c_i
-    by 1/alpha(t'). Parameters, float64: mu_logit [N-1], t_couple [N], then for i = 1 .. N: ci [N], ai [N], indexed by n.
+    by 1/alpha(t'). Parameters, indexed by n: mu_logit [N-1], t_couple [N], then for i = 1 .. N: ci [N], ai [N].
 
     Source: GAS, arXiv:2510.17699, equations 12-16, with the public code's order of parameters.
     """

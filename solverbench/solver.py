@@ -69,7 +69,9 @@ class Solver(ABC):
             value = getattr(self, field.name)
             _check(f"{self.name}:{_key(field)}={_text(value)}", field, kind, value)
         levels = self._levels()
-        default = grids.default_rho(levels) if isinstance(levels, str) else None
+        named = grids.resolve(levels) if isinstance(levels, str) else "+".join(map(repr, levels))
+        object.__setattr__(self, "levels", named)
+        default = grids.default_rho(named) if isinstance(levels, str) else None
         if default is None and self.rho is not None:
             raise SpecError(f"{self.name}:grid={self.levels}:rho={self.rho:g}: this grid has no rho; leave it out")
         object.__setattr__(self, "rho", self.rho if self.rho is not None else default)
@@ -121,7 +123,7 @@ class Solver(ABC):
 
     def _levels(self) -> str | list[float]:
         """The name of the grid, or its explicit levels."""
-        if not self.levels[:1].isdigit():
+        if "+" not in self.levels and not self.levels[:1].isdigit():
             return self.levels
         try:
             return [float(part) for part in self.levels.split("+")]
@@ -161,7 +163,7 @@ class LearnedSolver(Solver):
 def declared(cls: type[Solver]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
     """Return the options of a solver class: spec key to (field, type)."""
     hints = get_type_hints(cls)
-    return {_key(f): (f, hints[f.name]) for f in dataclasses.fields(cls) if "choices" in f.metadata}  # type: ignore[arg-type]
+    return {_key(f): (f, hints[f.name]) for f in dataclasses.fields(cls) if "choices" in f.metadata}
 
 
 def parse_value(asked: str, kind: Any, text: str) -> Any:

@@ -71,7 +71,7 @@ class Teacher:
     denoise: Callable[[Tensor, Tensor], Tensor]
     name: str
     shape: tuple[int, int, int]
-    schedule: NoiseSchedule = EDM()
+    schedule: NoiseSchedule = field(default_factory=EDM)
     identity: str = "unidentified"
     sampler: str = "heun"
     sampler_nfe: int = 64

@@ -1,0 +1,59 @@
+"""The engine's solvers give the numbers that public implementations give."""
+
+from typing import Any
+
+import pytest
+import torch
+from golden import golden, relative
+
+import solverbench as sb
+from solverbench.execution import Counter
+
+EDM = golden("solvers_edm_frame")
+VP = golden("solvers_vp_frame")
+
+
+def spec_of(case: dict[str, Any]) -> str | None:
+    """Our spec for a case of the EDM file, or None for what isn't built."""
+    if case.get("afs") or case.get("denoise_to_zero"):
+        return None
+    grid = f"grid={case['schedule']}" + ("" if case["schedule"] == "logsnr" else f":rho={case['rho']}")
+    if case["solver"] == "dpmpp" and case["predict_x0"]:
+        return f"dpm:{grid}:order={case['max_order']}:lower_order_final={str(case['lower_order_final']).lower()}"
+    return f"{case['solver']}:{grid}" if case["solver"] in ("euler", "heun") else None
+
+
+CASES = [pytest.param(spec, case, id=f"{case['id']}-{spec}") for case in EDM.cases if (spec := spec_of(case))]
+GS_CASES = [pytest.param(case, id=str(case["id"])) for case in VP.cases if case["solver"] == "gs"]
+
+
+def test_every_case_of_these_solvers_is_compared():
+    assert [sum(p.values[0].startswith(name) for p in CASES) for name in ("euler", "dpm:", "heun")] == [12, 15, 1]
+    assert len(GS_CASES) == 4
+
+
+@pytest.mark.parametrize(("spec", "case"), CASES)
+def test_edm_frame_case(spec, case):
+    schedule = sb.EDM(case["sigma_min"], case["sigma_max"])
+    solver = sb.make(spec)
+    grid = solver.grid(schedule, solver.steps(case["nfe"]))
+    denoise = Counter(EDM.denoise)
+    sample = sb.execute(sb.trace(solver, grid), denoise, EDM.arrays["latents"] * EDM("sig", case)[0])
+    assert denoise.calls == len(EDM("lev", case)) == case["nfe"]
+    assert ((grid.sigmas - EDM("sig", case)).abs() / EDM("sig", case)).max() < 1e-10
+    assert relative(sample, EDM("out", case)) < 1e-8
+
+
+@pytest.mark.parametrize("case", GS_CASES)
+def test_gs_case(case):
+    vp = sb.VPLinear(case["vp_beta_d"], case["vp_beta_min"], case["t_eps"])
+    prefix = f"p{case['id']}_"
+    parameters = {key.removeprefix(prefix): value for key, value in VP.arrays.items() if key.startswith(prefix)}
+    gs = sb.make("gs").with_parameters(parameters)
+    tableau = sb.trace(gs, gs.grid(vp, case["nfe"]))
+    denoise = Counter(VP.denoise)
+    sample = sb.execute(tableau, denoise, VP.arrays["noise"] * vp.prior_scale)
+    end = vp.alpha(torch.tensor(case["t_eps"], dtype=torch.float64))
+    assert denoise.calls == case["nfe"]
+    assert relative(tableau.sigmas, VP("lev", case)) < 1e-10
+    assert relative(sample * end, VP("out", case)) < 1e-8
