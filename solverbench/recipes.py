@@ -1,0 +1,239 @@
+"""Recipes: how a learned solver is trained, as data. Every number comes from a TOML file or the user."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from solverbench import seeds
+from solverbench.errors import MissingError, RecordError, SpecError
+
+LOSSES = ("l2", "l1", "huber", "features")
+CHOICES = ("last", "best")
+ANY = "any"
+
+
+def _setting(
+    *, low: float | None = None, high: float | None = None, above: float | None = None, choices: Sequence[str] = ()
+) -> Any:
+    """A field with its range: low <= value <= high, value > above; for a list, of every entry."""
+    return field(metadata={"low": low, "high": high, "above": above, "choices": tuple(choices)})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The training settings of a learned solver; all of them change the result.
+
+    Raises:
+        SpecError: a value of the wrong type or out of range.
+    """
+
+    loss: str = _setting(choices=LOSSES)
+    iterations: int = _setting(low=1)
+    batch: int = _setting(low=1)
+    lr: float = _setting(above=0.0, high=1.0)
+    ema_decay: float = _setting(low=0.0, high=1.0)
+    clip: float = _setting(above=0.0)
+    train_first: int = _setting(low=seeds.TRAINING.start)
+    train_size: int = _setting(low=1)
+    validation_first: int = _setting(low=seeds.VALIDATION.start)
+    validation_size: int = _setting(low=1)
+    validate_every: int = _setting(low=1)
+    choose: str = _setting(choices=CHOICES)
+    training_seeds: int = _setting(low=1)
+    adversarial_weight: float = _setting(low=0.0)
+    gamma: float = _setting(low=0.0)
+    discriminator_lr: float = _setting(above=0.0, high=1.0)
+    widths: tuple[int, ...] = _setting(low=1)
+    cardinalities: tuple[int, ...] = _setting(low=1)
+    blocks: int = _setting(low=1)
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            _check(name, kind, getattr(self, name))
+        if self.train.stop > seeds.TRAINING.stop:
+            raise SpecError(
+                f"train_size={self.train_size}: seeds up to {self.train.stop - 1}; {_within(seeds.TRAINING)}"
+            )
+        if self.validation.stop > seeds.VALIDATION.stop:
+            last = self.validation.stop - 1
+            raise SpecError(f"validation_size={self.validation_size}: seeds up to {last}; {_within(seeds.VALIDATION)}")
+        if self.batch > self.train_size:
+            raise SpecError(f"batch={self.batch}: more than train_size={self.train_size}; lower it")
+
+    @property
+    def train(self) -> range:
+        """The noise seeds of the training pairs."""
+        return range(self.train_first, self.train_first + self.train_size)
+
+    @property
+    def validation(self) -> range:
+        """The noise seeds of the validation pairs."""
+        return range(self.validation_first, self.validation_first + self.validation_size)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether there is a discriminator."""
+        return self.adversarial_weight > 0
+
+    def override(self, settings: Sequence[str]) -> Recipe:
+        """Return this recipe with `key=value` settings; a list joins with +, as in widths=64+64.
+
+        Raises:
+            SpecError: not key=value, a key given twice, an unknown key, or a value of the wrong type or range.
+        """
+        given: dict[str, Any] = {}
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            if not equals or not key or not text:
+                raise SpecError(f"recipe setting {setting!r}: isn't key=value; write it as in iterations=1000")
+            if key not in _kinds():
+                raise _unknown(f"recipe setting {setting!r}", key)
+            if key in given:
+                raise SpecError(f"recipe setting {setting!r}: {key!r} is given twice; give it once")
+            given[key] = _parse(setting, _kinds()[key], text)
+        return replace(self, **given)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values, in their order."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def as_json(self) -> str:
+        """Return the settings as one line of JSON: equal for equal recipes."""
+        return json.dumps(self.as_dict(), sort_keys=True)
+
+
+def load(solver: str, teacher: str, folder: Path | None = None) -> Recipe:
+    """Return the recipe of `solver` for `teacher`: its base's, then its own; what is said for this teacher wins.
+
+    Args:
+        folder: where <solver>.toml lies; the packaged recipes if None.
+
+    Raises:
+        MissingError: no recipe for the solver.
+        RecordError: a file that isn't TOML, an unknown or missing key, or a value of the wrong type or range.
+    """
+    settings = _settings(solver, teacher, folder)
+    try:
+        return of(settings)
+    except SpecError as error:
+        raise RecordError(f"recipe of {solver} for {teacher}: {error}") from None
+
+
+def of(settings: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with exactly these settings (as `as_dict` gives them).
+
+    Raises:
+        SpecError: an unknown or missing key, or a value of the wrong type or range.
+    """
+    for key in settings:
+        if key not in _kinds():
+            raise _unknown("recipe", key)
+    missing = [name for name in _kinds() if name not in settings]
+    if missing:
+        raise SpecError(f"recipe: {', '.join(missing)} missing; give every setting")
+    return Recipe(**{name: _plain(kind, settings[name]) for name, kind in _kinds().items()})
+
+
+def _settings(solver: str, teacher: str, folder: Path | None) -> dict[str, Any]:
+    """The settings of a recipe file laid over its base's: base [any], own [any], base [teacher], own [teacher]."""
+    chain = [_read(solver, folder)]
+    while "base" in chain[0]:
+        if len(chain) > 8:
+            raise RecordError(f"recipe of {solver}: its bases go round in a circle; end the chain")
+        chain.insert(0, _read(str(chain[0]["base"]), folder))
+    merged: dict[str, Any] = {}
+    for table in (ANY, teacher):
+        for document in chain:
+            merged |= document.get(table, {})
+    return merged
+
+
+def _read(solver: str, folder: Path | None) -> dict[str, Any]:
+    source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{solver}.toml"
+    if not source.is_file():
+        raise MissingError(f"recipe of {solver}: there is no {source}; write one, or train gs or gas")
+    try:
+        document = tomllib.loads(source.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"recipe {source}: not TOML ({error}); correct it") from None
+    for table, settings in document.items():
+        if table == "base":
+            continue
+        if not isinstance(settings, dict):
+            raise RecordError(f"recipe {source}: {table!r} outside a table; put it under [any] or a teacher's name")
+        for key in settings:
+            if key not in _kinds():
+                raise RecordError(str(_unknown(f"recipe {source} [{table}]", key)))
+    return document
+
+
+def _kinds() -> dict[str, Any]:
+    hints = get_type_hints(Recipe)
+    return {each.name: hints[each.name] for each in fields(Recipe)}
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """A value read from TOML or JSON as its field's type: a list as a tuple, a whole number as a float where asked."""
+    if isinstance(value, list):
+        return tuple(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _parse(setting: str, kind: Any, text: str) -> Any:
+    try:
+        if kind is str:
+            return text
+        if kind in (int, float):
+            return kind(text)
+        return tuple(int(part) for part in text.split("+"))
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}.get(kind, "whole numbers joined with +")
+        raise SpecError(f"recipe setting {setting!r}: {text!r} isn't {wanted}; give {wanted}") from None
+
+
+def _check(name: str, kind: Any, value: Any) -> None:
+    limits = next(each for each in fields(Recipe) if each.name == name).metadata
+    entries = value if isinstance(value, tuple) else (value,)
+    wanted = kind if kind in (str, int, float) else int
+    if (
+        isinstance(value, tuple) is not (wanted is not kind)
+        or not entries
+        or any(type(e) is not wanted for e in entries)
+    ):
+        raise SpecError(
+            f"{name}={value!r}: needs {'a list of ' if wanted is not kind else ''}{wanted.__name__}; give that"
+        )
+    if limits["choices"] and value not in limits["choices"]:
+        raise SpecError(f"{name}={value}: isn't one of its values; use {', '.join(limits['choices'])}")
+    for entry in entries if wanted is not str else ():
+        low, high, above = limits["low"], limits["high"], limits["above"]
+        if not math.isfinite(entry) or (low is not None and entry < low) or (high is not None and entry > high):
+            raise SpecError(f"{name}={entry}: out of range; give {_range(low, high, above)}")
+        if above is not None and entry <= above:
+            raise SpecError(f"{name}={entry}: out of range; give {_range(low, high, above)}")
+
+
+def _range(low: float | None, high: float | None, above: float | None) -> str:
+    parts = [f"above {above:g}" if above is not None else "", f"at least {low:g}" if low is not None else ""]
+    parts.append(f"at most {high:g}" if high is not None else "")
+    return "a finite number " + " and ".join(part for part in parts if part)
+
+
+def _within(allowed: range) -> str:
+    return f"stay within {seeds.label(allowed)}"
+
+
+def _unknown(asked: str, key: str) -> SpecError:
+    near = difflib.get_close_matches(key, _kinds(), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return SpecError(f"{asked}: there is no setting {key!r}; {hint}There are {', '.join(_kinds())}.")

@@ -1,0 +1,228 @@
+"""Trained solvers as files: a few hundred numbers and the record of how they were made, packaged or a user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from solverbench import files
+from solverbench.errors import NeedsTrainingError, RecordError
+from solverbench.schedules import EDM
+from solverbench.solver import LearnedSolver
+from solverbench.spec import make
+from solverbench.tableaux import Tableau
+from solverbench.teachers import Teacher
+
+FORMAT = "solverbench-trained"
+VERSION = 1
+_TABLEAU = ("sigmas", "weights", "levels", "start")
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A learned solver's parameters for one teacher and number of calls.
+
+    Args:
+        spec: the solver's canonical spec.
+        nfe: calls.
+        teacher: name of the teacher; `teacher_identity` its sha256.
+        parameters: float64 on the CPU, as `LearnedSolver.initial` names them.
+        tableau: what they come to on the teacher's schedule, unrounded.
+        record: how they were made: recipe, data seeds, validation errors of each training seed, cost, versions.
+    """
+
+    spec: str
+    nfe: int
+    teacher: str
+    teacher_identity: str
+    parameters: Mapping[str, Tensor]
+    tableau: Tableau
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of solver, calls, teacher and parameters: equal for equal results, whatever they cost."""
+        return _digest(self.parameters, [self.spec, self.nfe, self.teacher_identity])
+
+    @property
+    def solver(self) -> LearnedSolver:
+        """The solver with these parameters."""
+        return _learned(self.spec).with_parameters(self.parameters)
+
+    @property
+    def seeds(self) -> dict[str, range]:
+        """The noise seeds that training has seen, by purpose."""
+        return {purpose: range(first, last + 1) for purpose, (first, last) in self.record.get("seeds", {}).items()}
+
+
+def file_name(solver: str | LearnedSolver, nfe: int) -> str:
+    """Return the name of a trained solver's file: `gas-nfe4.safetensors`; options other than the default add a hash."""
+    solver = _learned(solver)
+    options = "" if solver == type(solver)() else f"-{hashlib.sha256(solver.spec.encode()).hexdigest()[:8]}"
+    return f"{solver.name}{options}-nfe{nfe}.safetensors"
+
+
+def save(trained: Trained, path: Path) -> None:
+    """Write `trained` to `path`; a reader sees the old file or the whole new one."""
+    tensors = {f"parameters.{name}": tensor for name, tensor in trained.parameters.items()}
+    tensors |= {f"tableau.{name}": getattr(trained.tableau, name) for name in _TABLEAU}
+    metadata = {
+        "spec": trained.spec,
+        "nfe": trained.nfe,
+        "teacher": trained.teacher,
+        "teacher_identity": trained.teacher_identity,
+        "identity": trained.identity,
+        "record": trained.record,
+    }
+    write(path, tensors, metadata, FORMAT, VERSION)
+
+
+def load(path: Path, *, teacher: Teacher | None = None, nfe: int | None = None) -> Trained:
+    """Return the trained solver in `path`, checked against its own sha256.
+
+    Args:
+        teacher, nfe: what it must have been trained for, if given.
+
+    Raises:
+        RecordError: not there, damaged, not such a file, or made for another teacher or number of calls.
+    """
+    tensors, metadata = read(path, FORMAT, VERSION)
+    try:
+        trained = _assembled(tensors, metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: an incomplete trained solver ({error}); train it again") from None
+    if teacher is not None and trained.teacher_identity != teacher.identity:
+        made, asked = (
+            f"{trained.teacher} ({trained.teacher_identity[:12]})",
+            f"{teacher.name} ({teacher.identity[:12]})",
+        )
+        raise RecordError(f"{path}: trained for teacher {made}, not for {asked}; train it for this teacher")
+    if nfe is not None and trained.nfe != nfe:
+        raise RecordError(f"{path}: trained for nfe={trained.nfe}, not for nfe={nfe}; train it for this budget")
+    return trained
+
+
+def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Sequence[Path] = ()) -> Trained | None:
+    """Return the trained solver from the first place that has it: `folders`, then the packaged ones.
+
+    Args:
+        folders: each with files <teacher>/<solver>-nfe<N>.safetensors, as OUT/trained is.
+
+    Raises:
+        RecordError: the file that is found can't be used; see `load`.
+    """
+    name = file_name(solver, nfe)
+    for folder in (*folders, packaged()):
+        path = folder / teacher.name / name
+        if path.is_file():
+            trained = load(path, teacher=teacher, nfe=nfe)
+            if trained.spec != _learned(solver).spec:
+                raise RecordError(f"{path}: holds {trained.spec}, not {_learned(solver).spec}; train it again")
+            return trained
+    return None
+
+
+def equip(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Sequence[Path] = ()) -> LearnedSolver:
+    """Return `solver` with the parameters trained for `teacher` and `nfe`.
+
+    Raises:
+        NeedsTrainingError: there are none, or no teacher is given.
+        RecordError: the file that is found can't be used; see `load`.
+    """
+    if teacher is None:
+        raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
+    trained = find(solver, teacher, nfe, folders)
+    if trained is None:
+        raise NeedsTrainingError(
+            f"{solver.name} nfe={nfe}: not trained for teacher {teacher.name!r}; run 'solverbench train {solver.name} "
+            f"--teacher {teacher.name} --nfe {nfe}'"
+        )
+    return solver.with_parameters(trained.parameters)
+
+
+def packaged() -> Path:
+    """Return the folder of the trained solvers that the package carries."""
+    with resources.as_file(resources.files("registries")) as folder:
+        return folder / "zoo"
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], format: str, version: int) -> None:
+    """Write tensors and JSON metadata as safetensors, atomically, with a sha256 of both that `read` verifies."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    body = {**metadata, "format": format, "version": version}
+    text = files.canonical({**body, "checksum": _digest(plain, body)})
+    files.write_bytes(path, safetensors_bytes(plain, {"solverbench": text}))
+
+
+def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the metadata of a safetensors file of ours.
+
+    Raises:
+        RecordError: not there, damaged, or of another format or version.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path}: there is no such file; train it first")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("solverbench", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise RecordError(f"{path}: damaged ({error}); train it again") from None
+    if not isinstance(metadata, dict) or metadata.get("format") != format:
+        raise RecordError(f"{path}: isn't a {format} file of ours; give one that SolverBench wrote")
+    if metadata.get("version") != version:
+        raise RecordError(
+            f"{path}: version {metadata.get('version')} of {format}, this reads {version}; train it again"
+        )
+    checksum = metadata.pop("checksum", None)
+    if checksum != _digest(tensors, metadata):
+        raise RecordError(f"{path}: damaged, its content doesn't match its sha256; train it again")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor], body: Any) -> str:
+    """The sha256 of some JSON and of named CPU tensors, whatever their order."""
+    digest = hashlib.sha256(files.canonical(body).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Trained:
+    """The trained solver of a file's content; any exception means that something is missing or of the wrong shape."""
+    nfe = int(metadata["nfe"])
+    tableau = Tableau(**{name: tensors[f"tableau.{name}"] for name in _TABLEAU})
+    parameters = {name.removeprefix("parameters."): t for name, t in tensors.items() if name.startswith("parameters.")}
+    initial = _learned(metadata["spec"]).initial(EDM(), nfe)
+    wanted = {name: tuple(tensor.shape) for name, tensor in initial.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+    if shapes != wanted or tableau.nfe != nfe:
+        raise ValueError(f"parameters {shapes} for nfe={nfe}")
+    if any(tensor.dtype != torch.float64 for tensor in tensors.values()):
+        raise ValueError("numbers that aren't float64")
+    return Trained(
+        spec=str(metadata["spec"]),
+        nfe=nfe,
+        teacher=str(metadata["teacher"]),
+        teacher_identity=str(metadata["teacher_identity"]),
+        parameters={name: parameters[name] for name in wanted},
+        tableau=tableau,
+        record=dict(metadata["record"]),
+    )
+
+
+def _learned(solver: str | LearnedSolver) -> LearnedSolver:
+    made = make(solver) if isinstance(solver, str) else solver
+    if not isinstance(made, LearnedSolver):
+        raise RecordError(f"{made.spec}: has nothing to train; give a learned solver such as gs or gas")
+    return made
