@@ -1,0 +1,29 @@
+"""What is installed: four packages and nothing else at the top, with their data."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        return wheel.namelist()
+
+
+def test_the_wheels_top_level_is_the_four_packages(names):
+    top = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert top == {"solverbench", "baselines", "registries", "reports"}
+
+
+@pytest.mark.parametrize("needed", ["digits.npz", ".safetensors", "gas.toml", "py.typed", "LICENSE"])
+def test_the_wheel_holds_its_data(names, needed):
+    assert any(name.endswith(needed) for name in names)
