@@ -1,0 +1,156 @@
+"""Samples of given seeds from a teacher by a plan: counted, timed and checked, the same bits however many workers run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from solverbench import seeds
+from solverbench.errors import MissingError, UserError
+from solverbench.execution import Counter, execute
+from solverbench.tableaux import Plan
+from solverbench.teachers import Teacher
+
+BATCH = 500
+"""Images per call of the denoiser, unless asked otherwise."""
+
+THREADS = 1
+"""Torch threads of a worker: the last bits of a matrix product depend on it, so that it is fixed and in every key."""
+
+
+class SampleError(Exception):
+    """A sample that can't be used; the text is the reason."""
+
+
+class Stopwatch:
+    """A denoiser that adds up the seconds spent in it.
+
+    Args:
+        denoise: what is timed.
+        device: of the images; on CUDA the time is the device's own.
+    """
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor], device: str) -> None:
+        self.denoise = denoise
+        self.cuda = torch.device(device).type == "cuda"
+        self._spent = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        if self.cuda:
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            d = self.denoise(x, sigma)
+            end.record()
+            self._events.append((begin, end))
+            return d
+        begun = time.perf_counter()
+        d = self.denoise(x, sigma)
+        self._spent += time.perf_counter() - begun
+        return d
+
+    @property
+    def seconds(self) -> float:
+        """The time so far; on CUDA it waits for the device."""
+        if self._events:
+            torch.cuda.synchronize()
+            self._spent += sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
+            self._events.clear()
+        return self._spent
+
+
+@torch.no_grad()
+def sample(
+    plan: Plan,
+    teacher: Teacher,
+    chosen: range,
+    *,
+    nfe: int,
+    denoise: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Return the samples [B, C, H, W] float32 on the teacher's device of the images with seeds `chosen`, in one batch.
+
+    Args:
+        plan: made with the scale of the teacher's prior.
+        nfe: calls that the solver claims.
+        denoise: what is called in place of the teacher's own, to watch it.
+
+    Raises:
+        SampleError: another number of calls was counted, or a value isn't finite.
+    """
+    counter = Counter(denoise or teacher.denoise)
+    images = execute(plan, counter, seeds.noise(chosen, teacher.shape).to(teacher.device))
+    if counter.calls != nfe:
+        raise SampleError(f"claims nfe={nfe}, but {counter.calls} calls of the denoiser were counted")
+    finite = images.isfinite().flatten(1).all(1).cpu()
+    if not finite.all():
+        first = chosen[int(finite.logical_not().nonzero()[0])]
+        raise SampleError(
+            f"{int(finite.logical_not().sum())} of {len(chosen)} samples are not finite, the first has seed {first}"
+        )
+    return images
+
+
+def batches(block: range, batch: int) -> Iterator[range]:
+    """Yield a block's seeds in batches: always cut at the same places, the last one may be shorter."""
+    for begin in range(0, len(block), batch):
+        yield block[begin : begin + batch]
+
+
+@contextmanager
+def pool(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of `count` threads with `THREADS` torch threads each; the caller's own number is left as it was."""
+    before = torch.get_num_threads()
+    try:
+        threads = ThreadPoolExecutor(count, "solverbench", initializer=torch.set_num_threads, initargs=(THREADS,))
+        try:
+            yield threads
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+    finally:
+        torch.set_num_threads(before)
+
+
+def worker_count(device: str) -> int:
+    """Return how many workers serve `device`: one per usable core on a CPU, else one."""
+    if torch.device(device).type != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_device(device: str) -> str:
+    """Return `device` if it can be used.
+
+    Raises:
+        UserError: no such kind of device.
+        MissingError: this machine hasn't got it.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"device {device!r}: not a device; use cpu, cuda or cuda:0")
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise MissingError(f"device {device!r}: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
+    return device
+
+
+class Stop(threading.Event):
+    """Set to make workers leave at the next batch."""
+
+    def check(self) -> None:
+        """Raise `Stopped` if it is set."""
+        if self.is_set():
+            raise Stopped
+
+
+class Stopped(Exception):
+    """The run is ending; what this worker had begun is dropped."""

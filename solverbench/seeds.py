@@ -1,0 +1,69 @@
+"""Image seeds: the seed of an image fixes its noise, and which seeds may be used for what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from solverbench.errors import UserError
+
+EVALUATION_START = 50_000
+"""The first seed that is for evaluation: those below are for training and validation."""
+
+
+def noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Return the unit normal noise [B, *shape] float32 on the CPU of the images with these B seeds.
+
+    A row depends on its own seed alone: not on the batch, the solver or the device that it is later moved to.
+    """
+    rows = torch.empty((len(seeds), *shape), dtype=torch.float32)
+    generator = torch.Generator("cpu")
+    for row, seed in zip(rows, seeds, strict=True):
+        generator.manual_seed(seed)
+        torch.randn(tuple(shape), generator=generator, out=row)
+    return rows
+
+
+def label(seeds: range) -> str:
+    """Return consecutive seeds as people write them, both ends included: `50000-79999`."""
+    return f"{seeds.start}-{seeds.stop - 1}"
+
+
+def parse(text: str) -> range:
+    """Return the consecutive seeds written `FIRST-LAST` (both included) or as one number.
+
+    Raises:
+        UserError: not of that form, or reversed.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    if match is None:
+        raise UserError(f"seeds {text!r}: not a range of seeds; write FIRST-LAST, such as 50000-79999")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise UserError(f"seeds {text!r}: reversed, {last} is below {first}; write {last}-{first}")
+    if last >= 2**63:
+        raise UserError(f"seeds {text!r}: {last} is too large for a seed; use seeds below 2^63")
+    return range(first, last + 1)
+
+
+def check_apart(evaluation: range, used: Mapping[str, range], what: str) -> None:
+    """Refuse to evaluate on seeds that `what`, a learned solver, was made with.
+
+    Args:
+        evaluation: the seeds to evaluate on.
+        used: the seeds that it has seen by purpose, such as {"training": range(0, 40000)}.
+        what: the learned solver, for the message.
+
+    Raises:
+        UserError: the two share a seed.
+    """
+    for purpose, seeds in used.items():
+        first, last = max(evaluation.start, seeds.start), min(evaluation.stop, seeds.stop) - 1
+        if first <= last:
+            raise UserError(
+                f"seeds {label(evaluation)}: {label(range(first, last + 1))} are {purpose} seeds of {what}; "
+                f"evaluate on seeds from {max(EVALUATION_START, seeds.stop)}"
+            )

@@ -1,0 +1,97 @@
+"""The teacher's own many-step samples from given seeds: what paired errors and distillation aim at, kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solverbench import files, seeds
+from solverbench.errors import RecordError
+from solverbench.sampling import BATCH, THREADS, Stop, batches, pool, sample, worker_count
+from solverbench.tableaux import Plan
+from solverbench.teachers import Teacher
+from solverbench.tracing import tableau
+
+CHUNK = 1000
+"""Seeds per file when many are asked for; files begin at its multiples."""
+
+
+def endpoints(
+    teacher: Teacher, chosen: range, out: Path | str, *, batch: int = BATCH, workers: int | None = None
+) -> Tensor:
+    """Return the teacher sampler's samples [len(chosen), C, H, W] float32 on the CPU; those not stored are made.
+
+    Args:
+        out: the results folder; files go to out/targets/.
+        batch: images per call of the denoiser.
+        workers: threads; as many as serve the teacher's device if None. It doesn't change the result.
+
+    Raises:
+        RecordError: a stored file is damaged.
+        StoreError: the folder can't be written.
+        SampleError: a sample isn't finite.
+    """
+    plan = sampler_plan(teacher)
+    with pool(workers or worker_count(teacher.device)) as threads:
+        parts = threads.map(lambda part: piece(teacher, plan, part, Path(out), batch=batch), chunks(chosen))
+        return torch.cat(list(parts))
+
+
+def piece(
+    teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH, stop: Stop | None = None
+) -> Tensor:
+    """Return what `endpoints` does for the seeds of one file; call it from a worker.
+
+    Args:
+        plan: `sampler_plan(teacher)`.
+        stop: looked at before every batch.
+    """
+    path = location(teacher, plan, chosen, out, batch=batch)
+    if not path.exists():
+        made = []
+        for part in batches(chosen, batch):
+            if stop is not None:
+                stop.check()
+            made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe).cpu())
+        # Read back below, so that a first run and a later one take the same way.
+        files.write_arrays(path, {"images": torch.cat(made).numpy()})
+    images = torch.from_numpy(files.read_arrays(path)["images"])
+    if images.shape != (len(chosen), *teacher.shape):
+        raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
+    return images
+
+
+def location(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> Path:
+    """Return where the samples of these seeds are kept."""
+    return Path(out) / "targets" / files.digest(key(teacher, plan, batch))[:32] / f"{seeds.label(chosen)}.npz"
+
+
+def key(teacher: Teacher, plan: Plan, batch: int = BATCH) -> dict[str, Any]:
+    """Return everything that the samples depend on besides their seeds."""
+    return {
+        "teacher": teacher.identity,
+        "shape": list(teacher.shape),
+        "plan": plan.key,
+        "batch": batch,
+        "threads": THREADS,
+        "dtype": "float32",
+        "device": torch.device(teacher.device).type,
+    }
+
+
+def sampler_plan(teacher: Teacher) -> Plan:
+    """Return the teacher sampler's plan for unit noise."""
+    return tableau(teacher.sampler, nfe=teacher.sampler_nfe, teacher=teacher).plan(teacher.schedule.prior_scale)
+
+
+def chunks(chosen: range) -> Iterator[range]:
+    """Yield `chosen` cut at the multiples of `CHUNK`."""
+    begin = chosen.start
+    while begin < chosen.stop:
+        end = min((begin // CHUNK + 1) * CHUNK, chosen.stop)
+        yield range(begin, end)
+        begin = end
