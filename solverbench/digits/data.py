@@ -1,0 +1,151 @@
+"""Handwritten 8x8 digits and their random affine copies: a copy is a pure function of one integer seed.
+
+The seed is hashed to the copy's random numbers, so neither the batch nor the order in which copies are made matters.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample
+
+from solverbench.errors import MissingError, RecordError
+
+FOLDER = Path(__file__).parent / "data"
+SHAPE = (1, 8, 8)
+CLASSES = 10
+CONTENT_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+
+REFERENCE_SEEDS = range(1_000_000, 1_400_000)
+"""Copies whose moments are the data reference."""
+FLOOR_SEEDS = range(2_000_000, 2_200_000)
+"""Copies that measure the distance of fresh data from the reference."""
+VALIDATION_SEEDS = range(3_000_000, 3_100_000)
+"""Copies for tests and for the nearest-neighbour check."""
+TEACHER_STREAM, METRIC_STREAM, LOSS_STREAM = 1 << 40, 2 << 40, 3 << 40
+"""First training seed of each network: its step n with batches of B takes seeds from stream + n·B on."""
+
+ROTATION = 0.2
+SCALE = 0.1
+SHIFT = 0.5
+SHEAR = 0.15
+"""Half ranges of the copies: radians, relative, source pixels, and tangent."""
+POSE = 5
+_DRAWS = POSE + 1
+_RENDER = 24
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_FIRST = _signed(0xBF58476D1CE4E5B9)
+_SECOND = _signed(0x94D049BB133111EB)
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """z shifted right without its sign: torch's own shift of int64 keeps it."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mixed(z: Tensor) -> Tensor:
+    """The finaliser of splitmix64 on int64, which wraps as uint64 does."""
+    z = (z ^ _shifted(z, 30)) * _FIRST
+    z = (z ^ _shifted(z, 27)) * _SECOND
+    return z ^ _shifted(z, 31)
+
+
+def uniforms(seeds: Tensor, count: int) -> Tensor:
+    """Return [B, count] float64 numbers in [0, 1), row by row a function of one int64 seed of `seeds` [B].
+
+    Row s is the splitmix64 sequence that starts from the mixed seed, with the upper 53 bits kept.
+
+    Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", figure 16 and Mix13.
+    """
+    steps = torch.arange(1, count + 1, device=seeds.device) * _GOLDEN
+    bits = _mixed(_mixed(seeds + _GOLDEN)[:, None] + steps)
+    return _shifted(bits, 11).double() * 2.0**-53
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Random affine copies: images [B, 1, 8, 8] float32 in [-1, 1], labels [B] int64, pose [B, 5] float64 in [-1, 1].
+
+    The pose is rotation, log scale, shift in x and y, and shear, each over its half range.
+    """
+
+    images: Tensor
+    labels: Tensor
+    pose: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """The source digits: images [S, 1, 8, 8] float32 in [0, 1] (1 is ink), labels [S] int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device | str) -> Digits:
+        """Return these digits on `device`, where their copies are then made."""
+        return Digits(self.images.to(device), self.labels.to(device))
+
+    def fold(self, *, held_out: bool) -> Digits:
+        """Return every fifth digit (`held_out`), or the other four: what the classifiers are tested and trained on."""
+        chosen = (torch.arange(len(self.labels), device=self.labels.device) % 5 == 0) == held_out
+        return Digits(self.images[chosen], self.labels[chosen])
+
+    def copies(self, seeds: Tensor | range) -> Copies:
+        """Return one random affine copy per seed ([B] int64 or a range), with a digit drawn uniformly for each.
+
+        The inverse map is A p + shift with A = scale^-1 R(rotation) [[1, shear], [0, 1]] on [-1, 1]^2; the copy is
+        rendered at 24x24 by bicubic interpolation with paper outside, averaged to 8x8 and clipped to [0, 1].
+        """
+        if isinstance(seeds, range):
+            seeds = torch.arange(seeds.start, seeds.stop, seeds.step)
+        draws = uniforms(seeds.to(self.images.device), _DRAWS)
+        source = (draws[:, 0] * len(self.labels)).long()
+        pose = 2 * draws[:, 1:] - 1
+        images = grid_sample(
+            self.images[source], _grid(pose), mode="bicubic", padding_mode="zeros", align_corners=False
+        )
+        return Copies(avg_pool2d(images, _RENDER // SHAPE[-1]).clamp(0, 1) * 2 - 1, self.labels[source], pose)
+
+
+def _grid(pose: Tensor) -> Tensor:
+    """Where each of the 24x24 points of a copy lies in its source: [B, 24, 24, 2] float32."""
+    angle, log_scale, across, down, slant = pose.T
+    zoom = torch.exp(-log_scale * math.log1p(SCALE))
+    cos, sin, shear = zoom * torch.cos(angle * ROTATION), zoom * torch.sin(angle * ROTATION), slant * SHEAR
+    shift = SHIFT * 2 / SHAPE[-1]
+    affine = torch.stack((cos, cos * shear - sin, across * shift, sin, sin * shear + cos, down * shift), 1)
+    a, b, c, d, e, f = affine.float()[:, :, None, None].unbind(1)
+    centres = (torch.arange(_RENDER, device=pose.device) * 2 + 1) / _RENDER - 1
+    x, y = centres[None, None, :], centres[None, :, None]
+    return torch.stack((a * x + (b * y + c), d * x + (e * y + f)), -1)
+
+
+@functools.cache
+def load() -> Digits:
+    """Return the 1797 source digits that the package carries, on the CPU; see DATA.md for where they come from.
+
+    Raises:
+        MissingError: the file isn't there.
+        RecordError: its content isn't the recorded one.
+    """
+    path = FOLDER / "digits.npz"
+    if not path.is_file():
+        raise MissingError(f"digits: {path} isn't there; install solverbench again")
+    with np.load(path) as file:
+        images, labels = file["images"], file["labels"]
+    if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != CONTENT_SHA256:
+        raise RecordError(f"digits: {path} doesn't hold the recorded images; install solverbench again")
+    return Digits(torch.from_numpy(images[:, None]).float() / 16, torch.from_numpy(labels).long())

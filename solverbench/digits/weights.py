@@ -1,0 +1,107 @@
+"""Files of this package: weights with their configuration, a record of how each was made, hashes of both."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from solverbench.errors import MissingError, RecordError
+from solverbench.files import write_bytes
+
+RECORD = "record.json"
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of the file's bytes.
+
+    Raises:
+        MissingError: the file isn't there.
+    """
+    if not path.is_file():
+        raise MissingError(
+            f"{path.name}: there is no such file in {path.parent}; install solverbench again or remake it"
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, int | float]) -> str:
+    """Write tensors and their network's configuration as safetensors; return the sha256 of the file."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    content = save(plain, {"config": json.dumps(config, sort_keys=True)})
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors (float32) and the configuration of a weights file, checked against the record beside it.
+
+    Raises:
+        MissingError: the file isn't there.
+        RecordError: it isn't the file that the record names, or no weights file at all.
+    """
+    found, recorded = digest(path), read_record(path.parent).get(path.stem, {}).get("sha256")
+    if found != recorded:
+        raise RecordError(f"{path}: its sha256 is {found[:12]}…, {RECORD} says {recorded}; restore or remake both")
+    try:
+        with safe_open(path, "pt") as file:
+            config = json.loads((file.metadata() or {})["config"])
+            return {name: file.get_tensor(name).float() for name in file.keys()}, config  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise RecordError(f"{path}: not a weights file of ours ({error}); restore or remake it") from error
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of `folder`: how each of its files was made; empty if there is none yet.
+
+    Raises:
+        RecordError: the file isn't JSON of schema 1.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return {"schema": 1}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON ({error}); restore or remake it") from error
+    if not isinstance(record, dict) or record.get("schema") != 1:
+        raise RecordError(f"{path}: not a record of schema 1; restore or remake it")
+    return record
+
+
+def add_to_record(folder: Path, section: str, facts: Mapping[str, Any]) -> None:
+    """Put `facts` into the record of `folder` under `section`, in place of what stood there."""
+    record = read_record(folder) | {section: dict(facts)}
+    write_bytes(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Return when and where something is made: date (UTC), kind of machine, versions."""
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}"
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "machine": machine,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def check_device(device: str) -> None:
+    """Refuse a CUDA device where there is none.
+
+    Raises:
+        MissingError: no such device.
+    """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise MissingError(f"--device {device}: no CUDA device is available; use --device cpu")
