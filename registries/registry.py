@@ -20,12 +20,21 @@ class Registry:
         kind: what the entries are, in the singular, for messages ("solver").
         table: built-in entries, name to "module:Name".
         aliases: other spellings, each to a name.
+        about: one line on each built-in, so that a listing imports none of them.
     """
 
-    def __init__(self, kind: str, table: Mapping[str, str], aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        table: Mapping[str, str],
+        *,
+        aliases: Mapping[str, str] | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
         self._entries: dict[str, Any] = dict(table)
         self._aliases = dict(aliases or {})
+        self._about = dict(about or {})
 
     def register(self, name: str, thing: Any) -> None:
         """Bind `name` to `thing`, an object or a "module:Name".
@@ -63,6 +72,13 @@ class Registry:
     def origin(self, name: str) -> str:
         """Return where the entry is defined: "module:Name", or file:line of a plugin."""
         return _origin(self._entries[self.resolve(name)])
+
+    def about(self, name: str) -> str:
+        """Return one line on the entry."""
+        full = self.resolve(name)
+        thing = self._entries[full]
+        doc = "" if isinstance(thing, str) else thing.__doc__ or ""
+        return self._about.get(full) or doc.strip().partition("\n")[0]
 
     def aliases(self, name: str) -> list[str]:
         """Return the other spellings of `name`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from solverbench.errors import BudgetError, NeedsTrainingError, NotLinearError
+from solverbench.errors import BudgetError, NotLinearError
 from solverbench.execution import unrounded
 from solverbench.grids import Grid, explicit
 from solverbench.schedules import EDM, NoiseSchedule
@@ -25,6 +26,7 @@ def tableau(
     teacher: str | Teacher | None = None,
     schedule: NoiseSchedule | None = None,
     grid: Sequence[float] | None = None,
+    out: Path | None = None,
 ) -> Tableau:
     """Return the tableau of a solver: on a teacher's schedule, on another one, or on explicit levels.
 
@@ -34,6 +36,7 @@ def tableau(
         teacher: a Teacher or the name of one; a learned solver's parameters are looked up for it.
         schedule: without a teacher; EDM() if neither is given.
         grid: the M+1 noise levels instead of the solver's own grid.
+        out: a results folder, whose own trained solvers come before the packaged ones.
 
     Raises:
         SpecError, UnknownNameError: the spec can't be read.
@@ -49,7 +52,9 @@ def tableau(
     if nfe is None:
         raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
-        solver = _equipped(solver, nfe, teacher)
+        from solverbench import zoo  # a trained file holds its tableau: the zoo needs this module
+
+        solver = zoo.equip(solver, nfe, teacher, () if out is None else (out / "trained",))
     return trace(solver, solver.grid(schedule, solver.steps(nfe)))
 
 
@@ -76,21 +81,6 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
     if check:
         _check_linear(solver, grid, tableau)
     return tableau
-
-
-def _equipped(solver: LearnedSolver, nfe: int, teacher: Teacher | None) -> LearnedSolver:
-    """The solver with the parameters that were trained for this teacher and budget."""
-    from solverbench import zoo  # a trained file holds its tableau, so that the zoo traces too
-
-    if teacher is None:
-        raise NeedsTrainingError(f"{solver.name}: learned for a teacher, and none is given; give teacher=")
-    trained = zoo.find(solver.name, teacher, nfe, folders=())
-    if trained is None:
-        raise NeedsTrainingError(
-            f"{solver.name} with nfe={nfe} on {teacher.name}: not trained; "
-            f"run 'solverbench train {solver.name} --teacher {teacher.name} --nfe {nfe}'"
-        )
-    return solver.with_parameters(trained.parameters)
 
 
 class _Tape:

@@ -89,7 +89,7 @@ def test_heun_rejects_odd_budget(nfe, nearest):
 
 
 def test_a_learned_solver_without_parameters_says_how_to_train_it():
-    with pytest.raises(NeedsTrainingError, match="learned for a teacher"):
+    with pytest.raises(NeedsTrainingError, match="give teacher="):
         sb.tableau("gas", nfe=4)
 
 

@@ -1,0 +1,314 @@
+"""The command line: `solverbench run --solvers gas,dpm --nfe 3-10`, and what goes with it."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib.util
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import registries
+from solverbench import __version__
+from solverbench.errors import MissingError, UserError
+
+ROOMS = ("solverbench", "baselines", "registries", "reports")
+
+
+class Lines(click.Group):
+    """A group whose commands end a user's mistake with one line on stderr and the mistake's exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            check_rooms()
+            return super().invoke(ctx)
+        except UserError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted: what is finished is kept; run the same command to go on", 130)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                sys.stderr.close()
+                sys.exit(0)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                _fail(f"{error.filename or 'disk'}: no space left; free some and run again", 3)
+            raise
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def check_rooms() -> None:
+    """Check that the project's four packages lie side by side.
+
+    Raises:
+        MissingError: another installed package shadows one of them.
+    """
+    here = Path(__file__).resolve().parents[1]
+    for room in ROOMS:
+        found = importlib.util.find_spec(room)
+        place = Path(found.origin).resolve().parents[1] if found and found.origin else None
+        if place != here:
+            raise MissingError(
+                f"package {room!r}: expected in {here}, found in {place or 'no place'}; another package of that name "
+                "shadows it: use an environment of its own for solverbench"
+            )
+
+
+def _fail(line: str, code: int) -> None:
+    click.echo(f"Error: {line}", err=True)
+    sys.exit(code)
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
+    """Take defaults from a TOML file whose keys are the command's long flags."""
+    if path is None:
+        return
+    try:
+        given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"--config {path}: can't be read ({error}); give a TOML file of long flags") from None
+    options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option) and p.name != "config"}
+    for key, value in given.items():
+        name = key.replace("-", "_")
+        if name not in options:
+            near = difflib.get_close_matches(name, options, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"--config {path}: no flag {key!r} in '{ctx.info_name}'; {hint}See --help.")
+        if isinstance(value, dict):
+            raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
+        given_as = ",".join(map(str, value)) if isinstance(value, list) and not options[name].multiple else value
+        ctx.default_map = {**(ctx.default_map or {}), name: given_as}
+
+
+config_option = click.option(
+    "--config",
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    metavar="FILE.toml",
+    help="Read flags from a TOML file (keys are long flags); the command line wins.",
+)
+out_option = click.option("--out", default="runs", show_default=True, metavar="DIR", help="Folder of results.")
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
+json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
+teacher_option = click.option("--teacher", default="digits", show_default=True, help="The network to sample.")
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags that choose cells, the same for `run` and `plan`."""
+    flags = [
+        click.option("--solvers", default="gas,dpm", show_default=True, metavar="LIST",
+                     help="Specs joined with commas, e.g. gas,dpm:order=2 ('dpm:order=2|3' in quotes: one cell each)."),
+        click.option("--nfe", default="3-10", show_default=True, metavar="RANGE",
+                     help="Denoiser calls: 3-10, 3,5,8 or 4-10:2."),
+        click.option("--teachers", default="digits", show_default=True, metavar="LIST", help="Networks to sample."),
+        click.option("--samples", type=int, default=None, metavar="N",
+                     help="Images of one replicate, a multiple of 10.  [default: 10000]"),
+        click.option("--replicates", type=int, default=None, metavar="R", help="Disjoint seed sets.  [default: 3]"),
+        click.option("--seeds", default=None, metavar="FIRST-LAST", help="Image seeds.  [default: from 50000]"),
+        click.option("--full", is_flag=True, help="Pair every image with the teacher's, not 2000 a replicate."),
+        click.option("--batch", type=int, default=None, metavar="B", help="Images per call; other cells.  [default: 500]"),
+        device_option,
+        out_option,
+        config_option,
+        json_option,
+    ]  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+@click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="solverbench")
+def main() -> None:
+    """Measure few-step diffusion solvers, classical and learned, on one teacher, by one protocol.
+
+    \b
+    solverbench run --solvers gas,dpm --nfe 3-10     the whole thing: cells, table, figure
+    solverbench plan --solvers gas,dpm --nfe 3-10    what that would do, and cost
+    solverbench info dpm                             options, budgets and paper of a solver
+    """
+
+
+@main.command()
+@selection_options
+def run(**given: Any) -> None:
+    """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""
+    from solverbench import runner
+    from solverbench.progress import display
+
+    as_json = given.pop("as_json")
+    with display() as progress:
+        result = runner.run(**_selection(given), progress=progress, command=_command_line())
+    written = _report(result.folder)
+    click.echo()
+    click.echo(result.summary())
+    _say_written(result.folder, written)
+    if as_json:
+        click.echo(json.dumps({"report": str(result.folder), "counts": result.counts}))
+    sys.exit(result.exit_code)
+
+
+@main.command()
+@selection_options
+def plan(**given: Any) -> None:
+    """Show the cells of a run, their status and estimated cost. Writes nothing."""
+    from solverbench import runner
+
+    as_json = given.pop("as_json")
+    planned = runner.plan(**_selection(given))
+    click.echo(planned.summary())
+    if as_json:
+        click.echo(json.dumps(planned.as_dict()))
+
+
+@main.command()
+@click.argument("solvers", metavar="SOLVERS")
+@click.option("--nfe", default="3-10", show_default=True, metavar="RANGE", help="Denoiser calls to train for.")
+@teacher_option
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeatable.")
+@click.option("--recipe", is_flag=True, help="Show the recipe and stop.")
+@device_option
+@out_option
+@config_option
+def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recipe: bool, device: str, out: str) -> None:
+    """Train learned SOLVERS (gs, gas or gs,gas) for each NFE; `run` with the same --out then uses them.
+
+    Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
+    goes on where it was.
+    """
+    from solverbench import recipes, spec, training
+    from solverbench.progress import training_display
+    from solverbench.sampling import check_device
+    from solverbench.teachers import load_teacher
+
+    names, budgets = spec.expand(solvers), spec.numbers(nfe)
+    chosen = {name: recipes.load(name, teacher).override(settings) for name in names}
+    if recipe:
+        for name in names:
+            click.echo(f"{name} on {teacher}: {json.dumps(chosen[name].as_dict(), indent=1)}")
+        return
+    network = load_teacher(teacher, check_device(device))
+    for name in names:
+        for calls in budgets:
+            with training_display(f"{name} nfe={calls}") as progress:
+                trained = training.train_best(name, calls, network, chosen[name], out=Path(out), progress=progress)
+            click.echo(f"{name} nfe={calls}: validation RMSE {trained.record['validation_rmse']:.4f}")
+
+
+@main.command()
+@click.argument("solver", metavar="SPEC")
+@click.option("--nfe", type=int, required=True, help="Denoiser calls.")
+@click.option("--seeds", default="50000-50063", show_default=True, metavar="FIRST-LAST", help="One image per seed.")
+@click.option("--format", "kind", type=click.Choice(["png", "npz"]), default="png", show_default=True,
+              help="PNG: a file per image. NPZ: one file with 'images' (uint8 NHWC) and 'seeds'.")  # fmt: skip
+@click.option("--to", "folder", default="samples", show_default=True, metavar="DIR", help="Where the images go.")
+@click.option("--batch", type=int, default=500, show_default=True, help="Images per call.")
+@teacher_option
+@device_option
+@out_option
+@config_option
+def sample(
+    solver: str, nfe: int, seeds: str, kind: str, folder: str, batch: int, teacher: str, device: str, out: str
+) -> None:
+    """Write the images that solver SPEC makes of given seeds, for use with a metric of your own."""
+    from solverbench import images
+
+    click.echo(images.write(solver, nfe, seeds, kind, Path(folder), batch, teacher, device, Path(out)))
+
+
+@main.command()
+@click.argument("name", required=False)
+@out_option
+def report(name: str | None, out: str) -> None:
+    """Draw the report of a finished run again: NAME in DIR/reports, or the only one there."""
+    folder = Path(out) / "reports"
+    found = sorted(p.parent.name for p in folder.glob("*/bundle.json"))
+    if name is None and len(found) == 1:
+        name = found[0]
+    if name not in found:
+        asked = "report" if name is None else f"report {name!r}"
+        raise UserError(f"{asked}: {folder} has {', '.join(found) or 'no report'}; name one of them, or run first")
+    _say_written(folder / name, _report(folder / name))
+
+
+@main.command("list")
+@click.argument("what", default="solvers", type=click.Choice(["solvers", "teachers", "grids", "recipes"]))
+@json_option
+def list_(what: str, as_json: bool) -> None:
+    """List solvers, teachers, grids or recipes: one line each."""
+    if what == "recipes":
+        rows = [(path.stem, "", str(path)) for path in sorted(Path(registries.__file__).parent.glob("recipes/*.toml"))]
+    else:
+        table: registries.Registry = getattr(registries, what)
+        rows = [(name, ", ".join(table.aliases(name)), table.about(name)) for name in table]
+    if as_json:
+        keys = ("name", "aliases", "about")
+        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        return
+    width = max(len(_called(*row[:2])) for row in rows)
+    for name, aliases, about in rows:
+        click.echo(f"{_called(name, aliases):<{width}}  {about}")
+
+
+@main.command()
+@click.argument("name")
+@teacher_option
+@out_option
+def info(name: str, teacher: str, out: str) -> None:
+    """Describe a solver (options, budgets, paper, trained files) or a teacher."""
+    from solverbench import describe
+
+    click.echo(describe.teacher(name) if name in registries.teachers else describe.solver(name, teacher, Path(out)))
+
+
+@main.command()
+@out_option
+def doctor(out: str) -> None:
+    """Check this installation: packages, device, packaged files, the results folder."""
+    from solverbench import describe
+
+    checks = list(describe.doctor(Path(out)))
+    for good, line in checks:
+        click.echo(f"{'ok  ' if good else 'FAIL'}  {line}")
+    sys.exit(0 if all(good for good, _ in checks) else 4)
+
+
+def _called(name: str, aliases: str) -> str:
+    return f"{name} ({aliases})" if aliases else name
+
+
+def _selection(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags as the runner's arguments: those not given are left to its defaults."""
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["solverbench", *sys.argv[1:]])
+
+
+def _report(folder: Path) -> list[Path]:
+    import reports
+
+    try:
+        return list(reports.write(folder))
+    except reports.BundleError as error:
+        raise UserError(str(error)) from None
+
+
+def _say_written(folder: Path, written: Iterable[Path]) -> None:
+    names = sorted({path.name for path in written})
+    click.echo(f"report   {folder / 'report.md'}")
+    for label, name in (("figure", "figure.png"), ("numbers", "results.csv")):
+        if (folder / name).exists():
+            click.echo(f"{label:<8} {folder / name}")
+    click.echo(f"         and {len(names)} files beside them")

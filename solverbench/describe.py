@@ -1,0 +1,140 @@
+"""What `solverbench info` and `doctor` say, as text."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import registries
+from solverbench import zoo
+from solverbench.errors import BudgetError, UserError
+from solverbench.solver import Solver, declared
+from solverbench.spec import make, solver_class
+from solverbench.store import Store
+from solverbench.teachers import load_teacher
+
+EXTRAS = {"fid": "cleanfid"}
+"""Optional extras of the package, each with the module that it brings."""
+
+BUDGETS = range(1, 13)
+
+
+def solver(spec: str, teacher: str, out: Path) -> str:
+    """Return what a solver is, what it takes, and what it can spend.
+
+    Raises:
+        UnknownNameError, SpecError: the spec can't be read.
+    """
+    found = make(spec)
+    cls = solver_class(spec.partition(":")[0])
+    names = [cls.name, *registries.solvers.aliases(cls.name)]
+    lines = [
+        f"{' = '.join(names)}: {registries.solvers.about(cls.name)}",
+        f"  spec     {found.spec}",
+        f"  paper    {cls.paper}",
+        f"  budgets  {_budgets(found)}",
+        f"  defined  {registries.solvers.origin(cls.name)}",
+        "  options",
+    ]
+    for key, (field, _) in sorted(declared(cls).items()):
+        choices = f" ({' | '.join(map(_text, field.metadata['choices']))})" if field.metadata["choices"] else ""
+        default = "" if field.default is None else f" = {_text(field.default)}"
+        lines.append(f"    {key + default:<26} {field.metadata['help']}{choices}")
+    if cls.learned:
+        network = load_teacher(teacher)
+        trained = [n for n in BUDGETS if zoo.find(spec, network, n, (out / "trained",)) is not None]
+        lines.append(f"  trained  on {teacher} for nfe {_ranges(trained) or 'none'}")
+    return "\n".join(lines)
+
+
+def teacher(name: str) -> str:
+    """Return what a teacher is and what its samples are measured against."""
+    found = load_teacher(name)
+    schedule, judged = found.schedule, found.evaluation
+    lines = [
+        f"{name}: {registries.teachers.about(name)}",
+        f"  image      {' x '.join(map(str, found.shape))}",
+        f"  levels     {schedule.sigma_max:g} to {schedule.sigma_min:g}, {type(schedule).__name__}",
+        f"  identity   {found.identity}",
+        f"  sampler    {found.sampler}, {found.sampler_nfe} calls",
+    ]
+    if judged is not None:
+        lines += [
+            f"  extractor  {judged.extractor_id}",
+            f"  quantiser  {judged.quantiser}",
+            f"  data       {judged.data.name}, n = {judged.data.moments.n}",
+            f"  samples    {judged.teacher.name}, n = {judged.teacher.moments.n}",
+        ]
+    return "\n".join(lines)
+
+
+def doctor(out: Path) -> Iterator[tuple[bool, str]]:
+    """Yield (whether it is well, a line on it) for each thing that a run needs."""
+    yield True, f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
+    for package in ("torch", "numpy", "scipy", "pandas", "seaborn", "torchdiffeq", "safetensors"):
+        yield True, f"{package} {importlib.metadata.version(package)}"
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield True, f"CUDA: {', '.join(devices) or 'no device; runs use the CPU'}"
+    for extra, module in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        yield (
+            True,
+            f"extra {extra}: {'there' if there else f'''not there; pip install 'solverbench[{extra}]' '''}".strip(),
+        )
+    for name in registries.teachers:
+        yield _attempt(f"teacher {name}", lambda name=name: f"identity {load_teacher(name).identity[:12]}")
+    for name in registries.solvers:
+        yield _attempt(f"solver {name}", lambda name=name: make(name).spec)
+    yield _attempt(f"results folder {out}", lambda: _writable(out))
+
+
+def _attempt(what: str, trial: Any) -> tuple[bool, str]:
+    try:
+        return True, f"{what}: {trial()}"
+    except (UserError, ImportError) as error:
+        return False, f"{what}: {error}"
+
+
+def _writable(out: Path) -> str:
+    if not out.exists():
+        parent = next(p for p in out.resolve().parents if p.exists())
+        if not os.access(parent, os.W_OK):
+            raise UserError(f"{parent} can't be written; choose another --out")
+        return "not there yet, can be made"
+    Store.look(out)
+    if not os.access(out, os.W_OK):
+        raise UserError("can't be written; choose another --out")
+    return "there, can be read and written"
+
+
+def _budgets(found: Solver) -> str:
+    able = []
+    for nfe in BUDGETS:
+        try:
+            found.steps(nfe)
+        except BudgetError:
+            continue
+        able.append(nfe)
+    return f"nfe {_ranges(able)} of {BUDGETS[0]}-{BUDGETS[-1]}"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Consecutive numbers joined: 2, 4-6."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

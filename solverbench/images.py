@@ -1,0 +1,53 @@
+"""Samples as files: PNG images or one NPZ, for those who measure them with something else."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from solverbench import files, sampling, seeds
+from solverbench.errors import BudgetError, UserError
+from solverbench.metrics import quantise
+from solverbench.sampling import batches
+from solverbench.teachers import load_teacher
+from solverbench.tracing import tableau
+
+
+def write(
+    solver: str, nfe: int, chosen: str, kind: str, folder: Path, batch: int, teacher: str, device: str, out: Path
+) -> str:
+    """Sample the images of seeds `chosen` ("50000-50063"), write them to `folder`, and return a line that says so.
+
+    Args:
+        solver: its spec.
+        kind: "png", a file per image, named by its seed; or "npz", one file with `images` [n, H, W, C] uint8 and
+            `seeds` [n].
+        batch: images per call.
+        out: results folder, where a learned solver's own training is looked for.
+
+    Raises:
+        UserError: a bad spec, budget, seed range, batch or device, or a solver that isn't trained.
+    """
+    if nfe < 1 or batch < 1:
+        what, value = ("--nfe", nfe) if nfe < 1 else ("--batch", batch)
+        raise (BudgetError if nfe < 1 else UserError)(f"{what} {value}: below 1; give a positive number")
+    wanted = seeds.parse(chosen)
+    network = load_teacher(teacher, sampling.check_device(device))
+    plan = tableau(solver, nfe=nfe, teacher=network, out=out).plan(network.schedule.prior_scale)
+    made = [quantise(sampling.sample(plan, network, part, nfe=nfe)).cpu() for part in batches(wanted, batch)]
+    images = torch.cat(made).permute(0, 2, 3, 1).numpy()
+    if kind == "npz":
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, images=images, seeds=np.array(wanted))
+        path = folder / f"{seeds.label(wanted)}.npz"
+        files.write_bytes(path, buffer.getvalue())
+        return f"{len(images)} images in {path}"
+    for seed, image in zip(wanted, images, strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(buffer, "png")
+        files.write_bytes(folder / f"{seed:09d}.png", buffer.getvalue())
+    return f"{len(images)} images in {folder}"
