@@ -15,6 +15,10 @@ from typing import Any, get_type_hints
 from solverbench import seeds
 from solverbench.errors import MissingError, RecordError, SpecError
 
+TRAINING = range(40_000)
+VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
+"""Noise seeds that a recipe may use, apart from each other and from those of evaluation."""
+
 LOSSES = ("l2", "l1", "huber", "features")
 CHOICES = ("last", "best")
 ANY = "any"
@@ -41,9 +45,9 @@ class Recipe:
     lr: float = _setting(above=0.0, high=1.0)
     ema_decay: float = _setting(low=0.0, high=1.0)
     clip: float = _setting(above=0.0)
-    train_first: int = _setting(low=seeds.TRAINING.start)
+    train_first: int = _setting(low=TRAINING.start)
     train_size: int = _setting(low=1)
-    validation_first: int = _setting(low=seeds.VALIDATION.start)
+    validation_first: int = _setting(low=VALIDATION.start)
     validation_size: int = _setting(low=1)
     validate_every: int = _setting(low=1)
     choose: str = _setting(choices=CHOICES)
@@ -58,13 +62,11 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
             _check(name, kind, getattr(self, name))
-        if self.train.stop > seeds.TRAINING.stop:
-            raise SpecError(
-                f"train_size={self.train_size}: seeds up to {self.train.stop - 1}; {_within(seeds.TRAINING)}"
-            )
-        if self.validation.stop > seeds.VALIDATION.stop:
+        if self.train.stop > TRAINING.stop:
+            raise SpecError(f"train_size={self.train_size}: seeds up to {self.train.stop - 1}; {_within(TRAINING)}")
+        if self.validation.stop > VALIDATION.stop:
             last = self.validation.stop - 1
-            raise SpecError(f"validation_size={self.validation_size}: seeds up to {last}; {_within(seeds.VALIDATION)}")
+            raise SpecError(f"validation_size={self.validation_size}: seeds up to {last}; {_within(VALIDATION)}")
         if self.batch > self.train_size:
             raise SpecError(f"batch={self.batch}: more than train_size={self.train_size}; lower it")
 

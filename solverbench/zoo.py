@@ -16,7 +16,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from solverbench import files
-from solverbench.errors import NeedsTrainingError, RecordError
+from solverbench.errors import NeedsTrainingError, RecordError, SpecError
 from solverbench.schedules import EDM
 from solverbench.solver import LearnedSolver
 from solverbench.spec import make
@@ -57,7 +57,7 @@ class Trained:
     @property
     def solver(self) -> LearnedSolver:
         """The solver with these parameters."""
-        return _learned(self.spec).with_parameters(self.parameters)
+        return learned(self.spec).with_parameters(self.parameters)
 
     @property
     def seeds(self) -> dict[str, range]:
@@ -67,7 +67,7 @@ class Trained:
 
 def file_name(solver: str | LearnedSolver, nfe: int) -> str:
     """Return the name of a trained solver's file: `gas-nfe4.safetensors`; options other than the default add a hash."""
-    solver = _learned(solver)
+    solver = learned(solver)
     options = "" if solver == type(solver)() else f"-{hashlib.sha256(solver.spec.encode()).hexdigest()[:8]}"
     return f"{solver.name}{options}-nfe{nfe}.safetensors"
 
@@ -126,8 +126,8 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
         path = folder / teacher.name / name
         if path.is_file():
             trained = load(path, teacher=teacher, nfe=nfe)
-            if trained.spec != _learned(solver).spec:
-                raise RecordError(f"{path}: holds {trained.spec}, not {_learned(solver).spec}; train it again")
+            if trained.spec != learned(solver).spec:
+                raise RecordError(f"{path}: holds {trained.spec}, not {learned(solver).spec}; train it again")
             return trained
     return None
 
@@ -203,7 +203,7 @@ def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Tr
     nfe = int(metadata["nfe"])
     tableau = Tableau(**{name: tensors[f"tableau.{name}"] for name in _TABLEAU})
     parameters = {name.removeprefix("parameters."): t for name, t in tensors.items() if name.startswith("parameters.")}
-    initial = _learned(metadata["spec"]).initial(EDM(), nfe)
+    initial = learned(metadata["spec"]).initial(EDM(), nfe)
     wanted = {name: tuple(tensor.shape) for name, tensor in initial.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     if shapes != wanted or tableau.nfe != nfe:
@@ -221,8 +221,13 @@ def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Tr
     )
 
 
-def _learned(solver: str | LearnedSolver) -> LearnedSolver:
+def learned(solver: str | LearnedSolver) -> LearnedSolver:
+    """Return the learned solver that a spec names.
+
+    Raises:
+        SpecError, UnknownNameError: it can't be read, or names a solver without parameters.
+    """
     made = make(solver) if isinstance(solver, str) else solver
     if not isinstance(made, LearnedSolver):
-        raise RecordError(f"{made.spec}: has nothing to train; give a learned solver such as gs or gas")
+        raise SpecError(f"{made.spec}: has nothing to train; give a learned solver such as gs or gas")
     return made

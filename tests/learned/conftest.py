@@ -1,0 +1,59 @@
+"""A toy teacher with a closed-form denoiser, a short recipe for it, and its training pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from solverbench import recipes, seeds
+from solverbench.execution import execute
+from solverbench.recipes import Recipe
+from solverbench.student import Data, Pairs
+from solverbench.targets import sampler_plan
+from solverbench.teachers import Teacher
+
+SHAPE = (1, 8, 8)
+VARIANCE = 0.02
+CENTRES = torch.randn(5, 64, generator=torch.Generator().manual_seed(11)).tanh()
+
+
+def mixture(x: Tensor, sigma: Tensor) -> Tensor:
+    """The exact denoiser of five equal Gaussians of variance 0.02 in 64 pixels."""
+    level = sigma.to(x.device, x.dtype) ** 2
+    flat, centres = x.flatten(1), CENTRES.to(x.dtype)
+    gaps = (flat[:, None] - centres).square().sum(2)
+    share = torch.softmax(-gaps / (2 * (VARIANCE + level)), 1)
+    return ((VARIANCE * flat + level * (share @ centres)) / (VARIANCE + level)).reshape(x.shape)
+
+
+@pytest.fixture(scope="session")
+def teacher() -> Teacher:
+    return Teacher(mixture, "toy", SHAPE, identity="ab" * 32, sampler="heun", sampler_nfe=20)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    short = recipes.load("gs", "digits")
+    return replace(
+        short, iterations=30, batch=16, train_size=80, validation_size=40, validate_every=10, ema_decay=0.9,
+        widths=(8, 8), cardinalities=(2, 2), blocks=1, training_seeds=2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def adversarial(recipe: Recipe) -> Recipe:
+    return replace(recipe, adversarial_weight=0.5, discriminator_lr=1e-3)
+
+
+@pytest.fixture(scope="session")
+def data(teacher: Teacher, recipe: Recipe) -> Data:
+    plan = sampler_plan(teacher)
+
+    def pairs(chosen: range) -> Pairs:
+        noise = seeds.noise(chosen, SHAPE)
+        return Pairs(noise, execute(plan, teacher.denoise, noise))
+
+    return Data(pairs(recipe.train), pairs(recipe.validation))
