@@ -1,0 +1,6 @@
+"""Tables and figures from a bundle on disk; imports no other package of the project, and never torch."""
+
+from reports.bundle import Bundle as Bundle
+from reports.bundle import BundleError as BundleError
+from reports.bundle import load as load
+from reports.figures import draw as draw

@@ -1,0 +1,67 @@
+"""Where things go on a panel: ticks of a logarithmic axis, and labels beside line ends that do not collide."""
+
+import math
+from collections.abc import Sequence
+
+_MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(i / 4 for i in range(4, 40)))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Three to eight round numbers in [low, high] > 0, or the fewest above that where the range is very narrow."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    ticks = list[float]()
+    for mantissas in _MANTISSAS:
+        ticks = [float(f"{m}e{e}") for e in range(first, last + 1) for m in mantissas]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            stride = -(-len(ticks) // 8)
+            return ticks[::stride]
+    return ticks if len(ticks) > 1 else linear_ticks(low, high)
+
+
+def log_minor_ticks(low: float, high: float) -> list[float]:
+    """The multiples 1-9 of powers of ten in [low, high] > 0; powers alone over more than four decades."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    mantissas = range(1, 10) if math.log10(high / low) <= 4 else (1,)
+    return [tick for e in exponents for m in mantissas if low <= (tick := float(f"{m}e{e}")) <= high]
+
+
+def linear_ticks(low: float, high: float) -> list[float]:
+    """Three to eight round numbers in [low, high]."""
+    if not high > low:
+        return [low]
+    step = 10.0 ** math.floor(math.log10((high - low) / 2))
+    for factor in (1, 2, 2.5, 5, 10):
+        first, last = math.ceil(low / (step * factor)), math.floor(high / (step * factor))
+        if last - first < 8:
+            return [float(f"{i * step * factor:.12g}") for i in range(first, last + 1)]
+    return [low, high]
+
+
+def tick_text(value: float) -> str:
+    """A tick as people write it: 0.05, 20, 1e-05."""
+    return f"{value:.4g}"
+
+
+def spread(wanted: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
+    """Centres near the wanted ones, in the same order, so that boxes of these heights do not overlap in [low, high].
+
+    Least squares with order kept: pool adjacent violators on the positions less the room that the boxes below take.
+    If the boxes need more room than there is, they start at `low` and go beyond `high`.
+    """
+    order = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
+    offsets, room = list[float](), 0.0
+    for i in order:
+        offsets.append(room + heights[i] / 2)
+        room += heights[i]
+    pools = list[tuple[float, int]]()  # (mean, how many)
+    for i, offset in zip(order, offsets, strict=True):
+        pools.append((wanted[i] - offset, 1))
+        while len(pools) > 1 and pools[-2][0] >= pools[-1][0]:
+            (mean, count), (mean_, count_) = pools.pop(-2), pools.pop()
+            pools.append(((mean * count + mean_ * count_) / (count + count_), count + count_))
+    bases = [max(low, min(mean, high - room)) for mean, count in pools for _ in range(count)]
+    centres = [0.0] * len(wanted)
+    for i, base, offset in zip(order, bases, offsets, strict=True):
+        centres[i] = base + offset
+    return centres

@@ -1,0 +1,204 @@
+"""What a report is drawn from: one folder with results.csv, bundle.json and images.npz, read without torch.
+
+Numbers are parsed strictly: an empty value is NaN and keeps its reason, a value that is no number is an error.
+"""
+
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+SCHEMA = 1
+FINISHED = ("done", "cached")
+STATUSES = (*FINISHED, "failed", "unsupported", "needs-training")
+TEXTS = ("teacher", "solver", "spec", "metric", "seeds", "reference", "extractor", "quantiser", "status", "reason")
+FLOATS = ("value", "low", "high", "std_error")
+INTEGERS = ("n", "replicates")
+NEEDED = (*TEXTS, *FLOATS, *INTEGERS, "nfe", "learned")
+_EMPTY = ("", "nan", "none", "<na>")
+
+
+class BundleError(Exception):
+    """A folder or frame that cannot be drawn: damaged, foreign, or written by another version."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One report's material: `frame` has a row per (teacher, solver, nfe, metric), `record` is bundle.json."""
+
+    folder: Path
+    frame: pd.DataFrame
+    record: Mapping[str, Any]
+
+    @cached_property
+    def images(self) -> dict[str, np.ndarray]:
+        """The sample images by "teacher|solver|nfe", uint8 [k, C, H, W], read when first asked for."""
+        path = self.folder / "images.npz"
+        return _read_images(path) if path.exists() else {}
+
+
+def load(folder: str | Path) -> Bundle:
+    """The bundle in `folder`, checked.
+
+    Raises: BundleError naming the file, what is wrong with it, and what to do.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BundleError(f"report folder {folder}: it is not there; name the folder that a run printed as its report")
+    record = _read_record(folder / "bundle.json")
+    path = folder / "results.csv"
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise BundleError(f"{path}: it is not there; run the selection again to write it") from None
+    except (OSError, ValueError) as error:  # ValueError: also pandas' ParserError and UnicodeDecodeError
+        raise BundleError(f"{path}: it cannot be read as CSV ({_line(error)}); {_REMEDY}") from error
+    return Bundle(folder=folder, frame=tidy(frame, str(path)), record=record)
+
+
+_REMEDY = "run the selection again to write it anew"
+
+
+def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
+    """A copy with every needed column in its own type, and `label`: the name of the row in tables and figures.
+
+    Floats are NaN where there is no number; `reason` then always says why. Raises BundleError.
+    """
+    missing = [column for column in NEEDED if column not in frame.columns]
+    if missing:
+        raise BundleError(f"{name}: columns {', '.join(missing)} are not there; {_REMEDY}")
+    if frame.empty:
+        raise BundleError(f"{name}: it has no rows; run a selection that holds at least one cell")
+    out = frame.reset_index(drop=True)
+    for column in TEXTS:
+        out[column] = [" ".join(_text(value).split()) for value in frame[column]]
+    for column in FLOATS:
+        out[column] = [_float(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(frame[column])]
+    for column in ("nfe", *INTEGERS):
+        numbers = [_float(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(frame[column])]
+        out[column] = [_whole(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(numbers)]
+    out["learned"] = [_flag(value, f"{name}: row {i + 1}, learned") for i, value in enumerate(frame["learned"])]
+    _check(out, name)
+    _explain(out)
+    out["label"] = _labels(out)
+    return out
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path}: it is not there, so this is no report folder; name one that a run wrote") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: it cannot be read as JSON ({_line(error)}); {_REMEDY}") from error
+    if not isinstance(record, dict) or "schema" not in record:
+        raise BundleError(f"{path}: it holds no 'schema', so SolverBench did not write it; name a report folder")
+    if record["schema"] != SCHEMA:
+        raise BundleError(
+            f"{path}: its schema is {record['schema']!r} and this version reads {SCHEMA}; "
+            "use the SolverBench that wrote it, or run the selection again"
+        )
+    kinds = {"metrics": dict, "protocol": dict, "environment": dict, "counts": dict,
+             "lines": list, "notes": list, "verdicts": list, "tags": list}  # fmt: skip
+    for key, kind in kinds.items():
+        if not isinstance(record.setdefault(key, kind()), kind):
+            raise BundleError(f"{path}: '{key}' is a {type(record[key]).__name__}, not a {kind.__name__}; {_REMEDY}")
+    for key in ("lines", "verdicts"):
+        if not all(isinstance(entry, dict) for entry in record[key]):
+            raise BundleError(f"{path}: '{key}' holds something that is no object; {_REMEDY}")
+    return record
+
+
+def _read_images(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: it cannot be read as npz ({_line(error)}); {_REMEDY}") from error
+    for key, batch in images.items():
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1] not in (1, 3) or 0 in batch.shape:
+            what = f"{batch.dtype} {list(batch.shape)}"
+            raise BundleError(f"{path}: '{key}' is {what}, not uint8 [k, 1 or 3, H, W]; {_REMEDY}")
+    return images
+
+
+def _check(frame: pd.DataFrame, name: str) -> None:
+    unknown = sorted(set(frame["status"]) - set(STATUSES))
+    if unknown:
+        raise BundleError(f"{name}: status {unknown[0]!r} is none of {', '.join(STATUSES)}; {_REMEDY}")
+    for column in ("teacher", "solver", "metric"):
+        if (frame[column] == "").any():
+            raise BundleError(f"{name}: a row has no {column}; {_REMEDY}")
+    if frame["nfe"].isna().any():
+        raise BundleError(f"{name}: a row has no nfe; {_REMEDY}")
+    frame["nfe"] = frame["nfe"].astype(int)
+
+
+def _explain(frame: pd.DataFrame) -> None:
+    """Drop what is no finite result, and give every row without a value a reason."""
+    value = frame["value"].to_numpy(dtype=float)
+    known = np.isfinite(value) & frame["status"].isin(FINISHED).to_numpy()
+    for column in FLOATS:
+        numbers = frame[column].to_numpy(dtype=float)
+        frame[column] = np.where(known & np.isfinite(numbers), numbers, np.nan)
+    rows = zip(known, frame["reason"], frame["status"], value, strict=True)
+    frame["reason"] = ["" if fine else reason or _why(status, number) for fine, reason, status, number in rows]
+
+
+def _why(status: str, value: float) -> str:
+    if status not in FINISHED:
+        return "no reason recorded"
+    return "no value recorded" if math.isnan(value) else f"the value is {value}, not finite"
+
+
+def _labels(frame: pd.DataFrame) -> list[str]:
+    """The solver's name as asked; where one name stands for several specs at one NFE, with the options that differ."""
+    labels = dict[tuple[str, str], str]()
+    for solver, rows in frame.groupby("solver", sort=False):
+        clash = rows.groupby(["teacher", "nfe", "metric"])["spec"].nunique().max() > 1
+        specs = list(dict.fromkeys(rows["spec"]))
+        shared = set.intersection(*(set(spec.split(":")[1:]) for spec in specs))
+        for spec in specs:
+            own = [option for option in spec.split(":")[1:] if option not in shared]
+            labels[str(solver), spec] = ":".join([str(solver), *own]) if clash else str(solver)
+    return [labels[solver, spec] for solver, spec in zip(frame["solver"], frame["spec"], strict=True)]
+
+
+def _text(value: object) -> str:
+    return "" if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
+def _float(value: object, where: str) -> float:
+    text = _text(value).strip()
+    if text.lower() in _EMPTY:
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        raise BundleError(f"{where}: {text!r} is not a number; {_REMEDY}") from None
+
+
+def _whole(value: float, where: str) -> float:
+    if not math.isnan(value) and (not math.isfinite(value) or value != int(value) or value < 0):
+        raise BundleError(f"{where}: {value} is not a whole number; {_REMEDY}")
+    return value
+
+
+def _flag(value: object, where: str) -> bool:
+    text = _text(value).strip().lower()
+    if text in ("true", "1", "1.0"):
+        return True
+    if text in ("false", "0", "0.0", ""):
+        return False
+    raise BundleError(f"{where}: {text!r} is neither true nor false; {_REMEDY}")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,190 @@
+"""Figures for a paper: a metric against NFE, at the width of one column (3.25 in) or two (6.75 in).
+
+Drawn with matplotlib's objects alone: no pyplot, no global state, and the same bytes whenever the numbers are the same.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from reports.bundle import Bundle, BundleError, tidy
+from reports.panel import GREY, Box, curve, margins, place
+from reports.parts import Part, parts
+
+SINGLE, DOUBLE = 3.25, 6.75  # inches
+FORMATS = ("png", "pdf", "svg")
+_DPI = 300
+_AXIS = "NFE (denoiser calls per sample)"
+_SETTINGS: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is the same everywhere
+    "font.size": 7,
+    "text.parse_math": False,
+    "path.simplify": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "solverbench",
+}
+_METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Date": None, "Creator": "SolverBench"},
+}
+
+
+class Drawing(Figure):
+    """A matplotlib Figure that a notebook shows by itself, and that is drawn and saved with the paper's settings."""
+
+    def _repr_png_(self) -> bytes:
+        return render(self, "png")
+
+    def save(self, path: str) -> None:
+        """Write the figure in the format that the ending names: png, pdf or svg."""
+        with open(path, "wb") as file:
+            file.write(render(self, path.rsplit(".", 1)[-1].lower()))
+
+
+def draw(source: Bundle | pd.DataFrame, metric: str | None = None, teacher: str | None = None) -> Drawing:
+    """The figure of one metric against NFE, a row for each teacher; of every metric side by side where none is named.
+
+    Args:
+        source: a loaded bundle, or the frame that a run returns (labels and lines then come from
+            `frame.attrs["record"]`, where they are there).
+        metric: such as "frechet_data".
+        teacher: one teacher's name; all of them without it.
+    Raises: BundleError for a frame without the needed columns, or a metric or teacher that it does not hold.
+    """
+    if isinstance(source, Bundle):
+        found = parts(source.frame, source.record)
+    else:
+        found = parts(tidy(source), source.attrs.get("record", {}))
+    for key, wanted in (("metric", metric), ("teacher", teacher)):
+        there = list(dict.fromkeys(getattr(part, key) for part in found))
+        if wanted is not None and wanted not in there:
+            raise BundleError(f"{key} {wanted!r}: the results do not hold it; choose from {', '.join(there)}")
+    return compose([p for p in found if metric in (None, p.metric) and teacher in (None, p.teacher)])
+
+
+def compose(found: Sequence[Part]) -> Drawing:
+    """The figure of these parts: a row for each teacher and part number, a column for each metric."""
+    with settings():
+        figure = Drawing(figsize=(SINGLE, 3.0), dpi=_DPI)
+        FigureCanvasAgg(figure)
+        metrics = list(dict.fromkeys(part.metric for part in found))
+        rows = [[part for part in found if (part.teacher, part.number) == row]
+                for row in dict.fromkeys((part.teacher, part.number) for part in found)]  # fmt: skip
+        if len(metrics) == 1:
+            _compose_column(figure, [row[0] for row in rows])
+        else:
+            _compose_grid(figure, rows, metrics)
+    return figure
+
+
+def drawn(part: Part) -> pd.DataFrame:
+    """Exactly what a panel shows: its points with their intervals, then its horizontal lines (no nfe)."""
+    tables = []
+    for label in part.solvers:
+        points = curve(part, label).reset_index()
+        points.insert(0, "series", label)
+        tables.append(points)
+    rows = pd.concat(tables, ignore_index=True)
+    reasons = {(label, nfe): reason for label, nfe, reason in
+             zip(part.frame["label"], part.frame["nfe"], part.frame["reason"], strict=True)}  # fmt: skip
+    keys = zip(rows["series"], rows["nfe"], rows["value"].isna(), strict=True)
+    rows["missing"] = [reasons.get((label, nfe), "not asked for") if missing else "" for label, nfe, missing in keys]
+    lines = [{"series": line.label, "nfe": "", "value": line.value, "low": line.low, "high": line.high, "missing": ""}
+             for line in part.lines]  # fmt: skip
+    rows = pd.concat([rows.astype({"nfe": object}), pd.DataFrame(lines)], ignore_index=True) if lines else rows
+    rows.insert(0, "metric", part.metric)
+    rows.insert(0, "teacher", part.teacher)
+    return rows
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The figure as png (300 dpi), pdf (embedded TrueType fonts) or svg (text kept as text), without dates.
+
+    Raises: BundleError for another kind.
+    """
+    if kind not in FORMATS:
+        raise BundleError(f"figure format {kind!r}: it is not known; choose from {', '.join(FORMATS)}")
+    file = io.BytesIO()
+    with settings():
+        figure.savefig(file, format=kind, dpi=_DPI, metadata=_METADATA[kind])
+    return file.getvalue()
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Matplotlib's defaults with the paper's on top, whatever the user's session has set; undone at the end."""
+    defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
+    with matplotlib.rc_context({**defaults, **_SETTINGS}):
+        yield
+
+
+def _compose_column(figure: Figure, rows: Sequence[Part]) -> None:
+    """One metric at the width of one column; the teacher's name stands above each row if there are several."""
+    titles = [_title(part, 36) for part in rows]
+    needs = [margins(figure, part) for part in rows]
+    left = max(need[0] for need in needs) + 0.115 * max(title.count("\n") + 1 for title in titles) + 0.05
+    width = SINGLE - left - max(need[1] for need in needs)
+    head = 0.2 if len(rows) > 1 else 0.08
+    heights = [max(1.75, need[2]) for need in needs]
+    total = sum(heights) + len(rows) * (head + 0.22) + 0.14
+    figure.set_size_inches(SINGLE, total)
+    top = total
+    for part, title, height in zip(rows, titles, heights, strict=True):
+        top -= head + height
+        axes = place(figure, part, Box(left, top, width, height))
+        axes.set_ylabel(title, fontsize=6.5, linespacing=1.15, verticalalignment="top")
+        axes.yaxis.set_label_coords(0.03 / SINGLE, (top + height / 2) / total, transform=figure.transFigure)
+        if len(rows) > 1:
+            _head(figure, part, left, top + height + 0.06)
+        top -= 0.22
+    axes.set_xlabel(_AXIS, fontsize=6.5, labelpad=2)
+
+
+def _compose_grid(figure: Figure, rows: Sequence[Sequence[Part]], metrics: Sequence[str]) -> None:
+    """Metrics side by side at the width of two columns, each with its label above."""
+    several = len(rows) > 1
+    titles = [[_title(part, 100 // len(metrics)) for part in row] for row in rows]
+    heads = [0.115 * max(title.count("\n") + 1 for title in row) + 0.07 + 0.16 * several for row in titles]
+    needs = {part.name: margins(figure, part) for row in rows for part in row}
+    heights = [max(1.55, *(needs[part.name][2] for part in row)) for row in rows]
+    total = sum(heights) + sum(heads) + 0.24 * len(rows) + 0.12
+    figure.set_size_inches(DOUBLE, total)
+    width, top = DOUBLE / len(metrics), total
+    for row, head, height, titles_ in zip(rows, heads, heights, titles, strict=True):
+        top -= head + height
+        for part, title in zip(row, titles_, strict=True):
+            column = [needs[other.name] for row_ in rows for other in row_ if other.metric == part.metric]
+            start = width * metrics.index(part.metric) + 0.05
+            left, right = max(need[0] for need in column), max(need[1] for need in column)
+            axes = place(figure, part, Box(start + left, top, width - 0.1 - left - right, height))
+            figure.text(start / DOUBLE, (top + height + 0.1) / total, title, fontsize=6.5, linespacing=1.15)
+            if row is rows[-1]:
+                axes.set_xlabel(_AXIS, fontsize=6.5, labelpad=2)
+        if several:
+            _head(figure, row[0], 0.05, top + height + head - 0.1)
+        top -= 0.24
+
+
+def _title(part: Part, width: int) -> str:
+    """The metric's label with n and replicates, evenly filled lines of at most `width` letters, as few as it takes."""
+    text = re.sub(r"\([^)]{1,24}\)", lambda found: found[0].replace(" ", "\u00a0"), part.label)
+    text += ", " + part.count.replace(" ", "\u00a0") if part.n else ""
+    wrapped = [textwrap.wrap(text, size, break_on_hyphens=False) for size in range(width, width // 2, -1)]
+    return "\n".join([lines for lines in wrapped if len(lines) == len(wrapped[0])][-1])
+
+
+def _head(figure: Figure, part: Part, left: float, bottom: float) -> None:
+    width, height = figure.get_size_inches()
+    text = part.teacher + (f", part {part.number}" if part.number > 1 else "")
+    figure.text(left / width, bottom / height, text, fontsize=7, fontweight="bold", color=GREY)

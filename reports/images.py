@@ -1,0 +1,139 @@
+"""A grid of sample images for each teacher: solvers down, NFE across, the same seeds everywhere.
+
+The teacher's many-step samples stand first, above every column. Small images are enlarged by whole pixels.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from reports.figures import settings
+from reports.tables import MARKS, MEANINGS
+
+_DPI = 200
+_WIDTH = 6.75 * _DPI  # pixels that the grid should fill
+_FACE = 22  # font size of labels in pixels
+_LETTER = 14  # pixels that a letter of a label takes across
+_LARGE, _SMALL = 72, 40  # sides in pixels that an enlarged image should have at most and at least
+_VOID = 235  # grey of a cell without images
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Blocks of images by (row, column), None where there are none, with their labels."""
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    blocks: Mapping[tuple[int, int], np.ndarray]
+    marks: Mapping[tuple[int, int], str]
+
+
+def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) -> Grid | None:
+    """The images of one teacher laid out, or None where the bundle holds none of it."""
+    own = {tuple(key.split("|")[1:]): batch for key, batch in images.items() if key.split("|")[0] == teacher}
+    rows = frame[frame["teacher"] == teacher].drop_duplicates(["solver", "nfe"])
+    solvers, budgets = list(dict.fromkeys(rows["solver"])), sorted(set(rows["nfe"]))
+    blocks, marks = dict[tuple[int, int], np.ndarray](), dict[tuple[int, int], str]()
+    best = [(calls, batch) for (name, calls), batch in own.items() if name == "teacher"]
+    labels = [f"teacher\n{best[0][0]} calls"] if best else []
+    for j in range(len(budgets)):
+        if best:
+            blocks[0, j] = best[0][1]
+    statuses = {(solver, nfe): status for solver, nfe, status in
+                zip(rows["solver"], rows["nfe"], rows["status"], strict=True)}  # fmt: skip
+    for i, solver in enumerate(solvers, len(best[:1])):
+        for j, nfe in enumerate(budgets):
+            if (solver, str(nfe)) in own:
+                blocks[i, j] = own[solver, str(nfe)]
+            elif (solver, nfe) in statuses:
+                marks[i, j] = MEANINGS[MARKS.get(statuses[solver, nfe], "?")]
+    if not blocks:
+        return None
+    labels += ["\n".join(textwrap.wrap(name.replace(":", " "), 15)) for name in solvers]
+    return Grid(labels, [f"NFE {nfe}" for nfe in budgets], blocks, marks)
+
+
+def draw(layout: Grid) -> Figure:
+    """The grid as a matplotlib Figure, pixel for pixel."""
+    batches = list(layout.blocks.values())
+    shape = np.max([batch.shape[2:] for batch in batches], axis=0)
+    count = min(len(batch) for batch in batches)
+    across, down, zoom = _arrange(count, int(max(shape)), len(layout.columns))
+    cell = (shape * zoom + 1) * (down, across) - 1  # pixels: height, width
+    gap = 10
+    left, top = 16 + _LETTER * max(len(line) for row in layout.rows for line in row.split("\n")), 40
+    height = top + len(layout.rows) * (cell[0] + gap) + gap
+    width = left + len(layout.columns) * (cell[1] + gap) + gap
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    corners = {}
+    for i in range(len(layout.rows)):
+        for j in range(len(layout.columns)):
+            y, x = top + i * (cell[0] + gap), left + j * (cell[1] + gap)
+            corners[i, j] = (y, x)
+            if (i, j) in layout.blocks:
+                canvas[y : y + cell[0], x : x + cell[1]] = _block(layout.blocks[i, j], across, down, zoom, cell)
+            else:
+                canvas[y : y + cell[0], x : x + cell[1]] = _VOID
+    with settings():
+        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+        FigureCanvasAgg(figure)
+        figure.figimage(canvas, 0, 0, origin="upper")
+        _write(figure, layout, corners, (int(cell[0]), int(cell[1])))
+    return figure
+
+
+def render(layout: Grid) -> bytes:
+    """The grid as PNG bytes."""
+    file = io.BytesIO()
+    figure = draw(layout)
+    with settings():
+        figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _arrange(count: int, side: int, columns: int) -> tuple[int, int, int]:
+    """Images across and down in a block, and the whole factor by which they are enlarged, to fill a page's width."""
+    room = (_WIDTH - 200) / columns
+    smallest = max(1, -(-_SMALL // side)) * side
+    down = 2 if columns > 3 and count > 1 else 1
+    across = int(max(1, min(count // down, 8, room // smallest)))
+    return across, down, max(1, min(_LARGE // side, int(room / across / side)))
+
+
+def _block(batch: np.ndarray, across: int, down: int, zoom: int, cell: np.ndarray) -> np.ndarray:
+    """The first across*down images side by side, enlarged by nearest neighbour, one white pixel between them."""
+    block = np.full((*cell, 3), 255, dtype=np.uint8)
+    high, wide = batch.shape[2] * zoom, batch.shape[3] * zoom
+    for k, image in enumerate(batch[: across * down]):
+        y, x = k // across * (high + 1), k % across * (wide + 1)
+        large = image.transpose(1, 2, 0).repeat(zoom, axis=0).repeat(zoom, axis=1)
+        block[y : y + high, x : x + wide] = large  # one grey channel becomes three by broadcasting
+    return block
+
+
+def _write(
+    figure: Figure, layout: Grid, corners: Mapping[tuple[int, int], tuple[int, int]], cell: tuple[int, int]
+) -> None:
+    """Row names at the left, column names above, and the status in each cell without images."""
+    width, height = figure.get_size_inches() * _DPI
+
+    def text(x: float, y: float, words: str, side: str, room: float = math.inf) -> None:
+        lines = words.split("\n")
+        wide = max(len(line) for line in lines) * _LETTER
+        size = _FACE * min(1.0, room / wide, cell[0] * 1.1 / (len(lines) * 1.15 * _FACE)) * 72 / _DPI
+        figure.text(x / width, 1 - y / height, words, fontsize=size, ha=side, va="center", linespacing=1.05)
+
+    for j, name in enumerate(layout.columns):
+        text(corners[0, j][1] + cell[1] / 2, corners[0, j][0] - 18, name, "center")
+    for i, name in enumerate(layout.rows):
+        text(corners[i, 0][1] - 10, corners[i, 0][0] + cell[0] / 2, name, "right")
+    for place, mark in layout.marks.items():
+        words = mark if len(mark) * _LETTER < cell[1] else mark.replace(" ", "\n")
+        text(corners[place][1] + cell[1] / 2, corners[place][0] + cell[0] / 2, words, "center", cell[1])

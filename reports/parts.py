@@ -1,0 +1,164 @@
+"""What may stand side by side: the rows of one teacher and metric that share n, seeds, reference and extractor.
+
+Rows measured differently are never drawn in one table or figure; they become a further part.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.bundle import BundleError
+
+PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A horizontal line: the teacher sampler's own value, or the floor of the data."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one teacher and metric under one protocol, with what a caption says about them.
+
+    `n` images per replicate; `n`, `replicates` are 0 where no row has a value. `number` counts parts from 1.
+    """
+
+    teacher: str
+    metric: str
+    number: int
+    frame: pd.DataFrame
+    label: str
+    log: bool
+    lines: tuple[Line, ...]
+    interval: str
+    n: int
+    replicates: int
+    seeds: str
+    reference: str
+    extractor: str
+    quantiser: str
+
+    @property
+    def name(self) -> str:
+        """The end of this part's file names: teacher-metric, and -partK from the second part on."""
+        return slug(f"{self.teacher}-{self.metric}") + (f"-part{self.number}" if self.number > 1 else "")
+
+    @property
+    def solvers(self) -> list[str]:
+        """Row labels in the order of their first appearance in results.csv."""
+        return list(dict.fromkeys(self.frame["label"]))
+
+    @property
+    def nfe(self) -> list[int]:
+        """The budgets asked for, rising, finished or not."""
+        return sorted({int(nfe) for nfe in self.frame["nfe"]})
+
+    @property
+    def count(self) -> str:
+        """How many images a number stands for, such as "n = 10 000 × 3"."""
+        if not self.n:
+            return "no finished cell"
+        return f"n = {grouped(self.n)}" + (f" × {self.replicates}" if self.replicates > 1 else "")
+
+
+def parts(frame: pd.DataFrame, record: Mapping[str, Any]) -> list[Part]:
+    """Every part of a tidy frame: teachers in order of appearance, metrics in bundle.json's order."""
+    metrics = [metric for metric in record.get("metrics", {}) if (frame["metric"] == metric).any()]
+    metrics += [metric for metric in dict.fromkeys(frame["metric"]) if metric not in metrics]
+    found = []
+    for teacher in dict.fromkeys(frame["teacher"]):
+        for metric in metrics:
+            rows = frame[(frame["teacher"] == teacher) & (frame["metric"] == metric)]
+            if len(rows):
+                found += [_part(rows_, record, i + 1) for i, rows_ in enumerate(_split(rows))]
+    return found
+
+
+def grouped(number: int) -> str:
+    """10000 as "10 000"."""
+    return f"{number:,}".replace(",", " ")
+
+
+def slug(text: str) -> str:
+    """The text as a piece of a file name: letters, digits, dot, dash and underscore."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in text)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """[3, 4, 5, 8] as "3-5, 8"."""
+    pieces, numbers = [], sorted(set(numbers))
+    while numbers:
+        length = next((i for i in range(len(numbers)) if numbers[i] != numbers[0] + i), len(numbers))
+        run, numbers = numbers[:length], numbers[length:]
+        pieces.append(f"{run[0]}-{run[-1]}" if length > 2 else ", ".join(map(str, run)))
+    return ", ".join(pieces)
+
+
+def _split(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows by protocol; a row without a value goes where its solver is, or else to the first part."""
+    keys = [_key(row) if math.isfinite(row["value"]) else None for _, row in rows.iterrows()]
+    known = list(dict.fromkeys(key for key in keys if key is not None))
+    if len(known) < 2:
+        return [rows]
+    homes = {label: key for label, key in reversed(list(zip(rows["label"], keys, strict=True))) if key is not None}
+    placed = [key or homes.get(label, known[0]) for label, key in zip(rows["label"], keys, strict=True)]
+    return [rows[[key == one for key in placed]] for one in known]
+
+
+def _key(row: "pd.Series[Any]") -> tuple[Any, ...]:
+    return tuple(None if isinstance(row[c], float) and math.isnan(row[c]) else row[c] for c in PROTOCOL)
+
+
+def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
+    teacher, metric = str(rows["teacher"].iloc[0]), str(rows["metric"].iloc[0])
+    twice = rows.duplicated(["label", "nfe"])
+    if twice.any():
+        row = rows[twice].iloc[0]
+        raise BundleError(
+            f"{teacher}, {row['label']} at NFE {row['nfe']}: {metric} stands twice in the results; "
+            "ask for each solver once"
+        )
+    known = rows[rows["value"].notna()]
+    entry = record.get("metrics", {}).get(metric, {})
+    return Part(
+        teacher=teacher, metric=metric, number=number, frame=rows, label=str(entry.get("label", metric)),
+        log=bool(entry.get("log", True)), lines=_lines(record, teacher, metric),
+        interval=str(entry.get("interval") or _interval(record)),
+        n=_number(known, "n"), replicates=_number(known, "replicates"),
+        seeds=_word(known, "seeds"), reference=_word(known, "reference"),
+        extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
+    )  # fmt: skip
+
+
+def _lines(record: Mapping[str, Any], teacher: str, metric: str) -> tuple[Line, ...]:
+    def number(entry: Mapping[str, Any], key: str) -> float:
+        value = entry.get(key)
+        return float(value) if isinstance(value, int | float) else math.nan
+
+    entries = [e for e in record.get("lines", []) if e.get("teacher") == teacher and e.get("metric") == metric]
+    lines = [Line(str(e.get("label", "")), number(e, "value"), number(e, "low"), number(e, "high")) for e in entries]
+    return tuple(line for line in lines if math.isfinite(line.value))
+
+
+def _interval(record: Mapping[str, Any]) -> str:
+    """What the protocol says about intervals."""
+    named = [str(value) for key, value in record.get("protocol", {}).items() if "interval" in key.lower()]
+    return named[0] if named else "as recorded in results.csv"
+
+
+def _number(rows: pd.DataFrame, column: str) -> int:
+    values = rows[column].dropna()
+    return int(values.iloc[0]) if len(values) else 0
+
+
+def _word(rows: pd.DataFrame, column: str) -> str:
+    return str(rows[column].iloc[0]) if len(rows) else ""

@@ -1,0 +1,207 @@
+"""Tables of one part: solvers down, NFE across, as Markdown, CSV and LaTeX (booktabs).
+
+The best value of each NFE is bold, and those whose interval overlaps the best's are marked; a cell without a value
+shows a short mark, and the legend says why. Digits follow the standard error.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reports.parts import Part, grouped, ranges
+
+Rank = Literal["best", "tied", ""]
+MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}
+MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no value", "": "not asked for"}
+_SIGNS = {"-": "--"}  # in LaTeX
+_REASON = 300  # letters of a reason in a legend
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table: `value` and `margin` (half the interval) as text, or a mark and the reason for it."""
+
+    value: str = ""
+    margin: str = ""
+    rank: Rank = ""
+    mark: str = ""
+    reason: str = ""
+
+
+def entries(part: Part) -> dict[tuple[str, int], Entry]:
+    """Every cell of the table by (label, nfe)."""
+    found = dict[tuple[str, int], Entry]()
+    for nfe in part.nfe:
+        rows = part.frame[part.frame["nfe"] == nfe]
+        ranks = _ranks(*(rows[column].to_list() for column in ("value", "low", "high")))
+        for rank, (_, row) in zip(ranks, rows.iterrows(), strict=True):
+            key = (str(row["label"]), nfe)
+            if math.isnan(row["value"]):
+                found[key] = Entry(mark=MARKS.get(str(row["status"]), "?"), reason=str(row["reason"]))
+            else:
+                margin = (row["high"] - row["low"]) / 2
+                places = decimals(row["value"], row["std_error"])
+                shown = "" if math.isnan(margin) else f"{margin:.{places}f}"
+                found[key] = Entry(value=f"{row['value']:.{places}f}", margin=shown, rank=rank)
+    return found
+
+
+def decimals(value: float, error: float) -> int:
+    """Places after the point: the standard error keeps one digit, or two where it starts with 1 or 2.
+
+    Three significant digits of the value where there is no standard error.
+    """
+    if math.isfinite(error) and error > 0:
+        first = int(f"{error:e}"[0])
+        return max(0, (1 if first <= 2 else 0) - math.floor(math.log10(error)))
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
+
+
+def markdown(part: Part) -> str:
+    """The table as Markdown, with its caption above and its legend below."""
+    cells = entries(part)
+    head = ["solver", *(f"NFE {nfe}" for nfe in part.nfe)]
+    lines = [_row(head), _row(["---", *["---:"] * len(part.nfe)])]
+    for label in part.solvers:
+        lines.append(_row([escape_markdown(label), *(_markdown(cells.get((label, nfe), Entry())) for nfe in part.nfe)]))
+    legend = [f"- `{mark}` {text}" for mark, text in legends(part, escape_markdown)]
+    marking = "**Bold**: lowest at that NFE; _italic_: its interval overlaps the lowest one's."
+    if _margins(cells):
+        marking += f" ± is half the interval ({escape_markdown(part.interval)})."
+    return "\n".join([escape_markdown(caption(part)), "", *lines, "", marking, *([""] if legend else []), *legend, ""])
+
+
+def comma_separated(part: Part) -> str:
+    """The table as CSV: for each NFE the value as shown or its mark, half the interval, and the rank."""
+    cells = entries(part)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["solver", *(f"NFE {nfe}{what}" for nfe in part.nfe for what in ("", " ±", " rank"))])
+    for label in part.solvers:
+        row = [cells.get((label, nfe), Entry()) for nfe in part.nfe]
+        writer.writerow([label, *(text for cell in row for text in (cell.value or cell.mark, cell.margin, cell.rank))])
+    return file.getvalue()
+
+
+def latex(part: Part) -> str:
+    r"""The table as LaTeX for \usepackage{booktabs}, with caption, label and the legend as a note below."""
+    cells = entries(part)
+    table = "table*" if len(part.nfe) > 4 else "table"  # table*: across both columns of a page
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{{table}}}",
+        "  \\centering",
+        "  \\small",
+        "  \\setlength{\\tabcolsep}{4pt}",
+        f"  \\caption{{{escape_latex(caption(part))} Bold: lowest at that NFE; underlined: its interval overlaps the "
+        f"lowest one's.{f' Small: half the interval ({escape_latex(part.interval)}).' if _margins(cells) else ''}}}",
+        f"  \\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', part.name)}}}",
+        f"  \\begin{{tabular}}{{l{'r' * len(part.nfe)}}}",
+        "    \\toprule",
+        f"    & \\multicolumn{{{len(part.nfe)}}}{{c}}{{NFE}} \\\\",
+        f"    \\cmidrule(l){{2-{len(part.nfe) + 1}}}",
+        f"    Solver & {' & '.join(map(str, part.nfe))} \\\\",
+        "    \\midrule",
+        *(
+            f"    {escape_latex(label)} & {' & '.join(_latex(cells.get((label, n), Entry())) for n in part.nfe)} \\\\"
+            for label in part.solvers
+        ),
+        "    \\bottomrule",
+        "  \\end{tabular}",
+    ]
+    notes = [f"  {_SIGNS.get(mark, mark)}: {text}" for mark, text in legends(part, escape_latex)]
+    if notes:
+        lines += ["  \\par\\smallskip\\footnotesize\\raggedright", " \\\\\n".join(notes)]
+    return "\n".join([*lines, f"\\end{{{table}}}", ""])
+
+
+def caption(part: Part) -> str:
+    """What the numbers are: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
+    what = f"{part.label}, teacher {part.teacher}."
+    if not part.n:
+        return f"{what} No finished cell."
+    images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")
+    facts = [images]
+    for name in ("seeds", "reference", "extractor", "quantiser"):
+        if text := getattr(part, name):
+            facts.append(f"{name} {text}" if name == "seeds" else f"{name}: {text}")
+    return f"{what} {'; '.join(facts)}." + (f" Part {part.number}: measured unlike part 1." if part.number > 1 else "")
+
+
+def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, str]]:
+    """(mark, what it means and why) for the cells without a value; like reasons of one solver are said once."""
+    cells = entries(part)
+    groups = dict[tuple[str, str, str], list[int]]()
+    for label in part.solvers:
+        for nfe in part.nfe:
+            cell = cells.get((label, nfe), Entry())
+            if cell.mark:
+                groups.setdefault((cell.mark, label, re.sub(r"\d+", "#", cell.reason)), []).append(nfe)
+    found = []
+    for (mark, label, _), budgets in sorted(groups.items(), key=lambda item: list(MEANINGS).index(item[0][0])):
+        reason = cells[label, budgets[0]].reason
+        reason = reason if len(reason) <= _REASON else reason[: _REASON - 1] + "…"
+        alike = all(cells[label, nfe].reason == cells[label, budgets[0]].reason for nfe in budgets)
+        also = "" if alike else f" (and likewise at {ranges(budgets[1:])})"
+        text = f"{MEANINGS[mark]}: {label} at NFE {ranges(budgets if alike else budgets[:1])}: {reason}{also}"
+        found.append((mark, escape(text)))
+    return found
+
+
+def escape_markdown(text: str) -> str:
+    """The text with Markdown's and HTML's own letters escaped, fit for a table cell."""
+    text = re.sub(r"([\\`*\[\]|#])", r"\\\1", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    return text.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def escape_latex(text: str) -> str:
+    """The text with LaTeX's own letters escaped; a letter that pdflatex does not know is named by its number."""
+    return "".join(_LATEX.get(letter, letter if ord(letter) < 0x180 else f"[U+{ord(letter):04X}]") for letter in text)
+
+
+_LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",
+    "|": "\\textbar{}", '"': "''", "±": "$\\pm$", "×": "$\\times$", "·": "$\\cdot$", "≤": "$\\le$",
+    "≥": "$\\ge$", "→": "$\\to$", "−": "$-$", "–": "--", "—": "---", "…": "\\dots{}", "\u00a0": "~", "\u2009": "\\,",
+    "σ": "$\\sigma$", "λ": "$\\lambda$", "’": "'", "‘": "`", "“": "``", "”": "''",
+}  # fmt: skip
+
+
+def _ranks(values: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> list[Rank]:
+    """The lowest value is best; one is tied with it if its interval begins below the end of the best one's."""
+    known = [i for i, value in enumerate(values) if not math.isnan(value)]
+    if not known:
+        return [""] * len(values)
+    best = min(known, key=lambda i: values[i])
+    return [
+        "best" if value == values[best] else "tied" if low <= highs[best] else ""
+        for value, low in zip(values, lows, strict=True)
+    ]
+
+
+def _margins(cells: dict[tuple[str, int], Entry]) -> bool:
+    return any(cell.margin for cell in cells.values())
+
+
+def _markdown(cell: Entry) -> str:
+    if cell.mark:
+        return f"`{cell.mark}`"
+    sign = {"best": "**", "tied": "_", "": ""}[cell.rank]
+    return f"{sign}{cell.value}{sign}" + (f" ± {cell.margin}" if cell.margin else "")
+
+
+def _latex(cell: Entry) -> str:
+    if cell.mark:
+        return _SIGNS.get(cell.mark, cell.mark)
+    command = {"best": "\\textbf{%s}", "tied": "\\underline{%s}", "": "%s"}[cell.rank]
+    return command % cell.value + (f"{{\\scriptsize$\\,\\pm${cell.margin}}}" if cell.margin else "")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
