@@ -53,7 +53,7 @@ def samples(network: denoiser.Denoiser, plan: Plan, seeds: range, batch: int) ->
 
 def nearest(images: Tensor, others: Tensor) -> Tensor:
     """Return [B], the Euclidean distance of each of `images` [B, ...] to the nearest of `others` [M, ...]."""
-    parts = torch.split(others.flatten(1), 10_000)  # type: ignore[no-untyped-call]
+    parts = torch.split(others.flatten(1), 10_000)
     found = [torch.cdist(images.flatten(1), part).amin(1) for part in parts]
     return torch.stack(found).amin(0)
 

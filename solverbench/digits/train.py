@@ -138,7 +138,7 @@ def train(name: str, options: argparse.Namespace, say: Callable[[str], None]) ->
     if isinstance(network, Denoiser):
         with torch.no_grad():
             first = data.VALIDATION_SEEDS.start
-            facts["validation_loss"] = teacher_loss(network, digits, 50_000, 0, seed=first).item()
+            facts["validation_loss"] = teacher_loss(network, digits, 20_000, 0, seed=first).item()
         facts |= {"digits": "all", "sigma": {"p_mean": P_MEAN, "p_std": P_STD, "log_uniform_share": 1 / UNIFORM_SHARE}}
         facts["first_seed"] = data.TEACHER_STREAM
     else:
