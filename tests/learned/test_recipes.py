@@ -1,0 +1,141 @@
+"""Recipes: what the packaged ones say, and how wrong ones are refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from solverbench import recipes, seeds
+from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench.recipes import Recipe
+
+TEACHERS = ("digits", "someone-elses")
+
+
+@pytest.fixture
+def gas() -> Recipe:
+    return recipes.load("gas", "digits")
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_gas_is_trained_as_gs_but_for_its_adversarial_part(teacher: str) -> None:
+    gs, gas = (recipes.load(name, teacher) for name in ("gs", "gas"))
+    assert gas.adversarial
+    assert not gs.adversarial
+    plain = replace(
+        gas,
+        adversarial_weight=gs.adversarial_weight,
+        gamma=gs.gamma,
+        discriminator_lr=gs.discriminator_lr,
+        widths=gs.widths,
+        cardinalities=gs.cardinalities,
+        blocks=gs.blocks,
+    )
+    assert plain == gs
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.parametrize("solver", ["gs", "gas"])
+def test_packaged_recipes_use_no_evaluation_seed(solver: str, teacher: str) -> None:
+    recipe = recipes.load(solver, teacher)
+    assert recipe.train.stop <= recipe.validation.start
+    assert recipe.validation.stop <= seeds.EVALUATION_START
+
+
+def test_settings_override_by_type(gas: Recipe) -> None:
+    other = gas.override(["iterations=7", "lr=1e-3", "loss=huber", "widths=16+32", "adversarial_weight=2"])
+    assert (other.iterations, other.lr, other.loss, other.widths, other.adversarial_weight) == (
+        7, 1e-3, "huber", (16, 32), 2.0,
+    )  # fmt: skip
+    assert other.batch == gas.batch
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("lrr=3", r"no setting 'lrr'; did you mean 'lr'\?"),
+        ("lr", "isn't key=value"),
+        ("lr=", "isn't key=value"),
+        ("lr=-1", "lr=-1.0: out of range; give a finite number above 0 and at most 1"),
+        ("lr=0", "out of range"),
+        ("lr=nan", "out of range"),
+        ("lr=inf", "out of range"),
+        ("lr=fast", "isn't a number"),
+        ("batch=2.5", "isn't a whole number"),
+        ("iterations=0", "at least 1"),
+        ("ema_decay=1.5", "at most 1"),
+        ("loss=l3", "use l2, l1, huber, features"),
+        ("widths=8+x", r"whole numbers joined with \+"),
+        ("widths=8+0", "widths=0: out of range"),
+        ("train_size=50000", "stay within 0-39999"),
+        ("train_first=39999", "seeds up to"),
+        ("validation_first=3", "at least 40000"),
+        ("validation_size=20000", "stay within 40000-49999"),
+        ("batch=30000", "more than train_size"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_line(gas: Recipe, setting: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said) as caught:
+        gas.override([setting])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_given_twice_is_refused(gas: Recipe) -> None:
+    with pytest.raises(SpecError, match="'lr' is given twice"):
+        gas.override(["lr=1e-3", "lr=2e-3"])
+
+
+def test_a_recipe_survives_json(gas: Recipe) -> None:
+    assert recipes.of(json.loads(gas.as_json())) == gas
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"speed": 1}, "no setting 'speed'"),
+        ({"lr": True}, "lr=True: needs float"),
+        ({"widths": 8}, "needs a list of int"),
+    ],
+)
+def test_a_stored_recipe_with_a_wrong_entry_is_refused(gas: Recipe, change: dict[str, object], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        recipes.of({**gas.as_dict(), **change})
+
+
+def test_a_stored_recipe_with_a_missing_entry_is_refused(gas: Recipe) -> None:
+    with pytest.raises(SpecError, match="recipe: lr missing"):
+        recipes.of({name: value for name, value in gas.as_dict().items() if name != "lr"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[any]\nlrr = 1.0", r"\[any\]: there is no setting 'lrr'; did you mean 'lr'"),
+        ("[elsewhere]\nspeed = 1", r"\[elsewhere\]: there is no setting 'speed'"),
+        ("lr = 1.0", "'lr' outside a table"),
+        ("[any", "not TOML"),
+        ("[any]\nlr = 1.0", "missing; give every setting"),
+        ('base = "mine"', "round in a circle"),
+    ],
+)
+def test_a_wrong_recipe_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(RecordError, match=f"mine.*{said}"):
+        recipes.load("mine", "digits", tmp_path)
+
+
+def test_a_solver_without_a_recipe_is_named() -> None:
+    with pytest.raises(MissingError, match="recipe of dpm: there is no"):
+        recipes.load("dpm", "digits")
+
+
+def test_what_is_said_for_the_teacher_wins_over_what_is_said_for_any(tmp_path: Path, gas: Recipe) -> None:
+    table = "\n".join(f"{name} = {json.dumps(value)}" for name, value in gas.as_dict().items())
+    (tmp_path / "old.toml").write_text(f"[any]\n{table}\n[t]\nbatch = 11\nlr = 0.5\n")
+    (tmp_path / "new.toml").write_text('base = "old"\n[any]\nbatch = 12\niterations = 13\n[t]\nlr = 0.25\n')
+    recipe = recipes.load("new", "t", tmp_path)
+    assert (recipe.batch, recipe.iterations, recipe.lr) == (11, 13, 0.25)
+    assert recipes.load("new", "u", tmp_path).batch == 12

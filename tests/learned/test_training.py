@@ -1,0 +1,333 @@
+"""Training on a toy mixture: it learns, resumes bit for bit, follows the recipe, and says what went wrong."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from solverbench import training
+from solverbench.adversarial import discriminator_loss, generator_loss
+from solverbench.errors import TrainingError
+from solverbench.execution import execute
+from solverbench.recipes import Recipe
+from solverbench.schedules import VPLinear
+from solverbench.student import Data, Job, Pairs, Student, average, validation_error
+from solverbench.teachers import Teacher
+from solverbench.zoo import Trained, learned
+
+SOLVERS = ("gs", "gas")
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+def kill_at(*moments: int) -> training.Progress:
+    def progress(iteration: int, total: int, loss: float, validation: float | None) -> None:
+        if iteration in moments:
+            raise Killed
+
+    return progress
+
+
+def student(solver: str, nfe: int, teacher: Teacher, recipe: Recipe, data: Data, seed: int = 0) -> Student:
+    return Student(Job(learned(solver), nfe, teacher, recipe, seed), data)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with next(folder.glob("trained/toy/runs/*/history.csv")).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def chosen(solver: str, recipe: Recipe, adversarial: Recipe) -> Recipe:
+    return adversarial if solver == "gas" else recipe
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("nfe", [1, 2, 4])
+def test_fit_lowers_the_loss_and_the_validation_error(
+    solver: str, nfe: int, teacher: Teacher, recipe: Recipe, adversarial: Recipe, data: Data, tmp_path: Path
+) -> None:
+    wanted = chosen(solver, recipe, adversarial)
+    trained = training.train(solver, nfe, teacher, wanted, seed=0, out=tmp_path, data=data)
+    run = trained.record["runs"][0]
+    history = rows(tmp_path)
+    assert run["validation_last"] < 0.95 * run["validation_initial"]
+    assert float(history[-1]["distance"]) < 0.95 * float(history[1]["distance"])
+    assert [row["iteration"] for row in history] == [str(k) for k in range(31)]
+    assert {row["iteration"] for row in history if row["validation"]} == {"0", "10", "20", "30"}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_killed_run_ends_bit_equal_to_an_undisturbed_one(
+    solver: str, teacher: Teacher, recipe: Recipe, adversarial: Recipe, data: Data, tmp_path: Path
+) -> None:
+    wanted = chosen(solver, recipe, adversarial)
+    straight = training.train(solver, 3, teacher, wanted, seed=1, out=tmp_path / "a", data=data)
+    for moment in (10, 20):
+        with pytest.raises(Killed):
+            training.train(solver, 3, teacher, wanted, seed=1, out=tmp_path / "b", data=data, progress=kill_at(moment))
+    seen: list[int] = []
+    resumed = training.train(
+        solver, 3, teacher, wanted, seed=1, out=tmp_path / "b", data=data, progress=lambda k, *_: seen.append(k)
+    )
+    assert seen == list(range(21, 31))
+    assert all(torch.equal(straight.parameters[name], resumed.parameters[name]) for name in straight.parameters)
+    assert straight.identity == resumed.identity
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert straight.record["runs"][0]["validation_best"] == resumed.record["runs"][0]["validation_best"]
+
+
+def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
+    teacher: Teacher, adversarial: Recipe, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = training.train("gas", 2, teacher, adversarial, seed=0, out=tmp_path / "a", data=data)
+    step = Student.step
+
+    def stopped(self: Student) -> dict[str, float]:
+        if self.iteration == 13:
+            raise Killed
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Student, "step", stopped)
+        with pytest.raises(Killed):
+            training.train("gas", 2, teacher, adversarial, seed=0, out=tmp_path / "b", data=data, checkpoint_every=5)
+    resumed = training.train("gas", 2, teacher, adversarial, seed=0, out=tmp_path / "b", data=data)
+    assert straight.identity == resumed.identity
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+def test_a_finished_run_is_read_back_not_repeated(teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path) -> None:
+    first = training.train("gs", 2, teacher, recipe, seed=0, out=tmp_path, data=data)
+    again = training.train("gs", 2, teacher, recipe, seed=0, out=tmp_path, data=data, progress=kill_at(*range(31)))
+    assert again.identity == first.identity
+    assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_another_recipe_seed_or_teacher_is_another_run(teacher: Teacher, recipe: Recipe, tmp_path: Path) -> None:
+    solver = learned("gs")
+    jobs = [
+        Job(solver, 2, teacher, recipe, 0),
+        Job(solver, 2, teacher, recipe, 1),
+        Job(solver, 3, teacher, recipe, 0),
+        Job(solver, 2, teacher, replace(recipe, lr=0.01), 0),
+        Job(solver, 2, replace(teacher, identity="cd" * 32), recipe, 0),
+    ]
+    assert len({job.folder(tmp_path) for job in jobs}) == len(jobs)
+    assert Job(solver, 2, teacher, replace(recipe, training_seeds=9), 0).folder(tmp_path) == jobs[0].folder(tmp_path)
+
+
+def test_an_adversarial_iteration_moves_the_discriminator_with_both_penalties(
+    teacher: Teacher, adversarial: Recipe, data: Data
+) -> None:
+    moving = student("gas", 3, teacher, adversarial, data)
+    assert moving.discriminator is not None
+    before = {name: tensor.clone() for name, tensor in moving.discriminator.state_dict().items()}
+    for _ in range(20):
+        row = moving.step()
+    moved = {
+        name for name, tensor in moving.discriminator.state_dict().items() if not torch.equal(before[name], tensor)
+    }
+    assert moved == set(before)
+    assert row["r1"] > 0
+    assert row["r2"] > 0
+    for images in (data.train.images[:4], torch.randn(4, 1, 8, 8)):  # a pair of one image: only its penalty is left
+        moving.discriminator.requires_grad_(True)
+        loss = discriminator_loss(moving.discriminator, images, images, gamma=1.0)
+        slopes = torch.autograd.grad(loss.loss, [moving.discriminator.first])
+        assert slopes[0].abs().max() > 1e-4
+
+
+def test_the_student_does_not_train_the_discriminator(teacher: Teacher, adversarial: Recipe, data: Data) -> None:
+    moving = student("gas", 2, teacher, replace(adversarial, discriminator_lr=1e-30), data)
+    moving.step()
+    assert moving.discriminator is not None
+    left = [parameter.grad for parameter in moving.discriminator.parameters()]
+    moving.step()
+    assert all(not parameter.requires_grad for parameter in moving.discriminator.parameters())
+    assert all(slope is not None for slope in left)  # those of its own step
+
+
+def test_an_iteration_is_the_published_one_in_the_published_order(
+    teacher: Teacher, adversarial: Recipe, data: Data
+) -> None:
+    """One GAS iteration by hand: fakes of fresh noise and the old student, the new discriminator for the student."""
+    moving = student("gas", 2, teacher, adversarial, data)
+    other = student("gas", 2, teacher, adversarial, data)
+    assert other.discriminator is not None
+    batch = other._batch(1)
+    tableau, scale = other.tableau(other.vector)
+    images = execute(tableau, teacher.denoise, scale * batch.noise)
+    shown = other._discriminator_step(tableau, scale, batch, 1)
+    adversarial_loss = generator_loss(other.discriminator, images, batch.images)
+    distance = (images - batch.images).square().flatten(1).mean(1)
+    loss = (distance + adversarial.adversarial_weight * adversarial_loss).mean()
+    (slope,) = torch.autograd.grad(loss, [other.vector])
+    row = moving.step()
+    assert row["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert row["distance"] == pytest.approx(distance.mean().item(), rel=1e-6)
+    assert row["adversarial"] == pytest.approx(adversarial_loss.mean().item(), rel=1e-6)
+    assert row["d_fake"] == pytest.approx(shown["d_fake"].item(), rel=1e-6)
+    assert row["gradient"] == pytest.approx(slope.norm().item(), rel=1e-5)
+    clipped = slope / max(1.0, slope.norm().item())
+    expected = other.vector - adversarial.lr * clipped / (clipped.abs() + 1e-8)  # Adam's first step
+    torch.testing.assert_close(moving.vector.detach(), expected.detach(), rtol=1e-6, atol=1e-8)
+
+
+def test_fakes_of_the_discriminator_come_from_other_noise_than_the_batch(
+    teacher: Teacher, adversarial: Recipe, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    def spy(discriminator: object, real: Tensor, fake: Tensor, gamma: float) -> object:
+        seen.extend([real, fake])
+        return discriminator_loss(discriminator, real, fake, gamma)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("solverbench.student.discriminator_loss", spy)
+    moving = student("gas", 2, teacher, adversarial, data)
+    batch = moving._batch(1)
+    tableau, scale = moving.tableau(moving.vector)
+    with torch.no_grad():
+        images = execute(tableau, teacher.denoise, scale * batch.noise)
+    moving.step()
+    moving.step()
+    assert torch.equal(seen[0], batch.images)
+    assert not seen[1].requires_grad
+    assert (seen[1] - images).abs().amax((1, 2, 3)).min() > 0.05
+    assert not torch.equal(seen[1], seen[3])
+
+
+def test_without_its_adversarial_part_gas_is_gs(teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path) -> None:
+    gs, gas = (training.train(name, 3, teacher, recipe, seed=0, out=tmp_path, data=data) for name in SOLVERS)
+    assert all(torch.equal(gs.parameters[name], gas.parameters[name]) for name in gs.parameters)
+
+
+def test_average_follows_the_warm_up_rule() -> None:
+    shadow = torch.zeros(1, dtype=torch.float64)
+    by_hand = 0.0
+    for update, value in enumerate((1.0, 3.0, -2.0), start=1):
+        average(shadow, torch.tensor([value], dtype=torch.float64), 0.2, update)
+        kept = (2 / 11, 0.2, 0.2)[update - 1]  # (1 + 1)/(10 + 1), then the decay: (1 + 2)/(10 + 2) = 0.25 is above it
+        by_hand = kept * by_hand + (1 - kept) * value
+        assert shadow.item() == pytest.approx(by_hand, rel=1e-14)
+
+
+def test_the_result_is_the_average_and_the_best_if_the_recipe_says_so(
+    teacher: Teacher, recipe: Recipe, data: Data
+) -> None:
+    wild = replace(recipe, lr=0.3, ema_decay=0.3, validate_every=1)
+    results = {}
+    for choose in ("last", "best"):
+        moving = student("gs", 2, teacher, replace(wild, choose=choose), data)
+        moving.start(Path("nowhere"))
+        while moving.iteration < wild.iterations:
+            moving.step()
+        results[choose] = moving.result()
+        vector = torch.cat([tensor.flatten() for tensor in results[choose].parameters.values()])
+        assert torch.equal(vector, moving.average if choose == "last" else moving.best[2])
+        assert not torch.equal(vector, moving.vector.detach())
+    run = results["best"].record["runs"][0]
+    assert run["validation"] == run["validation_best"] < run["validation_last"]
+    assert results["last"].record["runs"][0]["validation"] == run["validation_last"]
+
+
+def test_validation_error_is_the_root_mean_square_of_each_image() -> None:
+    images = torch.stack([torch.zeros(1, 2, 2), torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])])
+    assert validation_error(images, torch.zeros(2, 1, 2, 2)).tolist() == [0.0, 2.5]
+
+
+def test_every_epoch_takes_each_pair_once_in_another_order(teacher: Teacher, recipe: Recipe, data: Data) -> None:
+    moving = student("gs", 1, teacher, replace(recipe, batch=30), data)
+    picked = [moving._batch(k).noise for k in (1, 2, 3, 4)]  # two batches of 30 per epoch of 80, 20 dropped
+    assert len(torch.cat(picked[:2]).unique(dim=0)) == 60
+    assert len(torch.cat(picked[2:]).unique(dim=0)) == 60
+    assert not torch.equal(picked[0], picked[2])
+    assert torch.equal(student("gs", 1, teacher, replace(recipe, batch=30), data)._batch(4).noise, picked[3])
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
+def test_times_that_reach_zero_are_an_error_with_step_and_value(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"gs nfe=10 training seed 0, iteration \d+: gs: call \d+ .* time -\d"):
+        training.train("gs", 10, teacher, replace(recipe, lr=0.9), seed=0, out=tmp_path, data=data)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_what_there_is(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal calls
+        calls += x.requires_grad or sigma.requires_grad
+        return teacher.denoise(x, sigma) * (math.nan if calls > 2 * 12 else 1)
+
+    with pytest.raises(TrainingError, match=r"gs nfe=2 training seed 0, iteration 13: .* is nan"):
+        training.train(
+            "gs", 2, replace(teacher, denoise=denoise), recipe, seed=0, out=tmp_path, data=data, checkpoint_every=5
+        )
+    assert rows(tmp_path)[-1]["iteration"] == "12"
+    healed = training.train("gs", 2, teacher, recipe, seed=0, out=tmp_path, data=data)
+    assert healed.identity == training.train("gs", 2, teacher, recipe, seed=0, out=tmp_path / "b", data=data).identity
+
+
+def test_several_training_seeds_are_tried_and_the_best_by_validation_is_kept(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path
+) -> None:
+    counts: list[tuple[int, int]] = []
+    best = training.train_best(
+        "gs", 2, teacher, recipe, out=tmp_path, data=data, progress=lambda k, n, *_: counts.append((k, n))
+    )
+    runs = best.record["runs"]
+    assert [run["seed"] for run in runs] == [0, 1]
+    assert runs[0]["validation"] != runs[1]["validation"]
+    assert best.record["seed"] == min(runs, key=lambda run: run["validation"])["seed"]
+    single = training.train("gs", 2, teacher, recipe, seed=best.record["seed"], out=tmp_path, data=data)
+    assert single.identity == best.identity
+    assert counts == [(k, 60) for k in range(1, 61)]
+
+
+def test_the_record_says_what_it_cost_and_which_seeds_it_saw(
+    teacher: Teacher, adversarial: Recipe, data: Data, tmp_path: Path
+) -> None:
+    trained = training.train("gas", 2, teacher, adversarial, seed=0, out=tmp_path, data=data)
+    cost = trained.record["runs"][0]["cost"]
+    assert cost["teacher_calls"] == (80 + 40) * 20
+    assert cost["student_calls_with_gradient"] == 30 * 16 * 2
+    assert cost["student_calls_without"] == (30 * 16 + 4 * 40) * 2  # fakes, and four validations
+    assert cost["seconds"] > 0
+    assert cost["peak_memory_bytes"] > 0
+    assert trained.seeds == {"training": range(80), "validation": range(40_000, 40_040)}
+    assert trained.record["recipe"] == adversarial.as_dict()
+
+
+def test_a_teacher_of_oblong_images_has_no_discriminator(teacher: Teacher, adversarial: Recipe) -> None:
+    oblong = replace(teacher, shape=(1, 8, 16))
+    nothing = Pairs(torch.zeros(80, 1, 8, 16), torch.zeros(80, 1, 8, 16))
+    with pytest.raises(TrainingError, match="images are 8 x 16; the discriminator needs square ones"):
+        student("gas", 2, oblong, adversarial, Data(nothing, nothing))
+
+
+def test_training_starts_at_the_prior_of_the_students_own_schedule(
+    teacher: Teacher, recipe: Recipe, data: Data
+) -> None:
+    _, scale = (moving := student("gs", 2, teacher, recipe, data)).tableau(moving.vector)
+    assert scale == VPLinear.refit(0.002, 80.0).prior_scale
+
+
+def test_prepared_pairs_are_noise_by_seed_and_the_teacher_samplers_images(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path
+) -> None:
+    made = training.prepare(teacher, recipe, tmp_path)
+    for own, wanted in ((made.train, data.train), (made.validation, data.validation)):
+        assert torch.equal(own.noise, wanted.noise)
+        torch.testing.assert_close(own.images, wanted.images, rtol=1e-4, atol=1e-4)
+    assert isinstance(training.train("gs", 1, teacher, replace(recipe, iterations=1), seed=0, out=tmp_path), Trained)
