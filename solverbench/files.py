@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place and renamed, with a checksum that every read verifies."""
+"""Files that are whole or not there: written beside their place, then renamed; every read verifies a checksum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples of given seeds from a teacher by a plan: counted, timed and checked, the same bits however many workers run."""
+"""Samples of given seeds from a teacher by a plan: counted, timed, checked, the same bits for any number of workers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ THREADS = 1
 """Torch threads of a worker: the last bits of a matrix product depend on it, so that it is fixed and in every key."""
 
 
-class SampleError(Exception):
+class SampleError(UserError):
     """A sample that can't be used; the text is the reason."""
+
+    exit_code = 1
 
 
 class Stopwatch:
@@ -45,7 +47,7 @@ class Stopwatch:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         if self.cuda:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             d = self.denoise(x, sigma)
             end.record()

@@ -155,9 +155,9 @@ class CellFolder:
         return path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0] if path.exists() else None
 
     def timing(self) -> dict[str, Any]:
-        """Return what is known about its cost: {"blocks": {label: {...}}}, empty if nothing is."""
+        """Return when and at what cost it was made: {"attempts": [...], "blocks": {label: {...}}}."""
         path = self.path / "timing.json"
-        return files.read_json(path) if path.exists() else {"blocks": {}}
+        return files.read_json(path) if path.exists() else {"attempts": [], "blocks": {}}
 
     def write_timing(self, timing: Mapping[str, Any]) -> None:
         """Replace what is known about its cost."""

@@ -1,4 +1,4 @@
-"""The teacher's own many-step samples from given seeds: what paired errors and distillation aim at, kept in the store."""
+"""The teacher's own many-step samples from given seeds, kept in the store: what paired errors and training aim at."""
 
 from __future__ import annotations
 

@@ -1,0 +1,295 @@
+"""The bundle: what a report is drawn from, as plain files that need neither torch nor this package to be read."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from solverbench import __version__, cells, files, seeds, targets
+from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Protocol
+from solverbench.evaluate import PICTURES
+from solverbench.metrics import quantise
+from solverbench.outcome import Outcome
+from solverbench.sampling import BATCH, THREADS, pool
+from solverbench.teachers import Teacher
+from solverbench.verdicts import verdicts
+
+SCHEMA = 1
+COLUMNS = [
+    *("teacher", "solver", "spec", "nfe", "metric", "value", "low", "high", "std_error", "n", "replicates", "seeds"),
+    *("reference", "extractor", "quantiser", "status", "reason", "cell", "net_passes", "learned"),
+    *("cost_seconds", "cost_denoiser_seconds", "cost_images_per_second", "cost_peak_memory_bytes"),
+]
+METRICS = {
+    "frechet_data": ("Fréchet distance to the data", "Fréchet to data", "features"),
+    "frechet_teacher": ("Fréchet distance to the teacher's own samples", "Fréchet to teacher", "features"),
+    "rmse_teacher": ("RMSE to the teacher's own sample from the same noise", "RMSE to teacher", "pixels in [-1, 1]"),
+}
+
+
+def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """Return the tidy table: one row per cell and metric, `COLUMNS`; without a value where there is a reason."""
+    rows = [_row(outcome, metric) for outcome in outcomes for metric in _metrics(outcome.cell.teacher)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def write(
+    root: Path, outcomes: Sequence[Outcome], protocol: Protocol, *, device: str, seconds: float, command: str | None
+) -> Path:
+    """Write the bundle of exactly these cells to root/reports/NAME and return that folder.
+
+    Args:
+        command: as it was typed; rebuilt from the selection if None.
+        seconds: that the run took.
+    """
+    folder = root / "reports" / name(outcomes, protocol, device)
+    files.write_bytes(folder / "results.csv", frame(outcomes).to_csv(index=False, lineterminator="\n").encode())
+    buffer = io.BytesIO()
+    np.savez(buffer, **_images(outcomes, root))
+    files.write_bytes(folder / "images.npz", buffer.getvalue())
+    record = {
+        "schema": SCHEMA,
+        "command": command or _command(outcomes, protocol, device, root),
+        "selection": _selection(outcomes, protocol, device),
+        "protocol": _protocol(outcomes, protocol),
+        "environment": {**_environment(device), "seconds of this run": round(seconds, 1)},
+        "metrics": _described(outcomes),
+        "lines": [line for teacher in _teachers(outcomes) for line in _lines(teacher)],
+        "notes": _notes(outcomes, protocol),
+        "verdicts": verdicts(outcomes),
+        "counts": counts(outcomes),
+        "tags": _tags(protocol),
+    }
+    files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    return folder
+
+
+def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Return how many cells have each status; they add up to all."""
+    found = Counter(outcome.status for outcome in outcomes)
+    return {status: found[status] for status in STATUSES}
+
+
+def name(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> str:
+    """Return the report's folder: a slug and a short hash of the selection."""
+    selection = _selection(outcomes, protocol, device)
+    words = "-".join([*selection["teachers"], *selection["solvers"], "nfe", *_spans(selection["nfe"])])
+    slug = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")[:60]
+    return f"{slug}-{files.digest(selection)[:8]}"
+
+
+def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
+    cell, found = outcome.cell, outcome.measures.get(metric)
+    judged = cell.teacher.evaluation if metric != "rmse_teacher" else None
+    seconds, made = outcome.total("seconds"), outcome.total("images")
+    low, high = found.interval if found else (None, None)
+    return {
+        "teacher": cell.teacher.name,
+        "solver": cell.solver,
+        "spec": cell.spec,
+        "nfe": cell.nfe,
+        "metric": metric,
+        "value": found and found.value,
+        "low": low,
+        "high": high,
+        "std_error": found and found.std_error,
+        "n": found.n if found else cell.protocol.paired if metric == "rmse_teacher" else cell.protocol.samples,
+        "replicates": cell.protocol.replicates,
+        "seeds": seeds.label(cell.protocol.seeds),
+        "reference": found.reference if found else "",
+        "extractor": judged.extractor_id if judged else "",
+        "quantiser": judged.quantiser if judged else "",
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "cell": cell.address[:16],
+        "net_passes": cell.nfe if found else None,
+        "learned": cell.learned,
+        "cost_seconds": seconds,
+        "cost_denoiser_seconds": outcome.total("denoiser_seconds"),
+        "cost_images_per_second": made / seconds if made and seconds else None,
+        "cost_peak_memory_bytes": outcome.greatest("peak_memory_bytes"),
+    }
+
+
+def _metrics(teacher: Teacher) -> list[str]:
+    return list(METRICS) if teacher.evaluation is not None else ["rmse_teacher"]
+
+
+def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
+    return list({outcome.cell.teacher.name: outcome.cell.teacher for outcome in outcomes}.values())
+
+
+def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    teachers = _teachers(outcomes)
+    features = " and ".join(f"{teacher.name} features" for teacher in teachers if teacher.evaluation)
+    wanted = dict.fromkeys(metric for teacher in teachers for metric in _metrics(teacher))
+    found = {}
+    for metric in wanted:
+        label, short, space = METRICS[metric]
+        found[metric] = {
+            "label": f"{label} ({features if space == 'features' else space})",
+            "short": short,
+            "log": True,
+        }
+    return found
+
+
+def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
+    """The same first seeds by every finished cell, and by the teacher's own sampler."""
+    found = {
+        f"{each.cell.teacher.name}|{each.cell.solver}|{each.cell.nfe}": each.pictures
+        for each in outcomes
+        if each.pictures is not None
+    }
+    for outcome in {each.cell.teacher.name: each for each in outcomes if each.pictures is not None}.values():
+        cell, teacher = outcome.cell, outcome.cell.teacher
+        pairs = cell.protocol.pairs(cell.protocol.blocks[0])
+        with pool(1) as threads:  # the endpoints are there already, unless someone deleted them
+            work = threads.submit(targets.piece, teacher, cell.targets, pairs, root, batch=cell.protocol.batch)
+            found[f"{teacher.name}|teacher|{teacher.sampler_nfe}"] = quantise(work.result()[:PICTURES]).numpy()
+    return found
+
+
+def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> dict[str, Any]:
+    each = [outcome.cell for outcome in outcomes]
+    return {
+        "teachers": list(dict.fromkeys(cell.teacher.name for cell in each)),
+        "identities": list(dict.fromkeys(cell.teacher.identity for cell in each)),
+        "solvers": list(dict.fromkeys(cell.solver for cell in each)),
+        "specs": list(dict.fromkeys(cell.spec for cell in each)),
+        "nfe": sorted({cell.nfe for cell in each}),
+        "seeds": seeds.label(protocol.seeds),
+        "samples": protocol.samples,
+        "batch": protocol.batch,
+        "full": protocol.full,
+        "device": torch.device(device).type,
+    }
+
+
+def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root: Path) -> str:
+    selection = _selection(outcomes, protocol, device)
+    words = ["solverbench", "run", "--solvers", ",".join(selection["solvers"])]
+    words += ["--nfe", ",".join(_spans(selection["nfe"])), "--teachers", ",".join(selection["teachers"])]
+    words += ["--samples", str(protocol.samples), "--seeds", selection["seeds"], "--batch", str(protocol.batch)]
+    words += [*(["--full"] if protocol.full else []), "--device", device, "--out", str(root)]
+    return shlex.join(words)
+
+
+def _spans(numbers: Sequence[int]) -> list[str]:
+    """Sorted numbers as people write them: 3-6, 9."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return [str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans]
+
+
+def _protocol(outcomes: Sequence[Outcome], protocol: Protocol) -> dict[str, str]:
+    found = {
+        "seeds": f"{seeds.label(protocol.seeds)}: {protocol.replicates} replicates of {protocol.samples} images",
+        "noise": "each image's own, from its seed on the CPU; the same for every solver",
+        "batch": f"{protocol.batch} images per call, {THREADS} thread",
+        "paired": f"RMSE over the first {protocol.paired} images of each replicate, sqrt of their mean squared error",
+        "interval": (
+            f"95 %, sampling error at n={protocol.samples} (RMSE: {protocol.paired}): delete-a-block jackknife over "
+            f"{cells.BLOCKS} blocks of each replicate; bias is not removed"
+        ),
+        "nfe": "calls of the denoiser for one sample, counted",
+    }
+    for teacher in _teachers(outcomes):
+        found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
+        found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
+        if teacher.evaluation is not None:
+            evaluation = teacher.evaluation
+            found[f"features of {teacher.name}"] = f"{evaluation.extractor_id}, uint8 by {evaluation.quantiser}"
+            found[f"data reference of {teacher.name}"] = f"{evaluation.data.name} ({evaluation.data.sha[:12]})"
+            found[f"teacher reference of {teacher.name}"] = f"{evaluation.teacher.name} ({evaluation.teacher.sha[:12]})"
+    return found
+
+
+def _environment(device: str) -> dict[str, Any]:
+    versions = {package: importlib.metadata.version(package) for package in ("torch", "numpy", "scipy", "pandas")}
+    kind = torch.device(device).type
+    return {
+        "solverbench": __version__,
+        "python": platform.python_version(),
+        **versions,
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if kind == "cuda" else "cpu",
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if kind == "cuda" else False,
+    }
+
+
+def _lines(teacher: Teacher) -> list[dict[str, Any]]:
+    """Horizontal lines: what the teacher's own sampler and fresh data reach."""
+    facts: Mapping[str, Any] = teacher.evaluation.facts if teacher.evaluation is not None else {}
+    known = {
+        "teacher_distance": ("frechet_data", f"teacher, {teacher.sampler.split(':')[0]} {teacher.sampler_nfe} calls"),
+        "data_floor": ("frechet_data", "data floor"),
+        "teacher_floor": ("frechet_teacher", "teacher floor"),
+    }
+    return [
+        {
+            "teacher": teacher.name,
+            "metric": metric,
+            "label": label,
+            "value": facts[fact]["mean"],
+            "low": facts[fact]["low"],
+            "high": facts[fact]["high"],
+            "n": facts[fact]["n"],
+        }
+        for fact, (metric, label) in known.items()
+        if fact in facts
+    ]
+
+
+def _notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
+    """What a reader would trip over."""
+    notes = []
+    for outcome in outcomes:
+        cell, found = outcome.cell, outcome.measures.get("frechet_data")
+        facts = cell.teacher.evaluation.facts if cell.teacher.evaluation is not None else {}
+        own = facts.get("teacher_distance")
+        if cell.learned and found and own and found.interval[1] < own["low"]:
+            notes.append(
+                f"{cell.solver} NFE {cell.nfe} is nearer to the data ({found.value:.3g}) than its teacher's own "
+                f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this is no proof "
+                "of a better sampler; read the distance to the teacher beside it"
+            )
+    for teacher in _teachers(outcomes):
+        lines = _lines(teacher)
+        if any(line["n"] != protocol.samples for line in lines):
+            notes.append(
+                f"the lines of {teacher.name} are at n={lines[0]['n']}, the solvers at n={protocol.samples}: Fréchet "
+                "distances fall with n, so the two can't be compared exactly"
+            )
+    return notes
+
+
+def _tags(protocol: Protocol) -> list[str]:
+    """How the protocol differs from the default one, where that weakens the numbers."""
+    tags = []
+    if protocol.replicates < REPLICATES:
+        tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
+    if protocol.samples < SAMPLES:
+        tags.append(f"n={protocol.samples} (default {SAMPLES}): Fréchet distances are biased upwards")
+    if protocol.batch != BATCH:
+        tags.append(f"batch={protocol.batch} (default {BATCH})")
+    return tags

@@ -1,0 +1,297 @@
+"""From what is asked for to cells: one per teacher, solver and number of calls, each with the key of its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from solverbench import files, seeds, targets, zoo
+from solverbench.errors import BudgetError, GridError, UserError
+from solverbench.sampling import BATCH, THREADS
+from solverbench.solver import LearnedSolver, Solver
+from solverbench.spec import expand, make, numbers
+from solverbench.tableaux import Plan
+from solverbench.teachers import Teacher, load_teacher
+from solverbench.tracing import trace
+
+FORMAT = 1
+"""Of the numbers: raised when the same key would give other ones."""
+
+SAMPLES, REPLICATES, BLOCKS, PAIRED = 10_000, 3, 10, 2_000
+"""Images per replicate, replicates, seed blocks per replicate, images per replicate compared with the teacher's own."""
+
+DONE, CACHED, FAILED, UNSUPPORTED, NEEDS_TRAINING = STATUSES = (
+    "done",
+    "cached",
+    "failed",
+    "unsupported",
+    "needs-training",
+)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which images of a cell are made and how they are cut.
+
+    Args:
+        seeds: of all images: consecutive, replicate after replicate.
+        samples: images per replicate, a multiple of 10.
+        batch: images per call of the denoiser.
+        full: compare every image with the teacher's own, not only the first 2000 of each replicate.
+    """
+
+    seeds: range
+    samples: int
+    batch: int
+    full: bool
+
+    @classmethod
+    def of(
+        cls, samples: int, replicates: int | None, chosen: range | str | None, batch: int | None, full: bool
+    ) -> Protocol:
+        """Return the protocol for what a user asked.
+
+        Args:
+            replicates: 3 if None and `chosen` doesn't say.
+            chosen: seeds, a multiple of `samples`; the default ones if None.
+            batch: the default if None.
+
+        Raises:
+            UserError: numbers out of range, or that contradict each other.
+        """
+        if samples < BLOCKS or samples % BLOCKS:
+            near = max(round(samples / BLOCKS), 1) * BLOCKS
+            raise UserError(f"samples {samples}: not a positive multiple of {BLOCKS} (seed blocks); use {near}")
+        if replicates is not None and replicates < 1:
+            raise UserError(f"replicates {replicates}: at least one is needed; use {REPLICATES}")
+        if batch is not None and batch < 1:
+            raise UserError(f"batch {batch}: at least one image is needed; use {BATCH}")
+        if isinstance(chosen, str):
+            chosen = seeds.parse(chosen)
+        if chosen is None:
+            chosen = range(seeds.EVALUATION_START, seeds.EVALUATION_START + samples * (replicates or REPLICATES))
+        if len(chosen) % samples or replicates not in (None, len(chosen) // samples):
+            wanted = samples * (replicates or max(len(chosen) // samples, 1))
+            raise UserError(
+                f"seeds {seeds.label(chosen)}: {len(chosen)} seeds are not {replicates or 'a whole number of'} "
+                f"replicates of {samples}; use {seeds.label(range(chosen.start, chosen.start + wanted))}, "
+                "or other samples"
+            )
+        return cls(chosen, samples, batch or BATCH, full)
+
+    @property
+    def replicates(self) -> int:
+        """R, the number of replicates."""
+        return len(self.seeds) // self.samples
+
+    @property
+    def block(self) -> int:
+        """Images per seed block."""
+        return self.samples // BLOCKS
+
+    @property
+    def paired(self) -> int:
+        """Images of a replicate, its first ones, that are compared with the teacher's own."""
+        return self.samples if self.full else min(PAIRED, self.samples)
+
+    @property
+    def blocks(self) -> list[range]:
+        """The seed blocks in order, 10 per replicate."""
+        return [self.seeds[begin : begin + self.block] for begin in range(0, len(self.seeds), self.block)]
+
+    def pairs(self, block: range) -> range:
+        """Return the first seeds of a block that are compared with the teacher's own; perhaps none."""
+        place = (block.start - self.seeds.start) % self.samples
+        return block[: max(0, min(len(block), self.paired - place))]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One teacher, solver and number of calls under a protocol.
+
+    Args:
+        solver: as it was asked for.
+        spec: canonical.
+        learned: whether it was trained.
+        targets: the teacher sampler's plan.
+        plan: what is executed; None if the cell can't be run.
+        obstacle: why it can't be run, a status and a reason.
+        trained: identity of the learned solver's parameters.
+    """
+
+    teacher: Teacher
+    solver: str
+    spec: str
+    nfe: int
+    learned: bool
+    protocol: Protocol
+    targets: Plan
+    plan: Plan | None = None
+    obstacle: tuple[str, str] | None = None
+    trained: str | None = None
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """Everything that the cell's numbers depend on, as plain JSON values. Written down in docs/store.md."""
+        assert self.plan is not None
+        evaluation = self.teacher.evaluation
+        return {
+            "format": FORMAT,
+            "spec": self.spec,
+            "nfe": self.nfe,
+            "plan": {"sigmas": list(self.plan.sigmas), "rows": [list(row) for row in self.plan.rows]},
+            "targets": targets.key(self.teacher, self.targets, self.protocol.batch),
+            "seeds": seeds.label(self.protocol.seeds),
+            "samples": self.protocol.samples,
+            "block": self.protocol.block,
+            "paired": self.protocol.paired,
+            "batch": self.protocol.batch,
+            "threads": THREADS,
+            "evaluation": evaluation
+            and {
+                "quantiser": evaluation.quantiser,
+                "extractor": evaluation.extractor_id,
+                "data": evaluation.data.sha,
+                "teacher": evaluation.teacher.sha,
+            },
+        }
+
+    @cached_property
+    def address(self) -> str:
+        """The sha256 of the key; empty if the cell can't be run."""
+        return "" if self.plan is None else files.digest(self.key)
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What people call it: recorded beside the key, no part of it."""
+        return {"teacher": self.teacher.name, "solver": self.solver, "trained": self.trained}
+
+    def __str__(self) -> str:
+        return f"{self.solver} nfe={self.nfe} on {self.teacher.name}"
+
+
+def resolve(
+    solvers: str | Solver | Sequence[str | Solver],
+    nfe: str | int | Sequence[int],
+    teachers: str | Teacher | Sequence[str | Teacher],
+    protocol: Protocol,
+    out: Path,
+    device: str,
+) -> list[Cell]:
+    """Return the cells asked for, by teacher, then solver, then number of calls; a solver asked for twice stands once.
+
+    Raises:
+        UserError: a name, option, value, number or seed that can't be meant, before anything is computed.
+    """
+    budgets = _budgets(nfe)
+    wanted = list(_solvers(solvers))
+    cells: list[Cell] = []
+    for teacher in _teachers(teachers, device):
+        if teacher.identity == Teacher.identity:
+            raise UserError(
+                f"teacher {teacher.name!r}: has no identity, so that its results can't be told from another network's; "
+                "give Teacher(identity=...), such as the sha256 of its weights"
+            )
+        plan = targets.sampler_plan(teacher)
+        for asked, solver in wanted:
+            cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, out)
+    return cells
+
+
+def _cells_of(
+    asked: str, solver: Solver, budgets: list[int], teacher: Teacher, goal: Plan, protocol: Protocol, out: Path
+) -> Iterator[Cell]:
+    """The cells of one solver. Levels that fit no requested budget are a mistake, else unsupported where they don't."""
+    misfits: list[GridError] = []
+
+    def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: str | None) -> Cell:
+        return Cell(teacher, asked, solver.spec, nfe, solver.learned, protocol, goal, plan, obstacle, trained)
+
+    for nfe in budgets:
+        equipped, trained = solver, None
+        if isinstance(solver, LearnedSolver) and solver.parameters is None:
+            found = zoo.find(solver, teacher, nfe, [out / "trained"])
+            if found is None:
+                yield cell(nfe, None, (NEEDS_TRAINING, _train_command(solver, nfe, teacher, out)), None)
+                continue
+            seeds.check_apart(protocol.seeds, found.seeds, f"{asked} nfe={nfe}")
+            equipped, trained = found.solver, found.identity
+        try:
+            plan = _plan(equipped, nfe, teacher)
+        except BudgetError as error:
+            yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
+        except GridError as error:
+            misfits.append(error)
+            if len(misfits) == len(budgets):
+                raise
+            yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
+        except Exception as error:  # a plugin's loop may raise anything, and the other cells go on
+            yield cell(nfe, None, (FAILED, reason(error)), trained)
+        else:
+            made = None if plan.nfe == nfe else (FAILED, f"claims nfe={nfe}, but its loop makes {plan.nfe} calls")
+            yield cell(nfe, None if made else plan, made, trained)
+
+
+def _plan(solver: Solver, nfe: int, teacher: Teacher) -> Plan:
+    grid = solver.grid(teacher.schedule, solver.steps(nfe))
+    return trace(solver, grid).plan(teacher.schedule.prior_scale)
+
+
+def reason(error: BaseException) -> str:
+    """Return one line that says why: a user's mistake in its own words, another exception with its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def _train_command(solver: Solver, nfe: int, teacher: Teacher, out: Path) -> str:
+    command = f"solverbench train {solver.name} --nfe {nfe} --teacher {teacher.name} --out {out}"
+    return f"no trained parameters; run: {command}"
+
+
+def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
+    if isinstance(nfe, int):
+        nfe = [nfe]
+    found = numbers(nfe if isinstance(nfe, str) else ",".join(map(str, nfe)))
+    if not found:
+        raise UserError("nfe: no number of calls is given; give some, as in 3-10")
+    return found
+
+
+def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:
+    """Each solver with the name it is shown by: as asked, or its spec; the same one twice stands once."""
+    listed = [solvers] if isinstance(solvers, (str, Solver)) else solvers
+    seen: dict[str, Solver] = {}
+    for item in listed:
+        for one in [item] if isinstance(item, Solver) else expand(item):
+            solver = make(one) if isinstance(one, str) else one
+            if any(_same(solver, other) for other in seen.values()):
+                continue
+            name = one if isinstance(one, str) else one.spec
+            if name in seen:
+                raise UserError(f"solvers: {name} is given with two sets of parameters; measure one set per run")
+            seen[name] = solver
+            yield name, solver
+    if not seen:
+        raise UserError("solvers: none is given; give some, as in gas,dpm")
+
+
+def _same(a: Solver, b: Solver) -> bool:
+    return a.spec == b.spec and getattr(a, "parameters", None) is getattr(b, "parameters", None)
+
+
+def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) -> Iterator[Teacher]:
+    listed = [teachers] if isinstance(teachers, (str, Teacher)) else teachers
+    seen: dict[str, str] = {}
+    for item in listed:
+        for one in [item] if isinstance(item, Teacher) else item.split(","):
+            teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one.strip(), device)
+            if teacher.name not in seen:
+                seen[teacher.name] = teacher.identity
+                yield teacher
+            elif seen[teacher.name] != teacher.identity:
+                raise UserError(f"teachers: two different ones are named {teacher.name!r}; give them other names")
+    if not seen:
+        raise UserError("teachers: none is given; give one, as in digits")

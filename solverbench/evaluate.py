@@ -1,0 +1,105 @@
+"""One block of one cell: its images are made, judged and reduced to sums; nothing else is kept of them."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from solverbench import targets
+from solverbench.cells import Cell
+from solverbench.metrics import Moments, quantise
+from solverbench.sampling import SampleError, Stop, Stopwatch, batches, sample
+from solverbench.store import BlockResult, CellFolder
+
+PICTURES = 8
+"""Images kept of the first block of a cell, for the strips in a report."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One block of one cell, to be done by a worker.
+
+    Args:
+        out: the results folder, for the teacher's endpoints.
+        stop: looked at before every batch.
+    """
+
+    cell: Cell
+    folder: CellFolder
+    block: range
+    out: Path
+    stop: Stop
+
+    def __call__(self) -> dict[str, Any]:
+        """Store the block's result; return its cost.
+
+        Raises:
+            SampleError: its samples can't be used; or whatever the network or the solver raises.
+            StoreError, RecordError: the store can't be used.
+            Stopped: the run is ending.
+        """
+        cell, teacher, batch = self.cell, self.cell.teacher, self.cell.protocol.batch
+        pairs = cell.protocol.pairs(self.block)
+        goal = targets.piece(teacher, cell.targets, pairs, self.out, batch=batch, stop=self.stop) if pairs else None
+        watch, begun = Stopwatch(teacher.denoise, teacher.device), time.perf_counter()
+        result = self._evaluate(watch, goal)
+        cost = {
+            "seconds": time.perf_counter() - begun,
+            "denoiser_seconds": watch.seconds,
+            "images": len(self.block),
+            "peak_memory_bytes": _peak_memory(teacher.device),
+            "host": socket.gethostname(),
+            "device": _device_name(teacher.device),
+        }
+        self.folder.write_block(self.block, result)
+        return cost
+
+    def _evaluate(self, watch: Stopwatch, goal: torch.Tensor | None) -> BlockResult:
+        cell, teacher = self.cell, self.cell.teacher
+        assert cell.plan is not None
+        features, errors, pictures = [], [np.empty(0)], []
+        done = 0
+        for part in batches(self.block, cell.protocol.batch):
+            self.stop.check()
+            images = sample(cell.plan, teacher, part, nfe=cell.nfe, denoise=watch)
+            if goal is not None and done < len(goal):
+                near = goal[done : done + len(part)].to(teacher.device)
+                squares = (images[: len(near)].double() - near.double()) ** 2
+                errors.append(squares.flatten(1).mean(1).cpu().numpy())
+            levels = quantise(images)
+            if self.block.start == cell.protocol.seeds.start and done < PICTURES:
+                pictures.append(levels[: PICTURES - done].cpu())
+            if teacher.evaluation is not None:
+                features.append(_features(teacher.evaluation.extractor(levels), part))
+            done += len(part)
+        moments = Moments.of(torch.cat(features)) if features else None
+        strip = torch.cat(pictures) if pictures else torch.empty(0, *teacher.shape, dtype=torch.uint8)
+        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy())
+
+
+def _features(rows: torch.Tensor, part: range) -> torch.Tensor:
+    if rows.shape[0] != len(part) or rows.dim() != 2:
+        raise SampleError(f"the extractor returned {tuple(rows.shape)} for {len(part)} images; it must return [B, D]")
+    if not rows.isfinite().all():
+        raise SampleError(f"the extractor returned features that are not finite, within seeds {part.start}-{part[-1]}")
+    return rows.cpu()
+
+
+def _peak_memory(device: str) -> int:
+    """Bytes, of the device or of this process, since it started."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"

@@ -1,0 +1,208 @@
+"""What a run tells while it works, and two ways to show it: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+EVERY = 5.0
+"""Seconds between two plain progress lines."""
+
+
+class Listener(Protocol):
+    """What a run calls, always from the thread that called `run`."""
+
+    def begin(self, images: int, calls: int) -> None:
+        """Work starts: so many images, costing so many denoiser calls (times images), the teacher's own included."""
+
+    def advance(self, cell: str, images: int, calls: int) -> None:
+        """A block of `cell` is done, or dropped: it counted for so many images and calls."""
+
+    def settle(self, cell: str, status: str, detail: str) -> None:
+        """A cell has got its status; `detail` is its metrics or its reason."""
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def begin(self, images: int, calls: int) -> None:
+        """Nothing."""
+
+    def advance(self, cell: str, images: int, calls: int) -> None:
+        """Nothing."""
+
+    def settle(self, cell: str, status: str, detail: str) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+class Pace:
+    """How far the work is: images for the rate, calls for the time left, as few calls make a quick image."""
+
+    def __init__(self, images: int, calls: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.images, self.calls = images, calls
+        self.done_images = self.done_calls = 0
+        self.clock = clock
+        self.begun = clock()
+
+    def advance(self, images: int, calls: int) -> None:
+        """Count finished work."""
+        self.done_images += images
+        self.done_calls += calls
+
+    @property
+    def rate(self) -> float:
+        """Images per second so far."""
+        return self.done_images / max(self.clock() - self.begun, 1e-9)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left at the pace so far; None before anything is done."""
+        if not self.done_calls:
+            return None
+        return (self.calls - self.done_calls) * (self.clock() - self.begun) / self.done_calls
+
+    def __str__(self) -> str:
+        left = "" if self.left is None else f", {duration(self.left)} left"
+        return f"{self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
+
+
+class Lines:
+    """Plain lines: one per settled cell, and the pace every few seconds.
+
+    Args:
+        stream: written and flushed line by line.
+        every: seconds between two lines of pace.
+    """
+
+    def __init__(self, stream: TextIO, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream, self.every, self.clock = stream, every, clock
+        self.pace = Pace(0, 0, clock)
+        self.last = clock()
+
+    def begin(self, images: int, calls: int) -> None:
+        """Say how much there is to do, if anything."""
+        self.pace = Pace(images, calls, self.clock)
+        self.last = self.clock()
+        if images:
+            self._write(f"to do: {images} images")
+
+    def advance(self, cell: str, images: int, calls: int) -> None:
+        """Say the pace, now and then."""
+        self.pace.advance(images, calls)
+        if self.clock() - self.last >= self.every:
+            self.last = self.clock()
+            self._write(f"{cell}: {self.pace}")
+
+    def settle(self, cell: str, status: str, detail: str) -> None:
+        """Say a cell's status."""
+        self._write(f"{cell}: {status}{detail and ', ' + detail}")
+
+    def end(self) -> None:
+        """Nothing."""
+
+    def _write(self, line: str) -> None:
+        self.stream.write(line + "\n")
+        self.stream.flush()
+
+
+class Bar:
+    """One bar over all images with rate and time left, a line per settled cell above it. For a terminal.
+
+    Args:
+        console: where it is drawn.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.pace = Pace(0, 0)
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[pace]}")
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.task = self.progress.add_task("", total=None, pace="", visible=False)
+
+    def begin(self, images: int, calls: int) -> None:
+        """Show the bar, if there is anything to do."""
+        self.pace = Pace(images, calls)
+        if images:
+            self.progress.update(self.task, total=calls, visible=True)
+            self.progress.start()
+
+    def advance(self, cell: str, images: int, calls: int) -> None:
+        """Move the bar."""
+        self.pace.advance(images, calls)
+        self.progress.update(self.task, advance=calls, description=cell, pace=str(self.pace))
+
+    def settle(self, cell: str, status: str, detail: str) -> None:
+        """Print a cell's status above the bar."""
+        self.progress.console.print(
+            f"{cell}: {status}{detail and ', ' + detail}", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def end(self) -> None:
+        """Remove the bar."""
+        self.progress.stop()
+
+
+@contextmanager
+def display(stream: TextIO | None = None) -> Iterator[Listener]:
+    """Yield what suits the stream (stderr if None): a bar on a terminal, else plain lines. It is gone afterwards."""
+    stream = stream or sys.stderr
+    shown: Bar | Lines = Bar(Console(file=stream)) if stream.isatty() else Lines(stream)
+    try:
+        yield shown
+    finally:
+        shown.end()
+
+
+@contextmanager
+def training_display(
+    label: str, stream: TextIO | None = None
+) -> Iterator[Callable[[int, int, float, float | None], None]]:
+    """Yield what training calls after each iteration: (iteration, of how many, loss, validation error or None)."""
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield _TrainingLines(label, stream)
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+        task = progress.add_task(label)
+
+        def show(iteration: int, total: int, loss: float, validation: float | None) -> None:
+            progress.update(task, completed=iteration, total=total, description=f"{label} loss {loss:.4g}")
+
+        yield show
+
+
+class _TrainingLines:
+    """A line now and then."""
+
+    def __init__(self, label: str, stream: TextIO) -> None:
+        self.label, self.stream = label, stream
+        self.last = time.monotonic()
+
+    def __call__(self, iteration: int, total: int, loss: float, validation: float | None) -> None:
+        if time.monotonic() - self.last >= EVERY or iteration == total:
+            self.last = time.monotonic()
+            seen = "" if validation is None else f", validation {validation:.4g}"
+            self.stream.write(f"{self.label}: {iteration}/{total}, loss {loss:.4g}{seen}\n")
+            self.stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

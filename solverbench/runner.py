@@ -1,0 +1,415 @@
+"""The runner: the cells asked for, minus what the store has, block by block over a few workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from solverbench import bundle, cells, sampling, targets
+from solverbench import seeds as image_seeds
+from solverbench.cells import CACHED, DONE, FAILED, SAMPLES, Cell, Protocol
+from solverbench.errors import RecordError, StoreError
+from solverbench.evaluate import Work
+from solverbench.measures import Measure, measure
+from solverbench.outcome import Outcome
+from solverbench.progress import Listener, Silent, duration
+from solverbench.sampling import Stop, Stopped
+from solverbench.solver import Solver
+from solverbench.store import Store
+from solverbench.teachers import Teacher
+
+FATAL = (StoreError, RecordError)
+"""What ends the run, as every other cell would meet it too."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a run leaves.
+
+    Args:
+        frame: the tidy table, one row per cell and metric; the columns of results.csv.
+        cells: one outcome per requested cell, in order.
+        folder: the bundle that the report is drawn from.
+    """
+
+    frame: pd.DataFrame
+    cells: list[Outcome]
+    folder: Path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cells have each status; they add up to all."""
+        return bundle.counts(self.cells)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every cell is done, cached, unsupported or untrained; 1 if some failed; 3 if none could be run."""
+        if self.counts[FAILED]:
+            return 1
+        return 0 if self.counts[DONE] + self.counts[CACHED] else 3
+
+    def summary(self) -> str:
+        """Return lines for people: each cell without a value and why, then how many have each status."""
+        lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
+        return "\n".join([*lines, f"{len(self.cells)} cells: {_counted(self.counts)}"])
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedCell:
+    """What a run would do with a cell.
+
+    Args:
+        status: cached, new, partial (some blocks are stored), failed, unsupported or needs-training.
+        reason: why it can't be run, or how it failed before.
+        blocks_done: stored blocks.
+        blocks_missing: blocks that a run would compute.
+        calls: denoiser calls times images that they cost, the teacher's own samples included.
+        seconds: estimate for them on this machine with all workers.
+    """
+
+    cell: Cell
+    status: str
+    reason: str
+    blocks_done: int
+    blocks_missing: int
+    calls: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            "teacher": self.cell.teacher.name,
+            "solver": self.cell.solver,
+            "spec": self.cell.spec,
+            "nfe": self.cell.nfe,
+            "cell": self.cell.address[:16],
+            "status": self.status,
+            "reason": self.reason,
+            "blocks_done": self.blocks_done,
+            "blocks_missing": self.blocks_missing,
+            "calls": self.calls,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """What a run would do, in order."""
+
+    cells: list[PlannedCell]
+
+    @property
+    def seconds(self) -> float:
+        """The estimate for all of it."""
+        return sum(each.seconds for each in self.cells)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values."""
+        return {"cells": [each.as_dict() for each in self.cells], "seconds": self.seconds}
+
+    def summary(self) -> str:
+        """Return lines for people: one per cell, then the sum."""
+        table = [("cell", "status", "blocks to do", "estimate", "")]
+        for each in self.cells:
+            blocks = (
+                f"{each.blocks_missing} of {each.blocks_done + each.blocks_missing}" if each.blocks_missing else "-"
+            )
+            time_needed = duration(each.seconds) if each.blocks_missing else "-"
+            table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
+        widths = [max(len(row[column]) for row in table) for column in range(4)]
+        lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
+        counted = _counted(Counter(each.status for each in self.cells))
+        total = f"{len(self.cells)} cells: {counted}; about {duration(self.seconds)} of work"
+        return "\n".join([*(line.rstrip() for line in lines), total])
+
+
+def run(
+    *,
+    solvers: str | Solver | Sequence[str | Solver],
+    nfe: str | int | Sequence[int] = "3-10",
+    teachers: str | Teacher | Sequence[str | Teacher] = "digits",
+    out: str | Path = "runs",
+    samples: int = SAMPLES,
+    replicates: int | None = None,
+    seeds: range | str | None = None,
+    device: str = "cpu",
+    batch: int | None = None,
+    full: bool = False,
+    workers: int | None = None,
+    progress: Listener | None = None,
+    command: str | None = None,
+) -> RunResult:
+    """Return the results of every cell asked for: stored ones as they are, missing ones computed and stored.
+
+    Args:
+        solvers: specs joined with commas, or a list of specs and Solvers.
+        nfe: denoiser calls: `3-10`, `3,5,8`, `4-10:2`, or numbers.
+        teachers: names joined with commas, or a list of names and Teachers.
+        out: the results folder, made if it isn't there.
+        samples: images per replicate, a multiple of 10.
+        replicates: 3 if neither this nor `seeds` says.
+        seeds: of the images, both ends included in `FIRST-LAST`; from 50000 if None.
+        device: cpu, cuda or cuda:0.
+        batch: images per denoiser call; another batch makes other cells.
+        full: compare every image with the teacher's own instead of the first 2000 of each replicate.
+        workers: threads; one per core on a CPU if None. It changes no result.
+        progress: told what happens, from this thread.
+        command: as it was typed, for the report; rebuilt from the arguments if None.
+
+    Raises:
+        UserError: a mistake in what is asked, before anything is computed or written.
+        MissingError: a teacher or device that isn't there.
+        StoreError, RecordError: the folder can't be used; what was finished is kept.
+        KeyboardInterrupt: finished blocks are kept, and the same call goes on from there.
+    """
+    begun = time.monotonic()
+    protocol = Protocol.of(samples, replicates, seeds, batch, full)
+    wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
+    store, tell = Store.open(out), progress or Silent()
+    jobs = _jobs(wanted, store)
+    outcomes = _work(jobs, store, workers or sampling.worker_count(device), tell)
+    seconds = time.monotonic() - begun
+    folder = bundle.write(store.root, outcomes, protocol, device=device, seconds=seconds, command=command)
+    return RunResult(bundle.frame(outcomes), outcomes, folder)
+
+
+def plan(
+    *,
+    solvers: str | Solver | Sequence[str | Solver],
+    nfe: str | int | Sequence[int] = "3-10",
+    teachers: str | Teacher | Sequence[str | Teacher] = "digits",
+    out: str | Path = "runs",
+    samples: int = SAMPLES,
+    replicates: int | None = None,
+    seeds: range | str | None = None,
+    device: str = "cpu",
+    batch: int | None = None,
+    full: bool = False,
+    workers: int | None = None,
+) -> RunPlan:
+    """Return what `run` with the same arguments would do, and for how long; writes nothing.
+
+    The time is extrapolated from stored cells of the same teacher, or from a few calls of the denoiser made here.
+
+    Raises:
+        UserError, MissingError, StoreError, RecordError: as `run` does.
+    """
+    protocol = Protocol.of(samples, replicates, seeds, batch, full)
+    wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
+    jobs = _jobs(wanted, Store.look(out))
+    count = workers or sampling.worker_count(device)
+    pace: dict[str, float] = {}
+    planned = []
+    for job in jobs:
+        teacher = job.cell.teacher
+        if job.calls and teacher.name not in pace:
+            pace[teacher.name] = _stored_pace(jobs, teacher) or _probe(teacher, protocol.batch)
+        total = len(protocol.blocks) if job.cell.plan else 0
+        seconds = sum(job.calls.values()) * pace.get(teacher.name, 0.0) / count
+        done = total - len(job.calls)
+        planned.append(
+            PlannedCell(job.cell, job.status, job.reason, done, len(job.calls), sum(job.calls.values()), seconds)
+        )
+    return RunPlan(planned)
+
+
+class Job:
+    """A cell beside what the store has of it, and what has become of it so far.
+
+    Args:
+        claimed: files of teacher endpoints that earlier jobs will make; those of this one are added.
+    """
+
+    def __init__(self, cell: Cell, store: Store, claimed: set[Path]) -> None:
+        self.cell = cell
+        self.status, self.reason = cell.obstacle or ("new", "")
+        self.calls: dict[range, int] = {}
+        self.measures: dict[str, Measure] = {}
+        self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
+        if cell.plan is None:
+            return
+        self.folder = store.cell(cell.key)
+        self.timing = self.folder.timing()
+        stored = self.folder.metrics()
+        if stored is not None:
+            self._read(stored)
+            return
+        for block in cell.protocol.blocks:
+            if self.folder.has_block(block):
+                self.folder.read_block(block)  # a damaged one is refused before any work
+                self.status = "partial"
+            else:
+                self.calls[block] = len(block) * cell.nfe + self._target_calls(block, store.root, claimed)
+        failure = self.folder.failure()
+        self.reason = f"failed before: {failure}" if failure else ""
+
+    def begin(self) -> None:
+        """Write down what the cell is, and that it is attempted."""
+        self.folder.describe(self.cell.key, self.cell.names)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}
+        self.timing["attempts"] = [*self.timing["attempts"], {"started": started, **versions}]
+
+    def add(self, block: range, cost: dict[str, Any]) -> None:
+        """Note a block that was stored; the last one makes the measures."""
+        del self.calls[block]
+        self.timing["blocks"][image_seeds.label(block)] = cost
+        self.folder.write_timing(self.timing)
+
+    def finish(self) -> None:
+        """Make the measures from the blocks, all as they are stored, which makes the cell done."""
+        found = measure(self.cell, [self.folder.read_block(block) for block in self.cell.protocol.blocks])
+        self.folder.finish({"nfe": self.cell.nfe, "measures": {name: m.as_dict() for name, m in found.items()}})
+        self._read(self.folder.metrics() or {})
+        self.status = DONE
+
+    def fail(self, error: BaseException) -> None:
+        """Note why the cell can't be finished now; a later run tries again."""
+        self.status, self.reason = FAILED, cells.reason(error)
+        self.folder.fail(self.reason, "".join(traceback.format_exception(error)))
+
+    def outcome(self) -> Outcome:
+        """Return how it ended."""
+        if self.status not in (DONE, CACHED):
+            return Outcome(self.cell, self.status, self.reason)
+        pictures = self.folder.read_block(self.cell.protocol.blocks[0]).images
+        return Outcome(self.cell, self.status, "", self.measures, pictures, self.timing["blocks"])
+
+    def _read(self, stored: dict[str, Any]) -> None:
+        self.status, self.reason = CACHED, ""
+        self.measures = {name: Measure.from_dict(name, each) for name, each in stored["measures"].items()}
+
+    def _target_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
+        pairs = self.cell.protocol.pairs(block)
+        if not pairs:
+            return 0
+        teacher, batch = self.cell.teacher, self.cell.protocol.batch
+        path = targets.location(teacher, self.cell.targets, pairs, out, batch=batch)
+        if path in claimed or path.exists():
+            return 0
+        claimed.add(path)
+        return len(pairs) * teacher.sampler_nfe
+
+
+def _jobs(wanted: Iterable[Cell], store: Store) -> list[Job]:
+    claimed: set[Path] = set()
+    return [Job(cell, store, claimed) for cell in wanted]
+
+
+def _work(jobs: Sequence[Job], store: Store, count: int, tell: Listener) -> list[Outcome]:
+    """Finish all jobs, cell by cell; return their outcomes in order."""
+    stop = Stop()
+    waiting = [job for job in jobs if job.status in ("new", "partial")]
+    images = sum(len(block) for job in waiting for block in job.calls)
+    tell.begin(images, sum(sum(job.calls.values()) for job in waiting))
+    for job in jobs:
+        if job not in waiting:
+            _settle(job, tell)
+    try:
+        with sampling.pool(count) as threads:
+            pending: dict[Future[dict[str, Any]], tuple[Job, range]] = {}
+            todo = _units(waiting, tell)
+            try:
+                while True:
+                    while len(pending) < 2 * count and (unit := next(todo, None)) is not None:
+                        job, block = unit
+                        work = Work(job.cell, job.folder, block, store.root, stop)
+                        pending[threads.submit(work)] = unit
+                    if not pending:
+                        break
+                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                        _collect(*pending.pop(future), future, tell)
+            except BaseException:
+                stop.set()
+                raise
+    finally:
+        tell.end()
+    return [job.outcome() for job in jobs]
+
+
+def _units(waiting: Iterable[Job], tell: Listener) -> Iterator[tuple[Job, range]]:
+    """The blocks to do, cell after cell; those of a cell that has failed meanwhile are left out."""
+    for job in waiting:
+        job.begin()
+        if not job.calls:
+            _conclude(job, tell)
+        for block in list(job.calls):
+            if job.status == FAILED:
+                break
+            yield job, block
+
+
+def _collect(job: Job, block: range, future: Future[dict[str, Any]], tell: Listener) -> None:
+    """Take in what a worker did."""
+    error = future.exception()
+    if isinstance(error, FATAL):
+        raise error
+    if error is not None and not isinstance(error, Stopped) and job.status != FAILED:
+        job.fail(error)
+        _settle(job, tell)
+        # What is left of the cell is dropped, so that the pace counts it as gone.
+        tell.advance(str(job.cell), sum(map(len, job.calls)), sum(job.calls.values()))
+        job.calls.clear()
+    if error is None and block in job.calls:
+        tell.advance(str(job.cell), len(block), job.calls[block])
+        job.add(block, future.result())
+        if not job.calls:
+            _conclude(job, tell)
+
+
+def _conclude(job: Job, tell: Listener) -> None:
+    try:
+        job.finish()
+    except FATAL:
+        raise
+    except Exception as error:  # a reference that doesn't fit the features, for one
+        job.fail(error)
+    _settle(job, tell)
+
+
+def _settle(job: Job, tell: Listener) -> None:
+    tell.settle(str(job.cell), job.status, Outcome(job.cell, job.status, job.reason, job.measures).summary)
+
+
+def _stored_pace(jobs: Iterable[Job], teacher: Teacher) -> float | None:
+    """Seconds per image and call of the blocks that the store has of this teacher and device."""
+    seconds = calls = 0.0
+    for job in jobs:
+        if job.cell.teacher is teacher:
+            for cost in job.timing["blocks"].values():
+                seconds += cost["seconds"]
+                calls += cost["images"] * job.cell.nfe
+    return seconds / calls if calls else None
+
+
+def _probe(teacher: Teacher, batch: int) -> float:
+    """Seconds per image and call, from three calls by one worker after one that warms up."""
+
+    def measure_calls() -> float:
+        x = image_seeds.noise(range(batch), teacher.shape).to(teacher.device)
+        sigma = torch.tensor(1.0, dtype=torch.float64)
+        with torch.no_grad():
+            teacher.denoise(x, sigma)
+            watch = sampling.Stopwatch(teacher.denoise, teacher.device)
+            for _ in range(3):
+                watch(x, sigma)
+        return watch.seconds / (3 * batch)
+
+    with sampling.pool(1) as threads:
+        return threads.submit(measure_calls).result()
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
