@@ -215,4 +215,4 @@ def test_the_teacher_beats_the_first_prototype(evaluation: Evaluation) -> None:
 
 def test_the_teacher_does_not_memorise(evaluation: Evaluation) -> None:
     near = evaluation.facts["nearest"]
-    assert 0.9 * near["fresh_data"] < near["samples"] < 1.3 * near["fresh_data"]
+    assert 0.9 * near["fresh_data"] < near["samples"] < 1.5 * near["fresh_data"]

@@ -70,6 +70,13 @@ def test_the_rate_rises_and_ends_near_zero() -> None:
     assert rates[:400] == [rate(step, None, 1e-3) for step in range(400)]
 
 
+def test_what_a_step_draws_depends_on_the_step_alone() -> None:
+    network, digits = Denoiser(width=16, blocks=1, embedding=8), data.load()
+    first, again, other = (train.teacher_loss(network, digits, 32, step).item() for step in (4, 4, 5))
+    assert first == again
+    assert first != other
+
+
 def test_levels_cover_the_range_evenly() -> None:
     levels = train.levels(70_000, torch.Generator().manual_seed(0))
     assert (levels > 0).all()
