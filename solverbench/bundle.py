@@ -68,7 +68,7 @@ def write(
         "environment": {**_environment(device), "seconds of this run": round(seconds, 1)},
         "metrics": _described(outcomes),
         "lines": [line for teacher in _teachers(outcomes) for line in _lines(teacher)],
-        "notes": _notes(outcomes, protocol),
+        "notes": notes(outcomes, protocol),
         "verdicts": verdicts(outcomes),
         "counts": counts(outcomes),
         "tags": _tags(protocol),
@@ -260,27 +260,27 @@ def _lines(teacher: Teacher) -> list[dict[str, Any]]:
     ]
 
 
-def _notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
-    """What a reader would trip over."""
-    notes = []
+def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
+    """Return what a reader would trip over: one sentence each."""
+    found: list[str] = []
     for outcome in outcomes:
-        cell, found = outcome.cell, outcome.measures.get("frechet_data")
+        cell, measured = outcome.cell, outcome.measures.get("frechet_data")
         facts = cell.teacher.evaluation.facts if cell.teacher.evaluation is not None else {}
         own = facts.get("teacher_distance")
-        if cell.learned and found and own and found.interval[1] < own["low"]:
-            notes.append(
-                f"{cell.solver} NFE {cell.nfe} is nearer to the data ({found.value:.3g}) than its teacher's own "
-                f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this is no proof "
-                "of a better sampler; read the distance to the teacher beside it"
+        if cell.learned and measured and own and measured.interval[1] < own["low"]:
+            found.append(
+                f"{cell.solver} NFE {cell.nfe} is nearer to the data ({measured.value:.3g}) than its teacher's own "
+                f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
+                "prove a better sampler; read the distance to the teacher beside it"
             )
     for teacher in _teachers(outcomes):
         lines = _lines(teacher)
         if any(line["n"] != protocol.samples for line in lines):
-            notes.append(
+            found.append(
                 f"the lines of {teacher.name} are at n={lines[0]['n']}, the solvers at n={protocol.samples}: Fréchet "
                 "distances fall with n, so the two can't be compared exactly"
             )
-    return notes
+    return found
 
 
 def _tags(protocol: Protocol) -> list[str]:

@@ -102,25 +102,39 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> dict[str, Measure]:
     return {each.metric: each for each in sorted(found, key=lambda each: each.metric)}
 
 
-def _frechet(cell: Cell, metric: str, replicates: Sequence[Sequence[Moments]], reference: Reference) -> Measure:
-    """Fréchet distance of each replicate's features to the reference's, groups = its seed blocks."""
+def frechets(replicates: Sequence[Sequence[Moments]], reference: Moments) -> tuple[Array, Array]:
+    """Return the Fréchet distance to `reference` of each replicate's features [R], and with a block left out [R, 10].
+
+    Args:
+        replicates: R times the moments of its blocks.
+    """
     values, left = [], []
     for blocks in replicates:
         whole = sum(blocks[1:], blocks[0])
-        values.append(frechet(whole, reference.moments))
-        left.append([frechet(whole - block, reference.moments) for block in blocks])
+        values.append(frechet(whole, reference))
+        left.append([frechet(whole - block, reference) for block in blocks])
+    return np.array(values), np.array(left)
+
+
+def rmses(errors: Array) -> tuple[Array, Array]:
+    """Return the root of the mean error of each replicate [R], and with a tenth of its images left out [R, 10].
+
+    Args:
+        errors: [R, p] mean squared error of each image over its pixels, on [-1, 1]; p is a multiple of 10.
+    """
+    sums, each = errors.reshape(len(errors), BLOCKS, -1).sum(2), errors.shape[1] // BLOCKS
+    left = np.sqrt((sums.sum(1, keepdims=True) - sums) / (each * (BLOCKS - 1)))
+    return np.sqrt(sums.sum(1) / (each * BLOCKS)), left
+
+
+def _frechet(cell: Cell, metric: str, replicates: Sequence[Sequence[Moments]], reference: Reference) -> Measure:
     key = cell.key
     over = f"seeds {key['seeds']} by {cell.protocol.samples}, {key['evaluation']}, reference {reference.sha}"
-    return Measure(metric, np.array(values), np.array(left), cell.protocol.samples, over, reference.name)
+    return Measure(metric, *frechets(replicates, reference.moments), cell.protocol.samples, over, reference.name)
 
 
 def _rmse(cell: Cell, replicates: Sequence[Array]) -> Measure:
-    """sqrt of the mean over a replicate's paired images of their mean squared error on [-1, 1]; ten equal groups."""
-    errors = np.stack(replicates).reshape(len(replicates), BLOCKS, -1)
-    sums, each = errors.sum(2), errors.shape[2]
-    left = np.sqrt((sums.sum(1, keepdims=True) - sums) / (each * (BLOCKS - 1)))
-    values = np.sqrt(sums.sum(1) / (each * BLOCKS))
     teacher = cell.teacher
     over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, paired {cell.protocol.paired}, {cell.key['targets']}"
     name = f"{teacher.name}'s own samples from the same noise, {teacher.sampler} {teacher.sampler_nfe} calls"
-    return Measure("rmse_teacher", values, left, cell.protocol.paired, over, name)
+    return Measure("rmse_teacher", *rmses(np.stack(replicates)), cell.protocol.paired, over, name)

@@ -47,7 +47,7 @@ def test_label_and_parse_agree():
 
 
 def test_overlap_with_training_seeds_is_an_error_that_names_the_shared_seeds():
-    used = {"training": range(0, 40_000), "validation": range(40_000, 50_000)}
+    used = {"training": range(40_000), "validation": range(40_000, 50_000)}
     seeds.check_apart(range(50_000, 80_000), used, "gas nfe=4")
     with pytest.raises(UserError, match="49999-49999 are validation seeds of gas nfe=4; evaluate on seeds from 50000"):
         seeds.check_apart(range(49_999, 60_000), used, "gas nfe=4")

@@ -56,6 +56,6 @@ def teacher(denoise=denoise, *, extractor=extractor, identity="toy", name="toy",
 
 
 def files_of(folder, *, pattern="**/*"):
-    """The bytes of every result file under `folder` by relative path: not times, not reports, not store.json."""
-    kept = (p for p in folder.glob(pattern) if p.is_file() and p.name not in ("timing.json", "store.json"))
+    """The bytes of every result file under `folder` by relative path: no times, reports or leftovers of a crash."""
+    kept = (p for p in folder.glob(pattern) if p.is_file() and p.name != "timing.json" and p.suffix != ".part")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(kept) if "reports" not in p.parts}

@@ -1,0 +1,76 @@
+"""The bundle: everything a report needs, of exactly the cells asked for."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import toys
+
+import reports
+from solverbench import runner
+
+SMALL = {"samples": 40, "replicates": 2, "nfe": "3,4"}
+
+
+def run(out, solvers="dpm,heun", **options):
+    return runner.run(**({"solvers": solvers, "teachers": toys.teacher(), "out": out} | SMALL | options))
+
+
+def record(result):
+    return json.loads((result.folder / "bundle.json").read_text())
+
+
+def test_reports_reads_what_the_runner_writes(tmp_path):
+    result = run(tmp_path)
+    bundle = reports.load(result.folder)
+    assert len(bundle.frame) == len(result.frame) == 12
+    assert set(bundle.images) == {"toy|dpm|3", "toy|dpm|4", "toy|heun|4", "toy|teacher|8"}
+    assert {images.shape for images in bundle.images.values()} == {(4, 1, 4, 4)}
+
+
+def test_results_csv_is_the_frame(tmp_path):
+    result = run(tmp_path)
+    read = pd.read_csv(result.folder / "results.csv", keep_default_na=False, na_values={"value": [""]})
+    assert list(read.columns) == list(result.frame.columns)
+    done = result.frame.value.notna()
+    assert np.array_equal(read.value[done], result.frame.value[done].astype(float))
+    assert (read.status == result.frame.status).all()
+
+
+def test_the_folder_is_named_by_the_selection(tmp_path):
+    names = {
+        run(tmp_path, **options).folder.name
+        for options in ({}, {"solvers": "dpm"}, {"nfe": "3"}, {"batch": 7}, {"seeds": "60000-60079"})
+    }
+    assert len(names) == 5
+    assert run(tmp_path).folder.name in names
+    assert all(name.startswith("toy-dpm") for name in names)
+
+
+def test_the_protocol_tags_and_counts_are_stated(tmp_path):
+    found = record(run(tmp_path))
+    assert found["schema"] == 1
+    assert found["tags"] == [
+        "replicates=2 (default 3)",
+        "n=40 (default 10000): Fréchet distances are biased upwards",
+    ]
+    assert found["counts"] == {"done": 3, "cached": 0, "failed": 0, "unsupported": 1, "needs-training": 0}
+    assert "2 replicates of 40 images" in found["protocol"]["seeds"]
+    assert found["command"].startswith("solverbench run --solvers dpm,heun --nfe 3-4 --teachers toy --samples 40")
+    assert {line["label"] for line in found["lines"]} == {"teacher, heun 8 calls", "data floor"}
+    assert any("can't be compared exactly" in note for note in found["notes"])
+
+
+def test_a_learned_solver_below_its_teachers_distance_is_pointed_out(tmp_path, monkeypatch):
+    """The toy's facts are moved so that any solver is below the teacher; only a learned one is pointed out."""
+    teacher = toys.teacher()
+    own = {"mean": 90.0, "low": 89.0, "high": 91.0, "n": 40}
+    monkeypatch.setitem(teacher.evaluation.facts, "teacher_distance", own)
+    result = run(tmp_path, solvers="dpm", teachers=teacher)
+    assert not any("nearer to the data" in note for note in record(result)["notes"])
+    for outcome in result.cells:
+        object.__setattr__(outcome.cell, "learned", True)
+    from solverbench import bundle
+
+    found = bundle.notes(result.cells, result.cells[0].cell.protocol)
+    assert [note.split(" is nearer")[0] for note in found if "nearer to the data" in note] == ["dpm NFE 3", "dpm NFE 4"]

@@ -1,0 +1,76 @@
+"""Progress: rate and time left from finished work; plain lines off a terminal, a bar on one."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from solverbench.progress import Bar, Lines, Pace, display, duration, training_display
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_time_left_follows_calls_and_the_rate_images():
+    clock = Clock()
+    pace = Pace(images=100, calls=1000, clock=clock)
+    assert pace.left is None
+    clock.now += 10
+    pace.advance(images=50, calls=200)
+    assert pace.rate == 5
+    assert pace.left == 40
+    assert str(pace) == "50/100 images, 5/s, 40 s left"
+
+
+def test_plain_lines_come_now_and_then_and_for_every_cell():
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, every=5, clock=clock)
+    lines.begin(100, 1000)
+    for _ in range(10):
+        clock.now += 1
+        lines.advance("dpm nfe=3 on toy", 10, 100)
+    lines.settle("dpm nfe=3 on toy", "done", "rmse_teacher 0.1 ± 0.01")
+    lines.settle("gs nfe=3 on toy", "unsupported", "")
+    lines.end()
+    assert stream.getvalue().splitlines() == [
+        "to do: 100 images",
+        "dpm nfe=3 on toy: 50/100 images, 10/s, 5 s left",
+        "dpm nfe=3 on toy: 100/100 images, 10/s, 0 s left",
+        "dpm nfe=3 on toy: done, rmse_teacher 0.1 ± 0.01",
+        "gs nfe=3 on toy: unsupported",
+    ]
+
+
+def test_a_stream_that_is_no_terminal_gets_plain_lines():
+    stream = io.StringIO()
+    with display(stream) as shown:
+        assert isinstance(shown, Lines)
+        shown.begin(10, 30)
+    with training_display("gs nfe=4", stream) as report:
+        report(1, 5, 0.5, None)
+        report(5, 5, 0.25, 0.125)
+    assert stream.getvalue().splitlines() == ["to do: 10 images", "gs nfe=4: 5/5, loss 0.25, validation 0.125"]
+
+
+def test_the_bar_shows_cells_and_pace_on_a_terminal():
+    stream = io.StringIO()
+    bar = Bar(Console(file=stream, force_terminal=True, width=120))
+    bar.begin(100, 1000)
+    bar.advance("dpm nfe=3 on toy", 50, 500)
+    bar.settle("dpm nfe=3 on toy", "done", "[bold] rmse 0.1")
+    bar.end()
+    assert "dpm nfe=3 on toy: done, [bold] rmse 0.1" in stream.getvalue()
+    assert "50/100 images" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")],
+)
+def test_durations_are_said_as_people_say_them(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,362 @@
+"""The runner: every cell gets one status, bits depend on nothing but the cell, work is never done twice or lost."""
+
+import json
+import threading
+
+import pytest
+import torch
+import toys
+
+import solverbench as sb
+from solverbench import runner, sampling
+from solverbench.errors import MissingError, RecordError, SpecError, StoreError, UserError
+from solverbench.progress import Silent
+
+SMALL = {"samples": 40, "replicates": 2, "batch": 3}
+
+
+def run(out, teacher=None, *, solvers="dpm,euler", nfe="3,4", **options):
+    return runner.run(solvers=solvers, nfe=nfe, teachers=teacher or toys.teacher(), out=out, **(SMALL | options))
+
+
+def statuses(result):
+    return {(each.cell.solver, each.cell.nfe): each.status for each in result.cells}
+
+
+class Twice(sb.Solver):
+    """Claims one call per step and makes two."""
+
+    name = "twice"
+
+    def integrate(self, denoise, x, grid):
+        for n in range(grid.steps):
+            d = (denoise(x, grid.sigmas[n]) + denoise(x, grid.sigmas[n])) / 2
+            x = grid.sigmas[n + 1] / grid.sigmas[n] * x + (1 - grid.sigmas[n + 1] / grid.sigmas[n]) * d
+        return x
+
+
+class Broken(sb.Solver):
+    """Has a bug."""
+
+    name = "broken"
+
+    def integrate(self, denoise, x, grid):
+        raise ZeroDivisionError("a bug of a plugin")
+
+
+class Watched:
+    """The toy denoiser, counting calls and the torch threads it meets; breaks where told."""
+
+    def __init__(self, breaks=lambda x, sigma: False):
+        self.calls, self.threads, self.breaks = 0, set(), breaks
+
+    def __call__(self, x, sigma):
+        self.calls += 1
+        self.threads.add(torch.get_num_threads())
+        d = toys.denoise(x, sigma)
+        return d * float("nan") if self.breaks(x, sigma) else d
+
+
+def test_every_cell_ends_in_exactly_one_status(tmp_path):
+    result = run(tmp_path, solvers=["dpm,heun,gs", Twice(), Broken()], nfe="3,4")
+    assert statuses(result) == {
+        ("dpm", 3): "done",
+        ("dpm", 4): "done",
+        ("heun", 3): "unsupported",
+        ("heun", 4): "done",
+        ("gs", 3): "needs-training",
+        ("gs", 4): "needs-training",
+        (Twice().spec, 3): "failed",
+        (Twice().spec, 4): "failed",
+        (Broken().spec, 3): "failed",
+        (Broken().spec, 4): "failed",
+    }
+    assert result.counts == {"done": 3, "cached": 0, "failed": 4, "unsupported": 1, "needs-training": 2}
+    reasons = {(each.cell.solver, each.cell.nfe): each.reason for each in result.cells}
+    assert reasons["dpm", 3] == ""
+    assert "use nfe=2 or nfe=4" in reasons["heun", 3]
+    assert f"solverbench train gs --nfe 3 --teacher toy --out {tmp_path}" in reasons["gs", 3]
+    assert reasons[Twice().spec, 3] == "claims nfe=3, but its loop makes 6 calls"
+    assert "a bug of a plugin" in reasons[Broken().spec, 3]
+    assert result.exit_code == 1
+
+
+def test_the_table_has_a_row_per_cell_and_metric_also_without_a_value(tmp_path):
+    frame = run(tmp_path, solvers="dpm,heun,gs", nfe="3").frame
+    assert list(zip(frame.solver, frame.metric, strict=True)) == [
+        (solver, metric)
+        for solver in ("dpm", "heun", "gs")
+        for metric in ("frechet_data", "frechet_teacher", "rmse_teacher")
+    ]
+    assert frame.value.notna().tolist() == [True] * 3 + [False] * 6
+    assert (frame.reason != "").tolist() == [False] * 3 + [True] * 6
+
+
+def test_counted_calls_that_differ_from_the_claim_are_refused():
+    teacher = toys.teacher()
+    plan = sb.tableau("euler", nfe=4, teacher=teacher).plan(80.0)
+    with pytest.raises(sampling.SampleError, match="claims nfe=5, but 4 calls of the denoiser were counted"):
+        sampling.sample(plan, teacher, range(3), nfe=5)
+
+
+def test_a_second_run_calls_no_denoiser_and_gives_the_same_table(tmp_path):
+    first = run(tmp_path)
+    watched = Watched()
+    again = run(tmp_path, toys.teacher(watched))
+    assert watched.calls == 0
+    assert set(statuses(again).values()) == {"cached"}
+    numbers = ["value", "low", "high", "std_error", "cell", "cost_seconds"]
+    assert first.frame[numbers].equals(again.frame[numbers])
+    assert first.folder == again.folder
+
+
+def test_bits_depend_on_neither_workers_nor_neighbours_nor_the_callers_threads(tmp_path):
+    run(tmp_path / "one", workers=1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run(tmp_path / "three", workers=3, solvers="euler,dpm", nfe="4,3")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for solver in ("dpm", "euler"):
+        for nfe in (3, 4):
+            run(tmp_path / "alone", solvers=solver, nfe=nfe, workers=2)
+    assert toys.files_of(tmp_path / "one", pattern="cells/**/[bm]*") != {}
+    for other in ("three", "alone"):
+        assert toys.files_of(tmp_path / "one") == toys.files_of(tmp_path / other)
+
+
+def test_workers_run_with_one_torch_thread(tmp_path):
+    watched = Watched()
+    torch.set_num_threads(2)
+    try:
+        run(tmp_path, toys.teacher(watched))
+    finally:
+        torch.set_num_threads(1)
+    assert watched.threads == {1}
+
+
+def test_noise_is_the_same_for_every_solver_and_batch(tmp_path):
+    starts = {}
+
+    def spy(name):
+        def denoise(x, sigma):
+            if float(sigma) == 80.0:
+                starts.setdefault(name, []).append(x.clone())
+            return toys.denoise(x, sigma)
+
+        return denoise
+
+    for name, solver, batch in (("a", "euler", 4), ("b", "dpm", 4), ("c", "euler", 3)):
+        run(tmp_path / name, toys.teacher(spy(name)), solvers=solver, nfe=3, batch=batch, workers=1, replicates=1)
+    rows = {name: {tuple(row.flatten().tolist()) for x in seen for row in x} for name, seen in starts.items()}
+    assert rows["a"] == rows["b"] == rows["c"]
+    assert len(rows["a"]) == 40
+
+
+def test_another_batch_makes_other_cells(tmp_path):
+    run(tmp_path, solvers="euler", nfe=3)
+    assert statuses(run(tmp_path, solvers="euler", nfe=3, batch=4)) == {("euler", 3): "done"}
+
+
+@pytest.mark.parametrize(
+    ("breaks", "reason"),
+    [
+        (lambda x, sigma: True, "of 3 samples are not finite, the first has seed 500"),
+        (lambda x, sigma: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_failing_cell_is_a_row_and_the_others_go_on(tmp_path, breaks, reason):
+    """The third call of a three-call solver starts at a level that the others don't use."""
+    level = sb.tableau("euler", nfe=3, teacher=toys.teacher()).sigmas[1]
+    watched = Watched(lambda x, sigma: float(sigma) == pytest.approx(float(level), rel=1e-9) and breaks(x, sigma))
+    result = run(tmp_path, toys.teacher(watched))
+    assert statuses(result) == {
+        ("dpm", 3): "done",
+        ("dpm", 4): "done",
+        ("euler", 3): "failed",
+        ("euler", 4): "done",
+    }
+    failed = result.frame[result.frame.status == "failed"]
+    assert len(failed) == 3
+    assert failed.reason.str.contains(reason).all()
+    [error] = tmp_path.glob("cells/*/*/error.txt")
+    assert reason in error.read_text()
+
+    mended = run(tmp_path)
+    assert statuses(mended)["euler", 3] == "done"
+    assert statuses(mended)["dpm", 3] == "cached"
+    assert not list(tmp_path.glob("cells/*/*/error.txt"))
+
+
+def test_features_that_do_not_fit_fail_the_cell(tmp_path):
+    result = run(tmp_path, toys.teacher(extractor=lambda images: images.flatten().float()), solvers="euler", nfe=3)
+    assert result.cells[0].status == "failed"
+    assert "must return [B, D]" in result.cells[0].reason
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
+    class Impatient(Silent):
+        def __init__(self, after):
+            self.left = after
+
+        def advance(self, cell, images, calls):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    run(tmp_path / "whole")
+    for after in (1, 9, 30):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "broken", progress=Impatient(after))
+    stored = len(list(tmp_path.glob("broken/cells/*/*/blocks/*.npz")))
+    assert 0 < stored < 80
+    watched = Watched()
+    run(tmp_path / "broken", toys.teacher(watched))
+    assert watched.calls < (80 - stored) * 2 * 4 + 20 * 2 * 8 + 1
+    assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "broken")
+    assert threading.active_count() == 1
+
+
+def test_a_damaged_block_is_named_before_any_work(tmp_path):
+    run(tmp_path / "whole")
+    run(tmp_path / "runs")
+    for path in tmp_path.glob("runs/cells/*/*/metrics.json"):
+        path.unlink()
+    block = sorted(tmp_path.glob("runs/cells/*/*/blocks/50004-*.npz"))[0]
+    block.write_bytes(block.read_bytes()[:-1])
+    watched = Watched()
+    with pytest.raises(RecordError, match=f"{block}: damaged"):
+        run(tmp_path / "runs", toys.teacher(watched))
+    assert watched.calls == 0
+    block.unlink()
+    assert set(statuses(run(tmp_path / "runs")).values()) == {"done"}
+    assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "runs")
+
+
+def test_a_damaged_target_is_named(tmp_path):
+    run(tmp_path, solvers="euler", nfe=3)
+    target = sorted(tmp_path.glob("targets/*/*.npz"))[2]
+    target.write_bytes(b"")
+    with pytest.raises(RecordError, match=f"{target}: damaged"):
+        run(tmp_path, solvers="euler", nfe=4)
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(tmp_path, monkeypatch):
+    from solverbench import store
+
+    writes = store.files.write_arrays
+    count = iter(range(1000))
+
+    def until_full(path, arrays):
+        if next(count) >= 30:
+            raise StoreError(f"{path}: no space left")
+        writes(path, arrays)
+
+    run(tmp_path / "whole")
+    monkeypatch.setattr(store.files, "write_arrays", until_full)
+    with pytest.raises(StoreError, match="no space left"):
+        run(tmp_path / "runs")
+    monkeypatch.undo()
+    assert list(tmp_path.glob("runs/cells/*/*/blocks/*.npz"))
+    run(tmp_path / "runs")
+    assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "runs")
+
+
+def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
+    out = tmp_path / "runs"
+    options = {"solvers": "dpm,heun,gs", "nfe": "3,4", "teachers": toys.teacher(), "out": out} | SMALL
+    fresh = runner.plan(**options)
+    assert not out.exists()
+    assert [each.status for each in fresh.cells] == ["new", "new", "unsupported", "new", *["needs-training"] * 2]
+    assert [each.blocks_missing for each in fresh.cells] == [20, 20, 0, 20, 0, 0]
+    # 80 images by 3 calls, and the teacher's own 8 for each image, which only the first cell has to make.
+    assert [each.calls for each in fresh.cells] == [80 * (3 + 8), 80 * 4, 0, 80 * 4, 0, 0]
+    assert fresh.seconds > 0
+
+    run(out, solvers="dpm", nfe=3)
+    files = toys.files_of(tmp_path)
+    later = runner.plan(**options)
+    assert [each.status for each in later.cells][:2] == ["cached", "new"]
+    assert later.cells[1].calls == 80 * 4
+    assert toys.files_of(tmp_path) == files
+    json.dumps(later.as_dict())
+    assert "needs-training" in later.summary()
+
+
+def test_no_possible_cell_is_exit_code_3(tmp_path):
+    result = run(tmp_path, solvers="heun,gs", nfe=3)
+    assert (result.exit_code, len(result.frame)) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"solvers": "unpic"}, UserError, "not registered"),
+        ({"solvers": ""}, SpecError, "empty"),
+        ({"solvers": []}, UserError, "none is given"),
+        ({"solvers": "euler:order=3"}, SpecError, "no option 'order'"),
+        ({"solvers": "euler:grid=80+9+9+0.002"}, UserError, "decreas"),
+        ({"solvers": "euler:grid=80+9+0.002", "nfe": "5"}, UserError, "levels"),
+        ({"nfe": "9-3"}, SpecError, "backwards"),
+        ({"nfe": ""}, SpecError, "nfe"),
+        ({"nfe": []}, SpecError, "nfe"),
+        ({"nfe": 0}, SpecError, "below 1"),
+        ({"teachers": "digitz"}, UserError, "not registered"),
+        ({"teachers": []}, UserError, "none is given"),
+        ({"samples": 25}, UserError, "samples 25: not a positive multiple of 10 .*; use 20"),
+        ({"samples": 0}, UserError, "samples 0: .*; use 10"),
+        ({"replicates": 0}, UserError, "replicates 0"),
+        ({"batch": 0}, UserError, "batch 0"),
+        ({"seeds": "9-3"}, UserError, "reversed"),
+        ({"seeds": "50000-50039"}, UserError, "are not 2 replicates of 40; use 50000-50079"),
+        ({"device": "tpu9"}, UserError, "device 'tpu9': not a device"),
+        ({"device": "cuda:99"}, MissingError, "device 'cuda:99'"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, options, error, message):
+    out = tmp_path / "runs"
+    with pytest.raises(error, match=message) as caught:
+        runner.run(**({"solvers": "euler", "nfe": 3, "teachers": toys.teacher(), "out": out} | SMALL | options))
+    assert not out.exists()
+    assert "\n" not in str(caught.value)
+
+
+def test_levels_that_fit_only_one_budget_are_unsupported_elsewhere(tmp_path):
+    result = run(tmp_path, solvers="euler:grid=80+9+1+0.002", nfe="3,4")
+    assert [each.status for each in result.cells] == ["done", "unsupported"]
+
+
+def test_a_solver_asked_for_twice_stands_once(tmp_path):
+    assert list(statuses(run(tmp_path, solvers="ddim,euler", nfe="3,3"))) == [("ddim", 3)]
+
+
+def test_two_teachers_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UserError, match="two different ones are named 'toy'"):
+        run(tmp_path, [toys.teacher(), toys.teacher(identity="other")])
+
+
+def test_a_teacher_without_identity_is_refused(tmp_path):
+    with pytest.raises(UserError, match="has no identity"):
+        run(tmp_path, toys.teacher(identity=sb.Teacher.identity))
+
+
+def test_another_network_or_sampler_makes_other_cells(tmp_path):
+    run(tmp_path, solvers="euler", nfe=3)
+    for teacher in (toys.teacher(identity="b"), toys.teacher(sampler_nfe=10)):
+        assert statuses(run(tmp_path, teacher, solvers="euler", nfe=3)) == {("euler", 3): "done"}
+
+
+def test_full_pairs_every_image(tmp_path):
+    options = {"samples": 4000, "replicates": 1, "batch": 500, "solvers": "euler", "nfe": 3}
+    part, full = run(tmp_path, **options), run(tmp_path, **options, full=True)
+    counts = [result.frame.set_index("metric").n["rmse_teacher"] for result in (part, full)]
+    assert counts == [2000, 4000]
+    assert full.cells[0].measures["frechet_data"].value == part.cells[0].measures["frechet_data"].value
+
+
+def test_a_teacher_without_evaluation_has_the_paired_error_alone(tmp_path):
+    result = run(tmp_path, toys.teacher(evaluation=None), solvers="euler", nfe=3)
+    assert result.frame.metric.tolist() == ["rmse_teacher"]
+    assert result.frame.value.notna().all()
