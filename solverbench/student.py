@@ -45,6 +45,8 @@ COLUMNS = (
 """Of a run's history; a number that an iteration doesn't have is NaN, and empty in the CSV file."""
 
 FORMAT, VERSION = "solverbench-checkpoint", 1
+DISTILLED = ("gs",)
+"""Solvers whose name says that no discriminator trained them."""
 _VALIDATION_CHUNK = 250
 
 
@@ -78,6 +80,11 @@ class Job:
     teacher: Teacher
     recipe: Recipe
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.recipe.adversarial and self.solver.name in DISTILLED:
+            weight = f"adversarial_weight={self.recipe.adversarial_weight:g}"
+            raise TrainingError(f"{self.label}: {weight}, but {self.solver.name} is trained without; train gas")
 
     @property
     def label(self) -> str:

@@ -104,6 +104,20 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 
 
+def test_a_checkpoint_keeps_the_best_parameters_so_far(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path
+) -> None:
+    first = student("gs", 2, teacher, replace(recipe, validate_every=1), data)
+    first.step()
+    first.step()
+    first.save(tmp_path / "checkpoint")
+    second = student("gs", 2, teacher, recipe, data)
+    second.start(tmp_path / "checkpoint")
+    assert second.best[:2] == first.best[:2]
+    assert torch.equal(second.best[2], first.best[2])
+    assert math.isfinite(second.best[0])
+
+
 def test_a_finished_run_is_read_back_not_repeated(teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path) -> None:
     first = training.train("gs", 2, teacher, recipe, seed=0, out=tmp_path, data=data)
     again = training.train("gs", 2, teacher, recipe, seed=0, out=tmp_path, data=data, progress=kill_at(*range(31)))
@@ -179,6 +193,9 @@ def test_an_iteration_is_the_published_one_in_the_published_order(
     clipped = slope / max(1.0, slope.norm().item())
     expected = other.vector - adversarial.lr * clipped / (clipped.abs() + 1e-8)  # Adam's first step
     torch.testing.assert_close(moving.vector.detach(), expected.detach(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(moving.adam.state[moving.vector]["exp_avg"], 0.1 * clipped, rtol=1e-5, atol=1e-8)
+    mixed = 2 / 11 * other.vector + 9 / 11 * moving.vector  # the average's first update
+    torch.testing.assert_close(moving.average, mixed.detach(), rtol=1e-12, atol=0)
 
 
 def test_fakes_of_the_discriminator_come_from_other_noise_than_the_batch(
@@ -307,6 +324,11 @@ def test_the_record_says_what_it_cost_and_which_seeds_it_saw(
     assert cost["peak_memory_bytes"] > 0
     assert trained.seeds == {"training": range(80), "validation": range(40_000, 40_040)}
     assert trained.record["recipe"] == adversarial.as_dict()
+
+
+def test_gs_is_not_trained_with_a_discriminator(teacher: Teacher, adversarial: Recipe) -> None:
+    with pytest.raises(TrainingError, match=r"adversarial_weight=0.5, but gs is trained without; train gas"):
+        Job(learned("gs"), 2, teacher, adversarial, 0)
 
 
 def test_a_teacher_of_oblong_images_has_no_discriminator(teacher: Teacher, adversarial: Recipe) -> None:
