@@ -118,7 +118,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _read_images(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path}: it cannot be read as npz ({_line(error)}); {_REMEDY}") from error

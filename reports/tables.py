@@ -71,7 +71,7 @@ def markdown(part: Part) -> str:
     legend = [f"- `{mark}` {text}" for mark, text in legends(part, escape_markdown)]
     marking = "**Bold**: lowest at that NFE; _italic_: its interval overlaps the lowest one's."
     if _margins(cells):
-        marking += f" ± is half the interval ({escape_markdown(part.interval)})."
+        marking += f" ± is half the interval's width ({escape_markdown(part.interval)})."
     return "\n".join([escape_markdown(caption(part)), "", *lines, "", marking, *([""] if legend else []), *legend, ""])
 
 
@@ -90,15 +90,17 @@ def comma_separated(part: Part) -> str:
 def latex(part: Part) -> str:
     r"""The table as LaTeX for \usepackage{booktabs}, with caption, label and the legend as a note below."""
     cells = entries(part)
+    said = f"{caption(part)} Bold: lowest at that NFE; underlined: its interval overlaps the lowest one's."
+    if _margins(cells):
+        said += f" Small: half the interval's width ({part.interval})."
     table = "table*" if len(part.nfe) > 4 else "table"  # table*: across both columns of a page
     lines = [
         "% needs \\usepackage{booktabs}",
         f"\\begin{{{table}}}",
         "  \\centering",
-        "  \\small",
-        "  \\setlength{\\tabcolsep}{4pt}",
-        f"  \\caption{{{escape_latex(caption(part))} Bold: lowest at that NFE; underlined: its interval overlaps the "
-        f"lowest one's.{f' Small: half the interval ({escape_latex(part.interval)}).' if _margins(cells) else ''}}}",
+        "  \\small" if len(part.nfe) < 7 else "  \\footnotesize",
+        "  \\setlength{\\tabcolsep}{3pt}",
+        f"  \\caption{{{escape_latex(said)}}}",
         f"  \\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', part.name)}}}",
         f"  \\begin{{tabular}}{{l{'r' * len(part.nfe)}}}",
         "    \\toprule",
@@ -200,7 +202,8 @@ def _latex(cell: Entry) -> str:
     if cell.mark:
         return _SIGNS.get(cell.mark, cell.mark)
     command = {"best": "\\textbf{%s}", "tied": "\\underline{%s}", "": "%s"}[cell.rank]
-    return command % cell.value + (f"{{\\scriptsize$\\,\\pm${cell.margin}}}" if cell.margin else "")
+    margin = cell.margin.removeprefix("0") if "." in cell.margin else cell.margin
+    return command % cell.value + (f"{{\\scriptsize$\\,\\pm${margin}}}" if cell.margin else "")
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -12,14 +12,42 @@ import pytest
 # Fréchet distance to the data, to the teacher's samples, paired RMSE at NFE 3, 4, 5, 6, 8, 10.
 NFE = (3, 4, 5, 6, 8, 10)
 MEASURED = {
-    "euler": ((24.9, 20.0, 10.3, 9.0, 5.1, 3.6), (21.6, 17.4, 8.1, 6.8, 3.3, 2.1), (0.27, 0.23, 0.18, 0.162, 0.124, 0.103)),
-    "dpm": ((13.8, 9.6, 0.80, 0.88, 0.38, 0.68), (11.2, 7.7, 0.95, 1.81, 0.50, 0.19), (0.2, 0.18, 0.15, 0.139, 0.066, 0.029)),
-    "unipc": ((13.5, 9.0, 1.02, 1.13, 0.55, 1.19), (11.0, 7.3, 1.4, 2.29, 0.32, 0.37), (0.2, 0.177, 0.16, 0.153, 0.065, 0.034)),
-    "ipndm": ((7.5, 2.7, 1.01, 0.66, 0.91, 0.57), (5.0, 1.51, 0.41, 0.22, 0.27, 0.17), (0.16, 0.129, 0.09, 0.072, 0.046, 0.022)),
-    "heun": ((None, 12.9, None, 5.4, 3.2, 1.8), (None, 10.4, None, 3.9, 2.0, 1.0), (None, 0.21, None, 0.15, 0.11, 0.08)),
-    "gs": ((1.05, 0.90, 0.64, 0.54, 0.48, 0.45), (0.41, 0.27, 0.2, 0.155, 0.17, 0.17), (0.09, 0.067, 0.045, 0.033, 0.021, 0.015)),
-    "gas": ((None, 0.86, 0.49, 0.55, None, 0.44), (None, 0.25, 0.19, 0.156, None, 0.168), (None, 0.069, 0.046, 0.034, None, 0.016)),
-}  # fmt: skip
+    "euler": (
+        (24.9, 20.0, 10.3, 9.0, 5.1, 3.6),
+        (21.6, 17.4, 8.1, 6.8, 3.3, 2.1),
+        (0.27, 0.23, 0.18, 0.162, 0.124, 0.103),
+    ),
+    "dpm": (
+        (13.8, 9.6, 0.8, 0.88, 0.38, 0.68),
+        (11.2, 7.7, 0.95, 1.81, 0.5, 0.19),
+        (0.2, 0.18, 0.15, 0.139, 0.066, 0.029),
+    ),
+    "unipc": (
+        (13.5, 9.0, 1.02, 1.13, 0.55, 1.19),
+        (11.0, 7.3, 1.4, 2.29, 0.32, 0.37),
+        (0.2, 0.177, 0.16, 0.153, 0.065, 0.034),
+    ),
+    "ipndm": (
+        (7.5, 2.7, 1.01, 0.66, 0.91, 0.57),
+        (5.0, 1.51, 0.41, 0.22, 0.27, 0.17),
+        (0.16, 0.129, 0.09, 0.072, 0.046, 0.022),
+    ),
+    "heun": (
+        (None, 12.9, None, 5.4, 3.2, 1.8),
+        (None, 10.4, None, 3.9, 2.0, 1.0),
+        (None, 0.21, None, 0.15, 0.11, 0.08),
+    ),
+    "gs": (
+        (1.05, 0.9, 0.64, 0.54, 0.48, 0.45),
+        (0.41, 0.27, 0.2, 0.155, 0.17, 0.17),
+        (0.09, 0.067, 0.045, 0.033, 0.021, 0.015),
+    ),
+    "gas": (
+        (None, 0.86, 0.49, 0.55, None, 0.44),
+        (None, 0.25, 0.19, 0.156, None, 0.168),
+        (None, 0.069, 0.046, 0.034, None, 0.016),
+    ),
+}
 SPECS = {
     "euler": "euler:grid=polynomial:rho=7.0",
     "dpm": "dpm:grid=logsnr:lower_order_final=true:order=3:prediction=data",
@@ -45,18 +73,46 @@ RECORD: dict[str, Any] = {
         "rmse_teacher": {"label": "RMSE to the teacher's endpoint from the same noise (pixels)", "log": True},
     },
     "lines": [
-        {"teacher": "digits", "metric": "frechet_data", "label": "teacher, heun 63 calls", "value": 0.515, "low": 0.49, "high": 0.54},
-        {"teacher": "digits", "metric": "frechet_data", "label": "data floor", "value": 0.13, "low": 0.125, "high": 0.135},
+        {
+            "teacher": "digits",
+            "metric": "frechet_data",
+            "label": "teacher, heun 63 calls",
+            "value": 0.515,
+            "low": 0.49,
+            "high": 0.54,
+        },
+        {
+            "teacher": "digits",
+            "metric": "frechet_data",
+            "label": "data floor",
+            "value": 0.13,
+            "low": 0.125,
+            "high": 0.135,
+        },
         {"teacher": "digits", "metric": "frechet_teacher", "label": "teacher floor", "value": 0.145},
     ],
     "notes": ["gas at NFE 5 lies below its teacher's own distance (0.49 < 0.515): see the other two metrics."],
     "verdicts": [
-        {"claim": "gas is below gs at NFE 4", "verdict": "unresolved", "difference": -0.04, "low": -0.11, "high": 0.03, "metric": "frechet_data"},
-        {"claim": "gs is below dpm at NFE 4", "verdict": "held", "difference": -8.7, "low": -9.1, "high": -8.3, "metric": "frechet_data"},
+        {
+            "claim": "gas is below gs at NFE 4",
+            "verdict": "unresolved",
+            "difference": -0.04,
+            "low": -0.11,
+            "high": 0.03,
+            "metric": "frechet_data",
+        },
+        {
+            "claim": "gs is below dpm at NFE 4",
+            "verdict": "held",
+            "difference": -8.7,
+            "low": -9.1,
+            "high": -8.3,
+            "metric": "frechet_data",
+        },
     ],
-    "counts": {"done": 35, "cached": 2, "failed": 1, "unsupported": 2, "needs-training": 1},
+    "counts": {"done": 33, "cached": 5, "failed": 1, "unsupported": 2, "needs-training": 1},
     "tags": [],
-}  # fmt: skip
+}
 METRICS = tuple(RECORD["metrics"])
 ERRORS = (0.02, 0.03, 0.004)  # relative standard error of each metric
 
@@ -73,7 +129,7 @@ def rows(solvers: tuple[str, ...] = tuple(SPECS), teacher: str = "digits") -> It
                     "value": value, "low": None if value is None else round(value - 2 * value * ERRORS[m], 5),
                     "high": None if value is None else round(value + 2 * value * ERRORS[m], 5), "std_error": error,
                     "n": 10000, "replicates": 3, "seeds": "50000-79999",
-                    "reference": "digits data, augmentation seeds 1000000-1099999" if m == 0 else "digits teacher, heun 63 calls",
+                    "reference": "digits teacher, heun 63 calls" if m else "digits data, seeds 1000000-1099999",
                     "extractor": "digits-metric@3fa9c1" if m < 2 else "", "quantiser": "edm-round",
                     "status": _status(solver, nfe), "reason": _reason(solver, nfe), "cell": f"{solver}-{nfe}",
                     "net_passes": nfe, "learned": solver in ("gs", "gas"),

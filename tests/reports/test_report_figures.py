@@ -1,0 +1,224 @@
+"""Figures: what is drawn, that labels do not collide, that bytes repeat and that a session is left alone."""
+
+import itertools
+import math
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+import reports
+from reports import figures
+from reports.axes import linear_ticks, log_ticks, spread
+from reports.bundle import tidy
+from reports.palette import KNOWN, style
+from reports.parts import parts
+
+
+def with_record(frame: pd.DataFrame, record: dict) -> pd.DataFrame:
+    frame.attrs["record"] = record
+    return frame
+
+
+def texts(figure: Figure) -> list[tuple[str, Bbox]]:
+    """Every text that is seen, with its box in pixels, once the axes have placed their own."""
+    figure.canvas.draw()
+    artists = [*figure.texts]
+    for axes in figure.axes:
+        artists += [*axes.texts, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
+    return [(artist.get_text(), artist.get_window_extent()) for artist in artists if artist.get_text()]
+
+
+def assert_no_collision(figure: Figure) -> None:
+    whole = Bbox([[0, 0], figure.get_size_inches() * figure.dpi])
+    for name, box in texts(figure):
+        assert whole.x0 <= box.x0, name
+        assert box.x1 <= whole.x1, name
+        assert whole.y0 <= box.y0, name
+        assert box.y1 <= whole.y1, name
+    for (one, a), (two, b) in itertools.combinations(texts(figure), 2):
+        assert not (a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1), (one, two)
+
+
+def series(axes: Axes, label: str) -> np.ndarray:
+    return np.asarray(next(line for line in axes.lines if line.get_label() == label).get_ydata(), dtype=float)
+
+
+def close_together(frame: pd.DataFrame, count: int, name: str = "solver{}") -> pd.DataFrame:
+    one = frame[frame["solver"] == "gs"]
+    return pd.concat(
+        one.assign(solver=name.format(i), spec=name.format(i), value=one["value"] * (1 + i / 1000))
+        for i in range(count)
+    )
+
+
+@pytest.mark.parametrize("metric", ["frechet_data", None])
+@pytest.mark.parametrize("name", ["solver{}", "solver{}:order={}:grid=polynomial".replace("={}", "=3")])
+def test_labels_of_ten_solvers_close_together_do_not_collide(
+    frame: pd.DataFrame, record: dict, metric: str | None, name: str
+) -> None:
+    assert_no_collision(reports.draw(with_record(close_together(frame, 10, name), record), metric))
+
+
+@pytest.mark.parametrize("metric", ["frechet_data", "rmse_teacher", None])
+@pytest.mark.parametrize("nfe", [(3, 4, 5, 6, 8, 10), (6,)])
+@pytest.mark.parametrize("scale", [1.0, 1e-5])
+def test_labels_of_the_usual_selections_do_not_collide(
+    frame: pd.DataFrame, record: dict, metric: str | None, nfe: tuple[int, ...], scale: float
+) -> None:
+    frame[["value", "low", "high"]] *= scale
+    other = frame.assign(teacher="mixture")
+    some = pd.concat([frame, other])
+    assert_no_collision(reports.draw(with_record(some[some["nfe"].isin(nfe)], record), metric))
+
+
+def test_a_figure_has_the_width_of_a_paper_column(frame: pd.DataFrame, record: dict) -> None:
+    source = with_record(frame, record)
+    assert reports.draw(source, "frechet_data").get_size_inches()[0] == 3.25
+    assert reports.draw(source).get_size_inches()[0] == 6.75
+
+
+def test_the_axis_label_is_the_metrics_own_with_n_and_replicates(frame: pd.DataFrame, record: dict) -> None:
+    axes = reports.draw(with_record(frame, record), "frechet_data").axes[0]
+    label = axes.get_ylabel().replace("\u00a0", " ").replace("\n", " ")
+    assert label == "Fréchet distance to the data (digits features), n = 10 000 × 3"
+    assert axes.get_yscale() == "log"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["3", "4", "5", "6", "8", "10"]
+
+
+def test_a_linear_axis_where_the_record_says_so(frame: pd.DataFrame, record: dict) -> None:
+    record["metrics"]["frechet_data"]["log"] = False
+    assert reports.draw(with_record(frame, record), "frechet_data").axes[0].get_yscale() == "linear"
+
+
+def test_a_line_breaks_where_a_cell_is_missing(frame: pd.DataFrame, record: dict) -> None:
+    axes = reports.draw(with_record(frame, record), "frechet_data").axes[0]
+    assert np.isnan(series(axes, "heun")).tolist() == [True, False, True, False, False, False]
+    assert np.isnan(series(axes, "gas")).tolist() == [True, False, False, False, True, False]
+
+
+def test_a_zero_on_a_logarithmic_axis_is_shown_as_below_it(frame: pd.DataFrame, record: dict) -> None:
+    frame.loc[(frame["solver"] == "gs") & (frame["nfe"] == 6), ["value", "low"]] = [0.0, -0.1]
+    axes = reports.draw(with_record(frame, record), "frechet_data").axes[0]
+    assert math.isnan(series(axes, "gs")[3])
+    assert any(line.get_marker() == 7 and line.get_xdata()[0] == 6 for line in axes.lines)
+
+
+def test_horizontal_lines_are_drawn_with_labels_and_bands(frame: pd.DataFrame, record: dict) -> None:
+    figure = reports.draw(with_record(frame, record), "frechet_data")
+    flat = {float(line.get_ydata()[0]) for line in figure.axes[0].lines if len(set(line.get_ydata())) == 1}
+    assert {0.515, 0.13} <= flat
+    shown = {text.get_text().replace("\n", " ") for text in figure.texts}
+    assert {"teacher, heun 63 calls", "data floor", "gas", "euler"} <= shown
+    assert len(figure.axes[0].patches) == 2
+
+
+def test_labels_stand_in_the_order_of_the_line_ends(frame: pd.DataFrame, record: dict) -> None:
+    figure = reports.draw(with_record(frame, record), "frechet_data")
+    tags = sorted((text for text in figure.texts if text.get_gid() == "tag"), key=lambda text: -text.get_position()[1])
+    last = frame[(frame["nfe"] == 10) & (frame["metric"] == "frechet_data")].sort_values("value", ascending=False)
+    assert [tag.get_text() for tag in tags if tag.get_text() in set(frame["solver"])] == last["solver"].to_list()
+
+
+def test_a_solver_keeps_its_colour_and_marker_in_every_selection(frame: pd.DataFrame, record: dict) -> None:
+    looks = []
+    for some in (["gas"], ["euler", "dpm", "gas"], ["gas", "heun", "gs", "unipc"]):
+        axes = reports.draw(with_record(frame[frame["solver"].isin(some)], record), "frechet_data").axes[0]
+        line = next(line for line in axes.lines if line.get_label() == "gas")
+        looks.append((line.get_color(), line.get_marker(), line.get_linestyle()))
+    assert len(set(looks)) == 1
+
+
+def test_known_solvers_differ_and_an_unknown_one_has_a_fixed_style() -> None:
+    assert len(set(KNOWN.values())) == len(KNOWN)
+    assert style("dpm:order=2") == style("dpm") == style("dpmpp", "dpm:grid=logsnr:order=3")
+    code = "from reports.palette import style; print(style('myplugin'))"
+    seen = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.strip()
+        for env in ({"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}, {"PYTHONPATH": ":".join(sys.path)})
+    }
+    assert seen == {str(style("myplugin"))}
+
+
+def test_two_variants_of_a_solver_share_its_colour_and_differ_in_line(frame: pd.DataFrame, record: dict) -> None:
+    other = frame[frame["solver"] == "dpm"].assign(solver="dpm:order=2", spec="dpm:order=2")
+    axes = reports.draw(with_record(pd.concat([frame, other]), record), "frechet_data").axes[0]
+    one, two = (next(line for line in axes.lines if line.get_label() == label) for label in ("dpm", "dpm:order=2"))
+    assert one.get_color() == two.get_color()
+    assert one.get_markerfacecolor() != two.get_markerfacecolor()
+    assert one.get_linestyle() != two.get_linestyle()
+
+
+def test_the_csv_beside_a_figure_is_what_is_drawn(frame: pd.DataFrame, record: dict) -> None:
+    part = parts(tidy(frame), record)[0]
+    axes = figures.compose([part]).axes[0]
+    table = figures.drawn(part)
+    for solver in part.solvers:
+        np.testing.assert_array_equal(table[table["series"] == solver]["value"].to_numpy(float), series(axes, solver))
+    assert table[table["series"] == "data floor"]["value"].to_list() == [0.13]
+    assert (table[table["value"].isna()]["missing"] != "").all()
+
+
+def test_a_selection_where_nothing_finished_still_draws_and_says_so(frame: pd.DataFrame, record: dict) -> None:
+    frame[["status", "reason", "value"]] = ["failed", "boom", None]
+    figure = reports.draw(with_record(frame, record))
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["no finished cell"] * 3
+
+
+def test_an_unknown_metric_is_refused_with_the_ones_there(frame: pd.DataFrame, record: dict) -> None:
+    with pytest.raises(reports.BundleError, match=r"metric 'fid': .* choose from frechet_data, frechet_teacher"):
+        reports.draw(with_record(frame, record), "fid")
+
+
+def test_drawing_leaves_the_session_alone_and_the_session_leaves_the_drawing_alone(
+    frame: pd.DataFrame, record: dict
+) -> None:
+    source = with_record(frame, record)
+    plain = figures.render(reports.draw(source, "frechet_data"), "svg")
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.fonttype": "path", "axes.grid": True}):
+        before = matplotlib.rcParams.copy()
+        assert figures.render(reports.draw(source, "frechet_data"), "svg") == plain
+        assert matplotlib.rcParams.copy() == before
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_a_notebook_shows_the_figure(frame: pd.DataFrame, record: dict, tmp_path: Path) -> None:
+    figure = reports.draw(with_record(frame, record), "frechet_data")
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    figure.save(str(tmp_path / "mine.pdf"))
+    assert (tmp_path / "mine.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_text_stays_text_and_fonts_are_embedded(frame: pd.DataFrame, record: dict) -> None:
+    figure = reports.draw(with_record(frame, record), "frechet_data")
+    svg = ET.fromstring(figures.render(figure, "svg").decode())
+    assert "euler" in {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}
+    pdf = figures.render(figure, "pdf")
+    assert b"/FontFile2" in pdf  # TrueType, type 42
+    assert b"/Type3" not in pdf
+    assert b"CreationDate" not in pdf
+
+
+def test_ticks_are_few_and_round() -> None:
+    for low, high in [(0.1, 30), (0.4, 0.6), (0.001, 1000), (2.0, 9.0), (0.5, 0.50001), (1e-6, 1e6)]:
+        for ticks in (log_ticks(low, high), linear_ticks(low, high)):
+            assert 1 <= len(ticks) <= 10
+            assert all(low <= tick <= high for tick in ticks)
+            assert ticks == sorted(set(ticks))
+    assert log_ticks(0.1, 30) == [0.1, 1, 10]
+
+
+def test_spread_keeps_the_order_moves_little_and_stays_inside() -> None:
+    assert spread([1.0, 5.0], [1, 1], 0, 10) == [1.0, 5.0]
+    assert spread([5.0, 5.0], [1, 1], 0, 10) == [4.5, 5.5]
+    assert spread([0.0, 0.0], [1, 1], 0, 10) == [0.5, 1.5]
+    assert spread([10.0, 9.9], [2, 2], 0, 10) == [9.0, 7.0]
+    assert spread([5.0, 5.1, 5.2, 9.0], [1, 1, 1, 1], 0, 10) == pytest.approx([4.1, 5.1, 6.1, 9.0])

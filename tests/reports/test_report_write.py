@@ -1,0 +1,153 @@
+"""The whole report: which files, what the page says, the same bytes again, and nothing half written."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import reports
+from reports import images, report
+from reports.bundle import tidy
+
+PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
+
+
+def page(folder: Path) -> str:
+    return report.page(reports.load(folder))
+
+
+def edit(folder: Path, **changes: object) -> None:
+    record = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    (folder / "bundle.json").write_text(json.dumps(record | changes), encoding="utf-8")
+
+
+def test_write_returns_every_file_and_leaves_no_other(folder: Path) -> None:
+    before = set(folder.iterdir())
+    written = reports.write(folder)
+    expected = {f"figure-{part}.{kind}" for part in PARTS for kind in ("png", "pdf", "svg", "csv")}
+    expected |= {f"table-{part}.{kind}" for part in PARTS for kind in ("md", "csv", "tex")}
+    expected |= {"figure.png", "figure.pdf", "figure.svg", "figure.csv", "images-digits.png", "report.md"}
+    assert {path.name for path in written} == expected
+    assert set(folder.iterdir()) - before == set(written)
+    assert written[-1].name == "report.md"
+
+
+def test_the_same_bundle_gives_the_same_bytes_in_another_process_at_another_time(folder: Path) -> None:
+    first = {path.name: path.read_bytes() for path in reports.write(folder)}
+    time.sleep(1.1)
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import reports; reports.write({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert [name for name, content in first.items() if (folder / name).read_bytes() != content] == []
+
+
+def test_every_link_of_the_page_leads_to_a_file(folder: Path) -> None:
+    import re
+
+    reports.write(folder)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) >= 20
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_the_page_holds_command_verdicts_notes_protocol_and_environment(folder: Path) -> None:
+    text = page(folder)
+    assert (
+        "```\nsolverbench run --solvers euler,dpm,unipc,ipndm,heun,gs,gas --nfe 3-6,8,10 --teachers digits\n```" in text
+    )
+    assert "42 cells asked for: 33 done, 5 cached, 1 failed, 2 unsupported, 1 needs-training." in text
+    assert "- **unresolved**: gas is below gs at NFE 4 (difference -0.04, interval -0.11 to 0.03, to data)" in text
+    assert "| intervals | 95 %, delete-a-group jackknife over 30 seed blocks" in text
+    assert "| torch | 2.13.0+cpu |" in text
+    assert "| dpm | dpm:grid=logsnr:lower_order_final=true:order=3:prediction=data | classical |" in text
+
+
+def test_every_cell_without_a_result_is_listed_with_its_whole_reason(folder: Path) -> None:
+    text = page(folder)
+    for nfe in (3, 5):
+        assert f"| digits | heun | {nfe} | unsupported | heun with nfe={nfe}: each step costs 2" in text
+    assert r"| digits | gas | 8 | failed | FloatingPointError: NaN in call 5 \| image_17 |" in text
+    assert "| digits | gas | 3 | needs-training | run: solverbench train gas --nfe 3 --teacher digits |" in text
+
+
+def test_tags_stand_in_a_line_of_their_own_near_the_top(folder: Path) -> None:
+    edit(folder, tags=["replicates=1 (default 3)"])
+    lines = page(folder).splitlines()
+    assert lines[2] == "> **Read with care:** replicates=1 (default 3)"
+
+
+def test_a_learned_solver_below_its_teacher_is_pointed_out_once(folder: Path) -> None:
+    text = page(folder)
+    assert "learned solver gs at NFE 8, 10 lies below its teacher's own distance" in text
+    assert "learned solver gas at NFE 10 lies below" in text  # NFE 5 is spoken of in the runner's own note
+    assert text.count("gas at NFE 5") == 1
+    assert "within the intervals at NFE 8:" in text
+    edit(folder, notes=[])
+    assert "learned solver gas at NFE 5, 10 lies below" in page(folder)
+
+
+def test_nothing_is_pointed_out_without_a_teacher_line(folder: Path) -> None:
+    edit(folder, lines=[], notes=[])
+    assert "## Notes" not in page(folder)
+
+
+def test_a_failed_write_leaves_the_old_report_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports.write(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(reports.BundleError, match=r"cannot be written .*No space left"):
+        reports.write(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_two_teachers_have_their_own_figures_tables_and_images(folder: Path, frame: pd.DataFrame, write) -> None:
+    both = pd.concat([frame, frame.assign(teacher="a/b c")])
+    other = write(both, json.loads((folder / "bundle.json").read_text(encoding="utf-8")))
+    names = {path.name for path in reports.write(other)}
+    assert {"figure-a-b-c-frechet_data.png", "table-a-b-c-rmse_teacher.tex", "images-a-b-c.png"} <= names
+    assert "## a/b c: Fréchet distance to the data" in (other / "report.md").read_text(encoding="utf-8")
+
+
+def test_an_image_grid_has_a_row_per_solver_below_the_teacher(folder: Path) -> None:
+    bundle = reports.load(folder)
+    layout = images.grid(bundle.frame, bundle.images, "digits")
+    assert layout is not None
+    assert list(layout.rows) == ["teacher\n63 calls", "euler", "dpm", "unipc", "ipndm", "heun", "gs", "gas"]
+    assert list(layout.columns) == ["NFE 3", "NFE 4", "NFE 5", "NFE 6", "NFE 8", "NFE 10"]
+    assert dict(layout.marks) == {
+        (5, 0): "unsupported",
+        (5, 2): "unsupported",
+        (7, 0): "needs training",
+        (7, 4): "failed",
+    }
+    np.testing.assert_array_equal(layout.blocks[6, 1], bundle.images["digits|gs|4"])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_images_are_enlarged_pixel_for_pixel(frame: pd.DataFrame, channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, channels, 8, 8), dtype=np.uint8)
+    rows = tidy(frame[(frame["solver"] == "gs") & (frame["nfe"] == 4)])
+    layout = images.grid(rows, {"digits|gs|4": image}, "digits")
+    assert layout is not None
+    canvas = images.draw(layout).canvas
+    canvas.draw()
+    shown = np.asarray(canvas.buffer_rgba())[..., :3]
+    zoom = 9
+    large = np.broadcast_to(image[0].transpose(1, 2, 0), (8, 8, 3)).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    found = np.lib.stride_tricks.sliding_window_view(shown, large.shape)[:, :, 0]
+    assert any((found[y, x] == large).all() for y in range(30, 50) for x in range(found.shape[1]))
+
+
+def test_a_teacher_without_images_has_no_grid(frame: pd.DataFrame) -> None:
+    assert images.grid(tidy(frame), {"mixture|gs|4": np.zeros((1, 1, 8, 8), dtype=np.uint8)}, "digits") is None
