@@ -3,20 +3,18 @@
 import math
 from collections.abc import Sequence
 
-_MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(i / 4 for i in range(4, 40)))
+_MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(range(1, 10)))
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Three to eight round numbers in [low, high] > 0, or the fewest above that where the range is very narrow."""
+    """Three to eight round numbers in [low, high] > 0: powers of ten where they do, evenly spaced in a narrow range."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    ticks = list[float]()
     for mantissas in _MANTISSAS:
         ticks = [float(f"{m}e{e}") for e in range(first, last + 1) for m in mantissas]
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) >= 3:
-            stride = -(-len(ticks) // 8)
-            return ticks[::stride]
-    return ticks if len(ticks) > 1 else linear_ticks(low, high)
+            return ticks[:: -(-len(ticks) // 8)]
+    return linear_ticks(low, high)
 
 
 def log_minor_ticks(low: float, high: float) -> list[float]:

@@ -4,6 +4,7 @@ Everything is placed in inches, so that a figure has the width of a paper's colu
 """
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -224,8 +225,9 @@ def _line(figure: Figure, x: Sequence[float], y: Sequence[float], colour: str, w
 
 
 def _short(text: str, width: int = 13) -> str:
-    """A label broken at its options or words into lines of about `width` letters."""
-    return "\n".join(textwrap.wrap(text.replace(":", " "), width, break_long_words=True, break_on_hyphens=False))
+    """A label broken at its options or words into lines of about `width` letters; a number of images stays whole."""
+    text = re.sub(r"n = [\d ]+", lambda found: found[0].replace(" ", "\u00a0"), text.replace(":", " "))
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
 def _size(figure: Figure, text: str) -> tuple[float, float]:

@@ -17,7 +17,7 @@ PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
 @dataclass(frozen=True)
 class Line:
-    """A horizontal line: the teacher sampler's own value, or the floor of the data."""
+    """A horizontal line: the teacher sampler's own value or the data floor; its label says an n unlike the part's."""
 
     label: str
     value: float
@@ -128,24 +128,29 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
             "ask for each solver once"
         )
     known = rows[rows["value"].notna()]
+    images = _number(known, "n")
     entry = record.get("metrics", {}).get(metric, {})
     return Part(
         teacher=teacher, metric=metric, number=number, frame=rows, label=str(entry.get("label", metric)),
-        log=bool(entry.get("log", True)), lines=_lines(record, teacher, metric),
+        log=bool(entry.get("log", True)), lines=_lines(record, teacher, metric, images),
         interval=str(entry.get("interval") or _interval(record)),
-        n=_number(known, "n"), replicates=_number(known, "replicates"),
+        n=images, replicates=_number(known, "replicates"),
         seeds=_word(known, "seeds"), reference=_word(known, "reference"),
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
     )  # fmt: skip
 
 
-def _lines(record: Mapping[str, Any], teacher: str, metric: str) -> tuple[Line, ...]:
+def _lines(record: Mapping[str, Any], teacher: str, metric: str, images: int) -> tuple[Line, ...]:
     def number(entry: Mapping[str, Any], key: str) -> float:
         value = entry.get(key)
         return float(value) if isinstance(value, int | float) else math.nan
 
+    def label(entry: Mapping[str, Any]) -> str:
+        n = number(entry, "n")
+        return str(entry.get("label", "")) + (f", n = {grouped(int(n))}" if images and n > 0 and n != images else "")
+
     entries = [e for e in record.get("lines", []) if e.get("teacher") == teacher and e.get("metric") == metric]
-    lines = [Line(str(e.get("label", "")), number(e, "value"), number(e, "low"), number(e, "high")) for e in entries]
+    lines = [Line(label(e), number(e, "value"), number(e, "low"), number(e, "high")) for e in entries]
     return tuple(line for line in lines if math.isfinite(line.value))
 
 

@@ -224,7 +224,7 @@ def _flat(value: Any) -> str:
 
 def _speaks_of(notes: Sequence[str], solver: str, nfe: int) -> bool:
     """Whether a note already compares this cell with the teacher."""
-    cell = re.compile(rf"(?<!\S){re.escape(solver)} at NFE {nfe}\b")
+    cell = re.compile(rf"(?<!\S){re.escape(solver)}(?: at)? NFE {nfe}\b")
     return any("teacher" in note and cell.search(note) for note in notes)
 
 

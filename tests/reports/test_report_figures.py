@@ -121,6 +121,12 @@ def test_horizontal_lines_are_drawn_with_labels_and_bands(frame: pd.DataFrame, r
     assert len(figure.axes[0].patches) == 2
 
 
+def test_a_horizontal_line_measured_on_another_n_says_so(frame: pd.DataFrame, record: dict) -> None:
+    record["lines"][0]["n"], record["lines"][1]["n"] = 5000, 10000
+    first, second = parts(tidy(frame), record)[0].lines
+    assert (first.label, second.label) == ("teacher, heun 63 calls, n = 5 000", "data floor")
+
+
 def test_labels_stand_in_the_order_of_the_line_ends(frame: pd.DataFrame, record: dict) -> None:
     figure = reports.draw(with_record(frame, record), "frechet_data")
     tags = sorted((text for text in figure.texts if text.get_gid() == "tag"), key=lambda text: -text.get_position()[1])
@@ -214,6 +220,7 @@ def test_ticks_are_few_and_round() -> None:
             assert all(low <= tick <= high for tick in ticks)
             assert ticks == sorted(set(ticks))
     assert log_ticks(0.1, 30) == [0.1, 1, 10]
+    assert log_ticks(0.57, 1.3) == [0.6, 0.7, 0.8, 0.9, 1]
 
 
 def test_spread_keeps_the_order_moves_little_and_stays_inside() -> None:
