@@ -10,7 +10,7 @@ from typing import Any
 
 from solverbench import files, seeds, targets, zoo
 from solverbench.errors import BudgetError, GridError, UserError
-from solverbench.sampling import BATCH, THREADS
+from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver, Solver
 from solverbench.spec import expand, make, numbers
 from solverbench.tableaux import Plan
@@ -143,13 +143,11 @@ class Cell:
             "spec": self.spec,
             "nfe": self.nfe,
             "plan": {"sigmas": list(self.plan.sigmas), "rows": [list(row) for row in self.plan.rows]},
-            "targets": targets.key(self.teacher, self.targets, self.protocol.batch),
+            **targets.key(self.teacher, self.targets, self.protocol.batch),
             "seeds": seeds.label(self.protocol.seeds),
             "samples": self.protocol.samples,
             "block": self.protocol.block,
             "paired": self.protocol.paired,
-            "batch": self.protocol.batch,
-            "threads": THREADS,
             "evaluation": evaluation
             and {
                 "quantiser": evaluation.quantiser,

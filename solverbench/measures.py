@@ -135,6 +135,7 @@ def _frechet(cell: Cell, metric: str, replicates: Sequence[Sequence[Moments]], r
 
 def _rmse(cell: Cell, replicates: Sequence[Array]) -> Measure:
     teacher = cell.teacher
-    over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, paired {cell.protocol.paired}, {cell.key['targets']}"
+    goal = {name: cell.key[name] for name in ("teacher", "sampler", "batch", "device")}
+    over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, paired {cell.protocol.paired}, {goal}"
     name = f"{teacher.name}'s own samples from the same noise, {teacher.sampler} {teacher.sampler_nfe} calls"
     return Measure("rmse_teacher", *rmses(np.stack(replicates)), cell.protocol.paired, over, name)

@@ -1,37 +1,25 @@
-"""The runner: the cells asked for, minus what the store has, block by block over a few workers."""
+"""The runner: what is asked for becomes cells, their missing work is done or only planned, and a bundle is written."""
 
 from __future__ import annotations
 
-import os
-import socket
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from solverbench import bundle, cells, sampling, targets
+from solverbench import bundle, cells, jobs, sampling
 from solverbench import seeds as image_seeds
 from solverbench.cells import CACHED, DONE, FAILED, SAMPLES, Cell, Protocol
-from solverbench.errors import RecordError, StoreError
-from solverbench.evaluate import Work
-from solverbench.measures import Measure, measure
 from solverbench.outcome import Outcome
 from solverbench.progress import Listener, Silent, duration
-from solverbench.sampling import Stop, Stopped
 from solverbench.solver import Solver
 from solverbench.store import Store
 from solverbench.teachers import Teacher
-
-FATAL = (StoreError, RecordError)
-"""What ends the run, as every other cell would meet it too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +166,8 @@ def run(
     protocol = Protocol.of(samples, replicates, seeds, batch, full)
     wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
     store, tell = Store.open(out), progress or Silent()
-    jobs = _jobs(wanted, store)
-    outcomes = _work(jobs, store, workers or sampling.worker_count(device), tell)
+    todo = jobs.gather(wanted, store)
+    outcomes = jobs.finish(todo, store, workers or sampling.worker_count(device), tell)
     seconds = time.monotonic() - begun
     folder = bundle.write(store.root, outcomes, protocol, device=device, seconds=seconds, command=command)
     return RunResult(bundle.frame(outcomes), outcomes, folder)
@@ -208,14 +196,14 @@ def plan(
     """
     protocol = Protocol.of(samples, replicates, seeds, batch, full)
     wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
-    jobs = _jobs(wanted, Store.look(out))
+    todo = jobs.gather(wanted, Store.look(out))
     count = workers or sampling.worker_count(device)
     pace: dict[str, float] = {}
     planned = []
-    for job in jobs:
+    for job in todo:
         teacher = job.cell.teacher
         if job.calls and teacher.name not in pace:
-            pace[teacher.name] = _stored_pace(jobs, teacher) or _probe(teacher, protocol.batch)
+            pace[teacher.name] = _stored_pace(todo, teacher) or _probe(teacher, protocol.batch)
         total = len(protocol.blocks) if job.cell.plan else 0
         seconds = sum(job.calls.values()) * pace.get(teacher.name, 0.0) / count
         done = total - len(job.calls)
@@ -225,168 +213,10 @@ def plan(
     return RunPlan(planned)
 
 
-class Job:
-    """A cell beside what the store has of it, and what has become of it so far.
-
-    Args:
-        claimed: files of teacher endpoints that earlier jobs will make; those of this one are added.
-    """
-
-    def __init__(self, cell: Cell, store: Store, claimed: set[Path]) -> None:
-        self.cell = cell
-        self.status, self.reason = cell.obstacle or ("new", "")
-        self.calls: dict[range, int] = {}
-        self.measures: dict[str, Measure] = {}
-        self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
-        if cell.plan is None:
-            return
-        self.folder = store.cell(cell.key)
-        self.timing = self.folder.timing()
-        stored = self.folder.metrics()
-        if stored is not None:
-            self._read(stored)
-            return
-        for block in cell.protocol.blocks:
-            if self.folder.has_block(block):
-                self.folder.read_block(block)  # a damaged one is refused before any work
-                self.status = "partial"
-            else:
-                self.calls[block] = len(block) * cell.nfe + self._target_calls(block, store.root, claimed)
-        failure = self.folder.failure()
-        self.reason = f"failed before: {failure}" if failure else ""
-
-    def begin(self) -> None:
-        """Write down what the cell is, and that it is attempted."""
-        self.folder.describe(self.cell.key, self.cell.names)
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}
-        self.timing["attempts"] = [*self.timing["attempts"], {"started": started, **versions}]
-
-    def add(self, block: range, cost: dict[str, Any]) -> None:
-        """Note a block that was stored; the last one makes the measures."""
-        del self.calls[block]
-        self.timing["blocks"][image_seeds.label(block)] = cost
-        self.folder.write_timing(self.timing)
-
-    def finish(self) -> None:
-        """Make the measures from the blocks, all as they are stored, which makes the cell done."""
-        found = measure(self.cell, [self.folder.read_block(block) for block in self.cell.protocol.blocks])
-        self.folder.finish({"nfe": self.cell.nfe, "measures": {name: m.as_dict() for name, m in found.items()}})
-        self._read(self.folder.metrics() or {})
-        self.status = DONE
-
-    def fail(self, error: BaseException) -> None:
-        """Note why the cell can't be finished now; a later run tries again."""
-        self.status, self.reason = FAILED, cells.reason(error)
-        self.folder.fail(self.reason, "".join(traceback.format_exception(error)))
-
-    def outcome(self) -> Outcome:
-        """Return how it ended."""
-        if self.status not in (DONE, CACHED):
-            return Outcome(self.cell, self.status, self.reason)
-        pictures = self.folder.read_block(self.cell.protocol.blocks[0]).images
-        return Outcome(self.cell, self.status, "", self.measures, pictures, self.timing["blocks"])
-
-    def _read(self, stored: dict[str, Any]) -> None:
-        self.status, self.reason = CACHED, ""
-        self.measures = {name: Measure.from_dict(name, each) for name, each in stored["measures"].items()}
-
-    def _target_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
-        pairs = self.cell.protocol.pairs(block)
-        if not pairs:
-            return 0
-        teacher, batch = self.cell.teacher, self.cell.protocol.batch
-        path = targets.location(teacher, self.cell.targets, pairs, out, batch=batch)
-        if path in claimed or path.exists():
-            return 0
-        claimed.add(path)
-        return len(pairs) * teacher.sampler_nfe
-
-
-def _jobs(wanted: Iterable[Cell], store: Store) -> list[Job]:
-    claimed: set[Path] = set()
-    return [Job(cell, store, claimed) for cell in wanted]
-
-
-def _work(jobs: Sequence[Job], store: Store, count: int, tell: Listener) -> list[Outcome]:
-    """Finish all jobs, cell by cell; return their outcomes in order."""
-    stop = Stop()
-    waiting = [job for job in jobs if job.status in ("new", "partial")]
-    images = sum(len(block) for job in waiting for block in job.calls)
-    tell.begin(images, sum(sum(job.calls.values()) for job in waiting))
-    for job in jobs:
-        if job not in waiting:
-            _settle(job, tell)
-    try:
-        with sampling.pool(count) as threads:
-            pending: dict[Future[dict[str, Any]], tuple[Job, range]] = {}
-            todo = _units(waiting, tell)
-            try:
-                while True:
-                    while len(pending) < 2 * count and (unit := next(todo, None)) is not None:
-                        job, block = unit
-                        work = Work(job.cell, job.folder, block, store.root, stop)
-                        pending[threads.submit(work)] = unit
-                    if not pending:
-                        break
-                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                        _collect(*pending.pop(future), future, tell)
-            except BaseException:
-                stop.set()
-                raise
-    finally:
-        tell.end()
-    return [job.outcome() for job in jobs]
-
-
-def _units(waiting: Iterable[Job], tell: Listener) -> Iterator[tuple[Job, range]]:
-    """The blocks to do, cell after cell; those of a cell that has failed meanwhile are left out."""
-    for job in waiting:
-        job.begin()
-        if not job.calls:
-            _conclude(job, tell)
-        for block in list(job.calls):
-            if job.status == FAILED:
-                break
-            yield job, block
-
-
-def _collect(job: Job, block: range, future: Future[dict[str, Any]], tell: Listener) -> None:
-    """Take in what a worker did."""
-    error = future.exception()
-    if isinstance(error, FATAL):
-        raise error
-    if error is not None and not isinstance(error, Stopped) and job.status != FAILED:
-        job.fail(error)
-        _settle(job, tell)
-        # What is left of the cell is dropped, so that the pace counts it as gone.
-        tell.advance(str(job.cell), sum(map(len, job.calls)), sum(job.calls.values()))
-        job.calls.clear()
-    if error is None and block in job.calls:
-        tell.advance(str(job.cell), len(block), job.calls[block])
-        job.add(block, future.result())
-        if not job.calls:
-            _conclude(job, tell)
-
-
-def _conclude(job: Job, tell: Listener) -> None:
-    try:
-        job.finish()
-    except FATAL:
-        raise
-    except Exception as error:  # a reference that doesn't fit the features, for one
-        job.fail(error)
-    _settle(job, tell)
-
-
-def _settle(job: Job, tell: Listener) -> None:
-    tell.settle(str(job.cell), job.status, Outcome(job.cell, job.status, job.reason, job.measures).summary)
-
-
-def _stored_pace(jobs: Iterable[Job], teacher: Teacher) -> float | None:
+def _stored_pace(todo: Iterable[jobs.Job], teacher: Teacher) -> float | None:
     """Seconds per image and call of the blocks that the store has of this teacher and device."""
     seconds = calls = 0.0
-    for job in jobs:
+    for job in todo:
         if job.cell.teacher is teacher:
             for cost in job.timing["blocks"].values():
                 seconds += cost["seconds"]

@@ -75,7 +75,7 @@ def key(teacher: Teacher, plan: Plan, batch: int = BATCH) -> dict[str, Any]:
     return {
         "teacher": teacher.identity,
         "shape": list(teacher.shape),
-        "plan": plan.key,
+        "sampler": plan.key,
         "batch": batch,
         "threads": THREADS,
         "dtype": "float32",

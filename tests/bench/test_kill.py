@@ -12,21 +12,20 @@ from solverbench import runner
 SELECTION = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 2, "batch": 3}
 
 CHILD = """
-import os, signal, sys
+import itertools, os, signal, sys
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench import runner
 
-replace, done = os.replace, 0
+replace, writes = os.replace, itertools.count(1)
 
 def watched(part, path):
     # Die while the file is written beside its place, or right after it was put there.
-    global done
-    done += 1
-    if done == {at} and {before}:
+    now = next(writes)
+    if now == {at} and {before}:
         os.kill(os.getpid(), signal.SIGKILL)
     replace(part, path)
-    if done == {at}:
+    if now == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
 
 os.replace = watched

@@ -86,8 +86,8 @@ def test_rmse_leaves_out_a_tenth_of_the_images_at_a_time():
 def test_a_cells_metrics_are_those_of_all_its_images_at_once(tmp_path):
     """Everything made again in one batch: noise, samples, uint8, features, distances; RMSE over the first 2000."""
     teacher = toys.teacher()
-    options = {"solvers": "dpm", "nfe": 4, "teachers": teacher, "out": tmp_path, "samples": 3000, "replicates": 2}
-    [outcome] = runner.run(**options).cells
+    options = {"solvers": "dpm", "nfe": 4, "teachers": teacher, "out": tmp_path}
+    [outcome] = runner.run(**options, samples=3000, replicates=2, batch=130).cells
     scale = teacher.schedule.prior_scale
     plan = sb.tableau("dpm", nfe=4, teacher=teacher).plan(scale)
     goal = sb.tableau(teacher.sampler, nfe=teacher.sampler_nfe, teacher=teacher).plan(scale)

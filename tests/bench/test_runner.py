@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -116,7 +117,8 @@ def test_bits_depend_on_neither_workers_nor_neighbours_nor_the_callers_threads(t
     torch.set_num_threads(2)
     try:
         run(tmp_path / "three", workers=3, solvers="euler,dpm", nfe="4,3")
-        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as fresh:
+            assert [torch.get_num_threads(), fresh.submit(torch.get_num_threads).result()] == [2, 2]
     finally:
         torch.set_num_threads(before)
     for solver in ("dpm", "euler"):
@@ -217,6 +219,31 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
     assert watched.calls < (80 - stored) * 2 * 4 + 20 * 2 * 8 + 1
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "broken")
     assert threading.active_count() == 1
+
+
+def test_an_interrupted_run_leaves_at_the_next_batch(tmp_path):
+    """Blocks of 400 batches: the one that is under way when the first is done is dropped, not finished."""
+
+    class Impatient(Silent):
+        def advance(self, cell, images, calls):
+            raise KeyboardInterrupt
+
+    watched = Watched()
+    block = 400 * (3 + 8)
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            tmp_path,
+            toys.teacher(watched),
+            solvers="euler",
+            nfe=3,
+            samples=4000,
+            batch=1,
+            workers=1,
+            replicates=1,
+            progress=Impatient(),
+        )
+    assert block <= watched.calls < 1.7 * block
+    assert len(list(tmp_path.glob("cells/*/*/blocks/*"))) == 1
 
 
 def test_a_damaged_block_is_named_before_any_work(tmp_path):

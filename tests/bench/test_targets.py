@@ -1,0 +1,62 @@
+"""The teacher's own samples: kept, found again, the same for any number of workers."""
+
+import pytest
+import torch
+import toys
+
+import solverbench as sb
+from solverbench import seeds, targets
+from solverbench.errors import RecordError
+
+CHOSEN = range(1_990, 3_005)
+
+
+class Counting:
+    def __init__(self):
+        self.images = 0
+
+    def __call__(self, x, sigma):
+        self.images += len(x)
+        return toys.denoise(x, sigma)
+
+
+def test_endpoints_are_the_teacher_samplers_samples(tmp_path):
+    teacher = toys.teacher()
+    plan = sb.tableau("heun", nfe=8, teacher=teacher).plan(teacher.schedule.prior_scale)
+    expected = sb.execute(plan, teacher.denoise, seeds.noise(CHOSEN, toys.SHAPE))
+    found = targets.endpoints(teacher, CHOSEN, tmp_path)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_files_are_cut_at_multiples_of_1000_and_made_once(tmp_path):
+    first = targets.endpoints(toys.teacher(), CHOSEN, tmp_path, workers=1)
+    assert sorted(p.name for p in tmp_path.glob("targets/*/*")) == ["1990-1999.npz", "2000-2999.npz", "3000-3004.npz"]
+    counting = Counting()
+    again = targets.endpoints(toys.teacher(counting), CHOSEN, tmp_path, workers=3)
+    assert counting.images == 0
+    assert torch.equal(first, again)
+    other = targets.endpoints(toys.teacher(), CHOSEN, tmp_path / "other", workers=3)
+    assert torch.equal(first, other)
+
+
+def test_endpoints_may_be_trained_on(tmp_path):
+    found = targets.endpoints(toys.teacher(), range(4), tmp_path)
+    assert not found.requires_grad
+    assert not found.is_inference()
+    assert torch.ones((), requires_grad=True).mul(found).sum().requires_grad
+
+
+@pytest.mark.parametrize("change", [{"identity": "b"}, {"sampler_nfe": 10}, {"sampler": "euler"}])
+def test_another_teacher_or_sampler_has_other_files(tmp_path, change):
+    targets.endpoints(toys.teacher(), range(4), tmp_path)
+    targets.endpoints(toys.teacher(**change), range(4), tmp_path)
+    assert len(list(tmp_path.glob("targets/*"))) == 2
+
+
+def test_a_file_of_other_images_is_refused(tmp_path):
+    targets.endpoints(toys.teacher(), range(8), tmp_path)
+    [path] = tmp_path.glob("targets/*/*.npz")
+    path.rename(path.with_name("0-3.npz"))
+    with pytest.raises(RecordError, match=r"holds images \(8, 1, 4, 4\)"):
+        targets.endpoints(toys.teacher(), range(4), tmp_path)
