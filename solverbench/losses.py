@@ -40,7 +40,8 @@ def distance(name: str, teacher: str, device: torch.device | str) -> Distance:
     def features(student: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = network(target)
-        return (network(student) - wanted).square().flatten(1).sum(1)
+        gap: Tensor = network(student) - wanted
+        return gap.square().flatten(1).sum(1)
 
     return features
 

@@ -118,6 +118,8 @@ class Student:
         self.discriminator = _discriminator(job) if recipe.adversarial else None
         if self.discriminator is not None:
             self.discriminator_adam = torch.optim.Adam(self.discriminator.parameters(), lr=recipe.discriminator_lr)
+        if torch.device(teacher.device).type == "cuda":
+            torch.cuda.reset_peak_memory_stats(teacher.device)
         self.iteration = 0
         self.history: list[dict[str, float]] = []
         self.best = (math.inf, 0, self.average.clone())
