@@ -111,6 +111,14 @@ def test_a_failed_write_leaves_the_old_report_whole(folder: Path, monkeypatch: p
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_no_file_is_written_in_its_final_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, write = [], Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda self, content: names.append(self.name) or write(self, content))
+    written = {path.name for path in reports.write(folder)}
+    assert names
+    assert written.isdisjoint(names)
+
+
 def test_two_teachers_have_their_own_figures_tables_and_images(folder: Path, frame: pd.DataFrame, write) -> None:
     both = pd.concat([frame, frame.assign(teacher="a/b c")])
     other = write(both, json.loads((folder / "bundle.json").read_text(encoding="utf-8")))
