@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from solverbench.exponential import differences as differences
     from solverbench.exponential import phis as phis
     from solverbench.grids import Grid as Grid
-    from solverbench.runner import run as run
+    from solverbench.runner import table as run  # noqa: F401
     from solverbench.schedules import EDM as EDM
     from solverbench.schedules import NoiseSchedule as NoiseSchedule
     from solverbench.schedules import VPLinear as VPLinear
@@ -37,7 +37,6 @@ _homes = {
     "solverbench.execution": ["execute"],
     "solverbench.exponential": ["differences", "phis"],
     "solverbench.grids": ["Grid"],
-    "solverbench.runner": ["run"],
     "solverbench.schedules": ["EDM", "NoiseSchedule", "VPLinear"],
     "solverbench.solver": ["Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
     "solverbench.spec": ["make", "register"],
@@ -46,7 +45,7 @@ _homes = {
     "solverbench.tracing": ["tableau", "trace"],
 }
 _home = {name: (module, name) for module, names in _homes.items() for name in names}
-_home |= {"plot": ("reports", "draw"), "report": ("reports", "write")}
+_home |= {"run": ("solverbench.runner", "table"), "plot": ("reports", "draw"), "report": ("reports", "write")}
 
 
 def __getattr__(name: str) -> Any:

@@ -184,23 +184,29 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
     Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
     goes on where it was.
     """
-    from solverbench import recipes, spec, training
+    from solverbench import recipes, spec, training, zoo
     from solverbench.progress import training_display
     from solverbench.sampling import check_device
     from solverbench.teachers import load_teacher
 
-    names, budgets = spec.expand(solvers), spec.numbers(nfe)
-    chosen = {name: recipes.load(name, teacher).override(settings) for name in names}
+    learned = [zoo.learned(name) for name in spec.expand(solvers)]
+    budgets = spec.numbers(nfe)
+    chosen = [(solver, recipes.load(solver.name, teacher).override(settings)) for solver in learned]
     if recipe:
-        for name in names:
-            click.echo(f"{name} on {teacher}: {json.dumps(chosen[name].as_dict(), indent=1)}")
+        for solver, settled in chosen:
+            click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")
         return
     network = load_teacher(teacher, check_device(device))
-    for name in names:
+    for solver, settled in chosen:
         for calls in budgets:
-            with training_display(f"{name} nfe={calls}") as progress:
-                trained = training.train_best(name, calls, network, chosen[name], out=Path(out), progress=progress)
-            click.echo(f"{name} nfe={calls}: validation RMSE {trained.record['validation_rmse']:.4f}")
+            with training_display(f"{solver.name} nfe={calls}") as progress:
+                trained = training.train_best(
+                    solver, calls, network, settled, out=Path(out), device=device, progress=progress
+                )
+            errors = sorted(run["validation"] for run in trained.record["runs"])
+            click.echo(
+                f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}; kept the first"
+            )
 
 
 @main.command()

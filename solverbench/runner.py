@@ -243,3 +243,8 @@ def _probe(teacher: Teacher, batch: int) -> float:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+
+
+def table(**selection: Any) -> pd.DataFrame:
+    """Return the tidy table of a run, one row per cell and metric; takes the arguments of `run`, by name."""
+    return run(**selection).frame

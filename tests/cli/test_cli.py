@@ -1,0 +1,158 @@
+"""The command line as a person meets it: the main job in small, and one clear line for each mistake."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from solverbench.cli import main
+
+SMALL = ["--samples", "100", "--replicates", "1", "--batch", "10"]
+
+
+def invoke(*arguments, **options):
+    return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False, **options)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "runs"
+    return out, invoke("run", "--solvers", "gas,dpm,heun", "--nfe", "3-4", *SMALL, "--out", out, "--json")
+
+
+def test_a_run_ends_with_its_report(ran):
+    out, result = ran
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert said["counts"]["done"] == 5
+    assert said["counts"]["unsupported"] == 1
+    folder = out / "reports" / said["report"].rsplit("/", 1)[-1]
+    for name in ("report.md", "figure.png", "figure.pdf", "figure.svg", "results.csv", "images-digits.png"):
+        assert (folder / name).stat().st_size > 500
+    assert "heun with nfe=3" in (folder / "report.md").read_text()
+
+
+def test_a_second_run_computes_nothing_and_says_so(ran):
+    out, _ = ran
+    blocks = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.npz")}
+    result = invoke("run", "--solvers", "gas,dpm,heun", "--nfe", "3-4", *SMALL, "--out", out)
+    assert result.exit_code == 0
+    assert "5 cached" in result.stdout
+    assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.npz")} == blocks
+
+
+def test_a_plan_writes_nothing(tmp_path):
+    result = invoke("plan", "--solvers", "dpm,heun", "--nfe", "3,4", *SMALL, "--out", tmp_path / "none", "--json")
+    assert result.exit_code == 0
+    cells = json.loads(result.stdout.splitlines()[-1])["cells"]
+    assert [cell["status"] for cell in cells] == ["new", "new", "unsupported", "new"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_report_is_drawn_again_without_torch(ran):
+    out, _ = ran
+    code = (
+        "import sys; from click.testing import CliRunner; from solverbench.cli import main;"
+        f"r = CliRunner().invoke(main, ['report', '--out', {str(out)!r}]); print(r.output);"
+        "sys.exit(r.exit_code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_config_gives_flags_and_the_command_line_wins(tmp_path):
+    (tmp_path / "c.toml").write_text('solvers = ["dpm", "euler"]\nnfe = "9"\nsamples = 100\nout = "elsewhere"\n')
+    result = invoke("plan", "--config", tmp_path / "c.toml", "--nfe", "3", "--out", tmp_path / "o", "--json")
+    cells = json.loads(result.stdout.splitlines()[-1])["cells"]
+    assert [(cell["solver"], cell["nfe"]) for cell in cells] == [("dpm", 3), ("euler", 3)]
+
+
+def test_samples_are_written_as_png_and_npz(tmp_path):
+    assert invoke("sample", "dpm", "--nfe", 3, "--seeds", "7-9", "--to", tmp_path / "p").exit_code == 0
+    kinds = ("--format", "npz", "--batch", 2)
+    assert invoke("sample", "dpm", "--nfe", 3, "--seeds", "7-9", "--to", tmp_path / "n", *kinds).exit_code == 0
+    with np.load(tmp_path / "n" / "7-9.npz") as made:
+        assert made["seeds"].tolist() == [7, 8, 9]
+        assert made["images"].shape == (3, 8, 8, 1)
+        png = np.asarray(Image.open(tmp_path / "p" / "000000008.png"))
+        assert np.abs(png.astype(int) - made["images"][1, :, :, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["dpm", "ddim", "gas:t_eps=0.001", "digits"])
+def test_info_describes_it(name):
+    result = invoke("info", name)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) > 5
+
+
+def test_doctor_finds_a_working_installation_well(tmp_path):
+    result = invoke("doctor", "--out", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    assert "FAIL" not in result.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "train", "sample", "report", "list", "info", "doctor"])
+def test_every_command_explains_itself(command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+MISTAKES = [
+    ("run --solvers unpic", 2, "did you mean|not registered"),
+    ("run --solvers dpm:ordr=2", 2, "did you mean 'order'"),
+    ("run --solvers dpm:order=9", 2, "use 1 or 2 or 3"),
+    ("run --solvers gas,,dpm", 2, "empty name"),
+    ("run --solvers euler:grid=80+90+0.1 --nfe 2", 2, "strictly decrease"),
+    ("run --teachers digitz", 2, "did you mean 'digits'"),
+    ("run --nfe 10-3", 2, "backwards"),
+    ("run --nfe 0", 2, "below 1"),
+    ("run --nfe x", 2, "isn't a number"),
+    ("run --samples 7", 2, "multiple of 10"),
+    ("run --samples 0", 2, "samples"),
+    ("run --replicates 0", 2, "replicates"),
+    ("run --seeds 9-3", 2, "reversed"),
+    ("run --seeds 50000-50005", 2, "seeds"),
+    ("run --batch 0", 2, "batch"),
+    ("run --device tpu", 2, "device"),
+    ("run --device cuda:77", 3, "CUDA"),
+    ("run --config {tmp}/none.toml", 2, "can't be read"),
+    ("run --config {tmp}/typo.toml", 2, "did you mean 'solvers'"),
+    ("run --out {tmp}/typo.toml", 3, "not a folder|a file"),
+    ("run --out /proc/nowhere", 3, "can't be written"),
+    ("run --nosuchflag", 2, "No such option"),
+    ("train dpm --nfe 4", 2, "nothing to train"),
+    ("train gs --nfe 4 --set lrr=1", 2, "did you mean 'lr'"),
+    ("train gs --nfe 4 --set lr=fast", 2, "lr"),
+    ("sample gas --nfe 400", 2, "not trained|train"),
+    ("sample heun --nfe 3", 2, "nfe=2 or nfe=4"),
+    ("info nothing", 2, "not registered"),
+    ("report nothing --out {tmp}", 2, "no report"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "text"), MISTAKES, ids=[line for line, _, _ in MISTAKES])
+def test_a_mistake_is_one_clear_line(tmp_path, monkeypatch, line, code, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "typo.toml").write_text('solver = "dpm"\n')
+    result = invoke(*line.format(tmp=tmp_path).split())
+    assert result.exit_code == code, result.output
+    errors = [row for row in result.stderr.splitlines() if row.startswith("Error")]
+    assert len(errors) == 1, result.stderr
+    assert any(part in errors[0] for part in text.split("|")), errors
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "runs" / "cells").exists()
+
+
+def test_a_store_of_another_version_is_refused(ran, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "store.json").write_text(
+        (ran[0] / "store.json").read_text().replace('"version": 1', '"version": 0')
+    )
+    result = invoke("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path / "runs")
+    assert result.exit_code in (2, 3)
+    assert "store.json" in result.stderr
