@@ -46,7 +46,7 @@ class Denoiser(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, *, width: int = 256, blocks: int = 8, embedding: int = 64, sigma_data: float = 0.66) -> None:
+    def __init__(self, *, width: int = 256, blocks: int = 4, embedding: int = 64, sigma_data: float = 0.66) -> None:
         super().__init__()
         self.config = {"width": width, "blocks": blocks, "embedding": embedding, "sigma_data": sigma_data}
         # ln(sigma)/4 spans 2.65 between 0.002 and 80: periods from 25 down to 0.5 keep the network smooth in sigma.
