@@ -134,7 +134,8 @@ def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
 
 def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     teachers = _teachers(outcomes)
-    features = " and ".join(f"{teacher.name} features" for teacher in teachers if teacher.evaluation)
+    judged = [teacher.name for teacher in teachers if teacher.evaluation]
+    features = f"{judged[0]} features" if len(judged) == 1 else "each teacher's own features"
     wanted = dict.fromkeys(metric for teacher in teachers for metric in _metrics(teacher))
     found = {}
     for metric in wanted:

@@ -67,9 +67,14 @@ def unrounded(tableau: Tableau, denoise: Callable[[Tensor, Tensor], Tensor], x: 
     weights = tableau.weights.to(device=x.device, dtype=x.dtype)  # all rows in one transfer
     history = [x]
     for k, sigma in enumerate(tableau.sigmas):
-        state = torch.tensordot(weights[k, : k + 1], torch.stack(history), 1)
-        history.append(_same_shape(denoise(state, sigma), x))
-    return torch.tensordot(weights[-1], torch.stack(history), 1)
+        history.append(_same_shape(denoise(_combined(weights[k], history), sigma), x))
+    return _combined(weights[-1], history)
+
+
+def _combined(row: Tensor, history: Sequence[Tensor]) -> Tensor:
+    """The same sum out of place, differentiable in the row."""
+    state: Tensor = torch.tensordot(row[: len(history)], torch.stack(list(history)), 1)
+    return state
 
 
 def _same_shape(d: Tensor, x: Tensor) -> Tensor:

@@ -105,13 +105,16 @@ class Generalized(LearnedSolver):
 
     def _output(self, denoise: Denoise, x: Tensor, n: int, t: Tensor, vp: NoiseSchedule) -> Tensor:
         """The data prediction at t, from a network that sees the unchanged VP state at its own time t + offset."""
-        told = t + self.trained["t_couple"][n]
-        if float(told.detach()) <= 0:
-            raise TrainingError(
-                f"{self.name}: call {n + 1} would be at time {float(told):.3g} (offset {float(told - t):.3g}); "
-                "times must stay above 0: lower the learning rate or start again from another seed"
-            )
+        offset = self.trained["t_couple"][n]
+        told = t + offset
         sigma, sigma_told = vp.sigma(t), vp.sigma(told)
+        # A refitted schedule has a small negative beta_min: its sigma is 0 a little above time 0, and NaN below.
+        if not (float(told.detach()) > 0 and float(sigma_told.detach()) > 0):
+            raise TrainingError(
+                f"{self.name}: call {n + 1} would be at time {float(told.detach()):.3g} (offset "
+                f"{float(offset.detach()):.3g}), where there is no noise level above 0; lower the learning rate or "
+                "start again from another seed"
+            )
         alpha, alpha_told = vp.alpha(t), vp.alpha(told)
         d = denoise(alpha / alpha_told * x, sigma_told, level=sigma)
         return (1 - alpha * sigma / (alpha_told * sigma_told)) * x + sigma / sigma_told * d

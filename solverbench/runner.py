@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -246,5 +247,10 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def table(**selection: Any) -> pd.DataFrame:
-    """Return the tidy table of a run, one row per cell and metric; takes the arguments of `run`, by name."""
-    return run(**selection).frame
+    """Return the tidy table of a run, one row per cell and metric; takes the arguments of `run`, by name.
+
+    The frame's `attrs["record"]` is the bundle's record: labels, protocol, verdicts.
+    """
+    result = run(**selection)
+    result.frame.attrs["record"] = json.loads((result.folder / "bundle.json").read_text(encoding="utf-8"))
+    return result.frame

@@ -269,7 +269,6 @@ def test_every_epoch_takes_each_pair_once_in_another_order(teacher: Teacher, rec
     assert torch.equal(student("gs", 1, teacher, replace(recipe, batch=30), data)._batch(4).noise, picked[3])
 
 
-@pytest.mark.filterwarnings("ignore:Converting a tensor")
 def test_times_that_reach_zero_are_an_error_with_step_and_value(
     teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path
 ) -> None:
