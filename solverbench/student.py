@@ -107,6 +107,7 @@ class Student:
 
     def __init__(self, job: Job, data: Data) -> None:
         self.job, self.data = job, data
+        self.scale = job.teacher.schedule.prior_scale  # every solver starts where the teacher does
         recipe, teacher = job.recipe, job.teacher
         initial = job.solver.initial(teacher.schedule, job.nfe)
         self.shapes = {name: tensor.shape for name, tensor in initial.items()}
@@ -137,12 +138,12 @@ class Student:
         """Make one iteration and return its row of the history. Source: GAS, arXiv:2510.17699, Algorithm 1 and code."""
         recipe, iteration = self.job.recipe, self.iteration + 1
         batch = self._batch(iteration)
-        tableau, scale = self.tableau(self.vector)
-        student = execute(tableau, self.job.teacher.denoise, scale * batch.noise)
+        tableau = self.tableau(self.vector)
+        student = execute(tableau, self.job.teacher.denoise, self.scale * batch.noise)
         loss = distance = self.distance(student, batch.images)
         shown = {"distance": distance.mean()}
         if self.discriminator is not None:
-            shown |= self._discriminator_step(tableau, scale, batch, iteration)
+            shown |= self._discriminator_step(tableau, batch, iteration)
             adversarial = generator_loss(self.discriminator, student, batch.images)
             shown["adversarial"] = adversarial.mean()
             loss = distance + recipe.adversarial_weight * adversarial
@@ -163,13 +164,13 @@ class Student:
         self.history.append(row)
         return row
 
-    def _discriminator_step(self, tableau: Tableau, scale: float, batch: Pairs, iteration: int) -> dict[str, Tensor]:
+    def _discriminator_step(self, tableau: Tableau, batch: Pairs, iteration: int) -> dict[str, Tensor]:
         """Update the discriminator once: the batch's teacher images against the student's images of fresh noise."""
         assert self.discriminator is not None
         generator = _generator(self.job.seed, "fresh noise", iteration)
         fresh = torch.randn(batch.noise.shape, generator=generator).to(batch.noise.device)
         with torch.no_grad():
-            fakes = execute(tableau, self.job.teacher.denoise, scale * fresh)
+            fakes = execute(tableau, self.job.teacher.denoise, self.scale * fresh)
         self.discriminator.requires_grad_(True)
         terms = discriminator_loss(self.discriminator, batch.images, fakes, self.job.recipe.gamma)
         self.discriminator_adam.zero_grad()
@@ -179,12 +180,12 @@ class Student:
         shown = {"discriminator": terms.adversarial, "d_real": terms.real, "d_fake": terms.fake}
         return shown | {"r1": terms.r1, "r2": terms.r2}
 
-    def tableau(self, vector: Tensor) -> tuple[Tableau, float]:
-        """Return the tableau with these parameters, and what unit noise is multiplied by to make its start."""
+    def tableau(self, vector: Tensor) -> Tableau:
+        """Return the tableau with these parameters."""
         solver = self.job.solver.with_parameters(self.parameters(vector))
         try:
             grid = solver.grid(self.job.teacher.schedule, solver.steps(self.job.nfe))
-            return trace(solver, grid, check=False), grid.schedule.prior_scale
+            return trace(solver, grid, check=False)
         except (GridError, ValueError) as error:  # times that coincide, coefficients that overflow
             raise TrainingError(f"{error}: lower the learning rate, as in --set lr=1e-3") from error
 
@@ -196,10 +197,10 @@ class Student:
     @torch.no_grad()
     def validate(self) -> float:
         """Return the mean of `validation_error` over the validation pairs, with the averaged parameters."""
-        tableau, scale = self.tableau(self.average)
+        tableau = self.tableau(self.average)
         pairs, denoise = self.data.validation, self.job.teacher.denoise
         chunks = zip(*(torch.split(part, _VALIDATION_CHUNK) for part in (pairs.noise, pairs.images)), strict=True)
-        errors = [validation_error(execute(tableau, denoise, scale * noise), images) for noise, images in chunks]
+        errors = [validation_error(execute(tableau, denoise, self.scale * noise), images) for noise, images in chunks]
         return float(torch.cat(errors).mean())
 
     def _batch(self, iteration: int) -> Pairs:
@@ -256,7 +257,7 @@ class Student:
             "cost": self._cost(),
         }
         with torch.no_grad():
-            tableau, _ = self.tableau(chosen[1])
+            tableau = self.tableau(chosen[1])
         record = {
             "recipe": recipe.as_dict(),
             "seed": self.job.seed,

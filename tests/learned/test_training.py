@@ -16,7 +16,6 @@ from solverbench.adversarial import discriminator_loss, generator_loss
 from solverbench.errors import TrainingError
 from solverbench.execution import execute
 from solverbench.recipes import Recipe
-from solverbench.schedules import VPLinear
 from solverbench.student import Data, Job, Pairs, Student, average, validation_error
 from solverbench.teachers import Teacher
 from solverbench.zoo import Trained, learned
@@ -177,7 +176,7 @@ def test_an_iteration_is_the_published_one_in_the_published_order(
     other = student("gas", 2, teacher, adversarial, data)
     assert other.discriminator is not None
     batch = other._batch(1)
-    tableau, scale = other.tableau(other.vector)
+    tableau, scale = other.tableau(other.vector), other.scale
     images = execute(tableau, teacher.denoise, scale * batch.noise)
     shown = other._discriminator_step(tableau, scale, batch, 1)
     adversarial_loss = generator_loss(other.discriminator, images, batch.images)
@@ -210,7 +209,7 @@ def test_fakes_of_the_discriminator_come_from_other_noise_than_the_batch(
     monkeypatch.setattr("solverbench.student.discriminator_loss", spy)
     moving = student("gas", 2, teacher, adversarial, data)
     batch = moving._batch(1)
-    tableau, scale = moving.tableau(moving.vector)
+    tableau, scale = moving.tableau(moving.vector), moving.scale
     with torch.no_grad():
         images = execute(tableau, teacher.denoise, scale * batch.noise)
     moving.step()
@@ -337,11 +336,8 @@ def test_a_teacher_of_oblong_images_has_no_discriminator(teacher: Teacher, adver
         student("gas", 2, oblong, adversarial, Data(nothing, nothing))
 
 
-def test_training_starts_at_the_prior_of_the_students_own_schedule(
-    teacher: Teacher, recipe: Recipe, data: Data
-) -> None:
-    _, scale = (moving := student("gs", 2, teacher, recipe, data)).tableau(moving.vector)
-    assert scale == VPLinear.refit(0.002, 80.0).prior_scale
+def test_training_starts_where_the_teacher_does(teacher: Teacher, recipe: Recipe, data: Data) -> None:
+    assert student("gs", 2, teacher, recipe, data).scale == teacher.schedule.prior_scale == 80
 
 
 def test_prepared_pairs_are_noise_by_seed_and_the_teacher_samplers_images(
