@@ -178,7 +178,7 @@ def test_an_iteration_is_the_published_one_in_the_published_order(
     batch = other._batch(1)
     tableau, scale = other.tableau(other.vector), other.scale
     images = execute(tableau, teacher.denoise, scale * batch.noise)
-    shown = other._discriminator_step(tableau, scale, batch, 1)
+    shown = other._discriminator_step(tableau, batch, 1)
     adversarial_loss = generator_loss(other.discriminator, images, batch.images)
     distance = (images - batch.images).square().flatten(1).mean(1)
     loss = (distance + adversarial.adversarial_weight * adversarial_loss).mean()
