@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -193,7 +194,7 @@ def test_drawing_leaves_the_session_alone_and_the_session_leaves_the_drawing_alo
         before = matplotlib.rcParams.copy()
         assert figures.render(reports.draw(source, "frechet_data"), "svg") == plain
         assert matplotlib.rcParams.copy() == before
-    assert "matplotlib.pyplot" not in sys.modules
+    assert not pyplot.get_fignums()
 
 
 def test_a_notebook_shows_the_figure(frame: pd.DataFrame, record: dict, tmp_path: Path) -> None:
