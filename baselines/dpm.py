@@ -9,7 +9,7 @@ from torch import Tensor
 import solverbench as sb
 
 
-class DPMSolverPP(sb.Solver):
+class DPMSolverPP(sb.Classical):
     """Exponential multistep integrator of order 1 to 3 in data prediction; one call per interval.
 
     Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2 and appendix B, in the EDM frame (alpha = 1). Order 3 weighs

@@ -9,7 +9,7 @@ from torch import Tensor
 import solverbench as sb
 
 
-class Euler(sb.Solver):
+class Euler(sb.Classical):
     """One call and one straight step per interval.
 
     Source: Song et al. 2020, arXiv:2010.02502, equation 12 with eta = 0; in the EDM frame it is Euler's method
@@ -19,7 +19,6 @@ class Euler(sb.Solver):
     name: ClassVar[str] = "euler"
     paper: ClassVar[str] = "DDIM, arXiv:2010.02502"
     local_order: ClassVar[int | None] = 1
-    accepts_zero: ClassVar[bool] = True
 
     def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""

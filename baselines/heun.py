@@ -9,21 +9,16 @@ from torch import Tensor
 import solverbench as sb
 
 
-class Heun(sb.Solver):
+class Heun(sb.Classical):
     """A trial Euler step, then a step along the mean of both slopes; corrected on the last interval too.
 
-    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1, ending at sigma_min instead of 0.
+    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1; with end=zero its last step to level 0 too.
     """
 
     name: ClassVar[str] = "heun"
     paper: ClassVar[str] = "EDM, arXiv:2206.00364"
     local_order: ClassVar[int | None] = 2
-
-    def steps(self, nfe: int) -> int:
-        if nfe % 2 or nfe < 2:
-            nearest = [n for n in (nfe - 1, nfe + 1) if n >= 2]
-            raise sb.refuse_budget(self, nfe, "each step costs 2 evaluations", nearest)
-        return nfe // 2
+    stages: ClassVar[int] = 2
 
     def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
         """Return the sample; 2M calls for M intervals."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from solverbench.schedules import EDM as EDM
     from solverbench.schedules import NoiseSchedule as NoiseSchedule
     from solverbench.schedules import VPLinear as VPLinear
+    from solverbench.solver import Classical as Classical
     from solverbench.solver import Denoise as Denoise
     from solverbench.solver import LearnedSolver as LearnedSolver
     from solverbench.solver import Solver as Solver
@@ -38,7 +39,7 @@ _homes = {
     "solverbench.exponential": ["differences", "phis"],
     "solverbench.grids": ["Grid"],
     "solverbench.schedules": ["EDM", "NoiseSchedule", "VPLinear"],
-    "solverbench.solver": ["Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
+    "solverbench.solver": ["Classical", "Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
     "solverbench.spec": ["make", "register"],
     "solverbench.tableaux": ["Tableau"],
     "solverbench.teachers": ["Teacher", "load_teacher"],

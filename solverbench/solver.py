@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_hints
 
+import torch
 from torch import Tensor
 
 from solverbench import grids
@@ -55,7 +56,6 @@ class Solver(ABC):
     paper: ClassVar[str] = ""
     local_order: ClassVar[int | None] = None
     consistent: ClassVar[bool] = True
-    accepts_zero: ClassVar[bool] = False
     learned: ClassVar[bool] = False
 
     levels: str = option("polynomial", key="grid", help="a named grid, or the M+1 levels joined with +")
@@ -78,7 +78,7 @@ class Solver(ABC):
 
     @abstractmethod
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
-        """Return the sample: `x` at grid.sigmas[0] carried to grid.sigmas[-1].
+        """Return the sample: `x` at grid.sigmas[0] carried to grid.sigmas[-1], which is above 0.
 
         `x` is a batch of images or a vector of coefficients: combine it and the outputs of `denoise` linearly, with
         0-d float64 coefficients, without reductions, shapes, randomness or branches on values.
@@ -110,10 +110,15 @@ class Solver(ABC):
             )
         return grid
 
-    def check(self, grid: Grid) -> None:
-        """Raise GridError if the grid ends in 0 and the method divides by its last level."""
-        if grid.sigmas[-1] == 0 and not self.accepts_zero:
+    def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample: what is traced and measured, the loop of `integrate` with what stands around it.
+
+        Raises:
+            GridError: the grid ends in 0, and this solver can't.
+        """
+        if grid.sigmas[-1] == 0:
             raise GridError(f"{self.name}: can't step to level 0; end the grid at a positive level")
+        return self.integrate(denoise, x, grid)
 
     @property
     def spec(self) -> str:
@@ -131,6 +136,81 @@ class Solver(ABC):
             raise GridError(
                 f"{self.name}:grid={self.levels}: not a list of numbers; join levels with +, as in 80+9.7+0.8+0.002"
             ) from None
+
+
+class Classical(Solver):
+    """A solver with fixed coefficients, which may start analytically and end at level 0.
+
+    The analytic first step takes the score of N(0, (1 + sigma^2) I), which is near the data's at the start, in place
+    of the first call. The last interval to level 0 is one call whose output is the sample: a first-order step.
+    Source: Dockhorn et al. 2022, arXiv:2210.05475, section 3.3 (analytic first step); Karras et al. 2022,
+    arXiv:2206.00364, algorithm 1 (the step to 0).
+    """
+
+    stages: ClassVar[int] = 1
+
+    afs: bool = option(False, help="take the first evaluation from the score of a Gaussian: one call less")
+    end: str = option("sigma_min", choices=("sigma_min", "zero"), help="zero: one more step and call, to level 0")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        levels = self._levels()
+        if not isinstance(levels, str) and levels[-1] > 0 and self.end == "zero":
+            raise SpecError(
+                f"{self.name}:end=zero:grid={self.levels}: these levels end at {levels[-1]:g}; end them in 0"
+            )
+        if not isinstance(levels, str) and levels[-1] == 0:
+            object.__setattr__(self, "end", "zero")
+
+    def steps(self, nfe: int) -> int:
+        """Return M: `stages` calls an interval, one less with afs; the interval to level 0 costs one."""
+        if not self._spends(nfe):
+            near = filter(self._spends, range(1, nfe + 2 * self.stages + 2))
+            close = sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])
+            raise refuse_budget(self, nfe, f"each step costs {self.stages} evaluations{self._exceptions()}", close)
+        last = self.end == "zero"
+        return (nfe + self.afs - last) // self.stages + last
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the grid of `steps` intervals; with end=zero the last of them goes from sigma_min to 0."""
+        if self.end == "sigma_min" or not isinstance(self._levels(), str):
+            return super().grid(schedule, steps)
+        body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
+        return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
+
+    def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample of `integrate`, with the first evaluation replaced and the step to 0 added as asked."""
+        sigmas = grid.sigmas
+        evaluate = _analytic_first(denoise) if self.afs else denoise
+        if sigmas[-1] > 0:
+            return self.integrate(evaluate, x, grid)
+        if grid.steps > 1:
+            x = self.integrate(evaluate, x, Grid(sigmas[:-1], grid.schedule))
+        return denoise(x, sigmas[-2])
+
+    def _spends(self, nfe: int) -> bool:
+        last = self.end == "zero"
+        calls = nfe + self.afs - last
+        return calls % self.stages == 0 and (calls > 0 or (last and nfe > 0))
+
+    def _exceptions(self) -> str:
+        return (", one less with afs" if self.afs else "") + (
+            ", the one to level 0 costs 1" if self.end == "zero" else ""
+        )
+
+
+def _analytic_first(denoise: Denoise) -> Denoise:
+    """`denoise` whose first call is answered by the posterior mean under unit Gaussian data, linear in x."""
+    asked = False
+
+    def evaluate(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        nonlocal asked
+        if asked:
+            return denoise(x, sigma, level=level)
+        asked = True
+        return x - sigma * x / (1 + sigma**2).sqrt()
+
+    return evaluate
 
 
 class LearnedSolver(Solver):

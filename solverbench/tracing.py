@@ -68,10 +68,9 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
         GridError: the grid ends in 0 and the solver can't.
         NotLinearError: the loop isn't a fixed linear combination of x and the outputs.
     """
-    solver.check(grid)
     tape = _Tape(capacity=4 * grid.steps + 8)
     try:
-        sample = solver.integrate(tape, tape.unit(0), grid)
+        sample = solver.sample(tape, tape.unit(0), grid)
     except (IndexError, TypeError, RuntimeError) as error:
         raise NotLinearError(
             f"{solver.spec}: its loop doesn't run on coefficient vectors ({type(error).__name__}: {error}); "
@@ -138,7 +137,7 @@ def _check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
             return network(x, sigma)
 
         with torch.no_grad():
-            by_loop = solver.integrate(denoise, x, grid)
+            by_loop = solver.sample(denoise, x, grid)
             by_tableau = unrounded(tableau, network, x)
         error = float((by_loop - by_tableau).abs().max() / by_loop.abs().max())
         if calls != tableau.nfe or not math.isfinite(error) or error > 1e-10:

@@ -57,7 +57,14 @@ def test_levels_that_are_no_grid_are_refused(levels, what):
         explicit(levels, sb.EDM())
 
 
-def test_only_a_solver_that_says_so_steps_to_zero():
-    assert sb.tableau("euler", grid=[1.0, 0.5, 0.0]).nfe == 2
+def test_the_last_step_to_zero_is_one_first_order_call():
+    dpm, euler = (sb.tableau(name, grid=[1.0, 0.5, 0.0]) for name in ("dpm", "euler"))
+    assert dpm.equals(euler)
+    assert dpm.weights[-1].tolist() == [0, 0, 1]
+    assert sb.tableau("heun", grid=[1.0, 0.5, 0.0]).nfe == 3
+
+
+def test_a_learned_solver_does_not_step_to_zero():
+    gs = sb.make("gs")
     with pytest.raises(GridError, match="level 0"):
-        sb.tableau("dpm", grid=[1.0, 0.5, 0.0])
+        sb.trace(gs.with_parameters(gs.initial(sb.EDM(), 2)), explicit([1.0, 0.5, 0.0], sb.EDM()))

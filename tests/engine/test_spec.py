@@ -1,5 +1,7 @@
 """Specs and selections: what they mean, how they are written back, and the one line for a mistake."""
 
+import contextlib
+
 import pytest
 
 import solverbench as sb
@@ -10,11 +12,15 @@ from solverbench.spec import expand, numbers
 @pytest.mark.parametrize(
     ("asked", "canonical"),
     [
-        ("dpm", "dpm:grid=logsnr:lower_order_final=true:order=3"),
-        ("dpmpp:order=2:grid=karras", "dpm:grid=polynomial:lower_order_final=true:order=2:rho=7"),
-        ("ddim", "euler:grid=polynomial:rho=7"),
-        ("euler:grid=80+9.70+.8+2e-3", "euler:grid=80.0+9.7+0.8+0.002"),
-        ("euler:grid=time_uniform", "euler:grid=time_uniform:rho=1"),
+        ("dpm", "dpm:afs=false:end=sigma_min:grid=logsnr:lower_order_final=true:order=3"),
+        (
+            "dpmpp:order=2:grid=karras",
+            "dpm:afs=false:end=sigma_min:grid=polynomial:lower_order_final=true:order=2:rho=7",
+        ),
+        ("ddim", "euler:afs=false:end=sigma_min:grid=polynomial:rho=7"),
+        ("euler:grid=80+9.70+.8+2e-3", "euler:afs=false:end=sigma_min:grid=80.0+9.7+0.8+0.002"),
+        ("dpm:grid=8+1+0", "dpm:afs=false:end=zero:grid=8.0+1.0+0.0:lower_order_final=true:order=3"),
+        ("euler:grid=time_uniform", "euler:afs=false:end=sigma_min:grid=time_uniform:rho=1"),
         ("gas", "gas:grid=learned"),
     ],
 )
@@ -38,6 +44,8 @@ def test_a_spec_is_written_back_in_full(asked, canonical):
         ("dpm:rho=7", SpecError, "no rho"),
         ("euler:rho=-1", SpecError, "above 0"),
         ("euler:rho=nan", SpecError, "above 0"),
+        ("euler:grid=8+1:end=zero", SpecError, "end them in 0"),
+        ("gas:afs=true", SpecError, "no option"),
         ("euler:grid=8+x", GridError, "not a list of numbers"),
         ("euler:grid=@/nowhere.txt", SpecError, "can't read"),
         ("", UnknownNameError, "not registered"),
@@ -51,7 +59,7 @@ def test_a_bad_spec_is_one_clear_line(spec, error, text):
 
 def test_levels_come_from_a_file(tmp_path):
     (tmp_path / "g:1.txt").write_text("80, 9.7\n0.8 0.002\n")
-    assert sb.make(f"euler:grid=@{tmp_path}/g:1.txt").spec == "euler:grid=80.0+9.7+0.8+0.002"
+    assert sb.make(f"euler:grid=@{tmp_path}/g:1.txt").spec.endswith(":grid=80.0+9.7+0.8+0.002")
 
 
 def test_explicit_levels_fix_the_number_of_steps():
@@ -82,10 +90,30 @@ def test_an_empty_name_is_refused(text):
         expand(text)
 
 
-@pytest.mark.parametrize(("nfe", "nearest"), [(5, "nfe=4 or nfe=6"), (1, "nfe=2")])
-def test_heun_rejects_odd_budget(nfe, nearest):
+@pytest.mark.parametrize(
+    ("spec", "nfe", "nearest"),
+    [
+        ("heun", 5, "nfe=4 or nfe=6"),
+        ("heun", 1, "nfe=2"),
+        ("heun:end=zero", 4, "nfe=3 or nfe=5"),
+        ("heun:afs=true", 4, "nfe=3 or nfe=5"),
+    ],
+)
+def test_a_budget_that_is_not_spent_exactly_names_the_nearest(spec, nfe, nearest):
     with pytest.raises(BudgetError, match=nearest):
-        sb.tableau("heun", nfe=nfe)
+        sb.tableau(spec, nfe=nfe)
+
+
+@pytest.mark.parametrize("afs", ["true", "false"])
+@pytest.mark.parametrize("end", ["zero", "sigma_min"])
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm"])
+def test_the_calls_that_are_asked_for_are_the_calls_that_are_made(name, end, afs):
+    solver = sb.make(f"{name}:end={end}:afs={afs}")
+    spent = 0
+    for nfe in range(1, 13):
+        with contextlib.suppress(BudgetError):
+            spent += sb.tableau(solver, nfe=nfe).nfe == nfe
+    assert spent >= 5
 
 
 def test_a_learned_solver_without_parameters_says_how_to_train_it():
