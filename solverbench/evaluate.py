@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import torch
 from solverbench import targets
 from solverbench.cells import Cell
 from solverbench.metrics import Moments, quantise
-from solverbench.sampling import SampleError, Stop, Stopwatch, batches, sample
+from solverbench.sampling import SampleError, Stop, Stopwatch, batches, peak_memory, sample
 from solverbench.store import BlockResult, CellFolder
 
 PICTURES = 8
@@ -55,7 +53,7 @@ class Work:
             "seconds": time.perf_counter() - begun,
             "denoiser_seconds": watch.seconds,
             "images": len(self.block),
-            "peak_memory_bytes": _peak_memory(teacher.device),
+            "peak_memory_bytes": peak_memory(teacher.device),
             "host": socket.gethostname(),
             "device": _device_name(teacher.device),
         }
@@ -91,14 +89,6 @@ def _features(rows: torch.Tensor, part: range) -> torch.Tensor:
     if not rows.isfinite().all():
         raise SampleError(f"the extractor returned features that are not finite, within seeds {part.start}-{part[-1]}")
     return rows.cpu()
-
-
-def _peak_memory(device: str) -> int:
-    """Bytes, of the device or of this process, since it started."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _device_name(device: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from solverbench.adversarial import Discriminator, discriminator_loss, generator
 from solverbench.errors import GridError, RecordError, TrainingError
 from solverbench.execution import execute
 from solverbench.recipes import Recipe
+from solverbench.sampling import peak_memory
 from solverbench.solver import LearnedSolver
 from solverbench.tableaux import Tableau
 from solverbench.teachers import Teacher
@@ -286,7 +286,7 @@ class Student:
             "student_calls_without": (images * recipe.adversarial + validations) * nfe,
             "seconds": round(self._elapsed(), 3),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
-            "peak_memory_bytes": _peak_memory(device),
+            "peak_memory_bytes": peak_memory(device),
         }
 
 
@@ -352,15 +352,3 @@ def _restore_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: M
             _, index, name = key.split(".")
             state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def _peak_memory(device: torch.device) -> int:
-    """The most memory held: by torch on a CUDA device, otherwise by the process; 0 where the system doesn't say."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
