@@ -50,13 +50,16 @@ class Solver(ABC):
     """One method: a frozen dataclass whose fields are its options, with the paper's loop as `integrate`.
 
     Subclass it, give it a `name`, write `integrate`; every subclass becomes a frozen keyword-only dataclass by itself.
+    `consistent` and the orders below may be plain attributes of the subclass where no option changes them.
+    `solverbench.conformance` measures what is declared. The orders are those of the method itself, with every
+    evaluation made and a last level above 0.
     """
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    local_order: ClassVar[int | None] = None
-    consistent: ClassVar[bool] = True
     learned: ClassVar[bool] = False
+    uniform: ClassVar[bool] = False
+    """Whether the coefficients, and so the declared orders, are those of equal steps in sigma."""
 
     levels: str = option("polynomial", key="grid", help="a named grid, or the M+1 levels joined with +")
     rho: float | None = option(None, above=0.0, help="the grid's exponent; the grid's own default if not given")
@@ -75,6 +78,29 @@ class Solver(ABC):
         if default is None and self.rho is not None:
             raise SpecError(f"{self.name}:grid={self.levels}:rho={self.rho:g}: this grid has no rho; leave it out")
         object.__setattr__(self, "rho", self.rho if self.rho is not None else default)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether every row keeps a constant image, as `Tableau.inconsistency` measures."""
+        return True
+
+    @property
+    def local_order(self) -> int | None:
+        """p, where a regular step from exact values errs by O(h^(p+1)) once corrected, if it is; None: not declared.
+
+        First steps and the lowering of the order at the end don't count.
+        """
+        return None
+
+    @property
+    def predicted_order(self) -> int | None:
+        """The same before the corrector: the order of the state at which the next call is made."""
+        return self.local_order
+
+    @property
+    def global_order(self) -> int | None:
+        """p, where the sample errs by O(h^p), first steps and end rule included; None: not declared."""
+        return None
 
     @abstractmethod
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
@@ -161,6 +187,11 @@ class Classical(Solver):
             )
         if not isinstance(levels, str) and levels[-1] == 0:
             object.__setattr__(self, "end", "zero")
+
+    @property
+    def consistent(self) -> bool:
+        """Whether every row keeps a constant image: not after an analytic first step."""
+        return not self.afs
 
     def steps(self, nfe: int) -> int:
         """Return M: `stages` calls an interval, one less with afs; the interval to level 0 costs one."""
