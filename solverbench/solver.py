@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_hints
 
@@ -17,6 +17,7 @@ from solverbench import grids
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.grids import Grid
 from solverbench.schedules import NoiseSchedule
+from solverbench.thresholding import thresholded
 
 
 class Denoise(Protocol):
@@ -85,6 +86,11 @@ class Solver(ABC):
         return True
 
     @property
+    def block(self) -> int:
+        """The number of grid intervals that one regular step spans."""
+        return 1
+
+    @property
     def local_order(self) -> int | None:
         """p, where a regular step from exact values errs by O(h^(p+1)) once corrected, if it is; None: not declared.
 
@@ -146,6 +152,10 @@ class Solver(ABC):
             raise GridError(f"{self.name}: can't step to level 0; end the grid at a positive level")
         return self.integrate(denoise, x, grid)
 
+    def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the denoiser that the tableau is to be executed on: the user's own, or what an option makes of it."""
+        return denoise
+
     @property
     def spec(self) -> str:
         """The canonical spec: keys sorted, defaults written out."""
@@ -177,6 +187,7 @@ class Classical(Solver):
 
     afs: bool = option(False, help="take the first evaluation from the score of a Gaussian: one call less")
     end: str = option("sigma_min", choices=("sigma_min", "zero"), help="zero: one more step and call, to level 0")
+    threshold: bool = option(False, help="clip the network's images by their own 0.995 quantile, if above 1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,6 +203,10 @@ class Classical(Solver):
     def consistent(self) -> bool:
         """Whether every row keeps a constant image: not after an analytic first step."""
         return not self.afs
+
+    def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return `denoise`, or with threshold=true `thresholded(denoise)`, which a tableau, linear, can't hold."""
+        return thresholded(denoise) if self.threshold else denoise
 
     def steps(self, nfe: int) -> int:
         """Return M: `stages` calls an interval, one less with afs; the interval to level 0 costs one."""
