@@ -1,40 +1,60 @@
 """The built-in names. Nothing is imported until it is asked for."""
 
+from registries.published import gits as gits
+from registries.published import recommended as recommended
 from registries.registry import Registry as Registry
 from registries.registry import UnknownName as UnknownName
 
 solvers = Registry(
     "solver",
     {
+        "deis": "baselines.deis:DEIS",
         "dpm": "baselines.dpm:DPMSolverPP",
+        "dpm2": "baselines.dpm2:DPM2",
         "euler": "baselines.euler:Euler",
         "gas": "solverbench.gs:GAS",
         "gs": "solverbench.gs:GS",
         "heun": "baselines.heun:Heun",
+        "ipndm": "baselines.ipndm:IPNDM",
+        "ipndm_v": "baselines.ipndm_v:IPNDMV",
     },
     aliases={"ddim": "euler", "dpmpp": "dpm"},
     about={
+        "deis": "DEIS, exponential Adams-Bashforth, orders 1-4 (arXiv:2204.13902)",
         "dpm": "DPM-Solver++, multistep, orders 1-3 (arXiv:2211.01095)",
+        "dpm2": "DPM-Solver-2, singlestep, two calls a step (arXiv:2206.00927)",
         "euler": "Euler's method, which is DDIM (arXiv:2010.02502)",
         "gas": "Generalized Adversarial Solver, learned (arXiv:2510.17699)",
         "gs": "Generalized Solver, GAS without its adversarial loss, learned (arXiv:2510.17699)",
         "heun": "Heun's method as EDM uses it, two calls a step (arXiv:2206.00364)",
+        "ipndm": "iPNDM, Adams-Bashforth with constant coefficients, orders 1-4 (arXiv:2204.13902)",
+        "ipndm_v": "iPNDM with variable steps, orders 1-4 (arXiv:2204.13902)",
     },
 )
 
 grids = Registry(
     "grid",
     {
+        "discrete": "solverbench.grids:discrete",
+        "gits_dpm": "solverbench.grids:gits_dpm",
+        "gits_ipndm": "solverbench.grids:gits_ipndm",
         "learned": "solverbench.grids:learned",
         "logsnr": "solverbench.grids:logsnr",
         "polynomial": "solverbench.grids:polynomial",
+        "time_poly": "solverbench.grids:time_poly",
+        "time_quadratic": "solverbench.grids:time_quadratic",
         "time_uniform": "solverbench.grids:time_uniform",
     },
-    aliases={"karras": "polynomial"},
+    aliases={"gits": "gits_ipndm", "karras": "polynomial"},
     about={
+        "discrete": "equal steps in t^(1/rho) of a discrete VP schedule, rho = 1 (arXiv:2312.00094)",
+        "gits_dpm": "published for DPM-Solver++ on Stable Diffusion, 3, 5-8 and 10 steps (arXiv:2405.11326)",
+        "gits_ipndm": "published for iPNDM on Stable Diffusion, 3-10 steps (arXiv:2405.11326)",
         "learned": "from the parameters of a learned solver",
         "logsnr": "equal steps in log sigma (arXiv:2206.00927)",
         "polynomial": "equal steps in sigma^(1/rho), rho = 7 (arXiv:2206.00364)",
+        "time_poly": "t_end + (t_start - t_end)(k/M)^rho, rho = 2: time_quadratic of LD3 (arXiv:2405.15506)",
+        "time_quadratic": "equal steps in sqrt(t): time_quadratic of DPM-Solver and GAS (arXiv:2206.00927)",
         "time_uniform": "equal steps in t^(1/rho) of the VP schedule, rho = 1 (arXiv:2206.00927)",
     },
 )

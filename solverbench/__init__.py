@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from reports import write as report  # noqa: F401
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
+    from solverbench.errors import SpecError as SpecError
     from solverbench.errors import UserError as UserError
     from solverbench.execution import execute as execute
     from solverbench.exponential import differences as differences
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from solverbench.runner import table as run  # noqa: F401
     from solverbench.schedules import EDM as EDM
     from solverbench.schedules import NoiseSchedule as NoiseSchedule
+    from solverbench.schedules import RectifiedFlow as RectifiedFlow
+    from solverbench.schedules import VPDiscrete as VPDiscrete
     from solverbench.schedules import VPLinear as VPLinear
     from solverbench.solver import Classical as Classical
     from solverbench.solver import Denoise as Denoise
@@ -34,11 +37,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _homes = {
-    "solverbench.errors": ["BudgetError", "GridError", "UserError"],
+    "solverbench.errors": ["BudgetError", "GridError", "SpecError", "UserError"],
     "solverbench.execution": ["execute"],
     "solverbench.exponential": ["differences", "phis"],
     "solverbench.grids": ["Grid"],
-    "solverbench.schedules": ["EDM", "NoiseSchedule", "VPLinear"],
+    "solverbench.schedules": ["EDM", "NoiseSchedule", "RectifiedFlow", "VPDiscrete", "VPLinear"],
     "solverbench.solver": ["Classical", "Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
     "solverbench.spec": ["make", "register"],
     "solverbench.tableaux": ["Tableau"],

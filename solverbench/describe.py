@@ -47,11 +47,21 @@ def solver(spec: str, teacher: str, out: Path) -> str:
         choices = f" ({' | '.join(map(_text, field.metadata['choices']))})" if field.metadata["choices"] else ""
         default = "" if field.default is None else f" = {_text(field.default)}"
         lines.append(f"    {key + default:<26} {field.metadata['help']}{choices}")
+    lines += _recommended(cls.name)
     if cls.learned:
         network = load_teacher(teacher)
         trained = [n for n in BUDGETS if zoo.find(spec, network, n, (out / "trained",)) is not None]
         lines.append(f"  trained  on {teacher} for nfe {_ranges(trained) or 'none'}")
     return "\n".join(lines)
+
+
+def _recommended(name: str) -> list[str]:
+    """What the literature runs the solver with, by family of teacher, and where it says so."""
+    found = registries.recommended(name)
+    lines = [
+        f"    {family:<17} {name}:{entry['options']}\n{'':<22} {entry['source']}" for family, entry in found.items()
+    ]
+    return ["  recommended", *lines] if lines else []
 
 
 def teacher(name: str) -> str:

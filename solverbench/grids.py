@@ -12,7 +12,10 @@ from torch import Tensor
 
 import registries
 from solverbench.errors import GridError, UnknownNameError
-from solverbench.schedules import NoiseSchedule, VPLinear
+from solverbench.schedules import NoiseSchedule, VPDiscrete
+
+GITS_ENDS = 0.01
+"""How far, relatively, a schedule's ends may lie from a published list's, which are rounded to three digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +71,79 @@ def logsnr(schedule: NoiseSchedule, steps: int) -> Grid:
 def time_uniform(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Grid:
     """Return levels at times whose rho-th roots are equally spaced; rho = 1 is uniform, 2 quadratic.
 
-    The time is the model's own on a VP schedule, and on an EDM schedule that of the linear VP schedule with the same
-    ends. Source: Lu et al. 2022, arXiv:2206.00927, section 4.
+    The time is the model's own, and on an EDM schedule that of the linear VP schedule with the same ends.
+    Source: Lu et al. 2022, arXiv:2206.00927, section 4; with rho the rule of diff-sampler (arXiv:2312.00094).
     """
-    vp = schedule if isinstance(schedule, VPLinear) else VPLinear.refit(schedule.sigma_min, schedule.sigma_max)
-    times = _linspace(1.0, vp.t_eps ** (1 / rho), steps) ** rho
-    return _with_ends(vp.sigma(times), schedule)
+    clock = schedule.clock
+    times = _linspace(clock.t_start ** (1 / rho), clock.t_end ** (1 / rho), steps) ** rho
+    return _with_ends(clock.sigma(times), schedule)
+
+
+def time_quadratic(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return levels at times whose square roots are equally spaced: `time_uniform` with rho = 2.
+
+    Source: the public code of DPM-Solver, UniPC and GAS, which name it so; `time_poly` is what LD3 means by it.
+    """
+    return time_uniform(schedule, steps, rho=2.0)
+
+
+def time_poly(schedule: NoiseSchedule, steps: int, *, rho: float = 2.0) -> Grid:
+    """Return levels at times t_end + (t_start - t_end)(k/M)^rho for k = M..0, where the ends take no root.
+
+    Source: Tong et al. 2024, arXiv:2405.15506 (LD3), whose "time_quadratic" is rho = 2, as is equation 23 of GAS,
+    arXiv:2510.17699. The time is as in `time_uniform`.
+    """
+    clock = schedule.clock
+    times = clock.t_end + (clock.t_start - clock.t_end) * _linspace(1.0, 0.0, steps) ** rho
+    return _with_ends(clock.sigma(times), schedule)
+
+
+def discrete(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Grid:
+    """Return levels at a discrete model's times whose rho-th roots are equally spaced.
+
+    `time_uniform` under the name that diff-sampler (arXiv:2312.00094) gives it for latent models; its code takes no
+    root of the first time, which is 1.
+
+    Raises:
+        GridError: the schedule isn't discrete.
+    """
+    if not isinstance(schedule, VPDiscrete):
+        raise GridError(
+            f"grid=discrete on {type(schedule).__name__}: this schedule has no discrete times; use time_uniform"
+        )
+    return time_uniform(schedule, steps, rho=rho)
+
+
+def gits_ipndm(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the levels that GITS found for iPNDM on Stable Diffusion. Source: see `gits`."""
+    return gits("ipndm", schedule, steps)
+
+
+def gits_dpm(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the levels that GITS found for DPM-Solver++ on Stable Diffusion. Source: see `gits`."""
+    return gits("dpm", schedule, steps)
+
+
+def gits(solver: str, schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the levels published for `solver` and `steps` on Stable Diffusion, with the schedule's own exact ends.
+
+    Source: Chen et al. 2024, arXiv:2405.11326, as listed in the code of LD3 (arXiv:2405.15506): registries/gits.toml.
+
+    Raises:
+        GridError: no list for that number of steps, or a schedule with other ends.
+    """
+    lists = {len(levels) - 1: levels for levels in registries.gits()[solver]}
+    asked = f"grid=gits_{solver} with {steps} steps"
+    if steps not in lists:
+        raise GridError(f"{asked}: none is published; use {', '.join(map(str, sorted(lists)))}")
+    levels = torch.tensor(lists[steps], dtype=torch.float64)
+    own = torch.tensor([schedule.sigma_max, schedule.sigma_min], dtype=torch.float64)
+    if not torch.allclose(levels[[0, -1]], own, rtol=GITS_ENDS, atol=0.0):
+        raise GridError(
+            f"{asked}: it goes from {levels[0]:g} to {levels[-1]:g}, as Stable Diffusion does, and this schedule from "
+            f"{own[0]:g} to {own[1]:g}; use another grid"
+        )
+    return _with_ends(levels, schedule)
 
 
 def learned(schedule: NoiseSchedule, steps: int) -> Grid:

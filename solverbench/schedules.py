@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,6 +45,21 @@ class NoiseSchedule(ABC):
     def time(self, sigma: Tensor) -> Tensor:
         """Return the time at which the level is `sigma`."""
 
+    @property
+    def t_start(self) -> float:
+        """The time at which sampling starts."""
+        return float(self.time(torch.tensor(self.sigma_max, dtype=torch.float64)))
+
+    @property
+    def t_end(self) -> float:
+        """The time at which sampling ends."""
+        return float(self.time(torch.tensor(self.sigma_min, dtype=torch.float64)))
+
+    @property
+    def clock(self) -> NoiseSchedule:
+        """The schedule by whose time grids and DEIS step: this one, or a VP one with its ends if its time is sigma."""
+        return self
+
 
 @dataclass(frozen=True)
 class EDM(NoiseSchedule):
@@ -57,6 +75,10 @@ class EDM(NoiseSchedule):
     @property
     def prior_scale(self) -> float:
         return self.sigma_max
+
+    @property
+    def clock(self) -> NoiseSchedule:
+        return VPLinear.refit(self.sigma_min, self.sigma_max)
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
@@ -109,6 +131,14 @@ class VPLinear(NoiseSchedule):
         return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
 
     @property
+    def t_start(self) -> float:
+        return 1.0
+
+    @property
+    def t_end(self) -> float:
+        return self.t_eps
+
+    @property
     def prior_scale(self) -> float:
         return math.sqrt(1 + self.sigma_max**2)
 
@@ -126,3 +156,144 @@ class VPLinear(NoiseSchedule):
         # The root of beta_d t^2/2 + beta_min t = log(1 + sigma^2), in the form that doesn't cancel.
         q = torch.log1p(sigma**2)
         return 2 * q / ((self.beta_min**2 + 2 * self.beta_d * q).sqrt() + self.beta_min)
+
+
+@dataclass(frozen=True)
+class VPDiscrete(NoiseSchedule):
+    """Variance preserving, given at M discrete steps; log alpha is linear in t between them and beyond the last ones.
+
+    The n-th step (from 0) lies at t = (n+1)/M; sampling goes from t = 1 to t_eps. A network that counts steps is told
+    M t - 1, unrounded. Source: Lu et al. 2022, arXiv:2206.00927, appendix (discrete-time models), and its public code.
+
+    Args:
+        log_alphas: log alpha at the M steps, strictly decreasing, below 0.
+        t_eps: where sampling ends.
+
+    Raises:
+        GridError: fewer than two steps, or log_alphas that aren't finite, below 0 and strictly decreasing.
+    """
+
+    log_alphas: tuple[float, ...] = field(repr=False)
+    t_eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        falling = all(a > b for a, b in itertools.pairwise((0.0, *self.log_alphas)))
+        if len(self.log_alphas) < 2 or not falling or not math.isfinite(self.log_alphas[-1]):
+            raise GridError(
+                f"VPDiscrete of {len(self.log_alphas)} steps: alphas must strictly decrease from below 1 and stay "
+                "above 0; leave out the steps with alpha = 0"
+            )
+        if not 0 < self.t_eps < 1:
+            raise GridError(f"VPDiscrete(t_eps={self.t_eps:g}): sampling goes from 1 to t_eps; use 0 < t_eps < 1")
+
+    @classmethod
+    def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor, t_eps: float = 1e-3) -> VPDiscrete:
+        """Return the schedule with alpha^2 = `alphas_cumprod` [M], in the order of training steps."""
+        values = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
+        return cls(tuple((values.log() / 2).tolist()), t_eps)
+
+    @classmethod
+    def scaled_linear(cls, start: float, end: float, steps: int = 1000, t_eps: float = 1e-3) -> VPDiscrete:
+        """Return the schedule whose betas have equally spaced square roots, from `start` to `end`."""
+        betas = torch.linspace(math.sqrt(start), math.sqrt(end), steps, dtype=torch.float64) ** 2
+        return cls(tuple((torch.log1p(-betas).cumsum(0) / 2).tolist()), t_eps)
+
+    @classmethod
+    def latent_diffusion(cls) -> VPDiscrete:
+        """Return the schedule of the latent models of Rombach et al. 2022, arXiv:2112.10752 (ImageNet-256, LSUN)."""
+        return cls.scaled_linear(0.0015, 0.0195)
+
+    @classmethod
+    def stable_diffusion(cls) -> VPDiscrete:
+        """Return the schedule of Stable Diffusion 1.x."""
+        return cls.scaled_linear(0.00085, 0.012)
+
+    @cached_property
+    def sigma_min(self) -> float:
+        return float(self.sigma(torch.tensor(self.t_eps, dtype=torch.float64)))
+
+    @cached_property
+    def sigma_max(self) -> float:
+        return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
+
+    @property
+    def t_start(self) -> float:
+        return 1.0
+
+    @property
+    def t_end(self) -> float:
+        return self.t_eps
+
+    @property
+    def prior_scale(self) -> float:
+        return math.sqrt(1 + self.sigma_max**2)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """Return log alpha at time `t`."""
+        times, values = self._knots
+        return _interpolate(t, times, values)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.log_alpha(t).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.expm1(-2 * self.log_alpha(t)).sqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        times, values = self._knots
+        return _interpolate(torch.log1p(sigma**2) / -2, values.flip(0), times.flip(0))
+
+    @cached_property
+    def _knots(self) -> tuple[Tensor, Tensor]:
+        steps = len(self.log_alphas)
+        times = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+        return times, torch.tensor(self.log_alphas, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class RectifiedFlow(NoiseSchedule):
+    """State (1 - t) x0 + t n on the straight line from data to noise, so sigma = t/(1 - t).
+
+    At t = 1 the state holds no data and sigma is infinite, so sampling starts a little below, at t_start: there the
+    state is t n in the model's frame, sigma_max n in ours, and what is left out is (1 - t) x0. The default drops a
+    thousandth of the data, as the first of a thousand training times does.
+    Source: Liu et al. 2022, arXiv:2209.03003, equation 1.
+    """
+
+    t_start: float = 0.999
+    t_end: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.t_end < self.t_start < 1:
+            raise GridError(
+                f"RectifiedFlow({self.t_start:g}, {self.t_end:g}): sigma = t/(1 - t); use 0 < t_end < t_start < 1"
+            )
+
+    @property
+    def sigma_min(self) -> float:
+        return self.t_end / (1 - self.t_end)
+
+    @property
+    def sigma_max(self) -> float:
+        return self.t_start / (1 - self.t_start)
+
+    @property
+    def prior_scale(self) -> float:
+        return self.sigma_max
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t / (1 - t)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma / (1 + sigma)
+
+
+def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """The piecewise-linear function through (knots, values) at `at`, its first and last pieces extended."""
+    right = torch.searchsorted(knots, at.detach().contiguous()).clamp(1, len(knots) - 1)
+    left = right - 1
+    slope = (values[right] - values[left]) / (knots[right] - knots[left])
+    return values[left] + slope * (at - knots[left])

@@ -13,12 +13,23 @@ EDM = golden("solvers_edm_frame")
 VP = golden("solvers_vp_frame")
 
 
+def public_form(case: dict[str, Any]) -> str:
+    """The options with which an Adams method is what the public code computes, slips and quadrature included."""
+    if case["solver"] == "deis":
+        return ":form=tab:quadrature=compat" if case["deis_mode"] == "tab" else ":form=rho"
+    return ":compat=true" if case["solver"] == "ipndm_v" else ""
+
+
 def spec_of(case: dict[str, Any]) -> str | None:
     """Our spec for a case of the EDM file, or None for what isn't built."""
     grid = f"grid={case['schedule']}" + ("" if case["schedule"] == "logsnr" else f":rho={case['rho']}")
     grid += (":afs=true" if case.get("afs") else "") + (":end=zero" if case.get("denoise_to_zero") else "")
     if case["solver"] == "dpmpp" and case["predict_x0"]:
         return f"dpm:{grid}:order={case['max_order']}:lower_order_final={str(case['lower_order_final']).lower()}"
+    if case["solver"] == "dpm2":
+        return f"dpm2:{grid}:r={case.get('r', 0.5)}"
+    if case["solver"] in ("ipndm", "ipndm_v", "deis"):
+        return f"{case['solver']}:{grid}:order={case['max_order']}" + public_form(case)
     return f"{case['solver']}:{grid}" if case["solver"] in ("euler", "heun") else None
 
 
@@ -27,6 +38,8 @@ GS_CASES = [pytest.param(case, id=str(case["id"])) for case in VP.cases if case[
 
 
 def test_every_case_of_these_solvers_is_compared():
+    adams = ("dpm2", "ipndm:", "ipndm_v", "deis")
+    assert [sum(p.values[0].startswith(name) for p in CASES) for name in adams] == [2, 12, 9, 15]
     assert [sum(p.values[0].startswith(name) for p in CASES) for name in ("euler", "dpm:", "heun")] == [18, 15, 1]
     assert len(GS_CASES) == 4
 
@@ -42,6 +55,14 @@ def test_edm_frame_case(spec, case):
     levels = grid.sigmas[:-1] if case.get("denoise_to_zero") else grid.sigmas
     assert ((levels - EDM("sig", case)).abs() / EDM("sig", case)).max() < 1e-10
     assert relative(sample, EDM("out", case)) < 1e-8
+
+
+@pytest.mark.parametrize(("spec", "case"), [p for p in CASES if "quadrature=compat" in p.values[0]])
+def test_deis_with_exact_quadrature_is_near_the_public_codes(spec, case):
+    exact = sb.make(spec.replace("quadrature=compat", "quadrature=exact"))
+    grid = exact.grid(sb.EDM(case["sigma_min"], case["sigma_max"]), case["nfe"])
+    sample = sb.execute(sb.trace(exact, grid), EDM.denoise, EDM.arrays["latents"] * EDM("sig", case)[0])
+    assert 1e-8 < relative(sample, EDM("out", case)) < 1e-4
 
 
 @pytest.mark.parametrize("case", GS_CASES)

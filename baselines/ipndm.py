@@ -1,0 +1,51 @@
+"""iPNDM: Adams-Bashforth on the slopes, with the coefficients of equal steps on any grid."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+import solverbench as sb
+
+ADAMS_BASHFORTH = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+"""Weights of the slopes, newest first, by order."""
+
+
+class IPNDM(sb.Classical):
+    """Linear multistep method of order 1 to 4; one call per interval, and its order rises over the first steps.
+
+    Source: Zhang and Chen 2022, arXiv:2204.13902, appendix (iPNDM), after Liu et al. 2022, arXiv:2202.09778.
+    """
+
+    name: ClassVar[str] = "ipndm"
+    paper: ClassVar[str] = "iPNDM, arXiv:2204.13902"
+    uniform: ClassVar[bool] = True
+
+    order: int = sb.option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
+
+    @property
+    def local_order(self) -> int | None:
+        """The order of the weights, on equal steps in sigma; on other grids 2 at most."""
+        return self.order
+
+    @property
+    def global_order(self) -> int | None:
+        """2 at most: the first step is Euler's."""
+        return min(self.order, 2)
+
+    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+        """Return the sample; M calls for M intervals."""
+        sigmas = grid.sigmas
+        past: list[Tensor] = []
+        for n in range(grid.steps):
+            slope = (x - denoise(x, sigmas[n])) / sigmas[n]
+            past = [slope, *past][: self.order]
+            for weight, e in zip(ADAMS_BASHFORTH[len(past)], past, strict=True):
+                x = x + (sigmas[n + 1] - sigmas[n]) * weight * e
+        return x
