@@ -1,46 +1,68 @@
-"""DPM-Solver++ multistep: the data prediction, extrapolated in lambda from the last one to three calls."""
+"""DPM-Solver++ and DPM-Solver, multistep: the prediction, extrapolated in lambda from the last one to three calls."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 import solverbench as sb
+from baselines import dpm_singlestep
 
 
-class DPMSolverPP(sb.Classical):
-    """Exponential multistep integrator of order 1 to 3 in data prediction; one call per interval.
+class DPMSolverPP(sb.ExponentialIntegrator):
+    """Exponential integrator of order 1 to 3 in data (DPM-Solver++) or noise prediction (DPM-Solver).
 
-    Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2 and appendix B, in the EDM frame (alpha = 1). Order 3 weighs
-    the second difference as every public implementation does, by half of its Taylor weight.
+    Multistep, one call per interval; `singlestep` goes over to the methods of `dpm_singlestep`. Order 3 weighs the
+    second difference as every public implementation does, by half of its Taylor weight, which makes its regular step
+    second order; d2=full doubles it.
+
+    Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2 and appendix B; arXiv:2206.00927 for noise prediction. In
+    the EDM frame (alpha = 1).
     """
 
     name: ClassVar[str] = "dpm"
-    paper: ClassVar[str] = "DPM-Solver++, arXiv:2211.01095"
+    paper: ClassVar[str] = "DPM-Solver++, arXiv:2211.01095; DPM-Solver, arXiv:2206.00927"
 
-    levels: str = sb.option("logsnr", key="grid", help="a named grid, or the M+1 levels joined with +")
-    order: int = sb.option(3, choices=(1, 2, 3), help="values that a regular step combines")
-    lower_order_final: bool = sb.option(True, help="lower the order over the last steps, down to 1")
+    d2: str = sb.option("half", choices=("half", "full"), help="weight of order 3's second difference; half as public")
+    singlestep: bool = sb.option(False, help="blocks of up to `order` calls, each from a single state")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.d2 == "full" and (self.order != 3 or self.singlestep):
+            kind = "singlestep" if self.singlestep else f"order {self.order}"
+            raise sb.SpecError(f"dpm:d2=full: {kind} has no second difference; use it with multistep order 3 alone")
+        if self.singlestep and not self.lower_order_final:
+            raise sb.SpecError(
+                "dpm:singlestep=true:lower_order_final=false: its list of orders is fixed by the number of calls; "
+                "leave lower_order_final out"
+            )
+
+    def grid(self, schedule: sb.NoiseSchedule, steps: int) -> sb.Grid:
+        """Return the grid of `steps` intervals, a level per call; singlestep blocks are equally long on logsnr."""
+        grid = super().grid(schedule, steps)
+        body = grid.sigmas[grid.sigmas > 0]
+        if not self.singlestep or self.levels != "logsnr" or len(body) < 2:
+            return grid
+        return sb.Grid(torch.cat([dpm_singlestep.regroup(body, self.order), grid.sigmas[len(body) :]]), schedule)
 
     def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
+        if self.singlestep:
+            return dpm_singlestep.integrate(self, denoise, x, grid)
         sigmas, lam = grid.sigmas, -grid.sigmas.log()
+        share = 2 if self.d2 == "full" else 1
         past: list[Tensor] = []
         for n in range(grid.steps):
-            past = [denoise(x, sigmas[n]), *past][: self.order]
-            used = past[: self._order_at(n, grid.steps)]
-            p1, p2, p3 = sb.phis(lam[n + 1] - lam[n])
-            x = sigmas[n + 1] / sigmas[n] * x - p1 * used[0]
+            past = [self.predict(denoise, x, sigmas[n]), *past][: self.order]
+            used = past[: self.order_at(n, grid.steps)]
+            kept, scale, h = self.linear(sigmas[n], sigmas[n + 1])
+            p1, p2, p3 = sb.phis(h)
+            x = kept * x - scale * p1 * used[0]
             match sb.differences(lam, used, n):
                 case (d0,):
-                    x = x - p1 / 2 * d0
+                    x = x - scale * p1 / 2 * d0
                 case (d1, d2):
-                    x = x + p2 * d1 - p3 * d2
+                    x = x + scale * p2 * d1 - scale * share * p3 * d2
         return x
-
-    def _order_at(self, n: int, steps: int) -> int:
-        """The order of step n: it rises over the first steps, and a warm-up step is never lowered."""
-        if n + 1 < self.order or not self.lower_order_final:
-            return min(n + 1, self.order)
-        return min(self.order, steps - n)

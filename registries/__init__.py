@@ -17,11 +17,12 @@ solvers = Registry(
         "heun": "baselines.heun:Heun",
         "ipndm": "baselines.ipndm:IPNDM",
         "ipndm_v": "baselines.ipndm_v:IPNDMV",
+        "unipc": "baselines.unipc:UniPC",
     },
     aliases={"ddim": "euler", "dpmpp": "dpm"},
     about={
         "deis": "DEIS, exponential Adams-Bashforth, orders 1-4 (arXiv:2204.13902)",
-        "dpm": "DPM-Solver++, multistep, orders 1-3 (arXiv:2211.01095)",
+        "dpm": "DPM-Solver++ and DPM-Solver, multistep or singlestep, orders 1-3 (arXiv:2211.01095)",
         "dpm2": "DPM-Solver-2, singlestep, two calls a step (arXiv:2206.00927)",
         "euler": "Euler's method, which is DDIM (arXiv:2010.02502)",
         "gas": "Generalized Adversarial Solver, learned (arXiv:2510.17699)",
@@ -29,6 +30,7 @@ solvers = Registry(
         "heun": "Heun's method as EDM uses it, two calls a step (arXiv:2206.00364)",
         "ipndm": "iPNDM, Adams-Bashforth with constant coefficients, orders 1-4 (arXiv:2204.13902)",
         "ipndm_v": "iPNDM with variable steps, orders 1-4 (arXiv:2204.13902)",
+        "unipc": "UniPC, multistep predictor-corrector, orders 1-3 (arXiv:2302.04867)",
     },
 )
 

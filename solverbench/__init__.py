@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from solverbench.errors import SpecError as SpecError
     from solverbench.errors import UserError as UserError
     from solverbench.execution import execute as execute
+    from solverbench.exponential import ExponentialIntegrator as ExponentialIntegrator
     from solverbench.exponential import differences as differences
     from solverbench.exponential import phis as phis
     from solverbench.grids import Grid as Grid
@@ -39,7 +40,7 @@ __version__ = "0.1.0"
 _homes = {
     "solverbench.errors": ["BudgetError", "GridError", "SpecError", "UserError"],
     "solverbench.execution": ["execute"],
-    "solverbench.exponential": ["differences", "phis"],
+    "solverbench.exponential": ["ExponentialIntegrator", "differences", "phis"],
     "solverbench.grids": ["Grid"],
     "solverbench.schedules": ["EDM", "NoiseSchedule", "RectifiedFlow", "VPDiscrete", "VPLinear"],
     "solverbench.solver": ["Classical", "Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from solverbench import files, seeds, targets, zoo
 from solverbench.errors import BudgetError, GridError, UserError
@@ -116,6 +118,7 @@ class Cell:
         solver: as it was asked for.
         spec: canonical.
         learned: whether it was trained.
+        adapt: what becomes of the teacher's denoiser, of a `solver` with such an option; the spec names it.
         targets: the teacher sampler's plan.
         plan: what is executed; None if the cell can't be run.
         obstacle: why it can't be run, a status and a reason.
@@ -127,6 +130,7 @@ class Cell:
     spec: str
     nfe: int
     learned: bool
+    adapt: Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]]
     protocol: Protocol
     targets: Plan
     plan: Plan | None = None
@@ -206,7 +210,8 @@ def _cells_of(
     misfits: list[GridError] = []
 
     def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: str | None) -> Cell:
-        return Cell(teacher, asked, solver.spec, nfe, solver.learned, protocol, goal, plan, obstacle, trained)
+        about = teacher, asked, solver.spec, nfe, solver.learned, solver.adapt
+        return Cell(*about, protocol, goal, plan, obstacle, trained)
 
     for nfe in budgets:
         equipped, trained = solver, None

@@ -64,10 +64,11 @@ class Work:
         cell, teacher = self.cell, self.cell.teacher
         assert cell.plan is not None
         features, errors, pictures = [], [np.empty(0)], []
+        denoise = cell.adapt(watch)
         done = 0
         for part in batches(self.block, cell.protocol.batch):
             self.stop.check()
-            images = sample(cell.plan, teacher, part, nfe=cell.nfe, denoise=watch)
+            images = sample(cell.plan, teacher, part, nfe=cell.nfe, denoise=denoise)
             if goal is not None and done < len(goal):
                 near = goal[done : done + len(part)].to(teacher.device)
                 squares = (images[: len(near)].double() - near.double()) ** 2

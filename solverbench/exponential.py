@@ -1,4 +1,7 @@
-"""What exponential integrators share: the weights of DPM-Solver++ in data prediction, in the EDM frame (alpha = 1)."""
+"""What exponential integrators share: the exact linear part, the weights of DPM-Solver++ and when orders are lowered.
+
+All in the EDM frame (alpha = 1), where lambda = -log sigma.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,48 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from solverbench.solver import Classical, Denoise, option
+
+
+class ExponentialIntegrator(Classical):
+    """A solver that is exact in x and extrapolates the network's prediction m as a polynomial in lambda.
+
+    With m the data prediction D or the noise prediction (x - D)/s, the exact solution from level s to t < s is
+
+        data :  x' = (t/s) x +   int_{lam_s}^{lam_t} exp(lam - lam_t) m dlam
+        noise:  x' =       x - t int_{lam_s}^{lam_t} exp(lam_t - lam) m dlam
+
+    Source: Lu et al. 2022, arXiv:2211.01095, proposition 4.1 (data); arXiv:2206.00927, proposition 3.1 (noise).
+    """
+
+    levels: str = option("logsnr", key="grid", help="a named grid, or the M+1 levels joined with +")
+    order: int = option(3, choices=(1, 2, 3), help="values that a regular step combines")
+    prediction: str = option("data", choices=("data", "noise"), help="what is extrapolated between calls")
+    lower_order_final: bool = option(True, help="lower the order over the last steps, down to 1")
+
+    def predict(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return m at state `x` of level `sigma`; one call."""
+        d = denoise(x, sigma)
+        return d if self.prediction == "data" else (x - d) / sigma
+
+    def linear(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (kept, scale, h): a first-order step from level `s` to `t` is kept x - scale expm1(-h) m.
+
+        h is lambda_t - lambda_s in data prediction and its negative in noise prediction: with that sign, every formula
+        of the one is the other's.
+        """
+        h = s.log() - t.log()
+        return (t / s, torch.ones_like(t), h) if self.prediction == "data" else (torch.ones_like(t), t, -h)
+
+    def order_at(self, n: int, steps: int) -> int:
+        """Return the order of step `n` of `steps`: it rises over the first steps, and a warm-up step isn't lowered."""
+        if n + 1 < self.order or not self.lower_order_final:
+            return min(n + 1, self.order)
+        return min(self.order, steps - n)
+
 
 def phis(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (p1, p2, p3) = (expm1(-h), p1/h + 1, p2/h - 1/2) for a step `h` > 0 in lambda.
+    """Return (p1, p2, p3) = (expm1(-h), p1/h + 1, p2/h - 1/2) for a step `h` in lambda, negated in noise prediction.
 
     Source: Lu et al. 2022, arXiv:2211.01095, appendix B.
     """
@@ -19,7 +61,7 @@ def phis(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def differences(lam: Tensor, past: Sequence[Tensor], n: int) -> tuple[Tensor, ...]:
-    """Return the divided differences of data predictions that a multistep update of step `n` is made of.
+    """Return the divided differences of predictions that a multistep update of step `n` is made of.
 
     Args:
         lam: [M+1], lambda at the grid's levels.

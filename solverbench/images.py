@@ -13,6 +13,7 @@ from solverbench import files, sampling, seeds
 from solverbench.errors import BudgetError, UserError
 from solverbench.metrics import quantise
 from solverbench.sampling import batches
+from solverbench.spec import make
 from solverbench.teachers import load_teacher
 from solverbench.tracing import tableau
 
@@ -37,8 +38,13 @@ def write(
         raise (BudgetError if nfe < 1 else UserError)(f"{what} {value}: below 1; give a positive number")
     wanted = seeds.parse(chosen)
     network = load_teacher(teacher, sampling.check_device(device))
-    plan = tableau(solver, nfe=nfe, teacher=network, out=out).plan(network.schedule.prior_scale)
-    made = [quantise(sampling.sample(plan, network, part, nfe=nfe)).cpu() for part in batches(wanted, batch)]
+    method = make(solver)
+    plan = tableau(method, nfe=nfe, teacher=network, out=out).plan(network.schedule.prior_scale)
+    denoise = method.adapt(network.denoise)
+    made = [
+        quantise(sampling.sample(plan, network, part, nfe=nfe, denoise=denoise)).cpu()
+        for part in batches(wanted, batch)
+    ]
     images = torch.cat(made).permute(0, 2, 3, 1).numpy()
     if kind == "npz":
         buffer = io.BytesIO()

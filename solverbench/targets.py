@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from solverbench import files, seeds
-from solverbench.errors import RecordError
+from solverbench.errors import RecordError, UserError
 from solverbench.sampling import BATCH, THREADS, Stop, batches, pool, sample, worker_count
+from solverbench.spec import make
 from solverbench.tableaux import Plan
 from solverbench.teachers import Teacher
 from solverbench.tracing import tableau
@@ -84,8 +85,17 @@ def key(teacher: Teacher, plan: Plan, batch: int = BATCH) -> dict[str, Any]:
 
 
 def sampler_plan(teacher: Teacher) -> Plan:
-    """Return the teacher sampler's plan for unit noise."""
-    return tableau(teacher.sampler, nfe=teacher.sampler_nfe, teacher=teacher).plan(teacher.schedule.prior_scale)
+    """Return the teacher sampler's plan for unit noise.
+
+    Raises:
+        UserError: it adapts the denoiser, which is no part of a plan.
+    """
+    solver = make(teacher.sampler)
+    if solver.adapt(teacher.denoise) is not teacher.denoise:
+        raise UserError(
+            f"teacher {teacher.name!r}: its sampler {teacher.sampler} adapts the denoiser; leave threshold out"
+        )
+    return tableau(solver, nfe=teacher.sampler_nfe, teacher=teacher).plan(teacher.schedule.prior_scale)
 
 
 def chunks(chosen: range) -> Iterator[range]:

@@ -30,6 +30,8 @@ def tableau(
 ) -> Tableau:
     """Return the tableau of a solver: on a teacher's schedule, on another one, or on explicit levels.
 
+    Dynamic thresholding isn't linear and so no part of it: execute it on `solver.adapt(denoise)`.
+
     Args:
         solver: a spec such as "dpm:order=3", or a Solver.
         nfe: the number of calls; given by `grid` if that is given.

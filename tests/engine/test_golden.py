@@ -24,8 +24,12 @@ def spec_of(case: dict[str, Any]) -> str | None:
     """Our spec for a case of the EDM file, or None for what isn't built."""
     grid = f"grid={case['schedule']}" + ("" if case["schedule"] == "logsnr" else f":rho={case['rho']}")
     grid += (":afs=true" if case.get("afs") else "") + (":end=zero" if case.get("denoise_to_zero") else "")
-    if case["solver"] == "dpmpp" and case["predict_x0"]:
-        return f"dpm:{grid}:order={case['max_order']}:lower_order_final={str(case['lower_order_final']).lower()}"
+    name, _, threshold = case["solver"].partition("+")
+    if name in ("dpmpp", "unipc"):
+        spec = f"{name}:{grid}:order={case['max_order']}:lower_order_final={str(case['lower_order_final']).lower()}"
+        spec += ":prediction=" + ("data" if case["predict_x0"] else "noise")
+        spec += f":variant={case['variant']}" if name == "unipc" else ""
+        return spec + (":threshold=true" if threshold else "")
     if case["solver"] == "dpm2":
         return f"dpm2:{grid}:r={case.get('r', 0.5)}"
     if case["solver"] in ("ipndm", "ipndm_v", "deis"):
@@ -35,13 +39,15 @@ def spec_of(case: dict[str, Any]) -> str | None:
 
 CASES = [pytest.param(spec, case, id=f"{case['id']}-{spec}") for case in EDM.cases if (spec := spec_of(case))]
 GS_CASES = [pytest.param(case, id=str(case["id"])) for case in VP.cases if case["solver"] == "gs"]
+UNIPC_CASES = [pytest.param(case, id=str(case["id"])) for case in VP.cases if case["solver"] == "unipc_vp"]
 
 
 def test_every_case_of_these_solvers_is_compared():
     adams = ("dpm2", "ipndm:", "ipndm_v", "deis")
     assert [sum(p.values[0].startswith(name) for p in CASES) for name in adams] == [2, 12, 9, 15]
-    assert [sum(p.values[0].startswith(name) for p in CASES) for name in ("euler", "dpm:", "heun")] == [18, 15, 1]
-    assert len(GS_CASES) == 4
+    assert [sum(p.values[0].startswith(name) for p in CASES) for name in ("euler", "heun")] == [18, 1]
+    assert [sum(p.values[0].startswith(name) for p in CASES) for name in ("dpmpp", "unipc")] == [30, 48]
+    assert (len(GS_CASES), len(UNIPC_CASES)) == (4, 48)
 
 
 @pytest.mark.parametrize(("spec", "case"), CASES)
@@ -50,7 +56,7 @@ def test_edm_frame_case(spec, case):
     solver = sb.make(spec)
     grid = solver.grid(schedule, solver.steps(case["nfe"]))
     denoise = Counter(EDM.denoise)
-    sample = sb.execute(sb.trace(solver, grid), denoise, EDM.arrays["latents"] * EDM("sig", case)[0])
+    sample = sb.execute(sb.trace(solver, grid), solver.adapt(denoise), EDM.arrays["latents"] * EDM("sig", case)[0])
     assert denoise.calls == len(EDM("lev", case)) == case["nfe"]
     levels = grid.sigmas[:-1] if case.get("denoise_to_zero") else grid.sigmas
     assert ((levels - EDM("sig", case)).abs() / EDM("sig", case)).max() < 1e-10
@@ -76,5 +82,19 @@ def test_gs_case(case):
     sample = sb.execute(tableau, denoise, VP.arrays["noise"] * vp.prior_scale)
     end = vp.alpha(torch.tensor(case["t_eps"], dtype=torch.float64))
     assert denoise.calls == case["nfe"]
+    assert relative(tableau.sigmas, VP("lev", case)) < 1e-10
+    assert relative(sample * end, VP("out", case)) < 1e-8
+
+
+@pytest.mark.parametrize("case", UNIPC_CASES)
+def test_unipc_on_a_vp_model_case(case):
+    vp = sb.VPLinear(case["vp_beta_d"], case["vp_beta_min"], case["t_eps"])
+    grid = {"logSNR": "logsnr", "time_uniform": "time_uniform", "time_quadratic": "time_uniform:rho=2"}[case["skip"]]
+    unipc = sb.make(f"unipc:grid={grid}:order={case['order']}:variant={case['variant']}")
+    tableau = sb.trace(unipc, unipc.grid(vp, case["nfe"]))
+    denoise = Counter(VP.denoise)
+    sample = sb.execute(tableau, denoise, VP.arrays["noise"] * vp.prior_scale)
+    end = vp.alpha(torch.tensor(case["t_eps"], dtype=torch.float64))
+    assert denoise.calls == len(VP("lev", case)) == case["nfe"]
     assert relative(tableau.sigmas, VP("lev", case)) < 1e-10
     assert relative(sample * end, VP("out", case)) < 1e-8

@@ -12,15 +12,25 @@ from solverbench.spec import expand, numbers
 @pytest.mark.parametrize(
     ("asked", "canonical"),
     [
-        ("dpm", "dpm:afs=false:end=sigma_min:grid=logsnr:lower_order_final=true:order=3"),
+        (
+            "dpm",
+            "dpm:afs=false:d2=half:end=sigma_min:grid=logsnr:lower_order_final=true:order=3"
+            ":prediction=data:singlestep=false:threshold=false",
+        ),
         (
             "dpmpp:order=2:grid=karras",
-            "dpm:afs=false:end=sigma_min:grid=polynomial:lower_order_final=true:order=2:rho=7",
+            "dpm:afs=false:d2=half:end=sigma_min:grid=polynomial:lower_order_final=true:order=2"
+            ":prediction=data:rho=7:singlestep=false:threshold=false",
         ),
-        ("ddim", "euler:afs=false:end=sigma_min:grid=polynomial:rho=7"),
-        ("euler:grid=80+9.70+.8+2e-3", "euler:afs=false:end=sigma_min:grid=80.0+9.7+0.8+0.002"),
-        ("dpm:grid=8+1+0", "dpm:afs=false:end=zero:grid=8.0+1.0+0.0:lower_order_final=true:order=3"),
-        ("euler:grid=time_uniform", "euler:afs=false:end=sigma_min:grid=time_uniform:rho=1"),
+        (
+            "unipc:threshold=true",
+            "unipc:afs=false:end=sigma_min:grid=logsnr:lower_order_final=true:order=3"
+            ":prediction=data:threshold=true:variant=bh2",
+        ),
+        ("ddim", "euler:afs=false:end=sigma_min:grid=polynomial:rho=7:threshold=false"),
+        ("euler:grid=80+9.70+.8+2e-3", "euler:afs=false:end=sigma_min:grid=80.0+9.7+0.8+0.002:threshold=false"),
+        ("euler:grid=8+1+0", "euler:afs=false:end=zero:grid=8.0+1.0+0.0:threshold=false"),
+        ("euler:grid=time_uniform", "euler:afs=false:end=sigma_min:grid=time_uniform:rho=1:threshold=false"),
         ("gas", "gas:grid=learned"),
     ],
 )
@@ -46,6 +56,13 @@ def test_a_spec_is_written_back_in_full(asked, canonical):
         ("euler:rho=nan", SpecError, "above 0"),
         ("euler:grid=8+1:end=zero", SpecError, "end them in 0"),
         ("gas:afs=true", SpecError, "no option"),
+        ("gas:threshold=true", SpecError, "no option"),
+        ("dpm:d2=full:order=2", SpecError, "order 2 has no second difference"),
+        ("dpm:d2=full:singlestep=true", SpecError, "singlestep has no second difference"),
+        ("dpm:singlestep=true:lower_order_final=false", SpecError, "leave lower_order_final out"),
+        ("dpm:prediction=velocity", SpecError, "use data or noise"),
+        ("unipc:variant=bh3", SpecError, "use bh1 or bh2"),
+        ("unipc:singlestep=true", SpecError, "no option"),
         ("euler:grid=8+x", GridError, "not a list of numbers"),
         ("euler:grid=@/nowhere.txt", SpecError, "can't read"),
         ("", UnknownNameError, "not registered"),
@@ -59,7 +76,7 @@ def test_a_bad_spec_is_one_clear_line(spec, error, text):
 
 def test_levels_come_from_a_file(tmp_path):
     (tmp_path / "g:1.txt").write_text("80, 9.7\n0.8 0.002\n")
-    assert sb.make(f"euler:grid=@{tmp_path}/g:1.txt").spec.endswith(":grid=80.0+9.7+0.8+0.002")
+    assert ":grid=80.0+9.7+0.8+0.002:" in sb.make(f"euler:grid=@{tmp_path}/g:1.txt").spec
 
 
 def test_explicit_levels_fix_the_number_of_steps():
@@ -106,7 +123,9 @@ def test_a_budget_that_is_not_spent_exactly_names_the_nearest(spec, nfe, nearest
 
 @pytest.mark.parametrize("afs", ["true", "false"])
 @pytest.mark.parametrize("end", ["zero", "sigma_min"])
-@pytest.mark.parametrize("name", ["euler", "heun", "dpm"])
+@pytest.mark.parametrize(
+    "name", ["euler", "heun", "dpm", "dpm:singlestep=true", "dpm:singlestep=true:order=2", "unipc"]
+)
 def test_the_calls_that_are_asked_for_are_the_calls_that_are_made(name, end, afs):
     solver = sb.make(f"{name}:end={end}:afs={afs}")
     spent = 0

@@ -1,0 +1,71 @@
+"""Singlestep DPM-Solver++ and DPM-Solver: blocks of one to three calls, each a Runge-Kutta step in lambda.
+
+The grid holds a level for every call: a block of k calls has k intervals, its stages at the levels between.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+import solverbench as sb
+
+
+def orders(calls: int, order: int) -> list[int]:
+    """Return the orders of the blocks, which add up to `calls`: mostly `order`, lower at the end.
+
+    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 and its public code. The order is 3 in no last block unless
+    there is another: 3 calls are 2 + 1.
+    """
+    blocks, rest = divmod(calls, order)
+    if order == 3 and rest == 0:
+        return [3] * (blocks - 1) + [2, 1]
+    return [order] * blocks + [rest] * (rest > 0)
+
+
+def regroup(sigmas: Tensor, order: int) -> Tensor:
+    """Return levels with the ends of `sigmas` [M+1]: equal blocks in lambda, each cut into equal parts.
+
+    Source: the public code of arXiv:2206.00927; on other grids a block takes its intervals as they are.
+    """
+    sizes = orders(len(sigmas) - 1, order)
+    places = [block + part / size for block, size in enumerate(sizes) for part in range(size)]
+    inner = torch.tensor(places[1:], dtype=torch.float64) / len(sizes)
+    start, end = sigmas[0].log(), sigmas[-1].log()
+    return torch.cat([sigmas[:1], (start + inner * (end - start)).exp(), sigmas[-1:]])
+
+
+def integrate(solver: sb.ExponentialIntegrator, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    """Return the sample; M calls for M intervals."""
+    ends = itertools.accumulate(orders(grid.steps, solver.order), initial=0)
+    for begin, end in itertools.pairwise(ends):
+        x = _block(solver, denoise, x, grid.sigmas[begin : end + 1])
+    return x
+
+
+def _block(solver: sb.ExponentialIntegrator, denoise: sb.Denoise, x: Tensor, levels: Tensor) -> Tensor:
+    """Carry `x` from levels[0] to levels[-1] by a call at every level but the last.
+
+    Source: arXiv:2211.01095, algorithm 1 (order 2); arXiv:2206.00927, algorithms 1 and 2 (orders 2 and 3).
+    """
+    s, t = levels[0], levels[-1]
+    m = solver.predict(denoise, x, s)
+
+    def first_order(to: Tensor) -> Tensor:
+        kept, scale, h = solver.linear(s, to)
+        return kept * x - scale * torch.expm1(-h) * m
+
+    _, scale, h = solver.linear(s, t)
+    p1, p2, _ = sb.phis(h)
+    if len(levels) == 2:
+        return first_order(t)
+    _, _, h1 = solver.linear(s, levels[1])
+    m1 = solver.predict(denoise, first_order(levels[1]), levels[1])
+    if len(levels) == 3:
+        return first_order(t) - scale * p1 * h / (2 * h1) * (m1 - m)
+    _, scale2, h2 = solver.linear(s, levels[2])
+    stage = first_order(levels[2]) + scale2 * sb.phis(h2)[1] * h2 / h1 * (m1 - m)
+    m2 = solver.predict(denoise, stage, levels[2])
+    return first_order(t) + scale * p2 * h / h2 * (m2 - m)
