@@ -89,6 +89,13 @@ def test_info_describes_it(name):
     assert len(result.stdout.splitlines()) > 5
 
 
+def test_info_shows_what_the_literature_runs_a_solver_with_and_where_it_says_so():
+    shown = invoke("info", "ipndm").stdout
+    assert "pixel             ipndm:order=4:grid=polynomial:rho=7" in shown
+    assert "stable_diffusion  ipndm:order=2:grid=gits_ipndm" in shown
+    assert "GAS (arXiv:2510.17699), its teacher on MS-COCO" in shown
+
+
 def test_doctor_finds_a_working_installation_well(tmp_path):
     result = invoke("doctor", "--out", tmp_path / "runs")
     assert result.exit_code == 0, result.output

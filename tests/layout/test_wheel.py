@@ -24,6 +24,8 @@ def test_the_wheels_top_level_is_the_four_packages(names):
     assert top == {"solverbench", "baselines", "registries", "reports"}
 
 
-@pytest.mark.parametrize("needed", ["digits.npz", ".safetensors", "gas.toml", "py.typed", "LICENSE"])
+@pytest.mark.parametrize(
+    "needed", ["digits.npz", ".safetensors", "gas.toml", "gits.toml", "recommended.toml", "py.typed", "LICENSE"]
+)
 def test_the_wheel_holds_its_data(names, needed):
     assert any(name.endswith(needed) for name in names)
