@@ -50,7 +50,7 @@ class DEIS(sb.Classical):
 
     @property
     def local_order(self) -> int | None:
-        """The order of the interpolant; none with the public quadrature, whose error does not fall with the step."""
+        """The order of the interpolant; none with the public quadrature, whose own error of order 2 shows at last."""
         return None if self._rough else self.order
 
     @property

@@ -39,6 +39,21 @@ class DPMSolverPP(sb.ExponentialIntegrator):
                 "leave lower_order_final out"
             )
 
+    @property
+    def block(self) -> int:
+        """The intervals of a regular step: singlestep blocks span one for each of their calls."""
+        return self.order if self.singlestep else 1
+
+    @property
+    def local_order(self) -> int | None:
+        """The values combined, but 2 for multistep order 3 with half of the second difference."""
+        return 2 if self.order == 3 and not self.singlestep and self.d2 == "half" else self.order
+
+    @property
+    def global_order(self) -> int | None:
+        """2 at most: the first step, and the last or the last block, are of order 1."""
+        return min(self.order, 2)
+
     def grid(self, schedule: sb.NoiseSchedule, steps: int) -> sb.Grid:
         """Return the grid of `steps` intervals, a level per call; singlestep blocks are equally long on logsnr."""
         grid = super().grid(schedule, steps)

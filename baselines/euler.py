@@ -19,6 +19,7 @@ class Euler(sb.Classical):
     name: ClassVar[str] = "euler"
     paper: ClassVar[str] = "DDIM, arXiv:2010.02502"
     local_order: ClassVar[int | None] = 1
+    global_order: ClassVar[int | None] = 1
 
     def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""

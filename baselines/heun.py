@@ -18,6 +18,7 @@ class Heun(sb.Classical):
     name: ClassVar[str] = "heun"
     paper: ClassVar[str] = "EDM, arXiv:2206.00364"
     local_order: ClassVar[int | None] = 2
+    global_order: ClassVar[int | None] = 2
     stages: ClassVar[int] = 2
 
     def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:

@@ -39,6 +39,21 @@ class UniPC(sb.ExponentialIntegrator):
         help="B(h), h or expm1(h); GAS, LD3 take bh1 on pixel models",
     )
 
+    @property
+    def local_order(self) -> int | None:
+        """The corrected step's: one more than the predictor's."""
+        return self.order + 1
+
+    @property
+    def predicted_order(self) -> int | None:
+        """The predictor's: the values combined."""
+        return self.order
+
+    @property
+    def global_order(self) -> int | None:
+        """3 at most: the first step is the corrector of order 1; 2 where the last one is the predictor of order 1."""
+        return 2 if self.lower_order_final else min(self.order + 1, 3)
+
     def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
         sigmas = grid.sigmas
