@@ -15,6 +15,9 @@ from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
 from reports.parts import PROTOCOL, Line, Part, parts, ranges, slug
 from reports.tables import escape_markdown as escape
 
+RANKS = {"not held": 0, "unresolved": 1, "held": 2}
+"""What of the verdicts stands first."""
+
 
 def write(folder: str | Path) -> list[Path]:
     """The files written into `folder`, report.md last; each is put in its place whole or not at all.
@@ -117,7 +120,6 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         "Bars are the intervals of the tables; where none is seen it is smaller than its marker. A line breaks at a "
         "budget without a value. Also as [PDF](figure.pdf), [SVG](figure.svg) and [CSV of what is drawn](figure.csv)."
     )
-    yield from _verdicts(record)
     notes = [str(note) for note in record["notes"]]
     notes += [*below_teacher(found, notes), *_splits(found)]
     if notes:
@@ -128,6 +130,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         yield tables.markdown(part).rstrip()
         yield _links(part.name)
     yield from _pictures(bundle, teachers)
+    yield from _verdicts(record)
     yield from _unfinished(frame)
     yield _solvers(frame)
     for name in ("protocol", "environment"):
@@ -146,19 +149,22 @@ def _counts(frame: pd.DataFrame) -> str:
 def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
     if not record["verdicts"]:
         return
-    lines = []
-    for verdict in record["verdicts"]:
+    ranked = sorted(record["verdicts"], key=lambda verdict: RANKS.get(verdict.get("verdict"), 0))
+    counts = Counter(str(verdict.get("verdict")) for verdict in ranked)
+    rows = []
+    for verdict in ranked:
         numbers = [verdict.get(key) for key in ("difference", "low", "high")]
-        detail = ""
-        if all(isinstance(number, int | float) for number in numbers):
-            metric = record["metrics"].get(verdict.get("metric"), {}).get("short", verdict.get("metric", ""))
-            detail = f" (difference {numbers[0]:.3g}, interval {numbers[1]:.3g} to {numbers[2]:.3g}, {metric})"
-        elif verdict.get("reason"):
-            detail = f" ({verdict['reason']})"
-        lines.append(
-            f"- **{escape(str(verdict.get('verdict', '')))}**: {escape(str(verdict.get('claim', '')) + detail)}"
-        )
-    yield "## Verdicts\n\n" + "\n".join(lines)
+        known = all(isinstance(number, int | float) for number in numbers)
+        shown = [f"{number:.3g}" for number in numbers] if known else [str(verdict.get("reason", "")), "", ""]
+        metric = record["metrics"].get(verdict.get("metric"), {}).get("short", verdict.get("metric", ""))
+        interval = f"{shown[1]} to {shown[2]}" if known else ""
+        rows.append([str(verdict.get("verdict", "")), str(verdict.get("claim", "")), str(metric), shown[0], interval])
+    yield (
+        f"## Verdicts\n\n{len(rows)} claims: {', '.join(f'{count} {name}' for name, count in counts.items())}. A claim is "
+        "held if the paired interval of its difference lies at or below 0, not held if above, else unresolved. The "
+        "interval is sampling error: a learned solver trained again from other seeds moves too.\n\n"
+        + _table(["verdict", "claim", "metric", "difference", "95 % interval"], rows)
+    )
 
 
 def _splits(found: Sequence[Part]) -> list[str]:

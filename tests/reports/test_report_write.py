@@ -61,7 +61,8 @@ def test_the_page_holds_command_verdicts_notes_protocol_and_environment(folder: 
         "```\nsolverbench run --solvers euler,dpm,unipc,ipndm,heun,gs,gas --nfe 3-6,8,10 --teachers digits\n```" in text
     )
     assert "42 cells asked for: 33 done, 5 cached, 1 failed, 2 unsupported, 1 needs-training." in text
-    assert "- **unresolved**: gas is below gs at NFE 4 (difference -0.04, interval -0.11 to 0.03, to data)" in text
+    assert "2 claims: 1 unresolved, 1 held." in text
+    assert "| unresolved | gas is below gs at NFE 4 | to data | -0.04 | -0.11 to 0.03 |" in text
     assert "| intervals | 95 %, delete-a-group jackknife over 30 seed blocks" in text
     assert "| torch | 2.13.0+cpu |" in text
     assert "| dpm | dpm:grid=logsnr:lower_order_final=true:order=3:prediction=data | classical |" in text
