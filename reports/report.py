@@ -159,10 +159,11 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
         metric = record["metrics"].get(verdict.get("metric"), {}).get("short", verdict.get("metric", ""))
         interval = f"{shown[1]} to {shown[2]}" if known else ""
         rows.append([str(verdict.get("verdict", "")), str(verdict.get("claim", "")), str(metric), shown[0], interval])
+    counted = ", ".join(f"{count} {name}" for name, count in counts.items())
     yield (
-        f"## Verdicts\n\n{len(rows)} claims: {', '.join(f'{count} {name}' for name, count in counts.items())}. A claim is "
-        "held if the paired interval of its difference lies at or below 0, not held if above, else unresolved. The "
-        "interval is sampling error: a learned solver trained again from other seeds moves too.\n\n"
+        f"## Verdicts\n\n{len(rows)} claims: {counted}. A claim is held if the paired interval of its difference lies "
+        "at or below 0, not held if above, else unresolved. The interval is sampling error: a learned solver trained "
+        "again from other seeds moves too.\n\n"
         + _table(["verdict", "claim", "metric", "difference", "95 % interval"], rows)
     )
 
