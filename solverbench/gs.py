@@ -56,14 +56,14 @@ class Generalized(LearnedSolver):
         return parameters
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """Return the learned levels, on the VP schedule that has the teacher's own ends (or `t_eps`)."""
+        """Return the learned levels on the model's own schedule, or a VP one with an EDM model's ends (or `t_eps`)."""
         if len(self.trained["t_couple"]) != steps:
             raise GridError(
                 f"{self.name}: parameters for {len(self.trained['t_couple'])} steps, {steps} asked for; "
                 "use those trained for this number of calls"
             )
-        vp = self._vp(schedule)
-        return Grid(vp.sigma(self._times(vp)), vp)
+        clock = self._clock(schedule)
+        return Grid(clock.sigma(self._times(clock)), clock)
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
@@ -89,18 +89,16 @@ class Generalized(LearnedSolver):
                 x = x + self.trained[f"a{i}"][n] * alpha[n + 1 - i] / alpha[n + 1] * state
         return x
 
-    def _vp(self, schedule: NoiseSchedule) -> VPLinear:
-        if isinstance(schedule, VPLinear):
-            return schedule
-        if self.t_eps is not None:
-            return VPLinear.clamped(schedule.sigma_min, schedule.sigma_max, self.t_eps)
-        return VPLinear.refit(schedule.sigma_min, schedule.sigma_max)
+    def _clock(self, schedule: NoiseSchedule) -> NoiseSchedule:
+        if self.t_eps is None:
+            return schedule.clock
+        return VPLinear.clamped(schedule.sigma_min, schedule.sigma_max, self.t_eps)
 
-    def _times(self, vp: VPLinear) -> Tensor:
-        """[N+1] falling times: a stick of length 1 - t_eps broken from the end, the ends fixed."""
+    def _times(self, clock: NoiseSchedule) -> Tensor:
+        """[N+1] falling times: a stick from the end to the start time, broken from the end, the two fixed."""
         mu = torch.sigmoid(self.trained["mu_logit"]) * (1 - 2 * MARGIN) + MARGIN
-        inner = vp.t_eps + (1 - vp.t_eps) * (1 - mu.cumprod(0))
-        ends = torch.tensor([vp.t_eps, 1.0], dtype=torch.float64)
+        inner = clock.t_end + (clock.t_start - clock.t_end) * (1 - mu.cumprod(0))
+        ends = torch.tensor([clock.t_end, clock.t_start], dtype=torch.float64)
         return torch.cat([ends[:1], inner, ends[1:]]).flip(0)
 
     def _output(self, denoise: Denoise, x: Tensor, n: int, t: Tensor, vp: NoiseSchedule) -> Tensor:

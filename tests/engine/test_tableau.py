@@ -159,3 +159,12 @@ def test_a_malformed_tableau_is_refused(change, message):
 def test_a_denoiser_of_another_shape_is_refused():
     with pytest.raises(ValueError, match="returned"):
         sb.execute(sb.tableau("euler", grid=LEVELS), lambda x, s: x[:, :1], torch.zeros(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("schedule", [sb.VPDiscrete.stable_diffusion(), sb.RectifiedFlow(), sb.VPLinear()])
+def test_gs_steps_in_the_models_own_time(schedule):
+    gs = sb.make("gs")
+    grid = gs.with_parameters(gs.initial(schedule, 5)).grid(schedule, 5)
+    times = schedule.time(grid.sigmas)
+    assert grid.schedule is schedule
+    assert times.diff().tolist() == pytest.approx([(schedule.t_end - schedule.t_start) / 5] * 5, rel=1e-6)
