@@ -139,14 +139,6 @@ class VPLinear(NoiseSchedule):
         return self.t_eps
 
     @property
-    def t_start(self) -> float:
-        return 1.0
-
-    @property
-    def t_end(self) -> float:
-        return self.t_eps
-
-    @property
     def prior_scale(self) -> float:
         return math.sqrt(1 + self.sigma_max**2)
 
