@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solverbench.errors import SpecError
 from solverbench.grids import Grid, explicit
 from solverbench.schedules import EDM
 from solverbench.solver import Denoise, Solver
 
-START = {"sin": (0.4,), "gaussian": (0.9, -0.5), "mixture": (0.9, 0.1, -0.8)}
+START = {"sin": (0.4,), "gaussian": (0.9,), "mixture": (-1.2, -0.8, -0.4, 0.1, 0.5, 0.9, 1.3)}
 """The problems, with the states at sigma = 1 from which each is solved.
 
 `sin`: the prediction is sin(lambda), whatever x is; it sees neither stages nor predictors. `gaussian`: the exact
@@ -29,6 +30,9 @@ MEAN, WEIGHT = 0.6, 0.4
 
 STEPS = (0.012, 0.0085, 0.006)
 """Of a local measurement, in lambda (in sigma for a solver of equal steps)."""
+
+PLACES = (0.2, 0.5, 0.8)
+"""Where the measured step starts, in lambda: several, as an error may change its sign near one of them."""
 
 IRREGULAR = (1.1, 0.9, 1.2, 0.8, 1.1, 1.3, 0.9, 1.2, 0.8, 1.3, 0.7, 1.0)
 """The steps of a local measurement, the last one measured: what only works on equal steps fails there."""
@@ -55,12 +59,12 @@ def local_order(solver: Solver) -> Slopes:
     of vanishing size. Every call up to the step's start is answered with the prediction at the exact solution, and the
     start is shifted so that the carried state is exact too: what remains is the error of one step.
     """
-    return _slopes([_one_step(_regular(solver), h, carried=True) for h in STEPS], STEPS, 1)
+    return _local(solver, carried=True)
 
 
 def predicted_order(solver: Solver) -> Slopes:
     """Return the same for the state that the step itself ends with: the sample of a grid that ends there."""
-    return _slopes([_one_step(_regular(solver), h, carried=False) for h in STEPS], STEPS, 1)
+    return _local(solver, carried=False)
 
 
 def global_order(solver: Solver) -> Slopes:
@@ -78,9 +82,15 @@ def global_order(solver: Solver) -> Slopes:
     return _slopes(errors, [1 / count for count in COUNTS], 0)
 
 
-def _one_step(solver: Solver, h: float, *, carried: bool) -> Tensor:
-    """The error of one step of size `h` from exact values, after HISTORY others."""
-    levels = _around(solver, h)
+def _local(solver: Solver, *, carried: bool) -> Slopes:
+    regular = _regular(solver)
+    errors = [torch.stack([_one_step(regular, h, at, carried=carried) for at in PLACES], 1) for h in STEPS]
+    return _slopes(errors, STEPS, 1)
+
+
+def _one_step(solver: Solver, h: float, at: float, *, carried: bool) -> Tensor:
+    """The error of one step of size `h` from exact values at lambda = `at`, after HISTORY others."""
+    levels = _around(solver, h, math.exp(-at))
     before = [*levels[: -solver.block], _next(levels[-1 - solver.block])]
     levels = [*levels, _next(levels[-1])] if carried else levels
 
@@ -95,14 +105,13 @@ def _one_step(solver: Solver, h: float, *, carried: bool) -> Tensor:
     return run(levels, shift, before[-2] * (1 - 1e-6))
 
 
-def _around(solver: Solver, h: float) -> list[float]:
-    """The levels of HISTORY + 1 steps, the last of size `h` from the middle of lambda in [0, 1]."""
-    middle = math.exp(-0.5)
+def _around(solver: Solver, h: float, start: float) -> list[float]:
+    """The levels of HISTORY + 1 steps, the last of size `h` from level `start`."""
     if solver.uniform:
-        return [middle - h * n for n in range(-HISTORY, 2)]
+        return [start - h * n for n in range(-HISTORY, 2)]
     parts = [h * size / solver.block for size in IRREGULAR for _ in range(solver.block)]
     places = list(itertools.accumulate(parts, initial=0.0))
-    return [middle * math.exp(places[-1 - solver.block] - place) for place in places]
+    return [start * math.exp(places[-1 - solver.block] - place) for place in places]
 
 
 def _next(level: float) -> float:
@@ -110,8 +119,12 @@ def _next(level: float) -> float:
 
 
 def _regular(solver: Solver) -> Solver:
-    """`solver` with regular steps to the end; one of blocks has its last step, a single interval, after them."""
-    return _with(_plain(solver), lower_order_final=False) if solver.block == 1 else _plain(solver)
+    """`solver` with regular steps to the end, where it has that choice."""
+    solver = _plain(solver)
+    try:
+        return _with(solver, lower_order_final=False)
+    except SpecError:  # one of blocks: the last step, which carries on, is a short block after regular ones
+        return solver
 
 
 def _plain(solver: Solver) -> Solver:
@@ -134,14 +147,14 @@ def _denoise(known_to: float) -> Denoise:
     def denoise(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
         s = float(sigma)
         if s >= known_to:
-            return _prediction(exact(s), s)
-        return _prediction(x, s)
+            return prediction(exact(s), s)
+        return prediction(x, s)
 
     return denoise
 
 
-def _prediction(x: Tensor, sigma: float) -> Tensor:
-    """The data prediction of every problem: the posterior mean, but for `sin`."""
+def prediction(x: Tensor, sigma: float) -> Tensor:
+    """Return the data prediction [9] of every problem at states `x` [9]: the posterior mean, but for `sin`."""
     sines, normal, mixed = _parts(x)
     s2 = sigma**2 + VARIANCE["mixture"]
     mean = MEAN * torch.tanh(MEAN / s2 * mixed + math.log(1 / WEIGHT - 1) / 2)
@@ -156,7 +169,7 @@ def _prediction(x: Tensor, sigma: float) -> Tensor:
 
 @functools.cache
 def exact(sigma: float) -> Tensor:
-    """Return the states [6] at level `sigma` of the solutions that are START at sigma = 1."""
+    """Return the states [9] at level `sigma` of the solutions that are START at sigma = 1."""
     lam = -math.log(sigma)
 
     def particular(lam: float) -> float:
@@ -191,7 +204,7 @@ def _slopes(errors: Sequence[Tensor], sizes: Sequence[float], less: int) -> Slop
     centred = x - x.mean()
     slopes = {}
     for name, *found in zip(START, *map(_parts, errors), strict=True):
-        y = torch.stack([error.abs().max() for error in found])
+        y = torch.stack([error.norm() for error in found])
         slope = float((centred * y.log()).sum() / centred.square().sum())
         slopes[name] = slope - less if y.min() > FLOOR else math.inf
     return slopes

@@ -117,12 +117,12 @@ def _scalar(value: Tensor | float) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64).reshape(())
 
 
-_checked: set[tuple[str, tuple[float, ...]]] = set()
+_checked: set[tuple[type[Solver], str, tuple[float, ...]]] = set()
 
 
 def _check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
     """Compare loop and tableau on two random networks and two start scales; remember what passed."""
-    seen = solver.spec, tuple(grid.sigmas.tolist())
+    seen = type(solver), solver.spec, tuple(grid.sigmas.tolist())
     if seen in _checked and not solver.learned:
         return
     generator = torch.Generator().manual_seed(0)
