@@ -78,7 +78,7 @@ def global_order(solver: Solver) -> Slopes:
     for count in COUNTS:
         u = torch.linspace(0, 1, count + 1, dtype=torch.float64)
         grid = _grid(1 - u * (1 - math.exp(-1)) if solver.uniform else (-u - torch.sin(math.pi * u) / 8).exp())
-        errors.append(solver.sample(_denoise(math.inf), exact(1.0), grid) - exact(float(grid.sigmas[-1])))
+        errors.append(solver.sample(_denoise(math.inf), exact(1.0).clone(), grid) - exact(float(grid.sigmas[-1])))
     return _slopes(errors, [1 / count for count in COUNTS], 0)
 
 
