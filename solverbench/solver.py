@@ -212,7 +212,10 @@ class Classical(Solver):
         """Return M: `stages` calls an interval, one less with afs; the interval to level 0 costs one."""
         if not self._spends(nfe):
             near = filter(self._spends, range(1, nfe + 2 * self.stages + 2))
-            close = sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])
+            close = [f"nfe={n}" for n in sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])]
+            named = isinstance(self._levels(), str)
+            if named and self.end == "sigma_min" and dataclasses.replace(self, end="zero")._spends(nfe):
+                close.append(f"{self.name}:end=zero")
             raise refuse_budget(self, nfe, f"each step costs {self.stages} evaluations{self._exceptions()}", close)
         last = self.end == "zero"
         return (nfe + self.afs - last) // self.stages + last
@@ -316,9 +319,9 @@ def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:
     return SpecError(f"{asked}: {cls.name} has no option {key!r}; {hint}It has {', '.join(keys)}.")
 
 
-def refuse_budget(solver: Solver, nfe: int, why: str, nearest: Sequence[int]) -> BudgetError:
-    """Return the error for a number of calls that the solver can't spend."""
-    return BudgetError(f"{solver.name} with nfe={nfe}: {why}; use {' or '.join(f'nfe={n}' for n in nearest)}.")
+def refuse_budget(solver: Solver, nfe: int, why: str, instead: Sequence[str]) -> BudgetError:
+    """Return the error for a number of calls that the solver can't spend, with what can be asked for instead."""
+    return BudgetError(f"{solver.name} with nfe={nfe}: {why}; use {' or '.join(instead)}.")
 
 
 def _check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> None:
