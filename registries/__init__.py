@@ -63,6 +63,9 @@ grids = Registry(
 
 teachers = Registry(
     "teacher",
-    {"digits": "solverbench.digits:load"},
-    about={"digits": "handwritten digits, 1x8x8: a small EDM-preconditioned MLP, packaged"},
+    {"digits": "solverbench.digits:load", "mixture": "solverbench.mixture:load"},
+    about={
+        "digits": "handwritten digits, 1x8x8: a small EDM-preconditioned MLP, packaged",
+        "mixture": "100 Gaussians fitted on the digits, 1x8x8: exact denoiser, exact samples, no network error",
+    },
 )

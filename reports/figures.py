@@ -173,7 +173,7 @@ def _compose_grid(figure: Figure, rows: Sequence[Sequence[Part]], metrics: Seque
             axes = place(figure, part, Box(start + left, top, width - 0.1 - left - right, height))
             figure.text(start / DOUBLE, (top + height + 0.1) / total, title, fontsize=6.5, linespacing=1.15)
             if row is rows[-1]:
-                axes.set_xlabel(_AXIS, fontsize=6.5, labelpad=2)
+                axes.set_xlabel(_AXIS if len(metrics) < 4 else "NFE", fontsize=6.5, labelpad=2)
         if several:
             _head(figure, row[0], 0.05, top + height + head - 0.1)
         top -= 0.24

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from solverbench import __version__, cells, files, seeds, targets
-from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Protocol
+from solverbench import __version__, cells, files, seeds, solutions, targets
+from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.evaluate import PICTURES
 from solverbench.metrics import quantise
 from solverbench.outcome import Outcome
@@ -36,13 +36,14 @@ COLUMNS = [
 METRICS = {
     "frechet_data": ("Fréchet distance to the data", "Fréchet to data", "features"),
     "frechet_teacher": ("Fréchet distance to the teacher's own samples", "Fréchet to teacher", "features"),
+    "rmse_exact": ("RMSE to the exact solution of the teacher's ODE", "RMSE to exact", "pixels in [-1, 1]"),
     "rmse_teacher": ("RMSE to the teacher's own sample from the same noise", "RMSE to teacher", "pixels in [-1, 1]"),
 }
 
 
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return the tidy table: one row per cell and metric, `COLUMNS`; without a value where there is a reason."""
-    rows = [_row(outcome, metric) for outcome in outcomes for metric in _metrics(outcome.cell.teacher)]
+    rows = [_row(outcome, metric) for outcome in outcomes for metric in _metrics(outcome.cell)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -93,7 +94,8 @@ def name(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> str:
 
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     cell, found = outcome.cell, outcome.measures.get(metric)
-    judged = cell.teacher.evaluation if metric != "rmse_teacher" else None
+    judged = cell.teacher.evaluation if metric.startswith("frechet") else None
+    images = {"rmse_exact": cell.protocol.solved, "rmse_teacher": cell.protocol.paired}
     seconds, made = outcome.total("seconds"), outcome.total("images")
     low, high = found.interval if found else (None, None)
     return {
@@ -106,7 +108,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "low": low,
         "high": high,
         "std_error": found and found.std_error,
-        "n": found.n if found else cell.protocol.paired if metric == "rmse_teacher" else cell.protocol.samples,
+        "n": found.n if found else images.get(metric, cell.protocol.samples),
         "replicates": cell.protocol.replicates,
         "seeds": seeds.label(cell.protocol.seeds),
         "reference": found.reference if found else "",
@@ -124,8 +126,11 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     }
 
 
-def _metrics(teacher: Teacher) -> list[str]:
-    return list(METRICS) if teacher.evaluation is not None else ["rmse_teacher"]
+def _metrics(cell: Cell) -> list[str]:
+    """What the cell's images are measured by, whether it has results or not."""
+    judged, exact = cell.teacher.evaluation is not None, cell.exact
+    wanted = {"frechet_data": judged, "frechet_teacher": judged, "rmse_exact": exact, "rmse_teacher": True}
+    return [metric for metric in METRICS if wanted[metric]]
 
 
 def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
@@ -136,7 +141,8 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     teachers = _teachers(outcomes)
     judged = [teacher.name for teacher in teachers if teacher.evaluation]
     features = f"{judged[0]} features" if len(judged) == 1 else "each teacher's own features"
-    wanted = dict.fromkeys(metric for teacher in teachers for metric in _metrics(teacher))
+    used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
+    wanted = [metric for metric in METRICS if metric in used]
     found = {}
     for metric in wanted:
         label, short, space = METRICS[metric]
@@ -176,6 +182,7 @@ def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> 
         "samples": protocol.samples,
         "batch": protocol.batch,
         "full": protocol.full,
+        **({} if protocol.exact is None else {"exact": protocol.exact}),
         "device": torch.device(device).type,
     }
 
@@ -185,7 +192,8 @@ def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root:
     words = ["solverbench", "run", "--solvers", ",".join(selection["solvers"])]
     words += ["--nfe", ",".join(_spans(selection["nfe"])), "--teachers", ",".join(selection["teachers"])]
     words += ["--samples", str(protocol.samples), "--seeds", selection["seeds"], "--batch", str(protocol.batch)]
-    words += [*(["--full"] if protocol.full else []), "--device", device, "--out", str(root)]
+    exact = {None: [], True: ["--exact"], False: ["--no-exact"]}[protocol.exact]
+    words += [*(["--full"] if protocol.full else []), *exact, "--device", device, "--out", str(root)]
     return shlex.join(words)
 
 
@@ -201,17 +209,24 @@ def _spans(numbers: Sequence[int]) -> list[str]:
 
 
 def _protocol(outcomes: Sequence[Outcome], protocol: Protocol) -> dict[str, str]:
+    exact = f", to the exact solution: {protocol.solved}" if any(each.cell.exact for each in outcomes) else ""
+    paired = f"RMSE: {protocol.paired}{exact}"
     found = {
         "seeds": f"{seeds.label(protocol.seeds)}: {protocol.replicates} replicates of {protocol.samples} images",
         "noise": "each image's own, from its seed on the CPU; the same for every solver",
         "batch": f"{protocol.batch} images per call, {THREADS} thread",
         "paired": f"RMSE over the first {protocol.paired} images of each replicate, sqrt of their mean squared error",
         "interval": (
-            f"95 %, sampling error at n={protocol.samples} (RMSE: {protocol.paired}): delete-a-block jackknife over "
+            f"95 %, sampling error at n={protocol.samples} ({paired}): delete-a-block jackknife over "
             f"{cells.BLOCKS} blocks of each replicate; bias is not removed"
         ),
         "nfe": "calls of the denoiser for one sample, counted",
     }
+    for teacher in {each.cell.teacher.name: each.cell.teacher for each in outcomes if each.cell.exact}.values():
+        found[f"exact solution on {teacher.name}"] = (
+            f"{solutions.describe(teacher)}; RMSE over the first {protocol.solved // cells.BLOCKS} images of each "
+            f"block, n={protocol.solved} a replicate"
+        )
     for teacher in _teachers(outcomes):
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"

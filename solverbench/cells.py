@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from solverbench import files, seeds, targets, zoo
+from solverbench import files, seeds, solutions, targets, zoo
 from solverbench.errors import BudgetError, GridError, UserError
 from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver, Solver
@@ -24,6 +24,9 @@ FORMAT = 1
 
 SAMPLES, REPLICATES, BLOCKS, PAIRED = 10_000, 3, 10, 2_000
 """Images per replicate, replicates, seed blocks per replicate, images per replicate compared with the teacher's own."""
+
+EXACT = 1000
+"""Images per replicate compared with the exact solution, where that is asked for: the first hundred of each block."""
 
 DONE, CACHED, FAILED, UNSUPPORTED, NEEDS_TRAINING = STATUSES = (
     "done",
@@ -43,16 +46,24 @@ class Protocol:
         samples: images per replicate, a multiple of 10.
         batch: images per call of the denoiser.
         full: compare every image with the teacher's own, not only the first 2000 of each replicate.
+        exact: compare some with the exact solution of the teacher's ODE; None leaves that to the teacher.
     """
 
     seeds: range
     samples: int
     batch: int
     full: bool
+    exact: bool | None = None
 
     @classmethod
     def of(
-        cls, samples: int, replicates: int | None, chosen: range | str | None, batch: int | None, full: bool
+        cls,
+        samples: int,
+        replicates: int | None,
+        chosen: range | str | None,
+        batch: int | None,
+        full: bool,
+        exact: bool | None = None,
     ) -> Protocol:
         """Return the protocol for what a user asked.
 
@@ -82,7 +93,7 @@ class Protocol:
                 f"replicates of {samples}; use {seeds.label(range(chosen.start, chosen.start + wanted))}, "
                 "or other samples"
             )
-        return cls(chosen, samples, batch or BATCH, full)
+        return cls(chosen, samples, batch or BATCH, full, exact)
 
     @property
     def replicates(self) -> int:
@@ -108,6 +119,15 @@ class Protocol:
         """Return the first seeds of a block that are compared with the teacher's own; perhaps none."""
         place = (block.start - self.seeds.start) % self.samples
         return block[: max(0, min(len(block), self.paired - place))]
+
+    @property
+    def solved(self) -> int:
+        """Images of a replicate that are compared with the exact solution, where that is asked for."""
+        return BLOCKS * min(EXACT // BLOCKS, self.block)
+
+    def solves(self, block: range) -> range:
+        """Return the first seeds of a block that are compared with the exact solution, where that is asked for."""
+        return block[: self.solved // BLOCKS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +162,7 @@ class Cell:
         """Everything that the cell's numbers depend on, as plain JSON values. Written down in docs/store.md."""
         assert self.plan is not None
         evaluation = self.teacher.evaluation
+        exact = {"exact": {"n": self.protocol.solved, **solutions.key(self.teacher)}} if self.exact else {}
         return {
             "format": FORMAT,
             "spec": self.spec,
@@ -152,6 +173,7 @@ class Cell:
             "samples": self.protocol.samples,
             "block": self.protocol.block,
             "paired": self.protocol.paired,
+            **exact,
             "evaluation": evaluation
             and {
                 "quantiser": evaluation.quantiser,
@@ -165,6 +187,11 @@ class Cell:
     def address(self) -> str:
         """The sha256 of the key; empty if the cell can't be run."""
         return "" if self.plan is None else files.digest(self.key)
+
+    @property
+    def exact(self) -> bool:
+        """Whether some of its images are compared with the exact solution: as asked, else as the teacher has it."""
+        return self.teacher.exact if self.protocol.exact is None else self.protocol.exact
 
     @property
     def names(self) -> dict[str, Any]:

@@ -114,6 +114,9 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--replicates", type=int, default=None, metavar="R", help="Disjoint seed sets.  [default: 3]"),
         click.option("--seeds", default=None, metavar="FIRST-LAST", help="Image seeds.  [default: from 50000]"),
         click.option("--full", is_flag=True, help="Pair every image with the teacher's, not 2000 a replicate."),
+        click.option("--exact/--no-exact", default=None,
+                     help="Compare 1000 images a replicate with the exact solution of the teacher's ODE.  "
+                     "[default: on mixture only]"),
         click.option("--batch", type=int, default=None, metavar="B", help="Images per call.  [default: 500]"),
         device_option,
         out_option,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import registries
-from solverbench import zoo
+from solverbench import solutions, zoo
 from solverbench.errors import BudgetError, UserError
 from solverbench.solver import Solver, declared
 from solverbench.spec import make, solver_class
@@ -75,6 +75,8 @@ def teacher(name: str) -> str:
         f"  identity   {found.identity}",
         f"  sampler    {found.sampler}, {found.sampler_nfe} calls",
     ]
+    asked = "measured unless --no-exact" if found.exact else "measured with --exact"
+    lines.append(f"  exact      {solutions.describe(found)}; {asked}")
     if judged is not None:
         lines += [
             f"  extractor  {judged.extractor_id}",

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from solverbench import targets
+from solverbench import solutions, targets
 from solverbench.cells import Cell
 from solverbench.metrics import Moments, quantise
 from solverbench.sampling import SampleError, Stop, Stopwatch, batches, peak_memory, sample
@@ -26,7 +27,7 @@ class Work:
     """One block of one cell, to be done by a worker.
 
     Args:
-        out: the results folder, for the teacher's endpoints.
+        out: the results folder, for the teacher's endpoints and the exact solutions.
         stop: looked at before every batch.
     """
 
@@ -47,8 +48,10 @@ class Work:
         cell, teacher, batch = self.cell, self.cell.teacher, self.cell.protocol.batch
         pairs = cell.protocol.pairs(self.block)
         goal = targets.piece(teacher, cell.targets, pairs, self.out, batch=batch, stop=self.stop) if pairs else None
+        solves = cell.protocol.solves(self.block)
+        exact = solutions.piece(teacher, solves, self.out, stop=self.stop) if cell.exact else None
         watch, begun = Stopwatch(teacher.denoise, teacher.device), time.perf_counter()
-        result = self._evaluate(watch, goal)
+        result = self._evaluate(watch, goal, exact)
         cost = {
             "seconds": time.perf_counter() - begun,
             "denoiser_seconds": watch.seconds,
@@ -60,19 +63,18 @@ class Work:
         self.folder.write_block(self.block, result)
         return cost
 
-    def _evaluate(self, watch: Stopwatch, goal: torch.Tensor | None) -> BlockResult:
+    def _evaluate(self, watch: Stopwatch, goal: torch.Tensor | None, exact: torch.Tensor | None) -> BlockResult:
         cell, teacher = self.cell, self.cell.teacher
         assert cell.plan is not None
-        features, errors, pictures = [], [np.empty(0)], []
+        features, pictures = [], []
+        errors, distances = [np.empty(0)], [np.empty(0)]
         denoise = cell.adapt(watch)
         done = 0
         for part in batches(self.block, cell.protocol.batch):
             self.stop.check()
             images = sample(cell.plan, teacher, part, nfe=cell.nfe, denoise=denoise)
-            if goal is not None and done < len(goal):
-                near = goal[done : done + len(part)].to(teacher.device)
-                squares = (images[: len(near)].double() - near.double()) ** 2
-                errors.append(squares.flatten(1).mean(1).cpu().numpy())
+            errors.append(_squares(images, goal, done))
+            distances.append(_squares(images, exact, done))
             levels = quantise(images)
             if self.block.start == cell.protocol.seeds.start and done < PICTURES:
                 pictures.append(levels[: PICTURES - done].cpu())
@@ -81,7 +83,17 @@ class Work:
             done += len(part)
         moments = Moments.of(torch.cat(features)) if features else None
         strip = torch.cat(pictures) if pictures else torch.empty(0, *teacher.shape, dtype=torch.uint8)
-        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy())
+        solved = None if exact is None else np.concatenate(distances)
+        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy(), solved)
+
+
+def _squares(images: torch.Tensor, goal: torch.Tensor | None, done: int) -> NDArray[np.float64]:
+    """Mean squared difference to what `goal` has for these images, of which `done` came before; of its part alone."""
+    if goal is None or done >= len(goal):
+        return np.empty(0)
+    near = goal[done : done + len(images)].to(images.device)
+    squares = (images[: len(near)].double() - near.double()) ** 2
+    return np.asarray(squares.flatten(1).mean(1).cpu().numpy())
 
 
 def _features(rows: torch.Tensor, part: range) -> torch.Tensor:

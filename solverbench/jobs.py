@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from solverbench import cells, sampling, seeds, targets
+from solverbench import cells, sampling, seeds, solutions, targets
 from solverbench.cells import CACHED, DONE, FAILED, Cell
 from solverbench.errors import RecordError, StoreError
 from solverbench.evaluate import Work
@@ -34,7 +34,7 @@ class Job:
     """A cell beside what the store has of it, and what has become of it so far.
 
     Args:
-        claimed: files of teacher endpoints that earlier jobs will make; those of this one are added.
+        claimed: files of teacher endpoints and exact solutions that earlier jobs will make; this one's are added.
     """
 
     def __init__(self, cell: Cell, store: Store, claimed: set[Path]) -> None:
@@ -56,7 +56,7 @@ class Job:
                 self.folder.read_block(block)  # a damaged one is refused before any work
                 self.status = PARTIAL
             else:
-                self.calls[block] = len(block) * cell.nfe + self._target_calls(block, store.root, claimed)
+                self.calls[block] = len(block) * cell.nfe + self._goal_calls(block, store.root, claimed)
         failure = self.folder.failure()
         self.reason = f"failed before: {failure}" if failure else ""
 
@@ -96,16 +96,19 @@ class Job:
         self.status, self.reason = CACHED, ""
         self.measures = {name: Measure.from_dict(name, each) for name, each in stored["measures"].items()}
 
-    def _target_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
-        pairs = self.cell.protocol.pairs(block)
-        if not pairs:
-            return 0
-        teacher, batch = self.cell.teacher, self.cell.protocol.batch
-        path = targets.location(teacher, self.cell.targets, pairs, out, batch=batch)
-        if path in claimed or path.exists():
-            return 0
-        claimed.add(path)
-        return len(pairs) * teacher.sampler_nfe
+    def _goal_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
+        """Calls for what the block's images are compared with, as far as that isn't stored or claimed."""
+        cell, teacher, protocol = self.cell, self.cell.teacher, self.cell.protocol
+        costs: dict[Path, int] = {}
+        if pairs := protocol.pairs(block):
+            path = targets.location(teacher, cell.targets, pairs, out, batch=protocol.batch)
+            costs[path] = len(pairs) * teacher.sampler_nfe
+        if cell.exact:
+            solves = protocol.solves(block)
+            costs[solutions.location(teacher, solves, out)] = len(solves) * solutions.CALLS
+        missing = {path for path in costs if path not in claimed and not path.exists()}
+        claimed |= missing
+        return sum(costs[path] for path in missing)
 
 
 def gather(wanted: Iterable[Cell], store: Store) -> list[Job]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from solverbench import solutions
 from solverbench.cells import BLOCKS, Cell
 from solverbench.errors import UserError
 from solverbench.metrics import Moments, frechet, half_width, standard_error
@@ -24,7 +25,7 @@ class Measure:
     """One metric of one cell.
 
     Args:
-        metric: frechet_data, frechet_teacher or rmse_teacher.
+        metric: frechet_data, frechet_teacher, rmse_exact or rmse_teacher.
         replicates: [R], the metric of each replicate.
         leave_one_out: [R, 10], the same with one of a replicate's ten groups of images left out.
         n: images per replicate.
@@ -93,7 +94,10 @@ def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
 def measure(cell: Cell, blocks: Sequence[BlockResult]) -> dict[str, Measure]:
     """Return the metrics of `cell` from its blocks, in the order of their seeds."""
     replicates = [blocks[begin : begin + BLOCKS] for begin in range(0, len(blocks), BLOCKS)]
-    found = [_rmse(cell, [np.concatenate([block.errors for block in part]) for part in replicates])]
+    found = [_rmse_teacher(cell, [np.concatenate([block.errors for block in part]) for part in replicates])]
+    if cell.exact:
+        solved = [[block.exact for block in part if block.exact is not None] for part in replicates]
+        found.append(_rmse_exact(cell, [np.concatenate(part) for part in solved]))
     evaluation = cell.teacher.evaluation
     if evaluation is not None:
         sums = [[block.moments for block in part if block.moments is not None] for part in replicates]
@@ -133,7 +137,14 @@ def _frechet(cell: Cell, metric: str, replicates: Sequence[Sequence[Moments]], r
     return Measure(metric, *frechets(replicates, reference.moments), cell.protocol.samples, over, reference.name)
 
 
-def _rmse(cell: Cell, replicates: Sequence[Array]) -> Measure:
+def _rmse_exact(cell: Cell, replicates: Sequence[Array]) -> Measure:
+    teacher, solved = cell.teacher, cell.protocol.solved
+    over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, {cell.key['exact']}"
+    name = f"exact solution of {teacher.name}'s ODE from the same noise, {solutions.describe(teacher)}"
+    return Measure("rmse_exact", *rmses(np.stack(replicates)), solved, over, name)
+
+
+def _rmse_teacher(cell: Cell, replicates: Sequence[Array]) -> Measure:
     teacher = cell.teacher
     goal = {name: cell.key[name] for name in ("teacher", "sampler", "batch", "device")}
     over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, paired {cell.protocol.paired}, {goal}"

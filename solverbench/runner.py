@@ -64,7 +64,7 @@ class PlannedCell:
         reason: why it can't be run, or how it failed before.
         blocks_done: stored blocks.
         blocks_missing: blocks that a run would compute.
-        calls: denoiser calls times images that they cost, the teacher's own samples included.
+        calls: denoiser calls times images that they cost, the teacher's own samples and exact solutions included.
         seconds: estimate for them on this machine with all workers.
     """
 
@@ -136,6 +136,7 @@ def run(
     device: str = "cpu",
     batch: int | None = None,
     full: bool = False,
+    exact: bool | None = None,
     workers: int | None = None,
     progress: Listener | None = None,
     command: str | None = None,
@@ -153,6 +154,8 @@ def run(
         device: cpu, cuda or cuda:0.
         batch: images per denoiser call; another batch makes other cells.
         full: compare every image with the teacher's own instead of the first 2000 of each replicate.
+        exact: compare 1000 images of each replicate with the exact solution of the teacher's ODE: the metric
+            `rmse_exact`; on teachers where that is cheap if None.
         workers: threads; one per core on a CPU if None. It changes no result.
         progress: told what happens, from this thread.
         command: as it was typed, for the report; rebuilt from the arguments if None.
@@ -164,7 +167,7 @@ def run(
         KeyboardInterrupt: finished blocks are kept, and the same call goes on from there.
     """
     begun = time.monotonic()
-    protocol = Protocol.of(samples, replicates, seeds, batch, full)
+    protocol = Protocol.of(samples, replicates, seeds, batch, full, exact)
     wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
     store, tell = Store.open(out), progress or Silent()
     todo = jobs.gather(wanted, store)
@@ -186,6 +189,7 @@ def plan(
     device: str = "cpu",
     batch: int | None = None,
     full: bool = False,
+    exact: bool | None = None,
     workers: int | None = None,
 ) -> RunPlan:
     """Return what `run` with the same arguments would do, and for how long; writes nothing.
@@ -195,7 +199,7 @@ def plan(
     Raises:
         UserError, MissingError, StoreError, RecordError: as `run` does.
     """
-    protocol = Protocol.of(samples, replicates, seeds, batch, full)
+    protocol = Protocol.of(samples, replicates, seeds, batch, full, exact)
     wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
     todo = jobs.gather(wanted, Store.look(out))
     count = workers or sampling.worker_count(device)

@@ -83,12 +83,14 @@ class BlockResult:
         errors: [p] float64, mean squared error over the pixels of each of its first p images to the teacher's endpoint.
         nfe: counted calls per image.
         images: [k, C, H, W] uint8, its first k images, for pictures.
+        exact: [q] float64, the same error of its first q images to the exact solution; None if that isn't asked for.
     """
 
     moments: Moments | None
     errors: NDArray[np.float64]
     nfe: int
     images: NDArray[np.uint8]
+    exact: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class CellFolder:
         """Store a block's result; the rename that puts it in its place is the commit."""
         arrays: dict[str, NDArray[Any]] = {"errors": result.errors, "images": result.images}
         arrays["nfe"] = np.array(result.nfe, dtype=np.int64)
+        if result.exact is not None:
+            arrays["exact"] = result.exact
         if result.moments is not None:
             moments = result.moments
             arrays |= {"n": np.array(moments.n, dtype=np.int64), "total": moments.total, "outer": moments.outer}
@@ -124,7 +128,7 @@ class CellFolder:
         """
         arrays = files.read_arrays(self._block(block))
         moments = Moments(int(arrays["n"]), arrays["total"], arrays["outer"]) if "n" in arrays else None
-        return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"])
+        return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"], arrays.get("exact"))
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json, which makes the cell done, and forget an earlier failure."""

@@ -66,6 +66,8 @@ class Teacher:
         sampler_nfe: its calls.
         evaluation: how samples are judged; None leaves only paired errors.
         move: returns this teacher on another device.
+        double: the same network on float64 images, for exact solutions of its ODE; None if it only runs in float32.
+        exact: measure against these solutions unless told not to, because they are cheap.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -78,6 +80,8 @@ class Teacher:
     evaluation: Evaluation | None = None
     device: str = "cpu"
     move: Callable[[str], Teacher] | None = None
+    double: Callable[[Tensor, Tensor], Tensor] | None = None
+    exact: bool = False
 
     def to(self, device: str) -> Teacher:
         """Return the teacher on `device`; a teacher without `move` only gets the label."""

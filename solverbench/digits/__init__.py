@@ -56,6 +56,7 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
         evaluation=_evaluation(folder, device, record),
         device=device,
         move=lambda device: load(device, folder=folder),
+        double=denoiser.Double(network),
     )
 
 
@@ -71,16 +72,25 @@ def _evaluation(folder: Path, device: str, record: dict[str, Any]) -> Evaluation
 
     references = record["references"]
     return Evaluation(
-        extractor=_Extractor(folder, device),
+        extractor=Extractor(folder, device),
         extractor_id=f"digits-metric {record['metric']['sha256'][:12]}",
         quantiser=references["quantiser"],
-        data=_reference(folder, references["data"], "augmentation_seeds", "digits data"),
-        teacher=_reference(folder, references["teacher"], "noise_seeds", "digits teacher's samples"),
+        data=reference(folder, references["data"], "augmentation_seeds", "digits data"),
+        teacher=reference(folder, references["teacher"], "noise_seeds", "digits teacher's samples"),
         facts={name: references[name] for name in FACTS},
     )
 
 
-def _reference(folder: Path, facts: dict[str, Any], seeds: str, what: str) -> Reference:
+def reference(folder: Path, facts: dict[str, Any], seeds: str, what: str) -> Reference:
+    """Return the moments in `folder` that `facts`, a section of a record, name.
+
+    Args:
+        seeds: the key of `facts` that says what the images were made from.
+        what: they are, for people.
+
+    Raises:
+        MissingError, RecordError: the file isn't there, or isn't the recorded one.
+    """
     from solverbench.digits import weights
     from solverbench.errors import RecordError
     from solverbench.files import read_arrays
@@ -97,7 +107,7 @@ def _reference(folder: Path, facts: dict[str, Any], seeds: str, what: str) -> Re
     return Reference(moments, name, facts["sha256"])
 
 
-class _Extractor:
+class Extractor:
     """Metric features, from a network that is loaded when first asked: training has the teacher, and never asks."""
 
     def __init__(self, folder: Path, device: str) -> None:

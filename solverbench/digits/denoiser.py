@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -87,6 +89,27 @@ class Denoiser(nn.Module):
         for k, block in enumerate(self.blocks):
             h = block(h, films[2 * k], films[2 * k + 1])
         return self.leave(layer_norm(h, h.shape[-1:]))  # type: ignore[no-any-return]
+
+
+class Double:
+    """A denoiser with float64 weights, for float64 images: made when first asked, as few runs need it.
+
+    Args:
+        network: of any dtype; its weights are copied.
+    """
+
+    def __init__(self, network: Denoiser) -> None:
+        self.network = network
+
+    @cached_property
+    def double(self) -> Denoiser:
+        """The network in float64, with equal weights."""
+        return copy.deepcopy(self.network).double()
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return what the denoiser does, without float32's rounding."""
+        found: Tensor = self.double(x, sigma)
+        return found
 
 
 def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Denoiser:

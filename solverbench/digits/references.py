@@ -40,14 +40,15 @@ DATA_FILE, TEACHER_FILE = "reference-data.npz", "reference-teacher.npz"
 
 def data_sets(digits: Digits, seeds: range, extract: Callable[[Tensor], Tensor]) -> Iterator[Moments]:
     """Yield the moments of the copies with `seeds`, 10 000 by 10 000, as uint8, on the features of `extract`."""
-    for chunk in _chunks(seeds, SET):
-        yield _moments([digits.copies(part).images for part in _chunks(chunk, 2000)], extract)
+    for chunk in chunks(seeds, SET):
+        yield moments_of([digits.copies(part).images for part in chunks(chunk, 2000)], extract)
 
 
-def samples(network: denoiser.Denoiser, plan: Plan, seeds: range, batch: int) -> Iterator[Tensor]:
+def samples(
+    network: Callable[[Tensor, Tensor], Tensor], plan: Plan, seeds: range, batch: int, device: str
+) -> Iterator[Tensor]:
     """Yield the images [batch, 1, 8, 8] in [-1, 1] that `plan` (of unit noise) makes from the noise of `seeds`."""
-    device = next(network.buffers()).device
-    for part in _chunks(seeds, batch):
+    for part in chunks(seeds, batch):
         yield execute(plan, network, noise(part, data.SHAPE).to(device))
 
 
@@ -75,20 +76,20 @@ def make_all(out: Path, *, device: str, sampler: str, nfe: int, batch: int, say:
     plan = tableau(solver, nfe=nfe, schedule=schedule).plan(schedule.prior_scale)
 
     with torch.inference_mode():
-        reference = _sum(list(data_sets(digits, data.REFERENCE_SEEDS, extract)))
+        reference = total_of(list(data_sets(digits, data.REFERENCE_SEEDS, extract)))
         floor = [frechet(part, reference) for part in data_sets(digits, data.FLOOR_SEEDS, extract)]
         say(f"references: data floor {np.mean(floor):.4f}, {time.monotonic() - started:.0f} s")
         parts, kept = [], torch.empty(0)
-        for chunk in _chunks(NOISE_SEEDS, SET):
-            images = list(samples(network, plan, chunk, batch))
+        for chunk in chunks(NOISE_SEEDS, SET):
+            images = list(samples(network, plan, chunk, batch, device))
             kept = kept if len(kept) else torch.cat(images)[:2000]
-            parts.append(_moments(images, extract))
+            parts.append(moments_of(images, extract))
             distance = frechet(parts[-1], reference)
             say(f"references: samples {label(chunk)}, distance {distance:.4f}, {time.monotonic() - started:.0f} s")
-        fresh = torch.cat([digits.copies(part).images for part in _chunks(data.VALIDATION_SEEDS[:52_000], 2000)])
+        fresh = torch.cat([digits.copies(part).images for part in chunks(data.VALIDATION_SEEDS[:52_000], 2000)])
         near = {"samples": nearest(kept, fresh[2000:]), "fresh_data": nearest(fresh[:2000], fresh[2000:])}
 
-    total = _sum(parts)
+    total = total_of(parts)
     facts: dict[str, Any] = {
         "weights_sha256": {name: weights.digest(out / f"{name}.safetensors") for name in ("teacher", "metric")},
         "quantiser": "edm-round",
@@ -96,7 +97,7 @@ def make_all(out: Path, *, device: str, sampler: str, nfe: int, batch: int, say:
             "file": DATA_FILE,
             "n": reference.n,
             "augmentation_seeds": label(data.REFERENCE_SEEDS),
-            "sha256": _write(out / DATA_FILE, reference),
+            "sha256": write_moments(out / DATA_FILE, reference),
         },
         "teacher": {
             "file": TEACHER_FILE,
@@ -105,22 +106,22 @@ def make_all(out: Path, *, device: str, sampler: str, nfe: int, batch: int, say:
             "sampler": solver.spec,
             "nfe": nfe,
             "plan": plan.key,
-            "sha256": _write(out / TEACHER_FILE, total),
+            "sha256": write_moments(out / TEACHER_FILE, total),
         },
         "data_floor": {
             "what": "fresh data against the data reference",
             "augmentation_seeds": label(data.FLOOR_SEEDS),
-            **_spread(floor),
+            **spread(floor),
         },
         "teacher_distance": {
             "what": "sets of the teacher's samples against the data reference",
             "noise_seeds": label(NOISE_SEEDS),
-            **_spread([frechet(part, reference) for part in parts]),
+            **spread([frechet(part, reference) for part in parts]),
         },
         "teacher_floor": {
             "what": "each set of the teacher's samples against all the other sets",
             "noise_seeds": label(NOISE_SEEDS),
-            **_spread([frechet(part, total - part) for part in parts]),
+            **spread([frechet(part, total - part) for part in parts]),
         },
         "nearest": {
             "what": "mean distance of 2000 images to the nearest of 50000 fresh copies; pixels in [-1, 1]",
@@ -133,27 +134,31 @@ def make_all(out: Path, *, device: str, sampler: str, nfe: int, batch: int, say:
     say(f"references: teacher {facts['teacher_distance']['mean']:.4f}, nearest {facts['nearest']}")
 
 
-def _chunks(seeds: range, size: int) -> Iterator[range]:
+def chunks(seeds: range, size: int) -> Iterator[range]:
+    """Yield `seeds` in parts of `size`, the last perhaps shorter."""
     return (seeds[first : first + size] for first in range(0, len(seeds), size))
 
 
-def _moments(images: Sequence[Tensor], extract: Callable[[Tensor], Tensor]) -> Moments:
+def moments_of(images: Sequence[Tensor], extract: Callable[[Tensor], Tensor]) -> Moments:
+    """Return the moments of the images of all `images`, as uint8, on the features of `extract`."""
     return Moments.of(torch.cat([extract(quantise(part)) for part in images]))
 
 
-def _sum(parts: Sequence[Moments]) -> Moments:
+def total_of(parts: Sequence[Moments]) -> Moments:
+    """Return the moments of all parts together."""
     return functools.reduce(operator.add, parts)
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation and 95 % Student interval of the mean of one value per set of 10 000 images."""
+def spread(values: Sequence[float], n: int = SET) -> dict[str, Any]:
+    """Return mean, standard deviation and 95 % Student interval of the mean of one value per set of `n` images."""
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(stdtrit(len(values) - 1, 0.975)) * sd / len(values) ** 0.5
     rounded = {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
-    return {"n": SET, "sets": len(values), **{key: round(value, 6) for key, value in rounded.items()}}
+    return {"n": n, "sets": len(values), **{key: round(value, 6) for key, value in rounded.items()}}
 
 
-def _write(path: Path, moments: Moments) -> str:
+def write_moments(path: Path, moments: Moments) -> str:
+    """Write `moments`; return the sha256 of the file."""
     write_arrays(path, {"n": np.array(moments.n), "total": moments.total, "outer": moments.outer})
     return weights.digest(path)
 

@@ -64,6 +64,24 @@ def test_a_report_is_drawn_again_without_torch(ran):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_exact_solution_is_on_for_the_mixture_and_asked_for_elsewhere(tmp_path):
+    out, small = tmp_path / "runs", ["--samples", "20", "--replicates", "1"]
+    for teacher, flags, metrics in (
+        ("mixture", [], 4),
+        ("mixture", ["--no-exact"], 3),
+        ("digits", [], 3),
+        ("digits", ["--exact"], 4),
+    ):
+        result = invoke(
+            "run", "--solvers", "dpm", "--nfe", 3, "--teachers", teacher, *flags, *small, "--out", out, "--json"
+        )
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout.splitlines()[-1])["report"].rsplit("/", 1)[-1]
+        rows = (out / "reports" / report / "results.csv").read_text().splitlines()
+        assert len(rows) == 1 + metrics
+        assert any(",rmse_exact," in row for row in rows) is (metrics == 4)
+
+
 def test_config_gives_flags_and_the_command_line_wins(tmp_path):
     (tmp_path / "c.toml").write_text('solvers = ["dpm", "euler"]\nnfe = "9"\nsamples = 100\nout = "elsewhere"\n')
     result = invoke("plan", "--config", tmp_path / "c.toml", "--nfe", "3", "--out", tmp_path / "o", "--json")
@@ -82,7 +100,7 @@ def test_samples_are_written_as_png_and_npz(tmp_path):
         assert np.abs(png.astype(int) - made["images"][1, :, :, 0]).max() <= 1
 
 
-@pytest.mark.parametrize("name", ["dpm", "ddim", "gas:t_eps=0.001", "digits"])
+@pytest.mark.parametrize("name", ["dpm", "ddim", "gas:t_eps=0.001", "digits", "mixture"])
 def test_info_describes_it(name):
     result = invoke("info", name)
     assert result.exit_code == 0

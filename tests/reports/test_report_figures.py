@@ -81,6 +81,15 @@ def test_labels_of_the_usual_selections_do_not_collide(
     assert_no_collision(reports.draw(with_record(some[some["nfe"].isin(nfe)], record), metric))
 
 
+def test_four_metrics_stand_side_by_side_without_collisions(frame: pd.DataFrame, record: dict) -> None:
+    fourth = frame[frame["metric"] == "rmse_teacher"].assign(metric="rmse_exact")
+    entry = {"label": "RMSE to the exact solution of the teacher's ODE (pixels in [-1, 1])", "log": True}
+    more = record | {"metrics": record["metrics"] | {"rmse_exact": entry}}
+    figure = reports.draw(with_record(pd.concat([frame, fourth]), more))
+    assert len(figure.axes) == 4
+    assert_no_collision(figure)
+
+
 def test_a_figure_has_the_width_of_a_paper_column(frame: pd.DataFrame, record: dict) -> None:
     source = with_record(frame, record)
     assert reports.draw(source, "frechet_data").get_size_inches()[0] == 3.25
