@@ -118,8 +118,13 @@ class VPLinear(NoiseSchedule):
 
         Source: the GAS code (arXiv:2510.17699): starts from (19.9, 0.1), so that it ends at sigma(t_eps) if that is
         above sigma_min. For parity with published numbers; `refit` is what ends where the teacher ends.
+
+        Raises:
+            GridError: t_eps isn't between 0 and 1, or the level there isn't below the start.
         """
         standard = cls(t_eps=t_eps)
+        if not 0 < t_eps < 1 or max(standard.sigma_min, sigma_min) >= min(standard.sigma_max, sigma_max):
+            raise GridError(f"t_eps={t_eps:g}: sampling goes from time 1 down to it; use a small one, as in 1e-3")
         return cls.refit(max(standard.sigma_min, sigma_min), min(standard.sigma_max, sigma_max), t_eps)
 
     @property
