@@ -1,0 +1,189 @@
+"""Checkpoints of the GAS repository: read as its code writes them, refused as anything else, never run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import solverbench as sb
+from solverbench import upstream, zoo
+from solverbench.errors import RecordError, SpecError
+from solverbench.gs import GAS, GS
+from solverbench.teachers import Teacher
+
+
+def flat(nfe: int, scale: float = 0.02) -> list[Tensor]:
+    """Random small float32 parameters in the repository's flat order, mu_logit around uniform times."""
+    generator = torch.Generator().manual_seed(nfe)
+    left = torch.arange(nfe - 1, 0, -1, dtype=torch.float64)
+    times = torch.logit(left / (left + 1)).float() + 0.1 * torch.randn(nfe - 1, generator=generator)
+    return [times, *(scale * torch.randn(nfe, generator=generator) for _ in range(2 * nfe + 1))]
+
+
+def checkpoint(nfe: int) -> dict[str, Any]:
+    """What the repository's trainer saves: the EMA shadow apart from the raw parameters, Adam's state and the step."""
+    shadow = flat(nfe)
+    parameters = [torch.nn.Parameter(part + 1) for part in shadow]
+    adam = torch.optim.Adam(parameters, lr=1e-3)
+    sum(part.square().sum() for part in parameters).backward()  # type: ignore[union-attr]
+    adam.step()
+    return {
+        "ema": {"decay": 0.999, "num_updates": 10000, "shadow_params": shadow, "collected_params": None},
+        "model": parameters,
+        "optim": adam.state_dict(),
+        "step": 10000,
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    torch.save(checkpoint(4), tmp_path / "10000.pt")
+    return tmp_path / "10000.pt"
+
+
+def named(parts: list[Tensor]) -> dict[str, Tensor]:
+    """The flat list by name, written out for four calls."""
+    names = ["mu_logit", "t_couple", "c1", "a1", "c2", "a2", "c3", "a3", "c4", "a4"]
+    return {name: part.double() for name, part in zip(names, parts, strict=True)}
+
+
+@pytest.mark.parametrize(("solver", "kind", "t_eps"), [("gas", GAS, None), ("gs", GS, 1e-4), ("gas", GAS, 1e-3)])
+def test_the_samples_are_those_that_the_ema_parameters_imply(
+    path: Path, teacher: Teacher, tmp_path: Path, solver: str, kind: type[GS] | type[GAS], t_eps: float | None
+) -> None:
+    imported = upstream.gas(path, teacher, 4, solver=solver, t_eps=t_eps)
+    place = upstream.keep(imported, path, tmp_path)
+    x = 80 * torch.randn(3, *teacher.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    meant = kind(t_eps=t_eps).with_parameters(named(flat(4)))
+    grid = meant.grid(teacher.schedule, 4)
+
+    def denoise(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        return teacher.denoise(x, sigma)
+
+    by_loop = meant.integrate(denoise, x, grid)
+    spec = solver if t_eps is None else f"{solver}:t_eps={t_eps}"
+    by_zoo = sb.execute(sb.tableau(spec, nfe=4, teacher=teacher, out=tmp_path), teacher.denoise, x)
+    torch.testing.assert_close(by_zoo, by_loop, rtol=1e-9, atol=1e-9)
+    assert place == tmp_path / "trained" / "toy" / zoo.file_name(spec, 4)
+
+
+def test_the_record_says_where_it_comes_from(path: Path, teacher: Teacher, tmp_path: Path) -> None:
+    import hashlib
+
+    kept = zoo.load(upstream.keep(upstream.gas(path, teacher, 4, t_eps=1e-3), path, tmp_path), teacher=teacher, nfe=4)
+    imported = kept.record["imported"]
+    assert imported["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (imported["file"], imported["t_eps"], imported["step"]) == ("10000.pt", 1e-3, 10000)
+    assert (imported["ema_decay"], imported["ema_updates"]) == (0.999, 10000)
+    assert kept.seeds == {}
+
+
+@pytest.mark.parametrize("nfe", [1, 2, 7])
+def test_any_number_of_calls_is_read_from_the_shapes(nfe: int, teacher: Teacher, tmp_path: Path) -> None:
+    torch.save(checkpoint(nfe), tmp_path / "a.pt")
+    assert upstream.gas(tmp_path / "a.pt", teacher, nfe).tableau.nfe == nfe
+    with pytest.raises(RecordError, match=rf"shapes are those of nfe={nfe}, not of nfe=9; use --nfe {nfe}"):
+        upstream.gas(tmp_path / "a.pt", teacher, 9)
+
+
+class Malicious:
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.witness),)
+
+
+@pytest.mark.parametrize("where", ["whole", "in the dict", "in the ema", "among the parameters"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_pickle_is_refused_without_being_run(
+    where: str, zipped: bool, teacher: Teacher, tmp_path: Path
+) -> None:
+    witness = tmp_path / "ran"
+    content: Any = checkpoint(4)
+    match where:
+        case "whole":
+            content = Malicious(witness)
+        case "in the dict":
+            content["step"] = Malicious(witness)
+        case "in the ema":
+            content["ema"]["decay"] = Malicious(witness)
+        case _:
+            content["ema"]["shadow_params"][0] = Malicious(witness)
+    torch.save(content, tmp_path / "bad.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(RecordError, match="nothing else is unpickled") as caught:
+        upstream.gas(tmp_path / "bad.pt", teacher, 4)
+    assert not witness.exists()
+    assert "\n" not in str(caught.value)
+
+
+def changed(**ema: Any) -> dict[str, Any]:
+    whole = checkpoint(4)
+    return {**whole, "ema": {**whole["ema"], **ema}}
+
+
+def with_part(index: int, part: Any) -> dict[str, Any]:
+    shadow = flat(4)
+    shadow[index] = part
+    return changed(shadow_params=shadow)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (torch.zeros(3), "isn't a GAS checkpoint, it is a Tensor"),
+        ([1, 2], "it is a list"),
+        ({"best_t_steps": torch.zeros(10)}, "it has no ema"),
+        ({"ema": {"decay": 0.9}}, "no list of tensors ema.shadow_params"),
+        (changed(shadow_params=[1.0, 2.0]), "no list of tensors"),
+        (changed(shadow_params=flat(4)[:-1]), "it has 9 tensors"),
+        (changed(shadow_params=flat(4)[:-2]), r"mu_logit of shape \[3\], not \[2\], among 8 tensors"),
+        (with_part(3, torch.zeros(4, 1)), r"a1 of shape \[4, 1\], not \[4\]"),
+        (with_part(2, torch.zeros(4, dtype=torch.int64)), "aren't plain floating point"),
+        (with_part(2, torch.full((4,), torch.nan)), "c1 has a number that isn't finite"),
+        (with_part(1, torch.full((4,), -2.0)), "no solver on the levels of toy"),
+    ],
+)
+def test_another_layout_is_refused_in_one_line(content: Any, problem: str, teacher: Teacher, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(RecordError, match=problem) as caught:
+        upstream.gas(tmp_path / "a.pt", teacher, 4)
+    assert "\n" not in str(caught.value)
+
+
+def test_garbage_and_cut_files_are_refused(path: Path, teacher: Teacher) -> None:
+    content = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    noise = bytes(torch.randint(256, (500,), generator=generator).tolist())
+    for bad in (b"", b"hello", noise, content[:100], content[: len(content) // 2], content[:-1]):
+        path.write_bytes(bad)
+        with pytest.raises(RecordError, match=r"10000\.pt: "):
+            upstream.gas(path, teacher, 4)
+
+
+def test_a_missing_file_folder_or_other_solver_is_named(path: Path, teacher: Teacher, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="there is no such file"):
+        upstream.gas(tmp_path / "none.pt", teacher, 4)
+    with pytest.raises(RecordError, match="can't be read"):
+        upstream.gas(tmp_path, teacher, 4)
+    with pytest.raises(RecordError, match="holds a gas or gs, not a euler"):
+        upstream.gas(path, teacher, 4, solver="euler")
+    for t_eps in (0.0, -1.0, float("nan"), 0.99, 1.0, 3.0):
+        with pytest.raises((SpecError, RecordError), match="t_eps"):
+            upstream.gas(path, teacher, 4, t_eps=t_eps)
+
+
+def test_a_solver_that_is_there_already_is_left_alone(path: Path, teacher: Teacher, tmp_path: Path) -> None:
+    imported = upstream.gas(path, teacher, 4)
+    place = upstream.keep(imported, path, tmp_path)
+    assert upstream.keep(imported, path, tmp_path) == place
+    before = place.read_bytes()
+    torch.save(with_part(1, torch.zeros(4)), path)
+    with pytest.raises(RecordError, match="holds another one"):
+        upstream.keep(upstream.gas(path, teacher, 4), path, tmp_path)
+    assert place.read_bytes() == before
