@@ -1,0 +1,176 @@
+"""What `solverbench zoo list` and `zoo show` say of trained solvers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solverbench import zoo
+from solverbench.errors import NeedsTrainingError, UserError
+from solverbench.tableaux import Tableau
+from solverbench.teachers import load_teacher
+from solverbench.zoo import Trained
+
+COLUMNS = ("solver", "nfe", "teacher", "validation", "training", "where", "identity")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A file in a zoo: the trained solver in it, or why it can't be read; `where` is "run folder" or "packaged"."""
+
+    path: Path
+    where: str
+    trained: Trained | None
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry as plain JSON values."""
+        about: dict[str, Any] = {"path": str(self.path), "where": self.where}
+        if self.trained is None:
+            return {**about, "problem": self.problem}
+        trained = self.trained
+        return {
+            "solver": trained.spec,
+            "nfe": trained.nfe,
+            "teacher": trained.teacher,
+            "teacher_identity": trained.teacher_identity,
+            "identity": trained.identity,
+            "validation": _validation(trained),
+            "cost": _cost(trained),
+            "imported": trained.record.get("imported"),
+            **about,
+        }
+
+
+def entries(out: Path) -> Iterator[Entry]:
+    """Yield what lies in OUT/trained, then what the package carries, each by teacher, solver and calls."""
+    for where, folder in (("run folder", out / "trained"), ("packaged", zoo.packaged())):
+        found = []
+        for path in sorted(folder.glob("*/*-nfe*.safetensors")):
+            try:
+                found.append(Entry(path, where, zoo.load(path)))
+            except UserError as error:
+                found.append(Entry(path, where, None, str(error)))
+        yield from sorted(found, key=_place)
+
+
+def table(found: Sequence[Entry]) -> str:
+    """Return the entries as a table of `COLUMNS`, a line on each file that can't be read below it."""
+    rows = [COLUMNS, *(_row(entry.trained, entry.where) for entry in found if entry.trained is not None)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"unreadable: {entry.problem}" for entry in found if entry.trained is None)])
+
+
+def chosen(name: str, nfe: int | None, teacher: str, out: Path) -> Trained:
+    """Return the trained solver that a file, or a spec with `nfe` and `teacher`, names.
+
+    Raises:
+        RecordError: the file can't be used, or is for another number of calls.
+        NeedsTrainingError: there is none for this solver, teacher and number of calls.
+        UserError: a spec without `nfe`.
+    """
+    if name.endswith(".safetensors"):
+        return zoo.load(Path(name), nfe=nfe)
+    solver = zoo.learned(name)
+    if nfe is None:
+        raise UserError(f"zoo show {name}: a solver has a file for each number of calls; give --nfe")
+    found = zoo.find(solver, load_teacher(teacher), nfe, (out / "trained",))
+    if found is None:
+        raise NeedsTrainingError(
+            f"{solver.name} nfe={nfe}: not trained for teacher {teacher!r}; 'solverbench zoo list' shows what is"
+        )
+    return found
+
+
+def described(trained: Trained) -> str:
+    """Return all that a trained solver's file says, for people."""
+    return "\n".join(_described(trained))
+
+
+def numbers(tableau: Tableau) -> list[str]:
+    """Return the tableau as lines for people, 6 digits: what each call is told, its state's level and its weights."""
+    told = [*(f"{sigma:.6g}" for sigma in tableau.sigmas.tolist()), "-"]
+    lines = [f"  start {float(tableau.start):.6g}", f"  {'row':<7}{'told':>12}{'level':>12}  weights of x, d_0, d_1, …"]
+    for k, row in enumerate(tableau.weights.tolist()):
+        name = "sample" if k == tableau.nfe else str(k)
+        weights = "".join(f"{weight:>13.6g}" for weight in row[: k + 1])
+        lines.append(f"  {name:<7}{told[k]:>12}{float(tableau.levels[k]):>12.6g}{weights}")
+    return lines
+
+
+def _described(trained: Trained) -> Iterator[str]:
+    record = trained.record
+    yield f"{trained.spec} nfe={trained.nfe}, for {trained.teacher}"
+    yield f"  identity   {trained.identity}"
+    yield f"  teacher    {trained.teacher_identity}"
+    if "imported" in record:
+        yield from _section("imported", record["imported"])
+    yield from _section("recipe", record.get("recipe", {}))
+    yield from _section("noise seeds", {use: f"{seen.start}-{seen.stop - 1}" for use, seen in trained.seeds.items()})
+    yield from _section("targets", record.get("targets", {}))
+    for run in record.get("runs", []):
+        kept = " (kept)" if run.get("seed") == record.get("seed") else ""
+        yield f"training seed {run.get('seed')}{kept}: validation RMSE {_text(run.get('validation'))}"
+        yield from (f"  {name:<27} {_text(value)}" for name, value in run.get("cost", {}).items())
+    yield from _section("versions", record.get("versions", {}))
+    yield "tableau"
+    yield from numbers(trained.tableau)
+
+
+def _section(title: str, values: Mapping[str, Any]) -> Iterator[str]:
+    if values:
+        yield title
+        yield from (f"  {name:<27} {_text(value)}" for name, value in values.items())
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def _row(trained: Trained, where: str) -> tuple[str, ...]:
+    validation, cost = _validation(trained), _cost(trained)
+    return (
+        trained.spec,
+        str(trained.nfe),
+        trained.teacher,
+        "-" if validation is None else f"{validation:.4f}",
+        ("imported" if "imported" in trained.record else "-") if cost is None else _spent(cost),
+        where,
+        trained.identity[:12],
+    )
+
+
+def _validation(trained: Trained) -> float | None:
+    """The validation error of the kept training seed."""
+    kept = [run for run in trained.record.get("runs", []) if run.get("seed") == trained.record.get("seed")]
+    return kept[0].get("validation") if kept else None
+
+
+def _cost(trained: Trained) -> dict[str, float] | None:
+    """What all training seeds took together; their most memory; the teacher's samples, shared by them, count once."""
+    costs = [run["cost"] for run in trained.record.get("runs", []) if "cost" in run]
+    if not costs:
+        return None
+    student = ("student_calls_with_gradient", "student_calls_without")
+    return {
+        "training_seeds": len(costs),
+        "seconds": round(sum(cost.get("seconds", 0) for cost in costs), 3),
+        "teacher_calls": max(cost.get("teacher_calls", 0) for cost in costs),
+        "student_calls": sum(cost.get(name, 0) for cost in costs for name in student),
+        "peak_memory_bytes": max(cost.get("peak_memory_bytes", 0) for cost in costs),
+    }
+
+
+def _spent(cost: Mapping[str, float]) -> str:
+    calls = (cost["teacher_calls"] + cost["student_calls"]) / 1e6
+    return f"{cost['training_seeds']} seeds, {cost['seconds']:.0f} s, {calls:.2f}M calls"
+
+
+def _place(entry: Entry) -> tuple[str, str, int, str]:
+    if entry.trained is None:
+        return entry.path.parent.name, "", 0, entry.path.name
+    return entry.trained.teacher, entry.trained.spec, entry.trained.nfe, entry.path.name
