@@ -17,6 +17,8 @@ solvers = Registry(
         "heun": "baselines.heun:Heun",
         "ipndm": "baselines.ipndm:IPNDM",
         "ipndm_v": "baselines.ipndm_v:IPNDMV",
+        "ld3": "solverbench.ld3:LD3",
+        "s4s_gas_compat": "solverbench.gs:S4SGASCompat",
         "unipc": "baselines.unipc:UniPC",
     },
     aliases={"ddim": "euler", "dpmpp": "dpm"},
@@ -30,6 +32,8 @@ solvers = Registry(
         "heun": "Heun's method as EDM uses it, two calls a step (arXiv:2206.00364)",
         "ipndm": "iPNDM, Adams-Bashforth with constant coefficients, orders 1-4 (arXiv:2204.13902)",
         "ipndm_v": "iPNDM with variable steps, orders 1-4 (arXiv:2204.13902)",
+        "ld3": "LD3, a classical solver on learned levels, learned (arXiv:2405.15506)",
+        "s4s_gas_compat": "what GAS's public code runs as S4S, learned; for parity alone (arXiv:2510.17699)",
         "unipc": "UniPC, multistep predictor-corrector, orders 1-3 (arXiv:2302.04867)",
     },
 )

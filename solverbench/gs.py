@@ -128,3 +128,57 @@ class GAS(Generalized):
     """The generalized solver, trained by distillation and a relativistic adversarial loss."""
 
     name: ClassVar[str] = "gas"
+
+
+class S4SGASCompat(Generalized):
+    """What GAS's public code runs as "S4S"; not S4S. Kept for parity with that code alone.
+
+    With A and alpha as in `Generalized`, C = -alpha p1 and c_i, a_i in place of all theoretical weights, its step is
+
+        x~ = A x_n + C sum_{i=1}^{k} c_i m_{n+1-i},    x' = A x~ + C sum_{i=1}^{k} a_i m_{n+1-i}
+
+    so that the state is multiplied by A twice. Untrained it gives A times the step of DPM-Solver++(3M), at a noise
+    level that is off by A too. Parameters are named and ordered as in `Generalized`.
+
+    Source: the public code of GAS, arXiv:2510.17699, with use_theory_coef=false.
+    """
+
+    name: ClassVar[str] = "s4s_gas_compat"
+    paper: ClassVar[str] = "public code of GAS, arXiv:2510.17699"
+
+    def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return uniform times, no offsets, c of DPM-Solver++(3M) without lower_order_final, and a = 0."""
+        parameters = super().initial(schedule, nfe)
+        clock = self._clock(schedule)
+        lam = -clock.sigma(self.with_parameters(parameters)._times(clock)).log()
+        for n in range(nfe):
+            m = list(torch.eye(min(n + 1, 3), dtype=torch.float64))
+            p1, p2, p3 = phis(lam[n + 1] - lam[n])
+            match differences(lam, m, n):
+                case (d0,):
+                    weights = m[0] + d0 / 2
+                case (d1, d2):
+                    weights = m[0] - p2 / p1 * d1 + p3 / p1 * d2
+                case _:
+                    weights = m[0]
+            for i, weight in enumerate(weights, start=1):
+                parameters[f"c{i}"][n] = weight
+        return parameters
+
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample; M calls for M intervals."""
+        vp, sigmas = grid.schedule, grid.sigmas
+        t = vp.time(sigmas)
+        alpha = vp.alpha(t)
+        outputs: list[Tensor] = []
+        for n in range(grid.steps):
+            outputs = [self._output(denoise, x, n, t[n], vp), *outputs]
+            kept = sigmas[n + 1] / sigmas[n]
+            scale = -torch.expm1(sigmas[n + 1].log() - sigmas[n].log())
+            x = kept * x
+            for i, output in enumerate(outputs, start=1):
+                x = x + scale * self.trained[f"c{i}"][n] * output
+            x = kept * alpha[n + 1] / alpha[n] * x  # A once more: this x is in the VP frame of t_{n+1} already
+            for i, output in enumerate(outputs, start=1):
+                x = x + scale * self.trained[f"a{i}"][n] * output
+        return x

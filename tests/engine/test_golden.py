@@ -40,6 +40,8 @@ def spec_of(case: dict[str, Any]) -> str:
 
 CASES = [pytest.param(spec := spec_of(case), case, id=f"{case['id']}-{spec}") for case in EDM.cases]
 GS_CASES = [pytest.param(case, id=str(case["id"])) for case in VP.cases if case["solver"] == "gs"]
+NO_THEORY_CASES = [pytest.param(case, id=str(case["id"])) for case in VP.cases if case["solver"] == "gs_notheory"]
+LD3_CASES = [pytest.param(case, id=str(case["id"])) for case in VP.cases if case["solver"] == "ipndm_ld3"]
 UNIPC_CASES = [pytest.param(case, id=str(case["id"])) for case in VP.cases if case["solver"] == "unipc_vp"]
 
 
@@ -48,7 +50,8 @@ def test_every_case_is_compared():
     counts = {"deis": 15, "dpm2": 2, "dpmpp": 30, "euler": 18, "heun": 1, "ipndm": 12, "ipndm_v": 9, "unipc": 48}
     assert by_name == counts
     assert by_name.total() == len(EDM.cases) == 135
-    assert (len(GS_CASES), len(UNIPC_CASES)) == (4, 48)
+    assert (len(GS_CASES), len(NO_THEORY_CASES), len(LD3_CASES), len(UNIPC_CASES)) == (4, 4, 12, 48)
+    assert len(VP.cases) == 68
 
 
 @pytest.mark.parametrize(("spec", "case"), CASES)
@@ -74,19 +77,53 @@ def test_deis_with_exact_quadrature_is_near_the_public_codes(spec, case):
     assert 1e-8 < relative(sample, EDM("out", case)) < 1e-4
 
 
-@pytest.mark.parametrize("case", GS_CASES)
-def test_gs_case(case):
-    vp = sb.VPLinear(case["vp_beta_d"], case["vp_beta_min"], case["t_eps"])
+def given(case: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The parameters that a case of the VP file was made with."""
     prefix = f"p{case['id']}_"
-    parameters = {key.removeprefix(prefix): value for key, value in VP.arrays.items() if key.startswith(prefix)}
-    gs = sb.make("gs").with_parameters(parameters)
-    tableau = sb.trace(gs, gs.grid(vp, case["nfe"]))
+    return {key.removeprefix(prefix): value for key, value in VP.arrays.items() if key.startswith(prefix)}
+
+
+def compare_learned(solver: sb.LearnedSolver, case: dict[str, Any], t_eps: float) -> None:
+    """The solver's tableau on the case's VP model makes its calls at its levels and gives its sample."""
+    vp = sb.VPLinear(case["vp_beta_d"], case["vp_beta_min"], t_eps)
+    grid = solver.grid(vp, case["nfe"])
+    tableau = sb.trace(solver, grid)
     denoise = Counter(VP.denoise)
     sample = sb.execute(tableau, denoise, VP.arrays["noise"] * vp.prior_scale)
-    end = vp.alpha(torch.tensor(case["t_eps"], dtype=torch.float64))
-    assert denoise.calls == case["nfe"]
-    assert relative(tableau.sigmas, VP("lev", case)) < 1e-10
+    end = vp.alpha(torch.tensor(t_eps, dtype=torch.float64))
+    assert denoise.calls == len(VP("lev", case)) == case["nfe"]
+    assert relative(vp.time(grid.sigmas), VP("t", case)) < 1e-10
+    assert relative(tableau.levels, vp.sigma(VP("t", case))) < 1e-10
+    assert ((tableau.sigmas - VP("lev", case)).abs() / VP("lev", case)).max() < 1e-10
     assert relative(sample * end, VP("out", case)) < 1e-8
+
+
+@pytest.mark.parametrize("case", GS_CASES)
+def test_gs_case(case):
+    compare_learned(sb.make("gs").with_parameters(given(case)), case, case["t_eps"])
+
+
+@pytest.mark.parametrize("case", NO_THEORY_CASES)
+def test_gs_without_theory_case(case):
+    compare_learned(sb.make("s4s_gas_compat").with_parameters(given(case)), case, case["t_eps"])
+
+
+@pytest.mark.parametrize("case", [p for p in NO_THEORY_CASES if p.values[0]["perturbation"] == 0])
+def test_gs_without_theory_starts_as_the_public_code_does(case):
+    vp = sb.VPLinear(case["vp_beta_d"], case["vp_beta_min"], case["t_eps"])
+    found, expected = sb.make("s4s_gas_compat").initial(vp, case["nfe"]), given(case)
+    assert list(found) == list(expected)
+    assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-9) for name in expected)
+
+
+@pytest.mark.parametrize("case", LD3_CASES)
+def test_ld3_on_ipndm_case(case):
+    t, told = VP("t", case), VP("tt", case)
+    theta1 = torch.cat([torch.ones(1), t.flip(0).diff().log()])
+    ld3 = sb.make(f"ld3:base=ipndm:order={case['order']}:mode=time")
+    ld3 = ld3.with_parameters({"theta1": theta1, "theta2": told - t})
+    assert ((told - t).abs().max() > 0) == (case["decouple"] > 0)
+    compare_learned(ld3, case, float(t[-1]))
 
 
 @pytest.mark.parametrize("case", UNIPC_CASES)
