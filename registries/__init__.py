@@ -29,7 +29,7 @@ solvers = Registry(
         "euler": "Euler's method, which is DDIM (arXiv:2010.02502)",
         "gas": "Generalized Adversarial Solver, learned (arXiv:2510.17699)",
         "gs": "Generalized Solver, GAS without its adversarial loss, learned (arXiv:2510.17699)",
-        "heun": "Heun's method as EDM uses it, two calls a step (arXiv:2206.00364)",
+        "heun": "Heun's method, two calls a step; EDM's own sampler is heun:end=zero (arXiv:2206.00364)",
         "ipndm": "iPNDM, Adams-Bashforth with constant coefficients, orders 1-4 (arXiv:2204.13902)",
         "ipndm_v": "iPNDM with variable steps, orders 1-4 (arXiv:2204.13902)",
         "ld3": "LD3, a classical solver on learned levels, learned (arXiv:2405.15506)",

@@ -120,6 +120,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         "Bars are the intervals of the tables; where none is seen it is smaller than its marker. A line breaks at a "
         "budget without a value. Also as [PDF](figure.pdf), [SVG](figure.svg) and [CSV of what is drawn](figure.csv)."
     )
+    yield from _reference_lines(record)
     notes = [str(note) for note in record["notes"]]
     notes += [*below_teacher(found, notes), *_splits(found)]
     if notes:
@@ -137,6 +138,21 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         if record[name]:
             rows = [(str(key), _flat(value)) for key, value in record[name].items()]
             yield f"## {name.capitalize()}\n\n{_table(('', ''), rows)}"
+
+
+def _reference_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the horizontal lines of the figures are."""
+    shown = [
+        f"{line['label']} ({record['metrics'].get(line.get('metric'), {}).get('short', line.get('metric'))}) "
+        f"{line['value']:.3g}" + (f", {line['low']:.3g} to {line['high']:.3g}" if "low" in line else "")
+        for line in record["lines"]
+    ]
+    if shown:
+        yield (
+            f"Horizontal lines, with their 95 % intervals: {escape('; '.join(shown))}. A floor is what fresh sets of "
+            "the same size reach on average against the same reference: nothing is to be gained below it, and a solver "
+            "as good as its teacher lies above or below it by chance."
+        )
 
 
 def _counts(frame: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from solverbench import __version__, cells, files, seeds, solutions, targets
+from solverbench import __version__, cells, files, seeds, solutions, targets, zoo
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.evaluate import PICTURES
 from solverbench.metrics import quantise
@@ -66,7 +66,7 @@ def write(
         "command": command or _command(outcomes, protocol, device, root),
         "selection": _selection(outcomes, protocol, device),
         "protocol": _protocol(outcomes, protocol),
-        "environment": {**_environment(device), "seconds of this run": round(seconds, 1)},
+        "environment": {**_environment(device), "seconds": _seconds(outcomes, seconds)},
         "metrics": _described(outcomes),
         "lines": [line for teacher in _teachers(outcomes) for line in _lines(teacher)],
         "notes": notes(outcomes, protocol),
@@ -76,6 +76,12 @@ def write(
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
+
+
+def _seconds(outcomes: Sequence[Outcome], seconds: float) -> str:
+    """What the cells cost when they were made, and this run, which may have found them in the store."""
+    made = sum(outcome.total("seconds") or 0.0 for outcome in outcomes)
+    return f"{made:.0f} of sampling and features over all workers; this run, with what it found stored, {seconds:.0f}"
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -227,6 +233,7 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol) -> dict[str, str]
             f"{solutions.describe(teacher)}; RMSE over the first {protocol.solved // cells.BLOCKS} images of each "
             f"block, n={protocol.solved} a replicate"
         )
+    found |= _trained(outcomes)
     for teacher in _teachers(outcomes):
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
@@ -236,6 +243,19 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol) -> dict[str, str]
             found[f"data reference of {teacher.name}"] = f"{evaluation.data.name} ({evaluation.data.sha[:12]})"
             found[f"teacher reference of {teacher.name}"] = f"{evaluation.teacher.name} ({evaluation.teacher.sha[:12]})"
     return found
+
+
+def _trained(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Which trained parameters each learned solver ran with: packaged ones, or the user's own."""
+    found: dict[str, list[str]] = {}
+    for cell in (outcome.cell for outcome in outcomes):
+        if cell.trained is not None:
+            packaged = zoo.find(cell.spec, cell.teacher, cell.nfe)
+            origin = "packaged" if packaged is not None and packaged.identity == cell.trained else "own training"
+            found.setdefault(f"parameters of {cell.solver} for {cell.teacher.name}", []).append(
+                f"NFE {cell.nfe} {origin} {cell.trained[:12]}"
+            )
+    return {solver: "; ".join(each) for solver, each in found.items()}
 
 
 def _environment(device: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from solverbench import files, seeds, solutions, targets, zoo
-from solverbench.errors import BudgetError, GridError, UserError
+from solverbench import files, recipes, seeds, solutions, targets, zoo
+from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver, Solver
 from solverbench.spec import expand, make, numbers
@@ -27,6 +27,9 @@ SAMPLES, REPLICATES, BLOCKS, PAIRED = 10_000, 3, 10, 2_000
 
 EXACT = 1000
 """Images per replicate compared with the exact solution, where that is asked for: the first hundred of each block."""
+
+MOST = 10_000_000
+"""Images of a cell that can be asked for: 200 times a paper's 50 000."""
 
 DONE, CACHED, FAILED, UNSUPPORTED, NEEDS_TRAINING = STATUSES = (
     "done",
@@ -82,8 +85,12 @@ class Protocol:
             raise UserError(f"replicates {replicates}: at least one is needed; use {REPLICATES}")
         if batch is not None and batch < 1:
             raise UserError(f"batch {batch}: at least one image is needed; use {BATCH}")
+        if samples * (replicates or REPLICATES) > MOST:
+            raise UserError(f"samples {samples} x {replicates or REPLICATES}: more than {MOST} images; ask for fewer")
         if isinstance(chosen, str):
             chosen = seeds.parse(chosen)
+            if len(chosen) > MOST:
+                raise UserError(f"seeds {seeds.label(chosen)}: more than {MOST} images; ask for fewer")
         if chosen is None:
             chosen = range(seeds.EVALUATION_START, seeds.EVALUATION_START + samples * (replicates or REPLICATES))
         if len(chosen) % samples or replicates not in (None, len(chosen) // samples):
@@ -245,7 +252,7 @@ def _cells_of(
         if isinstance(solver, LearnedSolver) and solver.parameters is None:
             found = zoo.find(solver, teacher, nfe, [out / "trained"])
             if found is None:
-                yield cell(nfe, None, (NEEDS_TRAINING, _train_command(solver, nfe, teacher, out)), None)
+                yield cell(nfe, None, (NEEDS_TRAINING, _train_command(asked, nfe, teacher, out)), None)
                 continue
             seeds.check_apart(protocol.seeds, found.seeds, f"{asked} nfe={nfe}")
             equipped, trained = found.solver, found.identity
@@ -276,8 +283,13 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def _train_command(solver: Solver, nfe: int, teacher: Teacher, out: Path) -> str:
-    command = f"solverbench train {solver.name} --nfe {nfe} --teacher {teacher.name} --out {out}"
+def _train_command(asked: str, nfe: int, teacher: Teacher, out: Path) -> str:
+    name = asked.partition(":")[0]
+    try:
+        recipes.load(name, teacher.name)
+    except MissingError:
+        return f"no trained parameters, and no recipe to train {name} by; give it parameters in Python"
+    command = f"solverbench train {asked} --nfe {nfe} --teacher {teacher.name} --out {out}"
     return f"no trained parameters; run: {command}"
 
 

@@ -6,6 +6,7 @@ import difflib
 import errno
 import importlib.util
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
@@ -36,9 +37,9 @@ class Lines(click.Group):
             if error.errno == errno.EPIPE:
                 sys.stderr.close()
                 sys.exit(0)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _fail(f"{error.filename or 'disk'}: no space left; free some and run again", 3)
-            raise
+            _fail(
+                f"{error.filename or 'disk'}: {error.strerror}; check the path, its permissions and the space left", 3
+            )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -83,8 +84,10 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> No
             raise UserError(f"--config {path}: no flag {key!r} in '{ctx.info_name}'; {hint}See --help.")
         if isinstance(value, dict):
             raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
-        given_as = ",".join(map(str, value)) if isinstance(value, list) and not options[name].multiple else value
-        ctx.default_map = {**(ctx.default_map or {}), name: given_as}
+        if isinstance(value, list) and not options[name].multiple:
+            value = ",".join(map(str, value))
+        # As text, so that 1.5 is refused for a whole number as it is on the command line.
+        ctx.default_map = {**(ctx.default_map or {}), name: value if isinstance(value, (bool, list)) else str(value)}
 
 
 config_option = click.option(
@@ -95,7 +98,17 @@ config_option = click.option(
     metavar="FILE.toml",
     help="Read flags from a TOML file (keys are long flags); the command line wins.",
 )
-out_option = click.option("--out", default="runs", show_default=True, metavar="DIR", help="Folder of results.")
+
+
+def _named(_: click.Context, option: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise UserError(f"--{option.name} {value!r}: names no folder; give one, such as runs")
+    return value
+
+
+out_option = click.option(
+    "--out", default="runs", show_default=True, metavar="DIR", callback=_named, help="Folder of results."
+)
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
 teacher_option = click.option("--teacher", default="digits", show_default=True, help="The network to sample.")
@@ -187,9 +200,12 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
     Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
     goes on where it was.
     """
+    import torch
+
     from solverbench import recipes, spec, training, zoo
     from solverbench.progress import training_display
     from solverbench.sampling import check_device
+    from solverbench.store import Store
     from solverbench.teachers import load_teacher
 
     learned = [zoo.learned(name) for name in spec.expand(solvers)]
@@ -199,7 +215,9 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
         for solver, settled in chosen:
             click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")
         return
+    Store.open(out)
     network = load_teacher(teacher, check_device(device))
+    torch.set_num_threads(1)  # steps this small only lose by more: several times slower on a busy machine
     for solver, settled in chosen:
         for calls in budgets:
             with training_display(f"{solver.name} nfe={calls}") as progress:
@@ -218,19 +236,20 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
 @click.option("--seeds", default="50000-50063", show_default=True, metavar="FIRST-LAST", help="One image per seed.")
 @click.option("--format", "kind", type=click.Choice(["png", "npz"]), default="png", show_default=True,
               help="PNG: a file per image. NPZ: one file with 'images' (uint8 NHWC) and 'seeds'.")  # fmt: skip
-@click.option("--to", "folder", default="samples", show_default=True, metavar="DIR", help="Where the images go.")
+@click.option("--to", "folder", metavar="DIR", help="Where the images go.  [default: samples/SPEC-nfeN]")
 @click.option("--batch", type=int, default=500, show_default=True, help="Images per call.")
 @teacher_option
 @device_option
 @out_option
 @config_option
 def sample(
-    solver: str, nfe: int, seeds: str, kind: str, folder: str, batch: int, teacher: str, device: str, out: str
+    solver: str, nfe: int, seeds: str, kind: str, folder: str | None, batch: int, teacher: str, device: str, out: str
 ) -> None:
     """Write the images that solver SPEC makes of given seeds, for use with a metric of your own."""
     from solverbench import images
 
-    click.echo(images.write(solver, nfe, seeds, kind, Path(folder), batch, teacher, device, Path(out)))
+    to = Path(folder or f"samples/{re.sub(r'[^a-z0-9.+=]+', '-', solver.lower())}-nfe{nfe}")
+    click.echo(images.write(solver, nfe, seeds, kind, to, batch, teacher, device, Path(out)))
 
 
 @main.command()

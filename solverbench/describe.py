@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,10 @@ def _writable(out: Path) -> str:
             raise UserError(f"{parent} can't be written; choose another --out")
         return "not there yet, can be made"
     Store.look(out)
-    if not os.access(out, os.W_OK):
-        raise UserError("can't be written; choose another --out")
+    try:
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UserError(f"can't be written ({error.strerror}); choose another --out") from None
     return "there, can be read and written"
 
 
@@ -134,7 +137,7 @@ def _budgets(found: Solver) -> str:
         except BudgetError:
             continue
         able.append(nfe)
-    return f"nfe {_ranges(able)} of {BUDGETS[0]}-{BUDGETS[-1]}"
+    return "every nfe" if len(able) == len(BUDGETS) else f"nfe {_ranges(able)}, of {BUDGETS[0]}-{BUDGETS[-1]} looked at"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -14,6 +14,7 @@ from solverbench.errors import BudgetError, UserError
 from solverbench.metrics import quantise
 from solverbench.sampling import batches
 from solverbench.spec import make
+from solverbench.store import Store
 from solverbench.teachers import load_teacher
 from solverbench.tracing import tableau
 
@@ -37,6 +38,7 @@ def write(
         what, value = ("--nfe", nfe) if nfe < 1 else ("--batch", batch)
         raise (BudgetError if nfe < 1 else UserError)(f"{what} {value}: below 1; give a positive number")
     wanted = seeds.parse(chosen)
+    Store.look(out)
     network = load_teacher(teacher, sampling.check_device(device))
     method = make(solver)
     plan = tableau(method, nfe=nfe, teacher=network, out=out).plan(network.schedule.prior_scale)

@@ -47,16 +47,17 @@ class Job:
             return
         self.folder = store.cell(cell.key)
         self.timing = self.folder.timing()
+        self.folder.verify()
         stored = self.folder.metrics()
-        if stored is not None:
-            self._read(stored)
-            return
         for block in cell.protocol.blocks:
             if self.folder.has_block(block):
                 self.folder.read_block(block)  # a damaged one is refused before any work
                 self.status = PARTIAL
             else:
                 self.calls[block] = len(block) * cell.nfe + self._goal_calls(block, store.root, claimed)
+        if stored is not None and not self.calls:
+            self._read(stored)
+            return
         failure = self.folder.failure()
         self.reason = f"failed before: {failure}" if failure else ""
 

@@ -105,6 +105,11 @@ class CellFolder:
         if not (self.path / "cell.json").exists():
             files.write_json(self.path / "cell.json", {"key": key, "names": names})
 
+    def verify(self) -> None:
+        """Raise RecordError if cell.json is there and damaged."""
+        if (self.path / "cell.json").exists():
+            files.read_json(self.path / "cell.json")
+
     def has_block(self, block: range) -> bool:
         """Return whether this block's result is stored."""
         return self._block(block).exists()

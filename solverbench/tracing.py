@@ -50,14 +50,21 @@ def tableau(
     teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
     schedule = teacher.schedule if teacher is not None else schedule or EDM()
     if grid is not None:
-        return trace(solver, explicit(grid, schedule))
+        return _spends(trace(solver, explicit(grid, schedule)), solver, nfe)
     if nfe is None:
         raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
         from solverbench import zoo  # a trained file holds its tableau: the zoo needs this module
 
         solver = zoo.equip(solver, nfe, teacher, () if out is None else (out / "trained",))
-    return trace(solver, solver.grid(schedule, solver.steps(nfe)))
+    return _spends(trace(solver, solver.grid(schedule, solver.steps(nfe))), solver, nfe)
+
+
+def _spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
+    """The tableau, if it makes the calls that were asked for."""
+    if nfe not in (None, found.nfe):
+        raise BudgetError(f"{solver.spec} with nfe={nfe}: its loop makes {found.nfe} calls; ask for nfe={found.nfe}")
+    return found
 
 
 def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:

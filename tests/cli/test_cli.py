@@ -45,6 +45,33 @@ def test_a_second_run_computes_nothing_and_says_so(ran):
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.npz")} == blocks
 
 
+def test_a_lost_block_of_a_finished_cell_is_made_anew_and_a_damaged_one_is_named(tmp_path):
+    line = ("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path)
+    assert invoke(*line).exit_code == 0
+    block = sorted(tmp_path.glob("cells/*/*/blocks/*.npz"))[4]
+    whole, metrics = block.read_bytes(), next(tmp_path.glob("cells/*/*/metrics.json")).read_bytes()
+    block.write_bytes(whole[:500])
+    damaged = invoke(*line)
+    assert damaged.exit_code == 2
+    assert f"{block.name}: damaged" in damaged.stderr
+    assert "cached" not in damaged.output
+    block.unlink()
+    assert "1 done" in invoke(*line).stdout
+    assert block.read_bytes() == whole
+    assert next(tmp_path.glob("cells/*/*/metrics.json")).read_bytes() == metrics
+
+
+def test_the_training_command_keeps_the_options(tmp_path):
+    result = invoke("plan", "--solvers", "gas:t_eps=0.001", "--nfe", "3", "--out", tmp_path / "o")
+    assert "solverbench train gas:t_eps=0.001 --nfe 3" in result.stdout
+
+
+def test_the_report_says_whose_parameters_were_measured(ran):
+    text = next((ran[0] / "reports").glob("*/report.md")).read_text()
+    assert "| parameters of gas for digits | NFE 3 packaged " in text
+    assert "Horizontal lines" in text
+
+
 def test_a_plan_writes_nothing(tmp_path):
     result = invoke("plan", "--solvers", "dpm,heun", "--nfe", "3,4", *SMALL, "--out", tmp_path / "none", "--json")
     assert result.exit_code == 0
@@ -139,6 +166,11 @@ MISTAKES = [
     ("run --nfe x", 2, "isn't a number"),
     ("run --samples 7", 2, "multiple of 10"),
     ("run --samples 0", 2, "samples"),
+    ("run --samples 99999999999999999990", 2, "more than"),
+    ("run --replicates 10000000", 2, "more than"),
+    ("run --out " + "a" * 300, 3, "too long"),
+    ("run --config {tmp}/half.toml", 2, "1.5"),
+    ("train gs --nfe 3 --out {tmp}/typo.toml", 3, "a file"),
     ("run --replicates 0", 2, "replicates"),
     ("run --seeds 9-3", 2, "reversed"),
     ("run --seeds 50000-50005", 2, "seeds"),
@@ -164,6 +196,7 @@ MISTAKES = [
 def test_a_mistake_is_one_clear_line(tmp_path, monkeypatch, line, code, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "typo.toml").write_text('solver = "dpm"\n')
+    (tmp_path / "half.toml").write_text("replicates = 1.5\n")
     result = invoke(*line.format(tmp=tmp_path).split())
     assert result.exit_code == code, result.output
     errors = [row for row in result.stderr.splitlines() if row.startswith("Error")]

@@ -38,7 +38,7 @@ def test_gas_is_trained_as_gs_but_for_its_adversarial_part(teacher: str) -> None
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
-@pytest.mark.parametrize("solver", ["gs", "gas", "ld3"])
+@pytest.mark.parametrize("solver", ["gs", "gas"])
 def test_packaged_recipes_use_no_evaluation_seed(solver: str, teacher: str) -> None:
     recipe = recipes.load(solver, teacher)
     assert recipe.train.stop <= recipe.validation.start
