@@ -220,14 +220,18 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
     torch.set_num_threads(1)  # steps this small only lose by more: several times slower on a busy machine
     for solver, settled in chosen:
         for calls in budgets:
+            place = Path(out) / "trained" / network.name / zoo.file_name(solver, calls)
+            before = zoo.load(place) if place.is_file() else None
             with training_display(f"{solver.name} nfe={calls}") as progress:
                 trained = training.train_best(
                     solver, calls, network, settled, out=Path(out), device=device, progress=progress
                 )
             errors = sorted(run["validation"] for run in trained.record["runs"])
-            click.echo(
-                f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}; kept the first"
-            )
+            kept = "; kept the first" if len(errors) > 1 else ""
+            click.echo(f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}{kept}")
+            if before is not None and before.identity != trained.identity:
+                was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
+                click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
 
 
 @main.command()

@@ -61,6 +61,15 @@ def test_a_lost_block_of_a_finished_cell_is_made_anew_and_a_damaged_one_is_named
     assert next(tmp_path.glob("cells/*/*/metrics.json")).read_bytes() == metrics
 
 
+def test_a_training_says_what_it_replaces(tmp_path):
+    small = ("train_size=40", "validation_size=20", "training_seeds=1", "batch=8")
+    line = ["train", "gs", "--nfe", "1", "--out", tmp_path, *(part for each in small for part in ("--set", each))]
+    first = invoke(*line, "--set", "iterations=4")
+    assert first.exit_code == 0, first.output
+    assert "in place of" not in first.stdout + invoke(*line, "--set", "iterations=4").stdout
+    assert "in place of other parameters" in invoke(*line, "--set", "iterations=3").stdout
+
+
 def test_the_training_command_keeps_the_options(tmp_path):
     result = invoke("plan", "--solvers", "gas:t_eps=0.001", "--nfe", "3", "--out", tmp_path / "o")
     assert "solverbench train gas:t_eps=0.001 --nfe 3" in result.stdout
