@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from solverbench import files, recipes, seeds, solutions, targets, zoo
-from solverbench.errors import BudgetError, GridError, MissingError, UserError
+from solverbench import files, seeds, solutions, targets, zoo
+from solverbench.errors import BudgetError, GridError, UserError
 from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver, Solver
 from solverbench.spec import expand, make, numbers
@@ -252,7 +252,7 @@ def _cells_of(
         if isinstance(solver, LearnedSolver) and solver.parameters is None:
             found = zoo.find(solver, teacher, nfe, [out / "trained"])
             if found is None:
-                yield cell(nfe, None, (NEEDS_TRAINING, _train_command(asked, nfe, teacher, out)), None)
+                yield cell(nfe, None, (NEEDS_TRAINING, _untrained(asked, nfe, teacher, out)), None)
                 continue
             seeds.check_apart(protocol.seeds, found.seeds, f"{asked} nfe={nfe}")
             equipped, trained = found.solver, found.identity
@@ -283,13 +283,11 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def _train_command(asked: str, nfe: int, teacher: Teacher, out: Path) -> str:
-    name = asked.partition(":")[0]
-    try:
-        recipes.load(name, teacher.name)
-    except MissingError:
+def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path) -> str:
+    command = zoo.training_command(asked, nfe, teacher, out)
+    if command is None:
+        name = asked.partition(":")[0]
         return f"no trained parameters, and no recipe to train {name} by; give it parameters in Python"
-    command = f"solverbench train {asked} --nfe {nfe} --teacher {teacher.name} --out {out}"
     return f"no trained parameters; run: {command}"
 
 

@@ -90,8 +90,44 @@ class EDM(NoiseSchedule):
         return sigma
 
 
+class VariancePreserving(NoiseSchedule):
+    """A state alpha x0 + sqrt(1 - alpha^2) n, sampled from t = 1 to `t_eps`: all follows from log alpha(t)."""
+
+    t_eps: float
+
+    @abstractmethod
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """Return log alpha at time `t`."""
+
+    @cached_property
+    def sigma_min(self) -> float:
+        return float(self.sigma(torch.tensor(self.t_eps, dtype=torch.float64)))
+
+    @cached_property
+    def sigma_max(self) -> float:
+        return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
+
+    @property
+    def t_start(self) -> float:
+        return 1.0
+
+    @property
+    def t_end(self) -> float:
+        return self.t_eps
+
+    @property
+    def prior_scale(self) -> float:
+        return math.sqrt(1 + self.sigma_max**2)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.log_alpha(t).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.expm1(-2 * self.log_alpha(t)).sqrt()
+
+
 @dataclass(frozen=True)
-class VPLinear(NoiseSchedule):
+class VPLinear(VariancePreserving):
     """Variance preserving with linear beta(t) = beta_min + beta_d t, t in [t_eps, 1].
 
     log alpha = -beta_d t^2/4 - beta_min t/2, sigma = sqrt(1/alpha^2 - 1).
@@ -127,35 +163,8 @@ class VPLinear(NoiseSchedule):
             raise GridError(f"t_eps={t_eps:g}: sampling goes from time 1 down to it; use a small one, as in 1e-3")
         return cls.refit(max(standard.sigma_min, sigma_min), min(standard.sigma_max, sigma_max), t_eps)
 
-    @property
-    def sigma_min(self) -> float:
-        return float(self.sigma(torch.tensor(self.t_eps, dtype=torch.float64)))
-
-    @property
-    def sigma_max(self) -> float:
-        return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
-
-    @property
-    def t_start(self) -> float:
-        return 1.0
-
-    @property
-    def t_end(self) -> float:
-        return self.t_eps
-
-    @property
-    def prior_scale(self) -> float:
-        return math.sqrt(1 + self.sigma_max**2)
-
     def log_alpha(self, t: Tensor) -> Tensor:
-        """Return log alpha at time `t`."""
         return -self.beta_d * t**2 / 4 - self.beta_min * t / 2
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return self.log_alpha(t).exp()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return torch.expm1(-2 * self.log_alpha(t)).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
         # The root of beta_d t^2/2 + beta_min t = log(1 + sigma^2), in the form that doesn't cancel.
@@ -164,7 +173,7 @@ class VPLinear(NoiseSchedule):
 
 
 @dataclass(frozen=True)
-class VPDiscrete(NoiseSchedule):
+class VPDiscrete(VariancePreserving):
     """Variance preserving, given at M discrete steps; log alpha is linear in t between them and beyond the last ones.
 
     The n-th step (from 0) lies at t = (n+1)/M; sampling goes from t = 1 to t_eps. A network that counts steps is told
@@ -213,36 +222,9 @@ class VPDiscrete(NoiseSchedule):
         """Return the schedule of Stable Diffusion 1.x."""
         return cls.scaled_linear(0.00085, 0.012)
 
-    @cached_property
-    def sigma_min(self) -> float:
-        return float(self.sigma(torch.tensor(self.t_eps, dtype=torch.float64)))
-
-    @cached_property
-    def sigma_max(self) -> float:
-        return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
-
-    @property
-    def t_start(self) -> float:
-        return 1.0
-
-    @property
-    def t_end(self) -> float:
-        return self.t_eps
-
-    @property
-    def prior_scale(self) -> float:
-        return math.sqrt(1 + self.sigma_max**2)
-
     def log_alpha(self, t: Tensor) -> Tensor:
-        """Return log alpha at time `t`."""
         times, values = self._knots
         return _interpolate(t, times, values)
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return self.log_alpha(t).exp()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return torch.expm1(-2 * self.log_alpha(t)).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
         times, values = self._knots

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from solverbench import files
-from solverbench.errors import NeedsTrainingError, RecordError, SpecError
+from solverbench import files, recipes
+from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError
 from solverbench.schedules import EDM
 from solverbench.solver import LearnedSolver
 from solverbench.spec import make
@@ -143,11 +143,26 @@ def equip(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Seq
         raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
     trained = find(solver, teacher, nfe, folders)
     if trained is None:
-        raise NeedsTrainingError(
-            f"{solver.name} nfe={nfe}: not trained for teacher {teacher.name!r}; run 'solverbench train {solver.name} "
-            f"--teacher {teacher.name} --nfe {nfe}'"
-        )
+        asked = solver.name if solver == type(solver)() else solver.spec
+        command = training_command(asked, nfe, teacher)
+        remedy = f"run '{command}'" if command else "there is no recipe for it: give it parameters in Python"
+        raise NeedsTrainingError(f"{asked} nfe={nfe}: not trained for teacher {teacher.name!r}; {remedy}")
     return solver.with_parameters(trained.parameters)
+
+
+def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = None) -> str | None:
+    """Return the command that trains a solver, its options kept; None if there is no recipe for it.
+
+    Args:
+        asked: the solver's spec.
+        out: the results folder that the parameters should go to; the default one if None.
+    """
+    try:
+        recipes.load(asked.partition(":")[0], teacher.name)
+    except MissingError:
+        return None
+    place = "" if out is None else f" --out {out}"
+    return f"solverbench train {asked} --nfe {nfe} --teacher {teacher.name}{place}"
 
 
 def packaged() -> Path:
