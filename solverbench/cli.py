@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib.util
 import json
 import re
 import sys
-import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,9 @@ import click
 
 import registries
 from solverbench import __version__
+from solverbench.commands.learning import train
+from solverbench.commands.options import config_option, device_option, json_option, out_option, teacher_option
+from solverbench.commands.zoo import zoo
 from solverbench.errors import MissingError, UserError
 
 ROOMS = ("solverbench", "baselines", "registries", "reports")
@@ -65,53 +66,6 @@ def check_rooms() -> None:
 def _fail(line: str, code: int) -> None:
     click.echo(f"Error: {line}", err=True)
     sys.exit(code)
-
-
-def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
-    """Take defaults from a TOML file whose keys are the command's long flags."""
-    if path is None:
-        return
-    try:
-        given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"--config {path}: can't be read ({error}); give a TOML file of long flags") from None
-    options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option) and p.name != "config"}
-    for key, value in given.items():
-        name = key.replace("-", "_")
-        if name not in options:
-            near = difflib.get_close_matches(name, options, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"--config {path}: no flag {key!r} in '{ctx.info_name}'; {hint}See --help.")
-        if isinstance(value, dict):
-            raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
-        if isinstance(value, list) and not options[name].multiple:
-            value = ",".join(map(str, value))
-        # As text, so that 1.5 is refused for a whole number as it is on the command line.
-        ctx.default_map = {**(ctx.default_map or {}), name: value if isinstance(value, (bool, list)) else str(value)}
-
-
-config_option = click.option(
-    "--config",
-    callback=_read_config,
-    is_eager=True,
-    expose_value=False,
-    metavar="FILE.toml",
-    help="Read flags from a TOML file (keys are long flags); the command line wins.",
-)
-
-
-def _named(_: click.Context, option: click.Parameter, value: str) -> str:
-    if not value.strip():
-        raise UserError(f"--{option.name} {value!r}: names no folder; give one, such as runs")
-    return value
-
-
-out_option = click.option(
-    "--out", default="runs", show_default=True, metavar="DIR", callback=_named, help="Folder of results."
-)
-device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
-json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
-teacher_option = click.option("--teacher", default="digits", show_default=True, help="The network to sample.")
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,53 +139,7 @@ def plan(**given: Any) -> None:
         click.echo(json.dumps(planned.as_dict()))
 
 
-@main.command()
-@click.argument("solvers", metavar="SOLVERS")
-@click.option("--nfe", default="3-10", show_default=True, metavar="RANGE", help="Denoiser calls to train for.")
-@teacher_option
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeatable.")
-@click.option("--recipe", is_flag=True, help="Show the recipe and stop.")
-@device_option
-@out_option
-@config_option
-def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recipe: bool, device: str, out: str) -> None:
-    """Train learned SOLVERS (gs, gas or gs,gas) for each NFE; `run` with the same --out then uses them.
-
-    Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
-    goes on where it was.
-    """
-    import torch
-
-    from solverbench import recipes, spec, training, zoo
-    from solverbench.progress import training_display
-    from solverbench.sampling import check_device
-    from solverbench.store import Store
-    from solverbench.teachers import load_teacher
-
-    learned = [zoo.learned(name) for name in spec.expand(solvers)]
-    budgets = spec.numbers(nfe)
-    chosen = [(solver, recipes.load(solver.name, teacher).override(settings)) for solver in learned]
-    if recipe:
-        for solver, settled in chosen:
-            click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")
-        return
-    Store.open(out)
-    network = load_teacher(teacher, check_device(device))
-    torch.set_num_threads(1)  # steps this small only lose by more: several times slower on a busy machine
-    for solver, settled in chosen:
-        for calls in budgets:
-            place = Path(out) / "trained" / network.name / zoo.file_name(solver, calls)
-            before = zoo.load(place) if place.is_file() else None
-            with training_display(f"{solver.name} nfe={calls}") as progress:
-                trained = training.train_best(
-                    solver, calls, network, settled, out=Path(out), device=device, progress=progress
-                )
-            errors = sorted(run["validation"] for run in trained.record["runs"])
-            kept = "; kept the first" if len(errors) > 1 else ""
-            click.echo(f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}{kept}")
-            if before is not None and before.identity != trained.identity:
-                was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
-                click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
+main.add_command(train)
 
 
 @main.command()
@@ -313,72 +221,7 @@ def doctor(out: str) -> None:
     sys.exit(0 if all(good for good, _ in checks) else 4)
 
 
-@main.group("zoo")
-def zoo_() -> None:
-    """Trained solvers: what there is, what is in a file, as numbers for other code, from other code."""
-
-
-@zoo_.command("list")
-@out_option
-@json_option
-def zoo_list(out: str, as_json: bool) -> None:
-    """List trained solvers: those in DIR/trained, which come first where both have one, and the packaged ones."""
-    from solverbench import inventory
-
-    found = list(inventory.entries(Path(out)))
-    click.echo(inventory.table(found))
-    if as_json:
-        click.echo(json.dumps([entry.as_dict() for entry in found]))
-
-
-@zoo_.command("show")
-@click.argument("name", metavar="FILE|SOLVER")
-@click.option("--nfe", type=int, default=None, help="Denoiser calls; needed with SOLVER.")
-@teacher_option
-@out_option
-@json_option
-def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) -> None:
-    """Show a trained solver: recipe, seeds, errors, costs, versions, tableau."""
-    from solverbench import inventory
-
-    trained = inventory.chosen(name, nfe, teacher, Path(out))
-    click.echo(inventory.described(trained))
-    if as_json:
-        click.echo(json.dumps(dict(trained.record)))
-
-
-@zoo_.command("export")
-@click.argument("solver", metavar="SPEC")
-@click.option("--nfe", type=int, required=True, help="Denoiser calls.")
-@click.option("--format", "kind", type=click.Choice(["json", "py"]), default="json", show_default=True,
-              help="json: the tableau. py: a module with sample(denoise, noise) that needs torch alone.")  # fmt: skip
-@click.option("--to", "path", required=True, metavar="PATH", help="The file to write.")
-@teacher_option
-@out_option
-def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: str) -> None:
-    """Write any solver SPEC, learned or classical, as numbers for other code."""
-    from solverbench import export
-
-    click.echo(export.write(solver, nfe, teacher, kind, Path(path), Path(out)))
-
-
-@zoo_.command("import")
-@click.argument("source", metavar="FILE")
-@click.option("--nfe", type=int, required=True, help="Denoiser calls that it was trained for.")
-@click.option("--solver", type=click.Choice(["gas", "gs"]), default="gas", show_default=True, help="What it is.")
-@click.option("--t-eps", type=float, default=None, metavar="X",
-              help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
-@teacher_option
-@out_option
-def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
-    """Take a checkpoint of the GAS repository into DIR/trained, where `run` finds it. Runs no code of the file."""
-    from solverbench import upstream
-    from solverbench.teachers import load_teacher
-
-    trained = upstream.gas(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
-    place = upstream.keep(trained, Path(source), Path(out))
-    ends = f"levels {float(trained.tableau.start):g} to {float(trained.tableau.levels[-1]):g}"
-    click.echo(f"{trained.spec} nfe={nfe} for {teacher}, {ends}, in {place}")
+main.add_command(zoo)
 
 
 def _called(name: str, aliases: str) -> str:

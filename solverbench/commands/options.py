@@ -1,0 +1,58 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+
+import click
+
+from solverbench.errors import UserError
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
+    """Take defaults from a TOML file whose keys are the command's long flags."""
+    if path is None:
+        return
+    try:
+        given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"--config {path}: can't be read ({error}); give a TOML file of long flags") from None
+    options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option) and p.name != "config"}
+    for key, value in given.items():
+        name = key.replace("-", "_")
+        if name not in options:
+            near = difflib.get_close_matches(name, options, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"--config {path}: no flag {key!r} in '{ctx.info_name}'; {hint}See --help.")
+        if isinstance(value, dict):
+            raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
+        if isinstance(value, list) and not options[name].multiple:
+            value = ",".join(map(str, value))
+        # As text, so that 1.5 is refused for a whole number as it is on the command line.
+        ctx.default_map = {**(ctx.default_map or {}), name: value if isinstance(value, (bool, list)) else str(value)}
+
+
+config_option = click.option(
+    "--config",
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    metavar="FILE.toml",
+    help="Read flags from a TOML file (keys are long flags); the command line wins.",
+)
+
+
+def _named(_: click.Context, option: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise UserError(f"--{option.name} {value!r}: names no folder; give one, such as runs")
+    return value
+
+
+out_option = click.option(
+    "--out", default="runs", show_default=True, metavar="DIR", callback=_named, help="Folder of results."
+)
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
+json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
+teacher_option = click.option("--teacher", default="digits", show_default=True, help="The network to sample.")

@@ -1,0 +1,78 @@
+"""`solverbench zoo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from solverbench.commands.options import json_option, out_option, teacher_option
+
+
+@click.group()
+def zoo() -> None:
+    """Trained solvers: what there is, what is in a file, as numbers for other code, from other code."""
+
+
+@zoo.command("list")
+@out_option
+@json_option
+def zoo_list(out: str, as_json: bool) -> None:
+    """List trained solvers: those in DIR/trained, which come first where both have one, and the packaged ones."""
+    from solverbench import inventory
+
+    found = list(inventory.entries(Path(out)))
+    click.echo(inventory.table(found))
+    if as_json:
+        click.echo(json.dumps([entry.as_dict() for entry in found]))
+
+
+@zoo.command("show")
+@click.argument("name", metavar="FILE|SOLVER")
+@click.option("--nfe", type=int, default=None, help="Denoiser calls; needed with SOLVER.")
+@teacher_option
+@out_option
+@json_option
+def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) -> None:
+    """Show a trained solver: recipe, seeds, errors, costs, versions, tableau."""
+    from solverbench import inventory
+
+    trained = inventory.chosen(name, nfe, teacher, Path(out))
+    click.echo(inventory.described(trained))
+    if as_json:
+        click.echo(json.dumps(dict(trained.record)))
+
+
+@zoo.command("export")
+@click.argument("solver", metavar="SPEC")
+@click.option("--nfe", type=int, required=True, help="Denoiser calls.")
+@click.option("--format", "kind", type=click.Choice(["json", "py"]), default="json", show_default=True,
+              help="json: the tableau. py: a module with sample(denoise, noise) that needs torch alone.")  # fmt: skip
+@click.option("--to", "path", required=True, metavar="PATH", help="The file to write.")
+@teacher_option
+@out_option
+def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: str) -> None:
+    """Write any solver SPEC, learned or classical, as numbers for other code."""
+    from solverbench import export
+
+    click.echo(export.write(solver, nfe, teacher, kind, Path(path), Path(out)))
+
+
+@zoo.command("import")
+@click.argument("source", metavar="FILE")
+@click.option("--nfe", type=int, required=True, help="Denoiser calls that it was trained for.")
+@click.option("--solver", type=click.Choice(["gas", "gs"]), default="gas", show_default=True, help="What it is.")
+@click.option("--t-eps", type=float, default=None, metavar="X",
+              help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
+@teacher_option
+@out_option
+def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
+    """Take a checkpoint of the GAS repository into DIR/trained, where `run` finds it. Runs no code of the file."""
+    from solverbench import upstream
+    from solverbench.teachers import load_teacher
+
+    trained = upstream.gas(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
+    place = upstream.keep(trained, Path(source), Path(out))
+    ends = f"levels {float(trained.tableau.start):g} to {float(trained.tableau.levels[-1]):g}"
+    click.echo(f"{trained.spec} nfe={nfe} for {teacher}, {ends}, in {place}")
