@@ -55,6 +55,10 @@ class Generalized(LearnedSolver):
             }
         return parameters
 
+    def group(self, name: str) -> str:
+        """Return the group of a parameter."""
+        return {"mu_logit": "times", "t_couple": "offsets"}.get(name, "coefficients")
+
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the learned levels on the model's own schedule, or a VP one with an EDM model's ends (or `t_eps`)."""
         if len(self.trained["t_couple"]) != steps:

@@ -58,6 +58,15 @@ class LD3(LearnedSolver):
         except SpecError as error:
             raise SpecError(f"ld3:base={self.base}: {error}") from None
 
+    @property
+    def first_fixed(self) -> bool:
+        """Both ends of the grid are fixed, and so is what the first call is told."""
+        return True
+
+    def group(self, name: str) -> str:
+        """Return the group of a parameter."""
+        return {"theta1": "times", "theta2": "offsets"}[name]
+
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
         """Return equal intervals and no shifts; theta1[0], theta2[0] and theta2[N] have no effect."""
         return {

@@ -262,6 +262,10 @@ def _analytic_first(denoise: Denoise) -> Denoise:
     return evaluate
 
 
+GROUPS = ("times", "offsets", "coefficients")
+"""What a learned solver's parameters are: of its grid, of the levels told at its calls, of its combinations."""
+
+
 class LearnedSolver(Solver):
     """A solver whose loop reads trained tensors.
 
@@ -272,6 +276,15 @@ class LearnedSolver(Solver):
     consistent: ClassVar[bool] = False
 
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def first_fixed(self) -> bool:
+        """Whether the first call, its input and its level, is the same whatever the parameters: it can be kept."""
+        return False
+
+    def group(self, name: str) -> str:
+        """Return the group of a parameter of `initial`, one of `GROUPS`: a recipe says when and how each is trained."""
+        return "coefficients"
 
     @abstractmethod
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
