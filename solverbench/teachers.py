@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,10 @@ class Teacher:
         move: returns this teacher on another device.
         double: the same network on float64 images, for exact solutions of its ODE; None if it only runs in float32.
         exact: measure against these solutions unless told not to, because they are cheap.
+        bind: seeds [B] -> the denoiser of a batch of the images with these seeds, for a teacher whose condition
+            depends on the seed; None if `denoise` serves any batch.
+        decode: the final state [B, *shape] -> images [B, C, H, W] on [-1, 1], differentiable; None if they are the same.
+        passes: rows through the network per image and call: 2 with classifier-free guidance.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -82,6 +86,13 @@ class Teacher:
     move: Callable[[str], Teacher] | None = None
     double: Callable[[Tensor, Tensor], Tensor] | None = None
     exact: bool = False
+    bind: Callable[[Sequence[int]], Callable[[Tensor, Tensor], Tensor]] | None = None
+    decode: Callable[[Tensor], Tensor] | None = None
+    passes: int = 1
+
+    def denoiser(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the denoiser of a batch of the images with these seeds."""
+        return self.denoise if self.bind is None else self.bind(seeds)
 
     def to(self, device: str) -> Teacher:
         """Return the teacher on `device`; a teacher without `move` only gets the label."""
