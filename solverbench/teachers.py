@@ -70,7 +70,7 @@ class Teacher:
         exact: measure against these solutions unless told not to, because they are cheap.
         bind: seeds [B] -> the denoiser of a batch of the images with these seeds, for a teacher whose condition
             depends on the seed; None if `denoise` serves any batch.
-        decode: the final state [B, *shape] -> images [B, C, H, W] on [-1, 1], differentiable; None if they are the same.
+        decode: the final state [B, *shape] -> images on [-1, 1], differentiable; None if it is them already.
         passes: rows through the network per image and call: 2 with classifier-free guidance.
     """
 
