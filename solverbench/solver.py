@@ -262,10 +262,6 @@ def _analytic_first(denoise: Denoise) -> Denoise:
     return evaluate
 
 
-GROUPS = ("times", "offsets", "coefficients")
-"""What a learned solver's parameters are: of its grid, of the levels told at its calls, of its combinations."""
-
-
 class LearnedSolver(Solver):
     """A solver whose loop reads trained tensors.
 
@@ -275,6 +271,7 @@ class LearnedSolver(Solver):
     learned: ClassVar[bool] = True
     consistent: ClassVar[bool] = False
 
+    recipe: str | None = option(default=None, help="the recipe to train by; that of its own name if not given")
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
@@ -282,8 +279,13 @@ class LearnedSolver(Solver):
         """Whether the first call, its input and its level, is the same whatever the parameters: it can be kept."""
         return False
 
+    @property
+    def recipe_name(self) -> str:
+        """The recipe that it is trained by."""
+        return self.recipe or self.name
+
     def group(self, name: str) -> str:
-        """Return the group of a parameter of `initial`, one of `GROUPS`: a recipe says when and how each is trained."""
+        """Return the group of a parameter of `initial`: times, offsets or coefficients (`stages.GROUPS`)."""
         return "coefficients"
 
     @abstractmethod

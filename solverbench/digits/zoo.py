@@ -23,10 +23,12 @@ import click
 import torch
 
 from solverbench import files, recipes, training, zoo
+from solverbench.checkpoints import COLUMNS
 from solverbench.errors import SpecError, UserError
+from solverbench.job import Job
+from solverbench.pairs import Data
 from solverbench.recipes import Recipe
 from solverbench.spec import expand, numbers
-from solverbench.student import COLUMNS, Data, Job
 from solverbench.teachers import Teacher, load_teacher
 from solverbench.zoo import Trained
 

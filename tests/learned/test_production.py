@@ -14,8 +14,8 @@ from solverbench import training, zoo
 from solverbench.digits import zoo as production
 from solverbench.digits.zoo import Task
 from solverbench.errors import SpecError
+from solverbench.pairs import Data
 from solverbench.recipes import Recipe
-from solverbench.student import Data
 from solverbench.teachers import Teacher, load_teacher
 
 TINY = [
