@@ -13,42 +13,39 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from solverbench.shapes.denoiser import Denoiser, Double
+    from solverbench.conditions import Condition
+    from solverbench.shapes.denoiser import Denoiser
     from solverbench.shapes.loss import LossNet
     from solverbench.shapes.metric import MetricNet
     from solverbench.teachers import Evaluation, Teacher
 
 FOLDER = Path(__file__).parent / "data"
-FACTS = ("data_floor", "teacher_distance", "teacher_floor")
-POLICIES = ("seed", "any")
+FACTS = ("teacher_distance", "teacher_floor")
 
 
 def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", folder: Path = FOLDER) -> Teacher:
-    """Return the teacher on `device`, with its evaluation.
+    """Return the teacher on `device`; with its evaluation where there is a reference of its own samples.
 
     Args:
-        guidance: w in e_u + w (e_c - e_u): 1 follows the class as the network does, 0 is the unconditional estimate.
-        classes: `seed`, an image's class is its seed modulo 10; or `any`, no image is told one.
+        guidance: w in e_u + w (e_c - e_u); 1 is none and takes one pass a call, everything else two.
+        classes: which class an image's seed gets: `seed` (seed modulo 10), `uniform` or `fixed:K`; with `fixed:K` only
+            paired errors are measured, as the references are of all classes.
         folder: of its weights, references and record; the package's own by default.
 
     Raises:
-        SpecError: an option out of range.
+        UserError: an option out of range.
         MissingError: a file isn't there.
         RecordError: a file isn't the one that the record names, or the references are of other weights.
     """
+    from solverbench.conditions import Condition, passes
     from solverbench.digits import weights
-    from solverbench.errors import RecordError, SpecError
+    from solverbench.errors import RecordError
     from solverbench.files import digest
     from solverbench.schedules import EDM
     from solverbench.shapes import data, denoiser
     from solverbench.teachers import Teacher
 
-    if not 0 <= guidance < float("inf"):
-        raise SpecError(f"shapes: guidance={guidance:g}: not a finite number of at least 0; 1 is none, 2 is strong")
-    if classes not in POLICIES:
-        raise SpecError(f"shapes: classes={classes}: not a policy; use {' or '.join(POLICIES)}")
-    if classes == "any":
-        guidance = 0.0
+    condition = Condition(classes=classes, count=data.CLASSES, guidance=guidance)
     network = denoiser.load(folder, device=device)
     record = weights.read_record(folder)
     references = record.get("references", {})
@@ -58,22 +55,45 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
             f"shapes: the references in {folder} are of other weights; "
             f"run python -m solverbench.shapes.references --out {folder}"
         )
-    condition = {} if guidance == 1 else {"guidance": guidance}
-    bind = conditioned(network, guidance, device)
     return Teacher(
-        denoise=bind(range(0, data.CLASSES)) if guidance == 0 else network,
+        denoise=network,
         name="shapes",
         shape=data.SHAPE,
         schedule=EDM(),
-        identity=digest({"weights": record["teacher"]["sha256"], "config": network.config} | condition),
+        identity=digest({"weights": record["teacher"]["sha256"], "config": network.config}),
         sampler=references["sampler"],
         sampler_nfe=references["nfe"],
-        evaluation=_evaluation(folder, device, record, guidance),
+        evaluation=_evaluation(folder, device, record, condition),
         device=device,
         move=lambda device: load(device, guidance=guidance, classes=classes, folder=folder),
-        bind=None if guidance == 0 else bind,
-        passes=passes(guidance),
+        bind=conditioned(network, condition, device),
+        passes=passes(guidance, True),
+        condition=condition,
     )
+
+
+def conditioned(
+    network: Denoiser, condition: Condition, device: str
+) -> Callable[[Sequence[int]], Callable[[Tensor, Tensor], Tensor]]:
+    """Return seeds [B] -> the denoiser of the images with these seeds: their classes are bound, and led to.
+
+    The network predicts the image, which is affine in the noise: guidance of the one is guidance of the other.
+    """
+    import torch
+
+    from solverbench.conditions import Guided
+    from solverbench.shapes.data import SHAPE
+    from solverbench.shapes.denoiser import NULL
+
+    def predict(x: Tensor, sigma: Tensor, given: tuple[Tensor, ...]) -> Tensor:
+        found: Tensor = network(x, sigma, given[0])
+        return found
+
+    def bind(seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+        given = torch.tensor(condition.labels(seeds, SHAPE), device=device)
+        return Guided(predict, (given,), (torch.full_like(given, NULL),), condition.guidance)
+
+    return bind
 
 
 def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> LossNet:
@@ -83,36 +103,37 @@ def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> L
     return loss.load(folder, device=device)
 
 
-def passes(guidance: float) -> int:
-    """Return the rows through the network per image and call: both estimates, or the only one that counts."""
-    return 1 if guidance in (0, 1) else 2
+def _evaluation(folder: Path, device: str, record: dict[str, Any], condition: Condition) -> Evaluation | None:
+    """The evaluation of samples with this condition: None where no reference of the teacher's own has it."""
+    from solverbench.digits import reference
+    from solverbench.teachers import Evaluation
+
+    references = record["references"]
+    own = references["teacher"].get(f"{condition.guidance:g}")
+    if own is None or condition.classes not in ("seed", "uniform"):
+        return None
+    what = f"shapes teacher's samples at guidance {condition.guidance:g}"
+    return Evaluation(
+        extractor=Extractor(folder, device),
+        extractor_id=f"shapes-metric {record['metric']['sha256'][:12]}",
+        quantiser=references["quantiser"],
+        data=reference(folder, references["data"], "seeds", "shapes data"),
+        teacher=reference(folder, own, "noise_seeds", what),
+        facts={"data_floor": references["data_floor"]} | {name: own[name] for name in FACTS},
+    )
 
 
-def conditioned(
-    network: Denoiser | Double, guidance: float, device: str
-) -> Callable[[Sequence[int]], Callable[[Tensor, Tensor], Tensor]]:
-    """Return seeds [B] -> the denoiser of the images with these seeds: class = seed modulo 10, led by `guidance`.
+class Extractor:
+    """Metric features, from a network that is loaded when first asked: training has the teacher, and never asks."""
 
-    Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with w counted from 1; a mix of noise estimates and the
-    same mix of data estimates are one, as both are affine in the other.
-    """
-    import torch
+    def __init__(self, folder: Path, device: str) -> None:
+        self.folder, self.device = folder, device
+        self.network: MetricNet | None = None
 
-    from solverbench.shapes.data import CLASSES
-    from solverbench.shapes.denoiser import NULL
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, 64] float32 of images [B, 3, 16, 16] uint8."""
+        if self.network is None:
+            from solverbench.shapes import metric
 
-    def bind(seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
-        given = torch.tensor([seed % CLASSES for seed in seeds], device=device)
-        if guidance == 1:
-            return lambda x, sigma: network(x, sigma, given)
-        if guidance == 0:
-            return lambda x, sigma: network(x, sigma)
-        both = torch.cat((torch.full_like(given, NULL), given))
-
-        def guided(x: Tensor, sigma: Tensor) -> Tensor:
-            free, led = network(torch.cat((x, x)), sigma, both).chunk(2)
-            return free + guidance * (led - free)
-
-        return guided
-
-    return bind
+            self.network = metric.load(self.folder, device=self.device)
+        return self.network.features(images)

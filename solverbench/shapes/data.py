@@ -113,7 +113,7 @@ def _axes(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _distance(kinds: Tensor, p: Tensor, q: Tensor, size: Tensor) -> Tensor:
-    """Signed distance [B, 16, 16] to the edge of each shape of radius `size`, negative inside; exact near straight edges."""
+    """Signed distance [B, 16, 16] to the edge of each shape of radius `size`, negative inside."""
     radius, across, along = torch.hypot(p, q), p.abs(), q.abs()
     slant = math.sqrt(3) / 2 * across - q / 2  # rows count downwards: the triangle points up
     arm = 0.35 * size

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from functools import cached_property
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
-    """h + conv(silu(norm(conv(silu(norm(h)))) (1 + scale) + shift)), then attention if asked; starts as the identity."""
+    """h + conv(silu(norm(conv(silu(norm(h)))) (1 + scale) + shift)), then attention if asked; the identity at first."""
 
     def __init__(self, width: int, *, attention: bool) -> None:
         super().__init__()
@@ -53,7 +53,8 @@ class Block(nn.Module):
         h = h + self.outer(silu(torch.addcmul(shift, inner, 1 + scale)))
         if self.tokens is None or self.mixed is None:
             return h
-        return h + self.mixed(_attended(self.tokens(self.norm(h))).reshape(h.shape))
+        mixed: Tensor = self.mixed(_attended(self.tokens(self.norm(h))).reshape(h.shape))
+        return h + mixed
 
 
 def _attended(tokens: Tensor) -> Tensor:
@@ -61,9 +62,10 @@ def _attended(tokens: Tensor) -> Tensor:
 
     Written out: on a CPU the backward pass of torch's own attention takes longer than the whole rest of the network.
     """
-    query, key, value = tokens.unflatten(1, (3, -1, _HEAD)).flatten(4).unbind(1)
+    query, key, value = tokens.reshape(len(tokens), 3, -1, _HEAD, tokens[0, 0].numel()).unbind(1)
     shares = torch.softmax(query.transpose(-1, -2) @ key * _HEAD**-0.5, -1)
-    return value @ shares.transpose(-1, -2)
+    mixed: Tensor = value @ shares.transpose(-1, -2)
+    return mixed
 
 
 class Denoiser(nn.Module):
@@ -92,7 +94,7 @@ class Denoiser(nn.Module):
         sigma_data: float = 0.54,
     ) -> None:
         super().__init__()
-        self.config = {
+        self.config: dict[str, Any] = {
             "widths": list(widths),
             "blocks": list(blocks),
             "attention": list(attention),
@@ -117,15 +119,16 @@ class Denoiser(nn.Module):
         self.merge = nn.ModuleList(
             nn.ModuleList(nn.Conv2d(2 * width, width, 1) for _ in range(count)) for width, count, _ in levels
         )
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.norm = Norm(widths[0])
         self.leave = nn.Conv2d(widths[0], SHAPE[0], 3, padding=1)
         self.film = nn.Linear(embedding, sum(4 * width * count for width, count, _ in levels))
-        for layer in (self.film, self.leave):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, sigma: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -151,47 +154,30 @@ class Denoiser(nn.Module):
         with torch.autocast(h.device.type, enabled=False):  # levels differ by less than bfloat16 can tell
             phase = noise * self.frequencies
             embedded = self.embed(self.level(torch.cat((phase.cos(), phase.sin()), 1)) + self.label(classes))
-            films = iter(self._films(embedded))
+            films = self._films(embedded)
         h = self.enter(h.contiguous(memory_format=torch.channels_last))
         skips = []
-        for k, blocks in enumerate(self.down):
+        for k, stage in enumerate(self.down):
             h = self.shrink[k - 1](h) if k else h
-            for block in blocks:  # type: ignore[union-attr]
+            for block in _modules(stage):
                 h = block(h, *next(films))
                 skips.append(h)
         for k in reversed(range(len(self.up))):
-            for block, merge in zip(self.up[k], self.merge[k], strict=True):  # type: ignore[arg-type]
+            for block, merge in zip(_modules(self.up[k]), _modules(self.merge[k]), strict=True):
                 h = block(merge(torch.cat((h, skips.pop()), 1)), *next(films))
             h = interpolate(self.grow[k - 1](h), scale_factor=2.0) if k else h
         return self.leave(silu(self.norm(h)))  # type: ignore[no-any-return]
 
-    def _films(self, embedded: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _films(self, embedded: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Scale and shift of each block, in the order in which they are met."""
-        groups = [*self.down, *reversed(self.up)]
-        widths = [block.width for blocks in groups for block in blocks]  # type: ignore[union-attr]
-        parts = self.film(embedded)[:, :, None, None].split([w for width in widths for w in (width, width)], 1)
-        return list(zip(parts[::2], parts[1::2], strict=True))
+        stages = [*self.down, *reversed(list(self.up))]
+        widths = [cast(Block, block).width for stage in stages for block in _modules(stage)]
+        parts = torch.split(self.film(embedded)[:, :, None, None], [w for width in widths for w in (width, width)], 1)
+        return zip(parts[::2], parts[1::2], strict=True)
 
 
-class Double:
-    """A denoiser with float64 weights, for float64 images: made when first asked, as few runs need it.
-
-    Args:
-        network: of any dtype; its weights are copied.
-    """
-
-    def __init__(self, network: Denoiser) -> None:
-        self.network = network
-
-    @cached_property
-    def double(self) -> Denoiser:
-        """The network in float64, with equal weights."""
-        return copy.deepcopy(self.network).double()
-
-    def __call__(self, x: Tensor, sigma: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return what the denoiser does, without float32's rounding."""
-        found: Tensor = self.double(x, sigma, classes)
-        return found
+def _modules(stage: nn.Module) -> list[nn.Module]:
+    return list(cast(nn.ModuleList, stage))
 
 
 def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Denoiser:

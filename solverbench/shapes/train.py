@@ -69,7 +69,8 @@ def denoising_loss(network: Denoiser, clean: Tensor, sigma: Tensor, noise: Tenso
     weight = (scale.square() + spread**2).sqrt() / (scale * spread)
     with torch.autocast(clean.device.type, torch.bfloat16):
         estimate = network(clean + scale * noise, sigma, classes)
-    return (weight * (estimate - clean)).square().mean()
+    error: Tensor = weight * (estimate - clean)
+    return error.square().mean()
 
 
 def teacher_loss(
@@ -108,7 +109,7 @@ def loss_loss(network: LossNet, device: torch.device, batch: int, step: int) -> 
 @torch.no_grad()
 def accuracy(classify: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> float:
     """Return the share of `images` that `classify` (images in [-1, 1] -> scores) puts into the class of `labels`."""
-    found = torch.cat([classify(part).argmax(1) for part in images.split(1000)])
+    found = torch.cat([classify(part).argmax(1) for part in torch.split(images, 1000)])
     return (found == labels).double().mean().item()
 
 
