@@ -11,7 +11,7 @@ import pytest
 import solverbench
 
 ROOT = Path(solverbench.__file__).parent
-TRAINING = ("training", "adversarial", "losses", "student", "recipes", "gs", "ld3", "digits.loss", "digits.fitting")
+TRAINING = ("training", "adversarial", "losses", "student", "recipes", "gs", "ld3", "digits.loss", "digits.fitting", "shapes.loss")
 FORBIDDEN = {"metric", "MetricNet", "extractor", "load_metric", "features_metric"}
 
 
