@@ -11,7 +11,10 @@ import pytest
 import solverbench
 
 ROOT = Path(solverbench.__file__).parent
-TRAINING = ("training", "adversarial", "losses", "student", "recipes", "gs", "ld3", "digits.loss", "digits.fitting", "shapes.loss")
+TRAINING = (
+    "training", "adversarial", "losses", "student", "recipes", "gs", "ld3", "digits.loss", "digits.fitting",
+    "shapes.loss",
+)  # fmt: skip
 FORBIDDEN = {"metric", "MetricNet", "extractor", "load_metric", "features_metric"}
 
 

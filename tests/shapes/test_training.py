@@ -49,7 +49,9 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
 def test_a_tenth_of_the_images_is_shown_without_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[torch.Tensor] = []
 
-    def spy(network: Denoiser, clean: torch.Tensor, sigma: object, noise: object, classes: torch.Tensor) -> torch.Tensor:
+    def spy(
+        network: Denoiser, clean: torch.Tensor, sigma: object, noise: object, classes: torch.Tensor
+    ) -> torch.Tensor:
         told.append(classes)
         return clean.mean()
 
