@@ -1,24 +1,27 @@
 """Reports what the shapes networks are worth: accuracies, the ranking of corruptions, classes of guided samples.
 
-python -m solverbench.shapes.quality [--guidance 0 1 2 4]: tables in Markdown, in some minutes.
+python -m solverbench.shapes.quality [--guidance 0 1 2 4] [--picture FILE]: tables in Markdown, in some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, pad
 
 from solverbench.conditions import Condition, passes
 from solverbench.digits import reference, weights
 from solverbench.digits.references import moments_of
 from solverbench.errors import UserError
+from solverbench.files import write_bytes
 from solverbench.metrics import Moments, frechet, quantise
 from solverbench.schedules import EDM
 from solverbench.shapes import conditioned, data, denoiser, loss, metric, train
@@ -109,6 +112,24 @@ def guided(
     return right, frechet(Moments.of(features), reference)
 
 
+@torch.inference_mode()
+def picture(folder: Path, device: str, across: int = 10) -> Image.Image:
+    """Return the data (left) and the teacher's samples (right), a row of `across` for each class, enlarged fourfold."""
+    record, schedule = weights.read_record(folder)["references"], EDM()
+    plan = tableau(make(record["sampler"]), nfe=record["nfe"], schedule=schedule).plan(schedule.prior_scale)
+    network = denoiser.load(folder, device=device)
+    bind = conditioned(network, Condition(classes="seed", count=data.CLASSES), device)
+    made = torch.cat(list(samples(bind, plan, SEEDS[: data.CLASSES * across], device)))
+    drawn = data.draw(data.VALIDATION_SEEDS[:2000])
+    real = torch.stack([drawn.images[drawn.labels == label][:across] for label in range(data.CLASSES)])
+    rows = torch.cat((real, made.cpu().reshape(across, data.CLASSES, *data.SHAPE).transpose(0, 1)), 1)
+    framed = pad(rows, (1, 1, 1, 1), value=1.0)
+    sheet = torch.cat((framed[:, :across], torch.ones_like(framed[:, :1]), framed[:, across:]), 1)
+    pixels = quantise(sheet).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    image = Image.fromarray(pixels.numpy())
+    return image.resize((4 * image.width, 4 * image.height), Image.Resampling.NEAREST)
+
+
 def lines(folder: Path, device: str, guidance: Sequence[float], count: int) -> Iterator[str]:
     """Yield the report, line by line as it is measured."""
     record = weights.read_record(folder)["references"]
@@ -140,9 +161,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--guidance", type=float, nargs="*", default=(0.0, 1.0, 1.5, 2.0, 4.0))
     parser.add_argument("--samples", type=int, default=2000, help="for each guidance")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="data and samples side by side, and no tables")
     options = parser.parse_args(arguments)
     try:
         weights.check_device(options.device)
+        if options.picture:
+            buffer = io.BytesIO()
+            picture(options.folder, options.device).save(buffer, "png", optimize=True)
+            write_bytes(options.picture, buffer.getvalue())
+            return 0
         for line in lines(options.folder, options.device, options.guidance, options.samples):
             print(line, flush=True)
     except UserError as error:
