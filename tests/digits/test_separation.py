@@ -12,9 +12,9 @@ import solverbench
 
 ROOT = Path(solverbench.__file__).parent
 TRAINING = (
-    "training", "adversarial", "losses", "student", "recipes", "gs", "ld3", "digits.loss", "digits.fitting",
-    "shapes.loss",
-)  # fmt: skip
+    *("training", "student", "job", "pairs", "stages", "descent", "relaxation", "patience", "checkpoints", "result"),
+    *("adversarial", "discriminators", "losses", "recipes", "gs", "ld3", "digits.loss", "digits.fitting", "shapes.loss"),
+)
 FORBIDDEN = {"metric", "MetricNet", "extractor", "load_metric", "features_metric"}
 
 
