@@ -56,7 +56,7 @@ def _note(student: Student, measured: Sequence[Mapping[str, float]]) -> str:
     best = min(measured, key=lambda row: row["validation"])
     if best is measured[0]:
         return "the validation error never fell below the untrained solver's: lower the rate, or train longer"
-    if best["iteration"] <= student.iteration / 2:
+    if best["iteration"] <= student.iteration / 2 and not student.job.recipe.patience:
         return (
             f"the validation error stopped falling at iteration {best['iteration']:.0f} of {student.iteration} "
             f"({best['validation']:.4g}, at the end {measured[-1]['validation']:.4g}): lower the rate, or choose=best"
