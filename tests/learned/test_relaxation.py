@@ -120,8 +120,7 @@ def test_the_first_stage_leaves_the_evaluation_times_alone(teacher: Teacher, rel
     early = moving.descent.parameters(moving.vector.detach().clone())
     assert not early["theta2"].any()
     assert early["theta1"].std() > 0
-    for _ in range(5):
-        moving.step()
+    moving.step()  # the eleventh
     assert moving.descent.parameters(moving.vector.detach())["theta2"].any()
 
 
@@ -237,6 +236,22 @@ def test_a_relaxed_training_killed_three_times_ends_bit_equal(
         assert one == two
     run, again = (made.record["runs"][0] for made in (straight, resumed))
     assert {k: v for k, v in run.items() if k != "cost"} == {k: v for k, v in again.items() if k != "cost"}
+
+
+def test_a_checkpoint_keeps_patience_rates_and_calls(
+    teacher: Teacher, relaxed: Recipe, data: Data, tmp_path: Path
+) -> None:
+    first, second = _begun(teacher, relaxed, data), student(teacher, relaxed, data)
+    first.patience.restore([1, 3, 1])
+    first.relaxations[0].rate, first.relaxations[0].accepted = 0.25, 7
+    first.descent.decay(frozenset({"times"}), "offsets")
+    checkpoints.save(first, tmp_path / "c.safetensors")
+    checkpoints.restore(second, tmp_path / "c.safetensors")
+    assert second.patience.state() == [1, 3, 1]
+    assert (second.relaxations[0].rate, second.relaxations[0].accepted) == (0.25, 7)
+    assert second.descent.optimisers[0].param_groups[0]["lr"] == pytest.approx(0.8 * relaxed.lr)
+    assert second.calls == first.calls
+    assert second.history == first.history
 
 
 def test_a_checkpoint_of_another_shape_is_one_line(
