@@ -376,10 +376,12 @@ def test_tensorboard_gets_every_number_or_says_which_extra_is_missing(
             assert self.folder.name == "tensorboard"
 
     short = replace(recipe, iterations=2)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingError, match=r"pip install 'solverbench\[tensorboard\]'"):
         training.train("gs", 2, teacher, short, seed=0, out=tmp_path, data=data, tensorboard=True)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    package = types.ModuleType("tensorboard")
+    package.__spec__ = importlib.machinery.ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", package)
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
