@@ -17,7 +17,6 @@ from torch import Tensor
 
 from solverbench import files, recipes
 from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError
-from solverbench.schedules import EDM
 from solverbench.solver import LearnedSolver
 from solverbench.spec import make
 from solverbench.tableaux import Tableau
@@ -218,15 +217,15 @@ def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Tr
     nfe = int(metadata["nfe"])
     tableau = Tableau(**{name: tensors[f"tableau.{name}"] for name in _TABLEAU})
     parameters = {name.removeprefix("parameters."): t for name, t in tensors.items() if name.startswith("parameters.")}
-    initial = learned(metadata["spec"]).initial(EDM(), nfe)
-    wanted = {name: tuple(tensor.shape) for name, tensor in initial.items()}
+    solver = learned(metadata["spec"])  # a file from before an option was there means that option's default
+    wanted = solver.shapes(nfe)
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     if shapes != wanted or tableau.nfe != nfe:
         raise ValueError(f"parameters {shapes} for nfe={nfe}")
     if any(tensor.dtype != torch.float64 for tensor in tensors.values()):
         raise ValueError("numbers that aren't float64")
     return Trained(
-        spec=str(metadata["spec"]),
+        spec=solver.spec,
         nfe=nfe,
         teacher=str(metadata["teacher"]),
         teacher_identity=str(metadata["teacher_identity"]),
