@@ -85,6 +85,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Compare 1000 images a replicate with the exact solution of the teacher's ODE.  "
                      "[default: on mixture only]"),
         click.option("--batch", type=int, default=None, metavar="B", help="Images per call.  [default: 500]"),
+        click.option("--train", type=click.Choice(["missing"]), default=None,
+                     help="Train what isn't trained yet, by its recipe, before it is sampled."),
         device_option,
         out_option,
         config_option,
@@ -109,7 +111,8 @@ def main() -> None:
 
 @main.command()
 @selection_options
-def run(**given: Any) -> None:
+@click.option("--strict", is_flag=True, help="Exit with 5 if a cell is unsupported or needs training.")
+def run(strict: bool, **given: Any) -> None:
     """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""
     from solverbench import runner
     from solverbench.progress import display
@@ -123,7 +126,7 @@ def run(**given: Any) -> None:
     _say_written(result.folder, written)
     if as_json:
         click.echo(json.dumps({"report": str(result.folder), "counts": result.counts}))
-    sys.exit(result.exit_code)
+    sys.exit(result.strict_exit_code if strict else result.exit_code)
 
 
 @main.command()
@@ -191,7 +194,8 @@ def list_(what: str, as_json: bool) -> None:
         rows = [(name, ", ".join(table.aliases(name)), table.about(name)) for name in table]
     if as_json:
         keys = ("name", "aliases", "about")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        split = ((name, aliases.split(", ") if aliases else [], about) for name, aliases, about in rows)
+        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in split]))
         return
     width = max(len(_called(*row[:2])) for row in rows)
     for name, aliases, about in rows:

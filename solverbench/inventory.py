@@ -21,7 +21,7 @@ COLUMNS = ("solver", "nfe", "teacher", "validation", "training", "where", "ident
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A file in a zoo: the trained solver in it, or why it can't be read; `where` names the place, as `zoo.places` does."""
+    """A file in a zoo: the trained solver in it, or why it can't be read; `where` is a name of `zoo.places`."""
 
     path: Path
     where: str
@@ -97,7 +97,9 @@ def add(path: Path) -> str:
     """
     trained = zoo.load(path)
     if Path(trained.teacher).name != trained.teacher:
-        raise RecordError(f"{path}: its teacher is named {trained.teacher!r}, which is no folder's name; train it again")
+        raise RecordError(
+            f"{path}: its teacher is named {trained.teacher!r}, which is no folder's name; train it again"
+        )
     if trained.teacher in registries.teachers:
         with contextlib.suppress(MissingError):  # a teacher whose weights aren't here can't be compared
             zoo.load(path, teacher=load_teacher(trained.teacher))

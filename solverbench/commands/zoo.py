@@ -19,7 +19,7 @@ def zoo() -> None:
 @out_option
 @json_option
 def zoo_list(out: str, as_json: bool) -> None:
-    """List trained solvers and where they are: DIR/trained, your own zoo, the packaged one; the first that has it wins."""
+    """List trained solvers, and where each is: DIR/trained, your own zoo or the packaged one; the first wins."""
     from solverbench import inventory
 
     found = list(inventory.entries(Path(out)))
