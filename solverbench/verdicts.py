@@ -124,15 +124,14 @@ def _caution(a: Outcome, b: Outcome, difference: float) -> str:
         if trained is None or not trained.validation or trained.spread is None:
             cautions.append(f"{cell.solver}: the spread of its training seeds is unknown")
         elif trained.spread / trained.validation > difference:
-            cautions.append(
-                f"{cell.solver}: its training seeds differ by {trained.spread / trained.validation:.1%} in validation "
-                f"RMSE, this by {difference:.1%}"
-            )
+            spread = trained.spread / trained.validation
+            cautions.append(f"{cell.solver}: training seeds differ by {spread:.1%}, this by {difference:.1%}")
     return "; ".join(cautions)
 
 
 def _label(outcome: Outcome) -> str:
-    return f"{outcome.cell.solver} NFE {outcome.cell.nfe}"
+    mark = "‡" if outcome.cell.inferred else ""  # as in tables
+    return f"{outcome.cell.solver}{mark} NFE {outcome.cell.nfe}"
 
 
 def _name(outcome: Outcome) -> str:
