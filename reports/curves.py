@@ -133,12 +133,12 @@ def _validation(axes: Axes, history: pd.DataFrame) -> None:
     )
     _scale(axes, rows["validation"].to_list())
     if len(rows):
-        best = rows.loc[rows["validation"].idxmin()]
+        best = float(rows["validation"].min())
+        at = float(rows["iteration"][rows["validation"] == best].iloc[0])
         axes.annotate(
-            f"{best['validation']:.4g}", (best["iteration"], best["validation"]), (0, -6), textcoords="offset points",
-            ha="right", va="top", fontsize=6, color=_GREEN,
-        )  # fmt: skip
-    _title(axes, "validation RMSE, averaged parameters")
+            f"{best:.4g}", (at, best), (0, 5), textcoords="offset points", ha="right", fontsize=6, color=_GREEN
+        )
+    _title(axes, "validation RMSE")
 
 
 def _levels(axes: Axes, rows: pd.DataFrame) -> None:
@@ -154,7 +154,7 @@ def _levels(axes: Axes, rows: pd.DataFrame) -> None:
         if own is None or not np.allclose(line, own.reindex(line.index), rtol=1e-9, atol=0.0, equal_nan=True):
             decoupled = True
             axes.plot(line.index, line, color=_shade(index, count), lw=0.9, ls=(0, (2, 1)), zorder=2)
-    _scale(axes, rows["value"].to_list())
+    _scale(axes, rows["value"][rows["value"] > 0].to_list())  # a solver may end at level 0
     _title(axes, "noise levels" + (", dashed: told to the network" if decoupled else ""))
 
 
@@ -173,7 +173,7 @@ def _parameters(axes: Axes, stem: str, rows: pd.DataFrame) -> None:
 def _series(rows: pd.DataFrame) -> dict[tuple[str, int], "pd.Series[float]"]:
     """The value of each (name, index) by iteration."""
     return {
-        (str(name), int(index)): one.sort_values("iteration").set_index("iteration")["value"]
+        (str(name), int(float(str(index)))): one.sort_values("iteration").set_index("iteration")["value"]
         for (name, index), one in rows.groupby(["name", "index"], sort=True)
     }
 
@@ -248,8 +248,9 @@ def _table(path: Path, columns: Sequence[str], words: Sequence[str]) -> pd.DataF
     for column in columns:
         if column not in words:
             frame[column] = list(_numbers(frame[column], f"{path}: row {{}}, {column}"))
-    if frame["iteration"].isna().any():
-        raise BundleError(f"{path}: a row has no iteration; train again")
+    for column in {"iteration", "index"} & set(columns):
+        if not np.isfinite(frame[column]).all():
+            raise BundleError(f"{path}: a row has no {column}; train again")
     return frame
 
 

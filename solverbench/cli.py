@@ -99,7 +99,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="solverbench")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Measure few-step diffusion solvers, classical and learned, on one teacher, by one protocol.
 
     \b
@@ -107,6 +108,7 @@ def main() -> None:
     solverbench plan --solvers gas,dpm --nfe 3-10    what that would do, and cost
     solverbench info dpm                             options, budgets and paper of a solver
     """
+    ctx.obj = _draw_training  # this file alone opens the door to reports
 
 
 @main.command()
@@ -169,9 +171,16 @@ def sample(
 
 @main.command()
 @click.argument("name", required=False)
+@click.option("--training", metavar="FOLDER", help="Draw the curves of one training instead, in DIR/trained/*/runs.")
 @out_option
-def report(name: str | None, out: str) -> None:
+def report(name: str | None, training: str | None, out: str) -> None:
     """Draw the report of a finished run again: NAME in DIR/reports, or the only one there."""
+    if training is not None:
+        if name is not None:
+            raise UserError(f"report {name!r} --training {training}: two things to draw; ask for one of them")
+        for path in _draw_training(Path(training)):
+            click.echo(path)
+        return
     folder = Path(out) / "reports"
     found = sorted(p.parent.name for p in folder.glob("*/bundle.json"))
     if name is None and len(found) == 1:
@@ -248,6 +257,15 @@ def _report(folder: Path) -> list[Path]:
 
     try:
         return list(reports.write(folder))
+    except reports.BundleError as error:
+        raise UserError(str(error)) from None
+
+
+def _draw_training(folder: Path) -> list[Path]:
+    import reports
+
+    try:
+        return list(reports.training(folder))
     except reports.BundleError as error:
         raise UserError(str(error)) from None
 

@@ -82,6 +82,22 @@ def test_a_list_as_json_has_its_aliases_as_lists(tmp_path):
     assert rows["gs"] == []
 
 
+def test_a_training_is_drawn_at_its_end_and_again_when_asked(tmp_path):
+    small = ("train_size=40", "validation_size=20", "training_seeds=2", "batch=8", "iterations=4")
+    line = ["train", "gs", "--nfe", "1", "--out", tmp_path, *(part for each in small for part in ("--set", each))]
+    said = invoke(*line).stdout.splitlines()[-1]
+    assert said.startswith("  curves in ")
+    folder = tmp_path / "trained" / "digits" / "runs" / said.rsplit("/", 1)[-1]
+    assert [path.parent for path in tmp_path.glob("**/curves.png")] == [folder]  # of the kept seed
+    drawn = (folder / "curves.svg").read_bytes()
+    (folder / "curves.svg").unlink()
+    result = invoke("report", "--training", folder)
+    assert result.exit_code == 0, result.output
+    assert (folder / "curves.svg").read_bytes() == drawn
+    assert str(folder / "curves.pdf") in result.stdout
+    assert "curves in" not in invoke(*line).stdout
+
+
 def test_the_training_command_keeps_the_options(tmp_path):
     result = invoke("plan", "--solvers", "gas:t_eps=0.001", "--nfe", "3", "--out", tmp_path / "o")
     assert "solverbench train gas:t_eps=0.001 --nfe 3" in result.stdout
@@ -212,6 +228,8 @@ MISTAKES = [
     ("info dpm --teacher nothing", 2, "teacher 'nothing': not registered"),
     ("run --train all", 2, "is not 'missing'"),
     ("report nothing --out {tmp}", 2, "no report"),
+    ("report --training {tmp}", 2, "history.csv: it is not there"),
+    ("report some --training {tmp}", 2, "two things to draw"),
 ]
 
 
