@@ -263,6 +263,8 @@ class LearnedSolver(Solver):
 
     learned: ClassVar[bool] = True
     consistent: ClassVar[bool] = False
+    inferred: ClassVar[str] = ""
+    """What of the method its paper leaves unknown, and how it was settled; empty if nothing. Every table says it."""
 
     recipe: str | None = option(default=None, help="the recipe to train by; that of its own name if not given")
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)

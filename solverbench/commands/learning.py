@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -19,11 +20,21 @@ from solverbench.commands.options import config_option, device_option, out_optio
 @device_option
 @out_option
 @config_option
-def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recipe: bool, device: str, out: str) -> None:
+@click.pass_obj
+def train(
+    draw: Callable[[Path], object],
+    solvers: str,
+    nfe: str,
+    teacher: str,
+    settings: tuple[str, ...],
+    recipe: bool,
+    device: str,
+    out: str,
+) -> None:
     """Train learned SOLVERS (gs, gas or gs,gas) for each NFE; `run` with the same --out then uses them.
 
     Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
-    goes on where it was.
+    goes on where it was. Its losses, and how its levels and coefficients moved, are drawn beside its tables.
     """
     import torch
 
@@ -31,6 +42,7 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
     from solverbench.progress import training_display
     from solverbench.sampling import check_device
     from solverbench.store import Store
+    from solverbench.student import Job
     from solverbench.teachers import load_teacher
 
     learned = [zoo.learned(name) for name in spec.expand(solvers)]
@@ -57,3 +69,7 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
                 click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
+            folder = Job(solver, calls, network, settled, trained.record["seed"]).folder(Path(out))
+            if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():
+                draw(folder)
+                click.echo(f"  curves in {folder}")

@@ -19,7 +19,7 @@ def zoo() -> None:
 @out_option
 @json_option
 def zoo_list(out: str, as_json: bool) -> None:
-    """List trained solvers: those in DIR/trained, which come first where both have one, and the packaged ones."""
+    """List trained solvers, and where each is: DIR/trained, your own zoo or the packaged one; the first wins."""
     from solverbench import inventory
 
     found = list(inventory.entries(Path(out)))
@@ -57,6 +57,18 @@ def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: s
     from solverbench import export
 
     click.echo(export.write(solver, nfe, teacher, kind, Path(path), Path(out)))
+
+
+@zoo.command("add")
+@click.argument("file", metavar="FILE")
+def zoo_add(file: str) -> None:
+    """Copy a trained solver's FILE into your own zoo, so that every --out finds it.
+
+    The zoo is the folder in $SOLVERBENCH_ZOO, else solverbench/zoo among your data.
+    """
+    from solverbench import inventory
+
+    click.echo(inventory.add(Path(file)))
 
 
 @zoo.command("import")
