@@ -183,6 +183,12 @@ def _spent(cost: Mapping[str, float]) -> str:
     return f"{cost['training_seeds']} seeds, {cost['seconds']:.0f} s, {calls:.2f}M calls"
 
 
+def cost_line(trained: Trained) -> str:
+    """Return what the trainings behind it took, in words."""
+    cost = trained.cost
+    return "unknown" if cost is None else f"{_spent(cost)}, peak memory {cost['peak_memory_bytes'] / 2**20:.0f} MiB"
+
+
 def _place(entry: Entry) -> tuple[str, str, int, str]:
     if entry.trained is None:
         return entry.path.parent.name, "", 0, entry.path.name

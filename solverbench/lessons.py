@@ -109,7 +109,7 @@ def _recipe(cell: Cell) -> Recipe | None:
     if cell.obstacle is None or cell.obstacle[0] != NEEDS_TRAINING:
         return None
     try:
-        return recipes.load(cell.spec.partition(":")[0], cell.teacher.name)
+        return recipes.chosen(zoo.learned(cell.spec), cell.teacher)
     except MissingError:
         return None
 

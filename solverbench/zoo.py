@@ -190,7 +190,7 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
         out: the results folder that the parameters should go to; the default one if None.
     """
     try:
-        recipes.load(asked.partition(":")[0], teacher.name)
+        recipes.chosen(learned(asked), teacher)
     except MissingError:
         return None
     place = "" if out is None else f" --out {out}"

@@ -21,7 +21,7 @@ def recipe(monkeypatch):
         recipes.load("gs", "digits"), iterations=6, batch=4, train_size=20, validation_size=10, validate_every=3,
         training_seeds=2,
     )  # fmt: skip
-    monkeypatch.setattr(recipes, "load", lambda solver, teacher, folder=None: short)
+    monkeypatch.setattr(recipes, "load", lambda solver, teacher, folder=None, *, family="": short)
     return short
 
 
