@@ -79,15 +79,14 @@ class Coefficients:
         lam = -grid.sigmas.log()
         if self.form == "single":
             return self._single_initial(grid)
+        known = self.order if self.prediction == "noise" else min(self.order, KNOWN)
+        orders = [order_at(n, grid.steps, known, lowered=lowered) for n in range(grid.steps)]
         weights = {"lms": self._extrapolation, "pc": _predictor}[self.form]
-        parameters = {}
-        for n in range(grid.steps):
-            q = order_at(n, grid.steps, self.order, lowered=lowered)
-            parameters[f"b{n}"] = _padded(weights(lam, n, q), min(self.order, n + 1))
-        for n in range(grid.steps - 1 if self.form == "pc" else 0):
-            q = order_at(n, grid.steps, self.order, lowered=lowered)
-            parameters[f"c{n}"] = _padded(_corrector(lam, n, q), min(self.order, n + 1) + 1)
-        return parameters
+        start = {f"b{n}": weights(lam, n, q) for n, q in enumerate(orders)}
+        if self.form == "pc":
+            start |= {f"c{n}": _corrector(lam, n, q) for n, q in enumerate(orders[:-1])}
+        sizes = {name: shape[0] for name, shape in self.shapes(grid.steps).items()}
+        return {name: torch.cat([part, part.new_zeros(sizes[name] - len(part))]) for name, part in start.items()}
 
     def check(self, asked: str, parameters: Mapping[str, Tensor], steps: int) -> None:
         """Raise GridError unless `parameters` are for `steps` steps."""
@@ -138,7 +137,7 @@ class Coefficients:
         """The weights of iPNDM or of DPM-Solver++: 1 - (p2 D1 - p3 D2)/p1 on unit outputs."""
         if self.prediction == "noise":
             return torch.tensor(ADAMS_BASHFORTH[q], dtype=torch.float64)
-        m: list[Tensor] = list(torch.eye(min(q, KNOWN), dtype=torch.float64))
+        m: list[Tensor] = list(torch.eye(q, dtype=torch.float64))
         weights = m[0]
         p1, p2, p3 = phis(lam[n + 1] - lam[n])
         match differences(lam, m, n):
@@ -169,13 +168,13 @@ def _blocks(calls: int, order: int) -> Iterator[tuple[int, int]]:
 def _predictor(lam: Tensor, n: int, q: int) -> Tensor:
     """The weights of UniPC's predictor (UniP, bh2): m_n + sum_i rho_i D_i, D_i = (m_{n-i} - m_n)/r_i."""
     h = lam[n + 1] - lam[n]
-    return _unified([(lam[n - i] - lam[n]) / h for i in range(1, min(q, KNOWN))], -h)
+    return _unified([(lam[n - i] - lam[n]) / h for i in range(1, q)], -h)
 
 
 def _corrector(lam: Tensor, n: int, q: int) -> Tensor:
     """The weights of UniPC's corrector (UniC, bh2), that of the call at level n+1 first: its r is 1."""
     h = lam[n + 1] - lam[n]
-    r = [(lam[n - i] - lam[n]) / h for i in range(1, min(q, KNOWN))]
+    r = [(lam[n - i] - lam[n]) / h for i in range(1, q)]
     weights = _unified([*r, torch.ones_like(h)], -h)
     return weights.roll(1)
 
@@ -185,7 +184,3 @@ def _unified(r: Sequence[Tensor], z: Tensor) -> Tensor:
     shares = [rho / r_i for rho, r_i in zip(unified(r, z, torch.expm1(z)), r, strict=True)]
     first = torch.ones_like(z) - sum(shares, torch.zeros_like(z))
     return torch.stack([first, *shares])
-
-
-def _padded(weights: Tensor, size: int) -> Tensor:
-    return torch.cat([weights, weights.new_zeros(size - len(weights))])

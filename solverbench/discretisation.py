@@ -17,8 +17,6 @@ from solverbench.solver import Denoise, Solver, read_levels, refuse_budget
 WIN_RATE = 0.5
 """The most that an evaluation may be shifted, in units of the grid's smallest gap. Source: the public code."""
 
-LIMITS = ("gaps", "logits", "none")
-
 
 @dataclass(frozen=True)
 class Discretisation:
@@ -64,7 +62,7 @@ class Discretisation:
 
     def logits(self, grid: Grid) -> Tensor:
         """Return the theta1 that stands for `grid`: 1 + log of each interval's length in units of the mean, [N+1]."""
-        gaps = self.places(grid).diff().abs()
+        gaps = self.places(grid.sigmas, grid.schedule).diff().abs()
         gaps = gaps if self.mode == "lambda" else gaps.flip(0)
         return 1 + torch.cat([gaps.new_zeros(1), (gaps / gaps.mean()).log()])
 
@@ -83,7 +81,7 @@ class Discretisation:
 
     def told(self, parameters: Mapping[str, Tensor], grid: Grid) -> Tensor:
         """Return [N], the level that the network is told at each call."""
-        places, shifts = self.places(grid), parameters["theta2"][1:-1]
+        places, shifts = self.places(grid.sigmas, grid.schedule), parameters["theta2"][1:-1]
         if self.limit != "none":
             gaps = (parameters["theta1"] if self.limit == "logits" else places).detach().diff().abs()
             limit = WIN_RATE * float(gaps.min())
@@ -92,9 +90,9 @@ class Discretisation:
         levels = (-shifted).exp() if self.mode == "lambda" else grid.schedule.clock.sigma(shifted)
         return torch.cat([grid.sigmas[:1], levels])
 
-    def places(self, grid: Grid) -> Tensor:
-        """Return the grid's levels in the variable of `mode`, [N+1]."""
-        return -grid.sigmas.log() if self.mode == "lambda" else grid.schedule.clock.time(grid.sigmas)
+    def places(self, sigmas: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return levels in the variable of `mode`."""
+        return -sigmas.log() if self.mode == "lambda" else schedule.clock.time(sigmas)
 
     def check(self, asked: str, theta1: Tensor, steps: int) -> None:
         """Raise GridError unless `theta1` is for `steps` steps."""

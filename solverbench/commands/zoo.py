@@ -74,17 +74,18 @@ def zoo_add(file: str) -> None:
 @zoo.command("import")
 @click.argument("source", metavar="FILE")
 @click.option("--nfe", type=int, required=True, help="Denoiser calls that it was trained for.")
-@click.option("--solver", type=click.Choice(["gas", "gs"]), default="gas", show_default=True, help="What it is.")
+@click.option("--solver", default="gas", show_default=True, metavar="SPEC",
+              help="What it is: gas, gs, or ld3 with its options, as in ld3:base=ipndm:mode=time.")  # fmt: skip
 @click.option("--t-eps", type=float, default=None, metavar="X",
               help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
 @teacher_option
 @out_option
 def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
-    """Take a checkpoint of the GAS repository into DIR/trained, where `run` finds it. Runs no code of the file."""
+    """Take a file of the GAS or LD3 repository into DIR/trained, where `run` finds it. Runs no code of the file."""
     from solverbench import upstream
     from solverbench.teachers import load_teacher
 
-    trained = upstream.gas(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
+    trained = upstream.read(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
     place = upstream.keep(trained, Path(source), Path(out))
     ends = f"levels {float(trained.tableau.start):g} to {float(trained.tableau.levels[-1]):g}"
     click.echo(f"{trained.spec} nfe={nfe} for {teacher}, {ends}, in {place}")

@@ -174,7 +174,13 @@ def test_an_imported_checkpoint_is_listed_shown_and_used(tmp_path):
     assert result.exit_code == 0, result.output
     assert "levels 80 to 0.01048" in result.stdout
     listed = invoke("list", "--out", tmp_path).stdout.splitlines()[1]
-    assert listed.split()[:5] == ["gas:grid=learned:t_eps=0.001", "5", "digits", "-", "imported"]
+    assert listed.split()[:5] == [
+        "gas:form=gs:grid=learned:lower_order_final=false:offsets=true:t_eps=0.001:theory=true",
+        "5",
+        "digits",
+        "-",
+        "imported",
+    ]
     shown = invoke("show", "gas:t_eps=1e-3", "--nfe", 5, "--out", tmp_path)
     assert "imported" in shown.stdout
     assert "5.pt" in shown.stdout
