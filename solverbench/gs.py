@@ -28,9 +28,11 @@ class Timed(LearnedSolver):
     mu_logit [N-1] breaks a stick, the time range, from the end; t_couple [N] is what is added to the time of each call.
     """
 
-    levels: str = option("learned", key="grid", choices=("learned",), help="always the learned one")
+    levels: str = option(default="learned", key="grid", choices=("learned",), help="always the learned one")
     t_eps: float | None = option(
-        None, above=0.0, help="end of the standard VP time range, as published; the teacher's own ends if not given"
+        default=None,
+        above=0.0,
+        help="end of the standard VP time range, as published; the teacher's own ends if not given",
     )
 
     def group(self, name: str) -> str:

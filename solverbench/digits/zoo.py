@@ -76,7 +76,7 @@ def plan(solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[
     names = expand(solvers)
     tasks = []
     for name in names:
-        recipe = recipes.load(name, TEACHER).override(_settings_of(name, names, settings))
+        recipe = recipes.load(zoo.learned(name).recipe_name, TEACHER).override(_settings_of(name, names, settings))
         recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
         tasks += [Task(name, n, seed, recipe) for n in numbers(nfe) for seed in range(recipe.training_seeds)]
     return tasks
