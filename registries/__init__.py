@@ -76,6 +76,10 @@ teachers = Registry(
 
 families = Registry(
     "family",
-    {},
-    about={},
+    {
+        "edm": "solverbench.families.edm:load",
+    },
+    about={
+        "edm": "networks of EDM's pickles: DDPM++, NCSN++ and ADM with EDM, VP, VE or iDDPM preconditioning",
+    },
 )
