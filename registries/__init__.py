@@ -79,3 +79,13 @@ teachers = Registry(
         "mixture": "100 Gaussians fitted on the digits, 1x8x8: exact denoiser, exact samples, no network error",
     },
 )
+
+families = Registry(
+    "family",
+    {
+        "edm": "solverbench.families.edm:load",
+    },
+    about={
+        "edm": "networks of EDM's pickles: DDPM++, NCSN++ and ADM with EDM, VP, VE or iDDPM preconditioning",
+    },
+)

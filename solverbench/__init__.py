@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reports import draw as plot  # noqa: F401
     from reports import write as report  # noqa: F401
+    from solverbench.adaptors import Adapted as Adapted
+    from solverbench.adaptors import fingerprint as fingerprint
+    from solverbench.adaptors import per_image as per_image
     from solverbench.coefficients import ADAMS_BASHFORTH as ADAMS_BASHFORTH
+    from solverbench.conditions import Condition as Condition
+    from solverbench.conditions import Guided as Guided
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
     from solverbench.errors import SpecError as SpecError
@@ -42,6 +47,8 @@ __version__ = "0.1.0"
 
 _homes = {
     "solverbench.coefficients": ["ADAMS_BASHFORTH"],
+    "solverbench.adaptors": ["Adapted", "fingerprint", "per_image"],
+    "solverbench.conditions": ["Condition", "Guided"],
     "solverbench.errors": ["BudgetError", "GridError", "SpecError", "UserError"],
     "solverbench.execution": ["execute"],
     "solverbench.exponential": ["ExponentialIntegrator", "block_orders", "differences", "phis", "unified"],

@@ -24,7 +24,7 @@ def noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     generator = torch.Generator("cpu")
     for row, seed in zip(rows, seeds, strict=True):
         generator.manual_seed(seed)
-        torch.randn(tuple(shape), generator=generator, out=row)
+        draw(generator, shape, out=row)
     return rows
 
 
@@ -32,6 +32,11 @@ def generator(seed: int, purpose: str, number: int) -> torch.Generator:
     """Return a CPU generator of its own for one use in a training: hashed, so that it repeats no image's noise."""
     digest = hashlib.sha256(f"{purpose} {number} of training seed {seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def draw(generator: torch.Generator, shape: Sequence[int], *, out: Tensor | None = None) -> Tensor:
+    """Return the unit normal noise [*shape] of a seed's generator; what is drawn after it is the seed's own too."""
+    return torch.randn(tuple(shape), generator=generator, out=out)
 
 
 def label(seeds: range) -> str:
