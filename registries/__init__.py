@@ -73,10 +73,15 @@ grids = Registry(
 
 teachers = Registry(
     "teacher",
-    {"digits": "solverbench.digits:load", "mixture": "solverbench.mixture:load"},
+    {
+        "digits": "solverbench.digits:load",
+        "mixture": "solverbench.mixture:load",
+        "shapes": "solverbench.shapes:load",
+    },
     about={
         "digits": "handwritten digits, 1x8x8: a small EDM-preconditioned MLP, packaged",
         "mixture": "100 Gaussians fitted on the digits, 1x8x8: exact denoiser, exact samples, no network error",
+        "shapes": "coloured shapes of 10 classes, 3x16x16: a small class-conditional U-Net, packaged",
     },
 )
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from solverbench import training, zoo
-from solverbench.digits import zoo as production
-from solverbench.digits.zoo import Task
+from solverbench import production, training, zoo
 from solverbench.errors import SpecError
 from solverbench.pairs import Data
+from solverbench.production import Task
 from solverbench.recipes import Recipe
 from solverbench.teachers import Teacher, load_teacher
 
@@ -83,7 +82,7 @@ def test_runs_in_parallel_processes_equal_a_run_here_and_stop_and_resume(tmp_pat
     listed = CliRunner().invoke(production.main, [*arguments, "--list"])
     assert (listed.exit_code, "missing: gas nfe=1 seed=0" in listed.output) == (1, True)
     task = production.plan("gas", "1", 1, TINY)[0]
-    production._start("cpu", str(tmp_path / "out"), task.recipe, deadline=0.0)
+    production._start("digits", "cpu", str(tmp_path / "out"), task.recipe, deadline=0.0)
     assert production._run(task) is None  # stopped after its first iteration
     assert list((tmp_path / "out").rglob("gas-nfe1-*/checkpoint.safetensors"))
     done = CliRunner().invoke(production.main, [*arguments, "--pack", str(tmp_path / "zoo.tar")])

@@ -1,4 +1,4 @@
-"""Makes the trained solvers that the package carries: `python -m solverbench.digits.zoo --out DIR`.
+"""Makes the trained solvers that the package carries: `python -m solverbench.production --teacher NAME --out DIR`.
 
 Every (solver, calls, training seed) is one run in a process of its own, because a run is too small to fill a device.
 What is finished is kept: start it again and it goes on.
@@ -32,7 +32,6 @@ from solverbench.spec import expand, numbers
 from solverbench.teachers import Teacher, load_teacher
 from solverbench.zoo import Trained
 
-TEACHER = "digits"
 CURVE_ROWS = 100
 RUN_COLUMNS = (
     "validation", "validation_initial", "validation_last", "validation_best", "best_iteration", "loss_last",
@@ -67,7 +66,9 @@ class Task:
         return zoo.load(path, teacher=teacher, nfe=self.nfe) if path.is_file() else None
 
 
-def plan(solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[str]) -> list[Task]:
+def plan(
+    solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[str], teacher: str = "digits"
+) -> list[Task]:
     """Return the runs that are asked for; a setting is key=value, or solver.key=value for one solver.
 
     Raises:
@@ -76,7 +77,7 @@ def plan(solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[
     names = expand(solvers)
     tasks = []
     for name in names:
-        recipe = recipes.load(zoo.learned(name).recipe_name, TEACHER).override(_settings_of(name, names, settings))
+        recipe = recipes.load(zoo.learned(name).recipe_name, teacher).override(_settings_of(name, names, settings))
         recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
         tasks += [Task(name, n, seed, recipe) for n in numbers(nfe) for seed in range(recipe.training_seeds)]
     return tasks
@@ -96,11 +97,11 @@ def _settings_of(name: str, names: Sequence[str], settings: Sequence[str]) -> li
 _worker: tuple[Teacher, Data, Path, float]
 
 
-def _start(device: str, out: str, recipe: Recipe, deadline: float) -> None:
+def _start(name: str, device: str, out: str, recipe: Recipe, deadline: float) -> None:
     """Load teacher and pairs once for all runs of this process."""
     global _worker
     torch.set_num_threads(1)
-    teacher = load_teacher(TEACHER, device)
+    teacher = load_teacher(name, device)
     _worker = teacher, training.prepare(teacher, recipe, Path(out)), Path(out), deadline
 
 
@@ -138,7 +139,7 @@ def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, secon
         min(jobs, len(missing)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
-        initargs=(teacher.device, str(out), missing[0].recipe, deadline),
+        initargs=(teacher.spec, teacher.device, str(out), missing[0].recipe, deadline),
     )
     with pool:
         running = {pool.submit(_run, task): task for task in missing}
@@ -233,6 +234,7 @@ def pack(out: Path, target: Path) -> None:
 
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Runs, the teacher's images, and zoo/.")
+@click.option("--teacher", "name", default="digits", show_default=True)
 @click.option("--solvers", default="gs,gas", show_default=True)
 @click.option("--nfe", default="1-10", show_default=True)
 @click.option("--training-seeds", type=click.IntRange(1), help="Instead of the recipes'.")
@@ -244,6 +246,7 @@ def pack(out: Path, target: Path) -> None:
 @click.option("--pack", "archive", type=click.Path(path_type=Path), help="Write zoo/ as this tar file, too.")
 def main(
     out: Path,
+    name: str,
     solvers: str,
     nfe: str,
     training_seeds: int | None,
@@ -254,11 +257,11 @@ def main(
     listing: bool,
     archive: Path | None,
 ) -> None:
-    """Train the solvers of the embedded teacher, several runs at a time, and write the best of each to OUT/zoo."""
+    """Train the solvers of a teacher, several runs at a time, and write the best of each to OUT/zoo."""
     torch.set_num_threads(1)
     try:
-        tasks = plan(solvers, nfe, training_seeds, settings)
-        teacher = load_teacher(TEACHER, device)
+        tasks = plan(solvers, nfe, training_seeds, settings, name)
+        teacher = load_teacher(name, device)
         if not listing:
             for line in make(tasks, teacher, out, jobs=jobs, seconds=seconds):
                 print(line, flush=True)
@@ -269,8 +272,8 @@ def main(
     if archive is not None:
         pack(out, archive)
     print(f"{len(tasks) - len(missing)} of {len(tasks)} runs finished, in {out / 'zoo'}")
-    for name in missing:
-        print(f"missing: {name}")
+    for run in missing:
+        print(f"missing: {run}")
     sys.exit(1 if missing else 0)
 
 
