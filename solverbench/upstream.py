@@ -68,7 +68,7 @@ def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: f
         raise RecordError(
             f"{path}: holds a gas or gs, not a {method.name}; use --solver gas or --solver gs, or ld3 for a file of LD3"
         )
-    if replace(method, t_eps=None) != type(method)():
+    if replace(method, t_eps=None) != make(method.name):
         raise RecordError(f"{path}: {solver} isn't what the GAS repository trains; leave options other than t_eps out")
     content = _read(path)
     checkpoint = _checkpoint(content, path)

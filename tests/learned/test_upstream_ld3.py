@@ -49,7 +49,8 @@ def test_levels_told_levels_and_samples_are_those_of_the_files_times(
     torch.testing.assert_close(imported.tableau.levels[:-1], grid[:-1], rtol=1e-6, atol=0)
     torch.testing.assert_close(imported.tableau.levels[1:-1], grid[1:-1], rtol=1e-11, atol=0)
     torch.testing.assert_close(imported.tableau.sigmas[1:], told[1:-1], rtol=1e-11, atol=0)
-    assert ("limited=false" in imported.spec) == far
+    if "compat" not in spec:  # whose limit, by the gaps of logits, is any number
+        assert ("limited=false" in imported.spec) == far
     assert imported.tableau.start == teacher.schedule.sigma_max
 
     place = upstream.keep(imported, tmp_path / "best_v2.pt", tmp_path)
