@@ -169,13 +169,13 @@ def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
     Raises:
         MissingError, RecordError: see `load`.
     """
-    return load(solver.recipe_name, teacher.name, family=_family(teacher))
+    return load(solver.recipe_name, teacher.base, family=_family(teacher))
 
 
 def _family(teacher: Teacher) -> str:
-    if teacher.decode is None:
-        return "pixel"
-    return "latent"
+    if teacher.condition is not None and teacher.condition.prompts:
+        return "stable_diffusion"
+    return "pixel" if teacher.decode is None else "latent"
 
 
 def load(solver: str, teacher: str, folder: Path | None = None, *, family: str = "") -> Recipe:

@@ -46,9 +46,7 @@ def result(student: Student) -> Trained:
         "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     parameters = {name: part.clone() for name, part in student.descent.parameters(chosen[1]).items()}
-    return Trained(
-        student.job.solver.spec, student.job.nfe, teacher.name, teacher.identity, parameters, tableau, record
-    )
+    return Trained(student.job.solver.spec, student.job.nfe, teacher.name, teacher.ode, parameters, tableau, record)
 
 
 def _note(student: Student, measured: Sequence[Mapping[str, float]]) -> str:

@@ -155,7 +155,7 @@ def _trained(
         "seeds": {},
         "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    return Trained(solver.spec, nfe, teacher.name, teacher.identity, solver.trained, tableau, record)
+    return Trained(solver.spec, nfe, teacher.name, teacher.ode, solver.trained, tableau, record)
 
 
 def _check_calls(path: Path, found: int, nfe: int) -> None:

@@ -35,7 +35,7 @@ class Trained:
     Args:
         spec: the solver's canonical spec.
         nfe: calls.
-        teacher: name of the teacher; `teacher_identity` its sha256.
+        teacher: name of the teacher; `teacher_identity` is its `ode`.
         parameters: float64 on the CPU, as `LearnedSolver.initial` names them.
         tableau: what they come to on the teacher's schedule, unrounded.
         record: how they were made: recipe, data seeds, validation errors of each training seed, cost, versions.
@@ -133,10 +133,10 @@ def load(path: Path, *, teacher: Teacher | None = None, nfe: int | None = None) 
         trained = _assembled(tensors, metadata)
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: an incomplete trained solver ({error}); train it again") from None
-    if teacher is not None and trained.teacher_identity != teacher.identity:
+    if teacher is not None and trained.teacher_identity != teacher.ode:
         made, asked = (
             f"{trained.teacher} ({trained.teacher_identity[:12]})",
-            f"{teacher.name} ({teacher.identity[:12]})",
+            f"{teacher.name} ({teacher.ode[:12]})",
         )
         raise RecordError(f"{path}: trained for teacher {made}, not for {asked}; train it for this teacher")
     if nfe is not None and trained.nfe != nfe:
