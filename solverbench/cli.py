@@ -17,6 +17,7 @@ import registries
 from solverbench import __version__
 from solverbench.commands.learning import train
 from solverbench.commands.options import config_option, device_option, json_option, out_option, teacher_option
+from solverbench.commands.teachers import teachers
 from solverbench.commands.zoo import zoo
 from solverbench.errors import MissingError, UserError
 
@@ -221,6 +222,7 @@ def doctor(out: str) -> None:
     sys.exit(0 if all(good for good, _ in checks) else 4)
 
 
+main.add_command(teachers)
 main.add_command(zoo)
 
 
