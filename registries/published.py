@@ -20,7 +20,7 @@ def recommended(solver: str) -> dict[str, dict[str, str]]:
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
-    """Return the published teachers: name to family, addresses, licence, noise range, recommended settings, protocol."""
+    """Return the published teachers: name to family, addresses, licence, noise range, settings and protocol."""
     return _read("teachers.toml")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import registries
-from solverbench import downloads, families, files, places
+from solverbench import downloads, families, files, keywords, places
 from solverbench.errors import MissingError, RecordError, UnknownNameError, UserError
 
-FILES = ("checkpoint", "first_stage", "classifier", "reference")
+FILES = ("checkpoint", "classifier", "reference")
 """The files that an entry may name, the network's own first."""
 
 UNSUPPORTED = "unsupported"
@@ -104,6 +105,8 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
     if name in registries.teachers or name in registries.catalogue() or place.exists():
         where = place if place.exists() else "the catalogue"
         raise UserError(f"--name {name!r}: taken, by {where}; choose another name")
+    if path.suffix == ".toml":
+        raise UserError(f"{path}: is a description already; give it as it is: --teachers {path}")
     description = families.read(path, given)
     family = description.family or families.recognise(description.checkpoint)
     families.load(path, {**given, "family": family}, "cpu")
@@ -111,9 +114,7 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
     plain |= {key: value for key, value in given.items() if key not in ("name", "family")}
     if description.prompts is not None:
         plain["prompts"] = str(description.prompts.resolve())
-    if path.suffix == ".toml":
-        raise UserError(f"{path}: is a description already; give it as it is: --teachers {path}")
-    files.write_bytes(place, _toml(plain, given).encode())
+    files.write_bytes(place, _toml(plain).encode())
     return place
 
 
@@ -142,7 +143,6 @@ def _called(name: str) -> str:
     import torch
 
     from solverbench import seeds
-    from solverbench.errors import RecordError
     from solverbench.teachers import load_teacher
 
     teacher = load_teacher(name)
@@ -169,8 +169,6 @@ def _tried(what: str, trial: Callable[[], str]) -> tuple[bool, str]:
 def _entry(name: str) -> dict[str, Any]:
     published = registries.catalogue()
     if name not in published:
-        import difflib
-
         near = difflib.get_close_matches(name, published, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UnknownNameError(f"teacher {name!r}: not in the catalogue; {hint}See 'solverbench teachers list'.")
@@ -196,16 +194,11 @@ def _described(name: str, entry: Mapping[str, Any], found: Mapping[str, Path]) -
         raise MissingError(f"{name}: no address of its checkpoint is known; see 'solverbench teachers info {name}'")
     plain = {"name": name, "family": entry["family"], "checkpoint": str(found["checkpoint"])}
     plain |= {key: entry[key] for key in ("guidance", "sampler", "sampler_nfe") if key in entry}
-    text = _toml(plain, {})
-    if "first_stage" in found:
-        text += f"\n[files]\nfirst_stage = {json.dumps(str(found['first_stage']))}\n"
-    return text
+    return _toml(plain)
 
 
-def _toml(plain: Mapping[str, Any], given: Mapping[str, str]) -> str:
+def _toml(plain: Mapping[str, Any]) -> str:
     """A description: the fields of every family, then a family's own options."""
-    from solverbench import keywords
-
     known = {*keywords.of(families.Description), *families.PATHS}
     own = {key: value for key, value in plain.items() if key not in known}
     lines = [f"{key} = {_value(value)}" for key, value in plain.items() if key in known]

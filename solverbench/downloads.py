@@ -45,7 +45,7 @@ def fetch(url: str, path: Path, tell: Tell) -> str:
             why = getattr(error, "reason", None) or error
             kept = f"; {part.stat().st_size} bytes are kept and gone on from" if part.exists() else ""
             raise MissingError(
-                f"{url}: can't be downloaded ({why}){kept}; run this again, or download it elsewhere and put it at {path}"
+                f"{url}: can't be downloaded ({why}){kept}; run this again, or get it elsewhere and put it at {path}"
             ) from None
         part.with_suffix(".tag").unlink(missing_ok=True)
     return pinned(path, url)
@@ -62,8 +62,8 @@ def pinned(path: Path, url: str = "") -> str:
     known = pins.get(path.name)
     if known is not None and known["sha256"] != found:
         raise RecordError(
-            f"{path}: its sha256 is {found[:12]}…, but {known['sha256'][:12]}… was pinned when it was first used; delete "
-            f"the file to download it again, or its line in {path.parent / PINS} if it is meant to differ"
+            f"{path}: its sha256 is {found[:12]}…, but {known['sha256'][:12]}… was pinned at its first use; delete the "
+            f"file to download it again, or {path.parent / PINS} if it is meant to differ"
         )
     if known is None:
         pins[path.name] = {"url": url, "sha256": found, "size": path.stat().st_size}

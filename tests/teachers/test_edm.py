@@ -235,7 +235,7 @@ def reshaped(weights):
         (damaged("ddpmpp_uncond", weights=reshaped), r"model.map_layer0.bias has shape \[3\], not \[64\]"),
         (damaged("ddpmpp_uncond", class_name="MyPrecond"), "class 'MyPrecond' isn't one of EDMPrecond"),
         (damaged("ddpmpp_uncond", kwargs={"novelty": 1}), "unexpected keyword argument 'novelty'"),
-        (damaged("ddpmpp_uncond", kwargs={"model_channels": 10**9}), "has shape"),
+        (damaged("ddpmpp_uncond", kwargs={"model_channels": 10**6}), "has shape"),
         (lambda path: path.write_bytes(b"not a pickle"), "isn't a whole pickle of an EDM network"),
         (
             lambda path: path.write_bytes(pickle.dumps({"G_ema": 1, "D": 2})),
@@ -299,7 +299,7 @@ def test_each_preconditioning_knows_its_range():
     small = {"img_resolution": 8, "img_channels": 1, "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1],
              "num_blocks": 1, "attn_resolutions": []}  # fmt: skip
     assert Preconditioned("VEPrecond", small).range == (0.02, 100.0)
-    assert Preconditioned("VPPrecond", small).range == pytest.approx((0.00147, 152.167), rel=0.05)
+    assert Preconditioned("VPPrecond", small).range == pytest.approx((0.0010005, 152.167), rel=1e-3)
     assert Preconditioned("EDMPrecond", small).range == (0.0, float("inf"))
     iddpm = Preconditioned("iDDPMPrecond", small)
     low, high = iddpm.range
@@ -317,12 +317,12 @@ def test_a_network_of_known_levels_gets_grids_of_them():
         grids.polynomial(schedule, 20)
 
 
-@pytest.mark.parametrize(("dtype", "near"), [("bf16", 0.02), ("fp16", 0.003)])
+@pytest.mark.parametrize(("dtype", "near"), [("bf16", 0.05), ("fp16", 0.006)])
 def test_half_precision_is_near_and_recorded(tmp_path, monkeypatch, dtype, near):
     monkeypatch.setattr("solverbench.arithmetic.supports", lambda dtype, device: True)
     path = edm_pickles.golden(tmp_path, "ddpmpp_uncond")
     full = sb.load_teacher(str(path))
-    x = torch.randn(2, 3, 16, 16)
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     half = sb.load_teacher(f"{path}:dtype={dtype}:channels_last=true")
     assert half.arithmetic == {"bf16": "bfloat16 channels_last", "fp16": "float16 channels_last"}[dtype]
     assert half.identity == full.identity
