@@ -125,6 +125,9 @@ def verify(name: str) -> Iterator[tuple[bool, str]]:
         UnknownNameError: no such teacher.
     """
     folder = places.teachers() / name
+    described = (places.teachers() / f"{name}.toml").is_file()
+    if name not in registries.teachers and not described:
+        _entry(name)
     if name in registries.catalogue():
         for role in FILES:
             about = _entry(name).get(role)
@@ -135,7 +138,8 @@ def verify(name: str) -> Iterator[tuple[bool, str]]:
                 yield role == "reference", f"{role}: {path} isn't there; run: solverbench teachers fetch {name}"
                 continue
             yield _tried(role, lambda path=path: f"{path}, sha256 {downloads.pinned(path)}")  # type: ignore[misc]
-    yield _tried("network", lambda: _called(name))
+    if name in registries.teachers or described:
+        yield _tried("network", lambda: _called(name))
 
 
 def _called(name: str) -> str:
@@ -160,8 +164,6 @@ def _called(name: str) -> str:
 def _tried(what: str, trial: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, f"{what}: {trial()}"
-    except UnknownNameError:
-        raise
     except UserError as error:
         return False, f"{what}: {error}"
 

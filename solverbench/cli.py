@@ -76,7 +76,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Specs joined with commas, e.g. gas,dpm:order=2 ('dpm:order=2|3' in quotes: one cell each)."),
         click.option("--nfe", default="3-10", show_default=True, metavar="RANGE",
                      help="Denoiser calls: 3-10, 3,5,8 or 4-10:2."),
-        click.option("--teachers", default="digits", show_default=True, metavar="LIST", help="Networks to sample."),
+        click.option("--teachers", default="digits", show_default=True, metavar="LIST", help="Networks to sample: names, checkpoints or TOML files; see docs/teachers.md."),
         click.option("--samples", type=int, default=None, metavar="N",
                      help="Images of one replicate, a multiple of 10.  [default: 10000]"),
         click.option("--replicates", type=int, default=None, metavar="R", help="Disjoint seed sets.  [default: 3]"),
