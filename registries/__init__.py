@@ -1,5 +1,6 @@
 """The built-in names. Nothing is imported until it is asked for."""
 
+from registries.published import catalogue as catalogue
 from registries.published import gits as gits
 from registries.published import recommended as recommended
 from registries.registry import Registry as Registry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -194,7 +195,7 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
     except MissingError:
         return None
     place = "" if out is None else f" --out {out}"
-    return f"solverbench train {asked} --nfe {nfe} --teacher {teacher.name}{place}"
+    return f"solverbench train {asked} --nfe {nfe} --teacher {shlex.quote(teacher.spec or teacher.name)}{place}"
 
 
 def places(out: Path) -> dict[str, Path]:

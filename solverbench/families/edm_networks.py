@@ -151,8 +151,8 @@ class Block(nn.Module):
         else:
             h = self.norm1(h + told)
         h = self.conv1(silu(h)) + (x if self.skip is None else self.skip(x))
-        h = h * self.style.scale
-        return (h + self._attended(h)) * self.style.scale if self.heads else h
+        made: Tensor = h * self.style.scale
+        return (made + self._attended(made)) * self.style.scale if self.heads else made
 
     def _attended(self, x: Tensor) -> Tensor:
         batch, channels, *size = x.shape

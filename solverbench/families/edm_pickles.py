@@ -312,6 +312,8 @@ _MEANINGS: dict[str, Callable[..., Any]] = {
     "numpy._core.multiarray.scalar": _number,
     "numpy.core.multiarray._reconstruct": _array,
     "numpy._core.multiarray._reconstruct": _array,
+    "numpy.core.numeric._frombuffer": _array,
+    "numpy._core.numeric._frombuffer": _array,
     "numpy.ndarray": _array,
     "_codecs.encode": _encoded,
 }

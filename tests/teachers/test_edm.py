@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import solverbench as sb
 from solverbench import grids, places, runner
 from solverbench.cli import main
-from solverbench.errors import MissingError, RecordError, UserError
+from solverbench.errors import GridError, MissingError, RecordError, UserError
 from solverbench.families import edm_pickles as reader
 from solverbench.families.edm_networks import Preconditioned
 
@@ -57,8 +57,8 @@ def test_a_pickle_gives_upstreams_numbers_and_runs_none_of_its_source(tmp_path, 
 @pytest.mark.parametrize("name", ["ddpmpp_uncond", "ddpmpp_cond"])
 def test_a_file_runs_through_the_command_line(tmp_path, name):
     path = edm_pickles.golden(tmp_path, name)
-    done = CliRunner().invoke(main, ["run", "--teachers", f"{path}{QUICK}", "--solvers", "dpm,unipc", "--nfe", "4-6",
-                                     "--samples", "10", "--replicates", "1", "--out", str(tmp_path / "runs")])  # fmt: skip
+    line = ["run", "--teachers", f"{path}{QUICK}", "--solvers", "dpm,unipc", "--nfe", "4-6", "--samples", "10"]
+    done = CliRunner().invoke(main, [*line, "--replicates", "1", "--out", str(tmp_path / "runs")])
     assert done.exit_code == 0, done.output
     assert "6 cells: 6 done" in done.stdout
     folder = next((tmp_path / "runs" / "reports").iterdir())
@@ -100,8 +100,8 @@ def test_a_pickle_is_converted_once(tmp_path, monkeypatch):
     assert sb.load_teacher(str(kept[0])).identity == first.identity
     kept[0].write_bytes(kept[0].read_bytes()[:1000])
     assert sb.load_teacher(str(path)).identity == first.identity
+    kept[0].write_bytes(kept[0].read_bytes()[:1000])
     with pytest.raises(RecordError, match="damaged"):
-        kept[0].write_bytes(kept[0].read_bytes()[:1000])
         sb.load_teacher(str(kept[0]) + ":family=edm")
 
 
@@ -142,9 +142,9 @@ ATTACKS = {
     "os.system": lambda mark: Wants(os.system, f"touch {mark}"),
     "builtins.exec": lambda mark: Wants(exec, f"open({str(mark)!r}, 'w')"),
     "builtins.eval": lambda mark: Wants(eval, f"open({str(mark)!r}, 'w')"),
-    "builtins.getattr": lambda mark: Wants(getattr, os, "system"),
+    "builtins.getattr": lambda mark: Wants(getattr, str(mark), "upper"),
     "builtins.open": lambda mark: Wants(open, str(mark), "w"),
-    "torch.load": lambda mark: Wants(torch.load, str(mark)),
+    "torch.serialization.load": lambda mark: Wants(torch.load, str(mark)),
     "torch.hub.load": lambda mark: Wants(torch.hub.load, "a/b", "c"),
     "numpy.load": lambda mark: Wants(__import__("numpy").load, str(mark)),
     "shutil.rmtree": lambda mark: Wants(__import__("shutil").rmtree, str(mark)),
@@ -235,7 +235,7 @@ def reshaped(weights):
         (damaged("ddpmpp_uncond", weights=reshaped), r"model.map_layer0.bias has shape \[3\], not \[64\]"),
         (damaged("ddpmpp_uncond", class_name="MyPrecond"), "class 'MyPrecond' isn't one of EDMPrecond"),
         (damaged("ddpmpp_uncond", kwargs={"novelty": 1}), "unexpected keyword argument 'novelty'"),
-        (damaged("ddpmpp_uncond", kwargs={"model_channels": 10**9}), "has shape"),
+        (damaged("ddpmpp_uncond", kwargs={"model_channels": 10**6}), "has shape"),
         (lambda path: path.write_bytes(b"not a pickle"), "isn't a whole pickle of an EDM network"),
         (
             lambda path: path.write_bytes(pickle.dumps({"G_ema": 1, "D": 2})),
@@ -299,7 +299,7 @@ def test_each_preconditioning_knows_its_range():
     small = {"img_resolution": 8, "img_channels": 1, "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1],
              "num_blocks": 1, "attn_resolutions": []}  # fmt: skip
     assert Preconditioned("VEPrecond", small).range == (0.02, 100.0)
-    assert Preconditioned("VPPrecond", small).range == pytest.approx((0.00147, 152.167), rel=0.05)
+    assert Preconditioned("VPPrecond", small).range == pytest.approx((0.0010005, 152.167), rel=1e-3)
     assert Preconditioned("EDMPrecond", small).range == (0.0, float("inf"))
     iddpm = Preconditioned("iDDPMPrecond", small)
     low, high = iddpm.range
@@ -311,28 +311,26 @@ def test_each_preconditioning_knows_its_range():
 
 def test_a_network_of_known_levels_gets_grids_of_them():
     schedule = sb.EDM(0.01, 50.0, (50.0, 20.0, 8.0, 3.0, 1.0, 0.1, 0.01))
-    assert grids.polynomial(schedule, 3).sigmas.tolist() == [50.0, 8.0, 1.0, 0.01] or all(
-        level in schedule.levels for level in grids.polynomial(schedule, 3).sigmas.tolist()
-    )
+    for steps in (1, 2, 3):
+        assert set(grids.polynomial(schedule, steps).sigmas.tolist()) <= set(schedule.levels)
+    with pytest.raises(GridError, match="must strictly decrease"):
+        grids.polynomial(schedule, 20)
 
 
-def test_half_precision_is_near_and_recorded(tmp_path):
+@pytest.mark.parametrize(("dtype", "near"), [("bf16", 0.05), ("fp16", 0.006)])
+def test_half_precision_is_near_and_recorded(tmp_path, monkeypatch, dtype, near):
+    monkeypatch.setattr("solverbench.arithmetic.supports", lambda dtype, device: True)
     path = edm_pickles.golden(tmp_path, "ddpmpp_uncond")
     full = sb.load_teacher(str(path))
-    x = torch.randn(2, 3, 16, 16)
-    for dtype, near in (("bf16", 0.02), ("fp16", 0.003)):
-        try:
-            half = sb.load_teacher(f"{path}:dtype={dtype}:channels_last=true")
-        except MissingError as error:
-            assert "no instructions for it" in str(error)
-            continue
-        assert half.arithmetic == {"bf16": "bfloat16 channels_last", "fp16": "float16 channels_last"}[dtype]
-        assert half.identity == full.identity
-        sigma = torch.tensor(2.0, dtype=torch.float64)
-        with torch.no_grad():
-            a, b = full.denoise(x, sigma), half.denoise(x, sigma)
-        assert b.dtype == torch.float32
-        assert 0 < (a - b).abs().max() / a.abs().max() < near
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    half = sb.load_teacher(f"{path}:dtype={dtype}:channels_last=true")
+    assert half.arithmetic == {"bf16": "bfloat16 channels_last", "fp16": "float16 channels_last"}[dtype]
+    assert half.identity == full.identity
+    sigma = torch.tensor(2.0, dtype=torch.float64)
+    with torch.no_grad():
+        a, b = full.denoise(x, sigma), half.denoise(x, sigma)
+    assert b.dtype == torch.float32
+    assert 0 < (a - b).abs().max() / a.abs().max() < near
 
 
 def test_a_format_without_instructions_is_refused_with_a_reason(tmp_path, monkeypatch):
