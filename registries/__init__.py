@@ -73,3 +73,9 @@ teachers = Registry(
         "mixture": "100 Gaussians fitted on the digits, 1x8x8: exact denoiser, exact samples, no network error",
     },
 )
+
+families = Registry(
+    "family",
+    {},
+    about={},
+)

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from solverbench import __version__, cells, files, seeds, solutions, targets, zoo
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.evaluate import PICTURES
 from solverbench.metrics import quantise
 from solverbench.outcome import Outcome
-from solverbench.sampling import BATCH, THREADS, pool
+from solverbench.sampling import BATCH, THREADS, Fit, decoded, pool
 from solverbench.teachers import Teacher
 from solverbench.verdicts import verdicts
 
@@ -123,7 +124,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "status": outcome.status,
         "reason": outcome.reason,
         "cell": cell.address[:16],
-        "net_passes": cell.nfe if found else None,
+        "net_passes": cell.teacher.passes * cell.nfe if found else None,
         "learned": cell.learned,
         "cost_seconds": seconds,
         "cost_denoiser_seconds": outcome.total("denoiser_seconds"),
@@ -172,7 +173,12 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
         pairs = cell.protocol.pairs(cell.protocol.blocks[0])
         with pool(1) as threads:  # the endpoints are there already, unless someone deleted them
             work = threads.submit(targets.piece, teacher, cell.targets, pairs, root, batch=cell.protocol.batch)
-            found[f"{teacher.name}|teacher|{teacher.sampler_nfe}"] = quantise(work.result()[:PICTURES]).numpy()
+            found[f"{teacher.name}|teacher|{teacher.sampler_nfe}"] = _pictures(teacher, work.result()[:PICTURES])
+    return found
+
+
+def _pictures(teacher: Teacher, states: torch.Tensor) -> NDArray[np.uint8]:
+    found: NDArray[np.uint8] = quantise(decoded(teacher, states, Fit(PICTURES))).cpu().numpy()
     return found
 
 
@@ -189,14 +195,26 @@ def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> 
         "batch": protocol.batch,
         "full": protocol.full,
         **({} if protocol.exact is None else {"exact": protocol.exact}),
+        **_conditions(outcomes),
         "device": torch.device(device).type,
     }
+
+
+def _conditions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What the teachers' images depend on beside identities, where that isn't the usual."""
+    found = {teacher.name: targets.conditioned(teacher) for teacher in _teachers(outcomes)}
+    for teacher in _teachers(outcomes):
+        if teacher.arithmetic != "float32":
+            found[teacher.name]["dtype"] = teacher.arithmetic
+    told = {name: each for name, each in found.items() if each}
+    return {"conditions": told} if told else {}
 
 
 def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root: Path) -> str:
     selection = _selection(outcomes, protocol, device)
     words = ["solverbench", "run", "--solvers", ",".join(selection["solvers"])]
-    words += ["--nfe", ",".join(_spans(selection["nfe"])), "--teachers", ",".join(selection["teachers"])]
+    asked = [teacher.spec or teacher.name for teacher in _teachers(outcomes)]
+    words += ["--nfe", ",".join(_spans(selection["nfe"])), "--teachers", ",".join(asked)]
     words += ["--samples", str(protocol.samples), "--seeds", selection["seeds"], "--batch", str(protocol.batch)]
     exact = {None: [], True: ["--exact"], False: ["--no-exact"]}[protocol.exact]
     words += [*(["--full"] if protocol.full else []), *exact, "--device", device, "--out", str(root)]
@@ -237,6 +255,10 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol) -> dict[str, str]
     for teacher in _teachers(outcomes):
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
+        if teacher.condition is not None:
+            found[f"condition of {teacher.name}"] = f"{teacher.condition}; the same for every solver"
+        if teacher.arithmetic != "float32":
+            found[f"network of {teacher.name}"] = teacher.arithmetic
         if teacher.evaluation is not None:
             evaluation = teacher.evaluation
             found[f"features of {teacher.name}"] = f"{evaluation.extractor_id}, uint8 by {evaluation.quantiser}"
@@ -315,6 +337,12 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
             found.append(
                 f"the lines of {teacher.name} are at n={lines[0]['n']}, the solvers at n={protocol.samples}: Fréchet "
                 "distances fall with n, so the two can't be compared exactly"
+            )
+        prompts = len(teacher.condition.prompts) if teacher.condition is not None else 0
+        if 0 < prompts < protocol.samples:
+            found.append(
+                f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: a prompt stands for "
+                "several of them, with other noise"
             )
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from solverbench import solutions, targets
 from solverbench.cells import Cell
 from solverbench.metrics import Moments, quantise
-from solverbench.sampling import SampleError, Stop, Stopwatch, batches, peak_memory, sample
+from solverbench.sampling import Fit, SampleError, Stop, Stopwatch, batches, decoded, peak_memory, sample
 from solverbench.store import BlockResult, CellFolder
 
 PICTURES = 8
@@ -50,48 +52,59 @@ class Work:
         goal = targets.piece(teacher, cell.targets, pairs, self.out, batch=batch, stop=self.stop) if pairs else None
         solves = cell.protocol.solves(self.block)
         exact = solutions.piece(teacher, solves, self.out, stop=self.stop) if cell.exact else None
-        watch, begun = Stopwatch(teacher.denoise, teacher.device), time.perf_counter()
-        result = self._evaluate(watch, goal, exact)
+        watch, fit, begun = Stopwatch(teacher.device), Fit(batch), time.perf_counter()
+        result = self._evaluate(watch, fit, goal, exact)
         cost = {
             "seconds": time.perf_counter() - begun,
             "denoiser_seconds": watch.seconds,
             "images": len(self.block),
             "peak_memory_bytes": peak_memory(teacher.device),
+            "batch": fit.most,
             "host": socket.gethostname(),
             "device": _device_name(teacher.device),
         }
         self.folder.write_block(self.block, result)
         return cost
 
-    def _evaluate(self, watch: Stopwatch, goal: torch.Tensor | None, exact: torch.Tensor | None) -> BlockResult:
+    def _evaluate(
+        self, watch: Stopwatch, fit: Fit, goal: torch.Tensor | None, exact: torch.Tensor | None
+    ) -> BlockResult:
         cell, teacher = self.cell, self.cell.teacher
         assert cell.plan is not None
         features, pictures = [], []
         errors, distances = [np.empty(0)], [np.empty(0)]
-        denoise = cell.adapt(watch)
         done = 0
+
+        def watched(denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+            return cell.adapt(watch.watched(denoise))
+
         for part in batches(self.block, cell.protocol.batch):
             self.stop.check()
-            images = sample(cell.plan, teacher, part, nfe=cell.nfe, denoise=denoise)
-            errors.append(_squares(images, goal, done))
-            distances.append(_squares(images, exact, done))
+            states = sample(cell.plan, teacher, part, nfe=cell.nfe, watch=watched, fit=fit)
+            images = decoded(teacher, states, fit)
+            errors.append(self._squares(images, goal, done, fit))
+            distances.append(self._squares(images, exact, done, fit))
             levels = quantise(images)
-            if self.block.start == cell.protocol.seeds.start and done < PICTURES:
-                pictures.append(levels[: PICTURES - done].cpu())
+            kept = PICTURES - done if self.block.start == cell.protocol.seeds.start and done < PICTURES else 0
+            pictures.append(levels[:kept].cpu())
             if teacher.evaluation is not None:
                 features.append(_features(teacher.evaluation.extractor(levels), part))
             done += len(part)
         moments = Moments.of(torch.cat(features)) if features else None
-        strip = torch.cat(pictures) if pictures else torch.empty(0, *teacher.shape, dtype=torch.uint8)
+        strip = torch.cat(pictures)
         solved = None if exact is None else np.concatenate(distances)
         return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy(), solved)
 
+    def _squares(self, images: torch.Tensor, goal: torch.Tensor | None, done: int, fit: Fit) -> NDArray[np.float64]:
+        """Mean squared difference to the images of `goal`, of which `done` came before; of its part alone."""
+        if goal is None or done >= len(goal):
+            return np.empty(0)
+        return _errors(images, decoded(self.cell.teacher, goal[done : done + len(images)], fit))
 
-def _squares(images: torch.Tensor, goal: torch.Tensor | None, done: int) -> NDArray[np.float64]:
-    """Mean squared difference to what `goal` has for these images, of which `done` came before; of its part alone."""
-    if goal is None or done >= len(goal):
-        return np.empty(0)
-    near = goal[done : done + len(images)].to(images.device)
+
+def _errors(images: torch.Tensor, near: torch.Tensor) -> NDArray[np.float64]:
+    """Mean squared difference of each pair over its pixels; of the first images, as many as `near` has."""
+    near = near.to(images.device)
     squares = (images[: len(near)].double() - near.double()) ** 2
     return np.asarray(squares.flatten(1).mean(1).cpu().numpy())
 

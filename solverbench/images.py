@@ -42,11 +42,10 @@ def write(
     network = load_teacher(teacher, sampling.check_device(device))
     method = make(solver)
     plan = tableau(method, nfe=nfe, teacher=network, out=out).plan(network.schedule.prior_scale)
-    denoise = method.adapt(network.denoise)
-    made = [
-        quantise(sampling.sample(plan, network, part, nfe=nfe, denoise=denoise)).cpu()
-        for part in batches(wanted, batch)
-    ]
+    fit, made = sampling.Fit(batch), []
+    for part in batches(wanted, batch):
+        states = sampling.sample(plan, network, part, nfe=nfe, watch=method.adapt, fit=fit)
+        made.append(quantise(sampling.decoded(network, states, fit)).cpu())
     images = torch.cat(made).permute(0, 2, 3, 1).numpy()
     if kind == "npz":
         buffer = io.BytesIO()

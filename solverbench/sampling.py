@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,29 +34,31 @@ class SampleError(UserError):
 
 
 class Stopwatch:
-    """A denoiser that adds up the seconds spent in it.
+    """Adds up the seconds spent in the denoisers that it is given to watch.
 
     Args:
-        denoise: what is timed.
         device: of the images; on CUDA the time is the device's own.
     """
 
-    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor], device: str) -> None:
-        self.denoise = denoise
+    def __init__(self, device: str) -> None:
         self.cuda = torch.device(device).type == "cuda"
         self._spent = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def watched(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return `denoise`, each call of it timed."""
+        return partial(self._time, denoise)
+
+    def _time(self, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor) -> Tensor:
         if self.cuda:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
-            d = self.denoise(x, sigma)
+            d = denoise(x, sigma)
             end.record()
             self._events.append((begin, end))
             return d
         begun = time.perf_counter()
-        d = self.denoise(x, sigma)
+        d = denoise(x, sigma)
         self._spent += time.perf_counter() - begun
         return d
 
@@ -69,36 +72,109 @@ class Stopwatch:
         return self._spent
 
 
-@torch.no_grad()
+class Fit:
+    """How many images go through a network at once: as asked, and half as many each time the device's memory runs out.
+
+    Args:
+        most: images of a call, as asked; it never grows again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def halve(self, size: int, error: torch.OutOfMemoryError) -> None:
+        """Note that `size` images didn't fit.
+
+        Raises:
+            SampleError: it was one image.
+        """
+        if size <= 1:
+            raise SampleError(f"the device's memory is too small for one image ({_first_sentence(error)})") from error
+        self.most = max(1, size // 2)
+        torch.cuda.empty_cache()
+
+
 def sample(
     plan: Plan,
     teacher: Teacher,
     chosen: range,
     *,
     nfe: int,
-    denoise: Callable[[Tensor, Tensor], Tensor] | None = None,
+    watch: Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]] | None = None,
+    fit: Fit | None = None,
 ) -> Tensor:
-    """Return the samples [B, C, H, W] float32 on the teacher's device of the images with seeds `chosen`, in one batch.
+    """Return the final states [B, *shape] float32 on the teacher's device of the images with seeds `chosen`.
+
+    One batch, unless the device's memory runs out: then halves of it, as often as it takes. A row's noise and condition
+    are its seed's own, so that they stay what they were.
 
     Args:
         plan: made with the scale of the teacher's prior.
         nfe: calls that the solver claims.
-        denoise: what is called in place of the teacher's own, to watch it.
+        watch: what is to be called in place of each of the teacher's denoisers.
+        fit: told how many images fitted; asked for no more than it knows to fit.
 
     Raises:
-        SampleError: another number of calls was counted, or a value isn't finite.
+        SampleError: another number of calls was counted, a value isn't finite, or one image alone doesn't fit.
     """
-    counter = Counter(denoise or teacher.denoise)
-    images = execute(plan, counter, seeds.noise(chosen, teacher.shape).to(teacher.device))
+    fit, made, begin = fit or Fit(len(chosen)), [], 0
+    while begin < len(chosen):
+        part = chosen[begin : begin + fit.most]
+        try:
+            made.append(_sampled(plan, teacher, part, nfe, watch))
+        except torch.OutOfMemoryError as error:
+            fit.halve(len(part), error)
+        else:
+            begin += len(part)
+    return made[0] if len(made) == 1 else torch.cat(made)
+
+
+@torch.no_grad()
+def _sampled(
+    plan: Plan,
+    teacher: Teacher,
+    chosen: range,
+    nfe: int,
+    watch: Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]] | None,
+) -> Tensor:
+    denoise = teacher.denoiser(chosen)
+    counter = Counter(watch(denoise) if watch else denoise)
+    states = execute(plan, counter, seeds.noise(chosen, teacher.shape).to(teacher.device))
     if counter.calls != nfe:
         raise SampleError(f"claims nfe={nfe}, but {counter.calls} calls of the denoiser were counted")
-    finite = images.isfinite().flatten(1).all(1).cpu()
+    finite = states.isfinite().flatten(1).all(1).cpu()
     if not finite.all():
         first = chosen[int(finite.logical_not().nonzero()[0])]
         raise SampleError(
             f"{int(finite.logical_not().sum())} of {len(chosen)} samples are not finite, the first has seed {first}"
         )
-    return images
+    return states
+
+
+@torch.no_grad()
+def decoded(teacher: Teacher, states: Tensor, fit: Fit) -> Tensor:
+    """Return the images [B, C, H, W] of final states [B, *shape], in as large parts as fit; a decoder's are float32.
+
+    Raises:
+        SampleError: one image alone doesn't fit.
+    """
+    if teacher.decode is None:
+        return states
+    made: list[Tensor] = []
+    begin = 0
+    while begin < len(states):
+        part = states[begin : begin + fit.most]
+        try:
+            made.append(teacher.images(part.to(teacher.device, torch.float32)).float())
+        except torch.OutOfMemoryError as error:
+            fit.halve(len(part), error)
+        else:
+            begin += len(part)
+    return torch.cat(made)
+
+
+def _first_sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()).partition(". ")[0]
 
 
 def batches(block: range, batch: int) -> Iterator[range]:

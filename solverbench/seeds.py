@@ -23,8 +23,13 @@ def noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     generator = torch.Generator("cpu")
     for row, seed in zip(rows, seeds, strict=True):
         generator.manual_seed(seed)
-        torch.randn(tuple(shape), generator=generator, out=row)
+        draw(generator, shape, out=row)
     return rows
+
+
+def draw(generator: torch.Generator, shape: Sequence[int], *, out: Tensor | None = None) -> Tensor:
+    """Return the unit normal noise [*shape] of a seed's generator; what is drawn after it is the seed's own too."""
+    return torch.randn(tuple(shape), generator=generator, out=out)
 
 
 def label(seeds: range) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from solverbench import files, seeds
+from solverbench import files, seeds, targets
 from solverbench.errors import RecordError
 from solverbench.sampling import THREADS, SampleError, Stop
 from solverbench.teachers import Teacher
@@ -58,7 +58,7 @@ def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, 
 def piece(
     teacher: Teacher, chosen: range, out: Path, *, tolerance: float | None = None, stop: Stop | None = None
 ) -> Tensor:
-    """Return the solutions [len(chosen), C, H, W] float64 on the CPU, solved as one batch if they aren't stored.
+    """Return the solutions [len(chosen), *shape] float64 on the CPU, solved as one batch if they aren't stored.
 
     Args:
         out: the results folder; the file goes to out/solutions/.
@@ -72,7 +72,7 @@ def piece(
     """
     path = location(teacher, chosen, out, tolerance=tolerance)
     if not path.exists():
-        network = _Network(teacher, stop)
+        network = _Network(teacher, chosen, stop)
         schedule = teacher.schedule
         x = (schedule.prior_scale * seeds.noise(chosen, teacher.shape).double()).to(teacher.device)
         made = solve(network, x, schedule.sigma_max, schedule.sigma_min, key(teacher, tolerance)["tolerance"])
@@ -95,12 +95,13 @@ def key(teacher: Teacher, tolerance: float | None = None) -> dict[str, Any]:
         "teacher": teacher.identity,
         "shape": list(teacher.shape),
         "method": "dopri5 in log sigma, float64",
-        "tolerance": tolerance or (TOLERANCE if teacher.double else ROUGH),
-        "network": "float64" if teacher.double else "float32",
+        "tolerance": tolerance or (TOLERANCE if _double(teacher) else ROUGH),
+        "network": "float64" if _double(teacher) else teacher.arithmetic,
         "scale": schedule.prior_scale,
         "levels": [schedule.sigma_max, schedule.sigma_min],
         "threads": THREADS,
         "device": torch.device(teacher.device).type,
+        **targets.conditioned(teacher),
     }
 
 
@@ -113,16 +114,21 @@ def describe(teacher: Teacher) -> str:
 class _Network:
     """The teacher on float64 images, counted: its own float64 network where it has one, else float32 calls."""
 
-    def __init__(self, teacher: Teacher, stop: Stop | None) -> None:
-        self.teacher, self.stop = teacher, stop
+    def __init__(self, teacher: Teacher, chosen: range, stop: Stop | None) -> None:
+        self.stop = stop
+        self.double, self.single = _double(teacher), teacher.denoiser(chosen)
         self.calls = 0
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         if self.stop is not None:
             self.stop.check()
         self.calls += 1
-        double = self.teacher.double
-        return double(x, sigma) if double is not None else self.teacher.denoise(x.float(), sigma).double()
+        return self.double(x, sigma) if self.double else self.single(x.float(), sigma).double()
+
+
+def _double(teacher: Teacher) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The float64 network that serves any image; a bound condition has none."""
+    return teacher.double if teacher.bind is None else None
 
 
 def _short(error: AssertionError) -> str:

@@ -1,4 +1,7 @@
-"""The teacher's own many-step samples from given seeds, kept in the store: what paired errors and training aim at."""
+"""The teacher's own many-step samples from given seeds, kept in the store: what paired errors and training aim at.
+
+They are final states, of the teacher's shape: the images of a latent model's are `teacher.images` of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from solverbench import files, seeds
 from solverbench.errors import RecordError, UserError
-from solverbench.sampling import BATCH, THREADS, Stop, batches, pool, sample, worker_count
+from solverbench.sampling import BATCH, THREADS, Fit, Stop, batches, pool, sample, worker_count
 from solverbench.spec import make
 from solverbench.tableaux import Plan
 from solverbench.teachers import Teacher
@@ -24,7 +27,7 @@ CHUNK = 1000
 def endpoints(
     teacher: Teacher, chosen: range, out: Path | str, *, batch: int = BATCH, workers: int | None = None
 ) -> Tensor:
-    """Return the teacher sampler's samples [len(chosen), C, H, W] float32 on the CPU; those not stored are made.
+    """Return the teacher sampler's samples [len(chosen), *shape] float32 on the CPU; those not stored are made.
 
     Args:
         out: the results folder; files go to out/targets/.
@@ -53,11 +56,11 @@ def piece(
     """
     path = location(teacher, plan, chosen, out, batch=batch)
     if not path.exists():
-        made = []
+        made, fit = [], Fit(batch)
         for part in batches(chosen, batch):
             if stop is not None:
                 stop.check()
-            made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe).cpu())
+            made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit).cpu())
         # Read back below, so that a first run and a later one take the same way.
         files.write_arrays(path, {"images": torch.cat(made).numpy()})
     images = torch.from_numpy(files.read_arrays(path)["images"])
@@ -79,9 +82,15 @@ def key(teacher: Teacher, plan: Plan, batch: int = BATCH) -> dict[str, Any]:
         "sampler": plan.key,
         "batch": batch,
         "threads": THREADS,
-        "dtype": "float32",
+        "dtype": teacher.arithmetic,
         "device": torch.device(teacher.device).type,
+        **conditioned(teacher),
     }
+
+
+def conditioned(teacher: Teacher) -> dict[str, Any]:
+    """Return what the teacher's images are conditioned on as a part of a key: none if on nothing."""
+    return {} if teacher.condition is None else {"condition": teacher.condition.key}
 
 
 def sampler_plan(teacher: Teacher) -> Plan:

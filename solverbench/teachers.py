@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 import registries
-from solverbench.errors import UnknownNameError
+from solverbench import families, keywords, places
+from solverbench.conditions import Condition
+from solverbench.errors import SpecError, UnknownNameError
 from solverbench.metrics import Moments
 from solverbench.schedules import EDM, NoiseSchedule
 
@@ -72,6 +76,9 @@ class Teacher:
             depends on the seed; None if `denoise` serves any batch.
         decode: the final state [B, *shape] -> images on [-1, 1], differentiable; None if it is them already.
         passes: rows through the network per image and call: 2 with classifier-free guidance.
+        condition: what images are conditioned on: part of every key beside `identity`; None if on nothing.
+        arithmetic: of the network; see `Arithmetic.label`.
+        spec: what `load_teacher` takes to give this teacher again; its name if empty.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -89,6 +96,9 @@ class Teacher:
     bind: Callable[[Sequence[int]], Callable[[Tensor, Tensor], Tensor]] | None = None
     decode: Callable[[Tensor], Tensor] | None = None
     passes: int = 1
+    condition: Condition | None = None
+    arithmetic: str = "float32"
+    spec: str = ""
 
     def denoiser(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of a batch of the images with these seeds."""
@@ -98,20 +108,72 @@ class Teacher:
         """Return the teacher on `device`; a teacher without `move` only gets the label."""
         if device == self.device:
             return self
-        return self.move(device) if self.move else dataclasses.replace(self, device=device)
+        if self.move is None:
+            return dataclasses.replace(self, device=device)
+        return dataclasses.replace(self.move(device), name=self.name, spec=self.spec)
+
+    def images(self, states: Tensor) -> Tensor:
+        """Return the images [B, C, H, W] on [-1, 1] of final states [B, *shape]."""
+        return states if self.decode is None else self.decode(states)
 
 
-def load_teacher(name: str, device: str = "cpu") -> Teacher:
-    """Return the registered teacher `name`.
+def load_teacher(text: str, device: str = "cpu") -> Teacher:
+    """Return the teacher that `text` names.
+
+    Args:
+        text: a registered or imported name; or the path of a TOML description, or of a checkpoint's file or folder,
+            whose family is recognised by looking. Each may be followed by options, as in `shapes:guidance=2` or
+            `model.pkl:classes=fixed:3:dtype=fp16`.
 
     Raises:
         UnknownNameError: no such teacher.
-        MissingError, RecordError: its files are not there, or damaged.
+        SpecError: an option that it doesn't have, or a value that isn't one.
+        MissingError, RecordError: its files are not there, damaged, or of no known family.
     """
-    try:
-        load = registries.teachers.get(name)
-    except registries.UnknownName as error:
-        raise UnknownNameError(str(error)) from None
-    teacher = load(device)
+    head, given = _parts(text)
+    spec = ":".join([head, *(f"{key}={value}" for key, value in sorted(given.items()))])
+    if head in registries.teachers:
+        load = registries.teachers.get(head)
+        teacher = load(device, **keywords.read(head, load, given))
+    elif (imported := places.teachers() / f"{head}.toml").is_file():
+        teacher = families.load(imported, given, device)
+    elif Path(head).exists() or re.search(r"[/\\.]", head):
+        teacher = families.load(Path(head), given, device)
+    else:
+        raise _unknown(head)
     assert isinstance(teacher, Teacher)
-    return teacher
+    return dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)
+
+
+def _parts(text: str) -> tuple[str, dict[str, str]]:
+    """Head and options of a spec; a part without = goes on with what stands before it, as in C:\\x or fixed:3."""
+    head, *parts = text.split(":")
+    given: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if equals and (not key or not value):
+            raise SpecError(f"{text}: {part!r} isn't key=value; write {head}:key=value:key=value")
+        if equals and key in given:
+            raise SpecError(f"{text}: {key!r} is given twice; give it once")
+        if equals:
+            given[key] = value
+        elif given:
+            given[next(reversed(given))] += f":{part}"
+        else:
+            head += f":{part}"
+    return head, given
+
+
+def _labelled(name: str, given: Mapping[str, str]) -> str:
+    """The name with its options, as one word: two conditions of one network are two teachers in a report."""
+    told = [f"{key}={Path(text).stem if '/' in text else text}" for key, text in sorted(given.items()) if key != "name"]
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
+
+
+def _unknown(name: str) -> UnknownNameError:
+    try:
+        registries.teachers.resolve(name)
+    except registries.UnknownName as error:
+        own = ", ".join(sorted(path.stem for path in places.teachers().glob("*.toml")))
+        return UnknownNameError(f"{error}{f' Imported: {own}.' if own else ''}")
+    raise AssertionError(name)

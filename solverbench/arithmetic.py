@@ -1,0 +1,91 @@
+"""How a network computes: its number format, memory layout and compilation, chosen by the user and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from solverbench.errors import MissingError, SpecError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """A choice of how a network runs. Images, noise and the solver's sums stay float32 in each.
+
+    Args:
+        dtype: fp32, fp16 or bf16: of the weights and of what lies between them.
+        channels_last: images in memory with the channel running fastest.
+        compile: by torch.compile, at the first call.
+
+    Raises:
+        SpecError: another dtype.
+    """
+
+    dtype: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise SpecError(f"dtype={self.dtype}: not a number format; use {', '.join(DTYPES)}")
+
+    @property
+    def torch(self) -> torch.dtype:
+        """The format as torch names it."""
+        return DTYPES[self.dtype]
+
+    @property
+    def label(self) -> str:
+        """The choice in words: part of every key, as it changes the last bits."""
+        dtype = str(self.torch).removeprefix("torch.")
+        return dtype + " channels_last" * self.channels_last + " compiled" * self.compile
+
+    def check(self, device: str) -> None:
+        """Refuse a format that the device has no instructions for: it would be emulated, tens of times slower.
+
+        Raises:
+            MissingError: this machine's CPU, or CUDA device, hasn't got it.
+        """
+        if self.dtype == "fp32" or supports(self.torch, device):
+            return
+        where = "this CPU has" if torch.device(device).type == "cpu" else f"{device} has"
+        raise MissingError(
+            f"dtype={self.dtype} on {device}: {where} no instructions for it, and emulation is many times slower than "
+            "fp32; leave dtype out, or use a device that has them"
+        )
+
+    def prepare(self, network: Network, device: str) -> Network:
+        """Return the network, frozen, on `device` in this choice; it is the same object unless it is compiled.
+
+        Raises:
+            MissingError: see `check`.
+        """
+        self.check(device)
+        network = network.requires_grad_(False).eval().to(device=device, dtype=self.torch)
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return torch.compile(network) if self.compile else network  # type: ignore[return-value]
+
+    def cast(self, x: Tensor) -> Tensor:
+        """Return `x` as the network takes it."""
+        x = x.to(self.torch)
+        return x.to(memory_format=torch.channels_last) if self.channels_last and x.dim() == 4 else x
+
+
+def supports(dtype: torch.dtype, device: str) -> bool:
+    """Return whether `device` computes in `dtype` by instructions of its own."""
+    if torch.device(device).type == "cuda":
+        return dtype != torch.bfloat16 or torch.cuda.get_device_capability(device) >= (8, 0)
+    checks: dict[torch.dtype, Callable[[], bool]] = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    return bool(torch.backends.mkldnn.is_available()) and bool(checks[dtype]())  # type: ignore[no-untyped-call]

@@ -1,0 +1,140 @@
+"""What an image is conditioned on, as data: its class or prompt follows from its seed, the same for every solver."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solverbench import seeds
+from solverbench.errors import UserError
+
+UNIFORM = "torch.randint by the seed's own CPU generator after its noise"
+"""The generator of the policy `uniform`: that of EDM's public generate.py, where it draws on the CPU."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Which class or prompt an image's seed gets, and how strongly it is followed.
+
+    Args:
+        classes: `seed` (class = seed mod count), `uniform` (drawn from the seed, see `UNIFORM`) or `fixed:K`; None
+            for a model without classes.
+        count: of classes.
+        prompts: one per line of the user's file; an image gets line seed mod length. Empty for a model without text.
+        negative: the prompt that guidance leads away from.
+        guidance: w in e_u + w (e_c - e_u); 1 is none.
+
+    Raises:
+        UserError: a policy that isn't one, a class beyond the last, or a guidance that isn't a number of at least 0.
+    """
+
+    classes: str | None = None
+    count: int = 0
+    prompts: tuple[str, ...] = field(default=(), repr=False)
+    negative: str = ""
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            match = re.fullmatch(r"seed|uniform|fixed:(\d+)", self.classes)
+            if match is None:
+                raise UserError(f"classes {self.classes!r}: not a policy; use seed, uniform or fixed:K")
+            if match[1] is not None and int(match[1]) >= self.count:
+                raise UserError(f"classes {self.classes!r}: the network has {self.count}; use 0 to {self.count - 1}")
+        if not 0 <= self.guidance < float("inf"):
+            raise UserError(f"guidance {self.guidance:g}: not a finite number of at least 0; 1 is none, 7.5 is strong")
+
+    def labels(self, chosen: Sequence[int], shape: Sequence[int]) -> list[int]:
+        """Return the class of each image with these seeds.
+
+        Args:
+            shape: of one image's noise, which `uniform` draws first.
+        """
+        assert self.classes is not None
+        if self.classes == "seed":
+            return [seed % self.count for seed in chosen]
+        if self.classes == "uniform":
+            return [_drawn(seed, shape, self.count) for seed in chosen]
+        return [int(self.classes.removeprefix("fixed:"))] * len(chosen)
+
+    def lines(self, chosen: Sequence[int]) -> list[str]:
+        """Return the prompt of each image with these seeds."""
+        return [self.prompts[seed % len(self.prompts)] for seed in chosen]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What the images depend on, as plain JSON values: part of a cell's key."""
+        found: dict[str, Any] = {"guidance": self.guidance}
+        if self.classes is not None:
+            found |= {"classes": self.classes, "count": self.count}
+        if self.classes == "uniform":
+            found["generator"] = UNIFORM
+        if self.prompts:
+            text = "\n".join(self.prompts)
+            found["prompts"] = hashlib.sha256(text.encode()).hexdigest()
+            found |= {"lines": len(self.prompts), "negative": self.negative}
+        return found
+
+    def __str__(self) -> str:
+        said = []
+        if self.classes is not None:
+            rules = {"seed": f"seed mod {self.count}", "uniform": f"drawn from the seed among {self.count}"}
+            said.append(f"class {rules.get(self.classes, self.classes.removeprefix('fixed:'))}")
+        if self.prompts:
+            said.append(f"prompt line seed mod {len(self.prompts)}")
+            said += [f"negative prompt {self.negative!r}"] if self.negative else []
+        return ", ".join([*said, f"guidance {self.guidance:g}"])
+
+
+class Guided:
+    """A prediction led by its condition: e_u + w (e_c - e_u), both in one batch, the unconditional rows first.
+
+    Args:
+        predict: (x [B, ...], t 0-d, condition, each tensor [B, ...]) -> a prediction of x's shape; any that is affine
+            in the noise: eps, v, x0 or flow.
+        given: the condition of the batch.
+        absent: what stands for no condition, or for the negative prompt, alike; None if the network has no such input.
+        guidance: w. With w = 1 or no `absent` the condition is passed once, alone.
+
+    Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with w counted from 1.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor],
+        given: tuple[Tensor, ...],
+        absent: tuple[Tensor, ...] | None,
+        guidance: float,
+    ) -> None:
+        self.predict, self.given, self.guidance = predict, given, guidance
+        self.both: tuple[Tensor, ...] | None = None
+        if passes(guidance, absent is not None) == 2:
+            assert absent is not None
+            self.both = tuple(torch.cat(pair) for pair in zip(absent, given, strict=True))
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.both is None:
+            return self.predict(x, t, self.given)
+        free, led = self.predict(torch.cat((x, x)), t, self.both).chunk(2)
+        return free + self.guidance * (led - free)
+
+
+def passes(guidance: float, absent: bool) -> int:
+    """Return the rows through the network per image and call.
+
+    Args:
+        absent: whether the network has an unconditional input.
+    """
+    return 2 if absent and guidance != 1 else 1
+
+
+def _drawn(seed: int, shape: Sequence[int], count: int) -> int:
+    generator = torch.Generator("cpu").manual_seed(seed)
+    seeds.draw(generator, shape)
+    return int(torch.randint(count, (), generator=generator))

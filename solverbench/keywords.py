@@ -1,0 +1,81 @@
+"""Options by keyword, as text or TOML values, read by the types that a function or a dataclass declares for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from solverbench.errors import SpecError
+
+_KINDS = {"str": "text", "int": "a whole number", "float": "a finite number", "bool": "true or false"}
+
+
+def of(declared: Callable[..., Any]) -> dict[str, str]:
+    """Return the options that a function (its keyword-only arguments) or a dataclass (its fields) declares.
+
+    Only those whose annotation is str, int, float or bool, or one of them or None.
+    """
+    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
+        found = {field.name: _spelled(field.type) for field in dataclasses.fields(declared)}
+    else:
+        parameters = inspect.signature(declared).parameters.values()
+        found = {p.name: _spelled(p.annotation) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    plain = {name: text.replace(" ", "").removesuffix("|None") for name, text in found.items()}
+    return {name: kind for name, kind in plain.items() if kind in _KINDS}
+
+
+def read(
+    asked: str, declared: Callable[..., Any], given: Mapping[str, Any], beside: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return `given` with each value in its declared type.
+
+    Args:
+        asked: what the user wrote, for messages.
+        declared: see `of`.
+        given: text, as in a spec, or TOML values.
+        beside: names that are options too, read elsewhere: for suggestions.
+
+    Raises:
+        SpecError: an option that isn't declared, or a value of another type.
+    """
+    kinds = of(declared)
+    for key in given:
+        if key not in kinds:
+            names = sorted({*kinds, *beside})
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise SpecError(f"{asked}: no option {key!r}; {hint}It takes {', '.join(names) or 'none'}.")
+    return {key: _value(asked, key, kinds[key], value) for key, value in given.items()}
+
+
+def _value(asked: str, key: str, kind: str, value: Any) -> Any:
+    """The value in its type; text is converted, anything else must be of it already."""
+    wrong = SpecError(f"{asked}: {key}={value} isn't {_KINDS[kind]}; give {key} such a value")
+    text = value if isinstance(value, str) else None
+    if kind == "str":
+        if text is None:
+            raise wrong
+        return text
+    if kind == "bool":
+        if text is not None and text in ("true", "false"):
+            return text == "true"
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if isinstance(value, bool):
+        raise wrong
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise wrong from None
+    if not math.isfinite(number) or (kind == "int" and number != int(number)):
+        raise wrong
+    return int(number) if kind == "int" else number
+
+
+def _spelled(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
