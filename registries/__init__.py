@@ -76,6 +76,12 @@ teachers = Registry(
 
 families = Registry(
     "family",
-    {},
-    about={},
+    {
+        "compvis": "solverbench.families.compvis:load",
+        "diffusers": "solverbench.families.diffusers:load",
+    },
+    about={
+        "compvis": "latent diffusion and Stable Diffusion 1.x, checkpoints of their authors (.ckpt, .safetensors)",
+        "diffusers": "any folder of a diffusers pipeline or network that predicts noise, v, data or flow",
+    },
 )

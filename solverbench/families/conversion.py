@@ -1,4 +1,4 @@
-"""CompVis checkpoints in diffusers' words: each network's configuration, read off its shapes, and its tensors renamed."""
+"""CompVis checkpoints in diffusers' words: networks configured by their shapes, tensors renamed."""
 
 from __future__ import annotations
 
@@ -208,15 +208,19 @@ class _Source:
         """The numbers that follow `prefix` in the names, rising from 0."""
         found = {int(m[1]) for key in self.state if (m := re.match(re.escape(prefix) + r"(\d+)\.", key))}
         if sorted(found) != list(range(len(found))) or not found:
-            raise RecordError(f"{self.what}: the checkpoint has no {prefix}0 or lacks one that follows; download it again")
+            raise RecordError(f"{self.what}: the checkpoint has no {prefix}0, or none that follows; download it again")
         return sorted(found)
 
     def move(self, old: str, new: str, change: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
         """The tensor `old`, noted as `new`."""
         value = change(self[old])
-        self.done[new] = value
-        self._used.add(old)
+        self.take(old, {new: value})
         return value
+
+    def take(self, old: str, made: Mapping[str, Tensor]) -> None:
+        """Note what was made of the tensor `old`."""
+        self.done |= made
+        self._used.add(old)
 
     def finish(self) -> State:
         """All that was moved, if that is all there is."""
@@ -272,7 +276,7 @@ def _attention(
 ) -> dict[str, Any]:
     if (heads is None) == (head_channels is None):
         raise RecordError(
-            "U-Net: its attention heads don't show in its shapes; give either heads or head_channels, as in the model's "
+            "U-Net: its attention heads don't show in its shapes; give either heads or head_channels, as in its "
             "upstream configuration (num_heads, num_head_channels)"
         )
     if not cross:
@@ -341,8 +345,10 @@ def _attend(source: _Source, old: str, new: str, block: _Block, config: Mapping[
         # One head after the other, each as its q, k and v.
         stacked = source[f"{old}.qkv.{name}"]
         if stacked.shape[0] % (3 * width):
-            raise RecordError(f"U-Net: {stacked.shape[0] // 3} channels don't split into heads of {width}; correct head_channels")
-        split = _linear(stacked).unflatten(0, (-1, 3, width))
-        for n, letter in enumerate("qkv"):
-            source.move(f"{old}.qkv.{name}", f"{new}.to_{letter}.{name}", lambda _, n=n: split[:, n].flatten(0, 1))
+            channels = stacked.shape[0] // 3
+            raise RecordError(f"U-Net: {channels} channels don't split into heads of {width}; correct head_channels")
+        split = stacked.flatten(1) if name == "weight" else stacked
+        heads = split.reshape(-1, 3, width, *split.shape[1:])
+        parts = {f"{new}.to_{letter}.{name}": heads[:, n].flatten(0, 1) for n, letter in enumerate("qkv")}
+        source.take(f"{old}.qkv.{name}", parts)
     _conv(source, f"{old}.proj_out", f"{new}.to_out.0", _linear)

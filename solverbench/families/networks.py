@@ -58,7 +58,7 @@ def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5) -
         RecordError: a kind of model that isn't read, or one with inputs beyond state, time, class and text.
         SpecError: a null_class that isn't the last one.
     """
-    name = type(model).__name__
+    name = type(getattr(model, "_orig_mod", model)).__name__  # what torch.compile wraps
     if name not in READERS:
         raise RecordError(f"{name}: not a network that is read; it may be {', '.join(sorted(READERS))}")
     network = READERS[name](model, Choice(null_class, distilled))
@@ -86,7 +86,7 @@ def _channels(config: Any) -> tuple[int, int]:
     return given, given if made is None else made
 
 
-def _side(config: Any) -> int | None:
+def side(config: Any) -> int | None:
     size = config.get("sample_size")
     if isinstance(size, Sequence):
         if len(set(size)) != 1:
@@ -100,7 +100,9 @@ def _counted(rows: int, null_class: int | None) -> tuple[int, int | None]:
     if null_class is None:
         return rows, None
     if null_class != rows - 1:
-        raise SpecError(f"null_class={null_class}: the network has {rows} classes; only the last, {rows - 1}, may be it")
+        raise SpecError(
+            f"null_class={null_class}: the network has {rows} classes; only the last, {rows - 1}, may be it"
+        )
     return rows - 1, null_class
 
 
@@ -115,7 +117,7 @@ def _unet2d(model: Any, choice: Choice) -> Network:
         output: Tensor = model(x, t, class_labels=condition[0] if condition else None).sample
         return output
 
-    return Network(predict, *_channels(config), _side(config), classes, absent)
+    return Network(predict, *_channels(config), side(config), classes, absent)
 
 
 def _unet_condition(model: Any, choice: Choice) -> Network:
@@ -128,7 +130,7 @@ def _unet_condition(model: Any, choice: Choice) -> Network:
         output: Tensor = model(x, t, encoder_hidden_states=condition[0]).sample
         return output
 
-    return Network(predict, *_channels(config), _side(config), text=True)
+    return Network(predict, *_channels(config), side(config), text=True)
 
 
 def _dit(model: Any, choice: Choice) -> Network:
@@ -141,7 +143,7 @@ def _dit(model: Any, choice: Choice) -> Network:
         output: Tensor = model(x, timestep=t, class_labels=condition[0]).sample
         return output
 
-    return Network(predict, *_channels(config), _side(config), count, count)
+    return Network(predict, *_channels(config), side(config), count, count)
 
 
 def _sd3(model: Any, choice: Choice) -> Network:
@@ -152,7 +154,7 @@ def _sd3(model: Any, choice: Choice) -> Network:
         ).sample
         return output
 
-    return Network(predict, *_channels(model.config), _side(model.config), text=True)
+    return Network(predict, *_channels(model.config), side(model.config), text=True)
 
 
 def _flux(model: Any, choice: Choice) -> Network:
@@ -161,7 +163,9 @@ def _flux(model: Any, choice: Choice) -> Network:
     def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         words, pooled = condition
         batch, channels, height, width = x.shape
-        tokens = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        tokens = (
+            x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        )
         rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
         places = torch.stack((torch.zeros_like(rows), rows, columns), -1).flatten(0, 1).to(x)
         guidance = torch.full((batch,), choice.distilled, device=x.device) if model.config.guidance_embeds else None
@@ -174,8 +178,8 @@ def _flux(model: Any, choice: Choice) -> Network:
             txt_ids=torch.zeros(words.shape[1], 3).to(x),
             img_ids=places,
         ).sample
-        grid = output.unflatten(1, (height // 2, width // 2)).unflatten(3, (channels, 2, 2))
-        return grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+        grid = output.reshape(batch, height // 2, width // 2, -1, 2, 2)
+        return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, height, width)
 
     given, made = _channels(model.config)
     return Network(predict, given // 4, made // 4, None, text=True)

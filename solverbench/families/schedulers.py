@@ -59,6 +59,24 @@ def steps(config: Mapping[str, Any]) -> int:
     return int(config.get("num_train_timesteps", 1000))
 
 
+def flow_times(config: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the first training time below 1 of a flow, and the last: shifted, where its scheduler always shifts them.
+
+    Raises:
+        RecordError: a scheduler whose time runs from data to noise.
+    """
+    if config.get("invert_sigmas", False):
+        raise RecordError(
+            "scheduler: invert_sigmas turns the time round, which isn't read; use sb.Teacher on the network"
+        )
+    count = steps(config)
+    shift = (
+        1.0 if config.get("use_dynamic_shifting", False) else float(config.get("shift", config.get("flow_shift", 1.0)))
+    )
+    first, last = (shift * t / (1 + (shift - 1) * t) for t in ((count - 1) / count, 1 / count))
+    return first, last
+
+
 def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
     """Return alpha^2 at each training step [M], float64: the last is 0 where the terminal signal is rescaled to none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 Encode = Callable[[Sequence[str]], tuple[Tensor, ...]]
+
+LOCK = threading.Lock()
+"""A tokenizer notes its lengths in itself, so that two threads can't share it."""
 
 LENGTH = 77
 """Tokens that CLIP takes; longer prompts are cut, as upstream does."""
@@ -84,6 +88,7 @@ def fingerprint(tokenizer: Any) -> str:
 def _tokens(tokenizer: Any, prompts: Sequence[str], encoder: Any, length: int | None = None) -> Tensor:
     """[B, length] on the encoder's device; CLIP's own length if none is given."""
     most = length or min(tokenizer.model_max_length, LENGTH)
-    tokens = tokenizer(list(prompts), padding="max_length", max_length=most, truncation=True, return_tensors="pt")
+    with LOCK:
+        tokens = tokenizer(list(prompts), padding="max_length", max_length=most, truncation=True, return_tensors="pt")
     ids: Tensor = tokens.input_ids.to(encoder.device)
     return ids
