@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reports import draw as plot  # noqa: F401
     from reports import write as report  # noqa: F401
+    from solverbench.adaptors import Adapted as Adapted
+    from solverbench.adaptors import fingerprint as fingerprint
+    from solverbench.adaptors import per_image as per_image
+    from solverbench.conditions import Condition as Condition
+    from solverbench.conditions import Guided as Guided
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
     from solverbench.errors import SpecError as SpecError
@@ -38,6 +43,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _homes = {
+    "solverbench.adaptors": ["Adapted", "fingerprint", "per_image"],
+    "solverbench.conditions": ["Condition", "Guided"],
     "solverbench.errors": ["BudgetError", "GridError", "SpecError", "UserError"],
     "solverbench.execution": ["execute"],
     "solverbench.exponential": ["ExponentialIntegrator", "differences", "phis"],

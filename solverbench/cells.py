@@ -274,7 +274,7 @@ def _cells_of(
 
 def _plan(solver: Solver, nfe: int, teacher: Teacher) -> Plan:
     grid = solver.grid(teacher.schedule, solver.steps(nfe))
-    return trace(solver, grid).plan(teacher.schedule.prior_scale)
+    return trace(solver, grid).plan_from_noise(teacher.schedule)
 
 
 def reason(error: BaseException) -> str:
