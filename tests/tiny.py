@@ -1,6 +1,6 @@
-"""Models as small as can be, written as upstream writes them: CompVis checkpoints and diffusers folders, random weights.
+"""CompVis checkpoints as small as can be, laid out as upstream writes them, and what a prompt needs.
 
-The networks of the checkpoints are the golden ones. Nothing here imports diffusers before it is needed.
+Their networks are the golden ones, with random weights. Nothing here imports transformers before it is needed.
 """
 
 import json

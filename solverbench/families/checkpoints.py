@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,8 @@ def _safetensors(path: Path) -> Any:
 def _torch(path: Path) -> Any:
     stand_ins: list[Any] = [type(name, (), {"__module__": module}) for module, names in INERT.items() for name in names]
     try:
-        with torch.serialization.safe_globals(stand_ins):
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the pickle protocol, which the reader judges by itself
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RecordError(
@@ -61,10 +64,10 @@ def _torch(path: Path) -> Any:
 def _reason(error: BaseException) -> str:
     """What the file wanted, out of torch's long text."""
     text = " ".join(str(error).split())
-    for begin, end in (("Unsupported global: GLOBAL ", " was not"), ("Unsupported class ", " ")):
-        if begin in text:
-            return f"it wants {text.partition(begin)[2].partition(end)[0]}"
-    return text.rpartition("WeightsUnpickler error: ")[2][:120] or type(error).__name__
+    wanted = re.search(r"GLOBAL (\S+)", text)
+    if wanted:
+        return f"it wants {wanted[1]}"
+    return text.rpartition("WeightsUnpickler error: ")[2].partition(" Check the")[0][:120]
 
 
 def _line(error: BaseException) -> str:

@@ -200,6 +200,8 @@ def _settled(description: Description, given: Settings, kind: str, state: Mappin
     }
     if "scale" not in changes and "scale_factor" in state:
         changes["scale"] = float(state["scale_factor"])
+    if given.average and not conversion.part(state, "model_ema."):
+        raise SpecError(f"{description.name}: average=true, but the checkpoint holds no moving average; leave it out")
     if given.average is not None:
         changes["averaged"] = given.average
     if given.heads is not None or given.head_channels is not None:
