@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ INERT = {
 """Classes that the training framework of the CompVis checkpoints names beside their tensors; empty ones stand in."""
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, on the CPU; those under `state_dict` if it has that key.
+
+    Args:
+        mapped: leave their numbers in the file, to look at names and shapes alone.
 
     Raises:
         MissingError: there is no such file.
@@ -32,7 +36,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise MissingError(f"{path}: no such file; give the path of the checkpoint as it was downloaded")
-    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path, mapped and zipfile.is_zipfile(path))
     content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     found = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not found:
@@ -47,12 +51,12 @@ def _safetensors(path: Path) -> Any:
         raise RecordError(f"{path}: not a whole safetensors file ({_line(error)}); download it again") from None
 
 
-def _torch(path: Path) -> Any:
+def _torch(path: Path, mapped: bool) -> Any:
     stand_ins: list[Any] = [type(name, (), {"__module__": module}) for module, names in INERT.items() for name in names]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on the pickle protocol, which the reader judges by itself
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise RecordError(
             f"{path}: not loaded, as it is no plain checkpoint of tensors ({_reason(error)}); nothing in it was run"

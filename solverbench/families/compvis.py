@@ -97,7 +97,7 @@ def recognises(path: Path) -> bool:
     if not path.is_file() or path.suffix == ".toml":
         return False
     try:
-        return any(key.startswith(conversion.UNET) for key in checkpoints.read(path))
+        return any(key.startswith(conversion.UNET) for key in checkpoints.read(path, mapped=True))
     except RecordError:
         return False
 
@@ -117,9 +117,12 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     kind = _kind(description, state)
     told = _settled(description, given, kind, state)
     tokenizer = _tokenizer(description) if kind == TEXT else None
+    condition = conversion.part(state, conversion.CONDITION)
+    rows, absent = _classes(description, given, len(condition["embedding.weight"])) if kind == CLASSES else (0, None)
+    # What is asked is checked before the networks are made, which takes long.
+    description.condition(count=rows, text=kind == TEXT, absent=kind == TEXT or absent is not None)
     source = conversion.averaged(state) if told.averaged else state
     parts = conversion.part(source, conversion.UNET), conversion.part(state, conversion.FIRST_STAGE)
-    condition = conversion.part(state, conversion.CONDITION)
     found = {
         "unet": conversion.unet(parts[0], heads=told.heads, head_channels=told.head_channels),
         "first stage": conversion.first_stage(parts[1]),
@@ -138,7 +141,6 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     if kind == CLASSES:
         table = condition["embedding.weight"].float()
         weights["classes"] = adaptors.fingerprint({"rows": table})
-        rows, absent = _classes(description, given, len(table))
         network = dataclasses.replace(network, text=False, classes=rows, absent=absent)
         embed = assembly.table(table.to(device))
     if kind == TEXT:
