@@ -1,5 +1,6 @@
 """The built-in names. Nothing is imported until it is asked for."""
 
+from registries.published import catalogue as catalogue
 from registries.published import gits as gits
 from registries.published import recommended as recommended
 from registries.registry import Registry as Registry
@@ -79,9 +80,11 @@ families = Registry(
     {
         "compvis": "solverbench.families.compvis:load",
         "diffusers": "solverbench.families.diffusers:load",
+        "edm": "solverbench.families.edm:load",
     },
     about={
         "compvis": "latent diffusion and Stable Diffusion 1.x, checkpoints of their authors (.ckpt, .safetensors)",
         "diffusers": "any folder of a diffusers pipeline or network that predicts noise, v, data or flow",
+        "edm": "networks of EDM's pickles: DDPM++, NCSN++ and ADM with EDM, VP, VE or iDDPM preconditioning",
     },
 )

@@ -17,6 +17,7 @@ import registries
 from solverbench import __version__
 from solverbench.commands.learning import train
 from solverbench.commands.options import config_option, device_option, json_option, out_option, teacher_option
+from solverbench.commands.teachers import teachers
 from solverbench.commands.zoo import zoo
 from solverbench.errors import MissingError, UserError
 
@@ -75,7 +76,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Specs joined with commas, e.g. gas,dpm:order=2 ('dpm:order=2|3' in quotes: one cell each)."),
         click.option("--nfe", default="3-10", show_default=True, metavar="RANGE",
                      help="Denoiser calls: 3-10, 3,5,8 or 4-10:2."),
-        click.option("--teachers", default="digits", show_default=True, metavar="LIST", help="Networks to sample."),
+        click.option("--teachers", default="digits", show_default=True, metavar="LIST",
+                     help="Networks to sample: names, checkpoints or TOML files."),
         click.option("--samples", type=int, default=None, metavar="N",
                      help="Images of one replicate, a multiple of 10.  [default: 10000]"),
         click.option("--replicates", type=int, default=None, metavar="R", help="Disjoint seed sets.  [default: 3]"),
@@ -221,6 +223,7 @@ def doctor(out: str) -> None:
     sys.exit(0 if all(good for good, _ in checks) else 4)
 
 
+main.add_command(teachers)
 main.add_command(zoo)
 
 

@@ -186,4 +186,4 @@ def _linspace(start: float, end: float, steps: int) -> Tensor:
 def _with_ends(sigmas: Tensor, schedule: NoiseSchedule, first: float | None = None) -> Grid:
     """The grid with its two ends exactly the schedule's own: roots and powers miss them by an ulp or two."""
     sigmas[0], sigmas[-1] = first or schedule.sigma_max, schedule.sigma_min
-    return Grid(sigmas, schedule)
+    return Grid(schedule.rounded(sigmas), schedule)

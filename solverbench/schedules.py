@@ -62,6 +62,10 @@ class NoiseSchedule(ABC):
     def time(self, sigma: Tensor) -> Tensor:
         """Return the time at which the level is `sigma`."""
 
+    def rounded(self, sigmas: Tensor) -> Tensor:
+        """Return a grid's levels [M+1] as the network knows them: the nearest where it knows but some."""
+        return sigmas
+
     @property
     def t_start(self) -> float:
         """The time at which sampling starts."""
@@ -80,10 +84,15 @@ class NoiseSchedule(ABC):
 
 @dataclass(frozen=True)
 class EDM(NoiseSchedule):
-    """State x0 + sigma n, time = sigma. Source: Karras et al. 2022, arXiv:2206.00364, table 1."""
+    """State x0 + sigma n, time = sigma. Source: Karras et al. 2022, arXiv:2206.00364, table 1.
+
+    Args:
+        levels: the only ones that the network knows: named grids are rounded to the nearest. Any level if empty.
+    """
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
+    levels: tuple[float, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
@@ -91,6 +100,12 @@ class EDM(NoiseSchedule):
 
     def scale(self, start: float) -> float:
         return start
+
+    def rounded(self, sigmas: Tensor) -> Tensor:
+        if not self.levels:
+            return sigmas
+        known = torch.tensor(self.levels, dtype=sigmas.dtype)
+        return known[(sigmas[:, None] - known).abs().argmin(1)]
 
     @property
     def clock(self) -> NoiseSchedule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -162,7 +163,7 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
     except MissingError:
         return None
     place = "" if out is None else f" --out {out}"
-    return f"solverbench train {asked} --nfe {nfe} --teacher {teacher.name}{place}"
+    return f"solverbench train {asked} --nfe {nfe} --teacher {shlex.quote(teacher.spec or teacher.name)}{place}"
 
 
 def packaged() -> Path:
