@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from solverbench import files, recipes
+from solverbench import places as user_places
 from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError
 from solverbench.solver import LearnedSolver
 from solverbench.spec import make
@@ -155,7 +155,7 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
         RecordError: the file that is found can't be used; see `load`.
     """
     name = file_name(solver, nfe)
-    for folder in (*folders, personal(), packaged()):
+    for folder in (*folders, user_places.zoo(), packaged()):
         path = folder / teacher.name / name
         if path.is_file():
             trained = load(path, teacher=teacher, nfe=nfe)
@@ -200,16 +200,7 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
 
 def places(out: Path) -> dict[str, Path]:
     """Return where trained solvers are looked for, in order: of a results folder, the user's own, the packaged ones."""
-    return {"run folder": out / "trained", "own zoo": personal(), "packaged": packaged()}
-
-
-def personal() -> Path:
-    """Return the folder of the user's own zoo, there or not: $SOLVERBENCH_ZOO, or one among the user's data."""
-    if named := os.environ.get("SOLVERBENCH_ZOO"):
-        return Path(named).expanduser()
-    data = os.environ.get("XDG_DATA_HOME", "")
-    home = Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share"
-    return home / "solverbench" / "zoo"
+    return {"run folder": out / "trained", "own zoo": user_places.zoo(), "packaged": packaged()}
 
 
 def packaged() -> Path:
