@@ -1,5 +1,6 @@
 """The built-in names. Nothing is imported until it is asked for."""
 
+from registries.published import catalogue as catalogue
 from registries.published import gits as gits
 from registries.published import recommended as recommended
 from registries.registry import Registry as Registry
@@ -18,7 +19,10 @@ solvers = Registry(
         "ipndm": "baselines.ipndm:IPNDM",
         "ipndm_v": "baselines.ipndm_v:IPNDMV",
         "ld3": "solverbench.ld3:LD3",
+        "s4s": "solverbench.s4s:S4S",
+        "s4s_alt": "solverbench.s4s:S4SAlt",
         "s4s_gas_compat": "solverbench.gs:S4SGASCompat",
+        "s4s_joint": "solverbench.s4s:S4SJoint",
         "unipc": "baselines.unipc:UniPC",
     },
     aliases={"ddim": "euler", "dpmpp": "dpm"},
@@ -33,7 +37,10 @@ solvers = Registry(
         "ipndm": "iPNDM, Adams-Bashforth with constant coefficients, orders 1-4 (arXiv:2204.13902)",
         "ipndm_v": "iPNDM with variable steps, orders 1-4 (arXiv:2204.13902)",
         "ld3": "LD3, a classical solver on learned levels, learned (arXiv:2405.15506)",
+        "s4s": "S4S, learned weights on a fixed grid, multistep, corrected or singlestep, learned (arXiv:2502.17423)",
+        "s4s_alt": "S4S-Alt, S4S on LD3's learned levels, trained in turns, learned (arXiv:2502.17423)",
         "s4s_gas_compat": "what GAS's public code runs as S4S, learned; for parity alone (arXiv:2510.17699)",
+        "s4s_joint": "S4S-Alt's solver with levels and weights trained at once, learned (arXiv:2502.17423)",
         "unipc": "UniPC, multistep predictor-corrector, orders 1-3 (arXiv:2302.04867)",
     },
 )
@@ -81,6 +88,14 @@ teachers = Registry(
 
 families = Registry(
     "family",
-    {},
-    about={},
+    {
+        "compvis": "solverbench.families.compvis:load",
+        "diffusers": "solverbench.families.diffusers:load",
+        "edm": "solverbench.families.edm:load",
+    },
+    about={
+        "compvis": "latent diffusion and Stable Diffusion 1.x, checkpoints of their authors (.ckpt, .safetensors)",
+        "diffusers": "any folder of a diffusers pipeline or network that predicts noise, v, data or flow",
+        "edm": "networks of EDM's pickles: DDPM++, NCSN++ and ADM with EDM, VP, VE or iDDPM preconditioning",
+    },
 )

@@ -19,6 +19,11 @@ def recommended(solver: str) -> dict[str, dict[str, str]]:
     return entry
 
 
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Return the published teachers: name to family, addresses, licence, noise range, settings and protocol."""
+    return _read("teachers.toml")
+
+
 @cache
 def _read(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files("registries").joinpath(name).read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,14 +62,21 @@ class Arithmetic:
             "fp32; leave dtype out, or use a device that has them"
         )
 
-    def prepare(self, network: Network, device: str) -> Network:
+    def prepare(self, network: Network, device: str, *, float32: Sequence[str] = ()) -> Network:
         """Return the network, frozen, on `device` in this choice; it is the same object unless it is compiled.
+
+        Args:
+            float32: last names of modules that keep that format.
 
         Raises:
             MissingError: see `check`.
         """
         self.check(device)
         network = network.requires_grad_(False).eval().to(device=device, dtype=self.torch)
+        if self.dtype != "fp32":
+            for name, module in network.named_modules():
+                if name.rpartition(".")[2] in float32:
+                    module.float()
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return torch.compile(network) if self.compile else network  # type: ignore[return-value]

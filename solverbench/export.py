@@ -71,13 +71,14 @@ def collect(solver: Solver, nfe: int, teacher: Teacher, out: Path | None = None)
     """
     if type(solver).adapt not in (Solver.adapt, Classical.adapt):
         raise SpecError(f"{solver.spec}: changes the network's outputs by code of its own; a file of numbers can't")
+    numbers = tableau(solver, nfe=nfe, teacher=teacher, out=out)
     return Exported(
         spec=solver.spec,
         teacher=teacher.name,
         teacher_identity=teacher.identity,
-        prior_scale=teacher.schedule.prior_scale,
+        prior_scale=numbers.noise_scale(teacher.schedule),
         threshold=isinstance(solver, Classical) and solver.threshold,
-        tableau=tableau(solver, nfe=nfe, teacher=teacher, out=out),
+        tableau=numbers,
     )
 
 

@@ -59,13 +59,14 @@ def explicit(levels: Sequence[float] | Tensor, schedule: NoiseSchedule) -> Grid:
 
 def polynomial(schedule: NoiseSchedule, steps: int, *, rho: float = 7.0) -> Grid:
     """Return levels whose rho-th roots are equally spaced. Source: Karras et al. 2022, arXiv:2206.00364, equation 5."""
-    ends = schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho)
-    return _with_ends(_linspace(*ends, steps) ** rho, schedule)
+    ends = schedule.sigma_first ** (1 / rho), schedule.sigma_min ** (1 / rho)
+    return _with_ends(_linspace(*ends, steps) ** rho, schedule, schedule.sigma_first)
 
 
 def logsnr(schedule: NoiseSchedule, steps: int) -> Grid:
     """Return levels equally spaced in lambda = -log sigma. Source: Lu et al. 2022, arXiv:2206.00927, section 3.4."""
-    return _with_ends(_linspace(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps).exp(), schedule)
+    first = schedule.sigma_first
+    return _with_ends(_linspace(math.log(first), math.log(schedule.sigma_min), steps).exp(), schedule, first)
 
 
 def time_uniform(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Grid:
@@ -182,7 +183,7 @@ def _linspace(start: float, end: float, steps: int) -> Tensor:
     return torch.linspace(start, end, steps + 1, dtype=torch.float64)
 
 
-def _with_ends(sigmas: Tensor, schedule: NoiseSchedule) -> Grid:
+def _with_ends(sigmas: Tensor, schedule: NoiseSchedule, first: float | None = None) -> Grid:
     """The grid with its two ends exactly the schedule's own: roots and powers miss them by an ulp or two."""
-    sigmas[0], sigmas[-1] = schedule.sigma_max, schedule.sigma_min
-    return Grid(sigmas, schedule)
+    sigmas[0], sigmas[-1] = first or schedule.sigma_max, schedule.sigma_min
+    return Grid(schedule.rounded(sigmas), schedule)

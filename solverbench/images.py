@@ -41,7 +41,7 @@ def write(
     Store.look(out)
     network = load_teacher(teacher, sampling.check_device(device))
     method = make(solver)
-    plan = tableau(method, nfe=nfe, teacher=network, out=out).plan(network.schedule.prior_scale)
+    plan = tableau(method, nfe=nfe, teacher=network, out=out).plan_from_noise(network.schedule)
     fit, made = sampling.Fit(batch), []
     for part in batches(wanted, batch):
         states = sampling.sample(plan, network, part, nfe=nfe, watch=method.adapt, fit=fit)

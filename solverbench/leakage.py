@@ -23,10 +23,10 @@ def network(teacher: Teacher) -> Callable[[Tensor], Tensor]:
     Raises:
         TrainingError: the teacher has none that carries gradient.
     """
-    if teacher.name not in NETWORKS:
+    if teacher.base not in NETWORKS:
         raise TrainingError(
             f"loss metric_features: teacher {teacher.name!r} has no differentiable metric; use l2, l1 or huber"
         )
-    module, _, loader = NETWORKS[teacher.name].partition(":")
+    module, _, loader = NETWORKS[teacher.base].partition(":")
     found: Callable[[Tensor], Tensor] = getattr(importlib.import_module(module), loader)(teacher.device)
     return found

@@ -58,9 +58,9 @@ def _perceptual(name: str, teacher: Teacher, allow_metric_loss: bool) -> Distanc
     if name.startswith("lpips"):
         return _lpips(teacher.device, None if name == "lpips_native" else LPIPS_SIDE)
     if name == "features":
-        if teacher.name not in FEATURE_NETWORKS:
+        if teacher.base not in FEATURE_NETWORKS:
             raise TrainingError(f"loss features: teacher {teacher.name!r} has no loss network; use l2, l1 or huber")
-        module, _, loader = FEATURE_NETWORKS[teacher.name].partition(":")
+        module, _, loader = FEATURE_NETWORKS[teacher.base].partition(":")
         return _features(getattr(importlib.import_module(module), loader)(teacher.device))
     assert allow_metric_loss, "the recipe refuses it"
     # Found by a name put together here: no other line of training code leads to what measures.

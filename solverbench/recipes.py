@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from solverbench import seeds, stages
 from solverbench.errors import MissingError, RecordError, SpecError
+
+if TYPE_CHECKING:
+    from solverbench.solver import LearnedSolver
+    from solverbench.teachers import Teacher
 
 TRAINING = range(40_000)
 VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
@@ -155,6 +159,23 @@ class Recipe:
     def as_json(self) -> str:
         """Return the settings as one line of JSON: equal for equal recipes."""
         return json.dumps(self.as_dict(), sort_keys=True)
+
+
+def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
+    """Return the packaged recipe of `solver`, by its option or its name, for `teacher`.
+
+    A teacher whose final state is decoded belongs to the family `latent`, one with prompts to `stable_diffusion`.
+
+    Raises:
+        MissingError, RecordError: see `load`.
+    """
+    return load(solver.recipe_name, teacher.base, family=_family(teacher))
+
+
+def _family(teacher: Teacher) -> str:
+    if teacher.condition is not None and teacher.condition.prompts:
+        return "stable_diffusion"
+    return "pixel" if teacher.decode is None else "latent"
 
 
 def load(solver: str, teacher: str, folder: Path | None = None, *, family: str = "") -> Recipe:

@@ -46,9 +46,7 @@ def result(student: Student) -> Trained:
         "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     parameters = {name: part.clone() for name, part in student.descent.parameters(chosen[1]).items()}
-    return Trained(
-        student.job.solver.spec, student.job.nfe, teacher.name, teacher.identity, parameters, tableau, record
-    )
+    return Trained(student.job.solver.spec, student.job.nfe, teacher.name, teacher.ode, parameters, tableau, record)
 
 
 def _note(student: Student, measured: Sequence[Mapping[str, float]]) -> str:
@@ -56,7 +54,7 @@ def _note(student: Student, measured: Sequence[Mapping[str, float]]) -> str:
     best = min(measured, key=lambda row: row["validation"])
     if best is measured[0]:
         return "the validation error never fell below the untrained solver's: lower the rate, or train longer"
-    if best["iteration"] <= student.iteration / 2:
+    if best["iteration"] <= student.iteration / 2 and not student.job.recipe.patience:
         return (
             f"the validation error stopped falling at iteration {best['iteration']:.0f} of {student.iteration} "
             f"({best['validation']:.4g}, at the end {measured[-1]['validation']:.4g}): lower the rate, or choose=best"

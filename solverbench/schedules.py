@@ -14,6 +14,9 @@ from torch import Tensor
 
 from solverbench.errors import GridError
 
+STAND_IN = 1e6
+"""The level that stands for an infinite one, where a model's alpha reaches 0: there x = sigma n holds no data."""
+
 
 class NoiseSchedule(ABC):
     """Maps a model's time t to its signal scale `alpha` and EDM-frame noise level `sigma` = (noise scale)/alpha."""
@@ -28,10 +31,24 @@ class NoiseSchedule(ABC):
     def sigma_max(self) -> float:
         """The level at which sampling starts."""
 
-    @property
     @abstractmethod
+    def scale(self, start: float) -> float:
+        """Return what unit noise is multiplied by to make the state at level `start`, in the EDM frame."""
+
+    @property
     def prior_scale(self) -> float:
-        """What unit noise is multiplied by to make the start, in the EDM frame."""
+        """The same at `sigma_max`."""
+        return self.scale(self.sigma_max)
+
+    @property
+    def sigma_first(self) -> float:
+        """The level at which grids in sigma or lambda start: `sigma_max` but where that is a stand-in."""
+        return self.sigma_max
+
+    @property
+    def t_last(self) -> float:
+        """The latest time that a network may be told; it matters where `sigma_max` is a stand-in."""
+        return math.inf
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -44,6 +61,10 @@ class NoiseSchedule(ABC):
     @abstractmethod
     def time(self, sigma: Tensor) -> Tensor:
         """Return the time at which the level is `sigma`."""
+
+    def rounded(self, sigmas: Tensor) -> Tensor:
+        """Return a grid's levels [M+1] as the network knows them: the nearest where it knows but some."""
+        return sigmas
 
     @property
     def t_start(self) -> float:
@@ -63,18 +84,28 @@ class NoiseSchedule(ABC):
 
 @dataclass(frozen=True)
 class EDM(NoiseSchedule):
-    """State x0 + sigma n, time = sigma. Source: Karras et al. 2022, arXiv:2206.00364, table 1."""
+    """State x0 + sigma n, time = sigma. Source: Karras et al. 2022, arXiv:2206.00364, table 1.
+
+    Args:
+        levels: the only ones that the network knows: named grids are rounded to the nearest. Any level if empty.
+    """
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
+    levels: tuple[float, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise GridError(f"EDM({self.sigma_min}, {self.sigma_max}): needs 0 < sigma_min < sigma_max, both finite")
 
-    @property
-    def prior_scale(self) -> float:
-        return self.sigma_max
+    def scale(self, start: float) -> float:
+        return start
+
+    def rounded(self, sigmas: Tensor) -> Tensor:
+        if not self.levels:
+            return sigmas
+        known = torch.tensor(self.levels, dtype=sigmas.dtype)
+        return known[(sigmas[:, None] - known).abs().argmin(1)]
 
     @property
     def clock(self) -> NoiseSchedule:
@@ -115,9 +146,8 @@ class VariancePreserving(NoiseSchedule):
     def t_end(self) -> float:
         return self.t_eps
 
-    @property
-    def prior_scale(self) -> float:
-        return math.sqrt(1 + self.sigma_max**2)
+    def scale(self, start: float) -> float:
+        return math.sqrt(1 + start**2)
 
     def alpha(self, t: Tensor) -> Tensor:
         return self.log_alpha(t).exp()
@@ -202,8 +232,13 @@ class VPDiscrete(VariancePreserving):
 
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor, t_eps: float = 1e-3) -> VPDiscrete:
-        """Return the schedule with alpha^2 = `alphas_cumprod` [M], in the order of training steps."""
-        values = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
+        """Return the schedule with alpha^2 = `alphas_cumprod` [M], in the order of training steps.
+
+        A last value of 0 (zero terminal SNR; Lin et al. 2023, arXiv:2305.08891) becomes the stand-in level 1e6.
+        """
+        values = torch.as_tensor(alphas_cumprod, dtype=torch.float64).clone()
+        if len(values) > 2 and values[-1] == 0:
+            values[-1] = 1 / (1 + STAND_IN**2)
         return cls(tuple((values.log() / 2).tolist()), t_eps)
 
     @classmethod
@@ -221,6 +256,21 @@ class VPDiscrete(VariancePreserving):
     def stable_diffusion(cls) -> VPDiscrete:
         """Return the schedule of Stable Diffusion 1.x."""
         return cls.scaled_linear(0.00085, 0.012)
+
+    @property
+    def sigma_first(self) -> float:
+        if not self._stands_in:
+            return self.sigma_max
+        return float(self.sigma(torch.tensor(1 - 1 / len(self.log_alphas), dtype=torch.float64)))
+
+    @property
+    def t_last(self) -> float:
+        return 1.0 if self._stands_in else math.inf
+
+    @property
+    def _stands_in(self) -> bool:
+        """Whether the last step is the stand-in for alpha = 0."""
+        return self.log_alphas[-1] <= -math.log(STAND_IN) + 1e-9
 
     def log_alpha(self, t: Tensor) -> Tensor:
         times, values = self._knots
@@ -241,19 +291,26 @@ class VPDiscrete(VariancePreserving):
 class RectifiedFlow(NoiseSchedule):
     """State (1 - t) x0 + t n on the straight line from data to noise, so sigma = t/(1 - t).
 
-    At t = 1 the state holds no data and sigma is infinite, so sampling starts a little below, at t_start: there the
-    state is t n in the model's frame, sigma_max n in ours, and what is left out is (1 - t) x0. The default drops a
-    thousandth of the data, as the first of a thousand training times does.
+    At t = 1 the state holds no data and sigma is infinite. Either sampling starts a little below, at t_start: there
+    the state is t n in the model's frame, sigma_max n in ours, and what is left out is (1 - t) x0. The default drops a
+    thousandth of the data, as the first of a thousand training times does. Or t_start = 1, and sigma_max = 1e6 stands
+    for infinity; grids in sigma or lambda, which would spend their steps between there and the first level that is
+    one, start at t_first.
     Source: Liu et al. 2022, arXiv:2209.03003, equation 1.
+
+    Args:
+        t_first: the model's first time below 1, used if t_start is 1.
     """
 
     t_start: float = 0.999
     t_end: float = 1e-3
+    t_first: float = 0.999
 
     def __post_init__(self) -> None:
-        if not 0 < self.t_end < self.t_start < 1:
+        if not 0 < self.t_end < self.t_start <= 1 or not self.t_end < self.t_first < 1:
             raise GridError(
-                f"RectifiedFlow({self.t_start:g}, {self.t_end:g}): sigma = t/(1 - t); use 0 < t_end < t_start < 1"
+                f"RectifiedFlow({self.t_start:g}, {self.t_end:g}, {self.t_first:g}): sigma = t/(1 - t); use "
+                "0 < t_end < t_start <= 1, and t_first between t_end and 1"
             )
 
     @property
@@ -262,11 +319,18 @@ class RectifiedFlow(NoiseSchedule):
 
     @property
     def sigma_max(self) -> float:
-        return self.t_start / (1 - self.t_start)
+        return self.t_start / (1 - self.t_start) if self.t_start < 1 else STAND_IN
 
     @property
-    def prior_scale(self) -> float:
-        return self.sigma_max
+    def sigma_first(self) -> float:
+        return self.sigma_max if self.t_start < 1 else self.t_first / (1 - self.t_first)
+
+    @property
+    def t_last(self) -> float:
+        return 1.0
+
+    def scale(self, start: float) -> float:
+        return start
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t

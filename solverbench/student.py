@@ -140,7 +140,7 @@ class Student:
             else:
                 relaxation.end_round()
         if self.job.recipe.patience:
-            self._take_up_best()
+            self._take_up_best()  # its parameters alone: the noises of this round stay
 
     def _weigh(self, row: Mapping[str, float], active: frozenset[str]) -> None:
         """Keep the parameters if they are the best so far; count the patience with them if they aren't."""
@@ -152,6 +152,8 @@ class Student:
         if not self.patience.exhausted(improved):
             return
         self._take_up_best()
+        for relaxation, noise in zip(self.relaxations, self.best.noises, strict=True):
+            relaxation.moved.copy_(noise)
         if self.patience.partial:  # from now on by all validation pairs, and so is what was best by a few of them
             self.patience.partial = False
             again = self._validated()
@@ -167,8 +169,6 @@ class Student:
         if math.isfinite(self.best.criterion):
             self.descent.place(self.best.vector)
             self.average.copy_(self.best.vector)
-            for relaxation, noise in zip(self.relaxations, self.best.noises, strict=True):
-                relaxation.moved.copy_(noise)
 
     def _move(self, relaxation: Relaxation, pairs: Pairs, chosen: Tensor, noise: Tensor, before: Tensor) -> float:
         """Let the noises move where the student, with its new parameters, does better; return their share.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from solverbench.schedules import NoiseSchedule
 
 DIGITS = 12
 """Significant digits of the numbers that are executed."""
@@ -67,6 +70,16 @@ class Tableau:
         noise = (self.weights[:, 0] - kept).abs()
         data = (self.weights[:, 1:].sum(1) - (1 - kept)).abs()
         return float(torch.maximum(noise, data).max())
+
+    def plan_from_noise(self, schedule: NoiseSchedule) -> Plan:
+        """Return what is executed on unit noise."""
+        return self.plan(self.noise_scale(schedule))
+
+    def noise_scale(self, schedule: NoiseSchedule) -> float:
+        """Return what unit noise is multiplied by to make the state at `start`."""
+        start = float(self.start)
+        whole = math.isclose(start, schedule.sigma_max, rel_tol=1e-9)  # a learned grid may miss it by an ulp
+        return schedule.prior_scale if whole else schedule.scale(start)
 
     def plan(self, scale: float = 1.0) -> Plan:
         """Return what is executed: rounded to 12 significant digits, the first column multiplied by `scale`.

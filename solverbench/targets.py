@@ -104,7 +104,7 @@ def sampler_plan(teacher: Teacher) -> Plan:
         raise UserError(
             f"teacher {teacher.name!r}: its sampler {teacher.sampler} adapts the denoiser; leave threshold out"
         )
-    return tableau(solver, nfe=teacher.sampler_nfe, teacher=teacher).plan(teacher.schedule.prior_scale)
+    return tableau(solver, nfe=teacher.sampler_nfe, teacher=teacher).plan_from_noise(teacher.schedule)
 
 
 def chunks(chosen: range) -> Iterator[range]:

@@ -24,6 +24,7 @@ from solverbench.solver import LearnedSolver
 from solverbench.student import Student
 from solverbench.targets import endpoints
 from solverbench.teachers import Teacher
+from solverbench.tensorboard import writer as open_tensorboard
 from solverbench.zoo import Trained
 
 Progress = Callable[[int, int, float, float | None], None]
@@ -52,7 +53,7 @@ def train(
     device: str = "cpu",
     progress: Progress | None = None,
     data: Data | None = None,
-    log: Callable[[Mapping[str, float]], None] | None = None,
+    tensorboard: bool = False,
     checkpoint_every: int = 200,
 ) -> Trained:
     """Return the solver trained once, with one training seed; goes on from the run's checkpoint, if there is one.
@@ -66,7 +67,7 @@ def train(
         out: the results folder.
         device: where images are; parameters stay float64 on the CPU.
         data: the training pairs, on `device`; made by `prepare` if None.
-        log: told each iteration's row of the history.
+        tensorboard: write the history for TensorBoard too, into the run's folder.
         checkpoint_every: iterations between checkpoints; doesn't change the result.
 
     Raises:
@@ -78,6 +79,7 @@ def train(
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return zoo.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
+    log = open_tensorboard(place / "tensorboard") if tensorboard else None
     student = Student(job, data or prepare(job.teacher, recipe, out))
     try:
         if (place / "checkpoint.safetensors").is_file():
@@ -114,6 +116,7 @@ def train_best(
     device: str = "cpu",
     progress: Progress | None = None,
     data: Data | None = None,
+    tensorboard: bool = False,
 ) -> Trained:
     """Return the best of the recipe's training seeds by validation error, and write it where `zoo.find` looks.
 
@@ -124,7 +127,12 @@ def train_best(
     runs: list[Trained] = []
     for seed in range(recipe.training_seeds):
         shown = _shifted(progress, seed * recipe.iterations, recipe.training_seeds * recipe.iterations)
-        runs.append(train(solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data))
+        runs.append(
+            train(
+                solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data,
+                tensorboard=tensorboard,
+            )
+        )  # fmt: skip
     best = best_of(runs)
     zoo.save(best, out / "trained" / teacher.name / zoo.file_name(solver, nfe))
     return best

@@ -13,8 +13,8 @@ import solverbench
 ROOT = Path(solverbench.__file__).parent
 TRAINING = (
     *("training", "student", "job", "pairs", "stages", "descent", "relaxation", "patience", "checkpoints", "result"),
-    *("adversarial", "discriminators", "losses", "recipes", "gs", "ld3", "digits.loss", "digits.fitting"),
-    "shapes.loss",
+    *("adversarial", "discriminators", "losses", "recipes", "gs", "ld3", "s4s", "coefficients", "discretisation"),
+    *("digits.loss", "digits.fitting", "shapes.loss"),
 )
 FORBIDDEN = {"metric", "MetricNet", "extractor", "load_metric", "features_metric"}
 

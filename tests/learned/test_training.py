@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.machinery
 import math
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from solverbench import checkpoints, training
 from solverbench.adversarial import discriminator_loss, generator_loss
-from solverbench.errors import TrainingError
+from solverbench.errors import MissingError, TrainingError
 from solverbench.execution import unrounded
 from solverbench.job import Job
 from solverbench.pairs import Data, Pairs
@@ -356,3 +359,36 @@ def test_prepared_pairs_are_noise_by_seed_and_the_teacher_samplers_images(
         assert torch.equal(own.noise, wanted.noise)
         torch.testing.assert_close(own.images, wanted.images, rtol=1e-4, atol=1e-4)
     assert isinstance(training.train("gs", 1, teacher, replace(recipe, iterations=1), seed=0, out=tmp_path), Trained)
+
+
+def test_tensorboard_gets_every_number_or_says_which_extra_is_missing(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            seen.append((name, value, step))
+
+        def flush(self) -> None:
+            assert self.folder.name == "tensorboard"
+
+    short = replace(recipe, iterations=2)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingError, match=r"pip install 'solverbench\[tensorboard\]'"):
+        training.train("gs", 2, teacher, short, seed=0, out=tmp_path, data=data, tensorboard=True)
+    package = types.ModuleType("tensorboard")
+    package.__spec__ = importlib.machinery.ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", package)
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    training.train("gs", 2, teacher, short, seed=0, out=tmp_path, data=data, tensorboard=True)
+    assert [(name, step) for name, _, step in seen] == [
+        (name, step)
+        for step in (1, 2)
+        for name in ("distance", "loss", "gradient", *(("validation",) if step == 2 else ()))
+    ]

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 
 import solverbench as sb
 from solverbench import cells, runner, sampling, seeds
+from solverbench.arithmetic import Arithmetic
 from solverbench.cli import main
 from solverbench.conditions import Condition, Guided
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
+from solverbench.families import Description
 
 SMALL = {"samples": 20, "replicates": 1, "batch": 7}
 
@@ -247,3 +249,51 @@ def test_a_moved_teacher_keeps_its_name(checkpoint):
     moved = dataclasses.replace(teacher, device="elsewhere").to("cpu")
     assert (moved.name, moved.spec, moved.device) == (teacher.name, teacher.spec, "cpu")
     assert teacher.name == "three-guidance=2"
+
+
+def text_model(prompts, **changes):
+    """The condition of a description whose network takes text."""
+    return Description(Path("x"), name="sd", family="any", prompts=prompts, **changes).condition(text=True, absent=True)
+
+
+def test_prompts_are_the_lines_of_a_file(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_text("a cat\n\n  a dog  \n", encoding="utf-8")
+    condition = text_model(path, guidance=7.5, negative="blurry", prompt_count=2)
+    assert (condition.prompts, condition.guidance, condition.negative) == (("a cat", "a dog"), 7.5, "blurry")
+    with pytest.raises(UserError, match="has 2 lines, 30000 are asked for; give more, or another prompt_count"):
+        text_model(path, prompt_count=30_000)
+    with pytest.raises(UserError, match="needs prompts; give prompts=FILE"):
+        text_model(None)
+    with pytest.raises(MissingError, match=r"sd: prompts can't be read"):
+        text_model(tmp_path / "none.txt")
+    path.write_text("\n")
+    with pytest.raises(UserError, match="has 0 lines"):
+        text_model(path)
+
+
+def test_fewer_prompts_than_images_are_said_in_the_report(checkpoint, tmp_path):
+    teacher = sb.load_teacher(str(checkpoint))
+    spoken = dataclasses.replace(teacher, condition=Condition(prompts=("a", "b")))
+    result = runner.run(solvers="dpm", nfe="4", teachers=spoken, out=tmp_path, **SMALL)
+    notes = json.loads((result.folder / "bundle.json").read_text())["notes"]
+    assert any("has 2 prompts for 20 images a replicate" in note for note in notes)
+
+
+def test_the_training_command_names_the_file_with_its_options(checkpoint, tmp_path):
+    planned = invoke(
+        "plan", "--teachers", f"{checkpoint}:guidance=2", "--solvers", "gs", "--nfe", "3", "--out", tmp_path
+    )
+    assert f"--teacher {checkpoint}:guidance=2" in planned.stdout
+
+
+def test_compilation_is_recorded_and_asked_for_once(monkeypatch):
+    met = []
+    monkeypatch.setattr(torch, "compile", lambda network: met.append(network) or network)
+    chosen = Arithmetic(compile=True, channels_last=True)
+    network = chosen.prepare(torch.nn.Conv2d(2, 2, 3), "cpu")
+    assert met == [network]
+    assert chosen.label == "float32 channels_last compiled"
+    assert network.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not network.weight.requires_grad
+    assert Arithmetic().label == "float32"

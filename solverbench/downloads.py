@@ -1,0 +1,151 @@
+"""Downloads: with progress, resumed where they broke off, and pinned by the checksum of the first one."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from solverbench import __version__, files
+from solverbench.errors import MissingError, RecordError
+
+CHUNK = 1 << 20
+PINS = "pins.json"
+"""Beside what was downloaded: file name to address, sha256 and size."""
+
+Tell = Callable[[int, int | None], None]
+"""Told the bytes that are there and how many there will be, None if the server doesn't say."""
+
+
+def fetch(url: str, path: Path, tell: Tell) -> str:
+    """Return the sha256 of `path`, which is downloaded from `url` unless it is there.
+
+    What an earlier attempt left in `.NAME.part` is gone on from, if the server still has the same file. The checksum is
+    pinned on first use; later it is compared.
+
+    Raises:
+        MissingError: it can't be downloaded; the text says where the file may be put by hand.
+        RecordError: the file isn't the pinned one.
+    """
+    if not path.exists():
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _download(url, part, tell)
+            os.replace(part, path)
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            why = getattr(error, "reason", None) or error
+            kept = f"; {part.stat().st_size} bytes are kept and gone on from" if part.exists() else ""
+            raise MissingError(
+                f"{url}: can't be downloaded ({why}){kept}; run this again, or get it elsewhere and put it at {path}"
+            ) from None
+        part.with_suffix(".tag").unlink(missing_ok=True)
+    return pinned(path, url)
+
+
+def pinned(path: Path, url: str = "") -> str:
+    """Return the sha256 of `path`, pinned if it is new.
+
+    Raises:
+        RecordError: it isn't the pinned one.
+    """
+    pins = read_pins(path.parent)
+    found = digest(path)
+    known = pins.get(path.name)
+    if known is not None and known["sha256"] != found:
+        raise RecordError(
+            f"{path}: its sha256 is {found[:12]}…, but {known['sha256'][:12]}… was pinned at its first use; delete the "
+            f"file to download it again, or {path.parent / PINS} if it is meant to differ"
+        )
+    if known is None:
+        pins[path.name] = {"url": url, "sha256": found, "size": path.stat().st_size}
+        text = json.dumps(pins, indent=1, sort_keys=True)
+        files.write_bytes(path.parent / PINS, f"{text}\n".encode())
+    return found
+
+
+def read_pins(folder: Path) -> dict[str, Any]:
+    """Return what is pinned in a folder: file name to url, sha256 and size.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
+    path = folder / PINS
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: {"sha256": pin["sha256"], "url": pin["url"], "size": pin["size"]} for name, pin in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RecordError(f"{path}: damaged; delete it, which pins the files beside it anew") from None
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def member(archive: Path, name: str, to: Path) -> Path:
+    """Return `to`, holding the one file of a zip archive whose last name is `name`; written whole or not at all.
+
+    Raises:
+        RecordError: not a zip archive, or none or several such files in it.
+    """
+    if to.exists():
+        return to
+    part = to.with_name(f".{to.name}.part")
+    try:
+        with zipfile.ZipFile(archive) as content:
+            found = [each for each in content.namelist() if each.rpartition("/")[2] == name]
+            if len(found) != 1:
+                raise RecordError(f"{archive}: holds {len(found)} files named {name}, not one; download it again")
+            with content.open(found[0]) as source, part.open("wb") as sink:
+                shutil.copyfileobj(source, sink, CHUNK)
+    except zipfile.BadZipFile as error:
+        raise RecordError(f"{archive}: not a whole zip archive ({error}); delete it and download it again") from None
+    os.replace(part, to)
+    return to
+
+
+def _download(url: str, part: Path, tell: Tell) -> None:
+    """Fill `part`, from where it ends if the server still has the same file."""
+    tag_file = part.with_suffix(".tag")
+    have = part.stat().st_size if part.exists() and tag_file.exists() else 0
+    headers = {"User-Agent": f"solverbench/{__version__}"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text(encoding="utf-8")}
+    try:
+        reply = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        part.unlink()  # more than the server has: not the same file
+        _download(url, part, tell)
+        return
+    with reply:
+        resumed = reply.status == 206
+        have = have if resumed else 0
+        tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified")
+        if tag and not tag.startswith("W/"):
+            tag_file.write_text(tag, encoding="utf-8")
+        else:
+            tag_file.unlink(missing_ok=True)
+        length = reply.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with part.open("ab" if resumed else "wb") as sink:
+            tell(have, total)
+            while chunk := reply.read(CHUNK):
+                sink.write(chunk)
+                have += len(chunk)
+                tell(have, total)
+    if total is not None and have != total:
+        raise OSError(f"the connection broke after {have} of {total} bytes")
