@@ -89,9 +89,13 @@ teachers = Registry(
 families = Registry(
     "family",
     {
+        "compvis": "solverbench.families.compvis:load",
+        "diffusers": "solverbench.families.diffusers:load",
         "edm": "solverbench.families.edm:load",
     },
     about={
+        "compvis": "latent diffusion and Stable Diffusion 1.x, checkpoints of their authors (.ckpt, .safetensors)",
+        "diffusers": "any folder of a diffusers pipeline or network that predicts noise, v, data or flow",
         "edm": "networks of EDM's pickles: DDPM++, NCSN++ and ADM with EDM, VP, VE or iDDPM preconditioning",
     },
 )

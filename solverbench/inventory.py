@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import registries
-from solverbench import files, zoo
+from solverbench import files, places, zoo
 from solverbench.errors import MissingError, NeedsTrainingError, RecordError, UserError
 from solverbench.tableaux import Tableau
 from solverbench.teachers import load_teacher
@@ -103,7 +103,7 @@ def add(path: Path) -> str:
     if trained.teacher in registries.teachers:
         with contextlib.suppress(MissingError):  # a teacher whose weights aren't here can't be compared
             zoo.load(path, teacher=load_teacher(trained.teacher))
-    place = zoo.personal() / trained.teacher / zoo.file_name(trained.spec, trained.nfe)
+    place = places.zoo() / trained.teacher / zoo.file_name(trained.spec, trained.nfe)
     before = _there(place)
     files.write_bytes(place, path.read_bytes())
     lines = [f"{trained.spec} nfe={trained.nfe} for {trained.teacher} ({trained.identity[:12]}) in {place}"]

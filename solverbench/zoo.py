@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from solverbench import files, recipes
+from solverbench import places as user_places
 from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError
 from solverbench.solver import LearnedSolver
 from solverbench.spec import make
@@ -99,10 +100,17 @@ class Trained:
 
 
 def file_name(solver: str | LearnedSolver, nfe: int) -> str:
-    """Return the name of a trained solver's file: `gas-nfe4.safetensors`; options other than the default add a hash."""
+    """Return the name of a trained solver's file: `gas-nfe4.safetensors`, `ld3-mode=time-nfe4.safetensors`.
+
+    Only options other than the default are named, so that an option that comes later renames no file; a hash stands for
+    what is long, or no part of a file name.
+    """
     solver = learned(solver)
-    options = "" if solver == type(solver)() else f"-{hashlib.sha256(solver.spec.encode()).hexdigest()[:8]}"
-    return f"{solver.name}{options}-nfe{nfe}.safetensors"
+    usual = type(solver)().spec.split(":")
+    told = "-".join(part for part in solver.spec.split(":") if part not in usual)
+    if not re.fullmatch(r"[a-z0-9_.=+-]{0,60}", told):
+        told = hashlib.sha256(told.encode()).hexdigest()[:8]
+    return f"{solver.name}{told and '-'}{told}-nfe{nfe}.safetensors"
 
 
 def save(trained: Trained, path: Path) -> None:
@@ -155,7 +163,7 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
         RecordError: the file that is found can't be used; see `load`.
     """
     name = file_name(solver, nfe)
-    for folder in (*folders, personal(), packaged()):
+    for folder in (*folders, user_places.zoo(), packaged()):
         path = folder / teacher.name / name
         if path.is_file():
             trained = load(path, teacher=teacher, nfe=nfe)
@@ -200,16 +208,7 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
 
 def places(out: Path) -> dict[str, Path]:
     """Return where trained solvers are looked for, in order: of a results folder, the user's own, the packaged ones."""
-    return {"run folder": out / "trained", "own zoo": personal(), "packaged": packaged()}
-
-
-def personal() -> Path:
-    """Return the folder of the user's own zoo, there or not: $SOLVERBENCH_ZOO, or one among the user's data."""
-    if named := os.environ.get("SOLVERBENCH_ZOO"):
-        return Path(named).expanduser()
-    data = os.environ.get("XDG_DATA_HOME", "")
-    home = Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share"
-    return home / "solverbench" / "zoo"
+    return {"run folder": out / "trained", "own zoo": user_places.zoo(), "packaged": packaged()}
 
 
 def packaged() -> Path:

@@ -7,8 +7,8 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_zoo(tmp_path_factory):
-    """An empty one: what a developer keeps in theirs never matters."""
+def own_data(tmp_path_factory):
+    """An empty folder: the teachers and trained solvers that a developer keeps in theirs never matter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOLVERBENCH_ZOO", str(tmp_path_factory.mktemp("own") / "zoo"))
+        patch.setenv("SOLVERBENCH_DATA", str(tmp_path_factory.mktemp("own") / "data"))
         yield

@@ -64,7 +64,7 @@ def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: s
 def zoo_add(file: str) -> None:
     """Copy a trained solver's FILE into your own zoo, so that every --out finds it.
 
-    The zoo is the folder in $SOLVERBENCH_ZOO, else solverbench/zoo among your data.
+    The zoo is the folder zoo in $SOLVERBENCH_DATA, which is by default solverbench among your data.
     """
     from solverbench import inventory
 

@@ -115,7 +115,7 @@ def test_success_forgets_an_earlier_failure(folder):
 
 def test_a_store_of_another_version_is_refused(tmp_path):
     files.write_json(tmp_path / "store.json", {"format": "solverbench-store", "version": 99})
-    with pytest.raises(StoreError, match="version 99, this is version 1; choose another place"):
+    with pytest.raises(StoreError, match="version 99, this is version 1; choose another --out"):
         Store.open(tmp_path)
 
 

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import zoo
+from solverbench import places, zoo
 from solverbench.cli import main
 from solverbench.gs import GAS
 from solverbench.schedules import EDM
@@ -59,8 +59,8 @@ def test_the_list_has_every_packaged_solver_and_those_of_the_run_folder(tmp_path
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """An own zoo, not there yet."""
-    monkeypatch.setenv("SOLVERBENCH_ZOO", str(tmp_path / "own"))
-    return tmp_path / "own"
+    monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "own"))
+    return tmp_path / "own" / "zoo"
 
 
 def altered(path: Path, nfe: int = 4, **changes) -> zoo.Trained:
@@ -125,17 +125,18 @@ def test_what_cannot_be_added_says_why_and_leaves_no_trace(tmp_path, own):
 @pytest.mark.parametrize(
     ("variables", "place"),
     [
-        ({"SOLVERBENCH_ZOO": "/a/b", "XDG_DATA_HOME": "/d"}, "/a/b"),
-        ({"SOLVERBENCH_ZOO": "", "XDG_DATA_HOME": "/d"}, "/d/solverbench/zoo"),
-        ({"SOLVERBENCH_ZOO": "~/z", "HOME": "/h"}, "/h/z"),
-        ({"SOLVERBENCH_ZOO": "", "XDG_DATA_HOME": "", "HOME": "/h"}, "/h/.local/share/solverbench/zoo"),
-        ({"SOLVERBENCH_ZOO": "", "XDG_DATA_HOME": "not/absolute", "HOME": "/h"}, "/h/.local/share/solverbench/zoo"),
+        ({"SOLVERBENCH_DATA": "/a/b", "XDG_DATA_HOME": "/d"}, "/a/b/zoo"),
+        ({"SOLVERBENCH_DATA": "", "XDG_DATA_HOME": "/d"}, "/d/solverbench/zoo"),
+        ({"SOLVERBENCH_DATA": "~/z", "HOME": "/h"}, "/h/z/zoo"),
+        ({"SOLVERBENCH_DATA": "", "XDG_DATA_HOME": "", "HOME": "/h"}, "/h/.local/share/solverbench/zoo"),
+        ({"SOLVERBENCH_DATA": "", "XDG_DATA_HOME": "not/absolute", "HOME": "/h"}, "/h/.local/share/solverbench/zoo"),
     ],
 )
 def test_where_the_own_zoo_is(monkeypatch, variables, place):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert zoo.personal() == Path(place)
+    assert places.zoo() == Path(place)
+    assert list(zoo.places(Path("out")).values()) == [Path("out/trained"), Path(place), zoo.packaged()]
 
 
 def test_a_solver_or_its_file_is_shown_whole(tmp_path):

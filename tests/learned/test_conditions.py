@@ -1,4 +1,4 @@
-"""Training under conditions: each pair keeps its own, fakes have the batch's, and guidance is part of what is learned."""
+"""Training under conditions: each pair keeps its own, fakes have the batch's; guidance is part of what is learned."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def test_parameters_trained_with_another_guidance_are_another_teachers(
     other_classes = replace(conditional, condition=Condition(classes="uniform", count=3))
     assert zoo.load(tmp_path / "gs.safetensors", teacher=other_classes).identity == trained.identity
     guided = replace(conditional, condition=Condition(classes="seed", count=3, guidance=2.0), passes=2)
-    with pytest.raises(RecordError, match="trained for teacher classes .* train it for this teacher"):
+    with pytest.raises(RecordError, match=r"trained for teacher classes .* train it for this teacher"):
         zoo.load(tmp_path / "gs.safetensors", teacher=guided)

@@ -1,0 +1,78 @@
+"""Checkpoint files as names and tensors: safetensors, or torch's own format read without running what is in it."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from solverbench.errors import MissingError, RecordError
+
+INERT = {
+    "pytorch_lightning.callbacks.model_checkpoint": ["ModelCheckpoint"],
+    "pytorch_lightning.callbacks.early_stopping": ["EarlyStopping"],
+}
+"""Classes that the training framework of the CompVis checkpoints names beside their tensors; empty ones stand in."""
+
+
+def read(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, on the CPU; those under `state_dict` if it has that key.
+
+    Args:
+        mapped: leave their numbers in the file, to look at names and shapes alone.
+
+    Raises:
+        MissingError: there is no such file.
+        RecordError: it isn't a checkpoint, or names something other than tensors and plain containers.
+    """
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file; give the path of the checkpoint as it was downloaded")
+    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path, mapped and zipfile.is_zipfile(path))
+    content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    found = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not found:
+        raise RecordError(f"{path}: holds no tensors by name; give a checkpoint (.ckpt, .pt, .bin or .safetensors)")
+    return found
+
+
+def _safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise RecordError(f"{path}: not a whole safetensors file ({_line(error)}); download it again") from None
+
+
+def _torch(path: Path, mapped: bool) -> Any:
+    stand_ins: list[Any] = [type(name, (), {"__module__": module}) for module, names in INERT.items() for name in names]
+    try:
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the pickle protocol, which the reader judges by itself
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise RecordError(
+            f"{path}: not loaded, as it is no plain checkpoint of tensors ({_reason(error)}); nothing in it was run"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+        raise RecordError(f"{path}: not a whole torch file ({_line(error)}); download it again") from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the file wanted, out of torch's long text."""
+    text = " ".join(str(error).split())
+    wanted = re.search(r"GLOBAL (\S+)", text)
+    if wanted:
+        return f"it wants {wanted[1]}"
+    return text.rpartition("WeightsUnpickler error: ")[2].partition(" Check the")[0][:120]
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

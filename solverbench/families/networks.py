@@ -1,0 +1,195 @@
+"""The networks of diffusers that are read, each as `predict(x, t, condition)`; t counts training steps, unrounded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solverbench.errors import RecordError, SpecError
+
+OTHER_INPUTS = (
+    "class_embed_type",
+    "addition_embed_type",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+    "time_cond_proj_dim",
+)
+"""Of a UNet2DConditionModel: each asks for more than state, time and text."""
+
+Predict = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network with what its configuration says of it.
+
+    Args:
+        predict: (x [B, C, H, W], t [B] in training steps, condition, each tensor [B, ...]) -> the network's output.
+        channels: of the state.
+        made: channels of the output: those of the state, or twice as many with a learned variance.
+        size: of the state's side; None if the configuration doesn't say.
+        classes: that it can be told; 0 if none.
+        absent: the class that stands for none, where it has one.
+        text: whether it takes the tensors that text encoders make.
+    """
+
+    predict: Predict
+    channels: int
+    made: int
+    size: int | None
+    classes: int = 0
+    absent: int | None = None
+    text: bool = False
+
+
+def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5) -> Network:
+    """Return the network of a diffusers model.
+
+    Args:
+        null_class: the class that stands for none, of a network that doesn't say; it isn't counted among the others.
+        distilled: the guidance told to a network that was distilled from a guided one.
+
+    Raises:
+        RecordError: a kind of model that isn't read, or one with inputs beyond state, time, class and text.
+        SpecError: a null_class that isn't the last one.
+    """
+    name = type(getattr(model, "_orig_mod", model)).__name__  # what torch.compile wraps
+    if name not in READERS:
+        raise RecordError(f"{name}: not a network that is read; it may be {', '.join(sorted(READERS))}")
+    network = READERS[name](model, Choice(null_class, distilled))
+    given, made = network.channels, network.made
+    if made not in (given, 2 * given):
+        raise RecordError(f"{name}: takes {given} channels and returns {made}; a network that edits images isn't read")
+    return dataclasses.replace(network, predict=_first(network.predict, given))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What configurations don't say; see `read`."""
+
+    null_class: int | None
+    distilled: float
+
+
+def _first(predict: Predict, channels: int) -> Predict:
+    """Without a learned variance, which the ODE has no use for."""
+    return lambda x, t, condition: predict(x, t, condition)[:, :channels]
+
+
+def _channels(config: Any) -> tuple[int, int]:
+    given, made = config["in_channels"], config.get("out_channels")
+    return given, given if made is None else made
+
+
+def side(config: Any) -> int | None:
+    size = config.get("sample_size")
+    if isinstance(size, Sequence):
+        if len(set(size)) != 1:
+            raise RecordError(f"sample_size {tuple(size)}: only square images are read; give size=N")
+        size = size[0]
+    return None if size is None else int(size)
+
+
+def _counted(rows: int, null_class: int | None) -> tuple[int, int | None]:
+    """The number of classes and the one that stands for none, of a table of `rows`."""
+    if null_class is None:
+        return rows, None
+    if null_class != rows - 1:
+        raise SpecError(
+            f"null_class={null_class}: the network has {rows} classes; only the last, {rows - 1}, may be it"
+        )
+    return rows - 1, null_class
+
+
+def _unet2d(model: Any, choice: Choice) -> Network:
+    config = model.config
+    rows = config.get("num_class_embeds") or 0
+    if config.get("class_embed_type") is not None:
+        raise RecordError(f"UNet2DModel: class_embed_type {config['class_embed_type']!r} isn't read")
+    classes, absent = _counted(rows, choice.null_class) if rows else (0, None)
+
+    def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        output: Tensor = model(x, t, class_labels=condition[0] if condition else None).sample
+        return output
+
+    return Network(predict, *_channels(config), side(config), classes, absent)
+
+
+def _unet_condition(model: Any, choice: Choice) -> Network:
+    config = model.config
+    for key in OTHER_INPUTS:
+        if config.get(key) is not None:
+            raise RecordError(f"UNet2DConditionModel: {key} = {config[key]!r}: a network with this input isn't read")
+
+    def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        output: Tensor = model(x, t, encoder_hidden_states=condition[0]).sample
+        return output
+
+    return Network(predict, *_channels(config), side(config), text=True)
+
+
+def _dit(model: Any, choice: Choice) -> Network:
+    config = model.config
+    count = int(config["num_embeds_ada_norm"])
+    if choice.null_class not in (None, count):
+        raise SpecError(f"null_class={choice.null_class}: this DiT's is {count}; leave null_class out")
+
+    def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        output: Tensor = model(x, timestep=t, class_labels=condition[0]).sample
+        return output
+
+    return Network(predict, *_channels(config), side(config), count, count)
+
+
+def _sd3(model: Any, choice: Choice) -> Network:
+    def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        words, pooled = condition
+        output: Tensor = model(
+            hidden_states=x, timestep=t, encoder_hidden_states=words, pooled_projections=pooled
+        ).sample
+        return output
+
+    return Network(predict, *_channels(model.config), side(model.config), text=True)
+
+
+def _flux(model: Any, choice: Choice) -> Network:
+    """A transformer on patches of 2 x 2, each a token with its place; it multiplies its time by 1000 itself."""
+
+    def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        words, pooled = condition
+        batch, channels, height, width = x.shape
+        tokens = (
+            x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        )
+        rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
+        places = torch.stack((torch.zeros_like(rows), rows, columns), -1).flatten(0, 1).to(x)
+        guidance = torch.full((batch,), choice.distilled, device=x.device) if model.config.guidance_embeds else None
+        output: Tensor = model(
+            hidden_states=tokens,
+            timestep=t / 1000,
+            guidance=guidance,
+            pooled_projections=pooled,
+            encoder_hidden_states=words,
+            txt_ids=torch.zeros(words.shape[1], 3).to(x),
+            img_ids=places,
+        ).sample
+        grid = output.reshape(batch, height // 2, width // 2, -1, 2, 2)
+        return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, height, width)
+
+    given, made = _channels(model.config)
+    return Network(predict, given // 4, made // 4, None, text=True)
+
+
+READERS: dict[str, Callable[..., Network]] = {
+    "UNet2DModel": _unet2d,
+    "UNet2DConditionModel": _unet_condition,
+    "DiTTransformer2DModel": _dit,
+    "SD3Transformer2DModel": _sd3,
+    "FluxTransformer2DModel": _flux,
+}
+"""How each class is read."""

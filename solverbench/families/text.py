@@ -1,0 +1,94 @@
+"""Prompts as what networks are told of them: each pipeline's text encoders, put together as its upstream code does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+Encode = Callable[[Sequence[str]], tuple[Tensor, ...]]
+
+LOCK = threading.Lock()
+"""A tokenizer notes its lengths in itself, so that two threads can't share it."""
+
+LENGTH = 77
+"""Tokens that CLIP takes; longer prompts are cut, as upstream does."""
+
+
+def stable_diffusion(parts: Mapping[str, Any]) -> Encode:
+    """Return prompts -> (words [B, 77, D]): CLIP's last state.
+
+    Args:
+        parts: tokenizer and text_encoder.
+    """
+    tokenizer, encoder = parts["tokenizer"], parts["text_encoder"]
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        return (encoder(_tokens(tokenizer, prompts, encoder))[0],)
+
+    return encode
+
+
+def stable_diffusion_3(parts: Mapping[str, Any], width: int, length: int = 256) -> Encode:
+    """Return prompts -> (words [B, 77 + length, width], pooled [B, D]): two CLIPs' last but one states, then T5's.
+
+    Args:
+        parts: tokenizer, text_encoder, each with _2 and _3; the third encoder may be None, and zeros stand for it.
+        width: of the words that the network takes.
+        length: tokens for T5.
+
+    Source: Esser et al. 2024, arXiv:2403.03206, figure 2; the pipeline of diffusers.
+    """
+    clips = [(parts[f"tokenizer{n}"], parts[f"text_encoder{n}"]) for n in ("", "_2")]
+    tokenizer, t5 = parts.get("tokenizer_3"), parts.get("text_encoder_3")
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        made = [clip(_tokens(tokens, prompts, clip), output_hidden_states=True) for tokens, clip in clips]
+        words = torch.cat([each.hidden_states[-2] for each in made], -1)
+        words = pad(words, (0, width - words.shape[-1]))
+        if t5 is None:
+            more = torch.zeros(len(prompts), length, width, device=words.device, dtype=words.dtype)
+        else:
+            more = t5(_tokens(tokenizer, prompts, t5, length))[0]
+        return torch.cat((words, more), 1), torch.cat([each[0] for each in made], -1)
+
+    return encode
+
+
+def flux(parts: Mapping[str, Any], length: int = 512) -> Encode:
+    """Return prompts -> (words [B, length, D] of T5, pooled [B, E] of CLIP).
+
+    Args:
+        parts: tokenizer, text_encoder, tokenizer_2, text_encoder_2.
+        length: tokens for T5.
+    """
+    clip, t5 = parts["text_encoder"], parts["text_encoder_2"]
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        pooled = clip(_tokens(parts["tokenizer"], prompts, clip)).pooler_output
+        return t5(_tokens(parts["tokenizer_2"], prompts, t5, length))[0], pooled
+
+    return encode
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """Return the sha256 of a tokenizer's vocabulary."""
+    return hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
+
+
+def _tokens(tokenizer: Any, prompts: Sequence[str], encoder: Any, length: int | None = None) -> Tensor:
+    """[B, length] on the encoder's device; CLIP's own length if none is given."""
+    most = length or min(tokenizer.model_max_length, LENGTH)
+    with LOCK:
+        tokens = tokenizer(list(prompts), padding="max_length", max_length=most, truncation=True, return_tensors="pt")
+    ids: Tensor = tokens.input_ids.to(encoder.device)
+    return ids
