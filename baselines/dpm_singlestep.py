@@ -13,24 +13,12 @@ from torch import Tensor
 import solverbench as sb
 
 
-def orders(calls: int, order: int) -> list[int]:
-    """Return the orders of the blocks, which add up to `calls`: mostly `order`, lower at the end.
-
-    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 and its public code. The order is 3 in no last block unless
-    there is another: 3 calls are 2 + 1.
-    """
-    blocks, rest = divmod(calls, order)
-    if order == 3 and rest == 0:
-        return [3] * (blocks - 1) + [2, 1]
-    return [order] * blocks + [rest] * (rest > 0)
-
-
 def regroup(sigmas: Tensor, order: int) -> Tensor:
     """Return levels with the ends of `sigmas` [M+1]: equal blocks in lambda, each cut into equal parts.
 
     Source: the public code of arXiv:2206.00927; on other grids a block takes its intervals as they are.
     """
-    sizes = orders(len(sigmas) - 1, order)
+    sizes = sb.block_orders(len(sigmas) - 1, order)
     places = [block + part / size for block, size in enumerate(sizes) for part in range(size)]
     inner = torch.tensor(places[1:], dtype=torch.float64) / len(sizes)
     start, end = sigmas[0].log(), sigmas[-1].log()
@@ -39,7 +27,7 @@ def regroup(sigmas: Tensor, order: int) -> Tensor:
 
 def integrate(solver: sb.ExponentialIntegrator, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
     """Return the sample; M calls for M intervals."""
-    ends = itertools.accumulate(orders(grid.steps, solver.order), initial=0)
+    ends = itertools.accumulate(sb.block_orders(grid.steps, solver.order), initial=0)
     for begin, end in itertools.pairwise(ends):
         x = _block(solver, denoise, x, grid.sigmas[begin : end + 1])
     return x

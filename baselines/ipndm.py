@@ -8,14 +8,6 @@ from torch import Tensor
 
 import solverbench as sb
 
-ADAMS_BASHFORTH = {
-    1: (1.0,),
-    2: (3 / 2, -1 / 2),
-    3: (23 / 12, -16 / 12, 5 / 12),
-    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-}
-"""Weights of the slopes, newest first, by order."""
-
 
 class IPNDM(sb.Classical):
     """Linear multistep method of order 1 to 4; one call per interval, and its order rises over the first steps.
@@ -46,6 +38,6 @@ class IPNDM(sb.Classical):
         for n in range(grid.steps):
             slope = (x - denoise(x, sigmas[n])) / sigmas[n]
             past = [slope, *past][: self.order]
-            for weight, e in zip(ADAMS_BASHFORTH[len(past)], past, strict=True):
+            for weight, e in zip(sb.ADAMS_BASHFORTH[len(past)], past, strict=True):
                 x = x + (sigmas[n + 1] - sigmas[n]) * weight * e
         return x

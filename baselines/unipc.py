@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -87,18 +86,6 @@ class UniPC(sb.ExponentialIntegrator):
             r, d = [*r, torch.ones_like(z)], [*d, new - past[0]]
         x = kept * x - scale * torch.expm1(z) * past[0]
         b = z if self.variant == "bh1" else torch.expm1(z)
-        for rho_i, d_i in zip(self._rho(r, z, b), d, strict=True):
+        for rho_i, d_i in zip(sb.unified(r, z, b), d, strict=True):
             x = x - scale * b * rho_i * d_i
         return x
-
-    @staticmethod
-    def _rho(r: Sequence[Tensor], z: Tensor, b: Tensor) -> Sequence[Tensor]:
-        """rho with sum_i r_i^(j-1) rho_i = j! z phi_{j+1}(z) / b for j = 1 .. len(r); 1/2 if it is a single number."""
-        if len(r) < 2:
-            return [z.new_tensor(0.5)] * len(r)
-        right, g = [], torch.expm1(z)
-        for j in range(1, len(r) + 1):
-            g = g / z - 1 / math.factorial(j)  # z phi_{j+1}(z)
-            right.append(math.factorial(j) * g / b)
-        matrix = torch.linalg.vander(torch.stack(list(r))).T
-        return list(torch.linalg.solve(matrix, torch.stack(right)))

@@ -19,7 +19,10 @@ solvers = Registry(
         "ipndm": "baselines.ipndm:IPNDM",
         "ipndm_v": "baselines.ipndm_v:IPNDMV",
         "ld3": "solverbench.ld3:LD3",
+        "s4s": "solverbench.s4s:S4S",
+        "s4s_alt": "solverbench.s4s:S4SAlt",
         "s4s_gas_compat": "solverbench.gs:S4SGASCompat",
+        "s4s_joint": "solverbench.s4s:S4SJoint",
         "unipc": "baselines.unipc:UniPC",
     },
     aliases={"ddim": "euler", "dpmpp": "dpm"},
@@ -34,7 +37,10 @@ solvers = Registry(
         "ipndm": "iPNDM, Adams-Bashforth with constant coefficients, orders 1-4 (arXiv:2204.13902)",
         "ipndm_v": "iPNDM with variable steps, orders 1-4 (arXiv:2204.13902)",
         "ld3": "LD3, a classical solver on learned levels, learned (arXiv:2405.15506)",
+        "s4s": "S4S, learned weights on a fixed grid, multistep, corrected or singlestep, learned (arXiv:2502.17423)",
+        "s4s_alt": "S4S-Alt, S4S on LD3's learned levels, trained in turns, learned (arXiv:2502.17423)",
         "s4s_gas_compat": "what GAS's public code runs as S4S, learned; for parity alone (arXiv:2510.17699)",
+        "s4s_joint": "S4S-Alt's solver with levels and weights trained at once, learned (arXiv:2502.17423)",
         "unipc": "UniPC, multistep predictor-corrector, orders 1-3 (arXiv:2302.04867)",
     },
 )
@@ -68,10 +74,15 @@ grids = Registry(
 
 teachers = Registry(
     "teacher",
-    {"digits": "solverbench.digits:load", "mixture": "solverbench.mixture:load"},
+    {
+        "digits": "solverbench.digits:load",
+        "mixture": "solverbench.mixture:load",
+        "shapes": "solverbench.shapes:load",
+    },
     about={
         "digits": "handwritten digits, 1x8x8: a small EDM-preconditioned MLP, packaged",
         "mixture": "100 Gaussians fitted on the digits, 1x8x8: exact denoiser, exact samples, no network error",
+        "shapes": "coloured shapes of 10 classes, 3x16x16: a small class-conditional U-Net, packaged",
     },
 )
 

@@ -22,6 +22,13 @@ TEXTS = ("teacher", "solver", "spec", "metric", "seeds", "reference", "extractor
 FLOATS = ("value", "low", "high", "std_error")
 INTEGERS = ("n", "replicates")
 NEEDED = (*TEXTS, *FLOATS, *INTEGERS, "nfe", "learned")
+OPTIONAL = (
+    "validation", "validation_spread", "cost_training_seeds", "cost_training_student_calls",
+    "cost_training_teacher_calls", "cost_training_seconds", "cost_training_peak_memory_bytes",
+)  # fmt: skip
+"""Numbers on the training of a learned solver, which a bundle may lack; NaN then."""
+METRIC_LOSS, INFERRED = "†", "‡"
+"""Marks at a solver's name: trained on the metric's own features; a method that its paper leaves partly unknown."""
 _EMPTY = ("", "nan", "none", "<na>")
 
 
@@ -69,7 +76,8 @@ _REMEDY = "run the selection again to write it anew"
 def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
     """A copy with every needed column in its own type, and `label`: the name of the row in tables and figures.
 
-    Floats are NaN where there is no number; `reason` then always says why. Raises BundleError.
+    Floats are NaN where there is no number; `reason` then always says why. A label ends in `METRIC_LOSS` if one of its
+    rows was trained so, and in `INFERRED`. Raises BundleError.
     """
     missing = [column for column in NEEDED if column not in frame.columns]
     if missing:
@@ -84,7 +92,14 @@ def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
     for column in ("nfe", *INTEGERS):
         numbers = [_float(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(frame[column])]
         out[column] = [_whole(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(numbers)]
-    out["learned"] = [_flag(value, f"{name}: row {i + 1}, learned") for i, value in enumerate(frame["learned"])]
+    for column in OPTIONAL:
+        given = frame[column] if column in frame else [""] * len(out)
+        out[column] = [_float(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(given)]
+    for column in ("learned", "metric_loss"):
+        given = frame[column] if column in frame else [""] * len(out)
+        out[column] = [_flag(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(given)]
+    given = frame["inferred"] if "inferred" in frame else [""] * len(out)
+    out["inferred"] = [" ".join(_text(value).split()) for value in given]
     _check(out, name)
     _explain(out)
     out["label"] = _labels(out)
@@ -168,7 +183,15 @@ def _labels(frame: pd.DataFrame) -> list[str]:
         for spec in specs:
             own = [option for option in spec.split(":")[1:] if option not in shared]
             labels[str(solver), spec] = ":".join([str(solver), *own]) if clash else str(solver)
-    return [labels[solver, spec] for solver, spec in zip(frame["solver"], frame["spec"], strict=True)]
+    plain = [labels[solver, spec] for solver, spec in zip(frame["solver"], frame["spec"], strict=True)]
+    marked = {label for label, metric_loss in zip(plain, frame["metric_loss"], strict=True) if metric_loss}
+    unknown = {label for label, inferred in zip(plain, frame["inferred"], strict=True) if inferred}
+    return [f"{each}{METRIC_LOSS * (each in marked)}{INFERRED * (each in unknown)}" for each in plain]
+
+
+def unmarked(label: str) -> str:
+    """A label without the marks at its end."""
+    return label.rstrip(METRIC_LOSS + INFERRED)
 
 
 def _text(value: object) -> str:

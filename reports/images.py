@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from reports.bundle import unmarked
 from reports.figures import settings
 from reports.tables import MARKS, MEANINGS
 
@@ -56,7 +57,10 @@ def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) ->
                 marks[i, j] = MEANINGS[MARKS.get(statuses[solver, nfe], "?")]
     if not blocks:
         return None
-    labels += ["\n".join(textwrap.wrap(name.replace(":", " "), 15)) for name in solvers]
+    marks_ = {
+        solver: label.removeprefix(unmarked(label)) for solver, label in zip(rows["solver"], rows["label"], strict=True)
+    }
+    labels += ["\n".join(textwrap.wrap(name.replace(":", " "), 15)) + marks_[name] for name in solvers]
     return Grid(labels, [f"NFE {nfe}" for nfe in budgets], blocks, marks)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from reports import figures, images, tables
-from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
+from reports import costs, figures, images, tables
+from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load, unmarked
 from reports.parts import PROTOCOL, Line, Part, parts, ranges, slug
 from reports.tables import escape_markdown as escape
 
-RANKS = {"not held": 0, "unresolved": 1, "held": 2}
-"""What of the verdicts stands first."""
+RANKS = {"not held": 0, "unresolved": 1, "held": 3}
+"""What of the verdicts stands first; who is ahead, where nothing was claimed, stands before what is held."""
 
 
 def write(folder: str | Path) -> list[Path]:
@@ -61,7 +61,7 @@ def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
             cells = [
                 (int(nfe), float(value), float(high))
                 for nfe, value, high in zip(rows["nfe"], rows["value"], rows["high"], strict=True)
-                if not _speaks_of(said, label, nfe)
+                if not _speaks_of(said, unmarked(label), nfe)
             ]
             if cells:
                 kind = "learned solver " if rows["learned"].any() else ""
@@ -99,6 +99,11 @@ def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
     for kind in figures.FORMATS:
         yield f"figure.{kind}", figures.render(figure, kind)
     yield "figure.csv", _csv(pd.concat([figures.drawn(part) for part in found], ignore_index=True))
+    if not (spent := costs.rows(found)).empty:
+        figure = costs.compose(found)
+        for kind in figures.FORMATS:
+            yield f"figure-training.{kind}", figures.render(figure, kind)
+        yield "figure-training.csv", _csv(spent)
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
         if layout := images.grid(bundle.frame, pictures, teacher):
             yield f"images-{slug(teacher)}.png", images.render(layout)
@@ -120,6 +125,8 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         "Bars are the intervals of the tables; where none is seen it is smaller than its marker. A line breaks at a "
         "budget without a value. Also as [PDF](figure.pdf), [SVG](figure.svg) and [CSV of what is drawn](figure.csv)."
     )
+    if marks := tables.footnotes(frame):
+        yield "Marks at names: " + " ".join(f"`{mark}` {escape(text)}." for mark, text in marks)
     yield from _reference_lines(record)
     notes = [str(note) for note in record["notes"]]
     notes += [*below_teacher(found, notes), *_splits(found)]
@@ -130,6 +137,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         yield f"## {escape(heading)}" + (f", part {part.number}" if part.number > 1 else "")
         yield tables.markdown(part).rstrip()
         yield _links(part.name)
+    yield from _training(found, len(teachers) > 1)
     yield from _pictures(bundle, teachers)
     yield from _verdicts(record)
     yield from _unfinished(frame)
@@ -165,7 +173,7 @@ def _counts(frame: pd.DataFrame) -> str:
 def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
     if not record["verdicts"]:
         return
-    ranked = sorted(record["verdicts"], key=lambda verdict: RANKS.get(verdict.get("verdict"), 0))
+    ranked = sorted(record["verdicts"], key=lambda verdict: RANKS.get(verdict.get("verdict"), 2))
     counts = Counter(str(verdict.get("verdict")) for verdict in ranked)
     rows = []
     for verdict in ranked:
@@ -174,13 +182,23 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
         shown = [f"{number:.3g}" for number in numbers] if known else [str(verdict.get("reason", "")), "", ""]
         metric = record["metrics"].get(verdict.get("metric"), {}).get("short", verdict.get("metric", ""))
         interval = f"{shown[1]} to {shown[2]}" if known else ""
-        rows.append([str(verdict.get("verdict", "")), str(verdict.get("claim", "")), str(metric), shown[0], interval])
+        row = [str(verdict.get("verdict", "")), str(verdict.get("claim", "")), str(metric), shown[0], interval]
+        rows.append([*row, str(verdict.get("caution", ""))])
     counted = ", ".join(f"{count} {name}" for name, count in counts.items())
+    cautious = any(row[-1] for row in rows)
+    head = ["verdict", "claim", "metric", "difference", "95 % interval", *(["caution"] if cautious else [])]
     yield (
         f"## Verdicts\n\n{len(rows)} claims: {counted}. A claim is held if the paired interval of its difference lies "
-        "at or below 0, not held if above, else unresolved. The interval is sampling error: a learned solver trained "
-        "again from other seeds moves too.\n\n"
-        + _table(["verdict", "claim", "metric", "difference", "95 % interval"], rows)
+        "at or below 0, not held if above, else unresolved; where two are set against each other without a claim, "
+        "neither is ahead, they are level, if it holds 0. The interval is sampling error: a learned solver trained "
+        "again from other seeds moves too"
+        + (
+            ", and a caution says where their validation RMSE spreads, relatively, by more than the difference"
+            if cautious
+            else ""
+        )
+        + ".\n\n"
+        + _table(head, rows if cautious else [row[:-1] for row in rows])
     )
 
 
@@ -203,6 +221,24 @@ def _links(name: str) -> str:
     figure = ", ".join(f"[{kind.upper()}](figure-{name}.{kind})" for kind in (*figures.FORMATS, "csv"))
     table = ", ".join(f"[{text}](table-{name}.{kind})" for text, kind in (("LaTeX", "tex"), ("CSV", "csv")))
     return f"Figure: {figure}. Table: {table}."
+
+
+def _training(found: Sequence[Part], several: bool) -> Iterator[str]:
+    """What the learned solvers took to train, beside what they reach."""
+    rows = costs.rows(found)
+    if rows.empty:
+        return
+    yield "## Training\n\n![Training cost and quality](figure-training.png)"
+    yield (
+        "Calls of the network times images, of all training seeds together; those of the teacher, for its images, "
+        "which the seeds share, are counted once. RMSE is over the validation pairs: of the kept seed, and the largest "
+        "less the smallest of all seeds. Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and "
+        "[CSV](figure-training.csv)."
+    )
+    text = costs.text(rows)
+    yield _table([str(name) for name in text.columns if several or name != "teacher"],
+                 [[str(value) for name, value in row.items() if several or name != "teacher"]
+                  for _, row in text.iterrows()])  # fmt: skip
 
 
 def _pictures(bundle: Bundle, teachers: Sequence[str]) -> Iterator[str]:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
+
+from reports.bundle import INFERRED, METRIC_LOSS
 from reports.parts import Part, grouped, ranges
 
 Rank = Literal["best", "tied", ""]
@@ -37,7 +40,7 @@ def entries(part: Part) -> dict[tuple[str, int], Entry]:
     found = dict[tuple[str, int], Entry]()
     for nfe in part.nfe:
         rows = part.frame[part.frame["nfe"] == nfe]
-        ranks = _ranks(*(rows[column].to_list() for column in ("value", "low", "high")))
+        ranks = _ranks(*(rows[column].to_list() for column in ("value", "low", "high", "metric_loss")))
         for rank, (_, row) in zip(ranks, rows.iterrows(), strict=True):
             key = (str(row["label"]), nfe)
             if math.isnan(row["value"]):
@@ -115,7 +118,7 @@ def latex(part: Part) -> str:
         "    \\bottomrule",
         "  \\end{tabular}",
     ]
-    notes = [f"  {_SIGNS.get(mark, mark)}: {text}" for mark, text in legends(part, escape_latex)]
+    notes = [f"  {_SIGNS.get(mark, escape_latex(mark))}: {text}" for mark, text in legends(part, escape_latex)]
     if notes:
         lines += ["  \\par\\smallskip\\footnotesize\\raggedright", " \\\\\n".join(notes)]
     return "\n".join([*lines, f"\\end{{{table}}}", ""])
@@ -135,7 +138,7 @@ def caption(part: Part) -> str:
 
 
 def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, str]]:
-    """(mark, what it means and why) for the cells without a value; like reasons of one solver are said once."""
+    """(mark, what it means and why) of cells without a value, like reasons of one solver once, and of marked names."""
     cells = entries(part)
     groups = dict[tuple[str, str, str], list[int]]()
     for label in part.solvers:
@@ -151,6 +154,23 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
         also = "" if alike else f" (and likewise at {ranges(budgets[1:])})"
         text = f"{MEANINGS[mark]}: {label} at NFE {ranges(budgets if alike else budgets[:1])}: {reason}{also}"
         found.append((mark, escape(text)))
+    return found + [(mark, escape(text)) for mark, text in footnotes(part.frame)]
+
+
+def footnotes(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """(mark, what it says) of the marks at the names of solvers: see `reports.bundle.METRIC_LOSS` and `INFERRED`."""
+    found = []
+    trained = frame[frame["metric_loss"]]
+    cells = [
+        f"{label} at NFE {ranges(trained[trained['label'] == label]['nfe'].to_list())}"
+        for label in dict.fromkeys(trained["label"])
+    ]
+    if cells:
+        found.append((METRIC_LOSS, f"trained on the metric's own features, so never marked best: {'; '.join(cells)}"))
+    inferred = frame[frame["inferred"] != ""]
+    for text in dict.fromkeys(inferred["inferred"]):
+        labels = dict.fromkeys(inferred[inferred["inferred"] == text]["label"])
+        found.append((INFERRED, f"{', '.join(labels)}: {text}"))
     return found
 
 
@@ -171,19 +191,25 @@ _LATEX = {
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",
     "|": "\\textbar{}", '"': "''", "±": "$\\pm$", "×": "$\\times$", "·": "$\\cdot$", "≤": "$\\le$",
     "≥": "$\\ge$", "→": "$\\to$", "−": "$-$", "–": "--", "—": "---", "…": "\\dots{}", "\u00a0": "~", "\u2009": "\\,",
+    "†": "$\\dagger$", "‡": "$\\ddagger$",
     "σ": "$\\sigma$", "λ": "$\\lambda$", "’": "'", "‘": "`", "“": "``", "”": "''",
 }  # fmt: skip
 
 
-def _ranks(values: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> list[Rank]:
-    """The lowest value is best; one is tied with it if its interval begins below the end of the best one's."""
-    known = [i for i, value in enumerate(values) if not math.isnan(value)]
+def _ranks(
+    values: Sequence[float], lows: Sequence[float], highs: Sequence[float], outside: Sequence[bool]
+) -> list[Rank]:
+    """The lowest value is best; one is tied with it if its interval begins below the end of the best one's.
+
+    A value that stands `outside` has no rank.
+    """
+    known = [i for i, value in enumerate(values) if not (math.isnan(value) or outside[i])]
     if not known:
         return [""] * len(values)
     best = min(known, key=lambda i: values[i])
     return [
-        "best" if value == values[best] else "tied" if low <= highs[best] else ""
-        for value, low in zip(values, lows, strict=True)
+        "" if out else "best" if value == values[best] else "tied" if low <= highs[best] else ""
+        for value, low, out in zip(values, lows, outside, strict=True)
     ]
 
 

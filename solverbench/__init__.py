@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from solverbench.adaptors import Adapted as Adapted
     from solverbench.adaptors import fingerprint as fingerprint
     from solverbench.adaptors import per_image as per_image
+    from solverbench.coefficients import ADAMS_BASHFORTH as ADAMS_BASHFORTH
     from solverbench.conditions import Condition as Condition
     from solverbench.conditions import Guided as Guided
     from solverbench.errors import BudgetError as BudgetError
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from solverbench.errors import UserError as UserError
     from solverbench.execution import execute as execute
     from solverbench.exponential import ExponentialIntegrator as ExponentialIntegrator
+    from solverbench.exponential import block_orders as block_orders
     from solverbench.exponential import differences as differences
     from solverbench.exponential import phis as phis
+    from solverbench.exponential import unified as unified
     from solverbench.grids import Grid as Grid
     from solverbench.runner import table as run  # noqa: F401
     from solverbench.schedules import EDM as EDM
@@ -43,11 +46,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _homes = {
+    "solverbench.coefficients": ["ADAMS_BASHFORTH"],
     "solverbench.adaptors": ["Adapted", "fingerprint", "per_image"],
     "solverbench.conditions": ["Condition", "Guided"],
     "solverbench.errors": ["BudgetError", "GridError", "SpecError", "UserError"],
     "solverbench.execution": ["execute"],
-    "solverbench.exponential": ["ExponentialIntegrator", "differences", "phis"],
+    "solverbench.exponential": ["ExponentialIntegrator", "block_orders", "differences", "phis", "unified"],
     "solverbench.grids": ["Grid"],
     "solverbench.schedules": ["EDM", "NoiseSchedule", "RectifiedFlow", "VPDiscrete", "VPLinear"],
     "solverbench.solver": ["Classical", "Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],

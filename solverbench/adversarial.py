@@ -1,6 +1,6 @@
 """The adversarial part of GAS: an R3GAN discriminator and the relativistic losses with both gradient penalties.
 
-The discriminator is written from its structure (Huang et al. 2025, arXiv:2501.05441), for any image of side 4 * 2^k.
+The discriminator is written from its structure (Huang et al. 2025, arXiv:2501.05441), for images of any size.
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ from solverbench.errors import TrainingError
 
 EXPANSION = 2  # the inner width of a residual block, in multiples of the stage's width
 SLOPE = 0.2  # of the leaky rectifier
-LAST_SIDE = 4  # the side of the image in the last stage, and of its depthwise kernel
+LEAST, MOST = 2, 8  # sides of the image in the last stage, and of its depthwise kernel; 4 in R3GAN's own networks
 
 
 class Convolution(nn.Module):
-    """A square convolution that knows its initial scale: weights N(0, gain^2 / fan_in), bias (where it has one) 0."""
+    """A convolution that knows its initial scale: weights N(0, gain^2 / fan_in), bias (where it has one) 0."""
 
     def __init__(
-        self, inner: int, outer: int, side: int, *, groups: int = 1, gain: float = 1.0, bias: bool = False
+        self,
+        inner: int,
+        outer: int,
+        *sides: int,
+        groups: int = 1,
+        gain: float = 1.0,
+        padding: int = 0,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.groups, self.gain, self.padding = groups, gain, 1 if side == 3 else 0
-        self.weight = nn.Parameter(torch.empty(outer, inner // groups, side, side))
+        self.groups, self.gain, self.padding = groups, gain, padding
+        self.weight = nn.Parameter(torch.empty(outer, inner // groups, *sides))
         self.bias = nn.Parameter(torch.empty(outer)) if bias else None
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -50,9 +57,9 @@ class Residual(nn.Module):
     def __init__(self, width: int, cardinality: int, gain: float) -> None:
         super().__init__()
         wide = EXPANSION * width
-        self.w1 = Convolution(width, wide, 1, gain=gain, bias=True)
-        self.w2 = Convolution(wide, wide, 3, groups=cardinality, gain=gain, bias=True)
-        self.w3 = Convolution(wide, width, 1, gain=0.0)
+        self.w1 = Convolution(width, wide, 1, 1, gain=gain, bias=True)
+        self.w2 = Convolution(wide, wide, 3, 3, groups=cardinality, gain=gain, padding=1, bias=True)
+        self.w3 = Convolution(wide, width, 1, 1, gain=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.leaky_relu(self.w1(x), SLOPE)
@@ -70,7 +77,7 @@ class Halving(nn.Module):
         super().__init__()
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
         self.register_buffer("kernel", torch.outer(taps, taps)[None, None] / 64, persistent=False)
-        self.widen = Convolution(width, following, 1) if width != following else None
+        self.widen = Convolution(width, following, 1, 1) if width != following else None
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
@@ -79,12 +86,12 @@ class Halving(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D(x) [B] for images [B, channels, side, side]: stages halve the side to 4, then depthwise 4x4 and linear.
+    """D(x) [B] for images [B, channels, *size]: stages halve the sides, then depthwise over what is left, and linear.
 
     Args:
         channels: of the image (or latent).
-        side: of the image in pixels, 4 * 2^(stages - 1).
-        widths: channels of each stage, from the full side to side 4.
+        size: height and width in pixels.
+        widths: channels of each stage, from the full size down; the last should be about 4x4.
         cardinalities: groups of the 3x3 convolution of each stage; divides twice the width.
         blocks: residual blocks per stage.
         generator: CPU generator that draws the initial weights.
@@ -98,7 +105,7 @@ class Discriminator(nn.Module):
     def __init__(
         self,
         channels: int,
-        side: int,
+        size: tuple[int, int],
         *,
         widths: Sequence[int],
         cardinalities: Sequence[int],
@@ -106,14 +113,14 @@ class Discriminator(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        _check(side, widths, cardinalities)
+        left = _left(size, widths, cardinalities)
         gain = math.sqrt(2 / (1 + SLOPE**2)) * (len(widths) * blocks) ** -0.25
-        layers: list[nn.Module] = [Convolution(channels, widths[0], 1)]
+        layers: list[nn.Module] = [Convolution(channels, widths[0], 1, 1)]
         for stage, (width, cardinality) in enumerate(zip(widths, cardinalities, strict=True)):
             layers += [Residual(width, cardinality, gain) for _ in range(blocks)]
             if stage + 1 < len(widths):
                 layers.append(Halving(width, widths[stage + 1]))
-        layers += [Convolution(widths[-1], widths[-1], LAST_SIDE, groups=widths[-1]), Convolution(widths[-1], 1, 1)]
+        layers += [Convolution(widths[-1], widths[-1], *left, groups=widths[-1]), Convolution(widths[-1], 1, 1, 1)]
         self.layers = nn.Sequential(*layers)
         for module in self.modules():
             if isinstance(module, Convolution) and not module.weight.is_meta:
@@ -131,22 +138,25 @@ class Discriminator(nn.Module):
         return scores.flatten()
 
 
-def _check(side: int, widths: Sequence[int], cardinalities: Sequence[int]) -> None:
-    asked = f"discriminator for images of side {side}"
+def _left(size: tuple[int, int], widths: Sequence[int], cardinalities: Sequence[int]) -> tuple[int, int]:
+    """The height and width in the last stage."""
+    asked = f"discriminator for images of {size[0]} x {size[1]}"
     stages = len(widths)
-    fits = LAST_SIDE * 2 ** max(stages - 1, 0)
-    if stages == 0 or side != fits:
+    height, width = (side >> max(stages - 1, 0) for side in size)
+    if stages == 0 or min(height, width) < LEAST or max(height, width) > MOST:
+        near = max((min(size) // 4).bit_length(), 1)
         raise TrainingError(
-            f"{asked}: {stages} stages need side {fits}; give one width for each side down to {LAST_SIDE}"
+            f"{asked}: {stages} widths leave {height} x {width} in the last stage, where {LEAST} to {MOST} are needed; "
+            f"give {near} widths"
         )
     if len(cardinalities) != stages:
         raise TrainingError(f"{asked}: {len(cardinalities)} cardinalities for {stages} widths; give one for each width")
-    for width, cardinality in zip(widths, cardinalities, strict=True):
-        wide = EXPANSION * width
-        if wide % cardinality:
+    for inner, cardinality in zip((EXPANSION * each for each in widths), cardinalities, strict=True):
+        if inner % cardinality:
             raise TrainingError(
-                f"{asked}: cardinality {cardinality} does not divide {wide}, the inner width; change it"
+                f"{asked}: cardinality {cardinality} does not divide {inner}, the inner width; change it"
             )
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -162,15 +172,18 @@ class DiscriminatorTerms:
 
 
 def discriminator_loss(
-    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, gamma: float
+    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, gamma: float, kind: str = "relativistic"
 ) -> DiscriminatorTerms:
-    """The relativistic loss with both penalties: mean[softplus(-(D(R) - D(F)))] + gamma/2 mean[|dD/dR|^2 + |dD/dF|^2].
+    """Return the discriminator's loss with both penalties, mean[l] + gamma/2 mean[|dD/dR|^2 + |dD/dF|^2].
+
+        relativistic:  l = softplus(-(D(R) - D(F)))            classic:  l = softplus(-D(R)) + softplus(D(F))
 
     Args:
         real, fake: [B, C, H, W], paired along the batch; both are detached here: no gradient leaves the discriminator.
         gamma: weight of the penalties (0.2 in GAS).
 
-    Source: GAS, arXiv:2510.17699; R3GAN, arXiv:2501.05441. Both halves in one pass: D has no batch statistics.
+    Source: GAS, arXiv:2510.17699 (classic: its table 6); R3GAN, arXiv:2501.05441; Goodfellow et al. 2014,
+    arXiv:1406.2661, the non-saturating form. Both halves in one pass: D has no batch statistics.
     """
     images = torch.cat([real, fake]).detach().requires_grad_(True)
     scores = discriminator(images)
@@ -179,7 +192,10 @@ def discriminator_loss(
     count = len(real)
     d_real, d_fake = scores[:count], scores[count:]
     r1, r2 = penalties[:count].mean(), penalties[count:].mean()
-    adversarial = F.softplus(-(d_real - d_fake)).mean()
+    if kind == "classic":
+        adversarial = (F.softplus(-d_real) + F.softplus(d_fake)).mean()
+    else:
+        adversarial = F.softplus(-(d_real - d_fake)).mean()
     return DiscriminatorTerms(
         loss=adversarial + gamma / 2 * (r1 + r2),
         adversarial=adversarial.detach(),
@@ -190,13 +206,19 @@ def discriminator_loss(
     )
 
 
-def generator_loss(discriminator: Callable[[Tensor], Tensor], fake: Tensor, real: Tensor) -> Tensor:
-    """softplus(-(D(G) - D(R))) per sample, [B]; freeze the discriminator first, so that gradient goes to `fake` alone.
+def generator_loss(
+    discriminator: Callable[[Tensor], Tensor], fake: Tensor, real: Tensor, kind: str = "relativistic"
+) -> Tensor:
+    """Return per sample, [B], softplus(-(D(G) - D(R))), or softplus(-D(G)) if `kind` is classic.
+
+    Freeze the discriminator first, so that gradient goes to `fake` alone.
 
     Args:
         fake: [B, C, H, W], the student's images, carrying gradient.
         real: [B, C, H, W], the teacher's images of the same noise (GAS's code; the paper writes independent noises).
     """
+    if kind == "classic":
+        return F.softplus(-discriminator(fake))
     with torch.no_grad():
         d_real = discriminator(real)
     return F.softplus(-(discriminator(fake) - d_real))

@@ -32,7 +32,10 @@ SCHEMA = 1
 COLUMNS = [
     *("teacher", "solver", "spec", "nfe", "metric", "value", "low", "high", "std_error", "n", "replicates", "seeds"),
     *("reference", "extractor", "quantiser", "status", "reason", "cell", "net_passes", "learned"),
+    *("metric_loss", "inferred", "validation", "validation_spread"),
     *("cost_seconds", "cost_denoiser_seconds", "cost_images_per_second", "cost_peak_memory_bytes"),
+    *("cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls"),
+    *("cost_training_seconds", "cost_training_peak_memory_bytes"),
 ]
 METRICS = {
     "frechet_data": ("Fréchet distance to the data", "Fréchet to data", "features"),
@@ -49,13 +52,21 @@ def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
 
 def write(
-    root: Path, outcomes: Sequence[Outcome], protocol: Protocol, *, device: str, seconds: float, command: str | None
+    root: Path,
+    outcomes: Sequence[Outcome],
+    protocol: Protocol,
+    *,
+    device: str,
+    seconds: float,
+    command: str | None,
+    train: str | None = None,
 ) -> Path:
     """Write the bundle of exactly these cells to root/reports/NAME and return that folder.
 
     Args:
         command: as it was typed; rebuilt from the selection if None.
         seconds: that the run took.
+        train: what it was told to train.
     """
     folder = root / "reports" / name(outcomes, protocol, device)
     files.write_bytes(folder / "results.csv", frame(outcomes).to_csv(index=False, lineterminator="\n").encode())
@@ -64,9 +75,9 @@ def write(
     files.write_bytes(folder / "images.npz", buffer.getvalue())
     record = {
         "schema": SCHEMA,
-        "command": command or _command(outcomes, protocol, device, root),
+        "command": command or _command(outcomes, protocol, device, root, train),
         "selection": _selection(outcomes, protocol, device),
-        "protocol": _protocol(outcomes, protocol),
+        "protocol": _protocol(outcomes, protocol, root),
         "environment": {**_environment(device), "seconds": _seconds(outcomes, seconds)},
         "metrics": _described(outcomes),
         "lines": [line for teacher in _teachers(outcomes) for line in _lines(teacher)],
@@ -126,11 +137,22 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "cell": cell.address[:16],
         "net_passes": cell.teacher.passes * cell.nfe if found else None,
         "learned": cell.learned,
+        "metric_loss": cell.metric_loss,
+        "inferred": cell.inferred,
+        "validation": cell.trained and cell.trained.validation,
+        "validation_spread": cell.trained and cell.trained.spread,
         "cost_seconds": seconds,
         "cost_denoiser_seconds": outcome.total("denoiser_seconds"),
         "cost_images_per_second": made / seconds if made and seconds else None,
         "cost_peak_memory_bytes": outcome.greatest("peak_memory_bytes"),
+        **_training_cost(cell),
     }
+
+
+def _training_cost(cell: Cell) -> dict[str, float]:
+    """What the training of its solver took, all seeds together, as far as its file says."""
+    cost = (cell.trained and cell.trained.cost) or {}
+    return {f"cost_training_{name.removeprefix('training_')}": value for name, value in cost.items()}
 
 
 def _metrics(cell: Cell) -> list[str]:
@@ -210,13 +232,14 @@ def _conditions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"conditions": told} if told else {}
 
 
-def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root: Path) -> str:
+def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root: Path, train: str | None) -> str:
     selection = _selection(outcomes, protocol, device)
     words = ["solverbench", "run", "--solvers", ",".join(selection["solvers"])]
     asked = [teacher.spec or teacher.name for teacher in _teachers(outcomes)]
     words += ["--nfe", ",".join(_spans(selection["nfe"])), "--teachers", ",".join(asked)]
     words += ["--samples", str(protocol.samples), "--seeds", selection["seeds"], "--batch", str(protocol.batch)]
     exact = {None: [], True: ["--exact"], False: ["--no-exact"]}[protocol.exact]
+    words += ["--train", train] if train else []
     words += [*(["--full"] if protocol.full else []), *exact, "--device", device, "--out", str(root)]
     return shlex.join(words)
 
@@ -232,7 +255,7 @@ def _spans(numbers: Sequence[int]) -> list[str]:
     return [str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans]
 
 
-def _protocol(outcomes: Sequence[Outcome], protocol: Protocol) -> dict[str, str]:
+def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> dict[str, str]:
     exact = f", to the exact solution: {protocol.solved}" if any(each.cell.exact for each in outcomes) else ""
     paired = f"RMSE: {protocol.paired}{exact}"
     found = {
@@ -251,7 +274,7 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol) -> dict[str, str]
             f"{solutions.describe(teacher)}; RMSE over the first {protocol.solved // cells.BLOCKS} images of each "
             f"block, n={protocol.solved} a replicate"
         )
-    found |= _trained(outcomes)
+    found |= _trained(outcomes, root)
     for teacher in _teachers(outcomes):
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
@@ -267,15 +290,15 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol) -> dict[str, str]
     return found
 
 
-def _trained(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """Which trained parameters each learned solver ran with: packaged ones, or the user's own."""
+def _trained(outcomes: Sequence[Outcome], root: Path) -> dict[str, str]:
+    """Which trained parameters each learned solver ran with, and where they lie."""
     found: dict[str, list[str]] = {}
     for cell in (outcome.cell for outcome in outcomes):
         if cell.trained is not None:
-            packaged = zoo.find(cell.spec, cell.teacher, cell.nfe)
-            origin = "packaged" if packaged is not None and packaged.identity == cell.trained else "own training"
+            name = Path(cell.teacher.name) / zoo.file_name(cell.spec, cell.nfe)
+            there = [place for place, folder in zoo.places(root).items() if (folder / name).is_file()]
             found.setdefault(f"parameters of {cell.solver} for {cell.teacher.name}", []).append(
-                f"NFE {cell.nfe} {origin} {cell.trained[:12]}"
+                f"NFE {cell.nfe} {there[0] if there else 'removed since'} {cell.trained.identity[:12]}"
             )
     return {solver: "; ".join(each) for solver, each in found.items()}
 

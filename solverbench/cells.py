@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from solverbench.spec import expand, make, numbers
 from solverbench.tableaux import Plan
 from solverbench.teachers import Teacher, load_teacher
 from solverbench.tracing import trace
+from solverbench.zoo import Trained
 
 FORMAT = 1
 """Of the numbers: raised when the same key would give other ones."""
@@ -149,7 +150,8 @@ class Cell:
         targets: the teacher sampler's plan.
         plan: what is executed; None if the cell can't be run.
         obstacle: why it can't be run, a status and a reason.
-        trained: identity of the learned solver's parameters.
+        trained: the file that the learned solver's parameters are from; None of given ones.
+        inferred: what the learned solver's paper leaves unknown, see `LearnedSolver.inferred`.
     """
 
     teacher: Teacher
@@ -162,7 +164,8 @@ class Cell:
     targets: Plan
     plan: Plan | None = None
     obstacle: tuple[str, str] | None = None
-    trained: str | None = None
+    trained: Trained | None = None
+    inferred: str = ""
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -203,7 +206,13 @@ class Cell:
     @property
     def names(self) -> dict[str, Any]:
         """What people call it: recorded beside the key, no part of it."""
-        return {"teacher": self.teacher.name, "solver": self.solver, "trained": self.trained}
+        trained = self.trained and self.trained.identity
+        return {"teacher": self.teacher.name, "solver": self.solver, "trained": trained}
+
+    @property
+    def metric_loss(self) -> bool:
+        """Whether its solver was trained on the features that a metric judges it by."""
+        return self.trained is not None and self.trained.metric_loss
 
     def __str__(self) -> str:
         return f"{self.solver} nfe={self.nfe} on {self.teacher.name}"
@@ -237,25 +246,41 @@ def resolve(
     return cells
 
 
+def again(cell: Cell, out: Path) -> Cell:
+    """Return the cell as it stands now, with what has been trained for it since."""
+    solver = zoo.learned(cell.spec)
+    try:
+        [found] = _cells_of(cell.solver, solver, [cell.nfe], cell.teacher, cell.targets, cell.protocol, out)
+    except GridError as error:
+        return blocked(cell, FAILED, str(error))
+    return found
+
+
+def blocked(cell: Cell, status: str, reason: str) -> Cell:
+    """Return the cell with another obstacle."""
+    return replace(cell, obstacle=(status, reason))
+
+
 def _cells_of(
     asked: str, solver: Solver, budgets: list[int], teacher: Teacher, goal: Plan, protocol: Protocol, out: Path
 ) -> Iterator[Cell]:
     """The cells of one solver. Levels that fit no requested budget are a mistake, else unsupported where they don't."""
     misfits: list[GridError] = []
 
-    def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: str | None) -> Cell:
+    def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: Trained | None) -> Cell:
         about = teacher, asked, solver.spec, nfe, solver.learned, solver.adapt
-        return Cell(*about, protocol, goal, plan, obstacle, trained)
+        inferred = solver.inferred if isinstance(solver, LearnedSolver) else ""
+        return Cell(*about, protocol, goal, plan, obstacle, trained, inferred)
 
     for nfe in budgets:
         equipped, trained = solver, None
         if isinstance(solver, LearnedSolver) and solver.parameters is None:
             found = zoo.find(solver, teacher, nfe, [out / "trained"])
             if found is None:
-                yield cell(nfe, None, (NEEDS_TRAINING, _untrained(asked, nfe, teacher, out)), None)
+                yield cell(nfe, None, _lack(solver, asked, nfe, teacher, out), None)
                 continue
             seeds.check_apart(protocol.seeds, found.seeds, f"{asked} nfe={nfe}")
-            equipped, trained = found.solver, found.identity
+            equipped, trained = found.solver, found
         try:
             plan = _plan(equipped, nfe, teacher)
         except BudgetError as error:
@@ -281,6 +306,15 @@ def reason(error: BaseException) -> str:
     """Return one line that says why: a user's mistake in its own words, another exception with its type."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def _lack(solver: LearnedSolver, asked: str, nfe: int, teacher: Teacher, out: Path) -> tuple[str, str]:
+    """Why a learned solver without parameters can't be run: a budget that no training would mend, or none yet."""
+    try:
+        solver.steps(nfe)
+    except BudgetError as error:
+        return UNSUPPORTED, str(error)
+    return NEEDS_TRAINING, _untrained(asked, nfe, teacher, out)
 
 
 def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path) -> str:

@@ -87,6 +87,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Compare 1000 images a replicate with the exact solution of the teacher's ODE.  "
                      "[default: on mixture only]"),
         click.option("--batch", type=int, default=None, metavar="B", help="Images per call.  [default: 500]"),
+        click.option("--train", type=click.Choice(["missing"]), default=None,
+                     help="Train what isn't trained yet, by its recipe, before it is sampled."),
         device_option,
         out_option,
         config_option,
@@ -99,7 +101,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="solverbench")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Measure few-step diffusion solvers, classical and learned, on one teacher, by one protocol.
 
     \b
@@ -107,11 +110,13 @@ def main() -> None:
     solverbench plan --solvers gas,dpm --nfe 3-10    what that would do, and cost
     solverbench info dpm                             options, budgets and paper of a solver
     """
+    ctx.obj = _draw_training  # this file alone opens the door to reports
 
 
 @main.command()
 @selection_options
-def run(**given: Any) -> None:
+@click.option("--strict", is_flag=True, help="Exit with 5 if a cell is unsupported or needs training.")
+def run(strict: bool, **given: Any) -> None:
     """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""
     from solverbench import runner
     from solverbench.progress import display
@@ -125,7 +130,7 @@ def run(**given: Any) -> None:
     _say_written(result.folder, written)
     if as_json:
         click.echo(json.dumps({"report": str(result.folder), "counts": result.counts}))
-    sys.exit(result.exit_code)
+    sys.exit(result.strict_exit_code if strict else result.exit_code)
 
 
 @main.command()
@@ -168,9 +173,16 @@ def sample(
 
 @main.command()
 @click.argument("name", required=False)
+@click.option("--training", metavar="FOLDER", help="Draw the curves of one training instead, in DIR/trained/*/runs.")
 @out_option
-def report(name: str | None, out: str) -> None:
+def report(name: str | None, training: str | None, out: str) -> None:
     """Draw the report of a finished run again: NAME in DIR/reports, or the only one there."""
+    if training is not None:
+        if name is not None:
+            raise UserError(f"report {name!r} --training {training}: two things to draw; ask for one of them")
+        for path in _draw_training(Path(training)):
+            click.echo(path)
+        return
     folder = Path(out) / "reports"
     found = sorted(p.parent.name for p in folder.glob("*/bundle.json"))
     if name is None and len(found) == 1:
@@ -193,7 +205,8 @@ def list_(what: str, as_json: bool) -> None:
         rows = [(name, ", ".join(table.aliases(name)), table.about(name)) for name in table]
     if as_json:
         keys = ("name", "aliases", "about")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        split = ((name, aliases.split(", ") if aliases else [], about) for name, aliases, about in rows)
+        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in split]))
         return
     width = max(len(_called(*row[:2])) for row in rows)
     for name, aliases, about in rows:
@@ -247,6 +260,15 @@ def _report(folder: Path) -> list[Path]:
 
     try:
         return list(reports.write(folder))
+    except reports.BundleError as error:
+        raise UserError(str(error)) from None
+
+
+def _draw_training(folder: Path) -> list[Path]:
+    import reports
+
+    try:
+        return list(reports.training(folder))
     except reports.BundleError as error:
         raise UserError(str(error)) from None
 

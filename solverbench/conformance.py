@@ -416,8 +416,8 @@ def _runs(
         steps = _steps(solver, budget)
         if steps is None:
             continue
-        ready = _with_parameters(solver, schedule, budget)
         try:
+            ready = _with_parameters(solver, schedule, budget)
             yield budget, ready, ready.grid(schedule, steps)
         except GridError:  # a table of levels, or a list of them, for other numbers of steps
             continue

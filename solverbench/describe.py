@@ -49,8 +49,9 @@ def solver(spec: str, teacher: str, out: Path) -> str:
         default = "" if field.default is None else f" = {_text(field.default)}"
         lines.append(f"    {key + default:<26} {field.metadata['help']}{choices}")
     lines += _recommended(cls.name)
-    if cls.learned:
+    if cls.learned or teacher not in registries.teachers:
         network = load_teacher(teacher)
+    if cls.learned:
         trained = [n for n in BUDGETS if zoo.find(spec, network, n, (out / "trained",)) is not None]
         lines.append(f"  trained  on {teacher} for nfe {_ranges(trained) or 'none'}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,13 +63,80 @@ def _combine(row: Sequence[float], history: Sequence[Tensor]) -> Tensor:
     return state
 
 
-def unrounded(tableau: Tableau, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return the sample from `x` at the start level by the exact weights, differentiable in the tableau."""
+def unrounded(
+    tableau: Tableau, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, *, first: Tensor | None = None
+) -> Tensor:
+    """Return the sample from `x` at the start level by the exact weights, differentiable in the tableau and in `x`.
+
+    Args:
+        first: the output of the first call, if it is known already; it isn't made again.
+    """
     weights = tableau.weights.to(device=x.device, dtype=x.dtype)  # all rows in one transfer
-    history = [x]
-    for k, sigma in enumerate(tableau.sigmas):
-        history.append(_same_shape(denoise(_combined(weights[k], history), sigma), x))
+    history = [x] if first is None else [x, first]
+    for k in range(len(history) - 1, tableau.nfe):
+        history.append(_same_shape(denoise(_combined(weights[k], history), tableau.sigmas[k]), x))
     return _combined(weights[-1], history)
+
+
+def recomputed(
+    tableau: Tableau, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, *, first: Tensor | None = None
+) -> Tensor:
+    """Return what `unrounded` does, holding the graph of one call at a time: each is made again on the way back.
+
+    Memory grows with the number of calls by one image each, not by what a call keeps for its gradient.
+    """
+    inputs = tableau.weights, tableau.sigmas, x, denoise, first
+    sample: Tensor = _Recomputed.apply(*inputs)  # type: ignore[no-untyped-call]
+    return sample
+
+
+class _Recomputed(torch.autograd.Function):
+    """The trajectory as one function, whose gradient runs through it backwards, call by call."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: Tensor,
+        sigmas: Tensor,
+        x: Tensor,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        first: Tensor | None,
+    ) -> Tensor:
+        rows = weights.to(device=x.device, dtype=x.dtype)
+        history = [x] if first is None else [x, first]
+        ctx.known = len(history) - 1
+        for k in range(ctx.known, len(sigmas)):
+            history.append(_same_shape(denoise(_combined(rows[k], history), sigmas[k]), x))
+        ctx.denoise = denoise
+        ctx.save_for_backward(weights, sigmas, *history)
+        return _combined(rows[-1], history)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+        weights, sigmas, *history = ctx.saved_tensors
+        rows = weights.to(device=history[0].device, dtype=history[0].dtype)
+        to_weights, to_sigmas = torch.zeros_like(weights), torch.zeros_like(sigmas)
+        to_history = [torch.zeros_like(history[0]) for _ in history]
+
+        def through(row: int, slope: Tensor) -> None:
+            """A row's gradient goes to its weights and to what it combined."""
+            combined = history[: row + 1]
+            to_weights[row, : len(combined)] = torch.stack([(slope * past).sum() for past in combined]).to(to_weights)
+            for j in range(len(combined)):
+                to_history[j] += rows[row, j] * slope
+
+        through(len(sigmas), slopes[0])
+        for k in reversed(range(ctx.known, len(sigmas))):
+            with torch.enable_grad():
+                state = _combined(rows[k], history[: k + 1]).detach().requires_grad_(True)
+                sigma = sigmas[k].detach().requires_grad_(True)
+                d = ctx.denoise(state, sigma)
+            slope, to_sigma = torch.autograd.grad(d, (state, sigma), to_history[k + 1], allow_unused=True)
+            if slope is not None:
+                through(k, slope)
+            if to_sigma is not None:
+                to_sigmas[k] = to_sigma
+        return to_weights, to_sigmas, to_history[0] if ctx.needs_input_grad[2] else None, None, None
 
 
 def _combined(row: Tensor, history: Sequence[Tensor]) -> Tensor:

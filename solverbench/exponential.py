@@ -5,6 +5,7 @@ All in the EDM frame (alpha = 1), where lambda = -log sigma.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,10 +45,32 @@ class ExponentialIntegrator(Classical):
         return (t / s, torch.ones_like(t), h) if self.prediction == "data" else (torch.ones_like(t), t, -h)
 
     def order_at(self, n: int, steps: int) -> int:
-        """Return the order of step `n` of `steps`: it rises over the first steps, and a warm-up step isn't lowered."""
-        if n + 1 < self.order or not self.lower_order_final:
-            return min(n + 1, self.order)
-        return min(self.order, steps - n)
+        """Return the order of step `n` of `steps`; see `order_at`."""
+        return order_at(n, steps, self.order, lowered=self.lower_order_final)
+
+
+def order_at(n: int, steps: int, order: int, *, lowered: bool) -> int:
+    """Return the order of step `n` of `steps`: it rises over the first steps, and a warm-up step isn't lowered.
+
+    Args:
+        order: that of a regular step.
+        lowered: lower it over the last steps, down to 1.
+    """
+    if n + 1 < order or not lowered:
+        return min(n + 1, order)
+    return min(order, steps - n)
+
+
+def block_orders(calls: int, order: int) -> list[int]:
+    """Return the orders of a singlestep solver's blocks, which add up to `calls`: mostly `order`, lower at the end.
+
+    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 and its public code. The order is 3 in no last block unless
+    there is another: 3 calls are 2 + 1.
+    """
+    blocks, rest = divmod(calls, order)
+    if order == 3 and rest == 0:
+        return [3] * (blocks - 1) + [2, 1]
+    return [order] * blocks + [rest] * (rest > 0)
 
 
 def phis(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,3 +104,18 @@ def differences(lam: Tensor, past: Sequence[Tensor], n: int) -> tuple[Tensor, ..
     r1 = (lam[n - 1] - lam[n - 2]) / h
     d1 = (past[1] - past[2]) / r1
     return d0 + r0 / (r0 + r1) * (d0 - d1), (d0 - d1) / (r0 + r1)
+
+
+def unified(r: Sequence[Tensor], z: Tensor, b: Tensor) -> Sequence[Tensor]:
+    """Return rho with sum_i r_i^(j-1) rho_i = j! z phi_{j+1}(z) / b for j = 1 .. len(r); 1/2 if it is a single number.
+
+    Source: Zhao et al. 2023, arXiv:2302.04867 (UniPC), algorithms 1 and 2, and the public code's degenerate rules.
+    """
+    if len(r) < 2:
+        return [z.new_tensor(0.5)] * len(r)
+    right, g = [], torch.expm1(z)
+    for j in range(1, len(r) + 1):
+        g = g / z - 1 / math.factorial(j)  # z phi_{j+1}(z)
+        right.append(math.factorial(j) * g / b)
+    matrix = torch.linalg.vander(torch.stack(list(r))).T
+    return list(torch.linalg.solve(matrix, torch.stack(right)))

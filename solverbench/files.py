@@ -113,4 +113,4 @@ def _refusal(path: Path, size: int, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "free some space and run again, what is finished is kept"
         return StoreError(f"{path}: no space left for {size} bytes ({error.strerror}); {remedy}")
-    return StoreError(f"{path}: can't be written ({error.strerror}); choose another --out or change its permissions")
+    return StoreError(f"{path}: can't be written ({error.strerror}); choose another place or change its permissions")

@@ -1,15 +1,17 @@
-"""What `solverbench zoo list` and `zoo show` say of trained solvers."""
+"""What `solverbench zoo list` and `zoo show` say of trained solvers, and how one gets into the user's own zoo."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solverbench import zoo
-from solverbench.errors import NeedsTrainingError, UserError
+import registries
+from solverbench import files, places, zoo
+from solverbench.errors import MissingError, NeedsTrainingError, RecordError, UserError
 from solverbench.tableaux import Tableau
 from solverbench.teachers import load_teacher
 from solverbench.zoo import Trained
@@ -19,7 +21,7 @@ COLUMNS = ("solver", "nfe", "teacher", "validation", "training", "where", "ident
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A file in a zoo: the trained solver in it, or why it can't be read; `where` is "run folder" or "packaged"."""
+    """A file in a zoo: the trained solver in it, or why it can't be read; `where` is a name of `zoo.places`."""
 
     path: Path
     where: str
@@ -38,16 +40,16 @@ class Entry:
             "teacher": trained.teacher,
             "teacher_identity": trained.teacher_identity,
             "identity": trained.identity,
-            "validation": _validation(trained),
-            "cost": _cost(trained),
+            "validation": trained.validation,
+            "cost": trained.cost,
             "imported": trained.record.get("imported"),
             **about,
         }
 
 
 def entries(out: Path) -> Iterator[Entry]:
-    """Yield what lies in OUT/trained, then what the package carries, each by teacher, solver and calls."""
-    for where, folder in (("run folder", out / "trained"), ("packaged", zoo.packaged())):
+    """Yield what lies in OUT/trained, the user's own zoo and the packaged one, each by teacher, solver and calls."""
+    for where, folder in zoo.places(out).items():
         found = []
         for path in sorted(folder.glob("*/*-nfe*.safetensors")):
             try:
@@ -84,6 +86,38 @@ def chosen(name: str, nfe: int | None, teacher: str, out: Path) -> Trained:
             f"{solver.name} nfe={nfe}: not trained for teacher {teacher!r}; 'solverbench zoo list' shows what is"
         )
     return found
+
+
+def add(path: Path) -> str:
+    """Copy a trained solver's file into the user's own zoo, where every command finds it; return lines that say so.
+
+    Raises:
+        RecordError: not such a file, damaged, or for another network than the teacher that it names.
+        StoreError: the zoo can't be written.
+    """
+    trained = zoo.load(path)
+    if Path(trained.teacher).name != trained.teacher:
+        raise RecordError(
+            f"{path}: its teacher is named {trained.teacher!r}, which is no folder's name; train it again"
+        )
+    if trained.teacher in registries.teachers:
+        with contextlib.suppress(MissingError):  # a teacher whose weights aren't here can't be compared
+            zoo.load(path, teacher=load_teacher(trained.teacher))
+    place = places.zoo() / trained.teacher / zoo.file_name(trained.spec, trained.nfe)
+    before = _there(place)
+    files.write_bytes(place, path.read_bytes())
+    lines = [f"{trained.spec} nfe={trained.nfe} for {trained.teacher} ({trained.identity[:12]}) in {place}"]
+    return "\n".join([*lines, *([f"  in place of {before}"] if before and before != trained.identity[:12] else [])])
+
+
+def _there(place: Path) -> str:
+    """What a file in the zoo holds, for people; empty if there is none."""
+    if not place.is_file():
+        return ""
+    try:
+        return zoo.load(place).identity[:12]
+    except RecordError:
+        return "a damaged file"
 
 
 def described(trained: Trained) -> str:
@@ -132,7 +166,7 @@ def _text(value: Any) -> str:
 
 
 def _row(trained: Trained, where: str) -> tuple[str, ...]:
-    validation, cost = _validation(trained), _cost(trained)
+    validation, cost = trained.validation, trained.cost
     return (
         trained.spec,
         str(trained.nfe),
@@ -144,30 +178,15 @@ def _row(trained: Trained, where: str) -> tuple[str, ...]:
     )
 
 
-def _validation(trained: Trained) -> float | None:
-    """The validation error of the kept training seed."""
-    kept = [run for run in trained.record.get("runs", []) if run.get("seed") == trained.record.get("seed")]
-    return kept[0].get("validation") if kept else None
-
-
-def _cost(trained: Trained) -> dict[str, float] | None:
-    """What all training seeds took together; their most memory; the teacher's samples, shared by them, count once."""
-    costs = [run["cost"] for run in trained.record.get("runs", []) if "cost" in run]
-    if not costs:
-        return None
-    student = ("student_calls_with_gradient", "student_calls_without")
-    return {
-        "training_seeds": len(costs),
-        "seconds": round(sum(cost.get("seconds", 0) for cost in costs), 3),
-        "teacher_calls": max(cost.get("teacher_calls", 0) for cost in costs),
-        "student_calls": sum(cost.get(name, 0) for cost in costs for name in student),
-        "peak_memory_bytes": max(cost.get("peak_memory_bytes", 0) for cost in costs),
-    }
-
-
 def _spent(cost: Mapping[str, float]) -> str:
     calls = (cost["teacher_calls"] + cost["student_calls"]) / 1e6
     return f"{cost['training_seeds']} seeds, {cost['seconds']:.0f} s, {calls:.2f}M calls"
+
+
+def cost_line(trained: Trained) -> str:
+    """Return what the trainings behind it took, in words."""
+    cost = trained.cost
+    return "unknown" if cost is None else f"{_spent(cost)}, peak memory {cost['peak_memory_bytes'] / 2**20:.0f} MiB"
 
 
 def _place(entry: Entry) -> tuple[str, str, int, str]:

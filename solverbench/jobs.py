@@ -127,25 +127,22 @@ def finish(jobs: Sequence[Job], store: Store, count: int, tell: Listener) -> lis
     for job in jobs:
         if job not in waiting:
             _settle(job, tell)
-    try:
-        with sampling.pool(count) as threads:
-            pending: dict[Future[dict[str, Any]], tuple[Job, range]] = {}
-            todo = _units(waiting, tell)
-            try:
-                while True:
-                    while len(pending) < 2 * count and (unit := next(todo, None)) is not None:
-                        job, block = unit
-                        work = Work(job.cell, job.folder, block, store.root, stop)
-                        pending[threads.submit(work)] = unit
-                    if not pending:
-                        break
-                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                        _collect(*pending.pop(future), future, tell)
-            except BaseException:
-                stop.set()
-                raise
-    finally:
-        tell.end()
+    with sampling.pool(count) as threads:
+        pending: dict[Future[dict[str, Any]], tuple[Job, range]] = {}
+        todo = _units(waiting, tell)
+        try:
+            while True:
+                while len(pending) < 2 * count and (unit := next(todo, None)) is not None:
+                    job, block = unit
+                    work = Work(job.cell, job.folder, block, store.root, stop)
+                    pending[threads.submit(work)] = unit
+                if not pending:
+                    break
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    _collect(*pending.pop(future), future, tell)
+        except BaseException:
+            stop.set()
+            raise
     return [job.outcome() for job in jobs]
 
 

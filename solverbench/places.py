@@ -1,4 +1,4 @@
-"""Where a user's own files live: imported teachers, downloaded checkpoints, converted weights."""
+"""Where a user's own files live: imported teachers, downloaded checkpoints, converted weights, trained solvers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ def data() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "solverbench"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "solverbench"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "solverbench"
+    named = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(named) if os.path.isabs(named) else Path.home() / ".local" / "share") / "solverbench"
 
 
 def teachers() -> Path:
     """Return the folder of imported teachers: NAME.toml each, with checkpoints and converted weights beside."""
     return data() / "teachers"
+
+
+def zoo() -> Path:
+    """Return the folder of the user's own trained solvers: TEACHER/FILE each."""
+    return data() / "zoo"

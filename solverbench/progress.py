@@ -18,6 +18,9 @@ EVERY = 5.0
 class Listener(Protocol):
     """What a run calls, always from the thread that called `run`."""
 
+    def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
+        """A training for `cell`, before the work starts, has made so many of its iterations; may raise to interrupt."""
+
     def begin(self, images: int, calls: int) -> None:
         """Work starts: so many images, costing so many denoiser calls (times images), the teacher's own included."""
 
@@ -33,6 +36,9 @@ class Listener(Protocol):
 
 class Silent:
     """Shows nothing."""
+
+    def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
+        """Nothing."""
 
     def begin(self, images: int, calls: int) -> None:
         """Nothing."""
@@ -78,6 +84,31 @@ class Pace:
         return f"{self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
 
 
+class Course:
+    """How far the training of a cell is: iterations, the last loss and validation error, and the time left."""
+
+    def __init__(self, cell: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cell, self.clock = cell, clock
+        self.first: tuple[int, float] | None = None
+        self.error = ""
+        self.text = ""
+
+    def advance(self, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
+        """Take in an iteration; those made before the first one that is told were made by an earlier run."""
+        now = self.clock()
+        if self.first is None:
+            self.first = iteration, now
+        begun, since = self.first
+        self.error = self.error if validation is None else f", validation {validation:.4g}"
+        left = ""
+        if iteration > begun:
+            left = f", {duration((iterations - iteration) * (now - since) / (iteration - begun))} left"
+        self.text = f"training {self.cell}: {iteration}/{iterations}, loss {loss:.4g}{self.error}{left}"
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Lines:
     """Plain lines: one per settled cell, and the pace every few seconds.
 
@@ -89,7 +120,17 @@ class Lines:
     def __init__(self, stream: TextIO, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream, self.every, self.clock = stream, every, clock
         self.pace = Pace(0, 0, clock)
+        self.course = Course("", clock)
         self.last = clock()
+
+    def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
+        """Say how the training goes, now and then and at its end."""
+        if self.course.cell != cell:
+            self.course = Course(cell, self.clock)
+        self.course.advance(iteration, iterations, loss, validation)
+        if self.clock() - self.last >= self.every or iteration == iterations:
+            self.last = self.clock()
+            self._write(str(self.course))
 
     def begin(self, images: int, calls: int) -> None:
         """Say how much there is to do, if anything."""
@@ -129,6 +170,20 @@ class Bar:
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[pace]}")
         self.progress = Progress(*columns, console=console, transient=True)
         self.task = self.progress.add_task("", total=None, pace="", visible=False)
+        self.course = Course("")
+        self.lesson = self.progress.add_task("", total=None, pace="", visible=False)
+
+    def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
+        """Move the training's bar, which is gone once it is full."""
+        if self.course.cell != cell:
+            self.course = Course(cell)
+            self.progress.start()
+        self.course.advance(iteration, iterations, loss, validation)
+        head, _, pace = str(self.course).partition(": ")
+        self.progress.update(
+            self.lesson, completed=iteration, total=iterations, description=head, pace=pace,
+            visible=iteration < iterations,
+        )  # fmt: skip
 
     def begin(self, images: int, calls: int) -> None:
         """Show the bar, if there is anything to do."""

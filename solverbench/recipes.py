@@ -10,17 +10,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from solverbench import seeds
+from solverbench import seeds, stages
 from solverbench.errors import MissingError, RecordError, SpecError
+
+if TYPE_CHECKING:
+    from solverbench.solver import LearnedSolver
+    from solverbench.teachers import Teacher
 
 TRAINING = range(40_000)
 VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
 """Noise seeds that a recipe may use, apart from each other and from those of evaluation."""
 
-LOSSES = ("l2", "l1", "huber", "features")
+LOSSES = ("l2", "l1", "huber", "features", "lpips", "lpips_native", "metric_features")
 CHOICES = ("last", "best")
+CRITERIA = ("rmse", "loss")
+OPTIMISERS = ("adam", "rmsprop", "sgd")
+AS_ALL = "as_all"
+ADVERSARIAL = ("relativistic", "classic")
+MEMORY = ("store", "recompute")
+METRIC_LOSS = "metric_features"
 ANY = "any"
 
 
@@ -33,35 +43,74 @@ def _setting(
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training settings of a learned solver; all of them change the result.
+    """The training settings of a learned solver; all of them may change the result.
+
+    What is trained when: `iterations` are cut into `cycles` equal cycles, each into `stages`, written
+    `groups:share,groups:share` with groups joined by +, as in `times:2,times+offsets:5`; `all` is every group.
+
+    How: `optimiser` and `lr`, or a group's own. What shares an optimiser is clipped together. SGD's rate on offsets is
+    divided by the number of calls. `patience` (0: none) counts validations without improvement: then the best
+    parameters and noises are taken up again and the rates fall by `lr_decay` to `lr_min` at least; each round begins
+    with the best too, and training ends once the last group's rate has been at its least `stop_after` times.
+
+    `radius` (0: none) lets every noise move within radius C H W / NFE^2 of its own, by steps of `noise_lr` / NFE.
+
+    Sources: GAS, arXiv:2510.17699; LD3, arXiv:2405.15506, with their public code.
 
     Raises:
         SpecError: a value of the wrong type or out of range.
     """
 
     loss: str = _setting(choices=LOSSES)
+    allow_metric_loss: bool = _setting()
     iterations: int = _setting(low=1)
+    stages: str = _setting()
+    cycles: int = _setting(low=1)
     batch: int = _setting(low=1)
+    optimiser: str = _setting(choices=OPTIMISERS)
     lr: float = _setting(above=0.0, high=1.0)
+    offsets_optimiser: str = _setting(choices=(AS_ALL, *OPTIMISERS))
+    offsets_lr: float = _setting(low=0.0, high=1.0)  # 0: as lr
+    coefficients_optimiser: str = _setting(choices=(AS_ALL, *OPTIMISERS))
+    coefficients_lr: float = _setting(low=0.0, high=1.0)  # 0: as lr
     ema_decay: float = _setting(low=0.0, high=1.0)
     clip: float = _setting(above=0.0)
+    radius: float = _setting(low=0.0)
+    noise_lr: float = _setting(above=0.0)
+    patience: int = _setting(low=0)
+    lr_decay: float = _setting(above=0.0, high=1.0)
+    lr_min: float = _setting(low=0.0, high=1.0)
+    offsets_lr_min: float = _setting(low=0.0, high=1.0)
+    stop_after: int = _setting(low=1)
+    compat: bool = _setting()
+    memory: str = _setting(choices=MEMORY)
     train_first: int = _setting(low=TRAINING.start)
     train_size: int = _setting(low=1)
     validation_first: int = _setting(low=VALIDATION.start)
     validation_size: int = _setting(low=1)
     validate_every: int = _setting(low=1)
+    validation_first_use: int = _setting(low=0)  # pairs until patience is first exhausted; 0: all
+    validate_by: str = _setting(choices=CRITERIA)
     choose: str = _setting(choices=CHOICES)
     training_seeds: int = _setting(low=1)
     adversarial_weight: float = _setting(low=0.0)
+    adversarial_loss: str = _setting(choices=ADVERSARIAL)
     gamma: float = _setting(low=0.0)
     discriminator_lr: float = _setting(above=0.0, high=1.0)
     widths: tuple[int, ...] = _setting(low=1)
     cardinalities: tuple[int, ...] = _setting(low=1)
     blocks: int = _setting(low=1)
+    discriminator_weights: str = _setting()
 
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
             _check(name, kind, getattr(self, name))
+        stages.parse(self.stages)
+        if self.loss == METRIC_LOSS and not self.allow_metric_loss:
+            raise SpecError(
+                f"loss={METRIC_LOSS}: trains on the features that the result is judged by, so that a lower distance "
+                "would mean nothing; use another loss, or say allow_metric_loss=true: it is then marked everywhere"
+            )
         if self.train.stop > TRAINING.stop:
             raise SpecError(f"train_size={self.train_size}: seeds up to {self.train.stop - 1}; {_within(TRAINING)}")
         if self.validation.stop > VALIDATION.stop:
@@ -112,17 +161,35 @@ class Recipe:
         return json.dumps(self.as_dict(), sort_keys=True)
 
 
-def load(solver: str, teacher: str, folder: Path | None = None) -> Recipe:
+def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
+    """Return the packaged recipe of `solver`, by its option or its name, for `teacher`.
+
+    A teacher whose final state is decoded belongs to the family `latent`, one with prompts to `stable_diffusion`.
+
+    Raises:
+        MissingError, RecordError: see `load`.
+    """
+    return load(solver.recipe_name, teacher.base, family=_family(teacher))
+
+
+def _family(teacher: Teacher) -> str:
+    if teacher.condition is not None and teacher.condition.prompts:
+        return "stable_diffusion"
+    return "pixel" if teacher.decode is None else "latent"
+
+
+def load(solver: str, teacher: str, folder: Path | None = None, *, family: str = "") -> Recipe:
     """Return the recipe of `solver` for `teacher`: its base's, then its own; what is said for this teacher wins.
 
     Args:
+        family: of the teacher, as latent; what is said for it stands between `any` and the teacher's own.
         folder: where <solver>.toml lies; the packaged recipes if None.
 
     Raises:
         MissingError: no recipe for the solver.
         RecordError: a file that isn't TOML, an unknown or missing key, or a value of the wrong type or range.
     """
-    settings = _settings(solver, teacher, folder)
+    settings = _settings(solver, (ANY, family, teacher), folder)
     try:
         return of(settings)
     except SpecError as error:
@@ -144,15 +211,15 @@ def of(settings: Mapping[str, Any]) -> Recipe:
     return Recipe(**{name: _plain(kind, settings[name]) for name, kind in _kinds().items()})
 
 
-def _settings(solver: str, teacher: str, folder: Path | None) -> dict[str, Any]:
-    """The settings of a recipe file laid over its base's: base [any], own [any], base [teacher], own [teacher]."""
+def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[str, Any]:
+    """The settings of a recipe file laid over its base's: base [any], own [any], .., base [teacher], own [teacher]."""
     chain = [_read(solver, folder)]
     while "base" in chain[0]:
         if len(chain) > 8:
             raise RecordError(f"recipe of {solver}: its bases go round in a circle; end the chain")
         chain.insert(0, _read(str(chain[0]["base"]), folder))
     merged: dict[str, Any] = {}
-    for table in (ANY, teacher):
+    for table in tables:
         for document in chain:
             merged |= document.get(table, {})
     return merged
@@ -195,18 +262,21 @@ def _parse(setting: str, kind: Any, text: str) -> Any:
     try:
         if kind is str:
             return text
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
         if kind in (int, float):
             return kind(text)
         return tuple(int(part) for part in text.split("+"))
-    except ValueError:
-        wanted = {int: "a whole number", float: "a number"}.get(kind, "whole numbers joined with +")
+    except (ValueError, KeyError):
+        named = {int: "a whole number", float: "a number", bool: "true or false"}
+        wanted = named.get(kind, "whole numbers joined with +")
         raise SpecError(f"recipe setting {setting!r}: {text!r} isn't {wanted}; give {wanted}") from None
 
 
 def _check(name: str, kind: Any, value: Any) -> None:
     limits = next(each for each in fields(Recipe) if each.name == name).metadata
     entries = value if isinstance(value, tuple) else (value,)
-    wanted = kind if kind in (str, int, float) else int
+    wanted = kind if kind in (str, bool, int, float) else int
     if (
         isinstance(value, tuple) is not (wanted is not kind)
         or not entries
@@ -217,7 +287,7 @@ def _check(name: str, kind: Any, value: Any) -> None:
         )
     if limits["choices"] and value not in limits["choices"]:
         raise SpecError(f"{name}={value}: isn't one of its values; use {', '.join(limits['choices'])}")
-    for entry in entries if wanted is not str else ():
+    for entry in entries if wanted in (int, float) else ():
         low, high, above = limits["low"], limits["high"], limits["above"]
         if not math.isfinite(entry) or (low is not None and entry < low) or (high is not None and entry > high):
             raise SpecError(f"{name}={entry}: out of range; give {_range(low, high, above)}")

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from solverbench import bundle, cells, jobs, sampling
+from solverbench import bundle, cells, jobs, lessons, sampling
 from solverbench import seeds as image_seeds
-from solverbench.cells import CACHED, DONE, FAILED, SAMPLES, Cell, Protocol
+from solverbench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, SAMPLES, UNSUPPORTED, Cell, Protocol
 from solverbench.outcome import Outcome
 from solverbench.progress import Listener, Silent, duration
 from solverbench.solver import Solver
@@ -49,6 +49,11 @@ class RunResult:
             return 1
         return 0 if self.counts[DONE] + self.counts[CACHED] else 3
 
+    @property
+    def strict_exit_code(self) -> int:
+        """5 where `exit_code` is 0 although a cell is unsupported or untrained."""
+        return self.exit_code or (5 if self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] else 0)
+
     def summary(self) -> str:
         """Return lines for people: each cell without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
@@ -60,12 +65,14 @@ class PlannedCell:
     """What a run would do with a cell.
 
     Args:
-        status: cached, new, partial (some blocks are stored), failed, unsupported or needs-training.
-        reason: why it can't be run, or how it failed before.
+        status: cached, new, partial (some blocks are stored), failed, unsupported, needs-training, or to-train, which
+            is trained first.
+        reason: why it can't be run, how it failed before, or what its training is.
         blocks_done: stored blocks.
         blocks_missing: blocks that a run would compute.
-        calls: denoiser calls times images that they cost, the teacher's own samples and exact solutions included.
-        seconds: estimate for them on this machine with all workers.
+        calls: denoiser calls times images that they cost, the teacher's own samples and exact solutions included, and
+            the training.
+        seconds: estimate for them on this machine with all workers; a rough one where there is a training.
     """
 
     cell: Cell
@@ -137,6 +144,7 @@ def run(
     batch: int | None = None,
     full: bool = False,
     exact: bool | None = None,
+    train: str | None = None,
     workers: int | None = None,
     progress: Listener | None = None,
     command: str | None = None,
@@ -156,6 +164,8 @@ def run(
         full: compare every image with the teacher's own instead of the first 2000 of each replicate.
         exact: compare 1000 images of each replicate with the exact solution of the teacher's ODE: the metric
             `rmse_exact`; on teachers where that is cheap if None.
+        train: "missing": learned solvers without parameters are trained first, by their recipes; if None, their cells
+            need training.
         workers: threads; one per core on a CPU if None. It changes no result.
         progress: told what happens, from this thread.
         command: as it was typed, for the report; rebuilt from the arguments if None.
@@ -167,13 +177,20 @@ def run(
         KeyboardInterrupt: finished blocks are kept, and the same call goes on from there.
     """
     begun = time.monotonic()
+    lessons.check(train)
     protocol = Protocol.of(samples, replicates, seeds, batch, full, exact)
     wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
     store, tell = Store.open(out), progress or Silent()
-    todo = jobs.gather(wanted, store)
-    outcomes = jobs.finish(todo, store, workers or sampling.worker_count(device), tell)
+    try:
+        if train:
+            jobs.gather(wanted, store)  # a damaged file is refused before any training, too
+            wanted = lessons.learn(wanted, store.root, device, tell)
+        todo = jobs.gather(wanted, store)
+        outcomes = jobs.finish(todo, store, workers or sampling.worker_count(device), tell)
+    finally:
+        tell.end()
     seconds = time.monotonic() - begun
-    folder = bundle.write(store.root, outcomes, protocol, device=device, seconds=seconds, command=command)
+    folder = bundle.write(store.root, outcomes, protocol, device=device, seconds=seconds, command=command, train=train)
     return RunResult(bundle.frame(outcomes), outcomes, folder)
 
 
@@ -190,6 +207,7 @@ def plan(
     batch: int | None = None,
     full: bool = False,
     exact: bool | None = None,
+    train: str | None = None,
     workers: int | None = None,
 ) -> RunPlan:
     """Return what `run` with the same arguments would do, and for how long; writes nothing.
@@ -199,14 +217,23 @@ def plan(
     Raises:
         UserError, MissingError, StoreError, RecordError: as `run` does.
     """
+    lessons.check(train)
     protocol = Protocol.of(samples, replicates, seeds, batch, full, exact)
     wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
     todo = jobs.gather(wanted, Store.look(out))
     count = workers or sampling.worker_count(device)
     pace: dict[str, float] = {}
+    slow: dict[tuple[str, int], float] = {}
+    claimed: set[Path] = set()
     planned = []
     for job in todo:
         teacher = job.cell.teacher
+        if train and (lesson := lessons.lesson(job.cell, Path(out), claimed)) is not None:
+            batches = (teacher.name, lesson.recipe.batch)
+            if batches not in slow:
+                slow[batches] = _probe(teacher, lesson.recipe.batch)
+            planned.append(_to_train(job.cell, lesson, slow[batches], count))
+            continue
         if job.calls and teacher.name not in pace:
             pace[teacher.name] = _stored_pace(todo, teacher) or _probe(teacher, protocol.batch)
         total = len(protocol.blocks) if job.cell.plan else 0
@@ -216,6 +243,16 @@ def plan(
             PlannedCell(job.cell, job.status, job.reason, done, len(job.calls), sum(job.calls.values()), seconds)
         )
     return RunPlan(planned)
+
+
+def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> PlannedCell:
+    """What a run would do with a cell that it trains first: one worker trains, all of them sample."""
+    sampling_calls = len(cell.protocol.seeds) * cell.nfe
+    alone = (lesson.calls - lesson.teacher_calls) * pace
+    together = (lesson.teacher_calls + sampling_calls) * pace / count
+    reason = f"{lesson.text}, about {duration(alone)}"
+    blocks, calls = len(cell.protocol.blocks), lesson.calls + sampling_calls
+    return PlannedCell(cell, "to-train", reason, 0, blocks, calls, alone + together)
 
 
 def _stored_pace(todo: Iterable[jobs.Job], teacher: Teacher) -> float | None:

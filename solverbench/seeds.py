@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,12 @@ def noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
         generator.manual_seed(seed)
         draw(generator, shape, out=row)
     return rows
+
+
+def generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    """Return a CPU generator of its own for one use in a training: hashed, so that it repeats no image's noise."""
+    digest = hashlib.sha256(f"{purpose} {number} of training seed {seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def draw(generator: torch.Generator, shape: Sequence[int], *, out: Tensor | None = None) -> Tensor:

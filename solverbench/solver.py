@@ -16,7 +16,7 @@ from torch import Tensor
 from solverbench import grids
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.grids import Grid
-from solverbench.schedules import NoiseSchedule
+from solverbench.schedules import EDM, NoiseSchedule
 from solverbench.thresholding import thresholded
 
 
@@ -73,7 +73,7 @@ class Solver(ABC):
             value = getattr(self, field.name)
             _check(f"{self.name}:{_key(field)}={_text(value)}", field, kind, value)
         levels = self._levels()
-        named = grids.resolve(levels) if isinstance(levels, str) else "+".join(map(repr, levels))
+        named = write_levels(levels)
         object.__setattr__(self, "levels", named)
         default = grids.default_rho(named) if isinstance(levels, str) else None
         if default is None and self.rho is not None:
@@ -164,14 +164,7 @@ class Solver(ABC):
 
     def _levels(self) -> str | list[float]:
         """The name of the grid, or its explicit levels."""
-        if "+" not in self.levels and not self.levels[:1].isdigit():
-            return self.levels
-        try:
-            return [float(part) for part in self.levels.split("+")]
-        except ValueError:
-            raise GridError(
-                f"{self.name}:grid={self.levels}: not a list of numbers; join levels with +, as in 80+9.7+0.8+0.002"
-            ) from None
+        return read_levels(f"{self.name}:grid={self.levels}", self.levels)
 
 
 class Classical(Solver):
@@ -262,10 +255,6 @@ def _analytic_first(denoise: Denoise) -> Denoise:
     return evaluate
 
 
-GROUPS = ("times", "offsets", "coefficients")
-"""What a learned solver's parameters are: of its grid, of the levels told at its calls, of its combinations."""
-
-
 class LearnedSolver(Solver):
     """A solver whose loop reads trained tensors.
 
@@ -274,7 +263,10 @@ class LearnedSolver(Solver):
 
     learned: ClassVar[bool] = True
     consistent: ClassVar[bool] = False
+    inferred: ClassVar[str] = ""
+    """What of the method its paper leaves unknown, and how it was settled; empty if nothing. Every table says it."""
 
+    recipe: str | None = option(default=None, help="the recipe to train by; that of its own name if not given")
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
@@ -282,13 +274,26 @@ class LearnedSolver(Solver):
         """Whether the first call, its input and its level, is the same whatever the parameters: it can be kept."""
         return False
 
+    @property
+    def recipe_name(self) -> str:
+        """The recipe that it is trained by."""
+        return self.recipe or self.name
+
     def group(self, name: str) -> str:
-        """Return the group of a parameter of `initial`, one of `GROUPS`: a recipe says when and how each is trained."""
+        """Return the group of a parameter of `initial`: times, offsets or coefficients (`stages.GROUPS`)."""
         return "coefficients"
 
     @abstractmethod
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return the parameters with which training starts, for `nfe` calls, float64, in their checkpoint order."""
+        """Return the parameters with which training starts, for `nfe` calls, float64, in their checkpoint order.
+
+        Raises:
+            GridError: levels that `schedule` or `nfe` doesn't have.
+        """
+
+    def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `initial`, for whatever schedule: to override where `initial` needs a certain one."""
+        return {name: tuple(tensor.shape) for name, tensor in self.initial(EDM(), nfe).items()}
 
     def with_parameters(self, parameters: Mapping[str, Tensor]) -> Self:
         """Return this solver with `parameters`."""
@@ -322,6 +327,29 @@ def parse_value(asked: str, kind: Any, text: str) -> Any:
         return base(text)
     except (ValueError, KeyError):
         raise SpecError(f"{asked}: {text!r} isn't {wanted[base]}; give {wanted[base]}") from None
+
+
+def read_levels(asked: str, text: str) -> str | list[float]:
+    """Return what an option that takes levels says: the name of a grid, or the levels themselves.
+
+    Raises:
+        GridError: neither a word nor numbers joined with +.
+    """
+    if "+" not in text and not text[:1].isdigit():
+        return text
+    try:
+        return [float(part) for part in text.split("+")]
+    except ValueError:
+        raise GridError(f"{asked}: not a list of numbers; join levels with +, as in 80+9.7+0.8+0.002") from None
+
+
+def write_levels(levels: str | Sequence[float]) -> str:
+    """Return the canonical text of what `read_levels` gives: an alias resolved, every digit of a level.
+
+    Raises:
+        UnknownNameError: no such grid.
+    """
+    return grids.resolve(levels) if isinstance(levels, str) else "+".join(map(repr, levels))
 
 
 def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:

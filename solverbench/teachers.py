@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 import registries
-from solverbench import families, keywords, places
+from solverbench import families, files, keywords, places
 from solverbench.conditions import Condition
 from solverbench.errors import SpecError, UnknownNameError
 from solverbench.metrics import Moments
@@ -111,6 +111,19 @@ class Teacher:
         if self.move is None:
             return dataclasses.replace(self, device=device)
         return dataclasses.replace(self.move(device), name=self.name, spec=self.spec)
+
+    @property
+    def base(self) -> str:
+        """Its name without the options that it was asked for with."""
+        return _parts(self.spec)[0] if self.spec else self.name
+
+    @property
+    def ode(self) -> str:
+        """Names what a learned solver is trained for: the network, and the guidance that it follows."""
+        told = self.condition
+        if told is None or self.passes == 1:
+            return self.identity
+        return files.digest([self.identity, told.guidance, told.negative])
 
     def images(self, states: Tensor) -> Tensor:
         """Return the images [B, C, H, W] on [-1, 1] of final states [B, *shape]."""

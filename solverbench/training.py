@@ -1,24 +1,30 @@
 """Training of learned solvers: through its tableau, a student's images are pulled towards its teacher's.
 
-GS minimises the distance alone, GAS an adversarial loss too. A run can be killed at any moment and goes on bit for bit.
+What a method does differently stands in its recipe. A run can be killed at any moment and goes on bit for bit.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from solverbench import files, seeds, zoo
+import torch
+
+from solverbench import checkpoints, files, seeds, zoo
 from solverbench.errors import TrainingError
+from solverbench.job import Job
+from solverbench.pairs import Data, Pairs
 from solverbench.recipes import Recipe
+from solverbench.result import result
 from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver
-from solverbench.student import COLUMNS, Data, Job, Pairs, Student
+from solverbench.student import Student
 from solverbench.targets import endpoints
 from solverbench.teachers import Teacher
+from solverbench.tensorboard import writer as open_tensorboard
 from solverbench.zoo import Trained
 
 Progress = Callable[[int, int, float, float | None], None]
@@ -30,7 +36,8 @@ def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) 
 
     def pairs(chosen: range) -> Pairs:
         images = endpoints(teacher, chosen, out, batch=batch)
-        return Pairs(seeds.noise(chosen, teacher.shape).to(teacher.device), images.to(teacher.device))
+        noise = seeds.noise(chosen, teacher.shape).to(teacher.device)
+        return Pairs(noise, images.to(teacher.device), torch.tensor(chosen))
 
     return Data(pairs(recipe.train), pairs(recipe.validation))
 
@@ -46,11 +53,12 @@ def train(
     device: str = "cpu",
     progress: Progress | None = None,
     data: Data | None = None,
+    tensorboard: bool = False,
     checkpoint_every: int = 200,
 ) -> Trained:
     """Return the solver trained once, with one training seed; goes on from the run's checkpoint, if there is one.
 
-    The run's folder (`Job.folder`) gets checkpoint.safetensors, then history.csv and trained.safetensors.
+    The run's folder (`Job.folder`) gets checkpoint.safetensors, then history.csv, path.csv and trained.safetensors.
 
     Args:
         solver: gs, gas or another learned solver's spec.
@@ -59,6 +67,7 @@ def train(
         out: the results folder.
         device: where images are; parameters stay float64 on the CPU.
         data: the training pairs, on `device`; made by `prepare` if None.
+        tensorboard: write the history for TensorBoard too, into the run's folder.
         checkpoint_every: iterations between checkpoints; doesn't change the result.
 
     Raises:
@@ -70,22 +79,28 @@ def train(
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return zoo.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
+    log = open_tensorboard(place / "tensorboard") if tensorboard else None
     student = Student(job, data or prepare(job.teacher, recipe, out))
     try:
-        student.start(place / "checkpoint.safetensors")
-        while student.iteration < recipe.iterations:
+        if (place / "checkpoint.safetensors").is_file():
+            checkpoints.restore(student, place / "checkpoint.safetensors")
+        else:
+            student.start()
+        while not student.finished:
             row = student.step()
+            if log is not None:
+                log(row)
             interrupted = _report(progress, recipe, row)
             if interrupted or student.iteration % checkpoint_every == 0:
-                student.save(place / "checkpoint.safetensors")
+                checkpoints.save(student, place / "checkpoint.safetensors")
             if interrupted:
                 raise interrupted
     except TrainingError as error:
-        _write_history(place / "history.csv", student.history)
+        _write_course(place, student)
         where = f"{job.label}, iteration {student.iteration + 1}"
         raise TrainingError(f"{where}: {error} (kept in {place})") from error
-    trained = student.result()
-    _write_history(place / "history.csv", student.history)
+    trained = result(student)
+    _write_course(place, student)
     zoo.save(trained, place / "trained.safetensors")
     (place / "checkpoint.safetensors").unlink(missing_ok=True)
     return trained
@@ -101,6 +116,7 @@ def train_best(
     device: str = "cpu",
     progress: Progress | None = None,
     data: Data | None = None,
+    tensorboard: bool = False,
 ) -> Trained:
     """Return the best of the recipe's training seeds by validation error, and write it where `zoo.find` looks.
 
@@ -111,7 +127,12 @@ def train_best(
     runs: list[Trained] = []
     for seed in range(recipe.training_seeds):
         shown = _shifted(progress, seed * recipe.iterations, recipe.training_seeds * recipe.iterations)
-        runs.append(train(solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data))
+        runs.append(
+            train(
+                solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data,
+                tensorboard=tensorboard,
+            )
+        )  # fmt: skip
     best = best_of(runs)
     zoo.save(best, out / "trained" / teacher.name / zoo.file_name(solver, nfe))
     return best
@@ -142,9 +163,25 @@ def _shifted(progress: Progress | None, done: int, total: int) -> Progress | Non
     return lambda iteration, _, loss, validation: progress(done + iteration, total, loss, validation)
 
 
-def _write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+def _write_course(place: Path, student: Student) -> None:
+    """Write history.csv, and path.csv: levels, what the network is told, and parameters at each validation."""
+    rows = ({**row, "iteration": int(row["iteration"])} for row in student.history)
+    _write_csv(place / "history.csv", checkpoints.COLUMNS, rows)
+    points: list[dict[str, object]] = []
+    for iteration, vector in student.path:
+        tableau = student.tableau(vector)
+        series = {"level": tableau.levels, "told": tableau.sigmas, **student.descent.parameters(vector)}
+        points += [
+            {"iteration": iteration, "name": name, "index": index, "value": f"{value:.6g}"}
+            for name, values in series.items()
+            for index, value in enumerate(values.detach().flatten().tolist())
+        ]
+    _write_csv(place / "path.csv", ("iteration", "name", "index", "value"), points)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "iteration": int(row["iteration"])} for row in history)
+    writer.writerows(rows)
     files.write_bytes(path, text.getvalue().encode())

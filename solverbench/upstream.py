@@ -7,6 +7,7 @@ import io
 import platform
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,36 @@ import torch
 from torch import Tensor
 
 from solverbench import __version__, zoo
+from solverbench.discretisation import with_ends
 from solverbench.errors import GridError, RecordError, TrainingError
-from solverbench.gs import Generalized
+from solverbench.grids import explicit
+from solverbench.gs import Timed
+from solverbench.ld3 import LD3
+from solverbench.solver import LearnedSolver
 from solverbench.spec import make
 from solverbench.teachers import Teacher
 from solverbench.tracing import trace
 from solverbench.zoo import Trained
 
-LAYOUT = "a dict whose ema.shadow_params lists mu_logit [N-1], t_couple [N] and for i = 1..N: c_i [N], a_i [N]"
+GAS_LAYOUT = "a dict whose ema.shadow_params lists mu_logit [N-1], t_couple [N] and for i = 1..N: c_i [N], a_i [N]"
+LD3_LAYOUT = "a dict whose best_t_steps [2(N+1)] are N+1 falling times of the grid and the N+1 that the network is told"
+
+ENDS = 1e-4
+"""How far, relatively, the ends of LD3's times may lie from the teacher's: they went to float32 through lambda."""
+
+
+def read(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None) -> Trained:
+    """Return the solver in a file of the GAS or LD3 repository, whichever `solver` says.
+
+    Raises:
+        RecordError: see `gas` and `ld3`; or `t_eps` for an LD3 file.
+        SpecError, UnknownNameError: no such solver.
+    """
+    if not isinstance(make(solver), LD3):
+        return gas(path, teacher, nfe, solver=solver, t_eps=t_eps)
+    if t_eps is not None:
+        raise RecordError(f"{path}: t_eps={t_eps:g}, but LD3's files hold the times themselves; leave --t-eps out")
+    return ld3(path, teacher, nfe, solver=solver)
 
 
 def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None) -> Trained:
@@ -31,7 +54,7 @@ def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: f
 
     Args:
         nfe: calls, which the shapes must have.
-        solver: "gas" or "gs"; the repository writes both alike.
+        solver: "gas" or "gs"; the repository writes both alike, and "s4s_gas_compat" with use_theory_coef=false.
         t_eps: end of the time range it was trained with; the teacher's own end level if None.
 
     Raises:
@@ -41,36 +64,68 @@ def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: f
     Source: arXiv:2510.17699, public code: the parameters' flat order, kept by the torch-ema package.
     """
     method = make(solver if t_eps is None else f"{solver}:t_eps={t_eps!r}")
-    if not isinstance(method, Generalized):
-        raise RecordError(f"{path}: holds a gas or gs, not a {method.name}; use --solver gas or --solver gs")
-    content = _read(path)
-    checkpoint = _unpickled(content, path)
-    parameters = _parameters(checkpoint, path)
-    found = len(parameters["t_couple"])
-    if found != nfe:
-        raise RecordError(f"{path}: its shapes are those of nfe={found}, not of nfe={nfe}; use --nfe {found}")
-    equipped = method.with_parameters(parameters)
-    try:
-        tableau = trace(equipped, equipped.grid(teacher.schedule, nfe))
-    except (GridError, TrainingError, ValueError) as error:
+    if not isinstance(method, Timed):
         raise RecordError(
-            f"{path}: no solver on the levels of {teacher.name} ({error}); give the --t-eps of its training"
-        ) from None
-    record = {
-        "imported": {
-            "file": path.name,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "layout": "GAS repository, ema.shadow_params",
-            "t_eps": t_eps,
-            "step": _number(checkpoint.get("step")),
-            "ema_decay": _number(checkpoint["ema"].get("decay")),
-            "ema_updates": _number(checkpoint["ema"].get("num_updates")),
-        },
-        "runs": [],
-        "seeds": {},
-        "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            f"{path}: holds a gas or gs, not a {method.name}; use --solver gas or --solver gs, or ld3 for a file of LD3"
+        )
+    if replace(method, t_eps=None) != make(method.name):
+        raise RecordError(f"{path}: {solver} isn't what the GAS repository trains; leave options other than t_eps out")
+    content = _read(path)
+    checkpoint = _checkpoint(content, path)
+    parameters = _parameters(checkpoint, path)
+    _check_calls(path, len(parameters["t_couple"]), nfe)
+    about = {
+        "layout": "GAS repository, ema.shadow_params",
+        "t_eps": t_eps,
+        "step": _number(checkpoint.get("step")),
+        "ema_decay": _number(checkpoint["ema"].get("decay")),
+        "ema_updates": _number(checkpoint["ema"].get("num_updates")),
     }
-    return Trained(equipped.spec, nfe, teacher.name, teacher.identity, parameters, tableau, record)
+    remedy = "give the --t-eps of its training"
+    return _trained(path, content, method.with_parameters(parameters), teacher, nfe, about, remedy)
+
+
+def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Trained:
+    """Return the solver in a file of the LD3 repository (`best_v2.pt`), for `teacher`: exactly the times in it.
+
+    The file has times alone: base solver, order and mode are the user's word. Its ends, which float32 has rounded, give
+    way to the teacher's own. Where a shift exceeds the limit of our default, the result is a solver with limited=false.
+
+    Args:
+        nfe: calls, which the shape must have.
+        solver: ld3 with its options, as in "ld3:base=ipndm:order=2:mode=time".
+
+    Raises:
+        RecordError: not there, not such a file, for another number of calls, or of times that aren't the teacher's.
+        SpecError: not an ld3.
+
+    Source: arXiv:2405.15506 (LD3), public code: the times of the model's own schedule, falling, which on an EDM model
+    are noise levels.
+    """
+    method = make(solver)
+    if not isinstance(method, LD3):
+        raise RecordError(f"{path}: holds an ld3, not a {method.name}; use --solver ld3")
+    content = _read(path)
+    times, told = _times(_unpickled(content, path, "the LD3 repository"), path)
+    _check_calls(path, len(times) - 1, nfe)
+    method.steps(nfe)
+    schedule = teacher.schedule
+    try:
+        grid = with_ends("its times as levels", explicit(schedule.sigma(times), schedule), ENDS)
+        if not torch.allclose(told[0], times[0], rtol=ENDS, atol=0.0):
+            raise GridError(f"its first call is told time {float(told[0]):g}, not {float(times[0]):g}")
+    except GridError as error:
+        raise RecordError(
+            f"{path}: no solver on the levels of {teacher.name} ({error}); name its own teacher"
+        ) from None
+    shape, evaluated = method.discretisation, schedule.sigma(told)
+    shifts = shape.places(evaluated, schedule) - shape.places(grid.sigmas, schedule)
+    shifts[0] = shifts[-1] = 0
+    equipped = method.with_parameters({"theta1": shape.logits(grid), "theta2": shifts})
+    if not torch.allclose(equipped.told(equipped.grid(schedule, nfe))[1:], evaluated[1:-1], rtol=1e-11, atol=0.0):
+        equipped = replace(equipped, limited=False, compat=False)
+    about = {"layout": "LD3 repository, best_t_steps", "first": float(times[0]), "last": float(times[-1])}
+    return _trained(path, content, equipped, teacher, nfe, about, "name its own teacher")
 
 
 def keep(trained: Trained, source: Path, out: Path) -> Path:
@@ -86,29 +141,87 @@ def keep(trained: Trained, source: Path, out: Path) -> Path:
     return place
 
 
+def _trained(
+    path: Path, content: bytes, solver: LearnedSolver, teacher: Teacher, nfe: int, about: dict[str, Any], remedy: str
+) -> Trained:
+    """The solver, traced for `teacher`, with the record of where it comes from."""
+    try:
+        tableau = trace(solver, solver.grid(teacher.schedule, nfe))
+    except (GridError, TrainingError, ValueError) as error:
+        raise RecordError(f"{path}: no solver on the levels of {teacher.name} ({error}); {remedy}") from None
+    record = {
+        "imported": {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), **about},
+        "runs": [],
+        "seeds": {},
+        "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    return Trained(solver.spec, nfe, teacher.name, teacher.ode, solver.trained, tableau, record)
+
+
+def _check_calls(path: Path, found: int, nfe: int) -> None:
+    if found != nfe:
+        raise RecordError(f"{path}: its shapes are those of nfe={found}, not of nfe={nfe}; use --nfe {found}")
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise RecordError(f"{path}: there is no such file; give a checkpoint of the GAS repository") from None
+        raise RecordError(f"{path}: there is no such file; give a file of the GAS or LD3 repository") from None
     except OSError as error:
         raise RecordError(f"{path}: can't be read ({error.strerror}); give a file that can") from None
 
 
-def _unpickled(content: bytes, path: Path) -> Mapping[str, Any]:
-    """The checkpoint's dict, with nothing in it but tensors and plain values where they are needed."""
+def _checkpoint(content: bytes, path: Path) -> Mapping[str, Any]:
+    """The dict of a checkpoint of the GAS repository."""
+    checkpoint = _unpickled(content, path, "the GAS repository")
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("ema"), dict):
+        raise _foreign(path, _lacks(checkpoint, "ema"))
+    return checkpoint
+
+
+def _unpickled(content: bytes, path: Path, source: str) -> Any:
+    """What the file holds, with nothing in it but tensors and plain values."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file makes torch's reader raise nearly anything
         raise RecordError(
             f"{path}: can't be read as tensors and plain values alone ({type(error).__name__}), nothing else is "
-            "unpickled; give a checkpoint of the GAS repository"
+            f"unpickled; give a file of {source}"
         ) from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("ema"), dict):
-        raise _foreign(path, "has no ema" if isinstance(checkpoint, dict) else f"is a {type(checkpoint).__name__}")
-    return checkpoint
+
+
+def _times(found: Any, path: Path) -> tuple[Tensor, Tensor]:
+    """LD3's times of the grid and those told, [N+1] each, float64."""
+
+    def foreign(what: str) -> RecordError:
+        return RecordError(f"{path}: isn't a file of LD3, it {what}; give {LD3_LAYOUT}")
+
+    times = found.get("best_t_steps") if isinstance(found, dict) else None
+    if times is None:
+        raise foreign(_lacks(found, "best_t_steps"))
+    if not isinstance(times, Tensor) or not times.is_floating_point() or times.layout != torch.strided:
+        raise foreign(f"has a best_t_steps that isn't a tensor of floating point numbers ({type(times).__name__})")
+    if times.ndim != 1 or len(times) % 2 or len(times) < 6:
+        raise foreign(f"has a best_t_steps of shape {list(times.shape)}")
+    if not times.isfinite().all():
+        raise RecordError(f"{path}: best_t_steps has a number that isn't finite; give a file from before that")
+    grid, told = times.detach().double().chunk(2)
+    if not (grid.diff() < 0).all():
+        raise foreign(f"has a best_t_steps whose first half, {'+'.join(f'{t:g}' for t in grid.tolist())}, doesn't fall")
+    if not (times > 0).all():
+        raise foreign(f"has a best_t_steps with {float(times.min()):g}, and times are above 0")
+    return grid, told
+
+
+def _lacks(found: Any, key: str) -> str:
+    """What is wrong with a file without `key`."""
+    if not isinstance(found, dict):
+        return f"is a {type(found).__name__}"
+    keys = ", ".join(sorted(map(str, found))[:8]) or "nothing"
+    return f"has no {key}, but {keys}"
 
 
 def _parameters(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -134,7 +247,7 @@ def _parameters(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _foreign(path: Path, what: str) -> RecordError:
-    return RecordError(f"{path}: isn't a GAS checkpoint, it {what}; give {LAYOUT}")
+    return RecordError(f"{path}: isn't a GAS checkpoint, it {what}; give {GAS_LAYOUT}")
 
 
 def _number(value: Any) -> int | float | None:

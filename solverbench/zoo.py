@@ -1,9 +1,10 @@
-"""Trained solvers as files: a few hundred numbers and the record of how they were made, packaged or a user's own."""
+"""Trained solvers as files: a few hundred numbers and the record of how they were made; and where they are found."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from solverbench import files, recipes
+from solverbench import places as user_places
 from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError
-from solverbench.schedules import EDM
 from solverbench.solver import LearnedSolver
 from solverbench.spec import make
 from solverbench.tableaux import Tableau
@@ -36,7 +37,7 @@ class Trained:
     Args:
         spec: the solver's canonical spec.
         nfe: calls.
-        teacher: name of the teacher; `teacher_identity` its sha256.
+        teacher: name of the teacher; `teacher_identity` is its `ode`.
         parameters: float64 on the CPU, as `LearnedSolver.initial` names them.
         tableau: what they come to on the teacher's schedule, unrounded.
         record: how they were made: recipe, data seeds, validation errors of each training seed, cost, versions.
@@ -65,12 +66,51 @@ class Trained:
         """The noise seeds that training has seen, by purpose."""
         return {purpose: range(first, last + 1) for purpose, (first, last) in self.record.get("seeds", {}).items()}
 
+    @property
+    def validation(self) -> float | None:
+        """The validation error of the kept training seed; None where none was measured, as of an imported one."""
+        kept = [run for run in self.record.get("runs", []) if run.get("seed") == self.record.get("seed")]
+        return kept[0].get("validation") if kept else None
+
+    @property
+    def spread(self) -> float | None:
+        """The largest less the smallest validation error of the training seeds; None of a single one."""
+        found = [run["validation"] for run in self.record.get("runs", []) if run.get("validation") is not None]
+        return max(found) - min(found) if len(found) > 1 else None
+
+    @property
+    def cost(self) -> dict[str, float] | None:
+        """What all training seeds took together; their most memory; the teacher's samples, shared, count once."""
+        costs = [run["cost"] for run in self.record.get("runs", []) if "cost" in run]
+        if not costs:
+            return None
+        student = ("student_calls_with_gradient", "student_calls_without")
+        return {
+            "training_seeds": len(costs),
+            "seconds": round(sum(cost.get("seconds", 0) for cost in costs), 3),
+            "teacher_calls": max(cost.get("teacher_calls", 0) for cost in costs),
+            "student_calls": sum(cost.get(name, 0) for cost in costs for name in student),
+            "peak_memory_bytes": max(cost.get("peak_memory_bytes", 0) for cost in costs),
+        }
+
+    @property
+    def metric_loss(self) -> bool:
+        """Whether it was trained on the features that a metric judges it by: such a result is never the best."""
+        return bool(self.record.get("recipe", {}).get("allow_metric_loss", False))
+
 
 def file_name(solver: str | LearnedSolver, nfe: int) -> str:
-    """Return the name of a trained solver's file: `gas-nfe4.safetensors`; options other than the default add a hash."""
+    """Return the name of a trained solver's file: `gas-nfe4.safetensors`, `ld3-mode=time-nfe4.safetensors`.
+
+    Only options other than the default are named, so that an option that comes later renames no file; a hash stands for
+    what is long, or no part of a file name.
+    """
     solver = learned(solver)
-    options = "" if solver == type(solver)() else f"-{hashlib.sha256(solver.spec.encode()).hexdigest()[:8]}"
-    return f"{solver.name}{options}-nfe{nfe}.safetensors"
+    usual = type(solver)().spec.split(":")
+    told = "-".join(part for part in solver.spec.split(":") if part not in usual)
+    if not re.fullmatch(r"[a-z0-9_.=+-]{0,60}", told):
+        told = hashlib.sha256(told.encode()).hexdigest()[:8]
+    return f"{solver.name}{told and '-'}{told}-nfe{nfe}.safetensors"
 
 
 def save(trained: Trained, path: Path) -> None:
@@ -102,10 +142,10 @@ def load(path: Path, *, teacher: Teacher | None = None, nfe: int | None = None) 
         trained = _assembled(tensors, metadata)
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: an incomplete trained solver ({error}); train it again") from None
-    if teacher is not None and trained.teacher_identity != teacher.identity:
+    if teacher is not None and trained.teacher_identity != teacher.ode:
         made, asked = (
             f"{trained.teacher} ({trained.teacher_identity[:12]})",
-            f"{teacher.name} ({teacher.identity[:12]})",
+            f"{teacher.name} ({teacher.ode[:12]})",
         )
         raise RecordError(f"{path}: trained for teacher {made}, not for {asked}; train it for this teacher")
     if nfe is not None and trained.nfe != nfe:
@@ -114,7 +154,7 @@ def load(path: Path, *, teacher: Teacher | None = None, nfe: int | None = None) 
 
 
 def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Sequence[Path] = ()) -> Trained | None:
-    """Return the trained solver from the first place that has it: `folders`, then the packaged ones.
+    """Return the trained solver from the first place that has it: `folders`, the user's own zoo, the packaged one.
 
     Args:
         folders: each with files <teacher>/<solver>-nfe<N>.safetensors, as OUT/trained is.
@@ -123,7 +163,7 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
         RecordError: the file that is found can't be used; see `load`.
     """
     name = file_name(solver, nfe)
-    for folder in (*folders, packaged()):
+    for folder in (*folders, user_places.zoo(), packaged()):
         path = folder / teacher.name / name
         if path.is_file():
             trained = load(path, teacher=teacher, nfe=nfe)
@@ -159,11 +199,16 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
         out: the results folder that the parameters should go to; the default one if None.
     """
     try:
-        recipes.load(asked.partition(":")[0], teacher.name)
+        recipes.chosen(learned(asked), teacher)
     except MissingError:
         return None
     place = "" if out is None else f" --out {out}"
     return f"solverbench train {asked} --nfe {nfe} --teacher {shlex.quote(teacher.spec or teacher.name)}{place}"
+
+
+def places(out: Path) -> dict[str, Path]:
+    """Return where trained solvers are looked for, in order: of a results folder, the user's own, the packaged ones."""
+    return {"run folder": out / "trained", "own zoo": user_places.zoo(), "packaged": packaged()}
 
 
 def packaged() -> Path:
@@ -219,15 +264,15 @@ def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Tr
     nfe = int(metadata["nfe"])
     tableau = Tableau(**{name: tensors[f"tableau.{name}"] for name in _TABLEAU})
     parameters = {name.removeprefix("parameters."): t for name, t in tensors.items() if name.startswith("parameters.")}
-    initial = learned(metadata["spec"]).initial(EDM(), nfe)
-    wanted = {name: tuple(tensor.shape) for name, tensor in initial.items()}
+    solver = learned(metadata["spec"])  # a file from before an option was there means that option's default
+    wanted = solver.shapes(nfe)
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     if shapes != wanted or tableau.nfe != nfe:
         raise ValueError(f"parameters {shapes} for nfe={nfe}")
     if any(tensor.dtype != torch.float64 for tensor in tensors.values()):
         raise ValueError("numbers that aren't float64")
     return Trained(
-        spec=str(metadata["spec"]),
+        spec=solver.spec,
         nfe=nfe,
         teacher=str(metadata["teacher"]),
         teacher_identity=str(metadata["teacher_identity"]),

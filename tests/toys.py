@@ -15,8 +15,8 @@ VARIANCE = 0.02
 
 
 def denoise(x, sigma):
-    """E[x0 | x] of the mixture of N(mean, VARIANCE I), equal weights."""
-    s2 = float(sigma) ** 2 + VARIANCE
+    """E[x0 | x] of the mixture of N(mean, VARIANCE I), equal weights; a gradient goes through x alone."""
+    s2 = float(torch.as_tensor(sigma).detach()) ** 2 + VARIANCE
     rows = x.flatten(1)
     gaps = ((rows[:, None] - MEANS.to(rows)) ** 2).sum(2)
     weights = torch.softmax(-gaps / (2 * s2), dim=1)

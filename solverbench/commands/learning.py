@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,18 +17,32 @@ from solverbench.commands.options import config_option, device_option, out_optio
 @teacher_option
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeatable.")
 @click.option("--recipe", is_flag=True, help="Show the recipe and stop.")
+@click.option("--tensorboard", is_flag=True, help="Write each run for TensorBoard, too.")
 @device_option
 @out_option
 @config_option
-def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recipe: bool, device: str, out: str) -> None:
-    """Train learned SOLVERS (gs, gas or gs,gas) for each NFE; `run` with the same --out then uses them.
+@click.pass_obj
+def train(
+    draw: Callable[[Path], object],
+    solvers: str,
+    nfe: str,
+    teacher: str,
+    settings: tuple[str, ...],
+    recipe: bool,
+    tensorboard: bool,
+    device: str,
+    out: str,
+) -> None:
+    """Train learned SOLVERS (gs,gas, ld3, s4s, s4s_alt, s4s_joint) for each NFE; `run` with this --out then uses them.
 
     Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
-    goes on where it was.
+    goes on where it was. Its losses, and how its levels and coefficients moved, are drawn beside its tables.
     """
     import torch
 
     from solverbench import recipes, spec, training, zoo
+    from solverbench.inventory import cost_line
+    from solverbench.job import Job
     from solverbench.progress import training_display
     from solverbench.sampling import check_device
     from solverbench.store import Store
@@ -35,13 +50,13 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
 
     learned = [zoo.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe)
-    chosen = [(solver, recipes.load(solver.name, teacher).override(settings)) for solver in learned]
+    network = load_teacher(teacher, check_device(device))
+    chosen = [(solver, recipes.chosen(solver, network).override(settings)) for solver in learned]
     if recipe:
         for solver, settled in chosen:
             click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")
         return
     Store.open(out)
-    network = load_teacher(teacher, check_device(device))
     torch.set_num_threads(1)  # steps this small only lose by more: several times slower on a busy machine
     for solver, settled in chosen:
         for calls in budgets:
@@ -49,11 +64,19 @@ def train(solvers: str, nfe: str, teacher: str, settings: tuple[str, ...], recip
             before = zoo.load(place) if place.is_file() else None
             with training_display(f"{solver.name} nfe={calls}") as progress:
                 trained = training.train_best(
-                    solver, calls, network, settled, out=Path(out), device=device, progress=progress
-                )
+                    solver, calls, network, settled, out=Path(out), device=device, progress=progress,
+                    tensorboard=tensorboard,
+                )  # fmt: skip
             errors = sorted(run["validation"] for run in trained.record["runs"])
             kept = "; kept the first" if len(errors) > 1 else ""
             click.echo(f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}{kept}")
+            click.echo(f"  cost of {len(errors)} training(s): {cost_line(trained)}")
+            for note in sorted({run["note"] for run in trained.record["runs"] if run.get("note")}):
+                click.echo(f"  note: {note}")
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
                 click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
+            folder = Job(solver, calls, network, settled, trained.record["seed"]).folder(Path(out))
+            if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():
+                draw(folder)
+                click.echo(f"  curves in {folder}")

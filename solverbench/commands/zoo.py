@@ -19,7 +19,7 @@ def zoo() -> None:
 @out_option
 @json_option
 def zoo_list(out: str, as_json: bool) -> None:
-    """List trained solvers: those in DIR/trained, which come first where both have one, and the packaged ones."""
+    """List trained solvers, and where each is: DIR/trained, your own zoo or the packaged one; the first wins."""
     from solverbench import inventory
 
     found = list(inventory.entries(Path(out)))
@@ -59,20 +59,33 @@ def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: s
     click.echo(export.write(solver, nfe, teacher, kind, Path(path), Path(out)))
 
 
+@zoo.command("add")
+@click.argument("file", metavar="FILE")
+def zoo_add(file: str) -> None:
+    """Copy a trained solver's FILE into your own zoo, so that every --out finds it.
+
+    The zoo is the folder zoo in $SOLVERBENCH_DATA, which is by default solverbench among your data.
+    """
+    from solverbench import inventory
+
+    click.echo(inventory.add(Path(file)))
+
+
 @zoo.command("import")
 @click.argument("source", metavar="FILE")
 @click.option("--nfe", type=int, required=True, help="Denoiser calls that it was trained for.")
-@click.option("--solver", type=click.Choice(["gas", "gs"]), default="gas", show_default=True, help="What it is.")
+@click.option("--solver", default="gas", show_default=True, metavar="SPEC",
+              help="What it is: gas, gs, or ld3 with its options, as in ld3:base=ipndm:mode=time.")  # fmt: skip
 @click.option("--t-eps", type=float, default=None, metavar="X",
               help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
 @teacher_option
 @out_option
 def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
-    """Take a checkpoint of the GAS repository into DIR/trained, where `run` finds it. Runs no code of the file."""
+    """Take a file of the GAS or LD3 repository into DIR/trained, where `run` finds it. Runs no code of the file."""
     from solverbench import upstream
     from solverbench.teachers import load_teacher
 
-    trained = upstream.gas(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
+    trained = upstream.read(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
     place = upstream.keep(trained, Path(source), Path(out))
     ends = f"levels {float(trained.tableau.start):g} to {float(trained.tableau.levels[-1]):g}"
     click.echo(f"{trained.spec} nfe={nfe} for {teacher}, {ends}, in {place}")

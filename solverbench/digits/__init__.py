@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -65,6 +67,14 @@ def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> L
     from solverbench.digits import loss
 
     return loss.load(folder, device=device)
+
+
+def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> Callable[[Tensor], Tensor]:
+    """Return the metric's features of float images [B, 1, 8, 8] in [-1, 1], differentiable: for `leakage` alone."""
+    from solverbench.digits import metric
+
+    network = metric.load(folder, device=device)
+    return lambda images: network(127.5 * (images + 1))
 
 
 def _evaluation(folder: Path, device: str, record: dict[str, Any]) -> Evaluation:

@@ -35,7 +35,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, int | float]) -> str:
+def write(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> str:
     """Write tensors and their network's configuration as safetensors; return the sha256 of the file."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     content = save(plain, {"config": json.dumps(config, sort_keys=True)})

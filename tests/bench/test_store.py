@@ -148,7 +148,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize("place", ["/proc/solverbench", "/dev/null/runs"])
 def test_a_folder_that_cannot_be_written_is_one_line(place):
-    with pytest.raises(StoreError, match=f"{place}.*can't be written .*; choose another --out") as caught:
+    with pytest.raises(StoreError, match=f"{place}.*can't be written .*; choose another place") as caught:
         Store.open(place)
     assert "\n" not in str(caught.value)
 

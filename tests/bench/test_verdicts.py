@@ -7,15 +7,22 @@ import pytest
 
 from solverbench.measures import Measure
 from solverbench.verdicts import verdicts
+from solverbench.zoo import Trained
 
 TEACHER = SimpleNamespace(name="toy")
 
 
-def outcome(solver, nfe, value, *, noise=0.0, metrics=("rmse_teacher", "frechet_teacher", "frechet_data")):
-    """A finished cell of one replicate; `noise` spreads its leave-one-outs."""
+ALL = ("rmse_teacher", "frechet_teacher", "frechet_data")
+LEARNED = ("gs", "gas", "ld3", "s4s_alt")
+
+
+def outcome(solver, nfe, value, *, noise=0.0, metrics=ALL, seeds=(0.1, 0.1001), metric_loss=False):
+    """A finished cell of one replicate; `noise` spreads its leave-one-outs, `seeds` are its validation errors."""
     left = value + noise * np.linspace(-1, 1, 10)[None]
-    learned = solver in ("gs", "gas")
-    cell = SimpleNamespace(teacher=TEACHER, solver=solver, spec=f"{solver}:grid=x", nfe=nfe, learned=learned)
+    runs = [{"seed": i, "validation": error} for i, error in enumerate(seeds)]
+    trained = Trained("gs", nfe, "toy", "", {}, None, {"seed": 0, "runs": runs}) if solver in LEARNED else None
+    about = {"learned": solver in LEARNED, "trained": trained, "metric_loss": metric_loss, "inferred": ""}
+    cell = SimpleNamespace(teacher=TEACHER, solver=solver, spec=f"{solver}:grid=x", nfe=nfe, **about)
     made = {m: Measure(m, np.array([value]), left, 100, "same", "reference") for m in metrics}
     return SimpleNamespace(cell=cell, measures=made, status="done")
 
@@ -67,3 +74,52 @@ def test_cells_without_results_are_left_out():
     assert verdicts([outcome("gas", 5, 1.0), missing]) == []
     alone = outcome("dpm", 5, 1.0, metrics=("rmse_teacher",))
     assert [each["metric"] for each in verdicts([outcome("gas", 5, 1.0), alone])] == ["rmse_teacher"]
+
+
+def said(*cells):
+    return [(each["claim"].removesuffix(" on toy"), each["metric"], each["verdict"]) for each in verdicts(cells)]
+
+
+def test_gas_meets_the_best_classical_solver_with_more_calls_metric_by_metric():
+    heun, ipndm = outcome("heun", 6, 1.0), outcome("ipndm", 6, 1.2)
+    ipndm.measures["frechet_data"] = outcome("ipndm", 6, 0.8).measures["frechet_data"]
+    assert said(outcome("gas", 4, 0.9), heun, ipndm, outcome("gs", 6, 0.1)) == [
+        ("gas NFE 4 at least level with the best classical solver at NFE 6, heun,", "rmse_teacher", "held"),
+        ("gas NFE 4 at least level with the best classical solver at NFE 6, heun,", "frechet_teacher", "held"),
+        ("gas NFE 4 at least level with the best classical solver at NFE 6, ipndm,", "frechet_data", "not held"),
+    ]
+    twice = {claim for claim, _, _ in said(outcome("gas", 5, 1.0), outcome("heun", 10, 1.0), outcome("ipndm", 9, 0.5))}
+    assert twice == {"gas NFE 5 at least level with the best classical solver at NFE 10, heun,"}
+
+
+@pytest.mark.parametrize(
+    ("value", "noise", "verdict"),
+    [(0.9, 0.0, "gs ahead"), (1.1, 0.0, "s4s_alt ahead"), (0.9, 0.3, "level"), (1.0, 0.0, "level")],
+)
+def test_where_nothing_is_claimed_the_verdict_says_who_is_ahead(value, noise, verdict):
+    found = said(outcome("gs", 4, value, noise=noise), outcome("s4s_alt", 4, 1.0), outcome("s4s_alt", 5, 1.0))
+    assert found == [("gs NFE 4 against s4s_alt NFE 4", metric, verdict) for metric in ALL]
+
+
+def test_gs_is_judged_against_ld3_at_the_same_budget():
+    found = said(outcome("gs", 4, 0.9), outcome("ld3", 4, 1.0), outcome("ld3", 5, 1.0))
+    assert found == [("gs NFE 4 at least level with ld3 NFE 4", metric, "held") for metric in ALL]
+
+
+@pytest.mark.parametrize("marked", ["gas", "gs"])
+def test_a_solver_trained_on_the_metric_is_in_no_claim(marked):
+    gas, gs = (outcome(name, 4, 1.0, metric_loss=name == marked) for name in ("gas", "gs"))
+    assert verdicts([gas, gs]) == []
+
+
+def test_training_seeds_that_differ_by_more_than_the_solvers_are_a_caution():
+    def cautions(gas, gs):
+        return {each.get("caution", "") for each in verdicts([gas, gs])}
+
+    gas = outcome("gas", 4, 0.98, seeds=(0.1, 0.103, 0.102))
+    [found] = cautions(gas, outcome("gs", 4, 1.0))
+    assert found == "gas: training seeds differ by 3.0%, this by 2.0%"
+    assert cautions(outcome("gas", 4, 0.96, seeds=(0.1, 0.103, 0.102)), outcome("gs", 4, 1.0)) == {""}
+    [found] = cautions(gas, outcome("gs", 4, 2.0, seeds=(0.1,)))
+    assert found == "gs: the spread of its training seeds is unknown"
+    assert all("caution" not in each for each in verdicts([gas, outcome("dpm", 4, 0.98)]))

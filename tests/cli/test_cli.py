@@ -70,6 +70,34 @@ def test_a_training_says_what_it_replaces(tmp_path):
     assert "in place of other parameters" in invoke(*line, "--set", "iterations=3").stdout
 
 
+def test_strict_is_exit_code_5_where_a_cell_has_no_result(tmp_path):
+    line = ["run", "--solvers", "dpm,heun", "--nfe", "3", "--samples", "10", "--replicates", "1", "--out", tmp_path]
+    assert invoke(*line).exit_code == 0
+    assert invoke(*line, "--strict").exit_code == 5
+
+
+def test_a_list_as_json_has_its_aliases_as_lists(tmp_path):
+    rows = {row["name"]: row["aliases"] for row in json.loads(invoke("list", "solvers", "--json").stdout)}
+    assert rows["dpm"] == ["dpmpp"]
+    assert rows["gs"] == []
+
+
+def test_a_training_is_drawn_at_its_end_and_again_when_asked(tmp_path):
+    small = ("train_size=40", "validation_size=20", "training_seeds=2", "batch=8", "iterations=4")
+    line = ["train", "gs", "--nfe", "1", "--out", tmp_path, *(part for each in small for part in ("--set", each))]
+    said = invoke(*line).stdout.splitlines()[-1]
+    assert said.startswith("  curves in ")
+    folder = tmp_path / "trained" / "digits" / "runs" / said.rsplit("/", 1)[-1]
+    assert [path.parent for path in tmp_path.glob("**/curves.png")] == [folder]  # of the kept seed
+    drawn = (folder / "curves.svg").read_bytes()
+    (folder / "curves.svg").unlink()
+    result = invoke("report", "--training", folder)
+    assert result.exit_code == 0, result.output
+    assert (folder / "curves.svg").read_bytes() == drawn
+    assert str(folder / "curves.pdf") in result.stdout
+    assert "curves in" not in invoke(*line).stdout
+
+
 def test_the_training_command_keeps_the_options(tmp_path):
     result = invoke("plan", "--solvers", "gas:t_eps=0.001", "--nfe", "3", "--out", tmp_path / "o")
     assert "solverbench train gas:t_eps=0.001 --nfe 3" in result.stdout
@@ -197,7 +225,11 @@ MISTAKES = [
     ("sample gas --nfe 400", 2, "not trained|train"),
     ("sample heun --nfe 3", 2, "nfe=2 or nfe=4"),
     ("info nothing", 2, "not registered"),
+    ("info dpm --teacher nothing", 2, "teacher 'nothing': not registered"),
+    ("run --train all", 2, "is not 'missing'"),
     ("report nothing --out {tmp}", 2, "no report"),
+    ("report --training {tmp}", 2, "history.csv: it is not there"),
+    ("report some --training {tmp}", 2, "two things to draw"),
 ]
 
 

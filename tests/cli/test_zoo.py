@@ -3,15 +3,19 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from click.testing import CliRunner
 
-from solverbench import zoo
+import solverbench as sb
+from solverbench import places, zoo
 from solverbench.cli import main
 from solverbench.gs import GAS
 from solverbench.schedules import EDM
+from solverbench.teachers import load_teacher
 
 
 def invoke(*arguments):
@@ -52,6 +56,89 @@ def test_the_list_has_every_packaged_solver_and_those_of_the_run_folder(tmp_path
     assert all(entry["identity"] and entry["validation"] > 0 and entry["cost"]["teacher_calls"] > 0 for entry in good)
 
 
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """An own zoo, not there yet."""
+    monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "own"))
+    return tmp_path / "own" / "zoo"
+
+
+def altered(path: Path, nfe: int = 4, **changes) -> zoo.Trained:
+    """The packaged gs with other parameters, or another record, in a file of any name."""
+    trained = zoo.load(zoo.packaged() / "digits" / f"gs-nfe{nfe}.safetensors")
+    parameters = {name: part + 1e-3 for name, part in trained.parameters.items()}
+    trained = replace(trained, **({"parameters": parameters} | changes))
+    zoo.save(trained, path)
+    return trained
+
+
+def test_an_own_zoo_comes_after_the_run_folder_and_before_the_packaged_one(tmp_path, own):
+    def used(out):
+        equipped = zoo.equip(zoo.learned("gs"), 4, load_teacher("digits"), [out / "trained"])
+        return equipped.trained["t_couple"]
+
+    invoke("list", "--out", tmp_path)
+    assert not own.exists()  # looked for, not made
+    mine = altered(tmp_path / "a.safetensors")
+    result = invoke("add", tmp_path / "a.safetensors")
+    assert result.exit_code == 0, result.output
+    assert str(own / "digits" / "gs-nfe4.safetensors") in result.stdout
+    assert torch.equal(used(tmp_path), mine.parameters["t_couple"])
+    assert torch.equal(sb.tableau("gs", nfe=4, teacher="digits").weights, _weights(mine))
+    assert mine.identity in invoke("show", "gs", "--nfe", 4, "--out", tmp_path).stdout
+    listed = [line.split() for line in invoke("list", "--out", tmp_path).stdout.splitlines()]
+    assert [line[1:3] for line in listed if "own" in line] == [["4", "digits"]]
+    (tmp_path / "trained" / "digits").mkdir(parents=True)
+    shutil.copy(zoo.packaged() / "digits" / "gs-nfe4.safetensors", tmp_path / "trained" / "digits")
+    assert not torch.equal(used(tmp_path), mine.parameters["t_couple"])
+
+
+def _weights(trained: zoo.Trained) -> torch.Tensor:
+    solver, teacher = trained.solver, load_teacher(trained.teacher)
+    return sb.trace(solver, solver.grid(teacher.schedule, solver.steps(trained.nfe))).weights
+
+
+def test_adding_says_what_it_replaces(tmp_path, own):
+    first = zoo.load(zoo.packaged() / "digits" / "gs-nfe4.safetensors")
+    assert "in place of" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
+    assert "in place of" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
+    altered(tmp_path / "a.safetensors")
+    assert f"in place of {first.identity[:12]}" in invoke("add", tmp_path / "a.safetensors").stdout
+    (own / "digits" / "gs-nfe4.safetensors").write_bytes(b"no")
+    assert "in place of a damaged file" in invoke("add", tmp_path / "a.safetensors").stdout
+
+
+def test_what_cannot_be_added_says_why_and_leaves_no_trace(tmp_path, own):
+    (tmp_path / "no.safetensors").write_bytes(b"no")
+    assert "damaged" in failed(invoke("add", tmp_path / "no.safetensors"), 2)
+    altered(tmp_path / "foreign.safetensors", teacher_identity="0" * 64)
+    assert "trained for teacher digits (000000000000), not for" in failed(
+        invoke("add", tmp_path / "foreign.safetensors"), 2
+    )
+    altered(tmp_path / "up.safetensors", teacher="../up")
+    assert "no folder's name" in failed(invoke("add", tmp_path / "up.safetensors"), 2)
+    assert "there is no such file" in failed(invoke("add", tmp_path / "none.safetensors"), 2)
+    assert not own.exists()
+    assert not (tmp_path / "up").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({"SOLVERBENCH_DATA": "/a/b", "XDG_DATA_HOME": "/d"}, "/a/b/zoo"),
+        ({"SOLVERBENCH_DATA": "", "XDG_DATA_HOME": "/d"}, "/d/solverbench/zoo"),
+        ({"SOLVERBENCH_DATA": "~/z", "HOME": "/h"}, "/h/z/zoo"),
+        ({"SOLVERBENCH_DATA": "", "XDG_DATA_HOME": "", "HOME": "/h"}, "/h/.local/share/solverbench/zoo"),
+        ({"SOLVERBENCH_DATA": "", "XDG_DATA_HOME": "not/absolute", "HOME": "/h"}, "/h/.local/share/solverbench/zoo"),
+    ],
+)
+def test_where_the_own_zoo_is(monkeypatch, variables, place):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert places.zoo() == Path(place)
+    assert list(zoo.places(Path("out")).values()) == [Path("out/trained"), Path(place), zoo.packaged()]
+
+
 def test_a_solver_or_its_file_is_shown_whole(tmp_path):
     file = zoo.packaged() / "digits" / "gas-nfe4.safetensors"
     by_name, by_file = invoke("show", "gas", "--nfe", 4, "--out", tmp_path), invoke("show", file)
@@ -88,7 +175,13 @@ def test_an_imported_checkpoint_is_listed_shown_and_used(tmp_path):
     assert result.exit_code == 0, result.output
     assert "levels 80 to 0.01048" in result.stdout
     listed = invoke("list", "--out", tmp_path).stdout.splitlines()[1]
-    assert listed.split()[:5] == ["gas:grid=learned:t_eps=0.001", "5", "digits", "-", "imported"]
+    assert listed.split()[:5] == [
+        "gas:form=gs:grid=learned:lower_order_final=false:offsets=true:t_eps=0.001:theory=true",
+        "5",
+        "digits",
+        "-",
+        "imported",
+    ]
     shown = invoke("show", "gas:t_eps=1e-3", "--nfe", 5, "--out", tmp_path)
     assert "imported" in shown.stdout
     assert "5.pt" in shown.stdout

@@ -11,7 +11,11 @@ import pytest
 import solverbench
 
 ROOT = Path(solverbench.__file__).parent
-TRAINING = ("training", "adversarial", "losses", "student", "recipes", "gs", "ld3", "digits.loss", "digits.fitting")
+TRAINING = (
+    *("training", "student", "job", "pairs", "stages", "descent", "relaxation", "patience", "checkpoints", "result"),
+    *("adversarial", "discriminators", "losses", "recipes", "gs", "ld3", "s4s", "coefficients", "discretisation"),
+    *("digits.loss", "digits.fitting", "shapes.loss"),
+)
 FORBIDDEN = {"metric", "MetricNet", "extractor", "load_metric", "features_metric"}
 
 

@@ -5,7 +5,7 @@ import torch
 from golden import golden, relative
 
 import solverbench as sb
-from baselines.dpm_singlestep import orders
+from solverbench.exponential import block_orders
 
 REFERENCE = golden("solvers_singlestep")
 CASES = [pytest.param(case, id=f"{case['prediction']}-{case['order']}-{case['nfe']}-calls") for case in REFERENCE.cases]
@@ -28,7 +28,7 @@ def test_every_state_is_the_one_that_diffusers_computes(case):
 @pytest.mark.parametrize("case", CASES)
 def test_diffusers_takes_other_orders_only_in_an_even_budget_of_order_2(case):
     """It ends such a budget with two first-order steps; DPM-Solver's own list keeps the second order throughout."""
-    ours = [place for size in orders(case["nfe"], case["order"]) for place in range(1, size + 1)]
+    ours = [place for size in block_orders(case["nfe"], case["order"]) for place in range(1, size + 1)]
     assert ours == case["orders"]
     differs = case["order"] == 2 and case["nfe"] % 2 == 0
     assert case["diffusers_orders"] == ([*ours[:-1], 1] if differs else ours)
@@ -50,7 +50,7 @@ def test_diffusers_takes_other_orders_only_in_an_even_budget_of_order_2(case):
     ],
 )
 def test_the_orders_of_the_blocks_spend_the_calls(calls, order, expected):
-    assert orders(calls, order) == expected
+    assert block_orders(calls, order) == expected
 
 
 @pytest.mark.parametrize("end", ["sigma_min", "zero"])

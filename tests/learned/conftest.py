@@ -10,8 +10,8 @@ from torch import Tensor
 
 from solverbench import recipes, seeds
 from solverbench.execution import execute
+from solverbench.pairs import Data, Pairs
 from solverbench.recipes import Recipe
-from solverbench.student import Data, Pairs
 from solverbench.targets import sampler_plan
 from solverbench.teachers import Teacher
 

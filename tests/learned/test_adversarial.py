@@ -16,7 +16,7 @@ from solverbench.errors import TrainingError
 
 def small(seed: int = 0, channels: int = 1, side: int = 8) -> Discriminator:
     generator = torch.Generator().manual_seed(seed)
-    return Discriminator(channels, side, widths=(8, 12), cardinalities=(2, 3), blocks=2, generator=generator)
+    return Discriminator(channels, (side, side), widths=(8, 12), cardinalities=(2, 3), blocks=2, generator=generator)
 
 
 def images(count: int = 4, *, seed: int = 0, shape: tuple[int, int, int] = (1, 8, 8)) -> Tensor:
@@ -126,7 +126,7 @@ def test_ffhq_64_preset_has_22_38_million_parameters() -> None:
     with torch.device("meta"):
         discriminator = Discriminator(
             3,
-            64,
+            (64, 64),
             widths=(384, 768, 768, 768, 768),
             cardinalities=(48, 96, 96, 96, 96),
             blocks=2,
@@ -139,7 +139,7 @@ def test_ffhq_64_preset_has_22_38_million_parameters() -> None:
 
 def test_initial_standard_deviations_follow_the_fan_in() -> None:
     generator = torch.Generator().manual_seed(0)
-    discriminator = Discriminator(4, 8, widths=(64, 96), cardinalities=(4, 6), blocks=2, generator=generator)
+    discriminator = Discriminator(4, (8, 8), widths=(64, 96), cardinalities=(4, 6), blocks=2, generator=generator)
     gain = math.sqrt(2 / 1.04) * 4**-0.25
     blocks = [module for module in discriminator.layers if isinstance(module, Residual)]
     assert len(blocks) == 4
@@ -192,8 +192,8 @@ def test_the_same_generator_seed_gives_the_same_discriminator_and_global_state_i
 @pytest.mark.parametrize(
     ("side", "widths", "cardinalities", "said"),
     [
-        (12, (8, 8), (2, 2), "side 12: 2 stages need side 8"),
-        (8, (8, 8, 8), (2, 2, 2), "3 stages need side 16"),
+        (24, (8, 8), (2, 2), "24 x 24: 2 widths leave 12 x 12 .* 2 to 8 are needed; give 3 widths"),
+        (4, (8, 8, 8), (2, 2, 2), "3 widths leave 1 x 1 .* give 1 widths"),
         (8, (8, 8), (2,), "1 cardinalities for 2 widths"),
         (8, (8, 9), (2, 4), "cardinality 4 does not divide 18"),
     ],
@@ -202,4 +202,28 @@ def test_a_shape_that_does_not_fit_is_refused_by_value(
     side: int, widths: tuple[int, ...], cardinalities: tuple[int, ...], said: str
 ) -> None:
     with pytest.raises(TrainingError, match=said):
-        Discriminator(1, side, widths=widths, cardinalities=cardinalities, blocks=1, generator=torch.Generator())
+        Discriminator(
+            1, (side, side), widths=widths, cardinalities=cardinalities, blocks=1, generator=torch.Generator()
+        )
+
+
+@pytest.mark.parametrize("size", [(8, 16), (12, 12), (7, 9), (28, 20)])
+def test_any_size_and_channel_count_has_a_discriminator(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    made = Discriminator(5, size, widths=(8, 12, 12)[: 2 + (28 in size)], cardinalities=(2, 3, 3)[: 2 + (28 in size)],
+                         blocks=1, generator=generator)  # fmt: skip
+    x = torch.randn(3, 5, *size, generator=generator).requires_grad_(True)
+    scores = made(x)
+    (slope,) = torch.autograd.grad(scores.sum(), x)
+    assert scores.shape == (3,)
+    assert slope.flatten(2).abs().amax((0, 1)).min() > 0  # every pixel counts
+
+
+def test_the_classic_losses_are_the_non_saturating_ones_unpaired() -> None:
+    weights = torch.ones(1, 8, 8) / 64
+    real, fake = torch.ones(2, 1, 8, 8), -2 * torch.ones(2, 1, 8, 8)  # D(real) = 1, D(fake) = -2
+    terms = discriminator_loss(linear(weights), real, fake, gamma=0.0, kind="classic")
+    assert terms.loss.item() == pytest.approx(math.log1p(math.exp(-1)) + math.log1p(math.exp(-2)))
+    expected = torch.full((2,), math.log1p(math.exp(2)))
+    torch.testing.assert_close(generator_loss(linear(weights), fake, real, "classic"), expected)
+    torch.testing.assert_close(generator_loss(linear(weights), fake, 7 * real, "classic"), expected)

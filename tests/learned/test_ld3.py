@@ -135,6 +135,8 @@ def test_it_conforms_on_every_schedule(spec: str, schedule: sb.NoiseSchedule) ->
         ("ld3:order=7", "unipc:order=7: 7 isn't a value it takes"),
         ("ld3:base=heun", "use unipc or dpm or ipndm or euler"),
         ("ld3:mode=time:compat=true", "leave compat out"),
+        ("ld3:compat=true:limited=false", "leave one of them out"),
+        ("ld3:prior=polynomail", "did you mean 'polynomial'"),
     ],
 )
 def test_a_wrong_option_is_refused(spec: str, said: str) -> None:
@@ -170,3 +172,42 @@ def test_training_moves_levels_and_shifts_and_lowers_the_validation_error(
     assert trained.parameters["theta1"].diff().abs().max() > 0.01
     assert trained.parameters["theta2"].abs().max() > 0.001
     assert (trained.tableau.sigmas[1:] != trained.tableau.levels[1:-1]).all()
+
+
+PRIORS = [
+    ("ld3:prior=polynomial", "polynomial", sb.EDM()),
+    ("ld3:prior=polynomial:mode=time", "polynomial", sb.EDM()),
+    ("ld3:prior=gits:mode=time", "gits", sb.VPDiscrete.stable_diffusion()),
+    ("ld3:prior=gits", "gits", sb.VPDiscrete.stable_diffusion()),
+    ("s4s_alt:prior=80+9.7+3+0.8+0.1+0.002", "80+9.7+3+0.8+0.1+0.002", sb.EDM()),
+    ("ld3:prior=80.3+9.7+3+0.8+0.1+0.002", "80+9.7+3+0.8+0.1+0.002", sb.EDM()),
+]
+
+
+@pytest.mark.parametrize(("spec", "grid", "schedule"), PRIORS)
+def test_it_starts_exactly_from_a_prior(spec: str, grid: str, schedule: sb.NoiseSchedule) -> None:
+    solver = sb.make(spec)
+    assert isinstance(solver, sb.LearnedSolver)
+    found = solver.with_parameters(solver.initial(schedule, 5)).grid(schedule, 5)
+    expected = sb.make(f"euler:grid={grid}").grid(schedule, 5)
+    torch.testing.assert_close(found.sigmas, expected.sigmas, rtol=1e-11, atol=0)
+    assert found.sigmas[0] == schedule.sigma_max
+
+
+def test_a_prior_may_lie_in_a_file_and_must_fit_the_schedule(tmp_path: Path) -> None:
+    (tmp_path / "levels.txt").write_text("80, 9.7\n0.8 0.002\n")
+    read = sb.make(f"ld3:prior=@{tmp_path}/levels.txt")
+    assert "prior=80.0+9.7+0.8+0.002" in read.spec
+    assert isinstance(read, LD3)
+    with pytest.raises(sb.GridError, match="4 levels make 3 steps; give 6 levels"):
+        read.initial(sb.EDM(), 5)
+    with pytest.raises(sb.GridError, match=r"goes from 80 to 0\.002, and this schedule from 14\.6"):
+        read.initial(sb.VPDiscrete.stable_diffusion(), 3)
+    with pytest.raises(sb.GridError, match="as Stable Diffusion does"):
+        sb.make("ld3:prior=gits").initial(sb.EDM(), 5)  # type: ignore[attr-defined]
+
+
+def test_unlimited_shifts_are_taken_as_they_are() -> None:
+    solver = ld3("ld3:limited=false", theta1=[1.0] * 4, theta2=[0.0, 3.0, -5.0, 0.0])
+    grid = solver.grid(sb.EDM(), 3)
+    assert rounded(-(solver.told(grid) / grid.sigmas[:3]).log()) == [0.0, 3.0, -5.0]

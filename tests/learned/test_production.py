@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from solverbench import training, zoo
-from solverbench.digits import zoo as production
-from solverbench.digits.zoo import Task
+from solverbench import production, training, zoo
 from solverbench.errors import SpecError
+from solverbench.pairs import Data
+from solverbench.production import Task
 from solverbench.recipes import Recipe
-from solverbench.student import Data
 from solverbench.teachers import Teacher, load_teacher
 
 TINY = [
@@ -83,7 +82,7 @@ def test_runs_in_parallel_processes_equal_a_run_here_and_stop_and_resume(tmp_pat
     listed = CliRunner().invoke(production.main, [*arguments, "--list"])
     assert (listed.exit_code, "missing: gas nfe=1 seed=0" in listed.output) == (1, True)
     task = production.plan("gas", "1", 1, TINY)[0]
-    production._start("cpu", str(tmp_path / "out"), task.recipe, deadline=0.0)
+    production._start("digits", "cpu", str(tmp_path / "out"), deadline=0.0)
     assert production._run(task) is None  # stopped after its first iteration
     assert list((tmp_path / "out").rglob("gas-nfe1-*/checkpoint.safetensors"))
     done = CliRunner().invoke(production.main, [*arguments, "--pack", str(tmp_path / "zoo.tar")])
@@ -107,3 +106,14 @@ def test_a_wrong_setting_is_one_line_and_no_run(tmp_path: Path) -> None:
 def test_the_longest_runs_start_first(recipe: Recipe) -> None:
     gas = replace(recipe, adversarial_weight=1.0)
     assert Task("gas", 10, 0, gas).weight > Task("gs", 10, 0, recipe).weight > Task("gs", 2, 0, recipe).weight
+
+
+def test_a_second_collection_keeps_the_lines_of_other_solvers(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path
+) -> None:
+    short = replace(recipe, iterations=2, training_seeds=1)
+    for solver in ("gs", "ld3", "ld3"):
+        training.train(solver, 2, teacher, short, seed=0, out=tmp_path, data=data)
+        assert production.collect([Task(solver, 2, 0, short)], teacher, tmp_path) == []
+    with (tmp_path / "zoo" / "toy" / "runs.csv").open(newline="") as file:
+        assert [row["solver"] for row in csv.DictReader(file)] == ["gs", "ld3"]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from solverbench import recipes, seeds
+from solverbench import recipes, seeds, zoo
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.recipes import Recipe
+from solverbench.teachers import Teacher
 
+TOY = Teacher(lambda x, sigma: x, "someone-elses", (1, 8, 8))
 TEACHERS = ("digits", "someone-elses")
 
 
@@ -38,7 +40,7 @@ def test_gas_is_trained_as_gs_but_for_its_adversarial_part(teacher: str) -> None
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
-@pytest.mark.parametrize("solver", ["gs", "gas"])
+@pytest.mark.parametrize("solver", ["gs", "gas", "gas_classic", "ld3", "s4s", "s4s_alt", "s4s_joint"])
 def test_packaged_recipes_use_no_evaluation_seed(solver: str, teacher: str) -> None:
     recipe = recipes.load(solver, teacher)
     assert recipe.train.stop <= recipe.validation.start
@@ -139,3 +141,35 @@ def test_what_is_said_for_the_teacher_wins_over_what_is_said_for_any(tmp_path: P
     recipe = recipes.load("new", "t", tmp_path)
     assert (recipe.batch, recipe.iterations, recipe.lr) == (11, 13, 0.25)
     assert recipes.load("new", "u", tmp_path).batch == 12
+
+
+@pytest.mark.parametrize("solver", ["gs", "gas", "ld3", "s4s", "s4s_alt", "s4s_joint"])
+@pytest.mark.parametrize("family", ["pixel", "latent", "stable_diffusion"])
+def test_every_method_has_a_recipe_for_every_family_of_teachers(solver: str, family: str) -> None:
+    recipe = recipes.load(solver, "someone-elses", family=family)
+    assert (recipe.adversarial_weight > 0) == (solver == "gas")
+    assert (recipe.radius > 0) == (solver not in ("gs", "gas"))
+    assert recipe.batch == {("gs", "pixel"): 24, ("gas", "latent"): 8, ("ld3", "pixel"): 2, ("s4s", "latent"): 1}.get(
+        (solver, family), recipe.batch
+    )
+
+
+def test_a_recipe_of_another_name_is_an_option_of_the_solver_and_a_file_of_its_own() -> None:
+    classic, usual = zoo.learned("gas:recipe=gas_classic"), zoo.learned("gas")
+    assert (recipes.chosen(classic, TOY).adversarial_loss, recipes.chosen(usual, TOY).adversarial_loss) == (
+        "classic", "relativistic",
+    )  # fmt: skip
+    assert zoo.file_name(classic, 4) != zoo.file_name(usual, 4)
+    assert replace(recipes.chosen(classic, TOY), adversarial_loss="relativistic") == recipes.chosen(usual, TOY)
+
+
+def test_training_on_the_metrics_own_features_needs_a_word(gas: Recipe) -> None:
+    with pytest.raises(SpecError, match=r"judged by, .* or say allow_metric_loss=true: it is then marked everywhere"):
+        gas.override(["loss=metric_features"])
+    assert gas.override(["loss=metric_features", "allow_metric_loss=true"]).loss == "metric_features"
+    with pytest.raises(SpecError, match="'yes' isn't true or false"):
+        gas.override(["allow_metric_loss=yes"])
+
+
+def test_a_teacher_that_decodes_is_a_latent_one() -> None:
+    assert recipes.chosen(zoo.learned("gs"), replace(TOY, decode=lambda x: x)).loss == "l1"

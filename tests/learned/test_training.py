@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.machinery
 import math
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from solverbench import training
+from solverbench import checkpoints, training
 from solverbench.adversarial import discriminator_loss, generator_loss
-from solverbench.errors import TrainingError
-from solverbench.execution import execute
+from solverbench.errors import MissingError, TrainingError
+from solverbench.execution import unrounded
+from solverbench.job import Job
+from solverbench.pairs import Data, Pairs
 from solverbench.recipes import Recipe
-from solverbench.student import Data, Job, Pairs, Student, average, validation_error
+from solverbench.result import result
+from solverbench.student import Student, average, validation_error
 from solverbench.teachers import Teacher
 from solverbench.zoo import Trained, learned
 
@@ -109,12 +115,12 @@ def test_a_checkpoint_keeps_the_best_parameters_so_far(
     first = student("gs", 2, teacher, replace(recipe, validate_every=1), data)
     first.step()
     first.step()
-    first.save(tmp_path / "checkpoint")
+    checkpoints.save(first, tmp_path / "checkpoint")
     second = student("gs", 2, teacher, recipe, data)
-    second.start(tmp_path / "checkpoint")
-    assert second.best[:2] == first.best[:2]
-    assert torch.equal(second.best[2], first.best[2])
-    assert math.isfinite(second.best[0])
+    checkpoints.restore(second, tmp_path / "checkpoint")
+    assert (second.best.criterion, second.best.iteration) == (first.best.criterion, first.best.iteration)
+    assert torch.equal(second.best.vector, first.best.vector)
+    assert math.isfinite(second.best.criterion)
 
 
 def test_a_finished_run_is_read_back_not_repeated(teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path) -> None:
@@ -175,9 +181,9 @@ def test_an_iteration_is_the_published_one_in_the_published_order(
     moving = student("gas", 2, teacher, adversarial, data)
     other = student("gas", 2, teacher, adversarial, data)
     assert other.discriminator is not None
-    batch = other._batch(1)
+    batch = data.train.pick(other._chosen(1))
     tableau, scale = other.tableau(other.vector), other.scale
-    images = execute(tableau, teacher.denoise, scale * batch.noise)
+    images = unrounded(tableau, teacher.denoise, scale * batch.noise)
     shown = other._discriminator_step(tableau, batch, 1)
     adversarial_loss = generator_loss(other.discriminator, images, batch.images)
     distance = (images - batch.images).square().flatten(1).mean(1)
@@ -190,9 +196,11 @@ def test_an_iteration_is_the_published_one_in_the_published_order(
     assert row["d_fake"] == pytest.approx(shown["d_fake"].item(), rel=1e-6)
     assert row["gradient"] == pytest.approx(slope.norm().item(), rel=1e-5)
     clipped = slope / max(1.0, slope.norm().item())
-    expected = other.vector - adversarial.lr * clipped / (clipped.abs() + 1e-8)  # Adam's first step
+    expected = other.vector.detach() - adversarial.lr * clipped / (clipped.abs() + 1e-8)  # Adam's first step
     torch.testing.assert_close(moving.vector.detach(), expected.detach(), rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(moving.adam.state[moving.vector]["exp_avg"], 0.1 * clipped, rtol=1e-5, atol=1e-8)
+    state = moving.descent.optimisers[0].state
+    momentum = torch.cat([state[part]["exp_avg"] for part in moving.descent.parts.values()])
+    torch.testing.assert_close(momentum, 0.1 * clipped, rtol=1e-5, atol=1e-8)
     mixed = 2 / 11 * other.vector + 9 / 11 * moving.vector  # the average's first update
     torch.testing.assert_close(moving.average, mixed.detach(), rtol=1e-12, atol=0)
 
@@ -202,16 +210,16 @@ def test_fakes_of_the_discriminator_come_from_other_noise_than_the_batch(
 ) -> None:
     seen: list[Tensor] = []
 
-    def spy(discriminator: object, real: Tensor, fake: Tensor, gamma: float) -> object:
+    def spy(discriminator: object, real: Tensor, fake: Tensor, gamma: float, kind: str) -> object:
         seen.extend([real, fake])
-        return discriminator_loss(discriminator, real, fake, gamma)  # type: ignore[arg-type]
+        return discriminator_loss(discriminator, real, fake, gamma, kind)  # type: ignore[arg-type]
 
     monkeypatch.setattr("solverbench.student.discriminator_loss", spy)
     moving = student("gas", 2, teacher, adversarial, data)
-    batch = moving._batch(1)
+    batch = data.train.pick(moving._chosen(1))
     tableau, scale = moving.tableau(moving.vector), moving.scale
     with torch.no_grad():
-        images = execute(tableau, teacher.denoise, scale * batch.noise)
+        images = unrounded(tableau, teacher.denoise, scale * batch.noise)
     moving.step()
     moving.step()
     assert torch.equal(seen[0], batch.images)
@@ -242,12 +250,12 @@ def test_the_result_is_the_average_and_the_best_if_the_recipe_says_so(
     results = {}
     for choose in ("last", "best"):
         moving = student("gs", 2, teacher, replace(wild, choose=choose), data)
-        moving.start(Path("nowhere"))
+        moving.start()
         while moving.iteration < wild.iterations:
             moving.step()
-        results[choose] = moving.result()
+        results[choose] = result(moving)
         vector = torch.cat([tensor.flatten() for tensor in results[choose].parameters.values()])
-        assert torch.equal(vector, moving.average if choose == "last" else moving.best[2])
+        assert torch.equal(vector, moving.average if choose == "last" else moving.best.vector)
         assert not torch.equal(vector, moving.vector.detach())
     run = results["best"].record["runs"][0]
     assert run["validation"] == run["validation_best"] < run["validation_last"]
@@ -261,11 +269,14 @@ def test_validation_error_is_the_root_mean_square_of_each_image() -> None:
 
 def test_every_epoch_takes_each_pair_once_in_another_order(teacher: Teacher, recipe: Recipe, data: Data) -> None:
     moving = student("gs", 1, teacher, replace(recipe, batch=30), data)
-    picked = [moving._batch(k).noise for k in (1, 2, 3, 4)]  # two batches of 30 per epoch of 80, 20 dropped
+    picked = [
+        data.train.noise[moving._chosen(k)] for k in (1, 2, 3, 4)
+    ]  # two batches of 30 per epoch of 80, 20 dropped
     assert len(torch.cat(picked[:2]).unique(dim=0)) == 60
     assert len(torch.cat(picked[2:]).unique(dim=0)) == 60
     assert not torch.equal(picked[0], picked[2])
-    assert torch.equal(student("gs", 1, teacher, replace(recipe, batch=30), data)._batch(4).noise, picked[3])
+    again = student("gs", 1, teacher, replace(recipe, batch=30), data)
+    assert torch.equal(data.train.noise[again._chosen(4)], picked[3])
 
 
 def test_times_that_reach_zero_are_an_error_with_step_and_value(
@@ -329,11 +340,11 @@ def test_gs_is_not_trained_with_a_discriminator(teacher: Teacher, adversarial: R
         Job(learned("gs"), 2, teacher, adversarial, 0)
 
 
-def test_a_teacher_of_oblong_images_has_no_discriminator(teacher: Teacher, adversarial: Recipe) -> None:
-    oblong = replace(teacher, shape=(1, 8, 16))
-    nothing = Pairs(torch.zeros(80, 1, 8, 16), torch.zeros(80, 1, 8, 16))
-    with pytest.raises(TrainingError, match="images are 8 x 16; the discriminator needs square ones"):
-        student("gas", 2, oblong, adversarial, Data(nothing, nothing))
+def test_a_teacher_of_oblong_images_has_a_discriminator_too(teacher: Teacher, adversarial: Recipe) -> None:
+    oblong = replace(teacher, shape=(1, 8, 16), denoise=lambda x, sigma: x / (1 + sigma.to(x) ** 2))
+    noise = torch.randn(80, 1, 8, 16, generator=torch.Generator().manual_seed(0))
+    moving = student("gas", 2, oblong, adversarial, Data(Pairs(noise, noise), Pairs(noise[:40], noise[:40])))
+    assert math.isfinite(moving.step()["adversarial"])
 
 
 def test_training_starts_where_the_teacher_does(teacher: Teacher, recipe: Recipe, data: Data) -> None:
@@ -348,3 +359,36 @@ def test_prepared_pairs_are_noise_by_seed_and_the_teacher_samplers_images(
         assert torch.equal(own.noise, wanted.noise)
         torch.testing.assert_close(own.images, wanted.images, rtol=1e-4, atol=1e-4)
     assert isinstance(training.train("gs", 1, teacher, replace(recipe, iterations=1), seed=0, out=tmp_path), Trained)
+
+
+def test_tensorboard_gets_every_number_or_says_which_extra_is_missing(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            seen.append((name, value, step))
+
+        def flush(self) -> None:
+            assert self.folder.name == "tensorboard"
+
+    short = replace(recipe, iterations=2)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingError, match=r"pip install 'solverbench\[tensorboard\]'"):
+        training.train("gs", 2, teacher, short, seed=0, out=tmp_path, data=data, tensorboard=True)
+    package = types.ModuleType("tensorboard")
+    package.__spec__ = importlib.machinery.ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", package)
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    training.train("gs", 2, teacher, short, seed=0, out=tmp_path, data=data, tensorboard=True)
+    assert [(name, step) for name, _, step in seen] == [
+        (name, step)
+        for step in (1, 2)
+        for name in ("distance", "loss", "gradient", *(("validation",) if step == 2 else ()))
+    ]

@@ -1,4 +1,4 @@
-"""Makes the trained solvers that the package carries: `python -m solverbench.digits.zoo --out DIR`.
+"""Makes the trained solvers that the package carries: `python -m solverbench.production --teacher NAME --out DIR`.
 
 Every (solver, calls, training seed) is one run in a process of its own, because a run is too small to fill a device.
 What is finished is kept: start it again and it goes on.
@@ -23,14 +23,15 @@ import click
 import torch
 
 from solverbench import files, recipes, training, zoo
+from solverbench.checkpoints import COLUMNS
 from solverbench.errors import SpecError, UserError
+from solverbench.job import Job
+from solverbench.pairs import Data
 from solverbench.recipes import Recipe
 from solverbench.spec import expand, numbers
-from solverbench.student import COLUMNS, Data, Job
 from solverbench.teachers import Teacher, load_teacher
 from solverbench.zoo import Trained
 
-TEACHER = "digits"
 CURVE_ROWS = 100
 RUN_COLUMNS = (
     "validation", "validation_initial", "validation_last", "validation_best", "best_iteration", "loss_last",
@@ -65,7 +66,9 @@ class Task:
         return zoo.load(path, teacher=teacher, nfe=self.nfe) if path.is_file() else None
 
 
-def plan(solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[str]) -> list[Task]:
+def plan(
+    solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[str], teacher: str = "digits"
+) -> list[Task]:
     """Return the runs that are asked for; a setting is key=value, or solver.key=value for one solver.
 
     Raises:
@@ -74,7 +77,7 @@ def plan(solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[
     names = expand(solvers)
     tasks = []
     for name in names:
-        recipe = recipes.load(name, TEACHER).override(_settings_of(name, names, settings))
+        recipe = recipes.load(zoo.learned(name).recipe_name, teacher).override(_settings_of(name, names, settings))
         recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
         tasks += [Task(name, n, seed, recipe) for n in numbers(nfe) for seed in range(recipe.training_seeds)]
     return tasks
@@ -91,20 +94,23 @@ def _settings_of(name: str, names: Sequence[str], settings: Sequence[str]) -> li
     return chosen
 
 
-_worker: tuple[Teacher, Data, Path, float]
+_worker: tuple[Teacher, Path, float]
+_pairs: dict[tuple[range, range], Data] = {}
 
 
-def _start(device: str, out: str, recipe: Recipe, deadline: float) -> None:
-    """Load teacher and pairs once for all runs of this process."""
+def _start(name: str, device: str, out: str, deadline: float) -> None:
+    """Load the teacher once for all runs of this process."""
     global _worker
     torch.set_num_threads(1)
-    teacher = load_teacher(TEACHER, device)
-    _worker = teacher, training.prepare(teacher, recipe, Path(out)), Path(out), deadline
+    _worker = load_teacher(name, device), Path(out), deadline
 
 
 def _run(task: Task) -> float | None:
     """Make one run; return its seconds, None if the time was up."""
-    teacher, data, out, deadline = _worker
+    teacher, out, deadline = _worker
+    seeds = task.recipe.train, task.recipe.validation
+    if seeds not in _pairs:
+        _pairs[seeds] = training.prepare(teacher, task.recipe, out)
 
     def progress(iteration: int, total: int, loss: float, validation: float | None) -> None:
         if time.time() > deadline:
@@ -114,7 +120,7 @@ def _run(task: Task) -> float | None:
     try:
         training.train(
             task.solver, task.nfe, teacher, task.recipe, seed=task.seed, out=out, device=teacher.device,
-            progress=progress, data=data,
+            progress=progress, data=_pairs[seeds],
         )  # fmt: skip
     except _Deadline:
         return None
@@ -127,16 +133,15 @@ def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, secon
     if not missing:
         return
     deadline, begun = time.time() + seconds, time.perf_counter()
-    # Workers read the teacher's images from OUT; all recipes of one call share them.
-    if len({(t.recipe.train, t.recipe.validation) for t in missing}) > 1:
-        raise SpecError("runs of one call must share their training and validation seeds; set them for all solvers")
-    training.prepare(teacher, missing[0].recipe, out)
+    # The teacher's images are made here, so that workers only read them.
+    for recipe in {(t.recipe.train, t.recipe.validation): t.recipe for t in missing}.values():
+        training.prepare(teacher, recipe, out)
     os.environ["OMP_NUM_THREADS"] = "1"
     pool = ProcessPoolExecutor(
         min(jobs, len(missing)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
-        initargs=(teacher.device, str(out), missing[0].recipe, deadline),
+        initargs=(teacher.spec, teacher.device, str(out), deadline),
     )
     with pool:
         running = {pool.submit(_run, task): task for task in missing}
@@ -156,7 +161,7 @@ def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
     """Write OUT/zoo from the finished runs; return what is missing, in words.
 
     For each solver and number of calls whose training seeds are all there: the file of the best by validation error,
-    and curves/<solver>-nfe<N>.csv. For all finished runs: runs.csv.
+    and curves/<solver>-nfe<N>.csv. For all finished runs: runs.csv, where lines of other solvers stay.
     """
     place = out / "zoo" / teacher.name
     groups: dict[tuple[str, int], list[Task]] = {}
@@ -181,8 +186,21 @@ def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
                 chosen.job(teacher).folder(out) / "history.csv", place / "curves" / Path(name).with_suffix(".csv")
             )
     header = ("solver", "nfe", "seed", "kept", *RUN_COLUMNS, "seconds", "device")
-    files.write_bytes(place / "runs.csv", _csv(header, lines).encode())
+    kept = [dict(line) for line in _lines(place / "runs.csv") if (line["solver"], int(line["nfe"])) not in groups]
+    ordered: list[Mapping[str, object]] = sorted([*kept, *lines], key=_place)
+    files.write_bytes(place / "runs.csv", _csv(header, ordered).encode())
     return missing
+
+
+def _place(line: Mapping[str, object]) -> tuple[str, int, int]:
+    return str(line["solver"]), int(str(line["nfe"])), int(str(line["seed"]))
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _summary(solver: str, nfe: int, trained: Trained, best: Trained | None) -> dict[str, object]:
@@ -231,6 +249,7 @@ def pack(out: Path, target: Path) -> None:
 
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Runs, the teacher's images, and zoo/.")
+@click.option("--teacher", "name", default="digits", show_default=True)
 @click.option("--solvers", default="gs,gas", show_default=True)
 @click.option("--nfe", default="1-10", show_default=True)
 @click.option("--training-seeds", type=click.IntRange(1), help="Instead of the recipes'.")
@@ -242,6 +261,7 @@ def pack(out: Path, target: Path) -> None:
 @click.option("--pack", "archive", type=click.Path(path_type=Path), help="Write zoo/ as this tar file, too.")
 def main(
     out: Path,
+    name: str,
     solvers: str,
     nfe: str,
     training_seeds: int | None,
@@ -252,11 +272,11 @@ def main(
     listing: bool,
     archive: Path | None,
 ) -> None:
-    """Train the solvers of the embedded teacher, several runs at a time, and write the best of each to OUT/zoo."""
+    """Train the solvers of a teacher, several runs at a time, and write the best of each to OUT/zoo."""
     torch.set_num_threads(1)
     try:
-        tasks = plan(solvers, nfe, training_seeds, settings)
-        teacher = load_teacher(TEACHER, device)
+        tasks = plan(solvers, nfe, training_seeds, settings, name)
+        teacher = load_teacher(name, device)
         if not listing:
             for line in make(tasks, teacher, out, jobs=jobs, seconds=seconds):
                 print(line, flush=True)
@@ -267,8 +287,8 @@ def main(
     if archive is not None:
         pack(out, archive)
     print(f"{len(tasks) - len(missing)} of {len(tasks)} runs finished, in {out / 'zoo'}")
-    for name in missing:
-        print(f"missing: {name}")
+    for run in missing:
+        print(f"missing: {run}")
     sys.exit(1 if missing else 0)
 
 

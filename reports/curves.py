@@ -1,0 +1,278 @@
+"""Figures of one training, from the tables in its folder: its losses, and how its solver's numbers moved."""
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from reports.axes import log_minor_ticks, log_ticks, tick_text
+from reports.bundle import BundleError
+from reports.costs import dress
+from reports.figures import DOUBLE, FORMATS, Drawing, render, settings
+from reports.panel import GREY
+
+HISTORY = ("iteration", "loss", "distance", "adversarial", "discriminator", "d_real", "d_fake", "r1", "r2", "gradient",
+           "validation")  # fmt: skip
+"""Columns of history.csv, a row for each iteration; empty where it has no such number."""
+PATH = ("iteration", "name", "index", "value")
+"""Columns of path.csv: the entry `index` of the number `name`, which is "level", "told" or a parameter's name."""
+
+_BLUE, _ORANGE, _RED, _GREEN = "#0173b2", "#de8f05", "#d55e00", "#029e73"
+_HEIGHT, _TOP, _BELOW = 1.55, 0.26, 0.4  # inches of a panel, above and below it
+_LEFT, _RIGHT = 0.46, 0.12  # beside it
+_SMOOTH = 40  # a running median is over one of so many parts of the run
+
+
+def training(folder: str | Path) -> list[Path]:
+    """The figures drawn into a training's folder: curves.{png,pdf,svg} of history.csv, path.{...} of path.csv if there.
+
+    Raises: BundleError where there is no sound history.csv, a damaged path.csv, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    history = _table(folder / "history.csv", HISTORY, ())
+    drawn = {"curves": curves(history)}
+    if (folder / "path.csv").exists():
+        drawn["path"] = path(_table(folder / "path.csv", PATH, ("name",)))
+    written = []
+    for name, figure in drawn.items():
+        for kind in FORMATS:
+            written.append(folder / f"{name}.{kind}")
+            _put(written[-1], render(figure, kind))
+    return written
+
+
+def curves(history: pd.DataFrame) -> Drawing:
+    """The losses over the iterations, what the discriminator tells apart if there was one, and the validation error."""
+    adversarial = bool(history["d_real"].notna().any())
+    with settings():
+        figure, panels = _panels(3 if adversarial else 2, 3 if adversarial else 2)
+        losses, *middle, validation = panels
+        _losses(losses, history, adversarial)
+        for axes in middle:
+            _judgement(axes, history)
+        _validation(validation, history)
+        for axes in panels:
+            _finish(axes, history["iteration"])
+    return figure
+
+
+def path(moved: pd.DataFrame) -> Drawing:
+    """The noise levels over the iterations, and the solver's parameters, those of one letter in a panel."""
+    groups = dict[str, pd.DataFrame]()
+    levels = moved[moved["name"].isin(["level", "told"])]
+    rest = moved[~moved["name"].isin(["level", "told"])]
+    stems = rest["name"].map(_stem)
+    for stem in dict.fromkeys(stems):
+        groups[str(stem)] = rest[stems == stem]
+    count = len(groups) + (not levels.empty)
+    with settings():
+        figure, panels = _panels(count, min(3, count))
+        if not levels.empty:
+            _levels(panels[0], levels)
+        for axes, (stem, rows) in zip(panels[count - len(groups) :], groups.items(), strict=True):
+            _parameters(axes, stem, rows)
+        for axes in panels:
+            _finish(axes, moved["iteration"])
+    return figure
+
+
+def _panels(count: int, columns: int) -> tuple[Drawing, list[Axes]]:
+    """A figure of two columns' width with so many empty panels, row by row."""
+    rows = -(-count // columns)
+    height = rows * (_TOP + _HEIGHT + _BELOW)
+    figure = Drawing(figsize=(DOUBLE, height), dpi=300)
+    FigureCanvasAgg(figure)
+    width = DOUBLE / columns
+    panels = []
+    for i in range(count):
+        left, bottom = i % columns * width + _LEFT, height - (i // columns + 1) * (_TOP + _HEIGHT + _BELOW) + _BELOW
+        box = (left / DOUBLE, bottom / height, (width - _LEFT - _RIGHT) / DOUBLE, _HEIGHT / height)
+        panels.append(figure.add_axes(box, label=str(i)))
+    return figure, panels
+
+
+def _losses(axes: Axes, history: pd.DataFrame, adversarial: bool) -> None:
+    """The distance, and with a discriminator the whole loss and its adversarial part."""
+    shown = {"distance": (_BLUE, "distance")}
+    if adversarial:
+        shown |= {"adversarial": (_ORANGE, "adversarial"), "loss": (GREY, "loss: their weighted sum")}
+    numbers = []
+    for column, (colour, label) in shown.items():
+        rows = history[history[column].notna()]
+        numbers += rows[column].to_list()
+        axes.plot(rows["iteration"], rows[column], color=colour, lw=0.4, alpha=0.3, zorder=2)
+        axes.plot(rows["iteration"], _smooth(rows[column]), color=colour, lw=1.1, zorder=3, label=label)
+    _scale(axes, numbers)
+    _title(axes, "training loss" if adversarial else "training loss: the distance to the teacher's images")
+    if adversarial:
+        _legend(axes)
+
+
+def _judgement(axes: Axes, history: pd.DataFrame) -> None:
+    rows = history[history["d_real"].notna() & history["d_fake"].notna()]
+    gap = rows["d_real"] - rows["d_fake"]
+    axes.axhline(0.0, color=GREY, lw=0.7, ls="--", zorder=1)
+    axes.plot(rows["iteration"], gap, color=_RED, lw=0.4, alpha=0.3, zorder=2)
+    axes.plot(rows["iteration"], _smooth(gap), color=_RED, lw=1.1, zorder=3)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    _title(axes, "D(real) - D(fake): 0 where it can't tell")
+
+
+def _validation(axes: Axes, history: pd.DataFrame) -> None:
+    rows = history[history["validation"].notna()]
+    axes.plot(
+        rows["iteration"], rows["validation"], color=_GREEN, lw=1.0, marker="o", ms=2.4, mec="white", mew=0.3, zorder=3
+    )
+    _scale(axes, rows["validation"].to_list())
+    if len(rows):
+        best = float(rows["validation"].min())
+        at = float(rows["iteration"][rows["validation"] == best].iloc[0])
+        axes.annotate(
+            f"{best:.4g}", (at, best), (0, 5), textcoords="offset points", ha="right", fontsize=6, color=_GREEN
+        )
+    _title(axes, "validation RMSE")
+
+
+def _levels(axes: Axes, rows: pd.DataFrame) -> None:
+    """Each state's level, from the first to the last, and dashed the level told at a call, where it isn't the same."""
+    count = int(rows["index"].max()) + 1
+    states = _series(rows[rows["name"] == "level"])
+    told = _series(rows[rows["name"] == "told"])
+    for (_, index), line in states.items():
+        axes.plot(line.index, line, color=_shade(index, count), lw=1.0, zorder=3)
+    decoupled = False
+    for (_, index), line in told.items():
+        own = states.get(("level", index))
+        if own is None or not np.allclose(line, own.reindex(line.index), rtol=1e-9, atol=0.0, equal_nan=True):
+            decoupled = True
+            axes.plot(line.index, line, color=_shade(index, count), lw=0.9, ls=(0, (2, 1)), zorder=2)
+    _scale(axes, rows["value"][rows["value"] > 0].to_list())  # a solver may end at level 0
+    _title(axes, "noise levels" + (", dashed: told to the network" if decoupled else ""))
+
+
+def _parameters(axes: Axes, stem: str, rows: pd.DataFrame) -> None:
+    found = _series(rows)
+    names = sorted({name for name, _ in found}, key=_natural)
+    places = [(name, index) for name in names for _, index in sorted(key for key in found if key[0] == name)]
+    axes.axhline(0.0, color=GREY, lw=0.5, ls=":", zorder=1)
+    for i, place in enumerate(places):
+        axes.plot(found[place].index, found[place], color=_shade(i, len(places)), lw=0.8, zorder=2)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    several = f" ({names[0]} to {names[-1]})" if len(names) > 1 else ""
+    _title(axes, f"{stem}{several}, {len(places)} number{'s' * (len(places) > 1)}")
+
+
+def _series(rows: pd.DataFrame) -> dict[tuple[str, int], "pd.Series[float]"]:
+    """The value of each (name, index) by iteration."""
+    return {
+        (str(name), int(float(str(index)))): one.sort_values("iteration").set_index("iteration")["value"]
+        for (name, index), one in rows.groupby(["name", "index"], sort=True)
+    }
+
+
+def _shade(i: int, count: int) -> str:
+    """Early ones dark, late ones light, none too light to be seen."""
+    colour = matplotlib.colormaps["viridis"](0.88 * i / max(count - 1, 1))
+    return matplotlib.colors.to_hex(colour)
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis over the positive values; a linear one if there are few of them, or none."""
+    positive = [value for value in values if math.isfinite(value) and value > 0]
+    known = [value for value in values if math.isfinite(value)]
+    if len(positive) < 0.9 * len(known) or not positive:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        return
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    margin = max(0.06 * (high - low), 0.03)
+    low, high = 10 ** (low - margin), 10 ** (high + margin)
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.set_yticks(marks := log_ticks(low, high), [tick_text(mark) for mark in marks])
+    axes.set_yticks(log_minor_ticks(low, high), minor=True)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _smooth(values: "pd.Series[float]") -> "pd.Series[float]":
+    """A running median."""
+    return values.rolling(max(1, len(values) // _SMOOTH), center=True, min_periods=1).median()
+
+
+def _finish(axes: Axes, iterations: "pd.Series[float]") -> None:
+    first, last = float(iterations.min()), float(iterations.max())
+    margin = 0.02 * (last - first) or 0.5
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("iteration", fontsize=6.5, labelpad=2)
+    dress(axes)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=6.5, loc="left", pad=4)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=5.5, handlelength=1.4, borderpad=0.1, labelspacing=0.25, loc="best")
+
+
+def _stem(name: str) -> str:
+    """c1, c2, … are all c."""
+    return re.sub(r"\d+$", "", str(name)) or str(name)
+
+
+def _natural(name: str) -> tuple[str, int]:
+    digits = re.search(r"\d+$", name)
+    return _stem(name), int(digits[0]) if digits else 0
+
+
+def _table(path: Path, columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
+    """A CSV file with these columns, as numbers but for `words`."""
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise BundleError(f"{path}: it is not there, so nothing was trained here; name the folder of a run") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: it cannot be read as CSV ({_line(error)}); train again") from error
+    missing = [column for column in columns if column not in frame.columns]
+    if missing or frame.empty:
+        what = f"columns {', '.join(missing)} are not there" if missing else "it has no rows"
+        raise BundleError(f"{path}: {what}; train again")
+    for column in columns:
+        if column not in words:
+            frame[column] = list(_numbers(frame[column], f"{path}: row {{}}, {column}"))
+    for column in {"iteration", "index"} & set(columns):
+        if not np.isfinite(frame[column]).all():
+            raise BundleError(f"{path}: a row has no {column}; train again")
+    return frame
+
+
+def _numbers(texts: "pd.Series[str]", where: str) -> Iterator[float]:
+    for i, text in enumerate(texts):
+        try:
+            yield float(text) if text.strip() else math.nan
+        except ValueError:
+            raise BundleError(f"{where.format(i + 1)}: {text!r} is not a number; train again") from None
+
+
+def _put(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            part.write_bytes(content)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise BundleError(f"{path}: it cannot be written ({error}); free or unlock the folder") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]

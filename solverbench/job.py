@@ -1,0 +1,43 @@
+"""One training as it is asked for: which solver, for how many calls and which teacher, by which recipe and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from solverbench import files
+from solverbench.errors import TrainingError
+from solverbench.recipes import Recipe
+from solverbench.solver import LearnedSolver
+from solverbench.teachers import Teacher
+
+DISTILLED = ("gs", "ld3", "s4s", "s4s_alt", "s4s_joint")
+"""Solvers whose name says that no discriminator trained them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One training: a solver, its budget, its teacher, how it is trained and the training seed."""
+
+    solver: LearnedSolver
+    nfe: int
+    teacher: Teacher
+    recipe: Recipe
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.recipe.adversarial and self.solver.name in DISTILLED:
+            weight = f"adversarial_weight={self.recipe.adversarial_weight:g}"
+            raise TrainingError(f"{self.label}: {weight}, but {self.solver.name} is trained without; train gas")
+
+    @property
+    def label(self) -> str:
+        """The job in words."""
+        return f"{self.solver.name} nfe={self.nfe} training seed {self.seed}"
+
+    def folder(self, out: Path) -> Path:
+        """Return the run's folder under `out`: its name ends in a hash of all that the result depends on."""
+        settings = {k: v for k, v in self.recipe.as_dict().items() if k != "training_seeds"}
+        body = [self.solver.spec, self.nfe, self.teacher.ode, settings, self.seed]
+        name = f"{self.solver.name}-nfe{self.nfe}-seed{self.seed}-{files.digest(body)[:12]}"
+        return out / "trained" / self.teacher.name / "runs" / name

@@ -1,0 +1,31 @@
+"""What a training is made from: noises and what the teacher makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Unit noise and the teacher's final states of it, both [n, *shape] float32; `seeds` [n] are the noises' own."""
+
+    noise: Tensor
+    images: Tensor
+    seeds: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def pick(self, chosen: Tensor) -> Pairs:
+        """Return the pairs with these indices."""
+        place = chosen.to(self.noise.device)
+        seeds = self.seeds[chosen] if len(self.seeds) else self.seeds
+        return Pairs(self.noise[place], self.images[place], seeds)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a training is made from; the two share no seed."""
+
+    train: Pairs
+    validation: Pairs

@@ -1,0 +1,47 @@
+"""What is trained when: a training's iterations, cut into cycles of stages, each with its groups of parameters."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from solverbench.errors import SpecError
+
+GROUPS = ("times", "offsets", "coefficients")
+"""What a learned solver's parameters are: of its grid, of the levels told at its calls, of its combinations."""
+
+ALL = "all"
+
+Stage = tuple[frozenset[str], float]
+"""Groups, and a share of the iterations."""
+
+
+def parse(text: str) -> list[Stage]:
+    """Return the stages written `groups:share,groups:share`, as in `times:2,times+offsets:5`; `all` is every group.
+
+    Raises:
+        SpecError: not of that form, an unknown group, or a share that isn't above 0.
+    """
+    return [_stage(text, part.strip()) for part in text.split(",")]
+
+
+def ends(text: str, cycles: int, iterations: int) -> list[tuple[int, frozenset[str]]]:
+    """Return the stages in order, each with its last iteration; iterations are counted from 1."""
+    stages = parse(text) * cycles
+    whole = sum(share for _, share in stages)
+    lasts = [round(iterations * done / whole) for done in accumulate(share for _, share in stages)]
+    return [(last, groups) for last, (groups, _) in zip(lasts, stages, strict=True)]
+
+
+def _stage(text: str, part: str) -> Stage:
+    names, colon, share = part.partition(":")
+    groups = frozenset(GROUPS if names == ALL else names.split("+"))
+    wrong = sorted(groups - set(GROUPS))
+    if wrong:
+        raise SpecError(f"stages={text}: {wrong[0]!r} isn't a group of parameters; use {', '.join(GROUPS)} or {ALL}")
+    try:
+        weight = float(share) if colon else 1.0
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise SpecError(f"stages={text}: {share!r} isn't a share of the iterations; give a number above 0")
+    return groups, weight

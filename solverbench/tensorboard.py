@@ -1,0 +1,30 @@
+"""The course of a training as TensorBoard reads it: an option, written beside history.csv."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from solverbench.errors import MissingError
+
+
+def writer(folder: Path) -> Callable[[Mapping[str, float]], None]:
+    """Return what takes each iteration's row of the history and writes its numbers to `folder`.
+
+    Raises:
+        MissingError: the package tensorboard isn't there.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingError("--tensorboard: the package isn't there; pip install 'solverbench[tensorboard]'")
+    from torch.utils.tensorboard import SummaryWriter  # imports tensorboard
+
+    summary = SummaryWriter(folder)
+
+    def write(row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            if name != "iteration":
+                summary.add_scalar(name, value, int(row["iteration"]))
+        summary.flush()
+
+    return write

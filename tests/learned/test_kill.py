@@ -1,0 +1,63 @@
+"""SIGKILL of a training, three times at random moments: it ends with the same bytes as one that nothing happened to."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toys
+
+from solverbench import recipes, training
+
+SETTINGS = {
+    "gas": ["iterations=40", "adversarial_weight=0.5", "widths=8+8", "cardinalities=2+2", "blocks=1"],
+    "ld3": ["iterations=40", "radius=0.1", "noise_lr=300", "validate_every=3", "stages=times:1,times+offsets:2"],
+}
+COMMON = ["batch=8", "train_size=40", "validation_size=20"]
+
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import toys
+from solverbench import recipes, training
+
+begun = time.perf_counter()
+
+def progress(iteration, total, loss, validation):
+    if iteration >= {after} and time.perf_counter() - begun > {seconds}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+recipe = recipes.load({solver!r}, "toy").override({settings!r})
+teacher = toys.teacher(lambda x, sigma: toys.denoise(x, sigma.detach()))
+training.train({solver!r}, 3, teacher, recipe, seed=0, out=Path({out!r}), progress=progress, checkpoint_every=4)
+print("finished")
+"""
+
+
+@pytest.mark.parametrize("solver", SETTINGS)
+def test_a_training_killed_three_times_at_random_equals_one_that_was_not(solver: str, tmp_path: Path) -> None:
+    settings = COMMON + SETTINGS[solver]
+    recipe = recipes.load(solver, "toy").override(settings)
+    teacher = toys.teacher(lambda x, sigma: toys.denoise(x, sigma.detach()))
+    straight = training.train(solver, 3, teacher, recipe, seed=0, out=tmp_path / "a")
+    moments = random.Random(f"killed {solver}")
+    begun: list[int] = []
+    for third in range(3):
+        script = CHILD.format(
+            tests=str(Path(toys.__file__).parent), solver=solver, settings=settings, out=str(tmp_path / "b"),
+            after=12 * third + moments.randrange(1, 12), seconds=moments.uniform(0, 0.05),
+        )  # fmt: skip
+        child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert child.returncode == -signal.SIGKILL, (child.stdout, child.stderr)
+        begun.append(len(list((tmp_path / "b").rglob("checkpoint.safetensors"))))
+    assert begun[-1] == 1
+    resumed = training.train(solver, 3, teacher, recipe, seed=0, out=tmp_path / "b")
+    assert resumed.identity == straight.identity
+    for name in ("history.csv", "path.csv"):
+        one, two = (next((tmp_path / side).rglob(name)).read_bytes() for side in "ab")
+        assert one == two

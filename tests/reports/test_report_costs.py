@@ -1,0 +1,128 @@
+"""What training cost: the table, the figure, and the marks of solvers that are not to be taken as they stand."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import reports
+from reports import costs, images, report, tables
+from reports.bundle import tidy
+from reports.palette import KNOWN
+from reports.parts import parts
+
+UNKNOWN = "unknown values of the paper were chosen by validation"
+
+
+@pytest.fixture
+def trained(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the cost of every finished learned cell."""
+    known = frame["learned"] & frame["status"].isin(["done", "cached"])
+    spent = {
+        "cost_training_seeds": 3, "cost_training_student_calls": 300_000 * frame["nfe"],
+        "cost_training_teacher_calls": 1_344_000, "cost_training_seconds": 130.0,
+        "cost_training_peak_memory_bytes": 400 * 2**20, "validation": 0.0357, "validation_spread": 0.00029,
+    }  # fmt: skip
+    return frame.assign(**{name: pd.Series(value, index=frame.index).where(known) for name, value in spent.items()})
+
+
+def only(frame: pd.DataFrame, *solvers: str) -> pd.DataFrame:
+    return frame[frame["solver"].isin(solvers)]
+
+
+def test_every_learned_cell_has_its_cost_once_beside_its_metrics(trained: pd.DataFrame, record: dict) -> None:
+    spent = costs.rows(parts(tidy(trained), record))
+    assert list(zip(spent["label"], spent["nfe"], strict=True)) == [
+        *(("gs", nfe) for nfe in (3, 4, 5, 6, 8, 10)),
+        *(("gas", nfe) for nfe in (4, 5, 6, 10)),
+    ]
+    row = spent[(spent["label"] == "gas") & (spent["nfe"] == 4)].iloc[0]
+    assert row["calls"] == 4 * 300_000 + 1_344_000
+    assert (row["frechet_data"], row["frechet_teacher"], row["rmse_teacher"]) == (0.86, 0.25, 0.069)
+
+
+def test_the_table_says_it_for_people(trained: pd.DataFrame, record: dict, write) -> None:
+    text = report.page(reports.load(write(only(trained, "gs", "gas"), record)))
+    assert "| gas | 4 | 3 | 1 200 000 | 1 344 000 | 2 min | 400 MiB | 0.0357 | 0.00029 |" in text
+    assert "![Training cost and quality](figure-training.png)" in text
+
+
+def test_the_figure_has_a_panel_for_each_metric_and_a_point_for_each_cell(trained: pd.DataFrame, record: dict) -> None:
+    figure = costs.compose(parts(tidy(trained), record))
+    assert len(figure.axes) == 3
+    axes = figure.axes[0]
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    points = [line for line in axes.lines if line.get_linestyle() == "None"]
+    assert [len(line.get_xdata()) for line in points] == [6, 4]
+    np.testing.assert_allclose(points[1].get_ydata(), [0.86, 0.49, 0.55, 0.44])
+    assert [text.get_text() for text in axes.texts] == ["3", "4", "5", "6", "8", "10", "4", "5", "6", "10"]
+
+
+def test_a_report_with_costs_has_their_files_and_one_without_has_none(
+    trained: pd.DataFrame, frame: pd.DataFrame, record: dict, write
+) -> None:
+    some = {"metrics": {"rmse_teacher": record["metrics"]["rmse_teacher"]}}
+    for name, source, count in (("with", trained, 4), ("without", frame, 0)):
+        rows = only(source[source["metric"] == "rmse_teacher"], "gs", "dpm")
+        written = reports.write(write(rows, record | some, name))
+        assert sum(path.name.startswith("figure-training") for path in written) == count
+
+
+def test_an_unknown_cost_is_left_empty(trained: pd.DataFrame, record: dict) -> None:
+    trained["cost_training_peak_memory_bytes"] = 0
+    trained["validation_spread"] = np.nan
+    text = costs.text(costs.rows(parts(tidy(trained), record)))
+    assert set(text["peak memory"]) == set(text["spread over seeds"]) == {""}
+
+
+def marked(frame: pd.DataFrame, **changes: object) -> pd.DataFrame:
+    """The frame with a mark on gas at NFE 4, where it is the best, or on all of gs."""
+    here = (frame["solver"] == "gas") & (frame["nfe"] == 4) if "metric_loss" in changes else frame["solver"] == "gs"
+    [(column, value)] = changes.items()
+    return frame.assign(**{column: pd.Series("", index=frame.index, dtype=object).where(~here, value)})
+
+
+def test_a_solver_trained_on_the_metric_is_marked_and_never_best(frame: pd.DataFrame, record: dict) -> None:
+    plain = tables.entries(parts(tidy(frame), record)[0])
+    assert (plain["gas", 4].rank, plain["gs", 4].rank) == ("best", "tied")
+    part = parts(tidy(marked(frame, metric_loss="True")), record)[0]
+    cells = tables.entries(part)
+    assert (cells["gas†", 4].rank, cells["gs", 4].rank) == ("", "best")
+    assert cells["gas†", 5].rank == "best"  # that one was trained otherwise
+    for text in (tables.markdown(part), tables.latex(part)):
+        assert "trained on the metric's own features, so never marked best: gas" in text.replace("’", "'")
+    assert "| gas† |" in tables.markdown(part)
+    assert "gas$\\dagger$ &" in tables.latex(part)
+    assert "gas†," in tables.comma_separated(part)
+
+
+def test_an_inferred_method_is_marked_in_every_table_and_keeps_its_rank(frame: pd.DataFrame, record: dict) -> None:
+    part = parts(tidy(marked(frame, inferred=UNKNOWN)), record)[0]
+    assert tables.entries(part)["gs‡", 3].rank == "best"
+    assert f"- `‡` gs‡: {UNKNOWN}" in tables.markdown(part)
+    assert f"$\\ddagger$: gs$\\ddagger$: {UNKNOWN}" in tables.latex(part)
+
+
+def test_marks_stand_in_figures_images_and_the_page(frame: pd.DataFrame, record: dict, write) -> None:
+    bundle = reports.load(write(marked(frame, inferred=UNKNOWN), record))
+    figure = reports.draw(bundle, "frechet_data")
+    assert "gs‡" in {text.get_text() for text in figure.texts}
+    colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+    assert colours["gs‡"] == KNOWN["gs"].colour
+    layout = images.grid(bundle.frame, bundle.images, "digits")
+    assert layout is not None
+    assert "gs‡" in layout.rows
+    page = report.page(bundle)
+    assert f"Marks at names: `‡` gs‡: {UNKNOWN}." in page
+
+
+def test_a_verdicts_caution_stands_in_its_row(folder: Path, record: dict, write, frame: pd.DataFrame) -> None:
+    record["verdicts"][0]["caution"] = "gas: training seeds differ by 3.0%, this by 2.0%"
+    record["verdicts"].append({**record["verdicts"][0], "claim": "gs against s4s_alt", "verdict": "gs ahead"})
+    text = report.page(reports.load(write(frame, record)))
+    head = text.index("| verdict | claim | metric | difference | 95 % interval | caution |")
+    places = [text.index(f"\n| {verdict} |", head) for verdict in ("unresolved", "gs ahead", "held")]
+    assert places == sorted(places)
+    assert "| gas: training seeds differ by 3.0%, this by 2.0% |" in text
+    assert "| caution |" not in report.page(reports.load(folder))

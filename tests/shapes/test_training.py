@@ -1,0 +1,109 @@
+"""The training and its command; the loop itself is that of the digits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from solverbench.digits import weights
+from solverbench.digits.fitting import Job, fit
+from solverbench.shapes import data, references, train
+from solverbench.shapes.denoiser import NULL, Denoiser
+
+QUICK = ["--threads", "1", "--steps", "8", "--batch", "8", "--classifier-steps", "4", "--classifier-batch", "16"]
+CPU = torch.device("cpu")
+
+
+class Interrupted(Exception):
+    """Stands for the process being killed."""
+
+
+def job(steps: int, *, stop_at: int | None = None) -> Job:
+    torch.manual_seed(0)
+    network = Denoiser(widths=(16, 16, 32), attention=(False, False, True), embedding=16)
+
+    def loss(step: int) -> torch.Tensor:
+        if step == stop_at:
+            raise Interrupted
+        return train.teacher_loss(network, CPU, 16, step)
+
+    return Job("toy", network, loss, 3e-3, steps)
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    losses = fit(job(60), tmp_path / "c", lambda line: None)["losses"]
+    assert losses[-1][1] < 0.8 * losses[0][1]
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = job(12)
+    fit(whole, tmp_path / "whole", lambda line: None)
+    with pytest.raises(Interrupted):
+        fit(job(12, stop_at=7), tmp_path / "cut", lambda line: None, every=0)
+    resumed = job(12)
+    fit(resumed, tmp_path / "cut", lambda line: None)
+    for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_tenth_of_the_images_is_shown_without_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[torch.Tensor] = []
+
+    def spy(
+        network: Denoiser, clean: torch.Tensor, sigma: object, noise: object, classes: torch.Tensor
+    ) -> torch.Tensor:
+        told.append(classes)
+        return clean.mean()
+
+    monkeypatch.setattr(train, "denoising_loss", spy)
+    train.teacher_loss(Denoiser(), CPU, 4000, 0)
+    (classes,) = told
+    assert (classes == NULL).double().mean().item() == pytest.approx(train.DROPPED, abs=0.02)
+    first = data.draw(range(data.TEACHER_STREAM, data.TEACHER_STREAM + 4000)).labels
+    assert torch.equal(classes[classes != NULL], first[classes != NULL])
+
+
+def test_levels_cover_the_range_evenly() -> None:
+    levels = train.levels(16_000, torch.Generator().manual_seed(0))
+    logs = levels[1000:].log()
+    assert logs.mean().item() == pytest.approx(train.P_MEAN, abs=2e-3)
+    assert logs.std().item() == pytest.approx(train.P_STD, abs=5e-3)
+    flat = levels[:1000].log().sort().values
+    assert (flat.diff() < 2.5 * (flat[-1] - flat[0]) / 1000).all()
+
+
+def test_the_commands_make_a_whole_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks, references, and a teacher that loads; a second call keeps what is there."""
+    from solverbench.shapes import load
+
+    precision = torch.get_float32_matmul_precision()
+    assert train.main(["--out", str(tmp_path), *QUICK]) == 0
+    monkeypatch.setattr(references, "SET", 70)  # more than the features, so that a covariance has full rank
+    monkeypatch.setattr(references, "NOISE_SEEDS", range(1_000_000, 1_000_140))
+    monkeypatch.setattr(data, "REFERENCE_SEEDS", data.REFERENCE_SEEDS[:2000])
+    monkeypatch.setattr(data, "FLOOR_SEEDS", data.FLOOR_SEEDS[:140])
+    asked = ["--out", str(tmp_path), "--nfe", "2", "--guidance", "1", "2"]
+    assert references.main(asked) == 0
+    names = {"metric.safetensors", "loss.safetensors", "teacher.safetensors", weights.RECORD, references.DATA_FILE}
+    names |= {"reference-teacher-1.npz", "reference-teacher-2.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    teacher = load(guidance=2.0, folder=tmp_path)
+    assert teacher.evaluation is not None
+    assert teacher.evaluation.teacher.moments.n == 140
+    assert load(guidance=3.0, folder=tmp_path).evaluation is None
+    capsys.readouterr()
+    assert train.main(["--out", str(tmp_path), *QUICK]) == 0
+    assert references.main(asked) == 0
+    told = capsys.readouterr().out
+    assert (told.count("already there"), told.count("is there already")) == (3, 2)
+    torch.set_float32_matmul_precision(precision)
+
+
+def test_a_missing_gpu_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    for command in (train.main, references.main):
+        assert command(["--out", str(tmp_path), "--device", "cuda"]) == 3
+        assert capsys.readouterr().err.startswith("--device cuda: no CUDA device")
