@@ -69,7 +69,11 @@ class Task:
 def plan(
     solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[str], teacher: str = "digits"
 ) -> list[Task]:
-    """Return the runs that are asked for; a setting is key=value, or solver.key=value for one solver.
+    """Return the runs that are asked for, by the recipes for `teacher`.
+
+    Args:
+        settings: key=value, or solver.key=value for one solver.
+        teacher: its spec; its recipes are those of its name alone.
 
     Raises:
         SpecError: a solver, a number or a setting that can't be read.
@@ -77,7 +81,8 @@ def plan(
     names = expand(solvers)
     tasks = []
     for name in names:
-        recipe = recipes.load(zoo.learned(name).recipe_name, teacher).override(_settings_of(name, names, settings))
+        recipe = recipes.load(zoo.learned(name).recipe_name, teacher.partition(":")[0])
+        recipe = recipe.override(_settings_of(name, names, settings))
         recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
         tasks += [Task(name, n, seed, recipe) for n in numbers(nfe) for seed in range(recipe.training_seeds)]
     return tasks

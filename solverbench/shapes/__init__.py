@@ -103,6 +103,14 @@ def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> L
     return loss.load(folder, device=device)
 
 
+def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> Callable[[Tensor], Tensor]:
+    """Return the metric's features of float images [B, 3, 16, 16] in [-1, 1], differentiable: for `leakage` alone."""
+    from solverbench.shapes import metric
+
+    network = metric.load(folder, device=device)
+    return lambda images: network(127.5 * (images + 1))
+
+
 def _evaluation(folder: Path, device: str, record: dict[str, Any], condition: Condition) -> Evaluation | None:
     """The evaluation of samples with this condition: None where no reference of the teacher's own has it."""
     from solverbench.digits import reference

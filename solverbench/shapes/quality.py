@@ -59,10 +59,10 @@ def swapped(x: Tensor, strength: float) -> Tensor:
 
 
 CORRUPTIONS: Mapping[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...]]] = {
-    "noise": (noisy, (0.0, 0.05, 0.1, 0.2, 0.4)),
+    "noise": (noisy, (0.0, 0.1, 0.2, 0.4)),
     "blur": (blurred, (0.0, 0.1, 0.2, 0.4, 0.8)),
     "wrong colours": (miscoloured, (0.0, 0.05, 0.1, 0.2, 0.4)),
-    "halves swapped": (swapped, (0.0, 0.05, 0.1, 0.2, 0.4)),
+    "halves swapped": (swapped, (0.0, 0.1, 0.2, 0.4)),
 }
 """What is done to images of the data, and how strongly: the distance must rise from each strength to the next."""
 

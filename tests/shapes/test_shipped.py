@@ -159,6 +159,17 @@ def test_metric_features_are_deterministic_and_do_not_depend_on_the_batch(
     torch.testing.assert_close(evaluation.extractor(images[:9]), features[:9], atol=1e-4, rtol=1e-4)
 
 
+def test_metric_features_of_float_images_carry_gradient_to_those_who_say_so(
+    evaluation: Evaluation, drawn: data.Drawn
+) -> None:
+    images = quantise(drawn.images[:20])
+    x = (images.float() / 127.5 - 1).requires_grad_()
+    features = package.load_metric()(x)
+    torch.testing.assert_close(features.detach(), evaluation.extractor(images), atol=1e-4, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(features.sum(), x)
+    assert gradient.abs().sum() > 0
+
+
 def test_loss_features_pass_gradient_to_the_image_and_their_distance_grows(drawn: data.Drawn) -> None:
     network, x = package.load_loss(), drawn.images[:100]
     moved = (0.9 * x).requires_grad_()
