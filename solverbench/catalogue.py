@@ -78,6 +78,8 @@ def fetch(name: str, tell: Callable[[str], downloads.Tell], *, references: bool 
         path = folder / _file_name(about)
         sha = downloads.fetch(about["url"], path, tell(path.name))
         lines.append(f"{role}: {path}, sha256 {sha}")
+        if "kind" in about:
+            lines.append(f"  to measure FID against it: solverbench refs build {name} {path} --kind {about['kind']}")
         found[role] = downloads.member(path, about["member"], folder / f"{role}.ckpt") if "member" in about else path
     if entry["family"] == UNSUPPORTED:
         lines.append(f"{name}: downloaded, but no family here reads it yet")

@@ -17,6 +17,7 @@ from solverbench.spec import make
 FORM_HELP = "multistep, with a corrector, or blocks that each start from one state"
 ORDER_HELP = "outputs that a regular step combines; of a block with form=single"
 PREDICTION_HELP = "what is combined; noise with form=lms alone"
+INFERRED = "S4S has no public code: what its paper leaves open is inferred, and was chosen by validation"
 
 
 class S4S(LearnedSolver):
@@ -34,6 +35,7 @@ class S4S(LearnedSolver):
     """
 
     name: ClassVar[str] = "s4s"
+    inferred: ClassVar[str] = INFERRED
     paper: ClassVar[str] = "S4S, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
 
     levels: str = option("logsnr", key="grid", help="a named grid, or the M+1 levels joined with +; not learned")
@@ -159,6 +161,7 @@ class S4SAlt(Scheduled):
     """
 
     name: ClassVar[str] = "s4s_alt"
+    inferred: ClassVar[str] = INFERRED
     paper: ClassVar[str] = "S4S-Alt, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
 
 
@@ -171,6 +174,7 @@ class S4SJoint(Scheduled):
     """
 
     name: ClassVar[str] = "s4s_joint"
+    inferred: ClassVar[str] = INFERRED
     paper: ClassVar[str] = "S4S, joint, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
 
 

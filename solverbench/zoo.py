@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,10 +100,17 @@ class Trained:
 
 
 def file_name(solver: str | LearnedSolver, nfe: int) -> str:
-    """Return the name of a trained solver's file: `gas-nfe4.safetensors`; options other than the default add a hash."""
+    """Return the name of a trained solver's file: `gas-nfe4.safetensors`, `ld3-mode=time-nfe4.safetensors`.
+
+    Only options other than the default are named, so that an option that comes later renames no file; a hash stands for
+    what is long, or no part of a file name.
+    """
     solver = learned(solver)
-    options = "" if solver == type(solver)() else f"-{hashlib.sha256(solver.spec.encode()).hexdigest()[:8]}"
-    return f"{solver.name}{options}-nfe{nfe}.safetensors"
+    usual = type(solver)().spec.split(":")
+    told = "-".join(part for part in solver.spec.split(":") if part not in usual)
+    if not re.fullmatch(r"[a-z0-9_.=+-]{0,60}", told):
+        told = hashlib.sha256(told.encode()).hexdigest()[:8]
+    return f"{solver.name}{told and '-'}{told}-nfe{nfe}.safetensors"
 
 
 def save(trained: Trained, path: Path) -> None:

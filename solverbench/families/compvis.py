@@ -246,21 +246,20 @@ def _schedule(state: Mapping[str, Tensor], told: Published) -> VPDiscrete:
 
 
 def _tokenizer(description: Description) -> Any:
-    """CLIP's tokenizer, which no checkpoint holds.
+    """CLIP's tokenizer, which no checkpoint holds: as described, or from the folder `tokenizer` beside it.
 
     Raises:
-        MissingError: the description names none, or its files aren't there.
+        MissingError: its files aren't there.
     """
     from transformers import CLIPTokenizer
 
-    folder = description.file("tokenizer")
-    needed = "vocab.json and merges.txt"
-    if folder is None:
+    beside = description.checkpoint.parent / "tokenizer"
+    folder = description.file("tokenizer") or beside
+    missing = [each for each in ("vocab.json", "merges.txt") if not (folder / each).is_file()]
+    if missing:
         raise MissingError(
-            f"{description.name}: a checkpoint of Stable Diffusion holds no tokenizer; put {needed} of "
-            "openai/clip-vit-large-patch14 into a folder and give it as files.tokenizer in a TOML description"
+            f"{description.name}: a Stable Diffusion checkpoint holds no tokenizer, and {folder} has no {missing[0]}; "
+            "put vocab.json and merges.txt of openai/clip-vit-large-patch14 there, or give their folder as "
+            "files.tokenizer in a TOML description"
         )
-    for each in "vocab.json", "merges.txt":
-        if not (folder / each).is_file():
-            raise MissingError(f"{description.name}: its tokenizer {folder} lacks {each}; put {needed} there")
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

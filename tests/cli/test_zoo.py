@@ -136,6 +136,7 @@ def test_where_the_own_zoo_is(monkeypatch, variables, place):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert places.zoo() == Path(place)
+    assert list(zoo.places(Path("out")).values()) == [Path("out/trained"), Path(place), zoo.packaged()]
 
 
 def test_a_solver_or_its_file_is_shown_whole(tmp_path):

@@ -25,7 +25,8 @@ def test_the_wheels_top_level_is_the_four_packages(names):
 
 
 @pytest.mark.parametrize(
-    "needed", ["digits.npz", ".safetensors", "gas.toml", "gits.toml", "recommended.toml", "py.typed", "LICENSE"]
+    "needed",
+    ["digits.npz", ".safetensors", "gas.toml", "gits.toml", "recommended.toml", "teachers.toml", "py.typed", "LICENSE"],
 )
 def test_the_wheel_holds_its_data(names, needed):
     assert any(name.endswith(needed) for name in names)

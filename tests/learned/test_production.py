@@ -112,7 +112,7 @@ def test_a_second_collection_keeps_the_lines_of_other_solvers(
     teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path
 ) -> None:
     short = replace(recipe, iterations=2, training_seeds=1)
-    for solver in ("gs", "ld3"):
+    for solver in ("gs", "ld3", "ld3"):
         training.train(solver, 2, teacher, short, seed=0, out=tmp_path, data=data)
         assert production.collect([Task(solver, 2, 0, short)], teacher, tmp_path) == []
     with (tmp_path / "zoo" / "toy" / "runs.csv").open(newline="") as file:

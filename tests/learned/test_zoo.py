@@ -154,7 +154,12 @@ def test_a_found_file_of_another_solver_or_teacher_is_refused(
 
 
 def test_options_of_a_solver_are_another_file() -> None:
-    assert zoo.file_name("gs:t_eps=0.0001", 4) not in (zoo.file_name("gs", 4), zoo.file_name("gs:t_eps=0.001", 4))
+    assert zoo.file_name("gs:t_eps=0.0001", 4) == "gs-t_eps=0.0001-nfe4.safetensors"
+    assert zoo.file_name("gs", 4) == zoo.file_name("gs:form=gs", 4) == "gs-nfe4.safetensors"
+    assert zoo.file_name("s4s:form=pc:order=2", 4) == "s4s-form=pc-order=2-nfe4.safetensors"
+    long = [zoo.file_name("s4s:grid=" + "+".join(str(80 - k - j / 7) for k in range(15)), 4) for j in (0, 1)]
+    assert long[0] != long[1]
+    assert max(map(len, long)) < 40
 
 
 def test_a_solver_is_equipped_with_its_parameters_or_told_to_train(

@@ -36,7 +36,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_by_name(tmp_path, where):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut", pickle.dumps({"a": 1}, protocol=4)])
+@pytest.mark.parametrize("content", [b"", b"bad", b"hello", b"PK\x03\x04 cut", pickle.dumps({"a": 1}, protocol=4)])
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
 def test_a_file_that_is_no_checkpoint_is_one_clear_line(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)

@@ -16,7 +16,7 @@ from solverbench import grids, places, runner
 from solverbench.cli import main
 from solverbench.errors import GridError, MissingError, RecordError, UserError
 from solverbench.families import edm_pickles as reader
-from solverbench.families.edm_networks import Preconditioned
+from solverbench.families.edm_networks import Block, Preconditioned, Style
 
 QUICK = ":sampler=heun:sampler_nfe=8"
 SMALL = {"samples": 10, "replicates": 1, "batch": 10}
@@ -346,3 +346,34 @@ def test_training_reaches_the_state_through_the_network(tmp_path):
     teacher.denoiser([4])(x, sigma).square().sum().backward()
     assert x.grad.abs().sum() > 0
     assert sigma.grad.abs() > 0
+
+
+def test_a_head_of_attention_has_its_query_key_and_value_side_by_side():
+    """Against loops over heads and channels: no golden network has several heads, ADM at full size has."""
+    style = Style(8, lambda channels: channels // 64, 1.0, 1e-5, (1, 1), projected=False, modulated=True)
+    block = Block(128, 128, style, attentive=True).double()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    x = torch.randn(2, 128, 3, 3, generator=generator, dtype=torch.float64)
+    mixed = block.qkv(block.norm2(x)).flatten(2)
+    wanted = torch.empty(2, 128, 9, dtype=torch.float64)
+    for head in range(2):
+        query, key, value = (torch.stack([mixed[:, 3 * (64 * head + c) + j] for c in range(64)], 1) for j in range(3))
+        weights = torch.softmax(torch.einsum("bcq,bck->bqk", query, key) / 8, 2)
+        wanted[:, 64 * head : 64 * (head + 1)] = torch.einsum("bqk,bck->bcq", weights, value)
+    torch.testing.assert_close(block._attended(x), block.proj(wanted.reshape(x.shape)))
+
+
+def test_the_skip_encoder_and_decoder_have_upstreams_names_and_run():
+    case = edm_pickles.CASES[0]
+    kwargs = case["init_kwargs"] | {"encoder_type": "skip", "decoder_type": "skip"}
+    network = Preconditioned(case["class_name"], kwargs)
+    names = set(network.state_dict())
+    for name in ("enc.8x8_aux_down.resample_filter", "enc.8x8_aux_skip.weight", "dec.16x16_aux_up.resample_filter",
+                 "dec.8x8_aux_norm.weight", "dec.8x8_aux_conv.bias"):  # fmt: skip
+        assert f"model.{name}" in names
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    with torch.no_grad():
+        assert network(torch.randn(2, 3, 16, 16), torch.tensor(1.0)).isfinite().all()
