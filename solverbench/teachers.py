@@ -7,12 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 import registries
 from solverbench.errors import UnknownNameError
-from solverbench.metrics import Moments
+from solverbench.metrics import Statistics
 from solverbench.schedules import EDM, NoiseSchedule
+
+OWN = ("frechet_data", "frechet_teacher")
+"""Metrics of a teacher's own features, unless others are asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +28,15 @@ class Reference:
         moments: of the extractor's features over the set.
         name: what the set is, for people.
         sha: sha256 of the stored moments.
+        features: [m, D] float64, of some or all of its images, for what moments can't tell; None without.
+        note: what a reader must know about it; empty if nothing.
     """
 
-    moments: Moments
+    moments: Statistics
     name: str
     sha: str
+    features: NDArray[np.float64] | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +47,25 @@ class Evaluation:
         extractor: uint8 images [B, C, H, W] to features [B, D].
         extractor_id: names network and weights.
         quantiser: the rule from float to uint8.
-        data: reference moments of the data.
-        teacher: reference moments of the teacher's many-step samples.
+        data: reference moments of the data; None if nothing is compared with them.
+        teacher: reference moments of the teacher's many-step samples; None if none are at hand.
         facts: measured beside them (the data's own floor, the teacher's own distance), for reports.
+        metrics: what is measured of the features.
+        rows: keep each block's feature vectors, not their sums alone.
+        full: images of a replicate below which a distance is called biased.
+        probabilities: features [B, D] to class probabilities [B, C], for the Inception score.
     """
 
     extractor: Callable[[Tensor], Tensor]
     extractor_id: str
     quantiser: str
-    data: Reference
-    teacher: Reference
+    data: Reference | None
+    teacher: Reference | None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = OWN
+    rows: bool = False
+    full: int = 10_000
+    probabilities: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)

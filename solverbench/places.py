@@ -1,0 +1,25 @@
+"""Where a user's own files live: imported teachers, downloaded checkpoints, converted weights."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+VARIABLE = "SOLVERBENCH_DATA"
+
+
+def data() -> Path:
+    """Return the user's data folder, which need not exist: $SOLVERBENCH_DATA, or the system's own place for it."""
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "solverbench"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "solverbench"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "solverbench"
+
+
+def teachers() -> Path:
+    """Return the folder of imported teachers: NAME.toml each, with checkpoints and converted weights beside."""
+    return data() / "teachers"
