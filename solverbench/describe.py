@@ -83,8 +83,9 @@ def teacher(name: str) -> str:
             f"  extractor  {judged.extractor_id}",
             f"  quantiser  {judged.quantiser}",
             f"  data       {judged.data.name}, n = {judged.data.moments.n}",
-            f"  samples    {judged.teacher.name}, n = {judged.teacher.moments.n}",
         ]
+        if judged.teacher is not None:
+            lines.append(f"  samples    {judged.teacher.name}, n = {judged.teacher.moments.n}")
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from solverbench import solutions, targets
 from solverbench.cells import Cell
 from solverbench.metrics import Moments, quantise
+from solverbench.perceptual import LPIPS
 from solverbench.sampling import SampleError, Stop, Stopwatch, batches, peak_memory, sample
 from solverbench.store import BlockResult, CellFolder
 
@@ -67,7 +68,10 @@ class Work:
         cell, teacher = self.cell, self.cell.teacher
         assert cell.plan is not None
         features, pictures = [], []
-        errors, distances = [np.empty(0)], [np.empty(0)]
+        errors, distances, perceived = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+        judged, judging = teacher.evaluation, cell.protocol.judging
+        rule = judged.quantiser if judged is not None else judging.quantiser or "edm-round"
+        perceptual = judging.perceptual(teacher.device)
         denoise = cell.adapt(watch)
         done = 0
         for part in batches(self.block, cell.protocol.batch):
@@ -75,16 +79,20 @@ class Work:
             images = sample(cell.plan, teacher, part, nfe=cell.nfe, denoise=denoise)
             errors.append(_squares(images, goal, done))
             distances.append(_squares(images, exact, done))
-            levels = quantise(images)
+            if perceptual is not None:
+                perceived.append(_perceived(perceptual, images, goal, done))
+            levels = quantise(images, rule)
             if self.block.start == cell.protocol.seeds.start and done < PICTURES:
                 pictures.append(levels[: PICTURES - done].cpu())
-            if teacher.evaluation is not None:
-                features.append(_features(teacher.evaluation.extractor(levels), part))
+            if judged is not None:
+                features.append(_features(judged.extractor(levels), part))
             done += len(part)
-        moments = Moments.of(torch.cat(features)) if features else None
+        kept = torch.cat(features).float().numpy() if judged is not None and judged.rows else None
+        moments = Moments.of(torch.cat(features)) if features and kept is None else None
         strip = torch.cat(pictures) if pictures else torch.empty(0, *teacher.shape, dtype=torch.uint8)
         solved = None if exact is None else np.concatenate(distances)
-        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy(), solved)
+        seen = None if perceptual is None else np.concatenate(perceived)
+        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy(), solved, kept, seen)
 
 
 def _squares(images: torch.Tensor, goal: torch.Tensor | None, done: int) -> NDArray[np.float64]:
@@ -94,6 +102,14 @@ def _squares(images: torch.Tensor, goal: torch.Tensor | None, done: int) -> NDAr
     near = goal[done : done + len(images)].to(images.device)
     squares = (images[: len(near)].double() - near.double()) ** 2
     return np.asarray(squares.flatten(1).mean(1).cpu().numpy())
+
+
+def _perceived(perceptual: LPIPS, images: torch.Tensor, goal: torch.Tensor | None, done: int) -> NDArray[np.float64]:
+    """The perceptual distance to what `goal` has for these images, of which `done` came before; of its part alone."""
+    if goal is None or done >= len(goal):
+        return np.empty(0)
+    near = goal[done : done + len(images)].to(images.device)
+    return np.asarray(perceptual(images[: len(near)], near).numpy())
 
 
 def _features(rows: torch.Tensor, part: range) -> torch.Tensor:

@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 SUBSET = 1000
 """Vectors in a subset of the kernel distance, as in the public implementations."""
 
+NEIGHBOURS = 3
+"""k of precision and recall: a vector's ball reaches to its third nearest neighbour, as in ADM's evaluator."""
+
 CHUNK = 2000
 """Rows of a distance matrix at a time: 2000 x 50 000 in float64 is 0.8 GB."""
 
@@ -67,7 +70,7 @@ def kernel_blocks(blocks: Sequence[Array], y: Array, *, size: int = SUBSET) -> A
     return np.array(found)
 
 
-def manifold(blocks: Sequence[Array], y: Array, *, k: int = 3) -> dict[str, tuple[float, Array]]:
+def manifold(blocks: Sequence[Array], y: Array, *, k: int = NEIGHBOURS) -> dict[str, tuple[float, Array]]:
     """Return precision and recall of the union of `blocks` against `y` [m, D], each with its leave-one-block-outs [G].
 
     Precision is the share of the blocks' vectors within the ball around some vector of `y` that reaches to that

@@ -73,7 +73,7 @@ class Inception:
         colour = three(images)
         found = []
         with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            for part in colour.split(BATCH):
+            for part in torch.split(colour, BATCH):
                 if self.mode == "legacy_tensorflow":
                     ready = part.to(self.device).float()
                 else:
@@ -96,7 +96,9 @@ class Inception:
         try:
             weight = self._network().base.output.weight.detach().cpu().double()
         except AttributeError:
-            raise RecordError(f"{self.path}: has no output layer, which the Inception score needs; {_again()}") from None
+            raise RecordError(
+                f"{self.path}: has no output layer, which the Inception score needs; {_again()}"
+            ) from None
         return torch.softmax(features.double() @ weight.T, dim=1)
 
     def _network(self) -> Any:

@@ -120,12 +120,12 @@ class Rows:
     @cached_property
     def factor(self) -> Array:
         """[n, D], F with F'F the unbiased sample covariance."""
-        return (self.rows - self.mean) / np.sqrt(self.n - 1)
+        return np.asarray((self.rows - self.mean) / np.sqrt(self.n - 1))
 
     @cached_property
     def cov(self) -> Array:
         """[D, D], the unbiased sample covariance."""
-        return self.factor.T @ self.factor
+        return np.asarray(self.factor.T @ self.factor)
 
 
 Statistics = Moments | Gaussian | Rows

@@ -7,7 +7,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Stored(Pictures):
         return len(self.names)
 
     @cached_property
-    def identity(self) -> str:  # type: ignore[override]  # a property, kept
+    def identity(self) -> str:
         return files.digest([list(self.names), list(self.sizes)])
 
     @property
@@ -103,7 +103,7 @@ class Stored(Pictures):
             yield from _batches(self._decoded(name, (self.path / name).read_bytes) for name in names)
             return
         with zipfile.ZipFile(self.path) as archive:
-            yield from _batches(self._decoded(name, lambda name=name: archive.read(name)) for name in names)
+            yield from _batches(self._decoded(name, partial(archive.read, name)) for name in names)
 
     def _decoded(self, name: str, content: Callable[[], bytes]) -> Tensor:
         try:

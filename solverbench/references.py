@@ -199,7 +199,6 @@ def verify(path: Path) -> str:
             raise
         arrays, told = foreign(path)
     statistics, features = _statistics(path, arrays)
-    statistics.root if isinstance(statistics, Gaussian) else None  # noqa: B018  # the eigenvalues are looked at there
     count = f"n={told['n']}" if told["n"] else "n unknown"
     kept = f", {len(features)} feature vectors" if features is not None else ""
     note = f"; {_note('', statistics)}" if _note("", statistics) else ""
@@ -292,7 +291,7 @@ def _statistics(path: Path, arrays: dict[str, Array]) -> tuple[Statistics, Array
             raise RecordError(f"{path}: {key} is {array.dtype}, not floating point; make the file again")
         if not np.isfinite(array).all():
             raise FeatureError(f"{path}: {key} holds values that are not finite; make the file again")
-    features = arrays["features"] if "features" in arrays else None
+    features = arrays.get("features")
     if features is not None and (features.ndim != 2 or len(features) < 2):
         raise FeatureError(f"{path}: features are {features.shape}, too few images or no vectors; give at least 2")
     if "mu" not in arrays:

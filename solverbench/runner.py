@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from solverbench import bundle, cells, jobs, sampling
+from solverbench import bundle, cells, jobs, judging, sampling
 from solverbench import seeds as image_seeds
 from solverbench.cells import CACHED, DONE, FAILED, SAMPLES, Cell, Protocol
+from solverbench.judging import Judging
 from solverbench.outcome import Outcome
 from solverbench.progress import Listener, Silent, duration
 from solverbench.solver import Solver
@@ -130,13 +131,18 @@ def run(
     nfe: str | int | Sequence[int] = "3-10",
     teachers: str | Teacher | Sequence[str | Teacher] = "digits",
     out: str | Path = "runs",
-    samples: int = SAMPLES,
+    samples: int | None = None,
     replicates: int | None = None,
     seeds: range | str | None = None,
     device: str = "cpu",
     batch: int | None = None,
     full: bool = False,
     exact: bool | None = None,
+    metrics: str | Sequence[str] | None = None,
+    reference: str | None = None,
+    extractor: str | None = None,
+    quantiser: str | None = None,
+    protocol: str | None = None,
     workers: int | None = None,
     progress: Listener | None = None,
     command: str | None = None,
@@ -148,7 +154,7 @@ def run(
         nfe: denoiser calls: `3-10`, `3,5,8`, `4-10:2`, or numbers.
         teachers: names joined with commas, or a list of names and Teachers.
         out: the results folder, made if it isn't there.
-        samples: images per replicate, a multiple of 10.
+        samples: images per replicate, a multiple of 10; those of the protocol, or 10 000, if None.
         replicates: 3 if neither this nor `seeds` says.
         seeds: of the images, both ends included in `FIRST-LAST`; from 50000 if None.
         device: cpu, cuda or cuda:0.
@@ -156,6 +162,9 @@ def run(
         full: compare every image with the teacher's own instead of the first 2000 of each replicate.
         exact: compare 1000 images of each replicate with the exact solution of the teacher's ODE: the metric
             `rmse_exact`; on teachers where that is cheap if None.
+        metrics: names joined with commas, or a list; the teacher's own if None.
+        reference, extractor, quantiser: what the images are judged by, as `Judging.of` takes them.
+        protocol: smoke, quick or paper: images and replicates where they aren't given.
         workers: threads; one per core on a CPU if None. It changes no result.
         progress: told what happens, from this thread.
         command: as it was typed, for the report; rebuilt from the arguments if None.
@@ -167,13 +176,15 @@ def run(
         KeyboardInterrupt: finished blocks are kept, and the same call goes on from there.
     """
     begun = time.monotonic()
-    protocol = Protocol.of(samples, replicates, seeds, batch, full, exact)
-    wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
+    judged = Judging.of(metrics, reference, extractor, quantiser)
+    samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
+    settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
+    wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     store, tell = Store.open(out), progress or Silent()
     todo = jobs.gather(wanted, store)
     outcomes = jobs.finish(todo, store, workers or sampling.worker_count(device), tell)
     seconds = time.monotonic() - begun
-    folder = bundle.write(store.root, outcomes, protocol, device=device, seconds=seconds, command=command)
+    folder = bundle.write(store.root, outcomes, settled, device=device, seconds=seconds, command=command)
     return RunResult(bundle.frame(outcomes), outcomes, folder)
 
 
@@ -183,13 +194,18 @@ def plan(
     nfe: str | int | Sequence[int] = "3-10",
     teachers: str | Teacher | Sequence[str | Teacher] = "digits",
     out: str | Path = "runs",
-    samples: int = SAMPLES,
+    samples: int | None = None,
     replicates: int | None = None,
     seeds: range | str | None = None,
     device: str = "cpu",
     batch: int | None = None,
     full: bool = False,
     exact: bool | None = None,
+    metrics: str | Sequence[str] | None = None,
+    reference: str | None = None,
+    extractor: str | None = None,
+    quantiser: str | None = None,
+    protocol: str | None = None,
     workers: int | None = None,
 ) -> RunPlan:
     """Return what `run` with the same arguments would do, and for how long; writes nothing.
@@ -199,8 +215,10 @@ def plan(
     Raises:
         UserError, MissingError, StoreError, RecordError: as `run` does.
     """
-    protocol = Protocol.of(samples, replicates, seeds, batch, full, exact)
-    wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
+    judged = Judging.of(metrics, reference, extractor, quantiser)
+    samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
+    settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
+    wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     todo = jobs.gather(wanted, Store.look(out))
     count = workers or sampling.worker_count(device)
     pace: dict[str, float] = {}
@@ -208,8 +226,8 @@ def plan(
     for job in todo:
         teacher = job.cell.teacher
         if job.calls and teacher.name not in pace:
-            pace[teacher.name] = _stored_pace(todo, teacher) or _probe(teacher, protocol.batch)
-        total = len(protocol.blocks) if job.cell.plan else 0
+            pace[teacher.name] = _stored_pace(todo, teacher) or _probe(teacher, settled.batch)
+        total = len(settled.blocks) if job.cell.plan else 0
         seconds = sum(job.calls.values()) * pace.get(teacher.name, 0.0) / count
         done = total - len(job.calls)
         planned.append(

@@ -47,7 +47,7 @@ class Evaluation:
         extractor: uint8 images [B, C, H, W] to features [B, D].
         extractor_id: names network and weights.
         quantiser: the rule from float to uint8.
-        data: reference moments of the data; None if nothing is compared with them.
+        data: reference moments of the data.
         teacher: reference moments of the teacher's many-step samples; None if none are at hand.
         facts: measured beside them (the data's own floor, the teacher's own distance), for reports.
         metrics: what is measured of the features.
@@ -59,7 +59,7 @@ class Evaluation:
     extractor: Callable[[Tensor], Tensor]
     extractor_id: str
     quantiser: str
-    data: Reference | None
+    data: Reference
     teacher: Reference | None
     facts: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[str, ...] = OWN
