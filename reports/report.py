@@ -98,7 +98,7 @@ def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
     figure = figures.compose(found)
     for kind in figures.FORMATS:
         yield f"figure.{kind}", figures.render(figure, kind)
-    yield "figure.csv", _csv(pd.concat([figures.drawn(part) for part in found], ignore_index=True))
+    yield "figure.csv", _csv(pd.concat([figures.drawn(part) for part in figures.shown(found)], ignore_index=True))
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
         if layout := images.grid(bundle.frame, pictures, teacher):
             yield f"images-{slug(teacher)}.png", images.render(layout)

@@ -41,6 +41,9 @@ METRICS = {
     "frechet_data": ("Fréchet distance to the data", "Fréchet to data", "features"),
     "frechet_teacher": ("Fréchet distance to the teacher's own samples", "Fréchet to teacher", "features"),
     "fid": ("FID", "FID", "features"),
+    "kid": ("KID", "KID", "features"),
+    "rmse_exact": ("RMSE to the exact solution of the teacher's ODE", "RMSE to exact", "pixels in [-1, 1]"),
+    "rmse_teacher": ("RMSE to the teacher's own sample from the same noise", "RMSE to teacher", "pixels in [-1, 1]"),
     "fid_inf": ("FID extrapolated to infinitely many images", "FID, n to infinity", "features"),
     "frechet_data_inf": (
         "Fréchet distance to the data, extrapolated to infinitely many images",
@@ -48,7 +51,6 @@ METRICS = {
         "features",
     ),
     "inception_score": ("Inception score", "Inception score", "features"),
-    "kid": ("KID", "KID", "features"),
     "kernel_data": ("Kernel distance to the data", "Kernel distance", "features"),
     "precision": ("Precision", "Precision", "features"),
     "precision_data": ("Precision", "Precision", "features"),
@@ -56,8 +58,6 @@ METRICS = {
     "recall_data": ("Recall", "Recall", "features"),
     "lpips_teacher": ("LPIPS to the teacher's own sample from the same noise", "LPIPS to teacher", LPIPS.identity),
     "psnr_teacher": ("PSNR to the teacher's own sample from the same noise", "PSNR to teacher", "dB, peak to peak 2"),
-    "rmse_exact": ("RMSE to the exact solution of the teacher's ODE", "RMSE to exact", "pixels in [-1, 1]"),
-    "rmse_teacher": ("RMSE to the teacher's own sample from the same noise", "RMSE to teacher", "pixels in [-1, 1]"),
 }
 
 HIGHER = ("inception_score", "precision", "precision_data", "recall", "recall_data", "psnr_teacher")

@@ -16,7 +16,7 @@ from solverbench.errors import FeatureError
 Array = NDArray[np.float64]
 
 
-QUANTISERS = {"edm-round": (127.5, 128.0), "floor": (127.5, 127.5)}
+QUANTISERS = {"edm-round": (127.5, 128.0), "adm-floor": (127.5, 127.5)}
 """Rule to (scale, offset): uint8 = clip(scale x + offset, 0, 255), the fraction dropped."""
 
 
@@ -24,10 +24,10 @@ def quantise(images: torch.Tensor, rule: str = "edm-round") -> torch.Tensor:
     """Return `images` (float, [-1, 1]) as uint8.
 
     Args:
-        rule: edm-round, clip(127.5 x + 128) truncated, rounds half up to the nearest level; floor,
+        rule: edm-round, clip(127.5 x + 128) truncated, rounds half up to the nearest level; adm-floor,
             clip(127.5 (x + 1)) truncated, is half a level darker on average.
 
-    Source: Karras et al. 2022, arXiv:2206.00364, the public code's generate.py; for floor the public code of ADM
+    Source: Karras et al. 2022, arXiv:2206.00364, the public code's generate.py; for adm-floor the public code of ADM
     (arXiv:2105.05233) and of latent diffusion (arXiv:2112.10752), in whose numbers the half level is.
     """
     scale, offset = QUANTISERS[rule]

@@ -133,7 +133,7 @@ def load(name: str, out: Path, extractor_id: str) -> Reference:
     statistics, features = _statistics(path, arrays)
     count = f"{told['n']} images" if told["n"] else "image count unknown"
     sha = _sha(arrays)
-    label = f"{told['name']} ({count}, split {told['split']}, sha256 {sha[:12]})"
+    label = f"{told['name']} (from {told['origin']}, {count}, split {told['split']}, sha256 {sha[:12]})"
     return Reference(statistics, label, sha, features, note=_note(label, statistics))
 
 

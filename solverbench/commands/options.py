@@ -65,7 +65,7 @@ judging_options = [
     click.option("--extractor", default=None, metavar="NAME",
                  help="Of Inception features: legacy_tensorflow or clean.  [default: legacy_tensorflow]"),
     click.option("--quantiser", default=None, metavar="RULE",
-                 help="Float to uint8: edm-round or floor.  [default: the teacher's, or edm-round]"),
+                 help="Float to uint8: edm-round or adm-floor.  [default: the teacher's, or edm-round]"),
     click.option("--protocol", default=None, metavar="NAME", help="smoke (250 images), quick (5000), paper (50000)."),
 ]  # fmt: skip
 """What the images are judged by, the same for `run` and `plan`."""
