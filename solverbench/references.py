@@ -218,7 +218,7 @@ def foreign(path: Path, kind: str | None = None, count: int | None = None) -> tu
     if kind is not None and kind not in KINDS:
         raise UserError(f"--kind {kind}: not one of {', '.join(KINDS)}; leave it out if you don't know")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keys = set(archive.files)
             wanted = {"mu": "mu", "sigma": "sigma", "features": "features", "feats": "features"}
             arrays = {ours: np.asarray(archive[key]) for key, ours in wanted.items() if key in keys}

@@ -119,7 +119,7 @@ def test_differences_of_protocol_are_told_by_name(tmp_path):
         ([], "give one ROW"),
         (["gas/cifar10", "--paper", "gas"], "give one ROW"),
         (["--paper", "gsa"], "paper 'gsa': not known"),
-        (["gas/cifar10/gsa/4"], "did you mean 'gas/cifar10/gas/4'"),
+        (["gas/cifar10/gaz/4"], "did you mean 'gas/cifar10/gas/4'"),
     ],
 )
 def test_bad_rows_are_one_line(words, message):

@@ -56,7 +56,7 @@ def test_statistics_of_other_tools_come_in(tmp_path, name, more, kind, made_by):
 def test_another_extractor_is_refused(tmp_path, kind, name):
     source = written(tmp_path / name, statistics())
     references.build("ref", str(source), tmp_path, kind=kind)
-    with pytest.raises(UserError, match="made by clean-fid/.*judged by clean-fid/legacy_tensorflow"):
+    with pytest.raises(UserError, match=r"made by clean-fid/.*judged by clean-fid/legacy_tensorflow"):
         references.load("ref", tmp_path, CLEAN)
 
 
