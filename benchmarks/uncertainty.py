@@ -47,7 +47,8 @@ def main(trials: int) -> None:
     print("| features | n | replicates | E[distance at n] | jackknife covers it | disjoint sets cover it |")
     print("|" + "---|" * 6, *means, sep="\n")
     print(
-        "\n| features | n | replicates | true distance | mean at n | mean extrapolated | extrapolated covers | plain covers |"
+        "\n| features | n | replicates | true distance | mean at n | mean extrapolated | extrapolated covers "
+        "| plain covers |"
     )
     print("|" + "---|" * 8, *truths, sep="\n")
 

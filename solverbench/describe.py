@@ -21,7 +21,7 @@ from solverbench.spec import make, solver_class
 from solverbench.store import Store
 from solverbench.teachers import load_teacher
 
-EXTRAS = {"fid": "cleanfid"}
+EXTRAS = {"fid": "cleanfid", "lpips": "lpips"}
 """Optional extras of the package, each with the module that it brings."""
 
 BUDGETS = range(1, 13)
