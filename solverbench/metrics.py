@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 QUANTISERS = {"edm-round": (127.5, 128.0), "adm-floor": (127.5, 127.5)}
 """Rule to (scale, offset): uint8 = clip(scale x + offset, 0, 255), the fraction dropped."""
 
+PIECE = 2**17
+"""Pixel values that are rounded at a time on a CPU."""
+
 
 def quantise(images: torch.Tensor, rule: str = "edm-round") -> torch.Tensor:
     """Return `images` (float, [-1, 1]) as uint8.
@@ -31,7 +34,13 @@ def quantise(images: torch.Tensor, rule: str = "edm-round") -> torch.Tensor:
     (arXiv:2105.05233) and of latent diffusion (arXiv:2112.10752), in whose numbers the half level is.
     """
     scale, offset = QUANTISERS[rule]
-    return (images * scale + offset).clamp(0, 255).to(torch.uint8)
+    levels = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
+    # On a CPU a few images at a time: what lies between then stays in its cache.
+    few = len(images) if images.is_cuda else PIECE // max(images[:1].numel(), 1)
+    for begin in range(0, len(images), max(few, 1)):
+        part = slice(begin, begin + max(few, 1))
+        levels[part].copy_(images[part].mul(scale).add_(offset).clamp_(0, 255))
+    return levels
 
 
 @dataclass(frozen=True, eq=False)
