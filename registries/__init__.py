@@ -1,8 +1,11 @@
 """The built-in names. Nothing is imported until it is asked for."""
 
+from registries.published import Result as Result
 from registries.published import catalogue as catalogue
 from registries.published import gits as gits
+from registries.published import papers as papers
 from registries.published import recommended as recommended
+from registries.published import results as results
 from registries.registry import Registry as Registry
 from registries.registry import UnknownName as UnknownName
 

@@ -1,8 +1,11 @@
-"""What the literature publishes as settings, read from the data files beside this one."""
+"""What the literature publishes, settings and results, read from the data files beside this one."""
 
 from __future__ import annotations
 
+import math
 import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -22,6 +25,76 @@ def recommended(solver: str) -> dict[str, dict[str, str]]:
 def catalogue() -> dict[str, dict[str, Any]]:
     """Return the published teachers: name to family, addresses, licence, noise range, settings and protocol."""
     return _read("teachers.toml")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One published number.
+
+    Args:
+        row: paper/table/solver/calls, such as gas/cifar10/gas/4: its name everywhere.
+        paper: title and source.
+        place: where it stands there.
+        teacher: in this project's name.
+        solver: as printed.
+        spec: the solver's spec here as far as it is stated; empty if it can't be said.
+        unknown: what the spec leaves open.
+        nfe: calls; 0 for a teacher's own sampler whose calls aren't stated.
+        metric: in this project's name.
+        value: as printed.
+        digits: after the point.
+        protocol: how it was measured; "unknown" where that isn't stated.
+        note: what else must be known.
+    """
+
+    row: str
+    paper: str
+    place: str
+    teacher: str
+    solver: str
+    spec: str
+    unknown: tuple[str, ...]
+    nfe: int
+    metric: str
+    value: float
+    digits: int
+    protocol: Mapping[str, Any]
+    note: str
+
+
+def papers() -> list[str]:
+    """Return the names of the papers whose results are here; `embedded` is this project's own record."""
+    folder = resources.files("registries").joinpath("papers")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def results(paper: str) -> Iterator[Result]:
+    """Yield every published number of `paper`, one of `papers()`."""
+    found = _read(f"papers/{paper}.toml")
+    title = f"{found['paper']['title']}, {found['paper']['source']}"
+    for table in found["table"]:
+        for row in table["rows"]:
+            digits = max(len(f"{value!r}".partition(".")[2].rstrip("0")) for value in row["values"])
+            protocol = dict(table["protocol"])
+            if row.get("copied"):  # from another paper, whose protocol isn't stated beside it
+                protocol |= {"seeds": "unknown", "quantiser": "unknown"}
+            for nfe, value in zip(table["nfe"], row["values"], strict=True):
+                if not math.isnan(value):
+                    yield Result(
+                        row=f"{paper}/{table['id']}/{row['id']}/{nfe}",
+                        paper=title,
+                        place=table["place"],
+                        teacher=table["teacher"],
+                        solver=row["name"],
+                        spec=row.get("spec", ""),
+                        unknown=tuple(row.get("unknown", ())),
+                        nfe=nfe,
+                        metric=table["metric"],
+                        value=value,
+                        digits=digits,
+                        protocol=protocol,
+                        note=table.get("note", ""),
+                    )
 
 
 @cache

@@ -11,10 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from reports.axes import log_minor_ticks, log_ticks, tick_text
-from reports.bundle import unmarked
 from reports.figures import DOUBLE, SINGLE, Drawing, settings
-from reports.palette import style
-from reports.panel import GREY, SMALL
+from reports.panel import GREY, SMALL, look_of
 from reports.parts import Part, grouped
 
 _HEIGHT, _TOP = 1.8, 0.26  # inches of a panel, and above it
@@ -84,7 +82,8 @@ def compose(found: Sequence[Part]) -> Drawing:
                 name = part.label.split(" (")[0] if len(metrics) > 1 else part.label
                 title = f"{part.teacher}: {name}" if len(teachers) > 1 else name
                 axes.set_title(_wrapped(title, int(inner * 19)), fontsize=6.5, loc="left", pad=4, linespacing=1.1)
-        handles = [_handle(label, _spec(parts, label)) for label in labels]
+        homes = {label: next(part for part in parts if label in part.solvers) for label in labels}
+        handles = [_handle(label, homes[label]) for label in labels]
         figure.text(1 - _RIGHT / width, 1 - 0.08 / height, "numbers: NFE", fontsize=6, ha="right", va="top", color=GREY)
         figure.legend(
             handles=handles, loc="upper left", ncols=len(handles), frameon=False, fontsize=6.5, handletextpad=0.3,
@@ -97,15 +96,15 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame) -> None:
     known = spent[spent[part.metric].notna() & ((spent[part.metric] > 0) | (not part.log))]
     for label in dict.fromkeys(known["label"]):
         own = known[known["label"] == label].sort_values("nfe")
-        look = style(unmarked(label), _spec([part], label))
-        axes.plot(own["calls"], own[part.metric], color=look.colour, lw=0.8, alpha=0.6, zorder=2)
+        colour, marker, dash, fill = look_of(part, label)
+        axes.plot(own["calls"], own[part.metric], color=colour, ls=dash, lw=0.8, alpha=0.6, zorder=2)
         axes.plot(
-            own["calls"], own[part.metric], color=look.colour, ls="", marker=look.marker, ms=4.0, mec="white", mew=0.35,
-            zorder=3,
+            own["calls"], own[part.metric], color=fill, ls="", marker=marker, ms=4.0, mec=_edge(colour, fill),
+            mew=0.35 if fill == colour else 0.8, zorder=3,
         )  # fmt: skip
         for nfe, x, y in zip(own["nfe"], own["calls"], own[part.metric], strict=True):
             axes.annotate(
-                str(nfe), (x, y), (2.5, 2.0), textcoords="offset points", fontsize=4.8, color=look.colour, zorder=4
+                str(nfe), (x, y), (2.5, 2.0), textcoords="offset points", fontsize=4.8, color=colour, zorder=4
             )
     axes.set_xscale("log")
     low, high = _stretched(known["calls"].to_list())
@@ -136,13 +135,17 @@ def dress(axes: Axes) -> None:
         axes.spines[side].set_linewidth(0.6)
 
 
-def _handle(label: str, spec: str) -> Line2D:
-    look = style(unmarked(label), spec)
-    return Line2D([], [], color=look.colour, lw=0.8, marker=look.marker, ms=4.0, mec="white", mew=0.35, label=label)
+def _handle(label: str, part: Part) -> Line2D:
+    colour, marker, dash, fill = look_of(part, label)
+    return Line2D(
+        [], [], color=colour, ls=dash, lw=0.8, marker=marker, ms=4.0, mfc=fill, mec=_edge(colour, fill),
+        mew=0.35 if fill == colour else 0.8, label=label,
+    )  # fmt: skip
 
 
-def _spec(parts: Sequence[Part], label: str) -> str:
-    return next((str(spec) for part in parts for spec in part.frame[part.frame["label"] == label]["spec"]), label)
+def _edge(colour: str, fill: str) -> str:
+    """A filled marker stands on white, a hollow one has its colour at the edge."""
+    return "white" if fill == colour else colour
 
 
 def _stretched(values: Sequence[float]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from reports.parts import Part, parts
 
 SINGLE, DOUBLE = 3.25, 6.75  # inches
 FORMATS = ("png", "pdf", "svg")
+_ACROSS = 4
 _DPI = 300
 _AXIS = "NFE (denoiser calls per sample)"
 _SETTINGS: dict[Any, Any] = {
@@ -74,7 +75,8 @@ def draw(source: Bundle | pd.DataFrame, metric: str | None = None, teacher: str 
 
 
 def compose(found: Sequence[Part]) -> Drawing:
-    """The figure of these parts: a row for each teacher and part number, a column for each metric."""
+    """The figure of these parts: a row for each teacher and part number, a column for each metric that is `shown`."""
+    found = shown(found)
     with settings():
         figure = Drawing(figsize=(SINGLE, 3.0), dpi=_DPI)
         FigureCanvasAgg(figure)
@@ -86,6 +88,12 @@ def compose(found: Sequence[Part]) -> Drawing:
         else:
             _compose_grid(figure, rows, metrics)
     return figure
+
+
+def shown(found: Sequence[Part]) -> list[Part]:
+    """The parts that fit in one figure: those of the first four metrics."""
+    metrics = list(dict.fromkeys(part.metric for part in found))[:_ACROSS]
+    return [part for part in found if part.metric in metrics]
 
 
 def drawn(part: Part) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def tags(part: Part) -> list[Tag]:
     for label in part.solvers:
         values = curve(part, label)["value"].dropna()
         if len(values):
-            colour, marker, dash, fill = _look(part, label)
+            colour, marker, dash, fill = look_of(part, label)
             reaches = values.index[-1] == part.nfe[-1]
             found.append(Tag(_short(label), float(values.iloc[-1]), colour, marker, dash, fill, reaches))
     for line, dash in zip(part.lines, _LINES * len(part.lines), strict=False):
@@ -97,7 +97,7 @@ def tags(part: Part) -> list[Tag]:
     return found
 
 
-def _look(part: Part, label: str) -> tuple[str, str, str | tuple[int, tuple[float, ...]], str]:
+def look_of(part: Part, label: str) -> tuple[str, str, str | tuple[int, tuple[float, ...]], str]:
     """Colour, marker, dash and fill: the first two belong to the solver, the others tell its variants apart."""
     specs = dict(zip(part.frame["label"], part.frame["spec"], strict=True))
     looks = {other: style(other, specs[other]) for other in part.solvers}
@@ -159,7 +159,7 @@ def _draw_lines(axes: Axes, part: Part) -> None:
 def _draw_solver(axes: Axes, part: Part, label: str) -> None:
     """Line, interval bars and markers; the line stops at a budget without a value, or without a positive one."""
     points = curve(part, label)
-    colour, marker, dash, fill = _look(part, label)
+    colour, marker, dash, fill = look_of(part, label)
     learned = bool(part.frame.loc[part.frame["label"] == label, "learned"].any())
     x = points.index.to_numpy(dtype=float) + _dodge(part, label)
     value, low, high = (points[column].to_numpy(dtype=float) for column in ("value", "low", "high"))

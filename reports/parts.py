@@ -29,7 +29,8 @@ class Line:
 class Part:
     """Rows of one teacher and metric under one protocol, with what a caption says about them.
 
-    `n` images per replicate; `n`, `replicates` are 0 where no row has a value. `number` counts parts from 1.
+    `n` images per replicate; `n`, `replicates` are 0 where no row has a value. `number` counts parts from 1. `higher`
+    says that higher values are better; below `full` images the metric is biased (0: at no number).
     """
 
     teacher: str
@@ -46,6 +47,8 @@ class Part:
     reference: str
     extractor: str
     quantiser: str
+    higher: bool = False
+    full: int = 0
 
     @property
     def name(self) -> str:
@@ -67,7 +70,13 @@ class Part:
         """How many images a number stands for, such as "n = 10 000 × 3"."""
         if not self.n:
             return "no finished cell"
-        return f"n = {grouped(self.n)}" + (f" × {self.replicates}" if self.replicates > 1 else "")
+        tag = ", biased" if self.biased else ""
+        return f"n = {grouped(self.n)}" + (f" × {self.replicates}" if self.replicates > 1 else "") + tag
+
+    @property
+    def biased(self) -> bool:
+        """Whether its numbers are of fewer images than their metric needs."""
+        return self.n < self.full
 
 
 def parts(frame: pd.DataFrame, record: Mapping[str, Any]) -> list[Part]:
@@ -137,6 +146,7 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
         n=images, replicates=_number(known, "replicates"),
         seeds=_word(known, "seeds"), reference=_word(known, "reference"),
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
+        higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
     figure = figures.compose(found)
     for kind in figures.FORMATS:
         yield f"figure.{kind}", figures.render(figure, kind)
-    yield "figure.csv", _csv(pd.concat([figures.drawn(part) for part in found], ignore_index=True))
+    yield "figure.csv", _csv(pd.concat([figures.drawn(part) for part in figures.shown(found)], ignore_index=True))
     if not (spent := costs.rows(found)).empty:
         figure = costs.compose(found)
         for kind in figures.FORMATS:

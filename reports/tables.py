@@ -40,7 +40,10 @@ def entries(part: Part) -> dict[tuple[str, int], Entry]:
     found = dict[tuple[str, int], Entry]()
     for nfe in part.nfe:
         rows = part.frame[part.frame["nfe"] == nfe]
-        ranks = _ranks(*(rows[column].to_list() for column in ("value", "low", "high", "metric_loss")))
+        columns = [rows[column].to_list() for column in ("value", "low", "high")]
+        if part.higher:
+            columns = [[-number for number in columns[i]] for i in (0, 2, 1)]
+        ranks = _ranks(columns[0], columns[1], columns[2], rows["metric_loss"].to_list())
         for rank, (_, row) in zip(ranks, rows.iterrows(), strict=True):
             key = (str(row["label"]), nfe)
             if math.isnan(row["value"]):
@@ -72,7 +75,8 @@ def markdown(part: Part) -> str:
     for label in part.solvers:
         lines.append(_row([escape_markdown(label), *(_markdown(cells.get((label, nfe), Entry())) for nfe in part.nfe)]))
     legend = [f"- `{mark}` {text}" for mark, text in legends(part, escape_markdown)]
-    marking = "**Bold**: lowest at that NFE; _italic_: its interval overlaps the lowest one's."
+    best = "highest" if part.higher else "lowest"
+    marking = f"**Bold**: {best} at that NFE; _italic_: its interval overlaps the {best} one's."
     if _margins(cells):
         marking += f" ± is half the interval's width ({escape_markdown(part.interval)})."
     return "\n".join([escape_markdown(caption(part)), "", *lines, "", marking, *([""] if legend else []), *legend, ""])
@@ -93,7 +97,8 @@ def comma_separated(part: Part) -> str:
 def latex(part: Part) -> str:
     r"""The table as LaTeX for \usepackage{booktabs}, with caption, label and the legend as a note below."""
     cells = entries(part)
-    said = f"{caption(part)} Bold: lowest at that NFE; underlined: its interval overlaps the lowest one's."
+    best = "highest" if part.higher else "lowest"
+    said = f"{caption(part)} Bold: {best} at that NFE; underlined: its interval overlaps the {best} one's."
     if _margins(cells):
         said += f" Small: half the interval's width ({part.interval})."
     table = "table*" if len(part.nfe) > 4 else "table"  # table*: across both columns of a page
@@ -130,7 +135,7 @@ def caption(part: Part) -> str:
     if not part.n:
         return f"{what} No finished cell."
     images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")
-    facts = [images]
+    facts = [images + (f", biased: fewer than {grouped(part.full)}" if part.biased else "")]
     for name in ("seeds", "reference", "extractor", "quantiser"):
         if text := getattr(part, name):
             facts.append(f"{name} {text}" if name == "seeds" else f"{name}: {text}")

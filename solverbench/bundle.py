@@ -19,13 +19,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from solverbench import __version__, cells, files, seeds, solutions, targets, zoo
+from solverbench import __version__, cells, files, judging, seeds, solutions, targets, zoo
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.evaluate import PICTURES
+from solverbench.measures import Measure
 from solverbench.metrics import quantise
 from solverbench.outcome import Outcome
+from solverbench.perceptual import LPIPS
 from solverbench.sampling import BATCH, THREADS, Fit, decoded, pool
 from solverbench.teachers import Teacher
+from solverbench.uncertainty import over_sets
 from solverbench.verdicts import verdicts
 
 SCHEMA = 1
@@ -33,6 +36,7 @@ COLUMNS = [
     *("teacher", "solver", "spec", "nfe", "metric", "value", "low", "high", "std_error", "n", "replicates", "seeds"),
     *("reference", "extractor", "quantiser", "status", "reason", "cell", "net_passes", "learned"),
     *("metric_loss", "inferred", "validation", "validation_spread"),
+    *("metric_id", "biased", "sd"),
     *("cost_seconds", "cost_denoiser_seconds", "cost_images_per_second", "cost_peak_memory_bytes"),
     *("cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls"),
     *("cost_training_seconds", "cost_training_peak_memory_bytes"),
@@ -40,9 +44,31 @@ COLUMNS = [
 METRICS = {
     "frechet_data": ("Fréchet distance to the data", "Fréchet to data", "features"),
     "frechet_teacher": ("Fréchet distance to the teacher's own samples", "Fréchet to teacher", "features"),
+    "fid": ("FID", "FID", "features"),
+    "kid": ("KID", "KID", "features"),
     "rmse_exact": ("RMSE to the exact solution of the teacher's ODE", "RMSE to exact", "pixels in [-1, 1]"),
     "rmse_teacher": ("RMSE to the teacher's own sample from the same noise", "RMSE to teacher", "pixels in [-1, 1]"),
+    "fid_inf": ("FID extrapolated to infinitely many images", "FID, n to infinity", "features"),
+    "frechet_data_inf": (
+        "Fréchet distance to the data, extrapolated to infinitely many images",
+        "Fréchet to data, n to infinity",
+        "features",
+    ),
+    "inception_score": ("Inception score", "Inception score", "features"),
+    "kernel_data": ("Kernel distance to the data", "Kernel distance", "features"),
+    "precision": ("Precision", "Precision", "features"),
+    "precision_data": ("Precision", "Precision", "features"),
+    "recall": ("Recall", "Recall", "features"),
+    "recall_data": ("Recall", "Recall", "features"),
+    "lpips_teacher": ("LPIPS to the teacher's own sample from the same noise", "LPIPS to teacher", LPIPS.identity),
+    "psnr_teacher": ("PSNR to the teacher's own sample from the same noise", "PSNR to teacher", "dB, peak to peak 2"),
 }
+
+HIGHER = ("inception_score", "precision", "precision_data", "recall", "recall_data", "psnr_teacher")
+"""Metrics whose higher values are the better ones."""
+
+LINEAR = ("kid", "kernel_data", *HIGHER)
+"""Those drawn on a linear axis: shares, decibels, and distances that can be below 0."""
 
 
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
@@ -84,7 +110,7 @@ def write(
         "notes": notes(outcomes, protocol),
         "verdicts": verdicts(outcomes),
         "counts": counts(outcomes),
-        "tags": _tags(protocol),
+        "tags": _tags(outcomes, protocol),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
@@ -112,8 +138,9 @@ def name(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> str:
 
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     cell, found = outcome.cell, outcome.measures.get(metric)
-    judged = cell.teacher.evaluation if metric.startswith("frechet") else None
-    images = {"rmse_exact": cell.protocol.solved, "rmse_teacher": cell.protocol.paired}
+    judged = cell.teacher.evaluation if metric in (*judging.INCEPTION, *judging.FEATURES) else None
+    images = {"rmse_exact": cell.protocol.solved}
+    images |= dict.fromkeys(("rmse_teacher", *judging.PAIRS), cell.protocol.paired)
     seconds, made = outcome.total("seconds"), outcome.total("images")
     low, high = found.interval if found else (None, None)
     return {
@@ -141,6 +168,9 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "inferred": cell.inferred,
         "validation": cell.trained and cell.trained.validation,
         "validation_spread": cell.trained and cell.trained.spread,
+        "metric_id": _metric_id(cell, metric, found),
+        "biased": outcome.biased(metric),
+        "sd": over_sets(found.replicates)[1] if found and len(found.replicates) > 1 else None,
         "cost_seconds": seconds,
         "cost_denoiser_seconds": outcome.total("denoiser_seconds"),
         "cost_images_per_second": made / seconds if made and seconds else None,
@@ -157,9 +187,28 @@ def _training_cost(cell: Cell) -> dict[str, float]:
 
 def _metrics(cell: Cell) -> list[str]:
     """What the cell's images are measured by, whether it has results or not."""
-    judged, exact = cell.teacher.evaluation is not None, cell.exact
-    wanted = {"frechet_data": judged, "frechet_teacher": judged, "rmse_exact": exact, "rmse_teacher": True}
-    return [metric for metric in METRICS if wanted[metric]]
+    judged = cell.teacher.evaluation
+    wanted = {"rmse_teacher", *cell.protocol.judging.pairs, *(judged.metrics if judged else ())}
+    wanted |= {"rmse_exact"} if cell.exact else set()
+    return [metric for metric in METRICS if metric in wanted]
+
+
+def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
+    """The metric with all that its number depends on besides solver and teacher, in one word."""
+    images = cell.protocol.seeds
+    parts = [metric, f"n={found.n if found else cell.protocol.samples}x{cell.protocol.replicates}"]
+    judged = cell.teacher.evaluation
+    if judged is not None and metric in judged.metrics:
+        reference = judged.teacher if metric == "frechet_teacher" and judged.teacher else judged.data
+        named = reference.name.partition(" (")[0].replace(" ", "-")
+        parts[0] += f":{judged.extractor_id.replace(' ', '@')}"
+        parts += [f"ref={named}@{reference.sha[:12]}", f"u8={judged.quantiser}"]
+    return "|".join([*parts, f"seeds={seeds.label(images)}", f"condition={condition(cell.teacher).replace(' ', '-')}"])
+
+
+def condition(teacher: Teacher) -> str:
+    """Return which class or prompt an image gets, for people."""
+    return str(teacher.condition or ("by seed" if teacher.bind else "none"))
 
 
 def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
@@ -168,19 +217,27 @@ def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
 
 def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     teachers = _teachers(outcomes)
-    judged = [teacher.name for teacher in teachers if teacher.evaluation]
-    features = f"{judged[0]} features" if len(judged) == 1 else "each teacher's own features"
     used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
     wanted = [metric for metric in METRICS if metric in used]
     found = {}
     for metric in wanted:
         label, short, space = METRICS[metric]
         found[metric] = {
-            "label": f"{label} ({features if space == 'features' else space})",
+            "label": f"{label} ({_space(metric, teachers) if space == 'features' else space})",
             "short": short,
-            "log": True,
+            "log": metric not in LINEAR,
+            **({"higher": True} if metric in HIGHER else {}),
+            **({"full": full} if (full := max(judging.full(metric, teacher) for teacher in teachers)) else {}),
         }
     return found
+
+
+def _space(metric: str, teachers: Sequence[Teacher]) -> str:
+    """Whose features a metric is of."""
+    judged = [teacher for teacher in teachers if teacher.evaluation]
+    if metric in judging.INCEPTION:
+        return "Inception features" + (", higher is better" if metric in HIGHER else "")
+    return f"{judged[0].name} features" if len(judged) == 1 else "each teacher's own features"
 
 
 def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
@@ -195,13 +252,19 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
         pairs = cell.protocol.pairs(cell.protocol.blocks[0])
         with pool(1) as threads:  # the endpoints are there already, unless someone deleted them
             work = threads.submit(targets.piece, teacher, cell.targets, pairs, root, batch=cell.protocol.batch)
-            found[f"{teacher.name}|teacher|{teacher.sampler_nfe}"] = _pictures(teacher, work.result()[:PICTURES])
+            found[f"{teacher.name}|teacher|{teacher.sampler_nfe}"] = _pictures(cell, work.result()[:PICTURES])
     return found
 
 
-def _pictures(teacher: Teacher, states: torch.Tensor) -> NDArray[np.uint8]:
-    found: NDArray[np.uint8] = quantise(decoded(teacher, states, Fit(PICTURES))).cpu().numpy()
+def _pictures(cell: Cell, states: torch.Tensor) -> NDArray[np.uint8]:
+    images = decoded(cell.teacher, states, Fit(PICTURES))
+    found: NDArray[np.uint8] = quantise(images, _rule(cell)).cpu().numpy()
     return found
+
+
+def _rule(cell: Cell) -> str:
+    judged = cell.teacher.evaluation
+    return judged.quantiser if judged is not None else cell.protocol.judging.quantiser or "edm-round"
 
 
 def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> dict[str, Any]:
@@ -218,6 +281,7 @@ def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> 
         "full": protocol.full,
         **({} if protocol.exact is None else {"exact": protocol.exact}),
         **_conditions(outcomes),
+        **({"judging": protocol.judging.selection} if protocol.judging.selection else {}),
         "device": torch.device(device).type,
     }
 
@@ -240,7 +304,8 @@ def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root:
     words += ["--samples", str(protocol.samples), "--seeds", selection["seeds"], "--batch", str(protocol.batch)]
     exact = {None: [], True: ["--exact"], False: ["--no-exact"]}[protocol.exact]
     words += ["--train", train] if train else []
-    words += [*(["--full"] if protocol.full else []), *exact, "--device", device, "--out", str(root)]
+    words += [*(["--full"] if protocol.full else []), *exact, *protocol.judging.flags]
+    words += ["--device", device, "--out", str(root)]
     return shlex.join(words)
 
 
@@ -278,15 +343,15 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
     for teacher in _teachers(outcomes):
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
-        if teacher.condition is not None:
-            found[f"condition of {teacher.name}"] = f"{teacher.condition}; the same for every solver"
+        found[f"condition of {teacher.name}"] = condition(teacher)
         if teacher.arithmetic != "float32":
             found[f"network of {teacher.name}"] = teacher.arithmetic
         if teacher.evaluation is not None:
             evaluation = teacher.evaluation
             found[f"features of {teacher.name}"] = f"{evaluation.extractor_id}, uint8 by {evaluation.quantiser}"
             found[f"data reference of {teacher.name}"] = f"{evaluation.data.name} ({evaluation.data.sha[:12]})"
-            found[f"teacher reference of {teacher.name}"] = f"{evaluation.teacher.name} ({evaluation.teacher.sha[:12]})"
+            if (own := evaluation.teacher) is not None:
+                found[f"teacher reference of {teacher.name}"] = f"{own.name} ({own.sha[:12]})"
     return found
 
 
@@ -355,6 +420,8 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 "prove a better sampler; read the distance to the teacher beside it"
             )
     for teacher in _teachers(outcomes):
+        if teacher.evaluation is not None and teacher.evaluation.data.note:
+            found.append(teacher.evaluation.data.note)
         lines = _lines(teacher)
         if any(line["n"] != protocol.samples for line in lines):
             found.append(
@@ -370,13 +437,15 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     return found
 
 
-def _tags(protocol: Protocol) -> list[str]:
+def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     """How the protocol differs from the default one, where that weakens the numbers."""
     tags = []
-    if protocol.replicates < REPLICATES:
+    if protocol.replicates < REPLICATES and protocol.samples < judging.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
-    if protocol.samples < SAMPLES:
-        tags.append(f"n={protocol.samples} (default {SAMPLES}): Fréchet distances are biased upwards")
+    full = max((each.full for teacher in _teachers(outcomes) if (each := teacher.evaluation)), default=SAMPLES)
+    if protocol.samples < full:
+        told = f"default {SAMPLES}" if full == SAMPLES else f"papers {full}"
+        tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")
     if protocol.batch != BATCH:
         tags.append(f"batch={protocol.batch} (default {BATCH})")
     return tags

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from solverbench import files, seeds, solutions, targets, zoo
 from solverbench.errors import BudgetError, GridError, UserError
+from solverbench.judging import Judging
 from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver, Solver
 from solverbench.spec import expand, make, numbers
 from solverbench.tableaux import Plan
-from solverbench.teachers import Teacher, load_teacher
+from solverbench.teachers import OWN, Teacher, load_teacher
 from solverbench.tracing import trace
 from solverbench.zoo import Trained
 
@@ -51,6 +52,7 @@ class Protocol:
         batch: images per call of the denoiser.
         full: compare every image with the teacher's own, not only the first 2000 of each replicate.
         exact: compare some with the exact solution of the teacher's ODE; None leaves that to the teacher.
+        judging: what they are measured by.
     """
 
     seeds: range
@@ -58,6 +60,7 @@ class Protocol:
     batch: int
     full: bool
     exact: bool | None = None
+    judging: Judging = field(default_factory=Judging)
 
     @classmethod
     def of(
@@ -68,6 +71,7 @@ class Protocol:
         batch: int | None,
         full: bool,
         exact: bool | None = None,
+        judging: Judging | None = None,
     ) -> Protocol:
         """Return the protocol for what a user asked.
 
@@ -75,6 +79,7 @@ class Protocol:
             replicates: 3 if None and `chosen` doesn't say.
             chosen: seeds, a multiple of `samples`; the default ones if None.
             batch: the default if None.
+            judging: the teacher's own if None.
 
         Raises:
             UserError: numbers out of range, or that contradict each other.
@@ -101,7 +106,7 @@ class Protocol:
                 f"replicates of {samples}; use {seeds.label(range(chosen.start, chosen.start + wanted))}, "
                 "or other samples"
             )
-        return cls(chosen, samples, batch or BATCH, full, exact)
+        return cls(chosen, samples, batch or BATCH, full, exact, judging or Judging())
 
     @property
     def replicates(self) -> int:
@@ -184,12 +189,14 @@ class Cell:
             "block": self.protocol.block,
             "paired": self.protocol.paired,
             **exact,
+            **self.protocol.judging.key,
             "evaluation": evaluation
             and {
                 "quantiser": evaluation.quantiser,
                 "extractor": evaluation.extractor_id,
                 "data": evaluation.data.sha,
-                "teacher": evaluation.teacher.sha,
+                "teacher": evaluation.teacher and evaluation.teacher.sha,
+                **({} if evaluation.metrics == OWN else {"metrics": list(evaluation.metrics)}),
             },
         }
 
@@ -234,7 +241,8 @@ def resolve(
     budgets = _budgets(nfe)
     wanted = list(_solvers(solvers))
     cells: list[Cell] = []
-    for teacher in _teachers(teachers, device):
+    for each in _teachers(teachers, device):
+        teacher = protocol.judging.of_teacher(each, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(
                 f"teacher {teacher.name!r}: has no identity, so that its results can't be told from another network's; "

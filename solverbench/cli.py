@@ -16,7 +16,16 @@ import click
 import registries
 from solverbench import __version__
 from solverbench.commands.learning import train
-from solverbench.commands.options import config_option, device_option, json_option, out_option, teacher_option
+from solverbench.commands.options import (
+    config_option,
+    device_option,
+    json_option,
+    judging_options,
+    out_option,
+    teacher_option,
+)
+from solverbench.commands.refs import refs
+from solverbench.commands.reproduce import reproduce
 from solverbench.commands.teachers import teachers
 from solverbench.commands.zoo import zoo
 from solverbench.errors import MissingError, UserError
@@ -89,6 +98,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--batch", type=int, default=None, metavar="B", help="Images per call.  [default: 500]"),
         click.option("--train", type=click.Choice(["missing"]), default=None,
                      help="Train what isn't trained yet, by its recipe, before it is sampled."),
+        *judging_options,
         device_option,
         out_option,
         config_option,
@@ -238,6 +248,8 @@ def doctor(out: str) -> None:
 
 main.add_command(teachers)
 main.add_command(zoo)
+main.add_command(refs)
+main.add_command(reproduce)
 
 
 def _called(name: str, aliases: str) -> str:

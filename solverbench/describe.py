@@ -21,7 +21,7 @@ from solverbench.spec import make, solver_class
 from solverbench.store import Store
 from solverbench.teachers import load_teacher
 
-EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid"}
+EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
 """Optional extras of the package, each with the module that it brings."""
 
 BUDGETS = range(1, 13)
@@ -84,8 +84,9 @@ def teacher(name: str) -> str:
             f"  extractor  {judged.extractor_id}",
             f"  quantiser  {judged.quantiser}",
             f"  data       {judged.data.name}, n = {judged.data.moments.n}",
-            f"  samples    {judged.teacher.name}, n = {judged.teacher.moments.n}",
         ]
+        if judged.teacher is not None:
+            lines.append(f"  samples    {judged.teacher.name}, n = {judged.teacher.moments.n}")
     return "\n".join(lines)
 
 

@@ -36,6 +36,10 @@ class TrainingError(UserError):
     exit_code = 1
 
 
+class FeatureError(UserError):
+    """Features, or statistics of them, that no distance can be taken of."""
+
+
 class NeedsTrainingError(UserError):
     """A learned solver without parameters for this teacher and number of calls."""
 

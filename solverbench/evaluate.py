@@ -17,6 +17,7 @@ from torch import Tensor
 from solverbench import solutions, targets
 from solverbench.cells import Cell
 from solverbench.metrics import Moments, quantise
+from solverbench.perceptual import LPIPS
 from solverbench.sampling import Fit, SampleError, Stop, Stopwatch, batches, decoded, peak_memory, sample
 from solverbench.store import BlockResult, CellFolder
 
@@ -72,7 +73,10 @@ class Work:
         cell, teacher = self.cell, self.cell.teacher
         assert cell.plan is not None
         features, pictures = [], []
-        errors, distances = [np.empty(0)], [np.empty(0)]
+        errors, distances, perceived = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+        judged, judging = teacher.evaluation, cell.protocol.judging
+        rule = judged.quantiser if judged is not None else judging.quantiser or "edm-round"
+        perceptual = judging.perceptual(teacher.device)
         done = 0
 
         def watched(denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -84,22 +88,35 @@ class Work:
             images = decoded(teacher, states, fit)
             errors.append(self._squares(images, goal, done, fit))
             distances.append(self._squares(images, exact, done, fit))
-            levels = quantise(images)
-            kept = PICTURES - done if self.block.start == cell.protocol.seeds.start and done < PICTURES else 0
-            pictures.append(levels[:kept].cpu())
-            if teacher.evaluation is not None:
-                features.append(_features(teacher.evaluation.extractor(levels), part))
+            if perceptual is not None:
+                perceived.append(self._perceived(perceptual, images, goal, done, fit))
+            levels = quantise(images, rule)
+            shown = PICTURES - done if self.block.start == cell.protocol.seeds.start and done < PICTURES else 0
+            pictures.append(levels[:shown].cpu())
+            if judged is not None:
+                features.append(_features(judged.extractor(levels), part))
             done += len(part)
-        moments = Moments.of(torch.cat(features)) if features else None
+        kept = torch.cat(features).float().numpy() if judged is not None and judged.rows else None
+        moments = Moments.of(torch.cat(features)) if features and kept is None else None
         strip = torch.cat(pictures)
         solved = None if exact is None else np.concatenate(distances)
-        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy(), solved)
+        seen = None if perceptual is None else np.concatenate(perceived)
+        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy(), solved, kept, seen)
 
     def _squares(self, images: torch.Tensor, goal: torch.Tensor | None, done: int, fit: Fit) -> NDArray[np.float64]:
         """Mean squared difference to the images of `goal`, of which `done` came before; of its part alone."""
         if goal is None or done >= len(goal):
             return np.empty(0)
         return _errors(images, decoded(self.cell.teacher, goal[done : done + len(images)], fit))
+
+    def _perceived(
+        self, perceptual: LPIPS, images: torch.Tensor, goal: torch.Tensor | None, done: int, fit: Fit
+    ) -> NDArray[np.float64]:
+        """The perceptual distance to the images of `goal`, of which `done` came before; of its part alone."""
+        if goal is None or done >= len(goal):
+            return np.empty(0)
+        near = decoded(self.cell.teacher, goal[done : done + len(images)], fit).to(images.device)
+        return np.asarray(perceptual(images[: len(near)], near).numpy())
 
 
 def _errors(images: torch.Tensor, near: torch.Tensor) -> NDArray[np.float64]:

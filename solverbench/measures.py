@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from solverbench import solutions
+from solverbench import features, solutions
 from solverbench.cells import BLOCKS, Cell
 from solverbench.errors import UserError
-from solverbench.metrics import Moments, frechet, half_width, standard_error
+from solverbench.metrics import Moments, Rows, Statistics, frechet, half_width, standard_error
 from solverbench.store import BlockResult
-from solverbench.teachers import Reference
+from solverbench.teachers import Evaluation, Reference
+from solverbench.uncertainty import extrapolated
 
 Array = NDArray[np.float64]
+
+MANIFOLD = 10_000
+"""Images of a replicate that precision and recall are taken over, the first of each block."""
+
+LEAST = 1e-14
+"""Mean squared error that counts as none in PSNR, 146 dB: float32 images don't resolve less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +33,7 @@ class Measure:
     """One metric of one cell.
 
     Args:
-        metric: frechet_data, frechet_teacher, rmse_exact or rmse_teacher.
+        metric: its name; see docs/metrics.md.
         replicates: [R], the metric of each replicate.
         leave_one_out: [R, 10], the same with one of a replicate's ten groups of images left out.
         n: images per replicate.
@@ -98,26 +106,47 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> dict[str, Measure]:
     if cell.exact:
         solved = [[block.exact for block in part if block.exact is not None] for part in replicates]
         found.append(_rmse_exact(cell, [np.concatenate(part) for part in solved]))
-    evaluation = cell.teacher.evaluation
-    if evaluation is not None:
-        sums = [[block.moments for block in part if block.moments is not None] for part in replicates]
-        found.append(_frechet(cell, "frechet_data", sums, evaluation.data))
-        found.append(_frechet(cell, "frechet_teacher", sums, evaluation.teacher))
+    if "psnr_teacher" in cell.protocol.judging.pairs:
+        each = [10 * np.log10(4 / np.concatenate([b.errors for b in part]).clip(LEAST)) for part in replicates]
+        found.append(_paired(cell, "psnr_teacher", *means(np.stack(each))))
+    if "lpips_teacher" in cell.protocol.judging.pairs:
+        seen = [np.concatenate([b.perceptual for b in part if b.perceptual is not None]) for part in replicates]
+        found.append(_paired(cell, "lpips_teacher", *means(np.stack(seen))))
+    if cell.teacher.evaluation is not None:
+        found += _judged(cell, cell.teacher.evaluation, replicates)
     return {each.metric: each for each in sorted(found, key=lambda each: each.metric)}
 
 
-def frechets(replicates: Sequence[Sequence[Moments]], reference: Moments) -> tuple[Array, Array]:
+def frechets(replicates: Sequence[Sequence[Moments | Array]], reference: Statistics) -> tuple[Array, Array]:
     """Return the Fréchet distance to `reference` of each replicate's features [R], and with a block left out [R, 10].
 
     Args:
-        replicates: R times the moments of its blocks.
+        replicates: R times its blocks' moments, or their feature vectors [n, D] where there are fewer than features.
     """
     values, left = [], []
     for blocks in replicates:
-        whole = sum(blocks[1:], blocks[0])
-        values.append(frechet(whole, reference))
-        left.append([frechet(whole - block, reference) for block in blocks])
+        sums = [block for block in blocks if isinstance(block, Moments)]
+        if sums:
+            whole = sum(sums[1:], sums[0])
+            values.append(frechet(whole, reference))
+            left.append([frechet(whole - block, reference) for block in sums])
+        else:
+            rows = [block for block in blocks if not isinstance(block, Moments)]
+            values.append(frechet(Rows(np.concatenate(rows)), reference))
+            parts = (np.concatenate(rows[:g] + rows[g + 1 :]) for g in range(len(rows)))
+            left.append([frechet(Rows(part), reference) for part in parts])
     return np.array(values), np.array(left)
+
+
+def means(each: Array) -> tuple[Array, Array]:
+    """Return the mean of each replicate's values [R], and with a tenth of them left out [R, 10].
+
+    Args:
+        each: [R, p], a value per image or block; p is a multiple of 10.
+    """
+    sums, size = each.reshape(len(each), BLOCKS, -1).sum(2), each.shape[1] // BLOCKS
+    left = (sums.sum(1, keepdims=True) - sums) / (size * (BLOCKS - 1))
+    return sums.sum(1) / (size * BLOCKS), left
 
 
 def rmses(errors: Array) -> tuple[Array, Array]:
@@ -131,10 +160,58 @@ def rmses(errors: Array) -> tuple[Array, Array]:
     return np.sqrt(sums.sum(1) / (each * BLOCKS)), left
 
 
-def _frechet(cell: Cell, metric: str, replicates: Sequence[Sequence[Moments]], reference: Reference) -> Measure:
-    key = cell.key
-    over = f"seeds {key['seeds']} by {cell.protocol.samples}, {key['evaluation']}, reference {reference.sha}"
-    return Measure(metric, *frechets(replicates, reference.moments), cell.protocol.samples, over, reference.name)
+def _judged(cell: Cell, judged: Evaluation, replicates: Sequence[Sequence[BlockResult]]) -> list[Measure]:
+    """The metrics of features that the evaluation names."""
+    vectors = [[b.features.astype(np.float64) for b in part if b.features is not None] for part in replicates]
+    blocks = [_blocks(part, rows) for part, rows in zip(replicates, vectors, strict=True)]
+
+    def made(metric: str, values: Array, left: Array, reference: Reference, n: int = cell.protocol.samples) -> Measure:
+        key = cell.key
+        over = f"seeds {key['seeds']} by {cell.protocol.samples}, {key['evaluation']}, reference {reference.sha}"
+        return Measure(metric, values, left, n, over, reference.name)
+
+    found, data, wanted = [], judged.data, set(judged.metrics)
+    for plain, without_bias in (("fid", "fid_inf"), ("frechet_data", "frechet_data_inf")):
+        if wanted & {plain, without_bias}:
+            values, left = frechets(blocks, data.moments)
+            found += [made(plain, values, left, data)] if plain in wanted else []
+            found += [made(without_bias, *extrapolated(values, left), data)] if without_bias in wanted else []
+    if "frechet_teacher" in wanted and judged.teacher is not None:
+        found.append(made("frechet_teacher", *frechets(blocks, judged.teacher.moments), judged.teacher))
+    for metric in sorted(wanted & {"kid", "kernel_data"}):
+        assert data.features is not None
+        kernels = np.stack([features.kernel_blocks(part, data.features) for part in vectors])
+        found.append(made(metric, *means(kernels), data))
+    if "inception_score" in wanted:
+        assert judged.probabilities is not None
+        classes = [[judged.probabilities(torch.from_numpy(rows)).numpy() for rows in part] for part in vectors]
+        scores = np.stack([features.inception_scores(part) for part in classes])
+        found.append(made("inception_score", *means(scores), data))
+    found += _manifold(cell, wanted, vectors, data, made)
+    return found
+
+
+def _manifold(
+    cell: Cell, wanted: set[str], vectors: Sequence[Sequence[Array]], data: Reference, made: Callable[..., Measure]
+) -> list[Measure]:
+    names = [(name, name.removesuffix("_data")) for name in sorted(wanted)]
+    names = [(name, part) for name, part in names if part in ("precision", "recall")]
+    if not names:
+        return []
+    assert data.features is not None
+    size = min(cell.protocol.block, MANIFOLD // BLOCKS)
+    each = [features.manifold([rows[:size] for rows in part], data.features) for part in vectors]
+    return [
+        made(name, np.array([one[part][0] for one in each]), np.stack([one[part][1] for one in each]), data, size * 10)
+        for name, part in names
+    ]
+
+
+def _blocks(part: Sequence[BlockResult], rows: Sequence[Array]) -> list[Moments | Array]:
+    """A replicate's blocks as a Fréchet distance takes them: vectors where, one left out, there are too few of them."""
+    if rows and sum(map(len, rows)) * (BLOCKS - 1) <= BLOCKS * rows[0].shape[1]:
+        return list(rows)
+    return [Moments.of(each) for each in rows] if rows else [b.moments for b in part if b.moments is not None]
 
 
 def _rmse_exact(cell: Cell, replicates: Sequence[Array]) -> Measure:
@@ -145,8 +222,12 @@ def _rmse_exact(cell: Cell, replicates: Sequence[Array]) -> Measure:
 
 
 def _rmse_teacher(cell: Cell, replicates: Sequence[Array]) -> Measure:
+    return _paired(cell, "rmse_teacher", *rmses(np.stack(replicates)))
+
+
+def _paired(cell: Cell, metric: str, values: Array, left: Array) -> Measure:
     teacher = cell.teacher
     goal = {name: cell.key[name] for name in ("teacher", "sampler", "batch", "device")}
     over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, paired {cell.protocol.paired}, {goal}"
     name = f"{teacher.name}'s own samples from the same noise, {teacher.sampler} {teacher.sampler_nfe} calls"
-    return Measure("rmse_teacher", *rmses(np.stack(replicates)), cell.protocol.paired, over, name)
+    return Measure(metric, values, left, cell.protocol.paired, over, name)

@@ -11,15 +11,36 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from solverbench.errors import FeatureError
+
 Array = NDArray[np.float64]
 
 
-def quantise(images: torch.Tensor) -> torch.Tensor:
-    """Return `images` (float, [-1, 1]) as uint8 by EDM's rule: clip(127.5 x + 128, 0, 255), truncated.
+QUANTISERS = {"edm-round": (127.5, 128.0), "adm-floor": (127.5, 127.5)}
+"""Rule to (scale, offset): uint8 = clip(scale x + offset, 0, 255), the fraction dropped."""
 
-    Source: Karras et al. 2022, arXiv:2206.00364, the public code's generate.py: rounds half up to the nearest level.
+PIECE = 2**17
+"""Pixel values that are rounded at a time on a CPU."""
+
+
+def quantise(images: torch.Tensor, rule: str = "edm-round") -> torch.Tensor:
+    """Return `images` (float, [-1, 1]) as uint8.
+
+    Args:
+        rule: edm-round, clip(127.5 x + 128) truncated, rounds half up to the nearest level; adm-floor,
+            clip(127.5 (x + 1)) truncated, is half a level darker on average.
+
+    Source: Karras et al. 2022, arXiv:2206.00364, the public code's generate.py; for adm-floor the public code of ADM
+    (arXiv:2105.05233) and of latent diffusion (arXiv:2112.10752), in whose numbers the half level is.
     """
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    scale, offset = QUANTISERS[rule]
+    levels = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
+    # On a CPU a few images at a time: what lies between then stays in its cache.
+    few = len(images) if images.is_cuda else PIECE // max(images[:1].numel(), 1)
+    for begin in range(0, len(images), max(few, 1)):
+        part = slice(begin, begin + max(few, 1))
+        levels[part].copy_(images[part].mul(scale).add_(offset).clamp_(0, 255))
+    return levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,23 +83,111 @@ class Moments:
     @cached_property
     def root(self) -> Array:
         """[D, D], the symmetric square root of the covariance: computed once for a reference."""
-        values, vectors = np.linalg.eigh(self.cov)
-        return np.asarray((vectors * np.sqrt(values.clip(0))) @ vectors.T)
+        return symmetric_root(self.cov)
 
 
-def frechet(a: Moments, b: Moments) -> float:
-    """Return |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), at least 0.
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """Mean and covariance as a file of statistics holds them.
+
+    Args:
+        mean: [D].
+        cov: [D, D], symmetric.
+        n: images that they are of; 0 if the file doesn't say.
+    """
+
+    mean: Array
+    cov: Array
+    n: int = 0
+
+    @cached_property
+    def root(self) -> Array:
+        """[D, D], the symmetric square root of the covariance."""
+        return symmetric_root(self.cov)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Feature vectors themselves, for sets of fewer vectors than features: their covariance is never formed.
+
+    Args:
+        rows: [n, D] float64.
+    """
+
+    rows: Array
+
+    @property
+    def n(self) -> int:
+        """The number of vectors."""
+        return len(self.rows)
+
+    @cached_property
+    def mean(self) -> Array:
+        """[D], the sample mean."""
+        return np.asarray(self.rows.mean(axis=0))
+
+    @cached_property
+    def factor(self) -> Array:
+        """[n, D], F with F'F the unbiased sample covariance."""
+        return np.asarray((self.rows - self.mean) / np.sqrt(self.n - 1))
+
+    @cached_property
+    def cov(self) -> Array:
+        """[D, D], the unbiased sample covariance."""
+        return np.asarray(self.factor.T @ self.factor)
+
+
+Statistics = Moments | Gaussian | Rows
+"""What a Fréchet distance can be taken of: mean and covariance, in the form that suits the set."""
+
+
+def symmetric_root(cov: Array) -> Array:
+    """Return the symmetric square root [D, D] of a positive semi-definite `cov`; rounding below 0 counts as 0."""
+    values, vectors = np.linalg.eigh(cov)
+    return np.asarray((vectors * np.sqrt(values.clip(0))) @ vectors.T)
+
+
+def frechet(a: Statistics, b: Statistics) -> float:
+    """Return |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), at least 0, and 0 for a set and itself.
 
     The trace of the root is the sum of square roots of the eigenvalues of R S_a R, with R the symmetric root of S_b,
     which is positive semi-definite: no general matrix square root and no imaginary part. `b.root` is kept, so give
-    the reference as `b`.
+    the reference as `b`. For `Rows`, with S_a = F'F of rank below D, it is the sum of the singular values of F R:
+    square roots of eigenvalues that ought to be 0 would add up to a visible error.
+
+    Raises:
+        FeatureError: sets of different features, or of one image.
 
     Source: Heusel et al. 2017, arXiv:1706.08500, equation 6.
     """
-    product = b.root @ a.cov @ b.root
-    trace = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
-    distance = ((a.mean - b.mean) ** 2).sum() + np.trace(a.cov) + np.trace(b.cov) - 2 * trace
+    if a.mean.shape != b.mean.shape:
+        raise FeatureError(
+            f"Fréchet distance: {a.mean.size} features against a reference of {b.mean.size}; "
+            "give a reference made with the same extractor"
+        )
+    for each in (a, b):
+        if each.n == 1:
+            raise FeatureError("Fréchet distance: a set of 1 image has no covariance; give at least 2")
+    if isinstance(a, Rows) or isinstance(b, Rows):
+        factors = _factor(a) @ _factor(b).T
+        trace = np.linalg.svd(factors, compute_uv=False).sum()
+    else:
+        if np.array_equal(a.mean, b.mean) and np.array_equal(a.cov, b.cov):
+            return 0.0  # what is left of it is rounding, 1e-10 of the covariance's trace
+        product = b.root @ a.cov @ b.root
+        trace = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
+    distance = ((a.mean - b.mean) ** 2).sum() + _spread(a) + _spread(b) - 2 * trace
     return max(float(distance), 0.0)
+
+
+def _factor(of: Statistics) -> Array:
+    """[k, D], F with F'F the covariance."""
+    return of.factor if isinstance(of, Rows) else of.root
+
+
+def _spread(of: Statistics) -> float:
+    """The trace of the covariance."""
+    return float((of.factor**2).sum()) if isinstance(of, Rows) else float(np.trace(of.cov))
 
 
 def jackknife(leave_one_out: Array) -> float:

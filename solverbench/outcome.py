@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solverbench import measures
+from solverbench import judging, measures
 from solverbench.cells import Cell
 from solverbench.errors import UserError
 from solverbench.measures import Measure
@@ -38,7 +38,12 @@ class Outcome:
     def summary(self) -> str:
         """One line: the measures, or the reason."""
         parts = (f"{m.metric} {m.value:.4g} ± {m.value - m.interval[0]:.2g}" for m in self.measures.values())
-        return self.reason or ", ".join(parts)
+        biased = any(self.biased(metric) for metric in self.measures)
+        return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")
+
+    def biased(self, metric: str) -> bool:
+        """Return whether the metric is of features and has fewer images than it ought to have."""
+        return self.cell.protocol.samples < judging.full(metric, self.cell.teacher)
 
     def total(self, name: str) -> float | None:
         """Return the sum of one cost over the blocks; None if it isn't known."""

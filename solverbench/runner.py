@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from solverbench import bundle, cells, jobs, lessons, sampling
+from solverbench import bundle, cells, jobs, judging, lessons, sampling
 from solverbench import seeds as image_seeds
 from solverbench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, SAMPLES, UNSUPPORTED, Cell, Protocol
+from solverbench.judging import Judging
 from solverbench.outcome import Outcome
 from solverbench.progress import Listener, Silent, duration
 from solverbench.solver import Solver
@@ -137,7 +138,7 @@ def run(
     nfe: str | int | Sequence[int] = "3-10",
     teachers: str | Teacher | Sequence[str | Teacher] = "digits",
     out: str | Path = "runs",
-    samples: int = SAMPLES,
+    samples: int | None = None,
     replicates: int | None = None,
     seeds: range | str | None = None,
     device: str = "cpu",
@@ -145,6 +146,11 @@ def run(
     full: bool = False,
     exact: bool | None = None,
     train: str | None = None,
+    metrics: str | Sequence[str] | None = None,
+    reference: str | None = None,
+    extractor: str | None = None,
+    quantiser: str | None = None,
+    protocol: str | None = None,
     workers: int | None = None,
     progress: Listener | None = None,
     command: str | None = None,
@@ -156,7 +162,7 @@ def run(
         nfe: denoiser calls: `3-10`, `3,5,8`, `4-10:2`, or numbers.
         teachers: names joined with commas, or a list of names and Teachers.
         out: the results folder, made if it isn't there.
-        samples: images per replicate, a multiple of 10.
+        samples: images per replicate, a multiple of 10; those of the protocol, or 10 000, if None.
         replicates: 3 if neither this nor `seeds` says.
         seeds: of the images, both ends included in `FIRST-LAST`; from 50000 if None.
         device: cpu, cuda or cuda:0.
@@ -166,6 +172,9 @@ def run(
             `rmse_exact`; on teachers where that is cheap if None.
         train: "missing": learned solvers without parameters are trained first, by their recipes; if None, their cells
             need training.
+        metrics: names joined with commas, or a list; the teacher's own if None.
+        reference, extractor, quantiser: what the images are judged by, as `Judging.of` takes them.
+        protocol: smoke, quick or paper: images and replicates where they aren't given.
         workers: threads; one per core on a CPU if None. It changes no result.
         progress: told what happens, from this thread.
         command: as it was typed, for the report; rebuilt from the arguments if None.
@@ -178,8 +187,10 @@ def run(
     """
     begun = time.monotonic()
     lessons.check(train)
-    protocol = Protocol.of(samples, replicates, seeds, batch, full, exact)
-    wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
+    judged = Judging.of(metrics, reference, extractor, quantiser)
+    samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
+    settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
+    wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     store, tell = Store.open(out), progress or Silent()
     try:
         if train:
@@ -190,7 +201,7 @@ def run(
     finally:
         tell.end()
     seconds = time.monotonic() - begun
-    folder = bundle.write(store.root, outcomes, protocol, device=device, seconds=seconds, command=command, train=train)
+    folder = bundle.write(store.root, outcomes, settled, device=device, seconds=seconds, command=command, train=train)
     return RunResult(bundle.frame(outcomes), outcomes, folder)
 
 
@@ -200,7 +211,7 @@ def plan(
     nfe: str | int | Sequence[int] = "3-10",
     teachers: str | Teacher | Sequence[str | Teacher] = "digits",
     out: str | Path = "runs",
-    samples: int = SAMPLES,
+    samples: int | None = None,
     replicates: int | None = None,
     seeds: range | str | None = None,
     device: str = "cpu",
@@ -208,6 +219,11 @@ def plan(
     full: bool = False,
     exact: bool | None = None,
     train: str | None = None,
+    metrics: str | Sequence[str] | None = None,
+    reference: str | None = None,
+    extractor: str | None = None,
+    quantiser: str | None = None,
+    protocol: str | None = None,
     workers: int | None = None,
 ) -> RunPlan:
     """Return what `run` with the same arguments would do, and for how long; writes nothing.
@@ -218,8 +234,10 @@ def plan(
         UserError, MissingError, StoreError, RecordError: as `run` does.
     """
     lessons.check(train)
-    protocol = Protocol.of(samples, replicates, seeds, batch, full, exact)
-    wanted = cells.resolve(solvers, nfe, teachers, protocol, Path(out), sampling.check_device(device))
+    judged = Judging.of(metrics, reference, extractor, quantiser)
+    samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
+    settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
+    wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     todo = jobs.gather(wanted, Store.look(out))
     count = workers or sampling.worker_count(device)
     pace: dict[str, float] = {}
@@ -235,8 +253,8 @@ def plan(
             planned.append(_to_train(job.cell, lesson, slow[batches], count))
             continue
         if job.calls and teacher.name not in pace:
-            pace[teacher.name] = _stored_pace(todo, teacher) or _probe(teacher, protocol.batch)
-        total = len(protocol.blocks) if job.cell.plan else 0
+            pace[teacher.name] = _stored_pace(todo, teacher) or _probe(teacher, settled.batch)
+        total = len(settled.blocks) if job.cell.plan else 0
         seconds = sum(job.calls.values()) * pace.get(teacher.name, 0.0) / count
         done = total - len(job.calls)
         planned.append(

@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 import registries
 from solverbench import families, files, keywords, places
 from solverbench.conditions import Condition
 from solverbench.errors import SpecError, UnknownNameError
-from solverbench.metrics import Moments
+from solverbench.metrics import Statistics
 from solverbench.schedules import EDM, NoiseSchedule
+
+OWN = ("frechet_data", "frechet_teacher")
+"""Metrics of a teacher's own features, unless others are asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +32,15 @@ class Reference:
         moments: of the extractor's features over the set.
         name: what the set is, for people.
         sha: sha256 of the stored moments.
+        features: [m, D] float64, of some or all of its images, for what moments can't tell; None without.
+        note: what a reader must know about it; empty if nothing.
     """
 
-    moments: Moments
+    moments: Statistics
     name: str
     sha: str
+    features: NDArray[np.float64] | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +52,24 @@ class Evaluation:
         extractor_id: names network and weights.
         quantiser: the rule from float to uint8.
         data: reference moments of the data.
-        teacher: reference moments of the teacher's many-step samples.
+        teacher: reference moments of the teacher's many-step samples; None if none are at hand.
         facts: measured beside them (the data's own floor, the teacher's own distance), for reports.
+        metrics: what is measured of the features.
+        rows: keep each block's feature vectors, not their sums alone.
+        full: images of a replicate below which a distance is called biased.
+        probabilities: features [B, D] to class probabilities [B, C], for the Inception score.
     """
 
     extractor: Callable[[Tensor], Tensor]
     extractor_id: str
     quantiser: str
     data: Reference
-    teacher: Reference
+    teacher: Reference | None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = OWN
+    rows: bool = False
+    full: int = 10_000
+    probabilities: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)

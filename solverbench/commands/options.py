@@ -56,3 +56,16 @@ out_option = click.option(
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
 teacher_option = click.option("--teacher", default="digits", show_default=True, help="The network to sample.")
+
+judging_options = [
+    click.option("--metrics", default=None, metavar="LIST",
+                 help="fid, kid, precision, recall, inception_score, psnr_teacher, ... [default: the teacher's own]"),
+    click.option("--reference", default=None, metavar="NAME|FILE",
+                 help="Statistics of real images.  [default: the teacher's own, or those stored in its name]"),
+    click.option("--extractor", default=None, metavar="NAME",
+                 help="Of Inception features: legacy_tensorflow or clean.  [default: legacy_tensorflow]"),
+    click.option("--quantiser", default=None, metavar="RULE",
+                 help="Float to uint8: edm-round or adm-floor.  [default: the teacher's, or edm-round]"),
+    click.option("--protocol", default=None, metavar="NAME", help="smoke (250 images), quick (5000), paper (50000)."),
+]  # fmt: skip
+"""What the images are judged by, the same for `run` and `plan`."""

@@ -22,7 +22,7 @@ from solverbench.digits import reference, weights
 from solverbench.digits.references import moments_of
 from solverbench.errors import UserError
 from solverbench.files import write_bytes
-from solverbench.metrics import Moments, frechet, quantise
+from solverbench.metrics import Moments, Statistics, frechet, quantise
 from solverbench.schedules import EDM
 from solverbench.shapes import conditioned, data, denoiser, loss, metric, train
 from solverbench.shapes.metric import MetricNet
@@ -67,7 +67,7 @@ CORRUPTIONS: Mapping[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, 
 """What is done to images of the data, and how strongly: the distance must rise from each strength to the next."""
 
 
-def ranking(extract: Callable[[Tensor], Tensor], reference: Moments, images: Tensor) -> dict[str, list[float]]:
+def ranking(extract: Callable[[Tensor], Tensor], reference: Statistics, images: Tensor) -> dict[str, list[float]]:
     """Return for each corruption the distance of the corrupted `images` to `reference` at each strength."""
     return {
         name: [frechet(moments_of(torch.split(corrupt(images, s), 1000), extract), reference) for s in strengths]
@@ -93,7 +93,7 @@ def attributes(network: MetricNet, drawn: data.Drawn) -> dict[str, float]:
 
 @torch.inference_mode()
 def guided(
-    folder: Path, w: float, reference: Moments, *, count: int, sampler: str, nfe: int, device: str
+    folder: Path, w: float, reference: Statistics, *, count: int, sampler: str, nfe: int, device: str
 ) -> tuple[float, float]:
     """Return what share of `count` samples at guidance `w` is of the class that it was told, and their distance.
 

@@ -1,0 +1,57 @@
+"""How often the intervals of a Fréchet distance cover what they should, on Gaussians whose distance is known.
+
+python benchmarks/uncertainty.py [TRIALS]: the tables of docs/uncertainty.md, as Markdown.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from solverbench.measures import frechets
+from solverbench.metrics import Gaussian, Moments, frechet, half_width
+from solverbench.uncertainty import extrapolated, over_sets
+
+CASES = [(8, 500, 1), (8, 500, 3), (32, 1000, 1), (32, 1000, 3), (64, 2000, 1), (64, 2000, 3), (64, 640, 3)]
+"""Features, images of a replicate, replicates."""
+SHIFT = 0.05
+
+
+def main(trials: int) -> None:
+    """Print both tables."""
+    means, truths = [], []
+    for d, n, replicates in CASES:
+        generator = np.random.default_rng([d, n, replicates])
+        spread = np.linspace(0.4, 1.1, d)
+        reference = Gaussian(np.zeros(d), np.eye(d))
+        truth = frechet(Gaussian(np.full(d, SHIFT), np.diag(spread**2)), reference)
+        found = []
+        for _ in range(trials):
+            draws = SHIFT + spread * generator.normal(size=(replicates, 10, n // 10, d))
+            found.append(frechets([[Moments.of(block) for block in part] for part in draws], reference))
+        expected = float(np.mean([values.mean() for values, _ in found]))
+        jackknife = np.mean([abs(v.mean() - expected) <= half_width(left) for v, left in found])
+        sets = "-"
+        if replicates > 1:
+            ends = [over_sets(values)[2] for values, _ in found]
+            sets = f"{100 * np.mean([low <= expected <= high for low, high in ends]):.1f} %"
+        case = f"| {d} | {n} | {replicates} |"
+        means.append(f"{case} {expected:.4f} | {100 * jackknife:.1f} % | {sets} |")
+        free = [(extrapolated(values, left)[0].mean(), half_width(left)) for values, left in found]
+        covered = 100 * np.mean([abs(value - truth) <= half for value, half in free])
+        plain = 100 * np.mean([abs(v.mean() - truth) <= half_width(left) for v, left in found])
+        centre = np.mean([value for value, _ in free])
+        truths.append(f"{case} {truth:.4f} | {expected:.4f} | {centre:.4f} | {covered:.1f} % | {plain:.1f} % |")
+    print(f"{trials} trials each, {', '.join(f'{d} features' for d in sorted({case[0] for case in CASES}))}\n")
+    print("| features | n | replicates | E[distance at n] | jackknife covers it | disjoint sets cover it |")
+    print("|" + "---|" * 6, *means, sep="\n")
+    print(
+        "\n| features | n | replicates | true distance | mean at n | mean extrapolated | extrapolated covers "
+        "| plain covers |"
+    )
+    print("|" + "---|" * 8, *truths, sep="\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)

@@ -1,0 +1,91 @@
+"""`solverbench refs`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from solverbench.commands.options import device_option, json_option, out_option
+
+
+@click.group()
+def refs() -> None:
+    """References: statistics of real images that FID is taken against."""
+
+
+@refs.command("list")
+@out_option
+@json_option
+def refs_list(out: str, as_json: bool) -> None:
+    """List stored references: those in DIR/references, then those among your data."""
+    from solverbench import references
+
+    rows = [(name, path, references.about(path)) for name, path in references.listed(Path(out))]
+    for name, path, told in rows:
+        count = told["n"] or "unknown"
+        click.echo(f"{name}  n={count}, split {told['split']}, {told['extractor']}, from {told['origin']}  {path}")
+    if not rows:
+        click.echo(f"no reference in {' or '.join(map(str, references.folders(Path(out))))}")
+    if as_json:
+        click.echo(json.dumps([{"path": str(path), **told} for _, path, told in rows]))
+
+
+@refs.command("build")
+@click.argument("name")
+@click.argument("source")
+@click.option("--kind", default=None, help="Whose .npz it is: edm, guided-diffusion, clean-fid or pytorch-fid.")
+@click.option(
+    "--extractor",
+    default="legacy_tensorflow",
+    show_default=True,
+    help="For images: legacy_tensorflow, clean, or an embedded teacher for its own features.",
+)
+@click.option("--split", default="unknown", show_default=True, help="Of the data set, such as train.")
+@click.option("--count", type=int, default=None, metavar="N", help="Images: the first ones, or those behind an .npz.")
+@device_option
+@out_option
+def refs_build(
+    name: str, source: str, kind: str | None, extractor: str, split: str, count: int | None, device: str, out: str
+) -> None:  # fmt: skip
+    """Store reference NAME from SOURCE: an .npz of statistics, a folder or zip of images, or an embedded teacher.
+
+    An interrupted build goes on where it was.
+    """
+    from solverbench import references
+    from solverbench.sampling import check_device
+    from solverbench.store import Store
+
+    Store.open(out)
+    path = references.build(
+        name,
+        source,
+        Path(out),
+        kind=kind,
+        extractor_name=extractor,
+        split=split,
+        count=count,
+        device=check_device(device),
+        say=lambda line: click.echo(line, err=True),
+    )
+    click.echo(f"{references.verify(path)}\n{path}")
+
+
+@refs.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
+@out_option
+def refs_verify(names: tuple[str, ...], out: str) -> None:
+    """Read references whole and say what is in them; all stored ones without NAME."""
+    from solverbench import references
+
+    for name in names or [name for name, _ in references.listed(Path(out))]:
+        click.echo(references.verify(references.find(name, Path(out))))
+
+
+@refs.command("fetch")
+def refs_fetch() -> None:
+    """Download the Inception network (91 MB) from where clean-fid does, into your data folder."""
+    from solverbench import fid
+
+    click.echo(f"{fid.fetch()}")

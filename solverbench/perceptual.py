@@ -1,0 +1,66 @@
+"""LPIPS to the teacher's own sample: the lpips package (extra `lpips`), imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solverbench.errors import MissingError
+
+
+class LPIPS:
+    """The perceptual distance of two images by VGG16, lower is nearer.
+
+    Args:
+        device: of the network.
+
+    Raises:
+        MissingError: the package isn't there, or can't be imported.
+
+    Source: Zhang et al. 2018, arXiv:1801.03924, version 0.1 of its public code.
+    """
+
+    identity = "lpips 0.1 vgg"
+
+    def __init__(self, device: str = "cpu") -> None:
+        try:
+            self._package: Any = importlib.import_module("lpips")
+        except Exception as error:  # a torchvision that doesn't fit torch raises RuntimeError
+            raise MissingError(
+                f"metric lpips_teacher: the lpips package can't be imported ({' '.join(str(error).split())[:120]}); "
+                "run pip install 'solverbench[lpips]' with a torchvision made for this torch"
+            ) from None
+        self.device, self._loaded, self._lock = device, None, threading.Lock()
+
+    def __call__(self, images: Tensor, goals: Tensor) -> Tensor:
+        """Return [B] float64 on the CPU, the distance of each of `images` [B, C, H, W] on [-1, 1] to its goal.
+
+        Raises:
+            MissingError: VGG16's weights aren't there and can't be downloaded.
+        """
+        with torch.inference_mode():
+            found = self._network()(_three(images).to(self.device), _three(goals).to(self.device))
+        return torch.as_tensor(found).flatten().double().cpu()
+
+    def _network(self) -> Any:
+        with self._lock:
+            if self._loaded is None:
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        self._loaded = self._package.LPIPS(net="vgg", verbose=False).eval().to(self.device)
+                except (OSError, RuntimeError) as error:
+                    raise MissingError(
+                        f"metric lpips_teacher: VGG16's weights can't be had ({' '.join(str(error).split())[:120]}); "
+                        f"put torchvision's vgg16-397923af.pth into {torch.hub.get_dir()}/checkpoints"
+                    ) from None
+            return self._loaded
+
+
+def _three(images: Tensor) -> Tensor:
+    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1) if images.shape[1] == 1 else images.float().clamp(-1, 1)

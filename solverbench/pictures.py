@@ -1,0 +1,195 @@
+"""Where the images of a reference come from: a folder, a zip or an embedded generator, as uint8 batches in order."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from solverbench import files
+from solverbench.errors import MissingError, RecordError, UserError
+from solverbench.metrics import quantise
+
+EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Endings of image files, in small letters; what else lies there is left out."""
+
+FIRST_SEED = 1_000_000
+"""Of an embedded generator's images."""
+
+
+class Pictures(ABC):
+    """Images in a fixed order."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What tells these images from others without reading them."""
+
+    @property
+    @abstractmethod
+    def origin(self) -> str:
+        """Where they come from, for people."""
+
+    @abstractmethod
+    def read(self, part: range) -> Iterator[Tensor]:
+        """Yield batches uint8 [B, C, H, W] of the images numbered `part`, in order; images of one size share a batch.
+
+        Raises:
+            RecordError: a file isn't an image.
+        """
+
+
+@dataclass(frozen=True)
+class Stored(Pictures):
+    """The image files of a folder and its folders, or of a zip, by name, each converted to RGB.
+
+    Args:
+        path: the folder or zip.
+        names: relative to it, sorted.
+        sizes: in bytes.
+    """
+
+    path: Path
+    names: tuple[str, ...] = field(repr=False)
+    sizes: tuple[int, ...] = field(repr=False)
+
+    @classmethod
+    def at(cls, path: Path) -> Stored:
+        """Return the images of the folder or zip `path`.
+
+        Raises:
+            RecordError: not a zip.
+            UserError: it holds no image.
+        """
+        if path.is_dir():
+            found = sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if _is_image(p))
+        else:
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    found = sorted((i.filename, i.file_size) for i in archive.infolist() if _is_image(Path(i.filename)))
+            except zipfile.BadZipFile as error:
+                raise RecordError(f"{path}: not a zip ({error}); give a folder or a whole zip of images") from None
+        if not found:
+            raise UserError(f"{path}: holds no image ({', '.join(sorted(EXTENSIONS))}); give another folder or zip")
+        return cls(path, *(tuple(column) for column in zip(*found, strict=True)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def identity(self) -> str:
+        return files.digest([list(self.names), list(self.sizes)])
+
+    @property
+    def origin(self) -> str:
+        return self.path.resolve().name
+
+    def read(self, part: range) -> Iterator[Tensor]:
+        names = self.names[part.start : part.stop]
+        if self.path.is_dir():
+            yield from _batches(self._decoded(name, (self.path / name).read_bytes) for name in names)
+            return
+        with zipfile.ZipFile(self.path) as archive:
+            yield from _batches(self._decoded(name, partial(archive.read, name)) for name in names)
+
+    def _decoded(self, name: str, content: Callable[[], bytes]) -> Tensor:
+        try:
+            with Image.open(io.BytesIO(content())) as image:
+                return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+            line = " ".join(str(error).split())[:160]
+            raise RecordError(f"{self.path / name}: not an image ({line}); remove or replace it") from None
+
+
+@dataclass(frozen=True)
+class Generated(Pictures):
+    """What an embedded generator draws from the seeds from 1 000 000 on, as uint8 by edm-round.
+
+    Args:
+        name: of the generator.
+        count: images.
+    """
+
+    name: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.name not in GENERATORS:
+            raise MissingError(
+                f"{self.name}: neither a file or folder nor an embedded generator ({', '.join(GENERATORS)}); "
+                "give an .npz of statistics, a folder or zip of images, or one of these names"
+            )
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name} {FIRST_SEED}-{FIRST_SEED + self.count - 1}"
+
+    @property
+    def origin(self) -> str:
+        return f"generator {self.identity}"
+
+    def read(self, part: range) -> Iterator[Tensor]:
+        yield quantise(GENERATORS[self.name](range(FIRST_SEED + part.start, FIRST_SEED + part.stop)))
+
+
+def of(source: str, count: int | None) -> Pictures:
+    """Return the images that `source` names.
+
+    Args:
+        source: a folder, a zip, or an embedded generator.
+        count: the first ones alone; of a generator 10 000 if None.
+
+    Raises:
+        MissingError, UserError, RecordError: there are none, or fewer.
+    """
+    if count is not None and count < 2:
+        raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
+    if not Path(source).exists():
+        return Generated(source, count or 10_000)
+    found = Stored.at(Path(source))
+    if count is None:
+        return found
+    if count > len(found):
+        raise UserError(f"--count {count}: {source} holds {len(found)} images; give that many or fewer")
+    return Stored(found.path, found.names[:count], found.sizes[:count])
+
+
+def _digits(seeds: range) -> Tensor:
+    from solverbench.digits import data
+
+    return data.load().copies(seeds).images
+
+
+def _mixture(seeds: range) -> Tensor:
+    from solverbench.mixture import density
+
+    return density.load()[0].sample(seeds)
+
+
+GENERATORS: dict[str, Callable[[range], Tensor]] = {"digits": _digits, "mixture": _mixture}
+"""Embedded teacher to the function that draws its data, float [B, C, H, W] on [-1, 1], from seeds."""
+
+
+def _batches(images: Iterator[Tensor]) -> Iterator[Tensor]:
+    for _, alike in groupby(images, key=lambda image: image.shape):
+        yield torch.stack(list(alike))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")

@@ -1,0 +1,216 @@
+"""A published number beside ours: what is needed to measure it, what was measured, and how the protocols differ."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import registries
+from registries import Result
+from solverbench import bundle, fid, judging, references, runner, seeds
+from solverbench.cells import Cell, Protocol
+from solverbench.errors import MissingError, UserError
+from solverbench.judging import INCEPTION, PAIRS
+from solverbench.progress import Listener
+from solverbench.spec import make
+from solverbench.teachers import Teacher, load_teacher
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published number and ours.
+
+    Args:
+        published: it.
+        value, low, high: ours, with its 95 % interval.
+        differences: each difference between the two protocols, by name.
+    """
+
+    published: Result
+    value: float
+    low: float
+    high: float
+    differences: list[str]
+
+    @property
+    def difference(self) -> float:
+        """Ours minus the published one."""
+        return self.value - self.published.value
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the published number, as it was rounded, lies within our interval."""
+        rounding = 10.0**-self.published.digits / 2
+        return self.low - rounding <= self.published.value <= self.high + rounding
+
+    def lines(self) -> Iterator[str]:
+        """Yield what people read."""
+        published = self.published
+        yield f"{published.row}: {published.solver}, {published.metric} on {published.teacher}, NFE {published.nfe}"
+        yield f"  source      {published.paper}, {published.place}"
+        yield f"  published   {published.value:.{published.digits}f}"
+        yield f"  measured    {self.value:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}"
+        yield f"  difference  {self.difference:+.3g}, " + (
+            "the published number lies within the interval" if self.agrees else "outside the interval"
+        )
+        if published.note:
+            yield f"  note        {published.note}"
+        for difference in self.differences or ["none that is known"]:
+            yield f"  protocol    {difference}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        ours = {"measured": self.value, "low": self.low, "high": self.high, "difference": self.difference}
+        told = {"row": self.published.row, "published": self.published.value}
+        return {**told, **ours, "agrees": self.agrees, "differences": self.differences}
+
+
+def select(row: str | None, paper: str | None) -> list[Result]:
+    """Return the published numbers of one row or of a paper.
+
+    Args:
+        row: its name, or the beginning of several: gas/cifar10, gas/cifar10/gas or gas/cifar10/gas/4.
+
+    Raises:
+        UserError: neither or both are given, or none is of that name.
+    """
+    if (row is None) == (paper is None):
+        raise UserError("reproduce: give one ROW, as in gas/cifar10/gas/4, or --paper; --list alone lists all")
+    name = paper if row is None else row.partition("/")[0]
+    if name not in registries.papers():
+        raise UserError(f"paper {name!r}: not known; known are {', '.join(registries.papers())}")
+    found = list(registries.results(str(name)))
+    if row is not None:
+        wanted = row.strip("/").split("/")
+        near = difflib.get_close_matches(row, [each.row for each in found], n=1)
+        found = [each for each in found if each.row.split("/")[: len(wanted)] == wanted]
+        if not found:
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"row {row!r}: not published; {hint}See 'solverbench reproduce --paper {name} --list'")
+    return found
+
+
+def missing(published: Result, out: Path, reference: str | None = None) -> list[str]:
+    """Return what isn't here that the number needs, one line each; the images it would take are not looked at."""
+    lines = []
+    if not published.spec:
+        lines.append(f"solver {published.solver}: has no spec here, {', '.join(published.unknown)} not stated")
+    elif published.nfe == 0:
+        lines.append(f"solver {published.solver}: its calls aren't stated")
+    teacher = None
+    try:
+        teacher = load_teacher(published.teacher)
+    except UserError as error:
+        lines.append(f"teacher: {error}")
+    if published.metric in INCEPTION:
+        try:
+            fid.find()
+        except UserError as error:
+            lines.append(str(error))
+        try:
+            references.find(reference or published.teacher, out)
+        except UserError as error:
+            lines.append(f"{error} (the paper's is {published.protocol['reference']})")
+    if published.metric == "lpips_teacher":
+        try:
+            judging.Judging.of("lpips_teacher").perceptual("cpu")
+        except MissingError as error:
+            lines.append(str(error))
+    if teacher is not None and published.spec and published.nfe:
+        planned = make(published.spec)
+        if planned.learned:
+            from solverbench import zoo
+
+            if zoo.find(planned, teacher, published.nfe, [out / "trained"]) is None:  # type: ignore[arg-type]
+                command = zoo.training_command(published.spec, published.nfe, teacher, out)
+                lines.append(f"solver {published.spec}: no trained parameters; run: {command or 'no recipe is known'}")
+    return lines
+
+
+def reproduce(
+    published: Result,
+    out: Path,
+    *,
+    samples: int | None = None,
+    replicates: int | None = None,
+    chosen: str | None = None,
+    reference: str | None = None,
+    device: str = "cpu",
+    progress: Listener | None = None,
+) -> Comparison:
+    """Return the published number beside ours, measured by its protocol as far as that is known.
+
+    Args:
+        out: the results folder.
+        samples, replicates, chosen: images, sets and seeds in place of the published ones.
+
+    Raises:
+        UserError: the cell can't be measured.
+    """
+    protocol = published.protocol
+    inception = published.metric in INCEPTION
+    quantiser = protocol["quantiser"] if inception and protocol["quantiser"] != UNKNOWN else None
+    ours = samples or protocol.get("samples", protocol["n"])
+    result = runner.run(
+        solvers=published.spec,
+        nfe=published.nfe,
+        teachers=published.teacher,
+        out=out,
+        samples=ours,
+        replicates=replicates or (None if chosen else protocol["replicates"]),
+        seeds=chosen or _seeds(protocol, samples, replicates),
+        device=device,
+        metrics=published.metric if published.metric in (*INCEPTION, *PAIRS) else None,
+        reference=reference if inception else None,
+        quantiser=quantiser,
+        progress=progress,
+        command=f"solverbench reproduce {published.row}",
+    )
+    [outcome] = result.cells
+    measure = outcome.measures.get(published.metric)
+    if measure is None:
+        raise UserError(f"{published.row}: {outcome.status}, {outcome.reason or 'the teacher has no such metric'}")
+    differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
+    return Comparison(published, measure.value, *measure.interval, differences)
+
+
+def _seeds(protocol: Any, samples: int | None, replicates: int | None) -> str | None:
+    """The published seeds where they are known, may be used for evaluation, and as many images are asked for."""
+    if protocol["seeds"] == UNKNOWN or samples or replicates:
+        return None
+    return str(protocol["seeds"]) if seeds.parse(protocol["seeds"]).start >= seeds.EVALUATION_START else None
+
+
+def _differences(published: Result, cell: Cell, n: int, reference: str) -> Iterator[str]:
+    """Each thing that was another, or isn't known to be the same."""
+    protocol, ours = published.protocol, _ours(cell, published.metric, n, reference)
+    for name, here in ours.items():
+        there = str(protocol[name])
+        if there == UNKNOWN:
+            yield f"{name}: not stated, here {here}"
+        elif there and there not in here.partition("@")[0] and there not in here:
+            yield f"{name}: published {there}, here {here}"
+    for name in published.unknown:
+        yield f"solver's {name}: not stated, here {cell.spec}"
+
+
+def _ours(cell: Cell, metric: str, n: int, reference: str) -> dict[str, str]:
+    protocol: Protocol = cell.protocol
+    teacher: Teacher = cell.teacher
+    judged = teacher.evaluation if metric not in (*PAIRS, "rmse_teacher", "rmse_exact") else None
+    told = {
+        "n": f"{n}",
+        "replicates": f"{protocol.replicates}",
+        "seeds": seeds.label(protocol.seeds),
+        "reference": reference,
+        "noise": "on the CPU from the seed",
+        "condition": bundle.condition(teacher),
+    }
+    if judged is not None:
+        told |= {"extractor": judged.extractor_id, "quantiser": judged.quantiser}
+    return told

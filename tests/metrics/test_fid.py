@@ -1,0 +1,179 @@
+"""The whole FID path through the command line, with a stand-in where the Inception network belongs."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from metrics import standin
+from PIL import Image
+
+from solverbench import fid, references
+from solverbench.cli import main
+from solverbench.digits import data
+from solverbench.errors import FeatureError, MissingError
+from solverbench.metrics import quantise
+
+pytest.importorskip("cleanfid")
+RUN = ["run", "--solvers", "euler", "--nfe", "3", "--samples", "60", "--replicates", "2"]
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """A data folder of the test's own."""
+    monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(fid, "cleanfid_folder", lambda: tmp_path / "clean-fid")
+    return tmp_path
+
+
+def call(*words):
+    result = CliRunner().invoke(main, list(map(str, words)))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def write_images(folder, images):
+    folder.mkdir()
+    for number, image in enumerate(quantise(images)):
+        Image.fromarray(image[0].numpy()).save(folder / f"{number:05d}.png")
+
+
+def by_clean_fid(monkeypatch, path, folder, mode):
+    """Features [n, 16] of the PNG files as clean-fid makes them."""
+    package = standin.clean_fid(monkeypatch)
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network = InceptionV3W(str(path.parent), download=False, resize_inside=mode == "legacy_tensorflow")
+    resize, rows = package.build_resizer(mode), []
+    for file in sorted(folder.glob("*.png")):
+        image = resize(np.array(Image.open(file).convert("RGB")))
+        batch = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)[None]
+        rows.append(package.get_batch_features(batch, network, torch.device("cpu")))
+    return package, np.concatenate(rows)[:, :16].astype(np.float64)
+
+
+@pytest.mark.parametrize("mode", fid.MODES)
+def test_images_in_memory_give_what_clean_fid_gives_from_png_files(places, monkeypatch, mode):
+    path = standin.write(places / "data")
+    out = places / "runs"
+    write_images(places / "real", data.load().copies(range(90)).images)
+    built = call("refs", "build", "real", places / "real", "--extractor", mode, "--split", "test", "--out", out)
+    assert built.exit_code == 0, built.output
+    result = call(*RUN, "--metrics", "fid", "--reference", "real", "--extractor", mode, "--out", out)
+    assert result.exit_code == 0, result.output
+    frame = pd.read_csv(next((out / "reports").glob("*/results.csv")))
+    row = frame[frame["metric"] == "fid"].iloc[0]
+    expected, package = [], None
+    for number in range(2):
+        first = 50_000 + 60 * number
+        to = places / f"samples{number}"
+        call("sample", "euler", "--nfe", "3", "--seeds", f"{first}-{first + 59}", "--to", to, "--out", out)
+        package, ours = by_clean_fid(monkeypatch, path, to, mode)
+        _, real = by_clean_fid(monkeypatch, path, places / "real", mode)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            expected.append(package.fid_from_feats(ours, real))
+    assert row["value"] == pytest.approx(np.mean(expected), rel=1e-5)
+    assert row["sd"] == pytest.approx(np.std(expected, ddof=1), rel=1e-3)
+    sha = references.load("real", out, fid.Inception(mode).identity).sha[:12]
+    network = fid.Inception(mode).identity
+    assert row["metric_id"] == (f"fid:{network}|n=60x2|ref=real@{sha}|u8=edm-round|seeds=50000-50119|condition=none")
+    assert bool(row["biased"])
+    report = next((out / "reports").glob("*/report.md")).read_text()
+    assert "biased" in report
+    assert "split test" in report
+
+
+def test_all_metrics_come_from_the_same_features_and_resume_to_the_same_bytes(places):
+    standin.write(places / "data")
+    out = places / "runs"
+    call("refs", "build", "digits", "digits", "--count", "60", "--out", out)
+    names = "fid,fid_inf,kid,precision,recall,inception_score,psnr_teacher"
+    words = [*RUN, "--metrics", names, "--quantiser", "adm-floor", "--out", out]
+    assert call(*words).exit_code == 0
+    frame = pd.read_csv(next((out / "reports").glob("*/results.csv")))
+    assert set(frame["metric"]) == {*names.split(","), "rmse_teacher"}
+    assert frame["value"].notna().all()
+    values = frame.set_index("metric")["value"]
+    assert values["fid_inf"] < values["fid"]
+    assert values["psnr_teacher"] == pytest.approx(-20 * np.log10(values["rmse_teacher"] / 2), rel=0.05)
+    biased = frame.set_index("metric")["biased"]
+    assert not biased[["fid_inf", "kid", "psnr_teacher", "rmse_teacher"]].any()
+    assert biased[["fid", "precision", "recall", "inception_score"]].all()
+    path = next((out / "cells").glob("*/*/metrics.json"))
+    before = path.read_bytes()
+    path.unlink()
+    assert call(*words).exit_code == 0
+    assert path.read_bytes() == before
+
+
+def test_two_references_never_share_a_table(places):
+    """Also n and quantiser: the rows become parts, each with its own caption."""
+    import reports
+
+    standin.write(places / "data")
+    out = places / "runs"
+    frames = []
+    for count, rule in ((40, "edm-round"), (50, "edm-round"), (40, "adm-floor")):
+        call("refs", "build", f"digits{count}", "digits", "--count", count, "--out", out)
+        words = ["--metrics", "fid", "--reference", f"digits{count}", "--quantiser", rule, "--out", out, "--json"]
+        result = call("run", "--solvers", "euler", "--nfe", "3", "--samples", "20", "--replicates", "1", *words)
+        folder = json.loads(result.output.strip().splitlines()[-1])["report"]
+        frames.append(pd.read_csv(f"{folder}/results.csv").assign(solver=f"{rule}-{count}"))
+    from reports.bundle import tidy
+    from reports.parts import parts
+
+    found = [part for part in parts(tidy(pd.concat(frames)), {}) if part.metric == "fid"]
+    assert [len(part.solvers) for part in found] == [1, 1, 1]
+    assert len({(part.reference, part.quantiser) for part in found}) == 3
+    assert reports is not None
+
+
+def test_a_missing_network_is_one_line_with_file_and_place(places):
+    result = call(*RUN, "--metrics", "fid", "--out", places / "runs")
+    assert result.exit_code == 3
+    line = result.output.strip()
+    assert "\n" not in line
+    assert str(places / "data" / "inception-2015-12-05.pt") in line
+    assert str(places / "clean-fid") in line
+    assert "https://nvlabs-fi-cdn.nvidia.com/" in line
+    assert not (places / "runs").exists()
+
+
+def test_where_clean_fid_keeps_it_is_the_second_place(places):
+    path = standin.write(places / "clean-fid")
+    assert fid.find() == path
+    assert fid.find() != standin.write(places / "data")
+    assert fid.find() == places / "data" / fid.FILE
+
+
+def test_a_file_that_is_no_network_is_one_line(places):
+    (places / "data").mkdir()
+    (places / "data" / fid.FILE).write_bytes(b"not a network")
+    result = call("refs", "build", "digits", "digits", "--count", "5", "--out", places / "runs")
+    assert result.exit_code != 0
+    assert "not the Inception network" in result.output
+
+
+@pytest.mark.parametrize(("channels", "like"), [(1, 3), (2, 3), (4, 3), (3, 3)])
+def test_channels_become_three_as_pil_does_it(channels, like):
+    images = torch.randint(0, 256, (2, channels, 5, 6), dtype=torch.uint8)
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+    for image, made in zip(images, fid.three(images), strict=True):
+        pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
+        expected = np.array(Image.fromarray(pixels, mode if channels == 2 else None).convert("RGB"))
+        assert np.array_equal(made.permute(1, 2, 0).numpy(), expected)
+    with pytest.raises(FeatureError, match="1 to 4 channels"):
+        fid.three(torch.zeros(1, 5, 4, 4, dtype=torch.uint8))
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "cleanfid.resize", None)
+    with pytest.raises(MissingError, match=r"solverbench\[fid\]"):
+        fid.find()

@@ -1,0 +1,147 @@
+"""Published numbers: every one is readable, and each can be reproduced or says what is missing."""
+
+import math
+
+import pytest
+from click.testing import CliRunner
+
+import registries
+from solverbench import fid, published
+from solverbench.cli import main
+from solverbench.errors import UserError
+from solverbench.judging import INCEPTION, PAIRS
+from solverbench.spec import make
+
+ALL = [each for name in registries.papers() for each in registries.results(name)]
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(fid, "cleanfid_folder", lambda: tmp_path / "clean-fid")
+
+
+def call(*words):
+    result = CliRunner().invoke(main, list(map(str, words)))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_every_row_has_its_own_name_a_number_and_a_protocol():
+    assert len({each.row for each in ALL}) == len(ALL)
+    needed = {"n", "replicates", "seeds", "reference", "extractor", "quantiser", "noise", "condition"}
+    for each in ALL:
+        assert needed <= set(each.protocol), each.row
+        assert math.isfinite(each.value), each.row
+        assert each.metric in (*INCEPTION, *PAIRS, "frechet_teacher", "rmse_teacher"), each.row
+        assert each.spec or each.unknown, f"{each.row}: without a spec, what is unknown must be said"
+
+
+@pytest.mark.parametrize("spec", sorted({each.spec for each in ALL if each.spec}))
+def test_every_spec_is_one_of_ours(spec):
+    make(spec)
+
+
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [
+        ("gas/cifar10/gas/4", 4.05), ("gas/afhqv2/dpmpp-3m/10", 3.19), ("gas/ffhq/gs/6", 4.49),
+        ("gas/imagenet256/gs/7", 4.17), ("gas/coco/ipndm-gits/5", 14.11), ("gas/lsun-bedroom/gas/4", 6.68),
+        ("diff-sampler/cifar10/ipndm-4/10", 2.77), ("diff-sampler/imagenet64/heun/6", 89.63),
+        ("diff-sampler/ffhq/unipc-3/3", 86.43), ("gas/ffhq-low/gas/1", 193.22), ("ld3/afhqv2/ld3/10", 2.27),
+        ("s4s/coco/s4s/5", 13.26), ("gas/cifar10-49k-lpips/s4s/8", 0.072), ("gas/coco-teacher/teacher/4", 14.10),
+    ],
+)  # fmt: skip
+def test_numbers_stand_where_the_papers_have_them(row, value):
+    [found] = published.select(row, None)
+    assert found.value == value
+
+
+def test_what_is_not_given_is_no_row():
+    assert not [each for each in ALL if each.row.startswith("diff-sampler/cifar10/heun/3")]
+
+
+def test_an_embedded_row_is_measured_beside_the_record(tmp_path):
+    words = ["embedded/rmse-teacher/dpm/3", "--samples", "100", "--replicates", "2", "--out", tmp_path]
+    result = call("reproduce", *words)
+    assert result.exit_code == 0, result.output
+    for part in ("published   0.2316", "measured    0.2", "95 % interval", "difference", "within the interval",
+                 "protocol    n: published 2000, here 100", "protocol    replicates: published 3, here 2"):  # fmt: skip
+        assert part in result.output
+    assert "seeds: published 50000-79999, here 50000-50199" in result.output
+    assert "1 rows: 1 agree" in result.output
+
+
+def test_a_wrong_record_is_told_and_ends_with_4(tmp_path):
+    from dataclasses import replace
+
+    [found] = published.select("embedded/rmse-teacher/dpm/3", None)
+    wrong = replace(found, value=0.9)
+    compared = published.reproduce(wrong, tmp_path, samples=100, replicates=1)
+    assert not compared.agrees
+    assert "outside the interval" in "\n".join(compared.lines())
+    right = published.reproduce(found, tmp_path, samples=100, replicates=1)
+    assert right.difference == pytest.approx(compared.difference + 0.9 - 0.2316)
+
+
+def test_a_real_row_says_exactly_what_is_missing(tmp_path):
+    pytest.importorskip("cleanfid")
+    result = call("reproduce", "gas/cifar10/ipndm-3m/4", "--out", tmp_path / "runs")
+    assert result.exit_code == 3
+    lines = result.output.strip().splitlines()
+    assert all("missing: " in line for line in lines[:-1])
+    assert "teacher" in lines[0]
+    assert str(tmp_path / "data" / fid.FILE) in lines[1]
+    assert "cifar10-32x32.npz" in lines[2]
+    assert "can't be measured here" in lines[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_differences_of_protocol_are_told_by_name(tmp_path):
+    [found] = published.select("gas/cifar10/dpmpp-3m/4", None)
+    assert found.protocol["seeds"] == "unknown", "copied there from another paper"
+    from solverbench import cells, teachers
+
+    protocol = cells.Protocol.of(100, 1, None, None, False)
+    [cell] = cells.resolve("dpm:order=3", 4, teachers.load_teacher("digits"), protocol, tmp_path, "cpu")
+    told = list(published._differences(found, cell, 100, "other.npz"))
+    assert "n: published 50000, here 100" in told
+    assert "seeds: not stated, here 50000-50099" in told
+    assert "reference: published cifar10-32x32.npz, here other.npz" in told
+    assert "noise: published on the GPU from the seed, here on the CPU from the seed" in told
+    assert any(line.startswith("solver's grid: not stated") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give one ROW"),
+        (["gas/cifar10", "--paper", "gas"], "give one ROW"),
+        (["--paper", "gsa"], "paper 'gsa': not known"),
+        (["gas/cifar10/gaz/4"], "did you mean 'gas/cifar10/gas/4'"),
+    ],
+)
+def test_bad_rows_are_one_line(words, message):
+    result = call("reproduce", *words)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_the_list_shows_numbers_without_running_anything():
+    result = call("reproduce", "--paper", "gas", "--list")
+    assert "gas/cifar10/gas/4  fid 4.05  GAS (gas)" in result.output
+    assert len(call("reproduce", "--list").output.splitlines()) == len(ALL)
+
+
+def test_metric_names_and_options_are_checked():
+    from solverbench.judging import Judging
+
+    for given, message in [
+        ({"metrics": "fdi"}, "did you mean 'fid'"),
+        ({"metrics": "fid,frechet_data"}, "two sets of features"),
+        ({"metrics": "fid", "quantiser": "round"}, "edm-round or adm-floor"),
+        ({"metrics": None, "reference": "x"}, "no metric asked for uses it"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            Judging.of(**given)

@@ -1,0 +1,216 @@
+"""References: every format comes in once, bad ones are one line, a build goes on where it was."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from solverbench import files, references
+from solverbench.errors import UserError
+from solverbench.metrics import Gaussian, Moments, Rows, frechet
+
+CLEAN = "clean-fid/legacy_tensorflow@123456789abc"
+
+
+def statistics(d=4, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(50, d))
+    return {"mu": rows.mean(0), "sigma": np.cov(rows, rowvar=False)}
+
+
+@pytest.fixture(autouse=True)
+def own_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
+
+
+def written(path, arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "kind", "made_by"),
+    [
+        ("cifar10-32x32.npz", {}, "edm", "clean-fid/legacy_tensorflow"),
+        ("VIRTUAL_x.npz", {"mu_s": np.zeros(2), "sigma_s": np.eye(2)}, None, "clean-fid/legacy_tensorflow"),
+        ("own_legacy_tensorflow_custom_na.npz", {}, None, "clean-fid/legacy_tensorflow"),
+        ("stats.npz", {}, None, "unknown"),
+    ],
+)
+def test_statistics_of_other_tools_come_in(tmp_path, name, more, kind, made_by):
+    source = written(tmp_path / name, statistics() | more)
+    path = references.build("ref", str(source), tmp_path / "runs", kind=kind, split="train", count=50)
+    told = references.about(path)
+    assert (told["extractor"], told["n"], told["split"], told["origin"]) == (made_by, 50, "train", name)
+    found = references.load("ref", tmp_path / "runs", CLEAN)
+    assert frechet(found.moments, Gaussian(statistics()["mu"], statistics()["sigma"])) == 0
+    assert found.sha == references.load(str(source), tmp_path, CLEAN).sha
+    assert "50 images, split train" in found.name
+    assert found.note == ""
+    assert list(references.listed(tmp_path / "runs")) == [("ref", path)]
+    assert "4 features" in references.verify(path)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("pytorch-fid", "s.npz"), (None, "x_clean_custom_na.npz")])
+def test_another_extractor_is_refused(tmp_path, kind, name):
+    source = written(tmp_path / name, statistics())
+    references.build("ref", str(source), tmp_path, kind=kind)
+    with pytest.raises(UserError, match=r"made by clean-fid/.*judged by clean-fid/legacy_tensorflow"):
+        references.load("ref", tmp_path, CLEAN)
+
+
+def test_a_guided_diffusion_file_may_hold_images_too_which_are_not_read(tmp_path):
+    arrays = statistics() | {"mu_s": np.zeros(2), "sigma_s": np.eye(2), "arr_0": np.zeros((3, 8, 8, 3), np.uint8)}
+    assert set(references.foreign(written(tmp_path / "v.npz", arrays))[0]) == {"mu", "sigma"}
+
+
+BAD = {
+    "text": (b"no archive", "not a whole .npz"),
+    "cut": (None, "not a whole .npz"),
+    "other": ({"images": np.zeros(3)}, "holds images, not mu and sigma"),
+    "shape": ({"mu": np.zeros(4), "sigma": np.eye(5)}, r"mu is \(4,\) and sigma \(5, 5\)"),
+    "nan": (statistics() | {"mu": np.full(4, np.nan)}, "mu holds values that are not finite"),
+    "asymmetric": ({"mu": np.zeros(2), "sigma": np.array([[1.0, 0.5], [0.0, 1.0]])}, "isn't symmetric"),
+    "indefinite": ({"mu": np.zeros(2), "sigma": np.diag([1.0, -0.1])}, "negative eigenvalues"),
+    "pickled": ({"mu": np.array([{"a": 1}], dtype=object), "sigma": np.eye(1)}, "not a whole .npz"),
+    "whole": ({"mu": np.zeros(2, dtype=int), "sigma": np.eye(2)}, "mu is int64"),
+    "one": ({"feats": np.ones((1, 3))}, "too few images"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_one_line(tmp_path, case):
+    content, message = BAD[case]
+    path = tmp_path / "bad.npz"
+    if isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        np.savez(path, **statistics())
+        path.write_bytes(content or path.read_bytes()[:-100])
+    for use in (
+        lambda: references.load(str(path), tmp_path, CLEAN),
+        lambda: references.build("x", str(path), tmp_path),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            use()
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "references").exists()
+
+
+def test_a_singular_covariance_is_used_and_said(tmp_path):
+    sigma = np.diag([1.0, 1.0, 0.0])
+    found = references.load(str(written(tmp_path / "s.npz", {"mu": np.zeros(3), "sigma": sigma})), tmp_path, CLEAN)
+    assert "its covariance is singular" in found.note
+    assert frechet(Gaussian(np.zeros(3), np.eye(3)), found.moments) == pytest.approx(1)
+
+
+@pytest.fixture
+def mean_colour(monkeypatch):
+    """An extractor without a network: each channel's mean."""
+    calls = []
+
+    def extract(images):
+        calls.append(len(images))
+        return images.float().flatten(2).mean(2)
+
+    made = references.Extractor(extract, "mean-colour")
+    monkeypatch.setattr(references, "extractor", lambda name, device: made)
+    return calls
+
+
+def images(folder, count, *, size=6):
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number:04d}.png")
+    return pixels
+
+
+def test_a_folder_and_a_zip_of_it_are_the_same_reference(tmp_path, mean_colour):
+    pixels = images(tmp_path / "real", 20)
+    (tmp_path / "real" / "notes.txt").write_text("no image")
+    with zipfile.ZipFile(tmp_path / "real.zip", "w") as archive:
+        for path in sorted((tmp_path / "real").iterdir(), reverse=True):
+            archive.write(path, path.name)
+    found = []
+    for source in ("real", "real.zip"):
+        path = references.build(source.replace(".", "-"), str(tmp_path / source), tmp_path)
+        found.append(files.read_arrays(path))
+        assert references.about(path)["n"] == 20
+    assert found[0]["mu"].tobytes() == found[1]["mu"].tobytes()
+    rows = pixels.reshape(20, -1, 3).mean(1)
+    assert found[0]["mu"] == pytest.approx(rows.mean(0), rel=1e-6)
+    assert found[0]["sigma"] == pytest.approx(np.cov(rows, rowvar=False), rel=1e-4)
+    assert found[0]["features"].shape == (20, 3)
+
+
+def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, mean_colour, monkeypatch):
+    images(tmp_path / "real", 11)
+    monkeypatch.setattr(references, "BLOCK", 4)
+    monkeypatch.setattr(references, "KEPT", 5)
+    whole = references.build("r", str(tmp_path / "real"), tmp_path / "a").read_bytes()
+
+    def stop(line):
+        if "8 of 11" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        references.build("r", str(tmp_path / "real"), tmp_path / "b", say=stop)
+    mean_colour.clear()
+    assert references.build("r", str(tmp_path / "real"), tmp_path / "b").read_bytes() == whole
+    assert sum(mean_colour) == 3, "8 of 11 were done"
+    assert [path.name for path in (tmp_path / "b" / "references").iterdir()] == ["r.npz"]
+
+
+def test_few_images_are_kept_as_vectors(tmp_path, mean_colour):
+    images(tmp_path / "real", 3)
+    references.build("r", str(tmp_path / "real"), tmp_path)
+    found = references.load("r", tmp_path, "mean-colour")
+    assert isinstance(found.moments, Rows)
+    assert "singular (3 images, 3 features)" in found.note
+
+
+def test_bad_images_and_names_are_one_line(tmp_path, mean_colour):
+    images(tmp_path / "real", 3)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.zip").write_bytes(b"PK nonsense")
+
+    def refused(message, name, source, **options):
+        with pytest.raises(UserError, match=message) as caught:
+            references.build(name, str(source), tmp_path, **options)
+        assert "\n" not in str(caught.value)
+
+    refused("holds no image", "r", tmp_path / "empty")
+    refused("not a zip", "r", tmp_path / "bad.zip")
+    refused("neither a file or folder nor an embedded generator", "r", "nowhere")
+    refused("not one word", "../r", tmp_path / "real")
+    refused("too few images", "r", tmp_path / "real", count=1)
+    refused("holds 3 images", "r", tmp_path / "real", count=9)
+    refused("--kind edm", "r", tmp_path / "real", kind="edm")
+    references.build("r", str(tmp_path / "real"), tmp_path)
+    refused("holds another one", "r", tmp_path / "real", count=2)
+    (tmp_path / "real" / "0001.png").write_bytes(b"no png")
+    refused("0001.png: not an image", "s", tmp_path / "real")
+    with pytest.raises(UserError, match="neither a file nor stored"):
+        references.load("nowhere", tmp_path, CLEAN)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path, monkeypatch):
+    images(tmp_path / "real", 3)
+    made = references.Extractor(lambda x: torch.full((len(x), 3), float("nan")), "nan")
+    monkeypatch.setattr(references, "extractor", lambda name, device: made)
+    with pytest.raises(UserError, match="features of images 0-2 are not finite"):
+        references.build("r", str(tmp_path / "real"), tmp_path)
+
+
+def test_an_embedded_generator_gives_the_features_of_its_own_data(tmp_path):
+    path = references.build("digits", "digits", tmp_path, extractor_name="digits", count=300)
+    from solverbench import load_teacher
+
+    judged = load_teacher("digits").evaluation
+    found = references.load("digits", tmp_path, judged.extractor_id)
+    assert found.features.shape == (300, 64)
+    assert frechet(Moments.of(found.features), judged.data.moments) < 20
+    assert references.about(path)["origin"] == "generator digits 1000000-1000299"

@@ -1,0 +1,49 @@
+"""Intervals cover what they promise: a fixed small part of the trials in docs/uncertainty.md."""
+
+import numpy as np
+import pytest
+
+from solverbench.errors import FeatureError
+from solverbench.measures import frechets
+from solverbench.metrics import Gaussian, Moments, frechet, half_width
+from solverbench.uncertainty import extrapolated, over_sets
+
+D, N, TRIALS = 12, 400, 200
+SPREAD = np.linspace(0.5, 1.1, D)
+REFERENCE = Gaussian(np.zeros(D), np.eye(D))
+TRUTH = frechet(Gaussian(np.full(D, 0.05), np.diag(SPREAD**2)), REFERENCE)
+
+
+def trial(generator, replicates):
+    draws = 0.05 + SPREAD * generator.normal(size=(replicates, 10, N // 10, D))
+    return frechets([[Moments.of(block) for block in part] for part in draws], REFERENCE)
+
+
+@pytest.fixture(scope="module")
+def trials():
+    generator = np.random.default_rng(0)
+    return [trial(generator, 3) for _ in range(TRIALS)]
+
+
+def share(hits):
+    return float(np.mean(hits))
+
+
+def test_jackknife_and_disjoint_sets_cover_the_mean_at_this_n(trials):
+    expected = np.mean([values.mean() for values, _ in trials])
+    assert expected > TRUTH * 1.05, "a case without bias would test nothing"
+    jackknife = [abs(values.mean() - expected) <= half_width(left) for values, left in trials]
+    sets = [low <= expected <= high for low, high in (over_sets(values)[2] for values, _ in trials)]
+    assert 0.90 <= share(jackknife) <= 0.98
+    assert 0.90 <= share(sets) <= 0.98
+
+
+def test_the_extrapolated_interval_covers_the_true_distance_and_the_plain_one_does_not(trials):
+    found = [extrapolated(values, left) for values, left in trials]
+    assert 0.90 <= share([abs(v.mean() - TRUTH) <= half_width(left) for v, left in found]) <= 0.98
+    assert share([abs(v.mean() - TRUTH) <= half_width(left) for v, left in trials]) < 0.6
+
+
+def test_one_set_has_no_deviation():
+    with pytest.raises(FeatureError, match="--replicates 2 or more"):
+        over_sets(np.array([1.0]))
