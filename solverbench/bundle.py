@@ -19,8 +19,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from solverbench import __version__, cells, files, judging, seeds, solutions, targets, zoo
+from solverbench import __version__, cells, fid, files, judging, seeds, solutions, targets, zoo
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
+from solverbench.errors import MissingError
 from solverbench.evaluate import PICTURES
 from solverbench.measures import Measure
 from solverbench.metrics import quantise
@@ -422,6 +423,8 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     for teacher in _teachers(outcomes):
         if teacher.evaluation is not None and teacher.evaluation.data.note:
             found.append(teacher.evaluation.data.note)
+        if teacher.evaluation is None:
+            found.append(f"no FID of {teacher.name}: {_without_fid()}")
         lines = _lines(teacher)
         if any(line["n"] != protocol.samples for line in lines):
             found.append(
@@ -435,6 +438,15 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 "several of them, with other noise"
             )
     return found
+
+
+def _without_fid() -> str:
+    """What is missing for an FID on this machine, or how it is asked for."""
+    try:
+        fid.find()
+    except MissingError as error:
+        return str(error)
+    return "it wasn't asked for; use --metrics fid"
 
 
 def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:

@@ -1,6 +1,7 @@
 """The bundle: everything a report needs, of exactly the cells asked for."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -74,3 +75,11 @@ def test_a_learned_solver_below_its_teachers_distance_is_pointed_out(tmp_path, m
 
     found = bundle.notes(result.cells, result.cells[0].cell.protocol)
     assert [note.split(" is nearer")[0] for note in found if "nearer to the data" in note] == ["dpm NFE 3", "dpm NFE 4"]
+
+
+def test_a_teacher_without_features_is_told_what_an_fid_of_it_needs(tmp_path):
+    teacher = replace(toys.teacher(), evaluation=None)
+    result = runner.run(solvers="euler", nfe="2", teachers=teacher, out=tmp_path, samples=20, replicates=1)
+    [note] = [note for note in record(result)["notes"] if note.startswith("no FID of toy: ")]
+    assert "solverbench[fid]" in note or "inception-2015-12-05.pt" in note
+    assert (result.exit_code, set(result.frame.metric)) == (0, {"rmse_teacher"})
