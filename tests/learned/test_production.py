@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from solverbench import production, training, zoo
+from solverbench import production, recipes, training, zoo
 from solverbench.errors import SpecError
 from solverbench.pairs import Data
 from solverbench.production import Task
@@ -41,6 +41,16 @@ def test_gs_and_gas_get_the_same_number_of_iterations_and_the_same_training_seed
     }
     assert settings["gs"] == settings["gas"]
     assert len(tasks) == 60
+
+
+def test_a_teachers_runs_are_by_its_own_recipes() -> None:
+    tasks = production.plan("gs,gas", "4-6", None, [], "shapes:guidance=2")
+    assert {(task.solver, task.nfe) for task in tasks} == {
+        (solver, nfe) for solver in ("gs", "gas") for nfe in (4, 5, 6)
+    }
+    for task in tasks:
+        expected = recipes.load(task.solver, "shapes")
+        assert task.recipe == expected != recipes.load(task.solver, "digits")
 
 
 def test_results_are_collected_when_all_training_seeds_are_there(
