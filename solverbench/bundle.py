@@ -344,7 +344,8 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
     for teacher in _teachers(outcomes):
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
-        found[f"condition of {teacher.name}"] = condition(teacher)
+        same = "; the same for every solver" if teacher.condition is not None else ""
+        found[f"condition of {teacher.name}"] = condition(teacher) + same
         if teacher.arithmetic != "float32":
             found[f"network of {teacher.name}"] = teacher.arithmetic
         if teacher.evaluation is not None:

@@ -175,7 +175,7 @@ def test_alphas_that_do_not_fall_are_refused(alphas):
         sb.VPDiscrete.from_alphas_cumprod(alphas)
 
 
-@pytest.mark.parametrize("make", [lambda: sb.VPDiscrete((-0.1, -0.2), t_eps=1.0), lambda: sb.RectifiedFlow(1.0)])
+@pytest.mark.parametrize("make", [lambda: sb.VPDiscrete((-0.1, -0.2), t_eps=1.0), lambda: sb.RectifiedFlow(1.1)])
 def test_ends_that_no_grid_can_have_are_refused(make):
     with pytest.raises(sb.GridError, match="use 0 <"):
         make()
