@@ -182,7 +182,13 @@ def _mixture(seeds: range) -> Tensor:
     return density.load()[0].sample(seeds)
 
 
-GENERATORS: dict[str, Callable[[range], Tensor]] = {"digits": _digits, "mixture": _mixture}
+def _shapes(seeds: range) -> Tensor:
+    from solverbench.shapes import data
+
+    return data.draw(seeds).images
+
+
+GENERATORS: dict[str, Callable[[range], Tensor]] = {"digits": _digits, "mixture": _mixture, "shapes": _shapes}
 """Embedded teacher to the function that draws its data, float [B, C, H, W] on [-1, 1], from seeds."""
 
 
