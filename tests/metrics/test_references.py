@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from solverbench import files, references
+from solverbench import files, pictures, references
 from solverbench.errors import UserError
 from solverbench.metrics import Gaussian, Moments, Rows, frechet
+from solverbench.teachers import load_teacher
 
 CLEAN = "clean-fid/legacy_tensorflow@123456789abc"
 
@@ -214,3 +215,11 @@ def test_an_embedded_generator_gives_the_features_of_its_own_data(tmp_path):
     assert found.features.shape == (300, 64)
     assert frechet(Moments.of(found.features), judged.data.moments) < 20
     assert references.about(path)["origin"] == "generator digits 1000000-1000299"
+
+
+@pytest.mark.parametrize("name", pictures.GENERATORS)
+def test_an_embedded_generator_draws_images_like_its_teachers(name):
+    drawn = pictures.GENERATORS[name](range(1_000_000, 1_000_004))
+    assert drawn.shape == (4, *load_teacher(name).shape)
+    assert -1 <= drawn.min() < drawn.max() <= 1
+    assert torch.equal(drawn[2:], pictures.GENERATORS[name](range(1_000_002, 1_000_004)))
