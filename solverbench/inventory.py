@@ -180,7 +180,9 @@ def _row(trained: Trained, where: str) -> tuple[str, ...]:
 
 def _spent(cost: Mapping[str, float]) -> str:
     calls = (cost["teacher_calls"] + cost["student_calls"]) / 1e6
-    return f"{cost['training_seeds']} seeds, {cost['seconds']:.0f} s, {calls:.2f}M calls"
+    count = cost["training_seeds"]
+    seeds = f"{count} training seed{'s' * (count > 1)}"
+    return f"{seeds}, {cost['seconds']:.0f} s of training, {calls:.2f}M calls"
 
 
 def cost_line(trained: Trained) -> str:

@@ -244,12 +244,17 @@ class _TrainingLines:
     def __init__(self, label: str, stream: TextIO) -> None:
         self.label, self.stream = label, stream
         self.last = time.monotonic()
+        self.first: tuple[int, float] | None = None
 
     def __call__(self, iteration: int, total: int, loss: float, validation: float | None) -> None:
-        if time.monotonic() - self.last >= EVERY or iteration == total:
-            self.last = time.monotonic()
+        now = time.monotonic()
+        self.first = self.first or (iteration, now)
+        if now - self.last >= EVERY or iteration == total:
+            self.last = now
             seen = "" if validation is None else f", validation {validation:.4g}"
-            self.stream.write(f"{self.label}: {iteration}/{total}, loss {loss:.4g}{seen}\n")
+            done = iteration - self.first[0]
+            left = f", {duration((total - iteration) * (now - self.first[1]) / done)} left" if done else ""
+            self.stream.write(f"{self.label}: {iteration}/{total}, loss {loss:.4g}{seen}{left}\n")
             self.stream.flush()
 
 

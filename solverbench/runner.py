@@ -249,11 +249,11 @@ def plan(
         if train and (lesson := lessons.lesson(job.cell, Path(out), claimed)) is not None:
             batches = (teacher.name, lesson.recipe.batch)
             if batches not in slow:
-                slow[batches] = _probe(teacher, lesson.recipe.batch)
+                slow[batches] = probe(teacher, lesson.recipe.batch)
             planned.append(_to_train(job.cell, lesson, slow[batches], count))
             continue
         if job.calls and teacher.name not in pace:
-            pace[teacher.name] = _stored_pace(todo, teacher) or _probe(teacher, settled.batch)
+            pace[teacher.name] = _stored_pace(todo, teacher) or probe(teacher, settled.batch)
         total = len(settled.blocks) if job.cell.plan else 0
         seconds = sum(job.calls.values()) * pace.get(teacher.name, 0.0) / count
         done = total - len(job.calls)
@@ -284,7 +284,7 @@ def _stored_pace(todo: Iterable[jobs.Job], teacher: Teacher) -> float | None:
     return seconds / calls if calls else None
 
 
-def _probe(teacher: Teacher, batch: int) -> float:
+def probe(teacher: Teacher, batch: int) -> float:
     """Seconds per image and call, from three calls by one worker after one that warms up."""
 
     def measure_calls() -> float:

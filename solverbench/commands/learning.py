@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from solverbench.recipes import Recipe
+    from solverbench.teachers import Teacher
+
 from solverbench.commands.options import config_option, device_option, out_option, teacher_option
+from solverbench.progress import duration
 
 
 @click.command()
@@ -62,21 +68,36 @@ def train(
         for calls in budgets:
             place = Path(out) / "trained" / network.name / zoo.file_name(solver, calls)
             before = zoo.load(place) if place.is_file() else None
+            _announce(network, settled, Path(out))
             with training_display(f"{solver.name} nfe={calls}") as progress:
                 trained = training.train_best(
                     solver, calls, network, settled, out=Path(out), device=device, progress=progress,
                     tensorboard=tensorboard,
                 )  # fmt: skip
-            errors = sorted(run["validation"] for run in trained.record["runs"])
-            kept = "; kept the first" if len(errors) > 1 else ""
+            errors = [run["validation"] for run in trained.record["runs"]]
+            kept = f"; kept training seed {trained.record['seed']}" if len(errors) > 1 else ""
             click.echo(f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}{kept}")
-            click.echo(f"  cost of {len(errors)} training(s): {cost_line(trained)}")
+            click.echo(f"  cost: {cost_line(trained)}")
             for note in sorted({run["note"] for run in trained.record["runs"] if run.get("note")}):
                 click.echo(f"  note: {note}")
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
                 click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
-            folder = Job(solver, calls, network, settled, trained.record["seed"]).folder(Path(out))
-            if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():
-                draw(folder)
-                click.echo(f"  curves in {folder}")
+            for seed in range(len(errors)):
+                folder = Job(solver, calls, network, settled, seed).folder(Path(out))
+                if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():
+                    draw(folder)
+                    click.echo(f"  curves in {folder}")
+
+
+def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:
+    """Say how many of the teacher's images are made first, and for how long."""
+    from solverbench import runner, targets
+    from solverbench.sampling import BATCH, worker_count
+
+    plan = targets.sampler_plan(network)
+    parts = [part for chosen in (recipe.train, recipe.validation) for part in targets.chunks(chosen)]
+    missing = sum(len(part) for part in parts if not targets.location(network, plan, part, out, batch=BATCH).exists())
+    if missing:
+        pace = runner.probe(network, BATCH) * network.sampler_nfe / worker_count(network.device)
+        click.echo(f"teacher's images: making {missing}, about {duration(missing * pace)}", err=True)
