@@ -253,8 +253,9 @@ class _TrainingLines:
             self.last = now
             seen = "" if validation is None else f", validation {validation:.4g}"
             done = iteration - self.first[0]
-            left = f", {duration((total - iteration) * (now - self.first[1]) / done)} left" if done else ""
-            self.stream.write(f"{self.label}: {iteration}/{total}, loss {loss:.4g}{seen}{left}\n")
+            left = (total - iteration) * (now - self.first[1]) / done if done else 0
+            seen += f", {duration(left)} left" if iteration < total and done else ""
+            self.stream.write(f"{self.label}: {iteration}/{total}, loss {loss:.4g}{seen}\n")
             self.stream.flush()
 
 

@@ -88,7 +88,7 @@ def test_a_training_is_drawn_at_its_end_and_again_when_asked(tmp_path):
     said = invoke(*line).stdout.splitlines()[-1]
     assert said.startswith("  curves in ")
     folder = tmp_path / "trained" / "digits" / "runs" / said.rsplit("/", 1)[-1]
-    assert [path.parent for path in tmp_path.glob("**/curves.png")] == [folder]  # of the kept seed
+    assert len(list(tmp_path.glob("**/curves.png"))) == 2  # of every seed
     drawn = (folder / "curves.svg").read_bytes()
     (folder / "curves.svg").unlink()
     result = invoke("report", "--training", folder)

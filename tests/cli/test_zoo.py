@@ -46,7 +46,7 @@ def test_the_list_has_every_packaged_solver_and_those_of_the_run_folder(tmp_path
     *lines, unreadable, text = result.stdout.splitlines()
     assert lines[0].split() == ["solver", "nfe", "teacher", "validation", "training", "where", "identity"]
     assert "run folder" in lines[1]
-    assert "3 seeds, " in lines[1]
+    assert "3 training seeds, " in lines[1]
     assert len(lines) == 2 + len(packaged)
     assert unreadable.startswith("unreadable: ")
     assert "gs-nfe4.safetensors: damaged" in unreadable
