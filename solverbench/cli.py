@@ -190,7 +190,8 @@ def report(name: str | None, training: str | None, out: str) -> None:
     if training is not None:
         if name is not None:
             raise UserError(f"report {name!r} --training {training}: two things to draw; ask for one of them")
-        for path in _draw_training(Path(training)):
+        named = sorted(Path(out).glob(f"trained/*/runs/{training}")) if Path(training).name == training else []
+        for path in _draw_training(named[0] if named else Path(training)):
             click.echo(path)
         return
     folder = Path(out) / "reports"

@@ -205,5 +205,6 @@ def _unknown(name: str) -> UnknownNameError:
         registries.teachers.resolve(name)
     except registries.UnknownName as error:
         own = ", ".join(sorted(path.stem for path in places.teachers().glob("*.toml")))
-        return UnknownNameError(f"{error}{f' Imported: {own}.' if own else ''}")
+        fetched = f" Its checkpoint: solverbench teachers fetch {name}." if name in registries.catalogue() else ""
+        return UnknownNameError(f"{error}{f' Imported: {own}.' if own else ''}{fetched}")
     raise AssertionError(name)

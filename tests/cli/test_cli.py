@@ -96,6 +96,7 @@ def test_a_training_is_drawn_at_its_end_and_again_when_asked(tmp_path):
     assert (folder / "curves.svg").read_bytes() == drawn
     assert str(folder / "curves.pdf") in result.stdout
     assert "curves in" not in invoke(*line).stdout
+    assert invoke("report", "--training", folder.name, "--out", tmp_path).exit_code == 0
 
 
 def test_the_training_command_keeps_the_options(tmp_path):
