@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter
 
 from reports.axes import log_minor_ticks, log_ticks, tick_text
 from reports.figures import DOUBLE, SINGLE, Drawing, settings
-from reports.panel import GREY, SMALL, look_of
+from reports.panel import GREY, dress, look_of
 from reports.parts import Part, grouped
 
 _HEIGHT, _TOP = 1.8, 0.26  # inches of a panel, and above it
@@ -121,18 +121,6 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame) -> None:
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXIS, fontsize=6.5, labelpad=2)
     dress(axes)
-
-
-def dress(axes: Axes) -> None:
-    """Give the axes the look of the other figures: two thin spines, small ticks, a light grid."""
-    axes.tick_params(which="minor", length=1.5, width=0.4)
-    axes.tick_params(labelsize=SMALL, length=2.5, width=0.6, pad=2)
-    axes.grid(axis="y", color="#e6e6e6", lw=0.5, zorder=0)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_linewidth(0.6)
 
 
 def _handle(label: str, part: Part) -> Line2D:

@@ -15,9 +15,8 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from reports.axes import log_minor_ticks, log_ticks, tick_text
 from reports.bundle import BundleError
-from reports.costs import dress
 from reports.figures import DOUBLE, FORMATS, Drawing, render, settings
-from reports.panel import GREY
+from reports.panel import GREY, dress
 
 HISTORY = ("iteration", "loss", "distance", "adversarial", "discriminator", "d_real", "d_fake", "r1", "r2", "gradient",
            "validation")  # fmt: skip

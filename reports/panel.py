@@ -120,6 +120,11 @@ def _frame(axes: Axes, part: Part) -> None:
     axes.set_yticks(marks, [tick_text(mark) for mark in marks])
     axes.set_yticks(log_minor_ticks(low, high) if part.log else [], minor=True)
     axes.yaxis.set_minor_formatter(NullFormatter())
+    dress(axes)
+
+
+def dress(axes: Axes) -> None:
+    """Give the axes the look of all figures: two thin spines, small ticks, a light grid."""
     axes.tick_params(which="minor", length=1.5, width=0.4)
     axes.tick_params(labelsize=SMALL, length=2.5, width=0.6, pad=2)
     axes.grid(axis="y", color="#e6e6e6", lw=0.5, zorder=0)
