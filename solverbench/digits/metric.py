@@ -54,7 +54,4 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Metric
     Raises:
         MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
     """
-    tensors, config = weights.read(folder / "metric.safetensors")
-    network = MetricNet(**config)
-    network.load_state_dict(tensors)
-    return network.requires_grad_(False).eval().to(device)
+    return weights.frozen(MetricNet, folder / "metric.safetensors", device)

@@ -6,20 +6,22 @@ import datetime
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from solverbench.errors import MissingError, RecordError
 from solverbench.files import write_bytes
 
 RECORD = "record.json"
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def digest(path: Path) -> str:
@@ -59,6 +61,18 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name).float() for name in file.keys()}, config  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
         raise RecordError(f"{path}: not a weights file of ours ({error}); restore or remake it") from error
+
+
+def frozen(build: Callable[..., Network], path: Path, device: torch.device | str) -> Network:
+    """Return the network that `build` makes of a weights file's configuration, with its weights, frozen, on `device`.
+
+    Raises:
+        MissingError, RecordError: see `read`.
+    """
+    tensors, config = read(path)
+    network = build(**config)
+    network.load_state_dict(tensors)
+    return network.requires_grad_(False).eval().to(device)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -57,7 +57,4 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> LossNe
     Raises:
         MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
     """
-    tensors, config = weights.read(folder / "loss.safetensors")
-    network = LossNet(**config)
-    network.load_state_dict(tensors)
-    return network.requires_grad_(False).eval().to(device)
+    return weights.frozen(LossNet, folder / "loss.safetensors", device)
