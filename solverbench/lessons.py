@@ -61,9 +61,8 @@ def lesson(cell: Cell, out: Path, claimed: set[Path]) -> Lesson | None:
         return None
     missing = 0
     for chosen in (recipe.train, recipe.validation):
-        for part in targets.chunks(chosen):
-            path = targets.location(cell.teacher, cell.targets, part, out, batch=BATCH)
-            if path not in claimed and not path.exists():
+        for path, part in targets.absent(cell.teacher, cell.targets, chosen, out, batch=BATCH).items():
+            if path not in claimed:
                 claimed.add(path)
                 missing += len(part)
     images = recipe.iterations * recipe.batch * (BACKWARD + recipe.adversarial)

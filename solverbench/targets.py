@@ -74,6 +74,12 @@ def location(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: i
     return Path(out) / "targets" / files.digest(key(teacher, plan, batch))[:32] / f"{seeds.label(chosen)}.npz"
 
 
+def absent(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> dict[Path, range]:
+    """Return the files of these seeds that aren't stored, each with its seeds."""
+    places = {location(teacher, plan, part, out, batch=batch): part for part in chunks(chosen)}
+    return {path: part for path, part in places.items() if not path.exists()}
+
+
 def key(teacher: Teacher, plan: Plan, batch: int = BATCH) -> dict[str, Any]:
     """Return everything that the samples depend on besides their seeds."""
     return {

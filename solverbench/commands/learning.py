@@ -96,8 +96,8 @@ def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:
     from solverbench.sampling import BATCH, worker_count
 
     plan = targets.sampler_plan(network)
-    parts = [part for chosen in (recipe.train, recipe.validation) for part in targets.chunks(chosen)]
-    missing = sum(len(part) for part in parts if not targets.location(network, plan, part, out, batch=BATCH).exists())
+    absent = [targets.absent(network, plan, chosen, out, batch=BATCH) for chosen in (recipe.train, recipe.validation)]
+    missing = sum(len(part) for parts in absent for part in parts.values())
     if missing:
         pace = runner.probe(network, BATCH) * network.sampler_nfe / worker_count(network.device)
         click.echo(f"teacher's images: making {missing}, about {duration(missing * pace)}", err=True)
