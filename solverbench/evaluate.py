@@ -73,10 +73,9 @@ class Work:
         cell, teacher = self.cell, self.cell.teacher
         assert cell.plan is not None
         features, pictures = [], []
-        errors, distances, perceived = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+        errors, distances, perceived, scores = [np.empty(0)], [np.empty(0)], [np.empty(0)], [np.empty(0)]
         judged, judging = teacher.evaluation, cell.protocol.judging
-        rule = judged.quantiser if judged is not None else judging.quantiser or "edm-round"
-        perceptual = judging.perceptual(teacher.device)
+        rule, perceptual, scorer = judging.rule(teacher), judging.perceptual(teacher), judging.scorer(teacher)
         done = 0
 
         def watched(denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -93,6 +92,8 @@ class Work:
             levels = quantise(images, rule)
             shown = PICTURES - done if self.block.start == cell.protocol.seeds.start and done < PICTURES else 0
             pictures.append(levels[:shown].cpu())
+            if scorer is not None and teacher.condition is not None:
+                scores.append(scorer.scores(levels, teacher.condition.lines(part)).numpy())
             if judged is not None:
                 features.append(_features(judged.extractor(levels), part))
             done += len(part)
@@ -101,7 +102,8 @@ class Work:
         strip = torch.cat(pictures)
         solved = None if exact is None else np.concatenate(distances)
         seen = None if perceptual is None else np.concatenate(perceived)
-        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy(), solved, kept, seen)
+        fits = None if scorer is None else np.concatenate(scores)
+        return BlockResult(moments, np.concatenate(errors), cell.nfe, strip.numpy(), solved, kept, seen, fits)
 
     def _squares(self, images: torch.Tensor, goal: torch.Tensor | None, done: int, fit: Fit) -> NDArray[np.float64]:
         """Mean squared difference to the images of `goal`, of which `done` came before; of its part alone."""

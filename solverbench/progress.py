@@ -18,6 +18,9 @@ EVERY = 5.0
 class Listener(Protocol):
     """What a run calls, always from the thread that called `run`."""
 
+    def note(self, line: str) -> None:
+        """Before any work: something that was asked for won't be there."""
+
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """A training for `cell`, before the work starts, has made so many of its iterations; may raise to interrupt."""
 
@@ -36,6 +39,9 @@ class Listener(Protocol):
 
 class Silent:
     """Shows nothing."""
+
+    def note(self, line: str) -> None:
+        """Nothing."""
 
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """Nothing."""
@@ -123,6 +129,10 @@ class Lines:
         self.course = Course("", clock)
         self.last = clock()
 
+    def note(self, line: str) -> None:
+        """Say it."""
+        self._write(line)
+
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """Say how the training goes, now and then and at its end."""
         if self.course.cell != cell:
@@ -173,6 +183,10 @@ class Bar:
         self.course = Course("")
         self.lesson = self.progress.add_task("", total=None, pace="", visible=False)
 
+    def note(self, line: str) -> None:
+        """Print it above the bar."""
+        self._print(line)
+
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """Move the training's bar, which is gone once it is full."""
         if self.course.cell != cell:
@@ -199,13 +213,14 @@ class Bar:
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status above the bar."""
-        self.progress.console.print(
-            f"{cell}: {status}{detail and ', ' + detail}", markup=False, highlight=False, soft_wrap=True
-        )
+        self._print(f"{cell}: {status}{detail and ', ' + detail}")
 
     def end(self) -> None:
         """Remove the bar."""
         self.progress.stop()
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
