@@ -62,7 +62,9 @@ class CLIP:
         patch = told.get("vision_config", {}).get("patch_size", 32)
         if patch != 32:
             raise RecordError(f"{self.path.parent}: of patches of {patch} pixels, not ViT-B/32's 32; {_put(self)}")
-        self._lock, self._loaded, self._words = threading.Lock(), None, None
+        self._lock = threading.Lock()
+        self._loaded: Any = None
+        self._words: Any = None
 
     @property
     def identity(self) -> str:
@@ -81,7 +83,7 @@ class CLIP:
         def features(x: Tensor) -> Tensor:
             return torch.as_tensor(network.visual_projection(network.vision_model(pixel_values=x).pooler_output))
 
-        return _embedded(images, lambda image: _cut(image), CLIP_MEAN, CLIP_DEVIATION, features, self.device)
+        return _embedded(images, _cut, CLIP_MEAN, CLIP_DEVIATION, features, self.device)
 
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return [B] float64 on the CPU, 100 max(cos, 0) of the features of each image and its prompt.
@@ -111,8 +113,8 @@ class CLIP:
         there = {path.name for path in self.path.parent.iterdir()}
         if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
             raise MissingError(
-                f"CLIP's tokenizer: tokenizer.json, or vocab.json and merges.txt, aren't in {self.path.parent}; put them "
-                f"there from {self.repository}"
+                f"CLIP's tokenizer: tokenizer.json, or vocab.json and merges.txt, aren't in {self.path.parent}; put "
+                f"them there from {self.repository}"
             )
 
     def _tokenizer(self) -> Any:
@@ -149,7 +151,8 @@ class DINOv2:
         self.size, patch = int(told.get("hidden_size", 768)), told.get("patch_size", 14)
         if patch != 14:
             raise RecordError(f"{self.path.parent}: of patches of {patch} pixels, not ViT-L/14's 14; {_put(self)}")
-        self._lock, self._loaded = threading.Lock(), None
+        self._lock = threading.Lock()
+        self._loaded: Any = None
 
     @property
     def identity(self) -> str:
@@ -177,8 +180,8 @@ class DINOv2:
         with self._lock:
             if self._loaded is None:
                 network = _loaded("Dinov2Model", self.path, self.device, _put(self))
-                places = network.embeddings.position_embeddings
-                places.data = positions(places.data, PIXELS // 14)
+                there = network.embeddings.position_embeddings
+                there.data = positions(there.data, PIXELS // 14)
                 self._loaded = network
             return self._loaded
 
@@ -244,7 +247,7 @@ def _config(path: Path, kind: str) -> dict[str, Any]:
         raise RecordError(f"{path.parent / 'config.json'}: can't be read ({_line(error)}); download it again") from None
     if not isinstance(told, dict) or told.get("model_type") != kind:
         found = told.get("model_type") if isinstance(told, dict) else told
-        raise RecordError(f"{path.parent / 'config.json'}: of a {found} network, not of {kind}; put the right one there")
+        raise RecordError(f"{path.parent / 'config.json'}: of a {found} network, not of {kind}; put that there")
     return told
 
 

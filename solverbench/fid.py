@@ -120,7 +120,8 @@ class Inception:
                 try:
                     self._loaded = self._load()
                 except (RuntimeError, ValueError, AttributeError, RecordError) as error:
-                    raise RecordError(f"{self.path}: not the Inception network ({_line(error)}); {self._again}") from None
+                    why = f"not the Inception network ({_line(error)})"
+                    raise RecordError(f"{self.path}: {why}; {self._again}") from None
             return self._loaded
 
     def _load(self) -> Any:
@@ -242,4 +243,3 @@ def sha(path: Path) -> str:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
-

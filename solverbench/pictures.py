@@ -30,7 +30,7 @@ FIRST_SEED = 1_000_000
 
 CROPS = {
     "edm": "the middle square, by Lanczos to SIZE: dataset_tool.py --transform=center-crop of EDM and StyleGAN",
-    "adm": "halved while both sides stay at least SIZE, by bicubic to SIZE: center_crop_arr of ADM, for LSUN and ImageNet",
+    "adm": "halved while both sides stay at least SIZE, by bicubic to SIZE: center_crop_arr of ADM (LSUN, ImageNet)",
     "torch": "the shorter side by bilinear to SIZE, the middle: Resize and CenterCrop of torchvision, used for COCO",
     "plain": "the middle SIZE x SIZE pixels, nothing scaled",
 }

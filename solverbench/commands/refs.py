@@ -44,8 +44,12 @@ def refs_list(out: str, as_json: bool) -> None:
 )
 @click.option("--split", default="unknown", show_default=True, help="Of the data set, such as train.")
 @click.option("--count", type=int, default=None, metavar="N", help="Images: the first ones, or those behind an .npz.")
-@click.option("--crop", default=None, metavar="RULE:SIZE",
-              help="Cut and scale the images of a folder: edm, adm, torch or plain, as in adm:256.")
+@click.option(
+    "--crop",
+    default=None,
+    metavar="RULE:SIZE",
+    help="Cut and scale the images of a folder: edm, adm, torch or plain, as in adm:256.",
+)
 @device_option
 @out_option
 def refs_build(
@@ -90,8 +94,13 @@ def refs_verify(names: tuple[str, ...], out: str) -> None:
 
 
 @refs.command("fetch")
-@click.option("--extractor", default="legacy_tensorflow", show_default=True,
-              type=click.Choice(["legacy_tensorflow", "clean", "legacy_pytorch"]), help="Whose network.")
+@click.option(
+    "--extractor",
+    default="legacy_tensorflow",
+    show_default=True,
+    type=click.Choice(["legacy_tensorflow", "clean", "legacy_pytorch"]),
+    help="Whose network.",
+)
 def refs_fetch(extractor: str) -> None:
     """Download an Inception network (91 MB) from where clean-fid does, into your data folder."""
     from solverbench import fid

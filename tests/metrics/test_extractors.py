@@ -1,6 +1,8 @@
 """Features by other networks: pytorch-fid's Inception, CLIP, DINOv2; each from stand-in weights in the real format."""
 
+import dataclasses
 import hashlib
+import json
 import sys
 
 import numpy as np
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from metrics import standin
 from PIL import Image
 
+import solverbench as sb
 from solverbench import embeddings, extractors, fid, judging, references, runner, seeds
 from solverbench.cli import main
 from solverbench.conditions import Condition
@@ -129,12 +132,12 @@ def test_clip_score_is_the_cosine_of_image_and_prompt(data):
     network = standin.write_clip(data)
     images, prompts = pictures(4, 30, 30), ["a red ring", "a blue cross", "red", "a ring " * 60]
     scores = CLIP().scores(images, prompts)
-    vocabulary = __import__("json").loads((data / "clip-vit-base-patch32" / "vocab.json").read_text())
+    vocabulary = json.loads((data / "clip-vit-base-patch32" / "vocab.json").read_text())
     last = vocabulary["<|endoftext|>"]
     seen = CLIP()(images).double()
     for number, prompt in enumerate(prompts):
         letters = [piece for word in prompt.split() for piece in (*word[:-1], f"{word[-1]}</w>")]
-        tokens = [0, *(vocabulary[letter] for letter in letters)][:76] + [last]
+        tokens = [0, *[vocabulary[letter] for letter in letters][:75], last]
         with torch.no_grad():
             text = network.text_model(input_ids=torch.tensor([tokens])).pooler_output
             read = network.text_projection(text).double()[0]
@@ -181,7 +184,8 @@ def test_a_distance_of_a_transformers_features_goes_through_the_command_line(dat
     reference = references.load("digits", out, identity)
     assert row["metric_id"].startswith(f"{metric}:{identity}|n=20x1|ref=digits@{reference.sha[:12]}|u8=edm-round")
     assert row["biased"]
-    call("sample", "euler", "--nfe", 3, "--seeds", "50000-50019", "--format", "npz", "--to", tmp_path / "s", "--out", out)
+    seen = ["--nfe", 3, "--seeds", "50000-50019", "--format", "npz", "--to", tmp_path / "s", "--out", out]
+    call("sample", "euler", *seen)
     images = torch.from_numpy(np.load(next((tmp_path / "s").glob("*.npz")))["images"]).permute(0, 3, 1, 2)
     features = extractors.load(extractor)(images).double().numpy()
     assert row["value"] == pytest.approx(frechet(Rows(features), reference.moments), rel=1e-4)
@@ -191,10 +195,6 @@ def test_a_distance_of_a_transformers_features_goes_through_the_command_line(dat
 
 
 def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data, tmp_path):
-    import dataclasses
-
-    import solverbench as sb
-
     standin.write_clip(data)
     lines = ("a red ring", "a blue cross", "red")
     teacher = dataclasses.replace(toys.teacher(), condition=Condition(prompts=lines))
@@ -208,7 +208,8 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
     assert measure.value == pytest.approx(scores.mean(), abs=1e-4)
     assert measure.n == 30
     row = result.frame.set_index("metric").loc["clip_score"]
-    assert row["metric_id"].startswith(f"clip_score:{CLIP().identity}|n=30x1|u8=adm-floor|seeds=50000-50029|condition=prompt")
+    name = f"clip_score:{CLIP().identity}|n=30x1|u8=adm-floor|seeds=50000-50029|condition=prompt"
+    assert row["metric_id"].startswith(name)
     assert not row["biased"]
     assert result.cells[0].cell.key["clip_score"]["quantiser"] == "adm-floor"
     with pytest.raises(UserError, match="has no prompts"):
@@ -216,8 +217,6 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
 
 
 def test_what_is_missing_is_said_in_the_rows(data, tmp_path, monkeypatch):
-    import dataclasses
-
     teacher = dataclasses.replace(toys.teacher(), condition=Condition(prompts=("red",)))
     options = {"solvers": "euler", "nfe": 3, "teachers": teacher, "samples": 20, "replicates": 1}
 
