@@ -189,11 +189,14 @@ class Stored(Pictures):
         try:
             with Image.open(io.BytesIO(content())) as image:
                 colour = image.convert("RGB")
-                whole = colour if self.cut is None else self.cut(colour)
-                return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
         except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
             line = " ".join(str(error).split())[:160]
-            raise RecordError(f"{self.path / name}: not a usable image ({line}); remove or replace it") from None
+            raise RecordError(f"{self.path / name}: not an image ({line}); remove or replace it") from None
+        try:
+            whole = colour if self.cut is None else self.cut(colour)
+        except ValueError as error:
+            raise UserError(f"{self.path / name}: {error}; choose another --crop, or remove it") from None
+        return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)

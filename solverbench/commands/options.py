@@ -59,7 +59,7 @@ teacher_option = click.option("--teacher", default="digits", show_default=True, 
 
 judging_options = [
     click.option("--metrics", default=None, metavar="LIST",
-                 help="fid, kid, precision, recall, inception_score, fid_clip, fdd, ...: docs/metrics.md  [default: the teacher's own]"),
+                 help="fid, kid, precision, recall, fid_clip, psnr_teacher, ...  [default: the teacher's own]"),
     click.option("--reference", default=None, metavar="NAME|FILE",
                  help="Statistics of real images.  [default: the teacher's own, or those stored in its name]"),
     click.option("--extractor", default=None, metavar="NAME",

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -269,3 +270,39 @@ def test_the_last_layer_of_pytorch_fids_file_gives_class_probabilities(data):
     features = network(pictures(2, 12, 12))
     weight = PytorchInception.read(data / fid.PYTORCH_FILE, "cpu").state["fc.weight"].double()
     assert torch.equal(network.probabilities(features), torch.softmax(features.double() @ weight.T, 1))
+
+
+def test_the_crop_and_size_of_a_reference_are_in_the_protocol_of_the_metric(data, tmp_path):
+    standin.write_pytorch(data)
+    out, folder = tmp_path / "runs", tmp_path / "real"
+    folder.mkdir()
+    for number, image in enumerate(pictures(30, 33, 50)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:02d}.png")
+    judged = ["--extractor", "legacy_pytorch", "--out", out]
+    found = {}
+    for name, crop in (("whole", []), ("small", ["--crop", "adm:8"]), ("large", ["--crop", "edm:16"])):
+        assert call("refs", "build", name, folder, *crop, *judged).exit_code == 0
+        words = [
+            "--nfe",
+            3,
+            "--samples",
+            20,
+            "--replicates",
+            1,
+            "--metrics",
+            "fid",
+            "--reference",
+            name,
+            *judged,
+            "--json",
+        ]
+        result = call("run", "--solvers", "euler", *words)
+        report = Path(json.loads(result.output.strip().splitlines()[-1])["report"])
+        row = pd.read_csv(report / "results.csv").set_index("metric").loc["fid"]
+        found[name] = row["metric_id"], row["reference"], (report / "report.md").read_text()
+    assert "crop" not in found["whole"][0] + found["whole"][1]
+    assert "|crop=adm:8|u8=edm-round|" in found["small"][0]
+    assert ", crop adm:8, sha256" in found["small"][1]
+    assert "of images 50x33, digits's are 8x8" in found["whole"][2]
+    assert "of images 16x16, digits's are 8x8" in found["large"][2]
+    assert "digits's are 8x8" not in found["small"][2]
