@@ -109,3 +109,23 @@ def test_the_two_quantisers_differ_by_half_a_level():
     levels = torch.linspace(-0.99, 0.99, 10001)
     gap = quantise(levels).float() - quantise(levels, "adm-floor").float()
     assert gap.mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("rule", ["edm-round", "adm-floor"])
+def test_levels_are_those_of_the_written_rule_whatever_the_shape_layout_and_precision(rule):
+    import torch
+
+    images = torch.randn(300, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    offset = {"edm-round": 128, "adm-floor": 127.5}[rule]
+
+    def written(x):
+        return (x.float() * 127.5 + offset).clip(0, 255).to(torch.uint8)
+
+    assert torch.equal(quantise(images, rule), written(images))
+    spread = images.to(memory_format=torch.channels_last)
+    assert torch.equal(quantise(spread, rule), written(images))
+    for half in (torch.float16, torch.bfloat16):
+        assert torch.equal(quantise(images.to(half), rule), written(images.to(half)))
+    assert quantise(images.double(), rule).float().sub(written(images).float()).abs().max() <= 1
+    assert quantise(images[:0], rule).shape == (0, 3, 16, 16)
+    assert torch.equal(quantise(images.requires_grad_(), rule), written(images.detach()))
