@@ -38,6 +38,11 @@ PROMPTED = ("clip_score",)
 VECTORS = ("kid", "precision", "recall", "inception_score", "kernel_data", "precision_data", "recall_data")
 """Those that need each block's feature vectors; all but the Inception score need the reference's too."""
 
+NEIGHBOURLY = ("precision", "recall", "precision_data", "recall_data")
+
+MANIFOLD = 10_000
+"""Images of a replicate that precision and recall are taken over, the first of each block."""
+
 UNBIASED = ("kid", "kernel_data", "fid_inf", "frechet_data_inf")
 """Of features, yet meant to be the same at any number of images."""
 
@@ -289,8 +294,9 @@ def protocol(name: str | None, samples: int | None, replicates: int | None, defa
 
 def full(metric: str, teacher: Teacher) -> int:
     """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
-    biased = metric in (*PUBLIC, *FEATURES) and metric not in UNBIASED
-    return teacher.evaluation.full if biased and teacher.evaluation is not None else 0
+    if metric in UNBIASED or metric not in (*PUBLIC, *FEATURES) or teacher.evaluation is None:
+        return 0
+    return min(teacher.evaluation.full, MANIFOLD) if metric in NEIGHBOURLY else teacher.evaluation.full
 
 
 def _of(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -307,6 +313,6 @@ def _check_images(evaluation: Evaluation, samples: int, block: int) -> None:
         )
     if _of(needs, ("kid", "kernel_data")) and block < 2:
         raise UserError(f"metric {needs[0]}: {samples} samples are too few, one a block; ask for --samples 20 or more")
-    manifold = _of(needs, ("precision", "recall", "precision_data", "recall_data"))
+    manifold = _of(needs, NEIGHBOURLY)
     if manifold and samples - block <= NEIGHBOURS:
         raise UserError(f"metric {manifold[0]}: {samples} samples are too few; ask for --samples 20 or more")

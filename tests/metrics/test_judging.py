@@ -1,5 +1,6 @@
 """Metrics of a teacher's own features and of pairs, through a run; none of it needs an optional package."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -10,7 +11,6 @@ import toys
 import solverbench as sb
 from solverbench import features, files, judging, runner, seeds
 from solverbench.errors import UserError
-from solverbench.measures import MANIFOLD
 from solverbench.metrics import Moments, frechet, quantise
 
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 200, "replicates": 2}
@@ -56,7 +56,7 @@ def test_each_metric_is_that_of_all_its_images(tmp_path, reference):
         assert measures["kernel_data"].replicates[number] == pytest.approx(kernel, rel=1e-3)
     plain, left = measures["frechet_data"].replicates, measures["frechet_data"].leave_one_out
     assert measures["frechet_data_inf"].replicates == pytest.approx(10 * plain - 9 * left.mean(1))
-    assert measures["precision_data"].n == 200 <= MANIFOLD
+    assert measures["precision_data"].n == 200 <= judging.MANIFOLD
 
 
 def test_another_metric_or_quantiser_is_another_cell_and_the_default_is_as_it_was(tmp_path):
@@ -200,3 +200,15 @@ def test_features_of_few_images_are_kept_and_many_stored_as_a_triangle(tmp_path)
     assert again is not None
     assert np.array_equal(again.outer, Moments.of(rows).outer)
     assert next(tmp_path.glob("**/*.npz")).stat().st_size < 0.6 * LARGE**2 * 8
+
+
+def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_alone(tmp_path):
+    from solverbench.teachers import load_teacher
+
+    digits = load_teacher("digits")
+    judged = dataclasses.replace(digits.evaluation, full=judging.FULL)
+    teacher = dataclasses.replace(digits, evaluation=judged)
+    assert judging.full("fid", teacher) == 50_000
+    assert judging.full("precision", teacher) == judging.full("recall", teacher) == 10_000
+    assert judging.full("precision_data", digits) == 10_000
+    assert not any(judging.full(metric, teacher) for metric in ("kid", "fid_inf", "rmse_teacher", "psnr_teacher"))
