@@ -49,6 +49,9 @@ UNBIASED = ("kid", "kernel_data", "fid_inf", "frechet_data_inf")
 PROTOCOLS = {"smoke": (250, 1), "quick": (5_000, 1), "paper": (50_000, 1)}
 """Name to (images, replicates)."""
 
+OF_DATA = ("data_floor", "teacher_distance")
+"""Facts of an evaluation that are distances to its own data, and so to no other reference."""
+
 FULL = 50_000
 """Images of a replicate below which an FID is called biased: the papers' number."""
 
@@ -172,7 +175,7 @@ class Judging:
             judged = teacher.evaluation
             if judged is None or self.quantiser is None:
                 return teacher
-            return dataclasses.replace(teacher, evaluation=dataclasses.replace(judged, quantiser=self.quantiser))
+            return dataclasses.replace(teacher, evaluation=_requantised(judged, self.quantiser))
         theirs, ours = _of(self.metrics, PUBLIC), _of(self.metrics, FEATURES)
         lacking = dict(self._unpaired(teacher))
         evaluation = None
@@ -258,10 +261,11 @@ class Judging:
                 "ask for --metrics fid"
             )
         if self.reference is not None:
-            judged = dataclasses.replace(judged, data=references.load(self.reference, out, judged.extractor_id))
-        return dataclasses.replace(
-            judged, quantiser=self.quantiser or judged.quantiser, metrics=metrics, rows=bool(_of(metrics, VECTORS))
-        )
+            data = references.load(self.reference, out, judged.extractor_id)
+            facts = {name: fact for name, fact in judged.facts.items() if name not in OF_DATA}
+            judged = dataclasses.replace(judged, data=data, facts=facts)
+        judged = _requantised(judged, self.quantiser or judged.quantiser)
+        return dataclasses.replace(judged, metrics=metrics, rows=bool(_of(metrics, VECTORS)))
 
 
 def lacking(teachers: Sequence[Teacher]) -> list[str]:
@@ -297,6 +301,14 @@ def full(metric: str, teacher: Teacher) -> int:
     if metric in UNBIASED or metric not in (*PUBLIC, *FEATURES) or teacher.evaluation is None:
         return 0
     return min(teacher.evaluation.full, MANIFOLD) if metric in NEIGHBOURLY else teacher.evaluation.full
+
+
+def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
+    """The evaluation by another quantiser, without what was measured by its own; a reference of samples says its own."""
+    if quantiser == judged.quantiser:
+        return judged
+    own = judged.teacher and dataclasses.replace(judged.teacher, name=f"{judged.teacher.name} by {judged.quantiser}")
+    return dataclasses.replace(judged, quantiser=quantiser, facts={}, teacher=own)
 
 
 def _of(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

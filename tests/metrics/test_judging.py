@@ -1,6 +1,7 @@
 """Metrics of a teacher's own features and of pairs, through a run; none of it needs an optional package."""
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -212,3 +213,23 @@ def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_a
     assert judging.full("precision", teacher) == judging.full("recall", teacher) == 10_000
     assert judging.full("precision_data", digits) == 10_000
     assert not any(judging.full(metric, teacher) for metric in ("kid", "fid_inf", "rmse_teacher", "psnr_teacher"))
+
+
+def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_reference_and_quantiser_alone(tmp_path):
+    from solverbench import references
+
+    references.build("real", "digits", tmp_path, extractor_name="digits", count=100)
+    options = {"solvers": "euler", "nfe": 3, "teachers": "digits", "samples": 20, "replicates": 1, "out": tmp_path}
+
+    def lines(**judged):
+        folder = runner.run(**options, **judged).folder
+        record = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        return {line["label"] for line in record["lines"]}
+
+    assert {label.split(",")[0] for label in lines()} == {"teacher", "data floor", "teacher floor"}
+    assert lines(metrics="frechet_data,frechet_teacher", reference="real") == {"teacher floor"}
+    assert lines(quantiser="adm-floor") == set()
+    rows = runner.run(**options, quantiser="adm-floor").frame.set_index("metric")
+    assert rows.loc["frechet_teacher", "reference"].endswith("samples by edm-round")
+    assert rows.loc["frechet_teacher", "quantiser"] == "adm-floor"
+    assert lines(quantiser="edm-round") == lines()
