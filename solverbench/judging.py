@@ -304,10 +304,10 @@ def full(metric: str, teacher: Teacher) -> int:
 
 
 def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
-    """The evaluation by another quantiser, without what was measured by its own; a reference of samples says its own."""
+    """The evaluation by another quantiser, without what was measured by its own, which the teacher's samples keep."""
     if quantiser == judged.quantiser:
         return judged
-    own = judged.teacher and dataclasses.replace(judged.teacher, name=f"{judged.teacher.name} by {judged.quantiser}")
+    own = judged.teacher and dataclasses.replace(judged.teacher, name=f"{judged.teacher.name}, by {judged.quantiser}")
     return dataclasses.replace(judged, quantiser=quantiser, facts={}, teacher=own)
 
 

@@ -230,6 +230,6 @@ def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_refe
     assert lines(metrics="frechet_data,frechet_teacher", reference="real") == {"teacher floor"}
     assert lines(quantiser="adm-floor") == set()
     rows = runner.run(**options, quantiser="adm-floor").frame.set_index("metric")
-    assert rows.loc["frechet_teacher", "reference"].endswith("samples by edm-round")
+    assert rows.loc["frechet_teacher", "reference"].endswith(", by edm-round")
     assert rows.loc["frechet_teacher", "quantiser"] == "adm-floor"
     assert lines(quantiser="edm-round") == lines()
