@@ -211,6 +211,7 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
     row = result.frame.set_index("metric").loc["clip_score"]
     name = f"clip_score:{CLIP().identity}|n=30x1|u8=adm-floor|seeds=50000-50029|condition=prompt"
     assert row["metric_id"].startswith(name)
+    assert row["metric_id"].endswith(f"@{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}")
     assert not row["biased"]
     assert result.cells[0].cell.key["clip_score"]["quantiser"] == "adm-floor"
     with pytest.raises(UserError, match="has no prompts"):

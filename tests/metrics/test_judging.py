@@ -129,6 +129,14 @@ def test_without_lpips_the_rest_is_measured_and_its_rows_name_the_extra(tmp_path
     assert result.exit_code == 0
     assert result.strict_exit_code == 5
     assert "no lpips_teacher of toy: metric lpips_teacher: the lpips package can't be" in result.summary()
+    import reports
+
+    both = runner.run(**options | {"solvers": "euler,dpm:order=2"})
+    reports.write(both.folder)
+    for name in ("table-toy-lpips_teacher.md", "table-toy-lpips_teacher.tex"):
+        text = (both.folder / name).read_text(encoding="utf-8")
+        assert text.count("no value: every solver: metric lpips") == 1, name
+        assert "No value." in text, name
     alone = runner.run(**options | {"metrics": "psnr_teacher"}).cells[0]
     assert alone.cell.address == result.cells[0].cell.address, "what isn't measured is no part of the cell"
 
