@@ -125,6 +125,7 @@ def main(ctx: click.Context) -> None:
 
 @main.command()
 @selection_options
+@click.option("--timeout-cell", type=float, default=None, metavar="SECONDS", help="Give a cell up after this long.")
 @click.option("--strict", is_flag=True, help="Exit with 5 if a cell is unsupported or needs training.")
 def run(strict: bool, **given: Any) -> None:
     """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from solverbench import bundle, cells, jobs, judging, lessons, sampling
-from solverbench import seeds as image_seeds
+from solverbench import bundle, cells, engine, estimates, jobs, judging, lessons, sampling
 from solverbench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, SAMPLES, UNSUPPORTED, Cell, Protocol
+from solverbench.errors import UserError
 from solverbench.judging import Judging
 from solverbench.outcome import Outcome
+from solverbench.prefixes import Tree
 from solverbench.progress import Listener, Silent, duration
 from solverbench.solver import Solver
 from solverbench.store import Store
@@ -71,8 +71,9 @@ class PlannedCell:
         reason: why it can't be run, how it failed before, or what its training is.
         blocks_done: stored blocks.
         blocks_missing: blocks that a run would compute.
-        calls: denoiser calls times images that they cost, the teacher's own samples and exact solutions included, and
-            the training.
+        calls: denoiser calls times images that they ask for, the teacher's own samples and exact solutions included,
+            and the training.
+        needed: its part of the calls that are made, as those that several cells ask for are made once.
         seconds: estimate for them on this machine with all workers; a rough one where there is a training.
     """
 
@@ -82,6 +83,7 @@ class PlannedCell:
     blocks_done: int
     blocks_missing: int
     calls: int
+    needed: int
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,15 +99,23 @@ class PlannedCell:
             "blocks_done": self.blocks_done,
             "blocks_missing": self.blocks_missing,
             "calls": self.calls,
+            "calls_needed": self.needed,
             "seconds": self.seconds,
         }
 
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """What a run would do, in order."""
+    """What a run would do, in order.
+
+    Args:
+        asked: calls for an image of each cell with something to do.
+        needed: those of them that are made: cells that begin alike share their first calls.
+    """
 
     cells: list[PlannedCell]
+    asked: int
+    needed: int
 
     @property
     def seconds(self) -> float:
@@ -114,7 +124,8 @@ class RunPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
-        return {"cells": [each.as_dict() for each in self.cells], "seconds": self.seconds}
+        cells = [each.as_dict() for each in self.cells]
+        return {"cells": cells, "calls_asked": self.asked, "calls_needed": self.needed, "seconds": self.seconds}
 
     def summary(self) -> str:
         """Return lines for people: one per cell, then the sum."""
@@ -129,6 +140,8 @@ class RunPlan:
         lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
         counted = _counted(Counter(each.status for each in self.cells))
         total = f"{len(self.cells)} cells: {counted}; about {duration(self.seconds)} of work"
+        if self.asked > self.needed:
+            total += f"\ncalls for an image of each: {self.asked} asked, {self.needed} needed"
         return "\n".join([*(line.rstrip() for line in lines), total])
 
 
@@ -152,6 +165,7 @@ def run(
     quantiser: str | None = None,
     protocol: str | None = None,
     workers: int | None = None,
+    timeout_cell: float | None = None,
     progress: Listener | None = None,
     command: str | None = None,
 ) -> RunResult:
@@ -176,6 +190,7 @@ def run(
         reference, extractor, quantiser: what the images are judged by, as `Judging.of` takes them.
         protocol: smoke, quick or paper: images and replicates where they aren't given.
         workers: threads; one per core on a CPU if None. It changes no result.
+        timeout_cell: seconds after which a cell is given up as failed; looked at between batches. None: never.
         progress: told what happens, from this thread.
         command: as it was typed, for the report; rebuilt from the arguments if None.
 
@@ -187,6 +202,8 @@ def run(
     """
     begun = time.monotonic()
     lessons.check(train)
+    if timeout_cell is not None and not timeout_cell > 0:
+        raise UserError(f"timeout-cell {timeout_cell}: not a time; give seconds above 0")
     judged = Judging.of(metrics, reference, extractor, quantiser)
     samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
     settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
@@ -197,7 +214,7 @@ def run(
             jobs.gather(wanted, store)  # a damaged file is refused before any training, too
             wanted = lessons.learn(wanted, store.root, device, tell)
         todo = jobs.gather(wanted, store)
-        outcomes = jobs.finish(todo, store, workers or sampling.worker_count(device), tell)
+        outcomes = engine.finish(todo, store, workers or sampling.worker_count(device), tell, timeout_cell)
     finally:
         tell.end()
     seconds = time.monotonic() - begun
@@ -240,27 +257,39 @@ def plan(
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     todo = jobs.gather(wanted, Store.look(out))
     count = workers or sampling.worker_count(device)
-    pace: dict[str, float] = {}
     slow: dict[tuple[str, int], float] = {}
     claimed: set[Path] = set()
-    planned = []
+    planned: dict[jobs.Job, PlannedCell] = {}
     for job in todo:
-        teacher = job.cell.teacher
         if train and (lesson := lessons.lesson(job.cell, Path(out), claimed)) is not None:
+            teacher = job.cell.teacher
             batches = (teacher.name, lesson.recipe.batch)
             if batches not in slow:
-                slow[batches] = probe(teacher, lesson.recipe.batch)
-            planned.append(_to_train(job.cell, lesson, slow[batches], count))
-            continue
-        if job.calls and teacher.name not in pace:
-            pace[teacher.name] = _stored_pace(todo, teacher) or probe(teacher, settled.batch)
-        total = len(settled.blocks) if job.cell.plan else 0
-        seconds = sum(job.calls.values()) * pace.get(teacher.name, 0.0) / count
-        done = total - len(job.calls)
-        planned.append(
-            PlannedCell(job.cell, job.status, job.reason, done, len(job.calls), sum(job.calls.values()), seconds)
-        )
-    return RunPlan(planned)
+                slow[batches] = estimates.probe(teacher, lesson.recipe.batch)
+            planned[job] = _to_train(job.cell, lesson, slow[batches], count)
+    work = jobs.units(job for job in todo if job not in planned)
+    needed: Counter[jobs.Job] = Counter()
+    pace: dict[Teacher, float] = {}
+    for unit in work:
+        if unit.teacher not in pace:
+            found = estimates.stored_pace(todo, unit.teacher)
+            pace[unit.teacher] = estimates.probe(unit.teacher, settled.batch) if found is None else found
+        needed.update(dict(zip(unit.jobs, unit.shares(), strict=True)))
+    for job in todo:
+        if job not in planned:
+            total = len(settled.blocks) if job.cell.plan else 0
+            counts = total - len(job.calls), len(job.calls), sum(job.calls.values()) + sum(job.goal_calls.values())
+            seconds = needed[job] * pace.get(job.cell.teacher, 0.0) / count
+            planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, round(needed[job]), seconds)
+    return RunPlan([planned[job] for job in todo], *_calls(work))
+
+
+def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:
+    """Calls for an image of each cell with anything to do, as the cells ask for them and as they are needed."""
+    trees: dict[tuple[jobs.Job, ...], Tree] = {}
+    for unit in work:
+        trees.setdefault(unit.jobs, unit.tree)
+    return sum(tree.asked for tree in trees.values()), sum(tree.needed for tree in trees.values())
 
 
 def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> PlannedCell:
@@ -270,36 +299,7 @@ def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> Pl
     together = (lesson.teacher_calls + sampling_calls) * pace / count
     reason = f"{lesson.text}, about {duration(alone)}"
     blocks, calls = len(cell.protocol.blocks), lesson.calls + sampling_calls
-    return PlannedCell(cell, "to-train", reason, 0, blocks, calls, alone + together)
-
-
-def _stored_pace(todo: Iterable[jobs.Job], teacher: Teacher) -> float | None:
-    """Seconds per image and call of the blocks that the store has of this teacher and device."""
-    seconds = calls = 0.0
-    for job in todo:
-        if job.cell.teacher is teacher:
-            for cost in job.timing["blocks"].values():
-                seconds += cost["seconds"]
-                calls += cost["images"] * job.cell.nfe
-    return seconds / calls if calls else None
-
-
-def probe(teacher: Teacher, batch: int) -> float:
-    """Seconds per image and call, from three calls by one worker after one that warms up."""
-
-    def measure_calls() -> float:
-        x = image_seeds.noise(range(batch), teacher.shape).to(teacher.device)
-        sigma = torch.tensor(1.0, dtype=torch.float64)
-        with torch.no_grad():
-            denoise = teacher.denoiser(range(batch))
-            denoise(x, sigma)
-            watch = sampling.Stopwatch(teacher.device)
-            for _ in range(3):
-                watch.watched(denoise)(x, sigma)
-        return watch.seconds / (3 * batch)
-
-    with sampling.pool(1) as threads:
-        return threads.submit(measure_calls).result()
+    return PlannedCell(cell, "to-train", reason, 0, blocks, calls, calls, alone + together)
 
 
 def _counted(counts: Mapping[str, int]) -> str:
