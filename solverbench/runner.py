@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ class PlannedCell:
     blocks_done: int
     blocks_missing: int
     calls: int
-    needed: int
+    needed: float
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -268,19 +268,20 @@ def plan(
                 slow[batches] = estimates.probe(teacher, lesson.recipe.batch)
             planned[job] = _to_train(job.cell, lesson, slow[batches], count)
     work = jobs.units(job for job in todo if job not in planned)
-    needed: Counter[jobs.Job] = Counter()
+    needed: defaultdict[jobs.Job, float] = defaultdict(float)
     pace: dict[Teacher, float] = {}
     for unit in work:
         if unit.teacher not in pace:
             found = estimates.stored_pace(todo, unit.teacher)
             pace[unit.teacher] = estimates.probe(unit.teacher, settled.batch) if found is None else found
-        needed.update(dict(zip(unit.jobs, unit.shares(), strict=True)))
+        for job, share in zip(unit.jobs, unit.shares(), strict=True):
+            needed[job] += share
     for job in todo:
         if job not in planned:
             total = len(settled.blocks) if job.cell.plan else 0
             counts = total - len(job.calls), len(job.calls), sum(job.calls.values()) + sum(job.goal_calls.values())
             seconds = needed[job] * pace.get(job.cell.teacher, 0.0) / count
-            planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, round(needed[job]), seconds)
+            planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, needed[job], seconds)
     return RunPlan([planned[job] for job in todo], *_calls(work))
 
 
