@@ -7,7 +7,7 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import estimates, prefixes, runner, sampling
+from solverbench import estimates, prefixes, runner, sampling, targets
 from solverbench.tableaux import Plan
 
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
@@ -242,3 +242,14 @@ def test_samples_of_a_tree_are_those_of_each_plan():
         for place in end.plans:
             alone = sampling.sample(asked[place], teacher, range(7, 12), nfe=asked[place].nfe)
             assert torch.equal(states, alone)
+
+
+def test_every_image_is_compared_with_its_own(tmp_path):
+    """Two batches a block, the second shorter; by the definition of the error, from samples of each plan alone."""
+    result = run(tmp_path, Network(), solvers="euler:grid=polynomial,dpm:grid=polynomial")
+    teacher, seeds = toys.teacher(**OWN), range(50_000, 50_040)
+    goal = targets.endpoints(teacher, seeds, tmp_path / "own", batch=3)
+    for cell, plan in zip(result.cells, plans(4, "euler:grid=polynomial,dpm:grid=polynomial"), strict=True):
+        states = torch.cat([sampling.sample(plan, teacher, range(k, k + 1), nfe=4) for k in seeds])
+        error = (states.double() - goal.double()).square().mean().sqrt().item()
+        assert cell.measures["rmse_teacher"].value == pytest.approx(error, rel=1e-6)
