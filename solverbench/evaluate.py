@@ -50,9 +50,11 @@ class Work:
         """
         cell, teacher, batch = self.cell, self.cell.teacher, self.cell.protocol.batch
         pairs = cell.protocol.pairs(self.block)
-        goal = targets.piece(teacher, cell.targets, pairs, self.out, batch=batch, stop=self.stop) if pairs else None
         solves = cell.protocol.solves(self.block)
-        exact = solutions.piece(teacher, solves, self.out, stop=self.stop) if cell.exact else None
+        remade: list[str] = []
+        shared: dict[str, Any] = {"stop": self.stop, "say": remade.append}
+        goal = targets.piece(teacher, cell.targets, pairs, self.out, batch=batch, **shared) if pairs else None
+        exact = solutions.piece(teacher, solves, self.out, **shared) if cell.exact else None
         watch, fit, begun = Stopwatch(teacher.device), Fit(batch), time.perf_counter()
         result = self._evaluate(watch, fit, goal, exact)
         cost = {
@@ -63,6 +65,7 @@ class Work:
             "batch": fit.most,
             "host": socket.gethostname(),
             "device": _device_name(teacher.device),
+            **({"remade": remade} if remade else {}),
         }
         self.folder.write_block(self.block, result)
         return cost

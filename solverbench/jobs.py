@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from solverbench import cells, sampling, seeds, solutions, targets
+from solverbench import cells, leases, sampling, seeds, solutions, targets
 from solverbench.cells import CACHED, DONE, FAILED, Cell
 from solverbench.errors import RecordError, StoreError
 from solverbench.evaluate import Work
+from solverbench.keeping import anew
 from solverbench.measures import Measure, measure
 from solverbench.outcome import Outcome
 from solverbench.progress import Listener
@@ -43,26 +44,29 @@ class Job:
         self.calls: dict[range, int] = {}
         self.measures: dict[str, Measure] = {}
         self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
+        self.damaged: dict[Path, RecordError] = {}
         if cell.plan is None:
             return
         self.folder = store.cell(cell.key)
-        self.timing = self.folder.timing()
-        self.folder.verify()
-        stored = self.folder.metrics()
+        found = self.folder.inspect(cell.protocol.blocks)
+        self.timing, self.damaged = found.timing, found.damaged
+        if found.blocks:
+            self.status = PARTIAL
+        there = set(found.blocks)
         for block in cell.protocol.blocks:
-            if self.folder.has_block(block):
-                self.folder.read_block(block)  # a damaged one is refused before any work
-                self.status = PARTIAL
-            else:
+            if block not in there:
                 self.calls[block] = len(block) * cell.nfe + self._goal_calls(block, store.root, claimed)
-        if stored is not None and not self.calls:
-            self._read(stored)
+        if found.metrics is not None and not self.calls:
+            self._read(found.metrics)
             return
         failure = self.folder.failure()
         self.reason = f"failed before: {failure}" if failure else ""
+        if self.damaged:
+            self.reason = f"damaged and made anew: {', '.join(path.name for path in self.damaged)}"
 
     def begin(self) -> None:
         """Write down what the cell is, and that it is attempted."""
+        self.folder.mend(self.damaged)
         self.folder.describe(self.cell.key, self.cell.names)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}
@@ -74,8 +78,19 @@ class Job:
         self.timing["blocks"][seeds.label(block)] = cost
         self.folder.write_timing(self.timing)
 
+    def stored(self, block: range) -> bool:
+        """Return whether a block is there, by this run or another, and sound as far as that is known."""
+        path = self.folder.place(block)
+        return self.folder.sound_block(block) if path in self.damaged else self.folder.has_block(block)
+
+    def clear(self, block: range) -> None:
+        """Set aside what is there of a block that is done now: a damaged one. It is under a lease."""
+        if self.folder.place(block) in self.damaged:
+            self.folder.set_aside(block)
+
     def finish(self) -> None:
         """Make the measures from the blocks, all as they are stored, which makes the cell done."""
+        self.timing = self.folder.timing()  # with what other runs did
         found = measure(self.cell, [self.folder.read_block(block) for block in self.cell.protocol.blocks])
         self.folder.finish({"nfe": self.cell.nfe, "measures": {name: m.as_dict() for name, m in found.items()}})
         self._read(self.folder.metrics() or {})
@@ -90,7 +105,7 @@ class Job:
         """Return how it ended."""
         if self.status not in (DONE, CACHED):
             return Outcome(self.cell, self.status, self.reason)
-        pictures = self.folder.read_block(self.cell.protocol.blocks[0]).images
+        pictures = self.folder.pictures(self.cell.protocol.blocks[0])
         return Outcome(self.cell, self.status, "", self.measures, pictures, self.timing["blocks"])
 
     def _read(self, stored: dict[str, Any]) -> None:
@@ -113,37 +128,57 @@ class Job:
 
 
 def gather(wanted: Iterable[Cell], store: Store) -> list[Job]:
-    """Return the jobs of `wanted` in order; a damaged file is refused here, before any work."""
+    """Return the jobs of `wanted` in order; nothing is written."""
     claimed: set[Path] = set()
     return [Job(cell, store, claimed) for cell in wanted]
 
 
 def finish(jobs: Sequence[Job], store: Store, count: int, tell: Listener) -> list[Outcome]:
-    """Finish all jobs, cell by cell; return their outcomes in order."""
+    """Finish all jobs, cell by cell; return their outcomes in order. What another run does is left to it."""
     stop = Stop()
     waiting = [job for job in jobs if job.status in (NEW, PARTIAL)]
     images = sum(len(block) for job in waiting for block in job.calls)
     tell.begin(images, sum(sum(job.calls.values()) for job in waiting))
     for job in jobs:
+        for error in job.damaged.values():
+            tell.note(anew(error))
         if job not in waiting:
             _settle(job, tell)
-    with sampling.pool(count) as threads:
+    with leases.opened(store.root) as mine, sampling.pool(count) as threads:
         pending: dict[Future[dict[str, Any]], tuple[Job, range]] = {}
-        todo = _units(waiting, tell)
+        queue = leases.Queue(mine, _units(waiting, tell), _name, lambda unit: unit[0].stored(unit[1]))
+        others = leases.Others(tell.note)
         try:
             while True:
-                while len(pending) < 2 * count and (unit := next(todo, None)) is not None:
+                while len(pending) < 2 * count and (unit := queue.next()) is not None:
                     job, block = unit
+                    if job.status == FAILED:
+                        queue.release(unit)
+                        continue
+                    job.clear(block)
                     work = Work(job.cell, job.folder, block, store.root, stop)
                     pending[threads.submit(work)] = unit
+                for job, block in queue.come():
+                    _took(job, block, tell)
                 if not pending:
-                    break
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    _collect(*pending.pop(future), future, tell)
+                    if not queue.waiting:
+                        break
+                    others.wait(queue)
+                    continue
+                limit = leases.POLL if queue.waiting else None
+                for future in wait(pending, limit, return_when=FIRST_COMPLETED).done:
+                    unit = pending.pop(future)
+                    queue.release(unit)
+                    _collect(*unit, future, tell)
         except BaseException:
             stop.set()
             raise
     return [job.outcome() for job in jobs]
+
+
+def _name(unit: tuple[Job, range]) -> str:
+    """A block of a cell as a lease is named."""
+    return f"{unit[0].folder.address}-{seeds.label(unit[1])}"
 
 
 def _units(waiting: Iterable[Job], tell: Listener) -> Iterator[tuple[Job, range]]:
@@ -170,8 +205,18 @@ def _collect(job: Job, block: range, future: Future[dict[str, Any]], tell: Liste
         tell.advance(str(job.cell), sum(map(len, job.calls)), sum(job.calls.values()))
         job.calls.clear()
     if error is None and block in job.calls:
+        for line in future.result().get("remade", ()):
+            tell.note(line)
         tell.advance(str(job.cell), len(block), job.calls[block])
         job.add(block, future.result())
+        if not job.calls:
+            _conclude(job, tell)
+
+
+def _took(job: Job, block: range, tell: Listener) -> None:
+    """Take in what another run did."""
+    if block in job.calls:
+        tell.advance(str(job.cell), len(block), job.calls.pop(block))
         if not job.calls:
             _conclude(job, tell)
 
