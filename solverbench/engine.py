@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 
-from solverbench import estimates, sampling
+from solverbench import estimates, leases, sampling, seeds
 from solverbench.cells import FAILED
 from solverbench.errors import RecordError, StoreError
 from solverbench.evaluate import Done, Work
 from solverbench.jobs import NEW, PARTIAL, Job, Unit, units
+from solverbench.keeping import anew
+from solverbench.leases import Leases, Queue
 from solverbench.outcome import Outcome
 from solverbench.progress import Listener
 from solverbench.sampling import Stop, Stopped
@@ -42,23 +44,38 @@ class Ledger:
         images, calls = sum(unit.images for unit in self.units), sum(unit.calls for unit in self.units)
         tell.begin(images, calls, estimates.expected(self.units, jobs, workers))
         for job in jobs:
+            for error in job.damaged.values():
+                tell.note(anew(error))
             if job not in waiting:
                 self._settle(job)
             elif not job.calls:
                 self._begin(job)
                 self._conclude(job)
 
-    def opened(self, unit: Unit) -> Unit | None:
-        """Return what is left to do of a unit, which begins now; None if nothing is."""
-        left = unit.without_failed()
-        for job in left.jobs:
+    def queue(self, mine: Leases) -> Queue[Unit, tuple[Job, range]]:
+        """Return the units, of which other runs on this store may have or take some."""
+
+        def pieces(unit: Unit) -> list[tuple[Job, range]]:
+            return [(job, unit.block) for job in unit.jobs if unit.block in job.calls]
+
+        def name(piece: tuple[Job, range]) -> str:
+            return f"{piece[0].folder.address}-{seeds.label(piece[1])}"
+
+        return Queue(mine, self.units, pieces, name, lambda piece: piece[0].stored(piece[1]))
+
+    def opened(self, unit: Unit, pieces: Sequence[tuple[Job, range]]) -> Unit | None:
+        """Return what is to be done of a unit now; None if nothing is, as its cells have failed meanwhile."""
+        left = tuple(job for job, _ in pieces if job.status != FAILED)
+        for job in left:
             self._begin(job)
-        if not left.jobs:
+            job.clear(unit.block)
+        if not left:
             self._closed(unit)
-        return left if left.jobs else None
+            return None
+        return Unit(left, unit.block)
 
     def limits(self, unit: Unit) -> list[float]:
-        """Return the seconds that each of its cells may still take."""
+        """Return the seconds that each of its cells may still take; none if they may take as long as they need."""
         return [] if self.limit is None else [self.limit - job.seconds for job in unit.jobs]
 
     def advance(self, unit: Unit, job: Job, images: int, calls: int) -> None:
@@ -95,8 +112,17 @@ class Ledger:
                 self._settle(job)
         self._closed(unit)
 
+    def came(self, unit: Unit, job: Job) -> None:
+        """Take in what another run did."""
+        if job.calls.pop(unit.block, None) is not None and not job.calls:
+            self._begin(job)
+            self._conclude(job)
+        self._closed(unit)
+
     def _closed(self, unit: Unit) -> None:
-        """What nobody said of it, such as of a cell that failed, counts as gone."""
+        """Once nothing is left to do of a unit, what nobody said of it, as of a cell that failed, counts as gone."""
+        if any(unit.block in job.calls for job in unit.jobs):
+            return
         if any(self.left[unit]):
             self.advance(unit, unit.jobs[-1], *self.left[unit])
 
@@ -122,47 +148,52 @@ class Ledger:
 def finish(
     jobs: Sequence[Job], store: Store, workers: int, tell: Listener, limit: float | None = None
 ) -> list[Outcome]:
-    """Finish all jobs; return their outcomes in order.
+    """Finish all jobs; return their outcomes in order. What another run does is left to it.
 
     Args:
         workers: threads.
         limit: seconds that a cell may take in this run; None for as long as it needs.
     """
     ledger, stop = Ledger(jobs, tell, workers, limit), Stop()
-    said: queue.SimpleQueue[tuple[Unit, Job, int, int]] = queue.SimpleQueue()
-    todo = iter(ledger.units)
+    said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # by workers, to be done by this thread
+    pending: dict[Future[list[Done | Exception]], tuple[Unit, Unit, list[tuple[Job, range]]]] = {}
 
     def say(unit: Unit, members: Unit, place: int, images: int, calls: int) -> None:
-        said.put((unit, members.jobs[place], images, calls))
+        said.put(partial(ledger.advance, unit, members.jobs[place], images, calls))
 
-    with sampling.pool(workers) as threads:
-        pending: dict[Future[list[Done | Exception]], tuple[Unit, Unit]] = {}
+    def note(line: str) -> None:
+        said.put(partial(tell.note, line))
+
+    def work(unit: Unit, members: Unit) -> Work:
+        cells = [job.cell for job in members.jobs]
+        return Work(cells, unit.block, store.root, stop, ledger.limits(members), partial(say, unit, members), note)
+
+    with leases.opened(store.root) as mine, sampling.pool(workers) as threads:
+        todo, others = ledger.queue(mine), leases.Others(tell.note)
         try:
-            for unit in todo:
-                if (members := ledger.opened(unit)) is not None:
-                    cells = [job.cell for job in members.jobs]
-                    told = partial(say, unit, members)
-                    work = Work(cells, unit.block, store.root, stop, ledger.limits(members), told)
-                    pending[threads.submit(work)] = unit, members
-                while len(pending) >= 2 * workers:
-                    _take(pending, said, ledger)
-            while pending:
-                _take(pending, said, ledger)
+            while True:
+                while len(pending) < 2 * workers and (given := todo.next()) is not None:
+                    unit, pieces = given
+                    if (members := ledger.opened(unit, pieces)) is None:
+                        todo.release(pieces)
+                    else:
+                        pending[threads.submit(work(unit, members))] = unit, members, pieces
+                for unit, (job, _) in todo.come():
+                    ledger.came(unit, job)
+                if not pending and not todo.waiting:
+                    break
+                if not pending:
+                    others.wait(todo)
+                    continue
+                finished = wait(pending, timeout=TICK, return_when=FIRST_COMPLETED).done
+                while not said.empty():
+                    said.get()()
+                for future in finished:
+                    unit, members, pieces = pending.pop(future)
+                    error = future.exception()
+                    ledger.close(unit, members, future.result() if error is None else error)
+                    todo.release(pieces)
         except BaseException:
             stop.set()
             raise
     return [job.outcome() for job in jobs]
-
-
-def _take(
-    pending: dict[Future[list[Done | Exception]], tuple[Unit, Unit]],
-    said: queue.SimpleQueue[tuple[Unit, Job, int, int]],
-    ledger: Ledger,
-) -> None:
-    """Wait a little; pass on what workers said and take in what they finished."""
-    finished = wait(pending, timeout=TICK, return_when=FIRST_COMPLETED).done
-    while not said.empty():
-        ledger.advance(*said.get())
-    for future in finished:
-        error = future.exception()
-        ledger.close(*pending.pop(future), future.result() if error is None else error)

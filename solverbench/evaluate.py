@@ -43,6 +43,7 @@ class Work:
         stop: looked at before every batch and after every sample of it.
         limits: seconds that each cell may take; none if empty.
         told: takes (place of the cell, images, calls times images that were made for it first) as they are finished.
+        say: takes a line for people, such as of a damaged file that is made anew.
     """
 
     cells: Sequence[Cell]
@@ -51,6 +52,7 @@ class Work:
     stop: Stop
     limits: Sequence[float] = ()
     told: Callable[[int, int, int], None] = lambda place, images, calls: None
+    say: Callable[[str], None] = lambda line: None
 
     def __call__(self) -> list[Done | Exception]:
         """Return what each cell gave, or why it gave nothing.
@@ -63,10 +65,11 @@ class Work:
         cell, batch = self.cells[0], self.cells[0].protocol.batch
         pairs, solves = cell.protocol.pairs(self.block), cell.protocol.solves(self.block)
         goal = exact = None
+        shared: dict[str, Any] = {"stop": self.stop, "say": self.say}
         if pairs:
-            goal = targets.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, stop=self.stop)
+            goal = targets.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, **shared)
         if cell.exact:
-            exact = solutions.piece(cell.teacher, solves, self.out, stop=self.stop)
+            exact = solutions.piece(cell.teacher, solves, self.out, **shared)
         return _Sharing(self, {"errors": goal, "exact": exact}).results()
 
 

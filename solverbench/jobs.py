@@ -16,6 +16,7 @@ import torch
 
 from solverbench import cells, prefixes, seeds, solutions, targets
 from solverbench.cells import CACHED, DONE, FAILED, Cell
+from solverbench.errors import RecordError
 from solverbench.evaluate import Done
 from solverbench.measures import Measure, measure
 from solverbench.outcome import Outcome
@@ -37,6 +38,7 @@ class Job:
         calls: of each missing block, denoiser calls times images that the cell asks for.
         goal_calls: of each missing block, those for what the images are compared with.
         seconds: that its blocks took in this run, each as if alone.
+        damaged: files that are made anew.
     """
 
     def __init__(self, cell: Cell, store: Store, claimed: set[Path]) -> None:
@@ -47,27 +49,30 @@ class Job:
         self.seconds = 0.0
         self.measures: dict[str, Measure] = {}
         self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
+        self.damaged: dict[Path, RecordError] = {}
         if cell.plan is None:
             return
         self.folder = store.cell(cell.key)
-        self.timing = self.folder.timing()
-        self.folder.verify()
-        stored = self.folder.metrics()
+        found = self.folder.inspect(cell.protocol.blocks)
+        self.timing, self.damaged = found.timing, found.damaged
+        if found.blocks:
+            self.status = PARTIAL
+        there = set(found.blocks)
         for block in cell.protocol.blocks:
-            if self.folder.has_block(block):
-                self.folder.read_block(block)  # a damaged one is refused before any work
-                self.status = PARTIAL
-            else:
+            if block not in there:
                 self.calls[block] = len(block) * cell.nfe
                 self.goal_calls[block] = self._goal_calls(block, store.root, claimed)
-        if stored is not None and not self.calls:
-            self._read(stored)
+        if found.metrics is not None and not self.calls:
+            self._read(found.metrics)
             return
         failure = self.folder.failure()
         self.reason = f"failed before: {failure}" if failure else ""
+        if self.damaged:
+            self.reason = f"damaged and made anew: {', '.join(path.name for path in self.damaged)}"
 
     def begin(self) -> None:
         """Write down what the cell is, and that it is attempted."""
+        self.folder.mend(self.damaged)
         self.folder.describe(self.cell.key, self.cell.names)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}
@@ -81,8 +86,19 @@ class Job:
         self.timing["blocks"][seeds.label(block)] = done.cost
         self.folder.write_timing(self.timing)
 
+    def stored(self, block: range) -> bool:
+        """Return whether a block is there, by this run or another, and sound as far as that is known."""
+        path = self.folder.place(block)
+        return self.folder.sound_block(block) if path in self.damaged else self.folder.has_block(block)
+
+    def clear(self, block: range) -> None:
+        """Set aside what is there of a block that is done now: a damaged one. It is under a lease."""
+        if self.folder.place(block) in self.damaged:
+            self.folder.set_aside(block)
+
     def finish(self) -> None:
         """Make the measures from the blocks, all as they are stored, which makes the cell done."""
+        self.timing = self.folder.timing()  # with what other runs did
         found = measure(self.cell, [self.folder.read_block(block) for block in self.cell.protocol.blocks])
         self.folder.finish({"nfe": self.cell.nfe, "measures": {name: m.as_dict() for name, m in found.items()}})
         self._read(self.folder.metrics() or {})
@@ -98,7 +114,7 @@ class Job:
         """Return how it ended."""
         if self.status not in (DONE, CACHED):
             return Outcome(self.cell, self.status, self.reason)
-        pictures = self.folder.read_block(self.cell.protocol.blocks[0]).images
+        pictures = self.folder.pictures(self.cell.protocol.blocks[0])
         return Outcome(self.cell, self.status, "", self.measures, pictures, self.timing["blocks"])
 
     def _read(self, stored: dict[str, Any]) -> None:
@@ -121,7 +137,7 @@ class Job:
 
 
 def gather(wanted: Iterable[Cell], store: Store) -> list[Job]:
-    """Return the jobs of `wanted` in order; a damaged file is refused here, before any work."""
+    """Return the jobs of `wanted` in order; nothing is written."""
     claimed: set[Path] = set()
     return [Job(cell, store, claimed) for cell in wanted]
 
@@ -166,10 +182,6 @@ class Unit:
             for place in end.plans:
                 found[place] += len(self.block) * sum(1 / users[call] for call in end.path)
         return found
-
-    def without_failed(self) -> Unit:
-        """Return what is left of it now."""
-        return Unit(tuple(job for job in self.jobs if job.status != FAILED), self.block)
 
 
 def units(jobs: Iterable[Job]) -> list[Unit]:

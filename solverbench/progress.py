@@ -33,6 +33,9 @@ class Listener(Protocol):
     def settle(self, cell: str, status: str, detail: str) -> None:
         """A cell has got its status; `detail` is its metrics or its reason."""
 
+    def note(self, line: str) -> None:
+        """Something about the store that people should know: what is damaged, or whom the run waits for."""
+
     def end(self) -> None:
         """Nothing more comes."""
 
@@ -50,6 +53,9 @@ class Silent:
         """Nothing."""
 
     def settle(self, cell: str, status: str, detail: str) -> None:
+        """Nothing."""
+
+    def note(self, line: str) -> None:
         """Nothing."""
 
     def end(self) -> None:
@@ -157,6 +163,10 @@ class Lines:
         """Say a cell's status."""
         self._write(f"{cell}: {status}{detail and ', ' + detail}")
 
+    def note(self, line: str) -> None:
+        """Say it."""
+        self._write(line)
+
     def end(self) -> None:
         """Nothing."""
 
@@ -207,9 +217,11 @@ class Bar:
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status above the bar."""
-        self.progress.console.print(
-            f"{cell}: {status}{detail and ', ' + detail}", markup=False, highlight=False, soft_wrap=True
-        )
+        self.note(f"{cell}: {status}{detail and ', ' + detail}")
+
+    def note(self, line: str) -> None:
+        """Print it above the bar."""
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         """Remove the bar."""
