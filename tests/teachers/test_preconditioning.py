@@ -1,7 +1,7 @@
 """VE and iDDPM preconditioning against their published formulas, worked out here apart from the code under test.
 
 Source: Karras et al. 2022, arXiv:2206.00364, table 1, columns VE and iDDPM, and where the table leaves something open
-(the order of levels, what the network is told, the variance's channels) the public code of that paper, read and not run.
+(the order of levels, what the network is told, the channels of the variance) its public code, read and not run.
 """
 
 import math
