@@ -244,7 +244,8 @@ class VPDiscrete(VariancePreserving):
     def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor, t_eps: float | None = None) -> VPDiscrete:
         """Return the schedule with alpha^2 = `alphas_cumprod` [M], in the order of training steps.
 
-        It ends at the first of them, t = 1/M, unless `t_eps` is given. A last value of 0 (zero terminal SNR; Lin et al. 2023, arXiv:2305.08891) becomes the stand-in level 1e6.
+        It ends at the first of them, t = 1/M, unless `t_eps` is given. A last value of 0 (zero terminal SNR; Lin et al.
+        2023, arXiv:2305.08891) becomes the stand-in level 1e6.
         """
         values = torch.as_tensor(alphas_cumprod, dtype=torch.float64).clone()
         if len(values) > 2 and values[-1] == 0:

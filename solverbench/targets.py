@@ -1,10 +1,13 @@
 """The teacher's own many-step samples from given seeds, kept in the store: what paired errors and training aim at.
 
-They are final states, of the teacher's shape: the images of a latent model's are `teacher.images` of them.
+They are final states, of the teacher's shape: the images of a latent model's are `teacher.images` of them. What it took
+to make them, and how many fitted the device at once, lies beside them, apart from the result.
 """
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,11 +59,14 @@ def piece(
     """
     path = location(teacher, plan, chosen, out, batch=batch)
     if not path.exists():
-        made, fit = [], Fit(batch)
+        made, fit, begun = [], Fit(batch), time.perf_counter()
         for part in batches(chosen, batch):
             if stop is not None:
                 stop.check()
             made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit).cpu())
+        seconds = round(time.perf_counter() - begun, 3)
+        cost = {"seconds": seconds, "images": len(chosen), "batch": fit.most, "host": socket.gethostname()}
+        files.write_json(timing(path), {**cost, "device": teacher.device})
         # Read back below, so that a first run and a later one take the same way.
         files.write_arrays(path, {"images": torch.cat(made).numpy()})
     images = torch.from_numpy(files.read_arrays(path)["images"])
@@ -72,6 +78,11 @@ def piece(
 def location(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> Path:
     """Return where the samples of these seeds are kept."""
     return Path(out) / "targets" / files.digest(key(teacher, plan, batch))[:32] / f"{seeds.label(chosen)}.npz"
+
+
+def timing(path: Path) -> Path:
+    """Return where it is kept what the samples at `path` took to make."""
+    return path.with_suffix("") / "timing.json"
 
 
 def absent(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> dict[Path, range]:
