@@ -62,7 +62,7 @@ def place(figure: Figure, part: Part, box: Box) -> Axes:
     for label in part.solvers:
         _draw_solver(axes, part, label)
     if not part.frame["value"].notna().any():
-        note = axes.text(0.5, 0.5, "no finished cell", transform=axes.transAxes, ha="center", va="center", color=GREY)
+        note = axes.text(0.5, 0.5, part.count, transform=axes.transAxes, ha="center", va="center", color=GREY)
         note.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
     found = tags(part)
     _draw_tags(figure, axes, part, found, [_size(figure, tag.text)[1] for tag in found])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.bundle import BundleError
+from reports.bundle import FINISHED, BundleError
 
 PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
@@ -69,7 +69,7 @@ class Part:
     def count(self) -> str:
         """How many images a number stands for, such as "n = 10 000 × 3"."""
         if not self.n:
-            return "no finished cell"
+            return "no value" if self.frame["status"].isin(FINISHED).any() else "no finished cell"
         tag = ", biased" if self.biased else ""
         return f"n = {grouped(self.n)}" + (f" × {self.replicates}" if self.replicates > 1 else "") + tag
 

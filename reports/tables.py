@@ -133,7 +133,7 @@ def caption(part: Part) -> str:
     """What the numbers are: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
     what = f"{part.label}, teacher {part.teacher}."
     if not part.n:
-        return f"{what} No finished cell."
+        return f"{what} {part.count.capitalize()}."
     images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")
     facts = [images + (f", biased: fewer than {grouped(part.full)}" if part.biased else "")]
     for name in ("seeds", "reference", "extractor", "quantiser"):

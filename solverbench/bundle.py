@@ -61,11 +61,14 @@ METRICS = {
     "precision_data": ("Precision", "Precision", "features"),
     "recall": ("Recall", "Recall", "features"),
     "recall_data": ("Recall", "Recall", "features"),
+    "fid_clip": ("Fréchet distance of CLIP features", "FID of CLIP", "CLIP ViT-B/32"),
+    "fdd": ("Fréchet distance of DINOv2 features", "FD of DINOv2", "DINOv2 ViT-L/14"),
+    "clip_score": ("CLIP score of image and prompt", "CLIP score", "100 max(cos, 0), higher is better"),
     "lpips_teacher": ("LPIPS to the teacher's own sample from the same noise", "LPIPS to teacher", LPIPS.identity),
     "psnr_teacher": ("PSNR to the teacher's own sample from the same noise", "PSNR to teacher", "dB, peak to peak 2"),
 }
 
-HIGHER = ("inception_score", "precision", "precision_data", "recall", "recall_data", "psnr_teacher")
+HIGHER = ("clip_score", "inception_score", "precision", "precision_data", "recall", "recall_data", "psnr_teacher")
 """Metrics whose higher values are the better ones."""
 
 LINEAR = ("kid", "kernel_data", *HIGHER)
@@ -139,7 +142,7 @@ def name(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> str:
 
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     cell, found = outcome.cell, outcome.measures.get(metric)
-    judged = cell.teacher.evaluation if metric in (*judging.INCEPTION, *judging.FEATURES) else None
+    extractor, quantiser = _judged_by(cell, metric)
     images = {"rmse_exact": cell.protocol.solved}
     images |= dict.fromkeys(("rmse_teacher", *judging.PAIRS), cell.protocol.paired)
     seconds, made = outcome.total("seconds"), outcome.total("images")
@@ -158,10 +161,10 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "replicates": cell.protocol.replicates,
         "seeds": seeds.label(cell.protocol.seeds),
         "reference": found.reference if found else "",
-        "extractor": judged.extractor_id if judged else "",
-        "quantiser": judged.quantiser if judged else "",
+        "extractor": extractor,
+        "quantiser": quantiser,
         "status": outcome.status,
-        "reason": outcome.reason,
+        "reason": outcome.reason or cell.teacher.lacking.get(metric, ""),
         "cell": cell.address[:16],
         "net_passes": cell.teacher.passes * cell.nfe if found else None,
         "learned": cell.learned,
@@ -180,6 +183,18 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     }
 
 
+def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
+    """Extractor and quantiser of a metric of features, or of images and prompts; empty of another, or without them."""
+    judged, scorer = cell.teacher.evaluation, cell.protocol.judging.scorer(cell.teacher)
+    if metric in judging.PROMPTED and scorer is not None:
+        return scorer.identity, cell.protocol.judging.rule(cell.teacher)
+    if metric == "lpips_teacher":
+        return LPIPS.identity, ""
+    if metric in (*judging.PUBLIC, *judging.FEATURES) and judged is not None:
+        return judged.extractor_id, judged.quantiser
+    return "", ""
+
+
 def _training_cost(cell: Cell) -> dict[str, float]:
     """What the training of its solver took, all seeds together, as far as its file says."""
     cost = (cell.trained and cell.trained.cost) or {}
@@ -189,7 +204,7 @@ def _training_cost(cell: Cell) -> dict[str, float]:
 def _metrics(cell: Cell) -> list[str]:
     """What the cell's images are measured by, whether it has results or not."""
     judged = cell.teacher.evaluation
-    wanted = {"rmse_teacher", *cell.protocol.judging.pairs, *(judged.metrics if judged else ())}
+    wanted = {"rmse_teacher", *cell.metrics, *cell.teacher.lacking, *(judged.metrics if judged else ())}
     wanted |= {"rmse_exact"} if cell.exact else set()
     return [metric for metric in METRICS if metric in wanted]
 
@@ -199,11 +214,14 @@ def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
     images = cell.protocol.seeds
     parts = [metric, f"n={found.n if found else cell.protocol.samples}x{cell.protocol.replicates}"]
     judged = cell.teacher.evaluation
+    extractor, quantiser = _judged_by(cell, metric)
+    parts[0] += f":{extractor.replace(' ', '@')}" if extractor else ""
     if judged is not None and metric in judged.metrics:
         reference = judged.teacher if metric == "frechet_teacher" and judged.teacher else judged.data
         named = reference.name.partition(" (")[0].replace(" ", "-")
-        parts[0] += f":{judged.extractor_id.replace(' ', '@')}"
-        parts += [f"ref={named}@{reference.sha[:12]}", f"u8={judged.quantiser}"]
+        parts.append(f"ref={named}@{reference.sha[:12]}")
+        parts += [f"crop={reference.crop}"] if reference.crop else []
+    parts += [f"u8={quantiser}"] if quantiser else []
     return "|".join([*parts, f"seeds={seeds.label(images)}", f"condition={condition(cell.teacher).replace(' ', '-')}"])
 
 
@@ -259,13 +277,8 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
 
 def _pictures(cell: Cell, states: torch.Tensor) -> NDArray[np.uint8]:
     images = decoded(cell.teacher, states, Fit(PICTURES))
-    found: NDArray[np.uint8] = quantise(images, _rule(cell)).cpu().numpy()
+    found: NDArray[np.uint8] = quantise(images, cell.protocol.judging.rule(cell.teacher)).cpu().numpy()
     return found
-
-
-def _rule(cell: Cell) -> str:
-    judged = cell.teacher.evaluation
-    return judged.quantiser if judged is not None else cell.protocol.judging.quantiser or "edm-round"
 
 
 def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> dict[str, Any]:
@@ -424,7 +437,8 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     for teacher in _teachers(outcomes):
         if teacher.evaluation is not None and teacher.evaluation.data.note:
             found.append(teacher.evaluation.data.note)
-        if teacher.evaluation is None:
+        found += judging.lacking([teacher])
+        if teacher.evaluation is None and not set(teacher.lacking) & set(judging.PUBLIC):
             found.append(f"no FID of {teacher.name}: {_without_fid()}")
         lines = _lines(teacher)
         if any(line["n"] != protocol.samples for line in lines):

@@ -189,7 +189,7 @@ class Cell:
             "block": self.protocol.block,
             "paired": self.protocol.paired,
             **exact,
-            **self.protocol.judging.key,
+            **self.protocol.judging.key(self.teacher),
             "evaluation": evaluation
             and {
                 "quantiser": evaluation.quantiser,
@@ -215,6 +215,11 @@ class Cell:
         """What people call it: recorded beside the key, no part of it."""
         trained = self.trained and self.trained.identity
         return {"teacher": self.teacher.name, "solver": self.solver, "trained": trained}
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """What its images are measured by, beside the teacher's own features where nothing was asked for."""
+        return frozenset(self.protocol.judging.metrics) - set(self.teacher.lacking)
 
     @property
     def metric_loss(self) -> bool:

@@ -86,6 +86,7 @@ class _Sums:
     errors: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
     exact: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
     perceived: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
+    prompted: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
     seconds: float = 0.0
 
 
@@ -102,8 +103,8 @@ class _Sharing:
         self.cell, self.teacher = work.cells[0], work.cells[0].teacher
         judging = self.cell.protocol.judging
         self.judged = self.teacher.evaluation
-        self.rule = self.judged.quantiser if self.judged is not None else judging.quantiser or "edm-round"
-        self.perceptual = judging.perceptual(self.teacher.device)
+        self.rule = judging.rule(self.teacher)
+        self.perceptual, self.scorer = judging.perceptual(self.teacher), judging.scorer(self.teacher)
         self.tree = prefixes.grow([cell.plan for cell in work.cells if cell.plan is not None])
         self.sums = {end: _Sums() for end in self.tree.ends}
         self.failed: dict[int, Exception] = {}
@@ -176,6 +177,8 @@ class _Sharing:
         done = part.start - self.work.block.start
         first = self.work.block.start == self.cell.protocol.seeds.start
         sums.pictures.append(levels[: PICTURES - done if first and done < PICTURES else 0].cpu())
+        if self.scorer is not None and self.teacher.condition is not None:
+            sums.prompted.append(self.scorer.scores(levels, self.teacher.condition.lines(part)).numpy())
         if self.judged is not None:
             sums.features.append(_features(self.judged.extractor(levels), part))
 
@@ -207,6 +210,7 @@ class _Sharing:
             None if self.goals["exact"] is None else np.concatenate(sums.exact),
             features.float().numpy() if features is not None and rows else None,
             None if self.perceptual is None else np.concatenate(sums.perceived),
+            None if self.scorer is None else np.concatenate(sums.prompted),
         )
         known = self.starting + self.watch.seconds + sum(each.seconds for each in self.sums.values())
         combining = max(whole - known, 0.0) / (self.tree.needed + len(self.sums))

@@ -34,7 +34,7 @@ class Listener(Protocol):
         """A cell has got its status; `detail` is its metrics or its reason."""
 
     def note(self, line: str) -> None:
-        """Something about the store that people should know: what is damaged, or whom the run waits for."""
+        """Something that people should know: what is damaged, whom the run waits for, or what won't be measured."""
 
     def end(self) -> None:
         """Nothing more comes."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import registries
 from registries import Result
-from solverbench import bundle, fid, judging, references, runner, seeds
+from solverbench import bundle, extractors, judging, references, runner, seeds
 from solverbench.cells import Cell, Protocol
 from solverbench.errors import MissingError, UserError
-from solverbench.judging import INCEPTION, PAIRS
+from solverbench.judging import INCEPTION, PAIRS, PUBLIC
+from solverbench.perceptual import LPIPS
 from solverbench.progress import Listener
 from solverbench.spec import make
 from solverbench.teachers import Teacher, load_teacher
@@ -107,18 +108,22 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
         teacher = load_teacher(published.teacher)
     except UserError as error:
         lines.append(f"teacher: {error}")
-    if published.metric in INCEPTION:
+    if published.metric in PUBLIC:
+        identity = None
         try:
-            fid.find()
+            identity = extractors.load(_extractor(published)).identity
         except UserError as error:
             lines.append(str(error))
         try:
-            references.find(reference or published.teacher, out)
+            if reference is not None or teacher is None:
+                references.find(reference or published.teacher, out)
+            else:
+                references.named_for(teacher, out, identity)
         except UserError as error:
             lines.append(f"{error} (the paper's is {published.protocol['reference']})")
     if published.metric == "lpips_teacher":
         try:
-            judging.Judging.of("lpips_teacher").perceptual("cpu")
+            LPIPS().network()
         except MissingError as error:
             lines.append(str(error))
     if teacher is not None and published.spec and published.nfe:
@@ -153,8 +158,9 @@ def reproduce(
         UserError: the cell can't be measured.
     """
     protocol = published.protocol
-    inception = published.metric in INCEPTION
-    quantiser = protocol["quantiser"] if inception and protocol["quantiser"] != UNKNOWN else None
+    public = published.metric in PUBLIC
+    quantiser = protocol["quantiser"] if public and protocol["quantiser"] != UNKNOWN else None
+    extractor = _extractor(published) if published.metric in INCEPTION else None
     ours = samples or protocol.get("samples", protocol["n"])
     result = runner.run(
         solvers=published.spec,
@@ -165,8 +171,9 @@ def reproduce(
         replicates=replicates or (None if chosen else protocol["replicates"]),
         seeds=chosen or _seeds(protocol, samples, replicates),
         device=device,
-        metrics=published.metric if published.metric in (*INCEPTION, *PAIRS) else None,
-        reference=reference if inception else None,
+        metrics=published.metric if published.metric in (*PUBLIC, *PAIRS) else None,
+        reference=reference if public else None,
+        extractor=extractor,
         quantiser=quantiser,
         progress=progress,
         command=f"solverbench reproduce {published.row}",
@@ -174,9 +181,16 @@ def reproduce(
     [outcome] = result.cells
     measure = outcome.measures.get(published.metric)
     if measure is None:
-        raise UserError(f"{published.row}: {outcome.status}, {outcome.reason or 'the teacher has no such metric'}")
+        why = outcome.reason or outcome.cell.teacher.lacking.get(published.metric, "the teacher has no such metric")
+        raise UserError(f"{published.row}: {outcome.status}, {why}")
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
     return Comparison(published, measure.value, *measure.interval, differences)
+
+
+def _extractor(published: Result) -> str:
+    """The network of the published number: the one that its protocol names, or what its metric is usually taken by."""
+    named = str(published.protocol["extractor"]).removeprefix("clean-fid/")
+    return named if named in extractors.NAMES else judging.OTHERS.get(published.metric, "legacy_tensorflow")
 
 
 def _seeds(protocol: Any, samples: int | None, replicates: int | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,14 @@ class RunResult:
 
     @property
     def strict_exit_code(self) -> int:
-        """5 where `exit_code` is 0 although a cell is unsupported or untrained."""
-        return self.exit_code or (5 if self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] else 0)
+        """5 where `exit_code` is 0 although a cell is unsupported or untrained, or lacks a metric."""
+        short = self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] + len(_lacking(self.cells))
+        return self.exit_code or (5 if short else 0)
 
     def summary(self) -> str:
-        """Return lines for people: each cell without a value and why, then how many have each status."""
+        """Return lines for people: each cell or metric without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
-        return "\n".join([*lines, f"{len(self.cells)} cells: {_counted(self.counts)}"])
+        return "\n".join([*lines, *_lacking(self.cells), f"{len(self.cells)} cells: {_counted(self.counts)}"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +139,7 @@ class RunPlan:
             table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
         widths = [max(len(row[column]) for row in table) for column in range(4)]
         lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
+        lines += _lacking(self.cells)
         counted = _counted(Counter(each.status for each in self.cells))
         total = f"{len(self.cells)} cells: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
@@ -209,6 +211,8 @@ def run(
     settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     store, tell = Store.open(out), progress or Silent()
+    for line in judging.lacking(_teachers(wanted)):
+        tell.note(line)
     try:
         if train:
             jobs.gather(wanted, store)  # a damaged file is refused before any training, too
@@ -301,6 +305,14 @@ def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> Pl
     reason = f"{lesson.text}, about {duration(alone)}"
     blocks, calls = len(cell.protocol.blocks), lesson.calls + sampling_calls
     return PlannedCell(cell, "to-train", reason, 0, blocks, calls, calls, alone + together)
+
+
+def _lacking(cells: Iterable[Outcome | PlannedCell]) -> list[str]:
+    return judging.lacking(_teachers(each.cell for each in cells))
+
+
+def _teachers(cells: Iterable[Cell]) -> list[Teacher]:
+    return list({cell.teacher.name: cell.teacher for cell in cells}.values())
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -9,7 +9,7 @@ import toys
 
 import solverbench as sb
 from solverbench import features, files, judging, runner, seeds
-from solverbench.errors import MissingError, UserError
+from solverbench.errors import UserError
 from solverbench.measures import MANIFOLD
 from solverbench.metrics import Moments, frechet, quantise
 
@@ -118,11 +118,30 @@ def test_psnr_and_lpips_are_means_over_pairs(tmp_path, monkeypatch):
     assert outcome.measures["lpips_teacher"].replicates[0] == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_a_missing_lpips_names_the_extra(tmp_path, monkeypatch):
+def test_without_lpips_the_rest_is_measured_and_its_rows_name_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(MissingError, match=r"solverbench\[lpips\]"):
-        runner.run(**SMALL, teachers=toys.teacher(), out=tmp_path / "o", metrics="lpips_teacher")
-    assert not (tmp_path / "o").exists()
+    options = SMALL | {"teachers": toys.teacher(), "out": tmp_path, "metrics": "lpips_teacher,psnr_teacher"}
+    result = runner.run(**options)
+    rows = result.frame.set_index("metric")
+    assert np.isfinite(rows.loc[["psnr_teacher", "rmse_teacher"], "value"]).all()
+    assert "solverbench[lpips]" in rows.loc["lpips_teacher", "reason"]
+    assert result.exit_code == 0
+    assert result.strict_exit_code == 5
+    assert "no lpips_teacher of toy: metric lpips_teacher: the lpips package can't be" in result.summary()
+    alone = runner.run(**options | {"metrics": "psnr_teacher"}).cells[0]
+    assert alone.cell.address == result.cells[0].cell.address, "what isn't measured is no part of the cell"
+
+
+def test_without_the_weights_of_lpips_its_rows_say_where_they_go(tmp_path, monkeypatch):
+    (tmp_path / "lpips.py").write_text("def LPIPS(net, verbose):\n    raise OSError('no route to host')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "lpips", raising=False)
+    result = runner.run(**SMALL, teachers=toys.teacher(), out=tmp_path / "o", metrics="lpips_teacher")
+    monkeypatch.delitem(sys.modules, "lpips")
+    reason = result.frame.set_index("metric").loc["lpips_teacher", "reason"]
+    assert "no route to host" in reason
+    assert "vgg16-397923af.pth" in reason
+    assert result.counts["done"] == 1
 
 
 @pytest.mark.parametrize(
