@@ -1,8 +1,6 @@
 """The report of a run: report.md with its figures, tables and image grids, written into the bundle's own folder."""
 
-import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from reports import costs, figures, images, tables
-from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load, unmarked
-from reports.parts import PROTOCOL, Line, Part, parts, ranges, slug
+from reports import costs, figures, images, tables, verdicts
+from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
+from reports.page import html
+from reports.parts import Part, parts, ranges, slug
 from reports.tables import escape_markdown as escape
-
-RANKS = {"not held": 0, "unresolved": 1, "held": 3}
-"""What of the verdicts stands first; who is ahead, where nothing was claimed, stands before what is held."""
+from reports.text import below_teacher, flat, splits
 
 
 def write(folder: str | Path) -> list[Path]:
@@ -46,43 +43,6 @@ def page(bundle: Bundle) -> str:
     )
 
 
-def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
-    """A note for each solver whose distance to the data is below its teacher's own, but for cells `said` speaks of.
-
-    Lower than the teacher is not closer to the teacher: truncation errors can sharpen a weak one's samples.
-    """
-    notes = []
-    for part in (part for part in found if part.metric == "frechet_data"):
-        line = next((line for line in part.lines if line.label.startswith("teacher")), None)
-        if line is None:
-            continue
-        for label in part.solvers:
-            rows = part.frame[(part.frame["label"] == label) & (part.frame["value"] < line.value)].sort_values("nfe")
-            cells = [
-                (int(nfe), float(value), float(high))
-                for nfe, value, high in zip(rows["nfe"], rows["value"], rows["high"], strict=True)
-                if not _speaks_of(said, unmarked(label), nfe)
-            ]
-            if cells:
-                kind = "learned solver " if rows["learned"].any() else ""
-                notes.append(f"{kind}{label} {_below(cells, line)}")
-    return notes
-
-
-def _below(cells: Sequence[tuple[int, float, float]], line: Line) -> str:
-    """The end of such a note, for cells (nfe, value, high)."""
-    values = ", ".join(f"{value:.3g}" for _, value, _ in cells)
-    edge = line.value if math.isnan(line.low) else line.low
-    unclear = [nfe for nfe, value, high in cells if (value if math.isnan(high) else high) >= edge]
-    return (
-        f"at NFE {ranges([nfe for nfe, _, _ in cells])} lies below its teacher's own distance to the data "
-        f"({values} < {line.value:.3g}, {line.label})"
-        + (f", within the intervals at NFE {ranges(unclear)}" if unclear else "")
-        + ": lower than the teacher is not closer to the teacher; "
-        "read it beside the distance to the teacher's samples and the error to its endpoints."
-    )
-
-
 def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
     """Every file's name and content."""
     found = parts(bundle.frame, bundle.record)
@@ -107,6 +67,7 @@ def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
         if layout := images.grid(bundle.frame, pictures, teacher):
             yield f"images-{slug(teacher)}.png", images.render(layout)
+    yield "report.html", html(bundle).encode()
     yield "report.md", page(bundle).encode()
 
 
@@ -129,7 +90,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         yield "Marks at names: " + " ".join(f"`{mark}` {escape(text)}." for mark, text in marks)
     yield from _reference_lines(record)
     notes = [str(note) for note in record["notes"]]
-    notes += [*below_teacher(found, notes), *_splits(found)]
+    notes += [*below_teacher(found, notes), *splits(found)]
     if notes:
         yield "## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)
     for part in found:
@@ -144,7 +105,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
     yield _solvers(frame)
     for name in ("protocol", "environment"):
         if record[name]:
-            rows = [(str(key), _flat(value)) for key, value in record[name].items()]
+            rows = [(str(key), flat(value)) for key, value in record[name].items()]
             yield f"## {name.capitalize()}\n\n{_table(('', ''), rows)}"
 
 
@@ -171,24 +132,14 @@ def _counts(frame: pd.DataFrame) -> str:
 
 
 def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
-    if not record["verdicts"]:
+    found = verdicts.rows(record)
+    if not found:
         return
-    ranked = sorted(record["verdicts"], key=lambda verdict: RANKS.get(verdict.get("verdict"), 2))
-    counts = Counter(str(verdict.get("verdict")) for verdict in ranked)
-    rows = []
-    for verdict in ranked:
-        numbers = [verdict.get(key) for key in ("difference", "low", "high")]
-        known = all(isinstance(number, int | float) for number in numbers)
-        shown = [f"{number:.3g}" for number in numbers] if known else [str(verdict.get("reason", "")), "", ""]
-        metric = record["metrics"].get(verdict.get("metric"), {}).get("short", verdict.get("metric", ""))
-        interval = f"{shown[1]} to {shown[2]}" if known else ""
-        row = [str(verdict.get("verdict", "")), str(verdict.get("claim", "")), str(metric), shown[0], interval]
-        rows.append([*row, str(verdict.get("caution", ""))])
-    counted = ", ".join(f"{count} {name}" for name, count in counts.items())
-    cautious = any(row[-1] for row in rows)
+    cautious = any(row.caution for row in found)
     head = ["verdict", "claim", "metric", "difference", "95 % interval", *(["caution"] if cautious else [])]
+    rows = [[row.verdict, row.claim, row.metric, row.shown, row.interval, row.caution] for row in found]
     yield (
-        f"## Verdicts\n\n{len(rows)} claims: {counted}. A claim is held if the paired interval of its difference lies "
+        f"## Verdicts\n\n{verdicts.counted(found)}. A claim is held if the paired interval of its difference lies "
         "at or below 0, not held if above, else unresolved; where two are set against each other without a claim, "
         "neither is ahead, they are level, if it holds 0. The interval is sampling error: a learned solver trained "
         "again from other seeds moves too"
@@ -200,21 +151,6 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
         + ".\n\n"
         + _table(head, rows if cautious else [row[:-1] for row in rows])
     )
-
-
-def _splits(found: Sequence[Part]) -> list[str]:
-    """What later parts differ in from the first one."""
-    notes = []
-    for part in (part for part in found if part.number > 1):
-        first = next(p for p in found if (p.teacher, p.metric, p.number) == (part.teacher, part.metric, 1))
-        differing = [
-            f"{name} {getattr(part, name)} (part 1: {getattr(first, name)})"
-            for name in PROTOCOL
-            if getattr(part, name) != getattr(first, name)
-        ]
-        what = f"{part.metric} on {part.teacher}, part {part.number}: {', '.join(part.solvers)}"
-        notes.append(f"{what} measured with {', '.join(differing)}; not to be compared with part 1.")
-    return notes
 
 
 def _links(name: str) -> str:
@@ -270,21 +206,6 @@ def _solvers(frame: pd.DataFrame) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *([escape(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _flat(value: Any) -> str:
-    """A value of bundle.json on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_flat(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_flat, value))
-    return " ".join(str(value).split())
-
-
-def _speaks_of(notes: Sequence[str], solver: str, nfe: int) -> bool:
-    """Whether a note already compares this cell with the teacher."""
-    cell = re.compile(rf"(?<!\S){re.escape(solver)}(?: at)? NFE {nfe}\b")
-    return any("teacher" in note and cell.search(note) for note in notes)
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

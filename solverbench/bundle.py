@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+import registries
 from solverbench import __version__, cells, fid, files, judging, seeds, solutions, targets, zoo
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.errors import MissingError
@@ -28,6 +29,7 @@ from solverbench.metrics import quantise
 from solverbench.outcome import Outcome
 from solverbench.perceptual import LPIPS
 from solverbench.sampling import BATCH, THREADS, Fit, decoded, pool
+from solverbench.spec import make
 from solverbench.teachers import Teacher
 from solverbench.uncertainty import over_sets
 from solverbench.verdicts import verdicts
@@ -98,11 +100,14 @@ def write(
         seconds: that the run took.
         train: what it was told to train.
     """
+    from solverbench import published  # it runs cells, and so imports this module
+
     folder = root / "reports" / name(outcomes, protocol, device)
     files.write_bytes(folder / "results.csv", frame(outcomes).to_csv(index=False, lineterminator="\n").encode())
     buffer = io.BytesIO()
     np.savez(buffer, **_images(outcomes, root))
     files.write_bytes(folder / "images.npz", buffer.getvalue())
+    files.write_bytes(folder / "cells.json", json.dumps(_cells(outcomes), separators=(",", ":")).encode())
     record = {
         "schema": SCHEMA,
         "command": command or _command(outcomes, protocol, device, root, train),
@@ -115,6 +120,8 @@ def write(
         "verdicts": verdicts(outcomes),
         "counts": counts(outcomes),
         "tags": _tags(outcomes, protocol),
+        "published": published.beside(outcomes),
+        "bibtex": _bibtex(outcomes),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
@@ -138,6 +145,29 @@ def name(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> str:
     words = "-".join([*selection["teachers"], *selection["solvers"], "nfe", *_spans(selection["nfe"])])
     slug = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")[:60]
     return f"{slug}-{files.digest(selection)[:8]}"
+
+
+def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """By the `cell` column: the plan that was executed, and what paired differences are taken of."""
+    found = {}
+    for outcome in outcomes:
+        if (plan := outcome.cell.plan) is not None:
+            kept = ("over", "replicates", "leave_one_out")
+            measured = {name: {key: each.as_dict()[key] for key in kept} for name, each in outcome.measures.items()}
+            weights = {"sigmas": list(plan.sigmas), "rows": [list(row) for row in plan.rows]}
+            found[outcome.cell.address[:16]] = {"plan": weights, "measures": measured}
+    return found
+
+
+def _bibtex(outcomes: Sequence[Outcome]) -> str:
+    """The papers of the solvers asked for."""
+    known, wanted = registries.bibliography(), list[str]()
+    for spec in dict.fromkeys(outcome.cell.spec for outcome in outcomes):
+        name = spec.partition(":")[0]
+        said = make(name).paper if name in registries.solvers else ""
+        said += " ".join(registries.grids.about(grid) for grid in re.findall(r"grid=(gits\w*)", spec))
+        wanted += re.findall(r"arXiv:([0-9.]+[0-9])", said)
+    return "\n\n".join(known[number] for number in dict.fromkeys(wanted) if number in known)
 
 
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:

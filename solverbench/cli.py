@@ -26,6 +26,7 @@ from solverbench.commands.options import (
 )
 from solverbench.commands.refs import refs
 from solverbench.commands.reproduce import reproduce
+from solverbench.commands.serve import serve
 from solverbench.commands.teachers import teachers
 from solverbench.commands.zoo import zoo
 from solverbench.errors import MissingError, UserError
@@ -252,6 +253,7 @@ main.add_command(teachers)
 main.add_command(zoo)
 main.add_command(refs)
 main.add_command(reproduce)
+main.add_command(serve)
 
 
 def _called(name: str, aliases: str) -> str:
