@@ -27,6 +27,7 @@ from solverbench.commands.options import (
 from solverbench.commands.refs import refs
 from solverbench.commands.reproduce import reproduce
 from solverbench.commands.serve import serve
+from solverbench.commands.store import store
 from solverbench.commands.teachers import teachers
 from solverbench.commands.zoo import zoo
 from solverbench.errors import MissingError, UserError
@@ -252,6 +253,7 @@ def doctor(out: str) -> None:
 main.add_command(teachers)
 main.add_command(zoo)
 main.add_command(refs)
+main.add_command(store)
 main.add_command(reproduce)
 main.add_command(serve)
 
