@@ -20,8 +20,9 @@ from reports.parts import Part, grouped, ranges
 Rank = Literal["best", "tied", ""]
 MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}
 MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no value", "": "not asked for"}
+_LACKING = "?"
 _SIGNS = {"-": "--"}  # in LaTeX
-_REASON = 300  # letters of a reason in a legend
+_REASON = 300  # letters of a reason in a legend; twice as many where it stands once for several solvers
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
     for label in part.solvers:
         for nfe in part.nfe:
             cell = cells.get((label, nfe), Entry())
-            if cell.mark:
+            if cell.mark and cell.mark != _LACKING:
                 groups.setdefault((cell.mark, label, re.sub(r"\d+", "#", cell.reason)), []).append(nfe)
     found = []
     for (mark, label, _), budgets in sorted(groups.items(), key=lambda item: list(MEANINGS).index(item[0][0])):
@@ -159,7 +160,24 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
         also = "" if alike else f" (and likewise at {ranges(budgets[1:])})"
         text = f"{MEANINGS[mark]}: {label} at NFE {ranges(budgets if alike else budgets[:1])}: {reason}{also}"
         found.append((mark, escape(text)))
+    found += [(_LACKING, escape(text)) for text in _lacking(part, cells)]
     return found + [(mark, escape(text)) for mark, text in footnotes(part.frame)]
+
+
+def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
+    """What is said of finished cells without a value of this metric: each reason once, and of which it is."""
+    groups = dict[str, dict[str, list[int]]]()
+    for label in part.solvers:
+        for nfe in part.nfe:
+            if (cell := cells.get((label, nfe), Entry())).mark == _LACKING:
+                groups.setdefault(cell.reason, {}).setdefault(label, []).append(nfe)
+    found = []
+    for reason, labels in groups.items():
+        said = "; ".join(f"{label} at NFE {ranges(budgets)}" for label, budgets in labels.items())
+        alike = labels == dict.fromkeys(part.solvers, part.nfe)
+        reason = reason if len(reason) <= 2 * _REASON else reason[: 2 * _REASON - 1] + "…"
+        found.append(f"{MEANINGS[_LACKING]}: {'every solver' if alike and len(labels) > 1 else said}: {reason}")
+    return found
 
 
 def footnotes(frame: pd.DataFrame) -> list[tuple[str, str]]:

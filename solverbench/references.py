@@ -107,10 +107,14 @@ def find(name: str, out: Path) -> Path:
     if Path(name).is_file():
         return Path(name)
     known = ", ".join(each for each, _ in listed(out)) or "none"
-    raise MissingError(
-        f"reference {name!r}: neither a file nor stored in {' or '.join(map(str, folders(out)))} (there: {known}); "
-        f"run 'solverbench refs build {Path(name).stem} SOURCE', where SOURCE is an .npz or a folder of images"
+    stem = Path(name).stem
+    said = (
+        f"run 'solverbench refs build {stem} {stem}', which draws its images"
+        if stem in pictures.GENERATORS
+        else f"run 'solverbench refs build {stem} SOURCE', where SOURCE is an .npz or a folder of images"
     )
+    looked = " or ".join(map(str, folders(out)))
+    raise MissingError(f"reference {name!r}: neither a file nor stored in {looked} (there: {known}); {said}")
 
 
 def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> str:
