@@ -31,12 +31,12 @@ def html(bundle: Bundle, baseline: str | None = None) -> str:
     """The text of report.html.
 
     Args:
-        baseline: the label that paired differences are taken from; see `reports.paired.baseline` where none is named.
+        baseline: the solver that paired differences are taken from; see `reports.paired.chosen`.
     """
     found = parts(bundle.frame, bundle.record)
     labels = list(dict.fromkeys(bundle.frame["label"]))
     teachers = list(dict.fromkeys(bundle.frame["teacher"]))
-    base = baseline or paired.baseline(labels, [_learned(bundle.frame, label) for label in labels])
+    base = paired.chosen(bundle.frame, baseline)
     pictures = sprites(bundle.images)
     style, script = _asset("page.css"), _asset("page.js")
     data = {

@@ -4,7 +4,7 @@ From the leave-one-out values that the cells keep: what two cells share, the noi
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from reports.bundle import BundleError, unmarked
 from reports.parts import Part
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -116,10 +117,19 @@ def against(part: Part, baseline: str, cells: Cells) -> dict[tuple[str, int], Di
     return found
 
 
-def baseline(labels: Sequence[str], learned: Sequence[bool]) -> str:
-    """The label to compare with unless one is chosen: dpm, else the first classical one, else the first."""
-    classical = [label for label, trained in zip(labels, learned, strict=True) if not trained]
-    return "dpm" if "dpm" in classical else (classical or list(labels))[0]
+def chosen(frame: pd.DataFrame, baseline: str | None) -> str:
+    """The label of the solver that others are compared with: dpm, else the first classical one, if none is chosen.
+
+    Raises: BundleError where the results do not hold the one that is.
+    """
+    labels = list(dict.fromkeys(frame["label"]))
+    if baseline is None:
+        classical = list(dict.fromkeys(frame.loc[~frame["learned"], "label"]))
+        return "dpm" if "dpm" in classical else str((classical or labels)[0])
+    named = {**{str(unmarked(label)): label for label in labels}, **{str(label): label for label in labels}}
+    if baseline not in named:
+        raise BundleError(f"baseline {baseline!r}: the results do not hold it; choose from {', '.join(labels)}")
+    return str(named[baseline])
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:

@@ -8,23 +8,29 @@ from typing import Any
 
 import pandas as pd
 
-from reports import costs, figures, images, tables, verdicts
+from reports import costs, figures, grids, images, lists, paired, plans, redraw, tables, verdicts, widths
 from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
+from reports.figures import Drawing
 from reports.page import html
 from reports.parts import Part, parts, ranges, slug
 from reports.tables import escape_markdown as escape
 from reports.text import below_teacher, flat, splits
+from reports.widths import Width
 
 
-def write(folder: str | Path) -> list[Path]:
+def write(folder: str | Path, *, width: str | Width | None = None, baseline: str | None = None) -> list[Path]:
     """The files written into `folder`, report.md last; each is put in its place whole or not at all.
 
-    Raises: BundleError where the folder holds no sound bundle, or cannot be written to.
+    Args:
+        width: the venue whose columns the figures fit: icml, cvpr, neurips, iclr.
+        baseline: the solver that paired differences are taken from; dpm, or the first classical one, if None.
+    Raises: BundleError where the folder holds no sound bundle, or cannot be written to; for a venue or solver that is
+        not known.
     """
-    bundle = load(folder)
+    bundle, wide = load(folder), widths.width(width)
     written = []
     try:
-        for name, content in _files(bundle):
+        for name, content in _files(bundle, wide, baseline):
             _put(bundle.folder / name, content)
             written.append(bundle.folder / name)
     except OSError as error:
@@ -43,32 +49,77 @@ def page(bundle: Bundle) -> str:
     )
 
 
-def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
+def _files(bundle: Bundle, wide: Width, baseline: str | None) -> Iterator[tuple[str, bytes]]:
     """Every file's name and content."""
     found = parts(bundle.frame, bundle.record)
-    pictures = bundle.images
+    base = paired.chosen(bundle.frame, baseline)
     for part in found:
-        figure = figures.compose([part])
-        for kind in figures.FORMATS:
-            yield f"figure-{part.name}.{kind}", figures.render(figure, kind)
-        yield f"figure-{part.name}.csv", _csv(figures.drawn(part))
+        yield from _drawn(f"figure-{part.name}", figures.compose([part], wide), figures.drawn(part), "nfe")
         yield f"table-{part.name}.md", tables.markdown(part).encode()
         yield f"table-{part.name}.csv", tables.comma_separated(part).encode()
         yield f"table-{part.name}.tex", tables.latex(part).encode()
-    figure = figures.compose(found)
-    for kind in figures.FORMATS:
-        yield f"figure.{kind}", figures.render(figure, kind)
-    yield "figure.csv", _csv(pd.concat([figures.drawn(part) for part in figures.shown(found)], ignore_index=True))
-    if not (spent := costs.rows(found)).empty:
-        figure = costs.compose(found)
-        for kind in figures.FORMATS:
-            yield f"figure-training.{kind}", figures.render(figure, kind)
-        yield "figure-training.csv", _csv(spent)
+        if differences := paired.against(part, base, bundle.cells) if base in part.solvers else {}:
+            for kind, text in tables.differences(part, base, differences).items():
+                yield f"paired-{part.name}.{kind}", text.encode()
+    several = figures.shown(found, wide)
+    rows = pd.concat([figures.drawn(part) for part in several], ignore_index=True)
+    yield from _drawn("figure", figures.compose(found, wide), rows, "nfe")
+    for name, group in _grids(found):
+        rows = pd.concat([figures.drawn(part) for part in group], ignore_index=True)
+        yield from _drawn(f"figure-{name}", grids.compose(group, wide), rows, "nfe")
+    for name, across in (("training", "calls"), ("speed", "speed")):
+        if (figure := costs.compose(found, across, wide)) is not None:
+            yield from _drawn(f"figure-{name}", figure, costs.drawn(found, across, wide), across)
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
-        if layout := images.grid(bundle.frame, pictures, teacher):
-            yield f"images-{slug(teacher)}.png", images.render(layout)
-    yield "report.html", html(bundle).encode()
+        yield from _plans(bundle, found, teacher, wide)
+        yield from _images(bundle, teacher)
+    yield from lists.files(bundle)
+    yield "report.html", html(bundle, base).encode()
     yield "report.md", page(bundle).encode()
+
+
+def _drawn(name: str, figure: Drawing, rows: pd.DataFrame, x: str, y: str = "value") -> Iterator[tuple[str, bytes]]:
+    """A figure in every format, the CSV of what it shows, and the script that draws it again from that."""
+    for kind in figures.FORMATS:
+        yield f"{name}.{kind}", figures.render(figure, kind)
+    yield f"{name}.csv", _csv(rows)
+    yield f"{name}.py", redraw.curves(figure, name, x, y).encode()
+
+
+def _grids(found: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
+    """The grids worth drawing beside the figures of single parts: those of several panels."""
+    for metric in dict.fromkeys(part.metric for part in found):
+        group = [part for part in found if part.metric == metric]
+        if len({part.teacher for part in group}) > 1:
+            yield slug(f"teachers-{metric}"), group
+    if len(errors := grids.trajectory(found)) > 1:
+        yield "trajectory", errors
+
+
+def _plans(bundle: Bundle, found: Sequence[Part], teacher: str, wide: Width) -> Iterator[tuple[str, bytes]]:
+    known = plans.of(bundle, found, teacher)
+    levels, weights = plans.levels(known, wide), plans.weights(known, wide)
+    if levels is None or weights is None:
+        return
+    yield from _drawn(f"levels-{slug(teacher)}", levels, plans.levels_drawn(known, teacher), "sigma", "row")
+    name = f"weights-{slug(teacher)}"
+    for kind in figures.FORMATS:
+        yield f"{name}.{kind}", figures.render(weights, kind)
+    yield f"{name}.csv", _csv(plans.weights_drawn(known, teacher))
+    yield f"{name}.py", redraw.heat(weights, name).encode()
+
+
+def _images(bundle: Bundle, teacher: str) -> Iterator[tuple[str, bytes]]:
+    layout = images.grid(bundle.frame, bundle.images, teacher)
+    if layout is None:
+        return
+    for name, grid in (("images", layout), ("differences", images.differences(layout))):
+        if grid is not None:
+            figure, name_ = images.draw(grid), f"{name}-{slug(teacher)}"
+            for kind in figures.FORMATS:
+                yield f"{name_}.{kind}", figures.render(figure, kind)
+            yield f"{name_}.csv", _csv(images.drawn(grid))
+            yield f"{name_}.py", redraw.images(figure, grid, name_).encode()
 
 
 def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:

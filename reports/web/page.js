@@ -568,8 +568,8 @@
     });
     holder.replaceChildren(svg);
   }
-  function shade(value, most) {
-    const part = most ? Math.sign(value) * Math.sqrt(Math.abs(value) / most) : 0;  // the square root lets small weights be seen
+  function shade(value) {
+    const part = Math.sign(value) * Math.sqrt(Math.min(1, Math.abs(value) / 2));  // the square root lets small weights be seen
     const [from, to] = dark() ? [[31, 33, 37], part < 0 ? [233, 120, 80] : [95, 165, 240]] : [[250, 250, 249], part < 0 ? [178, 62, 18] : [10, 82, 160]];
     const mix = from.map((v, k) => Math.round(v + (to[k] - v) * Math.abs(part)));
     return [`rgb(${mix})`, (mix[0] * 0.299 + mix[1] * 0.587 + mix[2] * 0.114) > 140 ? "#1c1c1a" : "#ffffff"];
@@ -579,7 +579,6 @@
     const size = found.rows.length, holder = $("matrix"), room = holder.clientWidth || 640;
     const side = Math.min(58, Math.floor((Math.min(room, 760) - 76) / size)), high = Math.min(side, 34);
     const width = 72 + size * side, height = 44 + size * high;
-    const most = Math.max(...found.rows.flatMap((row) => row.slice(1).map(Math.abs)), 1e-12);
     const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Weights of ${solvers[plan.solver].label} at NFE ${plan.nfe}: ${size} rows` });
     svg.style.maxWidth = width + "px";
     for (let j = 0; j < size; j++)
@@ -588,7 +587,7 @@
       svg.append(shape("text", { class: "soft", x: 62, y: 28 + (k + 0.5) * high + 4, "text-anchor": "end" }, k === size - 1 ? "sample" : `input ${k}`));
       row.forEach((weight, j) => {
         if (j > k) return;
-        const [fill, ink] = shade(j ? weight : weight / (Math.abs(found.rows[0][0]) || 1) * most, most);
+        const [fill, ink] = shade(j ? weight : weight / (Math.abs(found.rows[0][0]) || 1));
         const cell = shape("rect", { x: 70 + j * side, y: 28 + k * high, width: side - 1, height: high - 1, fill });
         cell.append(shape("title", {}, `${k === size - 1 ? "sample" : "input " + k}, ${j ? "output " + (j - 1) : "noise"}: ${number(weight, 6)}`));
         svg.append(cell);
