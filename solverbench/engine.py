@@ -1,4 +1,4 @@
-"""The local engine: the units of a run, done by threads of this process."""
+"""The engine: the units of a run are given to workers, and what they give goes to the store from one thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 
 from solverbench import estimates, leases, sampling, seeds
 from solverbench.cells import FAILED
+from solverbench.crews import Crew
 from solverbench.errors import RecordError, StoreError
 from solverbench.evaluate import Done, Work
 from solverbench.jobs import NEW, PARTIAL, Job, Unit, units
@@ -145,16 +146,14 @@ class Ledger:
         self.tell.settle(str(job.cell), job.status, outcome.summary)
 
 
-def finish(
-    jobs: Sequence[Job], store: Store, workers: int, tell: Listener, limit: float | None = None
-) -> list[Outcome]:
+def finish(jobs: Sequence[Job], store: Store, crew: Crew, tell: Listener, limit: float | None = None) -> list[Outcome]:
     """Finish all jobs; return their outcomes in order. What another run does is left to it.
 
     Args:
-        workers: threads.
+        crew: who does the work; entered already.
         limit: seconds that a cell may take in this run; None for as long as it needs.
     """
-    ledger, stop = Ledger(jobs, tell, workers, limit), Stop()
+    ledger, stop = Ledger(jobs, tell, crew.size, limit), Stop()
     said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # by workers, to be done by this thread
     pending: dict[Future[list[Done | Exception]], tuple[Unit, Unit, list[tuple[Job, range]]]] = {}
 
@@ -168,16 +167,16 @@ def finish(
         cells = [job.cell for job in members.jobs]
         return Work(cells, unit.block, store.root, stop, ledger.limits(members), partial(say, unit, members), note)
 
-    with leases.opened(store.root) as mine, sampling.pool(workers) as threads:
+    with leases.opened(store.root) as mine, sampling.pool(crew.size) as threads:
         todo, others = ledger.queue(mine), leases.Others(tell.note)
         try:
             while True:
-                while len(pending) < 2 * workers and (given := todo.next()) is not None:
+                while len(pending) < 2 * crew.size and (given := todo.next()) is not None:
                     unit, pieces = given
                     if (members := ledger.opened(unit, pieces)) is None:
                         todo.release(pieces)
                     else:
-                        pending[threads.submit(work(unit, members))] = unit, members, pieces
+                        pending[threads.submit(crew.run, work(unit, members))] = unit, members, pieces
                 for unit, (job, _) in todo.come():
                     ledger.came(unit, job)
                 if not pending and not todo.waiting:

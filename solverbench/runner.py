@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from solverbench import bundle, cells, engine, estimates, jobs, judging, lessons, sampling
+from solverbench import bundle, cells, crews, estimates, jobs, judging, lessons, sampling
 from solverbench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, SAMPLES, UNSUPPORTED, Cell, Protocol
+from solverbench.clusters import Ray
+from solverbench.engine import finish
 from solverbench.errors import UserError
 from solverbench.judging import Judging
 from solverbench.outcome import Outcome
@@ -168,6 +170,9 @@ def run(
     protocol: str | None = None,
     workers: int | None = None,
     timeout_cell: float | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    gpus_per_worker: float | None = None,
     progress: Listener | None = None,
     command: str | None = None,
 ) -> RunResult:
@@ -191,7 +196,9 @@ def run(
         metrics: names joined with commas, or a list; the teacher's own if None.
         reference, extractor, quantiser: what the images are judged by, as `Judging.of` takes them.
         protocol: smoke, quick or paper: images and replicates where they aren't given.
-        workers: threads; one per core on a CPU if None. It changes no result.
+        workers: as many units at once; one per core or GPU if None. It changes no result.
+        engine: local, threads of this process, with `device` cuda on every visible GPU; or ray.
+        ray_address, gpus_per_worker: as `clusters.Ray` takes them.
         timeout_cell: seconds after which a cell is given up as failed; looked at between batches. None: never.
         progress: told what happens, from this thread.
         command: as it was typed, for the report; rebuilt from the arguments if None.
@@ -210,20 +217,32 @@ def run(
     samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
     settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
+    hired = _crew(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
     for line in judging.lacking(_teachers(wanted)):
         tell.note(line)
     try:
-        if train:
-            jobs.gather(wanted, store)  # a damaged file is refused before any training, too
-            wanted = lessons.learn(wanted, store.root, device, tell)
-        todo = jobs.gather(wanted, store)
-        outcomes = engine.finish(todo, store, workers or sampling.worker_count(device), tell, timeout_cell)
+        with hired as crew:
+            if train:
+                wanted = lessons.learn(wanted, store.root, device, tell)
+            outcomes = finish(jobs.gather(wanted, store), store, crew, tell, timeout_cell)
     finally:
         tell.end()
     seconds = time.monotonic() - begun
     folder = bundle.write(store.root, outcomes, settled, device=device, seconds=seconds, command=command, train=train)
     return RunResult(bundle.frame(outcomes), outcomes, folder)
+
+
+def _crew(
+    engine: str, device: str, workers: int | None, ray_address: str | None, gpus_per_worker: float | None
+) -> crews.Crew:
+    if engine == "ray":
+        return Ray(device, workers, ray_address, gpus_per_worker)
+    if engine != "local":
+        raise UserError(f"engine {engine!r}: no such engine; use local or ray")
+    if ray_address is not None or gpus_per_worker is not None:
+        raise UserError("engine 'local': takes no ray-address or gpus-per-worker; give --engine ray with them")
+    return crews.Local(device, workers)
 
 
 def plan(
