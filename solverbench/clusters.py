@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import queue
+import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +82,8 @@ class Ray:
             except self.ray.exceptions.RayActorError:
                 hand = None
                 continue
+            except self.ray.exceptions.RayTaskError as error:
+                return [SampleError(str(error.cause))] * len(work.cells)
             except Stopped:
                 self.ray.kill(hand)
                 hand = None
@@ -117,7 +120,7 @@ class Ray:
     def _hired(self) -> Any:
         gpus = self.gpus if self.device == "cuda" else 0
         options = {"num_cpus": 1 if self.device == "cpu" else 0, "num_gpus": gpus, "max_concurrency": 2}
-        return self.ray.remote(Hand).options(**options).remote(str(Path.cwd()))
+        return self.ray.remote(Hand).options(**options).remote(str(Path.cwd()), [path for path in sys.path if path])
 
     def _awaited(
         self, hand: Any, order: Order, there: dict[str, bytes], work: Work

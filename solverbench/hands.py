@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 import queue
+import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -64,11 +65,13 @@ class Hand:
 
     Args:
         folder: that relative paths start from.
+        paths: where the run's process looks for modules, such as a user's own teacher's.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, paths: Sequence[str] = ()) -> None:
         if Path(folder).is_dir():
             os.chdir(folder)
+        sys.path += [path for path in paths if path not in sys.path and Path(path).exists()]
         self._teachers: dict[tuple[str, str], Teacher] = {}
         self._said: queue.SimpleQueue[tuple[int, int, int]] = queue.SimpleQueue()
 
@@ -86,7 +89,10 @@ class Hand:
             order: a pickled `Order`.
             there: files that the unit may need, by path below the results folder.
         """
-        asked: Order = pickle.loads(order)  # from the driver of the same run
+        try:
+            asked: Order = pickle.loads(order)  # from the process of the same run
+        except Exception as error:
+            raise SampleError(f"a worker can't read what it is sent ({reason(error)}); install it there, too") from None
         with tempfile.TemporaryDirectory(prefix="solverbench-") as folder:
             out = Path(folder)
             for path, content in there.items():
