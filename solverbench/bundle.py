@@ -9,8 +9,10 @@ import os
 import platform
 import re
 import shlex
+import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 import registries
-from solverbench import __version__, cells, fid, files, judging, seeds, solutions, targets, zoo
+from solverbench import __version__, cells, energy, fid, files, judging, seeds, solutions, targets, zoo
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluate import PICTURES
@@ -41,6 +43,7 @@ COLUMNS = [
     *("metric_loss", "inferred", "validation", "validation_spread"),
     *("metric_id", "biased", "sd"),
     *("cost_seconds", "cost_denoiser_seconds", "cost_images_per_second", "cost_peak_memory_bytes"),
+    *("cost_batch", "cost_shared_calls", "cost_joules"),
     *("cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls"),
     *("cost_training_seconds", "cost_training_peak_memory_bytes"),
 ]
@@ -209,6 +212,9 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "cost_denoiser_seconds": outcome.total("denoiser_seconds"),
         "cost_images_per_second": made / seconds if made and seconds else None,
         "cost_peak_memory_bytes": outcome.greatest("peak_memory_bytes"),
+        "cost_batch": outcome.least("batch"),
+        "cost_shared_calls": outcome.greatest("shared_calls"),
+        "cost_joules": outcome.total("joules"),
         **_training_cost(cell),
     }
 
@@ -414,17 +420,66 @@ def _trained(outcomes: Sequence[Outcome], root: Path) -> dict[str, str]:
 
 
 def _environment(device: str) -> dict[str, Any]:
-    versions = {package: importlib.metadata.version(package) for package in ("torch", "numpy", "scipy", "pandas")}
     kind = torch.device(device).type
     return {
         "solverbench": __version__,
         "python": platform.python_version(),
-        **versions,
+        **_versions(),
         "system": platform.platform(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "commit": _commit() or "unknown",
         "device": torch.cuda.get_device_name(device) if kind == "cuda" else "cpu",
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if kind == "cuda" else False,
+        **(_cuda() if kind == "cuda" else {}),
+    }
+
+
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "torchdiffeq",
+    "diffusers",
+    "transformers",
+    "clean-fid",
+    "lpips",
+    "ray",
+)
+
+
+def _versions() -> dict[str, str]:
+    """The packages that numbers may depend on, as far as they are installed."""
+    found = {}
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _commit() -> str:
+    """The commit of this package's checkout, + where files differ from it; empty if it isn't in one."""
+    try:
+        git = ["git", "-C", str(Path(__file__).parent), "-c", "safe.directory=*"]
+        told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5).stdout
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, check=True, timeout=5)
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return "" if tracked.returncode else told.strip()[:12] + ("+" if changed.stdout else "")
+
+
+def _cuda() -> dict[str, Any]:
+    """What can change the last bits on a GPU."""
+    return {
+        "gpus": torch.cuda.device_count(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "driver": energy.driver() or "unknown",
+        "tf32 of matrix products": torch.backends.cuda.matmul.allow_tf32,
+        "tf32 of convolutions": torch.backends.cudnn.allow_tf32,
+        "cudnn benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
 
@@ -464,6 +519,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
                 "prove a better sampler; read the distance to the teacher beside it"
             )
+    found += _same(outcomes)
     for teacher in _teachers(outcomes):
         if teacher.evaluation is not None and teacher.evaluation.data.note:
             found.append(teacher.evaluation.data.note)
@@ -483,6 +539,23 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 "several of them, with other noise"
             )
     return found
+
+
+def _same(outcomes: Sequence[Outcome]) -> list[str]:
+    """Cells that are one tableau under several names: each was computed once, and the rows agree."""
+    alike: dict[tuple[str, int, str, str], list[str]] = {}
+    for cell in (outcome.cell for outcome in outcomes):
+        if cell.plan is not None:
+            adapted = "" if cell.adapt(cell.teacher.denoise) is cell.teacher.denoise else cell.spec
+            alike.setdefault((cell.teacher.name, cell.nfe, cell.plan.key, adapted), []).append(cell.solver)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for (teacher, nfe, *_), names in alike.items():
+        if len(names) > 1:
+            groups.setdefault(tuple(names), []).append(f"NFE {nfe} on {teacher}")
+    return [
+        f"{' and '.join(names)} are one method at {', '.join(places)}: computed once, reported under each name"
+        for names, places in groups.items()
+    ]
 
 
 def _without_fid() -> str:
