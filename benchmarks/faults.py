@@ -517,7 +517,8 @@ def main() -> None:
             for name, fault in faults:
                 counts[name] += 1
                 try:
-                    print(f"{name}: {re.sub('([0-9a-f]{8})[0-9a-f]{24,}', '\\1', fault())}: the same", flush=True)
+                    told = re.sub(r"([0-9a-f]{8})[0-9a-f]{24,}", r"\1", fault())
+                    print(f"{name}: {told}: the same", flush=True)
                 except Shown as error:
                     shown += 1
                     print(f"{name}: SHOWN: {error}", flush=True)
