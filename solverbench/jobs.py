@@ -12,7 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from solverbench import cells, prefixes, seeds, solutions, targets
 from solverbench.cells import CACHED, DONE, FAILED, Cell
@@ -49,12 +51,13 @@ class Job:
         self.seconds = 0.0
         self.measures: dict[str, Measure] = {}
         self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
+        self.pictures: NDArray[np.uint8] | None = None
         self.damaged: dict[Path, RecordError] = {}
         if cell.plan is None:
             return
         self.folder = store.cell(cell.key)
         found = self.folder.inspect(cell.protocol.blocks)
-        self.timing, self.damaged = found.timing, found.damaged
+        self.timing, self.pictures, self.damaged = found.timing, found.pictures, found.damaged
         if found.blocks:
             self.status = PARTIAL
         there = set(found.blocks)
@@ -114,7 +117,9 @@ class Job:
         """Return how it ended."""
         if self.status not in (DONE, CACHED):
             return Outcome(self.cell, self.status, self.reason)
-        pictures = self.folder.pictures(self.cell.protocol.blocks[0])
+        pictures = self.pictures
+        if pictures is None:
+            pictures = self.folder.pictures(self.cell.protocol.blocks[0])
         return Outcome(self.cell, self.status, "", self.measures, pictures, self.timing["blocks"])
 
     def _read(self, stored: dict[str, Any]) -> None:

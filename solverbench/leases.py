@@ -137,7 +137,7 @@ class Leases:
         while not self.attempt(unit):
             stop()
             time.sleep(pause)
-            pause = min(2 * pause, POLL)
+            pause = min(2 * pause, 0.25)
         try:
             yield
         finally:
@@ -197,26 +197,15 @@ class Leases:
     def _take(self, unit: str) -> bool:
         """Put a folder with our name where none is, or an empty one."""
         made = self.folder / f".{unit}.{self.token}"
+        won = False
         made.mkdir(parents=True, exist_ok=True)
         try:
             (made / self.token).touch()
-            for _ in range(2):
-                try:
-                    os.rename(made, self.folder / unit)
-                    return True
-                except FileNotFoundError:
-                    # An answer that got lost on the network, and the question was asked again.
-                    return (self.folder / unit / self.token).exists()
-                except OSError as error:
-                    if error.errno not in TAKEN:
-                        raise
-                    try:
-                        (self.folder / unit).rmdir()  # for systems that don't rename onto an empty folder
-                    except OSError:
-                        return False
-            return False
+            won = _put(made, self.folder / unit) or (self.folder / unit / self.token).exists()
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            if not won:
+                shutil.rmtree(made, ignore_errors=True)
+        return won
 
     def _take_over(self, unit: str) -> bool:
         """Put our name in place of a dead run's. The old name is what is renamed, so that one run alone succeeds."""
@@ -438,6 +427,24 @@ def forget(root: Path, run: Run) -> None:
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         (root / "leases" / "runs" / run.holder.token).unlink()
+
+
+def _put(made: Path, place: Path) -> bool:
+    """Rename a folder to `place`; False if there is one that isn't empty, or an answer got lost on the network."""
+    for _ in range(2):
+        try:
+            os.rename(made, place)
+            return True
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            try:
+                place.rmdir()  # for systems that don't rename onto an empty folder
+            except OSError:
+                return False
+    return False
 
 
 def _self() -> dict[str, str | int]:

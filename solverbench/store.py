@@ -115,12 +115,14 @@ class Found:
         metrics: None if the cell isn't done.
         timing: when and at what cost it was made, as far as it is known.
         blocks: that are stored, and sound as far as that was looked at.
+        pictures: of a done cell's first block.
         damaged: files that have to be made anew, each with what is wrong.
     """
 
     metrics: dict[str, Any] | None
     timing: dict[str, Any]
     blocks: list[range]
+    pictures: NDArray[np.uint8] | None
     damaged: dict[Path, RecordError]
 
 
@@ -157,19 +159,27 @@ class CellFolder:
             names = set(os.listdir(self.path / "blocks"))
         except OSError:
             names = set()
-        stored = [block for block in blocks if self.place(block).name in names]
+        stored = [block for block in blocks if f"{seeds.label(block)}.npz" in names]
         if metrics is None or len(stored) < len(blocks):
             if (self.path / "cell.json").exists():
                 sound(self.path / "cell.json", lambda: files.read_json(self.path / "cell.json"))
             for block in stored:
                 sound(self.place(block), partial(self.read_block, block))
-        elif blocks:
-            sound(self.place(blocks[0]), partial(self.pictures, blocks[0]))
-        return Found(metrics, timing, [block for block in stored if self.place(block) not in damaged], damaged)
+        pictures = None
+        if metrics is not None and len(stored) == len(blocks):
+            pictures = sound(self.place(blocks[0]), partial(self.pictures, blocks[0]))
+        if damaged:
+            stored = [block for block in stored if self.place(block) not in damaged]
+        return Found(metrics, timing, stored, pictures, damaged)
 
     def place(self, block: range) -> Path:
         """Return the file of a block's result, there or not."""
         return self.path / "blocks" / f"{seeds.label(block)}.npz"
+
+    @property
+    def done(self) -> bool:
+        """Whether there are metrics, damaged or not."""
+        return (self.path / "metrics.json").exists()
 
     def has_block(self, block: range) -> bool:
         """Return whether this block's result is stored, damaged or not."""

@@ -87,7 +87,7 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
         ) from error
     tableau = tape.tableau(sample, grid)
     if check:
-        _check_linear(solver, grid, tableau)
+        check_linear(solver, grid, tableau)
     return tableau
 
 
@@ -130,8 +130,12 @@ ROUNDINGS = 512
 _checked: set[tuple[type[Solver], str, tuple[float, ...]]] = set()
 
 
-def _check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
-    """Compare loop and tableau on two random networks and two start scales; remember what passed."""
+def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
+    """Compare loop and tableau on two random networks and two start scales; remember what passed.
+
+    Raises:
+        NotLinearError: they differ.
+    """
     seen = type(solver), solver.spec, tuple(grid.sigmas.tolist())
     if seen in _checked and not solver.learned:
         return
