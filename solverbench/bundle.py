@@ -258,7 +258,11 @@ def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
         parts.append(f"ref={named}@{reference.sha[:12]}")
         parts += [f"crop={reference.crop}"] if reference.crop else []
     parts += [f"u8={quantiser}"] if quantiser else []
-    return "|".join([*parts, f"seeds={seeds.label(images)}", f"condition={condition(cell.teacher).replace(' ', '-')}"])
+    told = cell.teacher.condition
+    prompts = f"@{told.key['prompts'][:12]}" if told is not None and told.prompts else ""
+    return "|".join(
+        [*parts, f"seeds={seeds.label(images)}", f"condition={condition(cell.teacher).replace(' ', '-')}{prompts}"]
+    )
 
 
 def condition(teacher: Teacher) -> str:

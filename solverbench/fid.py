@@ -82,6 +82,8 @@ class Inception:
             for part in torch.split(colour, BATCH):
                 try:
                     found.append(network(self._resized(part)).cpu())
+                except torch.cuda.OutOfMemoryError:
+                    raise
                 except RuntimeError as error:
                     raise RecordError(f"{self.path}: gives no 2048 features ({_line(error)}); {self._again}") from None
         return torch.cat(found)

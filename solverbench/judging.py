@@ -38,11 +38,19 @@ PROMPTED = ("clip_score",)
 VECTORS = ("kid", "precision", "recall", "inception_score", "kernel_data", "precision_data", "recall_data")
 """Those that need each block's feature vectors; all but the Inception score need the reference's too."""
 
+NEIGHBOURLY = ("precision", "recall", "precision_data", "recall_data")
+
+MANIFOLD = 10_000
+"""Images of a replicate that precision and recall are taken over, the first of each block."""
+
 UNBIASED = ("kid", "kernel_data", "fid_inf", "frechet_data_inf")
 """Of features, yet meant to be the same at any number of images."""
 
 PROTOCOLS = {"smoke": (250, 1), "quick": (5_000, 1), "paper": (50_000, 1)}
 """Name to (images, replicates)."""
+
+OF_DATA = ("data_floor", "teacher_distance")
+"""Facts of an evaluation that are distances to its own data, and so to no other reference."""
 
 FULL = 50_000
 """Images of a replicate below which an FID is called biased: the papers' number."""
@@ -167,7 +175,7 @@ class Judging:
             judged = teacher.evaluation
             if judged is None or self.quantiser is None:
                 return teacher
-            return dataclasses.replace(teacher, evaluation=dataclasses.replace(judged, quantiser=self.quantiser))
+            return dataclasses.replace(teacher, evaluation=_requantised(judged, self.quantiser))
         theirs, ours = _of(self.metrics, PUBLIC), _of(self.metrics, FEATURES)
         lacking = dict(self._unpaired(teacher))
         evaluation = None
@@ -253,10 +261,11 @@ class Judging:
                 "ask for --metrics fid"
             )
         if self.reference is not None:
-            judged = dataclasses.replace(judged, data=references.load(self.reference, out, judged.extractor_id))
-        return dataclasses.replace(
-            judged, quantiser=self.quantiser or judged.quantiser, metrics=metrics, rows=bool(_of(metrics, VECTORS))
-        )
+            data = references.load(self.reference, out, judged.extractor_id)
+            facts = {name: fact for name, fact in judged.facts.items() if name not in OF_DATA}
+            judged = dataclasses.replace(judged, data=data, facts=facts)
+        judged = _requantised(judged, self.quantiser or judged.quantiser)
+        return dataclasses.replace(judged, metrics=metrics, rows=bool(_of(metrics, VECTORS)))
 
 
 def lacking(teachers: Sequence[Teacher]) -> list[str]:
@@ -289,8 +298,17 @@ def protocol(name: str | None, samples: int | None, replicates: int | None, defa
 
 def full(metric: str, teacher: Teacher) -> int:
     """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
-    biased = metric in (*PUBLIC, *FEATURES) and metric not in UNBIASED
-    return teacher.evaluation.full if biased and teacher.evaluation is not None else 0
+    if metric in UNBIASED or metric not in (*PUBLIC, *FEATURES) or teacher.evaluation is None:
+        return 0
+    return min(teacher.evaluation.full, MANIFOLD) if metric in NEIGHBOURLY else teacher.evaluation.full
+
+
+def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
+    """The evaluation by another quantiser, without what was measured by its own, which the teacher's samples keep."""
+    if quantiser == judged.quantiser:
+        return judged
+    own = judged.teacher and dataclasses.replace(judged.teacher, name=f"{judged.teacher.name}, by {judged.quantiser}")
+    return dataclasses.replace(judged, quantiser=quantiser, facts={}, teacher=own)
 
 
 def _of(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -307,6 +325,6 @@ def _check_images(evaluation: Evaluation, samples: int, block: int) -> None:
         )
     if _of(needs, ("kid", "kernel_data")) and block < 2:
         raise UserError(f"metric {needs[0]}: {samples} samples are too few, one a block; ask for --samples 20 or more")
-    manifold = _of(needs, ("precision", "recall", "precision_data", "recall_data"))
+    manifold = _of(needs, NEIGHBOURLY)
     if manifold and samples - block <= NEIGHBOURS:
         raise UserError(f"metric {manifold[0]}: {samples} samples are too few; ask for --samples 20 or more")

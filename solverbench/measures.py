@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from solverbench import features, solutions
 from solverbench.cells import BLOCKS, Cell
 from solverbench.errors import UserError
+from solverbench.judging import MANIFOLD
 from solverbench.metrics import Moments, Rows, Statistics, frechet, half_width, standard_error
 from solverbench.store import BlockResult
 from solverbench.teachers import Evaluation, Reference
 from solverbench.uncertainty import extrapolated
 
 Array = NDArray[np.float64]
-
-MANIFOLD = 10_000
-"""Images of a replicate that precision and recall are taken over, the first of each block."""
 
 LEAST = 1e-14
 """Mean squared error that counts as none in PSNR, 146 dB: float32 images don't resolve less."""

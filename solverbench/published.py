@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Comparison:
         published: it.
         value, low, high: ours, with its 95 % interval.
         differences: each difference between the two protocols, by name.
+        few: images that ours is of, where those are so few that it is biased; 0 if they aren't.
     """
 
     published: Result
@@ -38,6 +40,7 @@ class Comparison:
     low: float
     high: float
     differences: list[str]
+    few: int = 0
 
     @property
     def difference(self) -> float:
@@ -56,7 +59,8 @@ class Comparison:
         yield f"{published.row}: {published.solver}, {published.metric} on {published.teacher}, NFE {published.nfe}"
         yield f"  source      {published.paper}, {published.place}"
         yield f"  published   {published.value:.{published.digits}f}"
-        yield f"  measured    {self.value:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}"
+        few = f" (biased, n={self.few})" if self.few else ""
+        yield f"  measured    {self.value:.4g}{few}, 95 % interval {self.low:.4g} to {self.high:.4g}"
         yield f"  difference  {self.difference:+.3g}, " + (
             "the published number lies within the interval" if self.agrees else "outside the interval"
         )
@@ -69,7 +73,7 @@ class Comparison:
         """Return it as plain JSON values."""
         ours = {"measured": self.value, "low": self.low, "high": self.high, "difference": self.difference}
         told = {"row": self.published.row, "published": self.published.value}
-        return {**told, **ours, "agrees": self.agrees, "differences": self.differences}
+        return {**told, **ours, "biased": bool(self.few), "agrees": self.agrees, "differences": self.differences}
 
 
 def select(row: str | None, paper: str | None) -> list[Result]:
@@ -185,7 +189,8 @@ def reproduce(
         why = outcome.reason or outcome.cell.teacher.lacking.get(published.metric, "the teacher has no such metric")
         raise UserError(f"{published.row}: {outcome.status}, {why}")
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
-    return Comparison(published, measure.value, *measure.interval, differences)
+    few = measure.n if outcome.biased(published.metric) else 0
+    return Comparison(published, measure.value, *measure.interval, differences, few)
 
 
 def _extractor(published: Result) -> str:
@@ -232,10 +237,17 @@ def _differences(published: Result, cell: Cell, n: int, reference: str) -> Itera
         there = str(protocol[name])
         if there == UNKNOWN:
             yield f"{name}: not stated, here {here}"
-        elif there and there not in here.partition("@")[0] and there not in here:
+        elif there and not _alike(name, there, here):
             yield f"{name}: published {there}, here {here}"
     for name in published.unknown:
         yield f"solver's {name}: not stated, here {cell.spec}"
+
+
+def _alike(name: str, there: str, here: str) -> bool:
+    """Whether ours is the published thing; ours says more of a reference, an extractor or a condition."""
+    if name in ("n", "replicates", "seeds", "quantiser"):
+        return there == here
+    return re.search(rf"(?<!\w){re.escape(there.replace(' = ', ' '))}(?!\w)", here) is not None
 
 
 def _ours(cell: Cell, metric: str, n: int, reference: str) -> dict[str, str]:

@@ -130,11 +130,12 @@ def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> s
         MissingError: there is none.
     """
     published = registries.catalogue()
-    told = published.get(teacher.model, {}).get("reference", {})
+    own = dict.fromkeys((teacher.name, teacher.model, teacher.base))
+    told: dict[str, Any] = next((published[name].get("reference", {}) for name in own if name in published), {})
     alike = [name for name, each in published.items() if told and each.get("reference", {}).get("url") == told["url"]]
     alike = alike if told.get("url") != UNKNOWN else []
     stored = dict(listed(out))
-    names = [name for name in dict.fromkeys((teacher.name, teacher.model, *alike)) if name in stored]
+    names = [name for name in dict.fromkeys((*own, *alike)) if name in stored]
     if alike:
         file = str(told["url"]).rpartition("/")[2]
         names += [name for name, path in stored.items() if name not in names and about(path)["origin"] == file]

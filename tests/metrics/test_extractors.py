@@ -211,6 +211,7 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
     row = result.frame.set_index("metric").loc["clip_score"]
     name = f"clip_score:{CLIP().identity}|n=30x1|u8=adm-floor|seeds=50000-50029|condition=prompt"
     assert row["metric_id"].startswith(name)
+    assert row["metric_id"].endswith(f"@{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}")
     assert not row["biased"]
     assert result.cells[0].cell.key["clip_score"]["quantiser"] == "adm-floor"
     with pytest.raises(UserError, match="has no prompts"):
@@ -306,3 +307,29 @@ def test_the_crop_and_size_of_a_reference_are_in_the_protocol_of_the_metric(data
     assert "of images 50x33, digits's are 8x8" in found["whole"][2]
     assert "of images 16x16, digits's are 8x8" in found["large"][2]
     assert "digits's are 8x8" not in found["small"][2]
+
+
+RUN = ["run", "--solvers", "euler", "--nfe", 3, "--samples", 20, "--replicates", 1, "--metrics", "fid"]
+
+
+def test_a_reference_of_another_number_of_features_is_one_line(data, tmp_path):
+    standin.write_pytorch(data)
+    np.savez(tmp_path / "real.npz", mu=np.zeros(4), sigma=np.eye(4))
+    judged = ["--extractor", "legacy_pytorch", "--reference", tmp_path / "real.npz", "--out", tmp_path / "runs"]
+    result = call(*RUN, *judged)
+    assert result.exit_code == 2
+    assert "of 4 features, but clean-fid/legacy_pytorch@" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_features_that_are_not_finite_fail_the_cell_with_one_line(data, tmp_path):
+    path = standin.write_pytorch(data)
+    state = torch.load(path)
+    state["Mixed_7c.branch1x1.bn.bias"][0] = float("inf")
+    torch.save(state, path)
+    np.savez(tmp_path / "real.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    judged = ["--extractor", "legacy_pytorch", "--reference", tmp_path / "real.npz", "--out", tmp_path / "runs"]
+    result = call(*RUN, *judged)
+    assert result.exit_code == 1
+    assert "failed, the extractor returned features that are not finite, within seeds" in result.output

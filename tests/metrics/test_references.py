@@ -331,6 +331,7 @@ def teacher(name, spec=""):
         ("cifar10-dtype=fp16", "cifar10:dtype=fp16"),
         ("cifar10-classes=fixed-3-dtype=fp16", "cifar10:classes=fixed:3:dtype=fp16"),
         ("cifar10-dtype=fp16", "/models/cifar10.toml:dtype=fp16"),
+        ("fast-dtype=fp16", "cifar10:dtype=fp16:name=fast"),
         ("cifar10_cond", ""),
         ("cifar10_cond-dtype=fp16", "cifar10_cond:dtype=fp16"),
     ],
