@@ -58,7 +58,7 @@ class RunResult:
     def summary(self) -> str:
         """Return lines for people: each cell without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
-        return "\n".join([*lines, f"{len(self.cells)} cells: {_counted(self.counts)}"])
+        return "\n".join([*lines, f"{bundle.several(self.cells)}: {_counted(self.counts)}"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ class RunPlan:
         widths = [max(len(row[column]) for row in table) for column in range(4)]
         lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
         counted = _counted(Counter(each.status for each in self.cells))
-        total = f"{len(self.cells)} cells: {counted}; about {duration(self.seconds)} of work"
+        total = f"{bundle.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         return "\n".join([*(line.rstrip() for line in lines), total])
 
 
@@ -196,6 +196,7 @@ def run(
         if train:
             jobs.gather(wanted, store)  # a damaged file is refused before any training, too
             wanted = lessons.learn(wanted, store.root, device, tell)
+        cells.check_possible(wanted)
         todo = jobs.gather(wanted, store)
         outcomes = jobs.finish(todo, store, workers or sampling.worker_count(device), tell)
     finally:
