@@ -179,7 +179,7 @@ def _counts(frame: pd.DataFrame) -> str:
     cells = frame.drop_duplicates(["teacher", "label", "nfe"])
     counts = Counter(cells["status"])
     listed = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    return f"{len(cells)} cells asked for: {listed}."
+    return f"{len(cells)} cell{'s' * (len(cells) != 1)} asked for: {listed}."
 
 
 def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:

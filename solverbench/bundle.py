@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 import registries
-from solverbench import __version__, cells, energy, fid, files, judging, seeds, solutions, targets, zoo
+from solverbench import __version__, cells, energy, fid, files, judging, recipes, seeds, solutions, targets, zoo
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluate import PICTURES
@@ -134,6 +134,11 @@ def _seconds(outcomes: Sequence[Outcome], seconds: float) -> str:
     """What the cells cost when they were made, and this run, which may have found them in the store."""
     made = sum(outcome.total("seconds") or 0.0 for outcome in outcomes)
     return f"{made:.0f} of sampling and features over all workers; this run, with what it found stored, {seconds:.0f}"
+
+
+def several(found: Sequence[Any]) -> str:
+    """Return how many cells there are, in words."""
+    return f"{len(found)} cell{'s' * (len(found) != 1)}"
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -418,9 +423,19 @@ def _trained(outcomes: Sequence[Outcome], root: Path) -> dict[str, str]:
             name = Path(cell.teacher.name) / zoo.file_name(cell.spec, cell.nfe)
             there = [place for place, folder in zoo.places(root).items() if (folder / name).is_file()]
             found.setdefault(f"parameters of {cell.solver} for {cell.teacher.name}", []).append(
-                f"NFE {cell.nfe} {there[0] if there else 'removed since'} {cell.trained.identity[:12]}"
+                f"NFE {cell.nfe} {there[0] if there else 'removed since'} {cell.trained.identity[:12]}{_recipe(cell)}"
             )
     return {solver: "; ".join(each) for solver, each in found.items()}
+
+
+def _recipe(cell: Cell) -> str:
+    """How a trained solver's recipe differs from the one that it would be trained by now."""
+    assert cell.trained is not None
+    with suppress(MissingError):
+        now = recipes.chosen(zoo.learned(cell.spec), cell.teacher)
+        if changed := recipes.changes(cell.trained.record.get("recipe", {}), now):
+            return f" (by another recipe than today's: {changed})"
+    return ""
 
 
 def _environment(device: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class RunResult:
     def summary(self) -> str:
         """Return lines for people: each cell or metric without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
-        return "\n".join([*lines, *_lacking(self.cells), f"{len(self.cells)} cells: {_counted(self.counts)}"])
+        return "\n".join([*lines, *_lacking(self.cells), f"{bundle.several(self.cells)}: {_counted(self.counts)}"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ class RunPlan:
         lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
         lines += _lacking(self.cells)
         counted = _counted(Counter(each.status for each in self.cells))
-        total = f"{len(self.cells)} cells: {counted}; about {duration(self.seconds)} of work"
+        total = f"{bundle.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
             total += f"\ncalls for an image of each: {self.asked} asked, {self.needed} needed"
         return "\n".join([*(line.rstrip() for line in lines), total])
@@ -225,6 +225,7 @@ def run(
         with hired as crew:
             if train:
                 wanted = lessons.learn(wanted, store.root, device, tell)
+            cells.check_possible(wanted)
             outcomes = finish(jobs.gather(wanted, store), store, crew, tell, timeout_cell)
     finally:
         tell.end()
