@@ -8,13 +8,14 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
 from reports.bundle import INFERRED, METRIC_LOSS
+from reports.paired import Difference
 from reports.parts import Part, grouped, ranges
 
 Rank = Literal["best", "tied", ""]
@@ -128,6 +129,49 @@ def latex(part: Part) -> str:
     if notes:
         lines += ["  \\par\\smallskip\\footnotesize\\raggedright", " \\\\\n".join(notes)]
     return "\n".join([*lines, f"\\end{{{table}}}", ""])
+
+
+def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Difference]) -> dict[str, str]:
+    r"""Paired differences from a baseline as {"md", "csv", "tex"}; bold where the interval excludes 0."""
+    said = (
+        f"{part.label}, teacher {part.teacher}: value less that of {baseline} at the same NFE, paired by seed, with "
+        f"its 95 % interval. Bold: the interval excludes 0. {'Higher' if part.higher else 'Lower'} values are better."
+    )
+    labels = [label for label in part.solvers if label != baseline]
+    head = ["solver", *(f"NFE {nfe}" for nfe in part.nfe)]
+    lines = [_row(head), _row(["---", *["---:"] * len(part.nfe)])]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["solver", "NFE", "difference", "low", "high", "missing"])
+    body = []
+    for label in labels:
+        each = [found.get((label, nfe), Difference(reason="not asked for")) for nfe in part.nfe]
+        lines.append(_row([escape_markdown(label), *(_apart(one, "**{}**", "{}") for one in each)]))
+        cells = " & ".join(_apart(one, "\\textbf{{{}}}", "{{\\tiny {}}}") for one in each)
+        body.append(f"    {escape_latex(label)} & {cells} \\\\")
+        for nfe, one in zip(part.nfe, each, strict=True):
+            numbers = ["" if one.reason else repr(number) for number in (one.value, one.low, one.high)]
+            writer.writerow([label, nfe, *numbers, one.reason])
+    table = "table*" if len(part.nfe) > 2 else "table"
+    tex = [
+        "% needs \\usepackage{booktabs}", f"\\begin{{{table}}}", "  \\centering", "  \\scriptsize",
+        "  \\setlength{\\tabcolsep}{2.5pt}", f"  \\caption{{{escape_latex(said)}}}",
+        f"  \\label{{tab:paired-{re.sub('[^A-Za-z0-9-]', '-', part.name)}}}",
+        f"  \\begin{{tabular}}{{l{'r' * len(part.nfe)}}}", "    \\toprule",
+        f"    Solver & {' & '.join(f'NFE {nfe}' for nfe in part.nfe)} \\\\", "    \\midrule", *body,
+        "    \\bottomrule", "  \\end{tabular}", f"\\end{{{table}}}", "",
+    ]  # fmt: skip
+    return {"md": "\n".join([escape_markdown(said), "", *lines, ""]), "csv": file.getvalue(), "tex": "\n".join(tex)}
+
+
+def _apart(found: Difference, firm: str, small: str) -> str:
+    """A difference and its interval; `firm` around one that excludes 0, `small` around the interval."""
+    if found.reason:
+        return "–" if small == "{}" else "--"
+    value, low, high = (f"{number:+.3g}" for number in (found.value, found.low, found.high))
+    if small != "{}":
+        value, low, high = (number.replace("-", "$-$").replace("+", "$+$") for number in (value, low, high))
+    return f"{firm.format(value) if found.sign else value} {small.format(f'[{low}, {high}]')}"
 
 
 def caption(part: Part) -> str:

@@ -11,14 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from solverbench import files, seeds, solutions, targets, zoo
-from solverbench.errors import BudgetError, GridError, UserError
+from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.judging import Judging
 from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver, Solver
 from solverbench.spec import expand, make, numbers
+from solverbench.store import Store
 from solverbench.tableaux import Plan
 from solverbench.teachers import OWN, Teacher, load_teacher
-from solverbench.tracing import trace
+from solverbench.tracing import check_linear, trace
 from solverbench.zoo import Trained
 
 FORMAT = 1
@@ -259,6 +260,20 @@ def resolve(
     return cells
 
 
+def check_possible(wanted: Sequence[Cell]) -> None:
+    """Refuse a run in which nothing can be measured.
+
+    Raises:
+        MissingError: each cell is unsupported or needs training; the text says why the first of them can't be run.
+    """
+    lacking = [cell.obstacle for cell in wanted if cell.obstacle and cell.obstacle[0] in (UNSUPPORTED, NEEDS_TRAINING)]
+    if not wanted or len(lacking) < len(wanted):
+        return
+    status, why = lacking[0]
+    others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
+    raise MissingError(f"{wanted[0]}: {status}, so that there is nothing to measure{others}: {why}")
+
+
 def again(cell: Cell, out: Path) -> Cell:
     """Return the cell as it stands now, with what has been trained for it since."""
     solver = zoo.learned(cell.spec)
@@ -288,14 +303,19 @@ def _cells_of(
     for nfe in budgets:
         equipped, trained = solver, None
         if isinstance(solver, LearnedSolver) and solver.parameters is None:
-            found = zoo.find(solver, teacher, nfe, [out / "trained"])
-            if found is None:
+            trained = zoo.find(solver, teacher, nfe, [out / "trained"])
+            if trained is None:
                 yield cell(nfe, None, _lack(solver, asked, nfe, teacher, out), None)
                 continue
-            seeds.check_apart(protocol.seeds, found.seeds, f"{asked} nfe={nfe}")
-            equipped, trained = found.solver, found
+            seeds.check_apart(protocol.seeds, trained.seeds, f"{asked} nfe={nfe}")
+            equipped = trained.solver
         try:
-            plan = _plan(equipped, nfe, teacher)
+            grid = equipped.grid(teacher.schedule, equipped.steps(nfe))
+            tableau = trace(equipped, grid, check=False)
+            plan = tableau.plan_from_noise(teacher.schedule)
+            found = cell(nfe, plan, None, trained)
+            if not Store(out).cell(found.key).done:  # one that is done was checked when it was made
+                check_linear(equipped, grid, tableau)
         except BudgetError as error:
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except GridError as error:
@@ -306,13 +326,8 @@ def _cells_of(
         except Exception as error:  # a plugin's loop may raise anything, and the other cells go on
             yield cell(nfe, None, (FAILED, reason(error)), trained)
         else:
-            made = None if plan.nfe == nfe else (FAILED, f"claims nfe={nfe}, but its loop makes {plan.nfe} calls")
-            yield cell(nfe, None if made else plan, made, trained)
-
-
-def _plan(solver: Solver, nfe: int, teacher: Teacher) -> Plan:
-    grid = solver.grid(teacher.schedule, solver.steps(nfe))
-    return trace(solver, grid).plan_from_noise(teacher.schedule)
+            claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
+            yield found if plan.nfe == nfe else cell(nfe, None, (FAILED, claim), trained)
 
 
 def reason(error: BaseException) -> str:
@@ -350,23 +365,23 @@ def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
 def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:
     """Each solver with the name it is shown by: as asked, or its spec; the same one twice stands once."""
     listed = [solvers] if isinstance(solvers, (str, Solver)) else solvers
-    seen: dict[str, Solver] = {}
+    seen: dict[tuple[str, int], Solver] = {}
+    names: set[str] = set()
     for item in listed:
         for one in [item] if isinstance(item, Solver) else expand(item):
             solver = make(one) if isinstance(one, str) else one
-            if any(_same(solver, other) for other in seen.values()):
+            spec = solver.spec
+            same = spec, id(getattr(solver, "parameters", None))
+            if same in seen:
                 continue
-            name = one if isinstance(one, str) else one.spec
-            if name in seen:
+            name = one if isinstance(one, str) else spec
+            if name in names:
                 raise UserError(f"solvers: {name} is given with two sets of parameters; measure one set per run")
-            seen[name] = solver
+            seen[same] = solver
+            names.add(name)
             yield name, solver
     if not seen:
         raise UserError("solvers: none is given; give some, as in gas,dpm")
-
-
-def _same(a: Solver, b: Solver) -> bool:
-    return a.spec == b.spec and getattr(a, "parameters", None) is getattr(b, "parameters", None)
 
 
 def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) -> Iterator[Teacher]:

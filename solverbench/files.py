@@ -8,7 +8,9 @@ import io
 import json
 import os
 import secrets
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,18 @@ HEX = 64
 """Characters of a sha256, which end an array file and stand under "checksum" in a JSON file."""
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+DAMAGED = ".damaged"
+"""Ends the name of a file that was set aside."""
+
+FOREIGN = (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error)
+"""What reading an array file raises that isn't one of ours, or no longer."""
+
+
+def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
     """Write `content` to `path` so that a reader, or a run after a crash, sees the old file or the whole new one.
+
+    Args:
+        replace: what is there; if not, a file that is there first stays, whoever wrote it, and `content` is dropped.
 
     Raises:
         StoreError: the folder can't be written, or there is no space left.
@@ -36,11 +48,39 @@ def write_bytes(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, path)
+            if replace or not _linked(part, path):
+                os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise _refusal(path, len(content), error) from error
+        raise refusal(path, len(content), error) from error
+
+
+def _linked(part: Path, path: Path) -> bool:
+    """Whether `path` is there now, by giving `part` that name too unless it was there; False without such links."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return path.exists()
+    return True
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged file, so that it is made anew and can still be looked at; nothing if it is gone.
+
+    Raises:
+        StoreError: the folder can't be written.
+    """
+    try:
+        os.replace(path, path.with_name(path.name + DAMAGED))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise refusal(path, 0, error) from error
 
 
 def canonical(body: Any) -> str:
@@ -53,10 +93,10 @@ def digest(body: Any) -> str:
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
 
-def write_json(path: Path, body: Mapping[str, Any]) -> None:
-    """Write `body` with its checksum, laid out for people."""
+def write_json(path: Path, body: Mapping[str, Any], *, replace: bool = True) -> None:
+    """Write `body` with its checksum, laid out for people; `replace` as for `write_bytes`."""
     text = json.dumps({**body, "checksum": digest(body)}, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, (text + "\n").encode(), replace=replace)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -75,14 +115,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(body)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, replace: bool = True) -> None:
     """Write `arrays` as an uncompressed .npz whose zip comment is the sha256 of all bytes before it."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = b"0" * HEX
     content = buffer.getvalue()[:-HEX]
-    write_bytes(path, content + hashlib.sha256(content).hexdigest().encode())
+    write_bytes(path, content + hashlib.sha256(content).hexdigest().encode(), replace=replace)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -94,22 +134,45 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     content = _read(path)
     if hashlib.sha256(content[:-HEX]).hexdigest().encode() != content[-HEX:]:
         raise _damage(path, "its checksum doesn't match its content")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return dict(archive)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return dict(archive)
+    except FOREIGN:
+        raise _damage(path, "not one of our files") from None
+
+
+def read_array(path: Path, name: str) -> NDArray[Any]:
+    """Return one array of what `write_arrays` wrote, reading no more of the file than that; its own checksum is tested.
+
+    Raises:
+        RecordError: it is damaged, or isn't there.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            found: NDArray[Any] = archive[name]
+            return found
+    except FOREIGN:
+        raise _damage(path, f"its array {name!r} can't be read") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StoreError(f"{path}: can't be read ({error.strerror}); check the folder and its permissions") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path}: can't be read ({error.strerror}); check the folder and its permissions")
 
 
 def _damage(path: Path, what: str) -> RecordError:
     return RecordError(f"{path}: damaged, {what}; delete this file and run again, which makes it anew")
 
 
-def _refusal(path: Path, size: int, error: OSError) -> StoreError:
+def refusal(path: Path, size: int, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "free some space and run again, what is finished is kept"
         return StoreError(f"{path}: no space left for {size} bytes ({error.strerror}); {remedy}")

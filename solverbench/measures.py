@@ -56,7 +56,7 @@ class Measure:
         """Sampling error of the mean at this n, by the delete-a-group jackknife; bias isn't removed."""
         return standard_error(self.leave_one_out)
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of `value`, by Student's t with 9 R degrees of freedom."""
         half = half_width(self.leave_one_out)

@@ -18,20 +18,23 @@ EVERY = 5.0
 class Listener(Protocol):
     """What a run calls, always from the thread that called `run`."""
 
-    def note(self, line: str) -> None:
-        """Before any work: something that was asked for won't be there."""
-
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """A training for `cell`, before the work starts, has made so many of its iterations; may raise to interrupt."""
 
-    def begin(self, images: int, calls: int) -> None:
-        """Work starts: so many images, costing so many denoiser calls (times images), the teacher's own included."""
+    def begin(self, images: int, calls: int, seconds: float | None) -> None:
+        """Work starts: so many images, costing so many denoiser calls (times images), the teacher's own included.
+
+        `seconds` is what that will take, where it can be told.
+        """
 
     def advance(self, cell: str, images: int, calls: int) -> None:
-        """A block of `cell` is done, or dropped: it counted for so many images and calls."""
+        """So many images of `cell` are done, or dropped, and so many calls were made for them first."""
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """A cell has got its status; `detail` is its metrics or its reason."""
+
+    def note(self, line: str) -> None:
+        """Something that people should know: what is damaged, whom the run waits for, or what won't be measured."""
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -40,19 +43,19 @@ class Listener(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def note(self, line: str) -> None:
-        """Nothing."""
-
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """Nothing."""
 
-    def begin(self, images: int, calls: int) -> None:
+    def begin(self, images: int, calls: int, seconds: float | None) -> None:
         """Nothing."""
 
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Nothing."""
 
     def settle(self, cell: str, status: str, detail: str) -> None:
+        """Nothing."""
+
+    def note(self, line: str) -> None:
         """Nothing."""
 
     def end(self) -> None:
@@ -88,6 +91,10 @@ class Pace:
     def __str__(self) -> str:
         left = "" if self.left is None else f", {duration(self.left)} left"
         return f"{self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
+
+
+def _expected(seconds: float | None) -> str:
+    return "" if seconds is None else f", about {duration(seconds)}"
 
 
 class Course:
@@ -129,10 +136,6 @@ class Lines:
         self.course = Course("", clock)
         self.last = clock()
 
-    def note(self, line: str) -> None:
-        """Say it."""
-        self._write(line)
-
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """Say how the training goes, now and then and at its end."""
         if self.course.cell != cell:
@@ -142,12 +145,12 @@ class Lines:
             self.last = self.clock()
             self._write(str(self.course))
 
-    def begin(self, images: int, calls: int) -> None:
+    def begin(self, images: int, calls: int, seconds: float | None) -> None:
         """Say how much there is to do, if anything."""
         self.pace = Pace(images, calls, self.clock)
         self.last = self.clock()
         if images:
-            self._write(f"to do: {images} images")
+            self._write(f"to do: {images} images{_expected(seconds)}")
 
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Say the pace, now and then."""
@@ -159,6 +162,10 @@ class Lines:
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Say a cell's status."""
         self._write(f"{cell}: {status}{detail and ', ' + detail}")
+
+    def note(self, line: str) -> None:
+        """Say it."""
+        self._write(line)
 
     def end(self) -> None:
         """Nothing."""
@@ -183,10 +190,6 @@ class Bar:
         self.course = Course("")
         self.lesson = self.progress.add_task("", total=None, pace="", visible=False)
 
-    def note(self, line: str) -> None:
-        """Print it above the bar."""
-        self._print(line)
-
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """Move the training's bar, which is gone once it is full."""
         if self.course.cell != cell:
@@ -199,10 +202,11 @@ class Bar:
             visible=iteration < iterations,
         )  # fmt: skip
 
-    def begin(self, images: int, calls: int) -> None:
+    def begin(self, images: int, calls: int, seconds: float | None) -> None:
         """Show the bar, if there is anything to do."""
         self.pace = Pace(images, calls)
         if images:
+            self.progress.console.print(f"to do: {images} images{_expected(seconds)}", highlight=False)
             self.progress.update(self.task, total=calls, visible=True)
             self.progress.start()
 
@@ -213,14 +217,15 @@ class Bar:
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status above the bar."""
-        self._print(f"{cell}: {status}{detail and ', ' + detail}")
+        self.note(f"{cell}: {status}{detail and ', ' + detail}")
+
+    def note(self, line: str) -> None:
+        """Print it above the bar."""
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         """Remove the bar."""
         self.progress.stop()
-
-    def _print(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

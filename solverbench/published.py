@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from solverbench import bundle, extractors, judging, references, runner, seeds
 from solverbench.cells import Cell, Protocol
 from solverbench.errors import MissingError, UserError
 from solverbench.judging import INCEPTION, PAIRS, PUBLIC
+from solverbench.outcome import Outcome
 from solverbench.perceptual import LPIPS
 from solverbench.progress import Listener
 from solverbench.spec import make
@@ -196,6 +197,30 @@ def _extractor(published: Result) -> str:
     """The network of the published number: the one that its protocol names, or what its metric is usually taken by."""
     named = str(published.protocol["extractor"]).removeprefix("clean-fid/")
     return named if named in extractors.NAMES else judging.OTHERS.get(published.metric, "legacy_tensorflow")
+
+
+def beside(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return the published numbers of these teachers, metrics and budgets as plain JSON values, for a report.
+
+    Where a cell of ours is of the published spec, `label` is its solver, and `differences` says how the protocols
+    differ; the number of another solver, or of one whose spec isn't stated, has an empty label.
+    """
+    there = {(each.cell.teacher.name, each.cell.nfe) for each in outcomes}
+    metrics = {metric for each in outcomes for metric in each.measures}
+    own = {(each.cell.teacher.name, each.cell.spec, each.cell.nfe): each for each in outcomes if each.measures}
+    rows = (each for paper in registries.papers() for each in registries.results(paper))
+    found = []
+    for row in (each for each in rows if (each.teacher, each.nfe) in there and each.metric in metrics):
+        outcome = own.get((row.teacher, make(row.spec).spec, row.nfe)) if row.spec else None
+        measure = outcome.measures.get(row.metric) if outcome is not None else None
+        told = {name: getattr(row, name) for name in ("row", "paper", "place", "teacher", "metric", "solver", "spec")}
+        told |= {"nfe": row.nfe, "value": row.value, "digits": row.digits, "note": row.note}
+        if outcome is not None and measure is not None:
+            differences = list(_differences(row, outcome.cell, measure.n, measure.reference))
+            found.append(told | {"label": outcome.cell.solver, "differences": differences})
+        else:
+            found.append(told | {"label": "", "differences": []})
+    return found
 
 
 def _seeds(protocol: Any, samples: int | None, replicates: int | None) -> str | None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchdiffeq import odeint
 
 from solverbench import files, seeds, targets
 from solverbench.errors import RecordError
+from solverbench.keeping import kept
 from solverbench.sampling import THREADS, SampleError, Stop
 from solverbench.teachers import Teacher
 
@@ -56,7 +58,13 @@ def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, 
 
 
 def piece(
-    teacher: Teacher, chosen: range, out: Path, *, tolerance: float | None = None, stop: Stop | None = None
+    teacher: Teacher,
+    chosen: range,
+    out: Path,
+    *,
+    tolerance: float | None = None,
+    stop: Stop | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Tensor:
     """Return the solutions [len(chosen), *shape] float64 on the CPU, solved as one batch if they aren't stored.
 
@@ -64,20 +72,24 @@ def piece(
         out: the results folder; the file goes to out/solutions/.
         tolerance: the teacher's default if None.
         stop: looked at before every call of the denoiser.
+        say: told of a damaged file, which is made anew.
 
     Raises:
         SampleError: there is no solution at this tolerance.
-        RecordError: the stored file is damaged.
+        RecordError: the stored file is of other images.
         StoreError: the folder can't be written.
     """
     path = location(teacher, chosen, out, tolerance=tolerance)
-    if not path.exists():
+
+    def make() -> dict[str, NDArray[Any]]:
         network = _Network(teacher, chosen, stop)
         schedule = teacher.schedule
         x = (schedule.prior_scale * seeds.noise(chosen, teacher.shape).double()).to(teacher.device)
         made = solve(network, x, schedule.sigma_max, schedule.sigma_min, key(teacher, tolerance)["tolerance"])
-        files.write_arrays(path, {"images": made.cpu().numpy(), "calls": np.array(network.calls)})
-    images = torch.from_numpy(files.read_arrays(path)["images"])
+        return {"images": made.cpu().numpy(), "calls": np.array(network.calls)}
+
+    check = stop.check if stop is not None else lambda: None
+    images = torch.from_numpy(kept(path, out, make, stop=check, say=say)["images"])
     if images.shape != (len(chosen), *teacher.shape):
         raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
     return images

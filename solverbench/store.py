@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solverbench import files, seeds
+from solverbench import files, leases, seeds
 from solverbench.errors import RecordError, StoreError
 from solverbench.metrics import Moments
 
@@ -105,6 +107,25 @@ class BlockResult:
     prompted: NDArray[np.float64] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a cell's folder holds.
+
+    Args:
+        metrics: None if the cell isn't done.
+        timing: when and at what cost it was made, as far as it is known.
+        blocks: that are stored, and sound as far as that was looked at.
+        pictures: of a done cell's first block.
+        damaged: files that have to be made anew, each with what is wrong.
+    """
+
+    metrics: dict[str, Any] | None
+    timing: dict[str, Any]
+    blocks: list[range]
+    pictures: NDArray[np.uint8] | None
+    damaged: dict[Path, RecordError]
+
+
 @dataclass(frozen=True)
 class CellFolder:
     """One cell on disk: cell.json, blocks/, metrics.json, and apart from the results timing.json and error.txt."""
@@ -117,17 +138,75 @@ class CellFolder:
         if not (self.path / "cell.json").exists():
             files.write_json(self.path / "cell.json", {"key": key, "names": names})
 
-    def verify(self) -> None:
-        """Raise RecordError if cell.json is there and damaged."""
-        if (self.path / "cell.json").exists():
-            files.read_json(self.path / "cell.json")
+    def inspect(self, blocks: Sequence[range]) -> Found:
+        """Return what is there of a cell with these blocks; nothing is written.
+
+        A done cell's numbers are in metrics.json, which is read whole; of its blocks only the pictures of the first
+        are read, as there may be thousands of such cells. An unfinished cell's blocks are read whole.
+        """
+        damaged: dict[Path, RecordError] = {}
+
+        def sound(path: Path, read: Callable[[], Any]) -> Any:
+            try:
+                return read()
+            except RecordError as error:
+                damaged[path] = error
+                return None
+
+        metrics = sound(self.path / "metrics.json", self.metrics)
+        timing = sound(self.path / "timing.json", self.timing) or {"attempts": [], "blocks": {}}
+        try:
+            names = set(os.listdir(self.path / "blocks"))
+        except OSError:
+            names = set()
+        stored = [block for block in blocks if f"{seeds.label(block)}.npz" in names]
+        if metrics is None or len(stored) < len(blocks):
+            if (self.path / "cell.json").exists():
+                sound(self.path / "cell.json", lambda: files.read_json(self.path / "cell.json"))
+            for block in stored:
+                sound(self.place(block), partial(self.read_block, block))
+        pictures = None
+        if metrics is not None and len(stored) == len(blocks):
+            pictures = sound(self.place(blocks[0]), partial(self.pictures, blocks[0]))
+        if damaged:
+            stored = [block for block in stored if self.place(block) not in damaged]
+        return Found(metrics, timing, stored, pictures, damaged)
+
+    def place(self, block: range) -> Path:
+        """Return the file of a block's result, there or not."""
+        return self.path / "blocks" / f"{seeds.label(block)}.npz"
+
+    @property
+    def done(self) -> bool:
+        """Whether there are metrics, damaged or not."""
+        return (self.path / "metrics.json").exists()
 
     def has_block(self, block: range) -> bool:
-        """Return whether this block's result is stored."""
-        return self._block(block).exists()
+        """Return whether this block's result is stored, damaged or not."""
+        return self.place(block).exists()
+
+    def sound_block(self, block: range) -> bool:
+        """Return whether this block's result is stored and can be read."""
+        try:
+            return self.has_block(block) and self.read_block(block) is not None
+        except RecordError:
+            return False
+
+    def set_aside(self, block: range) -> None:
+        """Rename a damaged block's file, so that the block is made anew."""
+        files.set_aside(self.place(block))
+
+    def mend(self, damaged: Iterable[Path]) -> None:
+        """Set aside those of the files beside the blocks that are still damaged; they are written anew."""
+        for path in damaged:
+            try:
+                if path.suffix == ".json" and path.exists():
+                    self.metrics() if path.name == "metrics.json" else files.read_json(path)
+            except RecordError:
+                files.set_aside(path)
 
     def write_block(self, block: range, result: BlockResult) -> None:
-        """Store a block's result; the rename that puts it in its place is the commit."""
+        """Store a block's result; the link that puts it in its place is the commit. One that is there stays."""
         arrays: dict[str, NDArray[Any]] = {"errors": result.errors, "images": result.images}
         arrays["nfe"] = np.array(result.nfe, dtype=np.int64)
         for name in _OPTIONAL:
@@ -137,7 +216,7 @@ class CellFolder:
             moments = result.moments
             arrays |= {"n": np.array(moments.n, dtype=np.int64), "total": moments.total}
             arrays["outer"] = _packed(moments.outer)
-        files.write_arrays(self._block(block), arrays)
+        files.write_arrays(self.place(block), arrays, replace=False)
 
     def read_block(self, block: range) -> BlockResult:
         """Return a stored block's result.
@@ -145,10 +224,18 @@ class CellFolder:
         Raises:
             RecordError: the file is damaged.
         """
-        arrays = files.read_arrays(self._block(block))
+        arrays = files.read_arrays(self.place(block))
         moments = Moments(int(arrays["n"]), arrays["total"], _full(arrays["outer"])) if "n" in arrays else None
         kept = (arrays.get(name) for name in _OPTIONAL)
         return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"], *kept)
+
+    def pictures(self, block: range) -> NDArray[np.uint8]:
+        """Return a stored block's images, reading little else of its file.
+
+        Raises:
+            RecordError: they are damaged.
+        """
+        return files.read_array(self.place(block), "images")
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json, which makes the cell done, and forget an earlier failure."""
@@ -184,11 +271,13 @@ class CellFolder:
         return files.read_json(path) if path.exists() else {"attempts": [], "blocks": {}}
 
     def write_timing(self, timing: Mapping[str, Any]) -> None:
-        """Replace what is known about its cost."""
-        files.write_json(self.path / "timing.json", timing)
-
-    def _block(self, block: range) -> Path:
-        return self.path / "blocks" / f"{seeds.label(block)}.npz"
+        """Add this to what is known about its cost, which another run may be adding to as well."""
+        with leases.opened(self.path.parents[2]) as mine, mine.claimed(f"timing-{self.address}"):
+            self.mend([self.path / "timing.json"])
+            known = self.timing()
+            attempts = [*known["attempts"], *(each for each in timing["attempts"] if each not in known["attempts"])]
+            blocks = {**known["blocks"], **timing["blocks"]}
+            files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks})
 
 
 def _packed(outer: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,19 +1,24 @@
 """The teacher's own many-step samples from given seeds, kept in the store: what paired errors and training aim at.
 
-They are final states, of the teacher's shape: the images of a latent model's are `teacher.images` of them.
+They are final states, of the teacher's shape: the images of a latent model's are `teacher.images` of them. What it took
+to make them, and how many fitted the device at once, lies beside them, apart from the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from solverbench import files, seeds
 from solverbench.errors import RecordError, UserError
+from solverbench.keeping import kept
 from solverbench.sampling import BATCH, THREADS, Fit, Stop, batches, pool, sample, worker_count
 from solverbench.spec import make
 from solverbench.tableaux import Plan
@@ -35,7 +40,7 @@ def endpoints(
         workers: threads; as many as serve the teacher's device if None. It doesn't change the result.
 
     Raises:
-        RecordError: a stored file is damaged.
+        RecordError: a stored file is of other images.
         StoreError: the folder can't be written.
         SampleError: a sample isn't finite.
     """
@@ -46,24 +51,35 @@ def endpoints(
 
 
 def piece(
-    teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH, stop: Stop | None = None
+    teacher: Teacher,
+    plan: Plan,
+    chosen: range,
+    out: Path,
+    *,
+    batch: int = BATCH,
+    stop: Stop | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Tensor:
     """Return what `endpoints` does for the seeds of one file; call it from a worker.
 
     Args:
         plan: `sampler_plan(teacher)`.
         stop: looked at before every batch.
+        say: told of a damaged file, which is made anew.
     """
-    path = location(teacher, plan, chosen, out, batch=batch)
-    if not path.exists():
-        made, fit = [], Fit(batch)
+    path, check = location(teacher, plan, chosen, out, batch=batch), stop.check if stop is not None else lambda: None
+
+    def make() -> dict[str, NDArray[Any]]:
+        made, fit, begun = [], Fit(batch), time.perf_counter()
         for part in batches(chosen, batch):
-            if stop is not None:
-                stop.check()
+            check()
             made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit).cpu())
-        # Read back below, so that a first run and a later one take the same way.
-        files.write_arrays(path, {"images": torch.cat(made).numpy()})
-    images = torch.from_numpy(files.read_arrays(path)["images"])
+        seconds = round(time.perf_counter() - begun, 3)
+        cost = {"seconds": seconds, "images": len(chosen), "batch": fit.most, "host": socket.gethostname()}
+        files.write_json(timing(path), {**cost, "device": teacher.device})
+        return {"images": torch.cat(made).numpy()}
+
+    images = torch.from_numpy(kept(path, out, make, stop=check, say=say)["images"])
     if images.shape != (len(chosen), *teacher.shape):
         raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
     return images
@@ -72,6 +88,11 @@ def piece(
 def location(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> Path:
     """Return where the samples of these seeds are kept."""
     return Path(out) / "targets" / files.digest(key(teacher, plan, batch))[:32] / f"{seeds.label(chosen)}.npz"
+
+
+def timing(path: Path) -> Path:
+    """Return where it is kept what the samples at `path` took to make."""
+    return path.with_suffix("") / "timing.json"
 
 
 def absent(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> dict[Path, range]:

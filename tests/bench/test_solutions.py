@@ -134,15 +134,18 @@ def test_a_network_that_only_runs_in_float32_is_solved_loosely_and_says_so(tmp_p
     assert (found - exact).abs().max() < 1e-4
 
 
-def test_a_damaged_or_foreign_solution_is_named(tmp_path):
+def test_a_foreign_solution_is_refused_and_a_damaged_one_made_anew(tmp_path):
     solutions.piece(single(), CHOSEN, tmp_path)
     path = solutions.location(single(), CHOSEN, tmp_path)
     path.rename(path.with_name("50000-50001.npz"))
     with pytest.raises(RecordError, match="holds images"):
         solutions.piece(single(), range(50_000, 50_002), tmp_path)
-    path.with_name("50000-50001.npz").write_bytes(b"")
-    with pytest.raises(RecordError, match="damaged"):
-        solutions.piece(single(), range(50_000, 50_002), tmp_path)
+    other = path.with_name("50000-50001.npz")
+    other.write_bytes(b"")
+    told = []
+    found = solutions.piece(single(), range(50_000, 50_002), tmp_path, say=told.append)
+    assert told == [f"{other}: damaged, its checksum doesn't match its content; set aside as *.damaged and made anew"]
+    assert torch.equal(found, solutions.piece(single(), range(50_000, 50_002), tmp_path / "fresh"))
 
 
 def test_the_digits_network_in_float64_is_the_same_network():

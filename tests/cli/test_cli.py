@@ -45,20 +45,34 @@ def test_a_second_run_computes_nothing_and_says_so(ran):
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.npz")} == blocks
 
 
-def test_a_lost_block_of_a_finished_cell_is_made_anew_and_a_damaged_one_is_named(tmp_path):
+def test_a_lost_or_damaged_block_of_a_finished_cell_is_found_and_made_anew(tmp_path):
+    """A finished cell's numbers aren't read from its blocks again, so that `store verify` is what finds the damage."""
     line = ("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path)
     assert invoke(*line).exit_code == 0
     block = sorted(tmp_path.glob("cells/*/*/blocks/*.npz"))[4]
     whole, metrics = block.read_bytes(), next(tmp_path.glob("cells/*/*/metrics.json")).read_bytes()
     block.write_bytes(whole[:500])
-    damaged = invoke(*line)
-    assert damaged.exit_code == 2
-    assert f"{block.name}: damaged" in damaged.stderr
-    assert "cached" not in damaged.output
-    block.unlink()
+    assert "1 cached" in invoke(*line).stdout
+    named = invoke("store", "verify", "--out", tmp_path)
+    assert named.exit_code == 4
+    assert f"{block}: damaged, its checksum doesn't match its content; use --set-aside and run again" in named.stdout
+    assert invoke("store", "verify", "--set-aside", "--out", tmp_path).exit_code == 4
     assert "1 done" in invoke(*line).stdout
     assert block.read_bytes() == whole
     assert next(tmp_path.glob("cells/*/*/metrics.json")).read_bytes() == metrics
+    assert invoke("store", "verify", "--out", tmp_path).exit_code == 0
+
+
+def test_the_damaged_pictures_of_a_finished_cell_are_made_anew_with_a_line(tmp_path):
+    line = ("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path)
+    assert invoke(*line).exit_code == 0
+    block = sorted(tmp_path.glob("cells/*/*/blocks/*.npz"))[0]
+    whole = block.read_bytes()
+    block.write_bytes(whole[:500])
+    mended = invoke(*line)
+    assert mended.exit_code == 0
+    assert f"{block}: damaged, its array 'images' can't be read; set aside as *.damaged" in mended.stderr
+    assert block.read_bytes() == whole
 
 
 def test_a_training_says_what_it_replaces(tmp_path):

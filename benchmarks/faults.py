@@ -1,0 +1,536 @@
+"""A campaign of faults against the store: kills, damage, full disks, two runs at once; the same bytes after each.
+
+python benchmarks/faults.py: about 300 faults in some minutes, from a seed; a line for each, exit code 1 if one shows.
+
+Every run is the command line in a process of its own, forked from this one so that torch is imported once. After each
+fault the same command goes on; what it ends with is compared byte for byte with an undisturbed run. Checked all along:
+an exit code that is documented, no traceback, and no file of results that was whole is ever written again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+import solverbench
+from solverbench import cli, contents, files, jobs, leases, runner
+
+torch.set_num_threads(1)
+
+SELECTION = ["--solvers", "euler,dpm", "--nfe", "3", "--teachers", "mixture", "--samples", "20", "--replicates", "2"]
+SELECTION += ["--batch", "2", "--no-exact", "--device", "cpu"]
+DOCUMENTED = (0, 1, 2, 3, 4, 5, 130)
+LIMIT = 120.0
+"""Seconds after which a run is taken to hang."""
+
+
+class Shown(Exception):
+    """A fault had an effect that it must not have."""
+
+
+@dataclass
+class Child:
+    """A run in a process of its own."""
+
+    pid: int
+    said: Path
+
+    def wait(self) -> int:
+        """Return its exit code, or minus the signal that ended it."""
+        until = time.monotonic() + LIMIT
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > until:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise Shown(f"no end after {LIMIT:.0f} s; it said: {self.text[-500:]}")
+            time.sleep(0.002)
+
+    @property
+    def text(self) -> str:
+        """What it wrote to stdout and stderr."""
+        return self.said.read_text(errors="replace") if self.said.exists() else ""
+
+    def ends(self, *codes: int) -> str:
+        """Wait, and return what it said; it must end with one of these codes and no traceback."""
+        code = self.wait()
+        if "Traceback" in self.text:
+            raise Shown(f"a traceback: {self.text[-3000:]}")
+        if code not in codes:
+            raise Shown(f"exit code {code}, not one of {codes}; it said: {self.text[-1000:]}")
+        return self.text
+
+
+def nothing() -> None:
+    """No hook."""
+
+
+class Campaign:
+    """The faults, each a method; all of them share the undisturbed run.
+
+    Args:
+        place: a folder for the stores.
+        chance: where every choice comes from.
+    """
+
+    def __init__(self, place: Path, chance: random.Random) -> None:
+        self.place, self.chance = place, chance
+        self.count = 0
+        begun = time.monotonic()
+        self.go(place / "whole").ends(0)
+        self.seconds = time.monotonic() - begun
+        self.whole = results(place / "whole")
+        self.table = table(place / "whole")
+
+    def go(self, out: Path, hook: Callable[[], None] = nothing, command: list[str] | None = None) -> Child:
+        """Start the command line on the store at `out`, after `hook` in its process."""
+        self.count += 1
+        said = self.place / f"said-{self.count}"
+        arguments = [*(command or ["run", *SELECTION]), "--out", str(out)]
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            return Child(pid, said)
+        code = 99
+        try:
+            sink = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(sink, 1)
+            os.dup2(sink, 2)
+            sys.argv = ["solverbench", *arguments]
+            cli._report = lambda folder: []  # figures take seconds and touch no result
+            hook()
+            cli.main.main(arguments, prog_name="solverbench")
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 99
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def fresh(self) -> Path:
+        """Return a place for a new store, and forget earlier ones."""
+        for path in self.place.glob("out-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        self.count += 1
+        return self.place / f"out-{self.count}"
+
+    def partial(self) -> Path:
+        """Return a store that a run was killed in, at any time; perhaps a finished one."""
+        out = self.fresh()
+        child = self.go(out)
+        self.sleep(self.chance.uniform(0.2, 1.3) * self.seconds)
+        kill(child)
+        child.wait()
+        return out
+
+    def sleep(self, seconds: float) -> None:
+        """Let a child work."""
+        time.sleep(seconds)
+
+    def finish(self, out: Path) -> str:
+        """Go on to the end; return what was said. What was whole stays, and the end is the undisturbed run's."""
+        before = stamps(out)
+        said = self.go(out).ends(0)
+        unchanged(before, out)
+        self.compare(out)
+        return said
+
+    def compare(self, out: Path) -> None:
+        """Raise Shown if the store's results aren't the undisturbed run's."""
+        found = results(out)
+        if found != self.whole:
+            names = [
+                name for name in sorted(found.keys() | self.whole.keys()) if found.get(name) != self.whole.get(name)
+            ]
+            raise Shown(f"other results than undisturbed: {names[:5]}")
+        if table(out) != self.table:
+            raise Shown("another table than undisturbed")
+
+    def kills(self, wanted: int, told: Callable[[str], None]) -> None:
+        """SIGKILL at random times, again and again on one store until it is finished; then on a new one."""
+        done = 0
+        while done < wanted:
+            out, hits = self.fresh(), 0
+            while done < wanted:
+                before = stamps(out)
+                child = self.go(out)
+                self.sleep(self.chance.uniform(0.02, 0.6) * self.seconds)
+                kill(child)
+                code = child.wait()
+                if "Traceback" in child.text:
+                    raise Shown(child.text[-3000:])
+                unchanged(before, out)
+                if code == 0:
+                    break
+                done, hits = done + 1, hits + 1
+                if code != -signal.SIGKILL:
+                    raise Shown(f"exit code {code} of a killed run: {child.text[-1000:]}")
+            self.finish(out)
+            if hits:
+                told(f"{hits} kills, the last with {len(before)} files stored before it")
+
+    def interrupt(self) -> str:
+        """SIGINT, as by Ctrl-C: exit code 130 and a line."""
+        out = self.fresh()
+        child = self.go(out)
+        self.sleep(self.chance.uniform(0.1, 0.8) * self.seconds)
+        os.kill(child.pid, signal.SIGINT)
+        said = child.ends(0, 130)
+        self.finish(out)
+        return last(said) if said.strip() else "before its first line"
+
+    def damage(self, *, finished: bool, cut: bool) -> str:
+        """A file of the store cut short, or with a bit flipped; named, set aside where need be, and made anew."""
+        if finished:
+            out = self.fresh()
+            shutil.copytree(self.place / "whole", out)
+        else:
+            out = self.partial()
+        names = [path for path in sorted(out.rglob("*")) if path.is_file() and "reports" not in path.parts]
+        names = [path for path in names if path.suffix in (".json", ".npz") and not path.name.startswith(".")]
+        if not names:
+            return "nothing was stored yet"
+        path = self.chance.choice(names)
+        content = bytearray(path.read_bytes())
+        if cut:
+            del content[self.chance.randrange(len(content)) :]
+        else:
+            content[self.chance.randrange(len(content))] ^= 1 << self.chance.randrange(8)
+        path.write_bytes(content)
+        name = str(path.relative_to(out))
+        if name == "store.json":
+            said = self.go(out).ends(2, 3)
+            shutil.copy(self.place / "whole" / "store.json", path)
+            self.finish(out)
+            return f"{name}: {last(said)}"
+        self.go(out).ends(0)
+        # The numbers are right whether the file was needed or not.
+        if table(out) != self.table:
+            raise Shown(f"{name}: wrong numbers after damage")
+        sound = self.go(out, command=["store", "verify"]).wait() == 0
+        if not sound:
+            said = self.go(out, command=["store", "verify", "--set-aside"]).ends(4)
+            if name not in said:
+                raise Shown(f"{name}: damaged, and verify names something else: {said}")
+        self.finish(out)
+        self.go(out, command=["store", "verify"]).ends(0)
+        return f"{name}: {'made anew by the run' if sound else 'named by verify, then made anew'}"
+
+    def full_disk(self) -> str:
+        """A disk that is full at some time; then it has space again."""
+        out = self.fresh()
+        size = sum(len(content) for content in self.whole.values())
+        limit = int(size * self.chance.uniform(0.05, 1.1)) // 4096 * 4096 + 65536
+        with small_disk(out, limit) as grow:
+            if grow is None:
+                child = self.go(out, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit % 9000, limit % 9000)))
+            else:
+                child = self.go(out)
+            said = child.ends(0, 1, 3)
+            if grow is not None:
+                grow()
+            self.finish(out)
+        kind = "RLIMIT_FSIZE" if grow is None else f"tmpfs of {limit} bytes"
+        return f"{kind}: {last(said)}"
+
+    def read_only(self) -> str:
+        """A store that can't be written, from some time on; then it can be again."""
+        out = self.partial()
+        out.mkdir(exist_ok=True)
+        with read_only(out) as how:
+            said = self.go(out).ends(3)
+            self.go(out, command=["store", "status"]).ends(0, 3)
+            self.go(out, command=["store", "gc"]).ends(0, 3)
+            self.go(out, command=["plan", *SELECTION]).ends(0)
+        self.finish(out)
+        return f"{how}: {last(said)}"
+
+    def together(self, *, jumping: bool, killing: bool) -> str:
+        """Two runs at once on one store, perhaps with clocks that jump, perhaps one of them killed."""
+        out, record = self.fresh(), self.place / f"record-{self.count}"
+        seed = self.chance.randrange(10**9)
+
+        def hook() -> None:
+            recorded(record)
+            if jumping:
+                jumping_clock(seed + os.getpid())
+
+        one, two = self.go(out, hook), self.go(out, hook)
+        if killing:
+            self.sleep(self.chance.uniform(0.1, 1.0) * self.seconds)
+            kill(one)
+            one.wait()
+        else:
+            one.ends(0)
+        two.ends(0)
+        self.compare(out)
+        made = Counter(record.read_text().splitlines())
+        twice = sum(count > 1 for count in made.values())
+        if twice and not killing:
+            raise Shown(f"{twice} files were made twice: {[name for name, count in made.items() if count > 1][:3]}")
+        self.finish(out)
+        return f"{len(made)} files made, {twice} of them twice"
+
+    def stopped(self) -> str:
+        """A run that stands still for longer than the others' patience, and then goes on: taken over, harmless."""
+        out = self.fresh()
+
+        def hook() -> None:
+            leases.EVERY, leases.PATIENCE, leases.POLL = 0.05, 0.5, 0.1
+
+        one = self.go(out, hook)
+        self.sleep(self.chance.uniform(0.3, 0.8) * self.seconds)
+        os.kill(one.pid, signal.SIGSTOP)
+        two = self.go(out, hook)
+        said = two.ends(0)
+        before = stamps(out)
+        os.kill(one.pid, signal.SIGCONT)
+        one.ends(0)
+        unchanged(before, out)
+        self.finish(out)
+        return "waited, and took over" if "waiting for" in said else "had nothing to wait for"
+
+    def broken_leases(self) -> str:
+        """Leases of runs that nobody knows, and rubbish among them: waited for, then taken over."""
+        out = self.partial()
+        folder = out / "leases"
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        kinds = Counter[str]()
+        for run in folder.glob("runs/*"):
+            run.write_bytes(self.chance.randbytes(self.chance.randrange(200)))
+            kinds["unreadable runs"] += 1
+        for name in [name for name in self.whole if name.endswith(".npz") and name.startswith("cells/")]:
+            if not (out / name).exists() and self.chance.random() < 0.3:
+                _, _, address, _, label = name.split("/")
+                place = folder / f"{address}-{label.removesuffix('.npz')}"
+                place.mkdir(exist_ok=True)
+                if self.chance.random() < 0.5 and not any(place.iterdir()):
+                    (place / "nobody").touch()
+                kinds["leases of nobody"] += 1
+
+        def hook() -> None:
+            leases.EVERY, leases.PATIENCE, leases.POLL = 0.05, 0.3, 0.1
+
+        before = stamps(out)
+        self.go(out, hook).ends(0)
+        unchanged(before, out)
+        self.compare(out)
+        return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing was left to do"
+
+    def merging(self) -> str:
+        """A merge that is killed, and made again."""
+        out = self.fresh()
+        command = ["store", "merge", str(self.place / "whole")]
+        child = self.go(out, command=command)
+        self.sleep(self.chance.uniform(0.0, 0.1) * self.seconds)
+        kill(child)
+        child.wait()
+        stored = len(results(out))
+        self.go(out, command=command).ends(0)
+        if results(out) != self.whole:
+            raise Shown("a merged store has other results")
+        if "2 cached" not in self.go(out).ends(0):
+            raise Shown("a merged cell is made again")
+        self.compare(out)
+        return f"after {stored} of {len(self.whole)} files"
+
+    def clock(self) -> str:
+        """A run alone whose wall clock jumps by years at each look."""
+        out, seed = self.fresh(), self.chance.randrange(10**9)
+        child = self.go(out, lambda: jumping_clock(seed))
+        self.sleep(self.chance.uniform(0.1, 1.2) * self.seconds)
+        kill(child)
+        child.wait()
+        self.go(out, lambda: jumping_clock(seed + 1)).ends(0)
+        self.compare(out)
+        self.finish(out)
+        return "same bytes"
+
+
+def last(said: str) -> str:
+    """The last line of what was said, of a path its last part alone."""
+    return re.sub(r"\S*/", "", said.strip().splitlines()[-1])
+
+
+def kill(child: Child) -> None:
+    """SIGKILL, unless it has ended."""
+    try:
+        os.kill(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """The bytes of every file of results by name; no costs, no leftovers."""
+    return {name: (out / name).read_bytes() for name in contents.walk(out) if not name.endswith("timing.json")}
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    """The report's table, without costs and statuses."""
+    [path] = out.glob("reports/*/results.csv")
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: row[key] for key in row if not key.startswith("cost_") and key != "status"} for row in rows]
+
+
+def stamps(out: Path) -> dict[str, tuple[int, int]]:
+    """Which file it is and when it was written, of each whole block, target and solution."""
+    names = [name for name in contents.walk(out) if name.endswith(".npz") and contents.check(out, name) is None]
+    return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
+
+
+def unchanged(before: dict[str, tuple[int, int]], out: Path) -> None:
+    """Raise Shown if a file that was whole was written again."""
+    for name, stamp in before.items():
+        path = out / name
+        if not path.exists() or (path.stat().st_ino, path.stat().st_mtime_ns) != stamp:
+            raise Shown(f"{name}: was committed, and was {'written again' if path.exists() else 'removed'}")
+
+
+def recorded(record: Path) -> None:
+    """Note every array file that this process makes."""
+    write = files.write_arrays
+
+    def watched(path, arrays, *, replace=True):  # type: ignore[no-untyped-def]
+        with open(record, "a") as file:
+            file.write(f"{path}\n")
+        write(path, arrays, replace=replace)
+
+    files.write_arrays = watched
+
+
+def jumping_clock(seed: int) -> None:
+    """Make this process's wall clock jump by up to thirty years, both ways, at every look."""
+    chance, now, moment = random.Random(seed), time.time, jobs.datetime
+
+    class Jumping(moment):  # type: ignore[misc, valid-type]
+        @classmethod
+        def now(cls, tz=None):  # type: ignore[no-untyped-def]
+            return moment.fromtimestamp(time.time(), tz)
+
+    time.time = lambda: now() + chance.uniform(-1e9, 1e9)
+    for module in (jobs, leases, runner):
+        if hasattr(module, "datetime"):
+            module.datetime = Jumping
+
+
+@contextmanager
+def small_disk(out: Path, size: int) -> Iterator[Callable[[], None] | None]:
+    """Yield what makes the disk at `out` large; None where nothing can be mounted."""
+    out.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(out)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        out.rmdir()
+        yield None
+        return
+    grow = ["mount", "-o", "remount,size=1g", str(out)]
+    try:
+        yield lambda: subprocess.run(grow, capture_output=True, check=True) and None
+    finally:
+        subprocess.run(["umount", "-l", str(out)], capture_output=True, check=True)
+
+
+@contextmanager
+def read_only(out: Path) -> Iterator[str]:
+    """Make everything below `out` read-only meanwhile; yield how."""
+    bound = subprocess.run(["mount", "--bind", str(out), str(out)], capture_output=True, check=False).returncode == 0
+    if bound:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(out)], capture_output=True, check=True)
+    else:
+        folders = [out, *(path for path in out.rglob("*") if path.is_dir())]
+        for path in folders:
+            path.chmod(0o555)
+    try:
+        yield "read-only bind mount" if bound else "folders without write permission"
+    finally:
+        if bound:
+            subprocess.run(["umount", "-l", str(out)], capture_output=True, check=True)
+        else:
+            for path in folders:
+                path.chmod(0o755)
+
+
+def main() -> None:
+    """Run the campaign."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=220, help="SIGKILLs at random times")
+    parser.add_argument("--rounds", type=int, default=10, help="of the other faults, each of which comes in a round")
+    given = parser.parse_args()
+    chance = random.Random(given.seed)
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    place = Path(tempfile.mkdtemp(prefix="solverbench-faults-", dir=base))
+    begun, counts, shown = time.monotonic(), Counter(), 0
+    machine = f"torch {torch.__version__}, {platform.platform()}, {os.cpu_count()} cores"
+    print(f"solverbench {solverbench.__version__}, {machine}")
+    campaign = Campaign(place, chance)
+    print(f"seed {given.seed}; undisturbed: {campaign.seconds:.2f} s, {len(campaign.whole)} files", flush=True)
+    faults: list[tuple[str, Callable[[], str]]] = [
+        ("cut file, unfinished store", lambda: campaign.damage(finished=False, cut=True)),
+        ("cut file, finished store", lambda: campaign.damage(finished=True, cut=True)),
+        ("flipped bit, unfinished store", lambda: campaign.damage(finished=False, cut=False)),
+        ("flipped bit, finished store", lambda: campaign.damage(finished=True, cut=False)),
+        ("full disk", campaign.full_disk),
+        ("read-only store", campaign.read_only),
+        ("two runs at once", lambda: campaign.together(jumping=False, killing=False)),
+        ("two runs at once, one killed", lambda: campaign.together(jumping=False, killing=True)),
+        ("two runs at once, jumping clocks", lambda: campaign.together(jumping=True, killing=False)),
+        ("run stopped and continued", campaign.stopped),
+        ("jumping clock and a kill", campaign.clock),
+        ("interrupt", campaign.interrupt),
+        ("broken leases", campaign.broken_leases),
+        ("merge killed", campaign.merging),
+    ]
+    try:
+        try:
+            campaign.kills(given.kills, lambda line: print(f"SIGKILL: {line}: the same", flush=True))
+            counts["SIGKILL"] = given.kills
+        except Shown as error:
+            shown += 1
+            print(f"SIGKILL: SHOWN: {error}", flush=True)
+        for _ in range(given.rounds):
+            for name, fault in faults:
+                counts[name] += 1
+                try:
+                    told = re.sub(r"([0-9a-f]{8})[0-9a-f]{24,}", r"\1", fault())
+                    print(f"{name}: {told}: the same", flush=True)
+                except Shown as error:
+                    shown += 1
+                    print(f"{name}: SHOWN: {error}", flush=True)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    told = "; ".join(f"{count} {name}" for name, count in counts.items())
+    used = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    work = sum(each.ru_utime + each.ru_stime for each in used)
+    print(f"{sum(counts.values())} faults ({told}): {shown} had an effect")
+    print(f"{time.monotonic() - begun:.0f} s, {work:.0f} s of them on a core")
+    sys.exit(1 if shown else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Seconds and memory to plan, and to run again, a grid of finished cells; and memory for growing numbers of images.
+
+python benchmarks/grid.py: a store of 5000 cells, 150 000 blocks, is made up with the store's own writers, then planned
+and run, each in a process of its own; a line of JSON for each. --profile shows where the time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import platform
+import pstats
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import solverbench as sb
+from solverbench import cells, runner
+from solverbench.cells import Cell, Protocol
+from solverbench.measures import measure
+from solverbench.metrics import Moments
+from solverbench.store import BlockResult, Store
+from solverbench.teachers import Evaluation, Reference
+
+SHAPE, FEATURES = (1, 4, 4), 4
+BUDGETS = "3-10"
+
+
+def teacher(name: str = "made-up") -> sb.Teacher:
+    """Return a Gaussian whose images are judged by four of their pixels."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return x / (1 + float(sigma) ** 2)
+
+    def extractor(images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :FEATURES].float() / 255
+
+    rows = np.random.default_rng(0).normal(size=(1000, FEATURES))
+    reference = Reference(Moments.of(rows), "made up", "0" * 64)
+    evaluation = Evaluation(extractor, "four pixels", "edm-round", reference, reference, {})
+    return sb.Teacher(denoise, name, SHAPE, identity=name, sampler="euler", sampler_nfe=10, evaluation=evaluation)
+
+
+def solvers(count: int) -> list[str]:
+    """Return so many specs: DPM++ and Euler on grids of different curvature."""
+    kinds = ("dpm:order=2", "dpm:order=3", "euler", "unipc:order=2", "ipndm:order=3")
+    return [f"{kinds[n % len(kinds)]}:grid=polynomial:rho={3 + 0.02 * (n // len(kinds)):g}" for n in range(count)]
+
+
+def make_up(out: Path, wanted: list[Cell]) -> None:
+    """Store results for all cells: the first one's by its own writers, the others' blocks as links to them."""
+    store = Store.open(out)
+    chance = np.random.default_rng(1)
+    protocol = wanted[0].protocol
+    first = store.cell(wanted[0].key)
+    for number, block in enumerate(protocol.blocks):
+        rows = chance.normal(size=(len(block), FEATURES))
+        pictures = chance.integers(0, 255, size=(8 if number == 0 else 0, *SHAPE), dtype=np.uint8)
+        first.write_block(block, BlockResult(Moments.of(rows), rows[:, 0] ** 2, 3, pictures))
+    found = measure(wanted[0], [first.read_block(block) for block in protocol.blocks])
+    measures = {name: each.as_dict() for name, each in found.items()}
+    cost = {"seconds": 1.0, "denoiser_seconds": 0.9, "images": protocol.block, "peak_memory_bytes": 10**9}
+    for cell in wanted:
+        folder = store.cell(cell.key)
+        folder.describe(cell.key, cell.names)
+        if folder != first:
+            (folder.path / "blocks").mkdir(parents=True, exist_ok=True)
+            for path in (first.path / "blocks").iterdir():
+                os.link(path, folder.path / "blocks" / path.name)
+        folder.finish({"nfe": cell.nfe, "measures": measures})
+        labels = [path.stem for path in sorted((first.path / "blocks").iterdir())]
+        folder.write_timing({"attempts": [], "blocks": dict.fromkeys(labels, cost)})
+
+
+def timed(name: str, work: Callable[[], object], profile: bool) -> None:
+    """Do `work` and print a line of JSON on it."""
+    begun, used = time.perf_counter(), time.process_time()
+    if profile:
+        watch = cProfile.Profile()
+        watch.runcall(work)
+        pstats.Stats(watch, stream=sys.stderr).sort_stats("cumulative").print_stats(45)
+    else:
+        work()
+    line = {
+        "benchmark": name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(time.perf_counter() - begun, 2),
+        "cpu_seconds": round(time.process_time() - used, 2),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+    }
+    print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    """Make the store up and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=5000)
+    parser.add_argument("--teachers", type=int, default=1, help="of the cells, which are so many fewer solvers")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--only", choices=["plan", "run", "images", "make"], help="in this process, on --out")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    specs = solvers(given.cells // given.teachers // 8)
+    teachers = [teacher(f"made-up-{n}") for n in range(given.teachers)]
+    selection = {"solvers": specs, "nfe": BUDGETS, "teachers": teachers, "samples": 100, "out": given.out}
+    if given.only == "make":
+        protocol = Protocol.of(100, None, None, None, False)
+        os.fsync = lambda file: None  # type: ignore[assignment]
+        make_up(given.out, cells.resolve(specs, BUDGETS, teachers, protocol, given.out, "cpu"))
+    elif given.only == "plan":
+        timed(f"plan {given.cells} finished cells", lambda: runner.plan(**selection).summary(), given.profile)
+    elif given.only == "run":
+        timed(f"run {given.cells} finished cells", lambda: runner.run(**selection).summary(), given.profile)
+    elif given.only == "images":
+        for samples in (10_000, 40_000, 160_000):
+            fewer = selection | {"solvers": "euler", "nfe": 3, "samples": samples, "replicates": 1, "batch": 100}
+            timed(f"run {samples} images", partial(runner.run, **fewer), given.profile)
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            own = [sys.executable, __file__, f"--cells={given.cells}", f"--teachers={given.teachers}"]
+            own += [f"--out={given.out or place}"] + ["--profile"] * given.profile
+            for only in ("make", "plan", "run"):
+                subprocess.run([*own, f"--only={only}"], check=True)
+            shutil.rmtree(Path(place) / "cells", ignore_errors=True)
+            subprocess.run([*own, "--only=images"], check=True)
+
+
+if __name__ == "__main__":
+    main()
