@@ -221,7 +221,8 @@ def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_a
     assert judging.full("fid", teacher) == 50_000
     assert judging.full("precision", teacher) == judging.full("recall", teacher) == 10_000
     assert judging.full("precision_data", digits) == 10_000
-    assert not any(judging.full(metric, teacher) for metric in ("kid", "fid_inf", "rmse_teacher", "psnr_teacher"))
+    assert not any(judging.full(metric, teacher) for metric in ("kid", "rmse_teacher", "psnr_teacher"))
+    assert judging.full("frechet_data_inf", digits) == 640, "ten images for each of 64 features"
 
 
 def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_reference_and_quantiser_alone(tmp_path):
