@@ -21,6 +21,20 @@ class Heun(sb.Classical):
     global_order: ClassVar[int | None] = 2
     stages: ClassVar[int] = 2
 
+    def grid(self, schedule: sb.NoiseSchedule, steps: int) -> sb.Grid:
+        """Return the grid.
+
+        Raises:
+            GridError: it starts at a level that stands for an infinite one: no mean of slopes holds for a step from it.
+        """
+        grid = super().grid(schedule, steps)
+        if schedule.sigma_first < schedule.sigma_max and grid.sigmas[0] > schedule.sigma_first:
+            raise sb.GridError(
+                f"{self.name}:grid={self.levels}: starts at {float(grid.sigmas[0]):g}, which stands for an infinite "
+                "level, and a mean of slopes holds for no step from there; use grid=polynomial or grid=logsnr"
+            )
+        return grid
+
     def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
         """Return the sample; 2M calls for M intervals."""
         sigmas = grid.sigmas

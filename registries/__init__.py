@@ -1,6 +1,7 @@
 """The built-in names. Nothing is imported until it is asked for."""
 
 from registries.published import Result as Result
+from registries.published import bibliography as bibliography
 from registries.published import catalogue as catalogue
 from registries.published import gits as gits
 from registries.published import papers as papers

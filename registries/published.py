@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ def recommended(solver: str) -> dict[str, dict[str, str]]:
 def catalogue() -> dict[str, dict[str, Any]]:
     """Return the published teachers: name to family, addresses, licence, noise range, settings and protocol."""
     return _read("teachers.toml")
+
+
+def bibliography() -> dict[str, str]:
+    """Return a BibTeX entry for each paper of a solver or grid, by its number on arXiv."""
+    text = resources.files("registries").joinpath("solvers.bib").read_text(encoding="utf-8")
+    return {re.findall(r"arXiv:([0-9.]+)", entry)[0]: entry for entry in text.strip().split("\n\n")}
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ class Registry:
         if full in self._entries:
             return full
         near = difflib.get_close_matches(name, [*self._entries, *self._aliases], n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UnknownName(f"{self.kind} {name!r}: not registered; {hint}See 'solverbench list {self.kind}s'.")
+        hint = f"did you mean {near[0]!r}? See" if near else "see"
+        raise UnknownName(f"{self.kind} {name!r}: not registered; {hint} 'solverbench list {self.kind}s'.")
 
     def get(self, name: str) -> Any:
         """Return what `name` (or an alias) is bound to, importing it if it is still a string."""

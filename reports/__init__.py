@@ -4,5 +4,6 @@ from reports.bundle import Bundle as Bundle
 from reports.bundle import BundleError as BundleError
 from reports.bundle import load as load
 from reports.curves import training as training
-from reports.figures import draw as draw
+from reports.plots import KINDS as KINDS
+from reports.plots import draw as draw
 from reports.report import write as write

@@ -5,6 +5,7 @@ Numbers are parsed strictly: an empty value is NaN and keeps its reason, a value
 
 import json
 import math
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ FLOATS = ("value", "low", "high", "std_error")
 INTEGERS = ("n", "replicates")
 NEEDED = (*TEXTS, *FLOATS, *INTEGERS, "nfe", "learned")
 OPTIONAL = (
+    "net_passes", "sd", "cost_seconds", "cost_denoiser_seconds", "cost_images_per_second", "cost_peak_memory_bytes",
     "validation", "validation_spread", "cost_training_seeds", "cost_training_student_calls",
     "cost_training_teacher_calls", "cost_training_seconds", "cost_training_peak_memory_bytes",
 )  # fmt: skip
-"""Numbers on the training of a learned solver, which a bundle may lack; NaN then."""
+"""Numbers on cost, and on the training of a learned solver, which a bundle may lack; NaN then."""
 METRIC_LOSS, INFERRED = "†", "‡"
 """Marks at a solver's name: trained on the metric's own features; a method that its paper leaves partly unknown."""
 _EMPTY = ("", "nan", "none", "<na>")
@@ -50,13 +52,22 @@ class Bundle:
         path = self.folder / "images.npz"
         return _read_images(path) if path.exists() else {}
 
+    @cached_property
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """By the `cell` column: its "plan" (sigmas, rows) and "measures" (leave-one-outs), where they are known.
+
+        A bundle of an older version has no cells.json: they are then read from the store that it lies in.
+        """
+        path = self.folder / "cells.json"
+        return _read_cells(path) if path.exists() else _from_store(self.folder.parents[1] / "cells", self.frame)
+
 
 def load(folder: str | Path) -> Bundle:
     """The bundle in `folder`, checked.
 
     Raises: BundleError naming the file, what is wrong with it, and what to do.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     if not folder.is_dir():
         raise BundleError(f"report folder {folder}: it is not there; name the folder that a run printed as its report")
     record = _read_record(folder / "bundle.json")
@@ -95,6 +106,7 @@ def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
     for column in OPTIONAL:
         given = frame[column] if column in frame else [""] * len(out)
         out[column] = [_float(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(given)]
+    out["cell"] = [_text(value).strip() for value in frame["cell"]] if "cell" in frame else ""
     for column in ("learned", "metric_loss"):
         given = frame[column] if column in frame else [""] * len(out)
         out[column] = [_flag(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(given)]
@@ -121,11 +133,11 @@ def _read_record(path: Path) -> dict[str, Any]:
             "use the SolverBench that wrote it, or run the selection again"
         )
     kinds = {"metrics": dict, "protocol": dict, "environment": dict, "counts": dict,
-             "lines": list, "notes": list, "verdicts": list, "tags": list}  # fmt: skip
+             "lines": list, "notes": list, "verdicts": list, "tags": list, "published": list}  # fmt: skip
     for key, kind in kinds.items():
         if not isinstance(record.setdefault(key, kind()), kind):
             raise BundleError(f"{path}: '{key}' is a {type(record[key]).__name__}, not a {kind.__name__}; {_REMEDY}")
-    for key in ("lines", "verdicts"):
+    for key in ("lines", "verdicts", "published"):
         if not all(isinstance(entry, dict) for entry in record[key]):
             raise BundleError(f"{path}: '{key}' holds something that is no object; {_REMEDY}")
     return record
@@ -142,6 +154,31 @@ def _read_images(path: Path) -> dict[str, np.ndarray]:
             what = f"{batch.dtype} {list(batch.shape)}"
             raise BundleError(f"{path}: '{key}' is {what}, not uint8 [k, 1 or 3, H, W]; {_REMEDY}")
     return images
+
+
+def _read_cells(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: it cannot be read as JSON ({_line(error)}); {_REMEDY}") from error
+    if not isinstance(cells, dict) or not all(isinstance(cell, dict) for cell in cells.values()):
+        raise BundleError(f"{path}: it is no table of cells; {_REMEDY}")
+    return cells
+
+
+def _from_store(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The cells of a frame as a store's own files have them; those that are not there are left out."""
+    found = {}
+    for key in dict.fromkeys(frame["cell"]):
+        if re.fullmatch("[0-9a-f]{16}", key):
+            for folder in root.glob(f"{key[:2]}/{key}*"):
+                try:
+                    plan = json.loads((folder / "cell.json").read_text(encoding="utf-8"))["key"]["plan"]
+                    measures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["measures"]
+                except (OSError, ValueError, KeyError):
+                    continue
+                found[key] = {"plan": plan, "measures": measures}
+    return found
 
 
 def _check(frame: pd.DataFrame, name: str) -> None:

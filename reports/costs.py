@@ -1,4 +1,4 @@
-"""What learned solvers cost to train and the quality that they reach for it: a table, and a figure."""
+"""What quality costs: the calls that learned solvers took to train, and images per second: a table, and figures."""
 
 import math
 import textwrap
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from reports.axes import log_minor_ticks, log_ticks, tick_text
-from reports.figures import DOUBLE, SINGLE, Drawing, settings
-from reports.panel import GREY, dress, look_of
+from reports.figures import Drawing, blank, settings, shown
+from reports.panel import GREY, dress, handle, look_of
 from reports.parts import Part, grouped
+from reports.widths import DEFAULT, Width
 
 _HEIGHT, _TOP = 1.8, 0.26  # inches of a panel, and above it
 _LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches beside and below it
-_AXIS = "network calls spent in training"
+_LOWER = 1.25  # of a panel where there are many rows
+_AXES = {"calls": "network calls spent in training", "speed": "images per second"}
 _SPENT = ["cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls",
           "cost_training_seconds", "cost_training_peak_memory_bytes", "validation", "validation_spread"]  # fmt: skip
 
@@ -57,57 +57,116 @@ def text(spent: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def compose(found: Sequence[Part]) -> Drawing:
-    """The figure: a row for each teacher, a column for each metric; a point for each cell, at its NFE's number."""
-    spent = rows(found)
-    parts = [part for part in found if part.number == 1 and part.metric in spent.columns]
+def speeds(found: Sequence[Part]) -> pd.DataFrame:
+    """A row for every cell whose images per second are known: `speed`, and its value in each metric."""
+    tables = [
+        part.frame[part.frame["cost_images_per_second"] > 0][["teacher", "label", "nfe", "value"]].assign(
+            metric=part.metric, speed=part.frame["cost_images_per_second"]
+        )
+        for part in found
+        if part.number == 1
+    ]
+    everything = pd.concat(tables, ignore_index=True)
+    if everything.empty or everything["value"].isna().all():
+        return everything.iloc[:0]
+    cells = everything.drop_duplicates(["teacher", "label", "nfe"]).drop(columns=["metric", "value"])
+    values = everything.pivot_table(index=["teacher", "label", "nfe"], columns="metric", values="value", sort=False)
+    return cells.join(values, on=["teacher", "label", "nfe"]).reset_index(drop=True)
+
+
+def front(points: pd.DataFrame, metric: str, higher: bool) -> pd.DataFrame:
+    """Of these cells, the fastest first, those that no other one beats in speed and metric: the Pareto front."""
+    known = points[points[metric].notna()].sort_values("speed", ascending=False, kind="stable")
+    sign = -1 if higher else 1
+    best, kept = math.inf, []
+    for i, value in zip(known.index, sign * known[metric], strict=True):
+        if value < best:
+            best = value
+            kept.append(i)
+    return known.loc[kept]
+
+
+def compose(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT) -> Drawing | None:
+    """The figure: a row for each teacher, a column for each metric; a point for each cell, at its NFE's number.
+
+    None where no cell's cost is known.
+
+    Args:
+        across: what the metric is drawn against: calls (of training) or speed (images per second).
+    """
+    spent = speeds(found) if across == "speed" else rows(found)
+    if spent.empty:
+        return None
+    parts = [part for part in shown(found, wide) if part.number == 1 and part.metric in spent.columns]
     metrics = list(dict.fromkeys(part.metric for part in parts))
     teachers = [name for name in dict.fromkeys(part.teacher for part in parts) if (spent["teacher"] == name).any()]
     with settings():
-        width = SINGLE if len(metrics) == 1 else DOUBLE
-        legend = 0.22
-        height = legend + len(teachers) * (_HEIGHT + _BELOW + _TOP)
-        figure = Drawing(figsize=(width, height), dpi=300)
-        FigureCanvasAgg(figure)
+        width = wide.single if len(metrics) == 1 else wide.double
         labels = list(dict.fromkeys(spent["label"]))
+        homes = {label: next(part for part in parts if label in part.solvers) for label in labels}
+        per_line = max(1, int((width - 0.7) / (0.42 + 0.065 * max(map(len, labels)))))
+        legend = 0.08 + 0.14 * -(-len(labels) // per_line)
+        tall = _HEIGHT if len(teachers) < 3 else _LOWER
+        height = legend + len(teachers) * (tall + _BELOW + _TOP)
+        figure = blank(width, height)
         for part in parts:
             if part.teacher in teachers:
                 column, row = metrics.index(part.metric), teachers.index(part.teacher)
                 left = column * width / len(metrics) + _LEFT
-                bottom = height - legend - (row + 1) * (_HEIGHT + _BELOW + _TOP) + _BELOW
+                bottom = height - legend - (row + 1) * (tall + _BELOW + _TOP) + _BELOW
                 inner = width / len(metrics) - _LEFT - _RIGHT
-                box = (left / width, bottom / height, inner / width, _HEIGHT / height)
+                box = (left / width, bottom / height, inner / width, tall / height)
                 axes = figure.add_axes(box, label=part.name)
-                _panel(axes, part, spent[spent["teacher"] == part.teacher])
+                _panel(axes, part, spent[spent["teacher"] == part.teacher], across)
                 name = part.label.split(" (")[0] if len(metrics) > 1 else part.label
                 title = f"{part.teacher}: {name}" if len(teachers) > 1 else name
                 axes.set_title(_wrapped(title, int(inner * 19)), fontsize=6.5, loc="left", pad=4, linespacing=1.1)
-        homes = {label: next(part for part in parts if label in part.solvers) for label in labels}
-        handles = [_handle(label, homes[label]) for label in labels]
-        figure.text(1 - _RIGHT / width, 1 - 0.08 / height, "numbers: NFE", fontsize=6, ha="right", va="top", color=GREY)
+        said = "numbers: NFE" + (", dotted: not beaten in both" if across == "speed" and width > 5 else "")
+        figure.text(1 - _RIGHT / width, 1 - 0.08 / height, said, fontsize=6, ha="right", va="top", color=GREY)
         figure.legend(
-            handles=handles, loc="upper left", ncols=len(handles), frameon=False, fontsize=6.5, handletextpad=0.3,
-            columnspacing=1.2, bbox_to_anchor=(0.0, 1.0), borderpad=0.3,
+            handles=[handle(label, homes[label]) for label in labels], loc="upper left", ncols=per_line, frameon=False,
+            fontsize=6.5, handletextpad=0.3, columnspacing=1.2, bbox_to_anchor=(0.0, 1.0), borderpad=0.3,
+            labelspacing=0.3,
         )  # fmt: skip
     return figure
 
 
-def _panel(axes: Axes, part: Part, spent: pd.DataFrame) -> None:
+def drawn(found: Sequence[Part], across: str, wide: Width = DEFAULT) -> pd.DataFrame:
+    """Exactly what the figure shows: a row for each point, with `panel`, and all that is known of the cost."""
+    spent = speeds(found) if across == "speed" else rows(found)
+    tables = []
+    for part in shown(found, wide):
+        if part.number == 1 and part.metric in spent.columns:
+            own = spent[(spent["teacher"] == part.teacher) & spent[part.metric].notna()]
+            own = own.rename(columns={"label": "series"}).assign(panel=part.name, metric=part.metric, kind="measured")
+            own["value"] = own[part.metric]
+            extra = [column for column in _SPENT if column in own]
+            tables.append(own[["panel", "teacher", "metric", "kind", "series", "nfe", across, "value", *extra]])
+            if across == "speed":
+                best = front(own, part.metric, part.higher)
+                tables.append(tables[-1].loc[best.index].assign(kind="front"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
     known = spent[spent[part.metric].notna() & ((spent[part.metric] > 0) | (not part.log))]
     for label in dict.fromkeys(known["label"]):
         own = known[known["label"] == label].sort_values("nfe")
         colour, marker, dash, fill = look_of(part, label)
-        axes.plot(own["calls"], own[part.metric], color=colour, ls=dash, lw=0.8, alpha=0.6, zorder=2)
+        axes.plot(own[across], own[part.metric], color=colour, ls=dash, lw=0.8, alpha=0.6, zorder=2)
         axes.plot(
-            own["calls"], own[part.metric], color=fill, ls="", marker=marker, ms=4.0, mec=_edge(colour, fill),
-            mew=0.35 if fill == colour else 0.8, zorder=3,
+            own[across], own[part.metric], color=fill, ls="", marker=marker, ms=4.0, mec=_edge(colour, fill),
+            mew=0.35 if fill == colour else 0.8, zorder=3, label=label,
         )  # fmt: skip
-        for nfe, x, y in zip(own["nfe"], own["calls"], own[part.metric], strict=True):
+        for nfe, x, y in zip(own["nfe"], own[across], own[part.metric], strict=True):
             axes.annotate(
                 str(nfe), (x, y), (2.5, 2.0), textcoords="offset points", fontsize=4.8, color=colour, zorder=4
             )
+    if across == "speed":
+        best = front(known, part.metric, part.higher)
+        axes.plot(best["speed"], best[part.metric], color=GREY, ls=":", lw=0.8, zorder=1.5, label="_front")
     axes.set_xscale("log")
-    low, high = _stretched(known["calls"].to_list())
+    low, high = _stretched(known[across].to_list())
     axes.set_xlim(low, high)
     axes.set_xticks(ticks := _few(log_ticks(low, high)), [_short(tick) for tick in ticks])
     axes.set_xticks(log_minor_ticks(low, high), minor=True)
@@ -119,16 +178,8 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame) -> None:
         axes.set_yticks(log_minor_ticks(low, high), minor=True)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(_AXIS, fontsize=6.5, labelpad=2)
+    axes.set_xlabel(_AXES[across], fontsize=6.5, labelpad=2)
     dress(axes)
-
-
-def _handle(label: str, part: Part) -> Line2D:
-    colour, marker, dash, fill = look_of(part, label)
-    return Line2D(
-        [], [], color=colour, ls=dash, lw=0.8, marker=marker, ms=4.0, mfc=fill, mec=_edge(colour, fill),
-        mew=0.35 if fill == colour else 0.8, label=label,
-    )  # fmt: skip
 
 
 def _edge(colour: str, fill: str) -> str:

@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from reports.axes import log_minor_ticks, log_ticks, tick_text
 from reports.bundle import BundleError
-from reports.figures import DOUBLE, FORMATS, Drawing, render, settings
+from reports.figures import FORMATS, Drawing, render, settings
 from reports.panel import GREY, dress
+from reports.widths import DEFAULT
 
 HISTORY = ("iteration", "loss", "distance", "adversarial", "discriminator", "d_real", "d_fake", "r1", "r2", "gradient",
            "validation")  # fmt: skip
@@ -87,13 +88,13 @@ def _panels(count: int, columns: int) -> tuple[Drawing, list[Axes]]:
     """A figure of two columns' width with so many empty panels, row by row."""
     rows = -(-count // columns)
     height = rows * (_TOP + _HEIGHT + _BELOW)
-    figure = Drawing(figsize=(DOUBLE, height), dpi=300)
+    figure = Drawing(figsize=(DEFAULT.double, height), dpi=300)
     FigureCanvasAgg(figure)
-    width = DOUBLE / columns
+    width = DEFAULT.double / columns
     panels = []
     for i in range(count):
         left, bottom = i % columns * width + _LEFT, height - (i // columns + 1) * (_TOP + _HEIGHT + _BELOW) + _BELOW
-        box = (left / DOUBLE, bottom / height, (width - _LEFT - _RIGHT) / DOUBLE, _HEIGHT / height)
+        box = (left / DEFAULT.double, bottom / height, (width - _LEFT - _RIGHT) / DEFAULT.double, _HEIGHT / height)
         panels.append(figure.add_axes(box, label=str(i)))
     return figure, panels
 

@@ -1,4 +1,4 @@
-"""Figures for a paper: a metric against NFE, at the width of one column (3.25 in) or two (6.75 in).
+"""Figures for a paper: a metric against NFE, at the width of one column or two.
 
 Drawn with matplotlib's objects alone: no pyplot figure, no global state, and the same bytes for the same numbers.
 """
@@ -15,13 +15,13 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from reports.bundle import Bundle, BundleError, tidy
+from reports.bundle import BundleError
 from reports.panel import GREY, Box, curve, margins, place
-from reports.parts import Part, parts
+from reports.parts import Part
+from reports.widths import DEFAULT, Width
 
-SINGLE, DOUBLE = 3.25, 6.75  # inches
 FORMATS = ("png", "pdf", "svg")
-_ACROSS = 4
+_ACROSS, _NARROW = 4, 1.6  # panels side by side at most, and inches that each needs
 _DPI = 300
 _AXIS = "NFE (denoiser calls per sample)"
 _SETTINGS: dict[Any, Any] = {
@@ -53,66 +53,63 @@ class Drawing(Figure):
             file.write(render(self, path.rsplit(".", 1)[-1].lower()))
 
 
-def draw(source: Bundle | pd.DataFrame, metric: str | None = None, teacher: str | None = None) -> Drawing:
-    """The figure of one metric against NFE, a row for each teacher; of every metric side by side where none is named.
-
-    Args:
-        source: a loaded bundle, or the frame that a run returns (labels and lines then come from
-            `frame.attrs["record"]`, where they are there).
-        metric: such as "frechet_data".
-        teacher: one teacher's name; all of them without it.
-    Raises: BundleError for a frame without the needed columns, or a metric or teacher that it does not hold.
-    """
-    if isinstance(source, Bundle):
-        found = parts(source.frame, source.record)
-    else:
-        found = parts(tidy(source), source.attrs.get("record", {}))
-    for key, wanted in (("metric", metric), ("teacher", teacher)):
-        there = list(dict.fromkeys(getattr(part, key) for part in found))
-        if wanted is not None and wanted not in there:
-            raise BundleError(f"{key} {wanted!r}: the results do not hold it; choose from {', '.join(there)}")
-    return compose([p for p in found if metric in (None, p.metric) and teacher in (None, p.teacher)])
-
-
-def compose(found: Sequence[Part]) -> Drawing:
+def compose(found: Sequence[Part], wide: Width = DEFAULT) -> Drawing:
     """The figure of these parts: a row for each teacher and part number, a column for each metric that is `shown`."""
-    found = shown(found)
+    found = shown(found, wide)
     with settings():
-        figure = Drawing(figsize=(SINGLE, 3.0), dpi=_DPI)
-        FigureCanvasAgg(figure)
+        figure = blank(wide.single, 3.0)
         metrics = list(dict.fromkeys(part.metric for part in found))
         rows = [[part for part in found if (part.teacher, part.number) == row]
                 for row in dict.fromkeys((part.teacher, part.number) for part in found)]  # fmt: skip
         if len(metrics) == 1:
-            _compose_column(figure, [row[0] for row in rows])
+            _compose_column(figure, [row[0] for row in rows], wide.single)
         else:
-            _compose_grid(figure, rows, metrics)
+            _compose_grid(figure, rows, metrics, wide.double)
     return figure
 
 
-def shown(found: Sequence[Part]) -> list[Part]:
-    """The parts that fit in one figure: those of the first four metrics."""
-    metrics = list(dict.fromkeys(part.metric for part in found))[:_ACROSS]
+def blank(width: float, height: float) -> Drawing:
+    """A figure of this size in inches without anything on it."""
+    figure = Drawing(figsize=(width, height), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def shown(found: Sequence[Part], wide: Width = DEFAULT) -> list[Part]:
+    """The parts that fit in one figure: those of the first metrics, four at most."""
+    most = min(_ACROSS, int(wide.double / _NARROW))
+    metrics = list(dict.fromkeys(part.metric for part in found))[:most]
     return [part for part in found if part.metric in metrics]
 
 
 def drawn(part: Part) -> pd.DataFrame:
-    """Exactly what a panel shows: its points with their intervals, then its horizontal lines (no nfe)."""
+    """Exactly what a panel shows: its points with their intervals, then published ones, then horizontal lines (no nfe).
+
+    `panel` names the axes, `kind` is measured, published or line.
+    """
     tables = []
     for label in part.solvers:
         points = curve(part, label).reset_index()
         points.insert(0, "series", label)
+        points.insert(0, "kind", "measured")
         tables.append(points)
     rows = pd.concat(tables, ignore_index=True)
     reasons = {(label, nfe): reason for label, nfe, reason in
              zip(part.frame["label"], part.frame["nfe"], part.frame["reason"], strict=True)}  # fmt: skip
     keys = zip(rows["series"], rows["nfe"], rows["value"].isna(), strict=True)
     rows["missing"] = [reasons.get((label, nfe), "not asked for") if missing else "" for label, nfe, missing in keys]
-    lines = [{"series": line.label, "nfe": "", "value": line.value, "low": line.low, "high": line.high, "missing": ""}
-             for line in part.lines]  # fmt: skip
-    rows = pd.concat([rows.astype({"nfe": object}), pd.DataFrame(lines)], ignore_index=True) if lines else rows
-    rows.insert(0, "metric", part.metric)
-    rows.insert(0, "teacher", part.teacher)
+    more: list[dict[str, Any]] = [
+        {"kind": "published", "series": part.label_of(each.label) or each.solver, "nfe": each.nfe, "value": each.value,
+         "missing": ""}
+        for each in part.published
+    ]  # fmt: skip
+    more += [{"kind": "line", "series": line.label, "nfe": "", "value": line.value, "low": line.low, "high": line.high,
+              "missing": ""} for line in part.lines]  # fmt: skip
+    if more:
+        lines = pd.DataFrame(more, columns=rows.columns).astype({"low": float, "high": float})
+        rows = pd.concat([rows.astype({"nfe": object}), lines], ignore_index=True)
+    for name, value in (("metric", part.metric), ("teacher", part.teacher), ("panel", part.name)):
+        rows.insert(0, name, value)
     return rows
 
 
@@ -125,7 +122,7 @@ def render(figure: Figure, kind: str) -> bytes:
         raise BundleError(f"figure format {kind!r}: it is not known; choose from {', '.join(FORMATS)}")
     file = io.BytesIO()
     with settings():
-        figure.savefig(file, format=kind, dpi=_DPI, metadata=_METADATA[kind])
+        figure.savefig(file, format=kind, dpi=figure.dpi, metadata=_METADATA[kind])
     return file.getvalue()
 
 
@@ -140,38 +137,38 @@ def settings() -> Iterator[None]:
         yield
 
 
-def _compose_column(figure: Figure, rows: Sequence[Part]) -> None:
+def _compose_column(figure: Figure, rows: Sequence[Part], wide: float) -> None:
     """One metric at the width of one column; the teacher's name stands above each row if there are several."""
     titles = [_title(part, 36) for part in rows]
     needs = [margins(figure, part) for part in rows]
     left = max(need[0] for need in needs) + 0.115 * max(title.count("\n") + 1 for title in titles) + 0.05
-    width = SINGLE - left - max(need[1] for need in needs)
+    width = wide - left - max(need[1] for need in needs)
     head = 0.2 if len(rows) > 1 else 0.08
     heights = [max(1.75, need[2]) for need in needs]
     total = sum(heights) + len(rows) * (head + 0.22) + 0.14
-    figure.set_size_inches(SINGLE, total)
+    figure.set_size_inches(wide, total)
     top = total
     for part, title, height in zip(rows, titles, heights, strict=True):
         top -= head + height
         axes = place(figure, part, Box(left, top, width, height))
         axes.set_ylabel(title, fontsize=6.5, linespacing=1.15, verticalalignment="top")
-        axes.yaxis.set_label_coords(0.03 / SINGLE, (top + height / 2) / total, transform=figure.transFigure)
+        axes.yaxis.set_label_coords(0.03 / wide, (top + height / 2) / total, transform=figure.transFigure)
         if len(rows) > 1:
             _head(figure, part, left, top + height + 0.06)
         top -= 0.22
     axes.set_xlabel(_AXIS, fontsize=6.5, labelpad=2)
 
 
-def _compose_grid(figure: Figure, rows: Sequence[Sequence[Part]], metrics: Sequence[str]) -> None:
+def _compose_grid(figure: Figure, rows: Sequence[Sequence[Part]], metrics: Sequence[str], wide: float) -> None:
     """Metrics side by side at the width of two columns, each with its label above."""
     several = len(rows) > 1
-    titles = [[_title(part, 100 // len(metrics)) for part in row] for row in rows]
+    titles = [[_title(part, int(14.8 * wide) // len(metrics)) for part in row] for row in rows]
     heads = [0.115 * max(title.count("\n") + 1 for title in row) + 0.07 + 0.16 * several for row in titles]
     needs = {part.name: margins(figure, part) for row in rows for part in row}
     heights = [max(1.55, *(needs[part.name][2] for part in row)) for row in rows]
     total = sum(heights) + sum(heads) + 0.24 * len(rows) + 0.12
-    figure.set_size_inches(DOUBLE, total)
-    width, top = DOUBLE / len(metrics), total
+    figure.set_size_inches(wide, total)
+    width, top = wide / len(metrics), total
     for row, head, height, titles_ in zip(rows, heads, heights, titles, strict=True):
         top -= head + height
         for part, title in zip(row, titles_, strict=True):
@@ -179,7 +176,7 @@ def _compose_grid(figure: Figure, rows: Sequence[Sequence[Part]], metrics: Seque
             start = width * metrics.index(part.metric) + 0.05
             left, right = max(need[0] for need in column), max(need[1] for need in column)
             axes = place(figure, part, Box(start + left, top, width - 0.1 - left - right, height))
-            figure.text(start / DOUBLE, (top + height + 0.1) / total, title, fontsize=6.5, linespacing=1.15)
+            figure.text(start / wide, (top + height + 0.1) / total, title, fontsize=6.5, linespacing=1.15)
             if row is rows[-1]:
                 axes.set_xlabel(_AXIS if len(metrics) < 4 else "NFE", fontsize=6.5, labelpad=2)
         if several:

@@ -3,19 +3,20 @@
 The teacher's many-step samples stand first, above every column. Small images are enlarged by whole pixels.
 """
 
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from reports.bundle import unmarked
-from reports.figures import settings
+from reports.figures import Drawing, settings
 from reports.tables import MARKS, MEANINGS
 
 _DPI = 200
@@ -24,16 +25,25 @@ _FACE = 22  # font size of labels in pixels
 _LETTER = 14  # pixels that a letter of a label takes across
 _LARGE, _SMALL = 72, 40  # sides in pixels that an enlarged image should have at most and at least
 _VOID = 235  # grey of a cell without images
+_GAP = 10  # pixels between cells
+FAR = 64
+"""Grey levels of difference that are drawn white."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Blocks of images by (row, column), None where there are none, with their labels."""
+    """Blocks of images by (row, column) with their labels and their keys in images.npz.
+
+    `taught` says that the first row is the teacher's own; `note` stands below.
+    """
 
     rows: Sequence[str]
     columns: Sequence[str]
     blocks: Mapping[tuple[int, int], np.ndarray]
     marks: Mapping[tuple[int, int], str]
+    keys: Mapping[tuple[int, int], str]
+    taught: bool
+    note: str = ""
 
 
 def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) -> Grid | None:
@@ -42,17 +52,18 @@ def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) ->
     rows = frame[frame["teacher"] == teacher].drop_duplicates(["solver", "nfe"])
     solvers, budgets = list(dict.fromkeys(rows["solver"])), sorted(set(rows["nfe"]))
     blocks, marks = dict[tuple[int, int], np.ndarray](), dict[tuple[int, int], str]()
+    keys = dict[tuple[int, int], str]()
     best = [(calls, batch) for (name, calls), batch in own.items() if name == "teacher"]
     labels = [f"teacher\n{best[0][0]} calls"] if best else []
     for j in range(len(budgets)):
         if best:
-            blocks[0, j] = best[0][1]
+            blocks[0, j], keys[0, j] = best[0][1], f"{teacher}|teacher|{best[0][0]}"
     statuses = {(solver, nfe): status for solver, nfe, status in
                 zip(rows["solver"], rows["nfe"], rows["status"], strict=True)}  # fmt: skip
     for i, solver in enumerate(solvers, len(best[:1])):
         for j, nfe in enumerate(budgets):
             if (solver, str(nfe)) in own:
-                blocks[i, j] = own[solver, str(nfe)]
+                blocks[i, j], keys[i, j] = own[solver, str(nfe)], f"{teacher}|{solver}|{nfe}"
             elif (solver, nfe) in statuses:
                 marks[i, j] = MEANINGS[MARKS.get(statuses[solver, nfe], "?")]
     if not blocks:
@@ -61,45 +72,87 @@ def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) ->
         solver: label.removeprefix(unmarked(label)) for solver, label in zip(rows["solver"], rows["label"], strict=True)
     }
     labels += ["\n".join(textwrap.wrap(name.replace(":", " "), 15)) + marks_[name] for name in solvers]
-    return Grid(labels, [f"NFE {nfe}" for nfe in budgets], blocks, marks)
+    return Grid(labels, [f"NFE {nfe}" for nfe in budgets], blocks, marks, keys, bool(best))
 
 
-def draw(layout: Grid) -> Figure:
+def differences(layout: Grid) -> Grid | None:
+    """The grid with each solver's images replaced by how far they are from the teacher's, None without the teacher's.
+
+    The mean over channels of the absolute difference of grey levels, from black (none) to white (`FAR` or more).
+    """
+    if not layout.taught:
+        return None
+    goals = {j: block for (i, j), block in layout.blocks.items() if i == 0}
+    blocks = {
+        (i, j): block if i == 0 else _difference(block, goals[j])
+        for (i, j), block in layout.blocks.items()
+        if i == 0 or block.shape[1:] == goals[j].shape[1:]
+    }
+    note = f"mean absolute difference from the teacher's image: black 0, white {FAR} of 255 or more"
+    return replace(layout, blocks=blocks, note=note)
+
+
+def drawn(layout: Grid) -> pd.DataFrame:
+    """What the grid shows: for each block its labels and where it stands in images.npz, or why it is empty."""
+    places = sorted({*layout.blocks, *layout.marks})
+    return pd.DataFrame([
+        {"row": i, "column": j, "series": " ".join(layout.rows[i].split()),
+         "nfe": layout.columns[j].removeprefix("NFE "), "key": layout.keys.get((i, j), ""),
+         "missing": layout.marks.get((i, j), "")}
+        for i, j in places
+    ])  # fmt: skip
+
+
+def _difference(block: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """[k, 3, H, W] uint8, the first k images of both."""
+    count = min(len(block), len(goal))
+    apart = np.abs(block[:count].astype(int) - goal[:count].astype(int)).mean(axis=1)
+    shades = matplotlib.colormaps["inferno"](np.minimum(apart / FAR, 1.0), bytes=True)[..., :3]
+    shades[apart >= FAR] = 255
+    return np.ascontiguousarray(shades.transpose(0, 3, 1, 2))
+
+
+def draw(layout: Grid) -> Drawing:
     """The grid as a matplotlib Figure, pixel for pixel."""
+    told = arrangement(layout)
+    width, height = told["width"], told["height"]
+    across, down, zoom, cell = told["across"], told["down"], told["zoom"], np.array(told["cell"])
+    corners = told["corners"]
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    for place, (y, x) in corners.items():
+        if place in layout.blocks:
+            canvas[y : y + cell[0], x : x + cell[1]] = _block(layout.blocks[place], across, down, zoom, cell)
+        else:
+            canvas[y : y + cell[0], x : x + cell[1]] = _VOID
+    with settings():
+        figure = Drawing(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+        FigureCanvasAgg(figure)
+        figure.figimage(canvas, 0, 0, origin="upper")
+        _write(figure, layout, corners, (int(cell[0]), int(cell[1])))
+        if layout.note:
+            figure.text(corners[0, 0][1] / width, 16 / height, layout.note, fontsize=18 * 72 / _DPI, va="center")
+    return figure
+
+
+def arrangement(layout: Grid) -> dict[str, Any]:
+    """Where everything stands, in pixels from the upper left: width, height, cell (height, width), corners by place.
+
+    With them the images across and down in a block and the whole factor by which they are enlarged.
+    """
     batches = list(layout.blocks.values())
     shape = np.max([batch.shape[2:] for batch in batches], axis=0)
     count = min(len(batch) for batch in batches)
     across, down, zoom = _arrange(count, int(max(shape)), len(layout.columns))
-    cell = (shape * zoom + 1) * (down, across) - 1  # pixels: height, width
-    gap = 10
+    cell = (int(shape[0]) * zoom + 1) * down - 1, (int(shape[1]) * zoom + 1) * across - 1
     left, top = 16 + _LETTER * max(len(line) for row in layout.rows for line in row.split("\n")), 40
-    height = top + len(layout.rows) * (cell[0] + gap) + gap
-    width = left + len(layout.columns) * (cell[1] + gap) + gap
-    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
-    corners = {}
-    for i in range(len(layout.rows)):
-        for j in range(len(layout.columns)):
-            y, x = top + i * (cell[0] + gap), left + j * (cell[1] + gap)
-            corners[i, j] = (y, x)
-            if (i, j) in layout.blocks:
-                canvas[y : y + cell[0], x : x + cell[1]] = _block(layout.blocks[i, j], across, down, zoom, cell)
-            else:
-                canvas[y : y + cell[0], x : x + cell[1]] = _VOID
-    with settings():
-        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-        FigureCanvasAgg(figure)
-        figure.figimage(canvas, 0, 0, origin="upper")
-        _write(figure, layout, corners, (int(cell[0]), int(cell[1])))
-    return figure
-
-
-def render(layout: Grid) -> bytes:
-    """The grid as PNG bytes."""
-    file = io.BytesIO()
-    figure = draw(layout)
-    with settings():
-        figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
-    return file.getvalue()
+    rows, columns = len(layout.rows), len(layout.columns)
+    corners = {
+        (i, j): (top + i * (cell[0] + _GAP), left + j * (cell[1] + _GAP)) for i in range(rows) for j in range(columns)
+    }
+    return {
+        "width": left + columns * (cell[1] + _GAP) + _GAP, "across": across, "down": down, "zoom": zoom, "cell": cell,
+        "height": top + rows * (cell[0] + _GAP) + _GAP + (30 if layout.note else 0), "corners": corners,
+    }  # fmt: skip
 
 
 def _arrange(count: int, side: int, columns: int) -> tuple[int, int, int]:

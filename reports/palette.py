@@ -3,6 +3,7 @@
 Colours are seaborn's colour-blind palette and darker or lighter mates of it; family members share a hue.
 """
 
+import colorsys
 import zlib
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ KNOWN = {
     "ipndm_v": Style("#7f4b9c", "X"),
     "ld3": Style("#8f1d4f", "<"),
     "s4s": Style("#a69a00", ">"),
+    "s4s_alt": Style("#6b6300", ">"),
+    "s4s_joint": Style("#c2b83c", ">"),
     "gs": Style("#de8f05", "p"),
     "gas": Style("#d55e00", "*"),
     "free": Style("#000000", "h"),
@@ -42,3 +45,26 @@ def style(solver: str, spec: str = "") -> Style:
             return KNOWN[name]
     number = zlib.crc32((spec or solver).split(":")[0].encode())
     return Style(_COLOURS[number % len(_COLOURS)], _MARKERS[number // len(_COLOURS) % len(_MARKERS)])
+
+
+def on_dark(colour: str, back: str = "#16171a", least: float = 4.5) -> str:
+    """The colour, lightened until it stands out from a dark ground: at least this contrast (WCAG 2)."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
+    while contrast(colour, back) < least and light < 1:
+        light = min(1.0, light + 0.02)
+        rgb = colorsys.hls_to_rgb(hue, light, saturation)
+        colour = "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+    return colour
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours, 1 to 21.  Source: WCAG 2.2, relative luminance."""
+    a, b = sorted((_luminance(one), _luminance(other)))
+    return (b + 0.05) / (a + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -52,8 +52,12 @@ class Tag:
     reaches: bool  # the line ends at the last budget, or is horizontal
 
 
-def place(figure: Figure, part: Part, box: Box) -> Axes:
-    """Draw the part with its axes in the box; ticks, labels and axis labels stand outside of it."""
+def place(figure: Figure, part: Part, box: Box, *, tagged: bool = True) -> Axes:
+    """Draw the part with its axes in the box; ticks, labels and axis labels stand outside of it.
+
+    Args:
+        tagged: with direct labels at the right.
+    """
     width, height = figure.get_size_inches()
     extent = (box.left / width, box.bottom / height, box.width / width, box.height / height)
     axes = figure.add_axes(extent, label=part.name)
@@ -61,10 +65,11 @@ def place(figure: Figure, part: Part, box: Box) -> Axes:
     _draw_lines(axes, part)
     for label in part.solvers:
         _draw_solver(axes, part, label)
+    _draw_published(axes, part)
     if not part.frame["value"].notna().any():
-        note = axes.text(0.5, 0.5, "no finished cell", transform=axes.transAxes, ha="center", va="center", color=GREY)
+        note = axes.text(0.5, 0.5, part.count, transform=axes.transAxes, ha="center", va="center", color=GREY)
         note.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})
-    found = tags(part)
+    found = tags(part) if tagged else []
     _draw_tags(figure, axes, part, found, [_size(figure, tag.text)[1] for tag in found])
     return axes
 
@@ -107,6 +112,21 @@ def look_of(part: Part, label: str) -> tuple[str, str, str | tuple[int, tuple[fl
     return look.colour, look.marker, _DASHES[variant % len(_DASHES)], look.colour if variant % 2 == 0 else "white"
 
 
+def handle(label: str, part: Part) -> Line2D:
+    """The entry of a solver in a legend."""
+    colour, marker, dash, fill = look_of(part, label)
+    plain = fill == colour
+    return Line2D(
+        [], [], color=colour, ls=dash, lw=0.8, marker=marker, ms=size_of(marker) * 1.15, mfc=fill,
+        mec="white" if plain else colour, mew=0.35 if plain else 0.8, label=label,
+    )  # fmt: skip
+
+
+def size_of(marker: str) -> float:
+    """The size in points at which a marker looks as large as the others."""
+    return _SIZES.get(marker, 3.2)
+
+
 def _frame(axes: Axes, part: Part) -> None:
     axes.set_xlim(part.nfe[0] - 0.4, part.nfe[-1] + 0.4)
     stride = 1 + (part.nfe[-1] - part.nfe[0]) // 12
@@ -143,6 +163,7 @@ def _limits(part: Part) -> tuple[float, float]:
     """The y range of values, intervals and lines with a margin; positive ones alone on a logarithmic axis."""
     numbers = [*part.frame[["value", "low", "high"]].to_numpy().ravel()]
     numbers += [number for line in part.lines for number in (line.value, line.low, line.high)]
+    numbers += [each.value for each in part.published if part.nfe[0] <= each.nfe <= part.nfe[-1]]
     numbers = [float(x) for x in numbers if math.isfinite(x) and (x > 0 or not part.log)]
     if not numbers:
         return (0.1, 10.0) if part.log else (0.0, 1.0)
@@ -176,12 +197,24 @@ def _draw_solver(axes: Axes, part: Part, label: str) -> None:
     floor = np.maximum(low, bottom) if part.log else low
     axes.vlines(x[barred], floor[barred], high[barred], color=colour, lw=0.8, zorder=order)
     axes.plot(
-        x, inside, color=colour, ls=dash, lw=1.4 if learned else 0.9, marker=marker, ms=_SIZES.get(marker, 3.2),
+        x, inside, color=colour, ls=dash, lw=1.4 if learned else 0.9, marker=marker, ms=size_of(marker),
         mfc=fill, mec="white" if fill == colour else colour, mew=0.35 if fill == colour else 0.8, zorder=order,
         label=label,
     )  # fmt: skip
     if outside.any():  # zero or less: an arrowhead at the lower edge says "below"
         axes.plot(x[outside], np.full(outside.sum(), bottom), color=colour, ls="", marker=7, ms=4, clip_on=False)
+
+
+def _draw_published(axes: Axes, part: Part) -> None:
+    """Published numbers: hollow, larger than a marker, without line; of a solver that is not here in grey."""
+    for each in part.published:
+        if part.nfe[0] <= each.nfe <= part.nfe[-1] and (each.value > 0 or not part.log):
+            label = part.label_of(each.label)
+            colour, marker = look_of(part, label)[:2] if label else (GREY, "o")
+            axes.plot(
+                each.nfe, each.value, ls="", marker=marker, ms=1.7 * size_of(marker), mfc="none", mec=colour,
+                mew=0.6, zorder=6, label="_published",
+            )  # fmt: skip
 
 
 def _dodge(part: Part, label: str) -> float:
@@ -214,7 +247,7 @@ def _draw_tags(figure: Figure, axes: Axes, part: Part, found: Sequence[Tag], hei
         if tag.marker:
             mark = _line(figure, [bounds.x1 + _MARK], [centre], tag.colour, 0.0)
             plain = tag.fill == tag.colour
-            mark.set(marker=tag.marker, markersize=_SIZES.get(tag.marker, 3.2), markerfacecolor=tag.fill)
+            mark.set(marker=tag.marker, markersize=size_of(tag.marker), markerfacecolor=tag.fill)
             mark.set(markeredgecolor=tag.colour, markeredgewidth=0.0 if plain else 0.7)
         width_, height_ = figure.get_size_inches()
         figure.text(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.bundle import BundleError
+from reports.bundle import FINISHED, BundleError
 
 PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
@@ -26,11 +26,30 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A published number: of `solver` as printed; `label` is ours with the same options, or empty.
+
+    `differences` between the two protocols.
+    """
+
+    solver: str
+    label: str
+    nfe: int
+    value: float
+    digits: int
+    row: str
+    paper: str
+    place: str
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Part:
     """Rows of one teacher and metric under one protocol, with what a caption says about them.
 
     `n` images per replicate; `n`, `replicates` are 0 where no row has a value. `number` counts parts from 1. `higher`
-    says that higher values are better; below `full` images the metric is biased (0: at no number).
+    says that higher values are better; below `full` images the metric is biased (0: at no number). `published` are the
+    numbers of papers for the same teacher and metric.
     """
 
     teacher: str
@@ -49,6 +68,7 @@ class Part:
     quantiser: str
     higher: bool = False
     full: int = 0
+    published: tuple[Published, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,6 +80,11 @@ class Part:
         """Row labels in the order of their first appearance in results.csv."""
         return list(dict.fromkeys(self.frame["label"]))
 
+    def label_of(self, solver: str) -> str:
+        """The row label of a solver as it was asked for; empty where it is not here."""
+        labels = self.frame.loc[self.frame["solver"] == solver, "label"]
+        return str(labels.iloc[0]) if len(labels) else ""
+
     @property
     def nfe(self) -> list[int]:
         """The budgets asked for, rising, finished or not."""
@@ -69,7 +94,7 @@ class Part:
     def count(self) -> str:
         """How many images a number stands for, such as "n = 10 000 × 3"."""
         if not self.n:
-            return "no finished cell"
+            return "no value" if self.frame["status"].isin(FINISHED).any() else "no finished cell"
         tag = ", biased" if self.biased else ""
         return f"n = {grouped(self.n)}" + (f" × {self.replicates}" if self.replicates > 1 else "") + tag
 
@@ -147,6 +172,7 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
         seeds=_word(known, "seeds"), reference=_word(known, "reference"),
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
+        published=_published(record, teacher, metric) if number == 1 else (),
     )  # fmt: skip
 
 
@@ -162,6 +188,19 @@ def _lines(record: Mapping[str, Any], teacher: str, metric: str, images: int) ->
     entries = [e for e in record.get("lines", []) if e.get("teacher") == teacher and e.get("metric") == metric]
     lines = [Line(label(e), number(e, "value"), number(e, "low"), number(e, "high")) for e in entries]
     return tuple(line for line in lines if math.isfinite(line.value))
+
+
+def _published(record: Mapping[str, Any], teacher: str, metric: str) -> tuple[Published, ...]:
+    """The published numbers of a teacher and metric; one without a finite value or a number of calls is left out."""
+    found = []
+    for entry in record.get("published", []):
+        value, nfe, digits = entry.get("value"), entry.get("nfe"), entry.get("digits", 2)
+        numbers = isinstance(value, int | float) and isinstance(nfe, int) and isinstance(digits, int)
+        if (entry.get("teacher"), entry.get("metric")) == (teacher, metric) and numbers and math.isfinite(value):
+            texts = {name: str(entry.get(name, "")) for name in ("solver", "label", "row", "paper", "place")}
+            differences = tuple(map(str, entry.get("differences", ())))
+            found.append(Published(nfe=nfe, value=float(value), digits=digits, differences=differences, **texts))
+    return tuple(found)
 
 
 def _interval(record: Mapping[str, Any]) -> str:

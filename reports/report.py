@@ -1,8 +1,6 @@
 """The report of a run: report.md with its figures, tables and image grids, written into the bundle's own folder."""
 
-import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,24 +8,29 @@ from typing import Any
 
 import pandas as pd
 
-from reports import costs, figures, images, tables
-from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load, unmarked
-from reports.parts import PROTOCOL, Line, Part, parts, ranges, slug
+from reports import costs, figures, grids, images, lists, paired, plans, redraw, tables, verdicts, widths
+from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
+from reports.figures import Drawing
+from reports.page import html
+from reports.parts import Part, parts, ranges, slug
 from reports.tables import escape_markdown as escape
+from reports.text import below_teacher, flat, splits
+from reports.widths import Width
 
-RANKS = {"not held": 0, "unresolved": 1, "held": 3}
-"""What of the verdicts stands first; who is ahead, where nothing was claimed, stands before what is held."""
 
-
-def write(folder: str | Path) -> list[Path]:
+def write(folder: str | Path, *, width: str | Width | None = None, baseline: str | None = None) -> list[Path]:
     """The files written into `folder`, report.md last; each is put in its place whole or not at all.
 
-    Raises: BundleError where the folder holds no sound bundle, or cannot be written to.
+    Args:
+        width: the venue whose columns the figures fit: icml, cvpr, neurips, iclr.
+        baseline: the solver that paired differences are taken from; dpm, or the first classical one, if None.
+    Raises: BundleError where the folder holds no sound bundle, or cannot be written to; for a venue or solver that is
+        not known.
     """
-    bundle = load(folder)
+    bundle, wide = load(folder), widths.width(width)
     written = []
     try:
-        for name, content in _files(bundle):
+        for name, content in _files(bundle, wide, baseline):
             _put(bundle.folder / name, content)
             written.append(bundle.folder / name)
     except OSError as error:
@@ -46,68 +49,77 @@ def page(bundle: Bundle) -> str:
     )
 
 
-def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
-    """A note for each solver whose distance to the data is below its teacher's own, but for cells `said` speaks of.
-
-    Lower than the teacher is not closer to the teacher: truncation errors can sharpen a weak one's samples.
-    """
-    notes = []
-    for part in (part for part in found if part.metric == "frechet_data"):
-        line = next((line for line in part.lines if line.label.startswith("teacher")), None)
-        if line is None:
-            continue
-        for label in part.solvers:
-            rows = part.frame[(part.frame["label"] == label) & (part.frame["value"] < line.value)].sort_values("nfe")
-            cells = [
-                (int(nfe), float(value), float(high))
-                for nfe, value, high in zip(rows["nfe"], rows["value"], rows["high"], strict=True)
-                if not _speaks_of(said, unmarked(label), nfe)
-            ]
-            if cells:
-                kind = "learned solver " if rows["learned"].any() else ""
-                notes.append(f"{kind}{label} {_below(cells, line)}")
-    return notes
-
-
-def _below(cells: Sequence[tuple[int, float, float]], line: Line) -> str:
-    """The end of such a note, for cells (nfe, value, high)."""
-    values = ", ".join(f"{value:.3g}" for _, value, _ in cells)
-    edge = line.value if math.isnan(line.low) else line.low
-    unclear = [nfe for nfe, value, high in cells if (value if math.isnan(high) else high) >= edge]
-    return (
-        f"at NFE {ranges([nfe for nfe, _, _ in cells])} lies below its teacher's own distance to the data "
-        f"({values} < {line.value:.3g}, {line.label})"
-        + (f", within the intervals at NFE {ranges(unclear)}" if unclear else "")
-        + ": lower than the teacher is not closer to the teacher; "
-        "read it beside the distance to the teacher's samples and the error to its endpoints."
-    )
-
-
-def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
+def _files(bundle: Bundle, wide: Width, baseline: str | None) -> Iterator[tuple[str, bytes]]:
     """Every file's name and content."""
     found = parts(bundle.frame, bundle.record)
-    pictures = bundle.images
+    base = paired.chosen(bundle.frame, baseline)
     for part in found:
-        figure = figures.compose([part])
-        for kind in figures.FORMATS:
-            yield f"figure-{part.name}.{kind}", figures.render(figure, kind)
-        yield f"figure-{part.name}.csv", _csv(figures.drawn(part))
+        yield from _drawn(f"figure-{part.name}", figures.compose([part], wide), figures.drawn(part), "nfe")
         yield f"table-{part.name}.md", tables.markdown(part).encode()
         yield f"table-{part.name}.csv", tables.comma_separated(part).encode()
         yield f"table-{part.name}.tex", tables.latex(part).encode()
-    figure = figures.compose(found)
-    for kind in figures.FORMATS:
-        yield f"figure.{kind}", figures.render(figure, kind)
-    yield "figure.csv", _csv(pd.concat([figures.drawn(part) for part in figures.shown(found)], ignore_index=True))
-    if not (spent := costs.rows(found)).empty:
-        figure = costs.compose(found)
-        for kind in figures.FORMATS:
-            yield f"figure-training.{kind}", figures.render(figure, kind)
-        yield "figure-training.csv", _csv(spent)
+        if differences := paired.against(part, base, bundle.cells) if base in part.solvers else {}:
+            for kind, text in tables.differences(part, base, differences).items():
+                yield f"paired-{part.name}.{kind}", text.encode()
+    several = figures.shown(found, wide)
+    rows = pd.concat([figures.drawn(part) for part in several], ignore_index=True)
+    yield from _drawn("figure", figures.compose(found, wide), rows, "nfe")
+    for name, group in _grids(found):
+        rows = pd.concat([figures.drawn(part) for part in group], ignore_index=True)
+        yield from _drawn(f"figure-{name}", grids.compose(group, wide), rows, "nfe")
+    for name, across in (("training", "calls"), ("speed", "speed")):
+        if (figure := costs.compose(found, across, wide)) is not None:
+            yield from _drawn(f"figure-{name}", figure, costs.drawn(found, across, wide), across)
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
-        if layout := images.grid(bundle.frame, pictures, teacher):
-            yield f"images-{slug(teacher)}.png", images.render(layout)
+        yield from _plans(bundle, found, teacher, wide)
+        yield from _images(bundle, teacher)
+    yield from lists.files(bundle)
+    yield "report.html", html(bundle, base).encode()
     yield "report.md", page(bundle).encode()
+
+
+def _drawn(name: str, figure: Drawing, rows: pd.DataFrame, x: str, y: str = "value") -> Iterator[tuple[str, bytes]]:
+    """A figure in every format, the CSV of what it shows, and the script that draws it again from that."""
+    for kind in figures.FORMATS:
+        yield f"{name}.{kind}", figures.render(figure, kind)
+    yield f"{name}.csv", _csv(rows)
+    yield f"{name}.py", redraw.curves(figure, name, x, y).encode()
+
+
+def _grids(found: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
+    """The grids worth drawing beside the figures of single parts: those of several panels."""
+    for metric in dict.fromkeys(part.metric for part in found):
+        group = [part for part in found if part.metric == metric]
+        if len({part.teacher for part in group}) > 1:
+            yield slug(f"teachers-{metric}"), group
+    if len(errors := grids.trajectory(found)) > 1:
+        yield "trajectory", errors
+
+
+def _plans(bundle: Bundle, found: Sequence[Part], teacher: str, wide: Width) -> Iterator[tuple[str, bytes]]:
+    known = plans.of(bundle, found, teacher)
+    levels, weights = plans.levels(known, wide), plans.weights(known, wide)
+    if levels is None or weights is None:
+        return
+    yield from _drawn(f"levels-{slug(teacher)}", levels, plans.levels_drawn(known, teacher), "sigma", "row")
+    name = f"weights-{slug(teacher)}"
+    for kind in figures.FORMATS:
+        yield f"{name}.{kind}", figures.render(weights, kind)
+    yield f"{name}.csv", _csv(plans.weights_drawn(known, teacher))
+    yield f"{name}.py", redraw.heat(weights, name).encode()
+
+
+def _images(bundle: Bundle, teacher: str) -> Iterator[tuple[str, bytes]]:
+    layout = images.grid(bundle.frame, bundle.images, teacher)
+    if layout is None:
+        return
+    for name, grid in (("images", layout), ("differences", images.differences(layout))):
+        if grid is not None:
+            figure, name_ = images.draw(grid), f"{name}-{slug(teacher)}"
+            for kind in figures.FORMATS:
+                yield f"{name_}.{kind}", figures.render(figure, kind)
+            yield f"{name_}.csv", _csv(images.drawn(grid))
+            yield f"{name_}.py", redraw.images(figure, grid, name_).encode()
 
 
 def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
@@ -129,7 +141,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         yield "Marks at names: " + " ".join(f"`{mark}` {escape(text)}." for mark, text in marks)
     yield from _reference_lines(record)
     notes = [str(note) for note in record["notes"]]
-    notes += [*below_teacher(found, notes), *_splits(found)]
+    notes += [*below_teacher(found, notes), *splits(found)]
     if notes:
         yield "## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)
     for part in found:
@@ -144,7 +156,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
     yield _solvers(frame)
     for name in ("protocol", "environment"):
         if record[name]:
-            rows = [(str(key), _flat(value)) for key, value in record[name].items()]
+            rows = [(str(key), flat(value)) for key, value in record[name].items()]
             yield f"## {name.capitalize()}\n\n{_table(('', ''), rows)}"
 
 
@@ -167,28 +179,18 @@ def _counts(frame: pd.DataFrame) -> str:
     cells = frame.drop_duplicates(["teacher", "label", "nfe"])
     counts = Counter(cells["status"])
     listed = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    return f"{len(cells)} cells asked for: {listed}."
+    return f"{len(cells)} cell{'s' * (len(cells) != 1)} asked for: {listed}."
 
 
 def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
-    if not record["verdicts"]:
+    found = verdicts.rows(record)
+    if not found:
         return
-    ranked = sorted(record["verdicts"], key=lambda verdict: RANKS.get(verdict.get("verdict"), 2))
-    counts = Counter(str(verdict.get("verdict")) for verdict in ranked)
-    rows = []
-    for verdict in ranked:
-        numbers = [verdict.get(key) for key in ("difference", "low", "high")]
-        known = all(isinstance(number, int | float) for number in numbers)
-        shown = [f"{number:.3g}" for number in numbers] if known else [str(verdict.get("reason", "")), "", ""]
-        metric = record["metrics"].get(verdict.get("metric"), {}).get("short", verdict.get("metric", ""))
-        interval = f"{shown[1]} to {shown[2]}" if known else ""
-        row = [str(verdict.get("verdict", "")), str(verdict.get("claim", "")), str(metric), shown[0], interval]
-        rows.append([*row, str(verdict.get("caution", ""))])
-    counted = ", ".join(f"{count} {name}" for name, count in counts.items())
-    cautious = any(row[-1] for row in rows)
+    cautious = any(row.caution for row in found)
     head = ["verdict", "claim", "metric", "difference", "95 % interval", *(["caution"] if cautious else [])]
+    rows = [[row.verdict, row.claim, row.metric, row.shown, row.interval, row.caution] for row in found]
     yield (
-        f"## Verdicts\n\n{len(rows)} claims: {counted}. A claim is held if the paired interval of its difference lies "
+        f"## Verdicts\n\n{verdicts.counted(found)}. A claim is held if the paired interval of its difference lies "
         "at or below 0, not held if above, else unresolved; where two are set against each other without a claim, "
         "neither is ahead, they are level, if it holds 0. The interval is sampling error: a learned solver trained "
         "again from other seeds moves too"
@@ -200,21 +202,6 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
         + ".\n\n"
         + _table(head, rows if cautious else [row[:-1] for row in rows])
     )
-
-
-def _splits(found: Sequence[Part]) -> list[str]:
-    """What later parts differ in from the first one."""
-    notes = []
-    for part in (part for part in found if part.number > 1):
-        first = next(p for p in found if (p.teacher, p.metric, p.number) == (part.teacher, part.metric, 1))
-        differing = [
-            f"{name} {getattr(part, name)} (part 1: {getattr(first, name)})"
-            for name in PROTOCOL
-            if getattr(part, name) != getattr(first, name)
-        ]
-        what = f"{part.metric} on {part.teacher}, part {part.number}: {', '.join(part.solvers)}"
-        notes.append(f"{what} measured with {', '.join(differing)}; not to be compared with part 1.")
-    return notes
 
 
 def _links(name: str) -> str:
@@ -270,21 +257,6 @@ def _solvers(frame: pd.DataFrame) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *([escape(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _flat(value: Any) -> str:
-    """A value of bundle.json on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_flat(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_flat, value))
-    return " ".join(str(value).split())
-
-
-def _speaks_of(notes: Sequence[str], solver: str, nfe: int) -> bool:
-    """Whether a note already compares this cell with the teacher."""
-    cell = re.compile(rf"(?<!\S){re.escape(solver)}(?: at)? NFE {nfe}\b")
-    return any("teacher" in note and cell.search(note) for note in notes)
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

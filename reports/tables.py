@@ -8,20 +8,22 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
 from reports.bundle import INFERRED, METRIC_LOSS
+from reports.paired import Difference
 from reports.parts import Part, grouped, ranges
 
 Rank = Literal["best", "tied", ""]
 MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}
 MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no value", "": "not asked for"}
+_LACKING = "?"
 _SIGNS = {"-": "--"}  # in LaTeX
-_REASON = 300  # letters of a reason in a legend
+_REASON = 300  # letters of a reason in a legend; twice as many where it stands once for several solvers
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,54 @@ def latex(part: Part) -> str:
     return "\n".join([*lines, f"\\end{{{table}}}", ""])
 
 
+def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Difference]) -> dict[str, str]:
+    r"""Paired differences from a baseline as {"md", "csv", "tex"}; bold where the interval excludes 0."""
+    said = (
+        f"{part.label}, teacher {part.teacher}: value less that of {baseline} at the same NFE, paired by seed, with "
+        f"its 95 % interval. Bold: the interval excludes 0. {'Higher' if part.higher else 'Lower'} values are better."
+    )
+    labels = [label for label in part.solvers if label != baseline]
+    head = ["solver", *(f"NFE {nfe}" for nfe in part.nfe)]
+    lines = [_row(head), _row(["---", *["---:"] * len(part.nfe)])]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["solver", "NFE", "difference", "low", "high", "missing"])
+    body = []
+    for label in labels:
+        each = [found.get((label, nfe), Difference(reason="not asked for")) for nfe in part.nfe]
+        lines.append(_row([escape_markdown(label), *(_apart(one, "**{}**", "{}") for one in each)]))
+        cells = " & ".join(_apart(one, "\\textbf{{{}}}", "{{\\tiny {}}}") for one in each)
+        body.append(f"    {escape_latex(label)} & {cells} \\\\")
+        for nfe, one in zip(part.nfe, each, strict=True):
+            numbers = ["" if one.reason else repr(number) for number in (one.value, one.low, one.high)]
+            writer.writerow([label, nfe, *numbers, one.reason])
+    table = "table*" if len(part.nfe) > 2 else "table"
+    tex = [
+        "% needs \\usepackage{booktabs}", f"\\begin{{{table}}}", "  \\centering", "  \\scriptsize",
+        "  \\setlength{\\tabcolsep}{2.5pt}", f"  \\caption{{{escape_latex(said)}}}",
+        f"  \\label{{tab:paired-{re.sub('[^A-Za-z0-9-]', '-', part.name)}}}",
+        f"  \\begin{{tabular}}{{l{'r' * len(part.nfe)}}}", "    \\toprule",
+        f"    Solver & {' & '.join(f'NFE {nfe}' for nfe in part.nfe)} \\\\", "    \\midrule", *body,
+        "    \\bottomrule", "  \\end{tabular}", f"\\end{{{table}}}", "",
+    ]  # fmt: skip
+    return {"md": "\n".join([escape_markdown(said), "", *lines, ""]), "csv": file.getvalue(), "tex": "\n".join(tex)}
+
+
+def _apart(found: Difference, firm: str, small: str) -> str:
+    """A difference and its interval; `firm` around one that excludes 0, `small` around the interval."""
+    if found.reason:
+        return "–" if small == "{}" else "--"
+    value, low, high = (f"{number:+.3g}" for number in (found.value, found.low, found.high))
+    if small != "{}":
+        value, low, high = (number.replace("-", "$-$").replace("+", "$+$") for number in (value, low, high))
+    return f"{firm.format(value) if found.sign else value} {small.format(f'[{low}, {high}]')}"
+
+
 def caption(part: Part) -> str:
     """What the numbers are: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
     what = f"{part.label}, teacher {part.teacher}."
     if not part.n:
-        return f"{what} No finished cell."
+        return f"{what} {part.count.capitalize()}."
     images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")
     facts = [images + (f", biased: fewer than {grouped(part.full)}" if part.biased else "")]
     for name in ("seeds", "reference", "extractor", "quantiser"):
@@ -149,7 +194,7 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
     for label in part.solvers:
         for nfe in part.nfe:
             cell = cells.get((label, nfe), Entry())
-            if cell.mark:
+            if cell.mark and cell.mark != _LACKING:
                 groups.setdefault((cell.mark, label, re.sub(r"\d+", "#", cell.reason)), []).append(nfe)
     found = []
     for (mark, label, _), budgets in sorted(groups.items(), key=lambda item: list(MEANINGS).index(item[0][0])):
@@ -159,7 +204,24 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
         also = "" if alike else f" (and likewise at {ranges(budgets[1:])})"
         text = f"{MEANINGS[mark]}: {label} at NFE {ranges(budgets if alike else budgets[:1])}: {reason}{also}"
         found.append((mark, escape(text)))
+    found += [(_LACKING, escape(text)) for text in _lacking(part, cells)]
     return found + [(mark, escape(text)) for mark, text in footnotes(part.frame)]
+
+
+def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
+    """What is said of finished cells without a value of this metric: each reason once, and of which it is."""
+    groups = dict[str, dict[str, list[int]]]()
+    for label in part.solvers:
+        for nfe in part.nfe:
+            if (cell := cells.get((label, nfe), Entry())).mark == _LACKING:
+                groups.setdefault(cell.reason, {}).setdefault(label, []).append(nfe)
+    found = []
+    for reason, labels in groups.items():
+        said = "; ".join(f"{label} at NFE {ranges(budgets)}" for label, budgets in labels.items())
+        alike = labels == dict.fromkeys(part.solvers, part.nfe)
+        reason = reason if len(reason) <= 2 * _REASON else reason[: 2 * _REASON - 1] + "…"
+        found.append(f"{MEANINGS[_LACKING]}: {'every solver' if alike and len(labels) > 1 else said}: {reason}")
+    return found
 
 
 def footnotes(frame: pd.DataFrame) -> list[tuple[str, str]]:

@@ -9,8 +9,10 @@ import os
 import platform
 import re
 import shlex
+import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from solverbench import __version__, cells, fid, files, judging, seeds, solutions, targets, zoo
+import registries
+from solverbench import __version__, cells, energy, fid, files, judging, recipes, seeds, solutions, targets, zoo
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluate import PICTURES
@@ -28,6 +31,7 @@ from solverbench.metrics import quantise
 from solverbench.outcome import Outcome
 from solverbench.perceptual import LPIPS
 from solverbench.sampling import BATCH, THREADS, Fit, decoded, pool
+from solverbench.spec import make
 from solverbench.teachers import Teacher
 from solverbench.uncertainty import over_sets
 from solverbench.verdicts import verdicts
@@ -39,6 +43,7 @@ COLUMNS = [
     *("metric_loss", "inferred", "validation", "validation_spread"),
     *("metric_id", "biased", "sd"),
     *("cost_seconds", "cost_denoiser_seconds", "cost_images_per_second", "cost_peak_memory_bytes"),
+    *("cost_batch", "cost_shared_calls", "cost_joules"),
     *("cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls"),
     *("cost_training_seconds", "cost_training_peak_memory_bytes"),
 ]
@@ -61,11 +66,14 @@ METRICS = {
     "precision_data": ("Precision", "Precision", "features"),
     "recall": ("Recall", "Recall", "features"),
     "recall_data": ("Recall", "Recall", "features"),
+    "fid_clip": ("Fréchet distance of CLIP features", "FID of CLIP", "CLIP ViT-B/32"),
+    "fdd": ("Fréchet distance of DINOv2 features", "FD of DINOv2", "DINOv2 ViT-L/14"),
+    "clip_score": ("CLIP score of image and prompt", "CLIP score", "100 max(cos, 0), higher is better"),
     "lpips_teacher": ("LPIPS to the teacher's own sample from the same noise", "LPIPS to teacher", LPIPS.identity),
     "psnr_teacher": ("PSNR to the teacher's own sample from the same noise", "PSNR to teacher", "dB, peak to peak 2"),
 }
 
-HIGHER = ("inception_score", "precision", "precision_data", "recall", "recall_data", "psnr_teacher")
+HIGHER = ("clip_score", "inception_score", "precision", "precision_data", "recall", "recall_data", "psnr_teacher")
 """Metrics whose higher values are the better ones."""
 
 LINEAR = ("kid", "kernel_data", *HIGHER)
@@ -97,6 +105,8 @@ def write(
         seconds: that the run took.
         train: what it was told to train.
     """
+    from solverbench import published  # it runs cells, and so imports this module
+
     folder = root / "reports" / name(outcomes, protocol, device)
     files.write_bytes(
         folder / "results.csv",
@@ -105,6 +115,7 @@ def write(
     buffer = io.BytesIO()
     np.savez(buffer, **_images(outcomes, root))
     files.write_bytes(folder / "images.npz", buffer.getvalue())
+    files.write_bytes(folder / "cells.json", json.dumps(_cells(outcomes), separators=(",", ":")).encode())
     record = {
         "schema": SCHEMA,
         "command": command or _command(outcomes, protocol, device, root, train),
@@ -117,6 +128,8 @@ def write(
         "verdicts": verdicts(outcomes),
         "counts": counts(outcomes),
         "tags": _tags(outcomes, protocol),
+        "published": published.beside(outcomes),
+        "bibtex": _bibtex(outcomes),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
@@ -126,6 +139,11 @@ def _seconds(outcomes: Sequence[Outcome], seconds: float) -> str:
     """What the cells cost when they were made, and this run, which may have found them in the store."""
     made = sum(outcome.total("seconds") or 0.0 for outcome in outcomes)
     return f"{made:.0f} of sampling and features over all workers; this run, with what it found stored, {seconds:.0f}"
+
+
+def several(found: Sequence[Any]) -> str:
+    """Return how many cells there are, in words."""
+    return f"{len(found)} cell{'s' * (len(found) != 1)}"
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -142,9 +160,32 @@ def name(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> str:
     return f"{slug}-{files.digest(selection)[:8]}"
 
 
+def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """By the `cell` column: the plan that was executed, and what paired differences are taken of."""
+    found = {}
+    for outcome in outcomes:
+        if (plan := outcome.cell.plan) is not None:
+            kept = ("over", "replicates", "leave_one_out")
+            measured = {name: {key: each.as_dict()[key] for key in kept} for name, each in outcome.measures.items()}
+            weights = {"sigmas": list(plan.sigmas), "rows": [list(row) for row in plan.rows]}
+            found[outcome.cell.address[:16]] = {"plan": weights, "measures": measured}
+    return found
+
+
+def _bibtex(outcomes: Sequence[Outcome]) -> str:
+    """The papers of the solvers asked for."""
+    known, wanted = registries.bibliography(), list[str]()
+    for spec in dict.fromkeys(outcome.cell.spec for outcome in outcomes):
+        name = spec.partition(":")[0]
+        said = make(name).paper if name in registries.solvers else ""
+        said += " ".join(registries.grids.about(grid) for grid in re.findall(r"grid=(gits\w*)", spec))
+        wanted += re.findall(r"arXiv:([0-9.]+[0-9])", said)
+    return "\n\n".join(known[number] for number in dict.fromkeys(wanted) if number in known)
+
+
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     cell, found = outcome.cell, outcome.measures.get(metric)
-    judged = cell.teacher.evaluation if metric in (*judging.INCEPTION, *judging.FEATURES) else None
+    extractor, quantiser = _judged_by(cell, metric)
     images = {"rmse_exact": cell.protocol.solved}
     images |= dict.fromkeys(("rmse_teacher", *judging.PAIRS), cell.protocol.paired)
     seconds, made = outcome.total("seconds"), outcome.total("images")
@@ -163,10 +204,10 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "replicates": cell.protocol.replicates,
         "seeds": seeds.label(cell.protocol.seeds),
         "reference": found.reference if found else "",
-        "extractor": judged.extractor_id if judged else "",
-        "quantiser": judged.quantiser if judged else "",
+        "extractor": extractor,
+        "quantiser": quantiser,
         "status": outcome.status,
-        "reason": outcome.reason,
+        "reason": outcome.reason or cell.teacher.lacking.get(metric, ""),
         "cell": cell.address[:16],
         "net_passes": cell.teacher.passes * cell.nfe if found else None,
         "learned": cell.learned,
@@ -181,8 +222,23 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "cost_denoiser_seconds": outcome.total("denoiser_seconds"),
         "cost_images_per_second": made / seconds if made and seconds else None,
         "cost_peak_memory_bytes": outcome.greatest("peak_memory_bytes"),
+        "cost_batch": outcome.least("batch"),
+        "cost_shared_calls": outcome.greatest("shared_calls"),
+        "cost_joules": outcome.total("joules"),
         **_training_cost(cell),
     }
+
+
+def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
+    """Extractor and quantiser of a metric of features, or of images and prompts; empty of another, or without them."""
+    judged, scorer = cell.teacher.evaluation, cell.protocol.judging.scorer(cell.teacher)
+    if metric in judging.PROMPTED and scorer is not None:
+        return scorer.identity, cell.protocol.judging.rule(cell.teacher)
+    if metric == "lpips_teacher":
+        return LPIPS.identity, ""
+    if metric in (*judging.PUBLIC, *judging.FEATURES) and judged is not None:
+        return judged.extractor_id, judged.quantiser
+    return "", ""
 
 
 def _training_cost(cell: Cell) -> dict[str, float]:
@@ -194,7 +250,7 @@ def _training_cost(cell: Cell) -> dict[str, float]:
 def _metrics(cell: Cell) -> list[str]:
     """What the cell's images are measured by, whether it has results or not."""
     judged = cell.teacher.evaluation
-    wanted = {"rmse_teacher", *cell.protocol.judging.pairs, *(judged.metrics if judged else ())}
+    wanted = {"rmse_teacher", *cell.metrics, *cell.teacher.lacking, *(judged.metrics if judged else ())}
     wanted |= {"rmse_exact"} if cell.exact else set()
     return [metric for metric in METRICS if metric in wanted]
 
@@ -204,12 +260,19 @@ def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
     images = cell.protocol.seeds
     parts = [metric, f"n={found.n if found else cell.protocol.samples}x{cell.protocol.replicates}"]
     judged = cell.teacher.evaluation
+    extractor, quantiser = _judged_by(cell, metric)
+    parts[0] += f":{extractor.replace(' ', '@')}" if extractor else ""
     if judged is not None and metric in judged.metrics:
         reference = judged.teacher if metric == "frechet_teacher" and judged.teacher else judged.data
         named = reference.name.partition(" (")[0].replace(" ", "-")
-        parts[0] += f":{judged.extractor_id.replace(' ', '@')}"
-        parts += [f"ref={named}@{reference.sha[:12]}", f"u8={judged.quantiser}"]
-    return "|".join([*parts, f"seeds={seeds.label(images)}", f"condition={condition(cell.teacher).replace(' ', '-')}"])
+        parts.append(f"ref={named}@{reference.sha[:12]}")
+        parts += [f"crop={reference.crop}"] if reference.crop else []
+    parts += [f"u8={quantiser}"] if quantiser else []
+    told = cell.teacher.condition
+    prompts = f"@{told.key['prompts'][:12]}" if told is not None and told.prompts else ""
+    return "|".join(
+        [*parts, f"seeds={seeds.label(images)}", f"condition={condition(cell.teacher).replace(' ', '-')}{prompts}"]
+    )
 
 
 def condition(teacher: Teacher) -> str:
@@ -264,13 +327,8 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
 
 def _pictures(cell: Cell, states: torch.Tensor) -> NDArray[np.uint8]:
     images = decoded(cell.teacher, states, Fit(PICTURES))
-    found: NDArray[np.uint8] = quantise(images, _rule(cell)).cpu().numpy()
+    found: NDArray[np.uint8] = quantise(images, cell.protocol.judging.rule(cell.teacher)).cpu().numpy()
     return found
-
-
-def _rule(cell: Cell) -> str:
-    judged = cell.teacher.evaluation
-    return judged.quantiser if judged is not None else cell.protocol.judging.quantiser or "edm-round"
 
 
 def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> dict[str, Any]:
@@ -370,23 +428,82 @@ def _trained(outcomes: Sequence[Outcome], root: Path) -> dict[str, str]:
             name = Path(cell.teacher.name) / zoo.file_name(cell.spec, cell.nfe)
             there = [place for place, folder in zoo.places(root).items() if (folder / name).is_file()]
             found.setdefault(f"parameters of {cell.solver} for {cell.teacher.name}", []).append(
-                f"NFE {cell.nfe} {there[0] if there else 'removed since'} {cell.trained.identity[:12]}"
+                f"NFE {cell.nfe} {there[0] if there else 'removed since'} {cell.trained.identity[:12]}{_recipe(cell)}"
             )
     return {solver: "; ".join(each) for solver, each in found.items()}
 
 
+def _recipe(cell: Cell) -> str:
+    """How a trained solver's recipe differs from the one that it would be trained by now."""
+    assert cell.trained is not None
+    with suppress(MissingError):
+        now = recipes.chosen(zoo.learned(cell.spec), cell.teacher)
+        if changed := recipes.changes(cell.trained.record.get("recipe", {}), now):
+            return f" (by another recipe than today's: {changed})"
+    return ""
+
+
 def _environment(device: str) -> dict[str, Any]:
-    versions = {package: importlib.metadata.version(package) for package in ("torch", "numpy", "scipy", "pandas")}
     kind = torch.device(device).type
     return {
         "solverbench": __version__,
         "python": platform.python_version(),
-        **versions,
+        **_versions(),
         "system": platform.platform(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "commit": _commit() or "unknown",
         "device": torch.cuda.get_device_name(device) if kind == "cuda" else "cpu",
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if kind == "cuda" else False,
+        **(_cuda() if kind == "cuda" else {}),
+    }
+
+
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "torchdiffeq",
+    "diffusers",
+    "transformers",
+    "clean-fid",
+    "lpips",
+    "ray",
+)
+
+
+def _versions() -> dict[str, str]:
+    """The packages that numbers may depend on, as far as they are installed."""
+    found = {}
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _commit() -> str:
+    """The commit of this package's checkout, + where files differ from it; empty if it isn't in one."""
+    try:
+        git = ["git", "-C", str(Path(__file__).parent), "-c", "safe.directory=*"]
+        told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5).stdout
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, check=True, timeout=5)
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return "" if tracked.returncode else told.strip()[:12] + ("+" if changed.stdout else "")
+
+
+def _cuda() -> dict[str, Any]:
+    """What can change the last bits on a GPU."""
+    return {
+        "gpus": torch.cuda.device_count(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "driver": energy.driver() or "unknown",
+        "tf32 of matrix products": torch.backends.cuda.matmul.allow_tf32,
+        "tf32 of convolutions": torch.backends.cudnn.allow_tf32,
+        "cudnn benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
 
@@ -426,10 +543,12 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
                 "prove a better sampler; read the distance to the teacher beside it"
             )
+    found += _same(outcomes)
     for teacher in _teachers(outcomes):
         if teacher.evaluation is not None and teacher.evaluation.data.note:
             found.append(teacher.evaluation.data.note)
-        if teacher.evaluation is None:
+        found += judging.lacking([teacher])
+        if teacher.evaluation is None and not set(teacher.lacking) & set(judging.PUBLIC):
             found.append(f"no FID of {teacher.name}: {_without_fid()}")
         lines = _lines(teacher)
         if any(line["n"] != protocol.samples for line in lines):
@@ -444,6 +563,23 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 "several of them, with other noise"
             )
     return found
+
+
+def _same(outcomes: Sequence[Outcome]) -> list[str]:
+    """Cells that are one tableau under several names: each was computed once, and the rows agree."""
+    alike: dict[tuple[str, int, str, str], list[str]] = {}
+    for cell in (outcome.cell for outcome in outcomes):
+        if cell.plan is not None:
+            adapted = "" if cell.adapt(cell.teacher.denoise) is cell.teacher.denoise else cell.spec
+            alike.setdefault((cell.teacher.name, cell.nfe, cell.plan.key, adapted), []).append(cell.solver)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for (teacher, nfe, *_), names in alike.items():
+        if len(names) > 1:
+            groups.setdefault(tuple(names), []).append(f"NFE {nfe} on {teacher}")
+    return [
+        f"{' and '.join(names)} are one method at {', '.join(places)}: computed once, reported under each name"
+        for names, places in groups.items()
+    ]
 
 
 def _without_fid() -> str:

@@ -120,8 +120,12 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
     return place
 
 
-def verify(name: str) -> Iterator[tuple[bool, str]]:
-    """Yield (whether it is well, a line on it) for a teacher's files, and for the teacher itself, called once.
+OK, OPTIONAL, FAIL = "ok", "missing, optional", "FAIL"
+"""What `verify` finds: nothing works without a checkpoint, but for FID all works without a reference."""
+
+
+def verify(name: str) -> Iterator[tuple[str, str]]:
+    """Yield (what is found, a line on it) for a teacher's files, and for the teacher itself, called once.
 
     Raises:
         UnknownNameError: no such teacher.
@@ -137,7 +141,8 @@ def verify(name: str) -> Iterator[tuple[bool, str]]:
                 continue
             path = folder / _file_name(about)
             if not path.exists():
-                yield role == "reference", f"{role}: {path} isn't there; run: solverbench teachers fetch {name}"
+                found = OPTIONAL if role == "reference" else FAIL
+                yield found, f"{role}: {path} isn't there; run: solverbench teachers fetch {name}"
                 continue
             yield _tried(role, lambda path=path: f"{path}, sha256 {downloads.pinned(path)}")  # type: ignore[misc]
     if name in registries.teachers or described:
@@ -163,19 +168,19 @@ def _called(name: str) -> str:
     return f"{' x '.join(map(str, teacher.shape))}, identity {teacher.identity[:12]}, a call is finite"
 
 
-def _tried(what: str, trial: Callable[[], str]) -> tuple[bool, str]:
+def _tried(what: str, trial: Callable[[], str]) -> tuple[str, str]:
     try:
-        return True, f"{what}: {trial()}"
+        return OK, f"{what}: {trial()}"
     except UserError as error:
-        return False, f"{what}: {error}"
+        return FAIL, f"{what}: {error}"
 
 
 def _entry(name: str) -> dict[str, Any]:
     published = registries.catalogue()
     if name not in published:
         near = difflib.get_close_matches(name, published, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UnknownNameError(f"teacher {name!r}: not in the catalogue; {hint}See 'solverbench teachers list'.")
+        hint = f"did you mean {near[0]!r}? See" if near else "see"
+        raise UnknownNameError(f"teacher {name!r}: not in the catalogue; {hint} 'solverbench teachers list'.")
     return published[name]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from solverbench import files, seeds, solutions, targets, zoo
-from solverbench.errors import BudgetError, GridError, UserError
+from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.judging import Judging
 from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver, Solver
@@ -190,7 +190,7 @@ class Cell:
             "block": self.protocol.block,
             "paired": self.protocol.paired,
             **exact,
-            **self.protocol.judging.key,
+            **self.protocol.judging.key(self.teacher),
             "evaluation": evaluation
             and {
                 "quantiser": evaluation.quantiser,
@@ -216,6 +216,11 @@ class Cell:
         """What people call it: recorded beside the key, no part of it."""
         trained = self.trained and self.trained.identity
         return {"teacher": self.teacher.name, "solver": self.solver, "trained": trained}
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """What its images are measured by, beside the teacher's own features where nothing was asked for."""
+        return frozenset(self.protocol.judging.metrics) - set(self.teacher.lacking)
 
     @property
     def metric_loss(self) -> bool:
@@ -253,6 +258,20 @@ def resolve(
         for asked, solver in wanted:
             cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, out)
     return cells
+
+
+def check_possible(wanted: Sequence[Cell]) -> None:
+    """Refuse a run in which nothing can be measured.
+
+    Raises:
+        MissingError: each cell is unsupported or needs training; the text says why the first of them can't be run.
+    """
+    lacking = [cell.obstacle for cell in wanted if cell.obstacle and cell.obstacle[0] in (UNSUPPORTED, NEEDS_TRAINING)]
+    if not wanted or len(lacking) < len(wanted):
+        return
+    status, why = lacking[0]
+    others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
+    raise MissingError(f"{wanted[0]}: {status}, so that there is nothing to measure{others}: {why}")
 
 
 def again(cell: Cell, out: Path) -> Cell:

@@ -26,6 +26,7 @@ from solverbench.commands.options import (
 )
 from solverbench.commands.refs import refs
 from solverbench.commands.reproduce import reproduce
+from solverbench.commands.serve import serve
 from solverbench.commands.store import store
 from solverbench.commands.teachers import teachers
 from solverbench.commands.zoo import zoo
@@ -126,6 +127,17 @@ def main(ctx: click.Context) -> None:
 
 @main.command()
 @selection_options
+@click.option("--timeout-cell", type=float, default=None, metavar="SECONDS", help="Give a cell up after this long.")
+@click.option("--workers", type=int, default=None, metavar="N", help="Units at once.  [default: one per core or GPU]")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Threads of this process (with --device cuda on every GPU), or the workers of a Ray cluster.",
+)
+@click.option("--ray-address", default=None, metavar="HOST:PORT", help="Of a Ray cluster.  [default: one started here]")
+@click.option("--gpus-per-worker", type=float, default=None, metavar="F", help="Of Ray's, also a part.  [default: 1]")
 @click.option("--strict", is_flag=True, help="Exit with 5 if a cell is unsupported or needs training.")
 def run(strict: bool, **given: Any) -> None:
     """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""
@@ -253,6 +265,7 @@ main.add_command(zoo)
 main.add_command(refs)
 main.add_command(store)
 main.add_command(reproduce)
+main.add_command(serve)
 
 
 def _called(name: str, aliases: str) -> str:

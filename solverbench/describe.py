@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 import registries
-from solverbench import solutions, zoo
+from solverbench import inventory, solutions
 from solverbench.errors import BudgetError, UserError
-from solverbench.solver import Solver, declared
+from solverbench.solver import LearnedSolver, Solver, declared
 from solverbench.spec import make, solver_class
 from solverbench.store import Store
 from solverbench.teachers import load_teacher
@@ -49,12 +49,21 @@ def solver(spec: str, teacher: str, out: Path) -> str:
         default = "" if field.default is None else f" = {_text(field.default)}"
         lines.append(f"    {key + default:<26} {field.metadata['help']}{choices}")
     lines += _recommended(cls.name)
-    if cls.learned or teacher not in registries.teachers:
-        network = load_teacher(teacher)
-    if cls.learned:
-        trained = [n for n in BUDGETS if zoo.find(spec, network, n, (out / "trained",)) is not None]
-        lines.append(f"  trained  on {teacher} for nfe {_ranges(trained) or 'none'}")
+    if teacher not in registries.teachers:
+        load_teacher(teacher)
+    if isinstance(found, LearnedSolver):
+        lines += _trained(found, teacher, out)
     return "\n".join(lines)
+
+
+def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
+    """For which teachers and numbers of calls there are parameters, the teacher that was asked for first."""
+    budgets: dict[str, set[int]] = {teacher: set()}
+    for entry in inventory.entries(out):
+        if entry.trained is not None and entry.trained.spec == asked.spec:
+            budgets.setdefault(entry.trained.teacher, set()).add(entry.trained.nfe)
+    for n, (name, there) in enumerate(budgets.items()):
+        yield f"  {'' if n else 'trained':<8} on {name} for nfe {_ranges(sorted(there)) or 'none'}"
 
 
 def _recommended(name: str) -> list[str]:

@@ -22,7 +22,7 @@ WIN_RATE = 0.5
 class Discretisation:
     """The levels and told levels that two vectors of N+1 numbers stand for.
 
-    With p = softmax(theta1) and u_i = (p_1 + .. + p_i)/(p_1 + .. + p_N), i = 0 .. N, between the schedule's own ends
+    With p = softmax(theta1) and u_i = (p_1 + .. + p_i)/(p_1 + .. + p_N), i = 0 .. N, between the schedule's `ends`
 
         mode=lambda:  lam_i = lam_0 + u_i (lam_N - lam_0)
         mode=time:    t_i   = t_N + u_{N-i} (t_0 - t_N)
@@ -57,7 +57,7 @@ class Discretisation:
             GridError: a prior without levels for `nfe` steps, or whose ends aren't the schedule's.
         """
         ones = torch.ones(nfe + 1, dtype=torch.float64)
-        theta1 = ones if self.prior is None else self.logits(prior_levels(self.prior, schedule, nfe))
+        theta1 = ones if self.prior is None else self.logits(self._prior(self.prior, schedule, nfe))
         return {"theta1": theta1, "theta2": torch.zeros_like(ones)}
 
     def logits(self, grid: Grid) -> Tensor:
@@ -66,11 +66,16 @@ class Discretisation:
         gaps = gaps if self.mode == "lambda" else gaps.flip(0)
         return 1 + torch.cat([gaps.new_zeros(1), (gaps / gaps.mean()).log()])
 
+    def ends(self, schedule: NoiseSchedule) -> Tensor:
+        """Return the first and the last level [2]: in lambda the first that isn't a stand-in, as in named grids."""
+        first = schedule.sigma_first if self.mode == "lambda" else schedule.sigma_max
+        return torch.tensor([first, schedule.sigma_min], dtype=torch.float64)
+
     def grid(self, theta1: Tensor, schedule: NoiseSchedule) -> Grid:
-        """Return the levels that theta1 [N+1] stands for, between the schedule's own ends."""
+        """Return the levels that theta1 [N+1] stands for, between `ends`."""
         sums = torch.softmax(theta1[1:], 0).cumsum(0)
         inner = sums[:-1] / sums[-1]
-        ends = torch.tensor([schedule.sigma_max, schedule.sigma_min], dtype=torch.float64)
+        ends = self.ends(schedule)
         if self.mode == "time":
             clock = schedule.clock
             levels = clock.sigma(clock.t_end + inner.flip(0) * (clock.t_start - clock.t_end))
@@ -93,6 +98,23 @@ class Discretisation:
     def places(self, sigmas: Tensor, schedule: NoiseSchedule) -> Tensor:
         """Return levels in the variable of `mode`."""
         return -sigmas.log() if self.mode == "lambda" else schedule.clock.time(sigmas)
+
+    def _prior(self, prior: str, schedule: NoiseSchedule, steps: int) -> Grid:
+        """The grid that a prior names or lists, with this one's ends.
+
+        Raises:
+            GridError: no such levels for `steps` steps, or a list's ends aren't these to a percent, as rounded ones
+                are.
+        """
+        levels, ends = read_levels(f"prior={prior}", prior), self.ends(schedule)
+        if isinstance(levels, str):
+            named = grids.function(levels)(schedule, steps)
+            return Grid(torch.cat([ends[:1], named.sigmas[1:-1], ends[1:]]), schedule)
+        grid = grids.explicit(levels, schedule)
+        asked = f"prior={prior} with {steps} steps"
+        if grid.steps != steps:
+            raise GridError(f"{asked}: {len(levels)} levels make {grid.steps} steps; give {steps + 1} levels")
+        return with_ends(asked, grid, ends, GITS_ENDS)
 
     def check(self, asked: str, theta1: Tensor, steps: int) -> None:
         """Raise GridError unless `theta1` is for `steps` steps."""
@@ -129,30 +151,12 @@ def decoupled(denoise: Denoise, schedule: NoiseSchedule, told: Tensor, *, by_dat
     return shifted
 
 
-def prior_levels(prior: str, schedule: NoiseSchedule, steps: int) -> Grid:
-    """Return the grid that a prior names or lists, with the schedule's own ends.
-
-    Raises:
-        GridError: no such levels for `steps` steps, or ends that aren't the schedule's to a percent, as rounded lists
-            are.
-    """
-    levels = read_levels(f"prior={prior}", prior)
-    if isinstance(levels, str):
-        return grids.function(levels)(schedule, steps)
-    grid = grids.explicit(levels, schedule)
-    asked = f"prior={prior} with {steps} steps"
-    if grid.steps != steps:
-        raise GridError(f"{asked}: {len(levels)} levels make {grid.steps} steps; give {steps + 1} levels")
-    return with_ends(asked, grid, GITS_ENDS)
-
-
-def with_ends(asked: str, grid: Grid, tolerance: float) -> Grid:
-    """Return `grid` with its two ends exactly those of its schedule.
+def with_ends(asked: str, grid: Grid, own: Tensor, tolerance: float) -> Grid:
+    """Return `grid` with its two ends exactly its `own` [2].
 
     Raises:
         GridError: they differ by more than `tolerance`, relatively.
     """
-    own = torch.tensor([grid.schedule.sigma_max, grid.schedule.sigma_min], dtype=torch.float64)
     if not torch.allclose(grid.sigmas[[0, -1]], own, rtol=tolerance, atol=0.0):
         raise GridError(
             f"{asked}: it goes from {float(grid.sigmas[0]):g} to {float(grid.sigmas[-1]):g}, and this schedule from "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from solverbench.prefixes import Call, End, Tree
 from solverbench.tableaux import Plan, Tableau
 
 
@@ -52,6 +53,43 @@ def _run(plan: Plan, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> 
         state = _combine(row, history)
         history.append(_same_shape(denoise(state, torch.tensor(sigma, dtype=torch.float64)), x))
     return _combine(plan.rows[-1], history)
+
+
+def walk(
+    tree: Tree, denoise: Callable[[Call, Tensor, Tensor], Tensor], x: Tensor, wanted: Callable[[End], bool]
+) -> Iterator[tuple[End, Tensor | Exception]]:
+    """Yield each wanted sample of `tree`, depth first, or the error of a call that it needs; the same bits as alone.
+
+    At most N+1 states of the longest plan are held at once.
+
+    Args:
+        denoise: (call, x, sigma) -> the data prediction.
+        x: [B, ...] unit noise, the plans' scale being in them.
+        wanted: asked again and again: what isn't any more is left out from there on.
+
+    Raises:
+        torch.OutOfMemoryError: a call doesn't fit.
+    """
+
+    def follow(
+        calls: Sequence[Call], ends: Sequence[End], history: Sequence[Tensor]
+    ) -> Iterator[tuple[End, Tensor | Exception]]:
+        for end in filter(wanted, ends):
+            yield end, _combine(end.row, history)
+        for call in calls:
+            if not any(map(wanted, call.below)):
+                continue
+            try:
+                d = denoise(call, _combine(call.row, history), torch.tensor(call.sigma, dtype=torch.float64))
+                after = [*history, _same_shape(d, x)]
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a network raises
+                yield from ((end, error) for end in filter(wanted, list(call.below)))
+            else:
+                yield from follow(call.calls, call.ends, after)
+
+    yield from follow(tree.calls, [], [x])
 
 
 def _combine(row: Sequence[float], history: Sequence[Tensor]) -> Tensor:

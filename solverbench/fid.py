@@ -1,10 +1,9 @@
-"""Inception features as clean-fid takes them, of images in memory: its resizers and its network, no file between."""
+"""Inception features as clean-fid takes them, of images in memory: its resizers and networks, no file between."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import os
 import platform
 import threading
@@ -16,18 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.backends import cudnn
+from torch.nn.functional import interpolate
 
 from solverbench import places
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
+from solverbench.inception import PytorchInception
 
 FILE = "inception-2015-12-05.pt"
 """The network's file, by the name that clean-fid gives it: NVIDIA's TorchScript form of the TensorFlow graph."""
 
+PYTORCH_FILE = "pt_inception-2015-12-05-6726825d.pth"
+"""pytorch-fid's port of the same graph; its name ends in the beginning of its sha256, as torch.hub's names do."""
+
+PYTORCH_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PYTORCH_FILE}"
+
 MODES = {
     "legacy_tensorflow": "resized inside the network, bilinear without antialiasing: what papers report as FID",
     "clean": "resized before it by PIL, bicubic with antialiasing: clean-fid's own FID",
+    "legacy_pytorch": "pytorch-fid's port of the network, resized before it, bilinear without antialiasing",
 }
-"""clean-fid's ways to bring an image to 299 x 299; their numbers aren't comparable."""
+"""clean-fid's ways to bring an image to 299 x 299 and to a network; their numbers aren't comparable."""
 
 SIZE = 2048
 """Features of an image."""
@@ -40,7 +47,7 @@ class Inception:
     """clean-fid's Inception network with one of its resizers, on uint8 images of any size.
 
     Args:
-        mode: legacy_tensorflow or clean.
+        mode: one of `MODES`. legacy_pytorch needs no package.
         device: of the network.
 
     Raises:
@@ -53,14 +60,14 @@ class Inception:
     def __init__(self, mode: str, device: str = "cpu") -> None:
         if mode not in MODES:
             raise UserError(f"extractor {mode!r}: not one of {', '.join(MODES)}; use legacy_tensorflow for FID")
-        self.mode, self.device, self.path = mode, device, find()
+        self.mode, self.device, self.path = mode, device, find(mode)
         self._lock = threading.Lock()
         self._loaded: Any = None
 
     @property
     def identity(self) -> str:
         """The extractor's name in a metric: its mode and the sha256 of its file, shortened."""
-        return f"clean-fid/{self.mode}@{_sha(self.path)[:12]}"
+        return f"clean-fid/{self.mode}@{sha(self.path)[:12]}"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features [B, 2048] float32 on the CPU of images [B, C, H, W] uint8; grey is repeated, alpha dropped.
@@ -69,20 +76,16 @@ class Inception:
             FeatureError: images with more than four channels.
             RecordError: the network's file isn't that network.
         """
-        network, resize = self._network(), _resizer(self.mode)
-        colour = three(images)
+        network, colour = self._network(), three(images)
         found = []
         with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             for part in torch.split(colour, BATCH):
-                if self.mode == "legacy_tensorflow":
-                    ready = part.to(self.device).float()
-                else:
-                    rows = [torch.from_numpy(resize(each.permute(1, 2, 0).numpy())) for each in part.cpu()]
-                    ready = torch.stack(rows).permute(0, 3, 1, 2).to(self.device)
                 try:
-                    found.append(network(ready).cpu())
+                    found.append(network(self._resized(part)).cpu())
+                except torch.cuda.OutOfMemoryError:
+                    raise
                 except RuntimeError as error:
-                    raise RecordError(f"{self.path}: gives no 2048 features ({_line(error)}); {_again()}") from None
+                    raise RecordError(f"{self.path}: gives no 2048 features ({_line(error)}); {self._again}") from None
         return torch.cat(found)
 
     def probabilities(self, features: Tensor) -> Tensor:
@@ -93,44 +96,79 @@ class Inception:
         Raises:
             RecordError: the network's file has no such layer.
         """
+        network = self._network()
         try:
-            weight = self._network().base.output.weight.detach().cpu().double()
+            weight = network.classes if isinstance(network, PytorchInception) else network.base.output.weight
         except AttributeError:
             raise RecordError(
-                f"{self.path}: has no output layer, which the Inception score needs; {_again()}"
+                f"{self.path}: has no output layer, which the Inception score needs; {self._again}"
             ) from None
-        return torch.softmax(features.double() @ weight.T, dim=1)
+        return torch.softmax(features.double() @ weight.detach().cpu().double().T, dim=1)
+
+    def _resized(self, part: Tensor) -> Tensor:
+        """Images [B, 3, H, W] uint8 as the network takes them, on its device."""
+        if self.mode == "legacy_tensorflow":
+            return part.to(self.device).float()
+        if self.mode == "legacy_pytorch":
+            levels = interpolate(part.to(self.device).float(), size=(299, 299), mode="bilinear", align_corners=False)
+            return 2 * (levels.clamp(0, 255) / 255) - 1
+        resize = _clean("resize").build_resizer(self.mode)
+        rows = [torch.from_numpy(resize(each.permute(1, 2, 0).numpy())) for each in part.cpu()]
+        return torch.stack(rows).permute(0, 3, 1, 2).to(self.device)
 
     def _network(self) -> Any:
         with self._lock:
             if self._loaded is None:
-                module = _clean("inception_torchscript")
                 try:
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
-                        self._loaded = module.InceptionV3W(
-                            str(self.path.parent), download=False, resize_inside=self.mode == "legacy_tensorflow"
-                        )
-                except (RuntimeError, ValueError, AttributeError) as error:
-                    raise RecordError(f"{self.path}: not the Inception network ({_line(error)}); {_again()}") from None
-                self._loaded.eval().requires_grad_(False).to(self.device)
+                    self._loaded = self._load()
+                except (RuntimeError, ValueError, AttributeError, RecordError) as error:
+                    why = f"not the Inception network ({_line(error)})"
+                    raise RecordError(f"{self.path}: {why}; {self._again}") from None
             return self._loaded
 
+    def _load(self) -> Any:
+        if self.mode == "legacy_pytorch":
+            return PytorchInception.read(self.path, self.device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
+            network = _clean("inception_torchscript").InceptionV3W(
+                str(self.path.parent), download=False, resize_inside=self.mode == "legacy_tensorflow"
+            )
+        return network.eval().requires_grad_(False).to(self.device)
 
-def find() -> Path:
-    """Return the network's file: in the user's data folder, else where clean-fid keeps it.
+    @property
+    def _again(self) -> str:
+        return f"delete it and run '{fetching(self.mode)}'"
+
+
+def find(mode: str = "legacy_tensorflow") -> Path:
+    """Return the network's file of a mode: in the user's data folder, else where clean-fid keeps it.
 
     Raises:
-        MissingError: in neither, or no clean-fid.
+        MissingError: in neither, or no clean-fid where that is needed.
     """
-    _clean("resize")
-    for folder in (places.data(), cleanfid_folder()):
-        if (folder / FILE).is_file():
-            return folder / FILE
+    if mode == "legacy_pytorch":
+        name, folder, address, size = PYTORCH_FILE, hub_folder(), PYTORCH_URL, "91 MB"
+    else:
+        _clean("resize")
+        name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
+    for place in (places.data(), folder):
+        if (place / name).is_file():
+            return place / name
     raise MissingError(
-        f"Inception network: {FILE} is neither in {places.data()} nor in {cleanfid_folder()}; run 'solverbench refs "
-        f"fetch', or put {url()} (91 MB) at {places.data() / FILE}"
+        f"Inception network: {name} is neither in {places.data()} nor in {folder}; run '{fetching(mode)}', or put "
+        f"{address} ({size}) at {places.data() / name}"
     )
+
+
+def fetching(mode: str) -> str:
+    """Return the command that downloads the network of a mode."""
+    return "solverbench refs fetch" + (f" --extractor {mode}" if mode == "legacy_pytorch" else "")
+
+
+def hub_folder() -> Path:
+    """Return where torch.hub keeps weights, and so clean-fid and pytorch-fid theirs."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def cleanfid_folder() -> Path:
@@ -143,24 +181,29 @@ def url() -> str:
     return str(_clean("downloads_helper").inception_url)
 
 
-def fetch() -> Path:
-    """Download the network into the user's data folder and return its place; it is whole or not there.
+def fetch(mode: str = "legacy_tensorflow") -> Path:
+    """Download the network of a mode into the user's data folder and return its place; it is whole or not there.
 
     Raises:
-        MissingError: no clean-fid, or no answer.
+        MissingError: no clean-fid where its address is needed, or no answer.
+        RecordError: what came isn't the file whose checksum begins as its name says.
     """
     from urllib.error import URLError
     from urllib.request import urlopen
 
     from solverbench import files
 
-    path = places.data() / FILE
+    name, address = (PYTORCH_FILE, PYTORCH_URL) if mode == "legacy_pytorch" else (FILE, url())
+    path = places.data() / name
     if not path.is_file():
         try:
-            with urlopen(url(), timeout=30) as answer:
+            with urlopen(address, timeout=30) as answer:
                 content = answer.read()
         except (URLError, OSError) as error:
-            raise MissingError(f"{url()}: can't be downloaded ({_line(error)}); put the file at {path}") from None
+            raise MissingError(f"{address}: can't be downloaded ({_line(error)}); put the file at {path}") from None
+        found = hashlib.sha256(content).hexdigest()
+        if mode == "legacy_pytorch" and found[:8] not in name:
+            raise RecordError(f"{address}: its sha256 begins with {found[:8]}, not as its name says; try again")
         files.write_bytes(path, content)
     return path
 
@@ -175,10 +218,6 @@ def three(images: Tensor) -> Tensor:
         what = f"{images.dtype} {tuple(images.shape)}"
         raise FeatureError(f"Inception features: of {what}; give uint8 images [B, C, H, W] with 1 to 4 channels")
     return images[:, :1].expand(-1, 3, -1, -1) if images.shape[1] < 3 else images[:, :3]
-
-
-def _resizer(mode: str) -> Any:
-    return _clean("resize").build_resizer(mode)
 
 
 def _clean(name: str) -> Any:
@@ -198,14 +237,11 @@ def _sha_of(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sha(path: Path) -> str:
+def sha(path: Path) -> str:
+    """Return the sha256 of a file, read again only if it has changed."""
     state = os.stat(path)
     return _sha_of(path, state.st_size, state.st_mtime_ns)
 
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
-
-
-def _again() -> str:
-    return "delete it and run 'solverbench refs fetch'"

@@ -26,6 +26,8 @@ class Timed(LearnedSolver):
     """A solver on GS's learned times, whose network may be told learned times of its own.
 
     mu_logit [N-1] breaks a stick, the time range, from the end; t_couple [N] is what is added to the time of each call.
+    Where a schedule's start is a stand-in for an infinite level, the stick ends at the first time that has one: an
+    offset there would weigh 1e6 times as much as any other.
     """
 
     levels: str = option(default="learned", key="grid", choices=("learned",), help="always the learned one")
@@ -59,8 +61,8 @@ class Timed(LearnedSolver):
     def _times(mu_logit: Tensor, clock: NoiseSchedule) -> Tensor:
         """[N+1] falling times: a stick from the end to the start time, broken from the end, the two fixed."""
         mu = torch.sigmoid(mu_logit) * (1 - 2 * MARGIN) + MARGIN
-        inner = clock.t_end + (clock.t_start - clock.t_end) * (1 - mu.cumprod(0))
-        ends = torch.tensor([clock.t_end, clock.t_start], dtype=torch.float64)
+        inner = clock.t_end + (clock.t_first - clock.t_end) * (1 - mu.cumprod(0))
+        ends = torch.tensor([clock.t_end, clock.t_first], dtype=torch.float64)
         return torch.cat([ends[:1], inner, ends[1:]]).flip(0)
 
     def _uniform(self, schedule: NoiseSchedule, nfe: int) -> tuple[dict[str, Tensor], Grid]:

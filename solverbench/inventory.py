@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import registries
-from solverbench import files, places, zoo
+from solverbench import files, places, recipes, zoo
 from solverbench.errors import MissingError, NeedsTrainingError, RecordError, UserError
 from solverbench.tableaux import Tableau
 from solverbench.teachers import load_teacher
@@ -60,11 +60,28 @@ def entries(out: Path) -> Iterator[Entry]:
 
 
 def table(found: Sequence[Entry]) -> str:
-    """Return the entries as a table of `COLUMNS`, a line on each file that can't be read below it."""
+    """Return the entries as a table of `COLUMNS`; below it a line on each of another recipe, or that can't be read."""
     rows = [COLUMNS, *(_row(entry.trained, entry.where) for entry in found if entry.trained is not None)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for entry in found:
+        if entry.trained is not None and (changed := recipe_changes(entry.trained)):
+            lines.append(f"by another recipe than today's: {entry.path}: {changed}")
     return "\n".join([*lines, *(f"unreadable: {entry.problem}" for entry in found if entry.trained is None)])
+
+
+def recipe_changes(trained: Trained) -> str:
+    """Return how its recipe differs from the one that it would be trained by now; empty if it doesn't.
+
+    The teacher isn't loaded for it, so that what a recipe says for any family of teachers counts as unchanged.
+    """
+    made, teacher = trained.record.get("recipe", {}), trained.teacher.partition("-")[0]
+    try:
+        name = zoo.learned(trained.spec).recipe_name
+        found = [recipes.changes(made, recipes.load(name, teacher, family=family)) for family in recipes.FAMILIES]
+    except UserError:
+        return ""
+    return "" if "" in found else found[0]
 
 
 def chosen(name: str, nfe: int | None, teacher: str, out: Path) -> Trained:
@@ -144,6 +161,7 @@ def _described(trained: Trained) -> Iterator[str]:
     if "imported" in record:
         yield from _section("imported", record["imported"])
     yield from _section("recipe", record.get("recipe", {}))
+    yield from _section("changed since", {"recipe": changed} if (changed := recipe_changes(trained)) else {})
     yield from _section("noise seeds", {use: f"{seen.start}-{seen.stop - 1}" for use, seen in trained.seeds.items()})
     yield from _section("targets", record.get("targets", {}))
     for run in record.get("runs", []):

@@ -1,13 +1,14 @@
-"""The work of a run: cells beside what the store has of them, their missing blocks done by a few workers."""
+"""The work of a run: cells beside what the store has of them, and the units in which what is missing gets done."""
 
 from __future__ import annotations
 
 import os
 import socket
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from solverbench import cells, leases, sampling, seeds, solutions, targets
+from solverbench import cells, prefixes, seeds, solutions, targets
 from solverbench.cells import CACHED, DONE, FAILED, Cell
-from solverbench.errors import RecordError, StoreError
-from solverbench.evaluate import Work
-from solverbench.keeping import anew
+from solverbench.errors import RecordError
+from solverbench.evaluate import Done
 from solverbench.measures import Measure, measure
 from solverbench.outcome import Outcome
-from solverbench.progress import Listener
-from solverbench.sampling import Stop, Stopped
+from solverbench.prefixes import Tree
 from solverbench.store import Store
-
-FATAL = (StoreError, RecordError)
-"""What ends the run, as every other cell would meet it too."""
+from solverbench.teachers import Teacher
 
 NEW, PARTIAL = "new", "partial"
 """The status of a cell with work left: no block is stored, or some are."""
@@ -38,12 +35,20 @@ class Job:
 
     Args:
         claimed: files of teacher endpoints and exact solutions that earlier jobs will make; this one's are added.
+
+    Attributes:
+        calls: of each missing block, denoiser calls times images that the cell asks for.
+        goal_calls: of each missing block, those for what the images are compared with.
+        seconds: that its blocks took in this run, each as if alone.
+        damaged: files that are made anew.
     """
 
     def __init__(self, cell: Cell, store: Store, claimed: set[Path]) -> None:
         self.cell = cell
         self.status, self.reason = cell.obstacle or (NEW, "")
         self.calls: dict[range, int] = {}
+        self.goal_calls: dict[range, int] = {}
+        self.seconds = 0.0
         self.measures: dict[str, Measure] = {}
         self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
         self.pictures: NDArray[np.uint8] | None = None
@@ -58,7 +63,8 @@ class Job:
         there = set(found.blocks)
         for block in cell.protocol.blocks:
             if block not in there:
-                self.calls[block] = len(block) * cell.nfe + self._goal_calls(block, store.root, claimed)
+                self.calls[block] = len(block) * cell.nfe
+                self.goal_calls[block] = self._goal_calls(block, store.root, claimed)
         if found.metrics is not None and not self.calls:
             self._read(found.metrics)
             return
@@ -75,10 +81,12 @@ class Job:
         versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}
         self.timing["attempts"] = [*self.timing["attempts"], {"started": started, **versions}]
 
-    def add(self, block: range, cost: dict[str, Any]) -> None:
-        """Note a block that was stored; the last one makes the measures."""
+    def add(self, block: range, done: Done) -> None:
+        """Store what a block gave."""
+        self.folder.write_block(block, done.result)
         del self.calls[block]
-        self.timing["blocks"][seeds.label(block)] = cost
+        self.seconds += done.cost["seconds"]
+        self.timing["blocks"][seeds.label(block)] = done.cost
         self.folder.write_timing(self.timing)
 
     def stored(self, block: range) -> bool:
@@ -102,6 +110,7 @@ class Job:
     def fail(self, error: BaseException) -> None:
         """Note why the cell can't be finished now; a later run tries again."""
         self.status, self.reason = FAILED, cells.reason(error)
+        self.calls.clear()
         self.folder.fail(self.reason, "".join(traceback.format_exception(error)))
 
     def outcome(self) -> Outcome:
@@ -138,103 +147,70 @@ def gather(wanted: Iterable[Cell], store: Store) -> list[Job]:
     return [Job(cell, store, claimed) for cell in wanted]
 
 
-def finish(jobs: Sequence[Job], store: Store, count: int, tell: Listener) -> list[Outcome]:
-    """Finish all jobs, cell by cell; return their outcomes in order. What another run does is left to it."""
-    stop = Stop()
-    waiting = [job for job in jobs if job.status in (NEW, PARTIAL)]
-    images = sum(len(block) for job in waiting for block in job.calls)
-    tell.begin(images, sum(sum(job.calls.values()) for job in waiting))
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A block of some jobs of one teacher, done together: what they share of it is computed once."""
+
+    jobs: tuple[Job, ...]
+    block: range
+
+    @property
+    def teacher(self) -> Teacher:
+        """The one whose images are made."""
+        return self.jobs[0].cell.teacher
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The calls for an image."""
+        return prefixes.grow([job.cell.plan for job in self.jobs if job.cell.plan is not None])
+
+    @property
+    def images(self) -> int:
+        """Images that it makes, each cell's own."""
+        return len(self.jobs) * len(self.block)
+
+    @property
+    def asked(self) -> int:
+        """Calls times images that the cells ask for, and what they are compared with."""
+        return sum(job.calls[self.block] + job.goal_calls[self.block] for job in self.jobs)
+
+    @cached_property
+    def calls(self) -> int:
+        """Calls times images that are needed."""
+        return self.tree.needed * len(self.block) + sum(job.goal_calls[self.block] for job in self.jobs)
+
+    def shares(self) -> list[float]:
+        """Return each job's part of `calls`: of a shared call, as much as each other job that needs it."""
+        found = [float(job.goal_calls[self.block]) for job in self.jobs]
+        users = {call: sum(len(end.plans) for end in call.below) for end in self.tree.ends for call in end.path}
+        for end in self.tree.ends:
+            for place in end.plans:
+                found[place] += len(self.block) * sum(1 / users[call] for call in end.path)
+        return found
+
+
+def units(jobs: Iterable[Job]) -> list[Unit]:
+    """Return the missing blocks of `jobs` in the order in which they are best done.
+
+    Cells of one teacher stand together, as many as a unit may hold, block after block.
+    """
+    families: dict[tuple[int, str], list[Job]] = {}
     for job in jobs:
-        for error in job.damaged.values():
-            tell.note(anew(error))
-        if job not in waiting:
-            _settle(job, tell)
-    with leases.opened(store.root) as mine, sampling.pool(count) as threads:
-        pending: dict[Future[dict[str, Any]], tuple[Job, range]] = {}
-        queue = leases.Queue(mine, _units(waiting, tell), _name, lambda unit: unit[0].stored(unit[1]))
-        others = leases.Others(tell.note)
-        try:
-            while True:
-                while len(pending) < 2 * count and (unit := queue.next()) is not None:
-                    job, block = unit
-                    if job.status == FAILED:
-                        queue.release(unit)
-                        continue
-                    job.clear(block)
-                    work = Work(job.cell, job.folder, block, store.root, stop)
-                    pending[threads.submit(work)] = unit
-                for job, block in queue.come():
-                    _took(job, block, tell)
-                if not pending:
-                    if not queue.waiting:
-                        break
-                    others.wait(queue)
-                    continue
-                limit = leases.POLL if queue.waiting else None
-                for future in wait(pending, limit, return_when=FIRST_COMPLETED).done:
-                    unit = pending.pop(future)
-                    queue.release(unit)
-                    _collect(*unit, future, tell)
-        except BaseException:
-            stop.set()
-            raise
-    return [job.outcome() for job in jobs]
+        if job.calls:
+            families.setdefault(_family(job.cell), []).append(job)
+    found = []
+    for family in families.values():
+        protocol = family[0].cell.protocol
+        plans = [job.cell.plan for job in family if job.cell.plan is not None]
+        for bunch in prefixes.bunches(plans, protocol.block):
+            for block in protocol.blocks:
+                members = tuple(family[place] for place in bunch if block in family[place].calls)
+                if members:
+                    found.append(Unit(members, block))
+    return found
 
 
-def _name(unit: tuple[Job, range]) -> str:
-    """A block of a cell as a lease is named."""
-    return f"{unit[0].folder.address}-{seeds.label(unit[1])}"
-
-
-def _units(waiting: Iterable[Job], tell: Listener) -> Iterator[tuple[Job, range]]:
-    """The blocks to do, cell after cell; those of a cell that has failed meanwhile are left out."""
-    for job in waiting:
-        job.begin()
-        if not job.calls:
-            _conclude(job, tell)
-        for block in list(job.calls):
-            if job.status == FAILED:
-                break
-            yield job, block
-
-
-def _collect(job: Job, block: range, future: Future[dict[str, Any]], tell: Listener) -> None:
-    """Take in what a worker did."""
-    error = future.exception()
-    if isinstance(error, FATAL):
-        raise error
-    if error is not None and not isinstance(error, Stopped) and job.status != FAILED:
-        job.fail(error)
-        _settle(job, tell)
-        # What is left of the cell is dropped, so that the pace counts it as gone.
-        tell.advance(str(job.cell), sum(map(len, job.calls)), sum(job.calls.values()))
-        job.calls.clear()
-    if error is None and block in job.calls:
-        for line in future.result().get("remade", ()):
-            tell.note(line)
-        tell.advance(str(job.cell), len(block), job.calls[block])
-        job.add(block, future.result())
-        if not job.calls:
-            _conclude(job, tell)
-
-
-def _took(job: Job, block: range, tell: Listener) -> None:
-    """Take in what another run did."""
-    if block in job.calls:
-        tell.advance(str(job.cell), len(block), job.calls.pop(block))
-        if not job.calls:
-            _conclude(job, tell)
-
-
-def _conclude(job: Job, tell: Listener) -> None:
-    try:
-        job.finish()
-    except FATAL:
-        raise
-    except Exception as error:  # a reference that doesn't fit the features, for one
-        job.fail(error)
-    _settle(job, tell)
-
-
-def _settle(job: Job, tell: Listener) -> None:
-    tell.settle(str(job.cell), job.status, Outcome(job.cell, job.status, job.reason, job.measures).summary)
+def _family(cell: Cell) -> tuple[int, str]:
+    """Cells may share calls if this is equal: the same network, met by none of their own adaptors or the same one."""
+    plain = cell.adapt(cell.teacher.denoise) is cell.teacher.denoise
+    return id(cell.teacher), "" if plain else cell.spec

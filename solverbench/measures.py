@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from solverbench import features, solutions
 from solverbench.cells import BLOCKS, Cell
 from solverbench.errors import UserError
+from solverbench.judging import MANIFOLD
 from solverbench.metrics import Moments, Rows, Statistics, frechet, half_width, standard_error
 from solverbench.store import BlockResult
 from solverbench.teachers import Evaluation, Reference
 from solverbench.uncertainty import extrapolated
 
 Array = NDArray[np.float64]
-
-MANIFOLD = 10_000
-"""Images of a replicate that precision and recall are taken over, the first of each block."""
 
 LEAST = 1e-14
 """Mean squared error that counts as none in PSNR, 146 dB: float32 images don't resolve less."""
@@ -106,12 +104,15 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> dict[str, Measure]:
     if cell.exact:
         solved = [[block.exact for block in part if block.exact is not None] for part in replicates]
         found.append(_rmse_exact(cell, [np.concatenate(part) for part in solved]))
-    if "psnr_teacher" in cell.protocol.judging.pairs:
+    if "psnr_teacher" in cell.metrics:
         each = [10 * np.log10(4 / np.concatenate([b.errors for b in part]).clip(LEAST)) for part in replicates]
         found.append(_paired(cell, "psnr_teacher", *means(np.stack(each))))
-    if "lpips_teacher" in cell.protocol.judging.pairs:
+    if "lpips_teacher" in cell.metrics:
         seen = [np.concatenate([b.perceptual for b in part if b.perceptual is not None]) for part in replicates]
         found.append(_paired(cell, "lpips_teacher", *means(np.stack(seen))))
+    if "clip_score" in cell.metrics:
+        fits = [np.concatenate([b.prompted for b in part if b.prompted is not None]) for part in replicates]
+        found.append(_prompted(cell, "clip_score", *means(np.stack(fits))))
     if cell.teacher.evaluation is not None:
         found += _judged(cell, cell.teacher.evaluation, replicates)
     return {each.metric: each for each in sorted(found, key=lambda each: each.metric)}
@@ -171,7 +172,9 @@ def _judged(cell: Cell, judged: Evaluation, replicates: Sequence[Sequence[BlockR
         return Measure(metric, values, left, n, over, reference.name)
 
     found, data, wanted = [], judged.data, set(judged.metrics)
-    for plain, without_bias in (("fid", "fid_inf"), ("frechet_data", "frechet_data_inf")):
+    for plain, without_bias in (
+        ("fid", "fid_inf"), ("fid_clip", ""), ("fdd", ""), ("frechet_data", "frechet_data_inf")
+    ):  # fmt: skip
         if wanted & {plain, without_bias}:
             values, left = frechets(blocks, data.moments)
             found += [made(plain, values, left, data)] if plain in wanted else []
@@ -223,6 +226,11 @@ def _rmse_exact(cell: Cell, replicates: Sequence[Array]) -> Measure:
 
 def _rmse_teacher(cell: Cell, replicates: Sequence[Array]) -> Measure:
     return _paired(cell, "rmse_teacher", *rmses(np.stack(replicates)))
+
+
+def _prompted(cell: Cell, metric: str, values: Array, left: Array) -> Measure:
+    over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, {cell.key[metric]}, {cell.teacher.condition}"
+    return Measure(metric, values, left, cell.protocol.samples, over, "each image's own prompt")
 
 
 def _paired(cell: Cell, metric: str, values: Array, left: Array) -> Measure:

@@ -50,6 +50,10 @@ class Outcome:
         known = [block[name] for block in self.cost.values() if name in block]
         return float(sum(known)) if known else None
 
+    def least(self, name: str) -> float | None:
+        """Return the smallest of one cost over the blocks; None if it isn't known."""
+        return min((float(block[name]) for block in self.cost.values() if name in block), default=None)
+
     def greatest(self, name: str) -> float | None:
         """Return the largest of one cost over the blocks; None if it isn't known."""
         return max((float(block[name]) for block in self.cost.values() if name in block), default=None)

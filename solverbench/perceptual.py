@@ -12,6 +12,9 @@ from torch import Tensor
 
 from solverbench.errors import MissingError
 
+_LOADED: dict[tuple[Any, str], Any] = {}
+_LOCK = threading.Lock()
+
 
 class LPIPS:
     """The perceptual distance of two images by VGG16, lower is nearer.
@@ -35,7 +38,7 @@ class LPIPS:
                 f"metric lpips_teacher: the lpips package can't be imported ({' '.join(str(error).split())[:120]}); "
                 "run pip install 'solverbench[lpips]' with a torchvision made for this torch"
             ) from None
-        self.device, self._loaded, self._lock = device, None, threading.Lock()
+        self.device = device
 
     def __call__(self, images: Tensor, goals: Tensor) -> Tensor:
         """Return [B] float64 on the CPU, the distance of each of `images` [B, C, H, W] on [-1, 1] to its goal.
@@ -44,22 +47,28 @@ class LPIPS:
             MissingError: VGG16's weights aren't there and can't be downloaded.
         """
         with torch.inference_mode():
-            found = self._network()(_three(images).to(self.device), _three(goals).to(self.device))
+            found = self.network()(_three(images).to(self.device), _three(goals).to(self.device))
         return torch.as_tensor(found).flatten().double().cpu()
 
-    def _network(self) -> Any:
-        with self._lock:
-            if self._loaded is None:
+    def network(self) -> Any:
+        """Return the network, loaded once for every block of a run.
+
+        Raises:
+            MissingError: VGG16's weights aren't there and can't be downloaded.
+        """
+        with _LOCK:
+            key = self._package, self.device
+            if key not in _LOADED:
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
-                        self._loaded = self._package.LPIPS(net="vgg", verbose=False).eval().to(self.device)
+                        _LOADED[key] = self._package.LPIPS(net="vgg", verbose=False).eval().to(self.device)
                 except (OSError, RuntimeError) as error:
                     raise MissingError(
                         f"metric lpips_teacher: VGG16's weights can't be had ({' '.join(str(error).split())[:120]}); "
                         f"put torchvision's vgg16-397923af.pth into {torch.hub.get_dir()}/checkpoints"
                     ) from None
-            return self._loaded
+            return _LOADED[key]
 
 
 def _three(images: Tensor) -> Tensor:

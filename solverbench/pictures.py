@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
@@ -27,8 +28,80 @@ FIRST_SEED = 1_000_000
 """Of an embedded generator's images."""
 
 
+CROPS = {
+    "edm": "the middle square, by Lanczos to SIZE: dataset_tool.py --transform=center-crop of EDM and StyleGAN",
+    "adm": "halved while both sides stay at least SIZE, by bicubic to SIZE: center_crop_arr of ADM (LSUN, ImageNet)",
+    "torch": "the shorter side by bilinear to SIZE, the middle: Resize and CenterCrop of torchvision, used for COCO",
+    "plain": "the middle SIZE x SIZE pixels, nothing scaled",
+}
+"""Rule to what it does with an image; SIZE is given in pixels."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rule of `CROPS` with its size: what makes images of any shape into squares.
+
+    Args:
+        rule: its name.
+        size: height and width of the result, in pixels.
+    """
+
+    rule: str
+    size: int
+
+    @classmethod
+    def parse(cls, text: str) -> Crop:
+        """Return the crop written `RULE:SIZE`, such as adm:256.
+
+        Raises:
+            UserError: not of that form, or no such rule.
+        """
+        match = re.fullmatch(r"([a-z]+):([1-9]\d{0,4})", text)
+        if match is None or match[1] not in CROPS:
+            raise UserError(f"--crop {text}: not RULE:SIZE with a rule of {', '.join(CROPS)}; write it as in adm:256")
+        return cls(match[1], int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.rule}:{self.size}"
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the square of an RGB image.
+
+        Raises:
+            ValueError: it is smaller than a plain crop.
+
+        Source: the public code that `CROPS` names; the middle is rounded as each of them does it.
+        """
+        size, (width, height) = self.size, image.size
+        short = min(width, height)
+        if self.rule == "edm":
+            left, top = (width - short) // 2, (height - short) // 2
+            return image.crop((left, top, left + short, top + short)).resize((size, size), Image.Resampling.LANCZOS)
+        if self.rule == "adm":
+            while min(image.size) >= 2 * size:
+                image = image.resize((image.size[0] // 2, image.size[1] // 2), Image.Resampling.BOX)
+            scale = size / min(image.size)
+            wide, high = (round(side * scale) for side in image.size)
+            image = image.resize((wide, high), Image.Resampling.BICUBIC)
+            left, top = (wide - size) // 2, (high - size) // 2
+        elif self.rule == "torch":
+            wide, high = int(size * width / short), int(size * height / short)
+            image = image.resize((wide, high), Image.Resampling.BILINEAR)
+            left, top = round((wide - size) / 2), round((high - size) / 2)
+        else:
+            if short < size:
+                raise ValueError(f"{width}x{height} pixels, too small for a crop of {size}")
+            left, top = (width - size) // 2, (height - size) // 2
+        return image.crop((left, top, left + size, top + size))
+
+
 class Pictures(ABC):
     """Images in a fixed order."""
+
+    @property
+    def crop(self) -> str:
+        """The rule by which they are cut and scaled; empty if they aren't."""
+        return ""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -60,14 +133,16 @@ class Stored(Pictures):
         path: the folder or zip.
         names: relative to it, sorted.
         sizes: in bytes.
+        cut: how they are cut and scaled; not at all if None.
     """
 
     path: Path
     names: tuple[str, ...] = field(repr=False)
     sizes: tuple[int, ...] = field(repr=False)
+    cut: Crop | None = None
 
     @classmethod
-    def at(cls, path: Path) -> Stored:
+    def at(cls, path: Path, cut: Crop | None = None) -> Stored:
         """Return the images of the folder or zip `path`.
 
         Raises:
@@ -84,14 +159,19 @@ class Stored(Pictures):
                 raise RecordError(f"{path}: not a zip ({error}); give a folder or a whole zip of images") from None
         if not found:
             raise UserError(f"{path}: holds no image ({', '.join(sorted(EXTENSIONS))}); give another folder or zip")
-        return cls(path, *(tuple(column) for column in zip(*found, strict=True)))
+        names, sizes = zip(*found, strict=True)
+        return cls(path, tuple(names), tuple(sizes), cut)
 
     def __len__(self) -> int:
         return len(self.names)
 
     @cached_property
     def identity(self) -> str:
-        return files.digest([list(self.names), list(self.sizes)])
+        return files.digest([list(self.names), list(self.sizes), *([str(self.cut)] if self.cut else [])])
+
+    @property
+    def crop(self) -> str:
+        return str(self.cut or "")
 
     @property
     def origin(self) -> str:
@@ -108,10 +188,15 @@ class Stored(Pictures):
     def _decoded(self, name: str, content: Callable[[], bytes]) -> Tensor:
         try:
             with Image.open(io.BytesIO(content())) as image:
-                return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+                colour = image.convert("RGB")
         except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
             line = " ".join(str(error).split())[:160]
             raise RecordError(f"{self.path / name}: not an image ({line}); remove or replace it") from None
+        try:
+            whole = colour if self.cut is None else self.cut(colour)
+        except ValueError as error:
+            raise UserError(f"{self.path / name}: {error}; choose another --crop, or remove it") from None
+        return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -148,10 +233,11 @@ class Generated(Pictures):
         yield quantise(GENERATORS[self.name](range(FIRST_SEED + part.start, FIRST_SEED + part.stop)))
 
 
-def of(source: str, count: int | None) -> Pictures:
+def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     """Return the images that `source` names.
 
     Args:
+        crop: of a folder or zip alone.
         source: a folder, a zip, or an embedded generator.
         count: the first ones alone; of a generator 10 000 if None.
 
@@ -161,13 +247,15 @@ def of(source: str, count: int | None) -> Pictures:
     if count is not None and count < 2:
         raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
     if not Path(source).exists():
+        if crop is not None and source in GENERATORS:
+            raise UserError(f"--crop {crop}: {source}'s images are of one size; leave --crop out")
         return Generated(source, count or 10_000)
-    found = Stored.at(Path(source))
+    found = Stored.at(Path(source), crop)
     if count is None:
         return found
     if count > len(found):
         raise UserError(f"--count {count}: {source} holds {len(found)} images; give that many or fewer")
-    return Stored(found.path, found.names[:count], found.sizes[:count])
+    return replace(found, names=found.names[:count], sizes=found.sizes[:count])
 
 
 def _digits(seeds: range) -> Tensor:

@@ -21,17 +21,20 @@ class Listener(Protocol):
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """A training for `cell`, before the work starts, has made so many of its iterations; may raise to interrupt."""
 
-    def begin(self, images: int, calls: int) -> None:
-        """Work starts: so many images, costing so many denoiser calls (times images), the teacher's own included."""
+    def begin(self, images: int, calls: int, seconds: float | None) -> None:
+        """Work starts: so many images, costing so many denoiser calls (times images), the teacher's own included.
+
+        `seconds` is what that will take, where it can be told.
+        """
 
     def advance(self, cell: str, images: int, calls: int) -> None:
-        """A block of `cell` is done, or dropped: it counted for so many images and calls."""
+        """So many images of `cell` are done, or dropped, and so many calls were made for them first."""
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """A cell has got its status; `detail` is its metrics or its reason."""
 
     def note(self, line: str) -> None:
-        """Something about the store that people should know: what is damaged, or whom the run waits for."""
+        """Something that people should know: what is damaged, whom the run waits for, or what won't be measured."""
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -43,7 +46,7 @@ class Silent:
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """Nothing."""
 
-    def begin(self, images: int, calls: int) -> None:
+    def begin(self, images: int, calls: int, seconds: float | None) -> None:
         """Nothing."""
 
     def advance(self, cell: str, images: int, calls: int) -> None:
@@ -88,6 +91,10 @@ class Pace:
     def __str__(self) -> str:
         left = "" if self.left is None else f", {duration(self.left)} left"
         return f"{self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
+
+
+def _expected(seconds: float | None) -> str:
+    return "" if seconds is None else f", about {duration(seconds)}"
 
 
 class Course:
@@ -138,12 +145,12 @@ class Lines:
             self.last = self.clock()
             self._write(str(self.course))
 
-    def begin(self, images: int, calls: int) -> None:
+    def begin(self, images: int, calls: int, seconds: float | None) -> None:
         """Say how much there is to do, if anything."""
         self.pace = Pace(images, calls, self.clock)
         self.last = self.clock()
         if images:
-            self._write(f"to do: {images} images")
+            self._write(f"to do: {images} images{_expected(seconds)}")
 
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Say the pace, now and then."""
@@ -195,10 +202,11 @@ class Bar:
             visible=iteration < iterations,
         )  # fmt: skip
 
-    def begin(self, images: int, calls: int) -> None:
+    def begin(self, images: int, calls: int, seconds: float | None) -> None:
         """Show the bar, if there is anything to do."""
         self.pace = Pace(images, calls)
         if images:
+            self.progress.console.print(f"to do: {images} images{_expected(seconds)}", highlight=False)
             self.progress.update(self.task, total=calls, visible=True)
             self.progress.start()
 

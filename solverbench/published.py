@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import registries
 from registries import Result
-from solverbench import bundle, fid, judging, references, runner, seeds
+from solverbench import bundle, extractors, judging, references, runner, seeds
 from solverbench.cells import Cell, Protocol
 from solverbench.errors import MissingError, UserError
-from solverbench.judging import INCEPTION, PAIRS
+from solverbench.judging import INCEPTION, PAIRS, PUBLIC
+from solverbench.outcome import Outcome
+from solverbench.perceptual import LPIPS
 from solverbench.progress import Listener
 from solverbench.spec import make
 from solverbench.teachers import Teacher, load_teacher
@@ -29,6 +32,7 @@ class Comparison:
         published: it.
         value, low, high: ours, with its 95 % interval.
         differences: each difference between the two protocols, by name.
+        few: images that ours is of, where those are so few that it is biased; 0 if they aren't.
     """
 
     published: Result
@@ -36,6 +40,7 @@ class Comparison:
     low: float
     high: float
     differences: list[str]
+    few: int = 0
 
     @property
     def difference(self) -> float:
@@ -54,7 +59,8 @@ class Comparison:
         yield f"{published.row}: {published.solver}, {published.metric} on {published.teacher}, NFE {published.nfe}"
         yield f"  source      {published.paper}, {published.place}"
         yield f"  published   {published.value:.{published.digits}f}"
-        yield f"  measured    {self.value:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}"
+        few = f" (biased, n={self.few})" if self.few else ""
+        yield f"  measured    {self.value:.4g}{few}, 95 % interval {self.low:.4g} to {self.high:.4g}"
         yield f"  difference  {self.difference:+.3g}, " + (
             "the published number lies within the interval" if self.agrees else "outside the interval"
         )
@@ -67,7 +73,7 @@ class Comparison:
         """Return it as plain JSON values."""
         ours = {"measured": self.value, "low": self.low, "high": self.high, "difference": self.difference}
         told = {"row": self.published.row, "published": self.published.value}
-        return {**told, **ours, "agrees": self.agrees, "differences": self.differences}
+        return {**told, **ours, "biased": bool(self.few), "agrees": self.agrees, "differences": self.differences}
 
 
 def select(row: str | None, paper: str | None) -> list[Result]:
@@ -107,18 +113,22 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
         teacher = load_teacher(published.teacher)
     except UserError as error:
         lines.append(f"teacher: {error}")
-    if published.metric in INCEPTION:
+    if published.metric in PUBLIC:
+        identity = None
         try:
-            fid.find()
+            identity = extractors.load(_extractor(published)).identity
         except UserError as error:
             lines.append(str(error))
         try:
-            references.find(reference or published.teacher, out)
+            if reference is not None or teacher is None:
+                references.find(reference or published.teacher, out)
+            else:
+                references.named_for(teacher, out, identity)
         except UserError as error:
             lines.append(f"{error} (the paper's is {published.protocol['reference']})")
     if published.metric == "lpips_teacher":
         try:
-            judging.Judging.of("lpips_teacher").perceptual("cpu")
+            LPIPS().network()
         except MissingError as error:
             lines.append(str(error))
     if teacher is not None and published.spec and published.nfe:
@@ -153,8 +163,9 @@ def reproduce(
         UserError: the cell can't be measured.
     """
     protocol = published.protocol
-    inception = published.metric in INCEPTION
-    quantiser = protocol["quantiser"] if inception and protocol["quantiser"] != UNKNOWN else None
+    public = published.metric in PUBLIC
+    quantiser = protocol["quantiser"] if public and protocol["quantiser"] != UNKNOWN else None
+    extractor = _extractor(published) if published.metric in INCEPTION else None
     ours = samples or protocol.get("samples", protocol["n"])
     result = runner.run(
         solvers=published.spec,
@@ -165,8 +176,9 @@ def reproduce(
         replicates=replicates or (None if chosen else protocol["replicates"]),
         seeds=chosen or _seeds(protocol, samples, replicates),
         device=device,
-        metrics=published.metric if published.metric in (*INCEPTION, *PAIRS) else None,
-        reference=reference if inception else None,
+        metrics=published.metric if published.metric in (*PUBLIC, *PAIRS) else None,
+        reference=reference if public else None,
+        extractor=extractor,
         quantiser=quantiser,
         progress=progress,
         command=f"solverbench reproduce {published.row}",
@@ -174,9 +186,41 @@ def reproduce(
     [outcome] = result.cells
     measure = outcome.measures.get(published.metric)
     if measure is None:
-        raise UserError(f"{published.row}: {outcome.status}, {outcome.reason or 'the teacher has no such metric'}")
+        why = outcome.reason or outcome.cell.teacher.lacking.get(published.metric, "the teacher has no such metric")
+        raise UserError(f"{published.row}: {outcome.status}, {why}")
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
-    return Comparison(published, measure.value, *measure.interval, differences)
+    few = measure.n if outcome.biased(published.metric) else 0
+    return Comparison(published, measure.value, *measure.interval, differences, few)
+
+
+def _extractor(published: Result) -> str:
+    """The network of the published number: the one that its protocol names, or what its metric is usually taken by."""
+    named = str(published.protocol["extractor"]).removeprefix("clean-fid/")
+    return named if named in extractors.NAMES else judging.OTHERS.get(published.metric, "legacy_tensorflow")
+
+
+def beside(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return the published numbers of these teachers, metrics and budgets as plain JSON values, for a report.
+
+    Where a cell of ours is of the published spec, `label` is its solver, and `differences` says how the protocols
+    differ; the number of another solver, or of one whose spec isn't stated, has an empty label.
+    """
+    there = {(each.cell.teacher.name, each.cell.nfe) for each in outcomes}
+    metrics = {metric for each in outcomes for metric in each.measures}
+    own = {(each.cell.teacher.name, each.cell.spec, each.cell.nfe): each for each in outcomes if each.measures}
+    rows = (each for paper in registries.papers() for each in registries.results(paper))
+    found = []
+    for row in (each for each in rows if (each.teacher, each.nfe) in there and each.metric in metrics):
+        outcome = own.get((row.teacher, make(row.spec).spec, row.nfe)) if row.spec else None
+        measure = outcome.measures.get(row.metric) if outcome is not None else None
+        told = {name: getattr(row, name) for name in ("row", "paper", "place", "teacher", "metric", "solver", "spec")}
+        told |= {"nfe": row.nfe, "value": row.value, "digits": row.digits, "note": row.note}
+        if outcome is not None and measure is not None:
+            differences = list(_differences(row, outcome.cell, measure.n, measure.reference))
+            found.append(told | {"label": outcome.cell.solver, "differences": differences})
+        else:
+            found.append(told | {"label": "", "differences": []})
+    return found
 
 
 def _seeds(protocol: Any, samples: int | None, replicates: int | None) -> str | None:
@@ -193,10 +237,17 @@ def _differences(published: Result, cell: Cell, n: int, reference: str) -> Itera
         there = str(protocol[name])
         if there == UNKNOWN:
             yield f"{name}: not stated, here {here}"
-        elif there and there not in here.partition("@")[0] and there not in here:
+        elif there and not _alike(name, there, here):
             yield f"{name}: published {there}, here {here}"
     for name in published.unknown:
         yield f"solver's {name}: not stated, here {cell.spec}"
+
+
+def _alike(name: str, there: str, here: str) -> bool:
+    """Whether ours is the published thing; ours says more of a reference, an extractor or a condition."""
+    if name in ("n", "replicates", "seeds", "quantiser"):
+        return there == here
+    return re.search(rf"(?<!\w){re.escape(there.replace(' = ', ' '))}(?!\w)", here) is not None
 
 
 def _ours(cell: Cell, metric: str, n: int, reference: str) -> dict[str, str]:

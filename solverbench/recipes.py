@@ -111,13 +111,15 @@ class Recipe:
                 f"loss={METRIC_LOSS}: trains on the features that the result is judged by, so that a lower distance "
                 "would mean nothing; use another loss, or say allow_metric_loss=true: it is then marked everywhere"
             )
-        if self.train.stop > TRAINING.stop:
-            raise SpecError(f"train_size={self.train_size}: seeds up to {self.train.stop - 1}; {_within(TRAINING)}")
-        if self.validation.stop > VALIDATION.stop:
-            last = self.validation.stop - 1
-            raise SpecError(f"validation_size={self.validation_size}: seeds up to {last}; {_within(VALIDATION)}")
+        for purpose, used, allowed in (("train", self.train, TRAINING), ("validation", self.validation, VALIDATION)):
+            if used.stop > allowed.stop:
+                asked = f"{purpose}_first={used.start}, {purpose}_size={len(used)}"
+                raise SpecError(f"{asked}: seeds up to {used.stop - 1}; stay within {seeds.label(allowed)}")
         if self.batch > self.train_size:
-            raise SpecError(f"batch={self.batch}: more than train_size={self.train_size}; lower it")
+            raise SpecError(
+                f"batch={self.batch}, train_size={self.train_size}: a batch of more than train_size pairs; lower batch "
+                "or raise train_size"
+            )
 
     @property
     def train(self) -> range:
@@ -159,6 +161,25 @@ class Recipe:
     def as_json(self) -> str:
         """Return the settings as one line of JSON: equal for equal recipes."""
         return json.dumps(self.as_dict(), sort_keys=True)
+
+
+FAMILIES = ("pixel", "latent", "stable_diffusion")
+"""Of teachers: a recipe may say something for each."""
+
+
+def names() -> list[str]:
+    """Return the packaged recipes."""
+    there = (resources.files("registries") / "recipes").iterdir()
+    return sorted(each.name.removesuffix(".toml") for each in there if each.name.endswith(".toml"))
+
+
+def changes(made: Mapping[str, Any], now: Recipe) -> str:
+    """Return how the settings `made` differ from a recipe, as `iterations 100, now 400`; empty if they don't.
+
+    Settings that there weren't yet when it was trained don't count.
+    """
+    told = {name: (made[name], value) for name, value in now.as_dict().items() if name in made}
+    return "; ".join(f"{name} {was}, now {value}" for name, (was, value) in told.items() if was != value)
 
 
 def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
@@ -299,10 +320,6 @@ def _range(low: float | None, high: float | None, above: float | None) -> str:
     parts = [f"above {above:g}" if above is not None else "", f"at least {low:g}" if low is not None else ""]
     parts.append(f"at most {high:g}" if high is not None else "")
     return "a finite number " + " and ".join(part for part in parts if part)
-
-
-def _within(allowed: range) -> str:
-    return f"stay within {seeds.label(allowed)}"
 
 
 def _unknown(asked: str, key: str) -> SpecError:

@@ -16,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solverbench import files, pictures, places
+import registries
+from solverbench import extractors, files, pictures, places
+from solverbench.embeddings import CLIP, DINOv2
 from solverbench.errors import FeatureError, MissingError, RecordError, StoreError, UserError
-from solverbench.fid import MODES, Inception
 from solverbench.metrics import Gaussian, Moments, Rows, Statistics
-from solverbench.teachers import Reference, load_teacher
+from solverbench.pictures import Crop
+from solverbench.teachers import Reference, Teacher, load_teacher
 
 Array = NDArray[np.float64]
 
@@ -40,6 +42,7 @@ KEPT = 10_000
 
 UNKNOWN = "unknown"
 _ASYMMETRY, _NEGATIVE = 1e-6, 1e-6
+_TRANSFORMERS = (CLIP.folder, DINOv2.folder)
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,17 @@ class Extractor:
 
 
 def extractor(name: str, device: str = "cpu") -> Extractor:
-    """Return the extractor `name`: one of clean-fid's modes, or an embedded teacher for its own feature network.
+    """Return the extractor `name`: a public one, or an embedded teacher for its own feature network.
 
     Raises:
         UserError: no such extractor.
-        MissingError: clean-fid, its network or the teacher isn't there.
+        MissingError: its package, its weights or the teacher isn't there.
     """
-    if name in MODES:
-        network = Inception(name, device)
+    if name in extractors.NAMES:
+        network = extractors.load(name, device)
         return Extractor(network, network.identity)
     if name not in pictures.GENERATORS:
-        known = ", ".join([*MODES, *pictures.GENERATORS])
+        known = ", ".join([*extractors.NAMES, *pictures.GENERATORS])
         raise UserError(f"extractor {name!r}: not known; use one of {known}")
     judged = load_teacher(name, device).evaluation
     assert judged is not None
@@ -104,10 +107,48 @@ def find(name: str, out: Path) -> Path:
     if Path(name).is_file():
         return Path(name)
     known = ", ".join(each for each, _ in listed(out)) or "none"
-    raise MissingError(
-        f"reference {name!r}: neither a file nor stored in {' or '.join(map(str, folders(out)))} (there: {known}); "
-        f"run 'solverbench refs build {Path(name).stem} SOURCE', where SOURCE is an .npz or a folder of images"
+    stem = Path(name).stem
+    said = (
+        f"run 'solverbench refs build {stem} {stem}', which draws its images"
+        if stem in pictures.GENERATORS
+        else f"run 'solverbench refs build {stem} SOURCE', where SOURCE is an .npz or a folder of images"
     )
+    looked = " or ".join(map(str, folders(out)))
+    raise MissingError(f"reference {name!r}: neither a file nor stored in {looked} (there: {known}); {said}")
+
+
+def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> str:
+    """Return the name of the stored reference for a teacher: of its data set and size, whatever its options are.
+
+    That is the one in the teacher's own name, with its options or without; else the one that a published teacher with
+    the same reference is named after, or that was made from that published file.
+
+    Args:
+        extractor_id: that made it; any if None.
+
+    Raises:
+        MissingError: there is none.
+    """
+    published = registries.catalogue()
+    own = dict.fromkeys((teacher.name, teacher.model, teacher.base))
+    told: dict[str, Any] = next((published[name].get("reference", {}) for name in own if name in published), {})
+    alike = [name for name, each in published.items() if told and each.get("reference", {}).get("url") == told["url"]]
+    alike = alike if told.get("url") != UNKNOWN else []
+    stored = dict(listed(out))
+    names = [name for name in dict.fromkeys((*own, *alike)) if name in stored]
+    if alike:
+        file = str(told["url"]).rpartition("/")[2]
+        names += [name for name, path in stored.items() if name not in names and about(path)["origin"] == file]
+    fitting = [name for name in names if extractor_id is None or _compatible(_maker(stored[name]), extractor_id)]
+    if fitting:
+        return fitting[0]
+    if names:
+        raise MissingError(
+            f"reference for {teacher.model}: {', '.join(names)} isn't by {extractor_id}; run 'solverbench refs build "
+            "NAME SOURCE --extractor EXTRACTOR' and name it"
+        )
+    find(teacher.model, out)  # says where it was looked for
+    raise AssertionError(teacher.model)
 
 
 def load(name: str, out: Path, extractor_id: str) -> Reference:
@@ -133,8 +174,9 @@ def load(name: str, out: Path, extractor_id: str) -> Reference:
     statistics, features = _statistics(path, arrays)
     count = f"{told['n']} images" if told["n"] else "image count unknown"
     sha = _sha(arrays)
-    label = f"{told['name']} (from {told['origin']}, {count}, split {told['split']}, sha256 {sha[:12]})"
-    return Reference(statistics, label, sha, features, note=_note(label, statistics))
+    crop, cut = told.get("crop", ""), f", crop {told['crop']}" if told.get("crop") else ""
+    label = f"{told['name']} (from {told['origin']}, {count}, split {told['split']}{cut}, sha256 {sha[:12]})"
+    return Reference(statistics, label, sha, features, _note(label, statistics), crop, told.get("pixels", ""))
 
 
 def build(
@@ -146,6 +188,7 @@ def build(
     extractor_name: str = "legacy_tensorflow",
     split: str = UNKNOWN,
     count: int | None = None,
+    crop: Crop | None = None,
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -158,6 +201,7 @@ def build(
         kind: whose .npz it is, one of `KINDS`; guessed if None.
         split: of the data set, for people.
         count: images: the number behind an .npz that doesn't say, or the first ones of a folder.
+        crop: how the images of a folder or zip are cut and scaled; they are taken as they are if None.
         say: takes one progress line now and then.
 
     Raises:
@@ -168,13 +212,15 @@ def build(
         raise UserError(f"reference name {name!r}: not one word of letters, digits, '.', '_', '+' and '-'; choose one")
     path = folders(out)[0] / f"{name}.npz"
     if Path(source).suffix == ".npz" and Path(source).is_file():
+        if crop is not None:
+            raise UserError(f"--crop {crop}: {source} holds statistics, not images; leave --crop out")
         arrays, told = foreign(Path(source), kind, count)
         arrays = {key: arrays[key] for key in ("mu", "sigma", "features") if key in arrays}
         _statistics(Path(source), arrays)
     elif kind is not None:
         raise UserError(f"--kind {kind}: {source} isn't an .npz of statistics; leave --kind out")
     else:
-        arrays, told = _made(name, pictures.of(source, count), path, extractor_name, device, say)
+        arrays, told = _made(name, pictures.of(source, count, crop), path, extractor_name, device, say)
     told |= {"name": name, "split": split if split != UNKNOWN else told["split"]}
     if path.exists():
         if _sha(files.read_arrays(path)) == _sha(arrays) and about(path) == told:
@@ -200,6 +246,7 @@ def verify(path: Path) -> str:
         arrays, told = foreign(path)
     statistics, features = _statistics(path, arrays)
     count = f"n={told['n']}" if told["n"] else "n unknown"
+    count += "".join(f", {word} {told[word]}" for word in ("crop", "pixels") if told.get(word))
     kept = f", {len(features)} feature vectors" if features is not None else ""
     note = f"; {_note('', statistics)}" if _note("", statistics) else ""
     size = statistics.mean.size
@@ -229,11 +276,11 @@ def foreign(path: Path, kind: str | None = None, count: int | None = None) -> tu
     if not ({"mu", "sigma"} <= set(arrays) or "features" in arrays):
         held = ", ".join(sorted(keys)) or "nothing"
         raise RecordError(f"{path}: holds {held}, not mu and sigma; give an .npz of statistics")
-    mode = re.search(r"_(clean|legacy_tensorflow|legacy_pytorch)_", path.name)
+    mode = re.search(r"_(clean|legacy_tensorflow|legacy_pytorch)_(clip_vit_b_32_)?", path.name)
     guessed = kind or ("guided-diffusion" if "mu_s" in keys else "clean-fid" if mode else None)
     made_by = KINDS[guessed] if guessed else UNKNOWN
     if guessed == "clean-fid" and mode:
-        made_by = f"clean-fid/{mode[1]}"
+        made_by = CLIP.folder if mode[2] else f"clean-fid/{mode[1]}"
     n = count or (len(arrays["features"]) if "mu" not in arrays else 0)
     told = {"name": path.stem, "origin": path.name, "kind": guessed or UNKNOWN, "extractor": made_by, "n": n}
     return arrays, {**told, "split": UNKNOWN, "source_sha256": _file_sha(path)}
@@ -245,11 +292,11 @@ def _made(
     """The arrays of a reference of `images`, in blocks; a checkpoint is written after each."""
     made_by = extractor(extractor_name, device)
     told = {"name": name, "origin": images.origin, "kind": "images", "extractor": made_by.identity, "n": len(images)}
-    told |= {"split": UNKNOWN, "source_sha256": images.identity}
+    told |= {"split": UNKNOWN, "source_sha256": images.identity, **({"crop": images.crop} if images.crop else {})}
     if len(images) < 2:
         raise FeatureError(f"reference {name!r}: {images.origin} holds 1 image, too few for a covariance; give more")
     chosen = np.unique(np.linspace(0, len(images) - 1, min(KEPT, len(images))).round().astype(int))
-    begin, total, kept, pixels = 0, Moments(0, np.zeros(1), np.zeros((1, 1))), [], ""
+    begin, total, kept, pixels, sizes = 0, Moments(0, np.zeros(1), np.zeros((1, 1))), [], "", set[tuple[int, int]]()
     checkpoint = _checkpoint(path)
     if checkpoint.exists():
         before = files.read_arrays(checkpoint)
@@ -257,12 +304,13 @@ def _made(
             raise UserError(f"{checkpoint}: half made, of other images or by another extractor; delete this file")
         begin, kept = int(before["begin"]), [before["features"]]
         total = Moments(int(before["n"]), before["total"], before["outer"])
-        pixels = bytes(before["pixels"]).decode()
+        pixels, sizes = bytes(before["pixels"]).decode(), {(int(h), int(w)) for h, w in before["sizes"]}
         say(f"{name}: {begin} of {len(images)} images were done")
     while begin < len(images):
         part = range(begin, min(begin + BLOCK, len(images)))
         hasher, found = hashlib.sha256(pixels.encode()), []
         for batch in images.read(part):
+            sizes.add((batch.shape[2], batch.shape[3]))
             hasher.update(repr(tuple(batch.shape)).encode() + batch.numpy().tobytes())
             found.append(made_by.extract(batch).cpu())
         rows = torch.cat(found).double().numpy()
@@ -273,13 +321,15 @@ def _made(
         begin = part.stop
         state = {"n": np.array(total.n), "total": total.total, "outer": total.outer, "begin": np.array(begin)}
         state |= {"features": np.concatenate(kept), "pixels": _bytes(pixels.encode()), "about": _encoded(told)}
+        state["sizes"] = np.array(sorted(sizes))
         files.write_arrays(checkpoint, state)
         say(f"{name}: {begin} of {len(images)} images")
     features = np.concatenate(kept)
     # Fewer images than features: the vectors say more than a covariance without full rank.
     few = total.n <= total.total.size and len(features) == total.n
     arrays = {"features": features} if few else {"mu": total.mean, "sigma": total.cov, "features": features}
-    return arrays, {**told, "source_sha256": pixels}
+    [(height, width), *more] = sorted(sizes)
+    return arrays, {**told, "source_sha256": pixels, "pixels": "of several sizes" if more else f"{width}x{height}"}
 
 
 def _statistics(path: Path, arrays: dict[str, Array]) -> tuple[Statistics, Array | None]:
@@ -334,8 +384,12 @@ def _positive(matrix: Array) -> bool:
 def _compatible(made_by: str, extractor_id: str) -> bool:
     """Whether a reference may be compared: the same extractor, or an imported one of the same kind; unknown passes."""
     if made_by == UNKNOWN:
-        return extractor_id.startswith("clean-fid/")
+        return extractor_id.startswith(("clean-fid/", *(f"{each}@" for each in _TRANSFORMERS)))
     return made_by == extractor_id or ("@" not in made_by and made_by == extractor_id.partition("@")[0])
+
+
+def _maker(path: Path) -> str:
+    return str(about(path)["extractor"])
 
 
 def _described(path: Path, arrays: dict[str, Array]) -> dict[str, Any]:

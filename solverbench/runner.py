@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from solverbench import bundle, cells, jobs, judging, lessons, sampling
-from solverbench import seeds as image_seeds
+from solverbench import bundle, cells, crews, estimates, jobs, judging, lessons, sampling
 from solverbench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, SAMPLES, UNSUPPORTED, Cell, Protocol
+from solverbench.clusters import Ray
+from solverbench.engine import finish
+from solverbench.errors import UserError
 from solverbench.judging import Judging
 from solverbench.outcome import Outcome
+from solverbench.prefixes import Tree
 from solverbench.progress import Listener, Silent, duration
 from solverbench.solver import Solver
 from solverbench.store import Store
@@ -52,13 +54,14 @@ class RunResult:
 
     @property
     def strict_exit_code(self) -> int:
-        """5 where `exit_code` is 0 although a cell is unsupported or untrained."""
-        return self.exit_code or (5 if self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] else 0)
+        """5 where `exit_code` is 0 although a cell is unsupported or untrained, or lacks a metric."""
+        short = self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] + len(_lacking(self.cells))
+        return self.exit_code or (5 if short else 0)
 
     def summary(self) -> str:
-        """Return lines for people: each cell without a value and why, then how many have each status."""
+        """Return lines for people: each cell or metric without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
-        return "\n".join([*lines, f"{len(self.cells)} cells: {_counted(self.counts)}"])
+        return "\n".join([*lines, *_lacking(self.cells), f"{bundle.several(self.cells)}: {_counted(self.counts)}"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +74,9 @@ class PlannedCell:
         reason: why it can't be run, how it failed before, or what its training is.
         blocks_done: stored blocks.
         blocks_missing: blocks that a run would compute.
-        calls: denoiser calls times images that they cost, the teacher's own samples and exact solutions included, and
-            the training.
+        calls: denoiser calls times images that they ask for, the teacher's own samples and exact solutions included,
+            and the training.
+        needed: its part of the calls that are made, as those that several cells ask for are made once.
         seconds: estimate for them on this machine with all workers; a rough one where there is a training.
     """
 
@@ -82,6 +86,7 @@ class PlannedCell:
     blocks_done: int
     blocks_missing: int
     calls: int
+    needed: float
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,15 +102,23 @@ class PlannedCell:
             "blocks_done": self.blocks_done,
             "blocks_missing": self.blocks_missing,
             "calls": self.calls,
+            "calls_needed": self.needed,
             "seconds": self.seconds,
         }
 
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """What a run would do, in order."""
+    """What a run would do, in order.
+
+    Args:
+        asked: calls for an image of each cell with something to do.
+        needed: those of them that are made: cells that begin alike share their first calls.
+    """
 
     cells: list[PlannedCell]
+    asked: int
+    needed: int
 
     @property
     def seconds(self) -> float:
@@ -114,7 +127,8 @@ class RunPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
-        return {"cells": [each.as_dict() for each in self.cells], "seconds": self.seconds}
+        cells = [each.as_dict() for each in self.cells]
+        return {"cells": cells, "calls_asked": self.asked, "calls_needed": self.needed, "seconds": self.seconds}
 
     def summary(self) -> str:
         """Return lines for people: one per cell, then the sum."""
@@ -127,8 +141,11 @@ class RunPlan:
             table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
         widths = [max(len(row[column]) for row in table) for column in range(4)]
         lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
+        lines += _lacking(self.cells)
         counted = _counted(Counter(each.status for each in self.cells))
-        total = f"{len(self.cells)} cells: {counted}; about {duration(self.seconds)} of work"
+        total = f"{bundle.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
+        if self.asked > self.needed:
+            total += f"\ncalls for an image of each: {self.asked} asked, {self.needed} needed"
         return "\n".join([*(line.rstrip() for line in lines), total])
 
 
@@ -152,6 +169,10 @@ def run(
     quantiser: str | None = None,
     protocol: str | None = None,
     workers: int | None = None,
+    timeout_cell: float | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    gpus_per_worker: float | None = None,
     progress: Listener | None = None,
     command: str | None = None,
 ) -> RunResult:
@@ -175,7 +196,10 @@ def run(
         metrics: names joined with commas, or a list; the teacher's own if None.
         reference, extractor, quantiser: what the images are judged by, as `Judging.of` takes them.
         protocol: smoke, quick or paper: images and replicates where they aren't given.
-        workers: threads; one per core on a CPU if None. It changes no result.
+        workers: as many units at once; one per core or GPU if None. It changes no result.
+        engine: local, threads of this process, with `device` cuda on every visible GPU; or ray.
+        ray_address, gpus_per_worker: as `clusters.Ray` takes them.
+        timeout_cell: seconds after which a cell is given up as failed; looked at between batches. None: never.
         progress: told what happens, from this thread.
         command: as it was typed, for the report; rebuilt from the arguments if None.
 
@@ -187,17 +211,22 @@ def run(
     """
     begun = time.monotonic()
     lessons.check(train)
+    if timeout_cell is not None and not timeout_cell > 0:
+        raise UserError(f"timeout-cell {timeout_cell}: not a time; give seconds above 0")
     judged = Judging.of(metrics, reference, extractor, quantiser)
     samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
     settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
+    hired = _crew(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
+    for line in judging.lacking(_teachers(wanted)):
+        tell.note(line)
     try:
-        if train:
-            jobs.gather(wanted, store)  # a damaged file is refused before any training, too
-            wanted = lessons.learn(wanted, store.root, device, tell)
-        todo = jobs.gather(wanted, store)
-        outcomes = jobs.finish(todo, store, workers or sampling.worker_count(device), tell)
+        with hired as crew:
+            if train:
+                wanted = lessons.learn(wanted, store.root, device, tell)
+            cells.check_possible(wanted)
+            outcomes = finish(jobs.gather(wanted, store), store, crew, tell, timeout_cell)
     finally:
         tell.end()
     seconds = time.monotonic() - begun
@@ -206,6 +235,18 @@ def run(
         store.root, outcomes, settled, device=device, seconds=seconds, command=command, train=train, table=frame
     )
     return RunResult(frame, outcomes, folder)
+
+
+def _crew(
+    engine: str, device: str, workers: int | None, ray_address: str | None, gpus_per_worker: float | None
+) -> crews.Crew:
+    if engine == "ray":
+        return Ray(device, workers, ray_address, gpus_per_worker)
+    if engine != "local":
+        raise UserError(f"engine {engine!r}: no such engine; use local or ray")
+    if ray_address is not None or gpus_per_worker is not None:
+        raise UserError("engine 'local': takes no ray-address or gpus-per-worker; give --engine ray with them")
+    return crews.Local(device, workers)
 
 
 def plan(
@@ -243,27 +284,40 @@ def plan(
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     todo = jobs.gather(wanted, Store.look(out))
     count = workers or sampling.worker_count(device)
-    pace: dict[str, float] = {}
     slow: dict[tuple[str, int], float] = {}
     claimed: set[Path] = set()
-    planned = []
+    planned: dict[jobs.Job, PlannedCell] = {}
     for job in todo:
-        teacher = job.cell.teacher
         if train and (lesson := lessons.lesson(job.cell, Path(out), claimed)) is not None:
+            teacher = job.cell.teacher
             batches = (teacher.name, lesson.recipe.batch)
             if batches not in slow:
-                slow[batches] = probe(teacher, lesson.recipe.batch)
-            planned.append(_to_train(job.cell, lesson, slow[batches], count))
-            continue
-        if job.calls and teacher.name not in pace:
-            pace[teacher.name] = _stored_pace(todo, teacher) or probe(teacher, settled.batch)
-        total = len(settled.blocks) if job.cell.plan else 0
-        seconds = sum(job.calls.values()) * pace.get(teacher.name, 0.0) / count
-        done = total - len(job.calls)
-        planned.append(
-            PlannedCell(job.cell, job.status, job.reason, done, len(job.calls), sum(job.calls.values()), seconds)
-        )
-    return RunPlan(planned)
+                slow[batches] = estimates.probe(teacher, lesson.recipe.batch)
+            planned[job] = _to_train(job.cell, lesson, slow[batches], count)
+    work = jobs.units(job for job in todo if job not in planned)
+    needed: defaultdict[jobs.Job, float] = defaultdict(float)
+    pace: dict[Teacher, float] = {}
+    for unit in work:
+        if unit.teacher not in pace:
+            found = estimates.stored_pace(todo, unit.teacher)
+            pace[unit.teacher] = estimates.probe(unit.teacher, settled.batch) if found is None else found
+        for job, share in zip(unit.jobs, unit.shares(), strict=True):
+            needed[job] += share
+    for job in todo:
+        if job not in planned:
+            total = len(settled.blocks) if job.cell.plan else 0
+            counts = total - len(job.calls), len(job.calls), sum(job.calls.values()) + sum(job.goal_calls.values())
+            seconds = needed[job] * pace.get(job.cell.teacher, 0.0) / count
+            planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, needed[job], seconds)
+    return RunPlan([planned[job] for job in todo], *_calls(work))
+
+
+def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:
+    """Calls for an image of each cell with anything to do, as the cells ask for them and as they are needed."""
+    trees: dict[tuple[jobs.Job, ...], Tree] = {}
+    for unit in work:
+        trees.setdefault(unit.jobs, unit.tree)
+    return sum(tree.asked for tree in trees.values()), sum(tree.needed for tree in trees.values())
 
 
 def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> PlannedCell:
@@ -273,36 +327,15 @@ def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> Pl
     together = (lesson.teacher_calls + sampling_calls) * pace / count
     reason = f"{lesson.text}, about {duration(alone)}"
     blocks, calls = len(cell.protocol.blocks), lesson.calls + sampling_calls
-    return PlannedCell(cell, "to-train", reason, 0, blocks, calls, alone + together)
+    return PlannedCell(cell, "to-train", reason, 0, blocks, calls, calls, alone + together)
 
 
-def _stored_pace(todo: Iterable[jobs.Job], teacher: Teacher) -> float | None:
-    """Seconds per image and call of the blocks that the store has of this teacher and device."""
-    seconds = calls = 0.0
-    for job in todo:
-        if job.cell.teacher is teacher:
-            for cost in job.timing["blocks"].values():
-                seconds += cost["seconds"]
-                calls += cost["images"] * job.cell.nfe
-    return seconds / calls if calls else None
+def _lacking(cells: Iterable[Outcome | PlannedCell]) -> list[str]:
+    return judging.lacking(_teachers(each.cell for each in cells))
 
 
-def probe(teacher: Teacher, batch: int) -> float:
-    """Seconds per image and call, from three calls by one worker after one that warms up."""
-
-    def measure_calls() -> float:
-        x = image_seeds.noise(range(batch), teacher.shape).to(teacher.device)
-        sigma = torch.tensor(1.0, dtype=torch.float64)
-        with torch.no_grad():
-            denoise = teacher.denoiser(range(batch))
-            denoise(x, sigma)
-            watch = sampling.Stopwatch(teacher.device)
-            for _ in range(3):
-                watch.watched(denoise)(x, sigma)
-        return watch.seconds / (3 * batch)
-
-    with sampling.pool(1) as threads:
-        return threads.submit(measure_calls).result()
+def _teachers(cells: Iterable[Cell]) -> list[Teacher]:
+    return list({cell.teacher.name: cell.teacher for cell in cells}.values())
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from solverbench import seeds
 from solverbench.errors import MissingError, UserError
-from solverbench.execution import Counter, execute
+from solverbench.execution import Counter, execute, walk
+from solverbench.prefixes import Call, End, Tree
 from solverbench.tableaux import Plan
 from solverbench.teachers import Teacher
 
@@ -34,7 +36,7 @@ class SampleError(UserError):
 
 
 class Stopwatch:
-    """Adds up the seconds spent in the denoisers that it is given to watch.
+    """Adds up the seconds spent in the denoisers that it is given to watch, by what they are spent for.
 
     Args:
         device: of the images; on CUDA the time is the device's own.
@@ -42,8 +44,10 @@ class Stopwatch:
 
     def __init__(self, device: str) -> None:
         self.cuda = torch.device(device).type == "cuda"
-        self._spent = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self.now: Hashable = None
+        """What the calls from here on are for."""
+        self._spent: defaultdict[Hashable, float] = defaultdict(float)
+        self._events: list[tuple[Hashable, torch.cuda.Event, torch.cuda.Event]] = []
 
     def watched(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return `denoise`, each call of it timed."""
@@ -55,19 +59,25 @@ class Stopwatch:
             begin.record()
             d = denoise(x, sigma)
             end.record()
-            self._events.append((begin, end))
+            self._events.append((self.now, begin, end))
             return d
         begun = time.perf_counter()
         d = denoise(x, sigma)
-        self._spent += time.perf_counter() - begun
+        self._spent[self.now] += time.perf_counter() - begun
         return d
 
     @property
     def seconds(self) -> float:
         """The time so far; on CUDA it waits for the device."""
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> Mapping[Hashable, float]:
+        """The time so far by what it was for; on CUDA it waits for the device."""
         if self._events:
             torch.cuda.synchronize()
-            self._spent += sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
+            for spent_for, begin, end in self._events:
+                self._spent[spent_for] += begin.elapsed_time(end) / 1000
             self._events.clear()
         return self._spent
 
@@ -142,13 +152,84 @@ def _sampled(
     states = execute(plan, counter, seeds.noise(chosen, teacher.shape).to(teacher.device))
     if counter.calls != nfe:
         raise SampleError(f"claims nfe={nfe}, but {counter.calls} calls of the denoiser were counted")
+    _check_finite(states, chosen)
+    return states
+
+
+@torch.no_grad()
+def samples(
+    tree: Tree,
+    teacher: Teacher,
+    chosen: range,
+    start: Callable[[range], tuple[Callable[[Call, Tensor, Tensor], Tensor], Tensor]],
+    wanted: Callable[[End], bool],
+    fit: Fit,
+) -> Iterator[tuple[End, Tensor | Exception]]:
+    """Yield what `sample` returns for each wanted sample of `tree`, or why there is none; a shared call is made once.
+
+    One batch, unless the device's memory runs out: then halves of it, as often as it takes, for the samples that are
+    still missing.
+
+    Args:
+        start: seeds -> what is called for the images with these, as `walk` does it, and their unit noise.
+        wanted: asked again and again: what isn't any more is left out from there on.
+        fit: told how many images fitted; asked for no more than it knows to fit.
+    """
+
+    def walked(part: range, left: Callable[[End], bool]) -> Iterator[tuple[End, Tensor | Exception]]:
+        for end, found in walk(tree, *start(part), left):
+            yield end, found if isinstance(found, Exception) else _finite(found, part)
+
+    met: set[End] = set()
+    kept: defaultdict[End, list[Tensor]] = defaultdict(list)
+
+    def left(end: End) -> bool:
+        return end not in met and wanted(end)
+
+    begin = 0
+    while begin < len(chosen):
+        part = chosen[begin : begin + fit.most]
+        here: dict[End, Tensor] = {}
+        lack = None
+        try:
+            for end, found in walked(part, left):
+                if isinstance(found, Exception) or len(part) == len(chosen):
+                    met.add(end)
+                    yield end, found
+                else:
+                    here[end] = found.cpu()
+        except torch.OutOfMemoryError as error:
+            lack = error.with_traceback(None)  # its frames hold what should be freed
+        if lack is None:
+            begin += len(part)
+            for end, states in here.items():
+                kept[end].append(states)
+            continue
+        try:
+            fit.halve(len(part), lack)
+        except SampleError as error:
+            yield from [(end, error) for end in tree.ends if left(end)]
+            return
+    for end, parts in kept.items():
+        if left(end):
+            yield end, torch.cat(parts).to(teacher.device)
+
+
+def _finite(states: Tensor, chosen: range) -> Tensor | SampleError:
+    try:
+        _check_finite(states, chosen)
+    except SampleError as error:
+        return error
+    return states
+
+
+def _check_finite(states: Tensor, chosen: range) -> None:
     finite = states.isfinite().flatten(1).all(1).cpu()
     if not finite.all():
         first = chosen[int(finite.logical_not().nonzero()[0])]
         raise SampleError(
             f"{int(finite.logical_not().sum())} of {len(chosen)} samples are not finite, the first has seed {first}"
         )
-    return states
 
 
 @torch.no_grad()

@@ -46,6 +46,11 @@ class NoiseSchedule(ABC):
         return self.sigma_max
 
     @property
+    def t_first(self) -> float:
+        """The time of `sigma_first`: `t_start` but where `sigma_max` is a stand-in."""
+        return self.t_start
+
+    @property
     def t_last(self) -> float:
         """The latest time that a network may be told; it matters where `sigma_max` is a stand-in."""
         return math.inf
@@ -229,17 +234,23 @@ class VPDiscrete(VariancePreserving):
             )
         if not 0 < self.t_eps < 1:
             raise GridError(f"VPDiscrete(t_eps={self.t_eps:g}): sampling goes from 1 to t_eps; use 0 < t_eps < 1")
+        if not self.log_alpha(torch.tensor(self.t_eps, dtype=torch.float64)) < 0:
+            raise GridError(
+                f"VPDiscrete(t_eps={self.t_eps:g}): no noise is left there, before the first of {len(self.log_alphas)} "
+                f"steps; use t_eps={1 / len(self.log_alphas):g}"
+            )
 
     @classmethod
-    def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor, t_eps: float = 1e-3) -> VPDiscrete:
+    def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor, t_eps: float | None = None) -> VPDiscrete:
         """Return the schedule with alpha^2 = `alphas_cumprod` [M], in the order of training steps.
 
-        A last value of 0 (zero terminal SNR; Lin et al. 2023, arXiv:2305.08891) becomes the stand-in level 1e6.
+        It ends at the first of them, t = 1/M, unless `t_eps` is given. A last value of 0 (zero terminal SNR; Lin et al.
+        2023, arXiv:2305.08891) becomes the stand-in level 1e6.
         """
         values = torch.as_tensor(alphas_cumprod, dtype=torch.float64).clone()
         if len(values) > 2 and values[-1] == 0:
             values[-1] = 1 / (1 + STAND_IN**2)
-        return cls(tuple((values.log() / 2).tolist()), t_eps)
+        return cls(tuple((values.log() / 2).tolist()), t_eps or 1 / len(values))
 
     @classmethod
     def scaled_linear(cls, start: float, end: float, steps: int = 1000, t_eps: float = 1e-3) -> VPDiscrete:
@@ -264,6 +275,10 @@ class VPDiscrete(VariancePreserving):
         return float(self.sigma(torch.tensor(1 - 1 / len(self.log_alphas), dtype=torch.float64)))
 
     @property
+    def t_first(self) -> float:
+        return 1 - 1 / len(self.log_alphas) if self._stands_in else 1.0
+
+    @property
     def t_last(self) -> float:
         return 1.0 if self._stands_in else math.inf
 
@@ -274,7 +289,7 @@ class VPDiscrete(VariancePreserving):
 
     def log_alpha(self, t: Tensor) -> Tensor:
         times, values = self._knots
-        return _interpolate(t, times, values)
+        return _interpolate(t.clamp(max=self.t_last), times, values)
 
     def time(self, sigma: Tensor) -> Tensor:
         times, values = self._knots
@@ -294,12 +309,12 @@ class RectifiedFlow(NoiseSchedule):
     At t = 1 the state holds no data and sigma is infinite. Either sampling starts a little below, at t_start: there
     the state is t n in the model's frame, sigma_max n in ours, and what is left out is (1 - t) x0. The default drops a
     thousandth of the data, as the first of a thousand training times does. Or t_start = 1, and sigma_max = 1e6 stands
-    for infinity; grids in sigma or lambda, which would spend their steps between there and the first level that is
-    one, start at t_first.
+    for infinity, also at times beyond 1; grids in sigma or lambda, which would spend their steps between there and the
+    first level that is one, start at t_first.
     Source: Liu et al. 2022, arXiv:2209.03003, equation 1.
 
     Args:
-        t_first: the model's first time below 1, used if t_start is 1.
+        t_first: the model's first time below 1; t_start if that is below 1.
     """
 
     t_start: float = 0.999
@@ -312,6 +327,8 @@ class RectifiedFlow(NoiseSchedule):
                 f"RectifiedFlow({self.t_start:g}, {self.t_end:g}, {self.t_first:g}): sigma = t/(1 - t); use "
                 "0 < t_end < t_start <= 1, and t_first between t_end and 1"
             )
+        if self.t_start < 1:
+            object.__setattr__(self, "t_first", self.t_start)
 
     @property
     def sigma_min(self) -> float:
@@ -323,7 +340,7 @@ class RectifiedFlow(NoiseSchedule):
 
     @property
     def sigma_first(self) -> float:
-        return self.sigma_max if self.t_start < 1 else self.t_first / (1 - self.t_first)
+        return self.t_first / (1 - self.t_first)
 
     @property
     def t_last(self) -> float:
@@ -333,13 +350,18 @@ class RectifiedFlow(NoiseSchedule):
         return start
 
     def alpha(self, t: Tensor) -> Tensor:
-        return 1 - t
+        return 1 - t.clamp(max=_STAND_IN_TIME)
 
     def sigma(self, t: Tensor) -> Tensor:
+        t = t.clamp(max=_STAND_IN_TIME)
         return t / (1 - t)
 
     def time(self, sigma: Tensor) -> Tensor:
-        return sigma / (1 + sigma)
+        return torch.where(sigma < STAND_IN, sigma / (1 + sigma), 1.0)
+
+
+_STAND_IN_TIME = STAND_IN / (1 + STAND_IN)
+"""The time at which a straight line's level is the stand-in."""
 
 
 def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_
 import torch
 from torch import Tensor
 
-from solverbench import grids
+from solverbench import grids, recipes
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.grids import Grid
 from solverbench.schedules import EDM, NoiseSchedule
@@ -268,6 +268,11 @@ class LearnedSolver(Solver):
 
     recipe: str | None = option(default=None, help="the recipe to train by; that of its own name if not given")
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recipe is not None and self.recipe not in (known := recipes.names()):
+            raise SpecError(f"{self.name}:recipe={self.recipe}: there is no such recipe; use {', '.join(known)}")
 
     @property
     def first_fixed(self) -> bool:

@@ -23,6 +23,9 @@ LARGE = 256
 """Features from which on a matrix of sums is stored as its upper triangle: 17 MB of 34 for Inception's 2048."""
 
 
+_OPTIONAL = ("exact", "features", "perceptual", "prompted")
+
+
 @dataclass(frozen=True)
 class Store:
     """A results folder.
@@ -94,6 +97,7 @@ class BlockResult:
         exact: [q] float64, the same error of its first q images to the exact solution; None if that isn't asked for.
         features: [n, D] float32, kept where their sums don't do.
         perceptual: [p] float64, the perceptual distance of the same images as `errors`; None if that isn't asked for.
+        prompted: [n] float64, how well each image fits its prompt; None if that isn't asked for.
     """
 
     moments: Moments | None
@@ -103,6 +107,7 @@ class BlockResult:
     exact: NDArray[np.float64] | None = None
     features: NDArray[np.float32] | None = None
     perceptual: NDArray[np.float64] | None = None
+    prompted: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +212,7 @@ class CellFolder:
         """Store a block's result; the link that puts it in its place is the commit. One that is there stays."""
         arrays: dict[str, NDArray[Any]] = {"errors": result.errors, "images": result.images}
         arrays["nfe"] = np.array(result.nfe, dtype=np.int64)
-        for name in ("exact", "features", "perceptual"):
+        for name in _OPTIONAL:
             if getattr(result, name) is not None:
                 arrays[name] = getattr(result, name)
         if result.moments is not None:
@@ -224,7 +229,7 @@ class CellFolder:
         """
         arrays = files.read_arrays(self.place(block))
         moments = Moments(int(arrays["n"]), arrays["total"], _full(arrays["outer"])) if "n" in arrays else None
-        kept = (arrays.get(name) for name in ("exact", "features", "perceptual"))
+        kept = (arrays.get(name) for name in _OPTIONAL)
         return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"], *kept)
 
     def pictures(self, block: range) -> NDArray[np.uint8]:

@@ -50,9 +50,9 @@ class Student:
     def __init__(self, job: Job, data: Data) -> None:
         self.job, self.data = job, data
         recipe, teacher = job.recipe, job.teacher
-        self.scale = teacher.schedule.prior_scale  # every solver starts where the teacher does
         self.descent = Descent(job.solver, job.solver.initial(teacher.schedule, job.nfe), recipe, job.nfe)
         self.average = self.descent.vector.detach().clone()
+        self.scale = self.tableau(self.average).noise_scale(teacher.schedule)
         self.stages = ends(recipe.stages, recipe.cycles, recipe.iterations)
         self.distance = losses.distance(recipe.loss, teacher, allow_metric_loss=recipe.allow_metric_loss)
         self.discriminator = discriminators.make(job) if recipe.adversarial else None

@@ -1,10 +1,13 @@
 """The teacher's own many-step samples from given seeds, kept in the store: what paired errors and training aim at.
 
-They are final states, of the teacher's shape: the images of a latent model's are `teacher.images` of them.
+They are final states, of the teacher's shape: the images of a latent model's are `teacher.images` of them. What it took
+to make them, and how many fitted the device at once, lies beside them, apart from the result.
 """
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,10 +70,13 @@ def piece(
     path, check = location(teacher, plan, chosen, out, batch=batch), stop.check if stop is not None else lambda: None
 
     def make() -> dict[str, NDArray[Any]]:
-        made, fit = [], Fit(batch)
+        made, fit, begun = [], Fit(batch), time.perf_counter()
         for part in batches(chosen, batch):
             check()
             made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit).cpu())
+        seconds = round(time.perf_counter() - begun, 3)
+        cost = {"seconds": seconds, "images": len(chosen), "batch": fit.most, "host": socket.gethostname()}
+        files.write_json(timing(path), {**cost, "device": teacher.device})
         return {"images": torch.cat(made).numpy()}
 
     images = torch.from_numpy(kept(path, out, make, stop=check, say=say)["images"])
@@ -82,6 +88,11 @@ def piece(
 def location(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> Path:
     """Return where the samples of these seeds are kept."""
     return Path(out) / "targets" / files.digest(key(teacher, plan, batch))[:32] / f"{seeds.label(chosen)}.npz"
+
+
+def timing(path: Path) -> Path:
+    """Return where it is kept what the samples at `path` took to make."""
+    return path.with_suffix("") / "timing.json"
 
 
 def absent(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> dict[Path, range]:

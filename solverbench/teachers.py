@@ -34,6 +34,8 @@ class Reference:
         sha: sha256 of the stored moments.
         features: [m, D] float64, of some or all of its images, for what moments can't tell; None without.
         note: what a reader must know about it; empty if nothing.
+        crop: the rule by which its images were cut and scaled; empty if they weren't, or that isn't known.
+        pixels: WIDTHxHEIGHT of its images; empty if that isn't known.
     """
 
     moments: Statistics
@@ -41,6 +43,8 @@ class Reference:
     sha: str
     features: NDArray[np.float64] | None = None
     note: str = ""
+    crop: str = ""
+    pixels: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,7 @@ class Teacher:
         condition: what images are conditioned on: part of every key beside `identity`; None if on nothing.
         arithmetic: of the network; see `Arithmetic.label`.
         spec: what `load_teacher` takes to give this teacher again; its name if empty.
+        lacking: metrics that were asked for and can't be measured here, each with the reason.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -116,6 +121,7 @@ class Teacher:
     condition: Condition | None = None
     arithmetic: str = "float32"
     spec: str = ""
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def denoiser(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of a batch of the images with these seeds."""
@@ -133,6 +139,11 @@ class Teacher:
     def base(self) -> str:
         """Its name without the options that it was asked for with."""
         return _parts(self.spec)[0] if self.spec else self.name
+
+    @property
+    def model(self) -> str:
+        """Its name as one word, without the options: it stands for the network, and so for a data set and a size."""
+        return self.name.removesuffix(_labelled("", _parts(self.spec)[1])) if self.spec else self.name
 
     @property
     def ode(self) -> str:

@@ -111,7 +111,8 @@ def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Train
     method.steps(nfe)
     schedule = teacher.schedule
     try:
-        grid = with_ends("its times as levels", explicit(schedule.sigma(times), schedule), ENDS)
+        ends = method.discretisation.ends(schedule)
+        grid = with_ends("its times as levels", explicit(schedule.sigma(times), schedule), ends, ENDS)
         if not torch.allclose(told[0], times[0], rtol=ENDS, atol=0.0):
             raise GridError(f"its first call is told time {float(told[0]):g}, not {float(times[0]):g}")
     except GridError as error:

@@ -232,7 +232,7 @@ def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict
         RecordError: not there, damaged, or of another format or version.
     """
     if not path.is_file():
-        raise RecordError(f"{path}: there is no such file; train it first")
+        raise RecordError(f"{path}: there is no such file; correct the path")
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("solverbench", "{}"))

@@ -1,4 +1,7 @@
-"""Diffusers folders of tiny random networks, saved by diffusers itself. Needs diffusers and transformers."""
+"""Diffusers folders of tiny random networks, saved by diffusers itself, and what upstream's loops make of them.
+
+Needs diffusers and transformers.
+"""
 
 import json
 
@@ -6,6 +9,10 @@ import diffusers
 import tiny
 import torch
 
+import solverbench
+
+STEPS = 5
+FAST = {"sampler": "euler:grid=time_uniform", "sampler_nfe": 6}
 VP = {"num_train_timesteps": 1000, "beta_schedule": "linear", "clip_sample": True}
 
 
@@ -57,6 +64,26 @@ def text_unet():
             sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, attention_head_dim=2,
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), cross_attention_dim=24,
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )
+    )  # fmt: skip
+
+
+def xl_unet(pooled=12):
+    return seeded(
+        lambda: diffusers.UNet2DConditionModel(
+            sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, attention_head_dim=2,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), cross_attention_dim=32, use_linear_projection=True,
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), addition_embed_type="text_time",
+            addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + pooled,
+        )
+    )  # fmt: skip
+
+
+def pixart(sized):
+    return seeded(
+        lambda: diffusers.PixArtTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
+            cross_attention_dim=24, caption_channels=32, use_additional_conditions=sized,
         )
     )  # fmt: skip
 
@@ -120,3 +147,44 @@ def text(folder):
         "text_encoder": tiny.clip(),
         "tokenizer": transformers.CLIPTokenizer.from_pretrained(tiny.tokenizer(folder / "words"), model_max_length=77),
     }
+
+
+def load(folder, files=None, options=None, **table):
+    path = tiny.describe(folder.parent / "mine.toml", files, options, **{"checkpoint": folder} | FAST | table)
+    return solverbench.load_teacher(str(path))
+
+
+@torch.no_grad()
+def ours(teacher, sigmas, noise, seeds=(0,)):
+    """The EDM-frame sample of Euler's method on `sigmas` from unit noise."""
+    spec = "euler:end=zero" if sigmas[-1] == 0 else "euler"
+    tableau = solverbench.tableau(spec, grid=sigmas)
+    return solverbench.execute(tableau, teacher.denoiser(list(seeds)), noise * teacher.schedule.scale(sigmas[0]))
+
+
+@torch.no_grad()
+def upstream(scheduler, network, noise, steps=STEPS):
+    """Its sampler's own loop, and what it was told: states and times."""
+    scheduler.set_timesteps(steps)
+    x = noise  # of unit scale for each of them
+    for t in scheduler.timesteps:
+        more = {"eta": 0.0} if isinstance(scheduler, diffusers.DDIMScheduler) else {}
+        x = scheduler.step(network(x, t), t, x, **more).prev_sample
+    return x
+
+
+def ddim(teacher, config):
+    """DDIM on `config`, and the levels of its times, its end at the first training step."""
+    same = {"timestep_spacing": "trailing", "set_alpha_to_one": False, "clip_sample": False, "steps_offset": 1}
+    scheduler = diffusers.DDIMScheduler.from_config({**config, **same})
+    scheduler.set_timesteps(STEPS)
+    times = torch.cat((scheduler.timesteps.double() + 1, torch.ones(1))) / 1000
+    return scheduler, [float(teacher.schedule.sigma(t)) for t in times.double()]
+
+
+def stable_diffusion(folder):
+    return save(
+        folder, "StableDiffusionPipeline",
+        diffusers.DDIMScheduler(**VP | {"beta_schedule": "scaled_linear"}, timestep_spacing="trailing"),
+        unet=text_unet(), vae=vae(), **text(folder),
+    )  # fmt: skip

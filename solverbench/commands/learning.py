@@ -92,12 +92,12 @@ def train(
 
 def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:
     """Say how many of the teacher's images are made first, and for how long."""
-    from solverbench import runner, targets
+    from solverbench import estimates, targets
     from solverbench.sampling import BATCH, worker_count
 
     plan = targets.sampler_plan(network)
     absent = [targets.absent(network, plan, chosen, out, batch=BATCH) for chosen in (recipe.train, recipe.validation)]
     missing = sum(len(part) for parts in absent for part in parts.values())
     if missing:
-        pace = runner.probe(network, BATCH) * network.sampler_nfe / worker_count(network.device)
+        pace = estimates.probe(network, BATCH) * network.sampler_nfe / worker_count(network.device)
         click.echo(f"teacher's images: making {missing}, about {duration(missing * pace)}", err=True)

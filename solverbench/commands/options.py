@@ -59,11 +59,11 @@ teacher_option = click.option("--teacher", default="digits", show_default=True, 
 
 judging_options = [
     click.option("--metrics", default=None, metavar="LIST",
-                 help="fid, kid, precision, recall, inception_score, psnr_teacher, ... [default: the teacher's own]"),
+                 help="fid, kid, precision, recall, fid_clip, psnr_teacher, ...  [default: the teacher's own]"),
     click.option("--reference", default=None, metavar="NAME|FILE",
                  help="Statistics of real images.  [default: the teacher's own, or those stored in its name]"),
     click.option("--extractor", default=None, metavar="NAME",
-                 help="Of Inception features: legacy_tensorflow or clean.  [default: legacy_tensorflow]"),
+                 help="Of Inception features: legacy_tensorflow (default), clean or legacy_pytorch."),
     click.option("--quantiser", default=None, metavar="RULE",
                  help="Float to uint8: edm-round or adm-floor.  [default: the teacher's, or edm-round]"),
     click.option("--protocol", default=None, metavar="NAME", help="smoke (250 images), quick (5000), paper (50000)."),

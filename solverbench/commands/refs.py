@@ -40,23 +40,32 @@ def refs_list(out: str, as_json: bool) -> None:
     "--extractor",
     default="legacy_tensorflow",
     show_default=True,
-    help="For images: legacy_tensorflow, clean, or an embedded teacher for its own features.",
+    help="For images: legacy_tensorflow, clean, legacy_pytorch, clip, dinov2, or an embedded teacher for its own.",
 )
 @click.option("--split", default="unknown", show_default=True, help="Of the data set, such as train.")
 @click.option("--count", type=int, default=None, metavar="N", help="Images: the first ones, or those behind an .npz.")
+@click.option(
+    "--crop",
+    default=None,
+    metavar="RULE:SIZE",
+    help="Cut and scale the images of a folder: edm, adm, torch or plain, as in adm:256.",
+)
 @device_option
 @out_option
 def refs_build(
-    name: str, source: str, kind: str | None, extractor: str, split: str, count: int | None, device: str, out: str
+    name: str, source: str, kind: str | None, extractor: str, split: str, count: int | None, crop: str | None,
+    device: str, out: str,
 ) -> None:  # fmt: skip
     """Store reference NAME from SOURCE: an .npz of statistics, a folder or zip of images, or an embedded teacher.
 
     An interrupted build goes on where it was.
     """
     from solverbench import references
+    from solverbench.pictures import Crop
     from solverbench.sampling import check_device
     from solverbench.store import Store
 
+    cut = Crop.parse(crop) if crop is not None else None
     Store.open(out)
     path = references.build(
         name,
@@ -66,6 +75,7 @@ def refs_build(
         extractor_name=extractor,
         split=split,
         count=count,
+        crop=cut,
         device=check_device(device),
         say=lambda line: click.echo(line, err=True),
     )
@@ -84,8 +94,15 @@ def refs_verify(names: tuple[str, ...], out: str) -> None:
 
 
 @refs.command("fetch")
-def refs_fetch() -> None:
-    """Download the Inception network (91 MB) from where clean-fid does, into your data folder."""
+@click.option(
+    "--extractor",
+    default="legacy_tensorflow",
+    show_default=True,
+    type=click.Choice(["legacy_tensorflow", "clean", "legacy_pytorch"]),
+    help="Whose network.",
+)
+def refs_fetch(extractor: str) -> None:
+    """Download an Inception network (91 MB) from where clean-fid does, into your data folder."""
     from solverbench import fid
 
-    click.echo(f"{fid.fetch()}")
+    click.echo(f"{fid.fetch(extractor)}")

@@ -95,6 +95,7 @@ def teachers_verify(name: str) -> None:
     from solverbench import catalogue
 
     checks = list(catalogue.verify(name))
-    for good, line in checks:
-        click.echo(f"{'ok  ' if good else 'FAIL'}  {line}")
-    sys.exit(0 if all(good for good, _ in checks) else 4)
+    width = max((len(found) for found, _ in checks), default=0)
+    for found, line in checks:
+        click.echo(f"{found:<{width}}  {line}")
+    sys.exit(4 if any(found == catalogue.FAIL for found, _ in checks) else 0)

@@ -20,7 +20,7 @@ from solverbench.conditions import Condition, Guided, passes
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.families.conversion import Converted
 from solverbench.families.networks import Network
-from solverbench.families.text import Encode
+from solverbench.families.text import Encode, Remembered
 from solverbench.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
 from solverbench.teachers import Teacher
 
@@ -170,6 +170,8 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
     Raises:
         UserError: see `Description.condition`.
     """
+    if parts.encode is not None:
+        parts = dataclasses.replace(parts, encode=Remembered(parts.encode))
     network, arithmetic = parts.network, description.arithmetic
     free = network.absent is not None or network.text
     condition = description.condition(count=network.classes, text=network.text, absent=free)

@@ -242,7 +242,7 @@ def _schedule(state: Mapping[str, Tensor], told: Published) -> VPDiscrete:
     formula = torch.tensor(exact.log_alphas, dtype=torch.float64)
     if own.shape == formula.shape and torch.allclose(own, formula, rtol=1e-5):
         return exact
-    return VPDiscrete(tuple(own.tolist()))
+    return VPDiscrete(tuple(own.tolist()), t_eps=1 / len(own))
 
 
 def _tokenizer(description: Description) -> Any:

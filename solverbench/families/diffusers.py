@@ -94,13 +94,14 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     if type(model).__name__ == "FluxTransformer2DModel":
         facts["distilled"] = given.distilled
     decode = encode = None
+    pixels = 0
     if (stage := folder.first_stage) is not None:
         vae = folder.model(stage, torch.float32)
         weights["first stage"], facts["first stage"] = adaptors.fingerprint(vae), _plain(vae.config)
-        decode = _decoder(assembly.prepare(vae, device))
+        decode, pixels = _decoder(assembly.prepare(vae, device)), size * _magnified(vae)
         decode = assembly.recomputed(decode) if given.checkpointing else decode
     if network.text:
-        parts = folder.text(type(model).__name__)
+        parts = folder.text(model)
         for name, part in parts.items():
             if part is None:
                 continue
@@ -109,13 +110,17 @@ def load(description: Description, device: str = "cpu") -> Teacher:
             else:
                 weights[name] = adaptors.fingerprint(part)
                 assembly.prepare(part, device)
-        encode = _encoder(model, parts, given.text_length)
+        encode = _encoder(description, model, parts, folder, given.text_length)
         facts["text_length"] = given.text_length
+        if network.pooled:
+            facts["zeros"] = folder.zeros
+        if network.pooled or getattr(model, "use_additional_conditions", False):
+            facts["pixels"] = _told_size(description, model, network, parts, pixels)
     if given.checkpointing:
         assembly.checkpointed(model)
     prepared = assembly.prepare(model, device, description.arithmetic)
     made = assembly.Parts(
-        network=networks.read(prepared, null_class=given.null_class, distilled=given.distilled),
+        network=networks.read(prepared, null_class=given.null_class, distilled=given.distilled, pixels=pixels),
         prediction=prediction,
         schedule=_schedule(scheduler),
         told=_told(scheduler),
@@ -129,8 +134,8 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     return assembly.teacher(description, device, made, load)
 
 
-FLOW_SAMPLER: dict[str, Any] = {"sampler": "heun:grid=time_uniform", "sampler_nfe": 40}
-"""The teacher sampler of a flow, whose published samplers are Euler's and Heun's on times equally spaced."""
+FLOW_SAMPLER: dict[str, Any] = {"sampler": "unipc:order=3:variant=bh2:grid=time_uniform", "sampler_nfe": 40}
+"""The teacher sampler of a flow: on times equally spaced, as its published ones, but of a higher order than Euler's."""
 
 
 class Folder:
@@ -190,15 +195,28 @@ class Folder:
         self._whole(path, said)
         return found.eval()
 
-    def text(self, network: str) -> dict[str, Any]:
-        """Return the tokenizers and text encoders that a kind of network is told by; a third one may be None."""
+    @property
+    def pipeline(self) -> str:
+        """The name of the pipeline that wrote the folder; empty for a network's own."""
+        return str((self.index or {}).get("_class_name", ""))
+
+    @property
+    def zeros(self) -> bool:
+        """Whether a negative prompt that isn't given is zeros, as Stable Diffusion XL's index says."""
+        return bool((self.index or {}).get("force_zeros_for_empty_prompt", True))
+
+    def text(self, model: Any) -> dict[str, Any]:
+        """Return the tokenizers and text encoders that a network is told by; a third one may be None."""
         import transformers
 
+        network = type(model).__name__
         numbers = {"SD3Transformer2DModel": ("", "_2", "_3"), "FluxTransformer2DModel": ("", "_2")}.get(network, ("",))
+        if network == "UNet2DConditionModel" and model.config.get("addition_embed_type") is not None:
+            numbers = "", "_2"
         made: dict[str, Any] = {}
         for name in [f"{part}{n}" for n in numbers for part in ("tokenizer", "text_encoder")]:
             kind = self._kind(name)
-            if kind is None and name.endswith("_3"):
+            if kind is None and name.endswith("_3") and name not in self.description.files:
                 made[name] = None
                 continue
             path = self.description.file(name) or self.path / name
@@ -208,7 +226,7 @@ class Folder:
                     f"pipeline's folder, or files.{name} in a TOML description"
                 )
             if name.startswith("tokenizer"):
-                kind = kind or ("T5Tokenizer" if "spiece.model" in _names(path) else "CLIPTokenizer")
+                kind = kind or str(_peek(path / "tokenizer_config.json").get("tokenizer_class", "CLIPTokenizer"))
                 self._known(name, "transformers", kind)
                 made[name] = self._made(name, getattr(transformers, kind), path, {})
             else:
@@ -297,11 +315,56 @@ def _size(description: Description, model: Any) -> int:
 
 def _decoder(vae: Any) -> Any:
     config = vae.config
+    if config.get("latents_mean") is not None:
+        raise RecordError(f"{type(vae).__name__}: latents_mean: latents with an average of their own aren't read")
     return assembly.first_stage(vae, scale=config["scaling_factor"], shift=config.get("shift_factor") or 0.0)
 
 
-def _encoder(model: Any, parts: Mapping[str, Any], length: int | None) -> text.Encode:
+def _magnified(vae: Any) -> int:
+    """How many pixels of the image's side a latent's pixel stands for."""
+    return int(2 ** (len(vae.config["block_out_channels"]) - 1))
+
+
+def _told_size(
+    description: Description, model: Any, network: networks.Network, parts: Mapping[str, Any], pixels: int
+) -> int:
+    """The side of the image, checked to be known, that a network is told.
+
+    Raises:
+        MissingError: there is no first stage, which says it.
+        RecordError: a text encoder whose summary isn't as wide as the network's.
+    """
+    name = type(model).__name__
+    if not pixels:
+        raise MissingError(
+            f"{description.name}: a {name} is told the size of its images, which its first stage says, but there is no "
+            "vae; give the whole pipeline's folder, or files.vae in a TOML description"
+        )
+    if network.pooled and (made := parts["text_encoder_2"].config.projection_dim) != network.pooled:
+        raise RecordError(
+            f"{description.checkpoint}: its {name} takes {network.pooled} numbers of a prompt's summary and six sizes, "
+            f"but text_encoder_2 makes {made}; a refiner, which is told others, isn't read"
+        )
+    return pixels
+
+
+PIXART = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+"""Tokens for T5, by pipeline."""
+
+
+def _encoder(
+    description: Description, model: Any, parts: Mapping[str, Any], folder: Folder, length: int | None
+) -> text.Encode:
     kind = type(model).__name__
+    if kind == "PixArtTransformer2DModel":
+        if length is None and folder.pipeline not in PIXART:
+            raise SpecError(
+                f"{description.name}: of which PixArt it is, the network alone doesn't say; give text_length=120 for "
+                "alpha, 300 for sigma"
+            )
+        return text.pixart(parts, length or PIXART[folder.pipeline])
+    if len(parts) == 4 and kind == "UNet2DConditionModel":
+        return text.stable_diffusion_xl(parts, zeros=folder.zeros)
     if kind == "SD3Transformer2DModel":
         return text.stable_diffusion_3(parts, model.config["joint_attention_dim"], length or 256)
     if kind == "FluxTransformer2DModel":
@@ -341,10 +404,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecordError(f"{path}: not a configuration; download the folder again")
     return content
-
-
-def _names(path: Path) -> set[str]:
-    return {each.name for each in path.iterdir()} if path.is_dir() else set()
 
 
 def _line(error: BaseException) -> str:

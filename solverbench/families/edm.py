@@ -167,6 +167,8 @@ def _schedule(description: Description, settings: Settings, network: Preconditio
             f"{description.name}: sigma_min={end:g}, sigma_max={start:g}: the network knows {low:g} to {high:g}; "
             "give levels within that, sigma_min below sigma_max"
         )
+    if network.levels:  # where upstream's sampler starts and ends, too
+        end, start = (min(network.levels, key=lambda level: abs(level - wanted)) for wanted in (end, start))
     if settings.frame == "edm":
         return EDM(end, start, network.levels)
     if settings.frame != "vp":

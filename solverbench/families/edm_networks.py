@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -404,11 +405,17 @@ class Preconditioned(nn.Module):
         _check("model_type", own["model_type"], tuple(UNETS))
         outputs = self.shape[0] * (2 if class_name == "iDDPMPrecond" else 1)
         self.model = UNETS[own["model_type"]](self.shape[1], self.shape[0], outputs, self.classes, **rest)
-        self.levels: tuple[float, ...] = ()
         if class_name == "iDDPMPrecond":
             known = list(_levels(int(own["M"]), float(own["C_1"]), float(own["C_2"])))
             self.register_buffer("u", torch.tensor(known, dtype=torch.float32))
-            self.levels = tuple(known[:-1])
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        """The only levels that the network knows, falling; empty if any.
+
+        They are the checkpoint's own: upstream computes them in float32, up to 5e-4 from the formula's.
+        """
+        return tuple(self.u[:-1].tolist()) if self.class_name == "iDDPMPrecond" else ()
 
     @property
     def range(self) -> tuple[float, float]:

@@ -14,7 +14,6 @@ from solverbench.errors import RecordError, SpecError
 
 OTHER_INPUTS = (
     "class_embed_type",
-    "addition_embed_type",
     "encoder_hid_dim_type",
     "num_class_embeds",
     "time_cond_proj_dim",
@@ -36,6 +35,7 @@ class Network:
         classes: that it can be told; 0 if none.
         absent: the class that stands for none, where it has one.
         text: whether it takes the tensors that text encoders make.
+        pooled: width of the one vector per prompt that it takes beside the words, of a network told sizes; 0 if none.
     """
 
     predict: Predict
@@ -45,14 +45,16 @@ class Network:
     classes: int = 0
     absent: int | None = None
     text: bool = False
+    pooled: int = 0
 
 
-def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5) -> Network:
+def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5, pixels: int = 0) -> Network:
     """Return the network of a diffusers model.
 
     Args:
         null_class: the class that stands for none, of a network that doesn't say; it isn't counted among the others.
         distilled: the guidance told to a network that was distilled from a guided one.
+        pixels: of an image's side, told to a network that asks for it.
 
     Raises:
         RecordError: a kind of model that isn't read, or one with inputs beyond state, time, class and text.
@@ -61,7 +63,7 @@ def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5) -
     name = type(getattr(model, "_orig_mod", model)).__name__  # what torch.compile wraps
     if name not in READERS:
         raise RecordError(f"{name}: not a network that is read; it may be {', '.join(sorted(READERS))}")
-    network = READERS[name](model, Choice(null_class, distilled))
+    network = READERS[name](model, Choice(null_class, distilled, pixels))
     given, made = network.channels, network.made
     if made not in (given, 2 * given):
         raise RecordError(f"{name}: takes {given} channels and returns {made}; a network that edits images isn't read")
@@ -74,6 +76,7 @@ class Choice:
 
     null_class: int | None
     distilled: float
+    pixels: int
 
 
 def _first(predict: Predict, channels: int) -> Predict:
@@ -125,12 +128,37 @@ def _unet_condition(model: Any, choice: Choice) -> Network:
     for key in OTHER_INPUTS:
         if config.get(key) is not None:
             raise RecordError(f"UNet2DConditionModel: {key} = {config[key]!r}: a network with this input isn't read")
+    if (added := config.get("addition_embed_type")) is not None:
+        return _unet_xl(model, choice, added)
 
     def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         output: Tensor = model(x, t, encoder_hidden_states=condition[0]).sample
         return output
 
     return Network(predict, *_channels(config), side(config), text=True)
+
+
+def _unet_xl(model: Any, choice: Choice, added: str) -> Network:
+    """Stable Diffusion XL: told a pooled prompt, and sizes: the original's, where it is cut, and the image's.
+
+    Source: Podell et al. 2023, arXiv:2307.01952, section 2.2; as its pipeline does by default, nothing is cut.
+    """
+    config = model.config
+    pooled = (config.get("projection_class_embeddings_input_dim") or 0) - 6 * (config["addition_time_embed_dim"] or 0)
+    if added != "text_time" or pooled < 1:
+        raise RecordError(
+            f"UNet2DConditionModel: addition_embed_type = {added!r}: a network with this input isn't read"
+        )
+
+    def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        words, summary = condition
+        side = choice.pixels
+        sizes = torch.tensor([side, side, 0, 0, side, side], dtype=words.dtype, device=x.device).expand(len(x), 6)
+        told = {"text_embeds": summary, "time_ids": sizes}
+        output: Tensor = model(x, t, encoder_hidden_states=words, added_cond_kwargs=told).sample
+        return output
+
+    return Network(predict, *_channels(config), side(config), text=True, pooled=pooled)
 
 
 def _dit(model: Any, choice: Choice) -> Network:
@@ -144,6 +172,26 @@ def _dit(model: Any, choice: Choice) -> Network:
         return output
 
     return Network(predict, *_channels(config), side(config), count, count)
+
+
+def _pixart(model: Any, choice: Choice) -> Network:
+    """PixArt: told words with the mask of those that there are; one trained on many sizes is told the image's.
+
+    Source: Chen et al. 2023, arXiv:2310.00426.
+    """
+
+    def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        words, mask = condition
+        told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if model.use_additional_conditions:
+            sizes = torch.full((len(x), 2), float(choice.pixels), dtype=words.dtype, device=x.device)
+            told = {"resolution": sizes, "aspect_ratio": torch.ones_like(sizes[:, :1])}
+        output: Tensor = model(
+            x, encoder_hidden_states=words, encoder_attention_mask=mask, timestep=t, added_cond_kwargs=told
+        ).sample
+        return output
+
+    return Network(predict, *_channels(model.config), side(model.config), text=True)
 
 
 def _sd3(model: Any, choice: Choice) -> Network:
@@ -189,6 +237,7 @@ READERS: dict[str, Callable[..., Network]] = {
     "UNet2DModel": _unet2d,
     "UNet2DConditionModel": _unet_condition,
     "DiTTransformer2DModel": _dit,
+    "PixArtTransformer2DModel": _pixart,
     "SD3Transformer2DModel": _sd3,
     "FluxTransformer2DModel": _flux,
 }

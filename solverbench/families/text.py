@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,47 @@ def stable_diffusion(parts: Mapping[str, Any]) -> Encode:
     @torch.no_grad()
     def encode(prompts: Sequence[str]) -> tuple[Tensor, ...]:
         return (encoder(_tokens(tokenizer, prompts, encoder))[0],)
+
+    return encode
+
+
+def stable_diffusion_xl(parts: Mapping[str, Any], *, zeros: bool) -> Encode:
+    """Return prompts -> (words [B, 77, D], pooled [B, E]): two CLIPs' last but one states, and the second's summary.
+
+    Args:
+        parts: tokenizer, text_encoder, tokenizer_2, text_encoder_2.
+        zeros: the empty prompt, which only a negative one can be that isn't given, is zeros.
+
+    Source: Podell et al. 2023, arXiv:2307.01952, section 2.1; the pipeline of diffusers.
+    """
+    clips = [(parts[f"tokenizer{n}"], parts[f"text_encoder{n}"]) for n in ("", "_2")]
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        made = [clip(_tokens(tokens, prompts, clip), output_hidden_states=True) for tokens, clip in clips]
+        words, pooled = torch.cat([each.hidden_states[-2] for each in made], -1), made[-1][0]
+        kept = torch.tensor([bool(prompt) or not zeros for prompt in prompts], device=words.device)
+        return words * kept[:, None, None], pooled * kept[:, None]
+
+    return encode
+
+
+def pixart(parts: Mapping[str, Any], length: int) -> Encode:
+    """Return prompts -> (words [B, length, D] of T5, mask [B, length] of those that there are).
+
+    Prompts are put in small letters, as upstream does; what it does beside that where further packages are installed,
+    taking out HTML and addresses, isn't done.
+
+    Args:
+        parts: tokenizer, text_encoder.
+        length: tokens.
+    """
+    tokenizer, t5 = parts["tokenizer"], parts["text_encoder"]
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        ids, mask = _masked(tokenizer, [prompt.lower().strip() for prompt in prompts], t5, length)
+        return t5(ids, attention_mask=mask)[0], mask
 
     return encode
 
@@ -80,6 +122,43 @@ def flux(parts: Mapping[str, Any], length: int = 512) -> Encode:
     return encode
 
 
+KEPT = 256 << 20
+"""Bytes of encoded prompts that are kept."""
+
+
+class Remembered:
+    """Prompts as encoded before; those used least recently are forgotten beyond `KEPT` bytes.
+
+    Each is encoded alone: in a batch its last bits would depend on the other prompts there, and so on what had been
+    asked before.
+    """
+
+    def __init__(self, encode: Encode, kept: int = KEPT) -> None:
+        self.encode, self.kept = encode, kept
+        self.found: OrderedDict[str, tuple[Tensor, ...]] = OrderedDict()
+        self.size = 0
+        self.lock = threading.Lock()
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        with self.lock:
+            rows = [self._row(prompt) for prompt in prompts]
+        return tuple(torch.cat(column) for column in zip(*rows, strict=True))
+
+    def _row(self, prompt: str) -> tuple[Tensor, ...]:
+        row = self.found.pop(prompt, None)
+        if row is None:
+            row = self.encode([prompt])
+            self.size += _bytes(row)
+        self.found[prompt] = row
+        while self.size > self.kept and len(self.found) > 1:
+            self.size -= _bytes(self.found.popitem(last=False)[1])
+        return row
+
+
+def _bytes(row: tuple[Tensor, ...]) -> int:
+    return sum(each.numel() * each.element_size() for each in row)
+
+
 def fingerprint(tokenizer: Any) -> str:
     """Return the sha256 of a tokenizer's vocabulary."""
     return hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
@@ -87,8 +166,12 @@ def fingerprint(tokenizer: Any) -> str:
 
 def _tokens(tokenizer: Any, prompts: Sequence[str], encoder: Any, length: int | None = None) -> Tensor:
     """[B, length] on the encoder's device; CLIP's own length if none is given."""
+    return _masked(tokenizer, prompts, encoder, length)[0]
+
+
+def _masked(tokenizer: Any, prompts: Sequence[str], encoder: Any, length: int | None = None) -> tuple[Tensor, Tensor]:
+    """The tokens, and 1 where there is one."""
     most = length or min(tokenizer.model_max_length, LENGTH)
     with LOCK:
         tokens = tokenizer(list(prompts), padding="max_length", max_length=most, truncation=True, return_tensors="pt")
-    ids: Tensor = tokens.input_ids.to(encoder.device)
-    return ids
+    return tokens.input_ids.to(encoder.device), tokens.attention_mask.to(encoder.device)

@@ -25,7 +25,7 @@ writes = itertools.count(1)
 def watched(put):
     def dying(part, path):
         # Die while the file is written beside its place, or right after it was put there.
-        now = next(writes)
+        now = next(writes) if str(path).endswith({name!r}) else 0
         if now == {at} and {before}:
             os.kill(os.getpid(), signal.SIGKILL)
         put(part, path)
@@ -39,10 +39,10 @@ print("finished")
 """
 
 
-def killed(out: Path, at: int, *, before: bool) -> None:
-    """Run in a process that kills itself at its `at`-th write of a file."""
+def killed(out: Path, at: int, name: str, *, before: bool) -> None:
+    """Run in a process that kills itself at its `at`-th write of a file that ends in `name`."""
     tests = str(Path(toys.__file__).parent)
-    script = CHILD.format(tests=tests, at=at, before=before, out=str(out), selection=SELECTION)
+    script = CHILD.format(tests=tests, at=at, name=name, before=before, out=str(out), selection=SELECTION)
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert child.returncode == -signal.SIGKILL, (child.stdout, child.stderr)
 
@@ -51,15 +51,14 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
     runner.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
     broken = tmp_path / "broken"
     stored = []
-    # The first files are store.json, cell.json, then teacher samples, blocks and timings in turn; 20 blocks on,
-    # metrics.json.
-    for at, before in ((1, True), (9, False), (30, True), (90, True)):
-        killed(broken, at, before=before)
+    for at, name, before in ((1, "", True), (9, "", False), (30, "", True), (20, ".npz", False)):
+        killed(broken, at, name, before=before)
         stored.append(len(list(broken.glob("cells/*/*/blocks/*.npz"))))
     assert stored == sorted(stored)
     assert 0 < stored[-1] < 80
     assert list(broken.glob("**/*.part"))
-    assert list(broken.glob("cells/*/*/metrics.json"))
+    killed(broken, 2, "metrics.json", before=True)
+    assert len(list(broken.glob("cells/*/*/metrics.json"))) == 1
 
     result = runner.run(teachers=toys.teacher(), out=broken, **SELECTION)
     assert result.exit_code == 0

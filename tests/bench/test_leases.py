@@ -214,15 +214,15 @@ def test_a_claim_waits_and_gives_up_when_told(tmp_path):
 def test_a_queue_leaves_to_others_what_they_have_and_takes_what_they_made(tmp_path, clock):
     other, mine, made = Leases(tmp_path), Leases(tmp_path), {"b"}
     assert other.attempt("c")
-    queue = Queue(mine, "abcd", str, made.__contains__)
-    assert [queue.next(), queue.next(), queue.next()] == ["a", "d", None]
-    assert (queue.come(), queue.waiting) == (["b"], True)
+    queue = Queue(mine, ["ab", "cd"], list, str, made.__contains__)
+    assert [queue.next(), queue.next(), queue.next()] == [("ab", ["a"]), ("cd", ["d"]), None]
+    assert (queue.come(), queue.waiting) == ([("ab", "b")], True)
     assert queue.holders() == [str(other.holder("c"))]
     made.add("c")
     other.release("c")
     assert queue.next() is None, "it looks again only after a while"
     clock.now += leases.POLL
-    assert (queue.next(), queue.come(), queue.waiting) == (None, ["c"], False)
+    assert (queue.next(), queue.come(), queue.waiting) == (None, [("cd", "c")], False)
     mine.close()
     other.close()
 
@@ -230,11 +230,11 @@ def test_a_queue_leaves_to_others_what_they_have_and_takes_what_they_made(tmp_pa
 def test_a_queue_does_what_another_run_gave_back_undone(tmp_path, clock):
     other, mine = Leases(tmp_path), Leases(tmp_path)
     assert other.attempt("a")
-    queue = Queue(mine, "a", str, lambda unit: False)
+    queue = Queue(mine, ["a"], list, str, lambda piece: False)
     assert queue.next() is None
     other.release("a")
     clock.now += leases.POLL
-    assert queue.next() == "a"
+    assert queue.next() == ("a", ["a"])
     mine.close()
     other.close()
 

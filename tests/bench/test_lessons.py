@@ -8,7 +8,7 @@ import pytest
 import toys
 
 from solverbench import recipes, runner, zoo
-from solverbench.errors import UserError
+from solverbench.errors import MissingError, UserError
 from solverbench.progress import Silent
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 20}
@@ -59,7 +59,11 @@ def test_without_it_the_cell_needs_training(tmp_path):
 
 def test_strict_asks_for_every_cell(tmp_path):
     assert run(tmp_path, solvers="dpm").strict_exit_code == 0
-    assert run(tmp_path, solvers="heun").strict_exit_code == 3
+    with pytest.raises(
+        MissingError, match="heun nfe=3 on toy: unsupported, so that there is nothing to measure: "
+    ) as no:
+        run(tmp_path, solvers="heun")
+    assert no.value.exit_code == 3
     assert run(tmp_path, solvers="dpm,heun").strict_exit_code == 5
 
 
@@ -120,8 +124,25 @@ def test_a_budget_that_a_learned_solver_cannot_spend_is_not_trained_for(tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GS, "steps", lambda self, nfe: (_ for _ in ()).throw(BudgetError("gs with nfe=3: no; use 4")))
-        assert [each.status for each in run(tmp_path, solvers="gs").cells] == ["unsupported"]
+        assert [each.status for each in run(tmp_path, solvers="gs,dpm").cells] == ["unsupported", "done"]
     assert not (tmp_path / "trained").exists()
+
+
+def test_a_run_of_nothing_is_one_line_and_no_report(tmp_path):
+    with pytest.raises(MissingError, match=r"gs nfe=3 on toy: needs-training, .* \(and 1 more; 'solverbench plan'"):
+        run(tmp_path, solvers="gs", nfe="3,4", train=None)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_recipe_that_has_changed_since_is_said_in_the_report(tmp_path, monkeypatch, recipe):
+    run(tmp_path, solvers="gs")
+    told = []
+    for now in (recipe, replace(recipe, iterations=9)):
+        monkeypatch.setattr(recipes, "load", lambda *_, now=now, **__: now)
+        folder = run(tmp_path, solvers="gs", train=None).folder
+        told.append(json.loads((folder / "bundle.json").read_text())["protocol"]["parameters of gs for toy"])
+    assert "another recipe" not in told[0]
+    assert told[1] == f"{told[0]} (by another recipe than today's: iterations 6, now 9)"
 
 
 def test_evaluation_seeds_that_a_training_would_see_are_refused_before_it(tmp_path):

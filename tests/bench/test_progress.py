@@ -30,7 +30,7 @@ def test_time_left_follows_calls_and_the_rate_images():
 def test_plain_lines_come_now_and_then_and_for_every_cell():
     clock, stream = Clock(), io.StringIO()
     lines = Lines(stream, every=5, clock=clock)
-    lines.begin(100, 1000)
+    lines.begin(100, 1000, 90.0)
     for _ in range(10):
         clock.now += 1
         lines.advance("dpm nfe=3 on toy", 10, 100)
@@ -38,7 +38,7 @@ def test_plain_lines_come_now_and_then_and_for_every_cell():
     lines.settle("gs nfe=3 on toy", "unsupported", "")
     lines.end()
     assert stream.getvalue().splitlines() == [
-        "to do: 100 images",
+        "to do: 100 images, about 1 min 30 s",
         "dpm nfe=3 on toy: 50/100 images, 10/s, 5 s left",
         "dpm nfe=3 on toy: 100/100 images, 10/s, 0 s left",
         "dpm nfe=3 on toy: done, rmse_teacher 0.1 ± 0.01",
@@ -50,7 +50,7 @@ def test_a_stream_that_is_no_terminal_gets_plain_lines():
     stream = io.StringIO()
     with display(stream) as shown:
         assert isinstance(shown, Lines)
-        shown.begin(10, 30)
+        shown.begin(10, 30, None)
     with training_display("gs nfe=4", stream) as report:
         report(1, 5, 0.5, None)
         report(5, 5, 0.25, 0.125)
@@ -60,7 +60,7 @@ def test_a_stream_that_is_no_terminal_gets_plain_lines():
 def test_the_bar_shows_cells_and_pace_on_a_terminal():
     stream = io.StringIO()
     bar = Bar(Console(file=stream, force_terminal=True, width=120))
-    bar.begin(100, 1000)
+    bar.begin(100, 1000, None)
     bar.advance("dpm nfe=3 on toy", 50, 500)
     bar.settle("dpm nfe=3 on toy", "done", "[bold] rmse 0.1")
     bar.end()

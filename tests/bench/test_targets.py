@@ -5,7 +5,7 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import seeds, targets
+from solverbench import files, seeds, targets
 from solverbench.errors import RecordError
 
 CHOSEN = range(1_990, 3_005)
@@ -31,13 +31,33 @@ def test_endpoints_are_the_teacher_samplers_samples(tmp_path):
 
 def test_files_are_cut_at_multiples_of_1000_and_made_once(tmp_path):
     first = targets.endpoints(toys.teacher(), CHOSEN, tmp_path, workers=1)
-    assert sorted(p.name for p in tmp_path.glob("targets/*/*")) == ["1990-1999.npz", "2000-2999.npz", "3000-3004.npz"]
+    names = ["1990-1999", "2000-2999", "3000-3004"]
+    assert sorted(p.name for p in tmp_path.glob("targets/*/*") if p.is_file()) == [f"{name}.npz" for name in names]
+    assert sorted(p.parent.name for p in tmp_path.glob("targets/*/*/*")) == names
     counting = Counting()
     again = targets.endpoints(toys.teacher(counting), CHOSEN, tmp_path, workers=3)
     assert counting.images == 0
     assert torch.equal(first, again)
     other = targets.endpoints(toys.teacher(), CHOSEN, tmp_path / "other", workers=3)
     assert torch.equal(first, other)
+
+
+def test_a_batch_that_had_to_be_halved_is_recorded_and_the_samples_are_the_same(tmp_path):
+    def tight(x, sigma):
+        if len(x) > 30:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return toys.denoise(x, sigma)
+
+    chosen, batches = range(1_000, 1_110), {}
+    found = {}
+    for name, denoise in (("roomy", toys.denoise), ("tight", tight)):
+        found[name] = targets.endpoints(toys.teacher(denoise), chosen, tmp_path / name, batch=100)
+        [told] = (tmp_path / name).glob("targets/*/1000-1109/timing.json")
+        record = files.read_json(told)
+        batches[name] = record["batch"]
+        assert record["images"] == 110
+    assert batches == {"roomy": 100, "tight": 25}
+    assert torch.allclose(found["roomy"], found["tight"], atol=1e-5)
 
 
 def test_endpoints_may_be_trained_on(tmp_path):

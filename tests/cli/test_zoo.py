@@ -208,3 +208,23 @@ def test_what_cannot_be_imported_says_why(tmp_path):
     assert "use --nfe 5" in failed(invoke("import", tmp_path / "5.pt", "--nfe", 4, "--out", tmp_path), 2)
     assert "nothing else is unpickled" in failed(invoke("import", sys.executable, "--nfe", 4, "--out", tmp_path), 2)
     assert not (tmp_path / "trained").exists()
+
+
+def test_a_recipe_that_has_changed_since_is_listed_and_shown(tmp_path):
+    found = zoo.load(zoo.packaged() / "digits" / "gs-nfe3.safetensors")
+    place = tmp_path / "runs" / "trained" / "digits" / "gs-nfe3.safetensors"
+    zoo.save(replace(found, record=found.record | {"recipe": found.record["recipe"] | {"lr": 0.75}}), place)
+    listed = invoke("list", "--out", tmp_path / "runs").stdout
+    assert listed.count("by another recipe than today's: ") == 1
+    assert f"{place}: lr 0.75, now " in listed
+    assert "lr 0.75, now " in invoke("show", place).stdout.partition("changed since")[2]
+
+
+def test_info_says_for_which_teachers_there_are_parameters(tmp_path):
+    told = CliRunner().invoke(main, ["info", "gas", "--out", str(tmp_path)]).stdout
+    assert "trained  on digits for nfe 1-10" in told
+    assert "on shapes for nfe 4-6" in told
+
+
+def test_a_file_that_is_not_there_is_said_to_be(tmp_path):
+    assert "there is no such file; correct the path" in failed(invoke("add", tmp_path / "none.safetensors"), 2)

@@ -150,7 +150,7 @@ def test_a_discrete_schedule_goes_through_its_steps(schedule, start, end):
 
 
 def test_between_and_beyond_its_steps_a_discrete_schedule_is_linear_in_log_alpha():
-    schedule = sb.VPDiscrete((-0.1, -0.4, -1.0), t_eps=0.2)
+    schedule = sb.VPDiscrete((-0.1, -0.4, -1.0), t_eps=0.25)
     t = torch.tensor([0.25, 0.5, 5 / 6, 1.2], dtype=torch.float64)
     assert schedule.log_alpha(t).tolist() == pytest.approx([-0.025, -0.25, -0.7, -1.36], abs=1e-12)
     assert schedule.time(schedule.sigma(t)).tolist() == pytest.approx(t.tolist(), abs=1e-12)
@@ -173,6 +173,15 @@ def test_sigma_has_the_gradient_of_its_formula(schedule):
 def test_alphas_that_do_not_fall_are_refused(alphas):
     with pytest.raises(sb.GridError, match="strictly decrease"):
         sb.VPDiscrete.from_alphas_cumprod(alphas)
+
+
+def test_a_discrete_schedule_ends_at_its_first_step():
+    """Whatever their number: log alpha extended below the first of them would soon be above 0."""
+    few = sb.VPDiscrete.from_alphas_cumprod((0.99, 0.8, 0.4, 0.1))
+    assert few.t_eps == 0.25
+    assert few.sigma_min == pytest.approx(math.sqrt(1 / 0.99 - 1))
+    with pytest.raises(sb.GridError, match=r"no noise is left there, before the first of 4 steps; use t_eps=0\.25"):
+        sb.VPDiscrete.from_alphas_cumprod((0.99, 0.8, 0.4, 0.1), t_eps=1e-3)
 
 
 @pytest.mark.parametrize("make", [lambda: sb.VPDiscrete((-0.1, -0.2), t_eps=1.0), lambda: sb.RectifiedFlow(1.1)])

@@ -73,7 +73,8 @@ def test_settings_override_by_type(gas: Recipe) -> None:
         ("widths=8+x", r"whole numbers joined with \+"),
         ("widths=8+0", "widths=0: out of range"),
         ("train_size=50000", "stay within 0-39999"),
-        ("train_first=39999", "seeds up to"),
+        ("train_first=39999", "^train_first=39999, train_size=20000: seeds up to"),
+        ("train_size=10", "^batch=32, train_size=10: a batch of more than train_size pairs; lower batch or raise"),
         ("validation_first=3", "at least 40000"),
         ("validation_size=20000", "stay within 40000-49999"),
         ("batch=30000", "more than train_size"),
@@ -161,6 +162,18 @@ def test_a_recipe_of_another_name_is_an_option_of_the_solver_and_a_file_of_its_o
     )  # fmt: skip
     assert zoo.file_name(classic, 4) != zoo.file_name(usual, 4)
     assert replace(recipes.chosen(classic, TOY), adversarial_loss="relativistic") == recipes.chosen(usual, TOY)
+
+
+def test_a_recipe_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(SpecError, match=r"gas:recipe=typo: there is no such recipe; use .*gas, gas_classic, gs, ld3"):
+        zoo.learned("gas:recipe=typo")
+
+
+def test_what_changed_since_is_what_both_have(gas: Recipe) -> None:
+    made = gas.as_dict() | {"lr": 0.5, "something_of_old": 1}
+    del made["memory"]
+    assert recipes.changes(made, gas) == f"lr 0.5, now {gas.lr}"
+    assert recipes.changes({}, gas) == ""
 
 
 def test_training_on_the_metrics_own_features_needs_a_word(gas: Recipe) -> None:

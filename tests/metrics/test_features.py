@@ -85,3 +85,9 @@ def test_the_inception_score_is_the_number_of_classes_at_best():
     sure = np.eye(4)[np.arange(20) % 4]
     vague = np.full((20, 4), 0.25)
     assert features.inception_scores([sure, vague]) == pytest.approx([4, 1])
+
+
+def test_subsets_have_a_thousand_vectors_as_in_the_public_implementations():
+    block, y = vectors(2000, 0, d=3), vectors(1500, 1, 0.1, d=3)
+    assert features.kernel_blocks([block], y) == features.kernel_blocks([block], y, size=1000)
+    assert features.kernel_blocks([block], y) != features.kernel_blocks([block], y, size=999)

@@ -15,6 +15,7 @@ from solverbench import fid, references
 from solverbench.cli import main
 from solverbench.digits import data
 from solverbench.errors import FeatureError, MissingError
+from solverbench.inception import PytorchInception
 from solverbench.metrics import quantise
 
 pytest.importorskip("cleanfid")
@@ -26,6 +27,7 @@ def places(tmp_path, monkeypatch):
     """A data folder of the test's own."""
     monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(fid, "cleanfid_folder", lambda: tmp_path / "clean-fid")
+    monkeypatch.setattr(fid, "hub_folder", lambda: tmp_path / "hub")
     return tmp_path
 
 
@@ -49,7 +51,11 @@ def by_clean_fid(monkeypatch, path, folder, mode):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        network = InceptionV3W(str(path.parent), download=False, resize_inside=mode == "legacy_tensorflow")
+        if mode == "legacy_pytorch":  # its class needs torchvision; test_extractors has its own numbers
+            inner = PytorchInception.read(path, "cpu")
+            network = lambda x: inner(2 * (x / 255) - 1)  # noqa: E731
+        else:
+            network = InceptionV3W(str(path.parent), download=False, resize_inside=mode == "legacy_tensorflow")
     resize, rows = package.build_resizer(mode), []
     for file in sorted(folder.glob("*.png")):
         image = resize(np.array(Image.open(file).convert("RGB")))
@@ -60,7 +66,7 @@ def by_clean_fid(monkeypatch, path, folder, mode):
 
 @pytest.mark.parametrize("mode", fid.MODES)
 def test_images_in_memory_give_what_clean_fid_gives_from_png_files(places, monkeypatch, mode):
-    path = standin.write(places / "data")
+    path = (standin.write_pytorch if mode == "legacy_pytorch" else standin.write)(places / "data")
     out = places / "runs"
     write_images(places / "real", data.load().copies(range(90)).images)
     built = call("refs", "build", "real", places / "real", "--extractor", mode, "--split", "test", "--out", out)
@@ -135,14 +141,46 @@ def test_two_references_never_share_a_table(places):
     assert reports is not None
 
 
-def test_a_missing_network_is_one_line_with_file_and_place(places):
-    result = call(*RUN, "--metrics", "fid", "--out", places / "runs")
+def rows(out):
+    return pd.read_csv(next((out / "reports").glob("*/results.csv"))).set_index("metric")
+
+
+def test_without_the_network_the_rest_is_measured_and_the_rows_of_fid_say_what_is_missing(places):
+    out = places / "runs"
+    result = call(*RUN, "--metrics", "fid,psnr_teacher", "--out", out)
+    assert result.exit_code == 0, result.output
+    found = rows(out)
+    assert np.isfinite(found.loc[["rmse_teacher", "psnr_teacher"], "value"]).all()
+    assert np.isnan(found.loc["fid", "value"])
+    for part in (str(places / "data" / fid.FILE), str(places / "clean-fid"), "https://nvlabs-fi-cdn.nvidia.com/",
+                 "reference 'digits': neither a file nor stored", "refs build digits"):  # fmt: skip
+        assert part in found.loc["fid", "reason"]
+    first, last = result.output.splitlines()[0], [line for line in result.output.splitlines() if line][:-3]
+    assert first.startswith("no fid of digits: ")
+    assert fid.FILE in first
+    assert first in last
+    folder = next((out / "reports").iterdir())
+    for name in ("report.md", "table-digits-fid.md", "table-digits-fid.tex", "page.html"):
+        if (folder / name).exists():
+            assert "2015-12-05.pt" in (folder / name).read_text().replace("\\_", "_"), name
+    assert "No value" in (folder / "table-digits-fid.md").read_text()
+    assert (folder / "images-digits.png").exists()
+    assert call(*RUN, "--metrics", "fid,psnr_teacher", "--out", out, "--strict").exit_code == 5
+    planned = call("plan", *RUN[1:], "--metrics", "fid,psnr_teacher", "--out", out)
+    assert "no fid of digits: " in planned.output
+
+    standin.write(places / "data")
+    call("refs", "build", "digits", "digits", "--count", "60", "--out", out)
+    result = call(*RUN, "--metrics", "fid,psnr_teacher", "--out", out, "--strict")
+    assert result.exit_code == 0, result.output
+    assert np.isfinite(rows(out)["value"]).all()
+    assert rows(out).loc["psnr_teacher", "value"] == found.loc["psnr_teacher", "value"]
+
+
+def test_a_reference_that_was_named_and_is_not_there_ends_the_run(places):
+    result = call(*RUN, "--metrics", "fid", "--reference", "nowhere", "--out", places / "runs")
     assert result.exit_code == 3
-    line = result.output.strip()
-    assert "\n" not in line
-    assert str(places / "data" / "inception-2015-12-05.pt") in line
-    assert str(places / "clean-fid") in line
-    assert "https://nvlabs-fi-cdn.nvidia.com/" in line
+    assert "reference 'nowhere': neither a file nor stored" in result.output
     assert not (places / "runs").exists()
 
 

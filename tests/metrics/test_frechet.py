@@ -10,6 +10,7 @@ from scipy import linalg
 
 from solverbench.errors import FeatureError
 from solverbench.metrics import Gaussian, Moments, Rows, frechet, quantise
+from solverbench.store import LARGE, BlockResult, Store
 
 
 def draws(n, d, seed, shift=0.0):
@@ -79,13 +80,22 @@ def test_gaussians_have_their_closed_form():
     assert frechet(a, b) == pytest.approx(5 * 0.04 + ((one - other) ** 2).sum(), rel=1e-7)
 
 
-def test_blocks_merged_in_seed_order_give_the_same_bits():
-    parts = [Moments.of(draws(20, 6, seed)) for seed in range(7)]
-    again = [Moments(p.n, p.total.copy(), p.outer.copy()) for p in parts]
+@pytest.mark.parametrize("count", [1, 2, 7, 30])
+@pytest.mark.parametrize("d", [6, LARGE])
+def test_any_number_of_blocks_stored_in_any_order_give_the_same_bits_merged_in_that_of_their_seeds(tmp_path, count, d):
+    parts = [Moments.of(draws(20, d, seed)) for seed in range(count)]
+    blocks = [range(20 * number, 20 * number + 20) for number in range(count)]
+    nothing = np.empty(0), 3, np.empty((0, 1, 1, 1), np.uint8)
+    folder = Store(tmp_path).cell({"a": 1})
+    for number in np.random.default_rng(0).permutation(count):
+        folder.write_block(blocks[number], BlockResult(parts[number], *nothing))
+    again = [folder.read_block(block).moments for block in blocks]
     one, other = sum(parts[1:], parts[0]), sum(again[1:], again[0])
+    assert one.n == other.n == 20 * count
     assert one.total.tobytes() == other.total.tobytes()
     assert one.outer.tobytes() == other.outer.tobytes()
-    assert frechet(one, parts[0]) == frechet(other, parts[0])
+    reference = Gaussian(np.zeros(d), np.eye(d))
+    assert frechet(one, reference) == frechet(other, reference)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +119,23 @@ def test_the_two_quantisers_differ_by_half_a_level():
     levels = torch.linspace(-0.99, 0.99, 10001)
     gap = quantise(levels).float() - quantise(levels, "adm-floor").float()
     assert gap.mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("rule", ["edm-round", "adm-floor"])
+def test_levels_are_those_of_the_written_rule_whatever_the_shape_layout_and_precision(rule):
+    import torch
+
+    images = torch.randn(300, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    offset = {"edm-round": 128, "adm-floor": 127.5}[rule]
+
+    def written(x):
+        return (x.float() * 127.5 + offset).clip(0, 255).to(torch.uint8)
+
+    assert torch.equal(quantise(images, rule), written(images))
+    spread = images.to(memory_format=torch.channels_last)
+    assert torch.equal(quantise(spread, rule), written(images))
+    for half in (torch.float16, torch.bfloat16):
+        assert torch.equal(quantise(images.to(half), rule), written(images.to(half)))
+    assert quantise(images.double(), rule).float().sub(written(images).float()).abs().max() <= 1
+    assert quantise(images[:0], rule).shape == (0, 3, 16, 16)
+    assert torch.equal(quantise(images.requires_grad_(), rule), written(images.detach()))

@@ -1,5 +1,7 @@
 """Metrics of a teacher's own features and of pairs, through a run; none of it needs an optional package."""
 
+import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -9,8 +11,7 @@ import toys
 
 import solverbench as sb
 from solverbench import features, files, judging, runner, seeds
-from solverbench.errors import MissingError, UserError
-from solverbench.measures import MANIFOLD
+from solverbench.errors import UserError
 from solverbench.metrics import Moments, frechet, quantise
 
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 200, "replicates": 2}
@@ -56,7 +57,7 @@ def test_each_metric_is_that_of_all_its_images(tmp_path, reference):
         assert measures["kernel_data"].replicates[number] == pytest.approx(kernel, rel=1e-3)
     plain, left = measures["frechet_data"].replicates, measures["frechet_data"].leave_one_out
     assert measures["frechet_data_inf"].replicates == pytest.approx(10 * plain - 9 * left.mean(1))
-    assert measures["precision_data"].n == 200 <= MANIFOLD
+    assert measures["precision_data"].n == 200 <= judging.MANIFOLD
 
 
 def test_another_metric_or_quantiser_is_another_cell_and_the_default_is_as_it_was(tmp_path):
@@ -118,11 +119,38 @@ def test_psnr_and_lpips_are_means_over_pairs(tmp_path, monkeypatch):
     assert outcome.measures["lpips_teacher"].replicates[0] == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_a_missing_lpips_names_the_extra(tmp_path, monkeypatch):
+def test_without_lpips_the_rest_is_measured_and_its_rows_name_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(MissingError, match=r"solverbench\[lpips\]"):
-        runner.run(**SMALL, teachers=toys.teacher(), out=tmp_path / "o", metrics="lpips_teacher")
-    assert not (tmp_path / "o").exists()
+    options = SMALL | {"teachers": toys.teacher(), "out": tmp_path, "metrics": "lpips_teacher,psnr_teacher"}
+    result = runner.run(**options)
+    rows = result.frame.set_index("metric")
+    assert np.isfinite(rows.loc[["psnr_teacher", "rmse_teacher"], "value"]).all()
+    assert "solverbench[lpips]" in rows.loc["lpips_teacher", "reason"]
+    assert result.exit_code == 0
+    assert result.strict_exit_code == 5
+    assert "no lpips_teacher of toy: metric lpips_teacher: the lpips package can't be" in result.summary()
+    import reports
+
+    both = runner.run(**options | {"solvers": "euler,dpm:order=2"})
+    reports.write(both.folder)
+    for name in ("table-toy-lpips_teacher.md", "table-toy-lpips_teacher.tex"):
+        text = (both.folder / name).read_text(encoding="utf-8")
+        assert text.count("no value: every solver: metric lpips") == 1, name
+        assert "No value." in text, name
+    alone = runner.run(**options | {"metrics": "psnr_teacher"}).cells[0]
+    assert alone.cell.address == result.cells[0].cell.address, "what isn't measured is no part of the cell"
+
+
+def test_without_the_weights_of_lpips_its_rows_say_where_they_go(tmp_path, monkeypatch):
+    (tmp_path / "lpips.py").write_text("def LPIPS(net, verbose):\n    raise OSError('no route to host')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "lpips", raising=False)
+    result = runner.run(**SMALL, teachers=toys.teacher(), out=tmp_path / "o", metrics="lpips_teacher")
+    monkeypatch.delitem(sys.modules, "lpips")
+    reason = result.frame.set_index("metric").loc["lpips_teacher", "reason"]
+    assert "no route to host" in reason
+    assert "vgg16-397923af.pth" in reason
+    assert result.counts["done"] == 1
 
 
 @pytest.mark.parametrize(
@@ -181,3 +209,35 @@ def test_features_of_few_images_are_kept_and_many_stored_as_a_triangle(tmp_path)
     assert again is not None
     assert np.array_equal(again.outer, Moments.of(rows).outer)
     assert next(tmp_path.glob("**/*.npz")).stat().st_size < 0.6 * LARGE**2 * 8
+
+
+def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_alone(tmp_path):
+    from solverbench.teachers import load_teacher
+
+    digits = load_teacher("digits")
+    judged = dataclasses.replace(digits.evaluation, full=judging.FULL)
+    teacher = dataclasses.replace(digits, evaluation=judged)
+    assert judging.full("fid", teacher) == 50_000
+    assert judging.full("precision", teacher) == judging.full("recall", teacher) == 10_000
+    assert judging.full("precision_data", digits) == 10_000
+    assert not any(judging.full(metric, teacher) for metric in ("kid", "fid_inf", "rmse_teacher", "psnr_teacher"))
+
+
+def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_reference_and_quantiser_alone(tmp_path):
+    from solverbench import references
+
+    references.build("real", "digits", tmp_path, extractor_name="digits", count=100)
+    options = {"solvers": "euler", "nfe": 3, "teachers": "digits", "samples": 20, "replicates": 1, "out": tmp_path}
+
+    def lines(**judged):
+        folder = runner.run(**options, **judged).folder
+        record = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        return {line["label"] for line in record["lines"]}
+
+    assert {label.split(",")[0] for label in lines()} == {"teacher", "data floor", "teacher floor"}
+    assert lines(metrics="frechet_data,frechet_teacher", reference="real") == {"teacher floor"}
+    assert lines(quantiser="adm-floor") == set()
+    rows = runner.run(**options, quantiser="adm-floor").frame.set_index("metric")
+    assert rows.loc["frechet_teacher", "reference"].endswith(", by edm-round")
+    assert rows.loc["frechet_teacher", "quantiser"] == "adm-floor"
+    assert lines(quantiser="edm-round") == lines()

@@ -145,3 +145,41 @@ def test_metric_names_and_options_are_checked():
     ]:
         with pytest.raises(UserError, match=message):
             Judging.of(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "here", "alike"),
+    [
+        ("n", "5000", "50000", False),
+        ("n", "50000", "50000", True),
+        ("replicates", "1", "10", False),
+        ("seeds", "50000-5999", "50000-59999", False),
+        ("reference", "cifar10-32x32.npz", "cifar10 (from cifar10-32x32.npz, 50000 images, split train)", True),
+        ("reference", "afhqv2-64x64.npz", "x (from my_afhqv2-64x64.npz)", False),
+        ("extractor", "clean-fid/clean", "clean-fid/clean@123", True),
+        ("extractor", "clean-fid/legacy_tensorflow", "clean-fid/legacy_pytorch@123", False),
+        ("condition", "class = seed mod 1000", "class seed mod 1000, guidance 1", True),
+        ("condition", "class = seed mod 100", "class seed mod 1000, guidance 1", False),
+    ],
+)
+def test_what_is_alike_is_no_difference_and_numbers_are_compared_whole(name, there, here, alike):
+    assert published._alike(name, there, here) == alike
+
+
+def test_a_number_of_few_images_is_called_biased(tmp_path):
+    [found] = [each for each in ALL if each.paper and each.metric == "frechet_teacher"][:1]
+    compared = published.reproduce(found, tmp_path, samples=100, replicates=1)
+    assert "(biased, n=100), 95 % interval" in "\n".join(compared.lines())
+    assert compared.as_dict()["biased"]
+    [plain] = published.select("embedded/rmse-teacher/dpm/3", None)
+    assert "biased" not in "\n".join(published.reproduce(plain, tmp_path, samples=100, replicates=1).lines())
+
+
+def test_a_row_is_measured_by_the_extractor_that_its_paper_names():
+    from dataclasses import replace
+
+    [found] = published.select("gas/cifar10/gas/4", None)
+    assert published._extractor(found) == "legacy_tensorflow"
+    other = replace(found, protocol={**found.protocol, "extractor": "clean-fid/legacy_pytorch"})
+    assert published._extractor(other) == "legacy_pytorch"
+    assert published._extractor(replace(other, metric="fdd", protocol={"extractor": "unknown"})) == "dinov2"

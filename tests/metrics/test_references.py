@@ -1,5 +1,6 @@
 """References: every format comes in once, bad ones are one line, a build goes on where it was."""
 
+import dataclasses
 import zipfile
 
 import numpy as np
@@ -225,3 +226,144 @@ def test_an_embedded_generator_draws_images_like_its_teachers(name):
     assert drawn.std() > 0.1
     assert torch.equal(drawn, pictures.GENERATORS[name](range(1_000_000, 1_000_004)))
     assert not torch.equal(drawn, pictures.GENERATORS[name](range(1_000_004, 1_000_008)))
+
+
+def noise(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def by_edm(image, size):
+    """EDM's dataset_tool.py --transform=center-crop, written with arrays."""
+    pixels = np.array(image)
+    high, wide, short = *pixels.shape[:2], min(pixels.shape[:2])
+    middle = pixels[(high - short) // 2 : (high + short) // 2, (wide - short) // 2 : (wide + short) // 2]
+    return np.array(Image.fromarray(middle).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def by_adm(image, size):
+    """ADM's center_crop_arr: by halves, then bicubic, then the rows and columns of the middle."""
+    while min(*image.size) >= 2 * size:
+        image = image.resize(tuple(side // 2 for side in image.size), Image.Resampling.BOX)
+    factor = size / min(*image.size)
+    pixels = np.array(image.resize(tuple(round(side * factor) for side in image.size), Image.Resampling.BICUBIC))
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+def by_torchvision(image, size):
+    """Resize(size) and CenterCrop(size) of torchvision on a PIL image, without torchvision."""
+    wide, high = image.size
+    wider, higher = (size, int(size * high / wide)) if wide <= high else (int(size * wide / high), size)
+    pixels = np.array(image.resize((wider, higher), Image.Resampling.BILINEAR))
+    top, left = round((higher - size) / 2.0), round((wider - size) / 2.0)
+    return pixels[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize(("width", "height"), [(53, 40), (40, 53), (100, 41), (30, 90), (8, 8), (9, 17)])
+@pytest.mark.parametrize("size", [8, 13])
+@pytest.mark.parametrize(("rule", "by"), [("edm", by_edm), ("adm", by_adm), ("torch", by_torchvision)])
+def test_crops_are_those_of_the_public_code(rule, by, width, height, size):
+    image = noise(width, height)
+    found = pictures.Crop.parse(f"{rule}:{size}")(image)
+    assert found.size == (size, size)
+    assert np.array_equal(np.array(found), by(image, size))
+
+
+def test_a_plain_crop_is_the_middle():
+    image = noise(11, 8)
+    found = np.array(pictures.Crop("plain", 4)(image))
+    assert np.array_equal(found, np.array(image)[2:6, 3:7])
+    with pytest.raises(ValueError, match="11x8 pixels, too small for a crop of 9"):
+        pictures.Crop("plain", 9)(image)
+
+
+def test_a_crop_makes_one_reference_of_images_of_several_sizes_and_is_in_its_protocol(tmp_path, mean_colour):
+    (tmp_path / "real").mkdir()
+    for number, (width, height) in enumerate([(20, 30), (31, 20), (24, 24), (50, 22)]):
+        noise(width, height, number).save(tmp_path / "real" / f"{number}.png")
+    whole = references.build("whole", str(tmp_path / "real"), tmp_path)
+    assert references.about(whole)["pixels"] == "of several sizes"
+    assert "crop" not in references.about(whole)
+    cut = references.build("cut", str(tmp_path / "real"), tmp_path, crop=pictures.Crop.parse("adm:16"))
+    told = references.about(cut)
+    assert (told["crop"], told["pixels"]) == ("adm:16", "16x16")
+    sizes = [(20, 30), (31, 20), (24, 24)]
+    rows = [by_adm(noise(*size, number), 16).reshape(-1, 3).mean(0) for number, size in enumerate(sizes)]
+    found = references.load("cut", tmp_path, "mean-colour")
+    assert found.features[:3] == pytest.approx(np.array(rows), rel=1e-6)
+    assert ", crop adm:16, sha256" in found.name
+    assert found.crop == "adm:16"
+    assert "crop adm:16" in references.verify(cut)
+    with pytest.raises(UserError, match=r"0\.png: 20x30 pixels, too small for a crop of 64"):
+        references.build("x", str(tmp_path / "real"), tmp_path, crop=pictures.Crop.parse("plain:64"))
+
+
+@pytest.mark.parametrize("text", ["adm", "adm:0", "adm:-8", "middle:8", "adm:8:8", ":8", "ADM:8"])
+def test_a_crop_that_is_not_one_is_refused(text):
+    with pytest.raises(UserError, match=r"not RULE:SIZE with a rule of edm, adm, torch, plain"):
+        pictures.Crop.parse(text)
+
+
+def test_a_crop_of_what_has_no_images_to_cut_is_refused(tmp_path):
+    crop = pictures.Crop("adm", 8)
+    source = written(tmp_path / "s.npz", statistics())
+    with pytest.raises(UserError, match="holds statistics, not images"):
+        references.build("r", str(source), tmp_path, crop=crop)
+    with pytest.raises(UserError, match="are of one size"):
+        references.build("r", "digits", tmp_path, extractor_name="digits", crop=crop)
+
+
+def stored(out, name, *, extractor=CLEAN, origin="x"):
+    about = {"name": name, "origin": origin, "kind": "edm", "extractor": extractor, "n": 50, "split": "train"}
+    encoded = np.frombuffer(files.canonical(about).encode(), dtype=np.uint8)
+    files.write_arrays(out / "references" / f"{name}.npz", {**statistics(), "about": encoded})
+
+
+def teacher(name, spec=""):
+    return dataclasses.replace(load_teacher("mixture"), name=name, spec=spec or name)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("cifar10", ""),
+        ("cifar10-dtype=fp16", "cifar10:dtype=fp16"),
+        ("cifar10-classes=fixed-3-dtype=fp16", "cifar10:classes=fixed:3:dtype=fp16"),
+        ("cifar10-dtype=fp16", "/models/cifar10.toml:dtype=fp16"),
+        ("fast-dtype=fp16", "cifar10:dtype=fp16:name=fast"),
+        ("cifar10_cond", ""),
+        ("cifar10_cond-dtype=fp16", "cifar10_cond:dtype=fp16"),
+    ],
+)
+def test_a_teachers_reference_is_that_of_its_data_whatever_its_options(tmp_path, name, spec):
+    stored(tmp_path, "cifar10")
+    stored(tmp_path, "ffhq64")
+    assert references.named_for(teacher(name, spec), tmp_path, CLEAN) == "cifar10"
+
+
+def test_a_name_with_the_very_options_comes_first_and_a_published_file_serves_under_any_name(tmp_path):
+    stored(tmp_path, "mine", origin="cifar10-32x32.npz")
+    assert references.named_for(teacher("cifar10-dtype=fp16", "cifar10:dtype=fp16"), tmp_path, CLEAN) == "mine"
+    stored(tmp_path, "cifar10")
+    stored(tmp_path, "cifar10-dtype=fp16")
+    found = references.named_for(teacher("cifar10-dtype=fp16", "cifar10:dtype=fp16"), tmp_path, CLEAN)
+    assert found == "cifar10-dtype=fp16"
+
+
+def test_a_reference_of_other_data_or_by_another_extractor_does_not_serve(tmp_path):
+    stored(tmp_path, "ffhq64", origin="ffhq-64x64.npz")
+    with pytest.raises(UserError, match="reference 'cifar10': neither a file nor stored"):
+        references.named_for(teacher("cifar10-dtype=fp16", "cifar10:dtype=fp16"), tmp_path, CLEAN)
+    stored(tmp_path, "cifar10", extractor="clean-fid/clean")
+    with pytest.raises(UserError, match=r"cifar10 isn't by clean-fid/legacy_tensorflow@.*--extractor"):
+        references.named_for(teacher("cifar10"), tmp_path, CLEAN)
+    assert references.named_for(teacher("cifar10"), tmp_path) == "cifar10"
+
+
+def test_statistics_of_clip_features_are_not_taken_for_those_of_inception(tmp_path):
+    source = written(tmp_path / "own_clean_clip_vit_b_32_custom_na.npz", statistics())
+    references.build("r", str(source), tmp_path)
+    with pytest.raises(UserError, match="made by clip-vit-base-patch32, but the images are judged by clean-fid/clean"):
+        references.load("r", tmp_path, "clean-fid/clean@123456789abc")
+    assert references.load("r", tmp_path, "clip-vit-base-patch32@123456789abc").moments.mean.shape == (4,)

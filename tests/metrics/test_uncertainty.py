@@ -5,7 +5,7 @@ import pytest
 
 from solverbench.errors import FeatureError
 from solverbench.measures import frechets
-from solverbench.metrics import Gaussian, Moments, frechet, half_width
+from solverbench.metrics import Gaussian, Moments, frechet, half_width, jackknife, standard_error
 from solverbench.uncertainty import extrapolated, over_sets
 
 D, N, TRIALS = 12, 400, 200
@@ -47,3 +47,12 @@ def test_the_extrapolated_interval_covers_the_true_distance_and_the_plain_one_do
 def test_one_set_has_no_deviation():
     with pytest.raises(FeatureError, match="--replicates 2 or more"):
         over_sets(np.array([1.0]))
+
+
+def test_the_half_width_is_students_of_all_groups_and_the_standard_error_that_of_the_mean_over_replicates():
+    left = np.array([[1.0, 2.0, 4.0, 1.0], [3.0, 3.0, 5.0, 1.0]])
+    # The sums of squared gaps are 6 and 8; (G-1)/G of them is 4.5 and 6, the variances of two independent values.
+    assert jackknife(left[0]) == pytest.approx(4.5**0.5)
+    assert standard_error(left) == pytest.approx((4.5 + 6) ** 0.5 / 2)
+    # 2.446912 is Student's 97.5 % point at 2 x 3 degrees of freedom.
+    assert half_width(left) == pytest.approx(2.446912 * (4.5 + 6) ** 0.5 / 2, rel=1e-6)

@@ -175,6 +175,7 @@ def test_what_is_fetched_is_a_teacher_by_its_name_and_verified(server, monkeypat
     absent = invoke("teachers", "verify", "mine")
     assert absent.exit_code == 4
     assert "run: solverbench teachers fetch mine" in absent.stdout
+    assert [line.split("  ")[0].strip() for line in absent.stdout.splitlines()] == ["FAIL", "missing, optional"]
     done = invoke("teachers", "fetch", "mine")
     assert done.exit_code == 0, done.stderr
     assert "run: solverbench run --teachers mine" in done.stdout
@@ -184,6 +185,11 @@ def test_what_is_fetched_is_a_teacher_by_its_name_and_verified(server, monkeypat
     good = invoke("teachers", "verify", "mine")
     assert good.exit_code == 0
     assert "a call is finite" in good.stdout
+    assert good.stdout.count("ok  ") == 3
+    (places.teachers() / "mine" / "ref.npz").unlink()
+    without = invoke("teachers", "verify", "mine")
+    assert without.exit_code == 0
+    assert "missing, optional  reference: " in without.stdout
     (places.teachers() / "mine" / "net.pkl").write_bytes(b"something else")
     bad = invoke("teachers", "verify", "mine")
     assert bad.exit_code == 4

@@ -10,7 +10,6 @@ import torch
 from click.testing import CliRunner
 from golden import relative
 
-import solverbench as sb
 from solverbench import runner
 from solverbench.cli import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
@@ -20,42 +19,6 @@ pytest.importorskip("transformers")
 
 import diffusers
 import tiny_folders as folders
-
-STEPS = 5
-FAST = {"sampler": "euler:grid=time_uniform", "sampler_nfe": 6}
-
-
-def load(folder, files=None, options=None, **table):
-    path = tiny.describe(folder.parent / "mine.toml", files, options, **{"checkpoint": folder} | FAST | table)
-    return sb.load_teacher(str(path))
-
-
-@torch.no_grad()
-def ours(teacher, sigmas, noise, seeds=(0,)):
-    """The EDM-frame sample of Euler's method on `sigmas` from unit noise."""
-    spec = "euler:end=zero" if sigmas[-1] == 0 else "euler"
-    tableau = sb.tableau(spec, grid=sigmas)
-    return sb.execute(tableau, teacher.denoiser(list(seeds)), noise * teacher.schedule.scale(sigmas[0]))
-
-
-@torch.no_grad()
-def upstream(scheduler, network, noise, steps=STEPS):
-    """Its sampler's own loop, and what it was told: states and times."""
-    scheduler.set_timesteps(steps)
-    x = noise  # of unit scale for each of them
-    for t in scheduler.timesteps:
-        more = {"eta": 0.0} if isinstance(scheduler, diffusers.DDIMScheduler) else {}
-        x = scheduler.step(network(x, t), t, x, **more).prev_sample
-    return x
-
-
-def ddim(teacher, config):
-    """DDIM on `config`, and the levels of its times, its end at the first training step."""
-    same = {"timestep_spacing": "trailing", "set_alpha_to_one": False, "clip_sample": False, "steps_offset": 1}
-    scheduler = diffusers.DDIMScheduler.from_config({**config, **same})
-    scheduler.set_timesteps(STEPS)
-    times = torch.cat((scheduler.timesteps.double() + 1, torch.ones(1))) / 1000
-    return scheduler, [float(teacher.schedule.sigma(t)) for t in times.double()]
 
 
 @pytest.mark.parametrize(
@@ -72,25 +35,25 @@ def ddim(teacher, config):
 )
 def test_a_ddpm_folder_follows_ddim(tmp_path, changes):
     folder = folders.ddpm(tmp_path / "ddpm", **changes)
-    teacher = load(folder)
-    scheduler, sigmas = ddim(teacher, json.loads((folder / "scheduler" / "scheduler_config.json").read_text()))
+    teacher = folders.load(folder)
+    scheduler, sigmas = folders.ddim(teacher, json.loads((folder / "scheduler" / "scheduler_config.json").read_text()))
     noise, network = tiny.random(2, 3, 8, 8), folders.unet()
-    expected = upstream(scheduler, lambda x, t: network(x, t).sample, noise)
+    expected = folders.upstream(scheduler, lambda x, t: network(x, t).sample, noise)
     end = teacher.schedule.alpha(teacher.schedule.time(torch.tensor(sigmas[-1], dtype=torch.float64)))
-    assert relative(ours(teacher, sigmas, noise).double() * end, expected.double()) < 1e-5
+    assert relative(folders.ours(teacher, sigmas, noise).double() * end, expected.double()) < 1e-5
 
 
 def test_a_schedule_that_ends_without_signal_follows_ddim(tmp_path):
     changes = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     folder = folders.ddpm(tmp_path / "ddpm", **changes)
-    teacher = load(folder)
-    scheduler, sigmas = ddim(teacher, json.loads((folder / "scheduler" / "scheduler_config.json").read_text()))
+    teacher = folders.load(folder)
+    scheduler, sigmas = folders.ddim(teacher, json.loads((folder / "scheduler" / "scheduler_config.json").read_text()))
     assert float(scheduler.alphas_cumprod[-1]) == 0
     assert sigmas[0] == teacher.schedule.sigma_max == pytest.approx(1e6)
     noise, network = tiny.random(2, 3, 8, 8), folders.unet()
-    expected = upstream(scheduler, lambda x, t: network(x, t).sample, noise)
+    expected = folders.upstream(scheduler, lambda x, t: network(x, t).sample, noise)
     end = teacher.schedule.alpha(teacher.schedule.time(torch.tensor(sigmas[-1], dtype=torch.float64)))
-    assert relative(ours(teacher, sigmas, noise).double() * end, expected.double()) < 1e-5
+    assert relative(folders.ours(teacher, sigmas, noise).double() * end, expected.double()) < 1e-5
 
 
 def test_its_schedule_is_that_of_upstreams_tables(tmp_path):
@@ -112,18 +75,18 @@ def dit_pipeline(folder, scheduler=None, learned_variance=True):
 
 def test_a_guided_dit_follows_ddim(tmp_path):
     folder = dit_pipeline(tmp_path / "dit")
-    teacher = load(folder, guidance=3.0)
+    teacher = folders.load(folder, guidance=3.0)
     assert (teacher.passes, teacher.condition.count) == (2, 10)
-    scheduler, sigmas = ddim(teacher, folders.VP)
+    scheduler, sigmas = folders.ddim(teacher, folders.VP)
     noise, network, classes = tiny.random(2, 4, 8, 8), folders.dit(), torch.tensor([4, 7, 10, 10])
 
     def guided(x, t):
         led, free = network(torch.cat((x, x)), timestep=t.expand(4), class_labels=classes).sample[:, :4].chunk(2)
         return free + 3.0 * (led - free)
 
-    expected = upstream(scheduler, guided, noise)
+    expected = folders.upstream(scheduler, guided, noise)
     end = teacher.schedule.alpha(teacher.schedule.time(torch.tensor(sigmas[-1], dtype=torch.float64)))
-    found = ours(teacher, sigmas, noise, seeds=[14, 27])
+    found = folders.ours(teacher, sigmas, noise, seeds=[14, 27])
     assert relative(found.double() * end, expected.double()) < 1e-5
     with torch.no_grad():
         images = folders.vae().decode(found / 0.18215).sample
@@ -133,98 +96,16 @@ def test_a_guided_dit_follows_ddim(tmp_path):
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_a_flow_follows_upstreams_euler_from_pure_noise_to_the_image(tmp_path, shift):
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-    teacher = load(dit_pipeline(tmp_path / "sit", scheduler, learned_variance=False))
+    teacher = folders.load(dit_pipeline(tmp_path / "sit", scheduler, learned_variance=False))
     network, noise, classes = folders.dit(learned_variance=False), tiny.random(2, 4, 8, 8), torch.tensor([4, 7])
-    expected = upstream(scheduler, lambda x, t: network(x, timestep=t.expand(2), class_labels=classes).sample, noise)
+    expected = folders.upstream(
+        scheduler, lambda x, t: network(x, timestep=t.expand(2), class_labels=classes).sample, noise
+    )
     times = scheduler.sigmas.double()
     assert times[0] == 1
     sigmas = [teacher.schedule.sigma_max, *(times[1:] / (1 - times[1:])).tolist()]
-    assert relative(ours(teacher, sigmas, noise, seeds=[4, 7]), expected) < 1e-5
+    assert relative(folders.ours(teacher, sigmas, noise, seeds=[4, 7]), expected) < 1e-5
     assert teacher.schedule.t_first == pytest.approx(shift * 0.999 / (1 + (shift - 1) * 0.999))
-
-
-def sd_pipeline(folder):
-    return folders.save(
-        folder, "StableDiffusionPipeline",
-        diffusers.DDIMScheduler(**folders.VP | {"beta_schedule": "scaled_linear"}, timestep_spacing="trailing"),
-        unet=folders.text_unet(), vae=folders.vae(), **folders.text(folder),
-    )  # fmt: skip
-
-
-def test_a_stable_diffusion_folder_follows_its_pipeline(tmp_path):
-    folder = sd_pipeline(tmp_path / "sd")
-    teacher = load(folder, prompts=tiny.prompts(tmp_path / "p.txt"), guidance=4.0, negative="rain")
-    scheduler, sigmas = ddim(teacher, folders.VP | {"beta_schedule": "scaled_linear"})
-    parts = folders.text(tmp_path)
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae=folders.vae(), unet=folders.text_unet(), scheduler=scheduler, safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False, **parts,
-    )  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
-    noise = tiny.random(2, 4, 8, 8)
-    made = pipeline(
-        [tiny.PROMPTS[1], tiny.PROMPTS[2]], negative_prompt=["rain"] * 2, height=16, width=16, guidance_scale=4.0,
-        num_inference_steps=STEPS, latents=noise, output_type="latent",
-    ).images  # fmt: skip
-    end = teacher.schedule.alpha(teacher.schedule.time(torch.tensor(sigmas[-1], dtype=torch.float64)))
-    found = ours(teacher, sigmas, noise, seeds=[1, 2])
-    assert relative(found.double() * end, made.double()) < 1e-5
-
-
-def sd3_parts(folder, third):
-    tokenizer = folders.text(folder)["tokenizer"]
-    parts = {
-        "transformer": folders.sd3(), "vae": folders.vae(shift=0.1),
-        "text_encoder": tiny.clip(16, projection=12), "tokenizer": tokenizer,
-        "text_encoder_2": tiny.clip(16, projection=12, seed=1), "tokenizer_2": tokenizer,
-    }  # fmt: skip
-    return parts | ({"text_encoder_3": folders.t5(), "tokenizer_3": folders.t5_tokenizer()} if third else {})
-
-
-@pytest.mark.parametrize("third", [True, False], ids=["t5", "no-t5"])
-def test_a_stable_diffusion_3_folder_follows_its_pipeline(tmp_path, third):
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    parts = sd3_parts(tmp_path, third)
-    folder = folders.save(tmp_path / "sd3", "StableDiffusion3Pipeline", scheduler, **parts)
-    teacher = load(folder, prompts=tiny.prompts(tmp_path / "p.txt"), guidance=4.0)
-    nothing = {} if third else {"text_encoder_3": None, "tokenizer_3": None}
-    pipeline = diffusers.StableDiffusion3Pipeline(scheduler=scheduler, **parts, **nothing)
-    pipeline.set_progress_bar_config(disable=True)
-    noise = tiny.random(2, 4, 8, 8)
-    made = pipeline(
-        tiny.PROMPTS[1:], negative_prompt=[""] * 2, height=16, width=16, guidance_scale=4.0,
-        num_inference_steps=STEPS, latents=noise, output_type="latent",
-    ).images  # fmt: skip
-    times = scheduler.sigmas.double()
-    sigmas = [teacher.schedule.sigma_max, *(times[1:] / (1 - times[1:])).tolist()]
-    assert relative(ours(teacher, sigmas, noise, seeds=[1, 2]), made) < 1e-5
-    with torch.no_grad():
-        images = folders.vae().decode(made / 0.18215 + 0.1).sample
-        assert relative(teacher.images(made), images) < 1e-5
-
-
-@pytest.mark.parametrize("distilled", [True, False], ids=["distilled", "plain"])
-def test_a_flux_folder_follows_its_pipeline(tmp_path, distilled):
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    parts = {
-        "transformer": folders.flux(distilled), "vae": folders.vae(shift=0.1), **folders.text(tmp_path),
-        "text_encoder_2": folders.t5(), "tokenizer_2": folders.t5_tokenizer(),
-    }  # fmt: skip
-    folder = folders.save(tmp_path / "flux", "FluxPipeline", scheduler, **parts)
-    options = {"size": 8, "text_length": 16, "distilled": 2.5}
-    teacher = load(folder, prompts=tiny.prompts(tmp_path / "p.txt"), options=options)
-    pipeline = diffusers.FluxPipeline(scheduler=scheduler, **parts)
-    pipeline.set_progress_bar_config(disable=True)
-    noise = tiny.random(2, 4, 8, 8)
-    packed = pipeline._pack_latents(noise, 2, 4, 8, 8)
-    made = pipeline(
-        tiny.PROMPTS[1:], height=16, width=16, guidance_scale=2.5, num_inference_steps=STEPS, latents=packed,
-        output_type="latent", max_sequence_length=16,
-    ).images  # fmt: skip
-    expected = pipeline._unpack_latents(made, 16, 16, pipeline.vae_scale_factor)
-    times = scheduler.sigmas.double()
-    sigmas = [teacher.schedule.sigma_max, *(times[1:] / (1 - times[1:])).tolist()]
-    assert relative(ours(teacher, sigmas, noise, seeds=[1, 2]), expected) < 1e-5
 
 
 @pytest.fixture
@@ -240,14 +121,14 @@ def every(tmp_path):
         ),
         "dit": lambda: (dit_pipeline(tmp_path / "dit"), {"guidance": 1.5}),
         "flow": lambda: (dit_pipeline(tmp_path / "flow", flow, learned_variance=False), {"guidance": 1.5}),
-        "sd": lambda: (sd_pipeline(tmp_path / "sd"), {"guidance": 2.0, "prompts": tiny.prompts(tmp_path / "p.txt")}),
+        "sd": lambda: (folders.stable_diffusion(tmp_path / "sd"), {"guidance": 2.0, "prompts": tiny.prompts(tmp_path / "p.txt")}),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["ddpm", "ldm", "dit", "flow", "sd"])
 def test_every_kind_runs_through_the_command_line(every, tmp_path, kind):
     folder, table = every[kind]()
-    path = tiny.describe(tmp_path / "mine.toml", checkpoint=folder.name, **FAST | table)
+    path = tiny.describe(tmp_path / "mine.toml", checkpoint=folder.name, **folders.FAST | table)
     out = tmp_path / "runs"
     done = CliRunner().invoke(
         main,
@@ -268,7 +149,9 @@ def test_with_guidance_a_call_passes_two_rows_and_each_holds_its_class(tmp_path,
         return call(self, sample, timestep=timestep, class_labels=class_labels)
 
     monkeypatch.setattr(diffusers.DiTTransformer2DModel, "forward", watched)
-    path = tiny.describe(tmp_path / "mine.toml", checkpoint=dit_pipeline(tmp_path / "dit"), guidance=2.0, **FAST)
+    path = tiny.describe(
+        tmp_path / "mine.toml", checkpoint=dit_pipeline(tmp_path / "dit"), guidance=2.0, **folders.FAST
+    )
     frame = runner.run(
         solvers="unipc", nfe="5", teachers=str(path), out=tmp_path, samples=10, replicates=1, seeds="50000-50009",
         workers=1,
@@ -283,19 +166,19 @@ def test_a_network_alone_takes_its_scheduler_from_a_file(tmp_path):
     folders.unet().save_pretrained(tmp_path / "net")
     diffusers.DDPMScheduler(**folders.VP).save_pretrained(tmp_path / "sched")
     with pytest.raises(MissingError, match=r"give its scheduler_config\.json as files\.scheduler"):
-        load(tmp_path / "net")
-    given = load(tmp_path / "net", files={"scheduler": tmp_path / "sched" / "scheduler_config.json"})
+        folders.load(tmp_path / "net")
+    given = folders.load(tmp_path / "net", files={"scheduler": tmp_path / "sched" / "scheduler_config.json"})
     shutil.copy(tmp_path / "sched" / "scheduler_config.json", tmp_path / "net")
-    beside = load(tmp_path / "net")
-    assert given.identity == beside.identity == load(folders.ddpm(tmp_path / "ddpm")).identity
+    beside = folders.load(tmp_path / "net")
+    assert given.identity == beside.identity == folders.load(folders.ddpm(tmp_path / "ddpm")).identity
 
 
 def test_weights_in_bin_files_are_read_as_tensors_alone(tmp_path):
     folder = folders.ddpm(tmp_path / "ddpm")
-    before = load(folder).identity
+    before = folders.load(folder).identity
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     folders.unet().save_pretrained(folder / "unet", safe_serialization=False)
-    assert load(folder).identity == before
+    assert folders.load(folder).identity == before
 
     class Attack:
         def __reduce__(self):
@@ -303,7 +186,7 @@ def test_weights_in_bin_files_are_read_as_tensors_alone(tmp_path):
 
     torch.save({"conv_in.weight": Attack()}, folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(RecordError, match="not loaded") as caught:
-        load(folder)
+        folders.load(folder)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
@@ -311,24 +194,24 @@ def test_weights_in_bin_files_are_read_as_tensors_alone(tmp_path):
 def test_an_unconditional_class_of_a_unet_is_named(tmp_path):
     scheduler = diffusers.DDPMScheduler(**folders.VP)
     folder = folders.save(tmp_path / "classes", "DDPMPipeline", scheduler, unet=folders.unet(classes=4))
-    assert load(folder).condition.count == 4
-    guided = load(folder, options={"null_class": 3}, guidance=2.0)
+    assert folders.load(folder).condition.count == 4
+    guided = folders.load(folder, options={"null_class": 3}, guidance=2.0)
     assert (guided.condition.count, guided.passes) == (3, 2)
     with pytest.raises(UserError, match="no unconditional input"):
-        load(folder, guidance=2.0)
+        folders.load(folder, guidance=2.0)
 
 
 def test_a_learned_variance_is_left_out(tmp_path):
     scheduler = diffusers.DDPMScheduler(**folders.VP)
     folder = folders.save(tmp_path / "learned", "DDPMPipeline", scheduler, unet=folders.unet(out=6))
     x, sigma = tiny.random(1, 3, 8, 8), torch.tensor(1.0, dtype=torch.float64)
-    assert load(folder).denoise(x, sigma).shape == (1, 3, 8, 8)
+    assert folders.load(folder).denoise(x, sigma).shape == (1, 3, 8, 8)
 
 
 def test_recomputing_changes_no_gradient(tmp_path):
     folder, gradients = dit_pipeline(tmp_path / "dit"), []
     for checkpointing in (False, True):
-        teacher = load(folder, options={"checkpointing": checkpointing}, guidance=2.0)
+        teacher = folders.load(folder, options={"checkpointing": checkpointing}, guidance=2.0)
         x = tiny.random(1, 4, 8, 8).requires_grad_()
         teacher.images(teacher.denoiser([4])(x, torch.tensor(1.0, dtype=torch.float64))).square().sum().backward()
         gradients.append(x.grad)
@@ -364,7 +247,7 @@ def test_what_is_not_read_is_refused_by_name(tmp_path, place, changes, kind, tex
     folder = folders.ddpm(tmp_path / "ddpm")
     edited(folder / place, **changes)
     with pytest.raises(kind, match=text) as caught:
-        load(folder)
+        folders.load(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -383,7 +266,7 @@ def test_tensors_too_few_or_too_many_are_refused(tmp_path, change, text):
         found["extra"] = torch.ones(1)
     save_file(found, path)
     with pytest.raises(RecordError, match=text):
-        load(folder)
+        folders.load(folder)
 
 
 def test_damaged_and_missing_files_are_one_clear_line(tmp_path):
@@ -391,25 +274,25 @@ def test_damaged_and_missing_files_are_one_clear_line(tmp_path):
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(RecordError, match="not loaded") as caught:
-        load(folder)
+        folders.load(folder)
     assert "\n" not in str(caught.value)
     weights.unlink()
     with pytest.raises(RecordError, match="not loaded"):
-        load(folder)
+        folders.load(folder)
     (folder / "scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(MissingError, match=r"files\.scheduler"):
-        load(folder)
+        folders.load(folder)
 
 
 def test_levels_of_a_flow_may_be_chosen(tmp_path):
     flow = diffusers.FlowMatchEulerDiscreteScheduler()
     folder = dit_pipeline(tmp_path / "flow", flow, learned_variance=False)
-    teacher = load(folder, sigma_max=99.0, sigma_min=0.01)
+    teacher = folders.load(folder, sigma_max=99.0, sigma_min=0.01)
     assert (teacher.schedule.sigma_max, teacher.schedule.sigma_min) == (pytest.approx(99.0), pytest.approx(0.01))
 
 
 def test_another_scheduler_is_another_teacher_and_a_sampler_setting_is_not(tmp_path):
-    first = load(folders.ddpm(tmp_path / "a"))
-    assert first.identity == load(folders.ddpm(tmp_path / "b", clip_sample=False)).identity
-    assert first.identity != load(folders.ddpm(tmp_path / "c", beta_end=0.03)).identity
+    first = folders.load(folders.ddpm(tmp_path / "a"))
+    assert first.identity == folders.load(folders.ddpm(tmp_path / "b", clip_sample=False)).identity
+    assert first.identity != folders.load(folders.ddpm(tmp_path / "c", beta_end=0.03)).identity
     assert dataclasses.replace(first).to("cpu") is not None

@@ -1,0 +1,142 @@
+"""Differences of two cells paired by the images' seeds, and which solver is ahead of all others at a budget.
+
+From the leave-one-out values that the cells keep: what two cells share, the noise of their images, cancels.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from reports.bundle import BundleError, unmarked
+from reports.parts import Part
+
+Cells = Mapping[str, Mapping[str, Any]]
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a - b with its 95 % interval; `reason` says why there are no numbers."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    reason: str = ""
+
+    @property
+    def sign(self) -> int:
+        """-1 or 1 where the whole interval is below or above 0, else 0."""
+        return -1 if self.high < 0 else 1 if self.low > 0 else 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who is ahead at one budget: `winner`, or none, with those `level` with the best one.
+
+    `paired` says whether paired differences decided it, or intervals that do not overlap; `alone`, that nobody else was
+    there.
+    """
+
+    winner: str
+    level: tuple[str, ...]
+    paired: bool
+    alone: bool
+
+
+def difference(a: Row, b: Row, part: Part, cells: Cells) -> Difference:
+    """a - b in the part's metric, for two of its rows.
+
+    Source: the delete-a-group jackknife of each replicate, Student's t with R (G - 1) degrees of freedom.
+    """
+    found = [cells.get(str(row["cell"]), {}).get("measures", {}).get(part.metric) for row in (a, b)]
+    if any(math.isnan(row["value"]) for row in (a, b)):
+        return Difference(reason="no value")
+    if found[0] is None or found[1] is None:
+        return Difference(reason="the leave-one-outs of a cell are not here")
+    return of_measures(found[0], found[1])
+
+
+def of_measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
+    """a - b of two measures as a bundle has them: replicates [R], leave_one_out [R, G], and what they are over."""
+    try:
+        left = [np.asarray(each["leave_one_out"], dtype=float) for each in (a, b)]
+        value = float(np.mean(a["replicates"]) - np.mean(b["replicates"]))
+    except (KeyError, TypeError, ValueError):
+        return Difference(reason="the leave-one-outs of a cell are damaged")
+    if a.get("over") != b.get("over") or left[0].shape != left[1].shape or left[0].ndim != 2:
+        return Difference(reason="not over the same images and reference")
+    apart = left[0] - left[1]
+    replicates, groups = apart.shape
+    spread = ((apart - apart.mean(1, keepdims=True)) ** 2).sum(1) * (groups - 1) / groups
+    half = float(stdtrit(replicates * (groups - 1), 0.975)) * math.sqrt(spread.sum()) / replicates
+    if not math.isfinite(value) or not math.isfinite(half):
+        return Difference(reason="a value is not finite")
+    return Difference(value, value - half, value + half)
+
+
+def standing(part: Part, nfe: int, cells: Cells) -> Standing | None:
+    """Who is ahead at this budget; None where nobody has a value.
+
+    The best one wins if its paired difference to each other solver excludes 0; where such differences are not known,
+    if its interval overlaps no other. Solvers trained on the metric's own features take no part.
+    """
+    rows = part.frame[(part.frame["nfe"] == nfe) & part.frame["value"].notna() & ~part.frame["metric_loss"]]
+    ranked = sorted(_rows(rows), key=lambda row: row["value"] * (-1 if part.higher else 1))
+    if not ranked:
+        return None
+    best, others = ranked[0], ranked[1:]
+    differences = [difference(best, other, part, cells) for other in others]
+    paired = all(not each.reason for each in differences)
+    level = tuple(
+        str(other["label"])
+        for other, each in zip(others, differences, strict=True)
+        if (_overlap(best, other) if each.reason else each.sign == 0)
+    )
+    winner = "" if level or not others else str(best["label"])
+    return Standing(winner, (str(best["label"]), *level) if level or not others else (), paired, not others)
+
+
+def standings(part: Part, cells: Cells) -> dict[int, Standing]:
+    """Who is ahead, by budget; those at which nobody has a value are left out."""
+    return {nfe: found for nfe in part.nfe if (found := standing(part, nfe, cells)) is not None}
+
+
+def against(part: Part, baseline: str, cells: Cells) -> dict[tuple[str, int], Difference]:
+    """Each solver's value less the baseline's at the same budget, by (label, nfe); the baseline itself is left out."""
+    base = {int(row["nfe"]): row for row in _rows(part.frame[part.frame["label"] == baseline])}
+    found = {}
+    for row in _rows(part.frame[part.frame["label"] != baseline]):
+        nfe = int(row["nfe"])
+        none = Difference(reason=f"{baseline} was not asked for at this NFE")
+        found[str(row["label"]), nfe] = difference(row, base[nfe], part, cells) if nfe in base else none
+    return found
+
+
+def chosen(frame: pd.DataFrame, baseline: str | None) -> str:
+    """The label of the solver that others are compared with: dpm, else the first classical one, if none is chosen.
+
+    Raises: BundleError where the results do not hold the one that is.
+    """
+    labels = list(dict.fromkeys(frame["label"]))
+    if baseline is None:
+        classical = list(dict.fromkeys(frame.loc[~frame["learned"], "label"]))
+        return "dpm" if "dpm" in classical else str((classical or labels)[0])
+    named = {**{str(unmarked(label)): label for label in labels}, **{str(label): label for label in labels}}
+    if baseline not in named:
+        raise BundleError(f"baseline {baseline!r}: the results do not hold it; choose from {', '.join(labels)}")
+    return str(named[baseline])
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    return frame[["label", "nfe", "cell", "value", "low", "high"]].to_dict("records")
+
+
+def _overlap(a: Row, b: Row) -> bool:
+    """Whether two intervals overlap; one that is not known is taken to reach the other."""
+    known = all(math.isfinite(row[end]) for row in (a, b) for end in ("low", "high"))
+    return not known or (a["low"] <= b["high"] and b["low"] <= a["high"])

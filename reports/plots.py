@@ -1,0 +1,82 @@
+"""One figure of a bundle by its kind, as a notebook asks for it."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reports import costs, figures, grids, images, plans, widths
+from reports.bundle import Bundle, BundleError, load, tidy
+from reports.figures import Drawing
+from reports.parts import Part, parts
+from reports.widths import Width
+
+KINDS = ("nfe", "grid", "speed", "training", "trajectory", "levels", "weights", "images", "differences")
+
+
+def draw(
+    source: Bundle | pd.DataFrame | str, metric: str | None = None, teacher: str | None = None, *, kind: str = "nfe",
+    nfe: int | None = None, width: str | Width | None = None,
+) -> Drawing:  # fmt: skip
+    """A figure; without `kind`, one metric against NFE, a row for each teacher, or every metric side by side.
+
+    Args:
+        source: a loaded bundle, the folder of one, or the frame that a run returns (labels and lines then come from
+            `frame.attrs["record"]`, where they are there).
+        metric: such as "frechet_data".
+        teacher: one teacher's name; all of them without it.
+        kind: nfe, grid (teachers side by side), speed (images per second), training (its cost), trajectory (errors to
+            the teacher's images and to exact solutions), levels, weights, images, differences. The last four are of one
+            teacher, the first one if none is named, and need a bundle.
+        nfe: the budget whose weights are shown; the smallest one that a learned solver has, if None.
+        width: a venue whose columns the figure fits: icml, cvpr, neurips, iclr.
+    Raises: BundleError for a frame without the needed columns, or anything asked for that the results do not hold.
+    """
+    if kind not in KINDS:
+        raise BundleError(f"kind {kind!r}: it is not known; choose from {', '.join(KINDS)}")
+    source = load(source) if isinstance(source, str) else source
+    if isinstance(source, Bundle):
+        found = parts(source.frame, source.record)
+    else:
+        found = parts(tidy(source), source.attrs.get("record", {}))
+    for key, wanted in (("metric", metric), ("teacher", teacher)):
+        there = list(dict.fromkeys(getattr(part, key) for part in found))
+        if wanted is not None and wanted not in there:
+            raise BundleError(f"{key} {wanted!r}: the results do not hold it; choose from {', '.join(there)}")
+    chosen = [p for p in found if metric in (None, p.metric) and teacher in (None, p.teacher)]
+    if kind in ("levels", "weights", "images", "differences"):
+        if not isinstance(source, Bundle):
+            raise BundleError(f"kind {kind!r}: a frame does not hold it; give a bundle, as from load_results")
+        return _of_bundle(source, chosen, teacher or chosen[0].teacher, kind, nfe, widths.width(width))
+    return _of_parts(chosen, kind, widths.width(width))
+
+
+def _of_parts(found: Sequence[Part], kind: str, wide: Width) -> Drawing:
+    if kind == "grid":
+        return grids.compose(found, wide)
+    if kind == "trajectory":
+        errors = grids.trajectory(found)
+        if not errors:
+            raise BundleError("kind 'trajectory': the results hold no error to a trajectory's end")
+        return grids.compose(errors, wide)
+    if kind in ("speed", "training"):
+        figure = costs.compose(found, "speed" if kind == "speed" else "calls", wide)
+        if figure is None:
+            raise BundleError(
+                f"kind {kind!r}: the results hold no such cost; they are of another version, or of no cell"
+            )
+        return figure
+    return figures.compose(found, wide)
+
+
+def _of_bundle(bundle: Bundle, found: Sequence[Part], teacher: str, kind: str, nfe: int | None, wide: Width) -> Drawing:
+    figure: Drawing | None
+    if kind in ("levels", "weights"):
+        known = plans.of(bundle, found, teacher)
+        figure = plans.levels(known, wide) if kind == "levels" else plans.weights(known, wide, nfe)
+    else:
+        layout = images.grid(bundle.frame, bundle.images, teacher)
+        layout = images.differences(layout) if layout is not None and kind == "differences" else layout
+        figure = None if layout is None else images.draw(layout)
+    if figure is None:
+        raise BundleError(f"kind {kind!r}: the bundle has none of {teacher}; run the selection again to write it")
+    return figure

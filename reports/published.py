@@ -1,0 +1,59 @@
+"""Published numbers beside the measured ones."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reports.bundle import Bundle
+from reports.parts import Part, Published, parts
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published number beside ours: texts for a table, and two numbers to sort by, NaN where there is none.
+
+    `apart` is ours less the published one. `agrees` is "yes" or "no", empty where nothing of ours is comparable.
+    """
+
+    row: str
+    paper: str
+    place: str
+    teacher: str
+    metric: str
+    solver: str
+    nfe: int
+    published: str
+    ours: str
+    value: float
+    interval: str
+    difference: str
+    apart: float
+    agrees: str
+    protocol: str
+
+
+def rows(bundle: Bundle) -> list[Row]:
+    """A row for every published number of the bundle's teachers, metrics and budgets."""
+    return [row for part in parts(bundle.frame, bundle.record) if part.number == 1 for row in _of(part)]
+
+
+def _of(part: Part) -> Iterator[Row]:
+    for each in part.published:
+        own = part.frame[(part.frame["solver"] == each.label) & (part.frame["nfe"] == each.nfe)]
+        ours = own.iloc[0] if each.label and len(own) and math.isfinite(own["value"].iloc[0]) else None
+        value, low, high = (math.nan,) * 3 if ours is None else (float(ours[end]) for end in ("value", "low", "high"))
+        yield Row(
+            row=each.row, paper=each.paper, place=each.place, teacher=part.teacher, metric=part.metric,
+            solver=each.solver, nfe=each.nfe, published=f"{each.value:.{each.digits}f}",
+            ours="" if ours is None else f"{value:.4g}", value=value,
+            interval="" if math.isnan(low) else f"{low:.4g} to {high:.4g}",
+            difference="" if ours is None else f"{value - each.value:+.3g}", apart=value - each.value,
+            agrees="" if ours is None or math.isnan(low) else _agrees(each, low, high),
+            protocol="; ".join(each.differences) if ours is not None else "no cell of ours has its options",
+        )  # fmt: skip
+
+
+def _agrees(each: Published, low: float, high: float) -> str:
+    """Whether the published number, as it was rounded, lies within our interval."""
+    rounding = 10.0**-each.digits / 2
+    return "yes" if low - rounding <= each.value <= high + rounding else "no"

@@ -1,0 +1,154 @@
+"""The script beside a figure that draws it again from its CSV, with pandas and matplotlib alone.
+
+Numbers come from the CSV; where panels, labels and ticks stand, and what a solver looks like, is read off the figure
+and written into the script, where a user can change it.
+"""
+
+from pathlib import Path
+from pprint import pformat
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+
+from reports.images import FAR, Grid, arrangement
+from reports.plans import FULL
+
+_WEB = Path(__file__).with_name("web")
+
+
+def curves(figure: Figure, name: str, x: str, y: str) -> str:
+    """The script of a figure whose panels hold lines or points.
+
+    Args:
+        name: of the figure's files, without their ending.
+        x, y: the columns that are drawn.
+    """
+    layout = _layout(figure) | {"panels": [_panel(axes) for axes in figure.axes]}
+    return _filled("redraw_curves.py.txt", name, {"X": x, "Y": y, "LAYOUT": layout})
+
+
+def heat(figure: Figure, name: str) -> str:
+    """The script of a figure of heat maps; the last of its axes is the bar of colours."""
+    kept = ("panel", "box", "xlim", "ylim", "xticks", "yticks", "title", "notes")
+    panels = [{key: value for key, value in _panel(axes).items() if key in kept} for axes in figure.axes]
+    layout = _layout(figure) | {"panels": panels[:-1], "scale": panels[-1]}
+    return _filled("redraw_heat.py.txt", name, {"FULL": FULL, "LAYOUT": layout})
+
+
+def images(figure: Figure, grid: Grid, name: str) -> str:
+    """The script of a grid of images, which come from images.npz; that of differences if the grid has a note."""
+    layout = _layout(figure) | {"far": FAR if grid.note else 0, **arrangement(grid)}
+    return _filled("redraw_images.py.txt", name, {"LAYOUT": layout})
+
+
+def _filled(template: str, name: str, constants: dict[str, Any]) -> str:
+    """The template with its constants; a string of the figure's is one of Python's, whatever letters it has."""
+    text = (_WEB / template).read_text(encoding="utf-8").replace("NAME_OF_FIGURE", name)
+    for key, value in constants.items():
+        shown = pformat(_plain(value), width=116, compact=True, sort_dicts=False)
+        text = text.replace(f"\n{key} = ...\n", f"\n{key} = {shown}\n", 1)
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """The value with seven digits of each number."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(entry) for entry in value)
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _layout(figure: Figure) -> dict[str, Any]:
+    """Size, texts, leader lines and legends."""
+    width, height = (float(side) for side in figure.get_size_inches())
+    return {
+        "size": (width, height), "dpi": float(figure.dpi), "texts": [_text(text) for text in figure.texts],
+        "leaders": [{"x": _floats(line.get_xdata()), "y": _floats(line.get_ydata()), **_look(line)}
+                    for line in figure.lines],
+        "legend": [_legend(figure, legend) for legend in figure.legends],
+    }  # fmt: skip
+
+
+def _legend(figure: Figure, legend: Any) -> dict[str, Any]:
+    anchor = legend.get_bbox_to_anchor().transformed(figure.transFigure.inverted())
+    return {
+        "entries": [{"label": text.get_text(), **_look(line)}
+                    for line, text in zip(legend.legend_handles, legend.get_texts(), strict=True)],
+        "loc": legend._loc, "ncols": legend._ncols, "bbox_to_anchor": (float(anchor.x0), float(anchor.y0)),
+        "fontsize": float(legend.prop.get_size_in_points()), "handletextpad": float(legend.handletextpad),
+        "columnspacing": float(legend.columnspacing), "borderpad": float(legend.borderpad),
+        "labelspacing": float(legend.labelspacing),
+    }  # fmt: skip
+
+
+def _panel(axes: Axes) -> dict[str, Any]:
+    xticks = (_floats(axes.get_xticks()), [text.get_text() for text in axes.get_xticklabels()])
+    yticks = (_floats(axes.get_yticks()), [text.get_text() for text in axes.get_yticklabels()])
+    series, hollow = dict[str, dict[str, Any]](), list[dict[str, Any]]()
+    faint: dict[str, Any] | None = None
+    for line in axes.lines:
+        label = str(line.get_label())
+        if label == "_published":
+            hollow.append({"x": _floats(line.get_xdata()), "y": _floats(line.get_ydata()), **_look(line)})
+        elif label == "_front" or not label.startswith("_"):
+            alone = axes.get_xscale() == "linear" and len(xticks[0]) == 1
+            dodge = _floats(line.get_xdata())[0] - xticks[0][0] if alone else 0.0
+            series[label] = {**_look(line), "zorder": float(line.get_zorder()), "dodge": dodge, "faint": faint}
+            faint = None
+        elif line.get_alpha() is not None:
+            faint = {**_look(line), "alpha": float(line.get_alpha() or 1.0)}
+    return {
+        "panel": str(axes.get_label()), "box": _floats(axes.get_position().bounds), "xlim": _floats(axes.get_xlim()),
+        "ylim": _floats(axes.get_ylim()), "scales": (axes.get_xscale(), axes.get_yscale()), "xticks": xticks,
+        "yticks": yticks, "minor": (_floats(axes.get_xticks(minor=True)), _floats(axes.get_yticks(minor=True))),
+        "title": axes.get_title(loc="left") or axes.get_title(), "pad": _pad(axes), "xlabel": axes.get_xlabel(),
+        "labelpad": float(axes.xaxis.labelpad), "ylabel": axes.get_ylabel(),
+        "ylabel_at": _floats(axes.yaxis.label.get_position()),
+        "notes": [text.get_text() for text in axes.texts if not isinstance(text, Annotation)],
+        "numbered": any(isinstance(text, Annotation) for text in axes.texts), "series": series, "published": hollow,
+    }  # fmt: skip
+
+
+def _pad(axes: Axes) -> float:
+    """Points between the axes and their title."""
+    return float(axes.titleOffsetTrans.get_matrix()[1, 2]) * 72 / float(axes.figure.dpi)  # type: ignore[attr-defined]
+
+
+def _look(line: Line2D) -> dict[str, Any]:
+    """A line's colour, dashes, marker and sizes as keyword arguments of matplotlib."""
+    style, dash = line.get_linestyle(), line._unscaled_dash_pattern  # type: ignore[attr-defined]
+    return {
+        "color": _colour(line.get_color()), "ls": _plain_style(style, dash), "lw": float(line.get_linewidth()),
+        "marker": "" if line.get_marker() in (None, "None", "none", " ") else line.get_marker(),
+        "ms": float(line.get_markersize()), "mfc": _colour(line.get_markerfacecolor()),
+        "mec": _colour(line.get_markeredgecolor()), "mew": float(line.get_markeredgewidth()),
+    }  # fmt: skip
+
+
+def _plain_style(style: Any, dash: tuple[float, Any]) -> Any:
+    if style in ("None", "none", " ", ""):
+        return ""
+    return "-" if dash[1] is None else (float(dash[0]), _floats(dash[1]))
+
+
+def _floats(values: Any) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _colour(colour: Any) -> str:
+    return "none" if isinstance(colour, str) and colour.lower() == "none" else matplotlib.colors.to_hex(colour)
+
+
+def _text(text: Any) -> dict[str, Any]:
+    x, y = text.get_position()
+    spacing = text._linespacing
+    return {
+        "x": float(x), "y": float(y), "s": text.get_text(), "fontsize": float(text.get_fontsize()),
+        "ha": text.get_ha(), "va": text.get_va(), "color": _colour(text.get_color()), "style": text.get_style(),
+        "weight": text.get_weight(), **({} if isinstance(spacing, str) else {"linespacing": float(spacing)}),
+    }  # fmt: skip

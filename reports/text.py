@@ -1,0 +1,76 @@
+"""Sentences of a report that the numbers themselves give rise to."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from reports.bundle import unmarked
+from reports.parts import PROTOCOL, Line, Part, ranges
+
+
+def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
+    """A note for each solver whose distance to the data is below its teacher's own, but for cells `said` speaks of.
+
+    Lower than the teacher is not closer to the teacher: truncation errors can sharpen a weak one's samples.
+    """
+    notes = []
+    for part in (part for part in found if part.metric == "frechet_data"):
+        line = next((line for line in part.lines if line.label.startswith("teacher")), None)
+        if line is None:
+            continue
+        for label in part.solvers:
+            rows = part.frame[(part.frame["label"] == label) & (part.frame["value"] < line.value)].sort_values("nfe")
+            cells = [
+                (int(nfe), float(value), float(high))
+                for nfe, value, high in zip(rows["nfe"], rows["value"], rows["high"], strict=True)
+                if not _speaks_of(said, unmarked(label), nfe)
+            ]
+            if cells:
+                kind = "learned solver " if rows["learned"].any() else ""
+                notes.append(f"{kind}{label} {_below(cells, line)}")
+    return notes
+
+
+def _below(cells: Sequence[tuple[int, float, float]], line: Line) -> str:
+    """The end of such a note, for cells (nfe, value, high)."""
+    values = ", ".join(f"{value:.3g}" for _, value, _ in cells)
+    edge = line.value if math.isnan(line.low) else line.low
+    unclear = [nfe for nfe, value, high in cells if (value if math.isnan(high) else high) >= edge]
+    return (
+        f"at NFE {ranges([nfe for nfe, _, _ in cells])} lies below its teacher's own distance to the data "
+        f"({values} < {line.value:.3g}, {line.label})"
+        + (f", within the intervals at NFE {ranges(unclear)}" if unclear else "")
+        + ": lower than the teacher is not closer to the teacher; "
+        "read it beside the distance to the teacher's samples and the error to its endpoints."
+    )
+
+
+def splits(found: Sequence[Part]) -> list[str]:
+    """What later parts differ in from the first one."""
+    notes = []
+    for part in (part for part in found if part.number > 1):
+        first = next(p for p in found if (p.teacher, p.metric, p.number) == (part.teacher, part.metric, 1))
+        differing = [
+            f"{name} {getattr(part, name)} (part 1: {getattr(first, name)})"
+            for name in PROTOCOL
+            if getattr(part, name) != getattr(first, name)
+        ]
+        what = f"{part.metric} on {part.teacher}, part {part.number}: {', '.join(part.solvers)}"
+        notes.append(f"{what} measured with {', '.join(differing)}; not to be compared with part 1.")
+    return notes
+
+
+def flat(value: Any) -> str:
+    """A value of bundle.json on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {flat(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(flat, value))
+    return " ".join(str(value).split())
+
+
+def _speaks_of(notes: Sequence[str], solver: str, nfe: int) -> bool:
+    """Whether a note already compares this cell with the teacher."""
+    cell = re.compile(rf"(?<!\S){re.escape(solver)}(?: at)? NFE {nfe}\b")
+    return any("teacher" in note and cell.search(note) for note in notes)

@@ -1,0 +1,47 @@
+"""The verdicts that a run recorded, as rows for a table: first what was not held."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_RANKS = {"not held": 0, "unresolved": 1, "held": 3}
+"""What stands first; who is ahead, where nothing was claimed, stands before what is held."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim and what became of it; `shown` and `interval` are texts, or the reason why there is no number."""
+
+    verdict: str
+    claim: str
+    metric: str
+    difference: float
+    shown: str
+    interval: str
+    caution: str
+
+
+def rows(record: Mapping[str, Any]) -> list[Verdict]:
+    """The verdicts of bundle.json, ranked."""
+    found = []
+    for entry in sorted(record["verdicts"], key=lambda entry: _RANKS.get(str(entry.get("verdict")), 2)):
+        numbers = [entry.get(key) for key in ("difference", "low", "high")]
+        known = all(isinstance(number, int | float) for number in numbers)
+        shown = [f"{number:.3g}" for number in numbers] if known else [str(entry.get("reason", "")), "", ""]
+        metric = record["metrics"].get(entry.get("metric"), {}).get("short", entry.get("metric", ""))
+        found.append(
+            Verdict(
+                verdict=str(entry.get("verdict", "")), claim=str(entry.get("claim", "")), metric=str(metric),
+                difference=float(entry["difference"]) if known else math.nan, shown=shown[0],
+                interval=f"{shown[1]} to {shown[2]}" if known else "", caution=str(entry.get("caution", "")),
+            )
+        )  # fmt: skip
+    return found
+
+
+def counted(found: Sequence[Verdict]) -> str:
+    """Such as "3 claims: 1 unresolved, 2 held"."""
+    counts = Counter(row.verdict for row in found)
+    return f"{len(found)} claims: {', '.join(f'{count} {name}' for name, count in counts.items())}"
