@@ -260,7 +260,9 @@ def by_torchvision(image, size):
     return pixels[top : top + size, left : left + size]
 
 
-@pytest.mark.parametrize(("width", "height"), [(53, 40), (40, 53), (100, 41), (30, 90), (8, 8), (9, 17)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(53, 40), (40, 53), (100, 41), (30, 90), (8, 8), (9, 17), (16, 24), (8, 17)]
+)
 @pytest.mark.parametrize("size", [8, 13])
 @pytest.mark.parametrize(("rule", "by"), [("edm", by_edm), ("adm", by_adm), ("torch", by_torchvision)])
 def test_crops_are_those_of_the_public_code(rule, by, width, height, size):
