@@ -54,10 +54,10 @@ class Comparison:
                 shown = ", ".join(cells[:8]) + (f" and {len(cells) - 8} more" if len(cells) > 8 else "")
                 yield f"only in {'a' if name == a else 'b'}: {shown}"
         yield ""
-        other = self.cells[~self.cells["same"]]
-        if same := len(self.cells) - len(other):
+        differing = self.cells[~self.cells["same"]]
+        if same := len(self.cells) - len(differing):
             yield f"{same} values are of the same stored cells, and so equal"
-        yield from _table(other) if len(other) else [] if same else ["no cell is in both"]
+        yield from _table(differing) if len(differing) else [] if same else ["no cell is in both"]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
