@@ -25,7 +25,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,10 @@ SELECTION += ["--batch", "2", "--no-exact", "--device", "cpu"]
 DOCUMENTED = (0, 1, 2, 3, 4, 5, 130)
 LIMIT = 120.0
 """Seconds after which a run is taken to hang."""
+
+
+INTERRUPTS = 5
+"""In a row."""
 
 
 class Shown(Exception):
@@ -152,21 +156,24 @@ class Campaign:
         """Let a child work."""
         time.sleep(seconds)
 
-    def finish(self, out: Path) -> str:
-        """Go on to the end; return what was said. What was whole stays, and the end is the undisturbed run's."""
+    def finish(self, out: Path, without: str = "") -> str:
+        """Go on to the end; return what was said. What was whole stays, and the end is the undisturbed run's.
+
+        Args:
+            without: a file that may be missing in the end.
+        """
         before = stamps(out)
         said = self.go(out).ends(0)
         unchanged(before, out)
-        self.compare(out)
+        self.compare(out, without)
         return said
 
-    def compare(self, out: Path) -> None:
+    def compare(self, out: Path, without: str = "") -> None:
         """Raise Shown if the store's results aren't the undisturbed run's."""
         found = results(out)
-        if found != self.whole:
-            names = [
-                name for name in sorted(found.keys() | self.whole.keys()) if found.get(name) != self.whole.get(name)
-            ]
+        names = sorted(found.keys() | self.whole.keys())
+        names = [name for name in names if found.get(name) != self.whole.get(name)]
+        if names and not (names == [without] and without not in found):
             raise Shown(f"other results than undisturbed: {names[:5]}")
         if table(out) != self.table:
             raise Shown("another table than undisturbed")
@@ -194,13 +201,17 @@ class Campaign:
             if hits:
                 told(f"{hits} kills, the last with {len(before)} files stored before it")
 
-    def interrupt(self) -> str:
-        """SIGINT, as by Ctrl-C: exit code 130 and a line."""
-        out = self.fresh()
-        child = self.go(out)
-        self.sleep(self.chance.uniform(0.1, 0.8) * self.seconds)
-        os.kill(child.pid, signal.SIGINT)
-        said = child.ends(0, 130)
+    def interrupts(self) -> str:
+        """SIGINT, as by Ctrl-C, some times one after another: exit code 130 and a line."""
+        out, said = self.fresh(), ""
+        for _ in range(INTERRUPTS):
+            before = stamps(out)
+            child = self.go(out)
+            self.sleep(self.chance.uniform(0.05, 0.5) * self.seconds)
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGINT)
+            said = child.ends(0, 130)
+            unchanged(before, out)
         self.finish(out)
         return last(said) if said.strip() else "before its first line"
 
@@ -237,7 +248,8 @@ class Campaign:
             said = self.go(out, command=["store", "verify", "--set-aside"]).ends(4)
             if name not in said:
                 raise Shown(f"{name}: damaged, and verify names something else: {said}")
-        self.finish(out)
+        # No finished cell needs the teacher's images: they are made when one does.
+        self.finish(out, without=name if name.startswith("targets/") else "")
         self.go(out, command=["store", "verify"]).ends(0)
         return f"{name}: {'made anew by the run' if sound else 'named by verify, then made anew'}"
 
@@ -263,6 +275,8 @@ class Campaign:
         out = self.partial()
         out.mkdir(exist_ok=True)
         with read_only(out) as how:
+            if not how:
+                return "not possible: nothing can be mounted, and root can write anywhere"
             said = self.go(out).ends(3)
             self.go(out, command=["store", "status"]).ends(0, 3)
             self.go(out, command=["store", "gc"]).ends(0, 3)
@@ -379,10 +393,8 @@ def last(said: str) -> str:
 
 def kill(child: Child) -> None:
     """SIGKILL, unless it has ended."""
-    try:
+    with suppress(ProcessLookupError):
         os.kill(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def results(out: Path) -> dict[str, bytes]:
@@ -457,8 +469,11 @@ def small_disk(out: Path, size: int) -> Iterator[Callable[[], None] | None]:
 
 @contextmanager
 def read_only(out: Path) -> Iterator[str]:
-    """Make everything below `out` read-only meanwhile; yield how."""
+    """Make everything below `out` read-only meanwhile; yield how, or nothing where it can't be."""
     bound = subprocess.run(["mount", "--bind", str(out), str(out)], capture_output=True, check=False).returncode == 0
+    if not bound and os.geteuid() == 0:
+        yield ""
+        return
     if bound:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(out)], capture_output=True, check=True)
     else:
@@ -475,6 +490,16 @@ def read_only(out: Path) -> Iterator[str]:
                 path.chmod(0o755)
 
 
+def own_mounts() -> None:
+    """Go on in a mount namespace of its own where that can be, so that no mount outlives the campaign."""
+    command = ["unshare", "--mount"]
+    if "SOLVERBENCH_FAULTS" in os.environ or os.geteuid() != 0 or not shutil.which(command[0]):
+        return
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+        os.environ["SOLVERBENCH_FAULTS"] = "apart"
+        os.execvp(command[0], [*command, sys.executable, *sys.argv])
+
+
 def main() -> None:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -482,6 +507,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=220, help="SIGKILLs at random times")
     parser.add_argument("--rounds", type=int, default=10, help="of the other faults, each of which comes in a round")
     given = parser.parse_args()
+    own_mounts()
     chance = random.Random(given.seed)
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     place = Path(tempfile.mkdtemp(prefix="solverbench-faults-", dir=base))
@@ -502,7 +528,7 @@ def main() -> None:
         ("two runs at once, jumping clocks", lambda: campaign.together(jumping=True, killing=False)),
         ("run stopped and continued", campaign.stopped),
         ("jumping clock and a kill", campaign.clock),
-        ("interrupt", campaign.interrupt),
+        (f"{INTERRUPTS} interrupts", campaign.interrupts),
         ("broken leases", campaign.broken_leases),
         ("merge killed", campaign.merging),
     ]

@@ -91,7 +91,7 @@ def timed(name: str, work: Callable[[], object], profile: bool) -> None:
     """Do `work` and print a line of JSON on it."""
     begun, used = time.perf_counter(), time.process_time()
     if profile:
-        watch = cProfile.Profile()
+        watch = cProfile.Profile(time.process_time)
         watch.runcall(work)
         pstats.Stats(watch, stream=sys.stderr).sort_stats("cumulative").print_stats(45)
     else:

@@ -95,10 +95,12 @@ def write(
     seconds: float,
     command: str | None,
     train: str | None = None,
+    table: pd.DataFrame | None = None,
 ) -> Path:
     """Write the bundle of exactly these cells to root/reports/NAME and return that folder.
 
     Args:
+        table: their `frame`, if it is known already.
         command: as it was typed; rebuilt from the selection if None.
         seconds: that the run took.
         train: what it was told to train.
@@ -106,7 +108,10 @@ def write(
     from solverbench import published  # it runs cells, and so imports this module
 
     folder = root / "reports" / name(outcomes, protocol, device)
-    files.write_bytes(folder / "results.csv", frame(outcomes).to_csv(index=False, lineterminator="\n").encode())
+    files.write_bytes(
+        folder / "results.csv",
+        (frame(outcomes) if table is None else table).to_csv(index=False, lineterminator="\n").encode(),
+    )
     buffer = io.BytesIO()
     np.savez(buffer, **_images(outcomes, root))
     files.write_bytes(folder / "images.npz", buffer.getvalue())

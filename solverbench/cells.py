@@ -314,7 +314,7 @@ def _cells_of(
             tableau = trace(equipped, grid, check=False)
             plan = tableau.plan_from_noise(teacher.schedule)
             found = cell(nfe, plan, None, trained)
-            if not Store(out).cell(found.key).done:  # one that is done was checked when it was made
+            if not Store(out).at(found.address).done:  # one that is done was checked when it was made
                 check_linear(equipped, grid, tableau)
         except BudgetError as error:
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)

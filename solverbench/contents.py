@@ -11,6 +11,7 @@ from solverbench import files
 from solverbench.errors import RecordError, UserError
 
 CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing)\.json")
+COST = re.compile(r"targets/[0-9a-f]{32}/\d+-\d+/timing\.json")
 ERROR = re.compile(r"cells/[0-9a-f]{2}/[0-9a-f]{64}/error\.txt")
 ARRAYS = re.compile(
     r"(cells/[0-9a-f]{2}/[0-9a-f]{64}/blocks|(targets|solutions)/[0-9a-f]{32})/\d+-\d+\.npz|references/[^/.][^/]*\.npz"
@@ -60,7 +61,7 @@ def known(name: str) -> bool:
     """Return whether a file of this name is a result."""
     if name.endswith(files.DAMAGED):
         return False
-    return any(kind.fullmatch(name) for kind in (CELL, ERROR, ARRAYS, TRAINED))
+    return any(kind.fullmatch(name) for kind in (CELL, COST, ERROR, ARRAYS, TRAINED))
 
 
 def check(root: Path, name: str) -> Damage | None:
@@ -73,6 +74,8 @@ def check(root: Path, name: str) -> Damage | None:
     try:
         if found := CELL.fullmatch(name):
             _check_cell(path, *found.groups())
+        elif COST.fullmatch(name):
+            files.read_json(path)
         elif ARRAYS.fullmatch(name):
             files.read_arrays(path)
         elif name.startswith("trained/") and path.suffix == ".safetensors":

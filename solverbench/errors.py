@@ -9,6 +9,10 @@ class UserError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """One line, whatever was typed: what isn't printable stands as Python writes it."""
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+
 
 class SpecError(UserError):
     """A solver spec that can't be read, or an option or value that the solver doesn't have."""

@@ -55,7 +55,7 @@ class Job:
         self.damaged: dict[Path, RecordError] = {}
         if cell.plan is None:
             return
-        self.folder = store.cell(cell.key)
+        self.folder = store.at(cell.address)
         found = self.folder.inspect(cell.protocol.blocks)
         self.timing, self.pictures, self.damaged = found.timing, found.pictures, found.damaged
         if found.blocks:

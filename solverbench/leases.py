@@ -163,7 +163,8 @@ class Leases:
         self._ended.set()
         if self._heart is not None:
             self._heart.join()
-            self._file(self.token).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._file(self.token).unlink()
 
     def _begin(self) -> None:
         """Say who this run is, and keep saying that it lives."""
@@ -175,8 +176,9 @@ class Leases:
                     forget(self.folder.parent, run)
             self._file(self.token).parent.mkdir(parents=True, exist_ok=True)
             self._beat(0)
-            self._heart = threading.Thread(target=self._live, name="solverbench-leases", daemon=True)
-            self._heart.start()
+            heart = threading.Thread(target=self._live, name="solverbench-leases", daemon=True)
+            heart.start()
+            self._heart = heart  # only one that could be started can be waited for, whatever interrupts this
 
     def _live(self) -> None:
         count = 0

@@ -230,8 +230,11 @@ def run(
     finally:
         tell.end()
     seconds = time.monotonic() - begun
-    folder = bundle.write(store.root, outcomes, settled, device=device, seconds=seconds, command=command, train=train)
-    return RunResult(bundle.frame(outcomes), outcomes, folder)
+    frame = bundle.frame(outcomes)
+    folder = bundle.write(
+        store.root, outcomes, settled, device=device, seconds=seconds, command=command, train=train, table=frame
+    )
+    return RunResult(frame, outcomes, folder)
 
 
 def _crew(

@@ -78,7 +78,10 @@ class Store:
 
     def cell(self, key: Mapping[str, Any]) -> CellFolder:
         """Return the folder of the cell with this key, there or not."""
-        address = files.digest(key)
+        return self.at(files.digest(key))
+
+    def at(self, address: str) -> CellFolder:
+        """Return the folder of the cell with this address, there or not."""
         return CellFolder(self.root / "cells" / address[:2] / address, address)
 
 

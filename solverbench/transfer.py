@@ -77,7 +77,8 @@ def merge(source: Path, store: Store) -> Merged:
             if folder.is_dir() and not folder.name.startswith("."):
                 _merge_cell(root, folder, store, merged)
         for name in contents.walk(root):
-            if not name.startswith(("cells/", "trained/")):
+            known = contents.COST.fullmatch(name) and (store.root / name).exists()  # two machines, two costs
+            if not known and not name.startswith(("cells/", "trained/")):
                 _copy(root, name, store.root, merged)
         _merge_trained(root, store.root, merged)
         return merged

@@ -69,7 +69,8 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[Claim]:
     """Every claim that the cells allow, each once."""
-    pairs = [(a, b) for a in outcomes for b in outcomes if a.cell.teacher is b.cell.teacher and a.cell.learned]
+    learned = [outcome for outcome in outcomes if outcome.cell.learned]
+    pairs = [(a, b) for a in learned for b in outcomes if a.cell.teacher is b.cell.teacher]
     for a, b in pairs:
         if _name(a) in LEARNED and _name(b) in CLASSICAL and a.cell.nfe == b.cell.nfe:
             yield Claim(a, b, CLOSENESS)
