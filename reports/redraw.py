@@ -53,9 +53,7 @@ def _filled(template: str, name: str, constants: dict[str, Any]) -> str:
 
 
 def _literal(value: Any, indent: int = 1) -> str:
-    """A Python literal of the value in lines of at most 118 letters where that can be, ten digits of each number."""
-    if isinstance(value, float):
-        return repr(float(f"{value:.10g}"))
+    """A Python literal of the value in lines of at most 118 letters where that can be."""
     if not isinstance(value, dict | list | tuple):
         return repr(value)
     first, last = ("{", "}") if isinstance(value, dict) else ("[", "]") if isinstance(value, list) else ("(", ")")

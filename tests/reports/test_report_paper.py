@@ -33,7 +33,7 @@ def compile(folder: Path, to: Path, figures: bool = False) -> str:
         "\n".join(f"\\includegraphics{{{path.stem}}}\n\n" for path in sorted(folder.glob("*.pdf"))) if figures else ""
     )
     text = (
-        "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs,longtable,graphicx}\n"
+        "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,booktabs,longtable,graphicx}\n"
         f"\\graphicspath{{{{{folder}/}}}}\n\\begin{{document}}\n{tables}\n{drawn}\n\\end{{document}}\n"
     )
     (to / "paper.tex").write_text(text, encoding="utf-8")
@@ -86,27 +86,18 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     import importlib.util
 
     site = tmp_path_factory.mktemp("fresh")
-    for name in ("pandas", "numpy", "matplotlib", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata", "packaging",
-                 "pyparsing", "kiwisolver", "contourpy", "cycler", "fontTools", "PIL", "numpy.libs", "pillow.libs"):  # fmt: skip
-        spec = importlib.util.find_spec(name) if "." not in name else None
-        if spec is not None and spec.submodule_search_locations:
-            place = Path(next(iter(spec.submodule_search_locations)))
-        elif spec is not None and spec.origin:
-            place = Path(spec.origin)
-        else:
-            place = Path(np.__file__).parents[1] / name
-        if place.exists():
+    needed = ["pandas", "numpy", "matplotlib", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata", "packaging",
+              "pyparsing", "kiwisolver", "contourpy", "cycler", "fontTools", "PIL"]  # fmt: skip
+    for name in needed:
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            inside = spec.submodule_search_locations
+            place = Path(next(iter(inside)) if inside else str(spec.origin))
             (site / place.name).symlink_to(place)
-    code = (
-        f"import sys; sys.path = [p for p in sys.path if 'site-packages' not in p and 'wt-' not in p] + [{str(site)!r}]"
-    )
-    return [
-        sys.executable,
-        "-I",
-        "-S",
-        "-c",
-        code + "; import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])",
-    ]
+    for place in Path(np.__file__).parents[1].glob("*.libs"):
+        (site / place.name).symlink_to(place)
+    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    return [sys.executable, "-I", "-S", "-c", code]
 
 
 SCRIPTS = ("figure-digits-frechet_data", "figure", "figure-teachers-frechet_data", "figure-speed", "figure-training",
