@@ -26,6 +26,9 @@ from solverbench.prefixes import Tree
 from solverbench.store import Store
 from solverbench.teachers import Teacher
 
+MEMORY = 1 << 30
+"""Bytes of features that a unit may hold: those of 26 samples of a block of 5000 images by Inception."""
+
 NEW, PARTIAL = "new", "partial"
 """The status of a cell with work left: no block is stored, or some are."""
 
@@ -169,11 +172,6 @@ class Unit:
         """Images that it makes, each cell's own."""
         return len(self.jobs) * len(self.block)
 
-    @property
-    def asked(self) -> int:
-        """Calls times images that the cells ask for, and what they are compared with."""
-        return sum(job.calls[self.block] + job.goal_calls[self.block] for job in self.jobs)
-
     @cached_property
     def calls(self) -> int:
         """Calls times images that are needed."""
@@ -202,12 +200,20 @@ def units(jobs: Iterable[Job]) -> list[Unit]:
     for family in families.values():
         protocol = family[0].cell.protocol
         plans = [job.cell.plan for job in family if job.cell.plan is not None]
-        for bunch in prefixes.bunches(plans, protocol.block):
+        for bunch in prefixes.bunches(plans, protocol.block, samples=_samples(family[0].cell)):
             for block in protocol.blocks:
                 members = tuple(family[place] for place in bunch if block in family[place].calls)
                 if members:
                     found.append(Unit(members, block))
     return found
+
+
+def _samples(cell: Cell) -> int | None:
+    """How many samples' features of a block fit the memory that a unit may take; None without features."""
+    judged = cell.teacher.evaluation
+    if judged is None:
+        return None
+    return max(1, MEMORY // (4 * len(judged.data.moments.mean) * cell.protocol.block))
 
 
 def _family(cell: Cell) -> tuple[int, str]:

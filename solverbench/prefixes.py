@@ -98,23 +98,25 @@ def grow(plans: Sequence[Plan]) -> Tree:
     return tree
 
 
-def bunches(plans: Sequence[Plan], images: int, most: int = UNIT) -> list[list[int]]:
+def bunches(plans: Sequence[Plan], images: int, most: int = UNIT, samples: int | None = None) -> list[list[int]]:
     """Return the places of `plans` cut into pieces of work: plans that share stand together as far as they fit.
 
     Args:
         images: that each call is made for.
         most: calls times images of a piece; a single plan may need more.
+        samples: ends of a piece at most; None for as many as there are.
     """
     found: list[list[int]] = []
-    spent = 0
+    spent = ends = 0
     there: set[Call] = set()
     for end in grow(plans).ends:
         new = images * sum(call not in there for call in end.path)
-        if not found or spent + new > most:
+        if not found or spent + new > most or ends == samples:
             found.append([])
-            there, spent = set(), 0
+            there, spent, ends = set(), 0, 0
             new = images * len(end.path)
         found[-1] += end.plans
         there |= set(end.path)
         spent += new
+        ends += 1
     return [sorted(bunch) for bunch in found]

@@ -7,7 +7,8 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import estimates, prefixes, runner, sampling, targets
+from solverbench import estimates, jobs, prefixes, runner, sampling, targets
+from solverbench.store import Store
 from solverbench.tableaux import Plan
 
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
@@ -88,6 +89,18 @@ def test_bunches_hold_every_plan_once_and_keep_to_their_size():
     for bunch in cut:
         tree = prefixes.grow([asked[place] for place in bunch])
         assert 10 * tree.needed <= 100 or len(tree.ends) == 1
+    few = prefixes.bunches(asked, 10, samples=2)
+    assert sorted(itertools.chain.from_iterable(few)) == list(range(12))
+    assert {len(prefixes.grow([asked[place] for place in bunch]).ends) for bunch in few} <= {1, 2}
+
+
+def test_a_unit_holds_the_features_of_as_many_samples_as_fit_its_memory(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", Network())
+    monkeypatch.setattr(jobs, "MEMORY", 4 * 5 * 4 * 2)  # of two samples: four images a block, five features
+    made = [jobs.Job(each.cell, Store.look(tmp_path / "none"), set()) for each in whole.cells]
+    assert {len(unit.tree.ends) for unit in jobs.units(made)} <= {1, 2}
+    run(tmp_path / "cut", Network())
+    assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "cut")
 
 
 def test_half_of_the_calls_give_the_same_bytes(tmp_path, monkeypatch):
@@ -113,7 +126,7 @@ def test_a_second_solver_joins_what_is_stored(tmp_path):
 
 def test_cells_cut_into_other_units_give_the_same_bytes(tmp_path, monkeypatch):
     run(tmp_path / "whole", Network())
-    monkeypatch.setattr(prefixes.bunches, "__defaults__", (20,))
+    monkeypatch.setattr(prefixes.bunches, "__defaults__", (20, None))
     run(tmp_path / "cut", Network())
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "cut")
 
