@@ -81,6 +81,28 @@ def load(folder: str | Path) -> Bundle:
     return Bundle(folder=folder, frame=tidy(frame, str(path)), record=record)
 
 
+def load_results(out: str | Path = "runs", name: str | None = None) -> Bundle:
+    """The results of a finished run: `.frame` with a row per cell and metric, `.record` with protocol and verdicts.
+
+    Args:
+        out: a results folder, or the folder of one report.
+        name: of the report in it; needed where there are several.
+    Raises: BundleError where there is no such report, or no sound one.
+    """
+    out = Path(out)
+    if name is None and (out / "bundle.json").is_file():
+        return load(out)
+    found = sorted(path.parent.name for path in out.glob("reports/*/bundle.json"))
+    if name is None and len(found) == 1:
+        name = found[0]
+    if name not in found:
+        asked = str(out) if name is None else f"{out}, {name!r}"
+        raise BundleError(
+            f"results {asked}: there is {', '.join(found) or 'no report'}; name one of them, or run first"
+        )
+    return load(out / "reports" / str(name))
+
+
 _REMEDY = "run the selection again to write it anew"
 
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 
 from reports.axes import log_minor_ticks, log_ticks, tick_text
 from reports.figures import Drawing, blank, settings, shown
-from reports.panel import GREY, dress, handle, look_of
+from reports.panel import GREY, dress, handle, look_of, size_of
 from reports.parts import Part, grouped
 from reports.widths import DEFAULT, Width
 
@@ -155,8 +155,8 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
         colour, marker, dash, fill = look_of(part, label)
         axes.plot(own[across], own[part.metric], color=colour, ls=dash, lw=0.8, alpha=0.6, zorder=2)
         axes.plot(
-            own[across], own[part.metric], color=fill, ls="", marker=marker, ms=4.0, mec=_edge(colour, fill),
-            mew=0.35 if fill == colour else 0.8, zorder=3, label=label,
+            own[across], own[part.metric], color=fill, ls="", marker=marker, ms=1.2 * size_of(marker),
+            mec=_edge(colour, fill), mew=0.35 if fill == colour else 0.8, zorder=3, label=label,
         )  # fmt: skip
         for nfe, x, y in zip(own["nfe"], own[across], own[part.metric], strict=True):
             axes.annotate(

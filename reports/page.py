@@ -189,14 +189,14 @@ def _overview(
     standings: Sequence[tuple[Part, Mapping[int, paired.Standing]]], labels: Sequence[str], record: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     for metric in dict.fromkeys(part.metric for part, _ in standings):
-        own = [(part, found) for part, found in standings if part.metric == metric]
-        budgets = sorted({nfe for part, _ in own for nfe in part.nfe})
+        own = [(part, found, tables.entries(part)) for part, found in standings if part.metric == metric]
+        budgets = sorted({nfe for part, _, _ in own for nfe in part.nfe})
         rows = [
             {"teacher": part.teacher + (f", part {part.number}" if part.number > 1 else ""),
-             "cells": [_winner(part, nfe, found.get(nfe), labels) for nfe in budgets]}
-            for part, found in own
+             "cells": [_winner(part, nfe, found.get(nfe), labels, cells) for nfe in budgets]}
+            for part, found, cells in own
         ]  # fmt: skip
-        by_pairs = all(each.paired for _, found in own for each in found.values())
+        by_pairs = all(each.paired for _, found, _ in own for each in found.values())
         how = (
             "its difference from every other one, paired by seed, has a 95 % interval that excludes 0"
             if by_pairs
@@ -209,7 +209,10 @@ def _overview(
         }  # fmt: skip
 
 
-def _winner(part: Part, nfe: int, found: paired.Standing | None, labels: Sequence[str]) -> dict[str, Any]:
+def _winner(
+    part: Part, nfe: int, found: paired.Standing | None, labels: Sequence[str],
+    cells: Mapping[tuple[str, int], tables.Entry],
+) -> dict[str, Any]:  # fmt: skip
     if found is None:
         asked = nfe in part.nfe
         return {"kind": "none", "text": "no value" if asked else "", "why": ""}
@@ -218,8 +221,8 @@ def _winner(part: Part, nfe: int, found: paired.Standing | None, labels: Sequenc
     if not found.winner:
         named = ", ".join(found.level[:3]) + (f" and {len(found.level) - 3} more" if len(found.level) > 3 else "")
         return {"kind": "level", "text": f"level: {named}", "why": ", ".join(found.level)}
-    entry = tables.entries(part)[found.winner, nfe]
-    return {"kind": "won", "text": found.winner, "value": entry.value, "index": labels.index(found.winner), "why": ""}
+    value = cells[found.winner, nfe].value
+    return {"kind": "won", "text": found.winner, "value": value, "index": labels.index(found.winner), "why": ""}
 
 
 def _notes(bundle: Bundle, found: Sequence[Part]) -> list[str]:

@@ -19,6 +19,10 @@ Cells = Mapping[str, Mapping[str, Any]]
 Row = Mapping[Any, Any]
 
 
+LARGEST = 1e305
+"""Beyond it differences and intervals overflow."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """a - b with its 95 % interval; `reason` says why there are no numbers."""
@@ -65,17 +69,19 @@ def of_measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
     """a - b of two measures as a bundle has them: replicates [R], leave_one_out [R, G], and what they are over."""
     try:
         left = [np.asarray(each["leave_one_out"], dtype=float) for each in (a, b)]
-        value = float(np.mean(a["replicates"]) - np.mean(b["replicates"]))
+        values = np.array([np.asarray(each["replicates"], dtype=float) for each in (a, b)])
     except (KeyError, TypeError, ValueError):
         return Difference(reason="the leave-one-outs of a cell are damaged")
     if a.get("over") != b.get("over") or left[0].shape != left[1].shape or left[0].ndim != 2:
         return Difference(reason="not over the same images and reference")
+    if not all(np.isfinite(each).all() and np.abs(each).max(initial=0) < LARGEST for each in (*left, values)):
+        return Difference(reason="a value is not finite, or too large")
     apart = left[0] - left[1]
     replicates, groups = apart.shape
-    spread = ((apart - apart.mean(1, keepdims=True)) ** 2).sum(1) * (groups - 1) / groups
-    half = float(stdtrit(replicates * (groups - 1), 0.975)) * math.sqrt(spread.sum()) / replicates
-    if not math.isfinite(value) or not math.isfinite(half):
-        return Difference(reason="a value is not finite")
+    size = float(np.abs(apart).max(initial=0.0)) or 1.0  # so that no square overflows
+    spread = (((apart - apart.mean(1, keepdims=True)) / size) ** 2).sum(1) * (groups - 1) / groups
+    half = float(stdtrit(replicates * (groups - 1), 0.975)) * size * math.sqrt(spread.sum()) / replicates
+    value = float((values[0] - values[1]).mean())
     return Difference(value, value - half, value + half)
 
 

@@ -84,8 +84,7 @@ def margins(figure: Figure, part: Part) -> tuple[float, float, float]:
 
 def curve(part: Part, label: str) -> pd.DataFrame:
     """What is drawn of one solver: value, low, high for every budget asked for, NaN where there is no value."""
-    rows = part.frame[part.frame["label"] == label].set_index("nfe")[["value", "low", "high"]]
-    return rows.reindex(part.nfe)
+    return part.curves[label]
 
 
 def tags(part: Part) -> list[Tag]:
@@ -104,11 +103,9 @@ def tags(part: Part) -> list[Tag]:
 
 def look_of(part: Part, label: str) -> tuple[str, str, str | tuple[int, tuple[float, ...]], str]:
     """Colour, marker, dash and fill: the first two belong to the solver, the others tell its variants apart."""
-    specs = dict(zip(part.frame["label"], part.frame["spec"], strict=True))
-    looks = {other: style(other, specs[other]) for other in part.solvers}
-    twins = [other for other in part.solvers if looks[other] == looks[label]]
+    looks = {other: style(other, spec) for other, spec in part.specs.items()}
+    look, twins = looks[label], [other for other in part.solvers if looks[other] == looks[label]]
     variant = twins.index(label)
-    look = looks[label]
     return look.colour, look.marker, _DASHES[variant % len(_DASHES)], look.colour if variant % 2 == 0 else "white"
 
 

@@ -6,6 +6,7 @@ Rows measured differently are never drawn in one table or figure; they become a 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -75,17 +76,31 @@ class Part:
         """The end of this part's file names: teacher-metric, and -partK from the second part on."""
         return slug(f"{self.teacher}-{self.metric}") + (f"-part{self.number}" if self.number > 1 else "")
 
-    @property
+    @cached_property
     def solvers(self) -> list[str]:
         """Row labels in the order of their first appearance in results.csv."""
-        return list(dict.fromkeys(self.frame["label"]))
+        return list(self.specs)
+
+    @cached_property
+    def specs(self) -> dict[str, str]:
+        """The spec of each row label."""
+        return dict(zip(self.frame["label"], self.frame["spec"], strict=True))
+
+    @cached_property
+    def curves(self) -> dict[str, pd.DataFrame]:
+        """Value, low and high of each row label by budget, NaN where there is no value."""
+        numbers = self.frame.set_index("nfe")[["label", "value", "low", "high"]]
+        return {
+            str(label): rows.drop(columns="label").reindex(self.nfe)
+            for label, rows in numbers.groupby("label", sort=False)
+        }
 
     def label_of(self, solver: str) -> str:
         """The row label of a solver as it was asked for; empty where it is not here."""
         labels = self.frame.loc[self.frame["solver"] == solver, "label"]
         return str(labels.iloc[0]) if len(labels) else ""
 
-    @property
+    @cached_property
     def nfe(self) -> list[int]:
         """The budgets asked for, rising, finished or not."""
         return sorted({int(nfe) for nfe in self.frame["nfe"]})

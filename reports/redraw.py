@@ -5,7 +5,6 @@ and written into the script, where a user can change it.
 """
 
 from pathlib import Path
-from pprint import pformat
 from typing import Any
 
 import matplotlib
@@ -49,18 +48,27 @@ def _filled(template: str, name: str, constants: dict[str, Any]) -> str:
     """The template with its constants; a string of the figure's is one of Python's, whatever letters it has."""
     text = (_WEB / template).read_text(encoding="utf-8").replace("NAME_OF_FIGURE", name)
     for key, value in constants.items():
-        shown = pformat(_plain(value), width=116, compact=True, sort_dicts=False)
-        text = text.replace(f"\n{key} = ...\n", f"\n{key} = {shown}\n", 1)
+        text = text.replace(f"\n{key} = ...\n", f"\n{key} = {_literal(value)}\n", 1)
     return text
 
 
-def _plain(value: Any) -> Any:
-    """The value with seven digits of each number."""
+def _literal(value: Any, indent: int = 1) -> str:
+    """A Python literal of the value in lines of at most 118 letters where that can be."""
+    if not isinstance(value, dict | list | tuple):
+        return repr(value)
+    first, last = ("{", "}") if isinstance(value, dict) else ("[", "]") if isinstance(value, list) else ("(", ")")
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(entry) for entry in value)
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+        pieces = [f"{key!r}: {_literal(entry, indent + 1)}" for key, entry in value.items()]
+    else:
+        pieces = [_literal(entry, indent + 1) for entry in value]
+    lines = [""]
+    for piece in pieces:
+        fits = len(lines[-1]) + len(piece) + indent < 116 and "\n" not in piece + lines[-1]
+        if lines[-1] and not fits:
+            lines.append("")
+        lines[-1] += (" " if lines[-1] else "") + piece + ","
+    inner = ("\n" + " " * indent).join(lines)
+    return first + (inner if len(pieces) == 1 and isinstance(value, tuple) else inner.removesuffix(",")) + last
 
 
 def _layout(figure: Figure) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def _layout(figure: Figure) -> dict[str, Any]:
     return {
         "size": (width, height), "dpi": float(figure.dpi), "texts": [_text(text) for text in figure.texts],
         "leaders": [{"x": _floats(line.get_xdata()), "y": _floats(line.get_ydata()), **_look(line)}
-                    for line in figure.lines],
+                    for line in (*figure.lines, *figure.artists) if isinstance(line, Line2D)],
         "legend": [_legend(figure, legend) for legend in figure.legends],
     }  # fmt: skip
 

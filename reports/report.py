@@ -40,11 +40,13 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
     return written
 
 
-def page(bundle: Bundle) -> str:
+def page(bundle: Bundle, baseline: str | None = None) -> str:
     """The text of report.md."""
     found = parts(bundle.frame, bundle.record)
     return (
-        "\n".join(line.rstrip() for block in _blocks(bundle, found) for line in (*block.split("\n"), "")).rstrip()
+        "\n".join(
+            line.rstrip() for block in _blocks(bundle, found, baseline) for line in (*block.split("\n"), "")
+        ).rstrip()
         + "\n"
     )
 
@@ -53,12 +55,14 @@ def _files(bundle: Bundle, wide: Width, baseline: str | None) -> Iterator[tuple[
     """Every file's name and content."""
     found = parts(bundle.frame, bundle.record)
     base = paired.chosen(bundle.frame, baseline)
+    yield "report.html", html(bundle, base).encode()  # first: it can be read while figures are drawn
     for part in found:
         yield from _drawn(f"figure-{part.name}", figures.compose([part], wide), figures.drawn(part), "nfe")
         yield f"table-{part.name}.md", tables.markdown(part).encode()
         yield f"table-{part.name}.csv", tables.comma_separated(part).encode()
         yield f"table-{part.name}.tex", tables.latex(part).encode()
-        if differences := paired.against(part, base, bundle.cells) if base in part.solvers else {}:
+        differences = paired.against(part, base, bundle.cells) if base in part.solvers else {}
+        if any(not each.reason for each in differences.values()):
             for kind, text in tables.differences(part, base, differences).items():
                 yield f"paired-{part.name}.{kind}", text.encode()
     several = figures.shown(found, wide)
@@ -74,8 +78,7 @@ def _files(bundle: Bundle, wide: Width, baseline: str | None) -> Iterator[tuple[
         yield from _plans(bundle, found, teacher, wide)
         yield from _images(bundle, teacher)
     yield from lists.files(bundle)
-    yield "report.html", html(bundle, base).encode()
-    yield "report.md", page(bundle).encode()
+    yield "report.md", page(bundle, baseline).encode()
 
 
 def _drawn(name: str, figure: Drawing, rows: pd.DataFrame, x: str, y: str = "value") -> Iterator[tuple[str, bytes]]:
@@ -122,7 +125,7 @@ def _images(bundle: Bundle, teacher: str) -> Iterator[tuple[str, bytes]]:
             yield f"{name_}.py", redraw.images(figure, grid, name_).encode()
 
 
-def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
+def _blocks(bundle: Bundle, found: Sequence[Part], baseline: str | None) -> Iterator[str]:
     """The paragraphs of the page, in order."""
     record, frame = bundle.record, bundle.frame
     solvers, teachers = list(dict.fromkeys(frame["label"])), list(dict.fromkeys(frame["teacher"]))
@@ -135,7 +138,9 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
     yield "![Every metric against NFE](figure.png)"
     yield (
         "Bars are the intervals of the tables; where none is seen it is smaller than its marker. A line breaks at a "
-        "budget without a value. Also as [PDF](figure.pdf), [SVG](figure.svg) and [CSV of what is drawn](figure.csv)."
+        "budget without a value. Also as [PDF](figure.pdf), [SVG](figure.svg), [CSV of what is drawn](figure.csv) and "
+        "[script that draws it again from that](figure.py); so is every figure here. To hover, sort and flip through, "
+        "open [report.html](report.html)."
     )
     if marks := tables.footnotes(frame):
         yield "Marks at names: " + " ".join(f"`{mark}` {escape(text)}." for mark, text in marks)
@@ -148,9 +153,21 @@ def _blocks(bundle: Bundle, found: Sequence[Part]) -> Iterator[str]:
         heading = part.label if len(teachers) == 1 else f"{part.teacher}: {part.label}"
         yield f"## {escape(heading)}" + (f", part {part.number}" if part.number > 1 else "")
         yield tables.markdown(part).rstrip()
-        yield _links(part.name)
+        base = paired.chosen(bundle.frame, baseline)
+        compared = paired.against(part, base, bundle.cells) if base in part.solvers else {}
+        yield _links(part.name, any(not each.reason for each in compared.values()))
+    for name, group in _grids(found):
+        yield f"## {'Trajectory errors' if name == 'trajectory' else escape(group[0].label)}, side by side"
+        yield f"![Side by side](figure-{name}.png)"
+    if not costs.speeds(found).empty:
+        yield "## Speed\n\n![Images per second and quality](figure-speed.png)"
+        yield (
+            "On the machine and at the batch of the run; dotted: cells that no other one beats in both. Also as "
+            "[PDF](figure-speed.pdf), [SVG](figure-speed.svg) and [CSV](figure-speed.csv)."
+        )
     yield from _training(found, len(teachers) > 1)
     yield from _pictures(bundle, teachers)
+    yield from _levels(bundle, found, teachers)
     yield from _verdicts(record)
     yield from _unfinished(frame)
     yield _solvers(frame)
@@ -204,10 +221,11 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _links(name: str) -> str:
+def _links(name: str, compared: bool) -> str:
     figure = ", ".join(f"[{kind.upper()}](figure-{name}.{kind})" for kind in (*figures.FORMATS, "csv"))
     table = ", ".join(f"[{text}](table-{name}.{kind})" for text, kind in (("LaTeX", "tex"), ("CSV", "csv")))
-    return f"Figure: {figure}. Table: {table}."
+    paired_ = f" Paired differences: [Markdown](paired-{name}.md), [LaTeX](paired-{name}.tex)." if compared else ""
+    return f"Figure: {figure}. Table: {table}.{paired_}"
 
 
 def _training(found: Sequence[Part], several: bool) -> Iterator[str]:
@@ -232,7 +250,19 @@ def _pictures(bundle: Bundle, teachers: Sequence[str]) -> Iterator[str]:
     shown = [name for name in teachers if images.grid(bundle.frame, bundle.images, name)]
     if shown:
         yield "## Samples\n\nThe same seeds in every block."
-        yield from (f"![Samples of {escape(name)}](images-{slug(name)}.png)" for name in shown)
+        for name in shown:
+            yield f"![Samples of {escape(name)}](images-{slug(name)}.png)"
+            if (layout := images.grid(bundle.frame, bundle.images, name)) and layout.taught:
+                yield f"![Differences from the teacher's images of {escape(name)}](differences-{slug(name)}.png)"
+
+
+def _levels(bundle: Bundle, found: Sequence[Part], teachers: Sequence[str]) -> Iterator[str]:
+    shown = [name for name in teachers if plans.of(bundle, found, name)]
+    if shown:
+        yield "## Noise levels and weights\n\nWhat is executed; the weights at the smallest budget of a learned solver."
+        for name in shown:
+            yield f"![Noise levels on {escape(name)}](levels-{slug(name)}.png)"
+            yield f"![Weights on {escape(name)}](weights-{slug(name)}.png)"
 
 
 def _unfinished(frame: pd.DataFrame) -> Iterator[str]:

@@ -14,7 +14,7 @@ def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
 
     Lower than the teacher is not closer to the teacher: truncation errors can sharpen a weak one's samples.
     """
-    notes = []
+    notes, several = [], len({part.teacher for part in found}) > 1
     for part in (part for part in found if part.metric == "frechet_data"):
         line = next((line for line in part.lines if line.label.startswith("teacher")), None)
         if line is None:
@@ -28,7 +28,8 @@ def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
             ]
             if cells:
                 kind = "learned solver " if rows["learned"].any() else ""
-                notes.append(f"{kind}{label} {_below(cells, line)}")
+                where = f" on {part.teacher}" if several else ""
+                notes.append(f"{kind}{label}{where} {_below(cells, line)}")
     return notes
 
 

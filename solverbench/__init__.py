@@ -4,7 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reports import BundleError as BundleError
+    from reports import compare as compare
     from reports import draw as plot  # noqa: F401
+    from reports import load_results as load_results
     from reports import write as report  # noqa: F401
     from solverbench.adaptors import Adapted as Adapted
     from solverbench.adaptors import fingerprint as fingerprint
@@ -62,6 +65,7 @@ _homes = {
 }
 _home = {name: (module, name) for module, names in _homes.items() for name in names}
 _home |= {"run": ("solverbench.runner", "table"), "plot": ("reports", "draw"), "report": ("reports", "write")}
+_home |= {name: ("reports", name) for name in ("BundleError", "compare", "load_results")}
 
 
 def __getattr__(name: str) -> Any:

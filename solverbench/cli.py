@@ -15,6 +15,7 @@ import click
 
 import registries
 from solverbench import __version__
+from solverbench.commands.compare import compare
 from solverbench.commands.learning import train
 from solverbench.commands.options import (
     config_option,
@@ -197,9 +198,21 @@ def sample(
 @main.command()
 @click.argument("name", required=False)
 @click.option("--training", metavar="FOLDER", help="Draw the curves of one training instead, in DIR/trained/*/runs.")
+@click.option(
+    "--width",
+    metavar="VENUE",
+    default=None,
+    help="Columns that figures fit: icml, cvpr, neurips or iclr.  [default: icml]",
+)
+@click.option(
+    "--baseline",
+    metavar="SOLVER",
+    default=None,
+    help="What paired differences are taken from.  [default: dpm, or the first classical solver]",
+)
 @out_option
-def report(name: str | None, training: str | None, out: str) -> None:
-    """Draw the report of a finished run again: NAME in DIR/reports, or the only one there."""
+def report(name: str | None, training: str | None, width: str | None, baseline: str | None, out: str) -> None:
+    """Draw the report of a finished run again: NAME in DIR/reports, or the only one there. Needs no teacher."""
     if training is not None:
         if name is not None:
             raise UserError(f"report {name!r} --training {training}: two things to draw; ask for one of them")
@@ -214,7 +227,7 @@ def report(name: str | None, training: str | None, out: str) -> None:
     if name not in found:
         asked = "report" if name is None else f"report {name!r}"
         raise UserError(f"{asked}: {folder} has {', '.join(found) or 'no report'}; name one of them, or run first")
-    _say_written(folder / name, _report(folder / name))
+    _say_written(folder / name, _report(folder / name, width, baseline))
 
 
 @main.command("list")
@@ -266,6 +279,7 @@ main.add_command(refs)
 main.add_command(store)
 main.add_command(reproduce)
 main.add_command(serve)
+main.add_command(compare)
 
 
 def _called(name: str, aliases: str) -> str:
@@ -283,11 +297,11 @@ def _command_line() -> str:
     return shlex.join(["solverbench", *sys.argv[1:]])
 
 
-def _report(folder: Path) -> list[Path]:
+def _report(folder: Path, width: str | None = None, baseline: str | None = None) -> list[Path]:
     import reports
 
     try:
-        return list(reports.write(folder))
+        return list(reports.write(folder, width=width, baseline=baseline))
     except reports.BundleError as error:
         raise UserError(str(error)) from None
 
@@ -303,7 +317,7 @@ def _draw_training(folder: Path) -> list[Path]:
 
 def _say_written(folder: Path, written: Iterable[Path]) -> None:
     names = sorted({path.name for path in written})
-    click.echo(f"report   {folder / 'report.md'}")
+    click.echo(f"report   {folder / 'report.html'}")
     for label, name in (("figure", "figure.png"), ("numbers", "results.csv")):
         if (folder / name).exists():
             click.echo(f"{label:<8} {folder / name}")

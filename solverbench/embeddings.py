@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 
 from solverbench import fid, places
 from solverbench.errors import MissingError, RecordError
-from solverbench.fid import BATCH, three
+from solverbench.fid import BATCH, exactly, three
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Either is read; transformers reads the second without executing what is in it."""
@@ -101,7 +101,7 @@ class CLIP:
             tokens = self._words(
                 list(prompts), padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
             )
-        with torch.inference_mode():
+        with exactly():
             said = network.text_model(
                 input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
             )
@@ -212,7 +212,7 @@ def _embedded(
 ) -> Tensor:
     found = []
     shift, scale = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, deviation))
-    with torch.inference_mode():
+    with exactly():
         for part in torch.split(three(images), BATCH):
             rows = [np.array(fitted(Image.fromarray(each.permute(1, 2, 0).numpy()))) for each in part.cpu()]
             levels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()

@@ -8,6 +8,8 @@ import os
 import platform
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,7 @@ class Inception:
         """
         network, colour = self._network(), three(images)
         found = []
-        with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with exactly():
             for part in torch.split(colour, BATCH):
                 try:
                     found.append(network(self._resized(part)).cpu())
@@ -139,6 +141,13 @@ class Inception:
     @property
     def _again(self) -> str:
         return f"delete it and run '{fetching(self.mode)}'"
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Without gradients, and on a GPU in full single precision and the same way each time."""
+    with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 def find(mode: str = "legacy_tensorflow") -> Path:

@@ -43,8 +43,11 @@ NEIGHBOURLY = ("precision", "recall", "precision_data", "recall_data")
 MANIFOLD = 10_000
 """Images of a replicate that precision and recall are taken over, the first of each block."""
 
-UNBIASED = ("kid", "kernel_data", "fid_inf", "frechet_data_inf")
-"""Of features, yet meant to be the same at any number of images."""
+UNBIASED = ("kid", "kernel_data")
+"""Of features, yet the same on average at any number of images."""
+
+EXTRAPOLATED, SEVERAL = ("fid_inf", "frechet_data_inf"), 10
+"""Distances at infinitely many images, and the images per feature that they take: docs/uncertainty.md."""
 
 PROTOCOLS = {"smoke": (250, 1), "quick": (5_000, 1), "paper": (50_000, 1)}
 """Name to (images, replicates)."""
@@ -300,6 +303,8 @@ def full(metric: str, teacher: Teacher) -> int:
     """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
     if metric in UNBIASED or metric not in (*PUBLIC, *FEATURES) or teacher.evaluation is None:
         return 0
+    if metric in EXTRAPOLATED:
+        return SEVERAL * teacher.evaluation.data.moments.mean.size
     return min(teacher.evaluation.full, MANIFOLD) if metric in NEIGHBOURLY else teacher.evaluation.full
 
 

@@ -72,9 +72,10 @@ def xl_unet(pooled=12):
     return seeded(
         lambda: diffusers.UNet2DConditionModel(
             sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, attention_head_dim=2,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), cross_attention_dim=32, use_linear_projection=True,
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), addition_embed_type="text_time",
-            addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + pooled,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), cross_attention_dim=32,
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), use_linear_projection=True,
+            addition_embed_type="text_time", addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + pooled,
         )
     )  # fmt: skip
 

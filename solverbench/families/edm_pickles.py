@@ -10,9 +10,11 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ from solverbench import files, places
 from solverbench.errors import MissingError, RecordError, StoreError
 
 FORMAT, VERSION = "solverbench-edm", 1
+MOST = 100_000
+"""Values that the arguments of a network, or a tuple anywhere, may hold: none has a hundredth of them."""
 NAMES = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 """What upstream's pickles say near their beginning."""
 
@@ -135,13 +139,27 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
             "give a network pickle as EDM publishes them"
         ) from None
     except Exception as error:  # a foreign file makes a reader raise nearly anything
-        raise RecordError(
-            f"{path}: isn't a whole pickle of an EDM network ({type(error).__name__}: {_short(error)}); get it again"
-        ) from None
+        raise RecordError(f"{path}: isn't a whole pickle of an EDM network ({_said(error)}); get it again") from None
 
 
-class _Reader(pickle.Unpickler):
-    """An unpickler that knows a handful of names, each bound to a callable that stores data."""
+class _Reader(pickle._Unpickler):
+    """An unpickler that knows a handful of names, each bound to a callable that stores data.
+
+    It is the one written in Python: that in C makes room for as many memo entries as a file claims, and here tuples are
+    weighed: one of two of one of two of .., by the memo, would take for ever to hash as a key.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self._weights: dict[int, tuple[tuple[Any, ...], int]] = {}
+
+    def _weigh(self) -> None:
+        """Refuse the tuple on top of the stack if it holds too much, counted as often as it is there."""
+        found = self.stack[-1]  # type: ignore[attr-defined]
+        weight = 1 + sum(self._weights[id(each)][1] if type(each) is tuple else 1 for each in found)
+        if weight > MOST:
+            raise Refused(f"a tuple of more than {MOST} values")
+        self._weights[id(found)] = found, weight
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -156,6 +174,22 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         raise Refused(f"a persistent id ({_short(pid)})")
+
+
+def _weighed(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    def weighed(reader: Any) -> None:
+        load(reader)
+        reader._weigh()
+
+    return weighed
+
+
+_TUPLES = (pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+_Reader.dispatch = {
+    code: _weighed(load) if bytes([code]) in _TUPLES else load
+    for code, load in pickle._Unpickler.dispatch.items()
+    if bytes([code]) != pickle.FROZENSET  # which hashes, too
+}
 
 
 class _Call:
@@ -223,6 +257,8 @@ def _storage(content: Any) -> Any:
     """The storage that torch wrote as bytes of its own: an inner pickle, so read by torch's restricted reader."""
     if not isinstance(content, bytes):
         raise Refused(f"a storage of a {type(content).__name__}")
+    if zipfile.is_zipfile(io.BytesIO(content)):  # torch never does; a small one may hold gigabytes
+        raise Refused("an archive inside a tensor's bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -242,8 +278,14 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
     if not isinstance(storage, torch.storage.TypedStorage):
         raise Refused(f"a tensor of a {type(storage).__name__}")
     flat = torch.empty(0, dtype=storage.dtype).set_(storage)
-    if int(np.prod(size, dtype=object)) > flat.numel():
-        raise Refused(f"a tensor of {size} numbers from {flat.numel()}")
+    asked = f"a tensor of {_short(size)} numbers from {flat.numel()}"
+    if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
+        raise Refused(asked)
+    if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
+        raise Refused(asked)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) > flat.numel() or (all(size) and last >= flat.numel()):
+        raise Refused(asked)
     return flat.as_strided(size, stride, offset).clone()
 
 
@@ -330,26 +372,56 @@ def _network(path: Path, content: Any, source: Mapping[str, str]) -> Network:
     given = dict(zip(("img_resolution", "img_channels", "label_dim", "use_fp16"), arguments, strict=False))
     kwargs = {**given, **found.state["_init_kwargs"]}
     try:
+        _count(kwargs)
         plain = json.loads(json.dumps(kwargs))
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{path}: its network's arguments aren't plain values ({error}); give another file") from None
-    return Network(found.class_name, plain, dict(_flattened(found, "")), source)
+        tensors = dict(_flattened(found, "", set()))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RecordError(f"{path}: its network isn't one ({_short(error)}); give another file") from None
+    except RecursionError:
+        raise RecordError(f"{path}: its network is nested too deep to be one; give another file") from None
+    return Network(found.class_name, plain, tensors, source)
 
 
-def _flattened(module: Record, prefix: str) -> list[tuple[str, Tensor]]:
-    """The state dict of a module that is data."""
+def _count(value: Any, left: int = MOST) -> int:
+    """How many of `left` values remain after those in a value, counted as often as they are there.
+
+    Raises:
+        ValueError: none.
+    """
+    left -= 1
+    if left < 0:
+        raise ValueError(f"arguments of more than {MOST} values")
+    if isinstance(value, dict | list | tuple | set):
+        for each in value.values() if isinstance(value, dict) else value:
+            left = _count(each, left)
+    return left
+
+
+def _flattened(module: Record, prefix: str, seen: set[int]) -> list[tuple[str, Tensor]]:
+    """The state dict of a module that is data.
+
+    Raises:
+        ValueError: a module that is there twice, within itself or elsewhere.
+    """
+    if id(module) in seen:
+        raise ValueError(f"the module at {prefix or 'its top'} is there twice")
+    seen.add(id(module))
     state = module.state
     hidden = state.get("_non_persistent_buffers_set") or ()
     own = {**(state.get("_parameters") or {}), **(state.get("_buffers") or {})}
     made = [(f"{prefix}{name}", t) for name, t in own.items() if isinstance(t, Tensor) and name not in hidden]
     for name, child in (state.get("_modules") or {}).items():
         if isinstance(child, Record):
-            made += _flattened(child, f"{prefix}{name}.")
+            made += _flattened(child, f"{prefix}{name}.", seen)
     return made
 
 
 def _kind(content: Any) -> str:
     return f"a {content.class_name if isinstance(content, Record) else type(content).__name__}"
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_short(error)}".removesuffix(": ")
 
 
 def _short(what: Any) -> str:

@@ -21,11 +21,13 @@ from solverbench.digits import weights
 from solverbench.digits.fitting import Job, fit
 from solverbench.errors import UserError
 from solverbench.metrics import quantise
-from solverbench.shapes import data
+from solverbench.shapes import data, denoiser
 from solverbench.shapes.denoiser import NULL, Denoiser
 from solverbench.shapes.loss import LossNet
 from solverbench.shapes.metric import MetricNet
 
+VALIDATED = (20, 1000)
+"""Batches that the trained teacher's loss is taken over, and unseen images in each."""
 NETWORKS = ("metric", "loss", "teacher")
 P_MEAN, P_STD = -0.8, 1.4
 """Noise levels that the teacher learns from: log-normal, and one in sixteen log-uniform between the bounds below."""
@@ -116,6 +118,7 @@ def accuracy(classify: Callable[[Tensor], Tensor], images: Tensor, labels: Tenso
 def train(name: str, options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Train one of metric, loss, teacher into options.out: its weights, and its section of the record."""
     device, out = torch.device(options.device), options.out
+    before = weights.read_record(out).get(name, {}) if options.more else {}
     torch.manual_seed({"metric": 1, "loss": 2, "teacher": 3}[name])  # the networks' initial weights: we are the program
     network: MetricNet | LossNet | Denoiser
     if name == "metric":
@@ -126,18 +129,22 @@ def train(name: str, options: argparse.Namespace, say: Callable[[str], None]) ->
         job = Job(name, network, partial(loss_loss, network, device, batch), 2e-3, options.classifier_steps)
     else:
         network, batch = Denoiser().to(device), options.batch
-        loss = partial(teacher_loss, network, device, batch)
-        job = Job(name, network, loss, options.rate, options.steps, options.minutes)
+        if before:
+            network = denoiser.load(out, device=device).requires_grad_(True).train()
+        seen = before.get("images", before.get("steps", 0) * before.get("batch", 0))
+        loss = partial(teacher_loss, network, device, batch, seed=data.TEACHER_STREAM + seen)
+        job = Job(name, network, loss, options.rate, options.more or options.steps, options.minutes)
     checkpoint = out / f"{name}.checkpoint"
     facts: dict[str, Any] = fit(job, checkpoint, say)
     facts |= {"rate": job.rate, "batch": batch, "config": network.config, "made": weights.environment(device)}
     first = data.VALIDATION_SEEDS.start
     if isinstance(network, Denoiser):
         with torch.no_grad():
-            losses = [teacher_loss(network, device, 1000, k, seed=first) for k in range(20)]
+            losses = [teacher_loss(network, device, VALIDATED[1], k, seed=first) for k in range(VALIDATED[0])]
             facts["validation_loss"] = torch.stack(losses).mean().item()
         facts |= {"sigma": {"p_mean": P_MEAN, "p_std": P_STD, "log_uniform_share": 1 / UNIFORM_SHARE}}
-        facts |= {"dropped_classes": DROPPED, "arithmetic": "bfloat16", "first_seed": data.TEACHER_STREAM}
+        facts |= {"dropped_classes": DROPPED, "arithmetic": "bfloat16", "first_seed": data.TEACHER_STREAM + seen}
+        facts |= {"images": seen + facts["steps"] * batch, "before": before} if before else {}
     else:
         unseen = data.draw(torch.arange(first, first + 20_000, device=device))
         facts["held_out_accuracy"] = accuracy(partial(_scores, network), unseen.images, unseen.labels)
@@ -165,6 +172,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument("--minutes", type=float, default=75.0, help="for the teacher; the others: 1 (GPU) to 12 (CPU)")
     parser.add_argument("--steps", type=int, help="training steps of the teacher, in place of --minutes")
+    parser.add_argument("--more", type=int, metavar="STEPS", help="train the teacher in --out for so many more steps")
     parser.add_argument("--batch", type=int, help="of the teacher (default: 1024 on a GPU, 64 on a CPU)")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate of the teacher")
     parser.add_argument("--classifier-steps", type=int, default=6000)
@@ -184,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.threads:
             torch.set_num_threads(options.threads)
         for name in options.networks:
-            if name in weights.read_record(options.out):
+            if name in weights.read_record(options.out) and not (options.more and name == "teacher"):
                 say(f"{name}: already there, kept; use another --out to train it again")
                 continue
             torch.set_float32_matmul_precision("high" if name == "teacher" else "highest")

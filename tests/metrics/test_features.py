@@ -91,3 +91,10 @@ def test_subsets_have_a_thousand_vectors_as_in_the_public_implementations():
     block, y = vectors(2000, 0, d=3), vectors(1500, 1, 0.1, d=3)
     assert features.kernel_blocks([block], y) == features.kernel_blocks([block], y, size=1000)
     assert features.kernel_blocks([block], y) != features.kernel_blocks([block], y, size=999)
+
+
+def test_the_inception_score_is_its_definition_on_classes_that_are_not_alike():
+    p = np.random.default_rng(0).dirichlet([0.2, 0.7, 1.5], size=30)
+    marginal = p.mean(0)
+    expected = np.exp(np.mean([sum(a * np.log(a / b) for a, b in zip(row, marginal, strict=True)) for row in p]))
+    assert features.inception_scores([p]) == pytest.approx([expected], rel=1e-12)

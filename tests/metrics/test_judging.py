@@ -10,9 +10,10 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import features, files, judging, runner, seeds
+from solverbench import features, files, judging, measures, runner, seeds
 from solverbench.errors import UserError
 from solverbench.metrics import Moments, frechet, quantise
+from solverbench.teachers import Reference
 
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 200, "replicates": 2}
 
@@ -220,7 +221,8 @@ def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_a
     assert judging.full("fid", teacher) == 50_000
     assert judging.full("precision", teacher) == judging.full("recall", teacher) == 10_000
     assert judging.full("precision_data", digits) == 10_000
-    assert not any(judging.full(metric, teacher) for metric in ("kid", "fid_inf", "rmse_teacher", "psnr_teacher"))
+    assert not any(judging.full(metric, teacher) for metric in ("kid", "rmse_teacher", "psnr_teacher"))
+    assert judging.full("frechet_data_inf", digits) == 640, "ten images for each of 64 features"
 
 
 def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_reference_and_quantiser_alone(tmp_path):
@@ -241,3 +243,31 @@ def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_refe
     assert rows.loc["frechet_teacher", "reference"].endswith(", by edm-round")
     assert rows.loc["frechet_teacher", "quantiser"] == "adm-floor"
     assert lines(quantiser="edm-round") == lines()
+
+
+def test_each_distance_is_to_its_own_reference(tmp_path):
+    toy = toys.teacher()
+    rows = {name: toys.extractor(quantise(scale * toys.data(150))).double() for name, scale in (("a", 0.9), ("b", 0.5))}
+    judged = dataclasses.replace(
+        toy.evaluation,
+        data=Reference(Moments.of(rows["a"]), "toy data", "d" * 64),
+        teacher=Reference(Moments.of(rows["b"]), "toy samples", "e" * 64),
+    )
+    options = SMALL | {"teachers": dataclasses.replace(toy, evaluation=judged), "out": tmp_path, "replicates": 1}
+    measures = runner.run(**options).cells[0].measures
+    own = Moments.of(made(range(50_000, 50_200)))
+    assert measures["frechet_data"].value == pytest.approx(frechet(own, Moments.of(rows["a"])), rel=1e-5)
+    assert measures["frechet_teacher"].value == pytest.approx(frechet(own, Moments.of(rows["b"])), rel=1e-5)
+    assert (measures["frechet_data"].reference, measures["frechet_teacher"].reference) == ("toy data", "toy samples")
+
+
+def test_precision_and_recall_take_the_first_images_of_every_block(tmp_path, reference, monkeypatch):
+    monkeypatch.setattr(measures, "MANIFOLD", 120)
+    options = SMALL | {"teachers": toys.teacher(), "out": tmp_path, "replicates": 1, "reference": reference}
+    found = runner.run(**options, metrics="precision_data,recall_data").cells[0].measures
+    real = toys.extractor(quantise(toys.data(300))).double().numpy()
+    blocks = [block[:12] for block in np.split(made(range(50_000, 50_200)), 10)]
+    expected = features.manifold(blocks, real)
+    assert found["precision_data"].n == found["recall_data"].n == 120
+    assert found["precision_data"].value == pytest.approx(expected["precision"][0], abs=1e-9)
+    assert found["recall_data"].value == pytest.approx(expected["recall"][0], abs=1e-9)

@@ -260,7 +260,9 @@ def by_torchvision(image, size):
     return pixels[top : top + size, left : left + size]
 
 
-@pytest.mark.parametrize(("width", "height"), [(53, 40), (40, 53), (100, 41), (30, 90), (8, 8), (9, 17)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(53, 40), (40, 53), (100, 41), (30, 90), (8, 8), (9, 17), (16, 24), (8, 17)]
+)
 @pytest.mark.parametrize("size", [8, 13])
 @pytest.mark.parametrize(("rule", "by"), [("edm", by_edm), ("adm", by_adm), ("torch", by_torchvision)])
 def test_crops_are_those_of_the_public_code(rule, by, width, height, size):
@@ -367,3 +369,12 @@ def test_statistics_of_clip_features_are_not_taken_for_those_of_inception(tmp_pa
     with pytest.raises(UserError, match="made by clip-vit-base-patch32, but the images are judged by clean-fid/clean"):
         references.load("r", tmp_path, "clean-fid/clean@123456789abc")
     assert references.load("r", tmp_path, "clip-vit-base-patch32@123456789abc").moments.mean.shape == (4,)
+
+
+def test_the_kept_vectors_are_evenly_spaced_over_all_images(tmp_path, mean_colour, monkeypatch):
+    pixels = images(tmp_path / "real", 13)
+    monkeypatch.setattr(references, "BLOCK", 4)
+    monkeypatch.setattr(references, "KEPT", 5)
+    references.build("r", str(tmp_path / "real"), tmp_path)
+    found = references.load("r", tmp_path, "mean-colour")
+    assert found.features == pytest.approx(pixels.reshape(13, -1, 3).mean(1)[[0, 3, 6, 9, 12]], rel=1e-6)

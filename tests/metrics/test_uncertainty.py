@@ -56,3 +56,11 @@ def test_the_half_width_is_students_of_all_groups_and_the_standard_error_that_of
     assert standard_error(left) == pytest.approx((4.5 + 6) ** 0.5 / 2)
     # 2.446912 is Student's 97.5 % point at 2 x 3 degrees of freedom.
     assert half_width(left) == pytest.approx(2.446912 * (4.5 + 6) ** 0.5 / 2, rel=1e-6)
+
+
+def test_over_sets_is_students_interval_of_the_mean():
+    mean, deviation, (low, high) = over_sets(np.array([1.0, 2.0, 4.0]))
+    assert mean == pytest.approx(7 / 3)
+    assert deviation == pytest.approx((7 / 3) ** 0.5)  # squared gaps add up to 14/3, over two degrees of freedom
+    assert high - mean == pytest.approx(4.302653 * (7 / 9) ** 0.5, rel=1e-6)
+    assert mean - low == pytest.approx(high - mean)

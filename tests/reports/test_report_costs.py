@@ -63,7 +63,7 @@ def test_a_report_with_costs_has_their_files_and_one_without_has_none(
     trained: pd.DataFrame, frame: pd.DataFrame, record: dict, write
 ) -> None:
     some = {"metrics": {"rmse_teacher": record["metrics"]["rmse_teacher"]}}
-    for name, source, count in (("with", trained, 4), ("without", frame, 0)):
+    for name, source, count in (("with", trained, 5), ("without", frame, 0)):
         rows = only(source[source["metric"] == "rmse_teacher"], "gs", "dpm")
         written = reports.write(write(rows, record | some, name))
         assert sum(path.name.startswith("figure-training") for path in written) == count

@@ -29,9 +29,10 @@ def edit(folder: Path, **changes: object) -> None:
 def test_write_returns_every_file_and_leaves_no_other(folder: Path) -> None:
     before = set(folder.iterdir())
     written = reports.write(folder)
-    expected = {f"figure-{part}.{kind}" for part in PARTS for kind in ("png", "pdf", "svg", "csv")}
+    figures = ["figure", *(f"figure-{part}" for part in PARTS), "images-digits", "differences-digits"]
+    expected = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf", "svg", "csv", "py")}
     expected |= {f"table-{part}.{kind}" for part in PARTS for kind in ("md", "csv", "tex")}
-    expected |= {"figure.png", "figure.pdf", "figure.svg", "figure.csv", "images-digits.png", "report.md"}
+    expected |= {f"verdicts.{kind}" for kind in ("md", "csv", "tex")} | {"report.html", "report.md"}
     assert {path.name for path in written} == expected
     assert set(folder.iterdir()) - before == set(written)
     assert written[-1].name == "report.md"

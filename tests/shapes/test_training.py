@@ -46,6 +46,31 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+def test_more_training_goes_on_from_the_weights_with_fresh_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "VALIDATED", (1, 10))
+    asked = [*QUICK, "--out", str(tmp_path), "--networks", "teacher"]
+    assert train.main(asked) == 0
+    once, first = weights.read_record(tmp_path)["teacher"], train.denoiser.load(tmp_path)
+    drawn: list[int] = []
+    draw = data.draw
+
+    def watched(seeds: torch.Tensor) -> data.Drawn:
+        drawn.append(int(seeds[0]))
+        return draw(seeds)
+
+    monkeypatch.setattr(data, "draw", watched)
+    assert train.main([*asked, "--more", "5", "--rate", "0"]) == 0
+    twice, same = weights.read_record(tmp_path)["teacher"], train.denoiser.load(tmp_path)
+    assert drawn[:5] == [data.TEACHER_STREAM + 8 * k for k in range(8, 13)]
+    assert (twice["images"], twice["before"]) == (8 * 13, once)
+    for a, b in zip(first.parameters(), same.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), "at a rate of 0 nothing changes"
+    assert train.main(asked) == 0
+    assert weights.read_record(tmp_path)["teacher"] == twice, "without --more what is there is kept"
+
+
 def test_a_tenth_of_the_images_is_shown_without_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[torch.Tensor] = []
 
@@ -79,6 +104,7 @@ def test_the_commands_make_a_whole_teacher(
     from solverbench.shapes import load
 
     precision = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(train, "VALIDATED", (1, 10))
     assert train.main(["--out", str(tmp_path), *QUICK]) == 0
     monkeypatch.setattr(references, "SET", 70)  # more than the features, so that a covariance has full rank
     monkeypatch.setattr(references, "NOISE_SEEDS", range(1_000_000, 1_000_140))

@@ -121,7 +121,10 @@ def every(tmp_path):
         ),
         "dit": lambda: (dit_pipeline(tmp_path / "dit"), {"guidance": 1.5}),
         "flow": lambda: (dit_pipeline(tmp_path / "flow", flow, learned_variance=False), {"guidance": 1.5}),
-        "sd": lambda: (folders.stable_diffusion(tmp_path / "sd"), {"guidance": 2.0, "prompts": tiny.prompts(tmp_path / "p.txt")}),
+        "sd": lambda: (
+            folders.stable_diffusion(tmp_path / "sd"),
+            {"guidance": 2.0, "prompts": tiny.prompts(tmp_path / "p.txt")},
+        ),
     }  # fmt: skip
 
 

@@ -101,7 +101,8 @@ def test_a_pixart_folder_follows_its_pipeline(tmp_path, monkeypatch, kind, lengt
     parts = {"vae": folders.vae(), "text_encoder": folders.t5(), "tokenizer": folders.t5_tokenizer()}
     network = folders.pixart(sized)
     folder = folders.save(
-        tmp_path / "pixart", f"PixArt{kind}Pipeline", diffusers.DDIMScheduler(**folders.VP), transformer=network, **parts
+        tmp_path / "pixart", f"PixArt{kind}Pipeline", diffusers.DDIMScheduler(**folders.VP), transformer=network,
+        **parts,
     )  # fmt: skip
     teacher = folders.load(folder, prompts=tiny.prompts(tmp_path / "p.txt", ["A Red bird", "two cats"]), guidance=3.0)
     scheduler, sigmas = folders.ddim(teacher, folders.VP)
@@ -121,8 +122,9 @@ def test_a_pixart_folder_follows_its_pipeline(tmp_path, monkeypatch, kind, lengt
     with monkeypatch.context() as patched:
         patched.setattr(diffusers.PixArtTransformer2DModel, "forward", watched)
         expected = made(
-            ["A Red bird", "two cats"], negative_prompt="", height=16, width=16, guidance_scale=3.0, clean_caption=False,
-            num_inference_steps=folders.STEPS, latents=noise, output_type="latent", use_resolution_binning=False,
+            ["A Red bird", "two cats"], negative_prompt="", height=16, width=16, guidance_scale=3.0,
+            clean_caption=False, num_inference_steps=folders.STEPS, latents=noise, output_type="latent",
+            use_resolution_binning=False,
         ).images  # fmt: skip
     assert set(seen) == {length}
     end = teacher.schedule.alpha(teacher.schedule.time(torch.tensor(sigmas[-1], dtype=torch.float64)))

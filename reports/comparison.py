@@ -1,0 +1,220 @@
+"""Two runs side by side: what differs in their specs, protocols and environments, and paired differences of cells."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reports.bundle import Bundle, BundleError, load
+from reports.paired import Difference, of_measures
+from reports.text import flat
+
+KEYS = ["teacher", "label", "nfe", "metric"]
+_PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two runs have in common and what not.
+
+    Args:
+        names: of the two runs.
+        settings: (where, key, a's value, b's value) of what differs, in selection, protocol and environment.
+        specs: (solver, a's spec, b's spec, what differs) of solvers of one name that are not the same.
+        only: cells that one of them alone has, such as "gas at NFE 4 on digits", by its name.
+        cells: a row for each cell and metric of both: the columns `KEYS`, a, b, difference (b less a), low, high,
+            paired (whether the interval is of paired differences), same (the same cell of a store), note.
+    """
+
+    names: tuple[str, str]
+    settings: Sequence[tuple[str, str, str, str]]
+    specs: Sequence[tuple[str, str, str, str]]
+    only: Mapping[str, Sequence[str]]
+    cells: pd.DataFrame
+
+    def lines(self) -> Iterator[str]:
+        """Yield what people read."""
+        a, b = self.names
+        yield f"a = {a}"
+        yield f"b = {b}"
+        yield "" if self.settings or self.specs else "\nnothing differs in what was asked, how, and where"
+        for solver, one, other, what in self.specs:
+            yield f"solver {solver}: {what}"
+            yield f"  a  {one}"
+            yield f"  b  {other}"
+        for where, key, one, other in self.settings:
+            yield f"{where}, {key}"
+            yield f"  a  {one or '(not there)'}"
+            yield f"  b  {other or '(not there)'}"
+        for name, cells in self.only.items():
+            if cells:
+                shown = ", ".join(cells[:8]) + (f" and {len(cells) - 8} more" if len(cells) > 8 else "")
+                yield f"only in {'a' if name == a else 'b'}: {shown}"
+        yield ""
+        differing = self.cells[~self.cells["same"]]
+        if same := len(self.cells) - len(differing):
+            yield f"{same} values are of the same stored cells, and so equal"
+        yield from _table(differing) if len(differing) else [] if same else ["no cell is in both"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        rows = [
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in row.items()
+            }
+            for row in self.cells.to_dict("records")
+        ]
+        return {
+            "a": self.names[0], "b": self.names[1], "settings": [list(each) for each in self.settings],
+            "specs": [list(each) for each in self.specs], "only_a": list(self.only[self.names[0]]),
+            "only_b": list(self.only[self.names[1]]), "cells": rows,
+        }  # fmt: skip
+
+
+def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
+    """What differs between two runs, and b less a on the cells that both have.
+
+    A difference is paired by seed where both runs' cells are over the same images and reference. Where nothing but the
+    seeds differs, and no seed is in both, its interval is that of independent values; else it has none, and the note
+    says why.
+
+    Raises: BundleError where a folder holds no sound bundle, or both are the same.
+    """
+    one, other = (each if isinstance(each, Bundle) else load(each) for each in (a, b))
+    if one.folder == other.folder:
+        raise BundleError(f"compare {one.folder}: both runs are this one; name two")
+    names = _names(one.folder, other.folder)
+    mine, theirs = _cells(one.frame), _cells(other.frame)
+    only = {
+        names[0]: [text for key, text in mine.items() if key not in theirs],
+        names[1]: [text for key, text in theirs.items() if key not in mine],
+    }
+    return Comparison(
+        names, list(_settings(one.record, other.record)), list(_specs(one, other)), only, _both(one, other)
+    )
+
+
+def _names(a: Path, b: Path) -> tuple[str, str]:
+    """The folders' own names, or their whole paths where those are the same."""
+    return (a.name, b.name) if a.name != b.name else (str(a), str(b))
+
+
+def _cells(frame: pd.DataFrame) -> dict[tuple[str, str, int], str]:
+    cells = frame.drop_duplicates(["teacher", "label", "nfe"])
+    return {
+        (teacher, label, int(nfe)): f"{label} at NFE {nfe} on {teacher}"
+        for teacher, label, nfe in zip(cells["teacher"], cells["label"], cells["nfe"], strict=True)
+    }
+
+
+def _settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    for where in ("selection", "protocol", "environment"):
+        mine, theirs = (_dict(record.get(where)) for record in (a, b))
+        for key in dict.fromkeys([*mine, *theirs]):
+            if key not in ("specs", "seconds") and mine.get(key) != theirs.get(key):
+                yield where, str(key), flat(mine.get(key, "")), flat(theirs.get(key, ""))
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _specs(a: Bundle, b: Bundle) -> Iterator[tuple[str, str, str, str]]:
+    mine, theirs = (dict(zip(each.frame["label"], each.frame["spec"], strict=True)) for each in (a, b))
+    for label in (label for label in mine if label in theirs and mine[label] != theirs[label]):
+        one, other = (
+            dict(option.partition("=")[::2] for option in spec.split(":")[1:]) for spec in (mine[label], theirs[label])
+        )
+        changed = [
+            f"{key} {one.get(key, '(none)')} -> {other.get(key, '(none)')}"
+            for key in dict.fromkeys([*one, *other])
+            if one.get(key) != other.get(key)
+        ]
+        if (heads := (mine[label].split(":")[0], theirs[label].split(":")[0])) and heads[0] != heads[1]:
+            changed.insert(0, f"method {heads[0]} -> {heads[1]}")
+        yield label, mine[label], theirs[label], ", ".join(changed)
+
+
+def _options(spec: str) -> dict[str, str]:
+    return {key: value for key, _, value in (option.partition("=") for option in spec.split(":")[1:])}
+
+
+def _both(a: Bundle, b: Bundle) -> pd.DataFrame:
+    mine, theirs = ({tuple(row[key] for key in KEYS): row for row in each.frame.to_dict("records")} for each in (a, b))
+    rows = []
+    for key in (key for key in mine if key in theirs):
+        one, other = mine[key], theirs[key]
+        found, note = _difference(a, b, one, other)
+        rows.append({
+            **dict(zip(KEYS, key, strict=True)), "a": one["value"], "b": other["value"], "difference": found.value,
+            "low": found.low, "high": found.high, "paired": not found.reason and not note,
+            "same": bool(one["cell"]) and one["cell"] == other["cell"], "note": found.reason or note,
+        })  # fmt: skip
+    columns = [*KEYS, "a", "b", "difference", "low", "high", "paired", "same", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _difference(a: Bundle, b: Bundle, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> tuple[Difference, str]:
+    """b less a, and why it is not paired."""
+    missing = {name: str(row["reason"]) for name, row in (("a", one), ("b", other)) if math.isnan(row["value"])}
+    if len(missing) == 2 and missing["a"] == missing["b"]:
+        return Difference(reason=f"both: {missing['a']}"), ""
+    if missing:
+        return Difference(reason="; ".join(f"{name}: {reason}" for name, reason in missing.items())), ""
+    measures = [
+        bundle.cells.get(str(row["cell"]), {}).get("measures", {}).get(row["metric"])
+        for bundle, row in ((b, other), (a, one))
+    ]
+    if measures[0] is not None and measures[1] is not None:
+        found = of_measures(measures[0], measures[1])
+        if not found.reason:
+            return found, ""
+    differing = [name for name in _PROTOCOL if one[name] != other[name] and not _none(one[name], other[name])]
+    value = float(other["value"] - one["value"])
+    if differing == ["seeds"] and _disjoint(one["seeds"], other["seeds"]):
+        half = math.hypot(*((row["high"] - row["low"]) / 2 for row in (one, other)))
+        return Difference(value, value - half, value + half), "independent: other seeds"
+    if differing:
+        return Difference(value), f"not to be compared: other {', '.join(differing)}"
+    return Difference(value), "not paired: the leave-one-outs are not here, or of other images"
+
+
+def _disjoint(a: str, b: str) -> bool:
+    """Whether two ranges of seeds, first-last, have none in common."""
+    try:
+        (first, last), (begin, end) = ([int(number) for number in each.split("-")] for each in (a, b))
+    except ValueError:
+        return False
+    return last < begin or end < first
+
+
+def _none(*values: Any) -> bool:
+    return all(isinstance(value, float) and math.isnan(value) for value in values)
+
+
+def _table(cells: pd.DataFrame) -> Iterator[str]:
+    """The cells as lines of a table in plain text; a star where the interval excludes 0."""
+    head = ("teacher", "solver", "NFE", "metric", "a", "b", "b - a", "95 % interval", "")
+    rows = [head]
+    for row in cells.to_dict("records"):
+        known = math.isfinite(row["difference"]) and math.isfinite(row["low"])
+        clear = known and (row["low"] > 0 or row["high"] < 0)
+        rows.append((
+            row["teacher"], row["label"], str(row["nfe"]), row["metric"], _number(row["a"]), _number(row["b"]),
+            _number(row["difference"], "+") + ("*" if clear else ""),
+            f"{row['low']:+.3g} to {row['high']:+.3g}" if known else "", row["note"],
+        ))  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
+    for texts in rows:
+        padded = (f"{text:<{width}}" for text, width in zip(texts, widths, strict=False))
+        yield "  ".join([*padded, texts[-1]]).rstrip()
+    yield ""
+    yield "* the interval excludes 0. Differences are paired by seed unless a line says otherwise."
+
+
+def _number(value: float, sign: str = "") -> str:
+    return "" if math.isnan(value) else f"{value:{sign}.4g}"

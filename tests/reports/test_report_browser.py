@@ -1,0 +1,269 @@
+"""The page in a real Chromium without a screen; skipped where there is no chromium, chromedriver or selenium."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reports_large import HOSTILE, write
+
+import reports
+from reports import page, palette
+
+webdriver = pytest.importorskip("selenium.webdriver")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    wanted = ["--headless=new", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,900"]
+    wanted += ["--no-sandbox"] if os.getuid() == 0 else []
+    for argument in wanted:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_page_load_timeout(120)
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    solvers = ["euler", "dpm", "heun", "gs", "gas", HOSTILE[0]]
+    folder = write(tmp_path_factory.mktemp("page") / "a", solvers, ["digits", "shapes"], (3, 4, 5))
+    (folder / "report.html").write_text(page.html(reports.load(folder)), encoding="utf-8")
+    return folder / "report.html"
+
+
+@pytest.fixture
+def shown(browser: Any, file: Path) -> Any:
+    """The page at desktop width, as at the first visit."""
+    resize(browser, 1280)
+    scheme(browser, "light")
+    browser.get("about:blank")
+    browser.get(file.as_uri())
+    browser.execute_script("try { sessionStorage.clear(); } catch {}")
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get("about:blank")
+    browser.get(file.as_uri())
+    assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
+    return browser
+
+
+def resize(browser: Any, width: int) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def scheme(browser: Any, name: str) -> None:
+    media = {"features": [{"name": "prefers-color-scheme", "value": name}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+def ask(browser: Any, script: str, *given: Any) -> Any:
+    return browser.execute_script(f"return {script}", *given)
+
+
+def click(browser: Any, selector: str) -> None:
+    assert ask(browser, "document.querySelectorAll(arguments[0]).length", selector) >= 1, selector
+    browser.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def press(browser: Any, key: str, text: str = "") -> None:
+    """A key as a person presses it, to whatever has the focus."""
+    about = {"key": key, "code": key, **({"text": text} if text else {})}
+    about["windowsVirtualKeyCode"] = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38,
+                                      "ArrowRight": 39, "ArrowDown": 40, " ": 32}[key]  # fmt: skip
+    browser.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": "keyDown", **about})
+    browser.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": "keyUp", **about})
+
+
+def clean(browser: Any, file: Path) -> None:
+    """No line in the console, no request but the page itself and data in it."""
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith(("data:", "about:")) and url != file.as_uri()] == []
+
+
+def test_no_console_line_and_no_network_request_while_everything_is_used(shown: Any, file: Path) -> None:
+    for selector in ("#theme", "#theme", "#across button:last-child", "#scale button:last-child",
+                     "#legend button", "#strip-view button:last-child", "#plan-nfe button:last-child",
+                     "#every summary", ".number", "dialog button", "#strip-solver button:last-child"):  # fmt: skip
+        click(shown, selector)
+    ask(shown, "new Promise((done) => setTimeout(done, 300))")
+    clean(shown, file)
+    assert ask(shown, "document.querySelectorAll('#every td').length") > 0
+    assert ask(shown, "typeof window.alerted") == "undefined"
+
+
+def test_the_policy_stops_a_script_that_got_in(shown: Any) -> None:
+    shown.execute_script("const s = document.createElement('script'); s.textContent = 'window.got_in = 1';"
+                         "document.body.append(s)")  # fmt: skip
+    assert ask(shown, "window.got_in") is None
+    assert any("Content Security Policy" in entry["message"] for entry in shown.get_log("browser"))
+
+
+def test_a_solver_is_toggled_and_its_line_goes(shown: Any) -> None:
+    count = "document.querySelectorAll('#chart .series').length"
+    before = ask(shown, count)
+    click(shown, "#legend button:nth-child(2)")
+    assert ask(shown, count) == before - 1
+    assert ask(shown, "document.querySelector('#legend button:nth-child(2)').getAttribute('aria-pressed')") == "false"
+    assert not ask(shown, "document.querySelector('#chart .series[data-solver=\"1\"]')")
+    click(shown, "#legend button:nth-child(2)")
+    assert ask(shown, count) == before
+
+
+def test_linear_and_logarithmic_place_points_differently(shown: Any) -> None:
+    spots = "[...document.querySelectorAll('#chart .mark')].map((m) => m.getAttribute('transform'))"
+    click(shown, "#scale button:nth-child(2)")
+    log = ask(shown, spots)
+    click(shown, "#scale button:nth-child(3)")
+    linear = ask(shown, spots)
+    assert len(log) == len(linear) > 10
+    assert log != linear
+
+
+def test_hovering_a_point_shows_its_value_and_cell(shown: Any) -> None:
+    place = ask(shown, "(() => { document.querySelector('#chart').scrollIntoView();"
+                       "const b = document.querySelector('#chart .mark').getBoundingClientRect();"
+                       "return [b.x + b.width / 2, b.y + b.height / 2]; })()")  # fmt: skip
+    where = {"type": "mouseMoved", "x": place[0], "y": place[1]}
+    shown.execute_cdp_cmd("Input.dispatchMouseEvent", where)
+    tip = ask(shown, "document.querySelector('#tip').hidden ? '' : document.querySelector('#tip').textContent")
+    assert tip.startswith("euler, NFE 3\n10 (")
+    assert "cell 0000000000000003" in tip
+    assert "n = 10 000" in tip
+
+
+def test_arrow_keys_go_through_the_points_and_enter_tells_the_protocol(shown: Any) -> None:
+    shown.execute_script("document.querySelector('#chart svg').focus()")
+    for _ in range(2):
+        press(shown, "ArrowRight")
+    assert ask(shown, "document.querySelector('#said').textContent").count("NFE 3") == 1
+    press(shown, "Enter")
+    assert ask(shown, "document.querySelector('#detail').open")
+    said = ask(shown, "document.querySelector('#detail-list').textContent")
+    assert "50000-79999" in said
+    assert "edm-round" in said
+    press(shown, "Escape")
+    assert not ask(shown, "document.querySelector('#detail').open")
+
+
+def test_a_column_sorts_both_ways_with_what_has_no_number_last(shown: Any) -> None:
+    names = (
+        "[...document.querySelectorAll('.by-part:not([hidden]) table.numbers tbody th')].map((th) => th.textContent)"
+    )
+    rows = "[...document.querySelectorAll('.by-part:not([hidden]) table.numbers tbody tr')]"
+    values = f"{rows}.map((r) => r.cells[1].dataset.value ?? null)"
+    head = ".by-part:not([hidden]) table.numbers thead th:nth-child(2)"
+    before = ask(shown, names)
+    click(shown, f"{head} button")
+    rising = ask(shown, values)
+    assert rising[-1] is None  # heun can't spend 3 calls
+    assert [float(v) for v in rising[:-1]] == sorted(float(v) for v in rising[:-1])
+    assert ask(shown, f"document.querySelector('{head}').getAttribute('aria-sort')") == "ascending"
+    click(shown, f"{head} button")
+    falling = ask(shown, values)
+    assert falling[-1] is None
+    assert falling[:-1] == rising[:-1][::-1]
+    assert sorted(ask(shown, names)) == sorted(before)
+
+
+def test_a_metric_and_a_teacher_are_chosen_and_outlive_a_reload(shown: Any, file: Path) -> None:
+    pick = ("const s = document.querySelector('#' + arguments[0]); s.value = arguments[1];"
+            "s.dispatchEvent(new Event('change'))")  # fmt: skip
+    shown.execute_script(pick, "metric", "precision")
+    shown.execute_script(pick, "teacher", "*")
+    assert ask(shown, "document.querySelectorAll('#chart svg').length") == 2
+    parts = "[...document.querySelectorAll('.by-part:not([hidden])')].map((p) => p.dataset.metric + p.dataset.teacher)"
+    assert set(ask(shown, parts)) == {"precisiondigits", "precisionshapes"}
+    shown.refresh()
+    assert ask(shown, "document.querySelector('#metric').value") == "precision"
+
+
+def test_images_flip_by_keyboard_and_differences_are_of_the_teachers(shown: Any) -> None:
+    pixels = ("(() => { const c = document.querySelector('#strip'); return [...c.getContext('2d')"
+              ".getImageData(0, 0, c.width, c.height).data.slice(0, 4000)]; })()")  # fmt: skip
+    wait = "new Promise((done) => setTimeout(done, 400))"
+    ask(shown, wait)
+    first = ask(shown, pixels)
+    shown.execute_script("document.querySelector('#strip-solver [aria-checked=true]').focus()")
+    press(shown, "ArrowRight")
+    ask(shown, wait)
+    assert ask(shown, "document.activeElement.textContent") == "dpm"
+    assert ask(shown, pixels) != first
+    click(shown, "#strip-view button:nth-child(2)")
+    ask(shown, wait)
+    difference = ask(shown, pixels)
+    click(shown, "#strip-view button:nth-child(1)")
+    ask(shown, wait)
+    dpm = ask(shown, pixels)
+    click(shown, "#strip-solver button:nth-child(1)")
+    ask(shown, wait)
+    teacher = ask(shown, pixels)
+    expected = [min(255, 4 * abs(a - b)) if i % 4 < 3 else a for i, (a, b) in enumerate(zip(dpm, teacher, strict=True))]
+    assert difference == expected
+
+
+def test_the_focus_is_seen_wherever_the_tab_key_leads(shown: Any) -> None:
+    look = ("(() => { const e = document.activeElement, s = getComputedStyle(e);"
+            "return [e.tagName, e.id || e.className?.baseVal || e.textContent.slice(0, 12), s.outlineStyle,"
+            "parseFloat(s.outlineWidth)]; })()")  # fmt: skip
+    seen = []
+    for _ in range(60):
+        press(shown, "Tab")
+        seen.append(ask(shown, look))
+    assert {"A", "BUTTON", "SELECT", "svg"} <= {tag for tag, *_ in seen}
+    assert [each for each in seen if each[0] != "BODY" and (each[2] == "none" or each[3] < 1)] == []
+
+
+@pytest.mark.parametrize("chosen", ["light", "dark"])
+def test_text_stands_out_in_both_themes(shown: Any, chosen: str) -> None:
+    scheme(shown, chosen)
+    ask(shown, "new Promise((done) => setTimeout(done, 100))")
+    script = (
+        "(() => { const s = getComputedStyle(document.body), f = getComputedStyle(document.querySelector('.fine'));"
+    )
+    colours = ask(shown, script + "return [s.color, s.backgroundColor, f.color]; })()")
+    ink, back, soft = ([int(part) for part in text[4:-1].split(",")] for text in colours)
+    dark = sum(back) < 150
+    assert dark == (chosen == "dark")
+
+    def contrast(a: list[int], b: list[int]) -> float:
+
+        return palette.contrast(*("#" + "".join(f"{part:02x}" for part in colour) for colour in (a, b)))
+
+    assert contrast(ink, back) > 12
+    assert contrast(soft, back) > 4.5
+
+
+def test_a_chosen_theme_wins_over_the_systems(shown: Any) -> None:
+    dark = "getComputedStyle(document.body).backgroundColor"
+    before = ask(shown, dark)
+    click(shown, "#theme")
+    assert ask(shown, dark) == before
+    click(shown, "#theme")
+    assert ask(shown, dark) != before
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_sticks_out_of_the_window(shown: Any, width: int) -> None:
+    resize(shown, width)
+    shown.refresh()
+    assert ask(shown, "document.documentElement.scrollWidth") <= width
+
+
+def test_names_are_shown_as_they_are(shown: Any) -> None:
+    labels = ask(shown, "[...document.querySelectorAll('#legend button')].map((b) => b.textContent)")
+    assert labels[-1] == HOSTILE[0]

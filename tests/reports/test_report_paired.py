@@ -1,0 +1,181 @@
+"""Paired differences, who is ahead, and two runs compared."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from reports_large import write
+
+import reports
+from reports import paired
+from reports.parts import parts
+from solverbench.cli import main
+from solverbench.measures import Measure
+from solverbench.measures import paired as ours
+
+SMALL = {"teachers": ["digits"], "budgets": (3, 4), "metrics": ["frechet_data", "precision"]}
+
+
+def small(folder: Path, solvers: tuple[str, ...] = ("euler", "dpm", "gas")) -> Path:
+    return write(folder, list(solvers), **SMALL)
+
+
+def edit(folder: Path, name: str, **changes: object) -> None:
+    record = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(record | changes))
+
+
+def test_a_difference_is_that_of_the_measures_that_it_was_stored_from() -> None:
+    dice = np.random.default_rng(0)
+    left = [5 + dice.standard_normal((3, 10)) for _ in range(2)]
+    measures = [Measure("fid", each.mean(1), each, 1000, "the same", "data") for each in left]
+    found = paired.of_measures(*(each.as_dict() for each in measures))
+    np.testing.assert_allclose((found.value, found.low, found.high), ours(*measures), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [{"over": "others"}, {"leave_one_out": [[1.0, 2.0]]}, {"leave_one_out": [[math.nan] * 10] * 3},
+     {"leave_one_out": "x"}, {"replicates": [math.inf] * 3}, {"leave_one_out": [[1e308, -1e308] * 5] * 3}],
+)  # fmt: skip
+def test_what_is_not_comparable_has_a_reason_and_no_number(spoil: dict) -> None:
+    sound = {"over": "a", "replicates": [1.0] * 3, "leave_one_out": [[1.0] * 10] * 3}
+    found = paired.of_measures(sound, sound | spoil)
+    assert found.reason
+    assert math.isnan(found.value)
+    assert not paired.of_measures(sound, sound).reason
+
+
+def test_differences_are_the_baselines_and_signed_by_value(tmp_path: Path) -> None:
+    bundle = reports.load(small(tmp_path / "a"))
+    part = parts(bundle.frame, bundle.record)[0]
+    found = paired.against(part, "dpm", bundle.cells)
+    assert set(found) == {(label, nfe) for label in ("euler", "gas") for nfe in (3, 4)}
+    assert found["gas", 3].sign == -1
+    assert found["euler", 3].sign == 1
+    values = dict(zip(zip(part.frame["label"], part.frame["nfe"], strict=True), part.frame["value"], strict=True))
+    assert found["gas", 4].value == pytest.approx(values["gas", 4] - values["dpm", 4])
+
+
+def test_the_highest_wins_where_higher_is_better(tmp_path: Path) -> None:
+    bundle = reports.load(small(tmp_path / "a"))
+    distance, precision = parts(bundle.frame, bundle.record)
+    assert {found.winner for found in paired.standings(distance, bundle.cells).values()} == {"gas"}
+    best = precision.frame.sort_values("value")["label"].iloc[-1]
+    assert {found.winner for found in paired.standings(precision, bundle.cells).values()} == {best}
+
+
+def test_a_solver_trained_on_the_metric_never_wins(tmp_path: Path) -> None:
+    folder = small(tmp_path / "a")
+    frame = pd.read_csv(folder / "results.csv")
+    frame.loc[frame["solver"] == "gas", "metric_loss"] = True
+    frame.to_csv(folder / "results.csv", index=False)
+    bundle = reports.load(folder)
+    found = paired.standings(parts(bundle.frame, bundle.record)[0], bundle.cells)
+    assert {each.winner for each in found.values()} == {"dpm"}
+
+
+def test_without_leave_one_outs_intervals_decide(tmp_path: Path) -> None:
+    folder = small(tmp_path / "a")
+    (folder / "cells.json").unlink()
+    bundle = reports.load(folder)
+    found = paired.standing(parts(bundle.frame, bundle.record)[0], 3, bundle.cells)
+    assert found is not None
+    assert (found.winner, found.paired) == ("gas", False)
+
+
+def test_an_older_bundle_takes_plans_and_leave_one_outs_from_its_store(tmp_path: Path) -> None:
+    folder = small(tmp_path / "runs" / "reports" / "a")
+    cells = reports.load(folder).cells
+    for key, cell in cells.items():
+        place = tmp_path / "runs" / "cells" / key[:2] / f"{key}{'0' * 48}"
+        place.mkdir(parents=True)
+        (place / "cell.json").write_text(json.dumps({"key": {"plan": cell["plan"]}, "names": {}}))
+        (place / "metrics.json").write_text(json.dumps({"measures": cell["measures"]}))
+    (folder / "cells.json").unlink()
+    assert reports.load(folder).cells == cells
+
+
+def test_a_damaged_cells_file_is_named(tmp_path: Path) -> None:
+    folder = small(tmp_path / "a")
+    (folder / "cells.json").write_text("{")
+    with pytest.raises(reports.BundleError, match=r"cells.json: it cannot be read as JSON"):
+        _ = reports.load(folder).cells
+
+
+def test_compare_names_what_differs_and_pairs_what_is_shared(tmp_path: Path) -> None:
+    a, b = small(tmp_path / "a"), small(tmp_path / "b", ("dpm", "gas", "unipc"))
+    frame = pd.read_csv(b / "results.csv", dtype={"cell": str})
+    frame["spec"] = frame["spec"].str.replace("order=3", "order=2")
+    frame["cell"] = "f" + frame["cell"].str[1:]
+    frame.to_csv(b / "results.csv", index=False)
+    cells = json.loads((b / "cells.json").read_text())
+    (b / "cells.json").write_text(json.dumps({"f" + key[1:]: cell for key, cell in cells.items()}))
+    edit(b, "bundle.json", environment={"python": "3.12"})
+    found = reports.compare(a, b)
+    assert found.names == ("a", "b")
+    assert ("environment", "python", "3.11", "3.12") in found.settings
+    assert {(label, what) for label, _, _, what in found.specs} == {
+        ("dpm", "order 3 -> 2"),
+        ("gas", "order 3 -> 2"),
+    }
+    assert found.only["a"] == ["euler at NFE 3 on digits", "euler at NFE 4 on digits"]
+    assert found.only["b"][0] == "unipc at NFE 3 on digits"
+    shared = found.cells[found.cells["metric"] == "frechet_data"]
+    assert list(zip(shared["label"], shared["nfe"], strict=True)) == [("dpm", 3), ("dpm", 4), ("gas", 3), ("gas", 4)]
+    assert shared["paired"].all()
+    np.testing.assert_allclose(shared["difference"], shared["b"] - shared["a"])
+    text = "\n".join(found.lines())
+    assert "solver dpm: order 3 -> 2" in text
+    assert "only in b: unipc at NFE 3 on digits" in text
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "note", "interval"),
+    [("n", 5000, "not to be compared: other n", False), ("reference", "another", "other reference", False),
+     ("seeds", "80000-109999", "independent: other seeds", True), ("seeds", "60000-89999", "other seeds", False)],
+)  # fmt: skip
+def test_compare_gives_no_interval_where_protocols_differ(
+    tmp_path: Path, column: str, value: object, note: str, interval: bool
+) -> None:
+    a, b = small(tmp_path / "a"), small(tmp_path / "b")
+    frame = pd.read_csv(b / "results.csv", dtype={"cell": str})
+    frame[column] = value
+    frame["cell"] = "f" + frame["cell"].str[1:]
+    frame.to_csv(b / "results.csv", index=False)
+    cells = reports.compare(a, b).cells
+    assert cells["note"].str.contains(note).all()
+    assert cells["low"].notna().all() == interval
+    assert not cells["paired"].any()
+
+
+def test_the_command_compares_two_names_or_folders(tmp_path: Path) -> None:
+    small(tmp_path / "runs" / "reports" / "a")
+    other = small(tmp_path / "b")
+    given = ["compare", "a", str(other), "--out", str(tmp_path / "runs"), "--json"]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 0, done.output
+    last = json.loads(done.output.splitlines()[-1])
+    assert len(last["cells"]) == 12
+    assert "values are of the same stored cells" in done.output
+    missing = CliRunner().invoke(main, ["compare", "a", "nothing", "--out", str(tmp_path / "runs")])
+    assert missing.exit_code == 2
+    assert "run 'nothing': no report" in missing.output
+    same = CliRunner().invoke(main, ["compare", "a", "a", "--out", str(tmp_path / "runs")])
+    assert same.exit_code == 2
+
+
+def test_load_results_finds_the_only_report_and_names_the_choices(tmp_path: Path) -> None:
+    import solverbench as sb
+
+    small(tmp_path / "runs" / "reports" / "a")
+    assert len(sb.load_results(tmp_path / "runs").frame) == 12
+    small(tmp_path / "runs" / "reports" / "b")
+    with pytest.raises(sb.BundleError, match="there is a, b; name one"):
+        sb.load_results(tmp_path / "runs")
+    assert sb.load_results(tmp_path / "runs", "b").folder.name == "b"
+    assert sb.plot(sb.load_results(tmp_path / "runs" / "reports" / "a"), "frechet_data").get_size_inches()[0] == 3.25

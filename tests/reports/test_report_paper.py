@@ -1,0 +1,164 @@
+"""What goes into a paper: LaTeX compiles, fonts are embedded, scripts draw the same figure again."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from reports_large import HOSTILE, write
+
+import reports
+from reports.widths import VENUES
+
+PDFLATEX, PDFFONTS = shutil.which("pdflatex"), shutil.which("pdffonts")
+SOME = {"solvers": ["euler", "dpm", "heun", "gs", "gas"], "teachers": ["digits", "shapes"], "budgets": (3, 4, 5)}
+METRICS = ["frechet_data", "rmse_teacher"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write(tmp_path_factory.mktemp("paper") / "a", **SOME, metrics=METRICS)
+    reports.write(path)
+    return path
+
+
+def compile(folder: Path, to: Path, figures: bool = False) -> str:
+    """The log of a paper that takes in every table of a report, and its figures."""
+    tables = "\n".join(f"\\input{{{path}}}" for path in sorted(folder.glob("*.tex")))
+    drawn = (
+        "\n".join(f"\\includegraphics{{{path.stem}}}\n\n" for path in sorted(folder.glob("*.pdf"))) if figures else ""
+    )
+    text = (
+        "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,booktabs,longtable,graphicx}\n"
+        f"\\graphicspath{{{{{folder}/}}}}\n\\begin{{document}}\n{tables}\n{drawn}\n\\end{{document}}\n"
+    )
+    (to / "paper.tex").write_text(text, encoding="utf-8")
+    command = [str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
+    found = subprocess.run(command, cwd=to, capture_output=True, text=True, errors="replace", check=False)
+    assert found.returncode == 0, found.stdout[-2000:]
+    return found.stdout
+
+
+@pytest.mark.skipif(not PDFLATEX, reason="no pdflatex")
+def test_every_table_compiles_and_every_font_of_the_paper_is_embedded(folder: Path, tmp_path: Path) -> None:
+    log = compile(folder, tmp_path, figures=True)
+    assert "Missing character" not in log
+    if PDFFONTS:
+        listed = subprocess.run(
+            [PDFFONTS, "paper.pdf"], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        rows = listed.splitlines()[2:]
+        assert any("DejaVuSans" in row for row in rows)
+        # columns from the right: object ID (two), unicode, subset, embedded
+        assert [row for row in rows if row.split()[-5] != "yes"] == []
+        assert "Type 3" not in listed
+
+
+@pytest.mark.skipif(not PDFLATEX, reason="no pdflatex")
+def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
+    from reports import lists, tables
+    from reports.parts import parts
+
+    bundle = reports.load(write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"]))
+    for part in parts(bundle.frame, bundle.record):
+        (tmp_path / "a" / "table.tex").write_text(tables.latex(part))
+    for name, content in lists.files(bundle):
+        if name.endswith(".tex"):
+            (tmp_path / "a" / name).write_bytes(content)
+    compile(tmp_path / "a", tmp_path)
+
+
+@pytest.mark.skipif(not PDFFONTS, reason="no pdffonts")
+def test_fonts_of_each_figure_are_embedded_truetype(folder: Path) -> None:
+    for path in sorted(folder.glob("*.pdf")):
+        listed = subprocess.run([str(PDFFONTS), str(path)], capture_output=True, text=True, check=True).stdout
+        for row in listed.splitlines()[2:]:
+            assert re.search(r"TrueType\b.*\byes +yes +", row), (path.name, row)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """An interpreter that sees pandas and matplotlib with what they need, and nothing of this project."""
+    import importlib.util
+
+    site = tmp_path_factory.mktemp("fresh")
+    needed = ["pandas", "numpy", "matplotlib", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata", "packaging",
+              "pyparsing", "kiwisolver", "contourpy", "cycler", "fontTools", "PIL"]  # fmt: skip
+    for name in needed:
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            inside = spec.submodule_search_locations
+            place = Path(next(iter(inside)) if inside else str(spec.origin))
+            (site / place.name).symlink_to(place)
+    for place in Path(np.__file__).parents[1].glob("*.libs"):
+        (site / place.name).symlink_to(place)
+    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    return [sys.executable, "-I", "-S", "-c", code]
+
+
+SCRIPTS = ("figure-digits-frechet_data", "figure", "figure-teachers-frechet_data", "figure-speed", "figure-training",
+           "levels-digits", "weights-digits", "images-digits", "differences-digits")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_draws_the_same_figure_from_its_csv_without_this_project(
+    folder: Path, elsewhere: list[str], tmp_path: Path, name: str
+) -> None:
+    done = subprocess.run(
+        [*elsewhere, str(folder / f"{name}.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-1500:]
+    again, before = (
+        np.asarray(Image.open(place / f"{name}.png").convert("L")).astype(int) for place in (tmp_path, folder)
+    )
+    assert again.shape == before.shape
+    assert np.abs(again - before).mean() < 0.05  # of 255
+    assert np.abs(before - 255).mean() > 1
+    assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_script_reads_the_numbers_from_its_csv(folder: Path, elsewhere: list[str], tmp_path: Path) -> None:
+    for kind in ("py", "csv"):
+        shutil.copy(folder / f"figure-digits-frechet_data.{kind}", tmp_path)
+    table = tmp_path / "figure-digits-frechet_data.csv"
+    lines = table.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if ",measured,gas,4," in line)
+    fields = lines[place].split(",")
+    fields[lines[0].split(",").index("value")] = "0.9"
+    table.write_text("\n".join([*lines[:place], ",".join(fields), *lines[place + 1 :]]) + "\n")
+    subprocess.run([*elsewhere, str(tmp_path / "figure-digits-frechet_data.py")], check=True, cwd=tmp_path)
+    again, before = (
+        np.asarray(Image.open(f / "figure-digits-frechet_data.png").convert("L")).astype(int)
+        for f in (tmp_path, folder)
+    )
+    assert np.abs(again - before).mean() > 0.05
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_figures_fit_the_columns_of_a_venue(folder: Path, venue: str) -> None:
+    bundle = reports.load(folder)
+    one = reports.draw(bundle, "frechet_data", "digits", width=venue)
+    assert one.get_size_inches()[0] == VENUES[venue].single
+    for kind in ("nfe", "grid", "speed", "training", "trajectory", "levels", "weights"):
+        assert reports.draw(bundle, kind=kind, width=venue).get_size_inches()[0] in (
+            VENUES[venue].single,
+            VENUES[venue].double,
+        )
+
+
+def test_an_unknown_venue_kind_or_baseline_is_refused_by_name(folder: Path) -> None:
+    bundle = reports.load(folder)
+    with pytest.raises(reports.BundleError, match=r"width 'a4': not known; choose from icml"):
+        reports.draw(bundle, width="a4")
+    with pytest.raises(reports.BundleError, match=r"kind 'pie': .* choose from nfe, grid"):
+        reports.draw(bundle, kind="pie")
+    with pytest.raises(reports.BundleError, match=r"baseline 'unipc': .* choose from euler, dpm, heun, gs, gas"):
+        reports.write(folder, baseline="unipc")
