@@ -129,7 +129,7 @@ def main() -> None:
     elif given.only == "run":
         timed(f"run {given.cells} finished cells", lambda: runner.run(**selection).summary(), given.profile)
     elif given.only == "images":
-        for samples in (10_000, 40_000, 160_000):
+        for samples in (5_000, 20_000, 80_000):
             fewer = selection | {"solvers": "euler", "nfe": 3, "samples": samples, "replicates": 1, "batch": 100}
             timed(f"run {samples} images", partial(runner.run, **fewer), given.profile)
     else:

@@ -1,4 +1,4 @@
-"""The campaign of benchmarks/faults.py in small; its whole log is benchmarks/faults.log."""
+"""The campaign of benchmarks/faults.py in small; the log of whole ones is benchmarks/faults.log."""
 
 import subprocess
 import sys
