@@ -16,6 +16,7 @@ from reports.widths import DEFAULT, Width
 
 _HEIGHT, _TOP = 1.8, 0.26  # inches of a panel, and above it
 _LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches beside and below it
+_NUMBERS = 40  # points of a panel up to which each has its NFE beside it; else those of the first and last NFE
 _LOWER = 1.25  # of a panel where there are many rows
 _AXES = {"calls": "network calls spent in training", "speed": "images per second"}
 _SPENT = ["cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls",
@@ -107,20 +108,20 @@ def compose(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT)
         per_line = max(1, int((width - 0.7) / (0.42 + 0.065 * max(map(len, labels)))))
         legend = 0.08 + 0.14 * -(-len(labels) // per_line)
         tall = _HEIGHT if len(teachers) < 3 else _LOWER
-        height = legend + len(teachers) * (tall + _BELOW + _TOP)
+        inner = width / len(metrics) - _LEFT - _RIGHT
+        titles = {part.name: _wrapped(_name(part, metrics, teachers), int(inner * 19)) for part in parts}
+        top = _TOP + 0.1 * max(0, max(title.count("\n") for title in titles.values()) - 1)
+        height = legend + len(teachers) * (tall + _BELOW + top)
         figure = blank(width, height)
         for part in parts:
             if part.teacher in teachers:
                 column, row = metrics.index(part.metric), teachers.index(part.teacher)
                 left = column * width / len(metrics) + _LEFT
-                bottom = height - legend - (row + 1) * (tall + _BELOW + _TOP) + _BELOW
-                inner = width / len(metrics) - _LEFT - _RIGHT
+                bottom = height - legend - (row + 1) * (tall + _BELOW + top) + _BELOW
                 box = (left / width, bottom / height, inner / width, tall / height)
                 axes = figure.add_axes(box, label=part.name)
                 _panel(axes, part, spent[spent["teacher"] == part.teacher], across)
-                name = part.label.split(" (")[0] if len(metrics) > 1 else part.label
-                title = f"{part.teacher}: {name}" if len(teachers) > 1 else name
-                axes.set_title(_wrapped(title, int(inner * 19)), fontsize=6.5, loc="left", pad=4, linespacing=1.1)
+                axes.set_title(titles[part.name], fontsize=6.5, loc="left", pad=4, linespacing=1.1)
         said = "numbers: NFE" + (", dotted: not beaten in both" if across == "speed" and width > 5 else "")
         figure.text(1 - _RIGHT / width, 1 - 0.08 / height, said, fontsize=6, ha="right", va="top", color=GREY)
         figure.legend(
@@ -150,6 +151,7 @@ def drawn(found: Sequence[Part], across: str, wide: Width = DEFAULT) -> pd.DataF
 
 def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
     known = spent[spent[part.metric].notna() & ((spent[part.metric] > 0) | (not part.log))]
+    numbered = set(known["nfe"]) if len(known) <= _NUMBERS else {known["nfe"].min(), known["nfe"].max()}
     for label in dict.fromkeys(known["label"]):
         own = known[known["label"] == label].sort_values("nfe")
         colour, marker, dash, fill = look_of(part, label)
@@ -159,6 +161,8 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
             mec=_edge(colour, fill), mew=0.35 if fill == colour else 0.8, zorder=3, label=label,
         )  # fmt: skip
         for nfe, x, y in zip(own["nfe"], own[across], own[part.metric], strict=True):
+            if nfe not in numbered:
+                continue
             axes.annotate(
                 str(nfe), (x, y), (2.5, 2.0), textcoords="offset points", fontsize=4.8, color=colour, zorder=4
             )
@@ -180,6 +184,12 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXES[across], fontsize=6.5, labelpad=2)
     dress(axes)
+
+
+def _name(part: Part, metrics: Sequence[str], teachers: Sequence[str]) -> str:
+    """The title of a panel: the metric, with the teacher where there are several."""
+    name = part.label.split(" (")[0] if len(metrics) > 1 else part.label
+    return f"{part.teacher}: {name}" if len(teachers) > 1 else name
 
 
 def _edge(colour: str, fill: str) -> str:

@@ -118,7 +118,8 @@ def _panel(axes: Axes) -> dict[str, Any]:
         "labelpad": float(axes.xaxis.labelpad), "ylabel": axes.get_ylabel(),
         "ylabel_at": _floats(axes.yaxis.label.get_position()),
         "notes": [text.get_text() for text in axes.texts if not isinstance(text, Annotation)],
-        "numbered": any(isinstance(text, Annotation) for text in axes.texts), "series": series, "published": hollow,
+        "numbered": sorted({text.get_text() for text in axes.texts if isinstance(text, Annotation)}),
+        "series": series, "published": hollow,
     }  # fmt: skip
 
 

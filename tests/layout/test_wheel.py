@@ -26,7 +26,21 @@ def test_the_wheels_top_level_is_the_four_packages(names):
 
 @pytest.mark.parametrize(
     "needed",
-    ["digits.npz", ".safetensors", "gas.toml", "gits.toml", "recommended.toml", "teachers.toml", "py.typed", "LICENSE"],
+    [
+        "digits.npz",
+        ".safetensors",
+        "gas.toml",
+        "gits.toml",
+        "recommended.toml",
+        "teachers.toml",
+        "solvers.bib",
+        "reports/web/page.html.j2",
+        "reports/web/page.js",
+        "reports/web/redraw_curves.py.txt",
+        "solverbench/web/index.html.j2",
+        "py.typed",
+        "LICENSE",
+    ],
 )
 def test_the_wheel_holds_its_data(names, needed):
     assert any(name.endswith(needed) for name in names)
