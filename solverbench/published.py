@@ -96,8 +96,8 @@ def select(row: str | None, paper: str | None) -> list[Result]:
         near = difflib.get_close_matches(row, [each.row for each in found], n=1)
         found = [each for each in found if each.row.split("/")[: len(wanted)] == wanted]
         if not found:
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"row {row!r}: not published; {hint}See 'solverbench reproduce --paper {name} --list'")
+            hint = f"did you mean {near[0]!r}? See" if near else "see"
+            raise UserError(f"row {row!r}: not published; {hint} 'solverbench reproduce --paper {name} --list'")
     return found
 
 

@@ -24,8 +24,8 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> No
         name = key.replace("-", "_")
         if name not in options:
             near = difflib.get_close_matches(name, options, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"--config {path}: no flag {key!r} in '{ctx.info_name}'; {hint}See --help.")
+            hint = f"did you mean {near[0]!r}? See" if near else "see"
+            raise UserError(f"--config {path}: no flag {key!r} in '{ctx.info_name}'; {hint} --help")
         if isinstance(value, dict):
             raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
         if isinstance(value, list) and not options[name].multiple:

@@ -199,7 +199,8 @@ def test_its_rows_and_record_carry_their_own_n(tmp_path):
 
 
 def test_a_cell_that_cannot_run_has_the_row_without_a_value(tmp_path):
-    frame = run(tmp_path, solvers="heun").frame
+    frame = run(tmp_path, solvers="heun,euler").frame
+    frame = frame[frame.solver == "heun"]
     assert frame.metric.tolist() == ["rmse_exact", "rmse_teacher"]
     assert frame.value.isna().all()
     assert frame.n.tolist() == [40, 40]

@@ -24,7 +24,9 @@ def invoke(*arguments):
 
 
 def run(out, solvers="euler", nfe="3,4"):
-    return runner.run(solvers=solvers, nfe=nfe, teachers=toys.teacher(), out=out, **SMALL)
+    result = runner.run(solvers=solvers, nfe=nfe, teachers=toys.teacher(), out=out, **SMALL)
+    assert result.exit_code == 0, result.summary()
+    return result
 
 
 @pytest.fixture(scope="module")
