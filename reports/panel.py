@@ -262,6 +262,7 @@ def _line(figure: Figure, x: Sequence[float], y: Sequence[float], colour: str, w
 def _short(text: str, width: int = 13) -> str:
     """A label broken at its options or words into lines of about `width` letters; a number of images stays whole."""
     text = re.sub(r"n = [\d ]+", lambda found: found[0].replace(" ", "\u00a0"), text.replace(":", " "))
+    text = re.sub(rf"\S{{{width + 1},}}", lambda found: found[0].replace("=", "= "), text)
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
 
 

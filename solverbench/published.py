@@ -23,6 +23,9 @@ from solverbench.teachers import Teacher, load_teacher
 
 UNKNOWN = "unknown"
 
+OWN_RECORD = "embedded"
+"""What SolverBench itself recorded on its embedded teacher, among the papers."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -202,13 +205,15 @@ def _extractor(published: Result) -> str:
 def beside(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return the published numbers of these teachers, metrics and budgets as plain JSON values, for a report.
 
-    Where a cell of ours is of the published spec, `label` is its solver, and `differences` says how the protocols
-    differ; the number of another solver, or of one whose spec isn't stated, has an empty label.
+    What this package recorded itself isn't among them. Where a cell of ours is of the published spec, `label` is its
+    solver, and `differences` says how the protocols differ; the number of another solver, or of one whose spec isn't
+    stated, has an empty label.
     """
-    there = {(each.cell.teacher.name, each.cell.nfe) for each in outcomes}
+    there = {(each.cell.teacher.model, each.cell.nfe) for each in outcomes}
     metrics = {metric for each in outcomes for metric in each.measures}
-    own = {(each.cell.teacher.name, each.cell.spec, each.cell.nfe): each for each in outcomes if each.measures}
-    rows = (each for paper in registries.papers() for each in registries.results(paper))
+    own = {(each.cell.teacher.model, each.cell.spec, each.cell.nfe): each for each in outcomes if each.measures}
+    papers = (paper for paper in registries.papers() if paper != OWN_RECORD)
+    rows = (each for paper in papers for each in registries.results(paper))
     found = []
     for row in (each for each in rows if (each.teacher, each.nfe) in there and each.metric in metrics):
         outcome = own.get((row.teacher, make(row.spec).spec, row.nfe)) if row.spec else None
