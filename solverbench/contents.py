@@ -51,9 +51,9 @@ class Damage:
 def walk(root: Path) -> Iterator[str]:
     """Yield the names of the files of results below a store's folder, in order; other files are left out."""
     for folder in FOLDERS:
-        for path in sorted((root / folder).rglob("*")):
+        for path in files.below(root / folder):
             name = path.relative_to(root).as_posix()
-            if known(name) and path.is_file():
+            if known(name):
                 yield name
 
 

@@ -48,6 +48,7 @@ class Ledger:
             for error in job.damaged.values():
                 tell.note(anew(error))
             if job not in waiting:
+                job.restore()
                 self._settle(job)
             elif not job.calls:
                 self._begin(job)

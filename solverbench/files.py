@@ -177,3 +177,16 @@ def refusal(path: Path, size: int, error: OSError) -> StoreError:
         remedy = "free some space and run again, what is finished is kept"
         return StoreError(f"{path}: no space left for {size} bytes ({error.strerror}); {remedy}")
     return StoreError(f"{path}: can't be written ({error.strerror}); choose another place or change its permissions")
+
+
+def listed(folder: Path) -> list[Path]:
+    """Return what is in a folder, in order; nothing if it isn't there, or has just gone."""
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except OSError:
+        return []
+
+
+def below(folder: Path) -> list[Path]:
+    """Return the files below a folder, in order; folders that go while it looks are left out."""
+    return sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)

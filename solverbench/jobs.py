@@ -84,6 +84,11 @@ class Job:
         versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}
         self.timing["attempts"] = [*self.timing["attempts"], {"started": started, **versions}]
 
+    def restore(self) -> None:
+        """Write down what a finished cell is, if that was lost."""
+        if self.status == CACHED:
+            self.folder.describe(self.cell.key, self.cell.names)
+
     def add(self, block: range, done: Done) -> None:
         """Store what a block gave."""
         self.folder.write_block(block, done.result)

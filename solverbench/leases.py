@@ -391,11 +391,12 @@ def runs(root: Path, look: float = 0.0) -> list[Run]:
         look: seconds to wait for heartbeats of runs on other machines; 2.5 of them tell the living from the dead.
     """
     folder = root / "leases"
-    names = {path.name for path in folder.glob("runs/*")}
+    names = {path.name for path in files.listed(folder / "runs")}
     held: dict[str, list[str]] = {name: [] for name in sorted(names)}
-    for path in sorted(folder.glob("*/*")):
-        if path.parent.name != "runs" and not path.parent.name.startswith("."):
-            held.setdefault(path.name, []).append(path.parent.name)
+    for unit in files.listed(folder):
+        if unit.name != "runs" and not unit.name.startswith("."):
+            for path in files.listed(unit):
+                held.setdefault(path.name, []).append(unit.name)
 
     def said(token: str) -> bytes:
         try:

@@ -72,8 +72,8 @@ def status(store: Store) -> Status:
     """
     _present(store)
     cells = Counter({DONE: 0, FAILED: 0, UNFINISHED: 0})
-    for cell in store.root.glob("cells/??/*"):
-        there = set(os.listdir(cell)) if cell.is_dir() else set()
+    for cell in (each for shelf in files.listed(store.root / "cells") for each in files.listed(shelf)):
+        there = {path.name for path in files.listed(cell)}
         cells[DONE if "metrics.json" in there else FAILED if "error.txt" in there else UNFINISHED] += 1
     sizes = dict.fromkeys((*contents.FOLDERS, "reports"), 0)
     leftovers = 0
@@ -149,9 +149,9 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
     kept = f"temporary files stay while a run may be at work: {living[0].holder}" if living else ""
     found = []
     for folder in (*contents.FOLDERS, "reports"):
-        for path in sorted((store.root / folder).rglob("*")):
+        for path in files.below(store.root / folder):
             temporary = contents.TEMPORARY.fullmatch(path.name) is not None
-            if path.is_file() and ((temporary and not living) or path.name.endswith(files.DAMAGED)):
+            if (temporary and not living) or path.name.endswith(files.DAMAGED):
                 found.append(path)
     cells = _unreported(store, living) if unreported else []
     freed = sum(path.stat().st_size for path in found)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -245,3 +246,19 @@ def test_what_dead_runs_left_is_told_and_forgotten(killed):
     leases.forget(killed, run)
     assert leases.runs(killed) == []
     assert not [path for path in killed.rglob("*") if path.is_file()]
+
+
+def test_folders_that_go_while_it_looks_are_no_error(killed, monkeypatch):
+    listdir = os.listdir
+
+    def vanishing(path):
+        names = listdir(path)
+        if Path(path).name == "leases":
+            names.append("gone-since")
+        return names
+
+    monkeypatch.setattr(os, "listdir", vanishing)
+    assert [run.units for run in leases.runs(killed)] == [["cell-1"]]
+    mine = Leases(killed)
+    assert mine.attempt("cell-2")
+    mine.close()

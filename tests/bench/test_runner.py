@@ -374,6 +374,15 @@ def test_no_possible_cell_is_exit_code_3(tmp_path):
     assert not (tmp_path / "reports").exists()
 
 
+def test_what_a_finished_cell_is_is_written_again_where_it_was_lost(tmp_path):
+    run(tmp_path, solvers="euler", nfe=3)
+    [told] = tmp_path.glob("cells/*/*/cell.json")
+    before = told.read_bytes()
+    told.unlink()
+    assert statuses(run(tmp_path, solvers="euler", nfe=3)) == {("euler", 3): "cached"}
+    assert told.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
