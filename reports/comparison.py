@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
     if one.folder == other.folder:
         raise BundleError(f"compare {one.folder}: both runs are this one; name two")
     names = _names(one.folder, other.folder)
+    other = _as_in(one, other)
     mine, theirs = _cells(one.frame), _cells(other.frame)
     only = {
         names[0]: [text for key, text in mine.items() if key not in theirs],
@@ -96,6 +97,19 @@ def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
     return Comparison(
         names, list(_settings(one.record, other.record)), list(_specs(one, other)), only, _both(one, other)
     )
+
+
+def _as_in(a: Bundle, b: Bundle) -> Bundle:
+    """b with a's names for solvers that b calls otherwise: of one spec, as `ipndm` and `ipndm:order=4` are."""
+    names = {(row.teacher, row.spec, row.nfe): row.label for row in a.frame.itertuples()}
+    taken = {(row.teacher, row.label, row.nfe) for row in a.frame.itertuples()}
+
+    def name(row: Any) -> str:
+        if (row.teacher, row.label, row.nfe) in taken:
+            return str(row.label)
+        return str(names.get((row.teacher, row.spec, row.nfe), row.label))
+
+    return replace(b, frame=b.frame.assign(label=[name(row) for row in b.frame.itertuples()]))
 
 
 def _names(a: Path, b: Path) -> tuple[str, str]:

@@ -543,7 +543,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
                 "prove a better sampler; read the distance to the teacher beside it"
             )
-    found += _same(outcomes)
+    found += one_method([outcome.cell for outcome in outcomes])
     for teacher in _teachers(outcomes):
         if teacher.evaluation is not None and teacher.evaluation.data.note:
             found.append(teacher.evaluation.data.note)
@@ -565,10 +565,10 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     return found
 
 
-def _same(outcomes: Sequence[Outcome]) -> list[str]:
-    """Cells that are one tableau under several names: each was computed once, and the rows agree."""
+def one_method(cells: Sequence[Cell]) -> list[str]:
+    """Return a line for people on each set of cells that are one tableau under several names."""
     alike: dict[tuple[str, int, str, str], list[str]] = {}
-    for cell in (outcome.cell for outcome in outcomes):
+    for cell in cells:
         if cell.plan is not None:
             adapted = "" if cell.adapt(cell.teacher.denoise) is cell.teacher.denoise else cell.spec
             alike.setdefault((cell.teacher.name, cell.nfe, cell.plan.key, adapted), []).append(cell.solver)

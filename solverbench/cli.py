@@ -112,6 +112,26 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def working_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags that say how a run works, which change no number; `plan` takes them, too."""
+    flags = [
+        click.option("--timeout-cell", type=float, default=None, metavar="SECONDS",
+                     help="Give a cell up after this long."),
+        click.option("--workers", type=int, default=None, metavar="N",
+                     help="Units at once.  [default: one per core or GPU]"),
+        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+                     help="Threads of this process (with --device cuda on every GPU), or workers of a Ray cluster."),
+        click.option("--ray-address", default=None, metavar="HOST:PORT",
+                     help="Of a Ray cluster.  [default: one started here]"),
+        click.option("--gpus-per-worker", type=float, default=None, metavar="F",
+                     help="Of Ray's, also a part.  [default: 1]"),
+        click.option("--strict", is_flag=True, help="Exit with 5 if a cell is unsupported or needs training."),
+    ]  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
 @click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="solverbench")
 @click.pass_context
@@ -128,18 +148,7 @@ def main(ctx: click.Context) -> None:
 
 @main.command()
 @selection_options
-@click.option("--timeout-cell", type=float, default=None, metavar="SECONDS", help="Give a cell up after this long.")
-@click.option("--workers", type=int, default=None, metavar="N", help="Units at once.  [default: one per core or GPU]")
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Threads of this process (with --device cuda on every GPU), or the workers of a Ray cluster.",
-)
-@click.option("--ray-address", default=None, metavar="HOST:PORT", help="Of a Ray cluster.  [default: one started here]")
-@click.option("--gpus-per-worker", type=float, default=None, metavar="F", help="Of Ray's, also a part.  [default: 1]")
-@click.option("--strict", is_flag=True, help="Exit with 5 if a cell is unsupported or needs training.")
+@working_options
 def run(strict: bool, **given: Any) -> None:
     """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""
     from solverbench import runner
@@ -159,11 +168,14 @@ def run(strict: bool, **given: Any) -> None:
 
 @main.command()
 @selection_options
+@working_options
 def plan(**given: Any) -> None:
     """Show the cells of a run, their status and estimated cost. Writes nothing."""
     from solverbench import runner
 
     as_json = given.pop("as_json")
+    for name in ("strict", "timeout_cell", "engine", "ray_address", "gpus_per_worker"):
+        del given[name]  # of no matter to a plan
     planned = runner.plan(**_selection(given))
     click.echo(planned.summary())
     if as_json:

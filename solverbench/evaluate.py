@@ -159,8 +159,9 @@ class _Sharing:
             if self.work.limits and (spent := self._spent(end)) > self.work.limits[place]:
                 done = part.stop - self.work.block.start
                 self.failed[place] = SampleError(
-                    f"took longer than the time limit of a cell ({spent:.3g} s for {done} of the {len(self.work.block)}"
-                    " images of a block, after the blocks before it); raise --timeout-cell, or ask for fewer samples"
+                    f"took longer than the time limit of a cell ({spent:.3g} s for {done} of a block's "
+                    f"{len(self.work.block)} images, where {self.work.limits[place]:.3g} s were left); "
+                    "raise --timeout-cell, or ask for fewer samples"
                 )
             new = 0 if place != end.plans[0] else sum(call not in self.made for call in end.path)
             self.work.told(place, len(part), new * len(part))

@@ -159,7 +159,12 @@ def find(mode: str = "legacy_tensorflow") -> Path:
     if mode == "legacy_pytorch":
         name, folder, address, size = PYTORCH_FILE, hub_folder(), PYTORCH_URL, "91 MB"
     else:
-        _clean("resize")
+        try:
+            _clean("resize")
+        except MissingError as error:
+            if (places.data() / FILE).is_file():
+                raise
+            raise MissingError(f"{error}; then {FILE} (91 MB) into {places.data()}, by '{fetching(mode)}'") from None
         name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
     for place in (places.data(), folder):
         if (place / name).is_file():

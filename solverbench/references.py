@@ -47,10 +47,33 @@ _TRANSFORMERS = (CLIP.folder, DINOv2.folder)
 
 @dataclass(frozen=True)
 class Extractor:
-    """What turns uint8 images [B, C, H, W] into features [B, D], and the name under which results carry it."""
+    """What turns uint8 images [B, C, H, W] into features [B, D], and the name under which results carry it.
+
+    Args:
+        shape: [C, H, W] that it takes alone; None if it takes any.
+    """
 
     extract: Callable[[Tensor], Tensor]
     identity: str
+    shape: tuple[int, int, int] | None = None
+
+    def fitted(self, images: Tensor, name: str) -> Tensor:
+        """Return images that it takes: grey ones of one channel where it wants one.
+
+        Raises:
+            FeatureError: they have another shape.
+        """
+        if self.shape is None:
+            return images
+        if self.shape[0] == 1 and images.shape[1] == 3 and bool((images == images[:, :1]).all()):
+            images = images[:, :1]
+        if tuple(images.shape[1:]) != self.shape:
+            here, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
+            raise FeatureError(
+                f"reference {name!r}: images of {here}, but this extractor takes {wanted} alone; give such images, or "
+                "another --extractor"
+            )
+        return images
 
 
 def extractor(name: str, device: str = "cpu") -> Extractor:
@@ -66,9 +89,9 @@ def extractor(name: str, device: str = "cpu") -> Extractor:
     if name not in pictures.GENERATORS:
         known = ", ".join([*extractors.NAMES, *pictures.GENERATORS])
         raise UserError(f"extractor {name!r}: not known; use one of {known}")
-    judged = load_teacher(name, device).evaluation
-    assert judged is not None
-    return Extractor(judged.extractor, judged.extractor_id)
+    teacher = load_teacher(name, device)
+    assert teacher.evaluation is not None
+    return Extractor(teacher.evaluation.extractor, teacher.evaluation.extractor_id, teacher.shape)
 
 
 def folders(out: Path) -> list[Path]:
@@ -312,7 +335,7 @@ def _made(
         for batch in images.read(part):
             sizes.add((batch.shape[2], batch.shape[3]))
             hasher.update(repr(tuple(batch.shape)).encode() + batch.numpy().tobytes())
-            found.append(made_by.extract(batch).cpu())
+            found.append(made_by.extract(made_by.fitted(batch, name)).cpu())
         rows = torch.cat(found).double().numpy()
         if not np.isfinite(rows).all():
             raise FeatureError(f"reference {name!r}: features of images {part.start}-{part.stop - 1} are not finite")

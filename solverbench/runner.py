@@ -61,6 +61,7 @@ class RunResult:
     def summary(self) -> str:
         """Return lines for people: each cell or metric without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
+        lines += bundle.one_method([each.cell for each in self.cells])
         return "\n".join([*lines, *_lacking(self.cells), f"{bundle.several(self.cells)}: {_counted(self.counts)}"])
 
 
@@ -141,7 +142,7 @@ class RunPlan:
             table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
         widths = [max(len(row[column]) for row in table) for column in range(4)]
         lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
-        lines += _lacking(self.cells)
+        lines += [*bundle.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
         counted = _counted(Counter(each.status for each in self.cells))
         total = f"{bundle.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:

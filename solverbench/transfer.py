@@ -205,7 +205,9 @@ def _unpack(source: Path, place: Path) -> None:
     except (*files.FOREIGN, RuntimeError) as error:
         raise RecordError(f"merge {source}: not a zip that can be read ({error}); export it again") from None
     if not (place / "store.json").exists():
-        raise StoreError(f"merge {source}: no export of a store, it has no store.json; give another file")
+        raise StoreError(
+            f"merge {source}: no whole export of a store, it has no store.json; give another file, or export again"
+        )
 
 
 def export(store: Store, to: Path, addresses: Sequence[str] | None = None, *, targets: bool = False) -> list[str]:

@@ -89,7 +89,10 @@ def refs_verify(names: tuple[str, ...], out: str) -> None:
     """Read references whole and say what is in them; all stored ones without NAME."""
     from solverbench import references
 
-    for name in names or [name for name, _ in references.listed(Path(out))]:
+    stored = names or [name for name, _ in references.listed(Path(out))]
+    if not stored:
+        click.echo(f"no reference in {Path(out) / 'references'}; see 'solverbench refs build --help'")
+    for name in stored:
         click.echo(references.verify(references.find(name, Path(out))))
 
 

@@ -270,3 +270,25 @@ def test_a_store_of_another_version_is_refused(ran, tmp_path):
     result = invoke("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path / "runs")
     assert result.exit_code in (2, 3)
     assert "store.json" in result.stderr
+
+
+def test_plan_takes_the_flags_of_run_and_both_name_what_is_one_method(tmp_path):
+    same = ("--solvers", "dpm:order=2:grid=polynomial,dpm:order=3:grid=polynomial", "--nfe", "4", *SMALL)
+    working = ("--workers", "1", "--timeout-cell", "100", "--engine", "local", "--strict")
+    line = "are one method at NFE 4 on digits: computed once"
+    planned = invoke("plan", *same, *working, "--out", tmp_path)
+    assert (planned.exit_code, line in planned.stdout) == (0, True)
+    assert "8 asked, 4 needed" in planned.stdout
+    made = invoke("run", *same, *working, "--out", tmp_path)
+    assert (made.exit_code, line in made.stdout) == (0, True)
+
+
+def test_a_reference_of_images_of_another_shape_is_one_line(tmp_path):
+    shot = invoke("sample", "euler", "--nfe", "1", "--seeds", "50000-50029", "--to", tmp_path / "grey")
+    assert shot.exit_code == 0, shot.output
+    build = ("refs", "build", "mine", tmp_path / "grey", "--out", tmp_path)
+    refused = invoke(*build, "--extractor", "shapes")
+    assert refused.exit_code == 2, refused.output
+    assert "images of 3x8x8, but this extractor takes 3x16x16 alone" in refused.stderr
+    assert invoke(*build, "--extractor", "digits").exit_code == 0
+    assert "no reference in" in invoke("refs", "verify", "--out", tmp_path / "none").stdout

@@ -179,3 +179,16 @@ def test_load_results_finds_the_only_report_and_names_the_choices(tmp_path: Path
         sb.load_results(tmp_path / "runs")
     assert sb.load_results(tmp_path / "runs", "b").folder.name == "b"
     assert sb.plot(sb.load_results(tmp_path / "runs" / "reports" / "a"), "frechet_data").get_size_inches()[0] == 3.25
+
+
+def test_a_solver_under_another_spelling_is_the_same_cell(tmp_path: Path) -> None:
+    a, b = small(tmp_path / "a"), small(tmp_path / "b")
+    for name in ("results.csv", "bundle.json"):
+        text = (b / name).read_text().replace("gas", "gas-written-otherwise")
+        (b / name).write_text(text)
+    frames = [pd.read_csv(folder / "results.csv") for folder in (a, b)]
+    frames[1]["spec"] = frames[0]["spec"]
+    frames[1].to_csv(b / "results.csv", index=False)
+    found = reports.compare(a, b)
+    assert all(not cells for cells in found.only.values())
+    assert set(found.cells["label"]) == {"euler", "dpm", "gas"}
