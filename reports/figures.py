@@ -99,9 +99,9 @@ def drawn(part: Part) -> pd.DataFrame:
     keys = zip(rows["series"], rows["nfe"], rows["value"].isna(), strict=True)
     rows["missing"] = [reasons.get((label, nfe), "not asked for") if missing else "" for label, nfe, missing in keys]
     more: list[dict[str, Any]] = [
-        {"kind": "published", "series": part.label_of(each.label) or each.solver, "nfe": each.nfe, "value": each.value,
+        {"kind": "published", "series": part.label_of(each.label), "nfe": each.nfe, "value": each.value,
          "missing": ""}
-        for each in part.published
+        for each in part.beside
     ]  # fmt: skip
     more += [{"kind": "line", "series": line.label, "nfe": "", "value": line.value, "low": line.low, "high": line.high,
               "missing": ""} for line in part.lines]  # fmt: skip
@@ -188,6 +188,7 @@ def _title(part: Part, width: int) -> str:
     """The metric's label with n and replicates, evenly filled lines of at most `width` letters, as few as it takes."""
     text = re.sub(r"\([^)]{1,24}\)", lambda found: found[0].replace(" ", "\u00a0"), part.label)
     text += ", " + part.count.replace(" ", "\u00a0") if part.n else ""
+    text += "; hollow: published" if part.beside else ""
     wrapped = [textwrap.wrap(text, size, break_on_hyphens=False) for size in range(width, width // 2, -1)]
     return "\n".join([lines for lines in wrapped if len(lines) == len(wrapped[0])][-1])
 

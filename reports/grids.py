@@ -68,7 +68,7 @@ def _handles(found: Sequence[Part]) -> list[Line2D]:
     plain = {re.sub(r",? n = .*", "", line.label): dash for part in found
              for line, dash in zip(part.lines, ("--", ":", "-."), strict=False)}  # fmt: skip
     handles += [Line2D([], [], color=GREY, lw=0.7, ls=dash, label=label) for label, dash in plain.items()]
-    if any(part.published for part in found):
+    if any(part.beside for part in found):
         handles.append(
             Line2D([], [], color="none", marker="o", ms=5, mfc="none", mec=GREY, mew=0.6, label="hollow: published")
         )

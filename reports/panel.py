@@ -160,7 +160,7 @@ def _limits(part: Part) -> tuple[float, float]:
     """The y range of values, intervals and lines with a margin; positive ones alone on a logarithmic axis."""
     numbers = [*part.frame[["value", "low", "high"]].to_numpy().ravel()]
     numbers += [number for line in part.lines for number in (line.value, line.low, line.high)]
-    numbers += [each.value for each in part.published if part.nfe[0] <= each.nfe <= part.nfe[-1]]
+    numbers += [each.value for each in part.beside if part.nfe[0] <= each.nfe <= part.nfe[-1]]
     numbers = [float(x) for x in numbers if math.isfinite(x) and (x > 0 or not part.log)]
     if not numbers:
         return (0.1, 10.0) if part.log else (0.0, 1.0)
@@ -203,11 +203,10 @@ def _draw_solver(axes: Axes, part: Part, label: str) -> None:
 
 
 def _draw_published(axes: Axes, part: Part) -> None:
-    """Published numbers: hollow, larger than a marker, without line; of a solver that is not here in grey."""
-    for each in part.published:
+    """Published numbers: hollow, larger than a marker, without line."""
+    for each in part.beside:
         if part.nfe[0] <= each.nfe <= part.nfe[-1] and (each.value > 0 or not part.log):
-            label = part.label_of(each.label)
-            colour, marker = look_of(part, label)[:2] if label else (GREY, "o")
+            colour, marker = look_of(part, part.label_of(each.label))[:2]
             axes.plot(
                 each.nfe, each.value, ls="", marker=marker, ms=1.7 * size_of(marker), mfc="none", mec=colour,
                 mew=0.6, zorder=6, label="_published",

@@ -95,6 +95,11 @@ class Part:
             for label, rows in numbers.groupby("label", sort=False)
         }
 
+    @property
+    def beside(self) -> tuple[Published, ...]:
+        """The published numbers of solvers that are here: those that a figure shows; a table has the others, too."""
+        return tuple(each for each in self.published if self.label_of(each.label))
+
     def label_of(self, solver: str) -> str:
         """The row label of a solver as it was asked for; empty where it is not here."""
         labels = self.frame.loc[self.frame["solver"] == solver, "label"]
