@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -125,6 +126,11 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, replace: boo
     write_bytes(path, content + hashlib.sha256(content).hexdigest().encode(), replace=replace)
 
 
+_PARSING = threading.Lock()
+"""Held while numpy reads a header: it parses Python for that, which in Python 3.11 fails now and then in two threads at
+once ("AST constructor recursion depth mismatch")."""
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return what `write_arrays` wrote.
 
@@ -135,7 +141,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if hashlib.sha256(content[:-HEX]).hexdigest().encode() != content[-HEX:]:
         raise _damage(path, "its checksum doesn't match its content")
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        with _PARSING, np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return dict(archive)
     except FOREIGN:
         raise _damage(path, "not one of our files") from None
@@ -148,7 +154,7 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
         RecordError: it is damaged, or isn't there.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with _PARSING, open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             found: NDArray[Any] = archive[name]
             return found
     except FOREIGN:
