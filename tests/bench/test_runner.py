@@ -9,7 +9,7 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import runner, sampling
+from solverbench import engine, runner, sampling
 from solverbench.errors import MissingError, SpecError, StoreError, UserError
 from solverbench.progress import Silent
 from solverbench.store import Store
@@ -222,7 +222,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
     assert threading.active_count() == 1
 
 
-def test_an_interrupted_run_leaves_at_the_next_batch(tmp_path):
+def test_an_interrupted_run_leaves_at_the_next_batch(tmp_path, monkeypatch):
     """Blocks of 400 batches: the one that is under way when the first is done is dropped, not finished."""
 
     class Impatient(Silent):
@@ -233,6 +233,7 @@ def test_an_interrupted_run_leaves_at_the_next_batch(tmp_path):
             if self.made > 400:
                 raise KeyboardInterrupt
 
+    monkeypatch.setattr(engine, "TICK", 0.005)
     watched = Watched()
     block = 400 * (3 + 8)
     with pytest.raises(KeyboardInterrupt):
