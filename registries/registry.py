@@ -87,6 +87,11 @@ class Registry:
         """Forget what was registered by `name`."""
         self._registered.pop(name, None)
 
+    @property
+    def builtin(self) -> tuple[str, ...]:
+        """The names that are built in."""
+        return tuple(sorted(self._entries))
+
     def resolve(self, name: str) -> str:
         """Return the name that `name` stands for.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.abc
 import importlib.util
 import re
@@ -20,6 +21,10 @@ Thing = TypeVar("Thing", bound=Callable[..., Any])
 
 WORD = re.compile(r"[a-z][a-z0-9_]*")
 """What a plugin may call what it offers."""
+
+
+CLASSES = {"solver": "solverbench.solver:Solver", "metric": "solverbench.scores:Metric"}
+"""The kinds that are classes, each with the one that a plugin derives its own from; others are functions."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def register(thing: Any = None, *, kind: str | None = None, name: str | None = N
     """Register a thing by its name, as built-ins are; usable as a decorator. What is defined anew replaces the old.
 
     Args:
-        thing: a class of a solver; or a function, by its own name: a teacher's loader, a grid or a loss.
+        thing: the class of a solver or a metric; or a function: a teacher's loader, a grid or a loss.
         kind: solver, teacher, grid, metric or loss; that of the class if None.
         name: the class's `name`, or the function's own, if None.
 
@@ -154,14 +159,13 @@ def get(registry: registries.Registry, name: str) -> Any:
 
 def wrong(kind: str, name: str, thing: Any) -> str:
     """Return what keeps a plugin's thing from being one of its kind, as the end of a sentence; empty if nothing."""
-    if kind != "solver":
+    if kind not in CLASSES:
         return "" if callable(thing) else f"{thing!r}, which can't be called; offer a function"
-    from solverbench.solver import Solver
-
-    if not (isinstance(thing, type) and issubclass(thing, Solver)):
-        return f"{thing!r}, which isn't a Solver; derive its class from solverbench.Solver"
-    if thing.name != name:
-        return f"whose name is {thing.name!r}; give both the same"
+    cls = _class(kind)
+    if not (isinstance(thing, type) and issubclass(thing, cls)):
+        return f"{thing!r}, which isn't a {cls.__name__}; derive its class from solverbench.{cls.__name__}"
+    if thing.__dict__.get("name") != name:
+        return f"whose name is {thing.__dict__.get('name')!r}; give both the same"
     return ""
 
 
@@ -191,9 +195,12 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
 
 def _kind(thing: Any) -> str:
     """The kind that a class says itself; empty if it doesn't."""
-    from solverbench.solver import Solver
+    return next((kind for kind in CLASSES if isinstance(thing, type) and issubclass(thing, _class(kind))), "")
 
-    return "solver" if isinstance(thing, type) and issubclass(thing, Solver) else ""
+
+def _class(kind: str) -> Any:
+    module, _, name = CLASSES[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _forget(module: str, known: int) -> None:
