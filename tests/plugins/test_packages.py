@@ -144,7 +144,8 @@ def test_a_package_that_registers_what_it_offers_is_one_plugin(package):
     assert not any(row.unavailable for row in registries.solvers.listed())
 
 
-def test_broken_plugins_of_other_kinds_are_told(package, invoke):
+def test_broken_plugins_of_other_kinds_are_told(package, invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = "value = 3\nclass Mine:\n    name = 'mine'\n"
     points = {kind: {"mine": "offered_bad:value"} for kind in ("teachers", "grids", "losses", "metrics")}
     package("offered", {"offered_bad": text}, points)
