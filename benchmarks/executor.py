@@ -1,8 +1,8 @@
-"""Solver time per step beside other projects' solvers, with a denoiser that costs nothing; and what each does, counted.
+"""Solver time per step beside other projects' solvers, with a denoiser that costs nothing; what each does, counted.
 
-python benchmarks/executor.py [--diff-sampler PATH] [--gas PATH] [--ld3 PATH]: a JSON line for each solver and size. Each
-pair is made of a whole run of either on the same noise; both give the same sample of a denoiser that isn't trivial. Ours
-runs a plan, made once for a cell; what that takes is told beside it.
+python benchmarks/executor.py [--diff-sampler PATH] [--gas PATH] [--ld3 PATH]: a JSON line for each solver and size.
+Each pair is made of a whole run of either on the same noise; both give the same sample of a denoiser that isn't
+trivial. Ours runs a plan, made once for a cell; what that takes is told beside it.
 """
 
 from __future__ import annotations

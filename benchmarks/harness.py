@@ -1,4 +1,4 @@
-"""Side-by-side measurements: alternating pairs, ratios with their spread, verdicts, the machine, a line of JSON each."""
+"""Side-by-side measurements: alternating pairs, ratios with their spread, verdicts, the machine; JSON lines."""
 
 from __future__ import annotations
 

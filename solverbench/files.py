@@ -94,9 +94,15 @@ def digest(body: Any) -> str:
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
 
-def write_json(path: Path, body: Mapping[str, Any], *, replace: bool = True) -> None:
-    """Write `body` with its checksum, laid out for people; `replace` as for `write_bytes`."""
-    text = json.dumps({**body, "checksum": digest(body)}, indent=1, ensure_ascii=False, allow_nan=False)
+def write_json(path: Path, body: Mapping[str, Any], *, replace: bool = True, lines: bool = True) -> None:
+    """Write `body` with its checksum.
+
+    Args:
+        replace: as for `write_bytes`.
+        lines: laid out for people; if not, on one line, which is an order of magnitude quicker.
+    """
+    indent = 1 if lines else None
+    text = json.dumps({**body, "checksum": digest(body)}, indent=indent, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode(), replace=replace)
 
 

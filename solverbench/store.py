@@ -280,7 +280,8 @@ class CellFolder:
             known = self.timing()
             attempts = [*known["attempts"], *(each for each in timing["attempts"] if each not in known["attempts"])]
             blocks = {**known["blocks"], **timing["blocks"]}
-            files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks})
+            # Written anew after every block, with all blocks so far.
+            files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks}, lines=False)
 
 
 def _packed(outer: NDArray[np.float64]) -> NDArray[np.float64]:
