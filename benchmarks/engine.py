@@ -36,20 +36,23 @@ def measure(options: harness.Options) -> Iterator[harness.Line]:
 
 def _cell(place: Path, pairs: int) -> harness.Line:
     numbers = itertools.count()
-    asked: dict[str, Any] = {"nfe": 4, "teachers": grid.teacher(), "samples": 10, "replicates": 3, "workers": 1}
+    asked: dict[str, Any] = {"teachers": grid.teacher(), "samples": 10, "replicates": 3, "workers": 1, "exact": False}
 
-    def run() -> None:
+    def run(nfe: str) -> None:
         spec = f"dpm:order=3:grid=polynomial:rho={5 + next(numbers) / 1000:g}"
-        runner.run(**asked, solvers=spec, exact=False, out=place)
+        runner.run(**asked, nfe=nfe, solvers=spec, out=place)
 
-    run()
-
-    times = harness.alternate({"run": run}, pairs)["run"]
-    cpu, wall = (harness.Ratio([seconds / CELL for seconds in each]) for each in (times.cpu, times.wall))
+    run("4")
+    times = harness.alternate({"alone": lambda: run("4"), "of_eight": lambda: run("3-10")}, pairs)
+    alone, wall, one = (
+        harness.Ratio([seconds / count / CELL for seconds in each])
+        for each, count in ((times["alone"].cpu, 1), (times["alone"].wall, 1), (times["of_eight"].cpu, 8))
+    )
     return {
-        "benchmark": "engine", "case": "one cell of 30 blocks, done anew", "seconds": times.as_dict(),
-        "share_of_ten_seconds": cpu.as_dict(), "goal": MOST, "verdict": cpu.verdict(at_most=MOST),
-        "share_of_ten_seconds_wall": wall.as_dict(), "verdict_wall": wall.verdict(at_most=MOST),
+        "benchmark": "engine", "case": "one cell of 30 blocks, done anew", "seconds": times["alone"].as_dict(),
+        "share_of_ten_seconds": alone.as_dict(), "goal": MOST, "verdict": alone.verdict(at_most=MOST),
+        "share_wall": wall.as_dict(), "share_of_one_of_eight_cells": one.as_dict(),
+        "verdict_of_one_of_eight_cells": one.verdict(at_most=MOST),
     }  # fmt: skip
 
 
