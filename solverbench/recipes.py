@@ -24,7 +24,6 @@ TRAINING = range(40_000)
 VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
 """Noise seeds that a recipe may use, apart from each other and from those of evaluation."""
 
-LOSSES = ("l2", "l1", "huber", "features", "lpips", "lpips_native", "metric_features")
 CHOICES = ("last", "best")
 CRITERIA = ("rmse", "loss")
 OPTIMISERS = ("adam", "rmsprop", "sgd")
@@ -64,7 +63,7 @@ class Recipe:
         SpecError: a value of the wrong type or out of range.
     """
 
-    loss: str = _setting(choices=LOSSES)
+    loss: str = _setting()
     allow_metric_loss: bool = _setting()
     iterations: int = _setting(low=1)
     stages: str = _setting()
@@ -108,6 +107,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
             _check(name, kind, getattr(self, name))
+        if self.loss not in registries.losses:
+            raise SpecError(f"loss={self.loss}: isn't one of its values; use {', '.join(registries.losses)}")
         stages.parse(self.stages)
         if self.loss == METRIC_LOSS and not self.allow_metric_loss:
             raise SpecError(

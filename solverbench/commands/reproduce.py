@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from solverbench.commands.options import device_option, json_option, out_option
+from solverbench.commands.options import device_option, json_option, out_option, plugin_option
 from solverbench.errors import MissingError
 
 
@@ -24,6 +24,7 @@ from solverbench.errors import MissingError
 )
 @device_option
 @out_option
+@plugin_option
 @json_option
 def reproduce(
     row: str | None, paper: str | None, listing: bool, samples: int | None, replicates: int | None,

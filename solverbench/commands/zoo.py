@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from solverbench.commands.options import json_option, out_option, teacher_option
+from solverbench.commands.options import json_option, out_option, plugin_option, teacher_option
 
 
 @click.group()
@@ -17,6 +17,7 @@ def zoo() -> None:
 
 @zoo.command("list")
 @out_option
+@plugin_option
 @json_option
 def zoo_list(out: str, as_json: bool) -> None:
     """List trained solvers, and where each is: DIR/trained, your own zoo or the packaged one; the first wins."""
@@ -33,6 +34,7 @@ def zoo_list(out: str, as_json: bool) -> None:
 @click.option("--nfe", type=int, default=None, help="Denoiser calls; needed with SOLVER.")
 @teacher_option
 @out_option
+@plugin_option
 @json_option
 def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) -> None:
     """Show a trained solver: recipe, seeds, errors, costs, versions, tableau."""
@@ -52,6 +54,7 @@ def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) 
 @click.option("--to", "path", required=True, metavar="PATH", help="The file to write.")
 @teacher_option
 @out_option
+@plugin_option
 def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: str) -> None:
     """Write any solver SPEC, learned or classical, as numbers for other code."""
     from solverbench import export
@@ -80,6 +83,7 @@ def zoo_add(file: str) -> None:
               help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
 @teacher_option
 @out_option
+@plugin_option
 def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
     """Take a file of the GAS or LD3 repository into DIR/trained, where `run` finds it. Runs no code of the file."""
     from solverbench import upstream
