@@ -1,7 +1,7 @@
 """A bug of each kind is caught, by a check whose name says what it is; what has none passes."""
 
-import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -159,13 +159,6 @@ class Drawing(Sound):
     def integrate(self, denoise, x, grid):
         random.random()
         return super().integrate(denoise, x, grid)
-
-
-class Restoring(Sound):
-    """Seeds from a clock that differs in every process, and leaves no trace in the global state."""
-
-    def step(self, x, lam, past, n):
-        return super().step(x, lam, past, n, share=0.5 + os.getpid() * 1e-9)
 
 
 class Salted(Sound):
@@ -480,7 +473,6 @@ CAUGHT = [
     (OneInterval, "last_level"),
     (OneInterval, "nfe"),
     (KeptStep, "repeatable"),
-    (Restoring, "cell_key"),
     (Salted, "cell_key"),
     (Adapting, "linear"),
     (Staying, "device"),
@@ -532,7 +524,6 @@ CAUGHT = [
 
 
 UNDECLARED = {
-    Sound: {"parameters", "parameter_gradients", "wrong_parameters", "saved"},
     Corrected: {"parameters", "parameter_gradients", "wrong_parameters", "saved"},
     Trained: {"consistent", "local_order", "predicted_order", "global_order"},
 }
@@ -563,13 +554,7 @@ def test_a_bug_in_a_test_of_ones_own_is_one_line():
 def test_what_a_loop_raises_is_named_with_its_line():
     found = next(check for check in conformance.checks(Indexing) if check.name == "nfe").outcome()
     assert found.status == conformance.FAIL
-    assert "raised IndexError at test_planted.py:" in found.finding
-
-
-def test_all_failures_are_told_at_once():
-    with pytest.raises(ConformanceError) as caught:
-        conformance.assert_conforms(Undocumented, sb.EDM(0.01, 10.0))
-    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["documented"]
+    assert re.match(r".*test_planted\.py:\d+: IndexError: .*; mend it there$", found.finding)
 
 
 def test_another_process_has_no_class_of_a_function():

@@ -1,0 +1,107 @@
+"""`solverbench check` as a person meets it: what passes, what fails and why, and one clear line for each mistake."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import registries
+from solverbench.cli import main
+
+LAGGING = '''
+import solverbench as sb
+
+
+class Lagging(sb.Solver):
+    """Euler, whose steps are made from the level before."""
+
+    name = "lagging"
+    paper = "none: a test's own"
+    global_order = 1
+
+    def integrate(self, denoise, x, grid):
+        sigmas = grid.sigmas
+        for n in range(grid.steps):
+            x = x + (sigmas[n + 1] - sigmas[n]) * (x - denoise(x, sigmas[n])) / sigmas[max(n - 1, 0)]
+        return x
+'''
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """What a test registers is gone after it."""
+    yield
+    registries.solvers.withdraw("lagging")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+
+
+def test_a_solver_that_fails_is_told_what_was_found_and_what_to_do(tmp_path):
+    path = tmp_path / "lagging.py"
+    path.write_text(LAGGING)
+    result = invoke("check", path, "--json")
+    assert result.exit_code == 4
+    head, *lines = result.stdout.splitlines()
+    assert head == f"lagging:grid=polynomial:rho=7 ({path})"
+    told = json.loads(lines[-1])
+    (subject,) = told["subjects"]
+    assert subject["subject"] == "lagging:grid=polynomial:rho=7"
+    assert not subject["passed"]
+    found = {check["name"]: check for check in subject["checks"]}
+    assert {name for name, check in found.items() if check["status"] == "fail"} == {"consistent", "last_level"}
+    assert found["global_order"]["finding"].startswith("declares 1, measured sin 1.0")
+    assert found["consistent"]["finding"].endswith("or declare consistent = False")
+    assert found["local_order"]["status"] == "not declared"
+    assert told["counts"] == {"pass": 18, "fail": 2, "not declared": 6}
+    assert lines[-2] == "18 pass, 2 fail, 6 not declared"
+    assert "  fail          consistent           rows miss W[k,0] = level/start" in result.stdout
+
+
+def test_a_teacher_is_checked_by_its_name_and_options():
+    result = invoke("check", "shapes:guidance=2")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("shapes-guidance=2 (shapes:guidance=2)\n  pass          identity")
+    assert "  pass          teacher_key          equal in two processes" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "check: nothing to check; give a name, or --all"),
+        (("heun", "--all"), 2, "check: names and --all; give a name, or --all"),
+        (("huen",), 2, "check huen: neither a solver nor a teacher; did you mean 'heun'? Give a name, a spec or a"),
+        (("xyz:order=2",), 2, "check xyz:order=2: neither a solver nor a teacher; give a name, a spec or a .py file"),
+        (("heun:order=2",), 2, "heun:order=2: heun has no option 'order'"),
+        (("no/such.py",), 3, "plugin no/such.py: can't be read (No such file or directory); give the path of a"),
+        (("heun", "--teacher", "digit"), 2, "teacher 'digit': not registered; did you mean 'digits'?"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, code, said):
+    result = invoke("check", *arguments)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"Error: {said}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def f(:\n", "SyntaxError: invalid syntax; correct it"),
+        ("raise ValueError('early')\n", "ValueError: early; correct it"),
+        ("x = 1\n", "registers nothing; give its solver a `name`, or use @sb.register"),
+        (
+            "import solverbench as sb\n\n@sb.register(kind='grid')\ndef mine(schedule, steps): ...\n",
+            "has neither a solver nor a teacher; give another file",
+        ),
+    ],
+)
+def test_a_file_with_nothing_to_check_is_refused(tmp_path, text, said):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    result = invoke("check", path)
+    assert result.exit_code == 3
+    assert str(path) in result.stderr
+    assert said in result.stderr
