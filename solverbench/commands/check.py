@@ -37,7 +37,7 @@ def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_jso
     solverbench check heun dpm:order=2      by name, with options
     solverbench check digits                a teacher
     """
-    from solverbench.conformance import subjects
+    from solverbench.conformance import processes, subjects
     from solverbench.conformance.suite import run_all
     from solverbench.teachers import load_teacher
 
@@ -48,6 +48,7 @@ def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_jso
         found = list(subjects.everything())
     else:
         found = [(text, subject, "") for text in wanted for subject in subjects.named(text)]
+    processes.ask([subject for _, subject, _ in found if subject is not None])
     told = []
     for name, subject, lacking in found:
         if subject is None:

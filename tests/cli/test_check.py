@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 import registries
 from solverbench.cli import main
+from solverbench.conformance import subjects
 
 LAGGING = '''
 import solverbench as sb
@@ -38,32 +39,39 @@ def invoke(*arguments):
     return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
 
 
-def test_a_solver_that_fails_is_told_what_was_found_and_what_to_do(tmp_path):
+def test_what_fails_is_told_with_what_was_found_and_what_to_do(tmp_path):
     path = tmp_path / "lagging.py"
     path.write_text(LAGGING)
-    result = invoke("check", path, "--json")
+    result = invoke("check", path, "shapes:guidance=2", "--json")
     assert result.exit_code == 4
-    head, *lines = result.stdout.splitlines()
-    assert head == f"lagging:grid=polynomial:rho=7 ({path})"
-    told = json.loads(lines[-1])
-    (subject,) = told["subjects"]
-    assert subject["subject"] == "lagging:grid=polynomial:rho=7"
-    assert not subject["passed"]
-    found = {check["name"]: check for check in subject["checks"]}
-    assert {name for name, check in found.items() if check["status"] == "fail"} == {"consistent", "last_level"}
-    assert found["global_order"]["finding"].startswith("declares 1, measured sin 1.0")
-    assert found["consistent"]["finding"].endswith("or declare consistent = False")
-    assert found["local_order"]["status"] == "not declared"
-    assert told["counts"] == {"pass": 18, "fail": 2, "not declared": 6}
-    assert lines[-2] == "18 pass, 2 fail, 6 not declared"
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"lagging:grid=polynomial:rho=7 ({path})"
+    assert lines[27] == "shapes-guidance=2 (shapes:guidance=2)"
+    assert lines[-2] == "35 pass, 2 fail, 8 not declared"
     assert "  fail          consistent           rows miss W[k,0] = level/start" in result.stdout
-
-
-def test_a_teacher_is_checked_by_its_name_and_options():
-    result = invoke("check", "shapes:guidance=2")
-    assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("shapes-guidance=2 (shapes:guidance=2)\n  pass          identity")
     assert "  pass          teacher_key          equal in two processes" in result.stdout
+    told = json.loads(lines[-1])
+    assert told["counts"] == {"pass": 35, "fail": 2, "not declared": 8}
+    solver, teacher = told["subjects"]
+    assert (solver["subject"], solver["passed"]) == ("lagging:grid=polynomial:rho=7", False)
+    assert (teacher["subject"], teacher["passed"]) == ("shapes-guidance=2", True)
+    found = {check["name"]: check for check in solver["checks"]}
+    assert {name for name, check in found.items() if check["status"] == "fail"} == {"consistent", "last_level"}
+    assert found["consistent"]["finding"].endswith("or declare consistent = False")
+    assert found["global_order"]["finding"].startswith("declares 1, measured sin 1.0")
+    assert found["local_order"]["status"] == "not declared"
+
+
+def test_all_that_is_registered_is_checked_and_what_can_t_be_had_is_said(tmp_path, monkeypatch):
+    package = tmp_path / "broken-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[solverbench.solvers]\nhopeless = no_such_module:Hopeless\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {name: (subject, lacking) for name, subject, lacking in subjects.everything()}
+    assert found.keys() == {*registries.solvers, *registries.teachers}
+    assert [name for name, (subject, _) in found.items() if subject is None] == ["hopeless"]
+    assert "broken 1.0 can't be loaded" in found["hopeless"][1]
 
 
 @pytest.mark.parametrize(

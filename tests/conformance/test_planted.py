@@ -524,13 +524,16 @@ CAUGHT = [
 
 
 UNDECLARED = {
+    Sound: {"parameters", "parameter_gradients", "wrong_parameters", "saved"},
     Corrected: {"parameters", "parameter_gradients", "wrong_parameters", "saved"},
     Trained: {"consistent", "local_order", "predicted_order", "global_order"},
 }
 
 
 @pytest.mark.parametrize("cls", UNDECLARED)
-def test_a_sound_solver_passes_and_what_it_doesn_t_declare_is_said(cls):
+def test_a_sound_solver_passes_and_what_it_doesn_t_declare_is_said(cls, monkeypatch):
+    if cls is not Trained:  # one of them in another process is enough
+        monkeypatch.setattr(processes, "elsewhere", lambda subjects: list(map(processes.keys, subjects)))
     found = list(conformance.run_all(cls))
     assert [each.line for each in found if each.status == conformance.FAIL] == []
     assert {each.name for each in found if each.status == conformance.UNDECLARED} == UNDECLARED[cls]
