@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from solverbench.schedules import RectifiedFlow as RectifiedFlow
     from solverbench.schedules import VPDiscrete as VPDiscrete
     from solverbench.schedules import VPLinear as VPLinear
+    from solverbench.scores import Metric as Metric
     from solverbench.solver import Classical as Classical
     from solverbench.solver import Denoise as Denoise
     from solverbench.solver import LearnedSolver as LearnedSolver
@@ -59,6 +60,7 @@ _homes = {
     "solverbench.exponential": ["ExponentialIntegrator", "block_orders", "differences", "phis", "unified"],
     "solverbench.grids": ["Grid"],
     "solverbench.schedules": ["EDM", "NoiseSchedule", "RectifiedFlow", "VPDiscrete", "VPLinear"],
+    "solverbench.scores": ["Metric"],
     "solverbench.solver": ["Classical", "Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
     "solverbench.plugins": ["register"],
     "solverbench.spec": ["make"],

@@ -22,7 +22,21 @@ import torch
 from numpy.typing import NDArray
 
 import registries
-from solverbench import __version__, cells, energy, fid, files, judging, recipes, seeds, solutions, targets, zoo
+from solverbench import (
+    __version__,
+    cells,
+    energy,
+    fid,
+    files,
+    judging,
+    plugins,
+    recipes,
+    scores,
+    seeds,
+    solutions,
+    targets,
+    zoo,
+)
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluate import PICTURES
@@ -31,7 +45,8 @@ from solverbench.metrics import quantise
 from solverbench.outcome import Outcome
 from solverbench.perceptual import LPIPS
 from solverbench.sampling import BATCH, THREADS, Fit, decoded, pool
-from solverbench.spec import make
+from solverbench.solver import Solver
+from solverbench.spec import solver_class
 from solverbench.teachers import Teacher
 from solverbench.uncertainty import over_sets
 from solverbench.verdicts import verdicts
@@ -121,7 +136,7 @@ def write(
         "command": command or _command(outcomes, protocol, device, root, train),
         "selection": _selection(outcomes, protocol, device),
         "protocol": _protocol(outcomes, protocol, root),
-        "environment": {**_environment(device), "seconds": _seconds(outcomes, seconds)},
+        "environment": {**_environment(device), **_plugins(outcomes), "seconds": _seconds(outcomes, seconds)},
         "metrics": _described(outcomes),
         "lines": [line for teacher in _teachers(outcomes) for line in _lines(teacher)],
         "notes": notes(outcomes, protocol),
@@ -174,13 +189,16 @@ def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
 
 def _bibtex(outcomes: Sequence[Outcome]) -> str:
     """The papers of the solvers asked for."""
-    known, wanted = registries.bibliography(), list[str]()
+    known, wanted, given = registries.bibliography(), list[str](), dict[str, None]()
     for spec in dict.fromkeys(outcome.cell.spec for outcome in outcomes):
         name = spec.partition(":")[0]
-        said = make(name).paper if name in registries.solvers else ""
+        cls = solver_class(name) if name in registries.solvers else Solver
+        given |= {cls.bibtex.strip(): None} if cls.bibtex else {}
+        said = cls.paper
         said += " ".join(registries.grids.about(grid) for grid in re.findall(r"grid=(gits\w*)", spec))
         wanted += re.findall(r"arXiv:([0-9.]+[0-9])", said)
-    return "\n\n".join(known[number] for number in dict.fromkeys(wanted) if number in known)
+    found = [known[number] for number in dict.fromkeys(wanted) if number in known]
+    return "\n\n".join([*found, *given])
 
 
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
@@ -234,6 +252,8 @@ def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
     judged, scorer = cell.teacher.evaluation, cell.protocol.judging.scorer(cell.teacher)
     if metric in judging.PROMPTED and scorer is not None:
         return scorer.identity, cell.protocol.judging.rule(cell.teacher)
+    if metric in cell.protocol.judging.scored(cell.teacher):
+        return scores.identity(metric), cell.protocol.judging.rule(cell.teacher)
     if metric == "lpips_teacher":
         return LPIPS.identity, ""
     if metric in (*judging.PUBLIC, *judging.FEATURES) and judged is not None:
@@ -252,7 +272,12 @@ def _metrics(cell: Cell) -> list[str]:
     judged = cell.teacher.evaluation
     wanted = {"rmse_teacher", *cell.metrics, *cell.teacher.lacking, *(judged.metrics if judged else ())}
     wanted |= {"rmse_exact"} if cell.exact else set()
-    return [metric for metric in METRICS if metric in wanted]
+    return _ordered(wanted)
+
+
+def _ordered(metrics: set[str]) -> list[str]:
+    """The built-in metrics in their order, then those by plugins."""
+    return [*(metric for metric in METRICS if metric in metrics), *sorted(metrics - METRICS.keys())]
 
 
 def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
@@ -287,9 +312,11 @@ def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
 def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     teachers = _teachers(outcomes)
     used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
-    wanted = [metric for metric in METRICS if metric in used]
-    found = {}
-    for metric in wanted:
+    found: dict[str, dict[str, Any]] = {}
+    for metric in _ordered(used):
+        if metric not in METRICS:
+            found[metric] = _plugged(metric)
+            continue
         label, short, space = METRICS[metric]
         found[metric] = {
             "label": f"{label} ({_space(metric, teachers) if space == 'features' else space})",
@@ -299,6 +326,14 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
             **({"full": full} if (full := max(judging.full(metric, teacher) for teacher in teachers)) else {}),
         }
     return found
+
+
+def _plugged(metric: str) -> dict[str, Any]:
+    """A metric by a plugin, as it describes itself."""
+    cls, label = plugins.get(registries.metrics, metric), scores.label(metric)
+    higher = {"higher": True} if cls.higher else {}
+    told = ", higher is better" if cls.higher else ""
+    return {"label": f"{label} (plugin{told})", "short": label, "log": cls.log, **higher}
 
 
 def _space(metric: str, teachers: Sequence[Teacher]) -> str:
@@ -369,7 +404,7 @@ def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root:
     exact = {None: [], True: ["--exact"], False: ["--no-exact"]}[protocol.exact]
     words += ["--train", train] if train else []
     words += [*(["--full"] if protocol.full else []), *exact, *protocol.judging.flags]
-    words += ["--device", device, "--out", str(root)]
+    words += [*plugins.flags(), "--device", device, "--out", str(root)]
     return shlex.join(words)
 
 
@@ -491,6 +526,15 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return "" if tracked.returncode else told.strip()[:12] + ("+" if changed.stdout else "")
+
+
+def _plugins(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """What isn't built in, each with who offers it and the sha256 of its source."""
+    found: dict[str, str] = {}
+    for outcome in outcomes:
+        for what, told in outcome.cell.plugins.items():
+            found[f"plugin {what}"] = f"{told['source']}, {told['target']}, sha256 {told['sha256'][:16] or 'unknown'}"
+    return found
 
 
 def _cuda() -> dict[str, Any]:

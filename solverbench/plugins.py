@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.abc
 import importlib.util
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
 import registries
+from registries import Offer
 from solverbench.errors import PluginError, SpecError, UnknownNameError, UserError
 
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 
 WORD = re.compile(r"[a-z][a-z0-9_]*")
 """What a plugin may call what it offers."""
+
+
+CLASSES = {"solver": "solverbench.solver:Solver", "metric": "solverbench.scores:Metric"}
+"""The kinds that are classes, each with the one that a plugin derives its own from; others are functions."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def register(thing: Any = None, *, kind: str | None = None, name: str | None = N
     """Register a thing by its name, as built-ins are; usable as a decorator. What is defined anew replaces the old.
 
     Args:
-        thing: a class of a solver; or a function, by its own name: a teacher's loader, a grid or a loss.
+        thing: the class of a solver or a metric; or a function: a teacher's loader, a grid or a loss.
         kind: solver, teacher, grid, metric or loss; that of the class if None.
         name: the class's `name`, or the function's own, if None.
 
@@ -144,6 +151,30 @@ def flags() -> list[str]:
     return [word for held in loaded() for word in ("--plugin", held.path)]
 
 
+def command(text: str) -> str:
+    """Return a command line that loads the same files, too."""
+    return " ".join([text, *map(shlex.quote, flags())])
+
+
+def typed(kind: str, names: Iterable[str]) -> list[tuple[str, Offer]]:
+    """Return those of `names` that no file has registered, but a notebook, for another process to `adopt`."""
+    offers = (offer for offer in registries.extensible[kind].registered() if offer.name in set(names))
+    return [(kind, offer) for offer in offers if offer.target.partition(":")[0] not in _held]
+
+
+def provenance(registry: registries.Registry, name: str) -> dict[str, str]:
+    """Return which plugin has a name, and the sha256 of its source; empty for a built-in, or if nobody has it now."""
+    try:
+        offer = registry.plugin(name)
+    except LookupError:
+        return {}
+    if offer is None:
+        return {}
+    module, _, attribute = offer.target.partition(":")
+    target = attribute if module in _held else offer.target
+    return {"source": offer.source, "target": target, "sha256": offer.sha256}
+
+
 def get(registry: registries.Registry, name: str) -> Any:
     """Return what a name or alias of `registry` stands for.
 
@@ -161,15 +192,13 @@ def get(registry: registries.Registry, name: str) -> Any:
 
 def wrong(kind: str, name: str, thing: Any) -> str:
     """Return what keeps a plugin's thing from being one of its kind, as the end of a sentence; empty if nothing."""
-    if kind != "solver":
+    if kind not in CLASSES:
         return "" if callable(thing) else f"{thing!r}, which can't be called; offer a function"
-    from solverbench.solver import Solver
-
-    if not (isinstance(thing, type) and issubclass(thing, Solver)):
-        return f"{thing!r}, which isn't a Solver; derive its class from solverbench.Solver"
-    if thing.name != name:
-        return f"whose name is {thing.name!r}; give both the same"
-    return ""
+    cls = _class(kind)
+    if not (isinstance(thing, type) and issubclass(thing, cls)):
+        return f"{thing!r}, which isn't a {cls.__name__}; derive its class from solverbench.{cls.__name__}"
+    called = getattr(thing, "name", "")
+    return "" if called == name else f"whose name is {called!r}; give both the same"
 
 
 class _Loader(importlib.abc.SourceLoader):
@@ -198,9 +227,13 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
 
 def _kind(thing: Any) -> str:
     """The kind that a class says itself; empty if it doesn't."""
-    from solverbench.solver import Solver
+    return next((kind for kind in CLASSES if isinstance(thing, type) and issubclass(thing, _class(kind))), "")
 
-    return "solver" if isinstance(thing, type) and issubclass(thing, Solver) else ""
+
+def _class(kind: str) -> type:
+    module, _, name = CLASSES[kind].partition(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _forget(module: str, known: int) -> None:
