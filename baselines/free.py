@@ -40,14 +40,12 @@ class Free(sb.LearnedSolver):
     paper: ClassVar[str] = "the family: Bespoke Non-Stationary solvers, arXiv:2403.01329; parametrisation and training ours"
     trained_by: ClassVar[Mapping[str, Any]] = {
         "base": "gs",
-        "any": {
-            "choose": "best",
-            "ema_decay": 0.99,
-            "patience": 3,  # validations without improvement, after which the rate is halved
-            "lr_decay": 0.5,
-            "lr_min": 1e-4,
-            "stop_after": 6,
-        },
+        "choose": "best",
+        "ema_decay": 0.99,
+        "patience": 3,  # validations without improvement, after which the rate is halved
+        "lr_decay": 0.5,
+        "lr_min": 1e-4,
+        "stop_after": 6,
         "digits": {"iterations": 2000, "validate_every": 50},
         "shapes": {"iterations": 1000, "validate_every": 50},
     }
