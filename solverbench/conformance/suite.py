@@ -179,6 +179,11 @@ _SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], b
     (learning.parameter_gradients, _learned, _UNTRAINED),
     (learning.wrong_parameters, _learned, _UNTRAINED),
     (learning.saved, _learned, _UNTRAINED),
+    (
+        learning.recipe,
+        learning.registered,
+        "nothing to train, or not registered, so that no recipe is found by its name",
+    ),
     (orders.local_order, lambda solver: solver.local_order is not None, "set local_order to have it measured"),
     (
         orders.predicted_order,

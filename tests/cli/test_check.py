@@ -33,6 +33,7 @@ def forgotten():
     """What a test registers is gone after it."""
     yield
     registries.solvers.withdraw("lagging")
+    registries.teachers.withdraw("ours")
 
 
 def invoke(*arguments):
@@ -72,6 +73,27 @@ def test_all_that_is_registered_is_checked_and_what_can_t_be_had_is_said(tmp_pat
     assert found.keys() == {*registries.solvers, *registries.teachers}
     assert [name for name, (subject, _) in found.items() if subject is None] == ["hopeless"]
     assert "broken 1.0 can't be loaded" in found["hopeless"][1]
+
+
+OURS = """
+import solverbench as sb
+
+@sb.register(kind="teacher", name="ours")
+def load(device="cpu"):
+    return sb.Teacher(lambda x, sigma: 0 * x, "ours", (1, 2, 2), identity="of zeros")
+"""
+
+
+def test_the_file_of_an_installed_package_is_checked_by_its_path_too(tmp_path, monkeypatch):
+    package = tmp_path / "ours-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[solverbench.teachers]\nours = ours_of_a_test:load\n")
+    (tmp_path / "ours_of_a_test.py").write_text(OURS)
+    monkeypatch.syspath_prepend(tmp_path)
+    for text in (f"{tmp_path}/ours_of_a_test.py", "ours"):
+        (found,) = subjects.named(text)
+        assert found.identity == "of zeros"
 
 
 @pytest.mark.parametrize(

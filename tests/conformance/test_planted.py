@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import registries
 import solverbench as sb
 from solverbench import conformance
 from solverbench.conformance import ConformanceError, processes
@@ -524,9 +525,9 @@ CAUGHT = [
 
 
 UNDECLARED = {
-    Sound: {"parameters", "parameter_gradients", "wrong_parameters", "saved"},
-    Corrected: {"parameters", "parameter_gradients", "wrong_parameters", "saved"},
-    Trained: {"consistent", "local_order", "predicted_order", "global_order"},
+    Sound: {"parameters", "parameter_gradients", "wrong_parameters", "saved", "recipe"},
+    Corrected: {"parameters", "parameter_gradients", "wrong_parameters", "saved", "recipe"},
+    Trained: {"recipe", "consistent", "local_order", "predicted_order", "global_order"},
 }
 
 
@@ -558,6 +559,38 @@ def test_what_a_loop_raises_is_named_with_its_line():
     found = next(check for check in conformance.checks(Indexing) if check.name == "nfe").outcome()
     assert found.status == conformance.FAIL
     assert re.match(r".*test_planted\.py:\d+: IndexError: .*; mend it there$", found.finding)
+
+
+class Unread(Trained):
+    """Has a setting in its recipe that there isn't."""
+
+    name = "unread"
+    trained_by = {"base": "gs", "digits": {"iteration": 10}}  # noqa: RUF012 - a test's own
+
+
+class Neglected(Trained):
+    """Has a recipe that leaves its only parameters out."""
+
+    name = "neglected"
+    trained_by = {"base": "gs", "shapes": {"stages": "times+offsets"}}  # noqa: RUF012 - a test's own
+
+
+@pytest.mark.parametrize(
+    ("cls", "said"),
+    [
+        (Unread, "there is no setting 'iteration'; did you mean 'iterations'?"),
+        (Neglected, "stages=times+offsets never train 'share', which is of coefficients; add the group"),
+    ],
+)
+def test_a_bug_in_a_recipe_is_caught(cls, said):
+    sb.register(cls)
+    try:
+        (check,) = (check for check in conformance.checks(cls) if check.name == "recipe")
+        found = check.outcome()
+    finally:
+        registries.solvers.withdraw(cls.name)
+    assert found.status == conformance.FAIL
+    assert said in found.finding
 
 
 def test_another_process_has_no_class_of_a_function():
