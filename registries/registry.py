@@ -83,6 +83,14 @@ class Registry:
             raise ValueError(f"{self.kind} {name!r}: {wrong}")
         self._registered[name] = offer
 
+    def adopt(self, offer: Offer) -> None:
+        """Take over what another process has registered; what is here by its name stays."""
+        self._registered.setdefault(offer.name, offer)
+
+    def registered(self) -> tuple[Offer, ...]:
+        """Return what was registered, without what entry points offer."""
+        return tuple(self._registered.values())
+
     def withdraw(self, name: str) -> None:
         """Forget what was registered by `name`."""
         self._registered.pop(name, None)

@@ -58,6 +58,8 @@ class Solver(ABC):
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    bibtex: ClassVar[str] = ""
+    """Its paper's entry, for reports, where `paper` names none that this package knows."""
     learned: ClassVar[bool] = False
     uniform: ClassVar[bool] = False
     """Whether the coefficients, and so the declared orders, are those of equal steps in sigma."""
