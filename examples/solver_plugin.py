@@ -27,7 +27,6 @@ class Midpoint(sb.Solver):
     name = "midpoint"
     paper = "any textbook"
     r: float = sb.option(0.5, above=0.0, help="where the second call is made")
-    block = 1
 
     def steps(self, nfe):
         if nfe < 2 or nfe % 2:
