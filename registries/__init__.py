@@ -1,5 +1,10 @@
 """The built-in names. Nothing is imported until it is asked for."""
 
+from registries.plugins import Offer as Offer
+from registries.plugins import Unavailable as Unavailable
+from registries.plugins import fingerprint as fingerprint
+from registries.plugins import place as place
+from registries.plugins import why as why
 from registries.published import Result as Result
 from registries.published import bibliography as bibliography
 from registries.published import catalogue as catalogue
@@ -7,8 +12,12 @@ from registries.published import gits as gits
 from registries.published import papers as papers
 from registries.published import recommended as recommended
 from registries.published import results as results
+from registries.registry import Listed as Listed
 from registries.registry import Registry as Registry
 from registries.registry import UnknownName as UnknownName
+
+CHECK = "solverbench.plugins:wrong"
+"""What a plugin's thing must be, kind by kind."""
 
 solvers = Registry(
     "solver",
@@ -17,6 +26,7 @@ solvers = Registry(
         "dpm": "baselines.dpm:DPMSolverPP",
         "dpm2": "baselines.dpm2:DPM2",
         "euler": "baselines.euler:Euler",
+        "free": "baselines.free:Free",
         "gas": "solverbench.gs:GAS",
         "gs": "solverbench.gs:GS",
         "heun": "baselines.heun:Heun",
@@ -35,6 +45,7 @@ solvers = Registry(
         "dpm": "DPM-Solver++ and DPM-Solver, multistep or singlestep, orders 1-3 (arXiv:2211.01095)",
         "dpm2": "DPM-Solver-2, singlestep, two calls a step (arXiv:2206.00927)",
         "euler": "Euler's method, which is DDIM (arXiv:2010.02502)",
+        "free": "every weight and level trained: an estimated bound on linear solvers, learned (arXiv:2403.01329)",
         "gas": "Generalized Adversarial Solver, learned (arXiv:2510.17699)",
         "gs": "Generalized Solver, GAS without its adversarial loss, learned (arXiv:2510.17699)",
         "heun": "Heun's method, two calls a step; EDM's own sampler is heun:end=zero (arXiv:2206.00364)",
@@ -47,6 +58,8 @@ solvers = Registry(
         "s4s_joint": "S4S-Alt's solver with levels and weights trained at once, learned (arXiv:2502.17423)",
         "unipc": "UniPC, multistep predictor-corrector, orders 1-3 (arXiv:2302.04867)",
     },
+    group="solverbench.solvers",
+    check=CHECK,
 )
 
 grids = Registry(
@@ -74,6 +87,8 @@ grids = Registry(
         "time_quadratic": "equal steps in sqrt(t): time_quadratic of DPM-Solver and GAS (arXiv:2206.00927)",
         "time_uniform": "equal steps in t^(1/rho) of the VP schedule, rho = 1 (arXiv:2206.00927)",
     },
+    group="solverbench.grids",
+    check=CHECK,
 )
 
 teachers = Registry(
@@ -88,6 +103,8 @@ teachers = Registry(
         "mixture": "100 Gaussians fitted on the digits, 1x8x8: exact denoiser, exact samples, no network error",
         "shapes": "coloured shapes of 10 classes, 3x16x16: a small class-conditional U-Net, packaged",
     },
+    group="solverbench.teachers",
+    check=CHECK,
 )
 
 families = Registry(
@@ -103,3 +120,78 @@ families = Registry(
         "edm": "networks of EDM's pickles: DDPM++, NCSN++ and ADM with EDM, VP, VE or iDDPM preconditioning",
     },
 )
+
+metrics = Registry(
+    "metric",
+    {
+        "clip_score": "solverbench.embeddings:CLIP",
+        "fdd": "solverbench.metrics:frechet",
+        "fid": "solverbench.metrics:frechet",
+        "fid_clip": "solverbench.metrics:frechet",
+        "fid_inf": "solverbench.uncertainty:extrapolated",
+        "frechet_data": "solverbench.metrics:frechet",
+        "frechet_data_inf": "solverbench.uncertainty:extrapolated",
+        "frechet_teacher": "solverbench.metrics:frechet",
+        "inception_score": "solverbench.features:inception_scores",
+        "kernel_data": "solverbench.features:kernel_blocks",
+        "kid": "solverbench.features:kernel_blocks",
+        "lpips_teacher": "solverbench.perceptual:LPIPS",
+        "precision": "solverbench.features:manifold",
+        "precision_data": "solverbench.features:manifold",
+        "psnr_teacher": "solverbench.measures:means",
+        "recall": "solverbench.features:manifold",
+        "recall_data": "solverbench.features:manifold",
+        "rmse_exact": "solverbench.measures:rmses",
+        "rmse_teacher": "solverbench.measures:rmses",
+    },
+    about={
+        "clip_score": "how well an image fits its prompt, by CLIP (arXiv:2104.08718)",
+        "fdd": "Fréchet distance of DINOv2 features (arXiv:2306.04675)",
+        "fid": "Fréchet distance of Inception features (arXiv:1706.08500)",
+        "fid_clip": "Fréchet distance of CLIP features (arXiv:2203.06026)",
+        "fid_inf": "FID extrapolated to infinitely many images (arXiv:1911.07023)",
+        "frechet_data": "Fréchet distance of the teacher's own features to the data",
+        "frechet_data_inf": "the same extrapolated to infinitely many images",
+        "frechet_teacher": "Fréchet distance of the teacher's own features to its many-step samples",
+        "inception_score": "Inception score (arXiv:1606.03498)",
+        "kernel_data": "kernel distance of the teacher's own features to the data",
+        "kid": "kernel distance of Inception features (arXiv:1801.01401)",
+        "lpips_teacher": "LPIPS to the teacher's sample from the same noise (arXiv:1801.03924)",
+        "precision": "share of images within the data's manifold, Inception features (arXiv:1904.06991)",
+        "precision_data": "the same of the teacher's own features",
+        "psnr_teacher": "PSNR to the teacher's sample from the same noise",
+        "recall": "share of the data within the images' manifold, Inception features (arXiv:1904.06991)",
+        "recall_data": "the same of the teacher's own features",
+        "rmse_exact": "RMSE to the exact solution of the teacher's ODE; see --exact",
+        "rmse_teacher": "RMSE to the teacher's sample from the same noise; always measured",
+    },
+    group="solverbench.metrics",
+    check=CHECK,
+)
+
+losses = Registry(
+    "loss",
+    {
+        "features": "solverbench.losses:features",
+        "huber": "solverbench.losses:huber",
+        "l1": "solverbench.losses:l1",
+        "l2": "solverbench.losses:l2",
+        "lpips": "solverbench.losses:lpips",
+        "lpips_native": "solverbench.losses:lpips_native",
+        "metric_features": "solverbench.losses:metric_features",
+    },
+    about={
+        "features": "squared difference of the features of the teacher's own loss network",
+        "huber": "pseudo-Huber distance of the final states (arXiv:2310.14189)",
+        "l1": "mean absolute difference of the final states",
+        "l2": "mean squared difference of the final states",
+        "lpips": "LPIPS-VGG of images resized to 224 x 224 (arXiv:1801.03924)",
+        "lpips_native": "LPIPS-VGG of images at their own size",
+        "metric_features": "as features, of the network that measures: only with allow_metric_loss",
+    },
+    group="solverbench.losses",
+    check=CHECK,
+)
+
+extensible = {each.kind: each for each in (solvers, teachers, grids, metrics, losses)}
+"""What plugins may add to, by kind."""

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from registries import plugins
+from registries.plugins import Offer, Unavailable
 
 
 class UnknownName(LookupError):
     """No entry of that name; the text suggests the nearest."""
 
 
+@dataclass(frozen=True)
+class Listed:
+    """One line of a listing.
+
+    Args:
+        name: what it is asked for by.
+        aliases: other spellings.
+        about: one line on it; empty if it isn't available.
+        plugin: who offers it; empty for a built-in.
+        unavailable: why it can't be had; empty if it can.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    about: str
+    plugin: str = ""
+    unavailable: str = ""
+
+
 class Registry:
-    """A table of names, each bound to an object or to a lazy "module:Name".
+    """A table of names, each bound to an object or to a lazy "module:Name"; built-ins win over plugins.
 
     Args:
         kind: what the entries are, in the singular, for messages ("solver").
         table: built-in entries, name to "module:Name".
         aliases: other spellings, each to a name.
         about: one line on each built-in, so that a listing imports none of them.
+        group: of the entry points whose names are entries, too; none if empty.
+        check: "module:Name" of a function (kind, name, thing) that returns what is wrong with a plugin's thing, or
+            nothing; without, all things do.
     """
 
     def __init__(
@@ -30,22 +55,42 @@ class Registry:
         *,
         aliases: Mapping[str, str] | None = None,
         about: Mapping[str, str] | None = None,
+        group: str = "",
+        check: str = "",
     ) -> None:
         self.kind = kind
+        self.plural = kind + ("es" if kind.endswith("s") else "s")
         self._entries: dict[str, Any] = dict(table)
         self._aliases = dict(aliases or {})
         self._about = dict(about or {})
+        self._group, self._check = group, check
+        self._registered: dict[str, Offer] = {}
 
     def register(self, name: str, thing: Any) -> None:
-        """Bind `name` to `thing`, an object or a "module:Name".
+        """Bind `name` to `thing`, as a plugin does; what is defined anew takes the place of what it was.
 
         Raises:
-            ValueError: the name is taken by something else.
+            ValueError: the name is taken by something else, or the thing isn't one of this kind.
         """
-        taken = self._entries.get(self._aliases.get(name, name))
-        if taken is not None and taken != thing and self.origin(name) != _origin(thing):
-            raise ValueError(f"{self.kind} {name!r}: registered already by {self.origin(name)}; choose another name")
-        self._entries[name] = thing
+        full, offer = self._aliases.get(name, name), plugins.registered(name, thing)
+        taken = self._registered.get(name)
+        if full in self._entries and self.get(full) is thing:
+            return
+        if full in self._entries or (taken is not None and taken.target != offer.target):
+            by = self.origin(full) if taken is None else taken.source
+            raise ValueError(f"{self.kind} {name!r}: registered already by {by}; choose another name")
+        if wrong := self._wrong(name, thing):
+            raise ValueError(f"{self.kind} {name!r}: {wrong}")
+        self._registered[name] = offer
+
+    def withdraw(self, name: str) -> None:
+        """Forget what was registered by `name`."""
+        self._registered.pop(name, None)
+
+    @property
+    def builtin(self) -> tuple[str, ...]:
+        """The names that are built in."""
+        return tuple(sorted(self._entries))
 
     def resolve(self, name: str) -> str:
         """Return the name that `name` stands for.
@@ -54,15 +99,22 @@ class Registry:
             UnknownName: neither an entry nor an alias.
         """
         full = self._aliases.get(name, name)
-        if full in self._entries:
+        if full in self._entries or self._offers(full):
             return full
-        near = difflib.get_close_matches(name, [*self._entries, *self._aliases], n=1)
+        near = difflib.get_close_matches(name, [*self, *self._aliases], n=1)
         hint = f"did you mean {near[0]!r}? See" if near else "see"
-        raise UnknownName(f"{self.kind} {name!r}: not registered; {hint} 'solverbench list {self.kind}s'.")
+        raise UnknownName(f"{self.kind} {name!r}: not registered; {hint} 'solverbench list {self.plural}'.")
 
     def get(self, name: str) -> Any:
-        """Return what `name` (or an alias) is bound to, importing it if it is still a string."""
+        """Return what `name` (or an alias) is bound to, importing it if it is still a string.
+
+        Raises:
+            UnknownName: neither an entry nor an alias.
+            Unavailable: a plugin offers it, but it can't be loaded, isn't of this kind, or another offers it as well.
+        """
         full = self.resolve(name)
+        if full not in self._entries:
+            return self._offer(full).thing
         thing = self._entries[full]
         if isinstance(thing, str):
             module, _, attribute = thing.partition(":")
@@ -70,31 +122,94 @@ class Registry:
         return thing
 
     def origin(self, name: str) -> str:
-        """Return where the entry is defined: "module:Name", or file:line of a plugin."""
-        return _origin(self._entries[self.resolve(name)])
+        """Return where the entry is defined: "module:Name", or file:line of what is loaded already or of a plugin."""
+        full = self.resolve(name)
+        thing = self._entries[full] if full in self._entries else self._offer(full).thing
+        return thing if isinstance(thing, str) else plugins.origin(thing)
+
+    def plugin(self, name: str) -> Offer | None:
+        """Return the plugin's offer behind a name, loaded; None for a built-in.
+
+        Raises:
+            UnknownName, Unavailable: as `get`.
+        """
+        full = self.resolve(name)
+        return None if full in self._entries else self._offer(full)
 
     def about(self, name: str) -> str:
-        """Return one line on the entry."""
+        """Return one line on the entry.
+
+        Raises:
+            UnknownName, Unavailable: as `get`.
+        """
         full = self.resolve(name)
-        thing = self._entries[full]
-        doc = "" if isinstance(thing, str) else thing.__doc__ or ""
-        return self._about.get(full) or doc.strip().partition("\n")[0]
+        return self._about[full] if full in self._about else _first_line(self.get(full))
 
     def aliases(self, name: str) -> list[str]:
         """Return the other spellings of `name`."""
         return sorted(alias for alias, full in self._aliases.items() if full == name)
 
+    def listed(self) -> Iterator[Listed]:
+        """Yield a line on each entry, and on each that a plugin offers in vain; plugins are loaded, built-ins not."""
+        for name in self:
+            if name in self._entries:
+                yield Listed(name, tuple(self.aliases(name)), self._about.get(name, ""))
+                continue
+            sources = ", ".join(offer.source for offer in self._offers(name))
+            try:
+                offer = self._offer(name)
+                yield Listed(name, (), _first_line(offer.thing), offer.source)
+            except Unavailable as error:
+                yield Listed(name, (), "", sources, str(error).removeprefix(f"{self.kind} {name!r}: "))
+        for offer in self._installed():
+            if offer.name in self._entries or offer.name in self._aliases:
+                yield Listed(offer.name, (), "", offer.source, f"{self.kind} {offer.name!r} is built in, which wins")
+
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._entries))
+        offered = {offer.name for offer in self._installed()} - set(self._aliases)
+        return iter(sorted({*self._entries, *self._registered, *offered}))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries or name in self._aliases
+        return name in self._entries or name in self._aliases or bool(self._offers(name))
+
+    def _installed(self) -> tuple[Offer, ...]:
+        return plugins.installed(self._group) if self._group else ()
+
+    def _offers(self, name: str) -> list[Offer]:
+        """Whatever plugins offer by this name, which isn't built in."""
+        found = [self._registered[name]] if name in self._registered else []
+        return found + [offer for offer in self._installed() if offer.name == name]
+
+    def _offer(self, name: str) -> Offer:
+        """The one offer of this name, loaded and looked at.
+
+        Raises:
+            Unavailable: there is no such one.
+        """
+        first, *others = self._offers(name)
+        asked = f"{self.kind} {name!r}"
+        try:
+            first.load()
+            same = all(plugins.origin(other.load()) == plugins.origin(first.thing) for other in others)
+        except Unavailable as error:
+            if not others:
+                raise Unavailable(f"{asked}: {first.source} can't be loaded: {error}") from None
+            same = False
+        if not same:
+            sources = " and ".join(offer.source for offer in (first, *others))
+            raise Unavailable(f"{asked}: offered by {sources}; rename one, or do without it")
+        if wrong := self._wrong(name, first.thing):
+            raise Unavailable(f"{asked}: {first.source} offers {first.target}, {wrong}")
+        return first
+
+    def _wrong(self, name: str, thing: Any) -> str:
+        if not self._check:
+            return ""
+        module, _, attribute = self._check.partition(":")
+        return str(getattr(importlib.import_module(module), attribute)(self.kind, name, thing))
 
 
-def _origin(thing: Any) -> str:
-    if isinstance(thing, str):
-        return thing
-    try:
-        return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
-    except (OSError, TypeError):
-        return f"{thing.__module__}:{thing.__qualname__}"
+def _first_line(thing: Any) -> str:
+    """The first line of what a thing says of itself; a dataclass without a docstring says its signature."""
+    line = (getattr(thing, "__doc__", None) or "").strip().partition("\n")[0]
+    return "" if line.startswith(f"{getattr(thing, '__name__', '')}(") else line

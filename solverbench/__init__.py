@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from solverbench.conditions import Guided as Guided
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
+    from solverbench.errors import PluginError as PluginError
     from solverbench.errors import SpecError as SpecError
     from solverbench.errors import UserError as UserError
     from solverbench.execution import execute as execute
@@ -25,13 +26,18 @@ if TYPE_CHECKING:
     from solverbench.exponential import differences as differences
     from solverbench.exponential import phis as phis
     from solverbench.exponential import unified as unified
+    from solverbench.export import diffusers_scheduler as diffusers_scheduler
+    from solverbench.export import k_diffusion_sampler as k_diffusion_sampler
     from solverbench.grids import Grid as Grid
+    from solverbench.plugins import load as load_plugin  # noqa: F401
+    from solverbench.plugins import register as register
     from solverbench.runner import table as run  # noqa: F401
     from solverbench.schedules import EDM as EDM
     from solverbench.schedules import NoiseSchedule as NoiseSchedule
     from solverbench.schedules import RectifiedFlow as RectifiedFlow
     from solverbench.schedules import VPDiscrete as VPDiscrete
     from solverbench.schedules import VPLinear as VPLinear
+    from solverbench.scores import Metric as Metric
     from solverbench.solver import Classical as Classical
     from solverbench.solver import Denoise as Denoise
     from solverbench.solver import LearnedSolver as LearnedSolver
@@ -39,7 +45,6 @@ if TYPE_CHECKING:
     from solverbench.solver import option as option
     from solverbench.solver import refuse_budget as refuse_budget
     from solverbench.spec import make as make
-    from solverbench.spec import register as register
     from solverbench.tableaux import Tableau as Tableau
     from solverbench.teachers import Teacher as Teacher
     from solverbench.teachers import load_teacher as load_teacher
@@ -52,19 +57,23 @@ _homes = {
     "solverbench.coefficients": ["ADAMS_BASHFORTH"],
     "solverbench.adaptors": ["Adapted", "fingerprint", "per_image"],
     "solverbench.conditions": ["Condition", "Guided"],
-    "solverbench.errors": ["BudgetError", "GridError", "SpecError", "UserError"],
+    "solverbench.errors": ["BudgetError", "GridError", "PluginError", "SpecError", "UserError"],
     "solverbench.execution": ["execute"],
+    "solverbench.export": ["diffusers_scheduler", "k_diffusion_sampler"],
     "solverbench.exponential": ["ExponentialIntegrator", "block_orders", "differences", "phis", "unified"],
     "solverbench.grids": ["Grid"],
     "solverbench.schedules": ["EDM", "NoiseSchedule", "RectifiedFlow", "VPDiscrete", "VPLinear"],
+    "solverbench.scores": ["Metric"],
     "solverbench.solver": ["Classical", "Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
-    "solverbench.spec": ["make", "register"],
+    "solverbench.plugins": ["register"],
+    "solverbench.spec": ["make"],
     "solverbench.tableaux": ["Tableau"],
     "solverbench.teachers": ["Teacher", "load_teacher"],
     "solverbench.tracing": ["tableau", "trace"],
 }
 _home = {name: (module, name) for module, names in _homes.items() for name in names}
-_home |= {"run": ("solverbench.runner", "table"), "plot": ("reports", "draw"), "report": ("reports", "write")}
+_home |= {"load_plugin": ("solverbench.plugins", "load"), "run": ("solverbench.runner", "table")}
+_home |= {"plot": ("reports", "draw"), "report": ("reports", "write")}
 _home |= {name: ("reports", name) for name in ("BundleError", "compare", "load_results")}
 
 

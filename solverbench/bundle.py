@@ -22,7 +22,21 @@ import torch
 from numpy.typing import NDArray
 
 import registries
-from solverbench import __version__, cells, energy, fid, files, judging, recipes, seeds, solutions, targets, zoo
+from solverbench import (
+    __version__,
+    cells,
+    energy,
+    fid,
+    files,
+    judging,
+    plugins,
+    recipes,
+    scores,
+    seeds,
+    solutions,
+    targets,
+    zoo,
+)
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluate import PICTURES
@@ -234,6 +248,8 @@ def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
     judged, scorer = cell.teacher.evaluation, cell.protocol.judging.scorer(cell.teacher)
     if metric in judging.PROMPTED and scorer is not None:
         return scorer.identity, cell.protocol.judging.rule(cell.teacher)
+    if metric in cell.protocol.judging.scored(cell.teacher):
+        return scores.identity(metric), cell.protocol.judging.rule(cell.teacher)
     if metric == "lpips_teacher":
         return LPIPS.identity, ""
     if metric in (*judging.PUBLIC, *judging.FEATURES) and judged is not None:
@@ -252,7 +268,12 @@ def _metrics(cell: Cell) -> list[str]:
     judged = cell.teacher.evaluation
     wanted = {"rmse_teacher", *cell.metrics, *cell.teacher.lacking, *(judged.metrics if judged else ())}
     wanted |= {"rmse_exact"} if cell.exact else set()
-    return [metric for metric in METRICS if metric in wanted]
+    return _ordered(wanted)
+
+
+def _ordered(metrics: set[str]) -> list[str]:
+    """The built-in metrics in their order, then those by plugins."""
+    return [*(metric for metric in METRICS if metric in metrics), *sorted(metrics - METRICS.keys())]
 
 
 def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
@@ -287,9 +308,11 @@ def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
 def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     teachers = _teachers(outcomes)
     used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
-    wanted = [metric for metric in METRICS if metric in used]
-    found = {}
-    for metric in wanted:
+    found: dict[str, dict[str, Any]] = {}
+    for metric in _ordered(used):
+        if metric not in METRICS:
+            found[metric] = _plugged(metric)
+            continue
         label, short, space = METRICS[metric]
         found[metric] = {
             "label": f"{label} ({_space(metric, teachers) if space == 'features' else space})",
@@ -299,6 +322,14 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
             **({"full": full} if (full := max(judging.full(metric, teacher) for teacher in teachers)) else {}),
         }
     return found
+
+
+def _plugged(metric: str) -> dict[str, Any]:
+    """A metric by a plugin, as it describes itself."""
+    cls, label = plugins.get(registries.metrics, metric), scores.label(metric)
+    higher = {"higher": True} if cls.higher else {}
+    told = ", higher is better" if cls.higher else ""
+    return {"label": f"{label} (plugin{told})", "short": label, "log": cls.log, **higher}
 
 
 def _space(metric: str, teachers: Sequence[Teacher]) -> str:
@@ -597,7 +628,7 @@ def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     if protocol.replicates < REPLICATES and protocol.samples < judging.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
     full = max((each.full for teacher in _teachers(outcomes) if (each := teacher.evaluation)), default=SAMPLES)
-    if protocol.samples < full:
+    if any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures):
         told = f"default {SAMPLES}" if full == SAMPLES else f"papers {full}"
         tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")
     if protocol.batch != BATCH:

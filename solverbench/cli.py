@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.util
 import json
@@ -23,6 +24,7 @@ from solverbench.commands.options import (
     json_option,
     judging_options,
     out_option,
+    plugin_option,
     teacher_option,
 )
 from solverbench.commands.refs import refs
@@ -32,6 +34,9 @@ from solverbench.commands.store import store
 from solverbench.commands.teachers import teachers
 from solverbench.commands.zoo import zoo
 from solverbench.errors import MissingError, UserError
+
+LISTED = {each.plural: each for each in registries.extensible.values()}
+"""What `solverbench list` has, by its name there."""
 
 ROOMS = ("solverbench", "baselines", "registries", "reports")
 
@@ -104,6 +109,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *judging_options,
         device_option,
         out_option,
+        plugin_option,
         config_option,
         json_option,
     ]  # fmt: skip
@@ -196,6 +202,7 @@ main.add_command(train)
 @teacher_option
 @device_option
 @out_option
+@plugin_option
 @config_option
 def sample(
     solver: str, nfe: int, seeds: str, kind: str, folder: str | None, batch: int, teacher: str, device: str, out: str
@@ -243,29 +250,29 @@ def report(name: str | None, training: str | None, width: str | None, baseline: 
 
 
 @main.command("list")
-@click.argument("what", default="solvers", type=click.Choice(["solvers", "teachers", "grids", "recipes"]))
+@click.argument("what", default="solvers", type=click.Choice([*LISTED, "recipes"]))
+@plugin_option
 @json_option
 def list_(what: str, as_json: bool) -> None:
-    """List solvers, teachers, grids or recipes: one line each."""
+    """List solvers, teachers, grids, metrics, losses or recipes, built in and by plugins: one line each."""
     if what == "recipes":
-        rows = [(path.stem, "", str(path)) for path in sorted(Path(registries.__file__).parent.glob("recipes/*.toml"))]
+        places = sorted(Path(registries.__file__).parent.glob("recipes/*.toml"))
+        rows = [registries.Listed(path.stem, (), str(path)) for path in places]
     else:
-        table: registries.Registry = getattr(registries, what)
-        rows = [(name, ", ".join(table.aliases(name)), table.about(name)) for name in table]
+        rows = list(LISTED[what].listed())
     if as_json:
-        keys = ("name", "aliases", "about")
-        split = ((name, aliases.split(", ") if aliases else [], about) for name, aliases, about in rows)
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in split]))
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
         return
-    width = max(len(_called(*row[:2])) for row in rows)
-    for name, aliases, about in rows:
-        click.echo(f"{_called(name, aliases):<{width}}  {about}")
+    width = max(len(_called(row)) for row in rows)
+    for row in rows:
+        click.echo(f"{_called(row):<{width}}  {_told(row)}")
 
 
 @main.command()
 @click.argument("name")
 @teacher_option
 @out_option
+@plugin_option
 def info(name: str, teacher: str, out: str) -> None:
     """Describe a solver (options, budgets, paper, trained files) or a teacher."""
     from solverbench import describe
@@ -275,6 +282,7 @@ def info(name: str, teacher: str, out: str) -> None:
 
 @main.command()
 @out_option
+@plugin_option
 def doctor(out: str) -> None:
     """Check this installation: packages, device, packaged files, the results folder."""
     from solverbench import describe
@@ -294,8 +302,14 @@ main.add_command(serve)
 main.add_command(compare)
 
 
-def _called(name: str, aliases: str) -> str:
-    return f"{name} ({aliases})" if aliases else name
+def _called(row: registries.Listed) -> str:
+    return f"{row.name} ({', '.join(row.aliases)})" if row.aliases else row.name
+
+
+def _told(row: registries.Listed) -> str:
+    if row.unavailable:
+        return f"unavailable: {row.unavailable}" + (f" ({row.plugin})" if row.plugin not in row.unavailable else "")
+    return f"{row.about} ({row.plugin})".lstrip() if row.plugin else row.about
 
 
 def _selection(given: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,12 @@ class StoreError(UserError):
     exit_code = 3
 
 
+class PluginError(UserError):
+    """A plugin that can't be loaded, or a name that one offers in vain."""
+
+    exit_code = 3
+
+
 class MissingError(UserError):
     """A teacher, reference, weights file or optional package that isn't there."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,7 @@ class _Sums:
     exact: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
     perceived: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
     prompted: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
+    scores: defaultdict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
     seconds: float = 0.0
 
 
@@ -105,6 +107,7 @@ class _Sharing:
         self.judged = self.teacher.evaluation
         self.rule = judging.rule(self.teacher)
         self.perceptual, self.scorer = judging.perceptual(self.teacher), judging.scorer(self.teacher)
+        self.scores = judging.scores(self.teacher)
         self.tree = prefixes.grow([cell.plan for cell in work.cells if cell.plan is not None])
         self.sums = {end: _Sums() for end in self.tree.ends}
         self.failed: dict[int, Exception] = {}
@@ -180,6 +183,8 @@ class _Sharing:
         sums.pictures.append(levels[: PICTURES - done if first and done < PICTURES else 0].cpu())
         if self.scorer is not None and self.teacher.condition is not None:
             sums.prompted.append(self.scorer.scores(levels, self.teacher.condition.lines(part)).numpy())
+        for name, metric in self.scores.items():
+            sums.scores[name].append(_values(name, metric.values(levels), part))
         if self.judged is not None:
             sums.features.append(_features(self.judged.extractor(levels), part))
 
@@ -212,6 +217,7 @@ class _Sharing:
             features.float().numpy() if features is not None and rows else None,
             None if self.perceptual is None else np.concatenate(sums.perceived),
             None if self.scorer is None else np.concatenate(sums.prompted),
+            {name: np.concatenate(values) for name, values in sums.scores.items()},
         )
         known = self.starting + self.watch.seconds + sum(each.seconds for each in self.sums.values())
         combining = max(whole - known, 0.0) / (self.tree.needed + len(self.sums))
@@ -242,6 +248,14 @@ def _features(rows: Tensor, part: range) -> Tensor:
     if not rows.isfinite().all():
         raise SampleError(f"the extractor returned features that are not finite, within seeds {part.start}-{part[-1]}")
     return rows.cpu()
+
+
+def _values(name: str, found: Tensor, part: range) -> NDArray[np.float64]:
+    if tuple(found.shape) != (len(part),):
+        raise SampleError(f"metric {name} returned {tuple(found.shape)} for {len(part)} images; it must return [B]")
+    if not found.isfinite().all():
+        raise SampleError(f"metric {name} returned values that are not finite, within seeds {part.start}-{part[-1]}")
+    return np.asarray(found.detach().double().cpu().numpy())
 
 
 def _device_name(device: str) -> str:

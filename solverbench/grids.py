@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import registries
+from solverbench import plugins
 from solverbench.errors import GridError, UnknownNameError
 from solverbench.schedules import NoiseSchedule, VPDiscrete
 
@@ -162,8 +163,9 @@ def function(name: str) -> Callable[..., Grid]:
 
     Raises:
         UnknownNameError: no such grid.
+        PluginError: a plugin offers it, but it can't be had.
     """
-    found: Callable[..., Grid] = registries.grids.get(resolve(name))
+    found: Callable[..., Grid] = plugins.get(registries.grids, name)
     return found
 
 

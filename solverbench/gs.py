@@ -213,6 +213,7 @@ class GS(Generalized):
     """The generalized solver, trained by distillation alone."""
 
     name: ClassVar[str] = "gs"
+    distilled: ClassVar[bool] = True
 
 
 class GAS(Generalized):

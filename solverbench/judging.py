@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solverbench import extractors, fid, references
+import registries
+from solverbench import extractors, fid, references, scores
 from solverbench.embeddings import CLIP
 from solverbench.errors import MissingError, UserError
 from solverbench.features import NEIGHBOURS
@@ -58,6 +59,9 @@ OF_DATA = ("data_floor", "teacher_distance")
 FULL = 50_000
 """Images of a replicate below which an FID is called biased: the papers' number."""
 
+BUILT_IN = (*PUBLIC, *FEATURES, *PAIRS, *PROMPTED, "rmse_teacher")
+"""What can be asked for by name without a plugin."""
+
 _SCORERS: dict[tuple[str, str], CLIP] = {}
 
 
@@ -92,7 +96,7 @@ class Judging:
         """
         listed = metrics.split(",") if isinstance(metrics, str) else list(metrics or ())
         names = tuple(dict.fromkeys(name.strip() for name in listed))
-        known = (*PUBLIC, *FEATURES, *PAIRS, *PROMPTED, "rmse_teacher")
+        known = (*BUILT_IN, *(name for name in registries.metrics if name not in registries.metrics.builtin))
         for name in names:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
@@ -125,6 +129,14 @@ class Judging:
         """The metrics of an image and its prompt."""
         return _of(self.metrics, PROMPTED)
 
+    def scored(self, teacher: Teacher) -> tuple[str, ...]:
+        """Return the metrics by plugins that are there."""
+        return tuple(name for name in self.metrics if name not in BUILT_IN and name not in teacher.lacking)
+
+    def scores(self, teacher: Teacher) -> dict[str, scores.Metric]:
+        """Return the metrics by plugins that are there, for images on the teacher's device."""
+        return {name: scores.load(name, teacher.device) for name in self.scored(teacher)}
+
     def key(self, teacher: Teacher) -> dict[str, Any]:
         """Return what it adds to a cell's key beside the evaluation; nothing by default."""
         pairs, found = [name for name in self.pairs if name not in teacher.lacking], dict[str, Any]()
@@ -132,6 +144,9 @@ class Judging:
             found = {"pairs": pairs, **({"lpips": LPIPS.identity} if "lpips_teacher" in pairs else {})}
         if (scorer := self.scorer(teacher)) is not None:
             found["clip_score"] = {"network": scorer.identity, "quantiser": self.rule(teacher)}
+        if scored := self.scored(teacher):
+            rule = self.rule(teacher)
+            found["scores"] = {name: {"metric": scores.identity(name), "quantiser": rule} for name in scored}
         return found
 
     @property
@@ -180,7 +195,7 @@ class Judging:
                 return teacher
             return dataclasses.replace(teacher, evaluation=_requantised(judged, self.quantiser))
         theirs, ours = _of(self.metrics, PUBLIC), _of(self.metrics, FEATURES)
-        lacking = dict(self._unpaired(teacher))
+        lacking = dict([*self._unpaired(teacher), *self._unscored(teacher)])
         evaluation = None
         if theirs and (missing := self._missing(teacher, theirs, out)):
             lacking |= dict.fromkeys(theirs, missing)
@@ -206,6 +221,19 @@ class Judging:
                 CLIP(teacher.device).check_words()
             except MissingError as error:
                 yield "clip_score", str(error)
+
+    def _unscored(self, teacher: Teacher) -> Iterator[tuple[str, str]]:
+        """Each metric by a plugin that lacks a file or a package, with the reason; the others are made ready.
+
+        Raises:
+            PluginError: one can't be had.
+        """
+        for name in self.scored(teacher):
+            scores.identity(name)
+            try:
+                scores.load(name, teacher.device)
+            except MissingError as error:
+                yield name, str(error)
 
     def _missing(self, teacher: Teacher, metrics: tuple[str, ...], out: Path) -> str:
         """What isn't there that metrics of public features need; empty if all is.

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+import registries
+from solverbench import plugins
 from solverbench.errors import MissingError, TrainingError
 from solverbench.teachers import Teacher
 
@@ -31,40 +33,83 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
     """Return the distance (student [B, *shape], teacher's [B, *shape]) -> [B], differentiable in the student.
 
     Args:
-        name: on the final states themselves, l2 (mean squared difference), l1 (mean absolute) or huber (pseudo-Huber);
-            on decoded images, features (mean squared difference of the features of the teacher's own loss network),
-            lpips (LPIPS-VGG at 224 x 224), lpips_native (at the images' own size), or metric_features (as features, of
-            the network that measures).
+        name: of a loss, in `registries.losses`: a function of the teacher that returns the distance.
         allow_metric_loss: without it metric_features is refused.
 
     Raises:
+        UnknownNameError, PluginError: no such loss, or a plugin's that can't be had.
         TrainingError: the teacher has no such network.
         MissingError: LPIPS's package or weights aren't there.
     """
-    if name in _ON_STATES:
-        return _ON_STATES[name]
-    on_images = _perceptual(name, teacher, allow_metric_loss)
-    decode = teacher.decode or _as_it_is
+    assert allow_metric_loss or name != "metric_features", "the recipe refuses it"
+    made: Distance = plugins.get(registries.losses, name)(teacher)
+    return made
+
+
+def l2(teacher: Teacher) -> Distance:
+    """Return the mean squared difference of the final states."""
+    return _l2
+
+
+def l1(teacher: Teacher) -> Distance:
+    """Return the mean absolute difference of the final states."""
+    return _l1
+
+
+def huber(teacher: Teacher) -> Distance:
+    """Return the pseudo-Huber distance of the final states."""
+    return _huber
+
+
+def features(teacher: Teacher) -> Distance:
+    """Return the squared difference of images' features by the teacher's own loss network.
+
+    Raises:
+        TrainingError: the teacher has no such network.
+    """
+    if teacher.base not in FEATURE_NETWORKS:
+        raise TrainingError(f"loss features: teacher {teacher.name!r} has no loss network; use l2, l1 or huber")
+    module, _, loader = FEATURE_NETWORKS[teacher.base].partition(":")
+    return _on_images(teacher, _features(getattr(importlib.import_module(module), loader)(teacher.device)))
+
+
+def metric_features(teacher: Teacher) -> Distance:
+    """Return the same by the network that measures.
+
+    Raises:
+        TrainingError: the teacher has none that carries gradient.
+    """
+    # Found by a name put together here: no other line of training code leads to what measures.
+    return _on_images(teacher, _features(importlib.import_module("solverbench.leakage").network(teacher)))
+
+
+def lpips(teacher: Teacher) -> Distance:
+    """Return LPIPS-VGG of images resized to 224 x 224.
+
+    Raises:
+        MissingError: its package or weights aren't there.
+    """
+    return _on_images(teacher, _lpips(teacher.device, LPIPS_SIDE))
+
+
+def lpips_native(teacher: Teacher) -> Distance:
+    """Return LPIPS-VGG of images at their own size.
+
+    Raises:
+        MissingError: its package or weights aren't there.
+    """
+    return _on_images(teacher, _lpips(teacher.device, None))
+
+
+def _on_images(teacher: Teacher, gap: Distance) -> Distance:
+    """A distance of images as one of final states."""
 
     def decoded(student: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = decode(target)
-        return on_images(decode(student), wanted)
+            wanted = teacher.images(target)
+        return gap(teacher.images(student), wanted)
 
     return decoded
-
-
-def _perceptual(name: str, teacher: Teacher, allow_metric_loss: bool) -> Distance:
-    if name.startswith("lpips"):
-        return _lpips(teacher.device, None if name == "lpips_native" else LPIPS_SIDE)
-    if name == "features":
-        if teacher.base not in FEATURE_NETWORKS:
-            raise TrainingError(f"loss features: teacher {teacher.name!r} has no loss network; use l2, l1 or huber")
-        module, _, loader = FEATURE_NETWORKS[teacher.base].partition(":")
-        return _features(getattr(importlib.import_module(module), loader)(teacher.device))
-    assert allow_metric_loss, "the recipe refuses it"
-    # Found by a name put together here: no other line of training code leads to what measures.
-    return _features(importlib.import_module("solverbench.leakage").network(teacher))
 
 
 def _features(network: Callable[[Tensor], Tensor]) -> Distance:
@@ -95,10 +140,6 @@ def _lpips(device: str, side: int | None) -> Distance:
     return lambda student, target: network(seen(student), seen(target)).flatten()
 
 
-def _as_it_is(state: Tensor) -> Tensor:
-    return state
-
-
 def _l2(student: Tensor, target: Tensor) -> Tensor:
     return (student - target).square().flatten(1).mean(1)
 
@@ -111,6 +152,3 @@ def _huber(student: Tensor, target: Tensor) -> Tensor:
     """(sqrt(|x - y|^2 + c^2) - c) / sqrt(P) with c = 0.00054 sqrt(P) for P pixels: a root mean square, smooth at 0."""
     mean = (student - target).square().flatten(1).mean(1)
     return (mean + HUBER_SCALE**2).sqrt() - HUBER_SCALE
-
-
-_ON_STATES: dict[str, Distance] = {"l2": _l2, "l1": _l1, "huber": _huber}

@@ -113,6 +113,9 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> dict[str, Measure]:
     if "clip_score" in cell.metrics:
         fits = [np.concatenate([b.prompted for b in part if b.prompted is not None]) for part in replicates]
         found.append(_prompted(cell, "clip_score", *means(np.stack(fits))))
+    for name in cell.protocol.judging.scored(cell.teacher):
+        each = [np.concatenate([block.scores[name] for block in part]) for part in replicates]
+        found.append(_scored(cell, name, *means(np.stack(each))))
     if cell.teacher.evaluation is not None:
         found += _judged(cell, cell.teacher.evaluation, replicates)
     return {each.metric: each for each in sorted(found, key=lambda each: each.metric)}
@@ -231,6 +234,11 @@ def _rmse_teacher(cell: Cell, replicates: Sequence[Array]) -> Measure:
 def _prompted(cell: Cell, metric: str, values: Array, left: Array) -> Measure:
     over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, {cell.key[metric]}, {cell.teacher.condition}"
     return Measure(metric, values, left, cell.protocol.samples, over, "each image's own prompt")
+
+
+def _scored(cell: Cell, metric: str, values: Array, left: Array) -> Measure:
+    over = f"seeds {cell.key['seeds']} by {cell.protocol.samples}, {cell.key['scores'][metric]}"
+    return Measure(metric, values, left, cell.protocol.samples, over, "each image alone")
 
 
 def _paired(cell: Cell, metric: str, values: Array, left: Array) -> Measure:

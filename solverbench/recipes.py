@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+import registries
 from solverbench import seeds, stages
 from solverbench.errors import MissingError, RecordError, SpecError
 
@@ -23,7 +24,6 @@ TRAINING = range(40_000)
 VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
 """Noise seeds that a recipe may use, apart from each other and from those of evaluation."""
 
-LOSSES = ("l2", "l1", "huber", "features", "lpips", "lpips_native", "metric_features")
 CHOICES = ("last", "best")
 CRITERIA = ("rmse", "loss")
 OPTIMISERS = ("adam", "rmsprop", "sgd")
@@ -32,6 +32,8 @@ ADVERSARIAL = ("relativistic", "classic")
 MEMORY = ("store", "recompute")
 METRIC_LOSS = "metric_features"
 ANY = "any"
+USUAL = "gs"
+"""The recipe of a learned solver that has none of its own."""
 
 
 def _setting(
@@ -61,7 +63,7 @@ class Recipe:
         SpecError: a value of the wrong type or out of range.
     """
 
-    loss: str = _setting(choices=LOSSES)
+    loss: str = _setting()
     allow_metric_loss: bool = _setting()
     iterations: int = _setting(low=1)
     stages: str = _setting()
@@ -105,6 +107,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
             _check(name, kind, getattr(self, name))
+        if self.loss not in registries.losses:
+            raise SpecError(f"loss={self.loss}: isn't one of its values; use {', '.join(registries.losses)}")
         stages.parse(self.stages)
         if self.loss == METRIC_LOSS and not self.allow_metric_loss:
             raise SpecError(
@@ -183,7 +187,7 @@ def changes(made: Mapping[str, Any], now: Recipe) -> str:
 
 
 def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
-    """Return the packaged recipe of `solver`, by its option or its name, for `teacher`.
+    """Return the recipe of `solver`, by its option or its name, for `teacher`.
 
     A teacher whose final state is decoded belongs to the family `latent`, one with prompts to `stable_diffusion`.
 
@@ -204,10 +208,10 @@ def load(solver: str, teacher: str, folder: Path | None = None, *, family: str =
 
     Args:
         family: of the teacher, as latent; what is said for it stands between `any` and the teacher's own.
-        folder: where <solver>.toml lies; the packaged recipes if None.
+        folder: where <solver>.toml lies; the packaged recipes, and those in the solvers' classes, if None.
 
     Raises:
-        MissingError: no recipe for the solver.
+        MissingError: no recipe of that name.
         RecordError: a file that isn't TOML, an unknown or missing key, or a value of the wrong type or range.
     """
     settings = _settings(solver, (ANY, family, teacher), folder)
@@ -233,7 +237,7 @@ def of(settings: Mapping[str, Any]) -> Recipe:
 
 
 def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[str, Any]:
-    """The settings of a recipe file laid over its base's: base [any], own [any], .., base [teacher], own [teacher]."""
+    """The settings of a recipe laid over its base's: base [any], own [any], .., base [teacher], own [teacher]."""
     chain = [_read(solver, folder)]
     while "base" in chain[0]:
         if len(chain) > 8:
@@ -246,23 +250,46 @@ def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[s
     return merged
 
 
-def _read(solver: str, folder: Path | None) -> dict[str, Any]:
-    source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{solver}.toml"
-    if not source.is_file():
-        raise MissingError(f"recipe of {solver}: there is no {source}; write one, or train gs or gas")
+def exists(name: str) -> bool:
+    """Return whether there is a recipe of this name: a packaged one, or a learned solver's own."""
+    return name in names() or _declared(name) is not None
+
+
+def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
+    """The tables of a recipe: what the class of a solver says, a file, or for a class that says nothing GS's."""
+    declared = _declared(name) if folder is None else None
+    if declared:
+        return _checked(f"recipe of {name}, in its class", declared)
+    source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{name}.toml"
+    if source.is_file():
+        try:
+            return _checked(f"recipe {source}", tomllib.loads(source.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecordError(f"recipe {source}: not TOML ({error}); correct it") from None
+    if declared is not None:
+        return {"base": USUAL}
+    raise MissingError(f"recipe of {name}: there is no {source}; write one, or train gs or gas")
+
+
+def _declared(name: str) -> Mapping[str, Any] | None:
+    """What the class of a learned solver says of its training, perhaps nothing; None if there is no such solver."""
     try:
-        document = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"recipe {source}: not TOML ({error}); correct it") from None
-    for table, settings in document.items():
+        declared: Mapping[str, Any] | None = getattr(registries.solvers.get(name), "trained_by", None)
+    except LookupError:
+        return None
+    return declared
+
+
+def _checked(recipe: str, tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    for table, settings in tables.items():
         if table == "base":
             continue
-        if not isinstance(settings, dict):
-            raise RecordError(f"recipe {source}: {table!r} outside a table; put it under [any] or a teacher's name")
+        if not isinstance(settings, Mapping):
+            raise RecordError(f"{recipe}: {table!r} outside a table; put it under [any] or a teacher's name")
         for key in settings:
             if key not in _kinds():
-                raise RecordError(str(_unknown(f"recipe {source} [{table}]", key)))
-    return document
+                raise RecordError(str(_unknown(f"{recipe} [{table}]", key)))
+    return tables
 
 
 def _kinds() -> dict[str, Any]:

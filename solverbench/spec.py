@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import registries
-from solverbench.errors import SpecError, UnknownNameError
+from solverbench import plugins
+from solverbench.errors import SpecError
 from solverbench.solver import Solver, declared, parse_value, unknown_option
 
 
@@ -39,28 +40,11 @@ def solver_class(name: str) -> type[Solver]:
 
     Raises:
         UnknownNameError: no such solver.
+        PluginError: a plugin offers it, but it can't be had.
     """
-    try:
-        cls = registries.solvers.get(name)
-    except registries.UnknownName as error:
-        raise UnknownNameError(str(error)) from None
+    cls = plugins.get(registries.solvers, name)
     assert isinstance(cls, type)
     assert issubclass(cls, Solver)
-    return cls
-
-
-def register(cls: type[Solver]) -> type[Solver]:
-    """Register a solver class under its `name`, as built-ins are; usable as a decorator.
-
-    Raises:
-        SpecError: it has no name, or the name is taken.
-    """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name):
-        raise SpecError(f"{cls.__qualname__}: name {cls.name!r}; give the class a lowercase word as `name`")
-    try:
-        registries.solvers.register(cls.name, cls)
-    except ValueError as error:
-        raise SpecError(str(error)) from None
     return cls
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ VERSION = 1
 LARGE = 256
 """Features from which on a matrix of sums is stored as its upper triangle: 17 MB of 34 for Inception's 2048."""
 
+
+SCORE = "score_"
+"""Before the name of a plugin's metric, in the names of a block's arrays."""
 
 _OPTIONAL = ("exact", "features", "perceptual", "prompted")
 
@@ -98,6 +101,7 @@ class BlockResult:
         features: [n, D] float32, kept where their sums don't do.
         perceptual: [p] float64, the perceptual distance of the same images as `errors`; None if that isn't asked for.
         prompted: [n] float64, how well each image fits its prompt; None if that isn't asked for.
+        scores: [n] float64 by name, of each image by each plugin's metric.
     """
 
     moments: Moments | None
@@ -108,6 +112,7 @@ class BlockResult:
     features: NDArray[np.float32] | None = None
     perceptual: NDArray[np.float64] | None = None
     prompted: NDArray[np.float64] | None = None
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +220,7 @@ class CellFolder:
         for name in _OPTIONAL:
             if getattr(result, name) is not None:
                 arrays[name] = getattr(result, name)
+        arrays |= {SCORE + name: values for name, values in result.scores.items()}
         if result.moments is not None:
             moments = result.moments
             arrays |= {"n": np.array(moments.n, dtype=np.int64), "total": moments.total}
@@ -229,8 +235,9 @@ class CellFolder:
         """
         arrays = files.read_arrays(self.place(block))
         moments = Moments(int(arrays["n"]), arrays["total"], _full(arrays["outer"])) if "n" in arrays else None
-        kept = (arrays.get(name) for name in _OPTIONAL)
-        return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"], *kept)
+        kept = {name: arrays.get(name) for name in _OPTIONAL}
+        scores = {name.removeprefix(SCORE): each for name, each in arrays.items() if name.startswith(SCORE)}
+        return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"], **kept, scores=scores)
 
     def pictures(self, block: range) -> NDArray[np.uint8]:
         """Return a stored block's images, reading little else of its file.
@@ -276,11 +283,15 @@ class CellFolder:
     def write_timing(self, timing: Mapping[str, Any]) -> None:
         """Add this to what is known about its cost, which another run may be adding to as well."""
         with leases.opened(self.path.parents[2]) as mine, mine.claimed(f"timing-{self.address}"):
-            self.mend([self.path / "timing.json"])
-            known = self.timing()
+            try:
+                known = self.timing()
+            except RecordError:
+                self.mend([self.path / "timing.json"])
+                known = self.timing()
             attempts = [*known["attempts"], *(each for each in timing["attempts"] if each not in known["attempts"])]
             blocks = {**known["blocks"], **timing["blocks"]}
-            files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks})
+            # Written anew after every block, with all blocks so far.
+            files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks}, lines=False)
 
 
 def _packed(outer: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import registries
-from solverbench import families, files, keywords, places
+from solverbench import families, files, keywords, places, plugins
 from solverbench.conditions import Condition
-from solverbench.errors import SpecError, UnknownNameError
+from solverbench.errors import PluginError, SpecError, UnknownNameError
 from solverbench.metrics import Statistics
 from solverbench.schedules import EDM, NoiseSchedule
 
@@ -168,13 +168,14 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
 
     Raises:
         UnknownNameError: no such teacher.
+        PluginError: a plugin offers it, but it can't be had.
         SpecError: an option that it doesn't have, or a value that isn't one.
         MissingError, RecordError: its files are not there, damaged, or of no known family.
     """
     head, given = _parts(text)
     spec = ":".join([head, *(f"{key}={value}" for key, value in sorted(given.items()))])
     if head in registries.teachers:
-        load = registries.teachers.get(head)
+        load = plugins.get(registries.teachers, head)
         teacher = load(device, **keywords.read(head, load, given))
     elif (imported := places.teachers() / f"{head}.toml").is_file():
         teacher = families.load(imported, given, device)
@@ -182,7 +183,8 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
         teacher = families.load(Path(head), given, device)
     else:
         raise _unknown(head)
-    assert isinstance(teacher, Teacher)
+    if not isinstance(teacher, Teacher):
+        raise PluginError(f"teacher {head!r}: its loader returned {teacher!r}, not a Teacher; correct the plugin")
     return dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from solverbench.recipes import Recipe
     from solverbench.teachers import Teacher
 
-from solverbench.commands.options import config_option, device_option, out_option, teacher_option
+from solverbench.commands.options import config_option, device_option, out_option, plugin_option, teacher_option
 from solverbench.progress import duration
 
 
@@ -26,6 +26,7 @@ from solverbench.progress import duration
 @click.option("--tensorboard", is_flag=True, help="Write each run for TensorBoard, too.")
 @device_option
 @out_option
+@plugin_option
 @config_option
 @click.pass_obj
 def train(

@@ -30,6 +30,8 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> No
             raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
         if isinstance(value, list) and not options[name].multiple:
             value = ",".join(map(str, value))
+        elif options[name].multiple and not isinstance(value, list):
+            value = [value]
         # As text, so that 1.5 is refused for a whole number as it is on the command line.
         ctx.default_map = {**(ctx.default_map or {}), name: value if isinstance(value, (bool, list)) else str(value)}
 
@@ -41,6 +43,25 @@ config_option = click.option(
     expose_value=False,
     metavar="FILE.toml",
     help="Read flags from a TOML file (keys are long flags); the command line wins.",
+)
+
+
+def _load_plugins(_: click.Context, __: click.Parameter, paths: tuple[str, ...]) -> None:
+    """Load the files, before any name is looked up."""
+    if paths:
+        from solverbench import plugins
+
+        for path in paths:
+            plugins.load(path)
+
+
+plugin_option = click.option(
+    "--plugin",
+    multiple=True,
+    callback=_load_plugins,
+    expose_value=False,
+    metavar="FILE.py",
+    help="Load solvers, teachers, grids, metrics and losses from a file of yours; repeatable.",
 )
 
 

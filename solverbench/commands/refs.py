@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from solverbench.commands.options import device_option, json_option, out_option
+from solverbench.commands.options import device_option, json_option, out_option, plugin_option
 
 
 @click.group()
@@ -52,6 +52,7 @@ def refs_list(out: str, as_json: bool) -> None:
 )
 @device_option
 @out_option
+@plugin_option
 def refs_build(
     name: str, source: str, kind: str | None, extractor: str, split: str, count: int | None, crop: str | None,
     device: str, out: str,

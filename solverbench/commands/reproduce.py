@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from solverbench.commands.options import device_option, json_option, out_option
+from solverbench.commands.options import device_option, json_option, out_option, plugin_option
 from solverbench.errors import MissingError
 
 
@@ -24,6 +24,7 @@ from solverbench.errors import MissingError
 )
 @device_option
 @out_option
+@plugin_option
 @json_option
 def reproduce(
     row: str | None, paper: str | None, listing: bool, samples: int | None, replicates: int | None,
@@ -70,7 +71,8 @@ def reproduce(
         click.echo("\n".join(compared[-1].lines()))
     agreed = sum(each.agrees for each in compared)
     click.echo(
-        f"{len(found)} rows: {agreed} agree, {len(compared) - agreed} don't, {len(found) - len(able)} not possible"
+        f"{len(found)} row{'s' * (len(found) != 1)}: {agreed} agree, {len(compared) - agreed} don't, "
+        f"{len(found) - len(able)} not possible"
     )
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in compared]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from solverbench.commands.options import json_option
+from solverbench.commands.options import json_option, plugin_option
 
 
 @click.group()
@@ -17,6 +17,7 @@ def teachers() -> None:
 
 
 @teachers.command("list")
+@plugin_option
 @json_option
 def teachers_list(as_json: bool) -> None:
     """List teachers: built in, published by others, imported."""
@@ -34,6 +35,7 @@ def teachers_list(as_json: bool) -> None:
 
 @teachers.command("info")
 @click.argument("name")
+@plugin_option
 def teachers_info(name: str) -> None:
     """Say what NAME is, where it is published, how the papers sample and judge it."""
     import registries
@@ -90,6 +92,7 @@ def teachers_import(source: str, name: str, options: tuple[str, ...]) -> None:
 
 @teachers.command("verify")
 @click.argument("name")
+@plugin_option
 def teachers_verify(name: str) -> None:
     """Check NAME's files against their pinned checksums, load it, and call it once."""
     from solverbench import catalogue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from solverbench.commands.options import json_option, out_option, teacher_option
+from solverbench.commands.options import json_option, out_option, plugin_option, teacher_option
 
 
 @click.group()
@@ -17,6 +17,7 @@ def zoo() -> None:
 
 @zoo.command("list")
 @out_option
+@plugin_option
 @json_option
 def zoo_list(out: str, as_json: bool) -> None:
     """List trained solvers, and where each is: DIR/trained, your own zoo or the packaged one; the first wins."""
@@ -33,6 +34,7 @@ def zoo_list(out: str, as_json: bool) -> None:
 @click.option("--nfe", type=int, default=None, help="Denoiser calls; needed with SOLVER.")
 @teacher_option
 @out_option
+@plugin_option
 @json_option
 def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) -> None:
     """Show a trained solver: recipe, seeds, errors, costs, versions, tableau."""
@@ -47,11 +49,14 @@ def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) 
 @zoo.command("export")
 @click.argument("solver", metavar="SPEC")
 @click.option("--nfe", type=int, required=True, help="Denoiser calls.")
-@click.option("--format", "kind", type=click.Choice(["json", "py"]), default="json", show_default=True,
-              help="json: the tableau. py: a module with sample(denoise, noise) that needs torch alone.")  # fmt: skip
-@click.option("--to", "path", required=True, metavar="PATH", help="The file to write.")
+@click.option("--format", "kind", type=click.Choice(["json", "py", "diffusers", "k-diffusion"]), default="json",
+              show_default=True, help="json: the tableau. py: a module with sample(denoise, noise). diffusers: a "
+              "scheduler for pipelines of the teacher's network, as a folder or a .py. k-diffusion: a module with a "
+              "sampling function of its kind. A module needs torch alone, a scheduler diffusers too.")  # fmt: skip
+@click.option("--to", "path", required=True, metavar="PATH", help="The file to write; a scheduler's folder.")
 @teacher_option
 @out_option
+@plugin_option
 def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: str) -> None:
     """Write any solver SPEC, learned or classical, as numbers for other code."""
     from solverbench import export
@@ -80,6 +85,7 @@ def zoo_add(file: str) -> None:
               help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
 @teacher_option
 @out_option
+@plugin_option
 def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
     """Take a file of the GAS or LD3 repository into DIR/trained, where `run` finds it. Runs no code of the file."""
     from solverbench import upstream

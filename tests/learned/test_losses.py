@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import registries
 from solverbench import losses
 from solverbench.errors import MissingError, TrainingError
-from solverbench.recipes import LOSSES
 from solverbench.teachers import Teacher, load_teacher
 
 DIGITS = Teacher(lambda x, sigma: x, "digits", (1, 2, 2))
@@ -73,7 +73,7 @@ def test_losses_on_images_see_them_decoded(monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_loss_that_a_recipe_may_name_exists(lpips: list[tuple[Tensor, Tensor]]) -> None:
     teacher = load_teacher("digits")
     x = torch.zeros(1, 1, 8, 8)
-    for name in LOSSES:
+    for name in registries.losses:
         assert losses.distance(name, teacher, allow_metric_loss=True)(x, x).tolist() == [pytest.approx(0, abs=1e-9)]
 
 

@@ -69,7 +69,7 @@ def test_settings_override_by_type(gas: Recipe) -> None:
         ("batch=2.5", "isn't a whole number"),
         ("iterations=0", "at least 1"),
         ("ema_decay=1.5", "at most 1"),
-        ("loss=l3", "use l2, l1, huber, features"),
+        ("loss=l3", "use features, huber, l1, l2"),
         ("widths=8+x", r"whole numbers joined with \+"),
         ("widths=8+0", "widths=0: out of range"),
         ("train_size=50000", "stay within 0-39999"),

@@ -1,0 +1,125 @@
+"""Plugins: what installed packages offer by their entry points, and what files and notebooks register."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+import traceback
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+
+class Unavailable(LookupError):
+    """A plugin has that name, but what it offers can't be had; the text is one line that says why."""
+
+
+@dataclass
+class Offer:
+    """A name that isn't built in, and what a plugin binds to it.
+
+    Args:
+        name: of the thing.
+        source: who offers it, for people: "package NAME VERSION", "file PATH" or "module NAME".
+        target: "module:Name".
+        thing: None until it is loaded.
+    """
+
+    name: str
+    source: str
+    target: str
+    thing: Any = None
+    _why_not: str = field(default="", repr=False)
+
+    def load(self) -> Any:
+        """Return the thing, imported if need be, once.
+
+        Raises:
+            Unavailable: the import fails, in whatever way.
+        """
+        if self.thing is None and not self._why_not:
+            module, _, attribute = self.target.partition(":")
+            try:
+                found = importlib.import_module(module)
+                for part in attribute.split("."):
+                    found = getattr(found, part)
+                self.thing = found
+            except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+                self._why_not = why(error, module)
+        if self._why_not:
+            raise Unavailable(self._why_not)
+        return self.thing
+
+
+def registered(name: str, thing: Any) -> Offer:
+    """Return the offer of a thing that is there already."""
+    module = sys.modules.get(_module(thing))
+    path = getattr(module, "__file__", None)
+    return Offer(name, f"file {path}" if path else f"module {_module(thing)}", _target(thing), thing)
+
+
+def installed(group: str) -> tuple[Offer, ...]:
+    """Return what the entry points of `group` offer, by name; nothing of it is imported."""
+    return _scanned(group, tuple(sys.path))
+
+
+@cache
+def _scanned(group: str, path: tuple[str, ...]) -> tuple[Offer, ...]:
+    from importlib.metadata import entry_points  # it takes longer than all the rest of this package
+
+    found = []
+    for point in entry_points(group=group):
+        package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown"
+        found.append(Offer(point.name, f"package {package}", point.value))
+    return tuple(sorted(found, key=lambda offer: (offer.name, offer.source)))
+
+
+def why(error: BaseException, owner: str) -> str:
+    """Return one line on an error: where in `owner`'s code it came up, its type and its text.
+
+    Args:
+        owner: a module or package; the innermost line that belongs to it is named.
+    """
+    text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    return ": ".join(filter(None, (place(error, owner), type(error).__name__, text)))
+
+
+def place(error: BaseException, owner: str) -> str:
+    """Return the innermost FILE:LINE of `owner`'s code that an error came through; empty if there is none."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    top, found = owner.partition(".")[0], ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top:
+            found = f"{frame.f_code.co_filename}:{line}"
+    return found
+
+
+def origin(thing: Any) -> str:
+    """Return where a thing is defined: file:line, or "module:Name" where there is no file."""
+    try:
+        return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
+    except (OSError, TypeError):
+        return _target(thing)
+
+
+def fingerprint(thing: Any) -> str:
+    """Return the sha256 of the source file that defines a thing, or of its own source; empty if there is none."""
+    module = sys.modules.get(_module(thing))
+    path: str | None = getattr(module, "__file__", None)
+    loader: Any = getattr(module, "__loader__", None)
+    try:
+        source = loader.get_data(path) if path and hasattr(loader, "get_data") else inspect.getsource(thing).encode()
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(source).hexdigest()
+
+
+def _module(thing: Any) -> str:
+    return str(getattr(thing, "__module__", None) or type(thing).__module__)
+
+
+def _target(thing: Any) -> str:
+    return f"{_module(thing)}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"

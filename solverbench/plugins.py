@@ -1,0 +1,215 @@
+"""The door for what isn't built in: a file that is named, a class or function that is registered, a name looked up."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.abc
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, overload
+
+import registries
+from solverbench.errors import PluginError, SpecError, UnknownNameError, UserError
+
+Thing = TypeVar("Thing", bound=Callable[..., Any])
+
+WORD = re.compile(r"[a-z][a-z0-9_]*")
+"""What a plugin may call what it offers."""
+
+
+CLASSES = {"solver": "solverbench.solver:Solver", "metric": "solverbench.scores:Metric"}
+"""The kinds that are classes, each with the one that a plugin derives its own from; others are functions."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A plugin's file as it was when it was loaded; it can be sent to another process.
+
+    Args:
+        path: absolute.
+        source: its bytes.
+    """
+
+    path: str
+    source: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of the source."""
+        return hashlib.sha256(self.source).hexdigest()
+
+    @property
+    def module(self) -> str:
+        """The name of its module: the same for the same path, in every process."""
+        word = re.sub(r"\W", "_", Path(self.path).stem)
+        return f"solverbench_plugin_{word}_{hashlib.sha256(self.path.encode()).hexdigest()[:8]}"
+
+
+_held: dict[str, Held] = {}
+_registered: list[tuple[str, str]] = []
+
+
+@overload
+def register(thing: Thing, *, kind: str | None = None, name: str | None = None) -> Thing: ...
+@overload
+def register(*, kind: str | None = None, name: str | None = None) -> Callable[[Thing], Thing]: ...
+def register(thing: Any = None, *, kind: str | None = None, name: str | None = None) -> Any:
+    """Register a thing by its name, as built-ins are; usable as a decorator. What is defined anew replaces the old.
+
+    Args:
+        thing: the class of a solver or a metric; or a function: a teacher's loader, a grid or a loss.
+        kind: solver, teacher, grid, metric or loss; that of the class if None.
+        name: the class's `name`, or the function's own, if None.
+
+    Raises:
+        SpecError: it has no name or kind, the name is taken, or it isn't of that kind.
+    """
+    if thing is None:
+        return lambda each: register(each, kind=kind, name=name)
+    called = getattr(thing, "__qualname__", repr(thing))
+    found = kind or _kind(thing)
+    if found not in registries.extensible:
+        asked = f"kind={kind!r} isn't one" if kind else "of no kind"
+        raise SpecError(f"{called}: {asked}; register it with kind={' or '.join(map(repr, registries.extensible))}")
+    word = name or (getattr(thing, "name", None) if isinstance(thing, type) else getattr(thing, "__name__", None))
+    if not isinstance(word, str) or not WORD.fullmatch(word):
+        raise SpecError(f"{called}: name {word!r}; give {_named(thing)} a lowercase word as `name`")
+    try:
+        registries.extensible[found].register(word, thing)
+    except ValueError as error:
+        raise SpecError(str(error)) from None
+    _registered.append((found, word))
+    return thing
+
+
+def load(path: str | Path) -> ModuleType:
+    """Return the module of a plugin's file. It is run once, and again if it was changed.
+
+    Solvers that it defines are registered by their `name`, unless they are already.
+
+    Raises:
+        PluginError: it can't be read, fails, or registers nothing.
+    """
+    try:
+        source = Path(path).read_bytes()
+    except OSError as error:
+        raise PluginError(f"plugin {path}: can't be read ({error.strerror}); give the path of a Python file") from None
+    return take(Held(str(Path(path).resolve()), source))
+
+
+def take(held: Held) -> ModuleType:
+    """Return the module of a plugin's file that was loaded here or in another process; see `load`."""
+    if _held.get(held.module) == held and held.module in sys.modules:
+        return sys.modules[held.module]
+    spec = importlib.util.spec_from_loader(held.module, _Loader(held), origin=held.path)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.has_location = True
+    module = importlib.util.module_from_spec(spec)
+    known = len(_registered)
+    sys.modules[held.module] = module
+    try:
+        spec.loader.exec_module(module)
+        _claim(module, _registered[known:])
+        if len(_registered) == known:
+            raise PluginError(f"plugin {held.path}: registers nothing; give its solver a `name`, or use @sb.register")
+    except PluginError:
+        _forget(held.module, known)
+        raise
+    except UserError as error:
+        _forget(held.module, known)
+        raise PluginError(f"plugin {registries.place(error, held.module) or held.path}: {error}") from None
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        _forget(held.module, known)
+        raise PluginError(f"plugin {registries.why(error, held.module)}; correct it") from None
+    _held[held.module] = held
+    return module
+
+
+def loaded() -> tuple[Held, ...]:
+    """Return the files that were loaded, in order."""
+    return tuple(_held.values())
+
+
+def flags() -> list[str]:
+    """Return the words of a command line that load the same files."""
+    return [word for held in loaded() for word in ("--plugin", held.path)]
+
+
+def get(registry: registries.Registry, name: str) -> Any:
+    """Return what a name or alias of `registry` stands for.
+
+    Raises:
+        UnknownNameError: there is no such name.
+        PluginError: a plugin has it, but what it offers can't be had.
+    """
+    try:
+        return registry.get(name)
+    except registries.UnknownName as error:
+        raise UnknownNameError(str(error)) from None
+    except registries.Unavailable as error:
+        raise PluginError(str(error)) from None
+
+
+def wrong(kind: str, name: str, thing: Any) -> str:
+    """Return what keeps a plugin's thing from being one of its kind, as the end of a sentence; empty if nothing."""
+    if kind not in CLASSES:
+        return "" if callable(thing) else f"{thing!r}, which can't be called; offer a function"
+    cls = _class(kind)
+    if not (isinstance(thing, type) and issubclass(thing, cls)):
+        return f"{thing!r}, which isn't a {cls.__name__}; derive its class from solverbench.{cls.__name__}"
+    if thing.__dict__.get("name") != name:
+        return f"whose name is {thing.__dict__.get('name')!r}; give both the same"
+    return ""
+
+
+class _Loader(importlib.abc.SourceLoader):
+    """Runs a held source under its own path, whether or not there is such a file here."""
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+
+    def get_filename(self, fullname: str) -> str:
+        return self.held.path
+
+    def get_data(self, path: Any) -> bytes:
+        if str(path) != self.held.path:
+            raise FileNotFoundError(path)
+        return self.held.source
+
+
+def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
+    """Register what the module defines that says itself what it is and isn't registered yet."""
+    for thing in list(vars(module).values()):
+        if isinstance(thing, type) and thing.__module__ == module.__name__ and (kind := _kind(thing)):
+            name, open_ended = getattr(thing, "name", ""), getattr(thing, "__abstractmethods__", ())
+            if name and not open_ended and (kind, name) not in registered:
+                register(thing)
+
+
+def _kind(thing: Any) -> str:
+    """The kind that a class says itself; empty if it doesn't."""
+    return next((kind for kind in CLASSES if isinstance(thing, type) and issubclass(thing, _class(kind))), "")
+
+
+def _class(kind: str) -> Any:
+    module, _, name = CLASSES[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _forget(module: str, known: int) -> None:
+    """Undo what a file did before it failed."""
+    for kind, name in _registered[known:]:
+        registries.extensible[kind].withdraw(name)
+    del _registered[known:], sys.modules[module]
+    _held.pop(module, None)
+
+
+def _named(thing: Any) -> str:
+    return "the class" if isinstance(thing, type) else "it"
