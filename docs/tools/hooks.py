@@ -1,5 +1,6 @@
 """Pages that MkDocs builds from the code: public names, commands, solvers' options; and the changelog."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,25 @@ from solverbench.solver import declared
 from solverbench.spec import make, solver_class
 
 ROOT = Path(__file__).parents[2]
+
+GROUPS = {
+    "Measuring": ["run", "load_results", "plot", "report", "compare"],
+    "Solvers as numbers": ["tableau", "trace", "execute", "Tableau", "Grid"],
+    "Writing a solver": [
+        "Solver",
+        "Classical",
+        "LearnedSolver",
+        "Denoise",
+        "option",
+        "register",
+        "make",
+        "refuse_budget",
+    ],
+    "Teachers": ["load_teacher", "Teacher", "Adapted", "per_image", "fingerprint", "Condition", "Guided"],
+    "Schedules": ["NoiseSchedule", "EDM", "VPLinear", "VPDiscrete", "RectifiedFlow"],
+    "Parts of methods": ["ExponentialIntegrator", "ADAMS_BASHFORTH", "block_orders", "differences", "phis", "unified"],
+    "Errors": ["UserError", "BudgetError", "GridError", "SpecError", "BundleError"],
+}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -34,8 +54,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def python() -> str:
     """Return the page of all names of `solverbench`, for mkdocstrings to fill in."""
-    names = [name for name in dir(solverbench) if not name.startswith("_")]
-    return "# Python\n\n`import solverbench as sb`\n\n" + "\n\n".join(f"::: solverbench.{name}" for name in names)
+    left = {name for name in dir(solverbench) if not name.startswith("_")}
+    parts = ["# Python", "`import solverbench as sb`: the names below are all that is public."]
+    more = sorted(left - {name for group in GROUPS.values() for name in group})
+    for title, group in [*GROUPS.items(), *([("More", more)] if more else [])]:
+        parts += [f"## {title}", *(f"::: solverbench.{name}" for name in group if name in left)]
+    return "\n\n".join(parts)
 
 
 def commands() -> str:
@@ -74,11 +98,19 @@ def _command(command: click.Command, name: str) -> list[str]:
     context = click.Context(command, info_name=name)
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     level = "##" if name.count(" ") < 2 else "###"
-    help = (command.help or "").replace("\b\n", "")
-    lines = [f"{level} {name}" if name != "solverbench" else "", f"`{usage}`", help]
-    records = [record for p in command.params if (record := p.get_help_record(context)) and not getattr(p, "hidden", 0)]
+    lines = [f"{level} {name}" if name != "solverbench" else "", f"`{usage}`", _help(command)]
+    records = [record for p in command.params if (record := p.get_help_record(context)) and record[1]]
     if records:
         rows = [f"| `{flag.replace('|', '¦')}` | {about.replace('|', '¦')} |" for flag, about in records]
         lines.append("\n".join(["| flag | |", "|---|---|", *rows]))
     below = command.commands.items() if isinstance(command, click.Group) else ()
     return [*lines, *(line for key, each in sorted(below) for line in _command(each, f"{name} {key}"))]
+
+
+def _help(command: click.Command) -> str:
+    """A command's help; lines that click is told to leave alone become a block."""
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    blocks = (
+        f"    {text[2:].replace(chr(10), chr(10) + 4 * ' ')}" if text[:1] == "\b" else text for text in paragraphs
+    )
+    return "\n\n".join(blocks)

@@ -11,17 +11,17 @@ import torch
 
 import solverbench as sb
 
-SOLVERS = {"euler": "euler", "dpm": "dpm", "heun:end=zero": "heun (end=zero)", "unipc": "unipc", "gas": "gas"}
+SOLVERS = ("euler", "dpm", "unipc", "ipndm", "heun:end=zero", "gas")
 NFE = 5
-COLOURS = {"euler": "#949494", "dpm": "#0173b2", "heun:end=zero": "#ca9161", "unipc": "#029e73", "gas": "#d55e00"}
+COLOURS = dict(zip(SOLVERS, ("#949494", "#0173b2", "#029e73", "#cc78bc", "#ca9161", "#d55e00"), strict=True))
 SHARING = [f"{name}:grid=polynomial" for name in ("euler", "dpm:order=2", "dpm:order=3", "unipc", "ipndm")]
 LOOK = {"font.size": 7, "font.family": "DejaVu Sans", "svg.hashsalt": "solverbench", "axes.linewidth": 0.6}
 
 
 def matrices(tableaus: dict[str, sb.Tableau]) -> None:
     """A heat map for each solver: row k makes the input of call k, the last row the sample."""
-    figure, panels = plt.subplots(1, len(tableaus), figsize=(9.6, 2.35))
-    for axes, (spec, tableau) in zip(panels, tableaus.items(), strict=True):
+    figure, panels = plt.subplots(2, 3, figsize=(7.2, 5.1))
+    for axes, (spec, tableau) in zip(panels.flat, tableaus.items(), strict=True):
         weights = tableau.weights.detach().clone()
         weights[:, 0] /= weights[0, 0]
         shown = weights.masked_fill(torch.ones_like(weights).triu(1) > 0, float("nan"))
@@ -29,10 +29,10 @@ def matrices(tableaus: dict[str, sb.Tableau]) -> None:
         for k, row in enumerate(weights.tolist()):
             for j, weight in enumerate(row[: k + 1]):
                 ink = "white" if abs(weight) > 1.2 else "#222222"
-                axes.text(j, k, _short(weight), ha="center", va="center", fontsize=5.2, color=ink)
-        axes.set_title(SOLVERS[spec], fontsize=8, color=COLOURS[spec], weight="bold")
+                axes.text(j, k, _short(weight), ha="center", va="center", fontsize=6.5, color=ink)
+        axes.set_title(spec, fontsize=8, color=COLOURS[spec], weight="bold")
         axes.set_xticks(range(NFE + 1), ["x", *(f"d{j}" for j in range(NFE))])
-        axes.set_yticks(range(NFE + 1), [*(f"input {k}" for k in range(NFE)), "sample"] if axes is panels[0] else [])
+        axes.set_yticks(range(NFE + 1), [*(f"input {k}" for k in range(NFE)), "sample"])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     figure.tight_layout(pad=0.4)
@@ -40,7 +40,7 @@ def matrices(tableaus: dict[str, sb.Tableau]) -> None:
 
 def levels(tableaus: dict[str, sb.Tableau]) -> None:
     """The noise level told to the network at each call, a line for each solver."""
-    figure, axes = plt.subplots(figsize=(7.2, 1.75))
+    figure, axes = plt.subplots(figsize=(7.2, 2.0))
     for row, (spec, tableau) in enumerate(tableaus.items()):
         sigmas = tableau.sigmas.tolist()
         axes.plot(sigmas, [row] * len(sigmas), "-o", color=COLOURS[spec], markersize=5, linewidth=0.8)
@@ -51,7 +51,7 @@ def levels(tableaus: dict[str, sb.Tableau]) -> None:
             seen[sigma] = beside + 1
     axes.set_xscale("log")
     axes.invert_xaxis()
-    axes.set_yticks(range(len(tableaus)), [SOLVERS[spec] for spec in tableaus])
+    axes.set_yticks(range(len(tableaus)), list(tableaus))
     axes.set_ylim(len(tableaus) - 0.5, -0.6)
     axes.set_xlabel("noise level sigma of calls 0 to 4 (digits: from 80 to 0.002)")
     axes.grid(axis="x", linewidth=0.3)
