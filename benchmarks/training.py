@@ -43,20 +43,21 @@ def data(teacher: sb.Teacher, count: int = 2 * BATCH) -> Data:
     """Return pairs whose images are made up: they only have to be there."""
 
     def pairs(chosen: range) -> Pairs:
-        noise = seeds.noise(chosen, teacher.shape)
+        noise = seeds.noise(chosen, teacher.shape).to(teacher.device)
         return Pairs(noise, noise.tanh(), torch.tensor(chosen))
 
     return Data(pairs(range(count)), pairs(range(count, count + 2)))
 
 
-def ours(nfe: int, memory: str, solver: str = "gs", *, first: bool = True) -> Step:
+def ours(nfe: int, memory: str, solver: str = "gs", *, first: bool = True, teacher: sb.Teacher | None = None) -> Step:
     """Return an iteration of ours: batch, student, loss, gradient, clipped step, average.
 
     Args:
         memory: as in a recipe.
         first: keep the outputs of the first call, where they are constant.
+        teacher: `shapes` if None.
     """
-    teacher = sb.load_teacher("shapes")
+    teacher = teacher or sb.load_teacher("shapes")
     recipe = replace(
         recipes.load(solver, "digits"), loss="l2", batch=BATCH, train_size=2 * BATCH, validation_size=2, memory=memory,
         validate_every=10**9, adversarial_weight=0.0, radius=0.0,
@@ -67,11 +68,12 @@ def ours(nfe: int, memory: str, solver: str = "gs", *, first: bool = True) -> St
     return student.step
 
 
-def theirs(nfe: int, clone: Path) -> Step:
+def theirs(nfe: int, clone: Path, *, teacher: sb.Teacher | None = None) -> Step:
     """Return an iteration of GAS's code: its solver, its parameters, loss, gradient, clipped step, average."""
-    teacher = sb.load_teacher("shapes")
+    teacher = teacher or sb.load_teacher("shapes")
     network = teacher.denoiser(range(BATCH))
-    solver = comparators.GASSolver(clone, network, nfe, (0.002, 80.0), torch.float32, comparators.T_EPS)
+    levels = (0.002, 80.0), torch.float32, comparators.T_EPS
+    solver = comparators.GASSolver(clone, network, nfe, *levels, device=teacher.device)
     optimiser = torch.optim.Adam(solver.parameters, lr=1e-3)
     shadow = [value.detach().clone() for value in solver.parameters]
     batch = data(teacher).train.pick(torch.arange(BATCH))
