@@ -8,7 +8,18 @@ from typing import Any
 import pandas as pd
 
 from reports import (
-    bound, costs, figures, gallery, images, lists, paired, plans, published, tables, verdicts, widths,
+    bound,
+    costs,
+    figures,
+    gallery,
+    images,
+    lists,
+    paired,
+    plans,
+    published,
+    tables,
+    verdicts,
+    widths,
 )  # fmt: skip
 from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
 from reports.page import html
