@@ -110,7 +110,7 @@ def with_parameters(solver: Solver, schedule: NoiseSchedule, budget: int) -> Sol
 
 
 MIXES = (1.0, 0.3, 0.1)
-"""Shares of randomness in a grid's levels, the first that a learned solver takes: its parameters are for its own grid."""
+"""Shares of randomness in a grid: a learned solver, whose parameters are for its own, may refuse all but the last."""
 
 
 def scrambled(ready: Solver, grid: Grid) -> Grid:
