@@ -155,7 +155,7 @@ def learned(schedule: NoiseSchedule, steps: int) -> Grid:
 
 def default_rho(name: str) -> float | None:
     """Return the rho that the named grid takes by default; None for a grid without one."""
-    return (function(name).__kwdefaults__ or {}).get("rho")
+    return (getattr(function(name), "__kwdefaults__", None) or {}).get("rho")
 
 
 def function(name: str) -> Callable[..., Grid]:

@@ -9,7 +9,8 @@ import importlib.util
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -188,6 +189,25 @@ def get(registry: registries.Registry, name: str) -> Any:
         raise UnknownNameError(str(error)) from None
     except registries.Unavailable as error:
         raise PluginError(str(error)) from None
+
+
+@contextmanager
+def blamed(registry: registries.Registry, name: str) -> Iterator[None]:
+    """Say of an error that comes up inside whose plugin it is; a user's mistake, and a bug of ours, go through.
+
+    Raises:
+        PluginError: the plugin behind `name` of `registry` has failed.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        offer = registry.plugin(name)
+        if offer is None:
+            raise
+        told = registries.why(error, offer.target.partition(":")[0])
+        raise PluginError(f"{registry.kind} {name!r} of {offer.source}: {told}; correct it") from error
 
 
 def wrong(kind: str, name: str, thing: Any) -> str:
