@@ -72,13 +72,17 @@ def parameter_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def wrong_parameters(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless parameters that aren't for a number of steps are refused."""
+    """Raise unless parameters that aren't for a number of steps are refused, by the grid, the loop or the count."""
     _, ready, grid = trials.typical(solver, schedule)
+    more = grid.steps + 1
     try:
-        ready.grid(schedule, grid.steps + 1)
+        wrong = ready.grid(schedule, more)
+        calls = trace(ready, wrong, check=False).nfe
     except UserError as error:
         return str(error)
-    raise Failed(f"parameters for {grid.steps} steps make a grid of {grid.steps + 1}; raise GridError")
+    if wrong.steps == more:
+        raise Failed(f"parameters for {grid.steps} steps make {calls} calls in {more} steps; raise GridError in `grid`")
+    return f"parameters for {grid.steps} steps make a grid of {wrong.steps}, not of {more}"
 
 
 def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
