@@ -283,7 +283,7 @@ def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
 
 
 def _declared(name: str) -> Mapping[str, Any] | None:
-    """What the class of a learned solver says of its training, perhaps nothing; None if there is no such solver."""
+    """What the class of a learned solver says of its training, perhaps nothing; None if it isn't one, or untrained."""
     try:
         declared: Mapping[str, Any] | None = getattr(registries.solvers.get(name), "trained_by", None)
     except LookupError:

@@ -266,11 +266,11 @@ class LearnedSolver(Solver):
     consistent: ClassVar[bool] = False
     inferred: ClassVar[str] = ""
     """What of the method its paper leaves unknown, and how it was settled; empty if nothing. Every table says it."""
-    trained_by: ClassVar[Mapping[str, Any]] = {}
+    trained_by: ClassVar[Mapping[str, Any] | None] = {}
     """Its recipe: the one that it builds on, what is different, and what for some teachers alone.
 
     As in {"base": "gs", "lr": 1e-2, "digits": {"iterations": 500}}, with tables as in a file of registries/recipes.
-    Empty: that file of its own name; without one, GS's.
+    Empty: that file of its own name; without one, GS's. None: it isn't trained here.
     """
     distilled: ClassVar[bool] = False
     """Whether its name says that no discriminator trains it."""
