@@ -15,8 +15,8 @@ import solverbench as sb
 class Free(sb.LearnedSolver):
     """A tableau of which everything is a parameter: the level of each call, and all weights of all rows.
 
-    With w the tableau of `base` on the learned levels s_0 > .. > s_N, of which s_0 is at most the start and s_N its end,
-    v_k = sqrt(1 + s_k^2), which is the size of a state at s_k, and r_k[1+k] = 0 in
+    With w the tableau of `base` on the learned levels s_0 > .. > s_N, from the start or below it to the end, and with
+    v_k = sqrt(1 + s_k^2), which is the size of a state at s_k,
 
         W[k,0]   = s_0/start (w[k,0] + v_k/v_0 r_k[0])          k = 0 .. N
         W[k,1+j] = w[k,1+j] + v_k (r_k[1+j] - r_k[j])            j < k; -r_k[j] from j = 1 on
@@ -25,7 +25,7 @@ class Free(sb.LearnedSolver):
     gains in units of its state's size: r_k[1+j] is the weight of d_j - d_{j+1}, because neighbouring outputs are alike.
     first [1] is log(start/s_0), mirrored at 0; gaps [N] are logits of the intervals in log sigma below s_0.
 
-    All (N+1)(N+2)/2 weights are free and so are all N told levels; the start, which is the prior's, and the end are not.
+    All (N+1)(N+2)/2 weights are free, and so are all N told levels; only the start, which is the prior's, is not.
     The levels, which the weights would make up for, are there for Adam: one number moves what LD3 learns, and
     corrections do the rest. Training starts from `base` on the named grid, its first call at start/`first`, because a
     call at the start itself says next to nothing and has next to no gradient.
@@ -37,17 +37,15 @@ class Free(sb.LearnedSolver):
     """
 
     name: ClassVar[str] = "free"
-    paper: ClassVar[str] = "the family: Bespoke Non-Stationary solvers, arXiv:2403.01329; parametrisation and training ours"
+    paper: ClassVar[str] = "the family is that of arXiv:2403.01329 (Bespoke Non-Stationary solvers), the rest ours"
     trained_by: ClassVar[Mapping[str, Any]] = {
         "base": "gs",
-        "any": {
-            "choose": "best",
-            "ema_decay": 0.99,
-            "patience": 3,  # validations without improvement, after which the rate is halved
-            "lr_decay": 0.5,
-            "lr_min": 1e-4,
-            "stop_after": 6,
-        },
+        "choose": "best",
+        "ema_decay": 0.99,
+        "patience": 3,  # validations without improvement, after which the rate is halved
+        "lr_decay": 0.5,
+        "lr_min": 1e-4,
+        "stop_after": 6,
         "digits": {"iterations": 2000, "validate_every": 50},
         "shapes": {"iterations": 1000, "validate_every": 50},
     }

@@ -115,10 +115,18 @@ class GASSolver:
         steps: N, and its order.
         levels: last and first noise level, from which its EDM adaptor refits a VP schedule.
         t_eps: the last time.
+        device: of its parameters, which are where the images are.
     """
 
     def __init__(
-        self, clone: Path, denoise: Denoise, steps: int, levels: tuple[float, float], dtype: torch.dtype, t_eps: float
+        self,
+        clone: Path,
+        denoise: Denoise,
+        steps: int,
+        levels: tuple[float, float],
+        dtype: torch.dtype,
+        t_eps: float,
+        device: str = "cpu",
     ) -> None:
         with _importing(clone, "src.gas.solver_utils", "src.gas.generalized_solver") as (schedules, solvers):
             pass
@@ -137,11 +145,11 @@ class GASSolver:
         model = schedules.model_wrapper(model=network, noise_schedule=schedule, model_type="x_start")
         self.solver, self.steps, self.end = solvers.GeneralizedSolver(model, schedule), steps, t_eps
         self.offset = 1e-5  # of the logits, as in its wrapper
-        even = torch.linspace(1.0, t_eps, steps + 1, dtype=dtype).flip(0)
+        even = torch.linspace(1.0, t_eps, steps + 1, dtype=dtype, device=device).flip(0)
         self.logits = nn.Parameter(self._logits(even))
-        self.corrections = {"t_couple": nn.Parameter(torch.zeros(steps, dtype=dtype))}
+        self.corrections = {"t_couple": nn.Parameter(even.new_zeros(steps))}
         for i in range(1, steps + 1):
-            self.corrections |= {f"{c}{i}_diff": nn.Parameter(torch.zeros(steps, dtype=dtype)) for c in "ac"}
+            self.corrections |= {f"{c}{i}_diff": nn.Parameter(even.new_zeros(steps)) for c in "ac"}
         for name, values in self.corrections.items():
             setattr(self.solver, name, values)
         self.solver.get_time_steps = self._times

@@ -25,12 +25,14 @@ class Offer:
         source: who offers it, for people: "package NAME VERSION", "file PATH" or "module NAME".
         target: "module:Name".
         thing: None until it is loaded.
+        sha256: of the source file that defines it, as it was when it was loaded; empty if it can't be read.
     """
 
     name: str
     source: str
     target: str
     thing: Any = None
+    sha256: str = ""
     _why_not: str = field(default="", repr=False)
 
     def load(self) -> Any:
@@ -45,7 +47,7 @@ class Offer:
                 found = importlib.import_module(module)
                 for part in attribute.split("."):
                     found = getattr(found, part)
-                self.thing = found
+                self.thing, self.sha256 = found, fingerprint(found)
             except (Exception, SystemExit) as error:  # a stranger's module may raise anything
                 self._why_not = why(error, module)
         if self._why_not:
@@ -57,7 +59,9 @@ def registered(name: str, thing: Any) -> Offer:
     """Return the offer of a thing that is there already."""
     module = sys.modules.get(_module(thing))
     path = getattr(module, "__file__", None)
-    return Offer(name, f"file {path}" if path else f"module {_module(thing)}", _target(thing), thing)
+    return Offer(
+        name, f"file {path}" if path else f"module {_module(thing)}", _target(thing), thing, fingerprint(thing)
+    )
 
 
 def installed(group: str) -> tuple[Offer, ...]:
@@ -108,13 +112,25 @@ def origin(thing: Any) -> str:
 def fingerprint(thing: Any) -> str:
     """Return the sha256 of the source file that defines a thing, or of its own source; empty if there is none."""
     module = sys.modules.get(_module(thing))
+    if _module(thing) == "__main__" and not hasattr(module, "__file__"):
+        return _typed(thing)
     path: str | None = getattr(module, "__file__", None)
     loader: Any = getattr(module, "__loader__", None)
     try:
-        source = loader.get_data(path) if path and hasattr(loader, "get_data") else inspect.getsource(thing).encode()
+        source = loader.get_data(path) if path and hasattr(loader, "get_data") else b""
+    except OSError:
+        source = b""
+    return hashlib.sha256(source).hexdigest() if source else ""
+
+
+def _typed(thing: Any) -> str:
+    """The fingerprint of what was typed in a notebook: a function, or all functions of a class."""
+    functions = [each for each in vars(thing).values() if inspect.isfunction(each)] if isinstance(thing, type) else []
+    try:
+        sources = [inspect.getsource(each) for each in functions or [thing]]
     except (OSError, TypeError):
         return ""
-    return hashlib.sha256(source).hexdigest()
+    return hashlib.sha256("".join(sources).encode()).hexdigest()
 
 
 def _module(thing: Any) -> str:

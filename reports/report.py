@@ -7,7 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from reports import costs, figures, gallery, images, lists, paired, plans, published, tables, verdicts, widths
+from reports import (
+    bound,
+    costs,
+    figures,
+    gallery,
+    images,
+    lists,
+    paired,
+    plans,
+    published,
+    tables,
+    verdicts,
+    widths,
+)  # fmt: skip
 from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
 from reports.page import html
 from reports.parts import Part, parts, ranges, slug
@@ -91,6 +104,9 @@ def _blocks(bundle: Bundle, found: Sequence[Part], baseline: str | None) -> Iter
     notes += [*below_teacher(found, notes), *splits(found)]
     if notes:
         yield "## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)
+    if lines := list(bound.sentences(found, bundle.cells)):
+        told = "\n".join(f"- {escape(line)}" for line in lines)
+        yield f"## How far to the bound\n\n{escape(bound.explained(found))}\n\n{told}"
     for part in found:
         heading = part.label if len(teachers) == 1 else f"{part.teacher}: {part.label}"
         yield f"## {escape(heading)}" + (f", part {part.number}" if part.number > 1 else "")

@@ -45,7 +45,8 @@ from solverbench.metrics import quantise
 from solverbench.outcome import Outcome
 from solverbench.perceptual import LPIPS
 from solverbench.sampling import BATCH, THREADS, Fit, decoded, pool
-from solverbench.spec import make
+from solverbench.solver import Solver
+from solverbench.spec import solver_class
 from solverbench.teachers import Teacher
 from solverbench.uncertainty import over_sets
 from solverbench.verdicts import verdicts
@@ -135,7 +136,7 @@ def write(
         "command": command or _command(outcomes, protocol, device, root, train),
         "selection": _selection(outcomes, protocol, device),
         "protocol": _protocol(outcomes, protocol, root),
-        "environment": {**_environment(device), "seconds": _seconds(outcomes, seconds)},
+        "environment": {**_environment(device), **_plugins(outcomes), "seconds": _seconds(outcomes, seconds)},
         "metrics": _described(outcomes),
         "lines": [line for teacher in _teachers(outcomes) for line in _lines(teacher)],
         "notes": notes(outcomes, protocol),
@@ -188,13 +189,16 @@ def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
 
 def _bibtex(outcomes: Sequence[Outcome]) -> str:
     """The papers of the solvers asked for."""
-    known, wanted = registries.bibliography(), list[str]()
+    known, wanted, given = registries.bibliography(), list[str](), dict[str, None]()
     for spec in dict.fromkeys(outcome.cell.spec for outcome in outcomes):
         name = spec.partition(":")[0]
-        said = make(name).paper if name in registries.solvers else ""
+        cls = solver_class(name) if name in registries.solvers else Solver
+        given |= {cls.bibtex.strip(): None} if cls.bibtex else {}
+        said = cls.paper
         said += " ".join(registries.grids.about(grid) for grid in re.findall(r"grid=(gits\w*)", spec))
         wanted += re.findall(r"arXiv:([0-9.]+[0-9])", said)
-    return "\n\n".join(known[number] for number in dict.fromkeys(wanted) if number in known)
+    found = [known[number] for number in dict.fromkeys(wanted) if number in known]
+    return "\n\n".join([*found, *given])
 
 
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
@@ -400,7 +404,7 @@ def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root:
     exact = {None: [], True: ["--exact"], False: ["--no-exact"]}[protocol.exact]
     words += ["--train", train] if train else []
     words += [*(["--full"] if protocol.full else []), *exact, *protocol.judging.flags]
-    words += ["--device", device, "--out", str(root)]
+    words += [*plugins.flags(), "--device", device, "--out", str(root)]
     return shlex.join(words)
 
 
@@ -522,6 +526,15 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return "" if tracked.returncode else told.strip()[:12] + ("+" if changed.stdout else "")
+
+
+def _plugins(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """What isn't built in, each with who offers it and the sha256 of its source."""
+    found: dict[str, str] = {}
+    for outcome in outcomes:
+        for what, told in outcome.cell.plugins.items():
+            found[f"plugin {what}"] = f"{told['source']}, {told['target']}, sha256 {told['sha256'][:16] or 'unknown'}"
+    return found
 
 
 def _cuda() -> dict[str, Any]:

@@ -22,8 +22,9 @@ UNSUPPORTED = "unsupported"
 
 def rows() -> Iterator[tuple[str, str, str]]:
     """Yield (name, where it stands, one line on it) for each teacher."""
-    for name in registries.teachers:
-        yield name, "built in", registries.teachers.about(name)
+    for each in registries.teachers.listed():
+        unavailable = f"unavailable: {each.unavailable}" if each.unavailable else each.about
+        yield each.name, each.plugin or "built in", unavailable
     published = registries.catalogue()
     for name, entry in published.items():
         yield name, _state(name, entry), entry["about"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from solverbench import files, seeds, solutions, targets, zoo
+import registries
+from solverbench import files, plugins, seeds, solutions, targets, zoo
 from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.judging import Judging
 from solverbench.sampling import BATCH
@@ -191,6 +193,7 @@ class Cell:
             "paired": self.protocol.paired,
             **exact,
             **self.protocol.judging.key(self.teacher),
+            **({"adapt": registries.fingerprint(self.adapt)} if self._adapted_by_plugin else {}),
             "evaluation": evaluation
             and {
                 "quantiser": evaluation.quantiser,
@@ -215,7 +218,33 @@ class Cell:
     def names(self) -> dict[str, Any]:
         """What people call it: recorded beside the key, no part of it."""
         trained = self.trained and self.trained.identity
-        return {"teacher": self.teacher.name, "solver": self.solver, "trained": trained}
+        plugged = {"plugins": self.plugins} if self.plugins else {}
+        return {"teacher": self.teacher.name, "solver": self.solver, "trained": trained, **plugged}
+
+    @cached_property
+    def plugins(self) -> dict[str, dict[str, str]]:
+        """What of it isn't built in: kind and name to who offers it, and the sha256 of its source."""
+        grid = re.search(r":grid=([a-z]\w*)", self.spec)
+        trained = self.trained.record.get("recipe", {}) if self.trained else {}
+        asked = {
+            "solver": [self.spec.partition(":")[0]],
+            "grid": [grid[1]] if grid else [],
+            "teacher": [self.teacher.base],
+            "metric": list(self.protocol.judging.scored(self.teacher)),
+            "loss": [trained["loss"]] if "loss" in trained else [],
+        }
+        told = {
+            f"{kind} {name}": plugins.provenance(registries.extensible[kind], name)
+            for kind, names in asked.items()
+            for name in names
+        }
+        return {what: each for what, each in told.items() if each}
+
+    @property
+    def _adapted_by_plugin(self) -> bool:
+        """Whether code that isn't this project's stands between the plan and the teacher."""
+        module = getattr(self.adapt, "__module__", "") or ""
+        return module.partition(".")[0] not in ("solverbench", "baselines")
 
     @property
     def metrics(self) -> frozenset[str]:

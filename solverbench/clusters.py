@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-from solverbench import solutions, targets
+from solverbench import plugins, solutions, targets
 from solverbench.errors import MissingError, UserError
 from solverbench.evaluate import Done, Work
 from solverbench.files import write_bytes
@@ -120,7 +120,8 @@ class Ray:
     def _hired(self) -> Any:
         gpus = self.gpus if self.device == "cuda" else 0
         options = {"num_cpus": 1 if self.device == "cpu" else 0, "num_gpus": gpus, "max_concurrency": 2}
-        return self.ray.remote(Hand).options(**options).remote(str(Path.cwd()), [path for path in sys.path if path])
+        hired = self.ray.remote(Hand).options(**options)
+        return hired.remote(str(Path.cwd()), [path for path in sys.path if path], plugins.loaded())
 
     def _awaited(
         self, hand: Any, order: Order, there: dict[str, bytes], work: Work

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import registries
-from solverbench import inventory, solutions
+from solverbench import inventory, plugins, solutions
 from solverbench.errors import BudgetError, UserError
 from solverbench.solver import LearnedSolver, Solver, declared
 from solverbench.spec import make, solver_class
@@ -42,6 +42,7 @@ def solver(spec: str, teacher: str, out: Path) -> str:
         f"  paper    {cls.paper}",
         f"  budgets  {_budgets(found)}",
         f"  defined  {registries.solvers.origin(cls.name)}",
+        *_offered(registries.solvers, cls.name),
         "  options",
     ]
     for key, (field, _) in sorted(declared(cls).items()):
@@ -54,6 +55,12 @@ def solver(spec: str, teacher: str, out: Path) -> str:
     if isinstance(found, LearnedSolver):
         lines += _trained(found, teacher, out)
     return "\n".join(lines)
+
+
+def _offered(registry: registries.Registry, name: str) -> list[str]:
+    """Which plugin it comes from."""
+    told = plugins.provenance(registry, name)
+    return [f"  plugin   {told['source']}, sha256 {told['sha256'][:16] or 'unknown'}"] if told else []
 
 
 def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
@@ -81,6 +88,7 @@ def teacher(name: str) -> str:
     schedule, judged = found.schedule, found.evaluation
     lines = [
         f"{name}: {registries.teachers.about(name)}",
+        *_offered(registries.teachers, name),
         f"  image      {' x '.join(map(str, found.shape))}",
         f"  levels     {schedule.sigma_max:g} to {schedule.sigma_min:g}, {type(schedule).__name__}",
         f"  identity   {found.identity}",

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 FORMAT = "solverbench-tableau"
 VERSION = 1
 KINDS = ("json", "py", "diffusers", "k-diffusion")
-SCHEDULER = "tableau_scheduler.py"
-"""The module beside a scheduler's configuration."""
+CONFIG, MODULE = "scheduler_config.json", "tableau_scheduler.py"
+"""The files of a scheduler's folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +76,8 @@ def write(solver: str, nfe: int, teacher: str, kind: str, path: Path, out: Path)
     if kind == "diffusers":
         config, own = _config(exported, loaded)
         said = "" if own else ", for a pipeline whose network is told sigma and gives the image from x0 + sigma n"
-        if folder:
-            made = {"scheduler_config.json": texts.scheduler_config(config), SCHEDULER: texts.scheduler()}
-        else:
+        made = {CONFIG: texts.scheduler_config(config), MODULE: texts.scheduler()}
+        if not folder:
             made = {"": texts.scheduler(config)}
     else:
         made = {"": {"json": as_json, "py": as_python, "k-diffusion": as_k_diffusion}[kind](exported)}
@@ -232,6 +231,15 @@ def as_python(exported: Exported) -> str:
 def as_k_diffusion(exported: Exported) -> str:
     """Return the source of a module with `sample_NAME_NFE` as k-diffusion has its samplers."""
     return texts.sampler(_sampler(exported), exported.spec, exported.teacher, exported.teacher_identity)
+
+
+def as_scheduler(exported: Exported, teacher: Teacher) -> str:
+    """Return the source of a module with the diffusers scheduler and `scheduler()`, which makes it of these numbers.
+
+    Args:
+        teacher: the one that it was collected for.
+    """
+    return texts.scheduler(_config(exported, teacher)[0])
 
 
 def _sampler(exported: Exported) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from solverbench import __version__, sampling
+import registries
+from registries import Offer
+from solverbench import __version__, plugins, sampling
 from solverbench.cells import Cell, reason
 from solverbench.errors import UserError
 from solverbench.evaluate import Done, Work
@@ -33,6 +35,7 @@ class Order:
         device, identity: of the teacher.
         out: the results folder as the sender sees it, for references that are stored there.
         version: of the sender.
+        typed: what it needs that was registered in the run's process by no file.
     """
 
     cells: Sequence[Cell]
@@ -44,6 +47,7 @@ class Order:
     identity: str
     out: str
     version: str = __version__
+    typed: tuple[tuple[str, Offer], ...] = ()
 
     @classmethod
     def of(cls, cells: Sequence[Cell], block: range, limits: Sequence[float], out: Path) -> Order:
@@ -52,8 +56,10 @@ class Order:
         if teacher.spec:
             stand_in = Teacher(_nobody, teacher.name, teacher.shape)
             cells = [dataclasses.replace(cell, teacher=stand_in) for cell in cells]
+        typed = plugins.typed("teacher", [teacher.base])
+        typed += plugins.typed("metric", cells[0].protocol.judging.scored(teacher))
         about = teacher.spec, teacher.name, teacher.device, teacher.identity
-        return cls(cells, block, limits, *about, str(Path(out).resolve()))
+        return cls(cells, block, limits, *about, str(Path(out).resolve()), typed=tuple(typed))
 
 
 def _nobody(x: Tensor, sigma: Tensor) -> Tensor:
@@ -66,12 +72,14 @@ class Hand:
     Args:
         folder: that relative paths start from.
         paths: where the run's process looks for modules, such as a user's own teacher's.
+        held: the files of plugins that were loaded there.
     """
 
-    def __init__(self, folder: str, paths: Sequence[str] = ()) -> None:
+    def __init__(self, folder: str, paths: Sequence[str] = (), held: Sequence[plugins.Held] = ()) -> None:
         if Path(folder).is_dir():
             os.chdir(folder)
         sys.path += [path for path in paths if path not in sys.path and Path(path).exists()]
+        self._held = held
         self._teachers: dict[tuple[str, str], Teacher] = {}
         self._said: queue.SimpleQueue[tuple[int, int, int]] = queue.SimpleQueue()
 
@@ -89,6 +97,8 @@ class Hand:
             order: a pickled `Order`.
             there: files that the unit may need, by path below the results folder.
         """
+        for each in self._held:
+            plugins.take(each)
         try:
             asked: Order = pickle.loads(order)  # from the process of the same run
         except Exception as error:
@@ -114,6 +124,8 @@ class Hand:
     def _work(self, order: Order, out: Path) -> Work:
         if order.version != __version__:
             raise UserError(f"this worker has SolverBench {__version__}, the run {order.version}; install the same")
+        for kind, offer in order.typed:
+            registries.extensible[kind].adopt(offer)
         teacher = self._teacher(order)
         cells = [dataclasses.replace(cell, teacher=teacher) for cell in order.cells]
         return Work(cells, order.block, out, Stop(), order.limits, lambda *event: self._said.put(event))

@@ -11,7 +11,7 @@ from typing import Any
 
 import registries
 from solverbench import files, places, recipes, zoo
-from solverbench.errors import MissingError, NeedsTrainingError, RecordError, UserError
+from solverbench.errors import MissingError, NeedsTrainingError, PluginError, RecordError, UserError
 from solverbench.tableaux import Tableau
 from solverbench.teachers import load_teacher
 from solverbench.zoo import Trained
@@ -118,7 +118,7 @@ def add(path: Path) -> str:
             f"{path}: its teacher is named {trained.teacher!r}, which is no folder's name; train it again"
         )
     if trained.teacher in registries.teachers:
-        with contextlib.suppress(MissingError):  # a teacher whose weights aren't here can't be compared
+        with contextlib.suppress(MissingError, PluginError):  # a teacher that can't be had here can't be compared
             zoo.load(path, teacher=load_teacher(trained.teacher))
     place = places.zoo() / trained.teacher / zoo.file_name(trained.spec, trained.nfe)
     before = _there(place)

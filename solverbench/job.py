@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from solverbench import files
+import registries
+from solverbench import files, plugins
 from solverbench.errors import TrainingError
 from solverbench.recipes import Recipe
 from solverbench.solver import LearnedSolver
@@ -35,6 +36,11 @@ class Job:
     def folder(self, out: Path) -> Path:
         """Return the run's folder under `out`: its name ends in a hash of all that the result depends on."""
         settings = {k: v for k, v in self.recipe.as_dict().items() if k != "training_seeds"}
-        body = [self.solver.spec, self.nfe, self.teacher.ode, settings, self.seed]
+        body = [self.solver.spec, self.nfe, self.teacher.ode, settings, self.seed, *self._code()]
         name = f"{self.solver.name}-nfe{self.nfe}-seed{self.seed}-{files.digest(body)[:12]}"
         return out / "trained" / self.teacher.name / "runs" / name
+
+    def _code(self) -> list[str]:
+        """Of a solver or a loss by a plugin: it may change under the same name."""
+        asked = (registries.solvers, self.solver.name), (registries.losses, self.recipe.loss)
+        return [told["sha256"] for each in asked if (told := plugins.provenance(*each))]

@@ -7,14 +7,16 @@ import importlib
 import importlib.abc
 import importlib.util
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
 import registries
+from registries import Offer
 from solverbench.errors import PluginError, SpecError, UnknownNameError, UserError
 
 Thing = TypeVar("Thing", bound=Callable[..., Any])
@@ -53,6 +55,7 @@ class Held:
 
 _held: dict[str, Held] = {}
 _registered: list[tuple[str, str]] = []
+_offered: dict[str, tuple[tuple[str, str], ...]] = {}
 
 
 @overload
@@ -129,6 +132,7 @@ def take(held: Held) -> ModuleType:
         _forget(held.module, known)
         raise PluginError(f"plugin {registries.why(error, held.module)}; correct it") from None
     _held[held.module] = held
+    _offered[held.module] = tuple(dict.fromkeys(_registered[known:]))
     return module
 
 
@@ -137,9 +141,38 @@ def loaded() -> tuple[Held, ...]:
     return tuple(_held.values())
 
 
+def offered(module: ModuleType) -> tuple[tuple[str, str], ...]:
+    """Return the kind and the name of each thing that the module of a plugin's file registered."""
+    return _offered[module.__name__]
+
+
 def flags() -> list[str]:
     """Return the words of a command line that load the same files."""
     return [word for held in loaded() for word in ("--plugin", held.path)]
+
+
+def command(text: str) -> str:
+    """Return a command line that loads the same files, too."""
+    return " ".join([text, *map(shlex.quote, flags())])
+
+
+def typed(kind: str, names: Iterable[str]) -> list[tuple[str, Offer]]:
+    """Return those of `names` that no file has registered, but a notebook, for another process to `adopt`."""
+    offers = (offer for offer in registries.extensible[kind].registered() if offer.name in set(names))
+    return [(kind, offer) for offer in offers if offer.target.partition(":")[0] not in _held]
+
+
+def provenance(registry: registries.Registry, name: str) -> dict[str, str]:
+    """Return which plugin has a name, and the sha256 of its source; empty for a built-in, or if nobody has it now."""
+    try:
+        offer = registry.plugin(name)
+    except LookupError:
+        return {}
+    if offer is None:
+        return {}
+    module, _, attribute = offer.target.partition(":")
+    target = attribute if module in _held else offer.target
+    return {"source": offer.source, "target": target, "sha256": offer.sha256}
 
 
 def get(registry: registries.Registry, name: str) -> Any:
@@ -164,9 +197,8 @@ def wrong(kind: str, name: str, thing: Any) -> str:
     cls = _class(kind)
     if not (isinstance(thing, type) and issubclass(thing, cls)):
         return f"{thing!r}, which isn't a {cls.__name__}; derive its class from solverbench.{cls.__name__}"
-    if thing.__dict__.get("name") != name:
-        return f"whose name is {thing.__dict__.get('name')!r}; give both the same"
-    return ""
+    called = getattr(thing, "name", "")
+    return "" if called == name else f"whose name is {called!r}; give both the same"
 
 
 class _Loader(importlib.abc.SourceLoader):
@@ -198,9 +230,10 @@ def _kind(thing: Any) -> str:
     return next((kind for kind in CLASSES if isinstance(thing, type) and issubclass(thing, _class(kind))), "")
 
 
-def _class(kind: str) -> Any:
+def _class(kind: str) -> type:
     module, _, name = CLASSES[kind].partition(":")
-    return getattr(importlib.import_module(module), name)
+    found: type = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _forget(module: str, known: int) -> None:

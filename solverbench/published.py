@@ -11,7 +11,7 @@ from typing import Any
 
 import registries
 from registries import Result
-from solverbench import bundle, extractors, judging, references, runner, seeds
+from solverbench import bundle, extractors, judging, plugins, references, runner, seeds
 from solverbench.cells import Cell, Protocol
 from solverbench.errors import MissingError, UserError
 from solverbench.judging import INCEPTION, PAIRS, PUBLIC
@@ -184,7 +184,7 @@ def reproduce(
         extractor=extractor,
         quantiser=quantiser,
         progress=progress,
-        command=f"solverbench reproduce {published.row}",
+        command=plugins.command(f"solverbench reproduce {published.row}"),
     )
     [outcome] = result.cells
     measure = outcome.measures.get(published.metric)

@@ -237,7 +237,10 @@ def of(settings: Mapping[str, Any]) -> Recipe:
 
 
 def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[str, Any]:
-    """The settings of a recipe laid over its base's: base [any], own [any], .., base [teacher], own [teacher]."""
+    """The settings of a recipe laid over its base's: base [any], own [any], .., base [teacher], own [teacher].
+
+    What a class says outside a table is for every teacher, whatever its base says of one.
+    """
     chain = [_read(solver, folder)]
     while "base" in chain[0]:
         if len(chain) > 8:
@@ -247,6 +250,11 @@ def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[s
     for table in tables:
         for document in chain:
             merged |= document.get(table, {})
+    for document in chain:
+        if everywhere := {key: value for key, value in document.items() if key in _kinds()}:
+            merged |= everywhere
+            for table in tables[1:]:
+                merged |= document.get(table, {})
     return merged
 
 
@@ -259,7 +267,7 @@ def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
     """The tables of a recipe: what the class of a solver says, a file, or for a class that says nothing GS's."""
     declared = _declared(name) if folder is None else None
     if declared:
-        return _checked(f"recipe of {name}, in its class", declared)
+        return _checked(f"recipe of {name}, in its class", declared, everywhere=True)
     source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{name}.toml"
     if source.is_file():
         try:
@@ -280,11 +288,13 @@ def _declared(name: str) -> Mapping[str, Any] | None:
     return declared
 
 
-def _checked(recipe: str, tables: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False) -> Mapping[str, Any]:
     for table, settings in tables.items():
-        if table == "base":
+        if table == "base" or (everywhere and table in _kinds()):
             continue
         if not isinstance(settings, Mapping):
+            if everywhere:
+                raise RecordError(str(_unknown(recipe, table)))
             raise RecordError(f"{recipe}: {table!r} outside a table; put it under [any] or a teacher's name")
         for key in settings:
             if key not in _kinds():

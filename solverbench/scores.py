@@ -67,7 +67,7 @@ def identity(name: str) -> str:
         UnknownNameError, PluginError: no such metric, or it can't be had.
     """
     cls: type[Metric] = plugins.get(registries.metrics, name)
-    code = registries.fingerprint(cls)
+    code = plugins.provenance(registries.metrics, name)["sha256"]
     if not code and not cls.identity:
         raise PluginError(
             f"metric {name!r}: its source can't be read, so that its numbers can't be told from those of another one; "

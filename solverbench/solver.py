@@ -58,6 +58,8 @@ class Solver(ABC):
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    bibtex: ClassVar[str] = ""
+    """Its paper's entry, for reports, where `paper` names none that this package knows."""
     learned: ClassVar[bool] = False
     uniform: ClassVar[bool] = False
     """Whether the coefficients, and so the declared orders, are those of equal steps in sigma."""
@@ -266,9 +268,10 @@ class LearnedSolver(Solver):
     inferred: ClassVar[str] = ""
     """What of the method its paper leaves unknown, and how it was settled; empty if nothing. Every table says it."""
     trained_by: ClassVar[Mapping[str, Any]] = {}
-    """Its recipe, as a file in registries/recipes has it: {"base": "gs", "any": {"lr": 1e-2}, "digits": {...}}.
+    """Its recipe: the one that it builds on, what is different, and what for some teachers alone.
 
-    Empty: that of the packaged file of its name; without one, GS's.
+    As in {"base": "gs", "lr": 1e-2, "digits": {"iterations": 500}}, with tables as in a file of registries/recipes.
+    Empty: that file of its own name; without one, GS's.
     """
     distilled: ClassVar[bool] = False
     """Whether its name says that no discriminator trains it."""

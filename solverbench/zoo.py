@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from solverbench import files, recipes
+from solverbench import files, plugins, recipes
 from solverbench import places as user_places
 from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError
 from solverbench.solver import LearnedSolver
@@ -207,7 +207,8 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
     except MissingError:
         return None
     place = "" if out is None else f" --out {out}"
-    return f"solverbench train {asked} --nfe {nfe} --teacher {shlex.quote(teacher.spec or teacher.name)}{place}"
+    words = f"solverbench train {asked} --nfe {nfe} --teacher {shlex.quote(teacher.spec or teacher.name)}{place}"
+    return plugins.command(words)
 
 
 def places(out: Path) -> dict[str, Path]:

@@ -66,6 +66,7 @@ def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: s
 
 @zoo.command("add")
 @click.argument("file", metavar="FILE")
+@plugin_option
 def zoo_add(file: str) -> None:
     """Copy a trained solver's FILE into your own zoo, so that every --out finds it.
 

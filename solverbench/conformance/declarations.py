@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from solverbench.conformance.trials import Failed
+from solverbench.plugins import WORD
 from solverbench.schedules import NoiseSchedule
 from solverbench.solver import Solver, declared, parse_value
 
@@ -14,7 +14,7 @@ def documented(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless the class says what it is called, what it is and where it comes from."""
     cls = type(solver)
     doc = cls.__dict__.get("__doc__") or ""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name):
+    if not WORD.fullmatch(cls.name):
         raise Failed(f"is called {cls.name!r}; give the class a lowercase word as `name`")
     if not doc.strip() or doc.startswith(f"{cls.__name__}("):  # a dataclass without one gets its signature
         raise Failed("has no docstring; say in a line what the method is")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from solverbench import zoo
+import registries
+from solverbench import recipes, stages, zoo
 from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed
 from solverbench.errors import GridError, RecordError, UserError
@@ -77,6 +79,31 @@ def wrong_parameters(solver: Solver, schedule: NoiseSchedule) -> str:
     except UserError as error:
         return str(error)
     raise Failed(f"parameters for {grid.steps} steps make a grid of {grid.steps + 1}; raise GridError")
+
+
+def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless its recipe can be read, for every teacher that it names, and trains every parameter."""
+    assert isinstance(solver, LearnedSolver)
+    tables = [name for name, value in solver.trained_by.items() if isinstance(value, Mapping) and name != recipes.ANY]
+    budget = next(budget for budget, *_ in trials.runs(solver, schedule))
+    groups = {name: solver.group(name) for name in solver.initial(schedule, budget)}
+    for teacher in ("", *tables):
+        try:
+            found = recipes.load(solver.recipe_name, teacher)
+        except UserError as error:
+            raise Failed(str(error)) from None
+        trained = frozenset[str]().union(*(part for part, _ in stages.parse(found.stages)))
+        for name, group in groups.items():
+            if group not in trained:
+                raise Failed(f"stages={found.stages} never train {name!r}, which is of {group}; add the group")
+    return f"{solver.recipe_name}, {', '.join(tables) or 'the same for every teacher'}"
+
+
+def registered(solver: Solver) -> bool:
+    """Whether it is learned and its recipe can be looked up by name."""
+    if not isinstance(solver, LearnedSolver):
+        return False
+    return solver.name in registries.solvers or solver.recipe_name in recipes.names()
 
 
 def saved(solver: Solver, schedule: NoiseSchedule) -> str:

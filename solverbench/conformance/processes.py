@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -29,6 +30,22 @@ TIMEOUT = 120.0
 
 _REMEDY = "use no hash(), id(), time, sets or random numbers"
 
+_answers: dict[int, tuple[Solver | Teacher, dict[str, str]]] = {}
+"""What `ask` was told, by the subject's id; the subject is held, so that no other has it."""
+
+
+def ask(subjects: Sequence[Solver | Teacher]) -> None:
+    """Have one process answer for all of `subjects`, whose checks then need none of their own."""
+    able = [subject for subject in subjects if not isinstance(subject, Teacher) or loadable(subject)]
+    # Whatever can't be made there is found, and named, by the subject's own check.
+    with contextlib.suppress(Failed):
+        for subject, found in zip(able, elsewhere(able), strict=True):
+            _answers[id(subject)] = subject, found
+
+
+def _there(subject: Solver | Teacher) -> dict[str, str]:
+    return _answers[id(subject)][1] if id(subject) in _answers else elsewhere([subject])[0]
+
 
 def cell_key(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless another process makes the same plans, and so looks for results in the same place.
@@ -36,7 +53,7 @@ def cell_key(solver: Solver, schedule: NoiseSchedule) -> str:
     On EDM's schedule, whatever the others are made on.
     """
     here = keys(solver)
-    [there] = elsewhere([solver])
+    there = _there(solver)
     differing = [budget for budget in here if there.get(budget) != here[budget]]
     if differing:
         raise Failed(f"another process makes other numbers at nfe={', '.join(differing)}; {_REMEDY}")
@@ -46,7 +63,7 @@ def cell_key(solver: Solver, schedule: NoiseSchedule) -> str:
 def teacher_key(teacher: Teacher) -> str:
     """Raise unless another process loads a teacher of the same identity, whose network does the same."""
     here = keys(teacher)
-    [there] = elsewhere([teacher])
+    there = _there(teacher)
     for what, value in here.items():
         if there.get(what) != value:
             raise Failed(f"another process gives the {what} {there.get(what)}, not {value}; {_REMEDY}")

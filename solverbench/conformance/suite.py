@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
+import registries
 from solverbench.conformance import declarations, denoising, learning, loops, orders, processes
 from solverbench.conformance.trials import Failed
 from solverbench.schedules import EDM, NoiseSchedule
@@ -83,9 +81,16 @@ class Check:
         except Failed as error:
             return Outcome(self.label, self.name, FAIL, str(error))
         except Exception as error:  # whatever a plugin raises
-            reason = " ".join(str(error).split())
-            raised = f"raised {type(error).__name__}{_where(error, self.subject)}: {reason}".removesuffix(": ")
-            return Outcome(self.label, self.name, FAIL, f"{raised}; mend it there")
+            return Outcome(self.label, self.name, FAIL, f"{registries.why(error, self._owner)}; mend it there")
+
+    @property
+    def _owner(self) -> str:
+        """The module that the subject is from."""
+        if not isinstance(self.subject, Teacher):
+            return type(self.subject).__module__
+        by_name = registries.teachers.get(self.subject.base) if processes.loadable(self.subject) else None
+        denoise = self.subject.denoise
+        return str(getattr(by_name or denoise, "__module__", None) or type(denoise).__module__)
 
     def __str__(self) -> str:
         return self.name
@@ -141,17 +146,6 @@ def _all(subject: Subject, schedule: NoiseSchedule | None) -> list[Check]:
     ]
 
 
-def _where(error: Exception, subject: Solver | Teacher) -> str:
-    """The innermost line of the subject's own file that the error passed through."""
-    own = subject.denoise if isinstance(subject, Teacher) else type(subject)
-    try:
-        file = inspect.getsourcefile(own if inspect.isroutine(own) or isinstance(own, type) else type(own))
-    except (OSError, TypeError):
-        return ""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" at {Path(file).name}:{lines[-1]}" if file and lines else ""
-
-
 def _always(subject: object) -> bool:
     return True
 
@@ -185,6 +179,11 @@ _SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], b
     (learning.parameter_gradients, _learned, _UNTRAINED),
     (learning.wrong_parameters, _learned, _UNTRAINED),
     (learning.saved, _learned, _UNTRAINED),
+    (
+        learning.recipe,
+        learning.registered,
+        "nothing to train, or not registered, so that no recipe is found by its name",
+    ),
     (orders.local_order, lambda solver: solver.local_order is not None, "set local_order to have it measured"),
     (
         orders.predicted_order,

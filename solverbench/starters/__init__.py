@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
-import re
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -12,6 +11,7 @@ from string import Template
 import registries
 from solverbench import __version__
 from solverbench.errors import UserError
+from solverbench.plugins import WORD
 
 KINDS = {"solver": "solvers", "learned-solver": "solvers", "teacher": "teachers"}
 """What can be started, with the group of entry points that offers it."""
@@ -54,7 +54,7 @@ def write(kind: str, name: str, to: Path) -> list[Path]:
 
 def _check(kind: str, name: str) -> None:
     asked = f"new {kind} {name}"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    if not WORD.fullmatch(name) or keyword.iskeyword(name):
         raise UserError(f"{asked}: not a name; give a lowercase word of letters, digits and _")
     for registry in (registries.solvers, registries.teachers):
         if name in registry:

@@ -208,10 +208,16 @@ def test_a_planted_bug_is_caught(planted, name):
     (check,) = (check for check in conformance.checks(planted) if check.name == name)
     found = check.outcome()
     assert (found.name, found.status) == (name, conformance.FAIL)
-    assert not found.finding.startswith("raised")
+    assert "mend it there" not in found.finding
     assert "; " in found.finding  # what was found; what to do
 
 
 def test_what_isn_t_declared_is_said():
     undeclared = {found.name for found in conformance.run_all(teacher()) if found.status == conformance.UNDECLARED}
     assert undeclared == {"conditions", "double", "decode", "move", "teacher_key"}
+
+
+def test_all_failures_are_told_at_once():
+    with pytest.raises(conformance.ConformanceError) as caught:
+        conformance.assert_conforms(teacher(unfrozen, name="two words"))
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["identity", "detached"]

@@ -42,7 +42,7 @@ def test_it_conforms(solver):
 
 
 def test_the_keys_of_all_are_equal_in_two_processes():
-    subjects = [*SOLVERS, *map(sb.load_teacher, registries.teachers)]
+    subjects = [*map(sb.make, registries.solvers), *map(sb.load_teacher, registries.teachers)]
     there = processes.elsewhere(subjects)
     for subject, keys in zip(subjects, there, strict=True):
         assert keys == processes.keys(subject)
