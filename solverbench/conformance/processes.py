@@ -134,7 +134,9 @@ def _located(thing: Any) -> dict[str, str]:
         file = ""
     if not Path(file).is_file() or "<locals>" in thing.__qualname__:
         raise Failed("is defined where no other process can find it; define it at the top of a .py file")
-    return {"module": thing.__module__, "file": str(Path(file).resolve()), "name": thing.__qualname__}
+    # A script is imported there, not run again: it would come by here again, and start the next process.
+    module = Path(file).stem if thing.__module__ == "__main__" else thing.__module__
+    return {"module": module, "file": str(Path(file).resolve()), "name": thing.__qualname__}
 
 
 def _made(described: dict[str, Any]) -> Solver | Teacher:
