@@ -9,6 +9,7 @@ import torch
 import solverbench as sb
 from solverbench import prefixes
 from solverbench.execution import Captured, Counter, _Buffer, _levels, _trajectory, walk
+from solverbench.tableaux import Plan
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "counts.py"
 SPEC = importlib.util.spec_from_file_location("counts", PLACE)
@@ -42,6 +43,13 @@ def test_a_step_takes_no_more_operations_than_its_row_has_terms_and_one(spec):
     with counts.Operations() as operations:
         sb.execute(asked, lambda x, sigma: d, x)
     assert 0 < operations.total <= sum(sum(weight != 0 for weight in row) + 1 for row in asked.rows)
+
+
+def test_a_weight_of_zero_costs_nothing():
+    asked, d = Plan((80.0, 9.0, 1.0), ((80.0,), (0.5, 0.5), (0.1, 0.0, 0.9), (0.2, 0.0, 0.0, 0.8))), images(number=1)
+    with counts.Operations() as operations:
+        sb.execute(asked, lambda x, sigma: d, images())
+    assert operations.names == {"mul": 4, "add_": 3}
 
 
 @pytest.mark.parametrize("spec", SOLVERS)
