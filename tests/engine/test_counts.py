@@ -46,9 +46,10 @@ def test_a_step_takes_no_more_operations_than_its_row_has_terms_and_one(spec):
 
 
 def test_a_weight_of_zero_costs_nothing():
-    asked, d = Plan((80.0, 9.0, 1.0), ((80.0,), (0.5, 0.5), (0.1, 0.0, 0.9), (0.2, 0.0, 0.0, 0.8))), images(number=1)
+    asked = Plan((80.0, 9.0, 1.0), ((80.0,), (0.5, 0.5), (0.1, 0.0, 0.9), (0.2, 0.0, 0.0, 0.8)))
+    x, d = images(), images(number=1)
     with counts.Operations() as operations:
-        sb.execute(asked, lambda x, sigma: d, images())
+        sb.execute(asked, lambda x, sigma: d, x)
     assert operations.names == {"mul": 4, "add_": 3}
 
 
