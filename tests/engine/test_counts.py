@@ -163,6 +163,15 @@ def test_a_captured_trajectory_gives_what_execution_gives(spec):
 
 
 @pytest.mark.gpu
+def test_on_cuda_a_tree_gives_the_bytes_of_each_plan_alone():
+    plans = [plan(spec, 5) for spec in ("euler", "dpm:order=2", "dpm:order=3", "ipndm:order=4")] + [plan("euler", 3)]
+    tree, x = prefixes.grow(plans), images("cuda")
+    for end, sample in walk(tree, lambda call, x, sigma: nonlinear(x, sigma), x, lambda end: True):
+        for place in end.plans:
+            assert torch.equal(sample, sb.execute(plans[place], nonlinear, x))
+
+
+@pytest.mark.gpu
 def test_on_cuda_nothing_waits_for_the_device():
     """CUDA's own watch: an error where the host would wait."""
     x, asked = images("cuda"), plan("dpm:order=3")
