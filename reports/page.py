@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import costs, paired, tables, verdicts
+from reports import bound, costs, paired, tables, verdicts
 from reports.bundle import FINISHED, STATUSES, Bundle
 from reports.palette import on_dark
 from reports.panel import look_of
@@ -52,6 +52,8 @@ def html(bundle: Bundle, baseline: str | None = None) -> str:
         "metrics": [{"name": name, "short": _short(found, name, bundle.record)} for name in _metrics(found)],
         "overview": list(_overview(standings, labels, bundle.record)),
         "notes": _notes(bundle, found),
+        "shares": list(bound.sentences(found, bundle.cells)),
+        "shares_explained": bound.explained(found),
         "tables": [_table(part, i, labels) for i, part in enumerate(found)],
         "paired": list(_paired(found, base, labels, bundle)),
         "baseline": base,
@@ -135,7 +137,7 @@ def _solver(found: Sequence[Part], label: str) -> dict[str, Any]:
     return {
         "label": label, "spec": specs[label], "learned": _learned(part.frame, label), "light": colour,
         "dark": on_dark(colour), "marker": marker, "hollow": fill != colour,
-        "dash": variant_of(part, label) % 4,
+        "dash": (variant_of(part, label) + (label in bound.bounds(part))) % 4,
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ From the leave-one-out values that the cells keep: what two cells share, the noi
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,21 +67,28 @@ def difference(a: Row, b: Row, part: Part, cells: Cells) -> Difference:
 
 def of_measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
     """a - b of two measures as a bundle has them: replicates [R], leave_one_out [R, G], and what they are over."""
+    return combined((a, b), (1.0, -1.0))
+
+
+def combined(measures: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Difference:
+    """The weighted sum of measures as a bundle has them, with its interval; as `of_measures`."""
     try:
-        left = [np.asarray(each["leave_one_out"], dtype=float) for each in (a, b)]
-        values = np.array([np.asarray(each["replicates"], dtype=float) for each in (a, b)])
+        left = [np.asarray(each["leave_one_out"], dtype=float) for each in measures]
+        values = np.array([np.asarray(each["replicates"], dtype=float) for each in measures])
     except (KeyError, TypeError, ValueError):
         return Difference(reason="the leave-one-outs of a cell are damaged")
-    if a.get("over") != b.get("over") or left[0].shape != left[1].shape or left[0].ndim != 2:
+    over, shapes = [each.get("over") for each in measures], [each.shape for each in left]
+    if over.count(over[0]) < len(over) or shapes.count(shapes[0]) < len(shapes) or left[0].ndim != 2:
         return Difference(reason="not over the same images and reference")
     if not all(np.isfinite(each).all() and np.abs(each).max(initial=0) < LARGEST for each in (*left, values)):
         return Difference(reason="a value is not finite, or too large")
-    apart = left[0] - left[1]
+    apart = sum(weight * each for weight, each in zip(weights, left, strict=True))
+    assert isinstance(apart, np.ndarray)
     replicates, groups = apart.shape
     size = float(np.abs(apart).max(initial=0.0)) or 1.0  # so that no square overflows
     spread = (((apart - apart.mean(1, keepdims=True)) / size) ** 2).sum(1) * (groups - 1) / groups
     half = float(stdtrit(replicates * (groups - 1), 0.975)) * size * math.sqrt(spread.sum()) / replicates
-    value = float((values[0] - values[1]).mean())
+    value = float((np.asarray(weights) @ values).mean())
     return Difference(value, value - half, value + half)
 
 

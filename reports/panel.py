@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from reports import bound
 from reports.axes import linear_ticks, log_minor_ticks, log_ticks, spread, tick_text
 from reports.palette import style
 from reports.parts import Part
@@ -95,18 +96,23 @@ def tags(part: Part) -> list[Tag]:
         if len(values):
             colour, marker, dash, fill = look_of(part, label)
             reaches = values.index[-1] == part.nfe[-1]
-            found.append(Tag(_short(label), float(values.iloc[-1]), colour, marker, dash, fill, reaches))
+            text = _short(bound.shown(part, label))
+            found.append(Tag(text, float(values.iloc[-1]), colour, marker, dash, fill, reaches))
     for line, dash in zip(part.lines, _LINES * len(part.lines), strict=False):
         found.append(Tag(_short(line.label), line.value, GREY, "", dash, GREY, True))
     return found
 
 
 def look_of(part: Part, label: str) -> tuple[str, str, str | tuple[int, tuple[float, ...]], str]:
-    """Colour, marker, dash and fill: the first two belong to the solver, the others tell its variants apart."""
+    """Colour, marker, dash and fill: the first two belong to the solver, the others tell its variants apart.
+
+    One that stands for a bound is dashed.
+    """
     looks = {other: style(other, spec) for other, spec in part.specs.items()}
     look, twins = looks[label], [other for other in part.solvers if looks[other] == looks[label]]
     variant = twins.index(label)
-    return look.colour, look.marker, _DASHES[variant % len(_DASHES)], look.colour if variant % 2 == 0 else "white"
+    dash = _DASHES[(variant + (label in bound.bounds(part))) % len(_DASHES)]
+    return look.colour, look.marker, dash, look.colour if variant % 2 == 0 else "white"
 
 
 def handle(label: str, part: Part) -> Line2D:
@@ -115,7 +121,7 @@ def handle(label: str, part: Part) -> Line2D:
     plain = fill == colour
     return Line2D(
         [], [], color=colour, ls=dash, lw=0.8, marker=marker, ms=size_of(marker) * 1.15, mfc=fill,
-        mec="white" if plain else colour, mew=0.35 if plain else 0.8, label=label,
+        mec="white" if plain else colour, mew=0.35 if plain else 0.8, label=bound.shown(part, label),
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def heat(figure: Figure, name: str) -> str:
     return _filled("redraw_heat.py.txt", name, {"FULL": FULL, "LAYOUT": layout})
 
 
-def images(figure: Figure, grid: Grid, name: str) -> str:
+def images(figure: Figure, name: str, grid: Grid) -> str:
     """The script of a grid of images, which come from images.npz; that of differences if the grid has a note."""
     layout = _layout(figure) | {"far": FAR if grid.note else 0, **arrangement(grid)}
     return _filled("redraw_images.py.txt", name, {"LAYOUT": layout})

@@ -1,6 +1,5 @@
 """The report of a run: report.md with its figures, tables and image grids, written into the bundle's own folder."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +7,21 @@ from typing import Any
 
 import pandas as pd
 
-from reports import costs, figures, grids, images, lists, paired, plans, redraw, tables, verdicts, widths
+from reports import (
+    bound,
+    costs,
+    figures,
+    gallery,
+    images,
+    lists,
+    paired,
+    plans,
+    published,
+    tables,
+    verdicts,
+    widths,
+)  # fmt: skip
 from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
-from reports.figures import Drawing
 from reports.page import html
 from reports.parts import Part, parts, ranges, slug
 from reports.tables import escape_markdown as escape
@@ -28,16 +39,20 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
         not known.
     """
     bundle, wide = load(folder), widths.width(width)
+    found, base = parts(bundle.frame, bundle.record), paired.chosen(bundle.frame, baseline)
     written = []
     try:
-        for name, content in _files(bundle, wide, baseline):
-            _put(bundle.folder / name, content)
+        for name, content in _pages(bundle, found, base):
+            gallery.put(bundle.folder / name, content)
             written.append(bundle.folder / name)
+        written += gallery.write(bundle, found, wide)
+        last = bundle.folder / "report.md"  # last: what it shows is there
+        gallery.put(last, page(bundle, baseline).encode())
     except OSError as error:
         raise BundleError(
             f"{bundle.folder}: the report cannot be written ({error}); free or unlock the folder"
         ) from error
-    return written
+    return [*written, last]
 
 
 def page(bundle: Bundle, baseline: str | None = None) -> str:
@@ -51,13 +66,10 @@ def page(bundle: Bundle, baseline: str | None = None) -> str:
     )
 
 
-def _files(bundle: Bundle, wide: Width, baseline: str | None) -> Iterator[tuple[str, bytes]]:
-    """Every file's name and content."""
-    found = parts(bundle.frame, bundle.record)
-    base = paired.chosen(bundle.frame, baseline)
+def _pages(bundle: Bundle, found: Sequence[Part], base: str) -> Iterator[tuple[str, bytes]]:
+    """The page and the tables: every file's name and content."""
     yield "report.html", html(bundle, base).encode()  # first: it can be read while figures are drawn
     for part in found:
-        yield from _drawn(f"figure-{part.name}", figures.compose([part], wide), figures.drawn(part), "nfe")
         yield f"table-{part.name}.md", tables.markdown(part).encode()
         yield f"table-{part.name}.csv", tables.comma_separated(part).encode()
         yield f"table-{part.name}.tex", tables.latex(part).encode()
@@ -65,64 +77,7 @@ def _files(bundle: Bundle, wide: Width, baseline: str | None) -> Iterator[tuple[
         if any(not each.reason for each in differences.values()):
             for kind, text in tables.differences(part, base, differences).items():
                 yield f"paired-{part.name}.{kind}", text.encode()
-    several = figures.shown(found, wide)
-    rows = pd.concat([figures.drawn(part) for part in several], ignore_index=True)
-    yield from _drawn("figure", figures.compose(found, wide), rows, "nfe")
-    for name, group in _grids(found):
-        rows = pd.concat([figures.drawn(part) for part in group], ignore_index=True)
-        yield from _drawn(f"figure-{name}", grids.compose(group, wide), rows, "nfe")
-    for name, across in (("training", "calls"), ("speed", "speed")):
-        if (figure := costs.compose(found, across, wide)) is not None:
-            yield from _drawn(f"figure-{name}", figure, costs.drawn(found, across, wide), across)
-    for teacher in dict.fromkeys(bundle.frame["teacher"]):
-        yield from _plans(bundle, found, teacher, wide)
-        yield from _images(bundle, teacher)
     yield from lists.files(bundle)
-    yield "report.md", page(bundle, baseline).encode()
-
-
-def _drawn(name: str, figure: Drawing, rows: pd.DataFrame, x: str, y: str = "value") -> Iterator[tuple[str, bytes]]:
-    """A figure in every format, the CSV of what it shows, and the script that draws it again from that."""
-    for kind in figures.FORMATS:
-        yield f"{name}.{kind}", figures.render(figure, kind)
-    yield f"{name}.csv", _csv(rows)
-    yield f"{name}.py", redraw.curves(figure, name, x, y).encode()
-
-
-def _grids(found: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
-    """The grids worth drawing beside the figures of single parts: those of several panels."""
-    for metric in dict.fromkeys(part.metric for part in found):
-        group = [part for part in found if part.metric == metric]
-        if len({part.teacher for part in group}) > 1:
-            yield slug(f"teachers-{metric}"), group
-    if len(errors := grids.trajectory(found)) > 1:
-        yield "trajectory", errors
-
-
-def _plans(bundle: Bundle, found: Sequence[Part], teacher: str, wide: Width) -> Iterator[tuple[str, bytes]]:
-    known = plans.of(bundle, found, teacher)
-    levels, weights = plans.levels(known, wide), plans.weights(known, wide)
-    if levels is None or weights is None:
-        return
-    yield from _drawn(f"levels-{slug(teacher)}", levels, plans.levels_drawn(known, teacher), "sigma", "row")
-    name = f"weights-{slug(teacher)}"
-    for kind in figures.FORMATS:
-        yield f"{name}.{kind}", figures.render(weights, kind)
-    yield f"{name}.csv", _csv(plans.weights_drawn(known, teacher))
-    yield f"{name}.py", redraw.heat(weights, name).encode()
-
-
-def _images(bundle: Bundle, teacher: str) -> Iterator[tuple[str, bytes]]:
-    layout = images.grid(bundle.frame, bundle.images, teacher)
-    if layout is None:
-        return
-    for name, grid in (("images", layout), ("differences", images.differences(layout))):
-        if grid is not None:
-            figure, name_ = images.draw(grid), f"{name}-{slug(teacher)}"
-            for kind in figures.FORMATS:
-                yield f"{name_}.{kind}", figures.render(figure, kind)
-            yield f"{name_}.csv", _csv(images.drawn(grid))
-            yield f"{name_}.py", redraw.images(figure, grid, name_).encode()
 
 
 def _blocks(bundle: Bundle, found: Sequence[Part], baseline: str | None) -> Iterator[str]:
@@ -149,6 +104,9 @@ def _blocks(bundle: Bundle, found: Sequence[Part], baseline: str | None) -> Iter
     notes += [*below_teacher(found, notes), *splits(found)]
     if notes:
         yield "## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)
+    if lines := list(bound.sentences(found, bundle.cells)):
+        told = "\n".join(f"- {escape(line)}" for line in lines)
+        yield f"## How far to the bound\n\n{escape(bound.explained(found))}\n\n{told}"
     for part in found:
         heading = part.label if len(teachers) == 1 else f"{part.teacher}: {part.label}"
         yield f"## {escape(heading)}" + (f", part {part.number}" if part.number > 1 else "")
@@ -156,7 +114,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part], baseline: str | None) -> Iter
         base = paired.chosen(bundle.frame, baseline)
         compared = paired.against(part, base, bundle.cells) if base in part.solvers else {}
         yield _links(part.name, any(not each.reason for each in compared.values()))
-    for name, group in _grids(found):
+    for name, group in gallery.side_by_side(found):
         yield f"## {'Trajectory errors' if name == 'trajectory' else escape(group[0].label)}, side by side"
         yield f"![Side by side](figure-{name}.png)"
     if not costs.speeds(found).empty:
@@ -169,6 +127,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part], baseline: str | None) -> Iter
     yield from _pictures(bundle, teachers)
     yield from _levels(bundle, found, teachers)
     yield from _verdicts(record)
+    yield from _published(bundle)
     yield from _unfinished(frame)
     yield _solvers(frame)
     for name in ("protocol", "environment"):
@@ -218,7 +177,17 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
         )
         + ".\n\n"
         + _table(head, rows if cautious else [row[:-1] for row in rows])
+        + "\n\nAlso as [CSV](verdicts.csv) and [LaTeX](verdicts.tex)."
     )
+
+
+def _published(bundle: Bundle) -> Iterator[str]:
+    """Where published numbers stand beside ours."""
+    if rows := published.rows(bundle):
+        yield (
+            f"## Published numbers\n\n{len(rows)} of them beside ours: [Markdown](published.md), [CSV](published.csv), "
+            "[LaTeX](published.tex)."
+        )
 
 
 def _links(name: str, compared: bool) -> str:
@@ -287,16 +256,3 @@ def _solvers(frame: pd.DataFrame) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *([escape(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _csv(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False, lineterminator="\n").encode()
-
-
-def _put(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -12,9 +12,6 @@ from solverbench.recipes import Recipe
 from solverbench.solver import LearnedSolver
 from solverbench.teachers import Teacher
 
-DISTILLED = ("gs", "ld3", "s4s", "s4s_alt", "s4s_joint")
-"""Solvers whose name says that no discriminator trained them."""
-
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -27,7 +24,7 @@ class Job:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.recipe.adversarial and self.solver.name in DISTILLED:
+        if self.recipe.adversarial and self.solver.distilled:
             weight = f"adversarial_weight={self.recipe.adversarial_weight:g}"
             raise TrainingError(f"{self.label}: {weight}, but {self.solver.name} is trained without; train gas")
 

@@ -28,6 +28,7 @@ class LD3(LearnedSolver):
     """
 
     name: ClassVar[str] = "ld3"
+    distilled: ClassVar[bool] = True
     paper: ClassVar[str] = "LD3, arXiv:2405.15506"
 
     levels: str = option("learned", key="grid", choices=("learned",), help="always the learned one")

@@ -32,6 +32,8 @@ ADVERSARIAL = ("relativistic", "classic")
 MEMORY = ("store", "recompute")
 METRIC_LOSS = "metric_features"
 ANY = "any"
+USUAL = "gs"
+"""The recipe of a learned solver that has none of its own."""
 
 
 def _setting(
@@ -188,7 +190,7 @@ def changes(made: Mapping[str, Any], now: Recipe) -> str:
 
 
 def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
-    """Return the packaged recipe of `solver`, by its option or its name, for `teacher`.
+    """Return the recipe of `solver`, by its option or its name, for `teacher`.
 
     A teacher whose final state is decoded belongs to the family `latent`, one with prompts to `stable_diffusion`.
 
@@ -209,10 +211,10 @@ def load(solver: str, teacher: str, folder: Path | None = None, *, family: str =
 
     Args:
         family: of the teacher, as latent; what is said for it stands between `any` and the teacher's own.
-        folder: where <solver>.toml lies; the packaged recipes if None.
+        folder: where <solver>.toml lies; the packaged recipes, and those in the solvers' classes, if None.
 
     Raises:
-        MissingError: no recipe for the solver.
+        MissingError: no recipe of that name.
         RecordError: a file that isn't TOML, an unknown or missing key, or a value of the wrong type or range.
     """
     settings = _settings(solver, (ANY, family, teacher), folder)
@@ -238,7 +240,10 @@ def of(settings: Mapping[str, Any]) -> Recipe:
 
 
 def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[str, Any]:
-    """The settings of a recipe file laid over its base's: base [any], own [any], .., base [teacher], own [teacher]."""
+    """The settings of a recipe laid over its base's: base [any], own [any], .., base [teacher], own [teacher].
+
+    What a class says outside a table is for every teacher, whatever its base says of one.
+    """
     chain = [_read(solver, folder)]
     while "base" in chain[0]:
         if len(chain) > 8:
@@ -248,26 +253,56 @@ def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[s
     for table in tables:
         for document in chain:
             merged |= document.get(table, {})
+    for document in chain:
+        if everywhere := {key: value for key, value in document.items() if key in _kinds()}:
+            merged |= everywhere
+            for table in tables[1:]:
+                merged |= document.get(table, {})
     return merged
 
 
-def _read(solver: str, folder: Path | None) -> dict[str, Any]:
-    source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{solver}.toml"
-    if not source.is_file():
-        raise MissingError(f"recipe of {solver}: there is no {source}; write one, or train gs or gas")
+def exists(name: str) -> bool:
+    """Return whether there is a recipe of this name: a packaged one, or a learned solver's own."""
+    return name in names() or _declared(name) is not None
+
+
+def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
+    """The tables of a recipe: what the class of a solver says, a file, or for a class that says nothing GS's."""
+    declared = _declared(name) if folder is None else None
+    if declared:
+        return _checked(f"recipe of {name}, in its class", declared, everywhere=True)
+    source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{name}.toml"
+    if source.is_file():
+        try:
+            return _checked(f"recipe {source}", tomllib.loads(source.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecordError(f"recipe {source}: not TOML ({error}); correct it") from None
+    if declared is not None:
+        return {"base": USUAL}
+    raise MissingError(f"recipe of {name}: there is no {source}; write one, or train gs or gas")
+
+
+def _declared(name: str) -> Mapping[str, Any] | None:
+    """What the class of a learned solver says of its training, perhaps nothing; None if it isn't one, or untrained."""
     try:
-        document = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"recipe {source}: not TOML ({error}); correct it") from None
-    for table, settings in document.items():
-        if table == "base":
+        declared: Mapping[str, Any] | None = getattr(registries.solvers.get(name), "trained_by", None)
+    except LookupError:
+        return None
+    return declared
+
+
+def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False) -> Mapping[str, Any]:
+    for table, settings in tables.items():
+        if table == "base" or (everywhere and table in _kinds()):
             continue
-        if not isinstance(settings, dict):
-            raise RecordError(f"recipe {source}: {table!r} outside a table; put it under [any] or a teacher's name")
+        if not isinstance(settings, Mapping):
+            if everywhere:
+                raise RecordError(str(_unknown(recipe, table)))
+            raise RecordError(f"{recipe}: {table!r} outside a table; put it under [any] or a teacher's name")
         for key in settings:
             if key not in _kinds():
-                raise RecordError(str(_unknown(f"recipe {source} [{table}]", key)))
-    return document
+                raise RecordError(str(_unknown(f"{recipe} [{table}]", key)))
+    return tables
 
 
 def _kinds() -> dict[str, Any]:

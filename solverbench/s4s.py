@@ -35,6 +35,7 @@ class S4S(LearnedSolver):
     """
 
     name: ClassVar[str] = "s4s"
+    distilled: ClassVar[bool] = True
     inferred: ClassVar[str] = INFERRED
     paper: ClassVar[str] = "S4S, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
 
@@ -161,6 +162,7 @@ class S4SAlt(Scheduled):
     """
 
     name: ClassVar[str] = "s4s_alt"
+    distilled: ClassVar[bool] = True
     inferred: ClassVar[str] = INFERRED
     paper: ClassVar[str] = "S4S-Alt, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
 
@@ -174,6 +176,7 @@ class S4SJoint(Scheduled):
     """
 
     name: ClassVar[str] = "s4s_joint"
+    distilled: ClassVar[bool] = True
     inferred: ClassVar[str] = INFERRED
     paper: ClassVar[str] = "S4S, joint, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
 

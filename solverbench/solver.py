@@ -266,14 +266,23 @@ class LearnedSolver(Solver):
     consistent: ClassVar[bool] = False
     inferred: ClassVar[str] = ""
     """What of the method its paper leaves unknown, and how it was settled; empty if nothing. Every table says it."""
+    trained_by: ClassVar[Mapping[str, Any] | None] = {}
+    """Its recipe: the one that it builds on, what is different, and what for some teachers alone.
+
+    As in {"base": "gs", "lr": 1e-2, "digits": {"iterations": 500}}, with tables as in a file of registries/recipes.
+    Empty: that file of its own name; without one, GS's. None: it isn't trained here.
+    """
+    distilled: ClassVar[bool] = False
+    """Whether its name says that no discriminator trains it."""
 
     recipe: str | None = option(default=None, help="the recipe to train by; that of its own name if not given")
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.recipe is not None and self.recipe not in (known := recipes.names()):
-            raise SpecError(f"{self.name}:recipe={self.recipe}: there is no such recipe; use {', '.join(known)}")
+        if self.recipe is not None and not recipes.exists(self.recipe):
+            there = ", ".join(recipes.names())
+            raise SpecError(f"{self.name}:recipe={self.recipe}: there is no such recipe; use a solver's, or {there}")
 
     @property
     def first_fixed(self) -> bool:
@@ -286,7 +295,10 @@ class LearnedSolver(Solver):
         return self.recipe or self.name
 
     def group(self, name: str) -> str:
-        """Return the group of a parameter of `initial`: times, offsets or coefficients (`stages.GROUPS`)."""
+        """Return the group of a parameter of `initial`: times, offsets or coefficients (`stages.GROUPS`).
+
+        Recipes say for each group when it is trained, and by what.
+        """
         return "coefficients"
 
     @abstractmethod

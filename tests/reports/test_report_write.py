@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import reports
-from reports import images, report
+from reports import gallery, images, report, widths
 from reports.bundle import tidy
+from reports.parts import parts
 
 PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
 
@@ -111,6 +112,35 @@ def test_a_failed_write_leaves_the_old_report_whole(folder: Path, monkeypatch: p
     with pytest.raises(reports.BundleError, match=r"cannot be written .*No space left"):
         reports.write(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_figures_are_the_same_bytes_by_however_many_processes(folder: Path) -> None:
+    alone = {path.name: path.read_bytes() for path in _figures(folder, 1)}
+    for path in folder.glob("*.p*"):
+        path.unlink()
+    written = _figures(folder, 3)
+    assert [path.name for path in written] == list(alone)
+    assert {path.name: path.read_bytes() for path in written} == alone
+
+
+def test_a_process_that_cannot_draw_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(_complaining(folder)))
+    with pytest.raises(
+        reports.BundleError, match=r"figures can't be drawn \(OSError: no space\); draw the report again"
+    ):
+        _figures(folder, 2)
+
+
+def _complaining(folder: Path) -> Path:
+    program = folder / "program"
+    program.write_text("#!/bin/sh\necho 'OSError: no space' >&2\nexit 1\n", encoding="utf-8")
+    program.chmod(0o755)
+    return program
+
+
+def _figures(folder: Path, processes: int) -> list[Path]:
+    bundle = reports.load(folder)
+    return gallery.write(bundle, parts(bundle.frame, bundle.record), widths.DEFAULT, processes=processes)
 
 
 def test_no_file_is_written_in_its_final_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
