@@ -217,6 +217,8 @@ def test_a_wheel_is_listed_runs_and_is_gone_once_uninstalled(python, wheel):
     named = {"solver": "ab2", "teacher": "blob", "grid": "arctan", "metric": "contrast", "loss": "charbonnier"}
     found = json.loads(python("-c", code).stdout)
     assert found == {kind: [[name, "package mysolvers 0.1.0", ""]] for kind, name in named.items()}
+    checked = python("-m", "solverbench", "check", "ab2", "blob").stdout
+    assert " 0 fail, " in checked
     python(
         "-m", "solverbench", "run", "--solvers", "ab2,dpm:grid=arctan,euler", "--nfe", "4", "--teachers", "blob",
         "--metrics", "contrast", "--samples", "20", "--replicates", "1", "--out", "runs",
