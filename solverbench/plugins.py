@@ -212,6 +212,8 @@ def blamed(registry: registries.Registry, name: str) -> Iterator[None]:
 
 def wrong(kind: str, name: str, thing: Any) -> str:
     """Return what keeps a plugin's thing from being one of its kind, as the end of a sentence; empty if nothing."""
+    if not WORD.fullmatch(name):
+        return f"whose name {name!r} isn't a lowercase word; give it one"
     if kind not in CLASSES:
         return "" if callable(thing) else f"{thing!r}, which can't be called; offer a function"
     cls = _class(kind)
@@ -240,7 +242,7 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
     """Register what the module defines that says itself what it is and isn't registered yet."""
     for thing in list(vars(module).values()):
         if isinstance(thing, type) and thing.__module__ == module.__name__ and (kind := _kind(thing)):
-            name, open_ended = getattr(thing, "name", ""), getattr(thing, "__abstractmethods__", ())
+            name, open_ended = vars(thing).get("name", ""), getattr(thing, "__abstractmethods__", ())
             if name and not open_ended and (kind, name) not in registered:
                 register(thing)
 

@@ -31,6 +31,9 @@ TIMEOUT = 120.0
 
 _REMEDY = "use no hash(), id(), time, sets or random numbers"
 
+_INSIDE = "SOLVERBENCH_OTHER_PROCESS"
+"""Set in the environment of the other process: a file that checks itself when it is imported starts no third one."""
+
 _answers: dict[int, tuple[Solver | Teacher, dict[str, str]]] = {}
 """What `ask` was told, by the subject's id; the subject is held, so that no other has it."""
 
@@ -73,6 +76,8 @@ def teacher_key(teacher: Teacher) -> str:
 
 def findable(subject: Solver | Teacher) -> bool:
     """Whether another process can find its class, or the loader of the name that it was loaded by."""
+    if _INSIDE in os.environ:
+        return False
     if isinstance(subject, Teacher):
         return loadable(subject) and _file(registries.teachers.get(subject.base)) is not None
     return _file(type(subject)) is not None
@@ -108,7 +113,8 @@ def elsewhere(subjects: Sequence[Solver | Teacher]) -> list[dict[str, str]]:
         Failed: the process ends with an error.
     """
     asked = json.dumps([_described(subject) for subject in subjects])
-    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "random"}
+    known = {**os.environ, _INSIDE: "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    known["PYTHONHASHSEED"] = "random"
     command = [sys.executable, "-c", f"from {__name__} import answer; answer()"]
     try:
         done = subprocess.run(command, input=asked, capture_output=True, text=True, env=known, timeout=TIMEOUT)
@@ -138,8 +144,8 @@ def _described(subject: Solver | Teacher) -> dict[str, Any]:
 def _located(thing: Any) -> dict[str, str]:
     file = _file(thing)
     assert file is not None
-    # Under its own name a script would run its main part, and that these checks again.
-    module = "solverbench_script" if thing.__module__ == "__main__" else thing.__module__
+    # A script is imported there, not run again.
+    module = file.stem if thing.__module__ == "__main__" else thing.__module__
     return {"module": module, "file": str(file.resolve()), "name": thing.__qualname__}
 
 

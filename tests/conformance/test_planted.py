@@ -628,12 +628,11 @@ class Scripted(sb.Solver):
         return x
 
 
-if __name__ == "__main__":
-    print([check.outcome().line for check in conformance.checks(Scripted) if check.name == "cell_key"])
+print([check.outcome().line for check in conformance.checks(Scripted) if check.name == "cell_key"])
 """
 
 
-def test_a_script_can_check_what_it_defines(tmp_path):
+def test_a_script_can_check_what_it_defines_whenever_it_is_imported(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, "script.py"],

@@ -108,6 +108,10 @@ def test_an_interrupted_run_of_a_plugin_goes_on(examples):
             "mine: kind='gird' isn't one; register it with kind='solver' or 'teacher' or 'grid' or 'metric' or 'loss'",
         ),
         ("import solverbench as sb\nsb.register(3, kind='grid', name='three')\n", "3, which can't be called"),
+        (
+            "import solverbench as sb\nfrom baselines.euler import Euler\nclass Mine(Euler):\n    pass\n",
+            "mine.py: registers nothing; give its solver a `name`",
+        ),
     ],
 )
 def test_a_file_that_fails_is_refused_in_one_line_before_anything_starts(examples, invoke, text, said):
@@ -285,6 +289,23 @@ def test_a_grid_by_a_plugin_is_a_grid_of_every_solver(examples):
     text += "    return sb.Grid(torch.linspace(80 ** (1 / rho), 0.1, steps + 1).double() ** rho, schedule)\n"
     plugins.load(examples("bent.py", text))
     assert sb.make("euler:grid=bent").spec == "euler:afs=false:end=sigma_min:grid=bent:rho=2:threshold=false"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return [3, 2]", "grid 'mine': returned [3, 2] where a Grid of 4 was asked for; correct the plugin"),
+        ("return sb.make('euler').grid(schedule, 2)",
+         "grid 'mine': returned a grid of 2 steps where a Grid of 4 was asked for"),
+        ("return {}['x']", "mine.py:4: KeyError: 'x'; correct it"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_fails_fails_its_cells_alone(examples, body, said):
+    text = f"import solverbench as sb\n@sb.register(kind='grid')\ndef mine(schedule, steps):\n    {body}\n"
+    plugins.load(examples("mine.py", text))
+    result = run("dpm:grid=mine,euler", "runs")
+    assert [each.status for each in result.cells] == ["failed", "done"]
+    assert said in result.cells[0].reason
 
 
 def test_a_teacher_by_a_plugin_has_options(examples):

@@ -75,6 +75,8 @@ def test_an_installed_solver_is_listed_and_runs(package, invoke):
         ("", "offered_bad:Good", "AttributeError: module 'offered_bad' has no attribute 'Good'"),
         (GOOD, "offered_bad:helper", "which isn't a Solver; derive its class from solverbench.Solver"),
         (GOOD, "offered_bad:Good", "whose name is 'good'; give both the same"),
+        (GOOD, "offered_bad:Good [extra]", "whose name is 'good'; give both the same"),
+        (GOOD, "offered_bad", "ImportError: the entry point names a module alone; name what is in it, as in"),
     ],
 )
 def test_what_cannot_be_had_is_listed_with_its_reason_and_breaks_nothing(package, invoke, text, target, why):
