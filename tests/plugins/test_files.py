@@ -134,7 +134,8 @@ def test_a_file_that_is_absent_is_refused(examples, invoke):
 
 
 def test_a_file_that_fails_in_the_end_leaves_nothing_behind(examples, invoke):
-    invoke("list", "--plugin", examples("mine.py", EXAMPLE + "\n1 / 0\n"))
+    text = EXAMPLE.replace("class AB2", "@sb.register\nclass AB2")
+    invoke("list", "--plugin", examples("mine.py", text + "\n1 / 0\n"))
     assert "ab2" not in registries.solvers
     assert not [name for name in sys.modules if name.startswith("solverbench_plugin_mine")]
     assert invoke("list", "--plugin", examples("mine.py", EXAMPLE)).exit_code == 0
