@@ -89,9 +89,12 @@ def test_the_file_of_an_installed_package_is_checked_by_its_path_too(tmp_path, m
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("[solverbench.teachers]\nours = ours_of_a_test:load\n")
-    (tmp_path / "ours_of_a_test.py").write_text(OURS)
+    folder = tmp_path / "ours_of_a_test"
+    folder.mkdir()
+    (folder / "ours_of_a_test.py").write_text(OURS)
     monkeypatch.syspath_prepend(tmp_path)
-    for text in (f"{tmp_path}/ours_of_a_test.py", "ours"):
+    monkeypatch.syspath_prepend(folder)
+    for text in (f"{folder}/ours_of_a_test.py", str(folder), "ours"):
         (found,) = subjects.named(text)
         assert found.identity == "of zeros"
 
