@@ -15,6 +15,7 @@ from solverbench.execution import unrounded
 from solverbench.grids import explicit
 from solverbench.schedules import NoiseSchedule
 from solverbench.solver import Solver, read_levels
+from solverbench.spec import ranges
 from solverbench.tracing import trace
 
 
@@ -49,9 +50,7 @@ def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
                 f"refuses nfe={budget} naming {sorted(named)} as nearest, not {sorted(nearest)}; use sb.refuse_budget"
             )
     refused = set(BUDGETS) - set(counted)
-    return f"counted as claimed at {trials.ranges(counted)}" + (
-        f"; refuses {trials.ranges(refused)}" if refused else ""
-    )
+    return f"counted as claimed at {ranges(counted)}" + (f"; refuses {ranges(refused)}" if refused else "")
 
 
 def _refusal(solver: Solver, budget: int) -> str | None:
@@ -77,7 +76,7 @@ def finite(solver: Solver, schedule: NoiseSchedule) -> str:
                 f"{tuple(x.shape)} at nfe={budget}; check the coefficients on this grid"
             )
         seen.append(budget)
-    return f"on its own grids of {trials.ranges(seen)} calls"
+    return f"on its own grids of {ranges(seen)} calls"
 
 
 def scrambled(solver: Solver, schedule: NoiseSchedule) -> str:

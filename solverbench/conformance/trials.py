@@ -151,14 +151,3 @@ def moved(before: dict[str, bytes]) -> str:
 def relative(a: Tensor, b: Tensor) -> float:
     """Return the largest difference in units of the largest value of `b`."""
     return float((a - b).abs().max() / b.abs().max())
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Return numbers as text, consecutive ones joined: 2, 4-6."""
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][-1] == number - 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)
