@@ -38,7 +38,7 @@ class Free(sb.LearnedSolver):
 
     name: ClassVar[str] = "free"
     paper: ClassVar[str] = "the family is that of arXiv:2403.01329 (Bespoke Non-Stationary solvers), the rest ours"
-    trained_by: ClassVar[Mapping[str, Any]] = {
+    trained_by: ClassVar[Mapping[str, Any] | None] = {
         "base": "gs",
         "choose": "best",
         "ema_decay": 0.99,

@@ -229,7 +229,7 @@ class Cell:
         asked = {
             "solver": [self.spec.partition(":")[0]],
             "grid": [grid[1]] if grid else [],
-            "teacher": [self.teacher.base],
+            "teacher": [self.teacher.base] if self.teacher.spec else [],
             "metric": list(self.protocol.judging.scored(self.teacher)),
             "loss": [trained["loss"]] if "loss" in trained else [],
         }
@@ -341,6 +341,9 @@ def _cells_of(
         try:
             grid = equipped.grid(teacher.schedule, equipped.steps(nfe))
             tableau = trace(equipped, grid, check=False)
+            if trained is not None and not trained.still(tableau):
+                yield cell(nfe, None, (NEEDS_TRAINING, _untrained(asked, nfe, teacher, out, zoo.OUTDATED)), None)
+                continue
             plan = tableau.plan_from_noise(teacher.schedule)
             found = cell(nfe, plan, None, trained)
             if not Store(out).at(found.address).done:  # one that is done was checked when it was made
@@ -374,12 +377,12 @@ def _lack(solver: LearnedSolver, asked: str, nfe: int, teacher: Teacher, out: Pa
     return NEEDS_TRAINING, _untrained(asked, nfe, teacher, out)
 
 
-def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path) -> str:
+def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path, lack: str = "no trained parameters") -> str:
     command = zoo.training_command(asked, nfe, teacher, out)
     if command is None:
         name = asked.partition(":")[0]
-        return f"no trained parameters, and no recipe to train {name} by; give it parameters in Python"
-    return f"no trained parameters; run: {command}"
+        return f"{lack}, and no recipe to train {name} by; give it parameters in Python"
+    return f"{lack}; run: {command}"
 
 
 def _budgets(nfe: str | int | Sequence[int]) -> list[int]:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solverbench.errors import TrainingError
 from solverbench.recipes import AS_ALL, Recipe
 from solverbench.solver import LearnedSolver
-from solverbench.stages import GROUPS
+from solverbench.stages import GROUPS, parse
 
 _Setting = tuple[str, float, float]
 """Optimiser, rate, least rate."""
@@ -25,9 +26,13 @@ class Descent:
     Args:
         initial: the parameters to start from, as `LearnedSolver.initial` gives them.
         nfe: calls; SGD's rate on offsets is divided by it. Source: the public code of LD3.
+
+    Raises:
+        TrainingError: parameters that can't be trained, or a stage of the recipe in which none would be.
     """
 
     def __init__(self, solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe, nfe: int) -> None:
+        _check(solver, initial, recipe)
         self.recipe = recipe
         self.shapes = {name: tensor.shape for name, tensor in initial.items()}
         self.order = sorted(initial, key=lambda name: GROUPS.index(solver.group(name)))
@@ -104,6 +109,25 @@ class Descent:
             found[group] = slice(found[group].start if group in found else begin, end)
             begin = end
         return found
+
+
+def _check(solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe) -> None:
+    groups = set()
+    for name, tensor in initial.items():
+        asked = f"{solver.name}: its parameter {name!r}"
+        if tensor.dtype != torch.float64 or not tensor.isfinite().all():
+            raise TrainingError(f"{asked} starts as {tensor.tolist()}, {tensor.dtype}; give finite float64 numbers")
+        if (group := solver.group(name)) not in GROUPS:
+            raise TrainingError(f"{asked} is in group {group!r}; use {', '.join(GROUPS)}")
+        groups.add(group)
+    if not sum(tensor.numel() for tensor in initial.values()):
+        raise TrainingError(f"{solver.name}: has no parameters to train; return some from `initial`")
+    for trained, _ in parse(recipe.stages):
+        if not trained & groups:
+            raise TrainingError(
+                f"{solver.name}: stages={recipe.stages}: a stage trains {'+'.join(sorted(trained))}, its parameters "
+                f"are {'+'.join(sorted(groups))}; say --set stages=all"
+            )
 
 
 def optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

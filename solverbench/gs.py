@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -237,6 +238,7 @@ class S4SGASCompat(Timed):
 
     name: ClassVar[str] = "s4s_gas_compat"
     paper: ClassVar[str] = "public code of GAS, arXiv:2510.17699"
+    trained_by: ClassVar[Mapping[str, Any] | None] = None
 
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
         """Return uniform times, no offsets, c of DPM-Solver++(3M) without lower_order_final, and a = 0."""

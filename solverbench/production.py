@@ -22,8 +22,9 @@ from pathlib import Path
 import click
 import torch
 
-from solverbench import files, recipes, training, zoo
+from solverbench import files, plugins, recipes, training, zoo
 from solverbench.checkpoints import COLUMNS
+from solverbench.commands.options import plugin_option
 from solverbench.errors import SpecError, UserError
 from solverbench.job import Job
 from solverbench.pairs import Data
@@ -103,10 +104,12 @@ _worker: tuple[Teacher, Path, float]
 _pairs: dict[tuple[range, range], Data] = {}
 
 
-def _start(name: str, device: str, out: str, deadline: float) -> None:
-    """Load the teacher once for all runs of this process."""
+def _start(name: str, device: str, out: str, deadline: float, held: Sequence[plugins.Held]) -> None:
+    """Load the teacher once for all runs of this process, after the plugins."""
     global _worker
     torch.set_num_threads(1)
+    for each in held:
+        plugins.take(each)
     _worker = load_teacher(name, device), Path(out), deadline
 
 
@@ -146,7 +149,7 @@ def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, secon
         min(jobs, len(missing)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
-        initargs=(teacher.spec, teacher.device, str(out), deadline),
+        initargs=(teacher.spec, teacher.device, str(out), deadline, plugins.loaded()),
     )
     with pool:
         running = {pool.submit(_run, task): task for task in missing}
@@ -263,6 +266,7 @@ def pack(out: Path, target: Path) -> None:
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
 @click.option("--seconds", type=click.FloatRange(0), default=math.inf, help="Stop in good order after these.")
 @click.option("--list", "listing", is_flag=True, help="Train nothing; say what is missing.")
+@plugin_option
 @click.option("--pack", "archive", type=click.Path(path_type=Path), help="Write zoo/ as this tar file, too.")
 def main(
     out: Path,

@@ -134,8 +134,7 @@ class Solver(ABC):
         """
         levels = self._levels()
         if isinstance(levels, str):
-            options = {} if self.rho is None else {"rho": self.rho}
-            return grids.function(levels)(schedule, steps, **options)
+            return grids.named(levels, schedule, steps, self.rho)
         grid = grids.explicit(levels, schedule)
         if grid.steps != steps:
             raise GridError(
@@ -267,11 +266,11 @@ class LearnedSolver(Solver):
     consistent: ClassVar[bool] = False
     inferred: ClassVar[str] = ""
     """What of the method its paper leaves unknown, and how it was settled; empty if nothing. Every table says it."""
-    trained_by: ClassVar[Mapping[str, Any]] = {}
+    trained_by: ClassVar[Mapping[str, Any] | None] = {}
     """Its recipe: the one that it builds on, what is different, and what for some teachers alone.
 
     As in {"base": "gs", "lr": 1e-2, "digits": {"iterations": 500}}, with tables as in a file of registries/recipes.
-    Empty: that file of its own name; without one, GS's.
+    Empty: that file of its own name; without one, GS's. None: it isn't trained here.
     """
     distilled: ClassVar[bool] = False
     """Whether its name says that no discriminator trains it."""

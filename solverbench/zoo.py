@@ -19,14 +19,20 @@ from torch import Tensor
 
 from solverbench import files, plugins, recipes
 from solverbench import places as user_places
-from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError
+from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError, UnknownNameError
 from solverbench.solver import LearnedSolver
 from solverbench.spec import make
 from solverbench.tableaux import Tableau
 from solverbench.teachers import Teacher
+from solverbench.tracing import trace
 
 FORMAT = "solverbench-trained"
 VERSION = 1
+SAME = 1e-9
+"""How far a stored tableau may be from what today's code makes of its parameters: another machine's rounding."""
+
+OUTDATED = "its code has changed since it was trained: its parameters come to another tableau now"
+
 _TABLEAU = ("sigmas", "weights", "levels", "start")
 
 
@@ -77,6 +83,10 @@ class Trained:
         """The largest less the smallest validation error of the training seeds; None of a single one."""
         found = [run["validation"] for run in self.record.get("runs", []) if run.get("validation") is not None]
         return max(found) - min(found) if len(found) > 1 else None
+
+    def still(self, tableau: Tableau) -> bool:
+        """Return whether `tableau`, which today's code makes of the parameters, is the one that was trained."""
+        return self.tableau.equals(tableau, SAME)
 
     @property
     def cost(self) -> dict[str, float] | None:
@@ -139,11 +149,14 @@ def load(
 
     Raises:
         RecordError: not there, damaged, not such a file, or made for another teacher or number of calls.
+        UnknownNameError: its solver isn't here, such as that of a plugin that isn't loaded.
     """
     tensors, metadata = read(path, FORMAT, VERSION)
     try:
         # A file from before an option was there means that option's default.
         trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]))
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{path}: {error} If a plugin has it, load that, as in --plugin FILE.py.") from None
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: an incomplete trained solver ({error}); train it again") from None
     if teacher is not None and trained.teacher_identity != teacher.ode:
@@ -192,7 +205,10 @@ def equip(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Seq
         command = training_command(asked, nfe, teacher)
         remedy = f"run '{command}'" if command else "there is no recipe for it: give it parameters in Python"
         raise NeedsTrainingError(f"{asked} nfe={nfe}: not trained for teacher {teacher.name!r}; {remedy}")
-    return solver.with_parameters(trained.parameters)
+    equipped = solver.with_parameters(trained.parameters)
+    if not trained.still(trace(equipped, equipped.grid(teacher.schedule, equipped.steps(nfe)), check=False)):
+        raise NeedsTrainingError(f"{solver.spec} nfe={nfe}: {OUTDATED}; train it again")
+    return equipped
 
 
 def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = None) -> str | None:

@@ -96,7 +96,9 @@ def run(kind, module, noise):
         )
         assert [call["i"] for call in calls] == list(range(len(calls)))
         assert all({"x", "i", "sigma", "sigma_hat", "denoised"} == set(call) for call in calls)
-        assert all(math.isclose(float(call["sigma"]), level) for call, level in zip(calls, module.SAMPLER.told))
+        assert all(
+            math.isclose(float(call["sigma"]), level) for call, level in zip(calls, module.SAMPLER.told, strict=True)
+        )
         return sampled
     scheduler = module.scheduler()
     scheduler.set_timesteps(len(scheduler.config.timesteps))

@@ -15,7 +15,7 @@ METRICS = {
     "precision": {"label": "Precision (features)", "short": "precision", "log": False, "higher": True},
 }
 SOLVERS = ("euler", "heun", "dpm2", "dpm", "unipc", "deis", "ipndm", "ipndm_v", "ld3", "s4s", "gs", "gas")
-LEARNED = ("ld3", "s4s", "gs", "gas")
+LEARNED = ("ld3", "s4s", "gs", "gas", "free")
 TEACHERS = ("digits", "mixture", "shapes", "cifar10-edm", "latent-bedroom")
 HOSTILE = (
     "</script><script>alert(1)</script>",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from solverbench.recipes import Recipe
     from solverbench.teachers import Teacher
+    from solverbench.zoo import Trained
 
 from solverbench.commands.options import config_option, device_option, out_option, plugin_option, teacher_option
 from solverbench.progress import duration
@@ -40,7 +42,7 @@ def train(
     device: str,
     out: str,
 ) -> None:
-    """Train learned SOLVERS (gs,gas, ld3, s4s, s4s_alt, s4s_joint) for each NFE; `run` with this --out then uses them.
+    """Train learned SOLVERS (gs,gas, ld3, s4s, free, a plugin's) for each NFE; `run` with this --out then uses them.
 
     Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
     goes on where it was. Its losses, and how its levels and coefficients moved, are drawn beside its tables.
@@ -68,7 +70,7 @@ def train(
     for solver, settled in chosen:
         for calls in budgets:
             place = Path(out) / "trained" / network.name / zoo.file_name(solver, calls)
-            before = zoo.load(place) if place.is_file() else None
+            before = _before(place)
             _announce(network, settled, Path(out))
             with training_display(f"{solver.name} nfe={calls}") as progress:
                 trained = training.train_best(
@@ -89,6 +91,16 @@ def train(
                 if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():
                     draw(folder)
                     click.echo(f"  curves in {folder}")
+
+
+def _before(place: Path) -> Trained | None:
+    """What is there already, of the same solver; one that can't be read any more is trained anew."""
+    from solverbench import zoo
+    from solverbench.errors import RecordError
+
+    with suppress(RecordError):
+        return zoo.load(place) if place.is_file() else None
+    return None
 
 
 def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:

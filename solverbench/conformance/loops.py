@@ -83,7 +83,7 @@ def finite(solver: Solver, schedule: NoiseSchedule) -> str:
 def scrambled(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless grids of random falling levels give finite samples with the same number of calls."""
     for budget, ready, grid in trials.few(solver, schedule):
-        grid = trials.scrambled(grid)
+        grid = trials.scrambled(ready, grid)
         counter = Recorder()
         sample = ready.sample(counter, trials.start(grid), grid)
         if not sample.isfinite().all() or counter.calls != budget:
@@ -194,7 +194,7 @@ def repeatable(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless the same run gives the same bits again, after another one on other levels."""
     _, ready, grid = trials.typical(solver, schedule)
     first = ready.sample(trials.network, trials.start(grid), grid)
-    ready.sample(trials.network, trials.start(grid) * 2, trials.scrambled(grid))
+    ready.sample(trials.network, trials.start(grid) * 2, trials.scrambled(ready, grid))
     error = trials.relative(ready.sample(trials.network, trials.start(grid), grid), first)
     if error != 0:
         raise Failed(f"a second run differs by {error:.1e}; keep state in local variables")
@@ -214,7 +214,7 @@ def consistent(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless every row keeps a constant image, on the solver's own grids and on scrambled ones."""
     worst = 0.0
     for budget, ready, own in trials.few(solver, schedule):
-        for grid in (own, trials.scrambled(own)):
+        for grid in (own, trials.scrambled(ready, own)):
             tableau = trace(ready, grid, check=False)
             found = tableau.inconsistency()
             if not found < 1e-9 * float(tableau.weights.abs().max().clamp(min=1)):

@@ -179,11 +179,7 @@ _SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], b
     (learning.parameter_gradients, _learned, _UNTRAINED),
     (learning.wrong_parameters, _learned, _UNTRAINED),
     (learning.saved, _learned, _UNTRAINED),
-    (
-        learning.recipe,
-        learning.registered,
-        "nothing to train, or not registered, so that no recipe is found by its name",
-    ),
+    (learning.recipe, learning.trainable, "nothing to train, no recipe (trained_by), or not registered"),
     (orders.local_order, lambda solver: solver.local_order is not None, "set local_order to have it measured"),
     (
         orders.predicted_order,

@@ -109,14 +109,28 @@ def with_parameters(solver: Solver, schedule: NoiseSchedule, budget: int) -> Sol
     )
 
 
-def scrambled(grid: Grid) -> Grid:
+MIXES = (1.0, 0.3, 0.1)
+"""Shares of randomness in a grid: a learned solver, whose parameters are for its own, may refuse all but the last."""
+
+
+def scrambled(ready: Solver, grid: Grid) -> Grid:
     """Return random levels between the ends of `grid`, no two within 2 % of the whole in log sigma."""
     logs = grid.sigmas[grid.sigmas > 0].detach().log()
     generator = torch.Generator().manual_seed(4)
     gaps = torch.rand(len(logs) - 1, dtype=torch.float64, generator=generator) ** 2 + 0.02
     places = torch.cat([gaps.new_zeros(1), gaps.cumsum(0) / gaps.sum()])
-    levels = (logs[0] + places * (logs[-1] - logs[0])).exp()
-    return explicit(torch.cat([levels, grid.sigmas[len(logs) :].detach()]), grid.schedule)
+    other = logs[0] + places * (logs[-1] - logs[0])
+    for mix in MIXES:
+        levels = (logs + mix * (other - logs)).exp()
+        found = explicit(torch.cat([levels, grid.sigmas[len(logs) :].detach()]), grid.schedule)
+        try:
+            ready.sample(network, start(found), found)
+        except GridError:
+            if not ready.learned or mix == MIXES[-1]:
+                raise
+        else:
+            return found
+    raise AssertionError
 
 
 def random_states() -> dict[str, bytes]:

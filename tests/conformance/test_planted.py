@@ -452,6 +452,9 @@ class Obliging(Trained):
     def grid(self, schedule, steps):
         return sb.Solver.grid(self, schedule, steps)
 
+    def share(self, n):
+        return self.trained["share"][n % len(self.trained["share"])]
+
 
 class Counting(Trained):
     """Trains something outside its parameters."""
