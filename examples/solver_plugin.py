@@ -1,6 +1,7 @@
 """Shows two solvers of your own: a multistep one and one with an option and two calls a step; checked and measured.
 
-It is a plugin, too: `solverbench run --plugin examples/solver_plugin.py --solvers ab2,midpoint:r=0.3 --nfe 6`.
+It is a plugin, too: `solverbench run --plugin examples/solver_plugin.py --solvers ab2,midpoint:r=0.3 --nfe 6`, and
+`solverbench check examples/solver_plugin.py` says what it keeps.
 """
 
 import sys
@@ -14,6 +15,8 @@ class AB2(sb.Solver):
     """Two-step Adams-Bashforth in sigma, Euler start."""
 
     name = "ab2"
+    paper = "any textbook"
+    local_order = global_order = 2
 
     def integrate(self, denoise, x, grid):
         s, past = grid.sigmas, None
@@ -48,7 +51,8 @@ class Midpoint(sb.Solver):
 def main(out: Path) -> None:
     sb.register(AB2)
     sb.register(Midpoint)
-    conformance.assert_conforms(Midpoint())  # raises with a line for each check that fails
+    conformance.assert_conforms(AB2())  # raises with a line for each check that fails
+    print(*(outcome.line for outcome in conformance.run_all(AB2()) if "order" in outcome.line), sep="\n")
     frame = sb.run(solvers="ab2,midpoint,euler", nfe="6", samples=200, replicates=1, out=str(out))
     print(frame[frame.metric == "rmse_teacher"].set_index("solver")["value"].round(4).to_string())
 

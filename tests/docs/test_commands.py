@@ -114,7 +114,8 @@ def test_a_pages_commands_are_those_of_the_program(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_flags_named_alone_belong_to_some_command(page: Path) -> None:
-    known = set().union(FOREIGN, *map(flags, walk(main)), *map(of_module, MODULES))
+    scripts = [*MODULES, *ROOT.glob("benchmarks/*.py")]
+    known = set().union(FOREIGN, *map(flags, walk(main)), *map(of_module, scripts))
     code = re.findall(r"`([^`]*)`", prose(page.read_text(encoding="utf-8")))
     mine = [piece for piece in code if not piece.startswith(("python -m", "pip "))]
     assert sorted({f for piece in mine for f in re.findall(r"(?<![\w-])--[a-z][\w-]*", piece)} - known) == []
