@@ -1,7 +1,8 @@
 """Seconds and memory to plan, and to run again, a grid of finished cells; and memory for growing numbers of images.
 
 python benchmarks/grid.py: a store of 5000 cells, 150 000 blocks, is made up with the store's own writers, then planned
-and run, each in a process of its own; a line of JSON for each. --profile shows where the time goes.
+and run, each in a process of its own; a line of JSON for each. --profile shows where the time goes. `python benchmarks
+grid` does it with a record of the machine.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import argparse
 import cProfile
 import json
 import os
-import platform
 import pstats
 import resource
 import shutil
@@ -18,21 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+import harness
 import numpy as np
 import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench import cells, runner
+from solverbench import cells, measures, runner
 from solverbench.cells import Cell, Protocol
-from solverbench.measures import measure
 from solverbench.metrics import Moments
 from solverbench.store import BlockResult, Store
 from solverbench.teachers import Evaluation, Reference
@@ -72,8 +69,8 @@ def make_up(out: Path, wanted: list[Cell]) -> None:
         rows = chance.normal(size=(len(block), FEATURES))
         pictures = chance.integers(0, 255, size=(8 if number == 0 else 0, *SHAPE), dtype=np.uint8)
         first.write_block(block, BlockResult(Moments.of(rows), rows[:, 0] ** 2, 3, pictures))
-    found = measure(wanted[0], [first.read_block(block) for block in protocol.blocks])
-    measures = {name: each.as_dict() for name, each in found.items()}
+    found = measures.measure(wanted[0], [first.read_block(block) for block in protocol.blocks])
+    numbers = {name: each.as_dict() for name, each in found.items()}
     cost = {"seconds": 1.0, "denoiser_seconds": 0.9, "images": protocol.block, "peak_memory_bytes": 10**9}
     for cell in wanted:
         folder = store.cell(cell.key)
@@ -82,7 +79,7 @@ def make_up(out: Path, wanted: list[Cell]) -> None:
             (folder.path / "blocks").mkdir(parents=True, exist_ok=True)
             for path in (first.path / "blocks").iterdir():
                 os.link(path, folder.path / "blocks" / path.name)
-        folder.finish({"nfe": cell.nfe, "measures": measures})
+        folder.finish({"nfe": cell.nfe, "measures": numbers})
         labels = [path.stem for path in sorted((first.path / "blocks").iterdir())]
         folder.write_timing({"attempts": [], "blocks": dict.fromkeys(labels, cost)})
 
@@ -97,12 +94,11 @@ def timed(name: str, work: Callable[[], object], profile: bool) -> None:
     else:
         work()
     line = {
-        "benchmark": name,
-        "date": datetime.now(UTC).date().isoformat(),
+        "benchmark": "grid",
+        "case": name,
         "seconds": round(time.perf_counter() - begun, 2),
         "cpu_seconds": round(time.process_time() - used, 2),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
     print(json.dumps(line), flush=True)
 
@@ -133,13 +129,25 @@ def main() -> None:
             fewer = selection | {"solvers": "euler", "nfe": 3, "samples": samples, "replicates": 1, "batch": 100}
             timed(f"run {samples} images", partial(runner.run, **fewer), given.profile)
     else:
-        with tempfile.TemporaryDirectory() as place:
-            own = [sys.executable, __file__, f"--cells={given.cells}", f"--teachers={given.teachers}"]
-            own += [f"--out={given.out or place}"] + ["--profile"] * given.profile
-            for only in ("make", "plan", "run"):
-                subprocess.run([*own, f"--only={only}"], check=True)
-            shutil.rmtree(Path(place) / "cells", ignore_errors=True)
-            subprocess.run([*own, "--only=images"], check=True)
+        own = [f"--cells={given.cells}", f"--teachers={given.teachers}"] + ["--profile"] * given.profile
+        for line in _each(own, given.out):
+            print(json.dumps(line), flush=True)
+
+
+def measure(options: harness.Options) -> Iterator[harness.Line]:
+    """Yield the figures."""
+    yield from _each([f"--cells={80 if options.quick else 5000}"], None)
+
+
+def _each(own: Sequence[str], out: Path | None) -> Iterator[harness.Line]:
+    """The lines of the parts, each done in a process of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        for only in ("make", "plan", "run", "images"):
+            if only == "images":
+                shutil.rmtree(Path(place) / "cells", ignore_errors=True)
+            command = [sys.executable, __file__, *own, f"--out={out or place}", f"--only={only}"]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            yield from map(json.loads, done.stdout.splitlines())
 
 
 if __name__ == "__main__":

@@ -1,22 +1,15 @@
 """CPU seconds of six solvers done together against each alone: calls that several make are made once.
 
-python benchmarks/sharing.py [--pairs 7]: one JSON line. Ratios of CPU time in alternating pairs within one run; both
-ways give the same bytes. The calls are the promise; the time follows them where the network is the cost.
+python benchmarks/sharing.py [--pairs 15]: a JSON line for each number of calls. Ratios of CPU time in alternating pairs
+within one run; both ways give the same bytes. The calls are the promise; the time follows them where the network is
+the cost.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+import harness
 import torch
 
 import solverbench as sb
@@ -25,10 +18,12 @@ from solverbench.tableaux import Plan
 
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
 IMAGES = 64
+SHARE = 0.95
+"""Of the ratio of calls, that the time is to reach."""
 
 
-def drawn(plans: Sequence[Plan], teacher: sb.Teacher) -> tuple[list[torch.Tensor], float, int]:
-    """Return the samples of `plans` by one tree, the CPU seconds and the calls."""
+def drawn(plans: Sequence[Plan], teacher: sb.Teacher, images: int) -> tuple[list[torch.Tensor], int]:
+    """Return the samples of `plans` by one tree, and the calls."""
     calls = 0
 
     def start(part: range) -> tuple[object, torch.Tensor]:
@@ -41,53 +36,43 @@ def drawn(plans: Sequence[Plan], teacher: sb.Teacher) -> tuple[list[torch.Tensor
 
         return denoise, seeds.noise(part, teacher.shape)
 
-    begun = time.process_time()
     found: list[torch.Tensor] = [torch.empty(0)] * len(plans)
     for end, states in sampling.samples(
-        prefixes.grow(plans), teacher, range(IMAGES), start, lambda end: True, sampling.Fit(IMAGES)
+        prefixes.grow(plans), teacher, range(images), start, lambda end: True, sampling.Fit(images)
     ):
         for place in end.plans:
             found[place] = states
-    return found, time.process_time() - begun, calls
+    return found, calls
 
 
-def main() -> None:
-    """Print one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=7)
-    pairs = parser.parse_args().pairs
-    torch.set_num_threads(1)
-    teacher = sb.load_teacher("shapes")
-    found = {}
-    for nfe in (4, 6, 8):
-        plans = [
-            sb.tableau(f"{name}:grid=polynomial", nfe=nfe, teacher=teacher).plan_from_noise(teacher.schedule)
-            for name in CORE
-        ]
-        ratios, same = [], True
-        for turn in range(pairs + 1):
-            ways = [lambda: [drawn([plan], teacher) for plan in plans], lambda: [drawn(plans, teacher)]]  # noqa: B023
-            done = {way: ways[way]() for way in ((0, 1) if turn % 2 else (1, 0))}
-            alone, together = [each[0][0] for each in done[0]], done[1][0][0]
-            same &= all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
-            if turn:  # the first pair warms up
-                ratios.append(sum(each[1] for each in done[0]) / done[1][0][1])
-        asked, needed = sum(each[2] for each in done[0]), done[1][0][2]
-        low, high = statistics.quantiles(ratios, n=4)[::2]
-        middle = statistics.median(ratios)
-        found[nfe] = {
-            "calls": [asked, needed], "calls_ratio": asked / needed, "time_ratio": middle, "quartiles": [low, high],
-            "share_of_calls_ratio": middle * needed / asked, "same_bytes": same,
-            "verdict": "unresolved" if (high - low) / middle > 0.05 else
-            "within 5 %" if middle * needed / asked >= 0.95 else "not reached",
-        }  # fmt: skip
-    line = {
-        "benchmark": "sharing", "date": datetime.now(UTC).date().isoformat(), "teacher": "shapes", "images": IMAGES,
-        "pairs": pairs, "nfe": found, "load": os.getloadavg()[0],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+def measure(options: harness.Options) -> Iterator[harness.Line]:
+    """Yield the figures."""
+    teacher, images = sb.load_teacher("shapes"), 8 if options.quick else IMAGES
+    for nfe in (4,) if options.quick else (4, 6, 8):
+        yield _at(nfe, teacher, images, options.pairs)
+
+
+def _at(nfe: int, teacher: sb.Teacher, images: int, pairs: int) -> harness.Line:
+    plans = [
+        sb.tableau(f"{name}:grid=polynomial", nfe=nfe, teacher=teacher).plan_from_noise(teacher.schedule)
+        for name in CORE
+    ]
+    alone, together = [drawn([plan], teacher, images) for plan in plans], drawn(plans, teacher, images)
+    asked, needed = sum(calls for _, calls in alone), together[1]
+    same = all(torch.equal(one[0], both) for (one, _), both in zip(alone, together[0], strict=True))
+    ways = {
+        "alone": lambda: [drawn([plan], teacher, images) for plan in plans],
+        "together": lambda: drawn(plans, teacher, images),
+    }
+    times = harness.alternate(ways, pairs)
+    ratio = harness.Ratio.of(times["alone"].cpu, times["together"].cpu)
+    return {
+        "benchmark": "sharing", "teacher": "shapes", "images": images, "nfe": nfe,
+        "calls": [asked, needed], "calls_ratio": asked / needed, "same_bytes": same,
+        "time_ratio": ratio.as_dict(), "share_of_calls_ratio": ratio.median * needed / asked,
+        "goal": SHARE * asked / needed, "verdict": ratio.verdict(at_least=SHARE * asked / needed),
     }  # fmt: skip
-    print(json.dumps(line))
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(measure)

@@ -76,7 +76,7 @@ class Registry:
         taken = self._registered.get(name)
         if full in self._entries and self.get(full) is thing:
             return
-        if full in self._entries or (taken is not None and taken.target != offer.target):
+        if full in self._entries or (taken is not None and not _same(taken, offer)):
             by = self.origin(full) if taken is None else taken.source
             raise ValueError(f"{self.kind} {name!r}: registered already by {by}; choose another name")
         if wrong := self._wrong(name, thing):
@@ -215,6 +215,11 @@ class Registry:
             return ""
         module, _, attribute = self._check.partition(":")
         return str(getattr(importlib.import_module(module), attribute)(self.kind, name, thing))
+
+
+def _same(taken: Offer, offer: Offer) -> bool:
+    """Whether two offers are of one source: defined anew, or of a file that is loaded by its path and as installed."""
+    return taken.target == offer.target or plugins.origin(taken.thing) == plugins.origin(offer.thing)
 
 
 def _first_line(thing: Any) -> str:

@@ -140,17 +140,25 @@ def drawn(found: Sequence[Part], across: str, wide: Width = DEFAULT) -> pd.DataF
         if part.number == 1 and part.metric in spent.columns:
             own = spent[(spent["teacher"] == part.teacher) & spent[part.metric].notna()]
             own = own.rename(columns={"label": "series"}).assign(panel=part.name, metric=part.metric, kind="measured")
-            own["value"] = own[part.metric]
+            own = own.rename(columns={part.metric: "value"}).join(_intervals(part), on=["series", "nfe"])
             extra = [column for column in _SPENT if column in own]
-            tables.append(own[["panel", "teacher", "metric", "kind", "series", "nfe", across, "value", *extra]])
+            columns = ["panel", "teacher", "metric", "kind", "series", "nfe", across, "value", "low", "high", *extra]
+            tables.append(own[columns])
             if across == "speed":
-                best = front(own, part.metric, part.higher)
-                tables.append(tables[-1].loc[best.index].assign(kind="front"))
+                best = front(own, "value", part.higher)
+                tables.append(tables[-1].loc[best.index].assign(kind="front", low=math.nan, high=math.nan))
     return pd.concat(tables, ignore_index=True)
 
 
 def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
     known = spent[spent[part.metric].notna() & ((spent[part.metric] > 0) | (not part.log))]
+    known = known.join(_intervals(part), on=["label", "nfe"])
+    if part.log:
+        axes.set_yscale("log")
+        low, high = _stretched(known[part.metric].to_list())
+        axes.set_ylim(low, high)
+        axes.set_yticks(marks := log_ticks(low, high), [tick_text(mark) for mark in marks])
+        axes.set_yticks(log_minor_ticks(low, high), minor=True)
     numbered = set(known["nfe"]) if len(known) <= _NUMBERS else {known["nfe"].min(), known["nfe"].max()}
     for label in dict.fromkeys(known["label"]):
         own = known[known["label"] == label].sort_values("nfe")
@@ -160,6 +168,9 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
             own[across], own[part.metric], color=fill, ls="", marker=marker, ms=1.2 * size_of(marker),
             mec=_edge(colour, fill), mew=0.35 if fill == colour else 0.8, zorder=3, label=label,
         )  # fmt: skip
+        barred = own[own["low"].notna() & own["high"].notna()]
+        floor = barred["low"].clip(lower=axes.get_ylim()[0]) if part.log else barred["low"]
+        axes.vlines(barred[across], floor, barred["high"], color=colour, lw=0.8, zorder=3)
         for nfe, x, y in zip(own["nfe"], own[across], own[part.metric], strict=True):
             if nfe not in numbered:
                 continue
@@ -174,12 +185,6 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
     axes.set_xlim(low, high)
     axes.set_xticks(ticks := _few(log_ticks(low, high)), [_short(tick) for tick in ticks])
     axes.set_xticks(log_minor_ticks(low, high), minor=True)
-    if part.log:
-        axes.set_yscale("log")
-        low, high = _stretched(known[part.metric].to_list())
-        axes.set_ylim(low, high)
-        axes.set_yticks(marks := log_ticks(low, high), [tick_text(mark) for mark in marks])
-        axes.set_yticks(log_minor_ticks(low, high), minor=True)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXES[across], fontsize=6.5, labelpad=2)
@@ -187,9 +192,15 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
 
 
 def _name(part: Part, metrics: Sequence[str], teachers: Sequence[str]) -> str:
-    """The title of a panel: the metric, with the teacher where there are several."""
+    """The title of a panel: the metric and its images, with the teacher where there are several."""
     name = part.label.split(" (")[0] if len(metrics) > 1 else part.label
+    name += ", " + part.count.replace(" ", "\u00a0") if part.n else ""
     return f"{part.teacher}: {name}" if len(teachers) > 1 else name
+
+
+def _intervals(part: Part) -> pd.DataFrame:
+    """The interval of each value, by label and NFE."""
+    return part.frame.set_index(["label", "nfe"])[["low", "high"]]
 
 
 def _edge(colour: str, fill: str) -> str:

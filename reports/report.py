@@ -7,7 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from reports import bound, costs, figures, gallery, images, lists, paired, plans, tables, verdicts, widths
+from reports import (
+    bound,
+    costs,
+    figures,
+    gallery,
+    images,
+    lists,
+    paired,
+    plans,
+    published,
+    tables,
+    verdicts,
+    widths,
+)  # fmt: skip
 from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
 from reports.page import html
 from reports.parts import Part, parts, ranges, slug
@@ -114,6 +127,7 @@ def _blocks(bundle: Bundle, found: Sequence[Part], baseline: str | None) -> Iter
     yield from _pictures(bundle, teachers)
     yield from _levels(bundle, found, teachers)
     yield from _verdicts(record)
+    yield from _published(bundle)
     yield from _unfinished(frame)
     yield _solvers(frame)
     for name in ("protocol", "environment"):
@@ -163,7 +177,17 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[str]:
         )
         + ".\n\n"
         + _table(head, rows if cautious else [row[:-1] for row in rows])
+        + "\n\nAlso as [CSV](verdicts.csv) and [LaTeX](verdicts.tex)."
     )
+
+
+def _published(bundle: Bundle) -> Iterator[str]:
+    """Where published numbers stand beside ours."""
+    if rows := published.rows(bundle):
+        yield (
+            f"## Published numbers\n\n{len(rows)} of them beside ours: [Markdown](published.md), [CSV](published.csv), "
+            "[LaTeX](published.tex)."
+        )
 
 
 def _links(name: str, compared: bool) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from solverbench.exponential import differences as differences
     from solverbench.exponential import phis as phis
     from solverbench.exponential import unified as unified
+    from solverbench.export import diffusers_scheduler as diffusers_scheduler
+    from solverbench.export import k_diffusion_sampler as k_diffusion_sampler
     from solverbench.grids import Grid as Grid
     from solverbench.plugins import load as load_plugin  # noqa: F401
     from solverbench.plugins import register as register
@@ -57,6 +59,7 @@ _homes = {
     "solverbench.conditions": ["Condition", "Guided"],
     "solverbench.errors": ["BudgetError", "GridError", "PluginError", "SpecError", "UserError"],
     "solverbench.execution": ["execute"],
+    "solverbench.export": ["diffusers_scheduler", "k_diffusion_sampler"],
     "solverbench.exponential": ["ExponentialIntegrator", "block_orders", "differences", "phis", "unified"],
     "solverbench.grids": ["Grid"],
     "solverbench.schedules": ["EDM", "NoiseSchedule", "RectifiedFlow", "VPDiscrete", "VPLinear"],

@@ -62,7 +62,7 @@ class Adapted:
         t = t.clamp(max=self.schedule.t_last)
         t = t if self.told is None else self.told(t)
         # Formed in float64, then moved to x in one transfer.
-        alpha, keep, take, t = torch.stack((alpha, keep, take, t)).to(x.device, x.dtype)
+        alpha, keep, take, t = torch.stack((alpha, keep, take, t)).to(x.device, x.dtype, non_blocking=True)
         found: Tensor = keep * x + take * self.network(alpha * x, t).to(x.dtype)
         return found
 

@@ -641,7 +641,7 @@ def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     if protocol.replicates < REPLICATES and protocol.samples < judging.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
     full = max((each.full for teacher in _teachers(outcomes) if (each := teacher.evaluation)), default=SAMPLES)
-    if protocol.samples < full:
+    if any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures):
         told = f"default {SAMPLES}" if full == SAMPLES else f"papers {full}"
         tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")
     if protocol.batch != BATCH:

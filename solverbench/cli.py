@@ -16,8 +16,10 @@ import click
 
 import registries
 from solverbench import __version__
+from solverbench.commands.check import check
 from solverbench.commands.compare import compare
 from solverbench.commands.learning import train
+from solverbench.commands.new import new
 from solverbench.commands.options import (
     config_option,
     device_option,
@@ -300,6 +302,8 @@ main.add_command(store)
 main.add_command(reproduce)
 main.add_command(serve)
 main.add_command(compare)
+main.add_command(check)
+main.add_command(new)
 
 
 def _called(row: registries.Listed) -> str:

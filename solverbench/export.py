@@ -1,27 +1,36 @@
-"""Any solver as numbers for others: plain JSON, or a Python file that needs torch alone."""
+"""Any solver for other code: JSON, a Python file, a diffusers scheduler, a k-diffusion sampler."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import textwrap
-from collections.abc import Sequence
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from solverbench import __version__, files
-from solverbench.errors import BudgetError, RecordError, SpecError, UserError
+from solverbench.errors import BudgetError, MissingError, RecordError, SpecError, UserError
+from solverbench.ports import texts
+from solverbench.ports.frames import frame
 from solverbench.solver import Classical, Solver
 from solverbench.spec import make
-from solverbench.tableaux import Plan, Tableau
+from solverbench.tableaux import Tableau
 from solverbench.teachers import Teacher, load_teacher
 from solverbench.tracing import tableau
 
+if TYPE_CHECKING:
+    from solverbench.ports.diffusers import TableauScheduler
+    from solverbench.ports.k_diffusion import Sampler
+
 FORMAT = "solverbench-tableau"
 VERSION = 1
-KINDS = ("json", "py")
+KINDS = ("json", "py", "diffusers", "k-diffusion")
+CONFIG, MODULE = "scheduler_config.json", "tableau_scheduler.py"
+"""The files of a scheduler's folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +53,10 @@ class Exported:
 
 
 def write(solver: str, nfe: int, teacher: str, kind: str, path: Path, out: Path) -> str:
-    """Write the solver named by a spec to `path` as `kind`, "json" or "py", and return a line that says so.
+    """Write the solver named by a spec to `path` as one of `KINDS`, and return a line that says so.
 
     Args:
+        path: the file; for diffusers one ending in .py, or the folder of a configuration and its module.
         out: results folder, where a learned solver's own training is looked for.
 
     Raises:
@@ -54,12 +64,79 @@ def write(solver: str, nfe: int, teacher: str, kind: str, path: Path, out: Path)
     """
     if nfe < 1:
         raise BudgetError(f"--nfe {nfe}: below 1; give a positive number")
-    if path.is_dir():
-        raise UserError(f"--to {path}: is a folder; give the file to write, as in {path / f'solver.{kind}'}")
-    exported = collect(make(solver), nfe, load_teacher(teacher), out)
-    text = {"json": as_json, "py": as_python}[kind](exported)
-    files.write_bytes(path, text.encode())
-    return f"{exported.spec} nfe={nfe} for {teacher} in {path}"
+    folder = kind == "diffusers" and path.suffix != ".py"
+    if path.is_dir() and not folder:
+        name = f"solver.{'json' if kind == 'json' else 'py'}"
+        raise UserError(f"--to {path}: is a folder; give the file to write, as in {path / name}")
+    if folder and path.is_file():
+        raise UserError(f"--to {path}: is a file; give the folder of a scheduler, or a file ending in .py")
+    loaded = load_teacher(teacher)
+    exported = collect(make(solver), nfe, loaded, out)
+    said = ""
+    if kind == "diffusers":
+        config, own = _config(exported, loaded)
+        said = "" if own else ", for a pipeline whose network is told sigma and gives the image from x0 + sigma n"
+        made = {CONFIG: texts.scheduler_config(config), MODULE: texts.scheduler()}
+        if not folder:
+            made = {"": texts.scheduler(config)}
+    else:
+        made = {"": {"json": as_json, "py": as_python, "k-diffusion": as_k_diffusion}[kind](exported)}
+    for name, text in made.items():
+        files.write_bytes(path / name, text.encode())
+    return f"{exported.spec} nfe={nfe} for {teacher} in {path}{said}"
+
+
+def diffusers_scheduler(
+    solver: str | Solver | Tableau, *, teacher: str | Teacher, nfe: int | None = None, out: Path | None = None
+) -> TableauScheduler:
+    """Return the solver as a scheduler for pipelines of the teacher's network: `pipe.scheduler = ...`.
+
+    Args:
+        solver: a spec, a Solver, or a Tableau of the teacher's own levels.
+        nfe: the number of calls, which a Tableau knows.
+        out: results folder, where a learned solver's own training is looked for.
+
+    Raises:
+        MissingError: diffusers isn't installed.
+        SpecError, BudgetError, NeedsTrainingError: see `collect`.
+    """
+    if importlib.util.find_spec("diffusers") is None:
+        raise MissingError("diffusers_scheduler: diffusers isn't installed; pip install 'solverbench[diffusers]'")
+    from solverbench.ports.diffusers import TableauScheduler
+
+    loaded = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    scheduler: TableauScheduler = TableauScheduler(**_config(_exported(solver, nfe, loaded, out), loaded)[0])
+    return scheduler
+
+
+def k_diffusion_sampler(
+    solver: str | Solver | Tableau, *, teacher: str | Teacher, nfe: int | None = None, out: Path | None = None
+) -> Sampler:
+    """Return the solver as a sampling function (model, x, sigmas=None, extra_args=None, callback=None, disable=None).
+
+    Args:
+        solver, teacher, nfe, out: as in `diffusers_scheduler`.
+
+    Raises:
+        SpecError, BudgetError, NeedsTrainingError: see `collect`.
+    """
+    from solverbench.ports.k_diffusion import Sampler
+
+    loaded = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    return Sampler(**_sampler(_exported(solver, nfe, loaded, out)))
+
+
+def _exported(solver: str | Solver | Tableau, nfe: int | None, teacher: Teacher, out: Path | None) -> Exported:
+    """The numbers of whatever says what the solver is."""
+    if isinstance(solver, Tableau):
+        if nfe not in (None, solver.nfe):
+            raise BudgetError(f"a tableau of {solver.nfe} calls with nfe={nfe}: leave nfe out")
+        scale = solver.noise_scale(teacher.schedule)
+        return Exported("tableau", teacher.name, teacher.identity, scale, False, solver)
+    made = make(solver) if isinstance(solver, str) else solver
+    if nfe is None:
+        raise BudgetError(f"{made.spec}: nfe isn't given; give it, as in nfe=6")
+    return collect(made, nfe, teacher, out)
 
 
 def collect(solver: Solver, nfe: int, teacher: Teacher, out: Path | None = None) -> Exported:
@@ -148,77 +225,52 @@ def as_python(exported: Exported) -> str:
     They are rounded to 12 digits and their first column counts unit noise.
     """
     plan = exported.tableau.plan(exported.prior_scale)
-    return _MODULE.format(
-        version=__version__,
-        spec=exported.spec,
-        teacher=exported.teacher,
-        identity=exported.teacher_identity,
-        sigmas=_listed(plan.sigmas, ""),
-        rows=_rows(plan),
-        threshold=_THRESHOLD if exported.threshold else "",
-        output=f"threshold({_CALL})" if exported.threshold else _CALL,
-    )
+    return texts.plain(plan, exported.spec, exported.teacher, exported.teacher_identity, exported.threshold)
 
 
-def _rows(plan: Plan) -> str:
-    return "".join(f"    {_listed(row, '    ')},\n" for row in plan.rows)
+def as_k_diffusion(exported: Exported) -> str:
+    """Return the source of a module with `sample_NAME_NFE` as k-diffusion has its samplers."""
+    return texts.sampler(_sampler(exported), exported.spec, exported.teacher, exported.teacher_identity)
 
 
-def _listed(values: Sequence[float], indent: str) -> str:
-    """The numbers in brackets, on as few lines as 120 columns allow."""
-    text = f"[{', '.join(map(repr, values))}]"
-    if len(text) + len(indent) < 100:
-        return text
-    inner = textwrap.fill(text[1:-1], 110, initial_indent=f"{indent}    ", subsequent_indent=f"{indent}    ")
-    return f"[\n{inner},\n{indent}]"
+def as_scheduler(exported: Exported, teacher: Teacher) -> str:
+    """Return the source of a module with the diffusers scheduler and `scheduler()`, which makes it of these numbers.
 
-
-_CALL = "denoise(x, torch.tensor(sigma, dtype=torch.float64))"
-
-_THRESHOLD = '''
-
-def threshold(d):
-    """Dynamic thresholding: each image clipped at the 0.995 quantile of its absolute values, if that is above 1."""
-    values = d.abs().flatten(1)
-    place = 0.995 * (values.shape[1] - 1)
-    top = values.topk(values.shape[1] - int(place), dim=1).values
-    c = torch.lerp(top[:, -1], top[:, -2:][:, 0], place - int(place)).clamp(min=1).reshape(-1, *[1] * (d.dim() - 1))
-    return torch.minimum(torch.maximum(d, -c), c) / c
-'''
-
-_MODULE = '''"""A few-step diffusion solver as numbers; needs torch alone. Written by SolverBench {version}."""
-
-import torch
-
-SPEC = {spec!r}
-TEACHER = {teacher!r}
-TEACHER_IDENTITY = {identity!r}
-
-# The noise level (EDM frame: x = x0 + sigma n) that the network is told at each call.
-SIGMAS = {sigmas}
-
-# Row k: the weights of the unit noise and of the first k outputs, in the k-th input; the last row makes the sample.
-WEIGHTS = [
-{rows}]
-{threshold}
-
-@torch.no_grad()
-def sample(denoise, noise):
-    """Return samples from unit Gaussian `noise` [B, C, H, W].
-
-    denoise(x, sigma) returns the network's estimate of the clean images from x = x0 + sigma n; sigma is 0-d, float64.
+    Args:
+        teacher: the one that it was collected for.
     """
-    history = [noise]
-    for sigma, row in zip(SIGMAS, WEIGHTS):
-        x = combine(row, history)
-        history.append({output})
-    return combine(WEIGHTS[-1], history)
+    return texts.scheduler(_config(exported, teacher)[0])
 
 
-def combine(row, history):
-    x = history[0] * row[0]
-    for weight, past in zip(row[1:], history[1:]):
-        if weight:
-            x.add_(past, alpha=weight)
-    return x
-'''
+def _sampler(exported: Exported) -> dict[str, Any]:
+    """The fields of a `Sampler`."""
+    tab = exported.tableau
+    plan, levels = tab.plan(), [float(tab.start), *tab.levels.tolist()]
+    name = re.sub(r"\W+", "_", exported.spec.partition(":")[0], flags=re.ASCII)
+    return {
+        "name": f"sample_{name}_{tab.nfe}",
+        "told": list(plan.sigmas),
+        "weights": [list(row) for row in plan.rows],
+        # The first state is the start itself, but after an analytic first step.
+        "sigmas": levels[1:] if math.isclose(levels[0], levels[1], rel_tol=1e-9) else levels,
+        "scale": exported.prior_scale,
+        "thresholding": exported.threshold,
+    }
+
+
+def _config(exported: Exported, teacher: Teacher) -> tuple[dict[str, Any], bool]:
+    """The configuration of a `TableauScheduler`, and whether it is for the teacher's own network."""
+    plan = exported.tableau.plan(exported.prior_scale)
+    seen = frame(teacher, plan)
+    return {
+        "spec": exported.spec,
+        "teacher": exported.teacher,
+        "teacher_identity": exported.teacher_identity,
+        "prediction_type": seen.prediction,
+        "thresholding": exported.threshold,
+        "use_flow_sigmas": seen.prediction == "flow_prediction",
+        "timesteps": list(seen.timesteps),
+        "alphas": list(seen.alphas),
+        "sigmas": list(plan.sigmas),
+        "weights": [list(row) for row in plan.rows],
+    }, seen.own

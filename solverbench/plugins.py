@@ -55,6 +55,7 @@ class Held:
 
 _held: dict[str, Held] = {}
 _registered: list[tuple[str, str]] = []
+_offered: dict[str, tuple[tuple[str, str], ...]] = {}
 
 
 @overload
@@ -131,12 +132,18 @@ def take(held: Held) -> ModuleType:
         _forget(held.module, known)
         raise PluginError(f"plugin {registries.why(error, held.module)}; correct it") from None
     _held[held.module] = held
+    _offered[held.module] = tuple(dict.fromkeys(_registered[known:]))
     return module
 
 
 def loaded() -> tuple[Held, ...]:
     """Return the files that were loaded, in order."""
     return tuple(_held.values())
+
+
+def offered(module: ModuleType) -> tuple[tuple[str, str], ...]:
+    """Return the kind and the name of each thing that the module of a plugin's file registered."""
+    return _offered[module.__name__]
 
 
 def flags() -> list[str]:

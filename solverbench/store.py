@@ -283,11 +283,15 @@ class CellFolder:
     def write_timing(self, timing: Mapping[str, Any]) -> None:
         """Add this to what is known about its cost, which another run may be adding to as well."""
         with leases.opened(self.path.parents[2]) as mine, mine.claimed(f"timing-{self.address}"):
-            self.mend([self.path / "timing.json"])
-            known = self.timing()
+            try:
+                known = self.timing()
+            except RecordError:
+                self.mend([self.path / "timing.json"])
+                known = self.timing()
             attempts = [*known["attempts"], *(each for each in timing["attempts"] if each not in known["attempts"])]
             blocks = {**known["blocks"], **timing["blocks"]}
-            files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks})
+            # Written anew after every block, with all blocks so far.
+            files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks}, lines=False)
 
 
 def _packed(outer: NDArray[np.float64]) -> NDArray[np.float64]:

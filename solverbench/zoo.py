@@ -138,11 +138,14 @@ def save(trained: Trained, path: Path) -> None:
     write(path, tensors, metadata, FORMAT, VERSION)
 
 
-def load(path: Path, *, teacher: Teacher | None = None, nfe: int | None = None) -> Trained:
+def load(
+    path: Path, *, teacher: Teacher | None = None, nfe: int | None = None, solver: LearnedSolver | None = None
+) -> Trained:
     """Return the trained solver in `path`, checked against its own sha256.
 
     Args:
         teacher, nfe: what it must have been trained for, if given.
+        solver: whose parameters they are; the one that its spec names if not given.
 
     Raises:
         RecordError: not there, damaged, not such a file, or made for another teacher or number of calls.
@@ -150,7 +153,8 @@ def load(path: Path, *, teacher: Teacher | None = None, nfe: int | None = None) 
     """
     tensors, metadata = read(path, FORMAT, VERSION)
     try:
-        trained = _assembled(tensors, metadata)
+        # A file from before an option was there means that option's default.
+        trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]))
     except UnknownNameError as error:
         raise UnknownNameError(f"{path}: {error} If a plugin has it, load that, as in --plugin FILE.py.") from None
     except (KeyError, TypeError, ValueError) as error:
@@ -276,12 +280,11 @@ def _digest(tensors: Mapping[str, Tensor], body: Any) -> str:
     return digest.hexdigest()
 
 
-def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Trained:
+def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solver: LearnedSolver) -> Trained:
     """The trained solver of a file's content; any exception means that something is missing or of the wrong shape."""
     nfe = int(metadata["nfe"])
     tableau = Tableau(**{name: tensors[f"tableau.{name}"] for name in _TABLEAU})
     parameters = {name.removeprefix("parameters."): t for name, t in tensors.items() if name.startswith("parameters.")}
-    solver = learned(metadata["spec"])  # a file from before an option was there means that option's default
     wanted = solver.shapes(nfe)
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     if shapes != wanted or tableau.nfe != nfe:

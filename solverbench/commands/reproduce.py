@@ -71,7 +71,8 @@ def reproduce(
         click.echo("\n".join(compared[-1].lines()))
     agreed = sum(each.agrees for each in compared)
     click.echo(
-        f"{len(found)} rows: {agreed} agree, {len(compared) - agreed} don't, {len(found) - len(able)} not possible"
+        f"{len(found)} row{'s' * (len(found) != 1)}: {agreed} agree, {len(compared) - agreed} don't, "
+        f"{len(found) - len(able)} not possible"
     )
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in compared]))

@@ -49,9 +49,11 @@ def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) 
 @zoo.command("export")
 @click.argument("solver", metavar="SPEC")
 @click.option("--nfe", type=int, required=True, help="Denoiser calls.")
-@click.option("--format", "kind", type=click.Choice(["json", "py"]), default="json", show_default=True,
-              help="json: the tableau. py: a module with sample(denoise, noise) that needs torch alone.")  # fmt: skip
-@click.option("--to", "path", required=True, metavar="PATH", help="The file to write.")
+@click.option("--format", "kind", type=click.Choice(["json", "py", "diffusers", "k-diffusion"]), default="json",
+              show_default=True, help="json: the tableau. py: a module with sample(denoise, noise). diffusers: a "
+              "scheduler for pipelines of the teacher's network, as a folder or a .py. k-diffusion: a module with a "
+              "sampling function of its kind. A module needs torch alone, a scheduler diffusers too.")  # fmt: skip
+@click.option("--to", "path", required=True, metavar="PATH", help="The file to write; a scheduler's folder.")
 @teacher_option
 @out_option
 @plugin_option

@@ -436,7 +436,7 @@ class Preconditioned(nn.Module):
             labels: [B or 1, classes], rows of 0 for no class; None for a network without classes.
         """
         numbers = torch.stack(self._numbers(sigma.double().reshape(-1)))
-        skip, out, scale, noise = numbers.to(x.device, x.dtype)
+        skip, out, scale, noise = numbers.to(x.device, x.dtype, non_blocking=True)
         weight = next(self.model.enc.parameters())
         inputs = (scale[:, None, None, None] * x).to(weight.dtype)
         told = noise.to(self.model.map_layer0.weight.dtype)

@@ -24,8 +24,9 @@ DISCRETE = {
     "ScoreSdeVpScheduler": False,
     "EDMEulerScheduler": False,
     "EDMDPMSolverMultistepScheduler": False,
+    "TableauScheduler": False,
 }
-"""Schedulers of other processes, which aren't read."""
+"""Schedulers of other processes, and ours, which knows a few times alone: they aren't read."""
 
 
 def prediction(config: Mapping[str, Any]) -> str:

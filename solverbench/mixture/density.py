@@ -45,7 +45,7 @@ class Mixture:
             x: [B, *shape].
             sigma: 0-d, above 0.
         """
-        rows, noise = x.flatten(1).double(), sigma.to(self.means).square()
+        rows, noise = x.flatten(1).double(), sigma.to(self.means, non_blocking=True).square()
         spread = self.variances + noise
         posterior = self._log_joint(rows, spread).softmax(1)
         found = posterior @ (noise * self.means / spread) + posterior @ (self.variances / spread) * rows

@@ -143,7 +143,7 @@ class Denoiser(nn.Module):
         norm = (level.square() + data**2).sqrt()
         # Formed in float64 where sigma lives, then moved to x in one transfer.
         numbers = torch.cat(((data / norm).square(), level * data / norm, 1 / norm, level.log() / 4), 1)
-        skip, out, scale, noise = numbers.to(x.device, x.dtype).chunk(4, 1)
+        skip, out, scale, noise = numbers.to(x.device, x.dtype, non_blocking=True).chunk(4, 1)
         dtype = self.enter.weight.dtype
         if classes is None:
             classes = torch.full((1,), NULL, device=x.device)

@@ -1,14 +1,16 @@
 """A bug of each kind is caught, by a check whose name says what it is; what has none passes."""
 
 import random
+import re
 
 import numpy as np
 import pytest
 import torch
 
+import registries
 import solverbench as sb
 from solverbench import conformance
-from solverbench.conformance import ConformanceError
+from solverbench.conformance import ConformanceError, processes
 
 
 class Sound(sb.Solver):
@@ -44,6 +46,32 @@ class OffByOne(Sound):
         return denoise(x, grid.sigmas[n + 1])
 
 
+class Early(Sound):
+    """Leaves the last step out, and makes its call."""
+
+    def integrate(self, denoise, x, grid):
+        lam, past = -grid.sigmas.log(), []
+        for n in range(grid.steps):
+            past = [self.call(denoise, x, grid, n), *past]
+            x = self.step(x, lam, past, n) if n + 1 < grid.steps else x
+        return x
+
+
+class ShortOfTheEnd(Sound):
+    """Has a grid that ends before the schedule does."""
+
+    def grid(self, schedule, steps):
+        own = super().grid(schedule, steps)
+        return sb.Grid(own.sigmas + own.sigmas[-1], schedule)
+
+
+class OneInterval(Sound):
+    """Has a grid of one interval more than was asked for."""
+
+    def grid(self, schedule, steps):
+        return super().grid(schedule, steps + 1)
+
+
 class WrongSign(Sound):
     """Subtracts the extrapolation."""
 
@@ -72,6 +100,16 @@ class KeptHistory(Sound):
             h = lam[n + 1] - lam[n]
             slope = self.past[0] + (self.past[0] - self.past[min(1, len(self.past) - 1)]) / 2
             x = torch.exp(-h) * x - torch.expm1(-h) * slope
+        return x
+
+
+class KeptStep(Sound):
+    """Remembers in the instance that it has run."""
+
+    def step(self, x, lam, past, n):
+        x = super().step(x, lam, past, n, share=0.5 if "ran" not in vars(self) else 0.4)
+        if n + 2 == len(lam):
+            object.__setattr__(self, "ran", True)
         return x
 
 
@@ -124,6 +162,13 @@ class Drawing(Sound):
         return super().integrate(denoise, x, grid)
 
 
+class Salted(Sound):
+    """Depends on a hash, which Python salts in every process."""
+
+    def step(self, x, lam, past, n):
+        return super().step(x, lam, past, n, share=0.5 + hash("salt") % 1000 * 1e-6)
+
+
 class Mutating(Sound):
     """Steps in place."""
 
@@ -153,6 +198,14 @@ class Branching(Sound):
         return super().step(x, lam, past, n, share=0.5 if x.abs().max() > 5 else 0)
 
 
+class Adapting(Sound):
+    """Makes another call where the prediction is large."""
+
+    def call(self, denoise, x, grid, n):
+        d = denoise(x, grid.sigmas[n])
+        return denoise(x, grid.sigmas[n]) if d.abs().max() > 1.2 else d
+
+
 class Averaging(Sound):
     """Removes the mean over the batch."""
 
@@ -173,6 +226,13 @@ class Homing(Sound):
 
     def step(self, x, lam, past, n):
         return super().step(x, lam.reshape(-1, 1), past, n)
+
+
+class Staying(Sound):
+    """Adds zeros of its own, on the CPU."""
+
+    def step(self, x, lam, past, n):
+        return super().step(x, lam, past, n) + torch.zeros(x.shape, dtype=x.dtype)
 
 
 class Itemising(Sound):
@@ -205,11 +265,34 @@ class Claiming(Sound):
         return nfe
 
 
+class Refusing(Sound):
+    """Refuses odd budgets by the wrong exception."""
+
+    def steps(self, nfe):
+        if nfe % 2:
+            raise ValueError("odd")
+        return nfe
+
+
 class Overflowing(Sound):
     """Divides by zero on its last step."""
 
     def step(self, x, lam, past, n):
         return super().step(x, lam, past, n) / (len(lam) - 2 - n)
+
+
+class OneBudget(Sound):
+    """Divides by zero where there are nine steps."""
+
+    def step(self, x, lam, past, n):
+        return super().step(x, lam, past, n) / (len(lam) - 10)
+
+
+class Indexing(Sound):
+    """Reads beyond its grid where there are no steps enough."""
+
+    def step(self, x, lam, past, n):
+        return super().step(x, lam, past, n) + 0 * lam[3]
 
 
 class Remembering(Sound):
@@ -218,8 +301,35 @@ class Remembering(Sound):
     hidden: float = sb.option(1.23456789012345678, help="more digits than a spec writes")
 
 
+class Helpless(Sound):
+    """Has an option that `info` can't explain."""
+
+    gain: float = sb.option(1.0)
+
+
+class Unnoticed(Sound):
+    """Has a field that is no option."""
+
+    gain: float = 1.0
+
+
+class Shouting(Sound):
+    """Has a name that no spec can hold."""
+
+    name = "Sound 2M"
+
+
 class Undocumented(Sound):
     pass
+
+
+class Anonymous(sb.Solver):
+    """Euler, from nowhere."""
+
+    name = "anonymous"
+
+    def integrate(self, denoise, x, grid):
+        return x
 
 
 class Corrected(sb.Solver):
@@ -262,8 +372,129 @@ class BrokenPredictor(Corrected):
         return base
 
 
+class Trained(sb.LearnedSolver):
+    """DPM-Solver++(2M) with learned extrapolation: what the learned bugs below are made from."""
+
+    name = "trained"
+    paper = "none: a test's own"
+
+    def initial(self, schedule, nfe):
+        return {"share": torch.full((nfe - 1,), 0.5, dtype=torch.float64), "gain": torch.zeros(1, dtype=torch.float64)}
+
+    def steps(self, nfe):
+        if nfe < 2:
+            raise sb.refuse_budget(self, nfe, "nothing to extrapolate", ["nfe=2"])
+        return nfe
+
+    def grid(self, schedule, steps):
+        if len(self.trained["share"]) + 1 != steps:
+            raise sb.GridError(f"{self.name}: parameters for other steps than {steps}; train them")
+        return super().grid(schedule, steps)
+
+    def integrate(self, denoise, x, grid):
+        lam, last = -grid.sigmas.log(), None
+        for n in range(grid.steps):
+            d = denoise(x, grid.sigmas[n])
+            h = lam[n + 1] - lam[n]
+            ahead = 0 * d if last is None else self.share(n - 1) * h / (lam[n] - lam[n - 1]) * (d - last)
+            x, last = torch.exp(-h) * x - torch.expm1(-h) * (d + ahead) * (1 + self.trained["gain"][0]), d
+        return x
+
+    def share(self, n):
+        return self.trained["share"][n]
+
+
+class Deaf(Trained):
+    """Doesn't listen to its last shares."""
+
+    def share(self, n):
+        return 0.5
+
+
+class Unlearned(Trained):
+    """Reads parameters as numbers."""
+
+    def share(self, n):
+        return self.trained["share"][n].detach()
+
+
+class Narrow(Trained):
+    """Starts in float32."""
+
+    def initial(self, schedule, nfe):
+        return {name: value.float() for name, value in super().initial(schedule, nfe).items()}
+
+
+class Drawn(Trained):
+    """Draws where it starts."""
+
+    def initial(self, schedule, nfe):
+        return {name: value + torch.rand(()).double() / 100 for name, value in super().initial(schedule, nfe).items()}
+
+
+class Misshapen(Trained):
+    """Says that there is a share more."""
+
+    def shapes(self, nfe):
+        return {"share": (nfe,), "gain": (1,)}
+
+
+class Grouped(Trained):
+    """Has a group of its own."""
+
+    def group(self, name):
+        return "mine"
+
+
+class Obliging(Trained):
+    """Takes parameters for any number of steps."""
+
+    def grid(self, schedule, steps):
+        return sb.Solver.grid(self, schedule, steps)
+
+
+class Counting(Trained):
+    """Trains something outside its parameters."""
+
+    made = []  # noqa: RUF012 - the bug
+
+    def with_parameters(self, parameters):
+        self.made.append(parameters)
+        return super().with_parameters(parameters)
+
+    def share(self, n):
+        return super().share(n) * (1 + 1e-3 * len(self.made))
+
+
 CAUGHT = [
     (OffByOne, "consistent"),
+    (Early, "last_level"),
+    (Early, "global_order"),
+    (ShortOfTheEnd, "last_level"),
+    (OneInterval, "last_level"),
+    (OneInterval, "nfe"),
+    (KeptStep, "repeatable"),
+    (Salted, "cell_key"),
+    (Adapting, "linear"),
+    (Staying, "device"),
+    (Refusing, "nfe"),
+    (OneBudget, "finite"),
+    (Indexing, "finite"),
+    (Helpless, "options"),
+    (Unnoticed, "options"),
+    (Shouting, "documented"),
+    (Anonymous, "documented"),
+    (Anonymous, "nfe"),
+    (Deaf, "parameter_gradients"),
+    (Unlearned, "parameter_gradients"),
+    (Narrow, "parameters"),
+    (Narrow, "saved"),
+    (Drawn, "parameters"),
+    (Misshapen, "parameters"),
+    (Misshapen, "saved"),
+    (Grouped, "parameters"),
+    (Obliging, "wrong_parameters"),
+    (Counting, "saved"),
     (WrongSign, "local_order"),
     (StaleHistory, "local_order"),
     (KeptHistory, "repeatable"),
@@ -293,17 +524,78 @@ CAUGHT = [
 ]
 
 
-def failures(solver):
-    return {outcome.name: outcome.line for outcome in conformance.run_all(solver) if not outcome.passed}
+UNDECLARED = {
+    Sound: {"parameters", "parameter_gradients", "wrong_parameters", "saved", "recipe"},
+    Corrected: {"parameters", "parameter_gradients", "wrong_parameters", "saved", "recipe"},
+    Trained: {"recipe", "consistent", "local_order", "predicted_order", "global_order"},
+}
 
 
-@pytest.mark.parametrize("cls", [Sound, Corrected])
-def test_a_sound_solver_passes(cls):
-    assert failures(cls()) == {}
+@pytest.mark.parametrize("cls", UNDECLARED)
+def test_a_sound_solver_passes_and_what_it_doesn_t_declare_is_said(cls, monkeypatch):
+    if cls is not Trained:  # one of them in another process is enough
+        monkeypatch.setattr(processes, "elsewhere", lambda subjects: list(map(processes.keys, subjects)))
+    found = list(conformance.run_all(cls))
+    assert [each.line for each in found if each.status == conformance.FAIL] == []
+    assert {each.name for each in found if each.status == conformance.UNDECLARED} == UNDECLARED[cls]
+    assert all(each.finding for each in found)
 
 
 @pytest.mark.parametrize(("cls", "name"), CAUGHT, ids=[f"{cls.__name__}-{name}" for cls, name in CAUGHT])
 def test_a_planted_bug_is_caught(cls, name):
-    (check,) = (check for check in conformance.checks(cls()) if check.name == name)
-    with pytest.raises(ConformanceError, match=f"^{cls.name}.*: {name}: "):
-        check()
+    (check,) = (check for check in conformance.checks(cls) if check.name == name)
+    found = check.outcome()
+    assert (found.name, found.status) == (name, conformance.FAIL)
+    assert found.line.startswith(f"{cls.name}:")
+    assert "; " in found.finding  # what was found; what to do
+
+
+def test_a_bug_in_a_test_of_ones_own_is_one_line():
+    with pytest.raises(ConformanceError, match=r"^sound:.*: nfe: makes 2 calls where it claims 1; mend `steps` or"):
+        next(check for check in conformance.checks(ExtraCall) if check.name == "nfe")()
+
+
+def test_what_a_loop_raises_is_named_with_its_line():
+    found = next(check for check in conformance.checks(Indexing) if check.name == "nfe").outcome()
+    assert found.status == conformance.FAIL
+    assert re.match(r".*test_planted\.py:\d+: IndexError: .*; mend it there$", found.finding)
+
+
+class Unread(Trained):
+    """Has a setting in its recipe that there isn't."""
+
+    name = "unread"
+    trained_by = {"base": "gs", "digits": {"iteration": 10}}  # noqa: RUF012 - a test's own
+
+
+class Neglected(Trained):
+    """Has a recipe that leaves its only parameters out."""
+
+    name = "neglected"
+    trained_by = {"base": "gs", "shapes": {"stages": "times+offsets"}}  # noqa: RUF012 - a test's own
+
+
+@pytest.mark.parametrize(
+    ("cls", "said"),
+    [
+        (Unread, "there is no setting 'iteration'; did you mean 'iterations'?"),
+        (Neglected, "stages=times+offsets never train 'share', which is of coefficients; add the group"),
+    ],
+)
+def test_a_bug_in_a_recipe_is_caught(cls, said):
+    sb.register(cls)
+    try:
+        (check,) = (check for check in conformance.checks(cls) if check.name == "recipe")
+        found = check.outcome()
+    finally:
+        registries.solvers.withdraw(cls.name)
+    assert found.status == conformance.FAIL
+    assert said in found.finding
+
+
+def test_another_process_has_no_class_of_a_function():
+    class Local(Sound):
+        """Lives in a function."""
+
+    with pytest.raises(processes.Failed, match="at the top of a"):
+        processes.elsewhere([Local()])

@@ -1,6 +1,6 @@
 """Every registered solver, with every choice of each of its options, keeps what every solver promises.
 
-Its orders are measured in tests/order.
+Its orders are measured in tests/order; its key in another process is made below, once for all.
 """
 
 import dataclasses
@@ -10,9 +10,10 @@ import pytest
 import registries
 import solverbench as sb
 from solverbench import conformance
+from solverbench.conformance import processes
 from solverbench.spec import solver_class
 
-ORDERS = {"local_order", "predicted_order", "global_order"}
+ELSEWHERE = {"local_order", "predicted_order", "global_order", "cell_key"}
 
 
 def variants(name):
@@ -34,7 +35,22 @@ SOLVERS = sorted((solver for name in registries.solvers for solver in variants(n
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.spec)
 def test_it_conforms(solver):
-    outcomes = [check for check in conformance.checks(solver) if check.name not in ORDERS]
+    outcomes = [check for check in conformance.checks(solver) if check.name not in ELSEWHERE]
     assert len(outcomes) >= 15
     for check in outcomes:
         check()
+
+
+def test_the_keys_of_all_are_equal_in_two_processes():
+    subjects = [*map(sb.make, registries.solvers), *map(sb.load_teacher, registries.teachers)]
+    there = processes.elsewhere(subjects)
+    for subject, keys in zip(subjects, there, strict=True):
+        assert keys == processes.keys(subject)
+        assert keys
+
+
+@pytest.mark.parametrize("name", [*registries.teachers, "shapes:guidance=2"])
+def test_a_teacher_conforms(name):
+    for check in conformance.checks(sb.load_teacher(name)):
+        if check.name != "teacher_key":
+            check()

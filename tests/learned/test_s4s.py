@@ -288,4 +288,5 @@ def test_it_conforms_on_vp_schedules(spec: str, schedule: sb.NoiseSchedule) -> N
     if "gits" in spec and schedule is VP:
         pytest.skip("a grid of Stable Diffusion's")
     for check in conformance.checks(sb.make(spec), schedule):
-        check()
+        if check.name != "cell_key":  # which takes another process each time
+            check()

@@ -1,0 +1,24 @@
+"""All that is measured here, or what is named: `python benchmarks [NAME ...]`, from the project's folder.
+
+A line of JSON for each figure, with its spread, its goal and a verdict (`reached`, `missed`, or `unresolved` where the
+spread hides it), the commit and the machine; --save appends it to results.jsonl. `faults.py` and `uncertainty.py`
+beside this measure no time and are run by themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import harness
+
+NAMES = ("executor", "overhead", "sharing", "training", "engine", "pipeline", "frechet", "grid", "gpu")
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    named = [word for word in words if word in NAMES]
+    rest = [word for word in words if word not in NAMES]
+    if rest and not rest[0].startswith("-"):
+        sys.exit(f"benchmark {rest[0]!r}: there is none; choose from {', '.join(NAMES)}")
+    measures = [importlib.import_module(name).measure for name in named or NAMES]
+    harness.main(*measures, words=rest)

@@ -1,0 +1,65 @@
+"""What a solver says about itself: name, source, options and spec."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from solverbench.conformance.trials import Failed
+from solverbench.plugins import WORD
+from solverbench.schedules import NoiseSchedule
+from solverbench.solver import Solver, declared, parse_value
+
+
+def documented(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the class says what it is called, what it is and where it comes from."""
+    cls = type(solver)
+    doc = cls.__dict__.get("__doc__") or ""
+    if not WORD.fullmatch(cls.name):
+        raise Failed(f"is called {cls.name!r}; give the class a lowercase word as `name`")
+    if not doc.strip() or doc.startswith(f"{cls.__name__}("):  # a dataclass without one gets its signature
+        raise Failed("has no docstring; say in a line what the method is")
+    if not cls.paper:
+        raise Failed("has no `paper`; name its source, or say that it is unpublished")
+    return f"{cls.name}, {cls.paper}"
+
+
+def options(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless every field is an option with a line of help, so that spec and `info` know it."""
+    known = declared(type(solver))
+    told = {field.name for field, _ in known.values()} | {"parameters"}
+    for field in dataclasses.fields(solver):
+        if field.name not in told:
+            raise Failed(
+                f"has a field {field.name!r} that no spec holds; declare it with sb.option, or as ClassVar if it is "
+                "no option"
+            )
+    for key, (field, _) in sorted(known.items()):
+        if not field.metadata["help"].strip():
+            raise Failed(f"option {key!r} has no help; give sb.option a line as help=")
+    return ", ".join(sorted(known))
+
+
+def spec_round_trip(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the canonical spec, read again, gives the same solver."""
+    again = from_spec(type(solver), solver.spec)
+    if again != solver or again.spec != solver.spec or solver.spec.partition(":")[0] != type(solver).name:
+        raise Failed(f"reads back as {again.spec}; declare options with sb.option")
+    return solver.spec
+
+
+def from_spec(cls: type[Solver], spec: str) -> Solver:
+    """Return the solver of a canonical spec, whatever the registry holds by its name."""
+    given = {}
+    for part in spec.split(":")[1:]:
+        key, _, text = part.partition("=")
+        field, kind = declared(cls)[key]
+        given[field.name] = parse_value(spec, kind, text)
+    return cls(**given)
+
+
+def representable(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the repr is one line that names the class and is the same for an equal solver."""
+    text = repr(solver)
+    if type(solver).__name__ not in text or "\n" in text or " at 0x" in text:
+        raise Failed(f"repr is {text[:60]!r}; leave the dataclass's own")
+    return text

@@ -1,0 +1,312 @@
+"""What a teacher keeps: `denoise(x, sigma)` is a data prediction, of each image by itself, that training can follow."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import torch
+from torch import Tensor
+
+from solverbench.conformance import trials
+from solverbench.conformance.trials import Failed
+from solverbench.errors import UserError
+from solverbench.execution import execute
+from solverbench.seeds import EVALUATION_START
+from solverbench.solver import Solver
+from solverbench.spec import make
+from solverbench.teachers import Teacher
+from solverbench.tracing import trace
+
+SEEDS = range(EVALUATION_START, EVALUATION_START + 4)
+"""Of the images that a teacher is checked on."""
+
+CALLS = 8
+"""Of the sampler that makes them: DPM-Solver++(2M)."""
+
+ALONE = 1e-4
+"""How far, relatively, an image may depend on its batch: float32's rounding, in other orders."""
+
+DIFFERENCES = 0.05
+"""How far, relatively, a gradient may be from float32's finite differences."""
+
+
+def identity(teacher: Teacher) -> str:
+    """Raise unless it has a name and an identity of its own, by which results are told apart."""
+    if not re.fullmatch(r"[A-Za-z0-9._=+-]+", teacher.name):
+        raise Failed(f"is called {teacher.name!r}; give it one word as `name`")
+    if not teacher.identity.strip() or teacher.identity == Teacher.identity:
+        raise Failed(f"its identity is {teacher.identity!r}; give identity=sb.fingerprint(network)")
+    return teacher.identity[:12]
+
+
+def schedule(teacher: Teacher) -> str:
+    """Raise unless levels and times of its schedule stand for each other, from above to below."""
+    found = teacher.schedule
+    if not 0 < found.sigma_min < found.sigma_first <= found.sigma_max:
+        raise Failed(f"goes from {found.sigma_max:g} to {found.sigma_min:g}; levels fall and stay above 0")
+    levels = torch.stack([_level(teacher, share / 8) for share in range(9)])
+    again = found.sigma(found.time(levels))
+    error = float(((again - levels) / levels).abs().max())
+    if not error < 1e-6:
+        raise Failed(f"sigma(time(level)) is {error:.1e} away from the level; make `sigma` and `time` inverse")
+    return f"{found.sigma_max:g} to {found.sigma_min:g}, {type(found).__name__}"
+
+
+def sampler(teacher: Teacher) -> str:
+    """Raise unless the sampler that learned solvers imitate exists and can spend its calls on this schedule."""
+    try:
+        solver = make(teacher.sampler)
+        trace(solver, solver.grid(teacher.schedule, solver.steps(teacher.sampler_nfe)))
+    except UserError as error:
+        raise Failed(
+            f"sampler={teacher.sampler!r} with sampler_nfe={teacher.sampler_nfe}: {error.args[0]}; use another"
+        ) from None
+    return f"{teacher.sampler}, {teacher.sampler_nfe} calls"
+
+
+def form(teacher: Teacher) -> str:
+    """Raise unless it takes a 0-d float64 level and keeps shape, dtype and device of one image and of several."""
+    for count in (1, len(SEEDS)):
+        x, level = _noise(teacher, count), _level(teacher, 0.5)
+        try:
+            d = teacher.denoiser(SEEDS[:count])(x, level)
+        except Exception as error:  # whatever a network raises
+            raise Failed(
+                f"raises {type(error).__name__} ({' '.join(str(error).split())}) for x {tuple(x.shape)} float32 and "
+                f"sigma [] float64; take a 0-d float64 CPU tensor as sigma and convert it inside"
+            ) from error
+        if not isinstance(d, Tensor):
+            raise Failed(f"returns a {type(d).__name__}; return the data prediction, a tensor of x's shape")
+        if (d.shape, d.dtype, d.device) != (x.shape, x.dtype, x.device):
+            raise Failed(
+                f"returns {tuple(d.shape)} {d.dtype} on {d.device} for x {tuple(x.shape)} {x.dtype} on {x.device}; "
+                "return x's shape, dtype and device"
+            )
+    return f"{tuple(x.shape)} float32 kept, sigma taken as 0-d float64"
+
+
+def finite(teacher: Teacher) -> str:
+    """Raise unless predictions are finite over the whole noise range, and don't grow with the noise."""
+    denoise, levels = teacher.denoiser(SEEDS), [_level(teacher, share / 8) for share in range(9)]
+    largest = 0.0
+    for level in levels:
+        with torch.no_grad():
+            d = denoise(_noise(teacher) * teacher.schedule.scale(float(level)), level)
+        if not d.isfinite().all():
+            raise Failed(f"{int((~d.isfinite()).sum())} values aren't finite at sigma={level:.3g}; check its formulas")
+        largest = max(largest, float(d.abs().max()))
+    return f"from {levels[0]:.3g} to {levels[-1]:.3g}; the largest value is {largest:.3g}"
+
+
+def small_noise(teacher: Teacher) -> str:
+    """Raise unless the prediction for an image with next to no noise is that image."""
+    level = torch.tensor(teacher.schedule.sigma_min, dtype=torch.float64)
+    images, noise = _images(teacher), _noise(teacher)
+    x = images + float(level) * noise
+    with torch.no_grad():
+        error, size = _rms(teacher.denoiser(SEEDS)(x, level) - x), _rms(x)
+    if not error <= 3 * float(level) + 0.05 * size:
+        raise Failed(
+            f"at sigma={level:.3g} it is {error:.2g} away from x, whose size is {size:.2g}; return the clean image, "
+            "not the noise or v (sb.Adapted turns one into the other)"
+        )
+    return f"at sigma={level:.3g} it is {error:.1g} away from x, whose size is {size:.2g}"
+
+
+def removes_noise(teacher: Teacher) -> str:
+    """Raise unless the prediction is nearer to the clean image than the noisy one is."""
+    level = torch.tensor(1.0, dtype=torch.float64).clamp(teacher.schedule.sigma_min, teacher.schedule.sigma_first)
+    images = _images(teacher)
+    with torch.no_grad():
+        error = _rms(teacher.denoiser(SEEDS)(images + float(level) * _noise(teacher), level) - images)
+    if not error < 0.9 * float(level):
+        raise Failed(
+            f"images of its own with noise of {level:.3g} are left with {error:.2g}; return the clean image, and check "
+            "scale and level that the network is told"
+        )
+    return f"images of its own with noise of {level:.3g} are left with {error:.2g}"
+
+
+def batch(teacher: Teacher) -> str:
+    """Raise unless each image's prediction is its own, whatever stands beside it."""
+    x, level = _noise(teacher), _level(teacher, 0.5)
+    with torch.no_grad():
+        together = teacher.denoiser(SEEDS)(x, level)
+        apart = torch.cat([teacher.denoiser([seed])(x[n : n + 1], level) for n, seed in enumerate(SEEDS)])
+    error = trials.relative(together, apart)
+    if not error < ALONE:
+        raise Failed(
+            f"{len(SEEDS)} images at once differ from one by one by {error:.1e}; call network.eval(), use no sums over "
+            "a batch"
+        )
+    return f"{len(SEEDS)} images at once are {len(SEEDS)} times one, to {error:.0e}"
+
+
+def repeatable(teacher: Teacher) -> str:
+    """Raise unless the same call gives the same bits again, after another one."""
+    x, level = _noise(teacher), _level(teacher, 0.5)
+    denoise = teacher.denoiser(SEEDS)
+    with torch.no_grad():
+        first = denoise(x, level)
+        denoise(2 * x, _level(teacher, 0.9))
+        error = trials.relative(denoise(x, level), first)
+    if error != 0:
+        raise Failed(f"a second call differs by {error:.1e}; call network.eval(), keep nothing from call to call")
+    return "the same bits after another call"
+
+
+def inputs(teacher: Teacher) -> str:
+    """Raise unless state and level are left as they were."""
+    x, level = _noise(teacher), _level(teacher, 0.5)
+    kept, told = x.clone(), level.clone()
+    with torch.no_grad():
+        teacher.denoiser(SEEDS)(x, level)
+    for what, now, before in (("x", x, kept), ("sigma", level, told)):
+        if not torch.equal(now, before):
+            change = float((now - before).abs().max())
+            raise Failed(f"changes {what} in place, by up to {change:.1e}; make new tensors")
+    return "x and sigma are left as they were"
+
+
+def randomness(teacher: Teacher) -> str:
+    """Raise unless the global random states of torch, numpy and random are untouched."""
+    before = trials.random_states()
+    with torch.no_grad():
+        teacher.denoiser(SEEDS)(_noise(teacher), _level(teacher, 0.5))
+    moved = trials.moved(before)
+    if moved:
+        raise Failed(f"seeds or draws from {moved}; call network.eval(), draw nothing")
+    return "global states of torch, numpy and random untouched"
+
+
+def detached(teacher: Teacher) -> str:
+    """Raise unless nothing carries gradient where nothing that came in does."""
+    if teacher.denoiser(SEEDS)(_noise(teacher), _level(teacher, 0.5)).requires_grad:
+        raise Failed("returns a result with a gradient graph; call network.requires_grad_(False)")
+    return "no gradient graph where none came in"
+
+
+def state_gradient(teacher: Teacher) -> str:
+    """Raise unless the gradient with respect to x is there and is that of finite differences."""
+    denoise, level = teacher.denoiser(SEEDS), _level(teacher, 0.5)
+    leaf = (_noise(teacher) * teacher.schedule.scale(float(level))).requires_grad_()
+    weights = torch.randn(leaf.shape, generator=torch.Generator().manual_seed(5))
+    d = denoise(leaf, level)
+    if not d.requires_grad:
+        raise Failed("no gradient reaches x; use no torch.no_grad, no detach and no numpy inside")
+    (gradient,) = torch.autograd.grad((d * weights).sum(), leaf)
+    size = float(gradient.norm())
+    if not (gradient.isfinite().all() and size > 0):
+        raise Failed(f"the gradient of x has the norm {size:.3g}; use no rounding and no comparisons inside")
+    # Along the gradient itself the change is its norm, which is nothing small.
+    step = 3e-3 * _rms(leaf) * leaf.numel() ** 0.5
+    along = gradient / size * step
+    with torch.no_grad():
+        change = ((denoise(leaf + along, level) - denoise(leaf - along, level)).double() * weights).sum()
+    return _agrees(size, float(change) / (2 * step), "x")
+
+
+def level_gradient(teacher: Teacher) -> str:
+    """Raise unless the gradient with respect to sigma is there, for times that are learned, and is the right one."""
+    denoise, level, step = teacher.denoiser(SEEDS), _level(teacher, 0.5), 1e-2
+    x = _noise(teacher) * teacher.schedule.scale(float(level))
+    with torch.no_grad():
+        change = denoise(x, level * (1 + step)) - denoise(x, level * (1 - step))
+    leaf = level.clone().requires_grad_()
+    d = denoise(x, leaf)
+    if not d.requires_grad:
+        raise Failed("no gradient reaches sigma; convert it by tensor operations, no float() and no .item()")
+    # Weighted by the change itself the derivative is a square, which is nothing small.
+    (gradient,) = torch.autograd.grad((d * change).sum(), leaf)
+    return _agrees(float(gradient), float(change.double().square().sum()) / float(2 * step * level), "sigma")
+
+
+def conditions(teacher: Teacher) -> str:
+    """Raise unless an image's condition follows from its seed alone, and is written down."""
+    x, level = _noise(teacher), _level(teacher, 0.5)
+    if teacher.condition is None:
+        raise Failed("binds a condition (bind) and doesn't say which; give condition=sb.Condition(...)")
+    json.dumps(teacher.condition.key)
+    mixed = [SEEDS[2], SEEDS[0], SEEDS[2], SEEDS[3]]
+    with torch.no_grad():
+        together = teacher.denoiser(mixed)(x, level)
+        apart = torch.cat([teacher.denoiser([seed])(x[n : n + 1], level) for n, seed in enumerate(mixed)])
+    error = trials.relative(together, apart)
+    if not error < ALONE:
+        raise Failed(
+            f"an image's prediction differs by {error:.1e} with the seeds beside it; bind each seed's own condition"
+        )
+    return str(teacher.condition)
+
+
+def double(teacher: Teacher) -> str:
+    """Raise unless the network in float64 is the same, and keeps float64."""
+    assert teacher.double is not None
+    level = _level(teacher, 0.5)
+    x = _noise(teacher) * teacher.schedule.scale(float(level))
+    with torch.no_grad():
+        wide, narrow = teacher.double(x.double(), level), teacher.denoise(x, level)
+    if wide.dtype != torch.float64:
+        raise Failed(f"`double` returns {wide.dtype} for float64 images; keep them")
+    error = trials.relative(narrow.double(), wide)
+    if not error < 1e-3:
+        raise Failed(f"`double` differs from `denoise` by {error:.1e}; give it the same weights")
+    return f"differs from `denoise` by {error:.0e}"
+
+
+def decode(teacher: Teacher) -> str:
+    """Raise unless decoded states are finite images, each its own, with gradient."""
+    states = _noise(teacher).requires_grad_()
+    images = teacher.images(states)
+    if images.ndim != 4 or len(images) != len(states) or not images.isfinite().all():
+        raise Failed(
+            f"`decode` makes {tuple(images.shape)} of {tuple(states.shape)}; return finite images [B, C, H, W]"
+        )
+    if not images.requires_grad:
+        raise Failed("`decode` passes no gradient on; use no torch.no_grad and no detach")
+    return f"{tuple(states.shape)} to {tuple(images.shape)}"
+
+
+def move(teacher: Teacher) -> str:
+    """Raise unless moving gives the same teacher."""
+    assert teacher.move is not None
+    there = teacher.move("cpu")
+    if (there.identity, there.shape, there.device) != (teacher.identity, teacher.shape, "cpu"):
+        raise Failed(
+            f"`move` to the CPU gives {there.identity[:12]} {there.shape} on {there.device}, not "
+            f"{teacher.identity[:12]} {teacher.shape} on cpu; load the same network"
+        )
+    return f"the same on {there.device}"
+
+
+def _images(teacher: Teacher) -> Tensor:
+    """Images of its own: [4, *shape] float32."""
+    solver: Solver = make("dpm:order=2")
+    plan = trace(solver, solver.grid(teacher.schedule, CALLS)).plan_from_noise(teacher.schedule)
+    with torch.no_grad():
+        return execute(plan, teacher.denoiser(SEEDS), _noise(teacher))
+
+
+def _noise(teacher: Teacher, count: int = len(SEEDS)) -> Tensor:
+    """[count, *shape] float32, unit noise."""
+    return torch.randn(count, *teacher.shape, generator=torch.Generator().manual_seed(1)).to(teacher.device)
+
+
+def _level(teacher: Teacher, share: float) -> Tensor:
+    """The level at a share of the way from the first to the last, in log sigma."""
+    first, last = teacher.schedule.sigma_first, teacher.schedule.sigma_min
+    return torch.tensor(first * (last / first) ** share, dtype=torch.float64)
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.detach().double().square().mean().sqrt())
+
+
+def _agrees(gradient: float, expected: float, of: str) -> str:
+    error = abs(gradient - expected) / max(abs(expected), abs(gradient))
+    if not error < DIFFERENCES:
+        raise Failed(
+            f"the gradient of {of} is {gradient:.3g}, that of finite differences {expected:.3g}; detach nothing inside"
+        )
+    return f"finite differences agree to {error:.0e}"

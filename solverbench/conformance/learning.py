@@ -1,0 +1,129 @@
+"""What a learned solver keeps beside: parameters that can be trained, written down and taken up again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+import registries
+from solverbench import recipes, stages, zoo
+from solverbench.conformance import trials
+from solverbench.conformance.trials import BUDGETS, Failed
+from solverbench.errors import GridError, RecordError, UserError
+from solverbench.execution import unrounded
+from solverbench.schedules import NoiseSchedule
+from solverbench.solver import LearnedSolver, Solver
+from solverbench.stages import GROUPS
+from solverbench.tracing import trace
+from solverbench.zoo import Trained
+
+
+def parameters(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the initial parameters are float64, of the declared shapes, of known groups, and always the same."""
+    assert isinstance(solver, LearnedSolver)
+    counts = {}
+    for budget in BUDGETS:
+        if trials.steps(solver, budget) is None:
+            continue
+        try:
+            initial, again = solver.initial(schedule, budget), solver.initial(schedule, budget)
+        except GridError:
+            continue
+        shapes = {name: tuple(tensor.shape) for name, tensor in initial.items()}
+        if solver.shapes(budget) != shapes:
+            raise Failed(
+                f"`shapes` says {solver.shapes(budget)} at nfe={budget}, `initial` gives {shapes}; make them agree"
+            )
+        for name, tensor in initial.items():
+            if tensor.dtype != torch.float64 or tensor.device.type != "cpu" or not tensor.isfinite().all():
+                raise Failed(
+                    f"{name!r} starts as {tensor.dtype} on {tensor.device} at nfe={budget}, with "
+                    f"{int((~tensor.isfinite()).sum())} values not finite; give finite float64 on the CPU"
+                )
+            if solver.group(name) not in GROUPS:
+                raise Failed(f"{name!r} is of the group {solver.group(name)!r}; use {', '.join(GROUPS)}")
+            if name not in again or not torch.equal(tensor, again[name]):
+                raise Failed(f"{name!r} starts otherwise the second time; draw nothing in `initial`")
+        counts[budget] = sum(tensor.numel() for tensor in initial.values())
+    if not counts:
+        raise Failed(f"has initial parameters for no budget from 1 to {BUDGETS[-1]}; check `steps` and `initial`")
+    smallest, largest = min(counts), max(counts)
+    return f"{counts[smallest]} numbers at nfe={smallest}, {counts[largest]} at nfe={largest}"
+
+
+def parameter_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the sample's gradient reaches every parameter."""
+    budget, ready, _ = trials.typical(solver, schedule)
+    assert isinstance(ready, LearnedSolver)
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in ready.trained.items()}
+    ready = ready.with_parameters(leaves)
+    grid = ready.grid(schedule, ready.steps(budget))
+    sample = unrounded(trace(ready, grid, check=False), trials.network, trials.start(grid))
+    if not sample.requires_grad:
+        raise Failed("the sample carries no gradient; use the parameters in the loop, undetached")
+    gradients = torch.autograd.grad(sample.square().sum(), list(leaves.values()), allow_unused=True)
+    for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+        if leaf.numel() and (gradient is None or not gradient.isfinite().all() or not gradient.any()):
+            raise Failed(f"no finite gradient reaches {name!r}; use it in the loop, undetached")
+    return f"reach {', '.join(leaves)}"
+
+
+def wrong_parameters(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless parameters that aren't for a number of steps are refused."""
+    _, ready, grid = trials.typical(solver, schedule)
+    try:
+        ready.grid(schedule, grid.steps + 1)
+    except UserError as error:
+        return str(error)
+    raise Failed(f"parameters for {grid.steps} steps make a grid of {grid.steps + 1}; raise GridError")
+
+
+def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless its recipe can be read, for every teacher that it names, and trains every parameter."""
+    assert isinstance(solver, LearnedSolver)
+    tables = [name for name, value in solver.trained_by.items() if isinstance(value, Mapping) and name != recipes.ANY]
+    budget = next(budget for budget, *_ in trials.runs(solver, schedule))
+    groups = {name: solver.group(name) for name in solver.initial(schedule, budget)}
+    for teacher in ("", *tables):
+        try:
+            found = recipes.load(solver.recipe_name, teacher)
+        except UserError as error:
+            raise Failed(str(error)) from None
+        trained = frozenset[str]().union(*(part for part, _ in stages.parse(found.stages)))
+        for name, group in groups.items():
+            if group not in trained:
+                raise Failed(f"stages={found.stages} never train {name!r}, which is of {group}; add the group")
+    return f"{solver.recipe_name}, {', '.join(tables) or 'the same for every teacher'}"
+
+
+def registered(solver: Solver) -> bool:
+    """Whether it is learned and its recipe can be looked up by name."""
+    if not isinstance(solver, LearnedSolver):
+        return False
+    return solver.name in registries.solvers or solver.recipe_name in recipes.names()
+
+
+def saved(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless a file of it, read again, gives the same numbers, to the last bit."""
+    budget, ready, grid = trials.typical(solver, schedule)
+    assert isinstance(ready, LearnedSolver)
+    tableau = trace(ready, grid, check=False)
+    made = Trained(ready.spec, budget, "conformance", "conformance", ready.trained, tableau)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / zoo.file_name(ready, budget)
+        zoo.save(made, path)
+        size = path.stat().st_size
+        try:
+            read = zoo.load(path, solver=ready)
+        except RecordError as error:
+            raise Failed(f"a file of it can't be read again: {error}") from None
+    again = ready.with_parameters(read.parameters)
+    if list(read.parameters) != list(ready.trained):
+        raise Failed(f"parameters come back as {list(read.parameters)}; `initial` must give them in one order")
+    plan = trace(again, again.grid(schedule, again.steps(budget)), check=False).plan_from_noise(schedule)
+    if plan != tableau.plan_from_noise(schedule) or not read.tableau.equals(tableau, 0.0):
+        raise Failed("a file of it, read again, gives other numbers; keep everything that is trained in `parameters`")
+    return f"{path.name}, {size} bytes, gives the same numbers"

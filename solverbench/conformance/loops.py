@@ -1,0 +1,255 @@
+"""What a solver's loop keeps: calls, levels, shapes, precision, its inputs, and nothing from one run to the next."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import Tensor
+
+from solverbench.conformance import trials
+from solverbench.conformance.trials import BUDGETS, Failed, Recorder
+from solverbench.errors import BudgetError, NotLinearError
+from solverbench.execution import unrounded
+from solverbench.grids import explicit
+from solverbench.schedules import NoiseSchedule
+from solverbench.solver import Solver, read_levels
+from solverbench.tracing import trace
+
+
+def linear(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the loop is a fixed linear combination of the start and the outputs."""
+    for _, ready, grid in trials.few(solver, schedule):
+        try:
+            trace(ready, grid)
+        except NotLinearError as error:
+            raise Failed(str(error).removeprefix(f"{solver.spec}: ")) from None
+    return "loop and tableau agree on random networks"
+
+
+def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless it makes exactly the calls it claims, and refuses other budgets naming the nearest it takes."""
+    refusals = {budget: _refusal(solver, budget) for budget in range(1, 3 * BUDGETS.stop)}
+    taken = {budget for budget, refusal in refusals.items() if refusal is None}
+    if not taken & set(BUDGETS):
+        raise Failed(f"takes no budget from 1 to {BUDGETS[-1]}; `steps` must return intervals for some")
+    counted = []
+    for budget, ready, grid in trials.runs(solver, schedule):
+        counter = Recorder()
+        ready.sample(counter, trials.start(grid), grid)
+        if counter.calls != budget:
+            raise Failed(f"makes {counter.calls} calls where it claims {budget}; mend `steps` or the loop")
+        counted.append(budget)
+    for budget in sorted(set(BUDGETS) - taken):
+        nearest = {n for n in taken if abs(n - budget) == min(abs(other - budget) for other in taken)}
+        named = {int(number) for number in re.findall(r"nfe=(\d+)", refusals[budget] or "")} - {budget}
+        if not named & nearest or named - taken:
+            raise Failed(
+                f"refuses nfe={budget} naming {sorted(named)} as nearest, not {sorted(nearest)}; use sb.refuse_budget"
+            )
+    refused = set(BUDGETS) - set(counted)
+    return f"counted as claimed at {trials.ranges(counted)}" + (
+        f"; refuses {trials.ranges(refused)}" if refused else ""
+    )
+
+
+def _refusal(solver: Solver, budget: int) -> str | None:
+    """Why a budget is refused; None if it is taken."""
+    try:
+        solver.steps(budget)
+    except BudgetError as error:
+        return str(error)
+    except Exception as error:  # whatever a plugin raises
+        raise Failed(f"refuses nfe={budget} by {type(error).__name__} ({error}); use sb.refuse_budget") from error
+    return None
+
+
+def finite(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless samples are finite and have the state's shape, at every budget."""
+    seen = []
+    for budget, ready, grid in trials.runs(solver, schedule):
+        x = trials.start(grid)
+        sample = ready.sample(trials.network, x, grid)
+        if sample.shape != x.shape or not sample.isfinite().all():
+            raise Failed(
+                f"returns {tuple(sample.shape)} with {int((~sample.isfinite()).sum())} values not finite for a state "
+                f"{tuple(x.shape)} at nfe={budget}; check the coefficients on this grid"
+            )
+        seen.append(budget)
+    return f"on its own grids of {trials.ranges(seen)} calls"
+
+
+def scrambled(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless grids of random falling levels give finite samples with the same number of calls."""
+    for budget, ready, grid in trials.few(solver, schedule):
+        grid = trials.scrambled(grid)
+        counter = Recorder()
+        sample = ready.sample(counter, trials.start(grid), grid)
+        if not sample.isfinite().all() or counter.calls != budget:
+            raise Failed(
+                f"makes {counter.calls} calls, {budget} claimed, for {int(sample.isfinite().sum())} finite values of "
+                f"{sample.numel()} on {'+'.join(f'{v:.3g}' for v in grid.sigmas.tolist())}; use grid.sigmas alone"
+            )
+    return "finite on random falling levels"
+
+
+def last_level(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless its own grid has the schedule's ends, and a consistent loop arrives at the last level.
+
+    Levels that were given, and GS's `t_eps`, have ends of their own.
+    """
+    given = not isinstance(read_levels(solver.spec, solver.levels), str) or getattr(solver, "t_eps", None) is not None
+    firsts, lasts = {schedule.sigma_max, schedule.sigma_first}, {schedule.sigma_min, 0.0}
+    for budget, ready, grid in trials.few(solver, schedule):
+        wanted = ready.steps(budget)
+        if grid.steps != wanted:
+            raise Failed(f"makes a grid of {grid.steps} steps for {wanted}; `grid` must return {wanted + 1} levels")
+        first, last = float(grid.sigmas[0].detach()), float(grid.sigmas[-1].detach())
+        if not given and not (_among(first, firsts) and _among(last, lasts)):
+            raise Failed(
+                f"its grid goes from {first:g} to {last:g} at nfe={budget}, the schedule from {schedule.sigma_max:g} "
+                f"to {schedule.sigma_min:g}; keep the schedule's ends in `grid`"
+            )
+        arrived = float(trace(ready, grid, check=False).weights[-1, 0].detach()) * first
+        if solver.consistent and not math.isclose(arrived, last, rel_tol=1e-6, abs_tol=1e-9):
+            raise Failed(
+                f"a constant image's sample is at level {arrived:.3g} at nfe={budget}, the grid ends at {last:.3g}; "
+                "step to grid.sigmas[-1]"
+            )
+    return f"{last:g}"
+
+
+def _among(value: float, levels: set[float]) -> bool:
+    return any(math.isclose(value, level, rel_tol=1e-9) for level in levels)
+
+
+def dtype(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless network and sample have the state's dtype, and levels are told in float64."""
+    _, ready, grid = trials.typical(solver, schedule)
+    for kind in (torch.float64, torch.float32, torch.bfloat16):
+        recorder = Recorder()
+        sample = ready.sample(recorder, trials.start(grid).to(kind), grid)
+        seen = {sample.dtype, *(state.dtype for state, _ in recorder.inputs)}
+        if seen != {kind}:
+            raise Failed(f"turns a {kind} state to {seen - {kind}}; keep coefficients as 0-d tensors")
+        if any(sigma.dtype != torch.float64 or sigma.ndim for _, sigma in recorder.inputs):
+            raise Failed("tells the network a level that isn't 0-d float64; pass grid.sigmas[n]")
+    return "float64, float32 and bfloat16 kept; levels told as 0-d float64"
+
+
+def device(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the loop runs where the state is; the meta device shows it without other hardware."""
+    _, ready, grid = trials.typical(solver, schedule)
+    places = ("meta", "cuda") if torch.cuda.is_available() else ("meta",)
+    for place in places:
+        sample = ready.sample(trials.network, trials.start(grid).to(place), grid)
+        if sample.device.type != place:
+            raise Failed(f"moves the state from {place} to {sample.device}; leave it where it is")
+    return f"{' and '.join(places)} kept"
+
+
+def inputs(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the state, the outputs of the network and the grid are left as they were."""
+    _, ready, grid = trials.typical(solver, schedule)
+    x, recorder = trials.start(grid), Recorder()
+    kept, levels = x.clone(), grid.sigmas.clone()
+    ready.sample(recorder, x, grid)
+    pairs = {
+        "the state": [(x, kept)],
+        "an output of the network": recorder.outputs,
+        "the grid": [(grid.sigmas, levels)],
+    }
+    for what, both in pairs.items():
+        changes = [float((now - before).abs().max()) for now, before in both if not torch.equal(now, before)]
+        if changes:
+            raise Failed(f"changes {what} in place, by up to {max(changes):.1e}; return new tensors")
+    return "state, outputs and grid are left as they were"
+
+
+def randomness(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the global random states of torch, numpy and random are untouched."""
+    before = trials.random_states()
+    _, ready, grid = trials.typical(solver, schedule)
+    ready.sample(trials.network, trials.start(grid), grid)
+    moved = trials.moved(before)
+    if moved:
+        raise Failed(f"seeds or draws from {moved}; a loop has no randomness")
+    return "global states of torch, numpy and random untouched"
+
+
+def batch(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless a batch of 8 is 8 batches of 1."""
+    _, ready, grid = trials.typical(solver, schedule)
+    x = trials.start(grid)
+    together = ready.sample(trials.network, x, grid)
+    apart = torch.cat([ready.sample(trials.network, row[None], grid) for row in x])
+    error = trials.relative(together, apart)
+    if not error < 1e-10:
+        raise Failed(f"8 images at once differ from one by one by {error:.1e}; no sums over a batch")
+    return f"8 images at once are 8 times one, to {error:.0e}"
+
+
+def repeatable(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the same run gives the same bits again, after another one on other levels."""
+    _, ready, grid = trials.typical(solver, schedule)
+    first = ready.sample(trials.network, trials.start(grid), grid)
+    ready.sample(trials.network, trials.start(grid) * 2, trials.scrambled(grid))
+    error = trials.relative(ready.sample(trials.network, trials.start(grid), grid), first)
+    if error != 0:
+        raise Failed(f"a second run differs by {error:.1e}; keep state in local variables")
+    return "the same bits after another run"
+
+
+def detached(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless nothing carries gradient where nothing that came in does."""
+    _, ready, grid = trials.typical(solver, schedule)
+    sample = ready.sample(trials.network, trials.start(grid), grid)
+    if sample.requires_grad or trace(ready, grid, check=False).weights.requires_grad:
+        raise Failed("returns a result with a gradient graph; make no tensor require gradient")
+    return "no gradient graph where none came in"
+
+
+def consistent(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless every row keeps a constant image, on the solver's own grids and on scrambled ones."""
+    worst = 0.0
+    for budget, ready, own in trials.few(solver, schedule):
+        for grid in (own, trials.scrambled(own)):
+            tableau = trace(ready, grid, check=False)
+            found = tableau.inconsistency()
+            if not found < 1e-9 * float(tableau.weights.abs().max().clamp(min=1)):
+                raise Failed(
+                    f"rows miss W[k,0] = level/start or their sum by {found:.1e} at nfe={budget}; check which level "
+                    "each call is told, or declare consistent = False"
+                )
+            worst = max(worst, found)
+    return f"rows keep a constant image, to {worst:.0e}"
+
+
+def level_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless the sample's gradient reaches every level above 0 and is that of finite differences."""
+    _, ready, own = trials.typical(solver, schedule)
+    logs = own.sigmas[own.sigmas > 0].log().detach()
+    ends = own.sigmas[own.sigmas == 0].detach()
+    generator = torch.Generator().manual_seed(3)
+    along = torch.randn(len(logs), dtype=torch.float64, generator=generator)
+
+    def value(logs: Tensor) -> Tensor:
+        grid = explicit(torch.cat([logs.exp(), ends]), own.schedule)
+        return unrounded(trace(ready, grid, check=False), trials.network, trials.start(own)).square().sum()
+
+    leaf = logs.clone().requires_grad_()
+    found = value(leaf)
+    if not found.requires_grad:
+        raise Failed("the sample carries no gradient; keep levels as tensors, no .item()")
+    (gradient,) = torch.autograd.grad(found, leaf)
+    lost = [n for n, part in enumerate(gradient.tolist()) if part == 0 or not math.isfinite(part)]
+    if lost:
+        raise Failed(f"no finite gradient at levels {lost}; keep coefficients as tensors")
+    with torch.no_grad():
+        step = 1e-5
+        expected = float(value(logs + step * along) - value(logs - step * along)) / (2 * step)
+    error = abs(float(gradient @ along) - expected) / float((gradient * along).abs().sum())
+    if not error < 1e-5:
+        raise Failed(f"is {error:.1e} away from finite differences; detach nothing, convert nothing")
+    return f"finite differences agree to {error:.0e}"

@@ -1,0 +1,171 @@
+"""The keys of results, made in another process: what a hash, a clock or a global random state would change."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import registries
+from solverbench.conformance import trials
+from solverbench.conformance.declarations import from_spec
+from solverbench.conformance.trials import Failed
+from solverbench.schedules import EDM, NoiseSchedule
+from solverbench.solver import LearnedSolver, Solver
+from solverbench.teachers import Teacher, load_teacher
+from solverbench.tracing import trace
+
+TIMEOUT = 120.0
+"""Seconds for the other process, most of which imports torch."""
+
+_REMEDY = "use no hash(), id(), time, sets or random numbers"
+
+_answers: dict[int, tuple[Solver | Teacher, dict[str, str]]] = {}
+"""What `ask` was told, by the subject's id; the subject is held, so that no other has it."""
+
+
+def ask(subjects: Sequence[Solver | Teacher]) -> None:
+    """Have one process answer for all of `subjects`, whose checks then need none of their own."""
+    able = [subject for subject in subjects if not isinstance(subject, Teacher) or loadable(subject)]
+    # Whatever can't be made there is found, and named, by the subject's own check.
+    with contextlib.suppress(Failed):
+        for subject, found in zip(able, elsewhere(able), strict=True):
+            _answers[id(subject)] = subject, found
+
+
+def _there(subject: Solver | Teacher) -> dict[str, str]:
+    return _answers[id(subject)][1] if id(subject) in _answers else elsewhere([subject])[0]
+
+
+def cell_key(solver: Solver, schedule: NoiseSchedule) -> str:
+    """Raise unless another process makes the same plans, and so looks for results in the same place.
+
+    On EDM's schedule, whatever the others are made on.
+    """
+    here = keys(solver)
+    there = _there(solver)
+    differing = [budget for budget in here if there.get(budget) != here[budget]]
+    if differing:
+        raise Failed(f"another process makes other numbers at nfe={', '.join(differing)}; {_REMEDY}")
+    return f"equal in two processes at {trials.ranges(map(int, here)) or 'no'} calls"
+
+
+def teacher_key(teacher: Teacher) -> str:
+    """Raise unless another process loads a teacher of the same identity, whose network does the same."""
+    here = keys(teacher)
+    there = _there(teacher)
+    for what, value in here.items():
+        if there.get(what) != value:
+            raise Failed(f"another process gives the {what} {there.get(what)}, not {value}; {_REMEDY}")
+    return "equal in two processes"
+
+
+def loadable(teacher: Teacher) -> bool:
+    """Whether it was loaded by a registered name."""
+    return bool(teacher.spec) and teacher.base in registries.teachers
+
+
+def keys(subject: Solver | Teacher) -> dict[str, str]:
+    """Return what results are found by: of a solver the key of its plan for each budget."""
+    if isinstance(subject, Teacher):
+        x = torch.randn(1, *subject.shape, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            d = subject.denoiser([0])(x, torch.tensor(subject.schedule.sigma_first, dtype=torch.float64))
+        # Rounded: threads may be fewer there, and add up in another order.
+        numbers = [f"{value:.2e}" for value in d.flatten()[:64].tolist()]
+        output = hashlib.sha256(" ".join(numbers).encode()).hexdigest()
+        return {"identity": subject.identity, "schedule": repr(subject.schedule), "output": output[:12]}
+    schedule = EDM()
+    plans = {
+        str(budget): trace(ready, grid, check=False).plan_from_noise(schedule)
+        for budget, ready, grid in trials.runs(subject, schedule)
+    }
+    return {budget: f"{subject.spec} {plan.key}" for budget, plan in plans.items()}
+
+
+def elsewhere(subjects: Sequence[Solver | Teacher]) -> list[dict[str, str]]:
+    """Return what `keys` gives for each of `subjects` in one new process.
+
+    Raises:
+        Failed: a class that can't be found there, or the process ends with an error.
+    """
+    asked = json.dumps([_described(subject) for subject in subjects])
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "random"}
+    command = [sys.executable, "-c", f"from {__name__} import answer; answer()"]
+    try:
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, env=known, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"another process needs more than {TIMEOUT:g} seconds; compute less when imported") from None
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise Failed(f"another process can't make it ({said}); define it at the top of a .py file")
+    found: list[dict[str, str]] = json.loads(done.stdout.rpartition("\n")[2])
+    return found
+
+
+def answer() -> None:
+    """Write the keys of what standard input describes: the other process's part."""
+    found = [keys(_made(each)) for each in json.load(sys.stdin)]
+    sys.stdout.write("\n" + json.dumps(found))
+
+
+def _described(subject: Solver | Teacher) -> dict[str, Any]:
+    if isinstance(subject, Teacher):
+        return {**_located(registries.teachers.get(subject.base)), "teacher": subject.base, "spec": subject.spec}
+    held = getattr(subject, "parameters", None)
+    parameters = None if held is None else {name: tensor.tolist() for name, tensor in held.items()}
+    return {**_located(type(subject)), "spec": subject.spec, "parameters": parameters}
+
+
+def _located(thing: Any) -> dict[str, str]:
+    try:
+        file = inspect.getsourcefile(thing) or ""
+    except (OSError, TypeError):
+        file = ""
+    if not Path(file).is_file() or "<locals>" in thing.__qualname__:
+        raise Failed("is defined where no other process can find it; define it at the top of a .py file")
+    return {"module": thing.__module__, "file": str(Path(file).resolve()), "name": thing.__qualname__}
+
+
+def _made(described: dict[str, Any]) -> Solver | Teacher:
+    found = _module(described["module"], described["file"])
+    for part in described["name"].split("."):
+        found = getattr(found, part)
+    if "teacher" in described:
+        if described["teacher"] not in registries.teachers:
+            registries.teachers.register(described["teacher"], found)
+        return load_teacher(described["spec"])
+    assert isinstance(found, type)
+    assert issubclass(found, Solver)
+    solver = from_spec(found, described["spec"])
+    if described["parameters"] is None:
+        return solver
+    assert isinstance(solver, LearnedSolver)
+    held = described["parameters"].items()
+    return solver.with_parameters({name: torch.tensor(values, dtype=torch.float64) for name, values in held})
+
+
+def _module(name: str, file: str) -> Any:
+    """The module of that name if it is this file, else the file under that name."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # part of a package that isn't there, as tests may be; or __main__
+        spec = None
+    if spec is not None and spec.origin is not None and Path(spec.origin).samefile(file):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

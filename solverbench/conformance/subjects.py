@@ -1,0 +1,55 @@
+"""What a command line asks to check: a plugin's file, a name, a spec or a checkpoint, as solvers and teachers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+import registries
+from solverbench import places, plugins
+from solverbench.errors import PluginError, UnknownNameError
+from solverbench.solver import Solver
+from solverbench.spec import make
+from solverbench.teachers import Teacher, load_teacher
+
+
+def named(text: str) -> list[Solver | Teacher]:
+    """Return what `text` names: everything in a plugin's .py file, or one solver or teacher.
+
+    Raises:
+        PluginError: a file that can't be loaded, or has neither a solver nor a teacher.
+        UserError: a name, spec or checkpoint that can't be read.
+    """
+    head = text.partition(":")[0]
+    if text.endswith(".py"):
+        return _of_file(text)
+    if head in registries.solvers:
+        return [make(text)]
+    if head in registries.teachers or (places.teachers() / f"{head}.toml").is_file() or Path(text).exists():
+        return [load_teacher(text)]
+    near = difflib.get_close_matches(head, [*registries.solvers, *registries.teachers], n=1)
+    hint = f"did you mean {near[0]!r}? Give" if near else "give"
+    raise UnknownNameError(f"check {text}: neither a solver nor a teacher; {hint} a name, a spec or a .py file")
+
+
+def everything() -> Iterator[tuple[str, Solver | Teacher | None, str]]:
+    """Yield each registered name with its solver or teacher, or with None and why it can't be had."""
+    for registry in (registries.solvers, registries.teachers):
+        for name in registry:
+            try:
+                yield name, make(name) if registry is registries.solvers else load_teacher(name), ""
+            except PluginError as error:
+                yield name, None, str(error)
+
+
+def _of_file(path: str) -> list[Solver | Teacher]:
+    found: list[Solver | Teacher] = []
+    for kind, name in plugins.offered(plugins.load(path)):
+        if kind == "solver":
+            found.append(make(name))
+        elif kind == "teacher":
+            found.append(load_teacher(name))
+    if not found:
+        raise PluginError(f"check {path}: has neither a solver nor a teacher; give another file")
+    return found

@@ -1,0 +1,219 @@
+"""The checks that apply to a solver or a teacher, and running them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import registries
+from solverbench.conformance import declarations, denoising, learning, loops, orders, processes
+from solverbench.conformance.trials import Failed
+from solverbench.schedules import EDM, NoiseSchedule
+from solverbench.solver import Solver
+from solverbench.teachers import Teacher
+
+PASS, FAIL, UNDECLARED = "pass", "fail", "not declared"
+
+
+class ConformanceError(AssertionError):
+    """A solver or teacher that doesn't keep what every one promises: one line with what, check, finding and remedy."""
+
+
+class Outcome(NamedTuple):
+    """How a check went; `finding` says what was found, and when it failed what to do."""
+
+    subject: str
+    name: str
+    status: str
+    finding: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether it didn't fail."""
+        return self.status != FAIL
+
+    @property
+    def line(self) -> str:
+        """All of it but the status."""
+        return f"{self.subject}: {self.name}: {self.finding}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one solver or teacher; call it to run it.
+
+    Args:
+        name: one word.
+        subject: the solver or teacher.
+        run: returns what was found; raises `Failed`.
+        undeclared: why there is nothing to check; empty if there is.
+    """
+
+    name: str
+    subject: Solver | Teacher
+    run: Callable[[], str]
+    undeclared: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the subject is called: a solver's spec, a teacher's name."""
+        return self.subject.name if isinstance(self.subject, Teacher) else self.subject.spec
+
+    def __call__(self) -> str:
+        """Return what was found; an exception that isn't about a promise passes through.
+
+        Raises:
+            ConformanceError: the subject doesn't pass.
+        """
+        try:
+            return self.run()
+        except Failed as error:
+            raise ConformanceError(f"{self.label}: {self.name}: {error}") from error.__cause__
+
+    def outcome(self) -> Outcome:
+        """Return how it went; an exception of any kind is a failure."""
+        if self.undeclared:
+            return Outcome(self.label, self.name, UNDECLARED, self.undeclared)
+        try:
+            return Outcome(self.label, self.name, PASS, self.run())
+        except Failed as error:
+            return Outcome(self.label, self.name, FAIL, str(error))
+        except Exception as error:  # whatever a plugin raises
+            return Outcome(self.label, self.name, FAIL, f"{registries.why(error, self._owner)}; mend it there")
+
+    @property
+    def _owner(self) -> str:
+        """The module that the subject is from."""
+        if not isinstance(self.subject, Teacher):
+            return type(self.subject).__module__
+        by_name = registries.teachers.get(self.subject.base) if processes.loadable(self.subject) else None
+        denoise = self.subject.denoise
+        return str(getattr(by_name or denoise, "__module__", None) or type(denoise).__module__)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Subject = Solver | type[Solver] | Teacher
+
+
+def checks(subject: Subject, schedule: NoiseSchedule | None = None) -> list[Check]:
+    """Return the checks that apply to `subject`, for a test of yours:
+
+        @pytest.mark.parametrize("check", checks(Mine()), ids=str)
+        def test_mine(check):
+            check()
+
+    Args:
+        subject: a solver, or a class of solvers, which is made with its defaults; what options change is checked for
+            each instance. A learned one without parameters is checked with its initial ones, moved a little. Or a
+            teacher.
+        schedule: the one that a solver samples on; EDM() if not given. A teacher has its own.
+    """
+    return [check for check in _all(subject, schedule) if not check.undeclared]
+
+
+def run_all(subject: Subject, schedule: NoiseSchedule | None = None) -> Iterator[Outcome]:
+    """Yield the outcome of every check, those with nothing declared to check too; any exception is a failure."""
+    for check in _all(subject, schedule):
+        yield check.outcome()
+
+
+def assert_conforms(subject: Subject, schedule: NoiseSchedule | None = None) -> None:
+    """Run all checks.
+
+    Raises:
+        ConformanceError: some fail; a line on each.
+    """
+    failed = [outcome.line for outcome in run_all(subject, schedule) if not outcome.passed]
+    if failed:
+        raise ConformanceError("\n".join(failed))
+
+
+def _all(subject: Subject, schedule: NoiseSchedule | None) -> list[Check]:
+    found = subject() if isinstance(subject, type) else subject
+    if isinstance(found, Teacher):
+        return [
+            Check(function.__name__, found, partial(function, found), "" if applies(found) else reason)
+            for function, applies, reason in _TEACHER
+        ]
+    chosen = schedule or EDM()
+    return [
+        Check(function.__name__, found, partial(function, found, chosen), "" if applies(found) else reason)
+        for function, applies, reason in _SOLVER
+    ]
+
+
+def _always(subject: object) -> bool:
+    return True
+
+
+def _learned(solver: Solver) -> bool:
+    return solver.learned
+
+
+_UNTRAINED = "it has nothing to train"
+
+_SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], bool], str]] = [
+    (declarations.documented, _always, ""),
+    (declarations.options, _always, ""),
+    (declarations.spec_round_trip, _always, ""),
+    (declarations.representable, _always, ""),
+    (loops.nfe, _always, ""),
+    (loops.linear, _always, ""),
+    (loops.finite, _always, ""),
+    (loops.scrambled, _always, ""),
+    (loops.last_level, _always, ""),
+    (loops.dtype, _always, ""),
+    (loops.device, _always, ""),
+    (loops.inputs, _always, ""),
+    (loops.randomness, _always, ""),
+    (loops.batch, _always, ""),
+    (loops.repeatable, _always, ""),
+    (loops.detached, _always, ""),
+    (loops.consistent, lambda solver: solver.consistent, "it says consistent = False"),
+    (loops.level_gradients, _always, ""),
+    (learning.parameters, _learned, _UNTRAINED),
+    (learning.parameter_gradients, _learned, _UNTRAINED),
+    (learning.wrong_parameters, _learned, _UNTRAINED),
+    (learning.saved, _learned, _UNTRAINED),
+    (
+        learning.recipe,
+        learning.registered,
+        "nothing to train, or not registered, so that no recipe is found by its name",
+    ),
+    (orders.local_order, lambda solver: solver.local_order is not None, "set local_order to have it measured"),
+    (
+        orders.predicted_order,
+        lambda solver: solver.predicted_order is not None and solver.block == 1,
+        "set predicted_order to have it measured",
+    ),
+    (orders.global_order, lambda solver: solver.global_order is not None, "set global_order to have it measured"),
+    (processes.cell_key, _always, ""),
+]
+"""Every check of a solver, the solvers to which it applies, and what is said of others."""
+
+_TEACHER: list[tuple[Callable[[Teacher], str], Callable[[Teacher], bool], str]] = [
+    (denoising.identity, _always, ""),
+    (denoising.schedule, _always, ""),
+    (denoising.sampler, _always, ""),
+    (denoising.form, _always, ""),
+    (denoising.finite, _always, ""),
+    (denoising.small_noise, _always, ""),
+    (denoising.removes_noise, _always, ""),
+    (denoising.batch, _always, ""),
+    (denoising.repeatable, _always, ""),
+    (denoising.inputs, _always, ""),
+    (denoising.randomness, _always, ""),
+    (denoising.detached, _always, ""),
+    (denoising.state_gradient, _always, ""),
+    (denoising.level_gradient, _always, ""),
+    (denoising.conditions, lambda teacher: teacher.bind is not None, "it has no condition (bind)"),
+    (denoising.double, lambda teacher: teacher.double is not None, "it has no network in float64 (double)"),
+    (denoising.decode, lambda teacher: teacher.decode is not None, "its final states are images (no decode)"),
+    (processes.teacher_key, processes.loadable, "it has no registered name to load it by"),
+    (denoising.move, lambda teacher: teacher.move is not None, "it can't be moved to another device (move)"),
+]
+"""Every check of a teacher, the teachers to which it applies, and what is said of others."""

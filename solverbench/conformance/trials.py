@@ -1,0 +1,150 @@
+"""What solvers are checked on: a network, states, every budget's grid, and grids that nobody would choose."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pickle
+import random
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solverbench.errors import BudgetError, GridError
+from solverbench.grids import Grid, explicit
+from solverbench.schedules import NoiseSchedule
+from solverbench.solver import LearnedSolver, Solver
+
+BUDGETS = range(1, 13)
+
+SHAPE = (2, 2, 2)
+
+
+class Failed(Exception):
+    """What a check found and what to do, in one line: `<finding>; <remedy>`."""
+
+
+class Recorder:
+    """The network, with what it was handed and what it returned, the latter beside a copy."""
+
+    def __init__(self) -> None:
+        self.inputs: list[tuple[Tensor, Tensor]] = []
+        self.outputs: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def calls(self) -> int:
+        """How often it was called."""
+        return len(self.inputs)
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        d = network(x, sigma)
+        self.inputs.append((x, sigma))
+        self.outputs.append((d, d.clone()))
+        return d
+
+
+_MATRIX = torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) / 3
+
+
+def network(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+    """Return the output of a denoiser that isn't linear and treats each image by itself."""
+    inside = (x / (1 + sigma**2).sqrt()).flatten(1) @ _MATRIX.to(x)
+    return torch.asinh(inside).reshape(x.shape)  # never flat, so that every gradient shows
+
+
+def start(grid: Grid) -> Tensor:
+    """Return [8, 2, 2, 2] noise at the grid's start."""
+    noise = torch.randn(8, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return noise * float(grid.sigmas[0].detach())
+
+
+Run = tuple[int, Solver, Grid]
+"""Calls, a solver with parameters, and its grid."""
+
+
+def runs(solver: Solver, schedule: NoiseSchedule, budgets: Iterable[int] = BUDGETS) -> Iterator[Run]:
+    """Yield a run for every budget that the solver takes and has a grid for."""
+    for budget in budgets:
+        intervals = steps(solver, budget)
+        if intervals is None:
+            continue
+        with contextlib.suppress(GridError):  # a table of levels, or a list of them, for other numbers of steps
+            ready = with_parameters(solver, schedule, budget)
+            yield budget, ready, ready.grid(schedule, intervals)
+
+
+def typical(solver: Solver, schedule: NoiseSchedule) -> Run:
+    """Return the run nearest to 6 calls."""
+    for run in runs(solver, schedule, sorted(BUDGETS, key=lambda budget: abs(budget - 6))):
+        return run
+    raise Failed(f"has no grid for any budget from 1 to {BUDGETS[-1]}; check `steps` and `grid`")
+
+
+def few(solver: Solver, schedule: NoiseSchedule) -> list[Run]:
+    """Return the smallest, the typical and the largest run."""
+    smallest, largest = (list(itertools.islice(runs(solver, schedule, way), 1)) for way in (BUDGETS, BUDGETS[::-1]))
+    return [*smallest, typical(solver, schedule), *largest]
+
+
+def steps(solver: Solver, budget: int) -> int | None:
+    """Return the intervals of a budget; None if it is refused."""
+    try:
+        return solver.steps(budget)
+    except BudgetError:
+        return None
+
+
+def with_parameters(solver: Solver, schedule: NoiseSchedule, budget: int) -> Solver:
+    """Return a learned solver with its initial parameters, moved a little, so that none acts as if it weren't there."""
+    if not isinstance(solver, LearnedSolver) or solver.parameters is not None:
+        return solver
+    generator = torch.Generator().manual_seed(budget)
+    return solver.with_parameters(
+        {
+            name: value + 1e-4 * torch.randn(value.shape, dtype=value.dtype, generator=generator)
+            for name, value in solver.initial(schedule, budget).items()
+        }
+    )
+
+
+def scrambled(grid: Grid) -> Grid:
+    """Return random levels between the ends of `grid`, no two within 2 % of the whole in log sigma."""
+    logs = grid.sigmas[grid.sigmas > 0].detach().log()
+    generator = torch.Generator().manual_seed(4)
+    gaps = torch.rand(len(logs) - 1, dtype=torch.float64, generator=generator) ** 2 + 0.02
+    places = torch.cat([gaps.new_zeros(1), gaps.cumsum(0) / gaps.sum()])
+    levels = (logs[0] + places * (logs[-1] - logs[0])).exp()
+    return explicit(torch.cat([levels, grid.sigmas[len(logs) :].detach()]), grid.schedule)
+
+
+def random_states() -> dict[str, bytes]:
+    """Return the global random state of each library that a loop or a network might touch."""
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002 - it is the one that might be touched
+        "random": pickle.dumps(random.getstate()),
+    }
+
+
+def moved(before: dict[str, bytes]) -> str:
+    """Return the libraries whose state isn't what it was; empty if none."""
+    after = random_states()
+    return " and ".join(name for name in before if before[name] != after[name])
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference in units of the largest value of `b`."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return numbers as text, consecutive ones joined: 2, 4-6."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][-1] == number - 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)

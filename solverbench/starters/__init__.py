@@ -1,0 +1,63 @@
+"""Small packages to start a plugin from, as `solverbench new` writes them: they work, and pass `check`, as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import registries
+from solverbench import __version__
+from solverbench.errors import UserError
+from solverbench.plugins import WORD
+
+KINDS = {"solver": "solvers", "learned-solver": "solvers", "teacher": "teachers"}
+"""What can be started, with the group of entry points that offers it."""
+
+_TARGETS = {"solver": "$Name", "learned-solver": "$Name", "teacher": "load"}
+
+
+def write(kind: str, name: str, to: Path) -> list[Path]:
+    """Return the files of a new package, to/name, that were written.
+
+    Args:
+        kind: of KINDS.
+        name: of what it offers, of its module and of its folder.
+
+    Raises:
+        UserError: a name that can't be used or is taken, or a folder that is there.
+    """
+    _check(kind, name)
+    folder = to / name
+    if folder.exists():
+        raise UserError(f"new {kind} {name}: {folder} is there already; take another name, or --to another folder")
+    words = {"name": name, "Name": "".join(part.capitalize() for part in name.split("_")), "version": __version__}
+    words |= {"kind": kind, "group": KINDS[kind], "target": Template(_TARGETS[kind]).substitute(words)}
+    words |= {"package": f"solverbench-{name.replace('_', '-')}"}
+    texts = resources.files(__name__)
+    parts = {
+        "pyproject.toml": texts / "pyproject.toml.txt",
+        "README.md": texts / kind / "README.md.txt",
+        f"{name}.py": texts / kind / "module.py.txt",
+        f"tests/test_{name}.py": texts / kind / "test.py.txt",
+    }
+    written = []
+    for place, text in parts.items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(Template(text.read_text(encoding="utf-8")).substitute(words), encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _check(kind: str, name: str) -> None:
+    asked = f"new {kind} {name}"
+    if not WORD.fullmatch(name) or keyword.iskeyword(name):
+        raise UserError(f"{asked}: not a name; give a lowercase word of letters, digits and _")
+    for registry in (registries.solvers, registries.teachers):
+        if name in registry:
+            raise UserError(f"{asked}: there is a {registry.kind} {name!r} already; take another name")
+    if importlib.util.find_spec(name) is not None:
+        raise UserError(f"{asked}: there is a module {name!r}, which its own would hide; take another name")

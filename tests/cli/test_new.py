@@ -1,0 +1,95 @@
+"""`solverbench new` writes packages that work as they are, and refuses names that would not."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from solverbench.cli import main
+from solverbench.starters import KINDS
+
+ROOT = Path(__file__).parents[2]
+NAMES = {kind: f"mine_{kind.partition('-')[0]}" for kind in KINDS}
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One package of each kind."""
+    folder = tmp_path_factory.mktemp("new")
+    for kind, name in NAMES.items():
+        result = invoke("new", kind, name, "--to", folder)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.splitlines()[-1] == f"it works as it is: solverbench check {folder / name / name}.py"
+    return folder
+
+
+def outside(folder, *command):
+    """The output of a command in another process, to which the project and the packages are known."""
+    path = os.pathsep.join(map(str, [ROOT, *(folder / name for name in NAMES.values())]))
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_as_they_are_they_pass_check(folder):
+    said = outside(folder, "solverbench", "check", *(f"{name}/{name}.py" for name in NAMES.values()))
+    assert " 0 fail, " in said.splitlines()[-1]
+    assert said.count("documented") == 2
+    assert said.count("removes_noise") == 1
+
+
+def test_as_they_are_they_pass_their_own_tests(folder):
+    said = outside(folder, "pytest", "-q", "-p", "no:cacheprovider", *(f"{name}/tests" for name in NAMES.values()))
+    assert " passed in " in said
+    assert " skipped" not in said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wheel_of_it_holds_its_module_and_its_entry_point(folder, kind, tmp_path):
+    name = NAMES[kind]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=folder / name, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob(f"solverbench_{name}-0.1.0-*.whl"))) as wheel:
+        assert {each for each in wheel.namelist() if ".dist-info" not in each} == {f"{name}.py"}
+        points = wheel.read(f"solverbench_{name}-0.1.0.dist-info/entry_points.txt").decode()
+    target = "load" if kind == "teacher" else name.title().replace("_", "")
+    assert points.split() == [f"[solverbench.{KINDS[kind]}]", name, "=", f"{name}:{target}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Mine", "not a name; give a lowercase word"),
+        ("my-solver", "not a name; give a lowercase word"),
+        ("2m", "not a name; give a lowercase word"),
+        ("class", "not a name; give a lowercase word"),
+        ("../mine", "not a name; give a lowercase word"),
+        ("heun", "there is a solver 'heun' already; take another name"),
+        ("ddim", "there is a solver 'ddim' already; take another name"),
+        ("digits", "there is a teacher 'digits' already; take another name"),
+        ("json", "there is a module 'json', which its own would hide; take another name"),
+        ("there", "is there already; take another name, or --to another folder"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["solver", "teacher"])
+def test_a_name_that_would_not_work_is_refused_and_nothing_written(tmp_path, kind, name, said):
+    (tmp_path / "there").mkdir()
+    result = invoke("new", kind, name, "--to", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: new {kind} {name}: ")
+    assert said in result.stderr
+    assert [each.name for each in tmp_path.rglob("*")] == ["there"]
