@@ -44,6 +44,8 @@ class Offer:
         if self.thing is None and not self._why_not:
             module, _, attribute = self.target.partition(":")
             try:
+                if not attribute:
+                    raise ImportError(f"the entry point names a module alone; name what is in it, as in {module}:Name")
                 found = importlib.import_module(module)
                 for part in attribute.split("."):
                     found = getattr(found, part)
@@ -76,7 +78,7 @@ def _scanned(group: str, path: tuple[str, ...]) -> tuple[Offer, ...]:
     found = []
     for point in entry_points(group=group):
         package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown"
-        found.append(Offer(point.name, f"package {package}", point.value))
+        found.append(Offer(point.name, f"package {package}", f"{point.module}:{point.attr or ''}"))
     return tuple(sorted(found, key=lambda offer: (offer.name, offer.source)))
 
 

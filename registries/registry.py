@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from registries import plugins
@@ -208,7 +208,7 @@ class Registry:
             raise Unavailable(f"{asked}: offered by {sources}; rename one, or do without it")
         if wrong := self._wrong(name, first.thing):
             raise Unavailable(f"{asked}: {first.source} offers {first.target}, {wrong}")
-        return first
+        return replace(first, source=others[0].source) if others else first  # a package may register what it offers
 
     def _wrong(self, name: str, thing: Any) -> str:
         if not self._check:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from solverbench.conditions import Guided as Guided
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
+    from solverbench.errors import MissingError as MissingError
     from solverbench.errors import PluginError as PluginError
     from solverbench.errors import SpecError as SpecError
     from solverbench.errors import UserError as UserError
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from solverbench.solver import refuse_budget as refuse_budget
     from solverbench.spec import make as make
     from solverbench.tableaux import Tableau as Tableau
+    from solverbench.teachers import Evaluation as Evaluation
+    from solverbench.teachers import Reference as Reference
     from solverbench.teachers import Teacher as Teacher
     from solverbench.teachers import load_teacher as load_teacher
     from solverbench.tracing import tableau as tableau
@@ -57,7 +60,7 @@ _homes = {
     "solverbench.coefficients": ["ADAMS_BASHFORTH"],
     "solverbench.adaptors": ["Adapted", "fingerprint", "per_image"],
     "solverbench.conditions": ["Condition", "Guided"],
-    "solverbench.errors": ["BudgetError", "GridError", "PluginError", "SpecError", "UserError"],
+    "solverbench.errors": ["BudgetError", "GridError", "MissingError", "PluginError", "SpecError", "UserError"],
     "solverbench.execution": ["execute"],
     "solverbench.export": ["diffusers_scheduler", "k_diffusion_sampler"],
     "solverbench.exponential": ["ExponentialIntegrator", "block_orders", "differences", "phis", "unified"],
@@ -68,7 +71,7 @@ _homes = {
     "solverbench.plugins": ["register"],
     "solverbench.spec": ["make"],
     "solverbench.tableaux": ["Tableau"],
-    "solverbench.teachers": ["Teacher", "load_teacher"],
+    "solverbench.teachers": ["Evaluation", "Reference", "Teacher", "load_teacher"],
     "solverbench.tracing": ["tableau", "trace"],
 }
 _home = {name: (module, name) for module, names in _homes.items() for name in names}

@@ -229,7 +229,7 @@ class Cell:
         asked = {
             "solver": [self.spec.partition(":")[0]],
             "grid": [grid[1]] if grid else [],
-            "teacher": [self.teacher.base],
+            "teacher": [self.teacher.base] if self.teacher.spec else [],
             "metric": list(self.protocol.judging.scored(self.teacher)),
             "loss": [trained["loss"]] if "loss" in trained else [],
         }

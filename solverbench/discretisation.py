@@ -108,7 +108,7 @@ class Discretisation:
         """
         levels, ends = read_levels(f"prior={prior}", prior), self.ends(schedule)
         if isinstance(levels, str):
-            named = grids.function(levels)(schedule, steps)
+            named = grids.named(levels, schedule, steps)
             return Grid(torch.cat([ends[:1], named.sigmas[1:-1], ends[1:]]), schedule)
         grid = grids.explicit(levels, schedule)
         asked = f"prior={prior} with {steps} steps"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import registries
 from solverbench import plugins
-from solverbench.errors import GridError, UnknownNameError
+from solverbench.errors import GridError, PluginError, UnknownNameError
 from solverbench.schedules import NoiseSchedule, VPDiscrete
 
 GITS_ENDS = 0.01
@@ -155,7 +155,7 @@ def learned(schedule: NoiseSchedule, steps: int) -> Grid:
 
 def default_rho(name: str) -> float | None:
     """Return the rho that the named grid takes by default; None for a grid without one."""
-    return (function(name).__kwdefaults__ or {}).get("rho")
+    return (getattr(function(name), "__kwdefaults__", None) or {}).get("rho")
 
 
 def function(name: str) -> Callable[..., Grid]:
@@ -166,6 +166,22 @@ def function(name: str) -> Callable[..., Grid]:
         PluginError: a plugin offers it, but it can't be had.
     """
     found: Callable[..., Grid] = plugins.get(registries.grids, name)
+    return found
+
+
+def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = None) -> Grid:
+    """Return the named grid of `steps` intervals on `schedule`; with its own rho if None.
+
+    Raises:
+        UnknownNameError: no such grid.
+        PluginError: a plugin offers it, but it can't be had, fails, or returns something else.
+    """
+    make = function(name)
+    with plugins.blamed(registries.grids, name):
+        found = make(schedule, steps, **({} if rho is None else {"rho": rho}))
+    if not isinstance(found, Grid) or found.steps != steps:
+        told = f"a grid of {found.steps} steps" if isinstance(found, Grid) else repr(found)
+        raise PluginError(f"grid {name!r}: returned {told} where a Grid of {steps} was asked for; correct the plugin")
     return found
 
 

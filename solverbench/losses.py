@@ -42,7 +42,9 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
         MissingError: LPIPS's package or weights aren't there.
     """
     assert allow_metric_loss or name != "metric_features", "the recipe refuses it"
-    made: Distance = plugins.get(registries.losses, name)(teacher)
+    loss = plugins.get(registries.losses, name)
+    with plugins.blamed(registries.losses, name):
+        made: Distance = loss(teacher)
     return made
 
 

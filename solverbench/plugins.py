@@ -9,7 +9,8 @@ import importlib.util
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -190,8 +191,29 @@ def get(registry: registries.Registry, name: str) -> Any:
         raise PluginError(str(error)) from None
 
 
+@contextmanager
+def blamed(registry: registries.Registry, name: str) -> Iterator[None]:
+    """Say of an error that comes up inside whose plugin it is; a user's mistake, and a bug of ours, go through.
+
+    Raises:
+        PluginError: the plugin behind `name` of `registry` has failed.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        offer = registry.plugin(name)
+        if offer is None:
+            raise
+        told = registries.why(error, offer.target.partition(":")[0])
+        raise PluginError(f"{registry.kind} {name!r} of {offer.source}: {told}; correct it") from error
+
+
 def wrong(kind: str, name: str, thing: Any) -> str:
     """Return what keeps a plugin's thing from being one of its kind, as the end of a sentence; empty if nothing."""
+    if not WORD.fullmatch(name):
+        return f"whose name {name!r} isn't a lowercase word; give it one"
     if kind not in CLASSES:
         return "" if callable(thing) else f"{thing!r}, which can't be called; offer a function"
     cls = _class(kind)
@@ -220,7 +242,7 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
     """Register what the module defines that says itself what it is and isn't registered yet."""
     for thing in list(vars(module).values()):
         if isinstance(thing, type) and thing.__module__ == module.__name__ and (kind := _kind(thing)):
-            name, open_ended = getattr(thing, "name", ""), getattr(thing, "__abstractmethods__", ())
+            name, open_ended = vars(thing).get("name", ""), getattr(thing, "__abstractmethods__", ())
             if name and not open_ended and (kind, name) not in registered:
                 register(thing)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import registries
-from solverbench import seeds, stages
+from solverbench import plugins, seeds, stages
 from solverbench.errors import MissingError, RecordError, SpecError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Recipe:
 
     Raises:
         SpecError: a value of the wrong type or out of range.
+        PluginError: a loss that a plugin offers in vain.
     """
 
     loss: str = _setting()
@@ -109,6 +110,8 @@ class Recipe:
             _check(name, kind, getattr(self, name))
         if self.loss not in registries.losses:
             raise SpecError(f"loss={self.loss}: isn't one of its values; use {', '.join(registries.losses)}")
+        if self.loss not in registries.losses.builtin:
+            plugins.get(registries.losses, self.loss)
         stages.parse(self.stages)
         if self.loss == METRIC_LOSS and not self.allow_metric_loss:
             raise SpecError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import registries
 from solverbench import plugins
-from solverbench.errors import PluginError, UserError
+from solverbench.errors import PluginError
 
 
 class Metric(ABC):
@@ -52,12 +52,8 @@ def load(name: str, device: str) -> Metric:
         UserError: a mistake of the user that the metric itself tells, such as weights that are missing.
     """
     cls: type[Metric] = plugins.get(registries.metrics, name)
-    try:
+    with plugins.blamed(registries.metrics, name):
         return _made(cls, device)
-    except UserError:
-        raise
-    except Exception as error:  # a plugin may raise anything
-        raise PluginError(f"metric {name!r}: {registries.why(error, cls.__module__)}; correct it") from None
 
 
 def identity(name: str) -> str:

@@ -134,8 +134,7 @@ class Solver(ABC):
         """
         levels = self._levels()
         if isinstance(levels, str):
-            options = {} if self.rho is None else {"rho": self.rho}
-            return grids.function(levels)(schedule, steps, **options)
+            return grids.named(levels, schedule, steps, self.rho)
         grid = grids.explicit(levels, schedule)
         if grid.steps != steps:
             raise GridError(

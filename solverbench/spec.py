@@ -32,7 +32,8 @@ def make(spec: str) -> Solver:
         if field.name in given:
             raise SpecError(f"{spec}: {key!r} is given twice; give it once")
         given[field.name] = parse_value(spec, kind, _read_levels(spec, text[1:]) if text[0] == "@" else text)
-    return cls(**given)
+    with plugins.blamed(registries.solvers, name):
+        return cls(**given)
 
 
 def solver_class(name: str) -> type[Solver]:

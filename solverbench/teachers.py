@@ -176,7 +176,9 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
     spec = ":".join([head, *(f"{key}={value}" for key, value in sorted(given.items()))])
     if head in registries.teachers:
         load = plugins.get(registries.teachers, head)
-        teacher = load(device, **keywords.read(head, load, given))
+        options = keywords.read(head, load, given)
+        with plugins.blamed(registries.teachers, head):
+            teacher = load(device, **options)
     elif (imported := places.teachers() / f"{head}.toml").is_file():
         teacher = families.load(imported, given, device)
     elif Path(head).exists() or re.search(r"[/\\.]", head):

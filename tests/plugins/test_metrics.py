@@ -1,0 +1,145 @@
+"""Metrics by plugins: the mean over a replicate's images, its interval, its code in the key, and what fails."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+from plugged import EXAMPLES
+
+import registries
+import solverbench as sb
+from solverbench import plugins, runner, sampling, scores
+from solverbench.errors import PluginError
+from solverbench.judging import Judging
+from solverbench.metrics import quantise
+
+SMALL = {"nfe": "3", "samples": 20, "replicates": 2, "batch": 4}
+CONTRAST = EXAMPLES["contrast.py"]
+
+
+def run(out, metrics="contrast", **options):
+    return runner.run(solvers="euler", teachers=toys.teacher(), out=out, metrics=metrics, **(SMALL | options))
+
+
+def test_the_value_is_the_mean_over_the_images_of_each_replicate(examples):
+    plugins.load("contrast.py")
+    result = run("runs", "contrast,frechet_data")
+    [outcome] = result.cells
+    found = outcome.measures["contrast"]
+    teacher, protocol = outcome.cell.teacher, outcome.cell.protocol
+    images = quantise(sampling.sample(outcome.cell.plan, teacher, protocol.seeds, nfe=3), "edm-round")
+    each = images.double().flatten(1).std(1).numpy().reshape(2, 20)
+    assert found.replicates.tolist() == pytest.approx(each.mean(1).tolist(), abs=1e-9)
+    without_third = np.delete(each[1], [4, 5]).mean()
+    assert found.leave_one_out[1, 2] == pytest.approx(without_third, abs=1e-9)
+    assert found.n == 20
+    row = result.frame.set_index("metric").loc["contrast"]
+    assert row.value == found.value
+    assert not row.biased
+    code = registries.fingerprint(registries.metrics.get("contrast"))[:16]
+    assert row.extractor == f"contrast {code}"
+    assert row.quantiser == "edm-round"
+    assert row.metric_id.startswith(f"contrast:contrast@{code}|n=20x2|u8=edm-round|seeds=50000-50039")
+    assert set(result.frame.metric) == {"contrast", "frechet_data", "rmse_teacher"}
+
+
+def test_the_report_describes_it(examples):
+    plugins.load("contrast.py")
+    record = json.loads((run("runs").folder / "bundle.json").read_text())
+    assert record["metrics"]["contrast"] == {
+        "label": "Contrast of an image, the deviation of its grey levels (plugin, higher is better)",
+        "short": "Contrast of an image, the deviation of its grey levels",
+        "log": False,
+        "higher": True,
+    }
+    assert " --metrics contrast" in record["command"]
+    assert list(record["environment"]["plugin metric contrast"].split(", "))[1] == "Contrast"
+
+
+def test_workers_and_stored_blocks_change_nothing(examples):
+    plugins.load("contrast.py")
+    run("one", workers=1)
+    run("two", workers=3)
+    assert toys.files_of(Path("one")) == toys.files_of(Path("two"))
+    next(Path("two").glob("cells/*/*/metrics.json")).unlink()
+    run("two")
+    assert toys.files_of(Path("one")) == toys.files_of(Path("two"))
+    [cached] = run("two").cells
+    assert cached.status == "cached"
+    assert list(cached.measures) == ["contrast", "rmse_teacher"]
+
+
+def test_a_changed_metric_or_identity_makes_another_cell(examples):
+    plugins.load("contrast.py")
+    addresses = [run("runs").cells[0].cell.address]
+    for text in (CONTRAST.replace(".std(1)", ".mean(1)"), CONTRAST.replace("higher = True", 'identity = "v2"')):
+        plugins.load(examples("contrast.py", text))
+        [outcome] = run("runs").cells
+        assert outcome.status == "done"
+        addresses.append(outcome.cell.address)
+    assert len(set(addresses)) == 3
+    assert "scores" not in run("runs", None).cells[0].cell.key
+
+
+def test_typed_code_without_a_source_needs_an_identity():
+    names = {"__name__": "__main__x", "sb": sb}
+    exec(CONTRAST, names)
+    sb.register(names["Contrast"])
+    with pytest.raises(PluginError, match="metric 'contrast': its source can't be read, so that its numbers can't be"):
+        Judging.of("contrast").of_teacher(toys.teacher(), 20, 2, Path())
+    names["Contrast"].identity = "mine, of today"
+    assert scores.identity("contrast") == "contrast mine, of today"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("images.double().mean()", "metric contrast returned () for 2 images; it must return [B]"),
+        ("images.double().flatten(1)", "metric contrast returned (2, 16) for 2 images"),
+        ("images.double().flatten(1).mean(1) / 0 * 0", "metric contrast returned values that are not finite"),
+        ("{}['x']", "KeyError: 'x'"),
+    ],
+)
+def test_values_that_are_none_fail_the_cell(examples, values, said):
+    plugins.load(examples("contrast.py", CONTRAST.replace("images.double().flatten(1).std(1)", values)))
+    [outcome] = run("runs").cells
+    assert outcome.status == "failed"
+    assert said in outcome.reason
+
+
+def test_a_metric_that_lacks_something_is_left_out_with_the_reason(examples):
+    lack = "    def __init__(self, device):\n        raise sb.MissingError('no weights; fetch them')\n\n    def values"
+    plugins.load(examples("contrast.py", CONTRAST.replace("    def values", lack)))
+    result = run("runs")
+    row = result.frame.set_index("metric").loc["contrast"]
+    assert (row.status, row.reason) == ("done", "no weights; fetch them")
+    assert row.value != row.value
+    assert result.frame.set_index("metric").loc["rmse_teacher"].value > 0
+
+
+def test_a_metric_that_fails_to_load_stops_the_run_before_it_starts(examples, invoke):
+    broken = "    def __init__(self, device):\n        import nowhere\n\n    def values"
+    examples("contrast.py", CONTRAST.replace("    def values", broken))
+    result = invoke("run", "--plugin", "contrast.py", "--metrics", "contrast", "--solvers", "euler")
+    assert result.exit_code == 3
+    assert "Error: metric 'contrast' of file " in result.line
+    assert "contrast.py:11: ModuleNotFoundError: No module named 'nowhere'; correct it" in result.line
+    assert not Path("runs").exists()
+
+
+def test_an_unknown_metric_is_refused_with_plugins_among_those_known(examples, invoke):
+    result = invoke("plan", "--plugin", "contrast.py", "--metrics", "kontrast")
+    assert result.exit_code == 2
+    assert "metric 'kontrast': not known; did you mean 'contrast'?" in result.line
+
+
+def test_every_built_in_metric_is_listed(invoke):
+    from solverbench.bundle import METRICS
+
+    assert registries.metrics.builtin == tuple(sorted(METRICS))
+    assert all(registries.metrics.get(name) is not None for name in registries.metrics.builtin)
+    assert all(registries.losses.get(name) is not None for name in registries.losses.builtin)
+    assert len(invoke("list", "metrics").stdout.splitlines()) == len(METRICS)
+    assert len(invoke("list", "losses").stdout.splitlines()) == 7
