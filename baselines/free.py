@@ -12,6 +12,10 @@ from torch import Tensor
 import solverbench as sb
 
 
+WITHIN = 0.99
+"""How far below the start, in log sigma, s_0 may be at most: a share of the way to s_1."""
+
+
 class Free(sb.LearnedSolver):
     """A tableau of which everything is a parameter: the level of each call, and all weights of all rows.
 
@@ -92,7 +96,8 @@ class Free(sb.LearnedSolver):
     def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
         """Return the sample; N calls for N intervals."""
         start = grid.sigmas[0]
-        levels = torch.cat([(start.log() - self._skipped).exp()[None], grid.sigmas[1:]])
+        room = WITHIN * (start.log() - grid.sigmas[1].log())  # less only on levels that aren't its own
+        levels = torch.cat([(start.log() - torch.minimum(self._skipped, room)).exp()[None], grid.sigmas[1:]])
         told = _mirrored(levels[:-1].log() + self.trained["offsets"], grid.sigmas[-1].log(), start.log()).exp()
         based = sb.trace(sb.make(self.base), sb.Grid(levels, grid.schedule), check=False).weights
         size = (1 + levels**2).sqrt()

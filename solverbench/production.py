@@ -104,7 +104,7 @@ _worker: tuple[Teacher, Path, float]
 _pairs: dict[tuple[range, range], Data] = {}
 
 
-def _start(name: str, device: str, out: str, deadline: float, held: Sequence[plugins.Held]) -> None:
+def _start(name: str, device: str, out: str, deadline: float, held: Sequence[plugins.Held] = ()) -> None:
     """Load the teacher once for all runs of this process, after the plugins."""
     global _worker
     torch.set_num_threads(1)
