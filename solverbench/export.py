@@ -269,7 +269,7 @@ def _config(exported: Exported, teacher: Teacher) -> tuple[dict[str, Any], bool]
         "teacher_identity": exported.teacher_identity,
         "prediction_type": seen.prediction,
         "thresholding": exported.threshold,
-        "use_flow_sigmas": seen.prediction == "flow_prediction",
+        "num_train_timesteps": seen.steps,
         "timesteps": list(seen.timesteps),
         "alphas": list(seen.alphas),
         "sigmas": list(plan.sigmas),

@@ -75,6 +75,7 @@ def test_times_are_what_the_network_is_told():
     tableau = sb.tableau("euler:end=zero", grid=[1e6, 3.0, 1.0, 0.1234, 0.0], teacher=teacher)
     config, own = export._config(export._exported(tableau, None, teacher, None), teacher)
     assert own
+    assert config["num_train_timesteps"] == 1000
     assert config["timesteps"] == pytest.approx([1000, 750, 500, 1000 * 0.1234 / 1.1234])
     assert config["alphas"] == pytest.approx([1 / (1 + 1e6), 0.25, 0.5, 1 / 1.1234])
 
@@ -89,6 +90,7 @@ def test_a_time_beyond_pure_noise_is_told_as_the_last_one():
     plan = Plan((3e6, 1.0), ((1.0,), (0.5, 0.5), (0.0, 0.0, 1.0)))
     sb.execute(plan, teacher.denoise, torch.ones(1, 1, 8, 8, dtype=torch.float64))
     assert frames.frame(teacher, plan).timesteps == pytest.approx(told, rel=1e-12)
+    assert frames.frame(teacher, plan).steps == 1000
     assert told[0] == 999
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -202,6 +203,16 @@ def one_line(caught):
 def test_another_number_of_steps_is_refused(scheduler):
     with pytest.raises(ValueError, match="50 steps asked for, its numbers are for 4 calls; give") as caught:
         images(pipeline(scheduler), 50)
+    one_line(caught)
+
+
+def test_times_that_a_pipeline_makes_by_itself_are_left_aside_and_chosen_ones_refused(scheduler):
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / NFE, NFE), mu=0.7)
+    assert scheduler.timesteps.tolist() == pytest.approx(scheduler.config.timesteps)
+    with pytest.raises(ValueError, match="5 steps asked for"):
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / 5, 5))
+    with pytest.raises(ValueError, match=r"sigmas \[1\.0, 0\.9, 0\.5, 0\.1\]: its levels are fixed") as caught:
+        scheduler.set_timesteps(sigmas=[1.0, 0.9, 0.5, 0.1])
     one_line(caught)
 
 
