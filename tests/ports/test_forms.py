@@ -12,6 +12,8 @@ import solverbench as sb
 from solverbench import export
 from solverbench.cli import main
 from solverbench.errors import BudgetError, MissingError, NeedsTrainingError, SpecError, UserError
+from solverbench.ports import frames
+from solverbench.tableaux import Plan
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +75,23 @@ def test_times_are_what_the_network_is_told():
     tableau = sb.tableau("euler:end=zero", grid=[1e6, 3.0, 1.0, 0.1234, 0.0], teacher=teacher)
     config, own = export._config(export._exported(tableau, None, teacher, None), teacher)
     assert own
+    assert config["num_train_timesteps"] == 1000
     assert config["timesteps"] == pytest.approx([1000, 750, 500, 1000 * 0.1234 / 1.1234])
     assert config["alphas"] == pytest.approx([1 / (1 + 1e6), 0.25, 0.5, 1 / 1.1234])
+
+
+def test_a_time_beyond_pure_noise_is_told_as_the_last_one():
+    """As our own executor tells it: a learned solver's times may lie there."""
+    squares = torch.linspace(0.9999, 0, 1000, dtype=torch.float64)
+    schedule = sb.VPDiscrete.from_alphas_cumprod(squares)
+    told = []
+    network = sb.Adapted(lambda y, t: told.append(float(t)) or y, schedule, "v", told=lambda t: 1000 * t - 1)
+    teacher = sb.Teacher(network, "snr", (1, 8, 8), schedule)
+    plan = Plan((3e6, 1.0), ((1.0,), (0.5, 0.5), (0.0, 0.0, 1.0)))
+    sb.execute(plan, teacher.denoise, torch.ones(1, 1, 8, 8, dtype=torch.float64))
+    assert frames.frame(teacher, plan).timesteps == pytest.approx(told, rel=1e-12)
+    assert frames.frame(teacher, plan).steps == 1000
+    assert told[0] == 999
 
 
 @pytest.mark.parametrize("kind", ["json", "py", "k-diffusion"])

@@ -105,6 +105,22 @@ def test_a_guided_pipeline_makes_our_images(stable, spec):
     assert relative(images, (teacher.images(expected) / 2 + 0.5).clamp(0, 1)) < NEAR
 
 
+def test_an_image_is_changed_at_full_strength_alone(stable):
+    """There its noise is added as the scheduler has it; a run can't begin in its middle."""
+    base, teacher = stable
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(**base.components, requires_safety_checker=False)
+    pipe.scheduler = scheduler = sb.diffusers_scheduler("dpm", nfe=3, teacher=teacher)
+    pipe.set_progress_bar_config(disable=True)
+    given = {"image": torch.zeros(1, 4, 8, 8), "guidance_scale": 3.0, "num_inference_steps": 3, "output_type": "latent"}
+    found = pipe(tiny.PROMPTS[0], strength=1.0, generator=seeded(), **given).images
+    # Of an image of zeros at the first time only the noise is left, a little less than all of it.
+    start = scheduler.config.alphas[0] * scheduler.config.sigmas[0] * noise(1, 4, 8, 8)
+    expected = ours("dpm", sb.tableau("dpm", nfe=3, teacher=teacher), teacher, start)
+    assert relative(found, expected) < NEAR
+    with pytest.raises(ValueError, match="begin at call 1: its weights hold for whole runs; use strength=1"):
+        pipe(tiny.PROMPTS[0], strength=0.7, **given)
+
+
 def levels(teacher, scheduler, steps, end):
     """The levels of a discrete scheduler's own integer times, and the end."""
     scheduler.set_timesteps(steps)

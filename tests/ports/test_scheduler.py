@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -164,7 +165,7 @@ def test_states_keep_the_pipelines_type_and_the_sums_are_at_least_single(schedul
         y, exact = scheduler.step(output, t, y).prev_sample, beside.step(output.double(), t, exact).prev_sample
         assert y.dtype == dtype
         exact = y.double() if t != scheduler.timesteps[-1] else exact
-    assert relative(y.double(), exact) < 4 * torch.finfo(dtype).eps + 1e-5
+    assert relative(y.double(), exact) < torch.finfo(dtype).eps / 2 + 1e-5
 
 
 def test_what_is_known_of_gas_and_gs_is_in_the_folder(tmp_path):
@@ -202,6 +203,16 @@ def one_line(caught):
 def test_another_number_of_steps_is_refused(scheduler):
     with pytest.raises(ValueError, match="50 steps asked for, its numbers are for 4 calls; give") as caught:
         images(pipeline(scheduler), 50)
+    one_line(caught)
+
+
+def test_times_that_a_pipeline_makes_by_itself_are_left_aside_and_chosen_ones_refused(scheduler):
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / NFE, NFE), mu=0.7)
+    assert scheduler.timesteps.tolist() == pytest.approx(scheduler.config.timesteps)
+    with pytest.raises(ValueError, match="5 steps asked for"):
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / 5, 5))
+    with pytest.raises(ValueError, match=r"sigmas \[1\.0, 0\.9, 0\.5, 0\.1\]: its levels are fixed") as caught:
+        scheduler.set_timesteps(sigmas=[1.0, 0.9, 0.5, 0.1])
     one_line(caught)
 
 
