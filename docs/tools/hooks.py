@@ -19,20 +19,23 @@ ROOT = Path(__file__).parents[2]
 GROUPS = {
     "Measuring": ["run", "load_results", "plot", "report", "compare"],
     "Solvers as numbers": ["tableau", "trace", "execute", "Tableau", "Grid"],
-    "Writing a solver": [
-        "Solver",
-        "Classical",
-        "LearnedSolver",
-        "Denoise",
-        "option",
-        "register",
-        "make",
-        "refuse_budget",
+    "Writing a solver": ["Solver", "Classical", "LearnedSolver", "Denoise", "option", "make", "refuse_budget"],
+    "Plugins": ["register", "load_plugin", "Metric"],
+    "For other code": ["diffusers_scheduler", "k_diffusion_sampler"],
+    "Teachers": [
+        "load_teacher",
+        "Teacher",
+        "Adapted",
+        "per_image",
+        "fingerprint",
+        "Condition",
+        "Guided",
+        "Evaluation",
+        "Reference",
     ],
-    "Teachers": ["load_teacher", "Teacher", "Adapted", "per_image", "fingerprint", "Condition", "Guided"],
     "Schedules": ["NoiseSchedule", "EDM", "VPLinear", "VPDiscrete", "RectifiedFlow"],
     "Parts of methods": ["ExponentialIntegrator", "ADAMS_BASHFORTH", "block_orders", "differences", "phis", "unified"],
-    "Errors": ["UserError", "BudgetError", "GridError", "SpecError", "BundleError"],
+    "Errors": ["UserError", "BudgetError", "GridError", "SpecError", "PluginError", "MissingError", "BundleError"],
 }
 
 
