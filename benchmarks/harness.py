@@ -129,7 +129,7 @@ class Ratio:
 
     def as_dict(self) -> Line:
         """Return the numbers that are reported."""
-        low, high = statistics.quantiles(self.values, n=4)[::2] if len(self.values) > 1 else (math.nan, math.nan)
+        low, high = statistics.quantiles(self.values, n=4)[::2] if len(self.values) > 1 else (None, None)
         bounds = [bound if math.isfinite(bound) else None for bound in self.interval]
         found = {"median": self.median, "quartiles": [low, high], "interval": bounds, "pairs": len(self.values)}
         return {**found, "from_to": [min(self.values), max(self.values)]}
@@ -187,7 +187,7 @@ def main(*measures: Callable[[Options], Iterable[Line]], words: Sequence[str] | 
     clones = {name: getattr(given, name.replace("-", "_")) for name in ("diff-sampler", "gas", "ld3")}
     options = Options(given.pairs, {name: path for name, path in clones.items() if path}, given.quick)
     for line in _complete(measures, options):
-        text = json.dumps(_shortened(line))
+        text = json.dumps(_shortened(line), allow_nan=False)
         print(text, flush=True)
         if given.save:
             with RESULTS.open("a") as results:

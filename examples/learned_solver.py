@@ -13,7 +13,7 @@ class LearnedAB2(sb.LearnedSolver):
     """Adams-Bashforth whose extrapolation is trained: 0 is Euler, 1 the textbook's second order."""
 
     name = "learned_ab2"
-    recipe: str | None = sb.option(default="gs", help="the recipe to train by")
+    paper = "unpublished"
 
     def initial(self, schedule, nfe):
         return {"trust": torch.ones(nfe - 1, dtype=torch.float64)}

@@ -94,7 +94,7 @@ def why(error: BaseException, owner: str) -> str:
 
 def place(error: BaseException, owner: str) -> str:
     """Return the innermost FILE:LINE of `owner`'s code that an error came through; empty if there is none."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{error.filename}:{error.lineno}"
     top, found = owner.partition(".")[0], ""
     for frame, line in traceback.walk_tb(error.__traceback__):

@@ -17,7 +17,7 @@ import registries
 from solverbench import inventory, plugins, solutions
 from solverbench.errors import BudgetError, UserError
 from solverbench.solver import LearnedSolver, Solver, declared
-from solverbench.spec import make, solver_class
+from solverbench.spec import make, ranges, solver_class
 from solverbench.store import Store
 from solverbench.teachers import load_teacher
 
@@ -70,7 +70,7 @@ def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
         if entry.trained is not None and entry.trained.spec == asked.spec:
             budgets.setdefault(entry.trained.teacher, set()).add(entry.trained.nfe)
     for n, (name, there) in enumerate(budgets.items()):
-        yield f"  {'' if n else 'trained':<8} on {name} for nfe {_ranges(sorted(there)) or 'none'}"
+        yield f"  {'' if n else 'trained':<8} on {name} for nfe {ranges(sorted(there)) or 'none'}"
 
 
 def _recommended(name: str) -> list[str]:
@@ -156,18 +156,7 @@ def _budgets(found: Solver) -> str:
         except BudgetError:
             continue
         able.append(nfe)
-    return "every nfe" if len(able) == len(BUDGETS) else f"nfe {_ranges(able)}, of {BUDGETS[0]}-{BUDGETS[-1]} looked at"
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Consecutive numbers joined: 2, 4-6."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return "every nfe" if len(able) == len(BUDGETS) else f"nfe {ranges(able)}, of {BUDGETS[0]}-{BUDGETS[-1]} looked at"
 
 
 def _text(value: Any) -> str:

@@ -76,13 +76,14 @@ def write(solver: str, nfe: int, teacher: str, kind: str, path: Path, out: Path)
     if kind == "diffusers":
         config, own = _config(exported, loaded)
         said = "" if own else ", for a pipeline whose network is told sigma and gives the image from x0 + sigma n"
-        made = {CONFIG: texts.scheduler_config(config), MODULE: texts.scheduler()}
-        if not folder:
-            made = {"": texts.scheduler(config)}
+        if folder:
+            made = {path / CONFIG: texts.scheduler_config(config), path / MODULE: texts.scheduler()}
+        else:
+            made = {path: texts.scheduler(config)}
     else:
-        made = {"": {"json": as_json, "py": as_python, "k-diffusion": as_k_diffusion}[kind](exported)}
-    for name, text in made.items():
-        files.write_bytes(path / name, text.encode())
+        made = {path: {"json": as_json, "py": as_python, "k-diffusion": as_k_diffusion}[kind](exported)}
+    for place, text in made.items():
+        files.write_bytes(place, text.encode())
     return f"{exported.spec} nfe={nfe} for {teacher} in {path}{said}"
 
 
@@ -268,7 +269,7 @@ def _config(exported: Exported, teacher: Teacher) -> tuple[dict[str, Any], bool]
         "teacher_identity": exported.teacher_identity,
         "prediction_type": seen.prediction,
         "thresholding": exported.threshold,
-        "use_flow_sigmas": seen.prediction == "flow_prediction",
+        "num_train_timesteps": seen.steps,
         "timesteps": list(seen.timesteps),
         "alphas": list(seen.alphas),
         "sigmas": list(plan.sigmas),

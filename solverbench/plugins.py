@@ -131,7 +131,8 @@ def take(held: Held) -> ModuleType:
         raise PluginError(f"plugin {registries.place(error, held.module) or held.path}: {error}") from None
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         _forget(held.module, known)
-        raise PluginError(f"plugin {registries.why(error, held.module)}; correct it") from None
+        beside = "" if registries.place(error, held.module) else f"{held.path}: "
+        raise PluginError(f"plugin {beside}{registries.why(error, held.module)}; correct it") from None
     _held[held.module] = held
     _offered[held.module] = tuple(dict.fromkeys(_registered[known:]))
     return module

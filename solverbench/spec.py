@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import registries
@@ -83,6 +84,17 @@ def numbers(text: str) -> list[int]:
             raise SpecError(f"nfe {text!r}: {last} calls; at most 1000 are supported")
         found.update(range(first, last + 1, stride))
     return sorted(found)
+
+
+def ranges(found: Iterable[int]) -> str:
+    """Return whole numbers as text, consecutive ones joined: "2, 4-6"."""
+    runs: list[list[int]] = []
+    for number in sorted(found):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _split(spec: str) -> list[str]:

@@ -96,17 +96,23 @@ def run(kind, module, noise):
         )
         assert [call["i"] for call in calls] == list(range(len(calls)))
         assert all({"x", "i", "sigma", "sigma_hat", "denoised"} == set(call) for call in calls)
-        assert all(math.isclose(float(call["sigma"]), level) for call, level in zip(calls, module.SAMPLER.told))
+        assert all(
+            math.isclose(float(call["sigma"]), level) for call, level in zip(calls, module.SAMPLER.told, strict=True)
+        )
         return sampled
     scheduler = module.scheduler()
-    scheduler.set_timesteps(len(scheduler.config.timesteps))
-    told = network
-    if "edm" in module.__name__:
-        told = denoise
-    y = noise * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        y = scheduler.step(told(scheduler.scale_model_input(y, t), t), t, y).prev_sample
-    return y
+    told = denoise if "edm" in module.__name__ else network
+
+    def loop():
+        scheduler.set_timesteps(len(scheduler.config.timesteps))
+        y = noise * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            y = scheduler.step(told(scheduler.scale_model_input(y, t), t), t, y).prev_sample
+        return y
+
+    sampled = loop()
+    assert torch.equal(loop(), sampled)  # nothing of a run is left for the next
+    return sampled
 
 
 if __name__ == "__main__":

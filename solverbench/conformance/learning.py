@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-import registries
 from solverbench import recipes, stages, zoo
 from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed
@@ -72,19 +71,24 @@ def parameter_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def wrong_parameters(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless parameters that aren't for a number of steps are refused."""
+    """Raise unless parameters that aren't for a number of steps are refused, by the grid, the loop or the count."""
     _, ready, grid = trials.typical(solver, schedule)
+    more = grid.steps + 1
     try:
-        ready.grid(schedule, grid.steps + 1)
+        wrong = ready.grid(schedule, more)
+        calls = trace(ready, wrong, check=False).nfe
     except UserError as error:
         return str(error)
-    raise Failed(f"parameters for {grid.steps} steps make a grid of {grid.steps + 1}; raise GridError")
+    if wrong.steps == more:
+        raise Failed(f"parameters for {grid.steps} steps make {calls} calls in {more} steps; raise GridError in `grid`")
+    return f"parameters for {grid.steps} steps make a grid of {wrong.steps}, not of {more}"
 
 
 def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless its recipe can be read, for every teacher that it names, and trains every parameter."""
     assert isinstance(solver, LearnedSolver)
-    tables = [name for name, value in solver.trained_by.items() if isinstance(value, Mapping) and name != recipes.ANY]
+    said = solver.trained_by or {}
+    tables = [name for name, value in said.items() if isinstance(value, Mapping) and name != recipes.ANY]
     budget = next(budget for budget, *_ in trials.runs(solver, schedule))
     groups = {name: solver.group(name) for name in solver.initial(schedule, budget)}
     for teacher in ("", *tables):
@@ -99,11 +103,9 @@ def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
     return f"{solver.recipe_name}, {', '.join(tables) or 'the same for every teacher'}"
 
 
-def registered(solver: Solver) -> bool:
-    """Whether it is learned and its recipe can be looked up by name."""
-    if not isinstance(solver, LearnedSolver):
-        return False
-    return solver.name in registries.solvers or solver.recipe_name in recipes.names()
+def trainable(solver: Solver) -> bool:
+    """Whether it is learned and there is a recipe by its name, or by that of its option."""
+    return isinstance(solver, LearnedSolver) and recipes.exists(solver.recipe_name)
 
 
 def saved(solver: Solver, schedule: NoiseSchedule) -> str:

@@ -15,6 +15,7 @@ from solverbench.execution import unrounded
 from solverbench.grids import explicit
 from solverbench.schedules import NoiseSchedule
 from solverbench.solver import Solver, read_levels
+from solverbench.spec import ranges
 from solverbench.tracing import trace
 
 
@@ -49,9 +50,7 @@ def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
                 f"refuses nfe={budget} naming {sorted(named)} as nearest, not {sorted(nearest)}; use sb.refuse_budget"
             )
     refused = set(BUDGETS) - set(counted)
-    return f"counted as claimed at {trials.ranges(counted)}" + (
-        f"; refuses {trials.ranges(refused)}" if refused else ""
-    )
+    return f"counted as claimed at {ranges(counted)}" + (f"; refuses {ranges(refused)}" if refused else "")
 
 
 def _refusal(solver: Solver, budget: int) -> str | None:
@@ -77,13 +76,13 @@ def finite(solver: Solver, schedule: NoiseSchedule) -> str:
                 f"{tuple(x.shape)} at nfe={budget}; check the coefficients on this grid"
             )
         seen.append(budget)
-    return f"on its own grids of {trials.ranges(seen)} calls"
+    return f"on its own grids of {ranges(seen)} calls"
 
 
 def scrambled(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless grids of random falling levels give finite samples with the same number of calls."""
     for budget, ready, grid in trials.few(solver, schedule):
-        grid = trials.scrambled(grid)
+        grid = trials.scrambled(ready, grid)
         counter = Recorder()
         sample = ready.sample(counter, trials.start(grid), grid)
         if not sample.isfinite().all() or counter.calls != budget:
@@ -194,7 +193,7 @@ def repeatable(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless the same run gives the same bits again, after another one on other levels."""
     _, ready, grid = trials.typical(solver, schedule)
     first = ready.sample(trials.network, trials.start(grid), grid)
-    ready.sample(trials.network, trials.start(grid) * 2, trials.scrambled(grid))
+    ready.sample(trials.network, trials.start(grid) * 2, trials.scrambled(ready, grid))
     error = trials.relative(ready.sample(trials.network, trials.start(grid), grid), first)
     if error != 0:
         raise Failed(f"a second run differs by {error:.1e}; keep state in local variables")
@@ -214,7 +213,7 @@ def consistent(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless every row keeps a constant image, on the solver's own grids and on scrambled ones."""
     worst = 0.0
     for budget, ready, own in trials.few(solver, schedule):
-        for grid in (own, trials.scrambled(own)):
+        for grid in (own, trials.scrambled(ready, own)):
             tableau = trace(ready, grid, check=False)
             found = tableau.inconsistency()
             if not found < 1e-9 * float(tableau.weights.abs().max().clamp(min=1)):

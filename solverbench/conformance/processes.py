@@ -22,6 +22,7 @@ from solverbench.conformance.declarations import from_spec
 from solverbench.conformance.trials import Failed
 from solverbench.schedules import EDM, NoiseSchedule
 from solverbench.solver import LearnedSolver, Solver
+from solverbench.spec import ranges
 from solverbench.teachers import Teacher, load_teacher
 from solverbench.tracing import trace
 
@@ -30,13 +31,16 @@ TIMEOUT = 120.0
 
 _REMEDY = "use no hash(), id(), time, sets or random numbers"
 
+_INSIDE = "SOLVERBENCH_OTHER_PROCESS"
+"""Set in the environment of the other process: a file that checks itself when it is imported starts no third one."""
+
 _answers: dict[int, tuple[Solver | Teacher, dict[str, str]]] = {}
 """What `ask` was told, by the subject's id; the subject is held, so that no other has it."""
 
 
 def ask(subjects: Sequence[Solver | Teacher]) -> None:
     """Have one process answer for all of `subjects`, whose checks then need none of their own."""
-    able = [subject for subject in subjects if not isinstance(subject, Teacher) or loadable(subject)]
+    able = list(filter(findable, subjects))
     # Whatever can't be made there is found, and named, by the subject's own check.
     with contextlib.suppress(Failed):
         for subject, found in zip(able, elsewhere(able), strict=True):
@@ -57,7 +61,7 @@ def cell_key(solver: Solver, schedule: NoiseSchedule) -> str:
     differing = [budget for budget in here if there.get(budget) != here[budget]]
     if differing:
         raise Failed(f"another process makes other numbers at nfe={', '.join(differing)}; {_REMEDY}")
-    return f"equal in two processes at {trials.ranges(map(int, here)) or 'no'} calls"
+    return f"equal in two processes at {ranges(map(int, here)) or 'no'} calls"
 
 
 def teacher_key(teacher: Teacher) -> str:
@@ -68,6 +72,15 @@ def teacher_key(teacher: Teacher) -> str:
         if there.get(what) != value:
             raise Failed(f"another process gives the {what} {there.get(what)}, not {value}; {_REMEDY}")
     return "equal in two processes"
+
+
+def findable(subject: Solver | Teacher) -> bool:
+    """Whether another process can find its class, or the loader of the name that it was loaded by."""
+    if _INSIDE in os.environ:
+        return False
+    if isinstance(subject, Teacher):
+        return loadable(subject) and _file(registries.teachers.get(subject.base)) is not None
+    return _file(type(subject)) is not None
 
 
 def loadable(teacher: Teacher) -> bool:
@@ -94,13 +107,14 @@ def keys(subject: Solver | Teacher) -> dict[str, str]:
 
 
 def elsewhere(subjects: Sequence[Solver | Teacher]) -> list[dict[str, str]]:
-    """Return what `keys` gives for each of `subjects` in one new process.
+    """Return what `keys` gives for each of `subjects`, which are `findable`, in one new process.
 
     Raises:
-        Failed: a class that can't be found there, or the process ends with an error.
+        Failed: the process ends with an error.
     """
     asked = json.dumps([_described(subject) for subject in subjects])
-    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "random"}
+    known = {**os.environ, _INSIDE: "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    known["PYTHONHASHSEED"] = "random"
     command = [sys.executable, "-c", f"from {__name__} import answer; answer()"]
     try:
         done = subprocess.run(command, input=asked, capture_output=True, text=True, env=known, timeout=TIMEOUT)
@@ -108,7 +122,7 @@ def elsewhere(subjects: Sequence[Solver | Teacher]) -> list[dict[str, str]]:
         raise Failed(f"another process needs more than {TIMEOUT:g} seconds; compute less when imported") from None
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2]
-        raise Failed(f"another process can't make it ({said}); define it at the top of a .py file")
+        raise Failed(f"another process can't make it ({said}); let its file be importable as it is")
     found: list[dict[str, str]] = json.loads(done.stdout.rpartition("\n")[2])
     return found
 
@@ -128,13 +142,20 @@ def _described(subject: Solver | Teacher) -> dict[str, Any]:
 
 
 def _located(thing: Any) -> dict[str, str]:
+    file = _file(thing)
+    assert file is not None
+    # A script is imported there, not run again.
+    module = file.stem if thing.__module__ == "__main__" else thing.__module__
+    return {"module": module, "file": str(file.resolve()), "name": thing.__qualname__}
+
+
+def _file(thing: Any) -> Path | None:
+    """The file at whose top a thing is defined; None if it is defined in a notebook or a function."""
     try:
-        file = inspect.getsourcefile(thing) or ""
+        file = Path(inspect.getsourcefile(thing) or "")
     except (OSError, TypeError):
-        file = ""
-    if not Path(file).is_file() or "<locals>" in thing.__qualname__:
-        raise Failed("is defined where no other process can find it; define it at the top of a .py file")
-    return {"module": thing.__module__, "file": str(Path(file).resolve()), "name": thing.__qualname__}
+        return None
+    return file if file.is_file() and "<locals>" not in thing.__qualname__ else None
 
 
 def _made(described: dict[str, Any]) -> Solver | Teacher:

@@ -15,7 +15,7 @@ from solverbench.teachers import Teacher, load_teacher
 
 
 def named(text: str) -> list[Solver | Teacher]:
-    """Return what `text` names: everything in a plugin's .py file, or one solver or teacher.
+    """Return what `text` names: everything in a plugin's file, or in NAME/NAME.py for a folder NAME; else one thing.
 
     Raises:
         PluginError: a file that can't be loaded, or has neither a solver nor a teacher.
@@ -23,10 +23,13 @@ def named(text: str) -> list[Solver | Teacher]:
     """
     head = text.partition(":")[0]
     if text.endswith(".py"):
-        return _of_file(text)
+        return _of_file(Path(text))
     if head in registries.solvers:
         return [make(text)]
-    if head in registries.teachers or (places.teachers() / f"{head}.toml").is_file() or Path(text).exists():
+    known = head in registries.teachers or (places.teachers() / f"{head}.toml").is_file()
+    if not known and (inside := Path(text) / f"{Path(text).name}.py").is_file():
+        return _of_file(inside)
+    if known or Path(text).exists():
         return [load_teacher(text)]
     near = difflib.get_close_matches(head, [*registries.solvers, *registries.teachers], n=1)
     hint = f"did you mean {near[0]!r}? Give" if near else "give"
@@ -43,7 +46,7 @@ def everything() -> Iterator[tuple[str, Solver | Teacher | None, str]]:
                 yield name, None, str(error)
 
 
-def _of_file(path: str) -> list[Solver | Teacher]:
+def _of_file(path: Path) -> list[Solver | Teacher]:
     found: list[Solver | Teacher] = []
     for kind, name in plugins.offered(plugins.load(path)):
         if kind == "solver":

@@ -179,11 +179,7 @@ _SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], b
     (learning.parameter_gradients, _learned, _UNTRAINED),
     (learning.wrong_parameters, _learned, _UNTRAINED),
     (learning.saved, _learned, _UNTRAINED),
-    (
-        learning.recipe,
-        learning.registered,
-        "nothing to train, or not registered, so that no recipe is found by its name",
-    ),
+    (learning.recipe, learning.trainable, "nothing to train, no recipe (trained_by), or not registered"),
     (orders.local_order, lambda solver: solver.local_order is not None, "set local_order to have it measured"),
     (
         orders.predicted_order,
@@ -191,7 +187,7 @@ _SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], b
         "set predicted_order to have it measured",
     ),
     (orders.global_order, lambda solver: solver.global_order is not None, "set global_order to have it measured"),
-    (processes.cell_key, _always, ""),
+    (processes.cell_key, processes.findable, "it is defined where no other process can find it: not in a .py file"),
 ]
 """Every check of a solver, the solvers to which it applies, and what is said of others."""
 
@@ -213,7 +209,7 @@ _TEACHER: list[tuple[Callable[[Teacher], str], Callable[[Teacher], bool], str]] 
     (denoising.conditions, lambda teacher: teacher.bind is not None, "it has no condition (bind)"),
     (denoising.double, lambda teacher: teacher.double is not None, "it has no network in float64 (double)"),
     (denoising.decode, lambda teacher: teacher.decode is not None, "its final states are images (no decode)"),
-    (processes.teacher_key, processes.loadable, "it has no registered name to load it by"),
+    (processes.teacher_key, processes.findable, "it has no registered name by which another process can load it"),
     (denoising.move, lambda teacher: teacher.move is not None, "it can't be moved to another device (move)"),
 ]
 """Every check of a teacher, the teachers to which it applies, and what is said of others."""

@@ -109,14 +109,28 @@ def with_parameters(solver: Solver, schedule: NoiseSchedule, budget: int) -> Sol
     )
 
 
-def scrambled(grid: Grid) -> Grid:
+MIXES = (1.0, 0.3, 0.1)
+"""Shares of randomness in a grid: a learned solver, whose parameters are for its own, may refuse all but the last."""
+
+
+def scrambled(ready: Solver, grid: Grid) -> Grid:
     """Return random levels between the ends of `grid`, no two within 2 % of the whole in log sigma."""
     logs = grid.sigmas[grid.sigmas > 0].detach().log()
     generator = torch.Generator().manual_seed(4)
     gaps = torch.rand(len(logs) - 1, dtype=torch.float64, generator=generator) ** 2 + 0.02
     places = torch.cat([gaps.new_zeros(1), gaps.cumsum(0) / gaps.sum()])
-    levels = (logs[0] + places * (logs[-1] - logs[0])).exp()
-    return explicit(torch.cat([levels, grid.sigmas[len(logs) :].detach()]), grid.schedule)
+    other = logs[0] + places * (logs[-1] - logs[0])
+    for mix in MIXES:
+        levels = (logs + mix * (other - logs)).exp()
+        found = explicit(torch.cat([levels, grid.sigmas[len(logs) :].detach()]), grid.schedule)
+        try:
+            ready.sample(network, start(found), found)
+        except GridError:
+            if not ready.learned or mix == MIXES[-1]:
+                raise
+        else:
+            return found
+    raise AssertionError
 
 
 def random_states() -> dict[str, bytes]:
@@ -137,14 +151,3 @@ def moved(before: dict[str, bytes]) -> str:
 def relative(a: Tensor, b: Tensor) -> float:
     """Return the largest difference in units of the largest value of `b`."""
     return float((a - b).abs().max() / b.abs().max())
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Return numbers as text, consecutive ones joined: 2, 4-6."""
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][-1] == number - 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -40,7 +41,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         weights: rows of 1 to N+1 numbers; the first of each counts unit noise.
         prediction_type: what the network's output is.
         thresholding: each predicted image is kept within [-1, 1] by its own largest values.
-        use_flow_sigmas: tells pipelines of flow models to leave the levels to the scheduler.
+        num_train_timesteps: the network's own number of times, which some pipelines divide by.
         spec, teacher, teacher_identity: which solver, and for which network its numbers are.
 
     Raises:
@@ -58,7 +59,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         weights: list[list[float]] | tuple[list[float], ...] = (),
         prediction_type: str = "epsilon",
         thresholding: bool = False,
-        use_flow_sigmas: bool = False,
+        num_train_timesteps: int = 1000,
         spec: str = "",
         teacher: str = "",
         teacher_identity: str = "",
@@ -107,18 +108,29 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             )
 
     def set_timesteps(
-        self, num_inference_steps: int | None = None, device: str | torch.device | None = None, mu: float | None = None
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
     ) -> None:
         """Start a run.
 
         Args:
             num_inference_steps: N, if it is given.
-            mu: what some pipelines shift their levels by; these are fixed.
+            sigmas, mu: what pipelines of flows give whatever their scheduler is: equally spaced times, from 1 to 1/N,
+                and by how much to shift them. Levels are fixed here.
 
         Raises:
-            ValueError: another number of steps than N.
+            ValueError: another number of steps than N, or times that someone chose.
         """
         calls = len(self.config.timesteps)
+        if sigmas is not None:
+            num_inference_steps = num_inference_steps or len(sigmas)
+            if any(abs(t - (len(sigmas) - n) / len(sigmas)) > 1e-6 for n, t in enumerate(sigmas)):
+                raise ValueError(
+                    f"TableauScheduler: sigmas {list(map(float, sigmas))}: its levels are fixed; leave them out"
+                )
         if num_inference_steps not in (None, calls):
             raise ValueError(
                 f"TableauScheduler: {num_inference_steps} steps asked for, its numbers are for {calls} calls; give "

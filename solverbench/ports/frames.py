@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from solverbench.adaptors import Adapted
+from solverbench.schedules import VPDiscrete
 from solverbench.tableaux import Plan
 from solverbench.teachers import Teacher
 
@@ -21,6 +22,7 @@ class Frame:
         prediction: epsilon, v_prediction, sample or flow_prediction.
         alphas: [N], the scale of the clean image in its state.
         timesteps: [N], what it is told.
+        steps: how many times it was trained at; 1000 where nothing says.
         own: whether the teacher holds a network that takes them. If not they are the plan's levels, for a network that
             is `denoise(x, sigma)` itself.
     """
@@ -28,6 +30,7 @@ class Frame:
     prediction: str
     alphas: tuple[float, ...]
     timesteps: tuple[float, ...]
+    steps: int
     own: bool
 
 
@@ -35,8 +38,15 @@ def frame(teacher: Teacher, plan: Plan) -> Frame:
     """Return how the teacher's network, if it is an `Adapted` one, sees the calls of `plan`."""
     adapted = teacher.denoiser([0])
     if not isinstance(adapted, Adapted):
-        return Frame("sample", (1.0,) * plan.nfe, plan.sigmas, own=False)
-    t = adapted.schedule.time(torch.tensor(plan.sigmas, dtype=torch.float64))
-    alphas, told = adapted.schedule.alpha(t), t.clamp(max=adapted.schedule.t_last)
-    told = told if adapted.told is None else adapted.told(told)
-    return Frame(PREDICTIONS[adapted.predicts], tuple(alphas.tolist()), tuple(told.tolist()), own=True)
+        return Frame("sample", (1.0,) * plan.nfe, plan.sigmas, 1000, own=False)
+    schedule, told = adapted.schedule, adapted.told or (lambda t: t)
+    t = schedule.time(torch.tensor(plan.sigmas, dtype=torch.float64))
+    timesteps = told(t.clamp(max=schedule.t_last))
+    last = round(float(told(torch.ones((), dtype=torch.float64))))
+    return Frame(
+        prediction=PREDICTIONS[adapted.predicts],
+        alphas=tuple(schedule.alpha(t).tolist()),
+        timesteps=tuple(timesteps.tolist()),
+        steps=len(schedule.log_alphas) if isinstance(schedule, VPDiscrete) else last,
+        own=True,
+    )

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 import registries
 from solverbench.cli import main
-from solverbench.conformance import subjects
+from solverbench.conformance import processes, subjects
 
 LAGGING = '''
 import solverbench as sb
@@ -47,12 +47,12 @@ def test_what_fails_is_told_with_what_was_found_and_what_to_do(tmp_path):
     assert result.exit_code == 4
     lines = result.stdout.splitlines()
     assert lines[0] == f"lagging:grid=polynomial:rho=7 ({path})"
-    assert lines[27] == "shapes-guidance=2 (shapes:guidance=2)"
-    assert lines[-2] == "35 pass, 2 fail, 8 not declared"
+    assert lines[28] == "shapes-guidance=2 (shapes:guidance=2)"
+    assert lines[-2] == "35 pass, 2 fail, 9 not declared"
     assert "  fail          consistent           rows miss W[k,0] = level/start" in result.stdout
     assert "  pass          teacher_key          equal in two processes" in result.stdout
     told = json.loads(lines[-1])
-    assert told["counts"] == {"pass": 35, "fail": 2, "not declared": 8}
+    assert told["counts"] == {"pass": 35, "fail": 2, "not declared": 9}
     solver, teacher = told["subjects"]
     assert (solver["subject"], solver["passed"]) == ("lagging:grid=polynomial:rho=7", False)
     assert (teacher["subject"], teacher["passed"]) == ("shapes-guidance=2", True)
@@ -80,7 +80,7 @@ import solverbench as sb
 
 @sb.register(kind="teacher", name="ours")
 def load(device="cpu"):
-    return sb.Teacher(lambda x, sigma: 0 * x, "ours", (1, 2, 2), identity="of zeros")
+    return sb.Teacher(lambda x, sigma: 0 * x, "ours", (1, 2, 2), sb.EDM(0.01, 10.0), identity="of zeros")
 """
 
 
@@ -89,11 +89,22 @@ def test_the_file_of_an_installed_package_is_checked_by_its_path_too(tmp_path, m
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("[solverbench.teachers]\nours = ours_of_a_test:load\n")
-    (tmp_path / "ours_of_a_test.py").write_text(OURS)
+    folder = tmp_path / "ours_of_a_test"
+    folder.mkdir()
+    (folder / "ours_of_a_test.py").write_text(OURS)
     monkeypatch.syspath_prepend(tmp_path)
-    for text in (f"{tmp_path}/ours_of_a_test.py", "ours"):
+    monkeypatch.syspath_prepend(folder)
+    for text in (f"{folder}/ours_of_a_test.py", str(folder), "ours"):
         (found,) = subjects.named(text)
         assert found.identity == "of zeros"
+
+
+def test_a_solver_is_checked_on_the_levels_of_a_teacher(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "elsewhere", lambda subjects: list(map(processes.keys, subjects)))
+    (tmp_path / "ours.py").write_text(OURS)
+    result = invoke("check", "euler", "--plugin", tmp_path / "ours.py", "--teacher", "ours")
+    assert result.exit_code == 0, result.output
+    assert "  pass          last_level           0.01\n" in result.stdout
 
 
 @pytest.mark.parametrize(

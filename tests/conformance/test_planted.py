@@ -1,7 +1,11 @@
 """A bug of each kind is caught, by a check whose name says what it is; what has none passes."""
 
+import os
 import random
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -452,6 +456,9 @@ class Obliging(Trained):
     def grid(self, schedule, steps):
         return sb.Solver.grid(self, schedule, steps)
 
+    def share(self, n):
+        return self.trained["share"][n % len(self.trained["share"])]
+
 
 class Counting(Trained):
     """Trains something outside its parameters."""
@@ -593,9 +600,55 @@ def test_a_bug_in_a_recipe_is_caught(cls, said):
     assert said in found.finding
 
 
-def test_another_process_has_no_class_of_a_function():
+def test_what_no_other_process_can_find_isn_t_asked_for_there():
     class Local(Sound):
-        """Lives in a function."""
+        """Lives in a function, as others in a notebook."""
 
-    with pytest.raises(processes.Failed, match="at the top of a"):
-        processes.elsewhere([Local()])
+    undeclared = conformance.run_all(Local)
+    assert {found.name for found in undeclared if found.status == conformance.UNDECLARED} == {
+        "cell_key",
+        *UNDECLARED[Sound],
+    }
+
+
+SCRIPT = """
+import solverbench as sb
+from solverbench import conformance
+
+
+class Scripted(sb.Solver):
+    '''Euler, in a script.'''
+
+    name = "scripted"
+    paper = "none: a test's own"
+
+    def integrate(self, denoise, x, grid):
+        for n in range(grid.steps):
+            x = x + (grid.sigmas[n + 1] - grid.sigmas[n]) * (x - denoise(x, grid.sigmas[n])) / grid.sigmas[n]
+        return x
+
+
+print([check.outcome().line for check in conformance.checks(Scripted) if check.name == "cell_key"])
+"""
+
+
+def test_a_script_can_check_what_it_defines_whenever_it_is_imported(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "['scripted:grid=polynomial:rho=7: cell_key: equal in two processes at 1-12 calls']\n", done
+
+
+@pytest.mark.parametrize("subject", [Sound(), sb.load_teacher("mixture")], ids=["solver", "teacher"])
+def test_every_check_is_documented(subject):
+    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text()
+    said = page.partition("## Checks of a ")[2].partition("## Starting")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "elsewhere", lambda subjects: list(map(processes.keys, subjects)))
+        assert [found.name for found in conformance.run_all(subject) if f"`{found.name}`" not in said] == []

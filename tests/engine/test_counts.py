@@ -9,6 +9,7 @@ import torch
 import solverbench as sb
 from solverbench import prefixes
 from solverbench.execution import Captured, Counter, _Buffer, _levels, _trajectory, walk
+from solverbench.tableaux import Plan
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "counts.py"
 SPEC = importlib.util.spec_from_file_location("counts", PLACE)
@@ -42,6 +43,14 @@ def test_a_step_takes_no_more_operations_than_its_row_has_terms_and_one(spec):
     with counts.Operations() as operations:
         sb.execute(asked, lambda x, sigma: d, x)
     assert 0 < operations.total <= sum(sum(weight != 0 for weight in row) + 1 for row in asked.rows)
+
+
+def test_a_weight_of_zero_costs_nothing():
+    asked = Plan((80.0, 9.0, 1.0), ((80.0,), (0.5, 0.5), (0.1, 0.0, 0.9), (0.2, 0.0, 0.0, 0.8)))
+    x, d = images(), images(number=1)
+    with counts.Operations() as operations:
+        sb.execute(asked, lambda x, sigma: d, x)
+    assert operations.names == {"mul": 4, "add_": 3}
 
 
 @pytest.mark.parametrize("spec", SOLVERS)
@@ -151,6 +160,15 @@ def test_a_captured_trajectory_gives_what_execution_gives(spec):
             torch.testing.assert_close(captured(x), sb.execute(plan(spec), denoise, x), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"x is \(2, 3, 8, 8\)"):
         captured(images("cuda")[:2])
+
+
+@pytest.mark.gpu
+def test_on_cuda_a_tree_gives_the_bytes_of_each_plan_alone():
+    plans = [plan(spec, 5) for spec in ("euler", "dpm:order=2", "dpm:order=3", "ipndm:order=4")] + [plan("euler", 3)]
+    tree, x = prefixes.grow(plans), images("cuda")
+    for end, sample in walk(tree, lambda call, x, sigma: nonlinear(x, sigma), x, lambda end: True):
+        for place in end.plans:
+            assert torch.equal(sample, sb.execute(plans[place], nonlinear, x))
 
 
 @pytest.mark.gpu

@@ -144,7 +144,8 @@ def test_a_package_that_registers_what_it_offers_is_one_plugin(package):
     assert not any(row.unavailable for row in registries.solvers.listed())
 
 
-def test_broken_plugins_of_other_kinds_are_told(package, invoke):
+def test_broken_plugins_of_other_kinds_are_told(package, invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = "value = 3\nclass Mine:\n    name = 'mine'\n"
     points = {kind: {"mine": "offered_bad:value"} for kind in ("teachers", "grids", "losses", "metrics")}
     package("offered", {"offered_bad": text}, points)
@@ -171,6 +172,16 @@ def test_nothing_of_a_plugin_is_imported_until_it_is_asked_for(package):
     assert "loud" in registries.solvers
     assert "loud" in list(registries.solvers)
     assert "offered_loud" not in sys.modules
+
+
+def test_listing_light_plugins_imports_no_torch(package, tmp_path):
+    """Nor does listing solvers, where no plugin offers one."""
+    text = "def mine(schedule, steps):\n    'Light.'\n"
+    package("offered", {"offered_light": text}, {"grids": {"mine": "offered_light:mine"}})
+    code = "import sys, registries; sys.path.insert(0, sys.argv[1])\n"
+    code += "assert [x.about for x in registries.grids.listed() if x.plugin] == ['Light.']\n"
+    code += "assert not [x for x in registries.solvers.listed() if x.plugin]\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "offered"], timeout=300).returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +227,8 @@ def test_a_wheel_is_listed_runs_and_is_gone_once_uninstalled(python, wheel):
     named = {"solver": "ab2", "teacher": "blob", "grid": "arctan", "metric": "contrast", "loss": "charbonnier"}
     found = json.loads(python("-c", code).stdout)
     assert found == {kind: [[name, "package mysolvers 0.1.0", ""]] for kind, name in named.items()}
+    checked = python("-m", "solverbench", "check", "ab2", "blob").stdout
+    assert " 0 fail, " in checked
     python(
         "-m", "solverbench", "run", "--solvers", "ab2,dpm:grid=arctan,euler", "--nfe", "4", "--teachers", "blob",
         "--metrics", "contrast", "--samples", "20", "--replicates", "1", "--out", "runs",

@@ -15,7 +15,8 @@ from solverbench import export
 CLASSICAL = {
     "euler": 4, "heun": 4, "heun:end=zero": 5, "dpm2": 4, "dpm:order=3": 5, "dpm:prediction=noise": 4,
     "dpm:order=2:end=zero": 4, "dpm:order=3:singlestep=true": 6, "unipc:order=3:variant=bh1": 5, "unipc:end=zero": 4,
-    "deis": 5, "ipndm:order=4": 5, "ipndm_v:order=3": 4, "dpm:afs=true": 4, "dpm:threshold=true": 3, "euler:end=zero": 1,
+    "deis": 5, "ipndm:order=4": 5, "ipndm_v:order=3": 4, "dpm:afs=true": 4, "dpm:threshold=true": 3,
+    "euler:end=zero": 1,
 }  # fmt: skip
 LEARNED = {"gs": 4, "gas": 3, "ld3:mode=time": 4, "s4s": 5, "s4s_alt": 3}
 RANDOM = {"gs": 4, "ld3": 3}
