@@ -1,7 +1,5 @@
 """A few-step solver as a sampling function of k-diffusion; needs torch alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

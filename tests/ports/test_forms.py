@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import alone
 import pytest
@@ -204,6 +205,16 @@ def test_text_of_a_spec_stays_text(form, digits):
         space = {}
         exec(source[source.index("CONFIG = ") : source.index("def scheduler()")], space)
         assert space["CONFIG"]["spec"] == name
+
+
+def test_a_sampler_loads_where_modules_are_not_registered(tmp_path, noise):
+    """As loaders of extensions may: a dataclass looks its annotations up in sys.modules if they are text."""
+    export.write("dpm", 4, "digits", "k-diffusion", tmp_path / "loose.py", tmp_path)
+    spec = importlib.util.spec_from_file_location("loose", tmp_path / "loose.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "loose" not in sys.modules
+    assert module.sample_dpm_4(alone.denoise, noise * module.SCALE).shape == noise.shape
 
 
 @pytest.mark.parametrize("kind", ["k-diffusion", "diffusers"])

@@ -131,6 +131,9 @@ def test_a_pipeline_is_saved_and_loaded_with_it(tmp_path, scheduler):
     back = diffusers.DDPMPipeline.from_pretrained(tmp_path / "pipe", local_files_only=True)
     back.set_progress_bar_config(disable=True)
     assert torch.equal(images(back), expected)
+    given = diffusers.DDPMPipeline.from_pretrained(tmp_path / "ddpm", local_files_only=True, scheduler=scheduler)
+    given.set_progress_bar_config(disable=True)
+    assert torch.equal(images(given), expected)
 
 
 def test_its_folder_is_no_teacher_as_it_knows_a_few_times_alone(tmp_path, scheduler):
