@@ -11,7 +11,6 @@ from torch import Tensor
 
 import solverbench as sb
 
-
 WITHIN = 0.99
 """How far below the start, in log sigma, s_0 may be at most: a share of the way to s_1."""
 
