@@ -1,7 +1,12 @@
-"""What every test shares: one thread, so that tests don't fight for cores, and nobody's own zoo."""
+"""What every test shares: one thread, so that they don't fight for cores; nobody's own zoo; no other's plugins."""
+
+import sys
 
 import pytest
 import torch
+
+import registries
+from solverbench import plugins
 
 torch.set_num_threads(1)
 
@@ -12,3 +17,17 @@ def own_data(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOLVERBENCH_DATA", str(tmp_path_factory.mktemp("own") / "data"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_plugins_after():
+    """What a test registers, and the modules behind it, are gone after it."""
+    tables = {kind: dict(registry._registered) for kind, registry in registries.extensible.items()}
+    held, registered, modules, path = dict(plugins._held), list(plugins._registered), set(sys.modules), list(sys.path)
+    yield
+    for kind, registry in registries.extensible.items():
+        registry._registered = tables[kind]
+    plugins._held, plugins._registered, sys.path[:] = held, registered, path
+    for name in set(sys.modules) - modules:
+        if name.startswith(("solverbench_plugin_", "offered")):
+            del sys.modules[name]

@@ -1,27 +1,10 @@
-"""What a test registers is gone after it."""
-
-import sys
+"""The examples of docs/plugins.md in a folder, and the command line."""
 
 import pytest
 from click.testing import CliRunner
 from plugged import EXAMPLES
 
-import registries
-from solverbench import plugins
 from solverbench.cli import main
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    tables = {kind: dict(registry._registered) for kind, registry in registries.extensible.items()}
-    held, registered, modules, path = dict(plugins._held), list(plugins._registered), set(sys.modules), list(sys.path)
-    yield
-    for kind, registry in registries.extensible.items():
-        registry._registered = tables[kind]
-    plugins._held, plugins._registered, sys.path[:] = held, registered, path
-    for name in set(sys.modules) - modules:
-        if name.startswith(("solverbench_plugin_", "offered")):
-            del sys.modules[name]
 
 
 @pytest.fixture
