@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -47,10 +48,10 @@ class Drawing(Figure):
     def _repr_png_(self) -> bytes:
         return render(self, "png")
 
-    def save(self, path: str) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the figure in the format that the ending names: png, pdf or svg."""
         with open(path, "wb") as file:
-            file.write(render(self, path.rsplit(".", 1)[-1].lower()))
+            file.write(render(self, Path(path).suffix.removeprefix(".").lower()))
 
 
 def compose(found: Sequence[Part], wide: Width = DEFAULT) -> Drawing:

@@ -302,4 +302,8 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:  # of a plugin's file, which is loaded while options are read
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -127,3 +129,13 @@ def test_a_second_collection_keeps_the_lines_of_other_solvers(
         assert production.collect([Task(solver, 2, 0, short)], teacher, tmp_path) == []
     with (tmp_path / "zoo" / "toy" / "runs.csv").open(newline="") as file:
         assert [row["solver"] for row in csv.DictReader(file)] == ["gs", "ld3"]
+
+
+def test_a_plugin_that_is_not_there_is_one_line(tmp_path):
+    words = [sys.executable, "-m", "solverbench.production", "--out", str(tmp_path), "--plugin", "absent.py"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 3
+    assert (
+        ended.stderr
+        == "error: plugin absent.py: can't be read (No such file or directory); give the path of a Python file\n"
+    )
