@@ -13,6 +13,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -507,8 +508,9 @@ _PACKAGES = (
 )
 
 
+@cache
 def _versions() -> dict[str, str]:
-    """The packages that numbers may depend on, as far as they are installed."""
+    """The packages that numbers may depend on, as far as they are installed; as they were when first asked for."""
     found = {}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -516,8 +518,9 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@cache
 def _commit() -> str:
-    """The commit of this package's checkout, + where files differ from it; empty if it isn't in one."""
+    """The commit of this package's checkout when first asked for, + where files differ; empty if it isn't in one."""
     try:
         git = ["git", "-C", str(Path(__file__).parent), "-c", "safe.directory=*"]
         told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5).stdout

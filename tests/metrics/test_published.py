@@ -70,7 +70,7 @@ def test_an_embedded_row_is_measured_beside_the_record(tmp_path):
                  "protocol    n: published 2000, here 100", "protocol    replicates: published 3, here 2"):  # fmt: skip
         assert part in result.output
     assert "seeds: published 50000-79999, here 50000-50199" in result.output
-    assert "1 rows: 1 agree" in result.output
+    assert "1 row: 1 agree" in result.output
 
 
 def test_a_wrong_record_is_told_and_ends_with_4(tmp_path):
