@@ -23,6 +23,7 @@ from solverbench.errors import UserError
 from solverbench.metrics import quantise
 from solverbench.shapes import data, denoiser
 from solverbench.shapes.denoiser import NULL, Denoiser
+from solverbench.shapes.growth import grown
 from solverbench.shapes.loss import LossNet
 from solverbench.shapes.metric import MetricNet
 
@@ -36,6 +37,12 @@ SIGMA_BOUNDS = (1e-3, 200.0)
 DROPPED = 0.1
 """Share of the images whose class the teacher isn't told: it learns the unconditional estimate from them."""
 GROUND_WEIGHT, ATTRIBUTE_WEIGHT = 0.5, 2.0
+SHIPPED: tuple[dict[str, Any], ...] = (
+    {"steps": 36_000, "rate": 3e-3},
+    {"more": 42_000, "rate": 2e-3},
+    {"more": 24_000, "rate": 1.5e-3, "widths": [48, 64, 128], "blocks": [3, 1, 1]},
+)
+"""The stages in which the teacher of this package was trained: the small network is cheaper while it still learns."""
 LOSS_NOISE = 0.4
 """The loss network sees images with up to this much noise added."""
 
@@ -130,7 +137,9 @@ def train(name: str, options: argparse.Namespace, say: Callable[[str], None]) ->
     else:
         network, batch = Denoiser().to(device), options.batch
         if before:
-            network = denoiser.load(out, device=device).requires_grad_(True).train()
+            network = denoiser.load(out).requires_grad_(True).train()
+            widths, blocks = options.widths or network.config["widths"], options.blocks or network.config["blocks"]
+            network = grown(network, widths, blocks).to(device)
         seen = before.get("images", before.get("steps", 0) * before.get("batch", 0))
         loss = partial(teacher_loss, network, device, batch, seed=data.TEACHER_STREAM + seen)
         job = Job(name, network, loss, options.rate, options.more or options.steps, options.minutes)
@@ -173,6 +182,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=75.0, help="for the teacher; the others: 1 (GPU) to 12 (CPU)")
     parser.add_argument("--steps", type=int, help="training steps of the teacher, in place of --minutes")
     parser.add_argument("--more", type=int, metavar="STEPS", help="train the teacher in --out for so many more steps")
+    parser.add_argument("--shipped", action="store_true", help="train the teacher in the stages of the package's own")
+    parser.add_argument("--widths", type=int, nargs=3, help="with --more: first grow the teacher to so many channels")
+    parser.add_argument("--blocks", type=int, nargs=3, help="and so many blocks a level")
     parser.add_argument("--batch", type=int, help="of the teacher (default: 1024 on a GPU, 64 on a CPU)")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate of the teacher")
     parser.add_argument("--classifier-steps", type=int, default=6000)
@@ -184,6 +196,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def _stages(folder: Path) -> int:
+    """In how many stages the teacher in `folder` was trained; 0: there is none."""
+    count, facts = 0, weights.read_record(folder).get("teacher")
+    while facts:
+        count, facts = count + 1, facts.get("before")
+    return count
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train the networks that are asked for and not yet there; return the exit code."""
     say = partial(print, flush=True)
@@ -192,11 +212,14 @@ def main(arguments: list[str] | None = None) -> int:
         if options.threads:
             torch.set_num_threads(options.threads)
         for name in options.networks:
-            if name in weights.read_record(options.out) and not (options.more and name == "teacher"):
-                say(f"{name}: already there, kept; use another --out to train it again")
-                continue
             torch.set_float32_matmul_precision("high" if name == "teacher" else "highest")
-            train(name, options, say)
+            if options.shipped and name == "teacher":
+                for stage in SHIPPED[_stages(options.out) :]:
+                    train(name, argparse.Namespace(**vars(options) | stage), say)
+            elif name in weights.read_record(options.out) and not (options.more and name == "teacher"):
+                say(f"{name}: already there, kept; use another --out to train it again")
+            else:
+                train(name, options, say)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -7,8 +7,10 @@ import torch
 
 from solverbench.digits import weights
 from solverbench.digits.fitting import Job, fit
+from solverbench.errors import UserError
 from solverbench.shapes import data, references, train
 from solverbench.shapes.denoiser import NULL, Denoiser
+from solverbench.shapes.growth import grown
 
 QUICK = ["--threads", "1", "--steps", "8", "--batch", "8", "--classifier-steps", "4", "--classifier-batch", "16"]
 CPU = torch.device("cpu")
@@ -69,6 +71,42 @@ def test_more_training_goes_on_from_the_weights_with_fresh_images(
         assert torch.allclose(a, b, atol=1e-6), "at a rate of 0 nothing changes"
     assert train.main(asked) == 0
     assert weights.read_record(tmp_path)["teacher"] == twice, "without --more what is there is kept"
+
+
+def test_a_grown_network_computes_what_the_smaller_one_does() -> None:
+    torch.manual_seed(0)
+    small = Denoiser(widths=(16, 32, 32), blocks=(1, 2, 1), attention=(False, True, True), embedding=16)
+    for parameter in small.parameters():
+        parameter.data.normal_(std=0.1)
+    large = grown(small, (32, 64, 96), (3, 2, 2))
+    noisy, sigma, classes = torch.randn(4, *data.SHAPE), torch.tensor(0.7).double(), torch.arange(4)
+    expected, actual = small(noisy, sigma, classes), large(noisy, sigma, classes)
+    assert (expected - small(noisy, sigma, classes + 1)).abs().max() > 1e-3
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    train.denoising_loss(large, noisy, sigma.expand(4), torch.randn_like(noisy), classes).backward()
+    for name, parameter in large.named_parameters():
+        assert parameter.grad is not None, name
+        assert ".outer" not in name or parameter.grad.any(), name
+    with pytest.raises(UserError, match="name no smaller ones"):
+        grown(large, (16, 64, 96), (3, 2, 2))
+
+
+def test_the_shipped_teacher_is_trained_in_stages_and_a_cut_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "VALIDATED", (1, 10))
+    large = {"widths": [48, 64, 128], "blocks": [2, 1, 1]}
+    stages = ({"steps": 3, "rate": 1e-3}, {"more": 2, "rate": 1e-3}, {"more": 2, "rate": 1e-3} | large)
+    asked = [*QUICK, "--out", str(tmp_path), "--networks", "teacher", "--shipped"]
+    monkeypatch.setattr(train, "SHIPPED", stages[:2])
+    assert train.main(asked) == 0
+    monkeypatch.setattr(train, "SHIPPED", stages)
+    assert train.main(asked) == 0
+    record = weights.read_record(tmp_path)["teacher"]
+    assert (record["images"], record["config"]["blocks"]) == (8 * 7, [2, 1, 1])
+    assert record["before"]["before"]["config"]["widths"] == [32, 64, 128]
+    assert train.main(asked) == 0
+    assert weights.read_record(tmp_path)["teacher"] == record, "all stages are there: nothing is left to train"
 
 
 def test_a_tenth_of_the_images_is_shown_without_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
