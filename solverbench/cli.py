@@ -105,7 +105,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--exact/--no-exact", default=None,
                      help="Compare 1000 images a replicate with the exact solution of the teacher's ODE.  "
                      "[default: on mixture only]"),
-        click.option("--batch", type=int, default=None, metavar="B", help="Images per call.  [default: 500]"),
+        click.option("--batch", default=None, metavar="B|auto",
+                     help="Images per call; auto tries which number is fastest here.  [default: 500]"),
         click.option("--train", type=click.Choice(["missing"]), default=None,
                      help="Train what isn't trained yet, by its recipe, before it is sampled."),
         *judging_options,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from functools import partial
 
 from solverbench import estimates, leases, sampling, seeds
 from solverbench.cells import FAILED
 from solverbench.crews import Crew
-from solverbench.errors import RecordError, StoreError
+from solverbench.errors import RecordError, StoreError, UserError
 from solverbench.evaluate import Done, Work
 from solverbench.jobs import NEW, PARTIAL, Job, Unit, units
 from solverbench.keeping import anew
@@ -195,5 +196,8 @@ def finish(jobs: Sequence[Job], store: Store, crew: Crew, tell: Listener, limit:
                     todo.release(pieces)
         except BaseException:
             stop.set()
+            for job in jobs:
+                with suppress(UserError):  # the disk may be full: that was the error
+                    job.note()
             raise
     return [job.outcome() for job in jobs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from solverbench.teachers import Teacher
 MEMORY = 1 << 30
 """Bytes of features that a unit may hold: those of 26 samples of a block of 5000 images by Inception."""
 
+NOTED = 1.0
+"""Seconds from one writing of what a cell's blocks cost to the next: after each block it would take as much of the
+engine's time as the blocks themselves."""
+
 NEW, PARTIAL = "new", "partial"
 """The status of a cell with work left: no block is stored, or some are."""
 
@@ -44,6 +49,7 @@ class Job:
         goal_calls: of each missing block, those for what the images are compared with.
         seconds: that its blocks took in this run, each as if alone.
         damaged: files that are made anew.
+        noted, written: when its blocks' costs were last written down, and whether all of them are.
     """
 
     def __init__(self, cell: Cell, store: Store, claimed: set[Path]) -> None:
@@ -54,6 +60,7 @@ class Job:
         self.seconds = 0.0
         self.measures: dict[str, Measure] = {}
         self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
+        self.noted, self.written = time.monotonic(), True
         self.pictures: NDArray[np.uint8] | None = None
         self.damaged: dict[Path, RecordError] = {}
         if cell.plan is None:
@@ -95,7 +102,15 @@ class Job:
         del self.calls[block]
         self.seconds += done.cost["seconds"]
         self.timing["blocks"][seeds.label(block)] = done.cost
-        self.folder.write_timing(self.timing)
+        self.written = False
+        if time.monotonic() - self.noted > NOTED:
+            self.note()
+
+    def note(self) -> None:
+        """Write down what its blocks cost, as far as that isn't written yet."""
+        if not self.written:
+            self.folder.write_timing(self.timing)
+            self.noted, self.written = time.monotonic(), True
 
     def stored(self, block: range) -> bool:
         """Return whether a block is there, by this run or another, and sound as far as that is known."""
@@ -109,6 +124,7 @@ class Job:
 
     def finish(self) -> None:
         """Make the measures from the blocks, all as they are stored, which makes the cell done."""
+        self.note()
         self.timing = self.folder.timing()  # with what other runs did
         found = measure(self.cell, [self.folder.read_block(block) for block in self.cell.protocol.blocks])
         self.folder.finish({"nfe": self.cell.nfe, "measures": {name: m.as_dict() for name, m in found.items()}})
@@ -119,6 +135,7 @@ class Job:
         """Note why the cell can't be finished now; a later run tries again."""
         self.status, self.reason = FAILED, cells.reason(error)
         self.calls.clear()
+        self.note()
         self.folder.fail(self.reason, "".join(traceback.format_exception(error)))
 
     def outcome(self) -> Outcome:

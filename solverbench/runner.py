@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from solverbench import bundle, cells, crews, estimates, jobs, judging, lessons, sampling
+from solverbench import batches, bundle, cells, crews, estimates, jobs, judging, lessons, sampling
+from solverbench.batches import AUTO
 from solverbench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, SAMPLES, UNSUPPORTED, Cell, Protocol
 from solverbench.clusters import Ray
 from solverbench.engine import finish
@@ -160,7 +161,7 @@ def run(
     replicates: int | None = None,
     seeds: range | str | None = None,
     device: str = "cpu",
-    batch: int | None = None,
+    batch: int | str | None = None,
     full: bool = False,
     exact: bool | None = None,
     train: str | None = None,
@@ -188,7 +189,7 @@ def run(
         replicates: 3 if neither this nor `seeds` says.
         seeds: of the images, both ends included in `FIRST-LAST`; from 50000 if None.
         device: cpu, cuda or cuda:0.
-        batch: images per denoiser call; another batch makes other cells.
+        batch: images per denoiser call, or `auto`, see `batches.chosen`; another batch makes other cells.
         full: compare every image with the teacher's own instead of the first 2000 of each replicate.
         exact: compare 1000 images of each replicate with the exact solution of the teacher's ODE: the metric
             `rmse_exact`; on teachers where that is cheap if None.
@@ -216,12 +217,14 @@ def run(
         raise UserError(f"timeout-cell {timeout_cell}: not a time; give seconds above 0")
     judged = Judging.of(metrics, reference, extractor, quantiser)
     samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
-    settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
+    settled = Protocol.of(samples, replicates, seeds, _number(batch), full, exact, judged)
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     hired = _crew(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
     for line in judging.lacking(_teachers(wanted)):
         tell.note(line)
+    if batch == AUTO:
+        settled, wanted = _fitted(settled, wanted, store.root, tell.note)
     try:
         with hired as crew:
             if train:
@@ -236,6 +239,25 @@ def run(
         store.root, outcomes, settled, device=device, seconds=seconds, command=command, train=train, table=frame
     )
     return RunResult(frame, outcomes, folder)
+
+
+def _number(batch: int | str | None) -> int | None:
+    if batch is None or batch == AUTO:
+        return None
+    try:
+        return int(batch)
+    except ValueError:
+        raise UserError(f"batch {batch!r}: neither a number of images nor {AUTO}; give {sampling.BATCH}, say") from None
+
+
+def _fitted(
+    protocol: Protocol, wanted: list[Cell], out: Path, say: Callable[[str], None] | None
+) -> tuple[Protocol, list[Cell]]:
+    """Protocol and cells with the batch that fits their teachers here; kept in `out` if somebody is told."""
+    keep, tell = say is not None, say or (lambda line: None)
+    found = batches.chosen(_teachers(wanted), protocol.block, out, keep=keep, say=tell)
+    fitted = replace(protocol, batch=found)
+    return fitted, [replace(cell, protocol=fitted) for cell in wanted]
 
 
 def _crew(
@@ -260,7 +282,7 @@ def plan(
     replicates: int | None = None,
     seeds: range | str | None = None,
     device: str = "cpu",
-    batch: int | None = None,
+    batch: int | str | None = None,
     full: bool = False,
     exact: bool | None = None,
     train: str | None = None,
@@ -281,8 +303,10 @@ def plan(
     lessons.check(train)
     judged = Judging.of(metrics, reference, extractor, quantiser)
     samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
-    settled = Protocol.of(samples, replicates, seeds, batch, full, exact, judged)
+    settled = Protocol.of(samples, replicates, seeds, _number(batch), full, exact, judged)
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
+    if batch == AUTO:
+        settled, wanted = _fitted(settled, wanted, Path(out), None)
     todo = jobs.gather(wanted, Store.look(out))
     count = workers or sampling.worker_count(device)
     slow: dict[tuple[str, int], float] = {}

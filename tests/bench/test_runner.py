@@ -9,10 +9,10 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import engine, runner, sampling
+from solverbench import engine, jobs, runner, sampling
 from solverbench.errors import MissingError, SpecError, StoreError, UserError
 from solverbench.progress import Silent
-from solverbench.store import Store
+from solverbench.store import CellFolder, Store
 
 SMALL = {"samples": 40, "replicates": 2, "batch": 3}
 
@@ -220,6 +220,31 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
     assert watched.calls < (80 - stored) * 2 * 4 + 20 * 2 * 8 + 1
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "broken")
     assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("often", [False, True])
+def test_what_blocks_cost_is_written_now_and_then_and_whole_at_the_end(tmp_path, monkeypatch, often):
+    class Impatient(Silent):
+        def advance(self, cell, images, calls):
+            if len(list(tmp_path.glob("cells/*/*/blocks/*.npz"))) > 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "NOTED", -1.0 if often else 1e9)
+    written, write = [], CellFolder.write_timing
+
+    def counted(folder, timing):
+        written.append(len(timing["blocks"]))
+        write(folder, timing)
+
+    monkeypatch.setattr(CellFolder, "write_timing", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, progress=Impatient())
+    kept = {path.parent: len(json.loads(path.read_text())["blocks"]) for path in tmp_path.glob("cells/*/*/timing.json")}
+    assert kept == {path: len(list(path.glob("blocks/*.npz"))) for path in kept}
+    assert len(list(tmp_path.glob("cells/*/*/blocks/*.npz"))) == sum(kept.values())
+    run(tmp_path)
+    assert len(written) > 20 if often else len(written) < 10
+    assert written.count(20) == 4, "each of the four cells ends with the costs of all its blocks"
 
 
 def test_an_interrupted_run_leaves_at_the_next_batch(tmp_path, monkeypatch):
