@@ -12,7 +12,7 @@ import sys
 
 import harness
 
-NAMES = ("executor", "overhead", "sharing", "training", "engine", "pipeline", "frechet", "grid", "gpu")
+NAMES = ("executor", "overhead", "sharing", "training", "engine", "pipeline", "frechet", "grid", "formats", "gpu")
 
 if __name__ == "__main__":
     words = sys.argv[1:]

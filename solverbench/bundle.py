@@ -426,7 +426,7 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
     found = {
         "seeds": f"{seeds.label(protocol.seeds)}: {protocol.replicates} replicates of {protocol.samples} images",
         "noise": "each image's own, from its seed on the CPU; the same for every solver",
-        "batch": f"{protocol.batch} images per call, {THREADS} thread",
+        "batch": f"{min(protocol.batch, protocol.block)} images per call, {THREADS} thread",
         "paired": f"RMSE over the first {protocol.paired} images of each replicate, sqrt of their mean squared error",
         "interval": (
             f"95 %, sampling error at n={protocol.samples} ({paired}): delete-a-block jackknife over "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from solverbench import files
@@ -190,7 +190,11 @@ class Stored(Pictures):
             with Image.open(io.BytesIO(content())) as image:
                 colour = image.convert("RGB")
         except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-            line = " ".join(str(error).split())[:160]
+            line = (
+                "of no known format"
+                if isinstance(error, UnidentifiedImageError)
+                else " ".join(str(error).split())[:160]
+            )
             raise RecordError(f"{self.path / name}: not an image ({line}); remove or replace it") from None
         try:
             whole = colour if self.cut is None else self.cut(colour)

@@ -60,7 +60,8 @@ class Comparison:
         """Yield what people read."""
         published = self.published
         yield f"{published.row}: {published.solver}, {published.metric} on {published.teacher}, NFE {published.nfe}"
-        yield f"  source      {published.paper}, {published.place}"
+        places = dict.fromkeys(f"{published.paper}, {published.place}".split(", "))
+        yield f"  source      {', '.join(places)}"
         yield f"  published   {published.value:.{published.digits}f}"
         few = f" (biased, n={self.few})" if self.few else ""
         yield f"  measured    {self.value:.4g}{few}, 95 % interval {self.low:.4g} to {self.high:.4g}"

@@ -71,6 +71,7 @@ def merge(source: Path, store: Store) -> Merged:
     with _opened(source) as root:
         if root.resolve() == store.root.resolve():
             raise StoreError(f"merge {source}: the same folder as --out; give another store")
+        Store.open(store.root)
         merged = Merged()
         _check_list(root, merged)
         for folder in sorted((root / "cells").glob("??/*")):

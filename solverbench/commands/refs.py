@@ -67,7 +67,7 @@ def refs_build(
     from solverbench.store import Store
 
     cut = Crop.parse(crop) if crop is not None else None
-    Store.open(out)
+    Store.look(out)
     path = references.build(
         name,
         source,
@@ -80,6 +80,7 @@ def refs_build(
         device=check_device(device),
         say=lambda line: click.echo(line, err=True),
     )
+    Store.open(out)
     click.echo(f"{references.verify(path)}\n{path}")
 
 

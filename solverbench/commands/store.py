@@ -88,7 +88,7 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
     for source in sources:  # all of them before anything is written
         if not Path(source).exists():
             raise UserError(f"merge {source}: not there; give a store's folder, or an export")
-    into, code = Store.open(out), 0
+    into, code = Store.look(out), 0
     for source in sources:
         merged = transfer.merge(Path(source), into)
         click.echo("\n".join([f"{source} into {out}:", *merged.lines()]))

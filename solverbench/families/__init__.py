@@ -205,6 +205,8 @@ def recognise(path: Path) -> str:
     Raises:
         RecordError: no family knows it, or several do.
     """
+    if path.is_dir() and not any(path.iterdir()):
+        raise RecordError(f"{path}: an empty folder; name a checkpoint's file, or the folder that holds its files")
     found = [name for name in registries.families if _module(name).recognises(path)]
     if len(found) != 1:
         what = f"could be {' or '.join(found)}" if found else "is no checkpoint that a family knows"

@@ -235,6 +235,8 @@ def test_what_is_no_store_is_not_merged(runs, tmp_path, source):
     assert result.exit_code in (2, 3)
     assert result.stderr.startswith("Error: merge ")
     assert result.stderr.count("\n") == 1
+    invoke("merge", tmp_path / source, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("to", ["export.zip", "export"])

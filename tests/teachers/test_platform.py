@@ -113,6 +113,9 @@ def test_files_that_are_no_teacher_are_told_apart(tmp_path):
     (tmp_path / "notes.txt").write_text("words")
     with pytest.raises(RecordError, match="no checkpoint that a family knows; say which with family=NAME"):
         sb.load_teacher(str(tmp_path / "notes.txt"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecordError, match="an empty folder; name a checkpoint's file"):
+        sb.load_teacher(str(tmp_path / "empty"))
     with pytest.raises(UnknownNameError, match="did you mean 'digits'"):
         sb.load_teacher("digit")
     with pytest.raises(SpecError, match="has no 'checkpoint'"):
