@@ -52,7 +52,7 @@ def probe(teacher: Teacher, batch: int) -> float:
     """Return the seconds per image and call, from three calls by one worker after one that warms up."""
 
     def measure_calls() -> float:
-        x = seeds.noise(range(batch), teacher.shape).to(teacher.device)
+        x = seeds.noise(range(batch), teacher.shape, teacher.device)
         sigma = torch.tensor(1.0, dtype=torch.float64)
         with torch.no_grad():
             denoise = teacher.denoiser(range(batch))

@@ -133,7 +133,7 @@ class _Sharing:
     def _start(self, part: range) -> tuple[Callable[[Call, Tensor, Tensor], Tensor], Tensor]:
         begun = time.perf_counter()
         adapted = self.cell.adapt(self.watch.watched(self.teacher.denoiser(part)))
-        noise = seeds.noise(part, self.teacher.shape).to(self.teacher.device)
+        noise = seeds.noise(part, self.teacher.shape, self.teacher.device)
         self.starting += time.perf_counter() - begun
 
         def denoise(call: Call, x: Tensor, sigma: Tensor) -> Tensor:

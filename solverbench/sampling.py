@@ -149,7 +149,7 @@ def _sampled(
 ) -> Tensor:
     denoise = teacher.denoiser(chosen)
     counter = Counter(watch(denoise) if watch else denoise)
-    states = execute(plan, counter, seeds.noise(chosen, teacher.shape).to(teacher.device))
+    states = execute(plan, counter, seeds.noise(chosen, teacher.shape, teacher.device))
     if counter.calls != nfe:
         raise SampleError(f"claims nfe={nfe}, but {counter.calls} calls of the denoiser were counted")
     _check_finite(states, chosen)

@@ -15,17 +15,19 @@ EVALUATION_START = 50_000
 """The first seed that is for evaluation: those below are for training and validation."""
 
 
-def noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Return the unit normal noise [B, *shape] float32 on the CPU of the images with these B seeds.
+def noise(seeds: Sequence[int], shape: Sequence[int], device: str = "cpu") -> Tensor:
+    """Return the unit normal noise [B, *shape] float32 on `device` of the images with these B seeds.
 
-    A row depends on its own seed alone: not on the batch, the solver or the device that it is later moved to.
+    A row depends on its own seed alone: not on the batch, the solver or the device. It is drawn on the CPU, and a CUDA
+    device fetches it from pinned memory while this thread goes on.
     """
-    rows = torch.empty((len(seeds), *shape), dtype=torch.float32)
+    cuda = torch.device(device).type == "cuda"
+    rows = torch.empty((len(seeds), *shape), dtype=torch.float32, pin_memory=cuda)
     generator = torch.Generator("cpu")
     for row, seed in zip(rows, seeds, strict=True):
         generator.manual_seed(seed)
         draw(generator, shape, out=row)
-    return rows
+    return rows.to(device, non_blocking=cuda)
 
 
 def generator(seed: int, purpose: str, number: int) -> torch.Generator:

@@ -36,7 +36,7 @@ def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) 
 
     def pairs(chosen: range) -> Pairs:
         images = endpoints(teacher, chosen, out, batch=batch)
-        noise = seeds.noise(chosen, teacher.shape).to(teacher.device)
+        noise = seeds.noise(chosen, teacher.shape, teacher.device)
         return Pairs(noise, images.to(teacher.device), torch.tensor(chosen))
 
     return Data(pairs(recipe.train), pairs(recipe.validation))

@@ -51,3 +51,13 @@ def test_overlap_with_training_seeds_is_an_error_that_names_the_shared_seeds():
     seeds.check_apart(range(50_000, 80_000), used, "gas nfe=4")
     with pytest.raises(UserError, match="49999-49999 are validation seeds of gas nfe=4; evaluate on seeds from 50000"):
         seeds.check_apart(range(49_999, 60_000), used, "gas nfe=4")
+
+
+@pytest.mark.gpu
+def test_a_cuda_device_fetches_the_same_noise_without_making_anybody_wait():
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        there = seeds.noise(range(7, 20), SHAPE, "cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(there.cpu(), seeds.noise(range(7, 20), SHAPE))
