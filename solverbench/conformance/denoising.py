@@ -171,10 +171,8 @@ def inputs(teacher: Teacher) -> str:
 
 def randomness(teacher: Teacher) -> str:
     """Raise unless the global random states of torch, numpy and random are untouched."""
-    before = trials.random_states()
     with torch.no_grad():
-        teacher.denoiser(SEEDS)(_noise(teacher), _level(teacher, 0.5))
-    moved = trials.moved(before)
+        moved = trials.disturbed(lambda: teacher.denoiser(SEEDS)(_noise(teacher), _level(teacher, 0.5)))
     if moved:
         raise Failed(f"seeds or draws from {moved}; call network.eval(), draw nothing")
     return "global states of torch, numpy and random untouched"

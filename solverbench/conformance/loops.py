@@ -168,10 +168,8 @@ def inputs(solver: Solver, schedule: NoiseSchedule) -> str:
 
 def randomness(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless the global random states of torch, numpy and random are untouched."""
-    before = trials.random_states()
     _, ready, grid = trials.typical(solver, schedule)
-    ready.sample(trials.network, trials.start(grid), grid)
-    moved = trials.moved(before)
+    moved = trials.disturbed(lambda: ready.sample(trials.network, trials.start(grid), grid))
     if moved:
         raise Failed(f"seeds or draws from {moved}; a loop has no randomness")
     return "global states of torch, numpy and random untouched"

@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import pickle
 import random
-from collections.abc import Iterable, Iterator
+import secrets
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -133,19 +134,33 @@ def scrambled(ready: Solver, grid: Grid) -> Grid:
     raise AssertionError
 
 
-def random_states() -> dict[str, bytes]:
-    """Return the global random state of each library that a loop or a network might touch."""
+def disturbed(run: Callable[[], object]) -> str:
+    """Return the libraries whose global random state `run` changes, empty if none; they are as before afterwards.
+
+    It starts from states that no program seeds: one that seeds with a constant leaves what it found after its own
+    first run.
+    """
+    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 - the one that might be touched
+    try:
+        torch.manual_seed(secrets.randbits(63))
+        np.random.seed(secrets.randbits(32))  # noqa: NPY002
+        random.seed(secrets.randbits(63))
+        before = _random_states()
+        run()
+        after = _random_states()
+    finally:
+        torch.set_rng_state(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+        random.setstate(kept[2])
+    return " and ".join(name for name in before if before[name] != after[name])
+
+
+def _random_states() -> dict[str, bytes]:
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002 - it is the one that might be touched
+        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002
         "random": pickle.dumps(random.getstate()),
     }
-
-
-def moved(before: dict[str, bytes]) -> str:
-    """Return the libraries whose state isn't what it was; empty if none."""
-    after = random_states()
-    return " and ".join(name for name in before if before[name] != after[name])
 
 
 def relative(a: Tensor, b: Tensor) -> float:

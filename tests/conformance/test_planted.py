@@ -557,6 +557,13 @@ def test_a_planted_bug_is_caught(cls, name):
     assert "; " in found.finding  # what was found; what to do
 
 
+def test_seeding_is_found_after_other_checks_have_run_the_loop():
+    (check,) = (check for check in conformance.checks(Seeding) if check.name == "randomness")
+    before = torch.get_rng_state()
+    assert [check.outcome().status for _ in range(3)] == [conformance.FAIL] * 3
+    assert torch.equal(torch.get_rng_state(), before), "the check leaves the states as they were"
+
+
 def test_a_bug_in_a_test_of_ones_own_is_one_line():
     with pytest.raises(ConformanceError, match=r"^sound:.*: nfe: makes 2 calls where it claims 1; mend `steps` or"):
         next(check for check in conformance.checks(ExtraCall) if check.name == "nfe")()

@@ -221,3 +221,8 @@ def test_all_failures_are_told_at_once():
     with pytest.raises(conformance.ConformanceError) as caught:
         conformance.assert_conforms(teacher(unfrozen, name="two words"))
     assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["identity", "detached"]
+
+
+def test_seeding_is_found_after_other_checks_have_run_the_network():
+    (check,) = (check for check in conformance.checks(teacher(seeding)) if check.name == "randomness")
+    assert [check.outcome().status for _ in range(3)] == [conformance.FAIL] * 3
