@@ -98,7 +98,8 @@ def compose(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT)
     spent = speeds(found) if across == "speed" else rows(found)
     if spent.empty:
         return None
-    parts = [part for part in shown(found, wide) if part.number == 1 and part.metric in spent.columns]
+    parts = _fitting(found, spent, wide)
+    spent = spent[spent["label"].isin({label for part in parts for label in part.solvers})]
     metrics = list(dict.fromkeys(part.metric for part in parts))
     teachers = [name for name in dict.fromkeys(part.teacher for part in parts) if (spent["teacher"] == name).any()]
     with settings():
@@ -136,18 +137,22 @@ def drawn(found: Sequence[Part], across: str, wide: Width = DEFAULT) -> pd.DataF
     """Exactly what the figure shows: a row for each point, with `panel`, and all that is known of the cost."""
     spent = speeds(found) if across == "speed" else rows(found)
     tables = []
-    for part in shown(found, wide):
-        if part.number == 1 and part.metric in spent.columns:
-            own = spent[(spent["teacher"] == part.teacher) & spent[part.metric].notna()]
-            own = own.rename(columns={"label": "series"}).assign(panel=part.name, metric=part.metric, kind="measured")
-            own = own.rename(columns={part.metric: "value"}).join(_intervals(part), on=["series", "nfe"])
-            extra = [column for column in _SPENT if column in own]
-            columns = ["panel", "teacher", "metric", "kind", "series", "nfe", across, "value", "low", "high", *extra]
-            tables.append(own[columns])
-            if across == "speed":
-                best = front(own, "value", part.higher)
-                tables.append(tables[-1].loc[best.index].assign(kind="front", low=math.nan, high=math.nan))
+    for part in _fitting(found, spent, wide):
+        own = spent[(spent["teacher"] == part.teacher) & spent[part.metric].notna() & spent["label"].isin(part.solvers)]
+        own = own.rename(columns={"label": "series"}).assign(panel=part.name, metric=part.metric, kind="measured")
+        own = own.rename(columns={part.metric: "value"}).join(_intervals(part), on=["series", "nfe"])
+        extra = [column for column in _SPENT if column in own]
+        columns = ["panel", "teacher", "metric", "kind", "series", "nfe", across, "value", "low", "high", *extra]
+        tables.append(own[columns])
+        if across == "speed":
+            best = front(own, "value", part.higher)
+            tables.append(tables[-1].loc[best.index].assign(kind="front", low=math.nan, high=math.nan))
     return pd.concat(tables, ignore_index=True)
+
+
+def _fitting(found: Sequence[Part], spent: pd.DataFrame, wide: Width) -> list[Part]:
+    """The parts of which `spent` has values, as many as fit in a figure."""
+    return shown([part for part in found if part.number == 1 and part.metric in spent.columns], wide)
 
 
 def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import bound, costs, paired, tables, verdicts
+from reports import bound, costs, paired, plans, tables, verdicts
 from reports.bundle import FINISHED, STATUSES, Bundle
 from reports.palette import on_dark
 from reports.panel import look_of
@@ -307,12 +307,12 @@ def _images(
 
 
 def _plans(bundle: Bundle, labels: Sequence[str], teachers: Sequence[str]) -> dict[str, Any]:
-    """What each cell executes, five digits of each number."""
+    """What each cell of not too many calls executes, five digits of each number."""
     rows = bundle.frame.drop_duplicates(["teacher", "label", "nfe"])
     found = dict[str, list[dict[str, Any]]]()
     for teacher, label, nfe, cell in zip(rows["teacher"], rows["label"], rows["nfe"], rows["cell"], strict=True):
         plan = bundle.cells.get(cell, {}).get("plan")
-        if plan:
+        if plan and len(plan["sigmas"]) <= plans.MOST:
             found.setdefault(teacher, []).append({
                 "solver": labels.index(label), "nfe": int(nfe), "sigmas": [_five(each) for each in plan["sigmas"]],
                 "rows": [[_five(each) for each in row] for row in plan["rows"]],

@@ -23,6 +23,9 @@ _ROW, _HEAD, _FOOT = 0.15, 0.22, 0.36  # inches of a solver's row, above a panel
 _PANELS = 4
 FULL = 2.0
 """The size of a weight from which on its colour is full."""
+MOST = 64
+"""Calls of a plan whose weights can still be told apart in a figure; those of more are left out."""
+_TINY = 1e-280  # a level below is as good as 0, and its axis would end at 0
 _LETTER = 0.062  # inches that a letter of a label takes
 
 
@@ -137,8 +140,9 @@ def weights_drawn(known: Sequence[Plan], teacher: str, nfe: int | None = None) -
 
 
 def weights_budget(known: Sequence[Plan]) -> int | None:
-    """The smallest budget that a learned solver has, else the smallest one."""
-    return min((plan.nfe for plan in known if plan.learned), default=min((plan.nfe for plan in known), default=None))
+    """The smallest budget that a learned solver has, else the smallest one; None if none can be drawn."""
+    drawn = [plan for plan in known if plan.nfe <= MOST]
+    return min((plan.nfe for plan in drawn if plan.learned), default=min((plan.nfe for plan in drawn), default=None))
 
 
 def shown_budgets(known: Sequence[Plan]) -> list[int]:
@@ -163,7 +167,7 @@ def scaled(value: float) -> float:
 def _levels(axes: Axes, own: Sequence[Plan], names: Sequence[str], limits: tuple[float, float]) -> None:
     for plan in own:
         colour, marker, _, fill = look_of(plan.part, plan.label)
-        told = [sigma for sigma in plan.sigmas if sigma > 0]
+        told = [sigma for sigma in plan.sigmas if sigma > _TINY]
         axes.plot(
             told, [names.index(plan.label)] * len(told), ls="", marker=marker, ms=size_of(marker) * 1.1, color=fill,
             mec="white" if fill == colour else colour, mew=0.3 if fill == colour else 0.8, label=plan.label, zorder=3,
@@ -221,7 +225,7 @@ def _scale(axes: Axes) -> None:
 
 
 def _limits(sigmas: Sequence[float]) -> tuple[float, float]:
-    known = [math.log10(sigma) for sigma in sigmas if sigma > 0] or [0.0]
+    known = [math.log10(sigma) for sigma in sigmas if sigma > _TINY] or [0.0]
     margin = 0.05 * (max(known) - min(known)) or 0.3
     return 10 ** (min(known) - margin), 10 ** (max(known) + margin)
 

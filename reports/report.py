@@ -226,12 +226,13 @@ def _pictures(bundle: Bundle, teachers: Sequence[str]) -> Iterator[str]:
 
 
 def _levels(bundle: Bundle, found: Sequence[Part], teachers: Sequence[str]) -> Iterator[str]:
-    shown = [name for name in teachers if plans.of(bundle, found, name)]
+    shown = {name: known for name in teachers if (known := plans.of(bundle, found, name))}
     if shown:
         yield "## Noise levels and weights\n\nWhat is executed; the weights at the smallest budget of a learned solver."
-        for name in shown:
+        for name, known in shown.items():
             yield f"![Noise levels on {escape(name)}](levels-{slug(name)}.png)"
-            yield f"![Weights on {escape(name)}](weights-{slug(name)}.png)"
+            if plans.weights_budget(known) is not None:
+                yield f"![Weights on {escape(name)}](weights-{slug(name)}.png)"
 
 
 def _unfinished(frame: pd.DataFrame) -> Iterator[str]:

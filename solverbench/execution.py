@@ -79,22 +79,21 @@ def walk(
     past = _history(x, [node.row for node in nodes])
     levels = _levels([call.sigma for call in calls])
 
-    def follow(calls: Sequence[Call], ends: Sequence[End], depth: int) -> Iterator[tuple[End, Tensor | Exception]]:
-        for end in filter(wanted, ends):
-            yield end, past.combined(place[end])
-        for call in calls:
-            if not any(map(wanted, call.below)):
-                continue
-            try:
-                past.keep(depth, denoise(call, past.combined(place[call]), levels[place[call]]))
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # whatever a network raises
-                yield from ((end, error) for end in filter(wanted, list(call.below)))
-            else:
-                yield from follow(call.calls, call.ends, depth + 1)
-
-    yield from follow(tree.calls, [], 0)
+    pending = [(call, 0) for call in reversed(tree.calls)]
+    while pending:
+        call, depth = pending.pop()
+        if not any(map(wanted, call.below)):
+            continue
+        try:
+            past.keep(depth, denoise(call, past.combined(place[call]), levels[place[call]]))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a network raises
+            yield from ((end, error) for end in filter(wanted, list(call.below)))
+        else:
+            for end in filter(wanted, call.ends):
+                yield end, past.combined(place[end])
+            pending += [(each, depth + 1) for each in reversed(call.calls)]
 
 
 class Captured:

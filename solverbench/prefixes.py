@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -44,9 +45,11 @@ class Call:
     @property
     def below(self) -> Iterator[End]:
         """Every sample that needs this call."""
-        yield from self.ends
-        for call in self.calls:
-            yield from call.below
+        pending = [self]  # no recursion: a plan may have a thousand calls
+        while pending:
+            call = pending.pop()
+            yield from call.ends
+            pending += reversed(call.calls)
 
 
 @dataclass(eq=False)
@@ -78,24 +81,29 @@ def grow(plans: Sequence[Plan]) -> Tree:
     Two plans share a call exactly if their rounded rows and levels are the same numbers up to it.
     """
     tree = Tree([], sum(plan.nfe for plan in plans))
-    known: dict[str, Call] = {}
-    ends: dict[str, End] = {}
+    known: dict[bytes, Call] = {}
+    ends: dict[bytes, End] = {}
     for place, plan in enumerate(plans):
-        begin, path = "", []
+        begin, path = b"", []
         siblings = tree.calls
         for row, sigma in zip(plan.rows[:-1], plan.sigmas, strict=True):
-            begin += repr((row, sigma))
+            begin = _after(begin, (row, sigma))
             if begin not in known:
                 known[begin] = Call(row, sigma)
                 siblings.append(known[begin])
             path.append(known[begin])
             siblings = path[-1].calls
-        last = begin + repr(plan.rows[-1])
+        last = _after(begin, plan.rows[-1])
         if last not in ends:
             ends[last] = End(plan.rows[-1], tuple(path))
             path[-1].ends.append(ends[last])
         ends[last].plans.append(place)
     return tree
+
+
+def _after(begin: bytes, numbers: object) -> bytes:
+    """What tells the calls up to here from all others: a hash, as written out they'd grow with the cube of calls."""
+    return hashlib.sha256(begin + repr(numbers).encode()).digest()
 
 
 def bunches(plans: Sequence[Plan], images: int, most: int = UNIT, samples: int | None = None) -> list[list[int]]:

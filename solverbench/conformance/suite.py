@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -141,9 +142,18 @@ def _all(subject: Subject, schedule: NoiseSchedule | None) -> list[Check]:
         ]
     chosen = schedule or EDM()
     return [
-        Check(function.__name__, found, partial(function, found, chosen), "" if applies(found) else reason)
+        Check(function.__name__, found, partial(_fresh, function, found, chosen), "" if applies(found) else reason)
         for function, applies, reason in _SOLVER
     ]
+
+
+def _fresh(function: Callable[[Solver, NoiseSchedule], str], solver: Solver, schedule: NoiseSchedule) -> str:
+    """Run a check on a copy, as what a solver keeps from one check would hide itself in the next; if one can be had."""
+    try:
+        own = copy.deepcopy(solver)
+    except Exception:  # what an instance holds is its author's choice
+        own = solver
+    return function(own, schedule)
 
 
 def _always(subject: object) -> bool:

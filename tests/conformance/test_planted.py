@@ -564,6 +564,11 @@ def test_seeding_is_found_after_other_checks_have_run_the_loop():
     assert torch.equal(torch.get_rng_state(), before), "the check leaves the states as they were"
 
 
+def test_what_a_loop_keeps_is_found_after_other_checks_have_run_it():
+    failed = {found.name for found in conformance.run_all(KeptStep) if found.status == conformance.FAIL}
+    assert "repeatable" in failed
+
+
 def test_a_bug_in_a_test_of_ones_own_is_one_line():
     with pytest.raises(ConformanceError, match=r"^sound:.*: nfe: makes 2 calls where it claims 1; mend `steps` or"):
         next(check for check in conformance.checks(ExtraCall) if check.name == "nfe")()

@@ -140,6 +140,16 @@ def test_a_buffer_takes_only_images_as_it_was_made_for():
         past.keep(0, images()[:2])
 
 
+def test_a_plan_of_thousands_of_calls_is_one_path():
+    """Euler's, written down: each input is the one before it, and a step."""
+    rows = tuple((1.0, *(0.001,) * k) for k in range(3001))
+    long = Plan(tuple(80.0 / (k + 1) for k in range(3000)), rows)
+    tree = prefixes.grow([long, long])
+    assert (tree.asked, tree.needed, [end.plans for end in tree.ends]) == (6000, 3000, [[0, 1]])
+    [(_, sample)] = walk(tree, lambda call, x, sigma: x, images()[:1, :1, :1, :1], lambda end: True)
+    torch.testing.assert_close(sample, images()[:1, :1, :1, :1] * 1.001**3000, rtol=1e-3, atol=0)
+
+
 def test_only_cuda_captures():
     with pytest.raises(ValueError, match="x is on cpu, and only CUDA has graphs"):
         Captured(plan("euler"), nonlinear, images())

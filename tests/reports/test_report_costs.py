@@ -69,6 +69,18 @@ def test_a_report_with_costs_has_their_files_and_one_without_has_none(
         assert sum(path.name.startswith("figure-training") for path in written) == count
 
 
+@pytest.mark.parametrize("across", ["calls", "speed"])
+def test_a_teacher_without_a_value_leaves_another_ones_figures(trained: pd.DataFrame, record: dict, across) -> None:
+    """Its metrics are more than a figure has panels for, and come first."""
+    own = only(trained, "gas").assign(cost_images_per_second=100.0)
+    first = own[own["metric"] == "rmse_teacher"].assign(teacher="mixture", status="needs-training", value=np.nan)
+    others = [first.assign(metric=f"other_{k}") for k in range(5)]
+    known = parts(tidy(pd.concat([*others, own])), record)
+    figure = costs.compose(known, across)
+    assert [axes.get_label() for axes in figure.axes] == [part.name for part in known if part.teacher == "digits"]
+    assert set(costs.drawn(known, across)["teacher"]) == {"digits"}
+
+
 def test_an_unknown_cost_is_left_empty(trained: pd.DataFrame, record: dict) -> None:
     trained["cost_training_peak_memory_bytes"] = 0
     trained["validation_spread"] = np.nan
