@@ -200,7 +200,7 @@ main.add_command(train)
 @click.option("--seeds", default="50000-50063", show_default=True, metavar="FIRST-LAST", help="One image per seed.")
 @click.option("--format", "kind", type=click.Choice(["png", "npz"]), default="png", show_default=True,
               help="PNG: a file per image. NPZ: one file with 'images' (uint8 NHWC) and 'seeds'.")  # fmt: skip
-@click.option("--to", "folder", metavar="DIR", help="Where the images go.  [default: samples/SPEC-nfeN]")
+@click.option("--to", "folder", metavar="DIR", help="Where the images go.  [default: samples/TEACHER-SPEC-nfeN-SEEDS]")
 @click.option("--batch", type=int, default=500, show_default=True, help="Images per call.")
 @teacher_option
 @device_option
@@ -213,7 +213,8 @@ def sample(
     """Write the images that solver SPEC makes of given seeds, for use with a metric of your own."""
     from solverbench import images
 
-    to = Path(folder or f"samples/{re.sub(r'[^a-z0-9.+=]+', '-', solver.lower())}-nfe{nfe}")
+    name = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", f"{teacher}-{solver.lower()}-nfe{nfe}-{seeds}").strip("-")
+    to = Path(folder or f"samples/{name}")
     click.echo(images.write(solver, nfe, seeds, kind, to, batch, teacher, device, Path(out)))
 
 

@@ -32,12 +32,16 @@ def write(
         out: results folder, where a learned solver's own training is looked for.
 
     Raises:
-        UserError: a bad spec, budget, seed range, batch or device, or a solver that isn't trained.
+        UserError: a bad spec, budget, seed range, batch or device, a solver that isn't trained, or a folder with other
+            files: whoever measures it would measure those, too.
     """
     if nfe < 1 or batch < 1:
         what, value = ("--nfe", nfe) if nfe < 1 else ("--batch", batch)
         raise (BudgetError if nfe < 1 else UserError)(f"{what} {value}: below 1; give a positive number")
     wanted = seeds.parse(chosen)
+    own = {f"{seed:09d}.png" for seed in wanted} if kind == "png" else {f"{seeds.label(wanted)}.npz"}
+    if others := sorted({path.name for path in files.listed(folder)} - own):
+        raise UserError(f"{folder}: holds other files ({len(others)}, such as {others[0]}); give --to an empty folder")
     Store.look(out)
     network = load_teacher(teacher, sampling.check_device(device))
     method = make(solver)
@@ -50,7 +54,7 @@ def write(
     if kind == "npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, images=images, seeds=np.array(wanted))
-        path = folder / f"{seeds.label(wanted)}.npz"
+        path = folder / own.pop()
         files.write_bytes(path, buffer.getvalue())
         return f"{len(images)} images in {path}"
     for seed, image in zip(wanted, images, strict=True):

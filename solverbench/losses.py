@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 import registries
 from solverbench import plugins
-from solverbench.errors import MissingError, TrainingError
+from solverbench.errors import MissingError, PluginError, TrainingError
 from solverbench.teachers import Teacher
 
 HUBER_SCALE = 0.00054
@@ -45,7 +45,28 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
     loss = plugins.get(registries.losses, name)
     with plugins.blamed(registries.losses, name):
         made: Distance = loss(teacher)
-    return made
+    offer = registries.losses.plugin(name)
+    return made if offer is None else _of_plugin(f"loss {name!r} of {offer.source}", name, made)
+
+
+def _of_plugin(label: str, name: str, made: Distance) -> Distance:
+    """The distance, held to what every distance promises."""
+    if not callable(made):
+        raise PluginError(f"{label}: made {made!r}, which can't be called; return a function of (student, target)")
+
+    def checked(student: Tensor, target: Tensor) -> Tensor:
+        with plugins.blamed(registries.losses, name):
+            found = made(student, target)
+        if not isinstance(found, Tensor) or found.shape != (len(student),):
+            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
+            raise PluginError(f"{label}: returned {what} for {len(student)} images; return one number for each, [B]")
+        if student.requires_grad and not found.requires_grad:
+            raise PluginError(f"{label}: carries no gradient to the student's images; compute it with torch alone")
+        if student.isfinite().all() and not found.isfinite().all():
+            raise PluginError(f"{label}: isn't finite for finite images; correct it")
+        return found
+
+    return checked
 
 
 def l2(teacher: Teacher) -> Distance:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from solverbench import checkpoints, files, seeds, zoo
+import registries
+from solverbench import checkpoints, files, losses, seeds, zoo
 from solverbench.errors import TrainingError
 from solverbench.job import Job
 from solverbench.pairs import Data, Pairs
@@ -33,6 +34,8 @@ Progress = Callable[[int, int, float, float | None], None]
 
 def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) -> Data:
     """Return the recipe's pairs on the teacher's device; the teacher's images are made once and kept under `out`."""
+    if registries.losses.plugin(recipe.loss) is not None:
+        losses.distance(recipe.loss, teacher)  # what is wrong with it is told before the images are made
 
     def pairs(chosen: range) -> Pairs:
         images = endpoints(teacher, chosen, out, batch=batch)

@@ -179,6 +179,23 @@ def test_samples_are_written_as_png_and_npz(tmp_path):
         assert np.abs(png.astype(int) - made["images"][1, :, :, 0]).max() <= 1
 
 
+def test_samples_of_two_selections_never_lie_in_one_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (["--seeds", "7-8"], ["--seeds", "7-9"], ["--seeds", "7-8", "--teacher", "mixture"]):
+        assert invoke("sample", "dpm:order=2", "--nfe", 3, *words).exit_code == 0
+        assert invoke("sample", "dpm:order=2", "--nfe", 3, *words).exit_code == 0, "the same again is no other one"
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "digits-dpm-order=2-nfe3-7-8",
+        "digits-dpm-order=2-nfe3-7-9",
+        "mixture-dpm-order=2-nfe3-7-8",
+    ]
+    given = invoke(
+        "sample", "dpm", "--nfe", 3, "--seeds", "8-9", "--to", tmp_path / "samples/digits-dpm-order=2-nfe3-7-8"
+    )
+    assert given.exit_code == 2
+    assert "holds other files (1, such as 000000007.png); give --to an empty folder" in given.stderr
+
+
 @pytest.mark.parametrize("name", ["dpm", "ddim", "gas:t_eps=0.001", "digits", "mixture"])
 def test_info_describes_it(name):
     result = invoke("info", name)

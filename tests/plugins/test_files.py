@@ -343,6 +343,34 @@ def test_a_loss_by_a_plugin_trains(examples):
         _job("nix")
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise RuntimeError('boom')", r"mine\.py:\d+: RuntimeError: boom; correct it"),
+        ("return None", r"loss 'mine' of .*mine\.py: made None, which can't be called"),
+        ("return lambda a, b: 1 / 0", r"mine\.py:\d+: ZeroDivisionError"),
+        ("return lambda a, b: (a - b).mean()", r"returned shape \(\) for 3 images; return one number for each"),
+        ("return lambda a, b: 0.5", r"returned 0\.5 for 3 images"),
+        ("return lambda a, b: (a - b).detach().flatten(1).mean(1)", "carries no gradient to the student's images"),
+        ("return lambda a, b: (a - b).flatten(1).mean(1) / 0", "isn't finite for finite images; correct it"),
+    ],
+)
+def test_a_loss_that_fails_is_blamed(examples, invoke, body, said):
+    text = f"import solverbench as sb\n@sb.register(kind='loss')\ndef mine(teacher):\n    {body}\n"
+    plugins.load(examples("mine.py", text))
+    student = torch.ones(3, 1, 8, 8, requires_grad=True)
+    with pytest.raises(PluginError, match=said):
+        losses.distance("mine", toys.teacher())(student, torch.zeros(3, 1, 8, 8))
+
+
+def test_a_loss_that_can_t_be_had_is_told_before_the_images_are_made(examples, invoke):
+    text = "import solverbench as sb\n@sb.register(kind='loss')\ndef mine(teacher):\n    return None\n"
+    settings = ["--set", "loss=mine", "--set", "iterations=1"]
+    result = invoke("train", "gs", "--nfe", "3", "--plugin", examples("mine.py", text), *settings, "--out", "made")
+    assert (result.exit_code, result.line.startswith("Error: loss 'mine' of ")) == (3, True)
+    assert not list(Path("made").glob("targets/*"))
+
+
 def test_a_changed_loss_or_learned_solver_trains_in_a_folder_of_its_own(examples):
     plugins.load("charbonnier.py")
     usual, before = _job("l2").folder(Path("runs")), _job("charbonnier").folder(Path("runs"))
