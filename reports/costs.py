@@ -160,7 +160,8 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
     known = known.join(_intervals(part), on=["label", "nfe"])
     if part.log:
         axes.set_yscale("log")
-        low, high = _stretched(known[part.metric].to_list())
+        ends = [low for low, value in zip(known["low"], known[part.metric], strict=True) if low > value / 3]
+        low, high = _stretched([*known[part.metric], *ends, *known["high"].dropna()])
         axes.set_ylim(low, high)
         axes.set_yticks(marks := log_ticks(low, high), [tick_text(mark) for mark in marks])
         axes.set_yticks(log_minor_ticks(low, high), minor=True)

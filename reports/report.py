@@ -147,7 +147,7 @@ def _reference_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"Horizontal lines, with their 95 % intervals: {escape('; '.join(shown))}. A floor is what fresh sets of "
             "the same size reach on average against the same reference: nothing is to be gained below it, and a solver "
-            "as good as its teacher lies above or below it by chance."
+            "whose images are as good as those of the reference lies above or below it by chance."
         )
 
 

@@ -235,7 +235,7 @@ def sample(
 )
 @out_option
 def report(name: str | None, training: str | None, width: str | None, baseline: str | None, out: str) -> None:
-    """Draw the report of a finished run again: NAME in DIR/reports, or the only one there. Needs no teacher."""
+    """Draw the report of a finished run again: NAME in DIR/reports, or the newest one. Needs no teacher."""
     if training is not None:
         if name is not None:
             raise UserError(f"report {name!r} --training {training}: two things to draw; ask for one of them")
@@ -244,9 +244,9 @@ def report(name: str | None, training: str | None, width: str | None, baseline: 
             click.echo(path)
         return
     folder = Path(out) / "reports"
-    found = sorted(p.parent.name for p in folder.glob("*/bundle.json"))
-    if name is None and len(found) == 1:
-        name = found[0]
+    found = {path.parent.name: path.stat().st_mtime for path in sorted(folder.glob("*/bundle.json"))}
+    if name is None:
+        name = max(found, key=lambda each: found[each], default=None)
     if name not in found:
         asked = "report" if name is None else f"report {name!r}"
         raise UserError(f"{asked}: {folder} has {', '.join(found) or 'no report'}; name one of them, or run first")

@@ -28,7 +28,7 @@ class Claim:
     """What is to be judged: that `a` is at least level with `b`, or, if `open`, how the two stand.
 
     Args:
-        rival: what `b` is, where it was chosen: "the best classical solver".
+        rival: what `b` is, where it was chosen: "the best classical solver of this run".
     """
 
     a: Outcome
@@ -95,7 +95,7 @@ def _against_best(a: Outcome, nfe: int, outcomes: Iterable[Outcome]) -> Iterator
         judged = [b for b in rivals if metric in b.measures]
         if judged:
             best = min(judged, key=lambda b: b.measures[metric].value)
-            yield Claim(a, best, (metric,), rival="the best classical solver")
+            yield Claim(a, best, (metric,), rival="the best classical solver of this run")
 
 
 def _judge(claim: Claim) -> Iterator[dict[str, Any]]:
