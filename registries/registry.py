@@ -91,6 +91,10 @@ class Registry:
         """Return what was registered, without what entry points offer."""
         return tuple(self._registered.values())
 
+    def loaded(self) -> tuple[Offer, ...]:
+        """Return what plugins offer, by whatever door, and have been asked for."""
+        return *self.registered(), *(offer for offer in self._installed() if offer.thing is not None)
+
     def withdraw(self, name: str) -> None:
         """Forget what was registered by `name`."""
         self._registered.pop(name, None)

@@ -203,12 +203,18 @@ def blamed(registry: registries.Registry, name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         offer = registry.plugin(name)
         if offer is None:
             raise
         told = registries.why(error, offer.target.partition(":")[0])
         raise PluginError(f"{registry.kind} {name!r} of {offer.source}: {told}; correct it") from error
+
+
+def place(error: BaseException) -> str:
+    """Return the innermost FILE:LINE of a plugin's code that an error came through; empty if it came through none."""
+    offers = (offer for each in registries.extensible.values() for offer in each.loaded())
+    return registries.place(error, *(offer.target.partition(":")[0] for offer in offers))
 
 
 def wrong(kind: str, name: str, thing: Any) -> str:
