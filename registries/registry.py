@@ -113,7 +113,7 @@ class Registry:
         full = self._aliases.get(name, name)
         if full in self._entries or self._offers(full):
             return full
-        near = difflib.get_close_matches(name, [*self, *self._aliases], n=1)
+        near = difflib.get_close_matches(name.lower(), [*self, *self._aliases], n=1)
         hint = f"did you mean {near[0]!r}? See" if near else "see"
         raise UnknownName(f"{self.kind} {name!r}: not registered; {hint} 'solverbench list {self.plural}'.")
 

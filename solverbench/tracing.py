@@ -238,7 +238,7 @@ class _Unchanged(TorchFunctionMode):
     """Raises at the operation that changes a state in place after a tape has been handed it."""
 
     def __init__(self, tape: _Tape) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.tape = tape
 
     def __torch_function__(
