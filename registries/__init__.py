@@ -3,6 +3,7 @@
 from registries.plugins import Offer as Offer
 from registries.plugins import Unavailable as Unavailable
 from registries.plugins import fingerprint as fingerprint
+from registries.plugins import origin as origin
 from registries.plugins import place as place
 from registries.plugins import why as why
 from registries.published import Result as Result

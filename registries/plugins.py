@@ -92,13 +92,17 @@ def why(error: BaseException, owner: str) -> str:
     return ": ".join(filter(None, (place(error, owner), type(error).__name__, text)))
 
 
-def place(error: BaseException, owner: str) -> str:
-    """Return the innermost FILE:LINE of `owner`'s code that an error came through; empty if there is none."""
+def place(error: BaseException, *owners: str) -> str:
+    """Return the innermost FILE:LINE of the code of `owners` that an error came through; empty if there is none.
+
+    Args:
+        owners: modules or packages.
+    """
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{error.filename}:{error.lineno}"
-    top, found = owner.partition(".")[0], ""
+    tops, found = {owner.partition(".")[0] for owner in owners}, ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == top:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in tops:
             found = f"{frame.f_code.co_filename}:{line}"
     return found
 

@@ -91,6 +91,10 @@ class Registry:
         """Return what was registered, without what entry points offer."""
         return tuple(self._registered.values())
 
+    def loaded(self) -> tuple[Offer, ...]:
+        """Return what plugins offer, by whatever door, and have been asked for."""
+        return *self.registered(), *(offer for offer in self._installed() if offer.thing is not None)
+
     def withdraw(self, name: str) -> None:
         """Forget what was registered by `name`."""
         self._registered.pop(name, None)
@@ -109,7 +113,7 @@ class Registry:
         full = self._aliases.get(name, name)
         if full in self._entries or self._offers(full):
             return full
-        near = difflib.get_close_matches(name, [*self, *self._aliases], n=1)
+        near = difflib.get_close_matches(name.lower(), [*self, *self._aliases], n=1)
         hint = f"did you mean {near[0]!r}? See" if near else "see"
         raise UnknownName(f"{self.kind} {name!r}: not registered; {hint} 'solverbench list {self.plural}'.")
 

@@ -61,9 +61,11 @@ def text(spent: pd.DataFrame) -> pd.DataFrame:
 def speeds(found: Sequence[Part]) -> pd.DataFrame:
     """A row for every cell whose images per second are known: `speed`, and its value in each metric."""
     tables = [
-        part.frame[part.frame["cost_images_per_second"] > 0][["teacher", "label", "nfe", "value"]].assign(
-            metric=part.metric, speed=part.frame["cost_images_per_second"]
-        )
+        part.frame[part.frame["cost_images_per_second"] > 0][
+            ["teacher", "label", "nfe", "value", "cost_images_per_second"]
+        ]
+        .rename(columns={"cost_images_per_second": "speed"})
+        .assign(metric=part.metric)
         for part in found
         if part.number == 1
     ]

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 import registries
-from solverbench import files, plugins, seeds, solutions, targets, zoo
+from solverbench import files, grids, plugins, seeds, solutions, targets, zoo
 from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.judging import Judging
 from solverbench.sampling import BATCH
@@ -21,7 +21,7 @@ from solverbench.spec import expand, make, numbers
 from solverbench.store import Store
 from solverbench.tableaux import Plan
 from solverbench.teachers import OWN, Teacher, load_teacher
-from solverbench.tracing import check_linear, trace
+from solverbench.tracing import check_linear, intervals, trace
 from solverbench.zoo import Trained
 
 FORMAT = 1
@@ -339,33 +339,42 @@ def _cells_of(
             seeds.check_apart(protocol.seeds, trained.seeds, f"{asked} nfe={nfe}")
             equipped = trained.solver
         try:
-            grid = equipped.grid(teacher.schedule, equipped.steps(nfe))
+            grid = equipped.grid(teacher.schedule, intervals(equipped, nfe))
             tableau = trace(equipped, grid, check=False)
             if trained is not None and not trained.still(tableau):
                 yield cell(nfe, None, (NEEDS_TRAINING, _untrained(asked, nfe, teacher, out, zoo.OUTDATED)), None)
                 continue
             plan = tableau.plan_from_noise(teacher.schedule)
+            equipped.adapt(teacher.denoise)  # what can't be made here would end the run later
             found = cell(nfe, plan, None, trained)
             if not Store(out).at(found.address).done:  # one that is done was checked when it was made
                 check_linear(equipped, grid, tableau)
         except BudgetError as error:
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except GridError as error:
+            if grids.refused(error) and (where := plugins.place(error)):  # no grid at all is a bug, not a misfit
+                yield cell(nfe, None, (FAILED, f"{where}: {error}; mend it there"), trained)
+                continue
             misfits.append(error)
             if len(misfits) == len(budgets):
                 raise
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
-        except Exception as error:  # a plugin's loop may raise anything, and the other cells go on
-            yield cell(nfe, None, (FAILED, reason(error)), trained)
+        except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other cells go on
+            yield cell(nfe, None, (FAILED, reason(error).removeprefix(f"{solver.spec}: ")), trained)
         else:
             claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
             yield found if plan.nfe == nfe else cell(nfe, None, (FAILED, claim), trained)
 
 
 def reason(error: BaseException) -> str:
-    """Return one line that says why: a user's mistake in its own words, another exception with its type."""
+    """Return one line that says why: a user's mistake in its own words, another exception with type and place.
+
+    The place is the line of a plugin that it came up in, if it came up in one.
+    """
     text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+    if isinstance(error, UserError):
+        return text
+    return ": ".join(filter(None, (plugins.place(error), type(error).__name__, text)))
 
 
 def _lack(solver: LearnedSolver, asked: str, nfe: int, teacher: Teacher, out: Path) -> tuple[str, str]:

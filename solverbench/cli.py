@@ -278,10 +278,10 @@ def list_(what: str, as_json: bool) -> None:
 @out_option
 @plugin_option
 def info(name: str, teacher: str, out: str) -> None:
-    """Describe a solver (options, budgets, paper, trained files) or a teacher."""
+    """Describe a solver (options, budgets, paper, trained files), a teacher, a grid, a metric or a loss."""
     from solverbench import describe
 
-    click.echo(describe.teacher(name) if name in registries.teachers else describe.solver(name, teacher, Path(out)))
+    click.echo(describe.named(name, teacher, Path(out)))
 
 
 @main.command()

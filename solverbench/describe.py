@@ -14,17 +14,57 @@ from typing import Any
 import torch
 
 import registries
-from solverbench import inventory, plugins, solutions
-from solverbench.errors import BudgetError, UserError
+from solverbench import inventory, plugins, scores, solutions
+from solverbench.errors import BudgetError, LoopError, UserError
 from solverbench.solver import LearnedSolver, Solver, declared
 from solverbench.spec import make, ranges, solver_class
 from solverbench.store import Store
 from solverbench.teachers import load_teacher
+from solverbench.tracing import intervals
 
 EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
 """Optional extras of the package, each with the module that it brings."""
 
 BUDGETS = range(1, 13)
+
+
+def named(name: str, teacher_name: str, out: Path) -> str:
+    """Return what a name of any kind stands for; a solver's, which may have options, if it is of several kinds.
+
+    Args:
+        teacher_name: the one whose trained files are told first of a learned solver.
+
+    Raises:
+        UnknownNameError, SpecError, PluginError: it can't be read, or had.
+    """
+    if name.partition(":")[0] not in registries.solvers:
+        if name in registries.teachers:
+            return teacher(name)
+        for registry in (registries.grids, registries.metrics, registries.losses):
+            if name in registry:
+                return thing(registry, name)
+    return solver(name, teacher_name, out)
+
+
+def thing(registry: registries.Registry, name: str) -> str:
+    """Return what a grid, a metric or a loss is, where it is from, and its options.
+
+    Raises:
+        PluginError: a plugin offers it, but it can't be had.
+    """
+    found, full = plugins.get(registry, name), registry.resolve(name)
+    lines = [
+        f"{' = '.join([full, *registry.aliases(full)])}: {registry.about(full)}",
+        f"  kind     {registry.kind}",
+        f"  defined  {registry.origin(full)}",
+        *_offered(registry, full),
+    ]
+    if isinstance(found, type) and issubclass(found, scores.Metric):
+        lines.append(f"  better   {'higher' if found.higher else 'lower'}")
+    options = getattr(found, "__kwdefaults__", None) if registry is registries.grids else None
+    if options:
+        lines += ["  options", *(f"    {key} = {_text(value)}" for key, value in options.items())]
+    return "\n".join(lines)
 
 
 def solver(spec: str, teacher: str, out: Path) -> str:
@@ -152,9 +192,11 @@ def _budgets(found: Solver) -> str:
     able = []
     for nfe in BUDGETS:
         try:
-            found.steps(nfe)
+            intervals(found, nfe)
         except BudgetError:
             continue
+        except LoopError as error:
+            return f"unknown: {str(error).removeprefix(f'{found.spec}: ')}"
         able.append(nfe)
     return "every nfe" if len(able) == len(BUDGETS) else f"nfe {ranges(able)}, of {BUDGETS[0]}-{BUDGETS[-1]} looked at"
 

@@ -30,7 +30,11 @@ class GridError(UserError):
     """Noise levels that are no grid: too few, not finite, not strictly decreasing, or not positive."""
 
 
-class NotLinearError(UserError):
+class LoopError(UserError):
+    """A solver whose loop fails, returns what is no state, or doesn't end."""
+
+
+class NotLinearError(LoopError):
     """A loop that isn't a fixed linear combination of the start and the denoiser's outputs."""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import torch
 
-from solverbench import sampling, seeds
+import registries
+from solverbench import plugins, sampling, seeds
 from solverbench.jobs import Job, Unit
 from solverbench.teachers import Teacher
 
@@ -31,7 +33,7 @@ def expected(work: Sequence[Unit], jobs: Iterable[Job], workers: int) -> float |
                 return None
             try:
                 pace = probe(teacher, batch)
-            except Exception:  # it will meet the same error again, where a cell can say so
+            except (Exception, SystemExit):  # it will meet the same error again, where a cell can say so
                 return None
         total += calls * pace / workers
     return total
@@ -49,7 +51,11 @@ def stored_pace(jobs: Iterable[Job], teacher: Teacher) -> float | None:
 
 
 def probe(teacher: Teacher, batch: int) -> float:
-    """Return the seconds per image and call, from three calls by one worker after one that warms up."""
+    """Return the seconds per image and call, from three calls by one worker after one that warms up.
+
+    Raises:
+        PluginError: the teacher is a plugin's, and its network fails.
+    """
 
     def measure_calls() -> float:
         x = seeds.noise(range(batch), teacher.shape, teacher.device)
@@ -62,5 +68,6 @@ def probe(teacher: Teacher, batch: int) -> float:
                 watch.watched(denoise)(x, sigma)
         return watch.seconds / ((_PROBED - 1) * batch)
 
-    with sampling.pool(1) as threads:
+    blamed = plugins.blamed(registries.teachers, teacher.base) if teacher.base in registries.teachers else nullcontext()
+    with sampling.pool(1) as threads, blamed:
         return threads.submit(measure_calls).result()

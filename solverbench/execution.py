@@ -293,6 +293,9 @@ def _combined(row: Tensor, history: Sequence[Tensor]) -> Tensor:
 
 
 def _same_shape(d: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(d, Tensor):  # a network may be anybody's
+        told = "None" if d is None else f"a thing of type {type(d).__name__}"
+        raise ValueError(f"denoise returned {told} for a state {tuple(x.shape)}; return the data prediction")
     if d.shape != x.shape:
         raise ValueError(f"denoise returned {tuple(d.shape)} for a state {tuple(x.shape)}; return the state's shape")
     return d

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,12 @@ class Grid:
     def steps(self) -> int:
         """M, the number of intervals."""
         return len(self.sigmas) - 1
+
+
+def refused(error: GridError) -> bool:
+    """Return whether it was `Grid` itself that raised it: the levels, whoever made them, are none."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code is Grid.__post_init__.__code__
 
 
 def explicit(levels: Sequence[float] | Tensor, schedule: NoiseSchedule) -> Grid:

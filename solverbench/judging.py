@@ -99,9 +99,9 @@ class Judging:
         known = (*BUILT_IN, *(name for name in registries.metrics if name not in registries.metrics.builtin))
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(f"metric {name!r}: not known; {hint}Known are {', '.join(known)}")
+                near = difflib.get_close_matches(name.lower(), known, n=1)
+                hint = f"did you mean {near[0]!r}? Known" if near else "known"
+                raise UserError(f"metric {name!r}: not known; {hint} are {', '.join(known)}")
         theirs, ours = _of(names, PUBLIC), _of(names, FEATURES)
         sets = [found for known in (INCEPTION, *((name,) for name in OTHERS), FEATURES) if (found := _of(names, known))]
         if len(sets) > 1:

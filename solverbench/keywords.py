@@ -46,9 +46,9 @@ def read(
     for key in given:
         if key not in kinds:
             names = sorted({*kinds, *beside})
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise SpecError(f"{asked}: no option {key!r}; {hint}It takes {', '.join(names) or 'no options'}.")
+            near = difflib.get_close_matches(key.lower(), names, n=1)
+            hint = f"did you mean {near[0]!r}? It" if near else "it"
+            raise SpecError(f"{asked}: no option {key!r}; {hint} takes {', '.join(names) or 'no options'}.")
     return {key: _value(asked, key, kinds[key], value) for key, value in given.items()}
 
 

@@ -16,6 +16,7 @@ from solverbench.errors import SpecError
 from solverbench.grids import Grid, explicit
 from solverbench.schedules import EDM
 from solverbench.solver import Denoise, Solver
+from solverbench.tracing import sampled
 
 START = {"sin": (0.4,), "gaussian": (0.9,), "mixture": (-1.2, -0.8, -0.4, 0.1, 0.5, 0.9, 1.3)}
 """The problems, with the states at sigma = 1 from which each is solved.
@@ -78,7 +79,8 @@ def global_order(solver: Solver) -> Slopes:
     for count in COUNTS:
         u = torch.linspace(0, 1, count + 1, dtype=torch.float64)
         grid = _grid(1 - u * (1 - math.exp(-1)) if solver.uniform else (-u - torch.sin(math.pi * u) / 8).exp())
-        errors.append(solver.sample(_denoise(math.inf), exact(1.0).clone(), grid) - exact(float(grid.sigmas[-1])))
+        sample = sampled(solver, _denoise(math.inf), exact(1.0).clone(), grid)
+        errors.append(sample - exact(float(grid.sigmas[-1])))
     return _slopes(errors, [1 / count for count in COUNTS], 0)
 
 
@@ -96,7 +98,7 @@ def _one_step(solver: Solver, h: float, at: float, *, carried: bool) -> Tensor:
 
     def run(levels: Sequence[float], shift: float | Tensor, known_to: float) -> Tensor:
         grid = _grid(torch.tensor(levels, dtype=torch.float64))
-        sample = solver.sample(_denoise(known_to), exact(levels[0]) + shift, grid)
+        sample = sampled(solver, _denoise(known_to), exact(levels[0]) + shift, grid)
         return sample - exact(levels[-1])
 
     # Answered with exact values, the loop is affine in the start: the shift that makes the carried state exact too.

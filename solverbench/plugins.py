@@ -122,7 +122,7 @@ def take(held: Held) -> ModuleType:
         spec.loader.exec_module(module)
         _claim(module, _registered[known:])
         if len(_registered) == known:
-            raise PluginError(f"plugin {held.path}: registers nothing; give its solver a `name`, or use @sb.register")
+            raise PluginError(f"plugin {held.path}: registers nothing; {_missing(module)}")
     except PluginError:
         _forget(held.module, known)
         raise
@@ -203,12 +203,18 @@ def blamed(registry: registries.Registry, name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         offer = registry.plugin(name)
         if offer is None:
             raise
         told = registries.why(error, offer.target.partition(":")[0])
         raise PluginError(f"{registry.kind} {name!r} of {offer.source}: {told}; correct it") from error
+
+
+def place(error: BaseException) -> str:
+    """Return the innermost FILE:LINE of a plugin's code that an error came through; empty if it came through none."""
+    offers = (offer for each in registries.extensible.values() for offer in each.loaded())
+    return registries.place(error, *(offer.target.partition(":")[0] for offer in offers))
 
 
 def wrong(kind: str, name: str, thing: Any) -> str:
@@ -221,7 +227,9 @@ def wrong(kind: str, name: str, thing: Any) -> str:
     if not (isinstance(thing, type) and issubclass(thing, cls)):
         return f"{thing!r}, which isn't a {cls.__name__}; derive its class from solverbench.{cls.__name__}"
     called = getattr(thing, "name", "")
-    return "" if called == name else f"whose name is {called!r}; give both the same"
+    if called != name:
+        return f"whose name is {called!r}; give both the same"
+    return _misdeclared(thing) if kind == "solver" else ""
 
 
 class _Loader(importlib.abc.SourceLoader):
@@ -246,6 +254,24 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
             name, open_ended = vars(thing).get("name", ""), getattr(thing, "__abstractmethods__", ())
             if name and not open_ended and (kind, name) not in registered:
                 register(thing)
+
+
+def _misdeclared(thing: type) -> str:
+    """What is wrong with a solver's options."""
+    from solverbench.solver import misdeclared  # it needs this module
+
+    found = misdeclared(thing)
+    return f"{registries.origin(thing)}: {found}" if found else ""
+
+
+def _missing(module: ModuleType) -> str:
+    """What to do in a file that registers nothing."""
+    for thing in vars(module).values():
+        own = isinstance(thing, type) and thing.__module__ == module.__name__
+        if own and _kind(thing) and vars(thing).get("name") and (lacking := getattr(thing, "__abstractmethods__", ())):
+            methods = " and ".join(f"`{method}`" for method in sorted(lacking))
+            return f"its class {thing.__name__} has a name, but no {methods}; define that"
+    return "give its solver a `name`, or use @sb.register"
 
 
 def _kind(thing: Any) -> str:

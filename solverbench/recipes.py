@@ -363,6 +363,6 @@ def _range(low: float | None, high: float | None, above: float | None) -> str:
 
 
 def _unknown(asked: str, key: str) -> SpecError:
-    near = difflib.get_close_matches(key, _kinds(), n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return SpecError(f"{asked}: there is no setting {key!r}; {hint}There are {', '.join(_kinds())}.")
+    near = difflib.get_close_matches(key.lower(), _kinds(), n=1)
+    hint = f"did you mean {near[0]!r}? There" if near else "there"
+    return SpecError(f"{asked}: there is no setting {key!r}; {hint} are {', '.join(_kinds())}.")

@@ -241,8 +241,8 @@ def build(
         arrays = {key: arrays[key] for key in ("mu", "sigma", "features") if key in arrays}
         _statistics(Path(source), arrays)
     elif kind is not None:
-        what = "isn't an .npz of statistics; leave --kind out" if Path(source).exists() else "isn't there; check the path"
-        raise UserError(f"--kind {kind}: {source} {what}")
+        what = "an .npz of statistics; leave --kind out" if Path(source).exists() else "there; check the path"
+        raise UserError(f"--kind {kind}: {source} isn't {what}")
     else:
         arrays, told = _made(name, pictures.of(source, count, crop), path, extractor_name, device, say)
     told |= {"name": name, "split": split if split != UNKNOWN else told["split"]}

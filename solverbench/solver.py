@@ -331,6 +331,22 @@ def declared(cls: type[Solver]) -> dict[str, tuple[dataclasses.Field[Any], Any]]
     return {_key(f): (f, hints[f.name]) for f in dataclasses.fields(cls) if "choices" in f.metadata}
 
 
+def misdeclared(cls: type[Solver]) -> str:
+    """Return what is wrong with the options that a class declares, each with its default; empty if nothing."""
+    try:
+        known = declared(cls)
+    except Exception as error:  # an annotation may be any code
+        return f"the types of its options can't be read ({type(error).__name__}: {error})"
+    for key, (field, kind) in known.items():
+        if not any(base == kind or base in getattr(kind, "__args__", ()) for base in (bool, int, float, str)):
+            return f"option {key!r} is declared as {getattr(kind, '__name__', kind)}; declare a bool, int, float or str"
+        try:
+            _check(f"option {key!r}", field, kind, field.default)
+        except SpecError as error:
+            return f"the default of {error}"
+    return ""
+
+
 def parse_value(asked: str, kind: Any, text: str) -> Any:
     """Return `text` as a value of the option's type.
 
@@ -373,9 +389,9 @@ def write_levels(levels: str | Sequence[float]) -> str:
 def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:
     """Return the error for an option that the solver doesn't have."""
     keys = sorted(declared(cls))
-    near = difflib.get_close_matches(key, keys, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return SpecError(f"{asked}: {cls.name} has no option {key!r}; {hint}It has {', '.join(keys)}.")
+    near = difflib.get_close_matches(key.lower(), keys, n=1)
+    hint = f"did you mean {near[0]!r}? It" if near else "it"
+    return SpecError(f"{asked}: {cls.name} has no option {key!r}; {hint} has {', '.join(keys)}.")
 
 
 def refuse_budget(solver: Solver, nfe: int, why: str, instead: Sequence[str]) -> BudgetError:

@@ -16,7 +16,7 @@ from solverbench.grids import explicit
 from solverbench.schedules import NoiseSchedule
 from solverbench.solver import Solver, read_levels
 from solverbench.spec import ranges
-from solverbench.tracing import trace
+from solverbench.tracing import sampled, trace
 
 
 def linear(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -38,7 +38,7 @@ def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
     counted = []
     for budget, ready, grid in trials.runs(solver, schedule):
         counter = Recorder()
-        ready.sample(counter, trials.start(grid), grid)
+        sampled(ready, counter, trials.start(grid), grid)
         if counter.calls != budget:
             raise Failed(f"makes {counter.calls} calls where it claims {budget}; mend `steps` or the loop")
         counted.append(budget)
@@ -69,7 +69,7 @@ def finite(solver: Solver, schedule: NoiseSchedule) -> str:
     seen = []
     for budget, ready, grid in trials.runs(solver, schedule):
         x = trials.start(grid)
-        sample = ready.sample(trials.network, x, grid)
+        sample = sampled(ready, trials.network, x, grid)
         if sample.shape != x.shape or not sample.isfinite().all():
             raise Failed(
                 f"returns {tuple(sample.shape)} with {int((~sample.isfinite()).sum())} values not finite for a state "
@@ -84,7 +84,7 @@ def scrambled(solver: Solver, schedule: NoiseSchedule) -> str:
     for budget, ready, grid in trials.few(solver, schedule):
         grid = trials.scrambled(ready, grid)
         counter = Recorder()
-        sample = ready.sample(counter, trials.start(grid), grid)
+        sample = sampled(ready, counter, trials.start(grid), grid)
         if not sample.isfinite().all() or counter.calls != budget:
             raise Failed(
                 f"makes {counter.calls} calls, {budget} claimed, for {int(sample.isfinite().sum())} finite values of "
@@ -128,7 +128,7 @@ def dtype(solver: Solver, schedule: NoiseSchedule) -> str:
     _, ready, grid = trials.typical(solver, schedule)
     for kind in (torch.float64, torch.float32, torch.bfloat16):
         recorder = Recorder()
-        sample = ready.sample(recorder, trials.start(grid).to(kind), grid)
+        sample = sampled(ready, recorder, trials.start(grid).to(kind), grid)
         seen = {sample.dtype, *(state.dtype for state, _ in recorder.inputs)}
         if seen != {kind}:
             raise Failed(f"turns a {kind} state to {seen - {kind}}; keep coefficients as 0-d tensors")
@@ -142,7 +142,7 @@ def device(solver: Solver, schedule: NoiseSchedule) -> str:
     _, ready, grid = trials.typical(solver, schedule)
     places = ("meta", "cuda") if torch.cuda.is_available() else ("meta",)
     for place in places:
-        sample = ready.sample(trials.network, trials.start(grid).to(place), grid)
+        sample = sampled(ready, trials.network, trials.start(grid).to(place), grid)
         if sample.device.type != place:
             raise Failed(f"moves the state from {place} to {sample.device}; leave it where it is")
     return f"{' and '.join(places)} kept"
@@ -153,7 +153,7 @@ def inputs(solver: Solver, schedule: NoiseSchedule) -> str:
     _, ready, grid = trials.typical(solver, schedule)
     x, recorder = trials.start(grid), Recorder()
     kept, levels = x.clone(), grid.sigmas.clone()
-    ready.sample(recorder, x, grid)
+    sampled(ready, recorder, x, grid)
     pairs = {
         "the state": [(x, kept)],
         "an output of the network": recorder.outputs,
@@ -169,7 +169,7 @@ def inputs(solver: Solver, schedule: NoiseSchedule) -> str:
 def randomness(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless the global random states of torch, numpy and random are untouched."""
     _, ready, grid = trials.typical(solver, schedule)
-    moved = trials.disturbed(lambda: ready.sample(trials.network, trials.start(grid), grid))
+    moved = trials.disturbed(lambda: sampled(ready, trials.network, trials.start(grid), grid))
     if moved:
         raise Failed(f"seeds or draws from {moved}; a loop has no randomness")
     return "global states of torch, numpy and random untouched"
@@ -179,8 +179,8 @@ def batch(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless a batch of 8 is 8 batches of 1."""
     _, ready, grid = trials.typical(solver, schedule)
     x = trials.start(grid)
-    together = ready.sample(trials.network, x, grid)
-    apart = torch.cat([ready.sample(trials.network, row[None], grid) for row in x])
+    together = sampled(ready, trials.network, x, grid)
+    apart = torch.cat([sampled(ready, trials.network, row[None], grid) for row in x])
     error = trials.relative(together, apart)
     if not error < 1e-10:
         raise Failed(f"8 images at once differ from one by one by {error:.1e}; no sums over a batch")
@@ -190,9 +190,9 @@ def batch(solver: Solver, schedule: NoiseSchedule) -> str:
 def repeatable(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless the same run gives the same bits again, after another one on other levels."""
     _, ready, grid = trials.typical(solver, schedule)
-    first = ready.sample(trials.network, trials.start(grid), grid)
-    ready.sample(trials.network, trials.start(grid) * 2, trials.scrambled(ready, grid))
-    error = trials.relative(ready.sample(trials.network, trials.start(grid), grid), first)
+    first = sampled(ready, trials.network, trials.start(grid), grid)
+    sampled(ready, trials.network, trials.start(grid) * 2, trials.scrambled(ready, grid))
+    error = trials.relative(sampled(ready, trials.network, trials.start(grid), grid), first)
     if error != 0:
         raise Failed(f"a second run differs by {error:.1e}; keep state in local variables")
     return "the same bits after another run"
@@ -201,7 +201,7 @@ def repeatable(solver: Solver, schedule: NoiseSchedule) -> str:
 def detached(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless nothing carries gradient where nothing that came in does."""
     _, ready, grid = trials.typical(solver, schedule)
-    sample = ready.sample(trials.network, trials.start(grid), grid)
+    sample = sampled(ready, trials.network, trials.start(grid), grid)
     if sample.requires_grad or trace(ready, grid, check=False).weights.requires_grad:
         raise Failed("returns a result with a gradient graph; make no tensor require gradient")
     return "no gradient graph where none came in"

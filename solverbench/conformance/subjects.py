@@ -31,7 +31,10 @@ def named(text: str) -> list[Solver | Teacher]:
         return _of_file(inside)
     if known or Path(text).exists():
         return [load_teacher(text)]
-    near = difflib.get_close_matches(head, [*registries.solvers, *registries.teachers], n=1)
+    for registry in (registries.grids, registries.metrics, registries.losses):
+        if head in registry:
+            raise UnknownNameError(f"check {text}: is a {registry.kind}; only solvers and teachers are checked")
+    near = difflib.get_close_matches(head.lower(), [*registries.solvers, *registries.teachers], n=1)
     hint = f"did you mean {near[0]!r}? Give" if near else "give"
     raise UnknownNameError(f"check {text}: neither a solver nor a teacher; {hint} a name, a spec or a .py file")
 
@@ -48,11 +51,13 @@ def everything() -> Iterator[tuple[str, Solver | Teacher | None, str]]:
 
 def _of_file(path: Path) -> list[Solver | Teacher]:
     found: list[Solver | Teacher] = []
-    for kind, name in plugins.offered(plugins.load(path)):
+    offered = plugins.offered(plugins.load(path))
+    for kind, name in offered:
         if kind == "solver":
             found.append(make(name))
         elif kind == "teacher":
             found.append(load_teacher(name))
     if not found:
-        raise PluginError(f"check {path}: has neither a solver nor a teacher; give another file")
+        has = ", ".join(f"{kind} {name!r}" for kind, name in offered)
+        raise PluginError(f"check {path}: has {has} alone; only solvers and teachers are checked: give a file of those")
     return found

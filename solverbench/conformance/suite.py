@@ -11,6 +11,7 @@ from typing import NamedTuple
 import registries
 from solverbench.conformance import declarations, denoising, learning, loops, orders, processes
 from solverbench.conformance.trials import Failed
+from solverbench.errors import LoopError
 from solverbench.schedules import EDM, NoiseSchedule
 from solverbench.solver import Solver
 from solverbench.teachers import Teacher
@@ -79,19 +80,24 @@ class Check:
             return Outcome(self.label, self.name, UNDECLARED, self.undeclared)
         try:
             return Outcome(self.label, self.name, PASS, self.run())
-        except Failed as error:
-            return Outcome(self.label, self.name, FAIL, str(error))
-        except Exception as error:  # whatever a plugin raises
-            return Outcome(self.label, self.name, FAIL, f"{registries.why(error, self._owner)}; mend it there")
+        except (Failed, LoopError) as error:
+            return Outcome(self.label, self.name, FAIL, str(error).removeprefix(f"{self.label}: "))
+        except (Exception, SystemExit) as error:  # whatever a plugin raises
+            return Outcome(self.label, self.name, FAIL, f"{self._blame(error)}; mend it there")
+
+    def _blame(self, error: BaseException) -> str:
+        """What an error says, with the line of the subject's own that it came up in, or with where the subject is."""
+        thing = self._definition
+        module = str(getattr(thing, "__module__", None) or type(thing).__module__)
+        said = registries.why(error, module)
+        return said if registries.place(error, module) else f"{registries.origin(thing)}: {said}"
 
     @property
-    def _owner(self) -> str:
-        """The module that the subject is from."""
+    def _definition(self) -> object:
+        """What the subject is made by: a class, a teacher's loader, or its network."""
         if not isinstance(self.subject, Teacher):
-            return type(self.subject).__module__
-        by_name = registries.teachers.get(self.subject.base) if processes.loadable(self.subject) else None
-        denoise = self.subject.denoise
-        return str(getattr(by_name or denoise, "__module__", None) or type(denoise).__module__)
+            return type(self.subject)
+        return registries.teachers.get(self.subject.base) if processes.loadable(self.subject) else self.subject.denoise
 
     def __str__(self) -> str:
         return self.name
@@ -117,9 +123,16 @@ def checks(subject: Subject, schedule: NoiseSchedule | None = None) -> list[Chec
 
 
 def run_all(subject: Subject, schedule: NoiseSchedule | None = None) -> Iterator[Outcome]:
-    """Yield the outcome of every check, those with nothing declared to check too; any exception is a failure."""
+    """Yield the outcome of every check, those with nothing declared to check too; any exception is a failure.
+
+    What several fail for is said once: the others name the first of them.
+    """
+    told: dict[str, str] = {}
     for check in _all(subject, schedule):
-        yield check.outcome()
+        found = check.outcome()
+        if not found.passed and told.setdefault(found.finding, found.name) != found.name:
+            found = found._replace(finding=f"the same as {told[found.finding]}")
+        yield found
 
 
 def assert_conforms(subject: Subject, schedule: NoiseSchedule | None = None) -> None:

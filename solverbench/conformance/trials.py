@@ -17,6 +17,7 @@ from solverbench.errors import BudgetError, GridError
 from solverbench.grids import Grid, explicit
 from solverbench.schedules import NoiseSchedule
 from solverbench.solver import LearnedSolver, Solver
+from solverbench.tracing import intervals, sampled
 
 BUDGETS = range(1, 13)
 
@@ -92,7 +93,7 @@ def few(solver: Solver, schedule: NoiseSchedule) -> list[Run]:
 def steps(solver: Solver, budget: int) -> int | None:
     """Return the intervals of a budget; None if it is refused."""
     try:
-        return solver.steps(budget)
+        return intervals(solver, budget)
     except BudgetError:
         return None
 
@@ -125,7 +126,7 @@ def scrambled(ready: Solver, grid: Grid) -> Grid:
         levels = (logs + mix * (other - logs)).exp()
         found = explicit(torch.cat([levels, grid.sigmas[len(logs) :].detach()]), grid.schedule)
         try:
-            ready.sample(network, start(found), found)
+            sampled(ready, network, start(found), found)
         except GridError:
             if not ready.learned or mix == MIXES[-1]:
                 raise

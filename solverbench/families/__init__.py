@@ -210,7 +210,8 @@ def recognise(path: Path) -> str:
     found = [name for name in registries.families if _module(name).recognises(path)]
     if len(found) != 1:
         what = f"could be {' or '.join(found)}" if found else "is no checkpoint that a family knows"
-        raise RecordError(f"{path}: {what}; say which with family=NAME. {_families()}")
+        example = f"{path}:family={found[0] if found else 'edm'}"
+        raise RecordError(f"{path}: {what}; if it is one, say of which, as in {example}. {_families()}")
     return found[0]
 
 

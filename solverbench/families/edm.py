@@ -134,7 +134,7 @@ def _built(path: Path, stored: edm_pickles.Network) -> Preconditioned:
             network = Preconditioned(stored.class_name, stored.init_kwargs)
     except Exception as error:  # arguments of a foreign file make a constructor raise nearly anything
         raise RecordError(
-            f"{path}: isn't a network of EDM's ({stored.class_name}: {error}); give another file, or its family=NAME"
+            f"{path}: isn't a network of EDM's ({stored.class_name}: {error}); give another file, or FILE:family=NAME"
         ) from None
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}

@@ -317,7 +317,7 @@ def test_a_teacher_by_a_plugin_has_options(examples):
     assert (teacher.name, teacher.identity) == ("blob-width=2", "gaussian 2.0")
     x = torch.ones(1, 1, 8, 8)
     assert teacher.denoise(x, torch.tensor(2.0)).mean() == 0.5
-    with pytest.raises(SpecError, match="no option 'height'; It takes width"):
+    with pytest.raises(SpecError, match="no option 'height'; it takes width"):
         sb.load_teacher("blob:height=2")
 
 

@@ -111,7 +111,7 @@ def test_files_that_are_no_teacher_are_told_apart(tmp_path):
     with pytest.raises(MissingError, match=r"no such file or folder"):
         sb.load_teacher(str(tmp_path / "absent.pkl"))
     (tmp_path / "notes.txt").write_text("words")
-    with pytest.raises(RecordError, match="no checkpoint that a family knows; say which with family=NAME"):
+    with pytest.raises(RecordError, match=r"no checkpoint that a family knows; if .* in \S*notes\.txt:family=edm\. "):
         sb.load_teacher(str(tmp_path / "notes.txt"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match="an empty folder; name a checkpoint's file"):
