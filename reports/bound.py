@@ -74,11 +74,11 @@ def explained(found: Sequence[Part]) -> str:
     """What the lines mean."""
     named = ", ".join(dict.fromkeys(label for part in found for label in bounds(part)))
     return (
-        f"How much of the way from the best classical solver of this run at the same NFE to {named} a learned "
-        f"one gets: 0 % is that classical solver, 100 % is {named}, all of whose weights and levels are trained. Intervals are "
-        f"those of sampling, paired by seed. {named} is trained too, so that it only estimates the bound (trained longer "
-        "it may be lower, and the shares with it), and it was trained by one distance: by another one more than 100 % "
-        "is possible."
+        f"How much of the way from the best classical solver of this run at the same NFE to {named} a learned one "
+        f"gets: 0 % is that classical solver, 100 % is {named}, all of whose weights and levels are trained. "
+        f"Intervals are those of sampling, paired by seed. {named} is trained too, so that it only estimates the "
+        "bound (trained longer it may be lower, and the shares with it), and it was trained by one distance: by "
+        "another one more than 100 % is possible."
     )
 
 
