@@ -1,6 +1,6 @@
 """Trains the shapes teacher and the two feature networks; an interrupted run resumes.
 
-python -m solverbench.shapes.train --out FOLDER --device cpu --minutes 75, then solverbench.shapes.references.
+python -m solverbench.shapes.train --out FOLDER --device cpu --shipped, then solverbench.shapes.references.
 """
 
 from __future__ import annotations
