@@ -9,7 +9,7 @@ import torch
 
 from solverbench import estimates, files
 from solverbench.errors import RecordError
-from solverbench.sampling import BATCH
+from solverbench.sampling import BATCH, device_name
 from solverbench.teachers import Teacher
 
 AUTO = "auto"
@@ -71,6 +71,4 @@ def fastest(teacher: Teacher, most: int) -> int:
 
 def _label(teacher: Teacher) -> str:
     """Names the network, what it runs on and how it counts: what its speed depends on."""
-    device = torch.device(teacher.device)
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return f"{teacher.ode} {teacher.arithmetic} {machine}"
+    return f"{teacher.ode} {teacher.arithmetic} {device_name(teacher.device)}"

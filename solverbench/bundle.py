@@ -45,7 +45,7 @@ from solverbench.measures import Measure
 from solverbench.metrics import quantise
 from solverbench.outcome import Outcome
 from solverbench.perceptual import LPIPS
-from solverbench.sampling import BATCH, THREADS, Fit, decoded, pool
+from solverbench.sampling import BATCH, THREADS, Fit, decoded, device_name, pool
 from solverbench.solver import Solver
 from solverbench.spec import solver_class
 from solverbench.teachers import Teacher
@@ -489,7 +489,7 @@ def _environment(device: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "commit": _commit() or "unknown",
-        "device": torch.cuda.get_device_name(device) if kind == "cuda" else "cpu",
+        "device": device_name(device),
         **(_cuda() if kind == "cuda" else {}),
     }
 

@@ -19,7 +19,18 @@ from solverbench import energy, prefixes, seeds, solutions, targets
 from solverbench.cells import Cell
 from solverbench.metrics import Moments, quantise
 from solverbench.prefixes import Call, End
-from solverbench.sampling import Fit, SampleError, Stop, Stopped, Stopwatch, batches, decoded, peak_memory, samples
+from solverbench.sampling import (
+    Fit,
+    SampleError,
+    Stop,
+    Stopped,
+    Stopwatch,
+    batches,
+    decoded,
+    device_name,
+    peak_memory,
+    samples,
+)
 from solverbench.store import BlockResult
 
 PICTURES = 8
@@ -230,7 +241,7 @@ class _Sharing:
             "peak_memory_bytes": peak_memory(self.teacher.device),
             "batch": self.fit.most,
             "host": socket.gethostname(),
-            "device": _device_name(self.teacher.device),
+            "device": device_name(self.teacher.device),
             **({} if joules is None else {"joules": joules * seconds / whole}),
         }
         return Done(result, cost)
@@ -256,7 +267,3 @@ def _values(name: str, found: Tensor, part: range) -> NDArray[np.float64]:
     if not found.isfinite().all():
         raise SampleError(f"metric {name} returned values that are not finite, within seeds {part.start}-{part[-1]}")
     return np.asarray(found.detach().double().cpu().numpy())
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"

@@ -297,6 +297,11 @@ def peak_memory(device: str | torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def device_name(device: str | torch.device) -> str:
+    """Return what a CUDA device is called, such as `NVIDIA H200`; else `cpu`."""
+    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
+
+
 def check_device(device: str) -> str:
     """Return `device` if it can be used.
 
