@@ -5,6 +5,7 @@ from registries.plugins import Unavailable as Unavailable
 from registries.plugins import fingerprint as fingerprint
 from registries.plugins import origin as origin
 from registries.plugins import place as place
+from registries.plugins import source as source
 from registries.plugins import why as why
 from registries.published import Result as Result
 from registries.published import bibliography as bibliography

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
+import io
 import sys
+import tokenize
 import traceback
 from dataclasses import dataclass, field
 from functools import cache
@@ -127,6 +131,41 @@ def fingerprint(thing: Any) -> str:
     except OSError:
         source = b""
     return hashlib.sha256(source).hexdigest() if source else ""
+
+
+@cache
+def source(thing: Any) -> str:
+    """Return the sha256 of the source of a class or function, without comments and blank lines; empty if unknown.
+
+    It is read from the module as it was loaded. A class or function made inside a function has none: what it does may
+    depend on the values there.
+    """
+    path: str | None = getattr(sys.modules.get(_module(thing)), "__file__", None)
+    loader: Any = getattr(sys.modules.get(_module(thing)), "__loader__", None)
+    name = str(getattr(thing, "__qualname__", ""))
+    if not path or not hasattr(loader, "get_data") or not name or "<" in name:
+        return ""
+    try:
+        text = importlib.util.decode_source(loader.get_data(path))
+        lines = _without_comments(text)
+        scope: Any = ast.parse(text)
+        for part in name.split("."):
+            scope = [each for each in scope.body if getattr(each, "name", None) == part][-1]
+    except (OSError, SyntaxError, ValueError, IndexError, AttributeError, tokenize.TokenError):
+        return ""
+    first = min([scope.lineno, *(each.lineno for each in scope.decorator_list)])
+    kept = [line.rstrip() for line in lines[first - 1 : scope.end_lineno]]
+    return hashlib.sha256("\n".join(line for line in kept if line).encode()).hexdigest()
+
+
+def _without_comments(text: str) -> list[str]:
+    """The lines of Python source, each without its comment."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return lines
 
 
 def _typed(thing: Any) -> str:

@@ -195,7 +195,8 @@ def _from_store(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
         if re.fullmatch("[0-9a-f]{16}", key):
             for folder in root.glob(f"{key[:2]}/{key}*"):
                 try:
-                    plan = json.loads((folder / "cell.json").read_text(encoding="utf-8"))["key"]["plan"]
+                    cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+                    plan = cell["plan"] if "plan" in cell else cell["key"]["plan"]  # where format 1 had it
                     measures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["measures"]
                 except (OSError, ValueError, KeyError):
                     continue

@@ -183,8 +183,7 @@ def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         if (plan := outcome.cell.plan) is not None:
             kept = ("over", "replicates", "leave_one_out")
             measured = {name: {key: each.as_dict()[key] for key in kept} for name, each in outcome.measures.items()}
-            weights = {"sigmas": list(plan.sigmas), "rows": [list(row) for row in plan.rows]}
-            found[outcome.cell.address[:16]] = {"plan": weights, "measures": measured}
+            found[outcome.cell.address[:16]] = {"plan": plan.as_dict(), "measures": measured}
     return found
 
 

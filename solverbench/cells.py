@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,20 +12,21 @@ from typing import Any
 from torch import Tensor
 
 import registries
-from solverbench import files, grids, plugins, seeds, solutions, targets, zoo
+from solverbench import files, grids, plugins, seeds, solutions, tableaux, targets, zoo
 from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.judging import Judging
 from solverbench.sampling import BATCH
 from solverbench.solver import LearnedSolver, Solver
 from solverbench.spec import expand, make, numbers
-from solverbench.store import Store
+from solverbench.store import CellFolder, Store
 from solverbench.tableaux import Plan
+from solverbench.targets import Goal
 from solverbench.teachers import OWN, Teacher, load_teacher
 from solverbench.tracing import check_linear, intervals, trace
 from solverbench.zoo import Trained
 
-FORMAT = 1
-"""Of the numbers: raised when the same key would give other ones."""
+FORMAT = 2
+"""Version of the key and of what results mean: raise it when equal keys would give different numbers."""
 
 SAMPLES, REPLICATES, BLOCKS, PAIRED = 10_000, 3, 10, 2_000
 """Images per replicate, replicates, seed blocks per replicate, images per replicate compared with the teacher's own."""
@@ -153,6 +154,7 @@ class Cell:
     Args:
         solver: as it was asked for.
         spec: canonical.
+        method: the solver's part of the key, `Solver.key`.
         learned: whether it was trained.
         adapt: what becomes of the teacher's denoiser, of a `solver` with such an option; the spec names it.
         targets: the teacher sampler's plan.
@@ -165,11 +167,12 @@ class Cell:
     teacher: Teacher
     solver: str
     spec: str
+    method: Mapping[str, Any]
     nfe: int
     learned: bool
     adapt: Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]]
     protocol: Protocol
-    targets: Plan
+    targets: Goal
     plan: Plan | None = None
     obstacle: tuple[str, str] | None = None
     trained: Trained | None = None
@@ -183,9 +186,8 @@ class Cell:
         exact = {"exact": {"n": self.protocol.solved, **solutions.key(self.teacher)}} if self.exact else {}
         return {
             "format": FORMAT,
-            "spec": self.spec,
-            "nfe": self.nfe,
-            "plan": {"sigmas": list(self.plan.sigmas), "rows": [list(row) for row in self.plan.rows]},
+            "solver": tableaux.asked(self.method, self.plan),
+            "schedule": self.teacher.schedule.key,
             **targets.key(self.teacher, self.targets, self.protocol.batch),
             "seeds": seeds.label(self.protocol.seeds),
             "samples": self.protocol.samples,
@@ -219,7 +221,8 @@ class Cell:
         """What people call it: recorded beside the key, no part of it."""
         trained = self.trained and self.trained.identity
         plugged = {"plugins": self.plugins} if self.plugins else {}
-        return {"teacher": self.teacher.name, "solver": self.solver, "trained": trained, **plugged}
+        told = {"teacher": self.teacher.name, "solver": self.solver, "spec": self.spec, "nfe": self.nfe}
+        return {**told, "trained": trained, **plugged}
 
     @cached_property
     def plugins(self) -> dict[str, dict[str, str]]:
@@ -319,13 +322,14 @@ def blocked(cell: Cell, status: str, reason: str) -> Cell:
 
 
 def _cells_of(
-    asked: str, solver: Solver, budgets: list[int], teacher: Teacher, goal: Plan, protocol: Protocol, out: Path
+    asked: str, solver: Solver, budgets: list[int], teacher: Teacher, goal: Goal, protocol: Protocol, out: Path
 ) -> Iterator[Cell]:
     """The cells of one solver. Levels that fit no requested budget are a mistake, else unsupported where they don't."""
     misfits: list[GridError] = []
 
     def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: Trained | None) -> Cell:
-        about = teacher, asked, solver.spec, nfe, solver.learned, solver.adapt
+        method = equipped.key if plan is not None else {}
+        about = teacher, asked, solver.spec, method, nfe, solver.learned, solver.adapt
         inferred = solver.inferred if isinstance(solver, LearnedSolver) else ""
         return Cell(*about, protocol, goal, plan, obstacle, trained, inferred)
 
@@ -341,12 +345,17 @@ def _cells_of(
         try:
             grid = equipped.grid(teacher.schedule, intervals(equipped, nfe))
             tableau = trace(equipped, grid, check=False)
-            if trained is not None and not trained.still(tableau):
-                yield cell(nfe, None, (NEEDS_TRAINING, _untrained(asked, nfe, teacher, out, zoo.OUTDATED)), None)
-                continue
+            if trained is not None:
+                if not trained.still(tableau):
+                    yield cell(nfe, None, (NEEDS_TRAINING, _untrained(asked, nfe, teacher, out, zoo.OUTDATED)), None)
+                    continue
+                tableau = trained.tableau
             plan = tableau.plan_from_noise(teacher.schedule)
             equipped.adapt(teacher.denoise)  # what can't be made here would end the run later
             found = cell(nfe, plan, None, trained)
+            if stale := _stale(found, Store(out).at(found.address)):
+                yield cell(nfe, None, (FAILED, stale), trained)
+                continue
             if not Store(out).at(found.address).done:  # one that is done was checked when it was made
                 check_linear(equipped, grid, tableau)
         except BudgetError as error:
@@ -364,6 +373,18 @@ def _cells_of(
         else:
             claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
             yield found if plan.nfe == nfe else cell(nfe, None, (FAILED, claim), trained)
+
+
+def _stale(cell: Cell, folder: CellFolder) -> str:
+    """Why what is stored at a cell's address isn't its result; empty if nothing is wrong or stored."""
+    stored = folder.plan()
+    if stored is None or cell.plan is None or cell.plan.fits(stored):
+        return ""
+    return (
+        f"{folder.path}: holds results of the same name from other numbers: what the solver computes has changed, but "
+        "not its source, as when a function that a plugin imports was edited; raise `version` in the solver's class, "
+        "or delete that folder"
+    )
 
 
 def reason(error: BaseException) -> str:

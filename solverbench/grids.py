@@ -7,6 +7,7 @@ import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ import registries
 from solverbench import plugins
 from solverbench.errors import GridError, PluginError, UnknownNameError
 from solverbench.schedules import NoiseSchedule, VPDiscrete
+
+VERSIONS: dict[str, int] = {}
+"""Versions of named grids other than 1: raise one when its formula gives other levels, so that no old result is reused.
+"""
 
 GITS_ENDS = 0.01
 """How far, relatively, a schedule's ends may lie from a published list's, which are rounded to three digits."""
@@ -190,6 +195,20 @@ def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = No
         told = f"a grid of {found.steps} steps" if isinstance(found, Grid) else repr(found)
         raise PluginError(f"grid {name!r}: returned {told} where a Grid of {steps} was asked for; correct the plugin")
     return found
+
+
+def key(name: str, rho: float | None) -> dict[str, Any]:
+    """Return what names a grid in a cell's key: its name, its rho, and the version or source of its function.
+
+    Raises:
+        UnknownNameError: no such grid.
+        PluginError: a plugin offers it, but it can't be had.
+    """
+    made = function(name)
+    exponent = {} if rho is None else {"rho": float(rho)}
+    if name in registries.grids.builtin:
+        return {"name": name, "version": VERSIONS.get(name, 1), **exponent}
+    return {"name": name, "source": registries.source(made), **exponent}
 
 
 def resolve(name: str) -> str:

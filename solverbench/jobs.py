@@ -86,15 +86,19 @@ class Job:
     def begin(self) -> None:
         """Write down what the cell is, and that it is attempted."""
         self.folder.mend(self.damaged)
-        self.folder.describe(self.cell.key, self.cell.names)
+        self._describe()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}
         self.timing["attempts"] = [*self.timing["attempts"], {"started": started, **versions}]
 
+    def _describe(self) -> None:
+        assert self.cell.plan is not None
+        self.folder.describe(self.cell.key, self.cell.names, self.cell.plan)
+
     def restore(self) -> None:
         """Write down what a finished cell is, if that was lost."""
         if self.status == CACHED:
-            self.folder.describe(self.cell.key, self.cell.names)
+            self._describe()
 
     def add(self, block: range, done: Done) -> None:
         """Store what a block gave."""

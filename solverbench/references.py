@@ -196,7 +196,7 @@ def load(name: str, out: Path, extractor_id: str) -> Reference:
         )
     statistics, features = _statistics(path, arrays)
     count = f"{told['n']} images" if told["n"] else "image count unknown"
-    sha = _sha(arrays)
+    sha = _asked(told)
     crop, cut = told.get("crop", ""), f", crop {told['crop']}" if told.get("crop") else ""
     label = f"{told['name']} (from {told['origin']}, {count}, split {told['split']}{cut}, sha256 {sha[:12]})"
     return Reference(statistics, label, sha, features, _note(label, statistics), crop, told.get("pixels", ""))
@@ -275,7 +275,7 @@ def verify(path: Path) -> str:
     note = f"; {_note('', statistics)}" if _note("", statistics) else ""
     size = statistics.mean.size
     return f"{told['name']}: {size} features by {told['extractor']}, {count}, split {told['split']}{kept}, sha256 " + (
-        f"{_sha(arrays)[:12]}, from {told['origin']}{note}"
+        f"{_asked(told)[:12]}, from {told['origin']}{note}"
     )
 
 
@@ -353,7 +353,8 @@ def _made(
     few = total.n <= total.total.size and len(features) == total.n
     arrays = {"features": features} if few else {"mu": total.mean, "sigma": total.cov, "features": features}
     [(height, width), *more] = sorted(sizes)
-    return arrays, {**told, "source_sha256": pixels, "pixels": "of several sizes" if more else f"{width}x{height}"}
+    source = images.identity if isinstance(images, pictures.Generated) else pixels
+    return arrays, {**told, "source_sha256": source, "pixels": "of several sizes" if more else f"{width}x{height}"}
 
 
 def _statistics(path: Path, arrays: dict[str, Array]) -> tuple[Statistics, Array | None]:
@@ -445,6 +446,14 @@ def _sha(arrays: dict[str, Array]) -> str:
     for key in ("mu", "sigma") if "mu" in arrays else ("features",):
         hasher.update(np.ascontiguousarray(arrays[key], dtype=np.float64).tobytes())
     return hasher.hexdigest()
+
+
+def _asked(told: dict[str, Any]) -> str:
+    """The sha256 of what a reference was made from, which names it in keys: its statistics are computed here.
+
+    The same images, as decoded and cut, or the same file of statistics, are one reference on every machine.
+    """
+    return files.digest({key: told[key] for key in ("extractor", "source_sha256")})
 
 
 def _file_sha(path: Path) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import hashlib
 import itertools
 import math
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+import registries
 from solverbench.errors import GridError
 
 STAND_IN = 1e6
@@ -20,6 +26,44 @@ STAND_IN = 1e6
 
 class NoiseSchedule(ABC):
     """Maps a model's time t to its signal scale `alpha` and EDM-frame noise level `sigma` = (noise scale)/alpha."""
+
+    version: ClassVar[int] = 1
+    """Version of the formulas: raise it when they give other numbers, so that old results are not reused."""
+
+    _rule: dict[str, Any] | None = None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """How the schedule was asked for, as plain JSON values: the same on every processor.
+
+        A built-in schedule is named by the parameters it was made from, and by the bytes of an array that was given.
+        A schedule of a user's own class is named by its dataclass fields and its source; without these, by numbers
+        that it computes, which may differ in the last bit on another processor.
+        """
+        kind = type(self)
+        name = {"name": kind.__name__, "version": kind.version}
+        if self._rule is not None:
+            return name | self._rule
+        fields = _plain_fields(self)
+        if kind.__module__ == __name__:
+            assert fields is not None
+            return name | fields
+        source = registries.source(kind)
+        if fields is None or not source:
+            return name | {"source": source, "numbers": array_digest(self._numbers())}
+        return name | {"source": source, **fields}
+
+    def asked_by(self, **rule: Any) -> Self:
+        """Return this schedule with `rule`, plain JSON values, as its key in place of the numbers computed from it."""
+        made = copy.copy(self)
+        object.__setattr__(made, "_rule", rule)
+        return made
+
+    def _numbers(self) -> list[float]:
+        """Numbers that tell this schedule from another of its class."""
+        times = torch.linspace(self.t_end, self.t_start, 17, dtype=torch.float64)
+        ends = [self.sigma_min, self.sigma_max, self.prior_scale]
+        return [*ends, *self.sigma(times).tolist(), *self.alpha(times).tolist()]
 
     @property
     @abstractmethod
@@ -181,7 +225,9 @@ class VPLinear(VariancePreserving):
         """
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
         beta_d = 2 * (low / t_eps - high) / (t_eps - 1)
-        return cls(beta_d, high - beta_d / 2, t_eps)
+        return cls(beta_d, high - beta_d / 2, t_eps).asked_by(
+            sigma_min=float(sigma_min), sigma_max=float(sigma_max), t_eps=float(t_eps)
+        )
 
     @classmethod
     def clamped(cls, sigma_min: float, sigma_max: float, t_eps: float) -> VPLinear:
@@ -196,7 +242,8 @@ class VPLinear(VariancePreserving):
         standard = cls(t_eps=t_eps)
         if not 0 < t_eps < 1 or max(standard.sigma_min, sigma_min) >= min(standard.sigma_max, sigma_max):
             raise GridError(f"t_eps={t_eps:g}: sampling goes from time 1 down to it; use a small one, as in 1e-3")
-        return cls.refit(max(standard.sigma_min, sigma_min), min(standard.sigma_max, sigma_max), t_eps)
+        refitted = cls.refit(max(standard.sigma_min, sigma_min), min(standard.sigma_max, sigma_max), t_eps)
+        return refitted.asked_by(clamped=[float(sigma_min), float(sigma_max)], t_eps=float(t_eps))
 
     def log_alpha(self, t: Tensor) -> Tensor:
         return -self.beta_d * t**2 / 4 - self.beta_min * t / 2
@@ -248,15 +295,18 @@ class VPDiscrete(VariancePreserving):
         2023, arXiv:2305.08891) becomes the stand-in level 1e6.
         """
         values = torch.as_tensor(alphas_cumprod, dtype=torch.float64).clone()
+        given = array_digest(values.tolist())
         if len(values) > 2 and values[-1] == 0:
             values[-1] = 1 / (1 + STAND_IN**2)
-        return cls(tuple((values.log() / 2).tolist()), t_eps or 1 / len(values))
+        end = float(t_eps or 1 / len(values))
+        return cls(tuple((values.log() / 2).tolist()), end).asked_by(alphas_cumprod=given, t_eps=end)
 
     @classmethod
     def scaled_linear(cls, start: float, end: float, steps: int = 1000, t_eps: float = 1e-3) -> VPDiscrete:
         """Return the schedule whose betas have equally spaced square roots, from `start` to `end`."""
         betas = torch.linspace(math.sqrt(start), math.sqrt(end), steps, dtype=torch.float64) ** 2
-        return cls(tuple((torch.log1p(-betas).cumsum(0) / 2).tolist()), t_eps)
+        rule = {"scaled_linear": [float(start), float(end)], "steps": steps, "t_eps": float(t_eps)}
+        return cls(tuple((torch.log1p(-betas).cumsum(0) / 2).tolist()), t_eps).asked_by(**rule)
 
     @classmethod
     def latent_diffusion(cls) -> VPDiscrete:
@@ -362,6 +412,30 @@ class RectifiedFlow(NoiseSchedule):
 
 _STAND_IN_TIME = STAND_IN / (1 + STAND_IN)
 """The time at which a straight line's level is the stand-in."""
+
+
+def array_digest(values: Sequence[float]) -> str:
+    """Return the sha256 of float64 values, little-endian."""
+    return hashlib.sha256(struct.pack(f"<{len(values)}d", *values)).hexdigest()
+
+
+def _plain_fields(schedule: NoiseSchedule) -> dict[str, Any] | None:
+    """The dataclass fields as plain JSON values, an array as its digest; None if there are none or one isn't plain."""
+    if not dataclasses.is_dataclass(schedule):
+        return None
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(schedule):
+        value = getattr(schedule, each.name)
+        if isinstance(value, (tuple, list)) and all(isinstance(item, (int, float)) for item in value):
+            if value:
+                found[each.name] = array_digest([float(item) for item in value])
+        elif isinstance(value, (str, bool)) or value is None:
+            found[each.name] = value
+        elif isinstance(value, (int, float)):
+            found[each.name] = float(value)
+        else:
+            return None
+    return found
 
 
 def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:

@@ -227,10 +227,10 @@ def _cells(root: Path) -> Iterator[Progress]:
             continue
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            key, named = told["key"], told["names"]
+            key, named = told["key"], {**told["key"], **told["names"]}  # format 1 had nfe in the key
             first, _, last = str(key["seeds"]).partition("-")
             total = -(-(int(last or first) - int(first) + 1) // int(key["block"]))
-            name = f"{named['solver']} NFE {key['nfe']} on {named['teacher']}"
+            name = f"{named['solver']} NFE {named['nfe']} on {named['teacher']}"
         except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
             continue
         done = sum(1 for _ in (folder / "blocks").glob("*.npz"))

@@ -102,15 +102,13 @@ def location(teacher: Teacher, chosen: range, out: Path, *, tolerance: float | N
 
 def key(teacher: Teacher, tolerance: float | None = None) -> dict[str, Any]:
     """Return everything that the solutions depend on besides their seeds."""
-    schedule = teacher.schedule
     return {
         "teacher": teacher.identity,
         "shape": list(teacher.shape),
         "method": "dopri5 in log sigma, float64",
         "tolerance": tolerance or (TOLERANCE if _double(teacher) else ROUGH),
         "network": "float64" if _double(teacher) else teacher.arithmetic,
-        "scale": schedule.prior_scale,
-        "levels": [schedule.sigma_max, schedule.sigma_min],
+        "schedule": teacher.schedule.key,
         "threads": THREADS,
         "device": torch.device(teacher.device).type,
         **targets.conditioned(teacher),

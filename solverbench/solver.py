@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_
 import torch
 from torch import Tensor
 
+import registries
 from solverbench import grids, recipes
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.grids import Grid
@@ -61,6 +63,8 @@ class Solver(ABC):
     bibtex: ClassVar[str] = ""
     """Its paper's entry, for reports, where `paper` names none that this package knows."""
     learned: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+    """Version of the formulas: raise it when they give other numbers, so that old results are not reused."""
     uniform: ClassVar[bool] = False
     """Whether the coefficients, and so the declared orders, are those of equal steps in sigma."""
 
@@ -162,6 +166,34 @@ class Solver(ABC):
         """The canonical spec: keys sorted, defaults written out."""
         given = {_key(f): getattr(self, f.name) for f, _ in declared(type(self)).values()}
         return ":".join([self.name, *(f"{k}={_text(v)}" for k, v in sorted(given.items()) if v is not None)])
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What was asked for, as plain JSON values: the same on every processor, for one budget and schedule.
+
+        Options equal to their default are left out, so that an option that is added later changes no key. Of a class
+        that isn't built in it holds the sha256 of its source, as `registries.source` gives it; "" if that is unknown.
+        """
+        options = {
+            key: float(value) if isinstance(value, int) and float in getattr(kind, "__args__", (kind,)) else value
+            for key, (field, kind) in declared(type(self)).items()
+            if key not in ("grid", "rho") and (value := getattr(self, field.name)) != field.default
+        }
+        levels = self._levels()
+        if not isinstance(levels, str):
+            grid: dict[str, Any] = {"levels": levels}
+        elif levels in registries.grids:
+            grid = grids.key(levels, self.rho)
+        else:
+            grid = {"name": levels}
+        sources = [registries.source(cls) for cls in type(self).__mro__ if not _built_in(cls)]
+        return {
+            "name": self.name,
+            "version": self.version,
+            "options": options,
+            "grid": grid,
+            **({"sources": sources} if sources else {}),
+        }
 
     def _levels(self) -> str | list[float]:
         """The name of the grid, or its explicit levels."""
@@ -313,6 +345,12 @@ class LearnedSolver(Solver):
         """Return the shapes of `initial`, for whatever schedule: to override where `initial` needs a certain one."""
         return {name: tuple(tensor.shape) for name, tensor in self.initial(EDM(), nfe).items()}
 
+    @property
+    def key(self) -> dict[str, Any]:
+        """What was asked for, see `Solver.key`, and the sha256 of the parameters."""
+        parameters = {} if self.parameters is None else {"parameters": _digest(self.parameters)}
+        return super().key | parameters
+
     def with_parameters(self, parameters: Mapping[str, Tensor]) -> Self:
         """Return this solver with `parameters`."""
         return dataclasses.replace(self, parameters=parameters)
@@ -322,6 +360,20 @@ class LearnedSolver(Solver):
         """The parameters; an error of the caller if there are none."""
         assert self.parameters is not None, f"{self.name} has no parameters; use with_parameters"
         return self.parameters
+
+
+def _built_in(cls: type) -> bool:
+    """Whether a class comes with this project, or with Python."""
+    return cls.__module__.partition(".")[0] in ("solverbench", "baselines", "builtins", "abc", "typing")
+
+
+def _digest(parameters: Mapping[str, Tensor]) -> str:
+    """The sha256 of named float64 tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(parameters.items()):
+        values = tensor.detach().cpu().double().numpy().astype("<f8")
+        digest.update(f"{name} {list(tensor.shape)}".encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 @cache

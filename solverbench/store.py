@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from solverbench import files, leases, seeds
 from solverbench.errors import RecordError, StoreError
 from solverbench.metrics import Moments
+from solverbench.tableaux import Plan
 
 VERSION = 1
 """Of the layout of folders and files, written in docs/store.md."""
@@ -141,10 +142,18 @@ class CellFolder:
     path: Path
     address: str
 
-    def describe(self, key: Mapping[str, Any], names: Mapping[str, Any]) -> None:
-        """Write cell.json: the key, and what people call it. Left alone if it is there."""
+    def describe(self, key: Mapping[str, Any], names: Mapping[str, Any], plan: Plan) -> None:
+        """Write cell.json: the key, what people call the cell, and its plan. Left alone if it is there."""
         if not (self.path / "cell.json").exists():
-            files.write_json(self.path / "cell.json", {"key": key, "names": names})
+            files.write_json(self.path / "cell.json", {"key": key, "names": names, "plan": plan.as_dict()})
+
+    def plan(self) -> Plan | None:
+        """Return the plan that the stored results were made by; None if there is none, or it can't be read."""
+        path = self.path / "cell.json"
+        try:
+            return Plan.of(files.read_json(path)["plan"]) if path.exists() else None
+        except (RecordError, KeyError, TypeError, ValueError):
+            return None
 
     def inspect(self, blocks: Sequence[range]) -> Found:
         """Return what is there of a cell with these blocks; nothing is written.

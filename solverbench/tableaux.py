@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,10 +111,47 @@ class Plan:
         """N, the number of calls."""
         return len(self.sigmas)
 
+    def fits(self, other: Plan, tolerance: float = 1e-8) -> bool:
+        """Return whether all numbers agree within `tolerance` times max(1, |number|): one plan on two processors."""
+        if self.nfe != other.nfe:
+            return False
+        pairs = zip(self._numbers(), other._numbers(), strict=True)
+        return all(abs(a - b) <= tolerance * max(1.0, abs(b)) for a, b in pairs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain JSON values: {"sigmas": [...], "rows": [[...], ...]}."""
+        return {"sigmas": list(self.sigmas), "rows": [list(row) for row in self.rows]}
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, Any]) -> Plan:
+        """Return the plan that `as_dict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: these are no such numbers.
+        """
+        sigmas = tuple(float(sigma) for sigma in numbers["sigmas"])
+        rows = tuple(tuple(float(weight) for weight in row) for row in numbers["rows"])
+        if [len(row) for row in rows] != list(range(1, len(sigmas) + 2)):
+            raise ValueError(f"rows of {[len(row) for row in rows][:9]} weights for {len(sigmas)} calls")
+        return cls(sigmas, rows)
+
+    def _numbers(self) -> Iterator[float]:
+        return itertools.chain(self.sigmas, *self.rows)
+
     @cached_property
     def key(self) -> str:
-        """The sha256 of the numbers: equal for plans that do the same."""
+        """The sha256 of the numbers: equal for plans that do the same, on one machine."""
         return hashlib.sha256(repr((self.sigmas, self.rows)).encode()).hexdigest()
+
+
+def asked(method: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return what names a solver's run in keys: `Solver.key`, and the plan's numbers where its source is unknown.
+
+    Only these numbers depend on the processor; built-in solvers and plugins with a source have none in their key.
+    """
+    named = {**method, "nfe": plan.nfe}
+    unknown = "" in method.get("sources", ()) or method["grid"].get("source") == ""
+    return {**named, "numbers": plan.key} if unknown else named
 
 
 def _rounded(value: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from solverbench import files, seeds
 from solverbench.errors import RecordError, UserError
 from solverbench.keeping import kept
 from solverbench.sampling import BATCH, THREADS, Fit, Stop, batches, pool, sample, worker_count
+from solverbench.schedules import NoiseSchedule
+from solverbench.solver import Solver
 from solverbench.spec import make
-from solverbench.tableaux import Plan
+from solverbench.tableaux import Plan, asked
 from solverbench.teachers import Teacher
 from solverbench.tracing import tableau
 
@@ -52,7 +55,7 @@ def endpoints(
 
 def piece(
     teacher: Teacher,
-    plan: Plan,
+    plan: Goal,
     chosen: range,
     out: Path,
     *,
@@ -85,7 +88,7 @@ def piece(
     return images
 
 
-def location(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> Path:
+def location(teacher: Teacher, plan: Goal, chosen: range, out: Path, *, batch: int = BATCH) -> Path:
     """Return where the samples of these seeds are kept."""
     return Path(out) / "targets" / files.digest(key(teacher, plan, batch))[:32] / f"{seeds.label(chosen)}.npz"
 
@@ -95,18 +98,18 @@ def timing(path: Path) -> Path:
     return path.with_suffix("") / "timing.json"
 
 
-def absent(teacher: Teacher, plan: Plan, chosen: range, out: Path, *, batch: int = BATCH) -> dict[Path, range]:
+def absent(teacher: Teacher, plan: Goal, chosen: range, out: Path, *, batch: int = BATCH) -> dict[Path, range]:
     """Return the files of these seeds that aren't stored, each with its seeds."""
     places = {location(teacher, plan, part, out, batch=batch): part for part in chunks(chosen)}
     return {path: part for path, part in places.items() if not path.exists()}
 
 
-def key(teacher: Teacher, plan: Plan, batch: int = BATCH) -> dict[str, Any]:
+def key(teacher: Teacher, plan: Goal, batch: int = BATCH) -> dict[str, Any]:
     """Return everything that the samples depend on besides their seeds."""
     return {
         "teacher": teacher.identity,
         "shape": list(teacher.shape),
-        "sampler": plan.key,
+        "sampler": plan.asked,
         "batch": batch,
         "threads": THREADS,
         "dtype": teacher.arithmetic,
@@ -120,7 +123,25 @@ def conditioned(teacher: Teacher) -> dict[str, Any]:
     return {} if teacher.condition is None else {"condition": teacher.condition.key}
 
 
-def sampler_plan(teacher: Teacher) -> Plan:
+@dataclass(frozen=True)
+class Goal(Plan):
+    """The teacher sampler's plan for unit noise.
+
+    Args:
+        asked: the sha256 of what was asked for: solver, calls and schedule. It names the samples in keys.
+    """
+
+    asked: str = ""
+
+
+def goal(solver: Solver, nfe: int, schedule: NoiseSchedule) -> Goal:
+    """Return the plan of `solver` as a teacher sampler of `nfe` calls on `schedule`."""
+    plan = tableau(solver, nfe=nfe, schedule=schedule).plan_from_noise(schedule)
+    named = {"solver": asked(solver.key, plan), "schedule": schedule.key}
+    return Goal(plan.sigmas, plan.rows, files.digest(named))
+
+
+def sampler_plan(teacher: Teacher) -> Goal:
     """Return the teacher sampler's plan for unit noise.
 
     Raises:
@@ -131,7 +152,7 @@ def sampler_plan(teacher: Teacher) -> Plan:
         raise UserError(
             f"teacher {teacher.name!r}: its sampler {teacher.sampler} adapts the denoiser; leave threshold out"
         )
-    return tableau(solver, nfe=teacher.sampler_nfe, teacher=teacher).plan_from_noise(teacher.schedule)
+    return goal(solver, teacher.sampler_nfe, teacher.schedule)
 
 
 def chunks(chosen: range) -> Iterator[range]:

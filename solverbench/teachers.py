@@ -31,7 +31,7 @@ class Reference:
     Args:
         moments: of the extractor's features over the set.
         name: what the set is, for people.
-        sha: sha256 of the stored moments.
+        sha: names the set in keys: the sha256 of what the moments were made from, or of a file that holds them.
         features: [m, D] float64, of some or all of its images, for what moments can't tell; None without.
         note: what a reader must know about it; empty if nothing.
         crop: the rule by which its images were cut and scaled; empty if they weren't, or that isn't known.

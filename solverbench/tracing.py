@@ -62,7 +62,8 @@ def tableau(
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
         from solverbench import zoo  # a trained file holds its tableau: the zoo needs this module
 
-        solver = zoo.equip(solver, nfe, teacher, () if out is None else (out / "trained",))
+        trained = zoo.needed(solver, nfe, teacher, () if out is None else (out / "trained",))
+        return _spends(trained.tableau, solver, nfe)
     return _spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
 
 

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import shutil
 import stat
 import tempfile
@@ -16,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from solverbench import contents, files
 from solverbench.errors import MissingError, RecordError, StoreError, UserError
 from solverbench.store import CellFolder, Store
@@ -23,6 +27,12 @@ from solverbench.store import CellFolder, Store
 LIST = "export.json"
 TARGETS = ("teacher", "shape", "sampler", "batch", "threads", "dtype", "device", "condition")
 """The fields of a cell's key that the teacher's own images depend on, as `targets.key` has them."""
+
+CLOSE = 1e-3
+"""How far, of the largest value, two machines' results for one address may lie apart; farther is a conflict.
+
+Between two instruction sets of one processor it is some 1e-5: a network in float32 differs in its last bits.
+"""
 
 COLUMNS = [
     *("teacher", "solver", "spec", "nfe", "seeds", "samples", "metric", "value", "low", "high", "std_error", "n"),
@@ -36,6 +46,7 @@ class Merged:
 
     Args:
         copied, equal: files.
+        close: files that both have, alike but for rounding; left as they were.
         mended: files that were damaged in the store and whole in what was merged.
         conflicts: files that both have, whole and with other content; left as they were.
         damaged: files that weren't taken.
@@ -43,6 +54,7 @@ class Merged:
 
     copied: int = 0
     equal: int = 0
+    close: int = 0
     mended: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
@@ -58,6 +70,7 @@ class Merged:
         found += [f"CONFLICT   {name}: both have it, with other content; kept as it was" for name in self.conflicts]
         found += [f"DAMAGED    {line}" for line in self.damaged]
         counts = f"{self.copied} files copied, {self.equal} were there, {len(self.mended)} mended"
+        counts += f", {self.close} there but for another machine's rounding" if self.close else ""
         return [*found, f"{counts}, {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"]
 
 
@@ -92,8 +105,10 @@ def _merge_cell(root: Path, folder: Path, store: Store, merged: Merged) -> None:
     names = [f"{home}/cell.json", *(f"{home}/blocks/{path.name}" for path in sorted(folder.glob("blocks/*.npz")))]
     names = [name for name in names if contents.known(name) and (root / name).is_file()]
     taken = [_copy(root, name, store.root, merged) for name in names]
-    if (folder / "metrics.json").is_file() and all(taken):
-        _copy(root, f"{home}/metrics.json", store.root, merged)
+    metrics = f"{home}/metrics.json"
+    whole = (store.root / metrics).exists() and contents.check(store.root, metrics) is None
+    if (folder / "metrics.json").is_file() and (all(taken) or whole):
+        _copy(root, metrics, store.root, merged)
     if (folder / "timing.json").is_file():
         if damage := contents.check(root, f"{home}/timing.json"):
             merged.damaged.append(str(damage))
@@ -140,7 +155,10 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
             merged.equal += 1
             return True
         if contents.check(out, name) is None:
-            merged.conflicts.append(name)
+            if _close(root / name, out / name):
+                merged.close += 1
+            else:
+                merged.conflicts.append(name)
             return False
         files.set_aside(out / name)
         mended = True
@@ -151,13 +169,47 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
 
 
 def _same(a: Path, b: Path) -> bool:
-    """Whether two files say the same; what people call a cell is no part of it."""
+    """Whether two files say the same; of a cell.json its key and the plan, which another processor may round."""
     if a.name == "cell.json":
         try:
-            return bool(files.read_json(a)["key"] == files.read_json(b)["key"])
+            keys = [files.read_json(path)["key"] for path in (a, b)]
         except (RecordError, KeyError):
             return False
+        mine, theirs = (CellFolder(path.parent, path.parent.name).plan() for path in (a, b))
+        return bool(keys[0] == keys[1]) and (mine is None or theirs is None or mine.fits(theirs))
     return a.stat().st_size == b.stat().st_size and a.read_bytes() == b.read_bytes()
+
+
+def _close(a: Path, b: Path) -> bool:
+    """Whether two whole files of results differ by no more than the rounding of two machines."""
+    try:
+        if a.suffix == ".npz":
+            mine, theirs = files.read_arrays(a), files.read_arrays(b)
+            return mine.keys() == theirs.keys() and all(_close_arrays(mine[name], theirs[name]) for name in mine)
+        return a.name == "metrics.json" and _close_values(files.read_json(a), files.read_json(b))
+    except RecordError:
+        return False
+
+
+def _close_arrays(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.kind != "f":
+        step = 1 if a.dtype == np.uint8 else 0  # an image's value next to a rounding boundary
+        return bool((np.abs(a.astype(np.int64) - b.astype(np.int64)) <= step).all())
+    return bool(np.allclose(a, b, rtol=0, atol=CLOSE * float(np.abs(b).max(initial=0))))
+
+
+def _close_values(a: Any, b: Any) -> bool:
+    """The same for JSON values, numbers by their size or, of small ones, by 1e-6."""
+    if isinstance(a, float) or isinstance(b, float):
+        numbers = all(isinstance(each, (int, float)) for each in (a, b))
+        return numbers and math.isclose(a, b, rel_tol=CLOSE, abs_tol=1e-6)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_close_values(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_close_values, a, b))
+    return bool(a == b)
 
 
 def _check_list(root: Path, merged: Merged) -> None:
@@ -273,9 +325,9 @@ def _beside(root: Path, told: dict[str, Any], targets: bool) -> Iterator[str]:
     """The other files that a cell's numbers came from: its solver's parameters, and the teacher's own images."""
     from solverbench import zoo
 
-    key, names = told["key"], told["names"]
+    key, names = told["key"], {**told["key"], **told["names"]}  # format 1 had spec and nfe in the key
     if names["trained"]:
-        yield f"trained/{names['teacher']}/{zoo.file_name(key['spec'], key['nfe'])}"
+        yield f"trained/{names['teacher']}/{zoo.file_name(names['spec'], names['nfe'])}"
     if targets:
         folder = files.digest({name: key[name] for name in TARGETS if name in key})[:32]
         yield from (f"targets/{folder}/{path.name}" for path in sorted((root / "targets" / folder).glob("*.npz")))
@@ -284,9 +336,8 @@ def _beside(root: Path, told: dict[str, Any], targets: bool) -> Iterator[str]:
 def _rows(cell: Path, told: dict[str, Any]) -> list[dict[str, Any]]:
     """A row per measure of a cell that is done."""
     metrics = CellFolder(cell, cell.name).metrics()
-    key, names = told["key"], told["names"]
-    about = {name: key[name] for name in ("spec", "nfe", "seeds", "samples")}
-    about |= {"teacher": names["teacher"], "solver": names["solver"], "cell": cell.name}
+    names = {**told["key"], **told["names"], "cell": cell.name}  # format 1 had spec and nfe in the key
+    about = {name: names[name] for name in ("spec", "nfe", "seeds", "samples", "teacher", "solver", "cell")}
     return [{**about, "metric": name, **each} for name, each in (metrics or {"measures": {}})["measures"].items()]
 
 

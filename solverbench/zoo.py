@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-import registries
 from solverbench import files, plugins, recipes
 from solverbench import places as user_places
 from solverbench.errors import MissingError, NeedsTrainingError, RecordError, SpecError, UnknownNameError
@@ -32,7 +31,7 @@ VERSION = 1
 SAME = 1e-9
 """How far a stored tableau may be from what today's code makes of its parameters: another machine's rounding."""
 
-OUTDATED = "its code has changed since it was trained: its parameters come to another tableau now"
+OUTDATED = "it was trained by other code or on another schedule: its parameters give another tableau now"
 
 _TABLEAU = ("sigmas", "weights", "levels", "start")
 
@@ -46,7 +45,7 @@ class Trained:
         nfe: calls.
         teacher: name of the teacher; `teacher_identity` is its `ode`.
         parameters: float64 on the CPU, as `LearnedSolver.initial` names them.
-        tableau: what they come to on the teacher's schedule, unrounded.
+        tableau: what they come to on the teacher's schedule, unrounded: what is executed, on every machine.
         record: how they were made: recipe, data seeds, validation errors of each training seed, cost, versions.
     """
 
@@ -86,12 +85,8 @@ class Trained:
         return max(found) - min(found) if len(found) > 1 else None
 
     def still(self, tableau: Tableau) -> bool:
-        """Return whether `tableau`, which a plugin's code now makes of the parameters, is the one that was trained.
-
-        The code of built-in solvers isn't asked: it doesn't change under a file.
-        """
-        built_in = not plugins.provenance(registries.solvers, self.spec.partition(":")[0])
-        return built_in or self.tableau.equals(tableau, SAME)
+        """Return whether `tableau`, which today's code makes of the parameters, is the stored one within `SAME`."""
+        return self.tableau.equals(tableau, SAME)
 
     @property
     def cost(self) -> dict[str, float] | None:
@@ -195,8 +190,8 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
     return None
 
 
-def equip(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Sequence[Path] = ()) -> LearnedSolver:
-    """Return `solver` with the parameters trained for `teacher` and `nfe`.
+def needed(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Sequence[Path] = ()) -> Trained:
+    """Return the training of `solver` for `teacher` and `nfe`. Its stored tableau is what runs.
 
     Raises:
         NeedsTrainingError: there are none, or no teacher is given.
@@ -213,7 +208,7 @@ def equip(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Seq
     equipped = solver.with_parameters(trained.parameters)
     if not trained.still(trace(equipped, equipped.grid(teacher.schedule, equipped.steps(nfe)), check=False)):
         raise NeedsTrainingError(f"{solver.spec} nfe={nfe}: {OUTDATED}; train it again")
-    return equipped
+    return trained
 
 
 def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = None) -> str | None:

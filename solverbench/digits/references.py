@@ -19,6 +19,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from solverbench import targets
 from solverbench.digits import data, denoiser, metric, weights
 from solverbench.digits.data import Digits
 from solverbench.errors import UserError
@@ -29,7 +30,6 @@ from solverbench.schedules import EDM
 from solverbench.seeds import label, noise
 from solverbench.spec import make
 from solverbench.tableaux import Plan
-from solverbench.tracing import tableau
 
 SET = 10_000
 """Images in each of the disjoint sets whose distances are taken."""
@@ -73,7 +73,7 @@ def make_all(out: Path, *, device: str, sampler: str, nfe: int, batch: int, say:
     started = time.monotonic()
     extract, network = metric.load(out, device=device).features, denoiser.load(out, device=device)
     digits, schedule, solver = data.load().to(device), EDM(), make(sampler)
-    plan = tableau(solver, nfe=nfe, schedule=schedule).plan(schedule.prior_scale)
+    plan = targets.goal(solver, nfe, schedule)
 
     with torch.inference_mode():
         reference = total_of(list(data_sets(digits, data.REFERENCE_SEEDS, extract)))
@@ -105,7 +105,7 @@ def make_all(out: Path, *, device: str, sampler: str, nfe: int, batch: int, say:
             "noise_seeds": label(NOISE_SEEDS),
             "sampler": solver.spec,
             "nfe": nfe,
-            "plan": plan.key,
+            "asked": plan.asked,
             "sha256": write_moments(out / TEACHER_FILE, total),
         },
         "data_floor": {

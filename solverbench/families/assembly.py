@@ -236,7 +236,8 @@ def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
         )
     if low is None:
         return schedule
-    return dataclasses.replace(schedule, t_eps=float(schedule.time(torch.tensor(low, dtype=torch.float64))))
+    ended = dataclasses.replace(schedule, t_eps=float(schedule.time(torch.tensor(low, dtype=torch.float64))))
+    return ended.asked_by(**schedule.key, sigma_min=float(low))
 
 
 def _told(

@@ -14,7 +14,7 @@ from torch import Tensor
 from solverbench import adaptors
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.families import assembly, checkpoints, conversion, networks, text
-from solverbench.schedules import VPDiscrete
+from solverbench.schedules import VPDiscrete, array_digest
 
 if TYPE_CHECKING:
     from solverbench.families import Description
@@ -147,7 +147,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         encode = text.stable_diffusion({"tokenizer": tokenizer, "text_encoder": frozen["text encoder"]})
         facts["tokenizer"] = text.fingerprint(tokenizer)
     schedule = _schedule(state, told)
-    facts |= {"quantise": given.quantise, "log_alphas": list(schedule.log_alphas)}
+    facts |= {"quantise": given.quantise, "schedule": schedule.key}
     made = assembly.Parts(
         network=network,
         prediction="eps",
@@ -236,13 +236,14 @@ def _schedule(state: Mapping[str, Tensor], told: Published) -> VPDiscrete:
     exact = VPDiscrete.scaled_linear(told.beta_start, told.beta_end)
     if "betas" not in state:
         return exact
-    own = torch.log1p(-state["betas"].double()).cumsum(0) / 2
+    betas = state["betas"].double()
+    own = torch.log1p(-betas).cumsum(0) / 2
     if not own.isfinite().all():
         raise RecordError("checkpoint: its betas aren't between 0 and 1; download it again")
     formula = torch.tensor(exact.log_alphas, dtype=torch.float64)
     if own.shape == formula.shape and torch.allclose(own, formula, rtol=1e-5):
         return exact
-    return VPDiscrete(tuple(own.tolist()), t_eps=1 / len(own))
+    return VPDiscrete(tuple(own.tolist()), t_eps=1 / len(own)).asked_by(betas=array_digest(betas.tolist()))
 
 
 def _tokenizer(description: Description) -> Any:

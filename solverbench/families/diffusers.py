@@ -295,7 +295,7 @@ def _schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     if schedulers.flows(config):
         first, last = schedulers.flow_times(config)
         return RectifiedFlow(t_start=1.0, t_end=last, t_first=first)
-    return VPDiscrete.from_alphas_cumprod(schedulers.alphas_cumprod(config))
+    return VPDiscrete.from_alphas_cumprod(schedulers.alphas_cumprod(config)).asked_by(**schedulers.rule(config))
 
 
 def _told(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:

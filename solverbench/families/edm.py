@@ -167,12 +167,13 @@ def _schedule(description: Description, settings: Settings, network: Preconditio
             f"{description.name}: sigma_min={end:g}, sigma_max={start:g}: the network knows {low:g} to {high:g}; "
             "give levels within that, sigma_min below sigma_max"
         )
+    asked = {"sigma_min": "network" if end == low else end, "sigma_max": "network" if start == high else start}
     if network.levels:  # where upstream's sampler starts and ends, too
         end, start = (min(network.levels, key=lambda level: abs(level - wanted)) for wanted in (end, start))
     if settings.frame == "edm":
-        return EDM(end, start, network.levels)
+        return EDM(end, start, network.levels).asked_by(frame="edm", **asked)
     if settings.frame != "vp":
         raise SpecError(f"{description.name}: frame={settings.frame}: not a view of the network; use edm or vp")
     if not 0 < settings.t_eps < 1:
         raise SpecError(f"{description.name}: t_eps={settings.t_eps:g}: time goes from 1 down to it; use 1e-3")
-    return VPLinear.refit(end, start, settings.t_eps)
+    return VPLinear.refit(end, start, settings.t_eps).asked_by(frame="vp", t_eps=settings.t_eps, **asked)

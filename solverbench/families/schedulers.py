@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import RecordError
+from solverbench.schedules import array_digest
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 """What diffusers calls the networks' outputs, and what we do."""
@@ -76,6 +77,17 @@ def flow_times(config: Mapping[str, Any]) -> tuple[float, float]:
     )
     first, last = (shift * t / (1 + (shift - 1) * t) for t in ((count - 1) / count, 1 / count))
     return first, last
+
+
+def rule(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `alphas_cumprod` is computed from, as plain JSON values: it names the schedule in keys."""
+    snr = {"zero_terminal_snr": True} if config.get("rescale_betas_zero_snr", False) else {}
+    if config.get("trained_betas") is not None:
+        return {"trained_betas": array_digest([float(beta) for beta in config["trained_betas"]]), **snr}
+    asked = {"beta_schedule": config.get("beta_schedule", "linear"), "steps": steps(config)}
+    if asked["beta_schedule"] != "squaredcos_cap_v2":
+        asked |= {"beta_start": float(config.get("beta_start", 1e-4)), "beta_end": float(config.get("beta_end", 0.02))}
+    return asked | snr
 
 
 def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solverbench import digits, solutions
+from solverbench import digits, solutions, targets
 from solverbench.digits import metric, weights
 from solverbench.digits.references import SET, chunks, moments_of, samples, spread, total_of, write_moments
 from solverbench.errors import UserError
@@ -28,7 +28,6 @@ from solverbench.mixture.density import Mixture
 from solverbench.schedules import EDM
 from solverbench.seeds import label, noise
 from solverbench.spec import make
-from solverbench.tracing import tableau
 
 FIRST_REFERENCE, FIRST_FLOOR, FIRST_NOISE = 1_000_000, 2_000_000, 1_000_000
 """First seeds of the exact samples, of those that measure the floor, and of the noise of the teacher's samples."""
@@ -61,7 +60,7 @@ def make_all(
     started = time.monotonic()
     mixture, _ = density.load(out, device=device)
     extract, schedule = metric.load(device=device).features, EDM()
-    plan = tableau(make(sampler), nfe=nfe, schedule=schedule).plan(schedule.prior_scale)
+    plan = targets.goal(make(sampler), nfe, schedule)
     exact_seeds = range(FIRST_REFERENCE, FIRST_REFERENCE + REFERENCE_SETS * size)
     floor_seeds = range(FIRST_FLOOR, FIRST_FLOOR + FLOOR_SETS * size)
     noise_seeds = range(FIRST_NOISE, FIRST_NOISE + TEACHER_SETS * size)
@@ -96,7 +95,7 @@ def make_all(
             "noise_seeds": label(noise_seeds),
             "sampler": sampler,
             "nfe": nfe,
-            "plan": plan.key,
+            "asked": plan.asked,
             "sha256": write_moments(out / TEACHER_FILE, total),
         },
         "data_floor": {

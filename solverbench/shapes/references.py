@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solverbench import targets
 from solverbench.conditions import Condition
 from solverbench.digits import weights
 from solverbench.digits.references import chunks, moments_of, spread, total_of, write_moments
@@ -27,7 +28,6 @@ from solverbench.seeds import label, noise
 from solverbench.shapes import conditioned, data, denoiser, metric
 from solverbench.spec import make
 from solverbench.tableaux import Plan
-from solverbench.tracing import tableau
 
 SET = 2_000
 """Images in each of the disjoint sets whose distances are taken."""
@@ -117,14 +117,14 @@ def make_all(
     started = time.monotonic()
     extract, network = metric.load(out, device=device).features, denoiser.load(out, device=device)
     schedule, solver = EDM(), make(sampler)
-    plan = tableau(solver, nfe=nfe, schedule=schedule).plan(schedule.prior_scale)
+    plan = targets.goal(solver, nfe, schedule)
     reference, facts = data_facts(out, extract, device)
     say(f"references: data floor {facts['data_floor']['mean']:.4f}, {time.monotonic() - started:.0f} s")
     made_by = {
         "weights_sha256": {name: weights.digest(out / f"{name}.safetensors") for name in ("teacher", "metric")},
         "sampler": solver.spec,
         "nfe": nfe,
-        "plan": plan.key,
+        "asked": plan.asked,
     }
     before = weights.read_record(out).get("references", {})
     kept = before.get("teacher", {}) if {key: before.get(key) for key in made_by} == made_by else {}
