@@ -196,7 +196,7 @@ def load(name: str, out: Path, extractor_id: str) -> Reference:
         )
     statistics, features = _statistics(path, arrays)
     count = f"{told['n']} images" if told["n"] else "image count unknown"
-    sha = _asked(told)
+    sha = _source(told, arrays)
     crop, cut = told.get("crop", ""), f", crop {told['crop']}" if told.get("crop") else ""
     label = f"{told['name']} (from {told['origin']}, {count}, split {told['split']}{cut}, sha256 {sha[:12]})"
     return Reference(statistics, label, sha, features, _note(label, statistics), crop, told.get("pixels", ""))
@@ -275,7 +275,7 @@ def verify(path: Path) -> str:
     note = f"; {_note('', statistics)}" if _note("", statistics) else ""
     size = statistics.mean.size
     return f"{told['name']}: {size} features by {told['extractor']}, {count}, split {told['split']}{kept}, sha256 " + (
-        f"{_asked(told)[:12]}, from {told['origin']}{note}"
+        f"{_source(told, arrays)[:12]}, from {told['origin']}{note}"
     )
 
 
@@ -448,12 +448,15 @@ def _sha(arrays: dict[str, Array]) -> str:
     return hasher.hexdigest()
 
 
-def _asked(told: dict[str, Any]) -> str:
-    """The sha256 of what a reference was made from, which names it in keys: its statistics are computed here.
+def _source(told: dict[str, Any], arrays: dict[str, Array]) -> str:
+    """The sha256 of what a reference was made from: images as decoded and cut, or a file of statistics.
 
-    The same images, as decoded and cut, or the same file of statistics, are one reference on every machine.
+    It names the reference in keys, because statistics of images differ from machine to machine in their last bits.
     """
-    return files.digest({key: told[key] for key in ("extractor", "source_sha256")})
+    if "source_sha256" not in told:
+        return _sha(arrays)
+    source = str(told["source_sha256"])
+    return files.digest([told["extractor"], source]) if told["kind"] == "images" else source
 
 
 def _file_sha(path: Path) -> str:

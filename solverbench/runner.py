@@ -26,6 +26,11 @@ from solverbench.solver import Solver
 from solverbench.store import Store
 from solverbench.teachers import Teacher
 
+FORMER = (
+    "holds cells of an earlier version, which aren't reused: what they were asked for is computed again; 'solverbench "
+    "store gc --cells' removes those that no report shows"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
@@ -221,6 +226,8 @@ def run(
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     hired = _crew(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
+    if store.former():
+        tell.note(f"{store.root}: {FORMER}")
     for line in judging.lacking(_teachers(wanted)):
         tell.note(line)
     if batch == AUTO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,19 @@ class Store:
         elif (store.root / "cells").exists():
             raise StoreError(f"{root}: holds cells but no store.json; choose another --out, or restore that file")
         return store
+
+    def former(self) -> bool:
+        """Return whether there are cells of an earlier key format, judged by a few: none of them is found by its key.
+
+        They stay readable: for reports, `verify`, `merge` and `export`.
+        """
+        for path in itertools.islice(self.root.glob("cells/??/*/cell.json"), 8):
+            try:
+                if "plan" in files.read_json(path)["key"]:
+                    return True
+            except (RecordError, StoreError, KeyError, TypeError):
+                continue
+        return False
 
     def cell(self, key: Mapping[str, Any]) -> CellFolder:
         """Return the folder of the cell with this key, there or not."""

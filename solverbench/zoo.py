@@ -31,7 +31,7 @@ VERSION = 1
 SAME = 1e-9
 """How far a stored tableau may be from what today's code makes of its parameters: another machine's rounding."""
 
-OUTDATED = "it was trained by other code or on another schedule: its parameters give another tableau now"
+OUTDATED = "its code has changed since it was trained, or the schedule: its parameters give another tableau now"
 
 _TABLEAU = ("sigmas", "weights", "levels", "start")
 

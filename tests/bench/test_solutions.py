@@ -222,7 +222,7 @@ def test_without_it_a_cell_is_what_it_was_before_there_was_such_a_metric(tmp_pat
     """Key and stored arrays of a default cell: nothing new, so that older stores stay valid."""
     result = run(tmp_path, toys.teacher())
     assert set(result.cells[0].cell.key) == {
-        *("format", "spec", "nfe", "plan", "teacher", "shape", "sampler", "batch", "threads", "dtype", "device"),
+        *("format", "solver", "schedule", "teacher", "shape", "sampler", "batch", "threads", "dtype", "device"),
         *("seeds", "samples", "block", "paired", "evaluation"),
     }
     with np.load(next(tmp_path.glob("cells/*/*/blocks/*.npz"))) as block:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 import toys
 from click.testing import CliRunner
 
 from solverbench import files, leases, runner
 from solverbench.cli import main
+from solverbench.progress import Silent
 from solverbench.store import Store
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 4}
@@ -214,6 +216,90 @@ def test_conflicting_content_is_named_and_kept_and_its_metrics_with_it(runs, tmp
     assert f"CONFLICT   {name}: both have it, with other content; kept as it was" in result.stdout
     assert path.read_bytes() == before
     assert not metrics.exists(), "they would be of another block"
+
+
+def rounded(runs, size=1e-6):
+    """Another machine's results for the same cells: every float moved by a share of its array's largest value."""
+    drawn = np.random.default_rng(0)
+    for path in [*runs.glob("cells/*/*/blocks/*.npz"), *runs.glob("targets/*/*.npz")]:
+        arrays = files.read_arrays(path)
+        for name, array in arrays.items():
+            if array.dtype.kind == "f":
+                moved = array + size * np.abs(array).max(initial=0) * drawn.uniform(-1, 1, array.shape)
+                arrays[name] = moved.astype(array.dtype)
+            elif array.dtype == np.uint8 and array.size:
+                arrays[name] = np.where(array < 255, array + 1, array).astype(np.uint8)
+        files.write_arrays(path, arrays)
+    for path in runs.glob("cells/*/*/metrics.json"):
+        body = files.read_json(path)
+        for measure in body["measures"].values():
+            measure["value"] *= 1 + size
+        files.write_json(path, body)
+    for path in runs.glob("cells/*/*/cell.json"):
+        body = files.read_json(path)
+        body["plan"]["sigmas"] = [level * (1 + 1e-11) for level in body["plan"]["sigmas"]]
+        files.write_json(path, body)
+
+
+def test_another_machines_rounding_is_no_conflict_and_changes_nothing(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "other")
+    rounded(tmp_path / "other")
+    before = toys.files_of(runs)
+    result = invoke("merge", tmp_path / "other", "--out", runs)
+    assert result.exit_code == 0, result.stdout
+    many = len(list(runs.glob("cells/*/*/blocks/*.npz"))) + len(list(runs.glob("targets/*/*.npz"))) + 2
+    assert f"{many} there but for another machine's rounding, 0 in conflict" in result.stdout
+    assert toys.files_of(runs) == before
+
+
+def test_metrics_of_another_machines_blocks_are_not_taken(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "other")
+    rounded(tmp_path / "other")
+    for path in runs.glob("cells/*/*/metrics.json"):
+        path.unlink()
+    assert invoke("merge", tmp_path / "other", "--out", runs).exit_code == 0
+    assert not list(runs.glob("cells/*/*/metrics.json")), "they would be of other blocks"
+
+
+@pytest.mark.parametrize("what", ["floats", "images", "plan", "metrics"])
+def test_more_than_rounding_is_a_conflict(runs, tmp_path, what):
+    shutil.copytree(runs, tmp_path / "other")
+    if what == "floats":
+        rounded(tmp_path / "other", 0.02)
+    elif what == "images":
+        path = block(tmp_path / "other", place="50000-50003")
+        arrays = files.read_arrays(path)
+        files.write_arrays(path, {**arrays, "images": arrays["images"] ^ 4})
+    else:
+        name = "cell.json" if what == "plan" else "metrics.json"
+        path = next((tmp_path / "other").glob(f"cells/*/*/{name}"))
+        body = files.read_json(path)
+        if what == "plan":
+            body["plan"]["rows"][1][0] *= 1.001
+        else:
+            body["measures"]["rmse_teacher"]["value"] *= 1.01
+        files.write_json(path, body)
+    result = invoke("merge", tmp_path / "other", "--out", runs)
+    assert result.exit_code == 4
+    assert "CONFLICT" in result.stdout
+
+
+def test_a_run_says_that_cells_of_an_earlier_format_are_not_reused(runs, capsys):
+    for path in runs.glob("cells/*/*/cell.json"):
+        body = files.read_json(path)
+        body["key"] |= {"format": 1, "spec": "euler", "nfe": body["names"]["nfe"], "plan": body.pop("plan")}
+        files.write_json(path, {**body, "names": {"teacher": "toy", "solver": "euler", "trained": None}})
+        path.parent.rename(path.parents[1] / files.digest(body["key"]))
+    said = []
+
+    class Notes(Silent):
+        def note(self, line):
+            said.append(line)
+
+    options = {"solvers": "euler", "nfe": "3,4", "teachers": toys.teacher(), "out": runs, **SMALL}
+    assert {each.status for each in runner.run(**options, progress=Notes()).cells} == {"done"}
+    assert any("cells of an earlier version, which aren't reused" in line for line in said)
+    assert invoke("export", "--to", runs.parent / "all.zip", "--out", runs).exit_code == 0
 
 
 def test_merge_leaves_damaged_files_and_mends_damaged_ones(runs, tmp_path):

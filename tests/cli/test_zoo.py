@@ -68,14 +68,14 @@ def altered(path: Path, nfe: int = 4, **changes) -> zoo.Trained:
     trained = zoo.load(zoo.packaged() / "digits" / f"gs-nfe{nfe}.safetensors")
     parameters = {name: part + 1e-3 for name, part in trained.parameters.items()}
     trained = replace(trained, **({"parameters": parameters} | changes))
+    trained = replace(trained, tableau=_tableau(trained))
     zoo.save(trained, path)
     return trained
 
 
 def test_an_own_zoo_comes_after_the_run_folder_and_before_the_packaged_one(tmp_path, own):
     def used(out):
-        equipped = zoo.equip(zoo.learned("gs"), 4, load_teacher("digits"), [out / "trained"])
-        return equipped.trained["t_couple"]
+        return zoo.needed(zoo.learned("gs"), 4, load_teacher("digits"), [out / "trained"]).parameters["t_couple"]
 
     invoke("list", "--out", tmp_path)
     assert not own.exists()  # looked for, not made
@@ -84,7 +84,7 @@ def test_an_own_zoo_comes_after_the_run_folder_and_before_the_packaged_one(tmp_p
     assert result.exit_code == 0, result.output
     assert str(own / "digits" / "gs-nfe4.safetensors") in result.stdout
     assert torch.equal(used(tmp_path), mine.parameters["t_couple"])
-    assert torch.equal(sb.tableau("gs", nfe=4, teacher="digits").weights, _weights(mine))
+    assert torch.equal(sb.tableau("gs", nfe=4, teacher="digits").weights, mine.tableau.weights)
     assert mine.identity in invoke("show", "gs", "--nfe", 4, "--out", tmp_path).stdout
     listed = [line.split() for line in invoke("list", "--out", tmp_path).stdout.splitlines()]
     assert [line[1:3] for line in listed if "own" in line] == [["4", "digits"]]
@@ -93,9 +93,8 @@ def test_an_own_zoo_comes_after_the_run_folder_and_before_the_packaged_one(tmp_p
     assert not torch.equal(used(tmp_path), mine.parameters["t_couple"])
 
 
-def _weights(trained: zoo.Trained) -> torch.Tensor:
-    solver, teacher = trained.solver, load_teacher(trained.teacher)
-    return sb.trace(solver, solver.grid(teacher.schedule, solver.steps(trained.nfe))).weights
+def _tableau(trained: zoo.Trained) -> sb.Tableau:
+    return sb.trace(trained.solver, trained.solver.grid(sb.EDM(), trained.solver.steps(trained.nfe)))
 
 
 def test_adding_says_what_it_replaces(tmp_path, own):

@@ -10,6 +10,8 @@ from golden import golden, relative
 import solverbench as sb
 from solverbench.execution import Counter
 
+pytestmark = pytest.mark.isa
+
 EDM = golden("solvers_edm_frame")
 VP = golden("solvers_vp_frame")
 
