@@ -284,12 +284,16 @@ def test_more_than_rounding_is_a_conflict(runs, tmp_path, what):
     assert "CONFLICT" in result.stdout
 
 
-def test_a_run_says_that_cells_of_an_earlier_format_are_not_reused(runs, capsys):
-    for path in runs.glob("cells/*/*/cell.json"):
+def test_a_run_says_that_cells_of_an_earlier_format_are_not_reused(runs):
+    for path in list(runs.glob("cells/*/*/cell.json")):
         body = files.read_json(path)
         body["key"] |= {"format": 1, "spec": "euler", "nfe": body["names"]["nfe"], "plan": body.pop("plan")}
         files.write_json(path, {**body, "names": {"teacher": "toy", "solver": "euler", "trained": None}})
-        path.parent.rename(path.parents[1] / files.digest(body["key"]))
+        address = files.digest(body["key"])
+        metrics = files.read_json(path.parent / "metrics.json")
+        files.write_json(path.parent / "metrics.json", {**metrics, "cell": address})
+        (runs / "cells" / address[:2]).mkdir(exist_ok=True)
+        path.parent.rename(runs / "cells" / address[:2] / address)
     said = []
 
     class Notes(Silent):
@@ -300,6 +304,7 @@ def test_a_run_says_that_cells_of_an_earlier_format_are_not_reused(runs, capsys)
     assert {each.status for each in runner.run(**options, progress=Notes()).cells} == {"done"}
     assert any("cells of an earlier version, which aren't reused" in line for line in said)
     assert invoke("export", "--to", runs.parent / "all.zip", "--out", runs).exit_code == 0
+    assert invoke("verify", "--out", runs).exit_code == 0
 
 
 def test_merge_leaves_damaged_files_and_mends_damaged_ones(runs, tmp_path):
