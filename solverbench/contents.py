@@ -11,6 +11,7 @@ from solverbench import files
 from solverbench.errors import RecordError, UserError
 
 CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing)\.json")
+PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
 COST = re.compile(r"targets/[0-9a-f]{32}/\d+-\d+/timing\.json")
 ERROR = re.compile(r"cells/[0-9a-f]{2}/[0-9a-f]{64}/error\.txt")
 ARRAYS = re.compile(
@@ -61,7 +62,7 @@ def known(name: str) -> bool:
     """Return whether a file of this name is a result."""
     if name.endswith(files.DAMAGED):
         return False
-    return any(kind.fullmatch(name) for kind in (CELL, COST, ERROR, ARRAYS, TRAINED))
+    return any(kind.fullmatch(name) for kind in (CELL, COST, PLAN, ERROR, ARRAYS, TRAINED))
 
 
 def check(root: Path, name: str) -> Damage | None:
@@ -74,7 +75,7 @@ def check(root: Path, name: str) -> Damage | None:
     try:
         if found := CELL.fullmatch(name):
             _check_cell(path, *found.groups())
-        elif COST.fullmatch(name):
+        elif COST.fullmatch(name) or PLAN.fullmatch(name):
             files.read_json(path)
         elif ARRAYS.fullmatch(name):
             files.read_arrays(path)

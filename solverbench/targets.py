@@ -82,10 +82,31 @@ def piece(
         files.write_json(timing(path), {**cost, "device": teacher.device})
         return {"images": torch.cat(made).numpy()}
 
+    _hold(path.parent / "plan.json", plan)
     images = torch.from_numpy(kept(path, out, make, stop=check, say=say)["images"])
     if images.shape != (len(chosen), *teacher.shape):
         raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
     return images
+
+
+def _hold(path: Path, plan: Plan) -> None:
+    """Write down the plan of the samples in a folder, or compare with the one that is written there.
+
+    Raises:
+        RecordError: another one, as when a function was edited that the sampler's plugin imports; or damaged.
+    """
+    if not path.exists():
+        files.write_json(path, plan.as_dict(), replace=False, lines=False)
+        return
+    try:
+        stored = Plan.of(files.read_json(path))
+    except (KeyError, TypeError, ValueError):
+        raise RecordError(f"{path}: holds no plan; delete this folder and run again") from None
+    if not plan.fits(stored):
+        raise RecordError(
+            f"{path.parent}: holds samples by other numbers: what the teacher's sampler computes has changed, but not "
+            "its source; raise `version` in its class, or delete this folder"
+        )
 
 
 def location(teacher: Teacher, plan: Goal, chosen: range, out: Path, *, batch: int = BATCH) -> Path:

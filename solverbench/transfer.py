@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from solverbench import contents, files
 from solverbench.errors import MissingError, RecordError, StoreError, UserError
 from solverbench.store import CellFolder, Store
+from solverbench.tableaux import Plan
 
 LIST = "export.json"
 TARGETS = ("teacher", "shape", "sampler", "batch", "threads", "dtype", "device", "condition")
@@ -186,8 +187,10 @@ def _close(a: Path, b: Path) -> bool:
         if a.suffix == ".npz":
             mine, theirs = files.read_arrays(a), files.read_arrays(b)
             return mine.keys() == theirs.keys() and all(_close_arrays(mine[name], theirs[name]) for name in mine)
+        if a.name == "plan.json":
+            return Plan.of(files.read_json(a)).fits(Plan.of(files.read_json(b)))
         return a.name == "metrics.json" and _close_values(files.read_json(a), files.read_json(b))
-    except RecordError:
+    except (RecordError, KeyError, TypeError, ValueError):
         return False
 
 
@@ -330,7 +333,7 @@ def _beside(root: Path, told: dict[str, Any], targets: bool) -> Iterator[str]:
         yield f"trained/{names['teacher']}/{zoo.file_name(names['spec'], names['nfe'])}"
     if targets:
         folder = files.digest({name: key[name] for name in TARGETS if name in key})[:32]
-        yield from (f"targets/{folder}/{path.name}" for path in sorted((root / "targets" / folder).glob("*.npz")))
+        yield from (f"targets/{folder}/{path.name}" for path in sorted((root / "targets" / folder).glob("*.*")))
 
 
 def _rows(cell: Path, told: dict[str, Any]) -> list[dict[str, Any]]:

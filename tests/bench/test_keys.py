@@ -19,7 +19,7 @@ import toys
 import solverbench as sb
 from solverbench import cells, files, plugins, references, runner, schedules, solutions, tableaux, targets
 from solverbench.cells import Protocol
-from solverbench.errors import UserError
+from solverbench.errors import RecordError, UserError
 from solverbench.families import schedulers
 from solverbench.families.diffusers import _schedule
 from solverbench.schedules import NoiseSchedule, VPDiscrete, VPLinear
@@ -266,6 +266,16 @@ def test_a_plugins_edited_helper_is_told_from_its_results(files_of_a_plugin):
     )
     [anew] = run().cells
     assert (anew.status, anew.cell.address != made.cell.address) == ("done", True)
+
+
+def test_a_teacher_sampler_by_an_edited_helper_is_told_from_its_samples(files_of_a_plugin):
+    files_of_a_plugin()
+    teacher = toys.teacher(sampler="mine", sampler_nfe=4)
+    targets.endpoints(teacher, range(20), "runs")
+    targets.endpoints(teacher, range(20), "runs")
+    files_of_a_plugin(helper=HELPER.replace("(x - d)", "0.99 * (x - d)"))
+    with pytest.raises(RecordError, match="samples by other numbers"):
+        targets.endpoints(teacher, range(20), "runs")
 
 
 def test_a_class_without_a_source_is_named_by_its_numbers(tmp_path):

@@ -32,7 +32,7 @@ def test_endpoints_are_the_teacher_samplers_samples(tmp_path):
 def test_files_are_cut_at_multiples_of_1000_and_made_once(tmp_path):
     first = targets.endpoints(toys.teacher(), CHOSEN, tmp_path, workers=1)
     names = ["1990-1999", "2000-2999", "3000-3004"]
-    assert sorted(p.name for p in tmp_path.glob("targets/*/*") if p.is_file()) == [f"{name}.npz" for name in names]
+    assert sorted(p.name for p in tmp_path.glob("targets/*/*.npz")) == [f"{name}.npz" for name in names]
     assert sorted(p.parent.name for p in tmp_path.glob("targets/*/*/*")) == names
     counting = Counting()
     again = targets.endpoints(toys.teacher(counting), CHOSEN, tmp_path, workers=3)
