@@ -16,7 +16,7 @@ from typing import Any
 import grid
 import harness
 
-from solverbench import runner
+from solverbench.bench import run as runner
 
 CELL = 10.0
 """Seconds of the cell that the engine's share is taken of."""

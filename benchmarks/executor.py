@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench import seeds, zoo
-from solverbench.execution import Counter, _Buffer, _levels, _trajectory
-from solverbench.solver import LearnedSolver
-from solverbench.tableaux import Plan, Tableau
+from solverbench import seeds
+from solverbench.learned import zoo
+from solverbench.method.execution import Counter, _Buffer, _levels, _trajectory
+from solverbench.method.solver import LearnedSolver
+from solverbench.method.tableau import Plan, Tableau
 
 NFE = 8
 SIZES = ((1, 3, 16, 16), (64, 3, 16, 16), (64, 3, 32, 32))

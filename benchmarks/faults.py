@@ -34,7 +34,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 import solverbench
-from solverbench import cli, contents, files, jobs, leases, runner
+from solverbench import files
+from solverbench.cli import main as cli
+from solverbench.store import layout as contents
+from solverbench.bench import work as jobs
+from solverbench.store import leases
+from solverbench.bench import run as runner
 
 torch.set_num_threads(1)
 

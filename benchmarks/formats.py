@@ -19,8 +19,8 @@ import gpu
 import harness
 import torch
 
-from solverbench.arithmetic import Arithmetic
-from solverbench.families.edm_networks import Preconditioned
+from solverbench.teachers.arithmetic import Arithmetic
+from solverbench.teachers.families.edm_networks import Preconditioned
 
 SMALL = gpu.EDM | {"model_channels": 64, "num_blocks": 1}
 IMAGES = 16

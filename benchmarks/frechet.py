@@ -12,7 +12,7 @@ import harness
 import numpy as np
 from scipy import linalg
 
-from solverbench.metrics import Moments, Rows, frechet
+from solverbench.metrics.frechet import Moments, Rows, frechet
 
 D, N, FEW = 2048, 6000, 1000
 GOAL = 5.0

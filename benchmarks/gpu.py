@@ -26,10 +26,12 @@ from scipy import linalg
 from torch import Tensor, nn
 
 import solverbench as sb
-from solverbench import execution, runner, seeds
-from solverbench.families.edm_networks import Preconditioned
-from solverbench.metrics import Moments
-from solverbench.teachers import Evaluation, Reference
+from solverbench import seeds
+from solverbench.method import execution
+from solverbench.bench import run as runner
+from solverbench.teachers.families.edm_networks import Preconditioned
+from solverbench.metrics.frechet import Moments
+from solverbench.teachers.teacher import Evaluation, Reference
 
 EDM = {
     "img_resolution": 32, "img_channels": 3, "label_dim": 0, "model_type": "SongUNet", "model_channels": 128,

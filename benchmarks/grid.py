@@ -28,11 +28,13 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench import cells, measures, runner
-from solverbench.cells import Cell, Protocol
-from solverbench.metrics import Moments
-from solverbench.store import BlockResult, Store
-from solverbench.teachers import Evaluation, Reference
+from solverbench.bench import cells
+from solverbench.bench import measure as measures
+from solverbench.bench import run as runner
+from solverbench.bench.cells import Cell, Protocol
+from solverbench.metrics.frechet import Moments
+from solverbench.store.folder import BlockResult, Store
+from solverbench.teachers.teacher import Evaluation, Reference
 
 SHAPE, FEATURES = (1, 4, 4), 4
 BUDGETS = "3-10"

@@ -17,10 +17,12 @@ import harness
 import torch
 
 import solverbench as sb
-from solverbench import recipes, seeds, zoo
-from solverbench.job import Job
-from solverbench.pairs import Data, Pairs
-from solverbench.student import Student
+from solverbench import seeds
+from solverbench.learned import recipes
+from solverbench.learned import zoo
+from solverbench.learned.training.run import Job
+from solverbench.learned.training.data import Data, Pairs
+from solverbench.learned.training.trainer import Student
 
 BATCH = 24
 CALLS = (4, 10)

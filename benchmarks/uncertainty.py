@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 
-from solverbench.measures import frechets
-from solverbench.metrics import Gaussian, Moments, frechet, half_width
-from solverbench.uncertainty import extrapolated, over_sets
+from solverbench.bench.measure import frechets
+from solverbench.metrics.frechet import Gaussian, Moments, frechet, half_width
+from solverbench.metrics.intervals import extrapolated, over_sets
 
 CASES = [(8, 500, 1), (8, 500, 3), (32, 1000, 1), (32, 1000, 3), (64, 2000, 1), (64, 2000, 3), (64, 640, 3)]
 """Features, images of a replicate, replicates."""

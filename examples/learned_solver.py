@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 import solverbench as sb
-from solverbench import recipes, training
+from solverbench.learned import recipes
+from solverbench.learned.training import train as training
 
 
 class LearnedAB2(sb.LearnedSolver):

@@ -1,5 +1,5 @@
 """`python -m solverbench` is the command line."""
 
-from solverbench.cli import main
+from solverbench.cli.main import main
 
 main(prog_name="solverbench")

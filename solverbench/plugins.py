@@ -26,7 +26,7 @@ WORD = re.compile(r"[a-z][a-z0-9_]*")
 """What a plugin may call what it offers."""
 
 
-CLASSES = {"solver": "solverbench.solver:Solver", "metric": "solverbench.scores:Metric"}
+CLASSES = {"solver": "solverbench.method.solver:Solver", "metric": "solverbench.metrics.plugin:Metric"}
 """The kinds that are classes, each with the one that a plugin derives its own from; others are functions."""
 
 
@@ -258,7 +258,7 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
 
 def _misdeclared(thing: type) -> str:
     """What is wrong with a solver's options."""
-    from solverbench.solver import misdeclared  # it needs this module
+    from solverbench.method.solver import misdeclared  # it needs this module
 
     found = misdeclared(thing)
     return f"{registries.origin(thing)}: {found}" if found else ""

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import registries
-from solverbench.conditions import Guided, passes
+from solverbench.teachers.conditions import Guided, passes
 from solverbench.errors import RecordError
 from solverbench.files import digest
-from solverbench.schedules import EDM
-from solverbench.teachers import Teacher
+from solverbench.method.schedules import EDM
+from solverbench.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from solverbench.metrics import Moments, quantise
-from solverbench.teachers import Evaluation, Reference, Teacher
+from solverbench.metrics.frechet import Moments, quantise
+from solverbench.teachers.teacher import Evaluation, Reference, Teacher
 
 SHAPE = (1, 4, 4)
 _generator = torch.Generator().manual_seed(1)

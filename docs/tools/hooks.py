@@ -10,9 +10,9 @@ from mkdocs.structure.files import File, Files
 
 import registries
 import solverbench
-from solverbench.cli import main
-from solverbench.solver import declared
-from solverbench.spec import make, solver_class
+from solverbench.cli.main import main
+from solverbench.method.solver import declared
+from solverbench.method.spec import make, solver_class
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ import dataclasses
 
 from solverbench.conformance.trials import Failed
 from solverbench.plugins import WORD
-from solverbench.schedules import NoiseSchedule
-from solverbench.solver import Solver, declared, parse_value
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.solver import Solver, declared, parse_value
 
 
 def documented(solver: Solver, schedule: NoiseSchedule) -> str:

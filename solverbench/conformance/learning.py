@@ -8,16 +8,18 @@ from pathlib import Path
 
 import torch
 
-from solverbench import recipes, stages, zoo
+from solverbench.learned import recipes
+from solverbench.learned import stages
+from solverbench.learned import zoo
 from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed
 from solverbench.errors import GridError, RecordError, UserError
-from solverbench.execution import unrounded
-from solverbench.schedules import NoiseSchedule
-from solverbench.solver import LearnedSolver, Solver
-from solverbench.stages import GROUPS
-from solverbench.tracing import trace
-from solverbench.zoo import Trained
+from solverbench.method.execution import unrounded
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.solver import LearnedSolver, Solver
+from solverbench.learned.stages import GROUPS
+from solverbench.method.tracing import trace
+from solverbench.learned.zoo import Trained
 
 
 def parameters(solver: Solver, schedule: NoiseSchedule) -> str:

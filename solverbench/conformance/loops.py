@@ -11,12 +11,12 @@ from torch import Tensor
 from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed, Recorder
 from solverbench.errors import BudgetError, NotLinearError
-from solverbench.execution import unrounded
-from solverbench.grids import explicit
-from solverbench.schedules import NoiseSchedule
-from solverbench.solver import Solver, read_levels
-from solverbench.spec import ranges
-from solverbench.tracing import sampled, trace
+from solverbench.method.execution import unrounded
+from solverbench.method.grids import explicit
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.solver import Solver, read_levels
+from solverbench.method.spec import ranges
+from solverbench.method.tracing import sampled, trace
 
 
 def linear(solver: Solver, schedule: NoiseSchedule) -> str:

@@ -1,11 +1,11 @@
-"""The orders that a solver declares, as measured slopes; see `solverbench.order`."""
+"""The orders that a solver declares, as measured slopes; see `solverbench.conformance.order`."""
 
 from __future__ import annotations
 
-from solverbench import order
+from solverbench.conformance import order
 from solverbench.conformance.trials import Failed
-from solverbench.schedules import NoiseSchedule
-from solverbench.solver import Solver
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.solver import Solver
 
 TOLERANCE = 0.25
 """How far a measured order may be from the declared one."""

@@ -20,11 +20,11 @@ import registries
 from solverbench.conformance import trials
 from solverbench.conformance.declarations import from_spec
 from solverbench.conformance.trials import Failed
-from solverbench.schedules import EDM, NoiseSchedule
-from solverbench.solver import LearnedSolver, Solver
-from solverbench.spec import ranges
-from solverbench.teachers import Teacher, load_teacher
-from solverbench.tracing import trace
+from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method.solver import LearnedSolver, Solver
+from solverbench.method.spec import ranges
+from solverbench.teachers.teacher import Teacher, load_teacher
+from solverbench.method.tracing import trace
 
 TIMEOUT = 120.0
 """Seconds for the other process, most of which imports torch."""

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import registries
-from solverbench import places, plugins
+from solverbench import plugins
+from solverbench import userdata as places
 from solverbench.errors import PluginError, UnknownNameError
-from solverbench.solver import Solver
-from solverbench.spec import make
-from solverbench.teachers import Teacher, load_teacher
+from solverbench.method.solver import Solver
+from solverbench.method.spec import make
+from solverbench.teachers.teacher import Teacher, load_teacher
 
 
 def named(text: str) -> list[Solver | Teacher]:

@@ -12,9 +12,9 @@ import registries
 from solverbench.conformance import declarations, denoising, learning, loops, orders, processes
 from solverbench.conformance.trials import Failed
 from solverbench.errors import LoopError
-from solverbench.schedules import EDM, NoiseSchedule
-from solverbench.solver import Solver
-from solverbench.teachers import Teacher
+from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method.solver import Solver
+from solverbench.teachers.teacher import Teacher
 
 PASS, FAIL, UNDECLARED = "pass", "fail", "not declared"
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import BudgetError, GridError
-from solverbench.grids import Grid, explicit
-from solverbench.schedules import NoiseSchedule
-from solverbench.solver import LearnedSolver, Solver
-from solverbench.tracing import intervals, sampled
+from solverbench.method.grids import Grid, explicit
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.solver import LearnedSolver, Solver
+from solverbench.method.tracing import intervals, sampled
 
 BUDGETS = range(1, 13)
 

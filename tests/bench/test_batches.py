@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from solverbench import batches, estimates, files, runner
+from solverbench import files
+from solverbench.bench import autobatch as batches
+from solverbench.bench import estimates
+from solverbench.bench import run as runner
 from solverbench.errors import RecordError, UserError
-from solverbench.teachers import Teacher
+from solverbench.teachers.teacher import Teacher
 from tests import toys
 
 SMALL = {"solvers": "dpm,euler", "nfe": "2", "samples": 1000, "replicates": 1, "workers": 1}

@@ -8,7 +8,7 @@ import pandas as pd
 import toys
 
 import reports
-from solverbench import runner
+from solverbench.bench import run as runner
 
 SMALL = {"samples": 40, "replicates": 2, "nfe": "3,4"}
 
@@ -71,7 +71,7 @@ def test_a_learned_solver_below_its_teachers_distance_is_pointed_out(tmp_path, m
     assert not any("nearer to the data" in note for note in record(result)["notes"])
     for outcome in result.cells:
         object.__setattr__(outcome.cell, "learned", True)
-    from solverbench import bundle
+    from solverbench.bench.bundle import write as bundle
 
     found = bundle.notes(result.cells, result.cells[0].cell.protocol)
     assert [note.split(" is nearer")[0] for note in found if "nearer to the data" in note] == ["dpm NFE 3", "dpm NFE 4"]

@@ -8,9 +8,13 @@ import pytest
 import torch
 import toys
 
-from solverbench import crews, evaluate, hands, runner, sampling
-from solverbench.clusters import Ray
-from solverbench.crews import Local
+from solverbench.bench.workers import local as crews
+from solverbench.bench import block as evaluate
+from solverbench.bench.workers import ray_worker as hands
+from solverbench.bench import run as runner
+from solverbench.sampling import sample as sampling
+from solverbench.bench.workers.ray import Ray
+from solverbench.bench.workers.local import Local
 from solverbench.errors import MissingError, UserError
 
 SMALL = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 1, "batch": 3}

@@ -17,14 +17,21 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import cells, files, plugins, references, runner, schedules, solutions, tableaux, targets
-from solverbench.cells import Protocol
+from solverbench import files, plugins
+from solverbench.bench import cells
+from solverbench.evaluation import references
+from solverbench.bench import run as runner
+from solverbench.method import schedules
+from solverbench.sampling import exact as solutions
+from solverbench.method import tableau as tableaux
+from solverbench.sampling import endpoints as targets
+from solverbench.bench.cells import Protocol
 from solverbench.errors import RecordError, UserError
-from solverbench.families import schedulers
-from solverbench.families.diffusers import _schedule
-from solverbench.schedules import NoiseSchedule, VPDiscrete, VPLinear
-from solverbench.solver import option
-from solverbench.tableaux import Plan
+from solverbench.teachers.families import schedulers
+from solverbench.teachers.families.diffusers import _schedule
+from solverbench.method.schedules import NoiseSchedule, VPDiscrete, VPLinear
+from solverbench.method.solver import option
+from solverbench.method.tableau import Plan
 
 PLANS = Path(__file__).parent.parent / "data" / "plans.json"
 SPECS = [

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import toys
 
-from solverbench import leases, runner
-from solverbench.progress import Silent
+from solverbench.store import leases
+from solverbench.bench import run as runner
+from solverbench.cli.progress import Silent
 
 SELECTION = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 2, "batch": 3}
 
@@ -18,7 +19,7 @@ CHILD = """
 import itertools, os, signal, sys
 sys.path.insert(0, {tests!r})
 import toys
-from solverbench import runner
+from solverbench.bench import run as runner
 
 writes = itertools.count(1)
 
@@ -73,7 +74,8 @@ TOGETHER = """
 import os, sys
 sys.path.insert(0, {tests!r})
 import toys
-from solverbench import runner, store
+from solverbench.bench import run as runner
+from solverbench.store import folder as store
 
 made, write = [], store.files.write_arrays
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from solverbench import leases
+from solverbench.store import leases
 from solverbench.errors import StoreError
-from solverbench.leases import Leases, Queue
+from solverbench.store.leases import Leases, Queue
 
 HELD = """
 import sys, time
 from pathlib import Path
-from solverbench.leases import Leases
+from solverbench.store.leases import Leases
 print(Leases(Path(sys.argv[1])).attempt("cell-1"), flush=True)
 time.sleep(600)
 """

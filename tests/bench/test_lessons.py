@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import toys
 
-from solverbench import recipes, runner, zoo
+from solverbench.learned import recipes
+from solverbench.bench import run as runner
+from solverbench.learned import zoo
 from solverbench.errors import MissingError, UserError
-from solverbench.progress import Silent
+from solverbench.cli.progress import Silent
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 20}
 
@@ -119,8 +121,8 @@ def test_a_plan_says_what_would_be_trained_and_writes_nothing(tmp_path):
 
 
 def test_a_budget_that_a_learned_solver_cannot_spend_is_not_trained_for(tmp_path):
-    from solverbench.gs import GS
-    from solverbench.solver import BudgetError
+    from solverbench.learned.gs import GS
+    from solverbench.method.solver import BudgetError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GS, "steps", lambda self, nfe: (_ for _ in ()).throw(BudgetError("gs with nfe=3: no; use 4")))

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from solverbench.progress import Bar, Lines, Pace, display, duration, training_display
+from solverbench.cli.progress import Bar, Lines, Pace, display, duration, training_display
 
 
 class Clock:

@@ -9,10 +9,13 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import engine, jobs, runner, sampling
+from solverbench.bench import scheduler as engine
+from solverbench.bench import work as jobs
+from solverbench.bench import run as runner
+from solverbench.sampling import sample as sampling
 from solverbench.errors import MissingError, SpecError, StoreError, UserError
-from solverbench.progress import Silent
-from solverbench.store import CellFolder, Store
+from solverbench.cli.progress import Silent
+from solverbench.store.folder import CellFolder, Store
 
 SMALL = {"samples": 40, "replicates": 2, "batch": 3}
 
@@ -352,7 +355,7 @@ def test_a_damaged_target_is_named_and_made_anew(tmp_path):
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_done(tmp_path, monkeypatch):
-    from solverbench import store
+    from solverbench.store import folder as store
 
     writes = store.files.write_arrays
     count = iter(range(1000))

@@ -7,9 +7,14 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import estimates, jobs, prefixes, runner, sampling, targets
-from solverbench.store import Store
-from solverbench.tableaux import Plan
+from solverbench.bench import estimates
+from solverbench.bench import work as jobs
+from solverbench.method import prefixes
+from solverbench.bench import run as runner
+from solverbench.sampling import sample as sampling
+from solverbench.sampling import endpoints as targets
+from solverbench.store.folder import Store
+from solverbench.method.tableau import Plan
 
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
 SOLVERS = ",".join(f"{name}:grid=polynomial" for name in CORE)

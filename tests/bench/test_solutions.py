@@ -10,11 +10,14 @@ import toys
 
 import registries
 import solverbench as sb
-from solverbench import bundle, runner, seeds, solutions
-from solverbench.cells import Protocol
+from solverbench import seeds
+from solverbench.bench.bundle import write as bundle
+from solverbench.bench import run as runner
+from solverbench.sampling import exact as solutions
+from solverbench.bench.cells import Protocol
 from solverbench.errors import RecordError, UserError
-from solverbench.progress import Silent
-from solverbench.sampling import SampleError
+from solverbench.cli.progress import Silent
+from solverbench.sampling.sample import SampleError
 
 VARIANCE = 0.3
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 40, "replicates": 2}
@@ -283,7 +286,7 @@ def test_the_plan_counts_solutions_once(tmp_path):
 
 
 def test_cells_with_it_are_paired_over_the_same_solutions(tmp_path):
-    from solverbench.outcome import paired
+    from solverbench.bench.outcome import paired
 
     one, other = run(tmp_path, solvers="euler,dpm").cells
     difference, low, high = paired(one, other, "rmse_exact")

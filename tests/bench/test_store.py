@@ -9,8 +9,8 @@ import pytest
 
 from solverbench import files
 from solverbench.errors import RecordError, StoreError
-from solverbench.metrics import Moments
-from solverbench.store import BlockResult, Store
+from solverbench.metrics.frechet import Moments
+from solverbench.store.folder import BlockResult, Store
 
 BLOCK = range(50_000, 50_100)
 

@@ -5,7 +5,8 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import files, seeds, targets
+from solverbench import files, seeds
+from solverbench.sampling import endpoints as targets
 from solverbench.errors import RecordError
 
 CHOSEN = range(1_990, 3_005)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 import registries
-from solverbench.cli import main
+from solverbench.cli.main import main
 from solverbench.conformance import processes, subjects
 
 LAGGING = '''
@@ -88,7 +88,7 @@ def test_the_file_of_an_installed_package_is_checked_by_its_path_too(tmp_path, m
     package = tmp_path / "ours-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[solverbench.teachers]\nours = ours_of_a_test:load\n")
+    (package / "entry_points.txt").write_text("[solverbench.teachers.teacher]\nours = ours_of_a_test:load\n")
     folder = tmp_path / "ours_of_a_test"
     folder.mkdir()
     (folder / "ours_of_a_test.py").write_text(OURS)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from solverbench.cli import main
+from solverbench.cli.main import main
 
 SMALL = ["--samples", "100", "--replicates", "1", "--batch", "10"]
 
@@ -135,7 +135,7 @@ def test_a_plan_writes_nothing(tmp_path):
 def test_a_report_is_drawn_again_without_torch(ran):
     out, _ = ran
     code = (
-        "import sys; from click.testing import CliRunner; from solverbench.cli import main;"
+        "import sys; from click.testing import CliRunner; from solverbench.cli.main import main;"
         f"r = CliRunner().invoke(main, ['report', '--out', {str(out)!r}]); print(r.output);"
         "sys.exit(r.exit_code or 'torch' in sys.modules)"
     )

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 import registries
 import solverbench as sb
-from solverbench import cells, files, runner
-from solverbench.cli import main
+from solverbench import files
+from solverbench.bench import cells
+from solverbench.bench import run as runner
+from solverbench.cli.main import main
 from solverbench.errors import UserError
 
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 130}

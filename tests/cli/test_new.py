@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from solverbench.cli import main
-from solverbench.starters import KINDS
+from solverbench.cli.main import main
+from solverbench.cli.starters import KINDS
 
 ROOT = Path(__file__).parents[2]
 NAMES = {kind: f"mine_{kind.partition('-')[0]}" for kind in KINDS}

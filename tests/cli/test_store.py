@@ -13,10 +13,12 @@ import pytest
 import toys
 from click.testing import CliRunner
 
-from solverbench import files, leases, runner
-from solverbench.cli import main
-from solverbench.progress import Silent
-from solverbench.store import Store
+from solverbench import files
+from solverbench.store import leases
+from solverbench.bench import run as runner
+from solverbench.cli.main import main
+from solverbench.cli.progress import Silent
+from solverbench.store.folder import Store
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 4}
 
@@ -118,7 +120,7 @@ def test_a_file_in_another_cells_place_is_damage(runs):
 
 
 def test_a_trained_solver_is_verified_and_never_set_aside(runs):
-    from solverbench import zoo
+    from solverbench.learned import zoo
 
     folder = runs / "trained" / "digits"
     folder.mkdir(parents=True)
@@ -157,7 +159,7 @@ def test_gc_leaves_the_temporary_files_of_a_run_at_work(runs):
 
 
 def test_gc_frees_what_a_killed_run_held(runs):
-    script = "import sys, os; from pathlib import Path; from solverbench.leases import Leases; "
+    script = "import sys, os; from pathlib import Path; from solverbench.store.leases import Leases; "
     script += "Leases(Path(sys.argv[1])).attempt('cell-1'); os._exit(0)"
     subprocess.run([sys.executable, "-c", script, runs], check=True)
     assert "1 leases of " in invoke("gc", "--dry-run", "--out", runs).stdout

@@ -11,11 +11,12 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import places, zoo
-from solverbench.cli import main
-from solverbench.gs import GAS
-from solverbench.schedules import EDM
-from solverbench.teachers import load_teacher
+from solverbench import userdata as places
+from solverbench.learned import zoo
+from solverbench.cli.main import main
+from solverbench.learned.gs import GAS
+from solverbench.method.schedules import EDM
+from solverbench.teachers.teacher import load_teacher
 
 
 def invoke(*arguments):

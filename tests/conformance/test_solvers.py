@@ -11,7 +11,7 @@ import registries
 import solverbench as sb
 from solverbench import conformance
 from solverbench.conformance import processes
-from solverbench.spec import solver_class
+from solverbench.method.spec import solver_class
 
 ELSEWHERE = {"local_order", "predicted_order", "global_order", "cell_key"}
 

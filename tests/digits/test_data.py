@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from solverbench.digits import data
+from solverbench.teachers.embedded.digits import data
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from solverbench.digits.denoiser import Denoiser
+from solverbench.teachers.embedded.digits.denoiser import Denoiser
 
 
 @pytest.fixture(scope="module")

@@ -54,10 +54,10 @@ def test_training_code_does_not_name_the_metric(name: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "from solverbench.digits import metric",
-        "import solverbench.digits.metric as m",
-        "from solverbench.digits.metric import load",
-        "load = importlib.import_module('solverbench.digits.metric')",
+        "from solverbench.teachers.embedded.digits import metric",
+        "import solverbench.teachers.embedded.digits.metric as m",
+        "from solverbench.teachers.embedded.digits.metric import load",
+        "load = importlib.import_module('solverbench.teachers.embedded.digits.metric')",
         "features = teacher.evaluation.extractor(images)",
     ],
 )
@@ -67,11 +67,11 @@ def test_the_check_sees_every_way_in(line: str) -> None:
 
 def test_importing_training_code_and_loading_its_network_never_imports_the_metric() -> None:
     lines = [f"import solverbench.{name}" for name in present()]
-    lines += ["import sys, solverbench.digits as d", "teacher = d.load(); network = d.load_loss()"]
-    lines += ["assert teacher.evaluation is not None", "sys.exit('solverbench.digits.metric' in sys.modules)"]
+    lines += ["import sys, solverbench.teachers.embedded.digits as d", "teacher = d.load(); network = d.load_loss()"]
+    lines += ["assert teacher.evaluation is not None", "sys.exit('solverbench.teachers.embedded.digits.metric' in sys.modules)"]
     assert subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False, cwd=ROOT.parent).returncode == 0
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    line = "import sys, solverbench.digits; sys.exit('torch' in sys.modules)"
+    line = "import sys, solverbench.teachers.embedded.digits; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", line], check=False, cwd=ROOT.parent).returncode == 0

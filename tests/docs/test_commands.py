@@ -13,8 +13,8 @@ import pytest
 from documents import PAGES, ROOT, fenced, name, prose, shell_lines
 
 import solverbench
-from solverbench import spec
-from solverbench.cli import main
+from solverbench.method import spec
+from solverbench.cli.main import main
 
 FOREIGN = {"--clean_resize"}
 """Flags of other programs that pages name."""
@@ -93,7 +93,7 @@ def refused(line: str, value: str) -> list[str]:
         ("solverbench run --solvers dpm:odrer=2", 1),
         ("solverbench zoo lst", 1),
         ("solverbench zoo export gas --nfe 4 --format py --to a.py", 0),
-        ("python -m solverbench.production --teacher digits --out FOLDER --nmbr 1", 1),
+        ("python -m solverbench.cli.production --teacher digits --out FOLDER --nmbr 1", 1),
         ("solverbench run --device cuda ...", 0),
     ],
 )

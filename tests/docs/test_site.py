@@ -11,7 +11,7 @@ import pytest
 
 import registries
 import solverbench
-from solverbench.cli import main
+from solverbench.cli.main import main
 
 pytest.importorskip("mkdocs")
 pytest.importorskip("material")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import solverbench as sb
-from solverbench import prefixes
-from solverbench.execution import Captured, Counter, _Buffer, _levels, _trajectory, walk
-from solverbench.tableaux import Plan
+from solverbench.method import prefixes
+from solverbench.method.execution import Captured, Counter, _Buffer, _levels, _trajectory, walk
+from solverbench.method.tableau import Plan
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "counts.py"
 SPEC = importlib.util.spec_from_file_location("counts", PLACE)
@@ -126,7 +126,7 @@ def test_a_tree_by_products_gives_each_plan_as_it_is_alone(monkeypatch):
     """Nothing of a branch is left in the buffer for the next one."""
     plans = [plan(spec, 5) for spec in ("euler", "dpm:order=2", "dpm:order=3", "ipndm:order=4")] + [plan("euler", 3)]
     tree, x = prefixes.grow(plans), images()
-    monkeypatch.setattr("solverbench.execution._Chain", _Buffer)
+    monkeypatch.setattr("solverbench.method.execution._Chain", _Buffer)
     for end, sample in walk(tree, lambda call, x, sigma: nonlinear(x, sigma), x, lambda end: True):
         for place in end.plans:
             torch.testing.assert_close(sample, by_product(plans[place], nonlinear, x), rtol=1e-6, atol=1e-7)

@@ -8,7 +8,7 @@ import torch
 from golden import golden, relative
 
 import solverbench as sb
-from solverbench.execution import Counter
+from solverbench.method.execution import Counter
 
 pytestmark = pytest.mark.isa
 

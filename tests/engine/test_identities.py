@@ -7,7 +7,7 @@ import torch
 from golden import golden, relative
 
 import solverbench as sb
-from solverbench.grids import explicit
+from solverbench.method.grids import explicit
 
 LEVELS = [80.0, 9.7, 2.4, 0.8, 0.1, 0.002]
 PREDICTIONS = ["data", "noise"]

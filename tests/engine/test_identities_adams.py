@@ -9,8 +9,8 @@ from golden import golden, relative
 
 import solverbench as sb
 from baselines import deis
-from solverbench.execution import Counter, unrounded
-from solverbench.grids import explicit
+from solverbench.method.execution import Counter, unrounded
+from solverbench.method.grids import explicit
 
 LEVELS = [80.0, 31.0, 9.7, 2.4, 0.8, 0.1, 0.002]
 UNIFORM = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]

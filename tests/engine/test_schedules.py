@@ -5,7 +5,7 @@ import torch
 
 import solverbench as sb
 from solverbench.errors import GridError
-from solverbench.grids import explicit
+from solverbench.method.grids import explicit
 
 
 def test_standard_vp_has_the_published_ends():

@@ -5,7 +5,7 @@ import torch
 from golden import golden, relative
 
 import solverbench as sb
-from solverbench.exponential import block_orders
+from solverbench.method.exponential import block_orders
 
 REFERENCE = golden("solvers_singlestep")
 CASES = [pytest.param(case, id=f"{case['prediction']}-{case['order']}-{case['nfe']}-calls") for case in REFERENCE.cases]

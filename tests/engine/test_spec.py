@@ -6,7 +6,7 @@ import pytest
 
 import solverbench as sb
 from solverbench.errors import BudgetError, GridError, NeedsTrainingError, SpecError, UnknownNameError
-from solverbench.spec import expand, numbers
+from solverbench.method.spec import expand, numbers
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import solverbench as sb
 from solverbench.errors import NotLinearError
-from solverbench.execution import unrounded
-from solverbench.grids import explicit
+from solverbench.method.execution import unrounded
+from solverbench.method.grids import explicit
 
 LEVELS = [80.0, 9.7, 2.4, 0.8, 0.1, 0.002]
 CLASSICAL = ["euler", "heun", "dpm:order=1", "dpm:order=2", "dpm:order=3", "dpm:lower_order_final=false"]

@@ -7,9 +7,11 @@ import toys
 from golden import golden
 
 import solverbench as sb
-from solverbench import images, runner, targets
+from solverbench.bench import images
+from solverbench.bench import run as runner
+from solverbench.sampling import endpoints as targets
 from solverbench.errors import UserError
-from solverbench.thresholding import thresholded
+from solverbench.method.thresholding import thresholded
 
 SMALL = {"nfe": "3", "samples": 40, "replicates": 1, "batch": 10}
 

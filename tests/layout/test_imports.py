@@ -47,8 +47,8 @@ def test_baselines_use_public_names_alone():
     "statement",
     [
         "import registries, reports",
-        "import solverbench, solverbench.cli",
-        "from click.testing import CliRunner; from solverbench.cli import main; "
+        "import solverbench, solverbench.cli.main",
+        "from click.testing import CliRunner; from solverbench.cli.main import main; "
         "assert CliRunner().invoke(main, ['list', 'solvers']).exit_code == 0",
     ],
 )

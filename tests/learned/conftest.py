@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from solverbench import recipes, seeds
-from solverbench.execution import execute
-from solverbench.pairs import Data, Pairs
-from solverbench.recipes import Recipe
-from solverbench.targets import sampler_plan
-from solverbench.teachers import Teacher
+from solverbench import seeds
+from solverbench.learned import recipes
+from solverbench.method.execution import execute
+from solverbench.learned.training.data import Data, Pairs
+from solverbench.learned.recipes import Recipe
+from solverbench.sampling.endpoints import sampler_plan
+from solverbench.teachers.teacher import Teacher
 
 SHAPE = (1, 8, 8)
 VARIANCE = 0.02

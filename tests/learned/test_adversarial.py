@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from solverbench.adversarial import Discriminator, Halving, Residual, discriminator_loss, generator_loss
+from solverbench.learned.training.adversarial import Discriminator, Halving, Residual, discriminator_loss, generator_loss
 from solverbench.errors import TrainingError
 
 

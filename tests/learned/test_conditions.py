@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from solverbench import training, zoo
-from solverbench.conditions import Condition
+from solverbench.learned.training import train as training
+from solverbench.learned import zoo
+from solverbench.teachers.conditions import Condition
 from solverbench.errors import RecordError
-from solverbench.job import Job
-from solverbench.recipes import Recipe
-from solverbench.student import Student
-from solverbench.teachers import Teacher
-from solverbench.zoo import learned
+from solverbench.learned.training.run import Job
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.trainer import Student
+from solverbench.teachers.teacher import Teacher
+from solverbench.learned.zoo import learned
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench import export
+from solverbench.export import export
 from solverbench.errors import BudgetError, NeedsTrainingError, RecordError, SpecError, UserError
 
 SOLVERS = ["gas", "gs", "dpm:order=3", "unipc", "heun:end=zero", "dpm:afs=true", "dpm:threshold=true"]

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 import solverbench as sb
-from solverbench import recipes, training, zoo
+from solverbench.learned import recipes
+from solverbench.learned.training import train as training
+from solverbench.learned import zoo
 from solverbench.errors import GridError, SpecError
-from solverbench.recipes import Recipe
-from solverbench.schedules import EDM, NoiseSchedule, RectifiedFlow, VPLinear
-from solverbench.solver import LearnedSolver
-from solverbench.student import Data
-from solverbench.tableaux import Tableau
-from solverbench.teachers import Teacher
+from solverbench.learned.recipes import Recipe
+from solverbench.method.schedules import EDM, NoiseSchedule, RectifiedFlow, VPLinear
+from solverbench.method.solver import LearnedSolver
+from solverbench.learned.training.trainer import Data
+from solverbench.method.tableau import Tableau
+from solverbench.teachers.teacher import Teacher
 
 SCHEDULES = [EDM(), VPLinear(), RectifiedFlow()]
 NFE = 4

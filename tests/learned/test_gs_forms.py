@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench import conformance, zoo
-from solverbench.teachers import load_teacher
+from solverbench import conformance
+from solverbench.learned import zoo
+from solverbench.teachers.teacher import load_teacher
 
 VP = sb.VPLinear()
 SCHEDULES = [sb.EDM(), VP, sb.VPDiscrete.stable_diffusion()]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import toys
 
-from solverbench import recipes, training
+from solverbench.learned import recipes
+from solverbench.learned.training import train as training
 
 SETTINGS = {
     "gas": ["iterations=40", "adversarial_weight=0.5", "widths=8+8", "cardinalities=2+2", "blocks=1"],
@@ -24,7 +25,8 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import toys
-from solverbench import recipes, training
+from solverbench.learned import recipes
+from solverbench.learned.training import train as training
 
 begun = time.perf_counter()
 

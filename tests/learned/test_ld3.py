@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench import conformance, training
-from solverbench.ld3 import LD3, integrate_decoupled
-from solverbench.recipes import Recipe
-from solverbench.student import Data
-from solverbench.teachers import Teacher
+from solverbench import conformance
+from solverbench.learned.training import train as training
+from solverbench.learned.ld3 import LD3, integrate_decoupled
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.trainer import Data
+from solverbench.teachers.teacher import Teacher
 
 VP = sb.VPLinear()
 SCHEDULES = [sb.EDM(), VP, sb.VPDiscrete.latent_diffusion()]

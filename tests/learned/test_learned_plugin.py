@@ -14,14 +14,19 @@ from click.testing import CliRunner, Result
 
 import registries
 import solverbench as sb
-from solverbench import export, plugins, production, recipes, training, zoo
-from solverbench.cli import main
+from solverbench import plugins
+from solverbench.export import export
+from solverbench.cli import production
+from solverbench.learned import recipes
+from solverbench.learned.training import train as training
+from solverbench.learned import zoo
+from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, TrainingError
-from solverbench.job import Job
-from solverbench.recipes import Recipe
-from solverbench.student import Data
-from solverbench.targets import sampler_plan
-from solverbench.teachers import Teacher, load_teacher
+from solverbench.learned.training.run import Job
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.trainer import Data
+from solverbench.sampling.endpoints import sampler_plan
+from solverbench.teachers.teacher import Teacher, load_teacher
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins-learned.md").read_text(encoding="utf-8")
 HEAVY = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
@@ -106,7 +111,7 @@ def test_it_starts_as_euler_and_training_helps(teacher: Teacher, recipe: Recipe,
     run = training.train("heavy", 4, teacher, recipe, seed=0, out=tmp_path, data=data).record["runs"][0]
     assert run["validation"] < 0.9 * run["validation_initial"]
     start = zoo.learned("heavy").with_parameters(zoo.learned("heavy").initial(teacher.schedule, 4))
-    from solverbench.tracing import tableau, trace
+    from solverbench.method.tracing import tableau, trace
 
     assert trace(start, start.grid(teacher.schedule, 4)).equals(tableau("euler", nfe=4, teacher=teacher), 1e-9)
 

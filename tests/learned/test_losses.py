@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 import registries
-from solverbench import losses
+from solverbench.learned.training import losses
 from solverbench.errors import MissingError, TrainingError
-from solverbench.teachers import Teacher, load_teacher
+from solverbench.teachers.teacher import Teacher, load_teacher
 
 DIGITS = Teacher(lambda x, sigma: x, "digits", (1, 2, 2))
 STUDENT = torch.tensor([3.0, 0.0, 0.0, 4.0]).reshape(1, 1, 2, 2)
@@ -47,7 +47,7 @@ def test_features_are_compared_by_the_teachers_loss_network(monkeypatch: pytest.
         asked.append(device)
         return lambda x: torch.stack([x.flatten(1).sum(1), x.flatten(1).amax(1)], 1)
 
-    monkeypatch.setattr("solverbench.digits.load_loss", load_loss)
+    monkeypatch.setattr("solverbench.teachers.embedded.digits.load_loss", load_loss)
     distance = losses.distance("features", DIGITS)
     student, target = STUDENT.clone().requires_grad_(True), torch.zeros(1, 1, 2, 2, requires_grad=True)
     value: Tensor = distance(student, target)
@@ -64,7 +64,7 @@ def test_features_of_a_teacher_without_a_loss_network_are_refused() -> None:
 
 
 def test_losses_on_images_see_them_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solverbench.digits.load_loss", lambda device: lambda x: x.flatten(1))
+    monkeypatch.setattr("solverbench.teachers.embedded.digits.load_loss", lambda device: lambda x: x.flatten(1))
     teacher = replace(DIGITS, decode=lambda state: 3 * state)
     assert losses.distance("features", teacher)(STUDENT, torch.zeros(1, 1, 2, 2)).tolist() == [9 * 25]
     assert losses.distance("l2", teacher)(STUDENT, torch.zeros(1, 1, 2, 2)).tolist() == [25 / 4]
@@ -140,12 +140,12 @@ def test_the_metrics_features_are_a_loss_only_where_the_recipe_says_so(teacher: 
 
 def test_training_never_imports_the_network_that_measures() -> None:
     program = (
-        "import sys, solverbench.training, solverbench.losses, solverbench.digits\n"
-        "teacher = solverbench.digits.load()\n"
-        "solverbench.losses.distance('l2', teacher)\n"
-        "solverbench.losses.distance('features', teacher)\n"
-        "assert 'solverbench.digits.loss' in sys.modules\n"
-        "assert 'solverbench.digits.metric' not in sys.modules\n"
-        "assert 'solverbench.leakage' not in sys.modules\n"
+        "import sys, solverbench.learned.training.train, solverbench.learned.training.losses, solverbench.teachers.embedded.digits\n"
+        "teacher = solverbench.teachers.embedded.digits.load()\n"
+        "solverbench.learned.training.losses.distance('l2', teacher)\n"
+        "solverbench.learned.training.losses.distance('features', teacher)\n"
+        "assert 'solverbench.teachers.embedded.digits.loss' in sys.modules\n"
+        "assert 'solverbench.teachers.embedded.digits.metric' not in sys.modules\n"
+        "assert 'solverbench.learned.training.leakage' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

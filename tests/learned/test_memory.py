@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench.execution import recomputed, unrounded
-from solverbench.job import Job
-from solverbench.pairs import Data
-from solverbench.recipes import Recipe
-from solverbench.student import Student
-from solverbench.teachers import Teacher
-from solverbench.zoo import learned
+from solverbench.method.execution import recomputed, unrounded
+from solverbench.learned.training.run import Job
+from solverbench.learned.training.data import Data
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.trainer import Student
+from solverbench.teachers.teacher import Teacher
+from solverbench.learned.zoo import learned
 
 
 def leaves(nfe: int) -> tuple[Tensor, Tensor, Tensor, sb.Tableau]:

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from solverbench import production, recipes, training, zoo
+from solverbench.cli import production
+from solverbench.learned import recipes
+from solverbench.learned.training import train as training
+from solverbench.learned import zoo
 from solverbench.errors import SpecError
-from solverbench.pairs import Data
-from solverbench.production import Task
-from solverbench.recipes import Recipe
-from solverbench.teachers import Teacher, load_teacher
+from solverbench.learned.training.data import Data
+from solverbench.cli.production import Task
+from solverbench.learned.recipes import Recipe
+from solverbench.teachers.teacher import Teacher, load_teacher
 
 TINY = [
     "iterations=3", "train_size=20", "batch=10", "validation_size=10", "validate_every=2", "widths=4+4",
@@ -132,7 +135,7 @@ def test_a_second_collection_keeps_the_lines_of_other_solvers(
 
 
 def test_a_plugin_that_is_not_there_is_one_line(tmp_path):
-    words = [sys.executable, "-m", "solverbench.production", "--out", str(tmp_path), "--plugin", "absent.py"]
+    words = [sys.executable, "-m", "solverbench.cli.production", "--out", str(tmp_path), "--plugin", "absent.py"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert (

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from solverbench import recipes, seeds, zoo
+from solverbench import seeds
+from solverbench.learned import recipes
+from solverbench.learned import zoo
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.recipes import Recipe
-from solverbench.teachers import Teacher
+from solverbench.learned.recipes import Recipe
+from solverbench.teachers.teacher import Teacher
 
 TOY = Teacher(lambda x, sigma: x, "someone-elses", (1, 8, 8))
 TEACHERS = ("digits", "someone-elses")

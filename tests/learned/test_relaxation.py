@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from solverbench import checkpoints, recipes, training
+from solverbench.learned.training import checkpoint as checkpoints
+from solverbench.learned import recipes
+from solverbench.learned.training import train as training
 from solverbench.errors import SpecError
-from solverbench.execution import unrounded
-from solverbench.job import Job
-from solverbench.pairs import Data
-from solverbench.patience import Patience
-from solverbench.recipes import Recipe
-from solverbench.relaxation import Relaxation, radius
-from solverbench.stages import ends, parse
-from solverbench.student import Student
-from solverbench.teachers import Teacher
-from solverbench.zoo import learned
+from solverbench.method.execution import unrounded
+from solverbench.learned.training.run import Job
+from solverbench.learned.training.data import Data
+from solverbench.learned.training.patience import Patience
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.relaxation import Relaxation, radius
+from solverbench.learned.stages import ends, parse
+from solverbench.learned.training.trainer import Student
+from solverbench.teachers.teacher import Teacher
+from solverbench.learned.zoo import learned
 
 NFE = 3
 

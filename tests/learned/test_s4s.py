@@ -11,7 +11,7 @@ from torch import Tensor
 
 import solverbench as sb
 from solverbench import conformance
-from solverbench.s4s import S4S, S4SAlt
+from solverbench.learned.s4s import S4S, S4SAlt
 
 VP = sb.VPLinear()
 SCHEDULES = [sb.EDM(), VP, sb.VPDiscrete.stable_diffusion()]

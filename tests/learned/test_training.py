@@ -14,17 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from solverbench import checkpoints, training
-from solverbench.adversarial import discriminator_loss, generator_loss
+from solverbench.learned.training import checkpoint as checkpoints
+from solverbench.learned.training import train as training
+from solverbench.learned.training.adversarial import discriminator_loss, generator_loss
 from solverbench.errors import MissingError, TrainingError
-from solverbench.execution import unrounded
-from solverbench.job import Job
-from solverbench.pairs import Data, Pairs
-from solverbench.recipes import Recipe
-from solverbench.result import result
-from solverbench.student import Student, average, validation_error
-from solverbench.teachers import Teacher
-from solverbench.zoo import Trained, learned
+from solverbench.method.execution import unrounded
+from solverbench.learned.training.run import Job
+from solverbench.learned.training.data import Data, Pairs
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.result import result
+from solverbench.learned.training.trainer import Student, average, validation_error
+from solverbench.teachers.teacher import Teacher
+from solverbench.learned.zoo import Trained, learned
 
 SOLVERS = ("gs", "gas")
 
@@ -214,7 +215,7 @@ def test_fakes_of_the_discriminator_come_from_other_noise_than_the_batch(
         seen.extend([real, fake])
         return discriminator_loss(discriminator, real, fake, gamma, kind)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("solverbench.student.discriminator_loss", spy)
+    monkeypatch.setattr("solverbench.learned.training.trainer.discriminator_loss", spy)
     moving = student("gas", 2, teacher, adversarial, data)
     batch = data.train.pick(moving._chosen(1))
     tableau, scale = moving.tableau(moving.vector), moving.scale

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench import upstream, zoo
+from solverbench.learned import upstream
+from solverbench.learned import zoo
 from solverbench.errors import RecordError, SpecError
-from solverbench.gs import GAS, GS
-from solverbench.teachers import Teacher
+from solverbench.learned.gs import GAS, GS
+from solverbench.teachers.teacher import Teacher
 
 
 def flat(nfe: int, scale: float = 0.02) -> list[Tensor]:

@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from torch import Tensor
 
 import solverbench as sb
-from solverbench import upstream, zoo
-from solverbench.cli import main
+from solverbench.learned import upstream
+from solverbench.learned import zoo
+from solverbench.cli.main import main
 from solverbench.errors import RecordError
-from solverbench.ld3 import integrate_decoupled
-from solverbench.teachers import Teacher
+from solverbench.learned.ld3 import integrate_decoupled
+from solverbench.teachers.teacher import Teacher
 
 LATENT = sb.VPDiscrete.stable_diffusion()
 EDM_TIMES = [80.0, 9.3, 2.1, 0.4, 0.002]

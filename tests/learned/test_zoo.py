@@ -12,14 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import solverbench as sb
-from solverbench import training, zoo
+from solverbench.learned.training import train as training
+from solverbench.learned import zoo
 from solverbench.errors import NeedsTrainingError, RecordError, SpecError
-from solverbench.recipes import Recipe
-from solverbench.spec import make
-from solverbench.student import Data
-from solverbench.teachers import Teacher
-from solverbench.tracing import trace
-from solverbench.zoo import Trained
+from solverbench.learned.recipes import Recipe
+from solverbench.method.spec import make
+from solverbench.learned.training.trainer import Data
+from solverbench.teachers.teacher import Teacher
+from solverbench.method.tracing import trace
+from solverbench.learned.zoo import Trained
 
 
 @pytest.fixture(scope="module", params=[1, 3])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from solverbench import fid
+from solverbench.metrics.extractors import inception as fid
 
 
 class StandIn(nn.Module):

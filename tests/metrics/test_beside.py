@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import toys
 
-from solverbench import published, runner
+from solverbench.bench import published
+from solverbench.bench import run as runner
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 4}
 

@@ -16,13 +16,19 @@ from metrics import standin
 from PIL import Image
 
 import solverbench as sb
-from solverbench import embeddings, extractors, fid, judging, references, runner, seeds
-from solverbench.cli import main
-from solverbench.conditions import Condition
-from solverbench.embeddings import CLIP, DINOv2
+from solverbench import seeds
+from solverbench.metrics.extractors import transformers as embeddings
+from solverbench.metrics import extractors
+from solverbench.metrics.extractors import inception as fid
+from solverbench.evaluation import selection as judging
+from solverbench.evaluation import references
+from solverbench.bench import run as runner
+from solverbench.cli.main import main
+from solverbench.teachers.conditions import Condition
+from solverbench.metrics.extractors.transformers import CLIP, DINOv2
 from solverbench.errors import MissingError, RecordError, UserError
-from solverbench.inception import PytorchInception
-from solverbench.metrics import Rows, frechet, quantise
+from solverbench.metrics.extractors.inception_pytorch import PytorchInception
+from solverbench.metrics.frechet import Rows, frechet, quantise
 
 
 @pytest.fixture(autouse=True)

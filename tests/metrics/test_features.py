@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from metrics import standin
 
-from solverbench import features
+from solverbench.metrics import vectors as features
 from solverbench.errors import FeatureError
-from solverbench.measures import means
+from solverbench.bench.measure import means
 
 
 def vectors(n, seed, shift=0.0, d=6):

@@ -11,12 +11,13 @@ from click.testing import CliRunner
 from metrics import standin
 from PIL import Image
 
-from solverbench import fid, references
-from solverbench.cli import main
-from solverbench.digits import data
+from solverbench.metrics.extractors import inception as fid
+from solverbench.evaluation import references
+from solverbench.cli.main import main
+from solverbench.teachers.embedded.digits import data
 from solverbench.errors import FeatureError, MissingError
-from solverbench.inception import PytorchInception
-from solverbench.metrics import quantise
+from solverbench.metrics.extractors.inception_pytorch import PytorchInception
+from solverbench.metrics.frechet import quantise
 
 pytest.importorskip("cleanfid")
 RUN = ["run", "--solvers", "euler", "--nfe", "3", "--samples", "60", "--replicates", "2"]

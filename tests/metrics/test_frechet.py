@@ -9,8 +9,8 @@ from metrics import standin
 from scipy import linalg
 
 from solverbench.errors import FeatureError
-from solverbench.metrics import Gaussian, Moments, Rows, frechet, quantise
-from solverbench.store import LARGE, BlockResult, Store
+from solverbench.metrics.frechet import Gaussian, Moments, Rows, frechet, quantise
+from solverbench.store.folder import LARGE, BlockResult, Store
 
 
 def draws(n, d, seed, shift=0.0):

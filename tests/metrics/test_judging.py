@@ -10,10 +10,14 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import features, files, judging, measures, runner, seeds
+from solverbench import files, seeds
+from solverbench.metrics import vectors as features
+from solverbench.evaluation import selection as judging
+from solverbench.bench import measure as measures
+from solverbench.bench import run as runner
 from solverbench.errors import UserError
-from solverbench.metrics import Moments, frechet, quantise
-from solverbench.teachers import Reference
+from solverbench.metrics.frechet import Moments, frechet, quantise
+from solverbench.teachers.teacher import Reference
 
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 200, "replicates": 2}
 
@@ -201,7 +205,7 @@ def test_fewer_images_than_the_metric_needs_are_called_biased_everywhere(tmp_pat
 
 
 def test_features_of_few_images_are_kept_and_many_stored_as_a_triangle(tmp_path):
-    from solverbench.store import LARGE, BlockResult, Store
+    from solverbench.store.folder import LARGE, BlockResult, Store
 
     rows = torch.randn(5, LARGE).double().numpy()
     folder = Store(tmp_path).cell({"a": 1})
@@ -213,7 +217,7 @@ def test_features_of_few_images_are_kept_and_many_stored_as_a_triangle(tmp_path)
 
 
 def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_alone(tmp_path):
-    from solverbench.teachers import load_teacher
+    from solverbench.teachers.teacher import load_teacher
 
     digits = load_teacher("digits")
     judged = dataclasses.replace(digits.evaluation, full=judging.FULL)
@@ -226,7 +230,7 @@ def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_a
 
 
 def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_reference_and_quantiser_alone(tmp_path):
-    from solverbench import references
+    from solverbench.evaluation import references
 
     references.build("real", "digits", tmp_path, extractor_name="digits", count=100)
     options = {"solvers": "euler", "nfe": 3, "teachers": "digits", "samples": 20, "replicates": 1, "out": tmp_path}

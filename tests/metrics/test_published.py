@@ -6,11 +6,12 @@ import pytest
 from click.testing import CliRunner
 
 import registries
-from solverbench import fid, published
-from solverbench.cli import main
+from solverbench.metrics.extractors import inception as fid
+from solverbench.bench import published
+from solverbench.cli.main import main
 from solverbench.errors import UserError
-from solverbench.judging import INCEPTION, PAIRS
-from solverbench.spec import make
+from solverbench.evaluation.selection import INCEPTION, PAIRS
+from solverbench.method.spec import make
 
 ALL = [each for name in registries.papers() for each in registries.results(name)]
 
@@ -101,7 +102,8 @@ def test_a_real_row_says_exactly_what_is_missing(tmp_path):
 def test_differences_of_protocol_are_told_by_name(tmp_path):
     [found] = published.select("gas/cifar10/dpmpp-3m/4", None)
     assert found.protocol["seeds"] == "unknown", "copied there from another paper"
-    from solverbench import cells, teachers
+    from solverbench.bench import cells
+    from solverbench.teachers import teacher as teachers
 
     protocol = cells.Protocol.of(100, 1, None, None, False)
     [cell] = cells.resolve("dpm:order=3", 4, teachers.load_teacher("digits"), protocol, tmp_path, "cpu")
@@ -135,7 +137,7 @@ def test_the_list_shows_numbers_without_running_anything():
 
 
 def test_metric_names_and_options_are_checked():
-    from solverbench.judging import Judging
+    from solverbench.evaluation.selection import Judging
 
     for given, message in [
         ({"metrics": "fdi"}, "did you mean 'fid'"),

@@ -8,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from solverbench import files, pictures, references
+from solverbench import files
+from solverbench.evaluation import image_sources as pictures
+from solverbench.evaluation import references
 from solverbench.errors import UserError
-from solverbench.metrics import Gaussian, Moments, Rows, frechet
-from solverbench.teachers import load_teacher
+from solverbench.metrics.frechet import Gaussian, Moments, Rows, frechet
+from solverbench.teachers.teacher import load_teacher
 
 CLEAN = "clean-fid/legacy_tensorflow@123456789abc"
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from solverbench.errors import FeatureError
-from solverbench.measures import frechets
-from solverbench.metrics import Gaussian, Moments, frechet, half_width, jackknife, standard_error
-from solverbench.uncertainty import extrapolated, over_sets
+from solverbench.bench.measure import frechets
+from solverbench.metrics.frechet import Gaussian, Moments, frechet, half_width, jackknife, standard_error
+from solverbench.metrics.intervals import extrapolated, over_sets
 
 D, N, TRIALS = 12, 400, 200
 SPREAD = np.linspace(0.5, 1.1, D)

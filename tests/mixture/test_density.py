@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from solverbench.mixture import density, fit
-from solverbench.mixture.density import Mixture
+from solverbench.teachers.embedded.mixture import fit
+from solverbench.teachers.embedded.mixture import density
+from solverbench.teachers.embedded.mixture.density import Mixture
 
 SHAPE = (1, 2, 3)
 

@@ -7,11 +7,14 @@ import shutil
 import pytest
 import torch
 
-from solverbench import digits, mixture
-from solverbench.digits import data, weights
+from solverbench.teachers.embedded import digits
+from solverbench.teachers.embedded import mixture
+from solverbench.teachers.embedded.digits import data
+from solverbench.teachers.embedded import artifacts as weights
 from solverbench.errors import MissingError, RecordError
-from solverbench.metrics import Moments, frechet, quantise
-from solverbench.mixture import density, fit, references
+from solverbench.metrics.frechet import Moments, frechet, quantise
+from solverbench.teachers.embedded.mixture import fit, references
+from solverbench.teachers.embedded.mixture import density
 
 FILES = ("mixture.safetensors", "reference-data.npz", "reference-teacher.npz")
 

@@ -8,8 +8,9 @@ from torchdiffeq import odeint
 
 import registries
 import solverbench as sb
-from solverbench import conformance, order
-from solverbench.spec import solver_class
+from solverbench import conformance
+from solverbench.conformance import order
+from solverbench.method.spec import solver_class
 
 AROUND = {"afs", "end", "threshold"}
 """Options that change what stands around a method, not its orders."""

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 from plugged import EXAMPLES
 
-from solverbench.cli import main
+from solverbench.cli.main import main
 
 
 @pytest.fixture

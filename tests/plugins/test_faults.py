@@ -10,7 +10,8 @@ import toys
 
 import registries
 import solverbench as sb
-from solverbench import conformance, plugins, runner
+from solverbench import conformance, plugins
+from solverbench.bench import run as runner
 from solverbench.errors import LoopError, NotLinearError
 
 SMALL = ("--nfe", "5", "--samples", "20", "--replicates", "1", "--no-exact")

@@ -14,14 +14,19 @@ from plugged import EXAMPLES
 
 import registries
 import solverbench as sb
-from solverbench import cells, hands, losses, plugins, recipes, runner
-from solverbench.cells import Protocol
+from solverbench import plugins
+from solverbench.bench import cells
+from solverbench.bench.workers import ray_worker as hands
+from solverbench.learned.training import losses
+from solverbench.learned import recipes
+from solverbench.bench import run as runner
+from solverbench.bench.cells import Protocol
 from solverbench.errors import PluginError, SpecError, UnknownNameError
-from solverbench.evaluate import Work
-from solverbench.job import Job
-from solverbench.judging import Judging
-from solverbench.sampling import Stop
-from solverbench.solver import LearnedSolver
+from solverbench.bench.block import Work
+from solverbench.learned.training.run import Job
+from solverbench.evaluation.selection import Judging
+from solverbench.sampling.sample import Stop
+from solverbench.method.solver import LearnedSolver
 
 EXAMPLE = EXAMPLES["ab2.py"]
 SMALL = {"samples": 20, "replicates": 1, "batch": 4}
@@ -395,7 +400,7 @@ def test_asking_for_what_nobody_offers_is_as_before(examples):
 
 WORKER = """
 import pickle, sys
-from solverbench.hands import Hand
+from solverbench.bench.workers.ray_worker import Hand
 held, order = pickle.load(open("sent.pickle", "rb"))
 [done], made = Hand("/nowhere", (), held).do(order, {})
 pickle.dump((done.result.errors, done.result.scores), open("back.pickle", "wb"))

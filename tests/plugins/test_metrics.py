@@ -10,10 +10,13 @@ from plugged import EXAMPLES
 
 import registries
 import solverbench as sb
-from solverbench import plugins, runner, sampling, scores
+from solverbench import plugins
+from solverbench.bench import run as runner
+from solverbench.sampling import sample as sampling
+from solverbench.metrics import plugin as scores
 from solverbench.errors import PluginError
-from solverbench.judging import Judging
-from solverbench.metrics import quantise
+from solverbench.evaluation.selection import Judging
+from solverbench.metrics.frechet import quantise
 
 SMALL = {"nfe": "3", "samples": 20, "replicates": 2, "batch": 4}
 CONTRAST = EXAMPLES["contrast.py"]
@@ -136,7 +139,7 @@ def test_an_unknown_metric_is_refused_with_plugins_among_those_known(examples, i
 
 
 def test_every_built_in_metric_is_listed(invoke):
-    from solverbench.bundle import METRICS
+    from solverbench.bench.bundle.write import METRICS
 
     assert registries.metrics.builtin == tuple(sorted(METRICS))
     assert all(registries.metrics.get(name) is not None for name in registries.metrics.builtin)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from solverbench.cli import main
+from solverbench.cli.main import main
 
 TEXT = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
 BLOCKS = re.findall(r"^```(console|python)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

@@ -10,11 +10,11 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import export
-from solverbench.cli import main
+from solverbench.export import export
+from solverbench.cli.main import main
 from solverbench.errors import BudgetError, MissingError, NeedsTrainingError, SpecError, UserError
-from solverbench.ports import frames
-from solverbench.tableaux import Plan
+from solverbench.export import frames
+from solverbench.method.tableau import Plan
 
 
 @pytest.fixture(scope="module")

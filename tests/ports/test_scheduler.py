@@ -11,7 +11,7 @@ import torch
 from golden import relative
 
 import solverbench as sb
-from solverbench import export
+from solverbench.export import export
 from solverbench.errors import BudgetError, RecordError
 
 pytest.importorskip("diffusers")
@@ -20,7 +20,7 @@ pytest.importorskip("transformers")
 import diffusers
 import tiny_folders as folders
 
-from solverbench.ports.diffusers import TableauScheduler
+from solverbench.export.diffusers import TableauScheduler
 
 SPEC, NFE = "unipc:order=2", 4
 
@@ -127,7 +127,7 @@ def test_a_pipeline_is_saved_and_loaded_with_it(tmp_path, scheduler):
     expected = images(pipeline(scheduler))
     pipeline(scheduler).save_pretrained(tmp_path / "pipe")
     index = json.loads((tmp_path / "pipe" / "model_index.json").read_text())
-    assert index["scheduler"] == ["solverbench.ports.diffusers", "TableauScheduler"]
+    assert index["scheduler"] == ["solverbench.export.diffusers", "TableauScheduler"]
     back = diffusers.DDPMPipeline.from_pretrained(tmp_path / "pipe", local_files_only=True)
     back.set_progress_bar_config(disable=True)
     assert torch.equal(images(back), expected)

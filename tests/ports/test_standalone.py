@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import solverbench as sb
-from solverbench import export
+from solverbench.export import export
 
 CLASSICAL = {
     "euler": 4, "heun": 4, "heun:end=zero": 5, "dpm2": 4, "dpm:order=3": 5, "dpm:prediction=noise": 4,

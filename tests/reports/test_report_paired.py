@@ -13,9 +13,9 @@ from reports_large import write
 import reports
 from reports import paired
 from reports.parts import parts
-from solverbench.cli import main
-from solverbench.measures import Measure
-from solverbench.measures import paired as ours
+from solverbench.cli.main import main
+from solverbench.bench.measure import Measure
+from solverbench.bench.measure import paired as ours
 
 SMALL = {"teachers": ["digits"], "budgets": (3, 4), "metrics": ["frechet_data", "precision"]}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from reports_large import HOSTILE, write
 
-from solverbench import server
+from solverbench.cli import server
 from solverbench.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +157,7 @@ def test_an_old_stores_reports_need_neither_torch_nor_a_teacher(tmp_path: Path, 
         "            raise ImportError('blocked ' + name)\n"
         "sys.meta_path.insert(0, Block())\n"
         f"sys.argv = ['solverbench', *{command!r}, '--out', {str(tmp_path / 'runs')!r}]\n"
-        "from solverbench.cli import main; main()"
+        "from solverbench.cli.main import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-1500:]

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from solverbench.shapes import data
+from solverbench.teachers.embedded.shapes import data
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_images_are_in_range_and_all_classes_are_there(drawn: data.Drawn) -> Non
 
 
 def test_the_denoisers_sigma_data_is_that_of_the_images(drawn: data.Drawn) -> None:
-    from solverbench.shapes.denoiser import Denoiser
+    from solverbench.teachers.embedded.shapes.denoiser import Denoiser
 
     assert drawn.images.square().mean().sqrt().item() == pytest.approx(Denoiser().sigma_data, abs=0.01)
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from solverbench.conditions import Condition
-from solverbench.shapes import conditioned
-from solverbench.shapes.data import CLASSES, SHAPE
-from solverbench.shapes.denoiser import NULL, Denoiser, _attended
+from solverbench.teachers.conditions import Condition
+from solverbench.teachers.embedded.shapes import conditioned
+from solverbench.teachers.embedded.shapes.data import CLASSES, SHAPE
+from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser, _attended
 
 
 def randomised(network: Denoiser) -> Denoiser:

@@ -12,17 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from solverbench import shapes as package
-from solverbench.conditions import Condition
-from solverbench.digits import weights
+from solverbench.teachers.embedded import shapes as package
+from solverbench.teachers.conditions import Condition
+from solverbench.teachers.embedded import artifacts as weights
 from solverbench.errors import MissingError, RecordError, UserError
-from solverbench.metrics import Moments, frechet, quantise
-from solverbench.sampling import sample
-from solverbench.schedules import EDM
-from solverbench.shapes import data, denoiser, loss, metric, quality, train
-from solverbench.spec import make
-from solverbench.teachers import Evaluation, Teacher, load_teacher
-from solverbench.tracing import tableau
+from solverbench.metrics.frechet import Moments, frechet, quantise
+from solverbench.sampling.sample import sample
+from solverbench.method.schedules import EDM
+from solverbench.teachers.embedded.shapes import quality, train
+from solverbench.teachers.embedded.shapes import data
+from solverbench.teachers.embedded.shapes import denoiser
+from solverbench.teachers.embedded.shapes import loss
+from solverbench.teachers.embedded.shapes import metric
+from solverbench.method.spec import make
+from solverbench.teachers.teacher import Evaluation, Teacher, load_teacher
+from solverbench.method.tracing import tableau
 
 FILES = (
     "teacher.safetensors",
@@ -224,7 +228,7 @@ def test_samples_are_of_the_class_that_they_are_told_and_more_so_with_guidance(t
 
 
 def test_loading_the_teacher_and_the_loss_network_never_imports_the_metric() -> None:
-    lines = ["import sys, solverbench.shapes as s", "sys.exit(1) if 'torch' in sys.modules else None"]
+    lines = ["import sys, solverbench.teachers.embedded.shapes as s", "sys.exit(1) if 'torch' in sys.modules else None"]
     lines += ["teacher = s.load(); network = s.load_loss()", "assert teacher.evaluation is not None"]
-    lines += ["sys.exit('solverbench.shapes.metric' in sys.modules)"]
+    lines += ["sys.exit('solverbench.teachers.embedded.shapes.metric' in sys.modules)"]
     assert subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False).returncode == 0

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from solverbench.digits import weights
-from solverbench.digits.fitting import Job, fit
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits.fitting import Job, fit
 from solverbench.errors import UserError
-from solverbench.shapes import data, references, train
-from solverbench.shapes.denoiser import NULL, Denoiser
-from solverbench.shapes.growth import grown
+from solverbench.teachers.embedded.shapes import references, train
+from solverbench.teachers.embedded.shapes import data
+from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
+from solverbench.teachers.embedded.shapes.growth import grown
 
 QUICK = ["--threads", "1", "--steps", "8", "--batch", "8", "--classifier-steps", "4", "--classifier-batch", "16"]
 CPU = torch.device("cpu")
@@ -139,7 +140,7 @@ def test_the_commands_make_a_whole_teacher(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks, references, and a teacher that loads; a second call keeps what is there."""
-    from solverbench.shapes import load
+    from solverbench.teachers.embedded.shapes import load
 
     precision = torch.get_float32_matmul_precision()
     monkeypatch.setattr(train, "VALIDATED", (1, 10))

@@ -16,8 +16,10 @@ from click.testing import CliRunner
 
 import registries
 import solverbench as sb
-from solverbench import catalogue, downloads, places
-from solverbench.cli import main
+from solverbench.teachers import catalogue
+from solverbench.teachers import downloads
+from solverbench import userdata as places
+from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
 
 ENTRY = registries.catalogue()["cifar10"]

@@ -11,10 +11,13 @@ from golden import relative
 
 import registries
 import solverbench as sb
-from solverbench import runner, schedules
-from solverbench.cli import main
+from solverbench.bench import run as runner
+from solverbench.method import schedules
+from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
-from solverbench.families import assembly, compvis, conversion
+from solverbench.teachers.families import assembly
+from solverbench.teachers.families import compvis
+from solverbench.teachers.families import conversion
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -300,7 +303,7 @@ def test_a_checkpoint_that_names_its_training_framework_is_read(folder, tmp_path
 
 
 def test_it_is_recognised(folder):
-    from solverbench.families import recognise
+    from solverbench.teachers.families.description import recognise
 
     assert {recognise(path) for path in folder.glob("*.ckpt")} == {"compvis"}
     assert "compvis" in registries.families

@@ -11,7 +11,10 @@ import torch
 
 import solverbench as sb
 from solverbench.errors import MissingError, RecordError
-from solverbench.families import checkpoints, conversion, recognise, schedulers
+from solverbench.teachers.families.description import recognise
+from solverbench.teachers.families import tensor_files as checkpoints
+from solverbench.teachers.families import conversion
+from solverbench.teachers.families import schedulers
 
 
 class Attack:

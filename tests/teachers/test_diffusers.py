@@ -10,8 +10,8 @@ import torch
 from click.testing import CliRunner
 from golden import relative
 
-from solverbench import runner
-from solverbench.cli import main
+from solverbench.bench import run as runner
+from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
 
 pytest.importorskip("diffusers")
@@ -58,7 +58,7 @@ def test_a_schedule_that_ends_without_signal_follows_ddim(tmp_path):
 
 def test_its_schedule_is_that_of_upstreams_tables(tmp_path):
     """In float64 where upstream's tables are float32."""
-    from solverbench.families import schedulers
+    from solverbench.teachers.families import schedulers
 
     rules = [{"beta_schedule": name} for name in ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")]
     for config in [*rules, {"beta_start": 0.001, "beta_end": 0.03}, {"num_train_timesteps": 50}]:

@@ -12,11 +12,13 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import grids, places, runner
-from solverbench.cli import main
+from solverbench.method import grids
+from solverbench import userdata as places
+from solverbench.bench import run as runner
+from solverbench.cli.main import main
 from solverbench.errors import GridError, MissingError, RecordError, UserError
-from solverbench.families import edm_pickles as reader
-from solverbench.families.edm_networks import Block, Preconditioned, Style
+from solverbench.teachers.families import edm_pickles as reader
+from solverbench.teachers.families.edm_networks import Block, Preconditioned, Style
 
 QUICK = ":sampler=heun:sampler_nfe=8"
 SMALL = {"samples": 10, "replicates": 1, "batch": 10}
@@ -320,7 +322,7 @@ def test_a_network_of_known_levels_gets_grids_of_them():
 
 @pytest.mark.parametrize(("dtype", "near"), [("bf16", 0.05), ("fp16", 0.006)])
 def test_half_precision_is_near_and_recorded(tmp_path, monkeypatch, dtype, near):
-    monkeypatch.setattr("solverbench.arithmetic.supports", lambda dtype, device: True)
+    monkeypatch.setattr("solverbench.teachers.arithmetic.supports", lambda dtype, device: True)
     path = edm_pickles.golden(tmp_path, "ddpmpp_uncond")
     full = sb.load_teacher(str(path))
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -335,7 +337,7 @@ def test_half_precision_is_near_and_recorded(tmp_path, monkeypatch, dtype, near)
 
 
 def test_a_format_without_instructions_is_refused_with_a_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr("solverbench.arithmetic.supports", lambda dtype, device: False)
+    monkeypatch.setattr("solverbench.teachers.arithmetic.supports", lambda dtype, device: False)
     with pytest.raises(MissingError, match="dtype=bf16 on cpu: this CPU has no instructions for it"):
         sb.load_teacher(f"{edm_pickles.golden(tmp_path, 'ddpmpp_uncond')}:dtype=bf16")
 

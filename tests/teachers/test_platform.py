@@ -11,12 +11,15 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 import solverbench as sb
-from solverbench import cells, runner, sampling, seeds
-from solverbench.arithmetic import Arithmetic
-from solverbench.cli import main
-from solverbench.conditions import Condition, Guided
+from solverbench import seeds
+from solverbench.bench import cells
+from solverbench.bench import run as runner
+from solverbench.sampling import sample as sampling
+from solverbench.teachers.arithmetic import Arithmetic
+from solverbench.cli.main import main
+from solverbench.teachers.conditions import Condition, Guided
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
-from solverbench.families import Description
+from solverbench.teachers.families.description import Description
 
 SMALL = {"samples": 20, "replicates": 1, "batch": 7}
 

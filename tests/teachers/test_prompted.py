@@ -248,7 +248,7 @@ def test_each_prompt_is_encoded_once(tmp_path, monkeypatch):
 
 
 def test_what_is_remembered_is_bounded_and_the_same_whatever_came_before():
-    from solverbench.families.text import Remembered
+    from solverbench.teachers.families.text import Remembered
 
     asked = []
 

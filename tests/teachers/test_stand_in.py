@@ -9,14 +9,17 @@ import pytest
 import torch
 
 import solverbench as sb
-from solverbench import recipes, runner, spec, training
+from solverbench.learned import recipes
+from solverbench.bench import run as runner
+from solverbench.method import spec
+from solverbench.learned.training import train as training
 from solverbench.errors import GridError, NotLinearError
-from solverbench.families.diffusers import FLOW_SAMPLER
-from solverbench.job import Job
-from solverbench.schedules import STAND_IN
-from solverbench.student import Student
-from solverbench.tracing import trace
-from solverbench.zoo import learned
+from solverbench.teachers.families.diffusers import FLOW_SAMPLER
+from solverbench.learned.training.run import Job
+from solverbench.method.schedules import STAND_IN
+from solverbench.learned.training.trainer import Student
+from solverbench.method.tracing import trace
+from solverbench.learned.zoo import learned
 
 FLOW = sb.RectifiedFlow(t_start=1.0, t_first=0.998)
 ROOTS = torch.cumprod(1 - torch.linspace(0.04, 0.25, 250, dtype=torch.float64) ** 2, 0).sqrt()

@@ -1,0 +1,273 @@
+"""One block of some cells: their images are made, judged and reduced to sums; nothing else is kept of them."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solverbench import seeds
+from solverbench.sampling import energy
+from solverbench.method import prefixes
+from solverbench.sampling import exact as solutions
+from solverbench.sampling import endpoints as targets
+from solverbench.bench.cells import Cell
+from solverbench.metrics.frechet import Moments, quantise
+from solverbench.method.prefixes import Call, End
+from solverbench.sampling.sample import (
+    Fit,
+    SampleError,
+    Stop,
+    Stopped,
+    Stopwatch,
+    batches,
+    decoded,
+    device_name,
+    peak_memory,
+    samples,
+)
+from solverbench.store.folder import BlockResult
+
+PICTURES = 8
+"""Images kept of the first block of a cell, for the strips in a report."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a block of a cell gave, and at what cost."""
+
+    result: BlockResult
+    cost: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A block of some cells of one teacher, to be done by a worker: a call that several of them make is made once.
+
+    Args:
+        cells: with a plan, of the same teacher, protocol and `adapt`.
+        out: the results folder, for the teacher's endpoints and the exact solutions.
+        stop: looked at before every batch and after every sample of it.
+        limits: seconds that each cell may take; none if empty.
+        told: takes (place of the cell, images, calls times images that were made for it first) as they are finished.
+        say: takes a line for people, such as of a damaged file that is made anew.
+    """
+
+    cells: Sequence[Cell]
+    block: range
+    out: Path
+    stop: Stop
+    limits: Sequence[float] = ()
+    told: Callable[[int, int, int], None] = lambda place, images, calls: None
+    say: Callable[[str], None] = lambda line: None
+
+    def __call__(self) -> list[Done | Exception]:
+        """Return what each cell gave, or why it gave nothing.
+
+        Raises:
+            SampleError: what they are compared with can't be made.
+            StoreError, RecordError: the store can't be used.
+            Stopped: the run is ending.
+        """
+        cell, batch = self.cells[0], self.cells[0].protocol.batch
+        pairs, solves = cell.protocol.pairs(self.block), cell.protocol.solves(self.block)
+        goal = exact = None
+        shared: dict[str, Any] = {"stop": self.stop, "say": self.say}
+        if pairs:
+            goal = targets.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, **shared)
+        if cell.exact:
+            exact = solutions.piece(cell.teacher, solves, self.out, **shared)
+        return _Sharing(self, {"errors": goal, "exact": exact}).results()
+
+
+@dataclass
+class _Sums:
+    """What the images of one sample leave behind, batch after batch.
+
+    Args:
+        seconds: spent on them after their last call.
+    """
+
+    features: list[Tensor] = field(default_factory=list)
+    pictures: list[Tensor] = field(default_factory=list)
+    errors: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
+    exact: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
+    perceived: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
+    prompted: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
+    scores: defaultdict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
+    seconds: float = 0.0
+
+
+class _Sharing:
+    """A work as it is done.
+
+    Args:
+        goals: what the first images are compared with: final states [p, *shape] of the teacher's own sampler under
+            "errors", exact solutions under "exact"; or None.
+    """
+
+    def __init__(self, work: Work, goals: dict[str, Tensor | None]) -> None:
+        self.work, self.goals = work, goals
+        self.cell, self.teacher = work.cells[0], work.cells[0].teacher
+        judging = self.cell.protocol.judging
+        self.judged = self.teacher.evaluation
+        self.rule = judging.rule(self.teacher)
+        self.perceptual, self.scorer = judging.perceptual(self.teacher), judging.scorer(self.teacher)
+        self.scores = judging.scores(self.teacher)
+        self.tree = prefixes.grow([cell.plan for cell in work.cells if cell.plan is not None])
+        self.sums = {end: _Sums() for end in self.tree.ends}
+        self.failed: dict[int, Exception] = {}
+        self.fit, self.watch = Fit(self.cell.protocol.batch), Stopwatch(self.teacher.device)
+        self.starting = 0.0
+        self.made: set[Call] = set()
+        self.near: dict[str, Tensor] = {}
+
+    def results(self) -> list[Done | Exception]:
+        """Do the work; return what each cell gave, or its error."""
+        drawn, begun = energy.joules(self.teacher.device), time.perf_counter()
+        for part in batches(self.work.block, self.cell.protocol.batch):
+            self.work.stop.check()
+            self.made, self.near = set(), {}
+            for end, found in samples(self.tree, self.teacher, part, self._start, self._wanted, self.fit):
+                self.work.stop.check()
+                self._take(end, found, part)
+        whole = time.perf_counter() - begun
+        now = energy.joules(self.teacher.device)
+        joules = now - drawn if drawn is not None and now is not None else None
+        return [self.failed.get(place) or self._done(place, whole, joules) for place in range(len(self.work.cells))]
+
+    def _start(self, part: range) -> tuple[Callable[[Call, Tensor, Tensor], Tensor], Tensor]:
+        begun = time.perf_counter()
+        adapted = self.cell.adapt(self.watch.watched(self.teacher.denoiser(part)))
+        noise = seeds.noise(part, self.teacher.shape, self.teacher.device)
+        self.starting += time.perf_counter() - begun
+
+        def denoise(call: Call, x: Tensor, sigma: Tensor) -> Tensor:
+            self.watch.now = call
+            return adapted(x, sigma)
+
+        return denoise, noise
+
+    def _wanted(self, end: End) -> bool:
+        return any(place not in self.failed for place in end.plans)
+
+    def _take(self, end: End, found: Tensor | Exception, part: range) -> None:
+        """Take in a batch of a sample, or why there is none."""
+        begun = time.perf_counter()
+        try:
+            if isinstance(found, Exception):
+                raise found
+            self._judge(self.sums[end], found, part)
+        except Stopped:
+            raise
+        except Exception as error:  # an extractor may raise anything, too
+            self.failed |= dict.fromkeys(end.plans, error)
+            return
+        self.sums[end].seconds += time.perf_counter() - begun
+        for place in end.plans:
+            if self.work.limits and (spent := self._spent(end)) > self.work.limits[place]:
+                done = part.stop - self.work.block.start
+                self.failed[place] = SampleError(
+                    f"took longer than the time limit of a cell ({spent:.3g} s for {done} of a block's "
+                    f"{len(self.work.block)} images, where {self.work.limits[place]:.3g} s were left); "
+                    "raise --timeout-cell, or ask for fewer samples"
+                )
+            new = 0 if place != end.plans[0] else sum(call not in self.made for call in end.path)
+            self.work.told(place, len(part), new * len(part))
+        self.made |= set(end.path)
+
+    def _judge(self, sums: _Sums, states: Tensor, part: range) -> None:
+        images = decoded(self.teacher, states, self.fit)
+        for name, kept in (("errors", sums.errors), ("exact", sums.exact)):
+            if (near := self._near(name, part)) is not None:
+                kept.append(_errors(images, near))
+        if self.perceptual is not None and (near := self._near("errors", part)) is not None:
+            sums.perceived.append(np.asarray(self.perceptual(images[: len(near)], near).numpy()))
+        levels = quantise(images, self.rule)
+        done = part.start - self.work.block.start
+        first = self.work.block.start == self.cell.protocol.seeds.start
+        sums.pictures.append(levels[: PICTURES - done if first and done < PICTURES else 0].cpu())
+        if self.scorer is not None and self.teacher.condition is not None:
+            sums.prompted.append(self.scorer.scores(levels, self.teacher.condition.lines(part)).numpy())
+        for name, metric in self.scores.items():
+            sums.scores[name].append(_values(name, metric.values(levels), part))
+        if self.judged is not None:
+            sums.features.append(_features(self.judged.extractor(levels), part))
+
+    def _near(self, name: str, part: range) -> Tensor | None:
+        """The images that those of `part` are compared with, fewer of them or None where the block has no more."""
+        goal, done = self.goals[name], part.start - self.work.block.start
+        if goal is None or done >= len(goal):
+            return None
+        if name not in self.near:
+            near = decoded(self.teacher, goal[done : done + len(part)], self.fit)
+            self.near[name] = near.to(self.teacher.device)
+        return self.near[name]
+
+    def _spent(self, end: End) -> float:
+        """Seconds that a cell with this sample would have taken alone, but for combining states."""
+        calls = self.watch.parts
+        return self.starting + sum(calls.get(call, 0.0) for call in end.path) + self.sums[end].seconds
+
+    def _done(self, place: int, whole: float, joules: float | None) -> Done:
+        [end] = [end for end in self.sums if place in end.plans]
+        sums, nfe = self.sums[end], len(end.path)
+        rows = self.judged is not None and self.judged.rows
+        features = torch.cat(sums.features) if sums.features else None
+        result = BlockResult(
+            Moments.of(features) if features is not None and not rows else None,
+            np.concatenate(sums.errors),
+            nfe,
+            torch.cat(sums.pictures).numpy(),
+            None if self.goals["exact"] is None else np.concatenate(sums.exact),
+            features.float().numpy() if features is not None and rows else None,
+            None if self.perceptual is None else np.concatenate(sums.perceived),
+            None if self.scorer is None else np.concatenate(sums.prompted),
+            {name: np.concatenate(values) for name, values in sums.scores.items()},
+        )
+        known = self.starting + self.watch.seconds + sum(each.seconds for each in self.sums.values())
+        combining = max(whole - known, 0.0) / (self.tree.needed + len(self.sums))
+        seconds = self._spent(end) + combining * (nfe + 1)
+        cost = {
+            "seconds": seconds,
+            "denoiser_seconds": sum(self.watch.parts.get(call, 0.0) for call in end.path),
+            "images": len(self.work.block),
+            "shared_calls": sum(sum(len(each.plans) for each in call.below) > 1 for call in end.path),
+            "peak_memory_bytes": peak_memory(self.teacher.device),
+            "batch": self.fit.most,
+            "host": socket.gethostname(),
+            "device": device_name(self.teacher.device),
+            **({} if joules is None else {"joules": joules * seconds / whole}),
+        }
+        return Done(result, cost)
+
+
+def _errors(images: Tensor, near: Tensor) -> NDArray[np.float64]:
+    """Mean squared difference of each pair over its pixels; of the first images, as many as `near` has."""
+    squares = (images[: len(near)].double() - near.double()) ** 2
+    return np.asarray(squares.flatten(1).mean(1).cpu().numpy())
+
+
+def _features(rows: Tensor, part: range) -> Tensor:
+    if rows.shape[0] != len(part) or rows.dim() != 2:
+        raise SampleError(f"the extractor returned {tuple(rows.shape)} for {len(part)} images; it must return [B, D]")
+    if not rows.isfinite().all():
+        raise SampleError(f"the extractor returned features that are not finite, within seeds {part.start}-{part[-1]}")
+    return rows.cpu()
+
+
+def _values(name: str, found: Tensor, part: range) -> NDArray[np.float64]:
+    if tuple(found.shape) != (len(part),):
+        raise SampleError(f"metric {name} returned {tuple(found.shape)} for {len(part)} images; it must return [B]")
+    if not found.isfinite().all():
+        raise SampleError(f"metric {name} returned values that are not finite, within seeds {part.start}-{part[-1]}")
+    return np.asarray(found.detach().double().cpu().numpy())

@@ -1,0 +1,74 @@
+"""How long work will take on this machine: from what the store knows of the teacher, or from a few calls made now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+
+import torch
+
+import registries
+from solverbench import plugins, seeds
+from solverbench.sampling import sample as sampling
+from solverbench.bench.work import Job, Unit
+from solverbench.teachers.teacher import Teacher
+
+_PROBED = 4
+"""Calls of a probe, the first of which warms up."""
+
+
+def expected(work: Sequence[Unit], jobs: Iterable[Job], workers: int) -> float | None:
+    """Return the seconds that `workers` will need for `work`; None if it is too little for a probe, or can't be known.
+
+    Args:
+        jobs: of the run, whose stored blocks tell the pace.
+    """
+    known, total = list(jobs), 0.0
+    for teacher in {unit.teacher for unit in work}:
+        own = [unit for unit in work if unit.teacher is teacher]
+        calls = sum(unit.calls for unit in own)
+        pace = stored_pace(known, teacher)
+        if pace is None:
+            batch = own[0].jobs[0].cell.protocol.batch
+            if calls < 20 * _PROBED * batch:
+                return None
+            try:
+                pace = probe(teacher, batch)
+            except (Exception, SystemExit):  # it will meet the same error again, where a cell can say so
+                return None
+        total += calls * pace / workers
+    return total
+
+
+def stored_pace(jobs: Iterable[Job], teacher: Teacher) -> float | None:
+    """Return the seconds per image and call of the blocks that the store has of this teacher and device."""
+    seconds = calls = 0.0
+    for job in jobs:
+        if job.cell.teacher is teacher:
+            for cost in job.timing["blocks"].values():
+                seconds += cost["seconds"]
+                calls += cost["images"] * job.cell.nfe
+    return seconds / calls if calls else None
+
+
+def probe(teacher: Teacher, batch: int) -> float:
+    """Return the seconds per image and call, from three calls by one worker after one that warms up.
+
+    Raises:
+        PluginError: the teacher is a plugin's, and its network fails.
+    """
+
+    def measure_calls() -> float:
+        x = seeds.noise(range(batch), teacher.shape, teacher.device)
+        sigma = torch.tensor(1.0, dtype=torch.float64)
+        with torch.no_grad():
+            denoise = teacher.denoiser(range(batch))
+            denoise(x, sigma)
+            watch = sampling.Stopwatch(teacher.device)
+            for _ in range(_PROBED - 1):
+                watch.watched(denoise)(x, sigma)
+        return watch.seconds / ((_PROBED - 1) * batch)
+
+    blamed = plugins.blamed(registries.teachers, teacher.base) if teacher.base in registries.teachers else nullcontext()
+    with sampling.pool(1) as threads, blamed:
+        return threads.submit(measure_calls).result()

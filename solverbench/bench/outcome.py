@@ -1,0 +1,73 @@
+"""What became of a requested cell: one status, its reason, its measures, a few pictures, its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solverbench.evaluation import selection as judging
+from solverbench.bench import measure as measures
+from solverbench.bench.cells import Cell
+from solverbench.errors import UserError
+from solverbench.bench.measure import Measure
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A cell and how it ended.
+
+    Args:
+        status: done, cached, failed, unsupported or needs-training.
+        reason: why it has no measures; empty if it has.
+        measures: by metric.
+        pictures: [k, C, H, W] uint8, of the first seeds; None without measures.
+        cost: of its stored blocks by label, as timing.json has them.
+    """
+
+    cell: Cell
+    status: str
+    reason: str = ""
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    pictures: NDArray[np.uint8] | None = None
+    cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """One line: the measures, or the reason."""
+        parts = (f"{m.metric} {m.value:.4g} ± {m.value - m.interval[0]:.2g}" for m in self.measures.values())
+        biased = any(self.biased(metric) for metric in self.measures)
+        return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")
+
+    def biased(self, metric: str) -> bool:
+        """Return whether the metric is of features and has fewer images than it ought to have."""
+        return self.cell.protocol.samples < judging.full(metric, self.cell.teacher)
+
+    def total(self, name: str) -> float | None:
+        """Return the sum of one cost over the blocks; None if it isn't known."""
+        known = [block[name] for block in self.cost.values() if name in block]
+        return float(sum(known)) if known else None
+
+    def least(self, name: str) -> float | None:
+        """Return the smallest of one cost over the blocks; None if it isn't known."""
+        return min((float(block[name]) for block in self.cost.values() if name in block), default=None)
+
+    def greatest(self, name: str) -> float | None:
+        """Return the largest of one cost over the blocks; None if it isn't known."""
+        return max((float(block[name]) for block in self.cost.values() if name in block), default=None)
+
+
+def paired(a: Outcome, b: Outcome, metric: str) -> tuple[float, float, float]:
+    """Return a - b in `metric` and the ends of its 95 % interval, paired by the images' seeds.
+
+    Raises:
+        UserError: a cell has no such metric, or the two aren't over the same seeds and reference.
+    """
+    for outcome in (a, b):
+        if metric not in outcome.measures:
+            found = ", ".join(outcome.measures) or f"none ({outcome.status})"
+            raise UserError(f"{outcome.cell}: has no {metric}, but {found}; compare cells that have it")
+    return measures.paired(a.measures[metric], b.measures[metric])

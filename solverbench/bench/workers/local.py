@@ -1,0 +1,100 @@
+"""Who does the units of a run; here, threads of this process, on every visible GPU in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, Self
+
+import torch
+
+from solverbench.sampling import sample as sampling
+from solverbench.errors import UserError
+from solverbench.bench.block import Done, Work
+from solverbench.teachers.teacher import Teacher
+
+
+class Crew(Protocol):
+    """Workers. `run` is called from as many threads at once as it says.
+
+    Attributes:
+        size: units that are under way at once.
+    """
+
+    size: int
+
+    def __enter__(self) -> Self:
+        """Get ready."""
+
+    def __exit__(self, *error: object) -> None:
+        """Let go of what was taken."""
+
+    def run(self, work: Work) -> list[Done | Exception]:
+        """Return what `work()` gives."""
+
+
+class Local:
+    """Threads of this process: one per core on a CPU, one per device on GPUs.
+
+    Args:
+        device: cpu, cuda (all that are visible, in turn) or cuda:0.
+        workers: threads; as above if None.
+
+    Raises:
+        UserError: fewer workers than one.
+    """
+
+    def __init__(self, device: str, workers: int | None = None) -> None:
+        if workers is not None and workers < 1:
+            raise UserError(f"workers {workers}: at least one is needed; leave it out for one per core or GPU")
+        self.devices = devices(device)
+        self.size = workers or (len(self.devices) if self.devices[0] != "cpu" else sampling.worker_count(device))
+        self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for place in range(self.size):
+            self._free.put(self.devices[place % len(self.devices)])
+        self._copies: dict[tuple[Teacher, str], Teacher] = {}
+        self._copying = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run(self, work: Work) -> list[Done | Exception]:
+        """Return what `work()` gives, done on a device that is free."""
+        with self._device() as device:
+            teacher = work.cells[0].teacher
+            if device != self.devices[0]:
+                teacher = self._copy(work, device)
+            return dataclasses.replace(
+                work, cells=[dataclasses.replace(each, teacher=teacher) for each in work.cells]
+            )()
+
+    @contextmanager
+    def _device(self) -> Iterator[str]:
+        device = self._free.get()
+        try:
+            yield device
+        finally:
+            self._free.put(device)
+
+    def _copy(self, work: Work, device: str) -> Teacher:
+        """The work's teacher on another device, made once."""
+        cell = work.cells[0]
+        with self._copying:
+            if (cell.teacher, device) not in self._copies:
+                copy, protocol = cell.teacher.to(device), cell.protocol
+                judged = protocol.judging.of_teacher(copy, protocol.samples, protocol.block, work.out)
+                self._copies[cell.teacher, device] = judged
+            return self._copies[cell.teacher, device]
+
+
+def devices(device: str) -> list[str]:
+    """Return the devices that `device` stands for: every visible GPU if it is cuda without a number."""
+    if device != "cuda" or torch.cuda.device_count() < 2:
+        return [device]
+    return ["cuda", *(f"cuda:{k}" for k in range(1, torch.cuda.device_count()))]

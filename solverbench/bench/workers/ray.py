@@ -1,0 +1,159 @@
+"""Units of a run done by the workers of a Ray cluster; this process alone writes the store."""
+
+from __future__ import annotations
+
+import importlib
+import queue
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from solverbench import plugins
+from solverbench.sampling import exact as solutions
+from solverbench.sampling import endpoints as targets
+from solverbench.errors import MissingError, UserError
+from solverbench.bench.block import Done, Work
+from solverbench.files import write_bytes
+from solverbench.bench.workers.ray_worker import Hand, Order
+from solverbench.sampling.sample import SampleError, Stopped
+
+ATTEMPTS = 3
+"""Workers that may die over a unit before its cells fail."""
+
+POLL = 0.5
+"""Seconds between two questions to a worker how far it is."""
+
+
+class Ray:
+    """Workers of a Ray cluster, or of one that is started on this machine for the run.
+
+    Args:
+        device: cpu or cuda, of each worker; Ray chooses which GPU.
+        workers: how many; as many as the cluster has GPUs or cores for if None.
+        address: of a cluster, such as auto or HOST:6379; None starts one here.
+        gpus: GPUs of a worker, or a fraction of one.
+
+    Raises:
+        UserError, MissingError: no such device, more than there is, no Ray, or no cluster at that address.
+    """
+
+    def __init__(
+        self, device: str, workers: int | None = None, address: str | None = None, gpus: float | None = None
+    ) -> None:
+        if ":" in device:
+            raise UserError(f"device {device!r}: Ray chooses which GPU a worker gets; give cuda")
+        if workers is not None and workers < 1:
+            raise UserError(f"workers {workers}: at least one is needed; leave it out for as many as there is room for")
+        if gpus is not None and (device == "cpu" or not gpus > 0):
+            raise UserError(f"gpus-per-worker {gpus:g}: not a share of a GPU, on device {device}; leave it out")
+        self.device, self.workers, self.address, self.gpus = device, workers, address, gpus or 1.0
+        self.size = 1
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._started = False
+
+    def __enter__(self) -> Self:
+        self.ray = _ray()
+        if not self.ray.is_initialized():
+            self._start()
+            self._started = True
+        try:
+            self.size = self._room(self.ray.cluster_resources())
+        except UserError:
+            self.__exit__()
+            raise
+        for _ in range(self.size):
+            self._idle.put(None)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while not self._idle.empty():
+            if (hand := self._idle.get()) is not None:
+                self.ray.kill(hand)
+        if self._started:
+            self.ray.shutdown()
+
+    def run(self, work: Work) -> list[Done | Exception]:
+        """Return what `work()` gives, done by a worker; by another one if that dies."""
+        order = Order.of(work.cells, work.block, work.limits, work.out)
+        there = {path: (work.out / path).read_bytes() for path in _goals(work) if (work.out / path).exists()}
+        for _ in range(ATTEMPTS):
+            hand = self._idle.get()
+            try:
+                hand = self._hired() if hand is None else hand
+                found, made = self._awaited(hand, order, there, work)
+            except self.ray.exceptions.RayActorError:
+                hand = None
+                continue
+            except self.ray.exceptions.RayTaskError as error:
+                return [SampleError(str(error.cause))] * len(work.cells)
+            except Stopped:
+                self.ray.kill(hand)
+                hand = None
+                raise
+            finally:
+                self._idle.put(hand)
+            for path, content in made.items():
+                if not (work.out / path).exists():
+                    write_bytes(work.out / path, content)
+            return found
+        lost = SampleError(f"{ATTEMPTS} workers died over it; see Ray's logs, such as for memory that ran out")
+        return [lost] * len(work.cells)
+
+    def _start(self) -> None:
+        quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
+        try:
+            self.ray.init(address=self.address, **(quiet if self.address is None else {"log_to_driver": False}))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise MissingError(
+                f"ray-address {self.address!r}: no Ray cluster answers ({str(error).splitlines()[0]}); "
+                "start one with 'ray start --head', or leave --ray-address out for one on this machine"
+            ) from None
+
+    def _room(self, resources: dict[str, float]) -> int:
+        """How many workers, as asked, or as many as the cluster has resources for."""
+        kind, each = ("GPU", self.gpus) if self.device == "cuda" else ("CPU", 1.0)
+        total = resources.get(kind, 0.0)
+        most = int(total / each + 1e-9)
+        if most < (self.workers or 1):
+            asked = f"workers {self.workers or 1} with {each:g} {kind} each"
+            raise MissingError(f"{asked}: the Ray cluster has {total:g} {kind}s; ask for at most {most} workers")
+        return self.workers or most
+
+    def _hired(self) -> Any:
+        gpus = self.gpus if self.device == "cuda" else 0
+        options = {"num_cpus": 1 if self.device == "cpu" else 0, "num_gpus": gpus, "max_concurrency": 2}
+        hired = self.ray.remote(Hand).options(**options)
+        return hired.remote(str(Path.cwd()), [path for path in sys.path if path], plugins.loaded())
+
+    def _awaited(
+        self, hand: Any, order: Order, there: dict[str, bytes], work: Work
+    ) -> tuple[list[Done | Exception], dict[str, bytes]]:
+        answer = hand.do.remote(self.ray.cloudpickle.dumps(order), there)
+        while not self.ray.wait([answer], timeout=POLL)[0]:
+            for event in self.ray.get(hand.said.remote()):
+                work.told(*event)
+            work.stop.check()
+        found, made = self.ray.get(answer)
+        for event in self.ray.get(hand.said.remote()):
+            work.told(*event)
+        return found, made
+
+
+def _goals(work: Work) -> list[str]:
+    """What the work's images are compared with: files below the results folder."""
+    cell = work.cells[0]
+    found = []
+    if pairs := cell.protocol.pairs(work.block):
+        found.append(targets.location(cell.teacher, cell.targets, pairs, Path(), batch=cell.protocol.batch))
+    if cell.exact:
+        found.append(solutions.location(cell.teacher, cell.protocol.solves(work.block), Path()))
+    return [str(path) for path in found]
+
+
+def _ray() -> Any:
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise MissingError(
+            "engine ray: the package ray isn't installed; pip install 'solverbench[ray]', or leave --engine out"
+        ) from None

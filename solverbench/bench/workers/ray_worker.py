@@ -1,0 +1,155 @@
+"""A worker of a Ray cluster: it has its own copy of each teacher, and a folder of its own for the time of a unit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import queue
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+import registries
+from registries import Offer
+from solverbench import __version__, plugins
+from solverbench.sampling import sample as sampling
+from solverbench.bench.cells import Cell, reason
+from solverbench.errors import UserError
+from solverbench.bench.block import Done, Work
+from solverbench.sampling.sample import SampleError, Stop
+from solverbench.teachers.teacher import Teacher, load_teacher
+
+
+@dataclass(frozen=True)
+class Order:
+    """A unit as it is sent.
+
+    Args:
+        cells: those with a teacher that `load_teacher` gives again are without it.
+        spec: of that teacher; empty if it is sent along.
+        device, identity: of the teacher.
+        out: the results folder as the sender sees it, for references that are stored there.
+        version: of the sender.
+        typed: what it needs that was registered in the run's process by no file.
+    """
+
+    cells: Sequence[Cell]
+    block: range
+    limits: Sequence[float]
+    spec: str
+    name: str
+    device: str
+    identity: str
+    out: str
+    version: str = __version__
+    typed: tuple[tuple[str, Offer], ...] = ()
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell], block: range, limits: Sequence[float], out: Path) -> Order:
+        """Return the order for these cells of one teacher."""
+        teacher = cells[0].teacher
+        if teacher.spec:
+            stand_in = Teacher(_nobody, teacher.name, teacher.shape)
+            cells = [dataclasses.replace(cell, teacher=stand_in) for cell in cells]
+        typed = plugins.typed("teacher", [teacher.base])
+        typed += plugins.typed("metric", cells[0].protocol.judging.scored(teacher))
+        about = teacher.spec, teacher.name, teacher.device, teacher.identity
+        return cls(cells, block, limits, *about, str(Path(out).resolve()), typed=tuple(typed))
+
+
+def _nobody(x: Tensor, sigma: Tensor) -> Tensor:
+    raise AssertionError("this teacher stands for another one")
+
+
+class Hand:
+    """What runs in a worker's process.
+
+    Args:
+        folder: that relative paths start from.
+        paths: where the run's process looks for modules, such as a user's own teacher's.
+        held: the files of plugins that were loaded there.
+    """
+
+    def __init__(self, folder: str, paths: Sequence[str] = (), held: Sequence[plugins.Held] = ()) -> None:
+        if Path(folder).is_dir():
+            os.chdir(folder)
+        sys.path += [path for path in paths if path not in sys.path and Path(path).exists()]
+        self._held = held
+        self._teachers: dict[tuple[str, str], Teacher] = {}
+        self._said: queue.SimpleQueue[tuple[int, int, int]] = queue.SimpleQueue()
+
+    def said(self) -> list[tuple[int, int, int]]:
+        """Return what was finished since this was last asked: (place of the cell, images, calls)."""
+        found = []
+        while not self._said.empty():
+            found.append(self._said.get())
+        return found
+
+    def do(self, order: bytes, there: dict[str, bytes]) -> tuple[list[Done | Exception], dict[str, bytes]]:
+        """Return what each cell of the order gave or why it gave nothing, and files that are new, by path.
+
+        Args:
+            order: a pickled `Order`.
+            there: files that the unit may need, by path below the results folder.
+        """
+        for each in self._held:
+            plugins.take(each)
+        try:
+            asked: Order = pickle.loads(order)  # from the process of the same run
+        except Exception as error:
+            raise SampleError(f"a worker can't read what it is sent ({reason(error)}); install it there, too") from None
+        with tempfile.TemporaryDirectory(prefix="solverbench-") as folder:
+            out = Path(folder)
+            for path, content in there.items():
+                (out / path).parent.mkdir(parents=True, exist_ok=True)
+                (out / path).write_bytes(content)
+            try:
+                with sampling.pool(1) as threads:
+                    found = threads.submit(self._work(asked, out)).result()
+            except Exception as error:
+                found = [error] * len(asked.cells)
+            made = {
+                str(path.relative_to(out)): path
+                for name in ("targets", "solutions")
+                for path in out.glob(f"{name}/**/*")
+            }
+            new = {path: file.read_bytes() for path, file in made.items() if file.is_file() and path not in there}
+        return [each if isinstance(each, Done) else _sendable(each) for each in found], new
+
+    def _work(self, order: Order, out: Path) -> Work:
+        if order.version != __version__:
+            raise UserError(f"this worker has SolverBench {__version__}, the run {order.version}; install the same")
+        for kind, offer in order.typed:
+            registries.extensible[kind].adopt(offer)
+        teacher = self._teacher(order)
+        cells = [dataclasses.replace(cell, teacher=teacher) for cell in order.cells]
+        return Work(cells, order.block, out, Stop(), order.limits, lambda *event: self._said.put(event))
+
+    def _teacher(self, order: Order) -> Teacher:
+        if not order.spec:
+            return order.cells[0].teacher
+        if (order.spec, order.device) not in self._teachers:
+            protocol = order.cells[0].protocol
+            found = dataclasses.replace(load_teacher(order.spec, order.device), name=order.name)
+            if found.identity != order.identity:
+                raise UserError(f"teacher {order.name}: this worker finds another network under {order.spec}")
+            judged = protocol.judging.of_teacher(found, protocol.samples, protocol.block, Path(order.out))
+            self._teachers[order.spec, order.device] = judged
+        return self._teachers[order.spec, order.device]
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error with its traceback as a note, or one that says the same if it can't be pickled."""
+    told = "".join(traceback.format_exception(error))
+    try:
+        error = pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = SampleError(reason(error))
+    error.add_note(told)
+    return error

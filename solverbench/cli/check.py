@@ -1,0 +1,85 @@
+"""`solverbench check`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from solverbench.cli.flags import json_option, plugin_option
+from solverbench.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from solverbench.conformance import Outcome
+
+
+@click.command()
+@click.argument("wanted", nargs=-1, metavar="[FILE.py|SPEC|TEACHER]...")
+@click.option("--all", "everything", is_flag=True, help="Check every solver and teacher that is registered.")
+@click.option(
+    "--teacher",
+    default=None,
+    metavar="NAME",
+    help="Check solvers on this teacher's noise schedule.  [default: EDM's, 80 to 0.002]",
+)
+@plugin_option
+@json_option
+def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_json: bool) -> None:
+    """Check that a solver or a teacher keeps what every one promises; exit code 4 if it doesn't.
+
+    \b
+    solverbench check my_solver.py          every solver and teacher in the file
+    solverbench check heun dpm:order=2      by name, with options
+    solverbench check digits                a teacher
+    """
+    from solverbench.conformance import processes, subjects
+    from solverbench.conformance.suite import run_all
+    from solverbench.teachers.teacher import load_teacher
+
+    if bool(wanted) is everything:
+        raise UserError(f"check: {'names and --all' if everything else 'nothing to check'}; give a name, or --all")
+    schedule = load_teacher(teacher).schedule if teacher is not None else None
+    if everything:
+        found = list(subjects.everything())
+    else:
+        found = [(text, subject, "") for text in wanted for subject in subjects.named(text)]
+    processes.ask([subject for _, subject, _ in found if subject is not None])
+    told = []
+    for name, subject, lacking in found:
+        if subject is None:
+            click.echo(f"{name}\n  {'fail':<12}  {'loaded':<19}  {lacking}")
+            told.append(_told(name, [("loaded", "fail", lacking)]))
+            continue
+        told.append(_shown(name, run_all(subject, schedule)))
+    counts = Counter(each["status"] for one in told for each in one["checks"])
+    click.echo(f"{counts['pass']} pass, {counts['fail']} fail, {counts['not declared']} not declared")
+    if as_json:
+        click.echo(json.dumps({"subjects": told, "counts": dict(counts)}))
+    sys.exit(4 if counts["fail"] else 0)
+
+
+def _shown(asked: str, outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """Say how each check went as soon as it did."""
+    rows: list[tuple[str, str, str]] = []
+    subject = asked
+    for outcome in outcomes:
+        if not rows:
+            subject = outcome.subject
+            click.echo(subject if subject.startswith(asked) else f"{subject} ({asked})")
+        click.echo(f"  {outcome.status:<12}  {outcome.name:<19}  {outcome.finding}")
+        rows.append((outcome.name, outcome.status, outcome.finding))
+    return _told(subject, rows)
+
+
+def _told(subject: str, rows: list[tuple[str, str, str]]) -> dict[str, Any]:
+    keys = ("name", "status", "finding")
+    return {
+        "subject": subject,
+        "passed": all(status != "fail" for _, status, _ in rows),
+        "checks": [dict(zip(keys, row, strict=True)) for row in rows],
+    }

@@ -1,0 +1,208 @@
+"""What `solverbench info` and `doctor` say, as text."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import registries
+from solverbench import plugins
+from solverbench.cli import zoo_listing as inventory
+from solverbench.metrics import plugin as scores
+from solverbench.sampling import exact as solutions
+from solverbench.errors import BudgetError, LoopError, UserError
+from solverbench.method.solver import LearnedSolver, Solver, declared
+from solverbench.method.spec import make, ranges, solver_class
+from solverbench.store.folder import Store
+from solverbench.teachers.teacher import load_teacher
+from solverbench.method.tracing import intervals
+
+EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
+"""Optional extras of the package, each with the module that it brings."""
+
+BUDGETS = range(1, 13)
+
+
+def named(name: str, teacher_name: str, out: Path) -> str:
+    """Return what a name of any kind stands for; a solver's, which may have options, if it is of several kinds.
+
+    Args:
+        teacher_name: the one whose trained files are told first of a learned solver.
+
+    Raises:
+        UnknownNameError, SpecError, PluginError: it can't be read, or had.
+    """
+    if name.partition(":")[0] not in registries.solvers:
+        if name in registries.teachers:
+            return teacher(name)
+        for registry in (registries.grids, registries.metrics, registries.losses):
+            if name in registry:
+                return thing(registry, name)
+    return solver(name, teacher_name, out)
+
+
+def thing(registry: registries.Registry, name: str) -> str:
+    """Return what a grid, a metric or a loss is, where it is from, and its options.
+
+    Raises:
+        PluginError: a plugin offers it, but it can't be had.
+    """
+    found, full = plugins.get(registry, name), registry.resolve(name)
+    lines = [
+        f"{' = '.join([full, *registry.aliases(full)])}: {registry.about(full)}",
+        f"  kind     {registry.kind}",
+        f"  defined  {registry.origin(full)}",
+        *_offered(registry, full),
+    ]
+    if isinstance(found, type) and issubclass(found, scores.Metric):
+        lines.append(f"  better   {'higher' if found.higher else 'lower'}")
+    options = getattr(found, "__kwdefaults__", None) if registry is registries.grids else None
+    if options:
+        lines += ["  options", *(f"    {key} = {_text(value)}" for key, value in options.items())]
+    return "\n".join(lines)
+
+
+def solver(spec: str, teacher: str, out: Path) -> str:
+    """Return what a solver is, what it takes, and what it can spend.
+
+    Raises:
+        UnknownNameError, SpecError: the spec can't be read.
+    """
+    found = make(spec)
+    cls = solver_class(spec.partition(":")[0])
+    names = [cls.name, *registries.solvers.aliases(cls.name)]
+    lines = [
+        f"{' = '.join(names)}: {registries.solvers.about(cls.name)}",
+        f"  spec     {found.spec}",
+        f"  paper    {cls.paper}",
+        f"  budgets  {_budgets(found)}",
+        f"  defined  {registries.solvers.origin(cls.name)}",
+        *_offered(registries.solvers, cls.name),
+        "  options",
+    ]
+    for key, (field, _) in sorted(declared(cls).items()):
+        choices = f" ({' | '.join(map(_text, field.metadata['choices']))})" if field.metadata["choices"] else ""
+        default = "" if field.default is None else f" = {_text(field.default)}"
+        lines.append(f"    {key + default:<26} {field.metadata['help']}{choices}")
+    lines += _recommended(cls.name)
+    if teacher not in registries.teachers:
+        load_teacher(teacher)
+    if isinstance(found, LearnedSolver):
+        lines += _trained(found, teacher, out)
+    return "\n".join(lines)
+
+
+def _offered(registry: registries.Registry, name: str) -> list[str]:
+    """Which plugin it comes from."""
+    told = plugins.provenance(registry, name)
+    return [f"  plugin   {told['source']}, sha256 {told['sha256'][:16] or 'unknown'}"] if told else []
+
+
+def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
+    """For which teachers and numbers of calls there are parameters, the teacher that was asked for first."""
+    budgets: dict[str, set[int]] = {teacher: set()}
+    for entry in inventory.entries(out):
+        if entry.trained is not None and entry.trained.spec == asked.spec:
+            budgets.setdefault(entry.trained.teacher, set()).add(entry.trained.nfe)
+    for n, (name, there) in enumerate(budgets.items()):
+        yield f"  {'' if n else 'trained':<8} on {name} for nfe {ranges(sorted(there)) or 'none'}"
+
+
+def _recommended(name: str) -> list[str]:
+    """What the literature runs the solver with, by family of teacher, and where it says so."""
+    found = registries.recommended(name)
+    lines = [
+        f"    {family:<17} {name}:{entry['options']}\n{'':<22} {entry['source']}" for family, entry in found.items()
+    ]
+    return ["  recommended", *lines] if lines else []
+
+
+def teacher(name: str) -> str:
+    """Return what a teacher is and what its samples are measured against."""
+    found = load_teacher(name)
+    schedule, judged = found.schedule, found.evaluation
+    lines = [
+        f"{name}: {registries.teachers.about(name)}",
+        *_offered(registries.teachers, name),
+        f"  image      {' x '.join(map(str, found.shape))}",
+        f"  levels     {schedule.sigma_max:g} to {schedule.sigma_min:g}, {type(schedule).__name__}",
+        f"  identity   {found.identity}",
+        f"  sampler    {found.sampler}, {found.sampler_nfe} calls",
+    ]
+    asked = "measured unless --no-exact" if found.exact else "measured with --exact"
+    lines.append(f"  exact      {solutions.describe(found)}; {asked}")
+    if judged is not None:
+        lines += [
+            f"  extractor  {judged.extractor_id}",
+            f"  quantiser  {judged.quantiser}",
+            f"  data       {judged.data.name}, n = {judged.data.moments.n}",
+        ]
+        if judged.teacher is not None:
+            lines.append(f"  samples    {judged.teacher.name}, n = {judged.teacher.moments.n}")
+    return "\n".join(lines)
+
+
+def doctor(out: Path) -> Iterator[tuple[bool, str]]:
+    """Yield (whether it is well, a line on it) for each thing that a run needs."""
+    yield True, f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
+    for package in ("torch", "numpy", "scipy", "pandas", "seaborn", "torchdiffeq", "safetensors"):
+        yield True, f"{package} {importlib.metadata.version(package)}"
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield True, f"CUDA: {', '.join(devices) or 'no device; runs use the CPU'}"
+    for extra, module in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        yield (
+            True,
+            f"extra {extra}: {'there' if there else f'''not there; pip install 'solverbench[{extra}]' '''}".strip(),
+        )
+    for name in registries.teachers:
+        yield _attempt(f"teacher {name}", lambda name=name: f"identity {load_teacher(name).identity[:12]}")
+    for name in registries.solvers:
+        yield _attempt(f"solver {name}", lambda name=name: make(name).spec)
+    yield _attempt(f"results folder {out}", lambda: _writable(out))
+
+
+def _attempt(what: str, trial: Any) -> tuple[bool, str]:
+    try:
+        return True, f"{what}: {trial()}"
+    except (UserError, ImportError) as error:
+        return False, f"{what}: {error}"
+
+
+def _writable(out: Path) -> str:
+    if not out.exists():
+        parent = next(p for p in out.resolve().parents if p.exists())
+        if not os.access(parent, os.W_OK):
+            raise UserError(f"{parent} can't be written; choose another --out")
+        return "not there yet, can be made"
+    Store.look(out)
+    try:
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UserError(f"can't be written ({error.strerror}); choose another --out") from None
+    return "there, can be read and written"
+
+
+def _budgets(found: Solver) -> str:
+    able = []
+    for nfe in BUDGETS:
+        try:
+            intervals(found, nfe)
+        except BudgetError:
+            continue
+        except LoopError as error:
+            return f"unknown: {str(error).removeprefix(f'{found.spec}: ')}"
+        able.append(nfe)
+    return "every nfe" if len(able) == len(BUDGETS) else f"nfe {ranges(able)}, of {BUDGETS[0]}-{BUDGETS[-1]} looked at"
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

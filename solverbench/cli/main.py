@@ -1,0 +1,356 @@
+"""The command line: `solverbench run --solvers gas,dpm --nfe 3-10`, and what goes with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import registries
+from solverbench import __version__
+from solverbench.cli.check import check
+from solverbench.cli.compare import compare
+from solverbench.cli.train import train
+from solverbench.cli.new import new
+from solverbench.cli.flags import (
+    config_option,
+    device_option,
+    json_option,
+    judging_options,
+    out_option,
+    plugin_option,
+    teacher_option,
+)
+from solverbench.cli.refs import refs
+from solverbench.cli.reproduce import reproduce
+from solverbench.cli.serve import serve
+from solverbench.cli.store import store
+from solverbench.cli.teachers import teachers
+from solverbench.cli.zoo import zoo
+from solverbench.errors import MissingError, UserError
+
+LISTED = {each.plural: each for each in registries.extensible.values()}
+"""What `solverbench list` has, by its name there."""
+
+ROOMS = ("solverbench", "baselines", "registries", "reports")
+
+
+class Lines(click.Group):
+    """A group whose commands end a user's mistake with one line on stderr and the mistake's exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            check_rooms()
+            return super().invoke(ctx)
+        except UserError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted: what is finished is kept; run the same command to go on", 130)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                sys.stderr.close()
+                sys.exit(0)
+            _fail(
+                f"{error.filename or 'disk'}: {error.strerror}; check the path, its permissions and the space left", 3
+            )
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def check_rooms() -> None:
+    """Check that the project's four packages lie side by side.
+
+    Raises:
+        MissingError: another installed package shadows one of them.
+    """
+    here = Path(__file__).resolve().parents[1]
+    for room in ROOMS:
+        found = importlib.util.find_spec(room)
+        place = Path(found.origin).resolve().parents[1] if found and found.origin else None
+        if place != here:
+            raise MissingError(
+                f"package {room!r}: expected in {here}, found in {place or 'no place'}; another package of that name "
+                "shadows it: use an environment of its own for solverbench"
+            )
+
+
+def _fail(line: str, code: int) -> None:
+    click.echo(f"Error: {line}", err=True)
+    sys.exit(code)
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags that choose cells, the same for `run` and `plan`."""
+    flags = [
+        click.option("--solvers", default="gas,dpm", show_default=True, metavar="LIST",
+                     help="Specs joined with commas, e.g. gas,dpm:order=2 ('dpm:order=2|3' in quotes: one cell each)."),
+        click.option("--nfe", default="3-10", show_default=True, metavar="RANGE",
+                     help="Denoiser calls: 3-10, 3,5,8 or 4-10:2."),
+        click.option("--teachers", default="digits", show_default=True, metavar="LIST",
+                     help="Networks to sample: names, checkpoints or TOML files."),
+        click.option("--samples", type=int, default=None, metavar="N",
+                     help="Images of one replicate, a multiple of 10.  [default: 10000]"),
+        click.option("--replicates", type=int, default=None, metavar="R", help="Disjoint seed sets.  [default: 3]"),
+        click.option("--seeds", default=None, metavar="FIRST-LAST", help="Image seeds.  [default: from 50000]"),
+        click.option("--full", is_flag=True, help="Pair every image with the teacher's, not 2000 a replicate."),
+        click.option("--exact/--no-exact", default=None,
+                     help="Compare 1000 images a replicate with the exact solution of the teacher's ODE.  "
+                     "[default: on mixture only]"),
+        click.option("--batch", default=None, metavar="B|auto",
+                     help="Images per call; auto tries which number is fastest here.  [default: 500]"),
+        click.option("--train", type=click.Choice(["missing"]), default=None,
+                     help="Train what isn't trained yet, by its recipe, before it is sampled."),
+        *judging_options,
+        device_option,
+        out_option,
+        plugin_option,
+        config_option,
+        json_option,
+    ]  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def working_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags that say how a run works, which change no number; `plan` takes them, too."""
+    flags = [
+        click.option("--timeout-cell", type=float, default=None, metavar="SECONDS",
+                     help="Give a cell up after this long."),
+        click.option("--workers", type=int, default=None, metavar="N",
+                     help="Units at once.  [default: one per core or GPU]"),
+        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+                     help="Threads of this process (with --device cuda on every GPU), or workers of a Ray cluster."),
+        click.option("--ray-address", default=None, metavar="HOST:PORT",
+                     help="Of a Ray cluster.  [default: one started here]"),
+        click.option("--gpus-per-worker", type=float, default=None, metavar="F",
+                     help="Of Ray's, also a part.  [default: 1]"),
+        click.option("--strict", is_flag=True, help="Exit with 5 if a cell is unsupported or needs training."),
+    ]  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+@click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="solverbench")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Measure few-step diffusion solvers, classical and learned, on one teacher, by one protocol.
+
+    \b
+    solverbench run --solvers gas,dpm --nfe 3-10     the whole thing: cells, table, figure
+    solverbench plan --solvers gas,dpm --nfe 3-10    what that would do, and cost
+    solverbench info dpm                             options, budgets and paper of a solver
+    """
+    ctx.obj = _draw_training  # this file alone opens the door to reports
+
+
+@main.command()
+@selection_options
+@working_options
+def run(strict: bool, **given: Any) -> None:
+    """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""
+    from solverbench.bench import run as runner
+    from solverbench.cli.progress import display
+
+    as_json = given.pop("as_json")
+    with display() as progress:
+        result = runner.run(**_selection(given), progress=progress, command=_command_line())
+    written = _report(result.folder)
+    click.echo()
+    click.echo(result.summary())
+    _say_written(result.folder, written)
+    if as_json:
+        click.echo(json.dumps({"report": str(result.folder), "counts": result.counts}))
+    sys.exit(result.strict_exit_code if strict else result.exit_code)
+
+
+@main.command()
+@selection_options
+@working_options
+def plan(**given: Any) -> None:
+    """Show the cells of a run, their status and estimated cost. Writes nothing."""
+    from solverbench.bench import run as runner
+
+    as_json = given.pop("as_json")
+    for name in ("strict", "timeout_cell", "engine", "ray_address", "gpus_per_worker"):
+        del given[name]  # of no matter to a plan
+    planned = runner.plan(**_selection(given))
+    click.echo(planned.summary())
+    if as_json:
+        click.echo(json.dumps(planned.as_dict()))
+
+
+main.add_command(train)
+
+
+@main.command()
+@click.argument("solver", metavar="SPEC")
+@click.option("--nfe", type=int, required=True, help="Denoiser calls.")
+@click.option("--seeds", default="50000-50063", show_default=True, metavar="FIRST-LAST", help="One image per seed.")
+@click.option("--format", "kind", type=click.Choice(["png", "npz"]), default="png", show_default=True,
+              help="PNG: a file per image. NPZ: one file with 'images' (uint8 NHWC) and 'seeds'.")  # fmt: skip
+@click.option("--to", "folder", metavar="DIR", help="Where the images go.  [default: samples/TEACHER-SPEC-nfeN-SEEDS]")
+@click.option("--batch", type=int, default=500, show_default=True, help="Images per call.")
+@teacher_option
+@device_option
+@out_option
+@plugin_option
+@config_option
+def sample(
+    solver: str, nfe: int, seeds: str, kind: str, folder: str | None, batch: int, teacher: str, device: str, out: str
+) -> None:
+    """Write the images that solver SPEC makes of given seeds, for use with a metric of your own."""
+    from solverbench.bench import images
+
+    name = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", f"{teacher}-{solver.lower()}-nfe{nfe}-{seeds}").strip("-")
+    to = Path(folder or f"samples/{name}")
+    click.echo(images.write(solver, nfe, seeds, kind, to, batch, teacher, device, Path(out)))
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--training", metavar="FOLDER", help="Draw the curves of one training instead, in DIR/trained/*/runs.")
+@click.option(
+    "--width",
+    metavar="VENUE",
+    default=None,
+    help="Columns that figures fit: icml, cvpr, neurips or iclr.  [default: icml]",
+)
+@click.option(
+    "--baseline",
+    metavar="SOLVER",
+    default=None,
+    help="What paired differences are taken from.  [default: dpm, or the first classical solver]",
+)
+@out_option
+def report(name: str | None, training: str | None, width: str | None, baseline: str | None, out: str) -> None:
+    """Draw the report of a finished run again: NAME in DIR/reports, or the newest one. Needs no teacher."""
+    if training is not None:
+        if name is not None:
+            raise UserError(f"report {name!r} --training {training}: two things to draw; ask for one of them")
+        named = sorted(Path(out).glob(f"trained/*/runs/{training}")) if Path(training).name == training else []
+        for path in _draw_training(named[0] if named else Path(training)):
+            click.echo(path)
+        return
+    folder = Path(out) / "reports"
+    found = {path.parent.name: path.stat().st_mtime for path in sorted(folder.glob("*/bundle.json"))}
+    if name is None:
+        name = max(found, key=lambda each: found[each], default=None)
+    if name not in found:
+        asked = "report" if name is None else f"report {name!r}"
+        raise UserError(f"{asked}: {folder} has {', '.join(found) or 'no report'}; name one of them, or run first")
+    _say_written(folder / name, _report(folder / name, width, baseline))
+
+
+@main.command("list")
+@click.argument("what", default="solvers", type=click.Choice([*LISTED, "recipes"]))
+@plugin_option
+@json_option
+def list_(what: str, as_json: bool) -> None:
+    """List solvers, teachers, grids, metrics, losses or recipes, built in and by plugins: one line each."""
+    if what == "recipes":
+        places = sorted(Path(registries.__file__).parent.glob("recipes/*.toml"))
+        rows = [registries.Listed(path.stem, (), str(path)) for path in places]
+    else:
+        rows = list(LISTED[what].listed())
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
+        return
+    width = max(len(_called(row)) for row in rows)
+    for row in rows:
+        click.echo(f"{_called(row):<{width}}  {_told(row)}")
+
+
+@main.command()
+@click.argument("name")
+@teacher_option
+@out_option
+@plugin_option
+def info(name: str, teacher: str, out: str) -> None:
+    """Describe a solver (options, budgets, paper, trained files), a teacher, a grid, a metric or a loss."""
+    from solverbench.cli import describe
+
+    click.echo(describe.named(name, teacher, Path(out)))
+
+
+@main.command()
+@out_option
+@plugin_option
+def doctor(out: str) -> None:
+    """Check this installation: packages, device, packaged files, the results folder."""
+    from solverbench.cli import describe
+
+    checks = list(describe.doctor(Path(out)))
+    for good, line in checks:
+        click.echo(f"{'ok  ' if good else 'FAIL'}  {line}")
+    sys.exit(0 if all(good for good, _ in checks) else 4)
+
+
+main.add_command(teachers)
+main.add_command(zoo)
+main.add_command(refs)
+main.add_command(store)
+main.add_command(reproduce)
+main.add_command(serve)
+main.add_command(compare)
+main.add_command(check)
+main.add_command(new)
+
+
+def _called(row: registries.Listed) -> str:
+    return f"{row.name} ({', '.join(row.aliases)})" if row.aliases else row.name
+
+
+def _told(row: registries.Listed) -> str:
+    if row.unavailable:
+        return f"unavailable: {row.unavailable}" + (f" ({row.plugin})" if row.plugin not in row.unavailable else "")
+    return f"{row.about} ({row.plugin})".lstrip() if row.plugin else row.about
+
+
+def _selection(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags as the runner's arguments: those not given are left to its defaults."""
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["solverbench", *sys.argv[1:]])
+
+
+def _report(folder: Path, width: str | None = None, baseline: str | None = None) -> list[Path]:
+    import reports
+
+    try:
+        return list(reports.write(folder, width=width, baseline=baseline))
+    except reports.BundleError as error:
+        raise UserError(str(error)) from None
+
+
+def _draw_training(folder: Path) -> list[Path]:
+    import reports
+
+    try:
+        return list(reports.training(folder))
+    except reports.BundleError as error:
+        raise UserError(str(error)) from None
+
+
+def _say_written(folder: Path, written: Iterable[Path]) -> None:
+    names = sorted({path.name for path in written})
+    click.echo(f"report   {folder / 'report.html'}")
+    for label, name in (("figure", "figure.png"), ("numbers", "results.csv")):
+        if (folder / name).exists():
+            click.echo(f"{label:<8} {folder / name}")
+    click.echo(f"         and {len(names)} files beside them")

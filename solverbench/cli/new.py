@@ -1,0 +1,22 @@
+"""`solverbench new`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["solver", "learned-solver", "teacher"]))
+@click.argument("name")
+@click.option("--to", "folder", default=".", show_default=True, metavar="DIR", help="Where the folder NAME is made.")
+def new(kind: str, name: str, folder: str) -> None:
+    """Write a small package with a solver, a learned solver or a teacher NAME, to put your own into."""
+    from solverbench.cli import starters
+
+    written = starters.write(kind, name, Path(folder))
+    for path in written:
+        click.echo(path)
+    module = next(path for path in written if path.name == f"{name}.py")
+    click.echo(f"it works as it is: solverbench check {module}")

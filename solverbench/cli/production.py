@@ -1,0 +1,312 @@
+"""Makes the trained solvers that the package carries: `python -m solverbench.cli.production --teacher NAME --out DIR`.
+
+Every (solver, calls, training seed) is one run in a process of its own, because a run is too small to fill a device.
+What is finished is kept: start it again and it goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import multiprocessing
+import os
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import torch
+
+from solverbench import files, plugins
+from solverbench.learned import recipes
+from solverbench.learned.training import train as training
+from solverbench.learned import zoo
+from solverbench.learned.training.checkpoint import COLUMNS
+from solverbench.cli.flags import plugin_option
+from solverbench.errors import SpecError, UserError
+from solverbench.learned.training.run import Job
+from solverbench.learned.training.data import Data
+from solverbench.learned.recipes import Recipe
+from solverbench.method.spec import expand, numbers
+from solverbench.teachers.teacher import Teacher, load_teacher
+from solverbench.learned.zoo import Trained
+
+CURVE_ROWS = 100
+RUN_COLUMNS = (
+    "validation", "validation_initial", "validation_last", "validation_best", "best_iteration", "loss_last",
+)  # fmt: skip
+
+
+class _Deadline(Exception):
+    """The time is up; raised between two iterations."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run."""
+
+    solver: str
+    nfe: int
+    seed: int
+    recipe: Recipe
+
+    @property
+    def weight(self) -> float:
+        """Roughly its time, in any unit: the longest are started first."""
+        return self.recipe.iterations * (self.nfe * (1.4 if self.recipe.adversarial else 1) + 3)
+
+    def job(self, teacher: Teacher) -> Job:
+        """Return the run for `teacher`."""
+        return Job(zoo.learned(self.solver), self.nfe, teacher, self.recipe, self.seed)
+
+    def result(self, teacher: Teacher, out: Path) -> Trained | None:
+        """Return what the run made, if it is finished."""
+        path = self.job(teacher).folder(out) / "trained.safetensors"
+        return zoo.load(path, teacher=teacher, nfe=self.nfe) if path.is_file() else None
+
+
+def plan(
+    solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[str], teacher: str = "digits"
+) -> list[Task]:
+    """Return the runs that are asked for, by the recipes for `teacher`.
+
+    Args:
+        settings: key=value, or solver.key=value for one solver.
+        teacher: its spec; its recipes are those of its name alone.
+
+    Raises:
+        SpecError: a solver, a number or a setting that can't be read.
+    """
+    names = expand(solvers)
+    tasks = []
+    for name in names:
+        recipe = recipes.load(zoo.learned(name).recipe_name, teacher.partition(":")[0])
+        recipe = recipe.override(_settings_of(name, names, settings))
+        recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
+        tasks += [Task(name, n, seed, recipe) for n in numbers(nfe) for seed in range(recipe.training_seeds)]
+    return tasks
+
+
+def _settings_of(name: str, names: Sequence[str], settings: Sequence[str]) -> list[str]:
+    chosen = []
+    for setting in settings:
+        owner, dot, rest = setting.partition("=")[0].partition(".")
+        if dot and owner not in names:
+            raise SpecError(f"setting {setting!r}: {owner!r} isn't among {', '.join(names)}; write solver.key=value")
+        if not dot or owner == name:
+            chosen.append(setting.removeprefix(f"{name}.") if rest else setting)
+    return chosen
+
+
+_worker: tuple[Teacher, Path, float]
+_pairs: dict[tuple[range, range], Data] = {}
+
+
+def _start(name: str, device: str, out: str, deadline: float, held: Sequence[plugins.Held] = ()) -> None:
+    """Load the teacher once for all runs of this process, after the plugins."""
+    global _worker
+    torch.set_num_threads(1)
+    for each in held:
+        plugins.take(each)
+    _worker = load_teacher(name, device), Path(out), deadline
+
+
+def _run(task: Task) -> float | None:
+    """Make one run; return its seconds, None if the time was up."""
+    teacher, out, deadline = _worker
+    seeds = task.recipe.train, task.recipe.validation
+    if seeds not in _pairs:
+        _pairs[seeds] = training.prepare(teacher, task.recipe, out)
+
+    def progress(iteration: int, total: int, loss: float, validation: float | None) -> None:
+        if time.time() > deadline:
+            raise _Deadline
+
+    begun = time.perf_counter()
+    try:
+        training.train(
+            task.solver, task.nfe, teacher, task.recipe, seed=task.seed, out=out, device=teacher.device,
+            progress=progress, data=_pairs[seeds],
+        )  # fmt: skip
+    except _Deadline:
+        return None
+    return time.perf_counter() - begun
+
+
+def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, seconds: float) -> Iterator[str]:
+    """Make the runs that are missing, `jobs` at a time, for at most `seconds`; yield a line for each that ends."""
+    missing = sorted((t for t in tasks if t.result(teacher, out) is None), key=lambda t: -t.weight)
+    if not missing:
+        return
+    deadline, begun = time.time() + seconds, time.perf_counter()
+    # The teacher's images are made here, so that workers only read them.
+    for recipe in {(t.recipe.train, t.recipe.validation): t.recipe for t in missing}.values():
+        training.prepare(teacher, recipe, out)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pool = ProcessPoolExecutor(
+        min(jobs, len(missing)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(teacher.spec, teacher.device, str(out), deadline, plugins.loaded()),
+    )
+    with pool:
+        running = {pool.submit(_run, task): task for task in missing}
+        for count, future in enumerate(as_completed(running), start=1):
+            task = running[future]
+            label = f"[{count}/{len(missing)}, {time.perf_counter() - begun:.0f} s] {task.solver} nfe={task.nfe}"
+            try:
+                took = future.result()
+            except UserError as error:
+                yield f"{label} seed={task.seed}: FAILED: {error}"
+                continue
+            rate = "stopped, the time is up" if took is None else f"{took:.0f} s"
+            yield f"{label} seed={task.seed}: {rate}"
+
+
+def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
+    """Write OUT/zoo from the finished runs; return what is missing, in words.
+
+    For each solver and number of calls whose training seeds are all there: the file of the best by validation error,
+    and curves/<solver>-nfe<N>.csv. For all finished runs: runs.csv, where lines of other solvers stay.
+    """
+    place = out / "zoo" / teacher.name
+    groups: dict[tuple[str, int], list[Task]] = {}
+    for task in tasks:
+        groups.setdefault((task.solver, task.nfe), []).append(task)
+    lines, missing = [], []
+    for (solver, nfe), group in groups.items():
+        results = [task.result(teacher, out) for task in group]
+        done = [result for result in results if result is not None]
+        missing += [
+            f"{solver} nfe={nfe} seed={task.seed}"
+            for task, result in zip(group, results, strict=True)
+            if result is None
+        ]
+        best = training.best_of(done) if len(done) == len(group) else None
+        lines += [_summary(solver, nfe, result, best) for result in done]
+        if best is not None:
+            name = zoo.file_name(solver, nfe)
+            zoo.save(best, place / name)
+            chosen = next(task for task in group if task.seed == best.record["seed"])
+            _write_curve(
+                chosen.job(teacher).folder(out) / "history.csv", place / "curves" / Path(name).with_suffix(".csv")
+            )
+    header = ("solver", "nfe", "seed", "kept", *RUN_COLUMNS, "seconds", "device")
+    kept = [dict(line) for line in _lines(place / "runs.csv") if (line["solver"], int(line["nfe"])) not in groups]
+    ordered: list[Mapping[str, object]] = sorted([*kept, *lines], key=_place)
+    files.write_bytes(place / "runs.csv", _csv(header, ordered).encode())
+    return missing
+
+
+def _place(line: Mapping[str, object]) -> tuple[str, int, int]:
+    return str(line["solver"]), int(str(line["nfe"])), int(str(line["seed"]))
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _summary(solver: str, nfe: int, trained: Trained, best: Trained | None) -> dict[str, object]:
+    run = trained.record["runs"][0]
+    kept = best is not None and best.record["seed"] == run["seed"]
+    shown = {name: _short(run[name]) for name in RUN_COLUMNS}
+    cost = {"seconds": run["cost"]["seconds"], "device": run["cost"]["device"]}
+    return {"solver": solver, "nfe": nfe, "seed": run["seed"], "kept": str(kept).lower(), **shown, **cost}
+
+
+def _write_curve(history: Path, target: Path) -> None:
+    """Thin a run's history to at most 100 rows: means over equal windows, a window's last iteration and validation."""
+    with history.open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    width = math.ceil(len(rows) / CURVE_ROWS)
+    windows = [rows[k : k + width] for k in range(0, len(rows), width)]
+    files.write_bytes(target, _csv(COLUMNS, [_thinned(window) for window in windows]).encode())
+
+
+def _thinned(window: Sequence[Mapping[str, float]]) -> dict[str, object]:
+    row: dict[str, object] = {"iteration": int(window[-1]["iteration"])}
+    for name in COLUMNS[1:]:
+        values = [each[name] for each in window if name in each]
+        if values:
+            row[name] = _short(values[-1] if name == "validation" else sum(values) / len(values))
+    return row
+
+
+def _short(value: float) -> float | int:
+    return value if isinstance(value, int) else float(f"{value:.6g}")
+
+
+def _csv(header: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def pack(out: Path, target: Path) -> None:
+    """Write OUT/zoo as one tar file."""
+    with tarfile.open(target, "w") as archive:
+        archive.add(out / "zoo", "zoo")
+
+
+@click.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Runs, the teacher's images, and zoo/.")
+@click.option("--teacher", "name", default="digits", show_default=True)
+@click.option("--solvers", default="gs,gas", show_default=True)
+@click.option("--nfe", default="1-10", show_default=True)
+@click.option("--training-seeds", type=click.IntRange(1), help="Instead of the recipes'.")
+@click.option("--set", "settings", multiple=True, metavar="[SOLVER.]KEY=VALUE", help="A setting of the recipes.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
+@click.option("--seconds", type=click.FloatRange(0), default=math.inf, help="Stop in good order after these.")
+@click.option("--list", "listing", is_flag=True, help="Train nothing; say what is missing.")
+@plugin_option
+@click.option("--pack", "archive", type=click.Path(path_type=Path), help="Write zoo/ as this tar file, too.")
+def main(
+    out: Path,
+    name: str,
+    solvers: str,
+    nfe: str,
+    training_seeds: int | None,
+    settings: tuple[str, ...],
+    device: str,
+    jobs: int,
+    seconds: float,
+    listing: bool,
+    archive: Path | None,
+) -> None:
+    """Train the solvers of a teacher, several runs at a time, and write the best of each to OUT/zoo."""
+    torch.set_num_threads(1)
+    try:
+        tasks = plan(solvers, nfe, training_seeds, settings, name)
+        teacher = load_teacher(name, device)
+        if not listing:
+            for line in make(tasks, teacher, out, jobs=jobs, seconds=seconds):
+                print(line, flush=True)
+        missing = collect(tasks, teacher, out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if archive is not None:
+        pack(out, archive)
+    print(f"{len(tasks) - len(missing)} of {len(tasks)} runs finished, in {out / 'zoo'}")
+    for run in missing:
+        print(f"missing: {run}")
+    sys.exit(1 if missing else 0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:  # of a plugin's file, which is loaded while options are read
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,113 @@
+"""`solverbench refs`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from solverbench.cli.flags import device_option, json_option, out_option, plugin_option
+
+
+@click.group()
+def refs() -> None:
+    """References: statistics of real images that FID is taken against."""
+
+
+@refs.command("list")
+@out_option
+@json_option
+def refs_list(out: str, as_json: bool) -> None:
+    """List stored references: those in DIR/references, then those among your data."""
+    from solverbench.evaluation import references
+
+    rows = [(name, path, references.about(path)) for name, path in references.listed(Path(out))]
+    for name, path, told in rows:
+        count = told["n"] or "unknown"
+        click.echo(f"{name}  n={count}, split {told['split']}, {told['extractor']}, from {told['origin']}  {path}")
+    if not rows:
+        click.echo(f"no reference in {' or '.join(map(str, references.folders(Path(out))))}")
+    if as_json:
+        click.echo(json.dumps([{"path": str(path), **told} for _, path, told in rows]))
+
+
+@refs.command("build")
+@click.argument("name")
+@click.argument("source")
+@click.option("--kind", default=None, help="Whose .npz it is: edm, guided-diffusion, clean-fid or pytorch-fid.")
+@click.option(
+    "--extractor",
+    default="legacy_tensorflow",
+    show_default=True,
+    help="For images: legacy_tensorflow, clean, legacy_pytorch, clip, dinov2, or an embedded teacher for its own.",
+)
+@click.option("--split", default="unknown", show_default=True, help="Of the data set, such as train.")
+@click.option("--count", type=int, default=None, metavar="N", help="Images: the first ones, or those behind an .npz.")
+@click.option(
+    "--crop",
+    default=None,
+    metavar="RULE:SIZE",
+    help="Cut and scale the images of a folder: edm, adm, torch or plain, as in adm:256.",
+)
+@device_option
+@out_option
+@plugin_option
+def refs_build(
+    name: str, source: str, kind: str | None, extractor: str, split: str, count: int | None, crop: str | None,
+    device: str, out: str,
+) -> None:  # fmt: skip
+    """Store reference NAME from SOURCE: an .npz of statistics, a folder or zip of images, or an embedded teacher.
+
+    An interrupted build goes on where it was.
+    """
+    from solverbench.evaluation import references
+    from solverbench.evaluation.image_sources import Crop
+    from solverbench.sampling.sample import check_device
+    from solverbench.store.folder import Store
+
+    cut = Crop.parse(crop) if crop is not None else None
+    Store.look(out)
+    path = references.build(
+        name,
+        source,
+        Path(out),
+        kind=kind,
+        extractor_name=extractor,
+        split=split,
+        count=count,
+        crop=cut,
+        device=check_device(device),
+        say=lambda line: click.echo(line, err=True),
+    )
+    Store.open(out)
+    click.echo(f"{references.verify(path)}\n{path}")
+
+
+@refs.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
+@out_option
+def refs_verify(names: tuple[str, ...], out: str) -> None:
+    """Read references whole and say what is in them; all stored ones without NAME."""
+    from solverbench.evaluation import references
+
+    stored = names or [name for name, _ in references.listed(Path(out))]
+    if not stored:
+        click.echo(f"no reference in {Path(out) / 'references'}; see 'solverbench refs build --help'")
+    for name in stored:
+        click.echo(references.verify(references.find(name, Path(out))))
+
+
+@refs.command("fetch")
+@click.option(
+    "--extractor",
+    default="legacy_tensorflow",
+    show_default=True,
+    type=click.Choice(["legacy_tensorflow", "clean", "legacy_pytorch"]),
+    help="Whose network.",
+)
+def refs_fetch(extractor: str) -> None:
+    """Download an Inception network (91 MB) from where clean-fid does, into your data folder."""
+    from solverbench.metrics.extractors import inception as fid
+
+    click.echo(f"{fid.fetch(extractor)}")

@@ -1,0 +1,79 @@
+"""`solverbench reproduce`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from solverbench.cli.flags import device_option, json_option, out_option, plugin_option
+from solverbench.errors import MissingError
+
+
+@click.command()
+@click.argument("row", required=False)
+@click.option("--paper", default=None, metavar="NAME", help="All numbers of a paper: gas, diff-sampler, ...")
+@click.option("--list", "listing", is_flag=True, help="Show the published numbers and stop.")
+@click.option("--samples", type=int, default=None, metavar="N", help="Images, in place of the published number.")
+@click.option("--replicates", type=int, default=None, metavar="R", help="Sets of them, likewise.")
+@click.option("--seeds", default=None, metavar="FIRST-LAST", help="Image seeds, likewise.")
+@click.option(
+    "--reference", default=None, metavar="NAME|FILE", help="For FID.  [default: stored in the teacher's name]"
+)
+@device_option
+@out_option
+@plugin_option
+@json_option
+def reproduce(
+    row: str | None, paper: str | None, listing: bool, samples: int | None, replicates: int | None,
+    seeds: str | None, reference: str | None, device: str, out: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure a published number again: ROW is PAPER/TABLE/SOLVER/NFE, or the beginning of several.
+
+    Says what is missing, or prints published, measured, interval, difference, and each difference in protocol.
+    Ends with 0 if all agree, 4 if a published number lies outside our interval, 3 if something is missing.
+    """
+    import registries
+    from solverbench.bench import published
+
+    if listing and row is None and paper is None:
+        found = [each for name in registries.papers() for each in registries.results(name)]
+    else:
+        found = published.select(row, paper)
+    if listing:
+        for each in found:
+            click.echo(
+                f"{each.row}  {each.metric} {each.value:.{each.digits}f}  {each.solver} ({each.spec or 'no spec'})"
+            )
+        return
+    lacking = {each.row: published.missing(each, Path(out), reference) for each in found}
+    able = [each for each in found if not lacking[each.row]]
+    for name, lines in lacking.items():
+        for line in lines:
+            click.echo(f"{name}: missing: {line}", err=not able)
+    if not able:
+        raise MissingError(f"reproduce: {len(found)} of {len(found)} rows can't be measured here; see the lines above")
+    compared = []
+    for each in able:
+        compared.append(
+            published.reproduce(
+                each,
+                Path(out),
+                samples=samples,
+                replicates=replicates,
+                chosen=seeds,
+                reference=reference,
+                device=device,
+            )
+        )
+        click.echo("\n".join(compared[-1].lines()))
+    agreed = sum(each.agrees for each in compared)
+    click.echo(
+        f"{len(found)} row{'s' * (len(found) != 1)}: {agreed} agree, {len(compared) - agreed} don't, "
+        f"{len(found) - len(able)} not possible"
+    )
+    if as_json:
+        click.echo(json.dumps([each.as_dict() for each in compared]))
+    sys.exit(4 if agreed < len(compared) else 3 if len(able) < len(found) else 0)

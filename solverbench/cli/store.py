@@ -1,0 +1,116 @@
+"""`solverbench store`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from solverbench.cli.flags import json_option, out_option
+from solverbench.errors import UserError
+
+
+@click.group()
+def store() -> None:
+    """The results folder: what it holds, whether it is sound, and moving results between folders."""
+
+
+@store.command("status")
+@out_option
+@json_option
+def store_status(out: str, as_json: bool) -> None:
+    """Say what is stored: cells, sizes, runs at work, free space."""
+    from solverbench.store import maintenance as upkeep
+    from solverbench.store.folder import Store
+
+    found = upkeep.status(Store.look(out))
+    click.echo("\n".join(found.lines()))
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+
+
+@store.command("verify")
+@click.option("--set-aside", "aside", is_flag=True, help="Rename damaged files, so that the next run makes them anew.")
+@out_option
+@json_option
+def store_verify(aside: bool, out: str, as_json: bool) -> None:
+    """Read every stored result and name the damaged ones; ends with 4 if there are any."""
+    from solverbench.store import maintenance as upkeep
+    from solverbench.store.folder import Store
+
+    found = upkeep.verify(Store.look(out), aside=aside, say=lambda count: click.echo(f"{count} files read", err=True))
+    for damage in found:
+        click.echo(f"DAMAGED  {Path(out) / damage.name}: {damage.what}; {damage.remedy}")
+    click.echo(f"{len(found)} damaged files" if found else "all sound")
+    if as_json:
+        click.echo(json.dumps([{"file": damage.name, "what": damage.what} for damage in found]))
+    sys.exit(4 if found else 0)
+
+
+@store.command("gc")
+@click.option("--dry-run", is_flag=True, help="Remove nothing; say what would go.")
+@click.option("--cells", is_flag=True, help="Remove the cells that no report shows, too.")
+@out_option
+def store_gc(dry_run: bool, cells: bool, out: str) -> None:
+    """Remove leftovers: temporary files and leases of killed runs, damaged files that were set aside."""
+    from solverbench.store import leases
+    from solverbench.store import maintenance as upkeep
+    from solverbench.store.folder import Store
+
+    found = Store.look(out)
+    look = 0.0
+    if any(run.state == "silent" for run in leases.runs(found.root)):
+        look = leases.PATIENCE
+        click.echo(f"listening {look:.0f} s for runs on other machines", err=True)
+    removed = upkeep.collect(found, dry=dry_run, unreported=cells, look=look)
+    for path in (*removed.files, *removed.cells):
+        click.echo(path)
+    for run in removed.runs:
+        click.echo(f"{len(run.units)} leases of {run.holder}")
+    if removed.kept:
+        click.echo(removed.kept)
+    counts = f"{len(removed.files)} files, {len(removed.runs)} dead runs, {len(removed.cells)} cells"
+    click.echo(f"{counts}: {upkeep.size(removed.size)} {'would be freed' if dry_run else 'freed'}")
+
+
+@store.command("merge")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@out_option
+def store_merge(sources: tuple[str, ...], out: str) -> None:
+    """Copy into DIR what each SOURCE, another results folder or an export, has and DIR lacks.
+
+    Nothing is overwritten: a file that both have with other content is named, and the command ends with 4.
+    """
+    from solverbench.store import transfer
+    from solverbench.store.folder import Store
+
+    for source in sources:  # all of them before anything is written
+        if not Path(source).exists():
+            raise UserError(f"merge {source}: not there; give a store's folder, or an export")
+    into, code = Store.look(out), 0
+    for source in sources:
+        merged = transfer.merge(Path(source), into)
+        click.echo("\n".join([f"{source} into {out}:", *merged.lines()]))
+        code = max(code, merged.exit_code)
+    sys.exit(code)
+
+
+@store.command("export")
+@click.option("--to", required=True, metavar="PATH", help="A new folder, or a file ending in .zip.")
+@click.option("--cell", "cells", multiple=True, metavar="ADDRESS", help="A cell, as in results.csv; repeatable.")
+@click.option("--report", "report", metavar="NAME", help="The cells of a report in DIR/reports.")
+@click.option("--targets", is_flag=True, help="The teacher's own images, too.")
+@out_option
+def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: bool, out: str) -> None:
+    """Write cells (all, unless told which) with their numbers as CSV and a list of hashes; `store merge` takes it."""
+    from solverbench.store import transfer
+    from solverbench.store import maintenance as upkeep
+    from solverbench.store.folder import Store
+
+    found = Store.look(out)
+    chosen = list(cells) + (upkeep.reported(found, report) if report is not None else [])
+    wanted = chosen if cells or report is not None else None
+    names = transfer.export(found, Path(to), wanted, targets=targets)
+    click.echo(f"{len(names)} files in {to}")

@@ -1,0 +1,104 @@
+"""`solverbench teachers`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from solverbench.cli.flags import json_option, plugin_option
+
+
+@click.group()
+def teachers() -> None:
+    """Teachers: what there is, where it comes from, and bringing your own."""
+
+
+@teachers.command("list")
+@plugin_option
+@json_option
+def teachers_list(as_json: bool) -> None:
+    """List teachers: built in, published by others, imported."""
+    from solverbench.teachers import catalogue
+
+    rows = list(catalogue.rows())
+    if as_json:
+        keys = ("name", "state", "about")
+        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, state, about in rows:
+        click.echo(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}")
+
+
+@teachers.command("info")
+@click.argument("name")
+@plugin_option
+def teachers_info(name: str) -> None:
+    """Say what NAME is, where it is published, how the papers sample and judge it."""
+    import registries
+    from solverbench.teachers import catalogue
+
+    if name in registries.teachers:
+        from solverbench.cli import describe
+
+        click.echo(describe.teacher(name))
+        return
+    click.echo(catalogue.info(name))
+
+
+@teachers.command("fetch")
+@click.argument("name")
+@click.option("--references/--no-references", default=True, show_default=True, help="Also the statistics for FID.")
+def teachers_fetch(name: str, references: bool) -> None:
+    """Download NAME into the data folder; goes on where it broke off, and pins checksums on first use."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from solverbench.teachers import catalogue
+    from solverbench.teachers.downloads import Tell
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def tell(what: str) -> Tell:
+            task = progress.add_task(what, total=None)
+            return lambda have, total: progress.update(task, completed=have, total=total)
+
+        lines = catalogue.fetch(name, tell, references=references)
+    click.echo("\n".join(lines))
+
+
+@teachers.command("import")
+@click.argument("source", metavar="FILE|FOLDER")
+@click.option("--name", required=True, help="What it is to be called.")
+@click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="An option of its description; repeatable.")
+def teachers_import(source: str, name: str, options: tuple[str, ...]) -> None:
+    """Check and convert your own checkpoint, and describe it so that --teachers NAME works. Runs no code of it."""
+    from solverbench.teachers import catalogue
+    from solverbench.errors import SpecError
+
+    given = {}
+    for text in options:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise SpecError(f"--set {text}: isn't KEY=VALUE; write it as --set guidance=2")
+        given[key] = value
+    place = catalogue.take(Path(source), name, given)
+    click.echo(f"{name} in {place}; run: solverbench run --teachers {name}")
+
+
+@teachers.command("verify")
+@click.argument("name")
+@plugin_option
+def teachers_verify(name: str) -> None:
+    """Check NAME's files against their pinned checksums, load it, and call it once."""
+    from solverbench.teachers import catalogue
+
+    checks = list(catalogue.verify(name))
+    width = max((len(found) for found, _ in checks), default=0)
+    for found, line in checks:
+        click.echo(f"{found:<{width}}  {line}")
+    sys.exit(4 if any(found == catalogue.FAIL for found, _ in checks) else 0)

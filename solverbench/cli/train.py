@@ -1,0 +1,120 @@
+"""`solverbench train`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from solverbench.learned.recipes import Recipe
+    from solverbench.teachers.teacher import Teacher
+    from solverbench.learned.zoo import Trained
+
+from solverbench.cli.flags import config_option, device_option, out_option, plugin_option, teacher_option
+from solverbench.cli.progress import duration
+
+
+@click.command()
+@click.argument("solvers", metavar="SOLVERS")
+@click.option("--nfe", default="3-10", show_default=True, metavar="RANGE", help="Denoiser calls to train for.")
+@teacher_option
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeatable.")
+@click.option("--recipe", is_flag=True, help="Show the recipe and stop.")
+@click.option("--tensorboard", is_flag=True, help="Write each run for TensorBoard, too.")
+@device_option
+@out_option
+@plugin_option
+@config_option
+@click.pass_obj
+def train(
+    draw: Callable[[Path], object],
+    solvers: str,
+    nfe: str,
+    teacher: str,
+    settings: tuple[str, ...],
+    recipe: bool,
+    tensorboard: bool,
+    device: str,
+    out: str,
+) -> None:
+    """Train learned SOLVERS (gs,gas, ld3, s4s, free, a plugin's) for each NFE; `run` with this --out then uses them.
+
+    Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
+    goes on where it was. Its losses, and how its levels and coefficients moved, are drawn beside its tables.
+    """
+    import torch
+
+    from solverbench.learned import recipes
+    from solverbench.method import spec
+    from solverbench.learned.training import train as training
+    from solverbench.learned import zoo
+    from solverbench.cli.zoo_listing import cost_line
+    from solverbench.learned.training.run import Job
+    from solverbench.cli.progress import training_display
+    from solverbench.sampling.sample import check_device
+    from solverbench.store.folder import Store
+    from solverbench.teachers.teacher import load_teacher
+
+    learned = [zoo.learned(name) for name in spec.expand(solvers)]
+    budgets = spec.numbers(nfe)
+    network = load_teacher(teacher, check_device(device))
+    chosen = [(solver, recipes.chosen(solver, network).override(settings)) for solver in learned]
+    if recipe:
+        for solver, settled in chosen:
+            click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")
+        return
+    Store.open(out)
+    torch.set_num_threads(1)  # steps this small only lose by more: several times slower on a busy machine
+    for solver, settled in chosen:
+        for calls in budgets:
+            place = Path(out) / "trained" / network.name / zoo.file_name(solver, calls)
+            before = _before(place)
+            _announce(network, settled, Path(out))
+            with training_display(f"{solver.name} nfe={calls}") as progress:
+                trained = training.train_best(
+                    solver, calls, network, settled, out=Path(out), device=device, progress=progress,
+                    tensorboard=tensorboard,
+                )  # fmt: skip
+            errors = [run["validation"] for run in trained.record["runs"]]
+            kept = f"; kept training seed {trained.record['seed']}" if len(errors) > 1 else ""
+            click.echo(f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}{kept}")
+            click.echo(f"  cost: {cost_line(trained)}")
+            for note in sorted({run["note"] for run in trained.record["runs"] if run.get("note")}):
+                click.echo(f"  note: {note}")
+            if before is not None and before.identity != trained.identity:
+                was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
+                click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
+            for seed in range(len(errors)):
+                folder = Job(solver, calls, network, settled, seed).folder(Path(out))
+                if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():
+                    draw(folder)
+                    click.echo(f"  curves in {folder}")
+
+
+def _before(place: Path) -> Trained | None:
+    """What is there already, of the same solver; one that can't be read any more is trained anew."""
+    from solverbench.learned import zoo
+    from solverbench.errors import RecordError
+
+    with suppress(RecordError):
+        return zoo.load(place) if place.is_file() else None
+    return None
+
+
+def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:
+    """Say how many of the teacher's images are made first, and for how long."""
+    from solverbench.bench import estimates
+    from solverbench.sampling import endpoints as targets
+    from solverbench.sampling.sample import BATCH, worker_count
+
+    plan = targets.sampler_plan(network)
+    absent = [targets.absent(network, plan, chosen, out, batch=BATCH) for chosen in (recipe.train, recipe.validation)]
+    missing = sum(len(part) for parts in absent for part in parts.values())
+    if missing:
+        pace = estimates.probe(network, BATCH) * network.sampler_nfe / worker_count(network.device)
+        click.echo(f"teacher's images: making {missing}, about {duration(missing * pace)}", err=True)

@@ -1,0 +1,98 @@
+"""`solverbench zoo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from solverbench.cli.flags import json_option, out_option, plugin_option, teacher_option
+
+
+@click.group()
+def zoo() -> None:
+    """Trained solvers: what there is, what is in a file, as numbers for other code, from other code."""
+
+
+@zoo.command("list")
+@out_option
+@plugin_option
+@json_option
+def zoo_list(out: str, as_json: bool) -> None:
+    """List trained solvers, and where each is: DIR/trained, your own zoo or the packaged one; the first wins."""
+    from solverbench.cli import zoo_listing as inventory
+
+    found = list(inventory.entries(Path(out)))
+    click.echo(inventory.table(found))
+    if as_json:
+        click.echo(json.dumps([entry.as_dict() for entry in found]))
+
+
+@zoo.command("show")
+@click.argument("name", metavar="FILE|SOLVER")
+@click.option("--nfe", type=int, default=None, help="Denoiser calls; needed with SOLVER.")
+@teacher_option
+@out_option
+@plugin_option
+@json_option
+def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) -> None:
+    """Show a trained solver: recipe, seeds, errors, costs, versions, tableau."""
+    from solverbench.cli import zoo_listing as inventory
+
+    trained = inventory.chosen(name, nfe, teacher, Path(out))
+    click.echo(inventory.described(trained))
+    if as_json:
+        click.echo(json.dumps(dict(trained.record)))
+
+
+@zoo.command("export")
+@click.argument("solver", metavar="SPEC")
+@click.option("--nfe", type=int, required=True, help="Denoiser calls.")
+@click.option("--format", "kind", type=click.Choice(["json", "py", "diffusers", "k-diffusion"]), default="json",
+              show_default=True, help="json: the tableau. py: a module with sample(denoise, noise). diffusers: a "
+              "scheduler for pipelines of the teacher's network, as a folder or a .py. k-diffusion: a module with a "
+              "sampling function of its kind. A module needs torch alone, a scheduler diffusers too.")  # fmt: skip
+@click.option("--to", "path", required=True, metavar="PATH", help="The file to write; a scheduler's folder.")
+@teacher_option
+@out_option
+@plugin_option
+def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: str) -> None:
+    """Write any solver SPEC, learned or classical, as numbers for other code."""
+    from solverbench.export import export
+
+    click.echo(export.write(solver, nfe, teacher, kind, Path(path), Path(out)))
+
+
+@zoo.command("add")
+@click.argument("file", metavar="FILE")
+@plugin_option
+def zoo_add(file: str) -> None:
+    """Copy a trained solver's FILE into your own zoo, so that every --out finds it.
+
+    The zoo is the folder zoo in $SOLVERBENCH_DATA, which is by default solverbench among your data.
+    """
+    from solverbench.cli import zoo_listing as inventory
+
+    click.echo(inventory.add(Path(file)))
+
+
+@zoo.command("import")
+@click.argument("source", metavar="FILE")
+@click.option("--nfe", type=int, required=True, help="Denoiser calls that it was trained for.")
+@click.option("--solver", default="gas", show_default=True, metavar="SPEC",
+              help="What it is: gas, gs, or ld3 with its options, as in ld3:base=ipndm:mode=time.")  # fmt: skip
+@click.option("--t-eps", type=float, default=None, metavar="X",
+              help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
+@teacher_option
+@out_option
+@plugin_option
+def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
+    """Take a file of the GAS or LD3 repository into DIR/trained, where `run` finds it. Runs no code of the file."""
+    from solverbench.learned import upstream
+    from solverbench.teachers.teacher import load_teacher
+
+    trained = upstream.read(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
+    place = upstream.keep(trained, Path(source), Path(out))
+    ends = f"levels {float(trained.tableau.start):g} to {float(trained.tableau.levels[-1]):g}"
+    click.echo(f"{trained.spec} nfe={nfe} for {teacher}, {ends}, in {place}")

@@ -1,1 +1,0 @@
-"""The command line's commands, a file for each group of them; `solverbench.cli` puts them together."""

@@ -1,0 +1,293 @@
+"""Where the images of a reference come from: a folder, a zip or an embedded generator, as uint8 batches in order."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from solverbench import files
+from solverbench.errors import MissingError, RecordError, UserError
+from solverbench.metrics.frechet import quantise
+
+EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Endings of image files, in small letters; what else lies there is left out."""
+
+FIRST_SEED = 1_000_000
+"""Of an embedded generator's images."""
+
+
+CROPS = {
+    "edm": "the middle square, by Lanczos to SIZE: dataset_tool.py --transform=center-crop of EDM and StyleGAN",
+    "adm": "halved while both sides stay at least SIZE, by bicubic to SIZE: center_crop_arr of ADM (LSUN, ImageNet)",
+    "torch": "the shorter side by bilinear to SIZE, the middle: Resize and CenterCrop of torchvision, used for COCO",
+    "plain": "the middle SIZE x SIZE pixels, nothing scaled",
+}
+"""Rule to what it does with an image; SIZE is given in pixels."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rule of `CROPS` with its size: what makes images of any shape into squares.
+
+    Args:
+        rule: its name.
+        size: height and width of the result, in pixels.
+    """
+
+    rule: str
+    size: int
+
+    @classmethod
+    def parse(cls, text: str) -> Crop:
+        """Return the crop written `RULE:SIZE`, such as adm:256.
+
+        Raises:
+            UserError: not of that form, or no such rule.
+        """
+        match = re.fullmatch(r"([a-z]+):([1-9]\d{0,4})", text)
+        if match is None or match[1] not in CROPS:
+            raise UserError(f"--crop {text}: not RULE:SIZE with a rule of {', '.join(CROPS)}; write it as in adm:256")
+        return cls(match[1], int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.rule}:{self.size}"
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the square of an RGB image.
+
+        Raises:
+            ValueError: it is smaller than a plain crop.
+
+        Source: the public code that `CROPS` names; the middle is rounded as each of them does it.
+        """
+        size, (width, height) = self.size, image.size
+        short = min(width, height)
+        if self.rule == "edm":
+            left, top = (width - short) // 2, (height - short) // 2
+            return image.crop((left, top, left + short, top + short)).resize((size, size), Image.Resampling.LANCZOS)
+        if self.rule == "adm":
+            while min(image.size) >= 2 * size:
+                image = image.resize((image.size[0] // 2, image.size[1] // 2), Image.Resampling.BOX)
+            scale = size / min(image.size)
+            wide, high = (round(side * scale) for side in image.size)
+            image = image.resize((wide, high), Image.Resampling.BICUBIC)
+            left, top = (wide - size) // 2, (high - size) // 2
+        elif self.rule == "torch":
+            wide, high = int(size * width / short), int(size * height / short)
+            image = image.resize((wide, high), Image.Resampling.BILINEAR)
+            left, top = round((wide - size) / 2), round((high - size) / 2)
+        else:
+            if short < size:
+                raise ValueError(f"{width}x{height} pixels, too small for a crop of {size}")
+            left, top = (width - size) // 2, (height - size) // 2
+        return image.crop((left, top, left + size, top + size))
+
+
+class Pictures(ABC):
+    """Images in a fixed order."""
+
+    @property
+    def crop(self) -> str:
+        """The rule by which they are cut and scaled; empty if they aren't."""
+        return ""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What tells these images from others without reading them."""
+
+    @property
+    @abstractmethod
+    def origin(self) -> str:
+        """Where they come from, for people."""
+
+    @abstractmethod
+    def read(self, part: range) -> Iterator[Tensor]:
+        """Yield batches uint8 [B, C, H, W] of the images numbered `part`, in order; images of one size share a batch.
+
+        Raises:
+            RecordError: a file isn't an image.
+        """
+
+
+@dataclass(frozen=True)
+class Stored(Pictures):
+    """The image files of a folder and its folders, or of a zip, by name, each converted to RGB.
+
+    Args:
+        path: the folder or zip.
+        names: relative to it, sorted.
+        sizes: in bytes.
+        cut: how they are cut and scaled; not at all if None.
+    """
+
+    path: Path
+    names: tuple[str, ...] = field(repr=False)
+    sizes: tuple[int, ...] = field(repr=False)
+    cut: Crop | None = None
+
+    @classmethod
+    def at(cls, path: Path, cut: Crop | None = None) -> Stored:
+        """Return the images of the folder or zip `path`.
+
+        Raises:
+            RecordError: not a zip.
+            UserError: it holds no image.
+        """
+        if path.is_dir():
+            found = sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if _is_image(p))
+        else:
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    found = sorted((i.filename, i.file_size) for i in archive.infolist() if _is_image(Path(i.filename)))
+            except zipfile.BadZipFile as error:
+                raise RecordError(f"{path}: not a zip ({error}); give a folder or a whole zip of images") from None
+        if not found:
+            raise UserError(f"{path}: holds no image ({', '.join(sorted(EXTENSIONS))}); give another folder or zip")
+        names, sizes = zip(*found, strict=True)
+        return cls(path, tuple(names), tuple(sizes), cut)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def identity(self) -> str:
+        return files.digest([list(self.names), list(self.sizes), *([str(self.cut)] if self.cut else [])])
+
+    @property
+    def crop(self) -> str:
+        return str(self.cut or "")
+
+    @property
+    def origin(self) -> str:
+        return self.path.resolve().name
+
+    def read(self, part: range) -> Iterator[Tensor]:
+        names = self.names[part.start : part.stop]
+        if self.path.is_dir():
+            yield from _batches(self._decoded(name, (self.path / name).read_bytes) for name in names)
+            return
+        with zipfile.ZipFile(self.path) as archive:
+            yield from _batches(self._decoded(name, partial(archive.read, name)) for name in names)
+
+    def _decoded(self, name: str, content: Callable[[], bytes]) -> Tensor:
+        try:
+            with Image.open(io.BytesIO(content())) as image:
+                colour = image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+            line = (
+                "of no known format"
+                if isinstance(error, UnidentifiedImageError)
+                else " ".join(str(error).split())[:160]
+            )
+            raise RecordError(f"{self.path / name}: not an image ({line}); remove or replace it") from None
+        try:
+            whole = colour if self.cut is None else self.cut(colour)
+        except ValueError as error:
+            raise UserError(f"{self.path / name}: {error}; choose another --crop, or remove it") from None
+        return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Generated(Pictures):
+    """What an embedded generator draws from the seeds from 1 000 000 on, as uint8 by edm-round.
+
+    Args:
+        name: of the generator.
+        count: images.
+    """
+
+    name: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.name not in GENERATORS:
+            raise MissingError(
+                f"{self.name}: neither a file or folder nor an embedded generator ({', '.join(GENERATORS)}); "
+                "give an .npz of statistics, a folder or zip of images, or one of these names"
+            )
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name} {FIRST_SEED}-{FIRST_SEED + self.count - 1}"
+
+    @property
+    def origin(self) -> str:
+        return f"generator {self.identity}"
+
+    def read(self, part: range) -> Iterator[Tensor]:
+        yield quantise(GENERATORS[self.name](range(FIRST_SEED + part.start, FIRST_SEED + part.stop)))
+
+
+def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
+    """Return the images that `source` names.
+
+    Args:
+        crop: of a folder or zip alone.
+        source: a folder, a zip, or an embedded generator.
+        count: the first ones alone; of a generator 10 000 if None.
+
+    Raises:
+        MissingError, UserError, RecordError: there are none, or fewer.
+    """
+    if count is not None and count < 2:
+        raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
+    if not Path(source).exists():
+        if crop is not None and source in GENERATORS:
+            raise UserError(f"--crop {crop}: {source}'s images are of one size; leave --crop out")
+        return Generated(source, count or 10_000)
+    found = Stored.at(Path(source), crop)
+    if count is None:
+        return found
+    if count > len(found):
+        raise UserError(f"--count {count}: {source} holds {len(found)} images; give that many or fewer")
+    return replace(found, names=found.names[:count], sizes=found.sizes[:count])
+
+
+def _digits(seeds: range) -> Tensor:
+    from solverbench.teachers.embedded.digits import data
+
+    return data.load().copies(seeds).images
+
+
+def _mixture(seeds: range) -> Tensor:
+    from solverbench.teachers.embedded.mixture import density
+
+    return density.load()[0].sample(seeds)
+
+
+def _shapes(seeds: range) -> Tensor:
+    from solverbench.teachers.embedded.shapes import data
+
+    return data.draw(seeds).images
+
+
+GENERATORS: dict[str, Callable[[range], Tensor]] = {"digits": _digits, "mixture": _mixture, "shapes": _shapes}
+"""Embedded teacher to the function that draws its data, float [B, C, H, W] on [-1, 1], from seeds."""
+
+
+def _batches(images: Iterator[Tensor]) -> Iterator[Tensor]:
+    for _, alike in groupby(images, key=lambda image: image.shape):
+        yield torch.stack(list(alike))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")

@@ -1,0 +1,232 @@
+"""A few-step solver as a scheduler for diffusers pipelines; needs torch and diffusers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
+from diffusers.utils import logging
+
+from solverbench.export.sums import combine
+from solverbench.method.thresholding import threshold
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
+UNSCALED = 1e-5, 1e-2
+"""How far the start may be from unit noise without a word, and with a warning, where a pipeline doesn't scale it."""
+
+
+class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+    """N calls of a network, each input a sum of the first noise and of all images predicted so far.
+
+        y_k     = alphas[k] (weights[k][0] noise + sum_{j<k} weights[k][1+j] d_j)        k = 0 .. N-1
+        d_k     = the image that the network's output for y_k, told timesteps[k], stands for
+        sample  = weights[N][0] noise + sum_{j<N} weights[N][1+j] d_j
+
+    The network's state is y = alpha (x0 + sigma n); with s = alpha sigma its output e stands for
+
+        epsilon          n                 d = (y - s e)/alpha
+        v_prediction     alpha n - s x0    d = (alpha y - s e)/(alpha^2 + s^2)
+        sample           x0                d = e
+        flow_prediction  n - x0            d = (y - s e)/(alpha + s)
+
+    Every call is a step of its own: num_inference_steps is N, also for a method that makes two calls an interval. The
+    history of a run is forgotten by `set_timesteps`, which pipelines call first.
+
+    Args:
+        timesteps: [N], as the network is told them; fractions of a training step are meant.
+        alphas, sigmas: [N].
+        weights: rows of 1 to N+1 numbers; the first of each counts unit noise.
+        prediction_type: what the network's output is.
+        thresholding: each predicted image is kept within [-1, 1] by its own largest values.
+        num_train_timesteps: the network's own number of times, which some pipelines divide by.
+        spec, teacher, teacher_identity: which solver, and for which network its numbers are.
+
+    Raises:
+        ValueError: the numbers don't fit together.
+    """
+
+    order = 1
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        timesteps: list[float] | tuple[float, ...] = (),
+        alphas: list[float] | tuple[float, ...] = (),
+        sigmas: list[float] | tuple[float, ...] = (),
+        weights: list[list[float]] | tuple[list[float], ...] = (),
+        prediction_type: str = "epsilon",
+        thresholding: bool = False,
+        num_train_timesteps: int = 1000,
+        spec: str = "",
+        teacher: str = "",
+        teacher_identity: str = "",
+    ) -> None:
+        calls, shapes = len(timesteps), [len(row) for row in weights]
+        if not calls or {len(alphas), len(sigmas)} != {calls} or shapes != list(range(1, calls + 2)):
+            raise ValueError(
+                f"TableauScheduler: {calls} timesteps, {len(alphas)} alphas, {len(sigmas)} sigmas, rows of {shapes} "
+                "weights; load an exported scheduler_config.json with from_pretrained"
+            )
+        if prediction_type not in PREDICTIONS:
+            raise ValueError(f"TableauScheduler: prediction_type {prediction_type!r}; use {', '.join(PREDICTIONS)}")
+        # Float64 would not reach every device; the network computes its embedding in float32.
+        self.timesteps = torch.tensor(timesteps, dtype=torch.float32)
+        start = alphas[0] * weights[0][0]
+        self._start = 1.0 if abs(start - 1) < UNSCALED[0] else start
+        self._asked = False
+        self._history: list[torch.Tensor] = []
+        self._calls = 0
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """What a pipeline multiplies its unit noise by."""
+        self._asked = True
+        return self._start
+
+    @property
+    def step_index(self) -> int:
+        """The number of calls made since `set_timesteps`."""
+        return self._calls
+
+    @property
+    def begin_index(self) -> int:
+        """0: a run is always whole."""
+        return 0
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Accept 0.
+
+        Raises:
+            ValueError: another index, as for images that aren't made from noise alone.
+        """
+        if begin_index:
+            raise ValueError(
+                f"TableauScheduler: begin at call {begin_index}: its weights hold for whole runs; use strength=1"
+            )
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Start a run.
+
+        Args:
+            num_inference_steps: N, if it is given.
+            sigmas, mu: what pipelines of flows give whatever their scheduler is: equally spaced times, from 1 to 1/N,
+                and by how much to shift them. Levels are fixed here.
+
+        Raises:
+            ValueError: another number of steps than N, or times that someone chose.
+        """
+        calls = len(self.config.timesteps)
+        if sigmas is not None:
+            num_inference_steps = num_inference_steps or len(sigmas)
+            if any(abs(t - (len(sigmas) - n) / len(sigmas)) > 1e-6 for n, t in enumerate(sigmas)):
+                raise ValueError(
+                    f"TableauScheduler: sigmas {list(map(float, sigmas))}: its levels are fixed; leave them out"
+                )
+        if num_inference_steps not in (None, calls):
+            raise ValueError(
+                f"TableauScheduler: {num_inference_steps} steps asked for, its numbers are for {calls} calls; give "
+                f"num_inference_steps={calls}, or export the solver for {num_inference_steps}"
+            )
+        self.num_inference_steps = calls
+        self.timesteps = torch.tensor(self.config.timesteps, dtype=torch.float32, device=device)
+        self._history, self._calls = [], 0
+
+    def scale_model_input(self, sample: torch.Tensor, timestep: float | torch.Tensor | None = None) -> torch.Tensor:
+        """Return `sample`: a step returns the next input as the network takes it."""
+        return sample
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: float | torch.Tensor,
+        sample: torch.Tensor,
+        return_dict: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> SchedulerOutput | tuple[torch.Tensor]:
+        """Return the input of the next call, or after the last one the sample itself, without its alpha.
+
+        Args:
+            model_output: [B, ...], guidance applied; learned variances beside it, [B, 2C, ...], are left out.
+            timestep: the one of `timesteps` that the network was told.
+            sample: [B, ...], the input that it was given.
+            generator: not used; nothing is random.
+
+        Raises:
+            ValueError: another timestep than the next one, more calls than N, or an output of another shape.
+        """
+        config, k = self.config, self._calls
+        self._check(timestep)
+        # What is kept of a half precision run is exact: its rounding comes from the network alone.
+        y = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        if k == 0:
+            self._history = [y / self._start]
+        if model_output.shape[1] == 2 * sample.shape[1]:
+            model_output = model_output[:, : sample.shape[1]]
+        if model_output.shape != sample.shape:
+            raise ValueError(
+                f"TableauScheduler: an output {tuple(model_output.shape)} for a sample {tuple(sample.shape)}"
+            )
+        d = self._image(y, model_output.to(y.dtype), config.alphas[k], config.alphas[k] * config.sigmas[k])
+        self._history.append(threshold(d) if config.thresholding else d)
+        self._calls += 1
+        found = combine(config.weights[k + 1], self._history)
+        if self._calls < len(config.timesteps):
+            found = found * config.alphas[k + 1]
+        else:
+            self._history = []
+        found = found.to(sample.dtype)
+        return SchedulerOutput(prev_sample=found) if return_dict else (found,)
+
+    def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Return images [B, ...] as they are at `timesteps` [B], each one of the scheduler's own.
+
+        Raises:
+            ValueError: another time.
+        """
+        known, noisy = list(map(float, self.timesteps)), []
+        for image, added, t in zip(original_samples, noise, timesteps.flatten().tolist(), strict=True):
+            if t not in known:
+                raise ValueError(f"TableauScheduler: add_noise at {t:g}; it knows the times {known} alone")
+            k = known.index(t)
+            noisy.append(self.config.alphas[k] * (image + self.config.sigmas[k] * added))
+        return torch.stack(noisy)
+
+    def _check(self, timestep: float | torch.Tensor) -> None:
+        """Refuse a call that isn't the next one, and a start that the pipeline didn't scale."""
+        told, calls = self.config.timesteps, self._calls
+        if calls == len(told):
+            raise ValueError(f"TableauScheduler: all {calls} calls are made; call set_timesteps before another run")
+        if not math.isclose(float(timestep), told[calls], rel_tol=1e-3, abs_tol=1e-6):
+            raise ValueError(
+                f"TableauScheduler: call {calls + 1} is at timestep {float(timestep):g}, but is made for "
+                f"{told[calls]:g}; its weights hold for whole runs of all timesteps in order"
+            )
+        away = abs(self._start - 1)
+        if calls or self._asked or away == 0:
+            return
+        said = (
+            f"TableauScheduler: its first input is {self._start:.6g} times unit noise, and this pipeline hasn't asked "
+            "for that; give it latents=noise * scheduler.init_noise_sigma"
+        )
+        if away > UNSCALED[1]:
+            raise ValueError(said)
+        logging.get_logger(__name__).warning(said)
+
+    def _image(self, y: torch.Tensor, output: torch.Tensor, alpha: float, s: float) -> torch.Tensor:
+        """The image that an output stands for."""
+        if self.config.prediction_type == "epsilon":
+            return (y - s * output) / alpha
+        if self.config.prediction_type == "v_prediction":
+            return (alpha * y - s * output) / (alpha**2 + s**2)
+        if self.config.prediction_type == "flow_prediction":
+            return (y - s * output) / (alpha + s)
+        return output

@@ -1,0 +1,277 @@
+"""Any solver for other code: JSON, a Python file, a diffusers scheduler, a k-diffusion sampler."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from solverbench import __version__, files
+from solverbench.errors import BudgetError, MissingError, RecordError, SpecError, UserError
+from solverbench.export import texts
+from solverbench.export.frames import frame
+from solverbench.method.solver import Classical, Solver
+from solverbench.method.spec import make
+from solverbench.method.tableau import Tableau
+from solverbench.teachers.teacher import Teacher, load_teacher
+from solverbench.method.tracing import tableau
+
+if TYPE_CHECKING:
+    from solverbench.export.diffusers import TableauScheduler
+    from solverbench.export.k_diffusion import Sampler
+
+FORMAT = "solverbench-tableau"
+VERSION = 1
+KINDS = ("json", "py", "diffusers", "k-diffusion")
+CONFIG, MODULE = "scheduler_config.json", "tableau_scheduler.py"
+"""The files of a scheduler's folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A solver's numbers for one teacher and number of calls.
+
+    Args:
+        spec: canonical.
+        teacher: name of the teacher; `teacher_identity` its sha256.
+        prior_scale: what unit noise is multiplied by to make the start of `tableau`.
+        threshold: the network's outputs are thresholded dynamically, which a tableau, linear, can't hold.
+    """
+
+    spec: str
+    teacher: str
+    teacher_identity: str
+    prior_scale: float
+    threshold: bool
+    tableau: Tableau
+
+
+def write(solver: str, nfe: int, teacher: str, kind: str, path: Path, out: Path) -> str:
+    """Write the solver named by a spec to `path` as one of `KINDS`, and return a line that says so.
+
+    Args:
+        path: the file; for diffusers one ending in .py, or the folder of a configuration and its module.
+        out: results folder, where a learned solver's own training is looked for.
+
+    Raises:
+        UserError: a bad spec, budget or path, a solver that isn't trained, or one that adapts the network by itself.
+    """
+    if nfe < 1:
+        raise BudgetError(f"--nfe {nfe}: below 1; give a positive number")
+    folder = kind == "diffusers" and path.suffix != ".py"
+    if path.is_dir() and not folder:
+        name = f"solver.{'json' if kind == 'json' else 'py'}"
+        raise UserError(f"--to {path}: is a folder; give the file to write, as in {path / name}")
+    if folder and path.is_file():
+        raise UserError(f"--to {path}: is a file; give the folder of a scheduler, or a file ending in .py")
+    loaded = load_teacher(teacher)
+    exported = collect(make(solver), nfe, loaded, out)
+    said = ""
+    if kind == "diffusers":
+        config, own = _config(exported, loaded)
+        said = "" if own else ", for a pipeline whose network is told sigma and gives the image from x0 + sigma n"
+        if folder:
+            made = {path / CONFIG: texts.scheduler_config(config), path / MODULE: texts.scheduler()}
+        else:
+            made = {path: texts.scheduler(config)}
+    else:
+        made = {path: {"json": as_json, "py": as_python, "k-diffusion": as_k_diffusion}[kind](exported)}
+    for place, text in made.items():
+        files.write_bytes(place, text.encode())
+    return f"{exported.spec} nfe={nfe} for {teacher} in {path}{said}"
+
+
+def diffusers_scheduler(
+    solver: str | Solver | Tableau, *, teacher: str | Teacher, nfe: int | None = None, out: Path | None = None
+) -> TableauScheduler:
+    """Return the solver as a scheduler for pipelines of the teacher's network: `pipe.scheduler = ...`.
+
+    Args:
+        solver: a spec, a Solver, or a Tableau of the teacher's own levels.
+        nfe: the number of calls, which a Tableau knows.
+        out: results folder, where a learned solver's own training is looked for.
+
+    Raises:
+        MissingError: diffusers isn't installed.
+        SpecError, BudgetError, NeedsTrainingError: see `collect`.
+    """
+    if importlib.util.find_spec("diffusers") is None:
+        raise MissingError("diffusers_scheduler: diffusers isn't installed; pip install 'solverbench[diffusers]'")
+    from solverbench.export.diffusers import TableauScheduler
+
+    loaded = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    scheduler: TableauScheduler = TableauScheduler(**_config(_exported(solver, nfe, loaded, out), loaded)[0])
+    return scheduler
+
+
+def k_diffusion_sampler(
+    solver: str | Solver | Tableau, *, teacher: str | Teacher, nfe: int | None = None, out: Path | None = None
+) -> Sampler:
+    """Return the solver as a sampling function (model, x, sigmas=None, extra_args=None, callback=None, disable=None).
+
+    Args:
+        solver, teacher, nfe, out: as in `diffusers_scheduler`.
+
+    Raises:
+        SpecError, BudgetError, NeedsTrainingError: see `collect`.
+    """
+    from solverbench.export.k_diffusion import Sampler
+
+    loaded = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    return Sampler(**_sampler(_exported(solver, nfe, loaded, out)))
+
+
+def _exported(solver: str | Solver | Tableau, nfe: int | None, teacher: Teacher, out: Path | None) -> Exported:
+    """The numbers of whatever says what the solver is."""
+    if isinstance(solver, Tableau):
+        if nfe not in (None, solver.nfe):
+            raise BudgetError(f"a tableau of {solver.nfe} calls with nfe={nfe}: leave nfe out")
+        scale = solver.noise_scale(teacher.schedule)
+        return Exported("tableau", teacher.name, teacher.identity, scale, False, solver)
+    made = make(solver) if isinstance(solver, str) else solver
+    if nfe is None:
+        raise BudgetError(f"{made.spec}: nfe isn't given; give it, as in nfe=6")
+    return collect(made, nfe, teacher, out)
+
+
+def collect(solver: Solver, nfe: int, teacher: Teacher, out: Path | None = None) -> Exported:
+    """Return the solver's numbers for `teacher` and `nfe` calls.
+
+    Raises:
+        SpecError: it adapts the network in a way of its own.
+        BudgetError, NeedsTrainingError: see `solverbench.tableau`.
+    """
+    if type(solver).adapt not in (Solver.adapt, Classical.adapt):
+        raise SpecError(f"{solver.spec}: changes the network's outputs by code of its own; a file of numbers can't")
+    numbers = tableau(solver, nfe=nfe, teacher=teacher, out=out)
+    return Exported(
+        spec=solver.spec,
+        teacher=teacher.name,
+        teacher_identity=teacher.identity,
+        prior_scale=numbers.noise_scale(teacher.schedule),
+        threshold=isinstance(solver, Classical) and solver.threshold,
+        tableau=numbers,
+    )
+
+
+def as_json(exported: Exported) -> str:
+    """Return it as JSON; the numbers are those of the unrounded tableau, digit for digit.
+
+    The start is prior_scale times unit noise, at noise level `start`; see `Tableau` for the rest.
+    """
+    tab = exported.tableau
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "solverbench": __version__,
+        "spec": exported.spec,
+        "nfe": tab.nfe,
+        "teacher": exported.teacher,
+        "teacher_identity": exported.teacher_identity,
+        "prior_scale": exported.prior_scale,
+        "threshold": exported.threshold,
+        "start": float(tab.start),
+        "sigmas": tab.sigmas.tolist(),
+        "levels": tab.levels.tolist(),
+    }
+    lines = [f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}," for key, value in facts.items()]
+    rows = ",\n".join(f"  {json.dumps(row, allow_nan=False)}" for row in tab.weights.tolist())
+    return "\n".join(["{", *lines, ' "weights": [', rows, " ]", "}", ""])
+
+
+def from_json(text: str, source: str = "tableau") -> Exported:
+    """Return what `as_json` wrote.
+
+    Args:
+        source: what to call it in an error, such as its path.
+
+    Raises:
+        RecordError: not such a text, of another version, or with numbers that are no tableau.
+    """
+    try:
+        body = json.loads(text)
+        form, version = body["format"], body["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RecordError(f"{source}: isn't a {FORMAT} text; give what 'zoo export --format json' wrote") from None
+    if (form, version) != (FORMAT, VERSION):
+        raise RecordError(f"{source}: {form} version {version}, this reads {FORMAT} version {VERSION}; export it again")
+    try:
+        numbers = {
+            name: torch.tensor(body[name], dtype=torch.float64) for name in ("sigmas", "weights", "levels", "start")
+        }
+        exported = Exported(
+            spec=str(body["spec"]),
+            teacher=str(body["teacher"]),
+            teacher_identity=str(body["teacher_identity"]),
+            prior_scale=float(body["prior_scale"]),
+            threshold=bool(body["threshold"]),
+            tableau=Tableau(**numbers),
+        )
+        if exported.tableau.nfe != body["nfe"]:
+            raise ValueError(f"{exported.tableau.nfe} calls, nfe is {body['nfe']}")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RecordError(f"{source}: an incomplete tableau ({error}); export it again") from None
+    return exported
+
+
+def as_python(exported: Exported) -> str:
+    """Return the source of a module with `sample(denoise, noise)`, by the numbers that `run` executes.
+
+    They are rounded to 12 digits and their first column counts unit noise.
+    """
+    plan = exported.tableau.plan(exported.prior_scale)
+    return texts.plain(plan, exported.spec, exported.teacher, exported.teacher_identity, exported.threshold)
+
+
+def as_k_diffusion(exported: Exported) -> str:
+    """Return the source of a module with `sample_NAME_NFE` as k-diffusion has its samplers."""
+    return texts.sampler(_sampler(exported), exported.spec, exported.teacher, exported.teacher_identity)
+
+
+def as_scheduler(exported: Exported, teacher: Teacher) -> str:
+    """Return the source of a module with the diffusers scheduler and `scheduler()`, which makes it of these numbers.
+
+    Args:
+        teacher: the one that it was collected for.
+    """
+    return texts.scheduler(_config(exported, teacher)[0])
+
+
+def _sampler(exported: Exported) -> dict[str, Any]:
+    """The fields of a `Sampler`."""
+    tab = exported.tableau
+    plan, levels = tab.plan(), [float(tab.start), *tab.levels.tolist()]
+    name = re.sub(r"\W+", "_", exported.spec.partition(":")[0], flags=re.ASCII)
+    return {
+        "name": f"sample_{name}_{tab.nfe}",
+        "told": list(plan.sigmas),
+        "weights": [list(row) for row in plan.rows],
+        # The first state is the start itself, but after an analytic first step.
+        "sigmas": levels[1:] if math.isclose(levels[0], levels[1], rel_tol=1e-9) else levels,
+        "scale": exported.prior_scale,
+        "thresholding": exported.threshold,
+    }
+
+
+def _config(exported: Exported, teacher: Teacher) -> tuple[dict[str, Any], bool]:
+    """The configuration of a `TableauScheduler`, and whether it is for the teacher's own network."""
+    plan = exported.tableau.plan(exported.prior_scale)
+    seen = frame(teacher, plan)
+    return {
+        "spec": exported.spec,
+        "teacher": exported.teacher,
+        "teacher_identity": exported.teacher_identity,
+        "prediction_type": seen.prediction,
+        "thresholding": exported.threshold,
+        "num_train_timesteps": seen.steps,
+        "timesteps": list(seen.timesteps),
+        "alphas": list(seen.alphas),
+        "sigmas": list(plan.sigmas),
+        "weights": [list(row) for row in plan.rows],
+    }, seen.own

@@ -1,0 +1,186 @@
+"""Steps whose weights of the network's outputs are free numbers, while the linear part follows from the levels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from solverbench.errors import GridError
+from solverbench.method.exponential import block_orders, differences, order_at, phis, unified
+from solverbench.method.grids import Grid
+from solverbench.method.solver import Denoise
+from solverbench.method.spec import make
+from solverbench.method.tracing import trace
+
+ADAMS_BASHFORTH = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+"""Weights of the slopes, newest first, by order: those of equal steps."""
+
+KNOWN = 3
+"""The most outputs that DPM-Solver++ and UniPC weigh; a step with more starts with 0 for the older ones."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The steps of a solver with free weights, in the EDM frame, on whatever levels its grid has.
+
+    With q = min(order, n+1) outputs m at hand, m_n made at level n, and from level s to t the exact linear part
+
+        data :  A = t/s,  C = 1 - t/s = -expm1(-h)      m = D           h = log(s/t)
+        noise:  A = 1,    C = t - s = -t expm1(h)       m = (x - D)/s
+
+    the step from level n to n+1 is
+
+        lms   :  x_{n+1} = A x_n + C sum_{i=1}^{q} b_n[i] m_{n+1-i}
+        pc    :  x~      = A x_n + C sum_{i=1}^{q} b_n[i] m_{n+1-i},    m_{n+1} = m(x~), also for later steps
+                 x_{n+1} = A x_n + C (c_n[0] m_{n+1} + sum_{i=1}^{q} c_n[i] m_{n+1-i}); not on the last step
+        single:  calls begin .. end-1 form a block that starts from x_begin alone (`block_orders`), so that
+                 x_{n+1} = A x_begin + C sum_{j=begin}^{n} b_n[j-begin] m_j    A, C from level begin to n+1
+
+    b_n and c_n have exactly the entries that are used. One call per interval; call n is made at level n.
+
+    Args:
+        form: lms, pc or single.
+        prediction: data or noise.
+        order: outputs that a regular step combines; of a regular block with form=single.
+    """
+
+    form: str
+    prediction: str
+    order: int
+
+    def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter: b0 .. b{N-1}, then with form=pc c0 .. c{N-2}."""
+        if self.form == "single":
+            sizes = [k + 1 for order in block_orders(nfe, self.order) for k in range(order)]
+        else:
+            sizes = [min(self.order, n + 1) for n in range(nfe)]
+        shapes: dict[str, tuple[int, ...]] = {f"b{n}": (size,) for n, size in enumerate(sizes)}
+        if self.form == "pc":
+            shapes |= {f"c{n}": (size + 1,) for n, size in enumerate(sizes[:-1])}
+        return shapes
+
+    def initial(self, grid: Grid, *, lowered: bool = False) -> dict[str, Tensor]:
+        """Return the weights of the classical solver of this form on `grid`, float64.
+
+        DPM-Solver++(3M) (lms, data), iPNDM (lms, noise), UniPC bh2 (pc), DPM-Solver++ singlestep (single).
+
+        Args:
+            lowered: its order falls over the last steps; the weights that it doesn't use start at 0.
+        """
+        lam = -grid.sigmas.log()
+        if self.form == "single":
+            return self._single_initial(grid)
+        known = self.order if self.prediction == "noise" else min(self.order, KNOWN)
+        orders = [order_at(n, grid.steps, known, lowered=lowered) for n in range(grid.steps)]
+        weights = {"lms": self._extrapolation, "pc": _predictor}[self.form]
+        start = {f"b{n}": weights(lam, n, q) for n, q in enumerate(orders)}
+        if self.form == "pc":
+            start |= {f"c{n}": _corrector(lam, n, q) for n, q in enumerate(orders[:-1])}
+        sizes = {name: shape[0] for name, shape in self.shapes(grid.steps).items()}
+        return {name: torch.cat([part, part.new_zeros(sizes[name] - len(part))]) for name, part in start.items()}
+
+    def check(self, asked: str, parameters: Mapping[str, Tensor], steps: int) -> None:
+        """Raise GridError unless `parameters` are for `steps` steps."""
+        held = sum(name[0] == "b" and name[1:].isdigit() for name in parameters)
+        if held != steps:
+            raise GridError(
+                f"{asked}: parameters for {held} steps, {steps} asked for; use those trained for this number of calls"
+            )
+
+    def integrate(self, parameters: Mapping[str, Tensor], denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample; M calls for M intervals."""
+        if self.form == "single":
+            return self._single(parameters, denoise, x, grid.sigmas)
+        sigmas = grid.sigmas
+        past = [self._predict(denoise, x, sigmas[0])]
+        for n in range(grid.steps):
+            predicted = self._step(x, sigmas[n], sigmas[n + 1], parameters[f"b{n}"], past)
+            if n + 1 == grid.steps:
+                return predicted
+            new = self._predict(denoise, predicted, sigmas[n + 1])
+            corrected = self.form == "pc"
+            x = self._step(x, sigmas[n], sigmas[n + 1], parameters[f"c{n}"], [new, *past]) if corrected else predicted
+            past = [new, *past][: self.order]
+        raise AssertionError("a grid has at least one interval")
+
+    def _single(self, parameters: Mapping[str, Tensor], denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+        for begin, end in _blocks(len(sigmas) - 1, self.order):
+            start, outputs = x, []
+            for n in range(begin, end):
+                outputs.append(self._predict(denoise, x, sigmas[n]))
+                x = self._step(start, sigmas[begin], sigmas[n + 1], parameters[f"b{n}"], outputs)
+        return x
+
+    def _predict(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
+        d = denoise(x, sigma)
+        return d if self.prediction == "data" else (x - d) / sigma
+
+    def _step(self, x: Tensor, s: Tensor, t: Tensor, weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+        """A x + C times the weighted outputs, from level s to t."""
+        by_data = self.prediction == "data"
+        scale = -torch.expm1(t.log() - s.log()) if by_data else t - s
+        x = t / s * x if by_data else x
+        for n, output in enumerate(outputs):
+            x = x + scale * weights[n] * output
+        return x
+
+    def _extrapolation(self, lam: Tensor, n: int, q: int) -> Tensor:
+        """The weights of iPNDM or of DPM-Solver++: 1 - (p2 D1 - p3 D2)/p1 on unit outputs."""
+        if self.prediction == "noise":
+            return torch.tensor(ADAMS_BASHFORTH[q], dtype=torch.float64)
+        m: list[Tensor] = list(torch.eye(q, dtype=torch.float64))
+        weights = m[0]
+        p1, p2, p3 = phis(lam[n + 1] - lam[n])
+        match differences(lam, m, n):
+            case (d0,):
+                weights = m[0] + d0 / 2
+            case (d1, d2):
+                weights = m[0] - p2 / p1 * d1 + p3 / p1 * d2
+        return weights
+
+    def _single_initial(self, grid: Grid) -> dict[str, Tensor]:
+        """The weights of singlestep DPM-Solver++, read from its tableau: every state of it is a row."""
+        rows = trace(make(f"dpm:singlestep=true:order={self.order}"), grid, check=False).weights
+        sigmas = grid.sigmas
+        parameters = {}
+        for begin, end in _blocks(grid.steps, self.order):
+            for n in range(begin, end):
+                share = sigmas[n + 1] / sigmas[begin]
+                change = rows[n + 1] - share * rows[begin]
+                parameters[f"b{n}"] = change[1 + begin : 2 + n] / (1 - share)
+        return parameters
+
+
+def _blocks(calls: int, order: int) -> Iterator[tuple[int, int]]:
+    """(first call, one past the last) of each block."""
+    return itertools.pairwise(itertools.accumulate(block_orders(calls, order), initial=0))
+
+
+def _predictor(lam: Tensor, n: int, q: int) -> Tensor:
+    """The weights of UniPC's predictor (UniP, bh2): m_n + sum_i rho_i D_i, D_i = (m_{n-i} - m_n)/r_i."""
+    h = lam[n + 1] - lam[n]
+    return _unified([(lam[n - i] - lam[n]) / h for i in range(1, q)], -h)
+
+
+def _corrector(lam: Tensor, n: int, q: int) -> Tensor:
+    """The weights of UniPC's corrector (UniC, bh2), that of the call at level n+1 first: its r is 1."""
+    h = lam[n + 1] - lam[n]
+    r = [(lam[n - i] - lam[n]) / h for i in range(1, q)]
+    weights = _unified([*r, torch.ones_like(h)], -h)
+    return weights.roll(1)
+
+
+def _unified(r: Sequence[Tensor], z: Tensor) -> Tensor:
+    """The weights of the output at r = 0, then of those at `r`."""
+    shares = [rho / r_i for rho, r_i in zip(unified(r, z, torch.expm1(z)), r, strict=True)]
+    first = torch.ones_like(z) - sum(shares, torch.zeros_like(z))
+    return torch.stack([first, *shares])

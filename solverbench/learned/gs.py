@@ -1,0 +1,270 @@
+"""GS: a multistep solver that learns its times, evaluation times and coefficients; GAS adds an adversarial loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from solverbench.learned.coefficients import Coefficients
+from solverbench.errors import GridError, SpecError, TrainingError
+from solverbench.method.exponential import differences, order_at, phis
+from solverbench.method.grids import Grid
+from solverbench.method.schedules import NoiseSchedule, VPLinear
+from solverbench.method.solver import Denoise, LearnedSolver, option
+
+MARGIN = 1e-5
+"""How far the sigmoid's output stays from 0 and 1."""
+
+
+BASE_ORDER = 3
+"""DPM-Solver++'s, on which the corrections are laid."""
+
+
+class Timed(LearnedSolver):
+    """A solver on GS's learned times, whose network may be told learned times of its own.
+
+    mu_logit [N-1] breaks a stick, the time range, from the end; t_couple [N] is what is added to the time of each call.
+    Where a schedule's start is a stand-in for an infinite level, the stick ends at the first time that has one: an
+    offset there would weigh 1e6 times as much as any other.
+    """
+
+    levels: str = option(default="learned", key="grid", choices=("learned",), help="always the learned one")
+    t_eps: float | None = option(
+        default=None,
+        above=0.0,
+        help="end of the standard VP time range, as published; the teacher's own ends if not given",
+    )
+
+    def group(self, name: str) -> str:
+        """Return the group of a parameter."""
+        return {"mu_logit": "times", "t_couple": "offsets"}.get(name, "coefficients")
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the learned levels on the model's own schedule, or a VP one with an EDM model's ends (or `t_eps`)."""
+        held = len(self.trained["mu_logit"]) + 1
+        if held != steps:
+            raise GridError(
+                f"{self.name}: parameters for {held} steps, {steps} asked for; "
+                "use those trained for this number of calls"
+            )
+        clock = self._clock(schedule)
+        return Grid(clock.sigma(self._times(self.trained["mu_logit"], clock)), clock)
+
+    def _clock(self, schedule: NoiseSchedule) -> NoiseSchedule:
+        if self.t_eps is None:
+            return schedule.clock
+        return VPLinear.clamped(schedule.sigma_min, schedule.sigma_max, self.t_eps)
+
+    @staticmethod
+    def _times(mu_logit: Tensor, clock: NoiseSchedule) -> Tensor:
+        """[N+1] falling times: a stick from the end to the start time, broken from the end, the two fixed."""
+        mu = torch.sigmoid(mu_logit) * (1 - 2 * MARGIN) + MARGIN
+        inner = clock.t_end + (clock.t_first - clock.t_end) * (1 - mu.cumprod(0))
+        ends = torch.tensor([clock.t_end, clock.t_first], dtype=torch.float64)
+        return torch.cat([ends[:1], inner, ends[1:]]).flip(0)
+
+    def _uniform(self, schedule: NoiseSchedule, nfe: int) -> tuple[dict[str, Tensor], Grid]:
+        """The parameters of uniform times without offsets, and the grid that they make."""
+        left = torch.arange(nfe - 1, 0, -1, dtype=torch.float64)
+        parameters = {
+            "mu_logit": torch.logit((left / (left + 1) - MARGIN) / (1 - 2 * MARGIN)),
+            "t_couple": torch.zeros(nfe, dtype=torch.float64),
+        }
+        clock = self._clock(schedule)
+        return parameters, Grid(clock.sigma(self._times(parameters["mu_logit"], clock)), clock)
+
+    def _output(self, denoise: Denoise, x: Tensor, n: int, t: Tensor, vp: NoiseSchedule) -> Tensor:
+        """The data prediction at t, from a network that sees the unchanged VP state at its own time t + offset."""
+        offset = self.trained["t_couple"][n]
+        told = t + offset
+        sigma, sigma_told = vp.sigma(t), vp.sigma(told)
+        # A refitted schedule has a small negative beta_min: its sigma is 0 a little above time 0, and NaN below.
+        if not (float(told.detach()) > 0 and float(sigma_told.detach()) > 0):
+            raise TrainingError(
+                f"{self.name}: call {n + 1} would be at time {float(told.detach()):.3g} (offset "
+                f"{float(offset.detach()):.3g}), where there is no noise level above 0; lower the learning rate or "
+                "start again from another seed"
+            )
+        alpha, alpha_told = vp.alpha(t), vp.alpha(told)
+        d = denoise(alpha / alpha_told * x, sigma_told, level=sigma)
+        return (1 - alpha * sigma / (alpha_told * sigma_told)) * x + sigma / sigma_told * d
+
+
+class Generalized(Timed):
+    """The generalized solver on a linear VP schedule: corrections added to DPM-Solver++(3M), over the whole history.
+
+    With x in the VP frame, k = n+1 outputs at hand, A = s(t')/s(t), alpha = alpha(t') and the weights and differences
+    of DPM-Solver++ (`phis`, `differences`), the step from t = t_n to t' = t_{n+1} is
+
+        k = 1:   x' = (A + a1) x_n - (alpha p1 + c1) m_n
+        k = 2:   x' = ... - (alpha p1/2 + c2) d0 + a2 x_{n-1}
+        k >= 3:  x' = (A + a1) x_n - (alpha p1 + c1) m_n + (alpha p2 + c2) D1 - (alpha p3 + c3) D2
+                      + sum_{i=4}^{k} c_i m_{n+1-i} + sum_{i=2}^{k} a_i x_{n+1-i}
+
+    The loop keeps states in the EDM frame (x / alpha), so that a_i is multiplied by alpha(t_{n+1-i})/alpha(t') and c_i
+    by 1/alpha(t'). Parameters, indexed by n: mu_logit [N-1], t_couple [N], then for i = 1 .. N: ci [N], ai [N].
+
+    The paper's ablations, each with times and offsets as they are:
+
+        theory=false    free a_i, c_i where A, alpha p1 .. are above, starting at those numbers; that they weigh the
+                        same differences is inferred
+        form=lms, pc    the steps of S4S (`Coefficients`) over the whole history: exact A, free weights of the outputs
+        offsets=false   no t_couple: the network is told the time of its state
+        lower_order_final=true   p2, p3 of the base's lower order over the last steps; the corrections are what they are
+
+    Source: GAS, arXiv:2510.17699, equations 12-16, with the public code's order of parameters; tables 5 and 10 for the
+    ablations, whose code isn't public but for one that isn't S4S (`S4SGASCompat`).
+    """
+
+    paper: ClassVar[str] = "GAS, arXiv:2510.17699"
+
+    form: str = option("gs", choices=("gs", "lms", "pc"), help="corrections, or the weights of S4S's forms")
+    theory: bool = option(True, help="false: free coefficients in place of theory plus corrections")
+    offsets: bool = option(True, help="false: the network is told the time of its state")
+    lower_order_final: bool = option(False, help="lower the base's order over the last steps, down to 1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form != "gs" and not self.theory:
+            raise SpecError(f"{self.name}:form={self.form}:theory=false: its linear part is exact; leave theory out")
+
+    @property
+    def first_fixed(self) -> bool:
+        """Without offsets: the grid starts where the schedule does."""
+        return not self.offsets
+
+    def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return uniform times and no offsets, and DPM-Solver++(3M): no corrections, or its own weights.
+
+        With form=pc UniPC of order 3.
+        """
+        parameters, grid = self._uniform(schedule, nfe)
+        if not self.offsets:
+            del parameters["t_couple"]
+        if self.form != "gs":
+            return parameters | self._coefficients(nfe).initial(grid, lowered=self.lower_order_final)
+        for i in range(1, nfe + 1):
+            parameters |= {f"{kind}{i}": torch.zeros(nfe, dtype=torch.float64) for kind in "ca"}
+        if not self.theory:
+            lam, alpha = -grid.sigmas.log(), grid.schedule.alpha(grid.schedule.time(grid.sigmas))
+            for n in range(nfe):
+                kept, *weights = self._theory(grid.sigmas, lam, n)
+                parameters["a1"][n] = kept * alpha[n + 1] / alpha[n]
+                for i, weight in enumerate(weights[: n + 1], start=1):
+                    parameters[f"c{i}"][n] = weight * alpha[n + 1]
+        return parameters
+
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample; M calls for M intervals."""
+        vp, sigmas = grid.schedule, grid.sigmas
+        t = vp.time(sigmas)
+        evaluate = self._shifted(denoise, t, vp) if self.offsets else denoise
+        if self.form != "gs":
+            return self._coefficients(grid.steps).integrate(self.trained, evaluate, x, grid)
+        lam, alpha = -sigmas.log(), vp.alpha(t)
+        states: list[Tensor] = []
+        outputs: list[Tensor] = []
+        for n in range(grid.steps):
+            states = [x, *states]
+            outputs = [evaluate(x, sigmas[n]), *outputs]
+            kept, w1, w2, w3 = self._theory(sigmas, lam, n) if self.theory else torch.zeros(4, dtype=torch.float64)
+            c = [self.trained[f"c{i}"][n] / alpha[n + 1] for i in range(1, n + 2)]
+            x = kept * x - (w1 + c[0]) * outputs[0]
+            match differences(lam, outputs[:3], n):
+                case (d0,):
+                    x = x - (w2 + c[1]) * d0
+                case (d1, d2):
+                    x = x + (w2 + c[1]) * d1 - (w3 + c[2]) * d2
+            for weight, output in zip(c[3:], outputs[3:], strict=True):
+                x = x + weight * output
+            for i, state in enumerate(states, start=1):
+                x = x + self.trained[f"a{i}"][n] * alpha[n + 1 - i] / alpha[n + 1] * state
+        return x
+
+    def _theory(self, sigmas: Tensor, lam: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(A, w1, w2, w3) of step n in the EDM frame: x' = A x - w1 m_n, and - w2 d0 or + w2 D1 - w3 D2."""
+        h = lam[n + 1] - lam[n]
+        p1, p2, p3 = phis(h)
+        kept = sigmas[n + 1] / sigmas[n]
+        order = order_at(n, len(sigmas) - 1, BASE_ORDER, lowered=self.lower_order_final)
+        if n < 2 or order == BASE_ORDER:
+            return (kept, p1, p2, p3) if n > 1 else (kept, p1, p1 / 2, p3)
+        if order == 1:
+            return kept, p1, torch.zeros_like(h), torch.zeros_like(h)
+        return kept, p1, -p1 / 2, -p1 / 2 * (lam[n] - lam[n - 1]) / h  # d0 = D1 - r0 D2
+
+    def _coefficients(self, steps: int) -> Coefficients:
+        return Coefficients(self.form, "data", max(steps, BASE_ORDER))  # the whole history; the base starts it
+
+    def _shifted(self, denoise: Denoise, t: Tensor, vp: NoiseSchedule) -> Denoise:
+        """`denoise` whose call n gives `_output`."""
+        calls = iter(range(len(t)))
+
+        def evaluate(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+            n = next(calls)
+            return self._output(denoise, x, n, t[n], vp)
+
+        return evaluate
+
+
+class GS(Generalized):
+    """The generalized solver, trained by distillation alone."""
+
+    name: ClassVar[str] = "gs"
+    distilled: ClassVar[bool] = True
+
+
+class GAS(Generalized):
+    """The generalized solver, trained by distillation and a relativistic adversarial loss."""
+
+    name: ClassVar[str] = "gas"
+
+
+class S4SGASCompat(Timed):
+    """What GAS's public code runs as "S4S"; not S4S. Kept for parity with that code alone.
+
+    With A and alpha as in `Generalized`, C = -alpha p1 and c_i, a_i in place of all theoretical weights, its step is
+
+        x~ = A x_n + C sum_{i=1}^{k} c_i m_{n+1-i},    x' = A x~ + C sum_{i=1}^{k} a_i m_{n+1-i}
+
+    so that the state is multiplied by A twice. Untrained it gives A times the step of DPM-Solver++(3M), at a noise
+    level that is off by A too. Parameters are named and ordered as in `Generalized`.
+
+    Source: the public code of GAS, arXiv:2510.17699, with use_theory_coef=false.
+    """
+
+    name: ClassVar[str] = "s4s_gas_compat"
+    paper: ClassVar[str] = "public code of GAS, arXiv:2510.17699"
+    trained_by: ClassVar[Mapping[str, Any] | None] = None
+
+    def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return uniform times, no offsets, c of DPM-Solver++(3M) without lower_order_final, and a = 0."""
+        parameters, grid = self._uniform(schedule, nfe)
+        for i in range(1, nfe + 1):
+            parameters |= {f"{kind}{i}": torch.zeros(nfe, dtype=torch.float64) for kind in "ca"}
+        start = Coefficients("lms", "data", BASE_ORDER).initial(grid)
+        for n in range(nfe):
+            for i, weight in enumerate(start[f"b{n}"], start=1):
+                parameters[f"c{i}"][n] = weight
+        return parameters
+
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample; M calls for M intervals."""
+        vp, sigmas = grid.schedule, grid.sigmas
+        t = vp.time(sigmas)
+        alpha = vp.alpha(t)
+        outputs: list[Tensor] = []
+        for n in range(grid.steps):
+            outputs = [self._output(denoise, x, n, t[n], vp), *outputs]
+            kept = sigmas[n + 1] / sigmas[n]
+            scale = -torch.expm1(sigmas[n + 1].log() - sigmas[n].log())
+            x = kept * x
+            for i, output in enumerate(outputs, start=1):
+                x = x + scale * self.trained[f"c{i}"][n] * output
+            x = kept * alpha[n + 1] / alpha[n] * x  # A once more: this x is in the VP frame of t_{n+1} already
+            for i, output in enumerate(outputs, start=1):
+                x = x + scale * self.trained[f"a{i}"][n] * output
+        return x

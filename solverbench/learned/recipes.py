@@ -1,0 +1,369 @@
+"""Recipes: how a learned solver is trained, as data. Every number comes from a TOML file or the user."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import registries
+from solverbench import plugins, seeds
+from solverbench.learned import stages
+from solverbench.errors import MissingError, RecordError, SpecError
+
+if TYPE_CHECKING:
+    from solverbench.method.solver import LearnedSolver
+    from solverbench.teachers.teacher import Teacher
+
+TRAINING = range(40_000)
+VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
+"""Noise seeds that a recipe may use, apart from each other and from those of evaluation."""
+
+CHOICES = ("last", "best")
+CRITERIA = ("rmse", "loss")
+OPTIMISERS = ("adam", "rmsprop", "sgd")
+AS_ALL = "as_all"
+ADVERSARIAL = ("relativistic", "classic")
+MEMORY = ("store", "recompute")
+METRIC_LOSS = "metric_features"
+ANY = "any"
+USUAL = "gs"
+"""The recipe of a learned solver that has none of its own."""
+
+
+def _setting(
+    *, low: float | None = None, high: float | None = None, above: float | None = None, choices: Sequence[str] = ()
+) -> Any:
+    """A field with its range: low <= value <= high, value > above; for a list, of every entry."""
+    return field(metadata={"low": low, "high": high, "above": above, "choices": tuple(choices)})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The training settings of a learned solver; all of them may change the result.
+
+    What is trained when: `iterations` are cut into `cycles` equal cycles, each into `stages`, written
+    `groups:share,groups:share` with groups joined by +, as in `times:2,times+offsets:5`; `all` is every group.
+
+    How: `optimiser` and `lr`, or a group's own. What shares an optimiser is clipped together. SGD's rate on offsets is
+    divided by the number of calls. `patience` (0: none) counts validations without improvement: then the best
+    parameters and noises are taken up again and the rates fall by `lr_decay` to `lr_min` at least; each round begins
+    with the best too, and training ends once the last group's rate has been at its least `stop_after` times.
+
+    `radius` (0: none) lets every noise move within radius C H W / NFE^2 of its own, by steps of `noise_lr` / NFE.
+
+    Sources: GAS, arXiv:2510.17699; LD3, arXiv:2405.15506, with their public code.
+
+    Raises:
+        SpecError: a value of the wrong type or out of range.
+        PluginError: a loss that a plugin offers in vain.
+    """
+
+    loss: str = _setting()
+    allow_metric_loss: bool = _setting()
+    iterations: int = _setting(low=1)
+    stages: str = _setting()
+    cycles: int = _setting(low=1)
+    batch: int = _setting(low=1)
+    optimiser: str = _setting(choices=OPTIMISERS)
+    lr: float = _setting(above=0.0, high=1.0)
+    offsets_optimiser: str = _setting(choices=(AS_ALL, *OPTIMISERS))
+    offsets_lr: float = _setting(low=0.0, high=1.0)  # 0: as lr
+    coefficients_optimiser: str = _setting(choices=(AS_ALL, *OPTIMISERS))
+    coefficients_lr: float = _setting(low=0.0, high=1.0)  # 0: as lr
+    ema_decay: float = _setting(low=0.0, high=1.0)
+    clip: float = _setting(above=0.0)
+    radius: float = _setting(low=0.0)
+    noise_lr: float = _setting(above=0.0)
+    patience: int = _setting(low=0)
+    lr_decay: float = _setting(above=0.0, high=1.0)
+    lr_min: float = _setting(low=0.0, high=1.0)
+    offsets_lr_min: float = _setting(low=0.0, high=1.0)
+    stop_after: int = _setting(low=1)
+    compat: bool = _setting()
+    memory: str = _setting(choices=MEMORY)
+    train_first: int = _setting(low=TRAINING.start)
+    train_size: int = _setting(low=1)
+    validation_first: int = _setting(low=VALIDATION.start)
+    validation_size: int = _setting(low=1)
+    validate_every: int = _setting(low=1)
+    validation_first_use: int = _setting(low=0)  # pairs until patience is first exhausted; 0: all
+    validate_by: str = _setting(choices=CRITERIA)
+    choose: str = _setting(choices=CHOICES)
+    training_seeds: int = _setting(low=1)
+    adversarial_weight: float = _setting(low=0.0)
+    adversarial_loss: str = _setting(choices=ADVERSARIAL)
+    gamma: float = _setting(low=0.0)
+    discriminator_lr: float = _setting(above=0.0, high=1.0)
+    widths: tuple[int, ...] = _setting(low=1)
+    cardinalities: tuple[int, ...] = _setting(low=1)
+    blocks: int = _setting(low=1)
+    discriminator_weights: str = _setting()
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            _check(name, kind, getattr(self, name))
+        if self.loss not in registries.losses:
+            raise SpecError(f"loss={self.loss}: isn't one of its values; use {', '.join(registries.losses)}")
+        if self.loss not in registries.losses.builtin:
+            plugins.get(registries.losses, self.loss)
+        stages.parse(self.stages)
+        if self.loss == METRIC_LOSS and not self.allow_metric_loss:
+            raise SpecError(
+                f"loss={METRIC_LOSS}: trains on the features that the result is judged by, so that a lower distance "
+                "would mean nothing; use another loss, or say allow_metric_loss=true: it is then marked everywhere"
+            )
+        for purpose, used, allowed in (("train", self.train, TRAINING), ("validation", self.validation, VALIDATION)):
+            if used.stop > allowed.stop:
+                asked = f"{purpose}_first={used.start}, {purpose}_size={len(used)}"
+                raise SpecError(f"{asked}: seeds up to {used.stop - 1}; stay within {seeds.label(allowed)}")
+        if self.batch > self.train_size:
+            raise SpecError(
+                f"batch={self.batch}, train_size={self.train_size}: a batch of more than train_size pairs; lower batch "
+                "or raise train_size"
+            )
+
+    @property
+    def train(self) -> range:
+        """The noise seeds of the training pairs."""
+        return range(self.train_first, self.train_first + self.train_size)
+
+    @property
+    def validation(self) -> range:
+        """The noise seeds of the validation pairs."""
+        return range(self.validation_first, self.validation_first + self.validation_size)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether there is a discriminator."""
+        return self.adversarial_weight > 0
+
+    def override(self, settings: Sequence[str]) -> Recipe:
+        """Return this recipe with `key=value` settings; a list joins with +, as in widths=64+64.
+
+        Raises:
+            SpecError: not key=value, a key given twice, an unknown key, or a value of the wrong type or range.
+        """
+        given: dict[str, Any] = {}
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            if not equals or not key or not text:
+                raise SpecError(f"recipe setting {setting!r}: isn't key=value; write it as in iterations=1000")
+            if key not in _kinds():
+                raise _unknown(f"recipe setting {setting!r}", key)
+            if key in given:
+                raise SpecError(f"recipe setting {setting!r}: {key!r} is given twice; give it once")
+            given[key] = _parse(setting, _kinds()[key], text)
+        return replace(self, **given)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values, in their order."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def as_json(self) -> str:
+        """Return the settings as one line of JSON: equal for equal recipes."""
+        return json.dumps(self.as_dict(), sort_keys=True)
+
+
+FAMILIES = ("pixel", "latent", "stable_diffusion")
+"""Of teachers: a recipe may say something for each."""
+
+
+def names() -> list[str]:
+    """Return the packaged recipes."""
+    there = (resources.files("registries") / "recipes").iterdir()
+    return sorted(each.name.removesuffix(".toml") for each in there if each.name.endswith(".toml"))
+
+
+def changes(made: Mapping[str, Any], now: Recipe) -> str:
+    """Return how the settings `made` differ from a recipe, as `iterations 100, now 400`; empty if they don't.
+
+    Settings that there weren't yet when it was trained don't count.
+    """
+    told = {name: (made[name], value) for name, value in now.as_dict().items() if name in made}
+    return "; ".join(f"{name} {was}, now {value}" for name, (was, value) in told.items() if was != value)
+
+
+def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
+    """Return the recipe of `solver`, by its option or its name, for `teacher`.
+
+    A teacher whose final state is decoded belongs to the family `latent`, one with prompts to `stable_diffusion`.
+
+    Raises:
+        MissingError, RecordError: see `load`.
+    """
+    return load(solver.recipe_name, teacher.base, family=_family(teacher))
+
+
+def _family(teacher: Teacher) -> str:
+    if teacher.condition is not None and teacher.condition.prompts:
+        return "stable_diffusion"
+    return "pixel" if teacher.decode is None else "latent"
+
+
+def load(solver: str, teacher: str, folder: Path | None = None, *, family: str = "") -> Recipe:
+    """Return the recipe of `solver` for `teacher`: its base's, then its own; what is said for this teacher wins.
+
+    Args:
+        family: of the teacher, as latent; what is said for it stands between `any` and the teacher's own.
+        folder: where <solver>.toml lies; the packaged recipes, and those in the solvers' classes, if None.
+
+    Raises:
+        MissingError: no recipe of that name.
+        RecordError: a file that isn't TOML, an unknown or missing key, or a value of the wrong type or range.
+    """
+    settings = _settings(solver, (ANY, family, teacher), folder)
+    try:
+        return of(settings)
+    except SpecError as error:
+        raise RecordError(f"recipe of {solver} for {teacher}: {error}") from None
+
+
+def of(settings: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with exactly these settings (as `as_dict` gives them).
+
+    Raises:
+        SpecError: an unknown or missing key, or a value of the wrong type or range.
+    """
+    for key in settings:
+        if key not in _kinds():
+            raise _unknown("recipe", key)
+    missing = [name for name in _kinds() if name not in settings]
+    if missing:
+        raise SpecError(f"recipe: {', '.join(missing)} missing; give every setting")
+    return Recipe(**{name: _plain(kind, settings[name]) for name, kind in _kinds().items()})
+
+
+def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[str, Any]:
+    """The settings of a recipe laid over its base's: base [any], own [any], .., base [teacher], own [teacher].
+
+    What a class says outside a table is for every teacher, whatever its base says of one.
+    """
+    chain = [_read(solver, folder)]
+    while "base" in chain[0]:
+        if len(chain) > 8:
+            raise RecordError(f"recipe of {solver}: its bases go round in a circle; end the chain")
+        chain.insert(0, _read(str(chain[0]["base"]), folder))
+    merged: dict[str, Any] = {}
+    for table in tables:
+        for document in chain:
+            merged |= document.get(table, {})
+    for document in chain:
+        if everywhere := {key: value for key, value in document.items() if key in _kinds()}:
+            merged |= everywhere
+            for table in tables[1:]:
+                merged |= document.get(table, {})
+    return merged
+
+
+def exists(name: str) -> bool:
+    """Return whether there is a recipe of this name: a packaged one, or a learned solver's own."""
+    return name in names() or _declared(name) is not None
+
+
+def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
+    """The tables of a recipe: what the class of a solver says, a file, or for a class that says nothing GS's."""
+    declared = _declared(name) if folder is None else None
+    if declared:
+        return _checked(f"recipe of {name}, in its class", declared, everywhere=True)
+    source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{name}.toml"
+    if source.is_file():
+        try:
+            return _checked(f"recipe {source}", tomllib.loads(source.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecordError(f"recipe {source}: not TOML ({error}); correct it") from None
+    if declared is not None:
+        return {"base": USUAL}
+    raise MissingError(f"recipe of {name}: there is no {source}; write one, or train gs or gas")
+
+
+def _declared(name: str) -> Mapping[str, Any] | None:
+    """What the class of a learned solver says of its training, perhaps nothing; None if it isn't one, or untrained."""
+    try:
+        declared: Mapping[str, Any] | None = getattr(registries.solvers.get(name), "trained_by", None)
+    except LookupError:
+        return None
+    return declared
+
+
+def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False) -> Mapping[str, Any]:
+    for table, settings in tables.items():
+        if table == "base" or (everywhere and table in _kinds()):
+            continue
+        if not isinstance(settings, Mapping):
+            if everywhere:
+                raise RecordError(str(_unknown(recipe, table)))
+            raise RecordError(f"{recipe}: {table!r} outside a table; put it under [any] or a teacher's name")
+        for key in settings:
+            if key not in _kinds():
+                raise RecordError(str(_unknown(f"{recipe} [{table}]", key)))
+    return tables
+
+
+def _kinds() -> dict[str, Any]:
+    hints = get_type_hints(Recipe)
+    return {each.name: hints[each.name] for each in fields(Recipe)}
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """A value read from TOML or JSON as its field's type: a list as a tuple, a whole number as a float where asked."""
+    if isinstance(value, list):
+        return tuple(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _parse(setting: str, kind: Any, text: str) -> Any:
+    try:
+        if kind is str:
+            return text
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind in (int, float):
+            return kind(text)
+        return tuple(int(part) for part in text.split("+"))
+    except (ValueError, KeyError):
+        named = {int: "a whole number", float: "a number", bool: "true or false"}
+        wanted = named.get(kind, "whole numbers joined with +")
+        raise SpecError(f"recipe setting {setting!r}: {text!r} isn't {wanted}; give {wanted}") from None
+
+
+def _check(name: str, kind: Any, value: Any) -> None:
+    limits = next(each for each in fields(Recipe) if each.name == name).metadata
+    entries = value if isinstance(value, tuple) else (value,)
+    wanted = kind if kind in (str, bool, int, float) else int
+    if (
+        isinstance(value, tuple) is not (wanted is not kind)
+        or not entries
+        or any(type(e) is not wanted for e in entries)
+    ):
+        raise SpecError(
+            f"{name}={value!r}: needs {'a list of ' if wanted is not kind else ''}{wanted.__name__}; give that"
+        )
+    if limits["choices"] and value not in limits["choices"]:
+        raise SpecError(f"{name}={value}: isn't one of its values; use {', '.join(limits['choices'])}")
+    for entry in entries if wanted in (int, float) else ():
+        low, high, above = limits["low"], limits["high"], limits["above"]
+        if not math.isfinite(entry) or (low is not None and entry < low) or (high is not None and entry > high):
+            raise SpecError(f"{name}={entry}: out of range; give {_range(low, high, above)}")
+        if above is not None and entry <= above:
+            raise SpecError(f"{name}={entry}: out of range; give {_range(low, high, above)}")
+
+
+def _range(low: float | None, high: float | None, above: float | None) -> str:
+    parts = [f"above {above:g}" if above is not None else "", f"at least {low:g}" if low is not None else ""]
+    parts.append(f"at most {high:g}" if high is not None else "")
+    return "a finite number " + " and ".join(part for part in parts if part)
+
+
+def _unknown(asked: str, key: str) -> SpecError:
+    near = difflib.get_close_matches(key.lower(), _kinds(), n=1)
+    hint = f"did you mean {near[0]!r}? There" if near else "there"
+    return SpecError(f"{asked}: there is no setting {key!r}; {hint} are {', '.join(_kinds())}.")

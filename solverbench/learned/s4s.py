@@ -1,0 +1,188 @@
+"""S4S: learned weights of the network's outputs on a fixed grid, or together with learned levels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from solverbench.learned.coefficients import Coefficients
+from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
+from solverbench.errors import SpecError
+from solverbench.method.grids import Grid
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.solver import Denoise, LearnedSolver, option, read_levels, write_levels
+from solverbench.method.spec import make
+
+FORM_HELP = "multistep, with a corrector, or blocks that each start from one state"
+ORDER_HELP = "outputs that a regular step combines; of a block with form=single"
+PREDICTION_HELP = "what is combined; noise with form=lms alone"
+INFERRED = "S4S has no public code: what its paper leaves open is inferred, and was chosen by validation"
+
+
+class S4S(LearnedSolver):
+    """A multistep, predictor-corrector or singlestep solver with free weights on a fixed grid; see `Coefficients`.
+
+    Derived from the paper, as table 1 of GAS (arXiv:2510.17699) restates it: the linear part and its scale follow from
+    the levels, the weights of the last `order` outputs are free numbers, and the schedule is fixed. Inferred, because
+    S4S has no public code: where the weights start (those of the classical solver of the same form, so that training
+    starts from it), and the two forms beside lms: pc corrects the state that it came from and spends no call on it,
+    single frees the weights of stages and ends of singlestep DPM-Solver++.
+
+    Not a GS with parts left out: there are no weights of earlier states, no learned times and no offsets.
+
+    Source: S4S, arXiv:2502.17423.
+    """
+
+    name: ClassVar[str] = "s4s"
+    distilled: ClassVar[bool] = True
+    inferred: ClassVar[str] = INFERRED
+    paper: ClassVar[str] = "S4S, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
+
+    levels: str = option("logsnr", key="grid", help="a named grid, or the M+1 levels joined with +; not learned")
+    form: str = option("lms", choices=("lms", "pc", "single"), help=FORM_HELP)
+    order: int = option(3, choices=(1, 2, 3, 4), help=ORDER_HELP)
+    prediction: str = option("data", choices=("data", "noise"), help=PREDICTION_HELP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.levels == "learned":
+            raise SpecError("s4s:grid=learned: its grid is fixed; use s4s_alt or s4s_joint, or name another grid")
+        _check(self.name, self.form, self.order, self.prediction)
+
+    @property
+    def first_fixed(self) -> bool:
+        """The grid is fixed."""
+        return True
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """What the parameters stand for."""
+        return Coefficients(self.form, self.prediction, self.order)
+
+    def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return the weights of the classical solver of this form on this grid, its order not lowered at the end."""
+        return self.coefficients.initial(self._fixed(schedule, nfe))
+
+    def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `initial`."""
+        return self.coefficients.shapes(nfe)
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the fixed grid: with form=single on logsnr that of dpm:singlestep=true, with equally long blocks."""
+        self.coefficients.check(self.name, self.trained, steps)
+        return self._fixed(schedule, steps)
+
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample; M calls for M intervals."""
+        return self.coefficients.integrate(self.trained, denoise, x, grid)
+
+    def _fixed(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        if self.form != "single":
+            return super().grid(schedule, steps)
+        rho = "" if self.rho is None else f":rho={self.rho!r}"
+        return make(f"dpm:singlestep=true:order={self.order}:grid={self.levels}{rho}").grid(schedule, steps)
+
+
+class Scheduled(LearnedSolver):
+    """The steps of S4S on LD3's learned levels: see `Coefficients` and `Discretisation`.
+
+    The linear part and its scale follow the levels, exactly; the free weights are numbers and don't. A call may be
+    told another level than its state's, as in LD3: with noise prediction the slope, with data prediction the network's
+    image at that level enters the step.
+    """
+
+    levels: str = option("learned", key="grid", choices=("learned",), help="always the learned one")
+    form: str = option("lms", choices=("lms", "pc", "single"), help=FORM_HELP)
+    order: int = option(3, choices=(1, 2, 3, 4), help=ORDER_HELP)
+    prediction: str = option("data", choices=("data", "noise"), help=PREDICTION_HELP)
+    mode: str = option("lambda", choices=("lambda", "time"), help="the variable in which levels and shifts are learned")
+    prior: str | None = option(None, help="the grid to start from: named, levels joined with +, or @file; else equal")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.name, self.form, self.order, self.prediction)
+        if self.prior is not None:
+            asked = f"{self.name}:prior={self.prior}"
+            object.__setattr__(self, "prior", write_levels(read_levels(asked, self.prior)))
+
+    @property
+    def first_fixed(self) -> bool:
+        """Both ends of the grid are fixed, and so is what the first call is told."""
+        return True
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """What the parameters b and c stand for."""
+        return Coefficients(self.form, self.prediction, self.order)
+
+    @property
+    def discretisation(self) -> Discretisation:
+        """What the parameters theta stand for."""
+        return Discretisation(self.mode, self.prior)
+
+    def group(self, name: str) -> str:
+        """Return the group of a parameter."""
+        return {"theta1": "times", "theta2": "offsets"}.get(name, "coefficients")
+
+    def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return the levels of `prior`, or equal intervals, no shifts, the weights of the classical solver there."""
+        times = self.discretisation.initial(schedule, nfe)
+        return times | self.coefficients.initial(self.discretisation.grid(times["theta1"], schedule))
+
+    def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `initial`."""
+        return self.discretisation.shapes(nfe) | self.coefficients.shapes(nfe)
+
+    def steps(self, nfe: int) -> int:
+        """Return M = nfe; at least 2, because both ends are fixed and so is the first call."""
+        if nfe < 2:
+            raise refuse_one_call(self, nfe)
+        return nfe
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the learned levels between the schedule's own ends."""
+        self.coefficients.check(self.name, self.trained, steps)
+        return self.discretisation.grid(self.trained["theta1"], schedule)
+
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample; M calls for M intervals."""
+        told = self.discretisation.told(self.trained, grid)
+        shifted = decoupled(denoise, grid.schedule, told, by_data=self.prediction == "data")
+        return self.coefficients.integrate(self.trained, shifted, x, grid)
+
+
+class S4SAlt(Scheduled):
+    """S4S with its levels trained too, in turns with the weights.
+
+    Derived from the paper: the alternation (its algorithm 2) and the times at which the network is evaluated apart from
+    the grid's, as table 1 of GAS restates it. Inferred: that the levels are LD3's, parameters and limits.
+
+    Source: S4S, arXiv:2502.17423, algorithm 2 (S4S-Alt).
+    """
+
+    name: ClassVar[str] = "s4s_alt"
+    distilled: ClassVar[bool] = True
+    inferred: ClassVar[str] = INFERRED
+    paper: ClassVar[str] = "S4S-Alt, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
+
+
+class S4SJoint(Scheduled):
+    """S4S with levels and weights trained at once; as a solver it is S4S-Alt's.
+
+    Derived from the paper: that it exists (algorithm 3). Inferred: the rest, as for `S4SAlt`.
+
+    Source: S4S, arXiv:2502.17423, algorithm 3.
+    """
+
+    name: ClassVar[str] = "s4s_joint"
+    distilled: ClassVar[bool] = True
+    inferred: ClassVar[str] = INFERRED
+    paper: ClassVar[str] = "S4S, joint, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
+
+
+def _check(name: str, form: str, order: int, prediction: str) -> None:
+    if form != "lms" and prediction == "noise":
+        raise SpecError(f"{name}:form={form}:prediction=noise: defined for data alone; leave prediction out, or form")
+    if form == "single" and order > 3:
+        raise SpecError(f"{name}:form=single:order={order}: blocks of at most 3 calls start from a known solver; use 3")

@@ -1,0 +1,63 @@
+"""The discriminator of one training: sizes by recipe, random weights by training seed or those of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from solverbench.learned.training.adversarial import Discriminator
+from solverbench.errors import MissingError, RecordError
+from solverbench.learned.training.run import Job
+from solverbench.seeds import generator
+
+
+def make(job: Job) -> Discriminator:
+    """Return the discriminator on the teacher's device, frozen.
+
+    Raises:
+        TrainingError: sizes that don't fit the teacher's images.
+        MissingError, RecordError: the weights' file isn't there, or is of another network.
+    """
+    recipe = job.recipe
+    channels, height, width = job.teacher.shape
+    made = Discriminator(
+        channels,
+        (height, width),
+        widths=recipe.widths,
+        cardinalities=recipe.cardinalities,
+        blocks=recipe.blocks,
+        generator=generator(job.seed, "discriminator", 0),
+    )
+    if recipe.discriminator_weights:
+        load(made, Path(recipe.discriminator_weights))
+    return made.to(job.teacher.device).requires_grad_(False)
+
+
+def load(discriminator: Discriminator, path: Path) -> None:
+    """Give it the weights of a safetensors file with its own names, as `state_dict` has them.
+
+    Raises:
+        MissingError, RecordError: the file isn't there, isn't one, or has other names or shapes.
+    """
+    if not path.is_file():
+        raise MissingError(f"discriminator_weights={path}: there is no such file; give a safetensors file")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise RecordError(f"discriminator_weights={path}: not safetensors ({error}); convert the state dict") from None
+    wanted = discriminator.state_dict()
+    for name, tensor in wanted.items():
+        found = tensors.get(name)
+        if found is None or found.shape != tensor.shape:
+            has = "isn't there" if found is None else f"has shape {tuple(found.shape)}"
+            raise RecordError(
+                f"discriminator_weights={path}: {name} {has}, needed {tuple(tensor.shape)}; give weights of this "
+                "architecture, or change widths, cardinalities and blocks"
+            )
+    extra = sorted(set(tensors) - set(wanted))
+    if extra:
+        raise RecordError(f"discriminator_weights={path}: {extra[0]} isn't of this architecture; see docs/learned.md")
+    discriminator.load_state_dict({name: tensors[name].to(torch.float32) for name in wanted})

@@ -1,0 +1,177 @@
+"""What the student is trained to make small: the distance of its images from the teacher's, one number per image."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+import registries
+from solverbench import plugins
+from solverbench.errors import MissingError, PluginError, TrainingError
+from solverbench.teachers.teacher import Teacher
+
+HUBER_SCALE = 0.00054
+"""Per square root of an image's size. Source: Song & Dhariwal 2023, arXiv:2310.14189, section 3.3."""
+
+FEATURE_NETWORKS = {"digits": "solverbench.teachers.embedded.digits:load_loss", "shapes": "solverbench.teachers.embedded.shapes:load_loss"}
+"""Teacher to the loader (device) -> network of its training-only features; never the network that measures."""
+
+LPIPS_SIDE = 224
+"""Both images are resized to it first. Source: the public code of GAS, arXiv:2510.17699."""
+LPIPS_WEIGHTS = "https://download.pytorch.org/models/vgg16-397923af.pth"
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) -> Distance:
+    """Return the distance (student [B, *shape], teacher's [B, *shape]) -> [B], differentiable in the student.
+
+    Args:
+        name: of a loss, in `registries.losses`: a function of the teacher that returns the distance.
+        allow_metric_loss: without it metric_features is refused.
+
+    Raises:
+        UnknownNameError, PluginError: no such loss, or a plugin's that can't be had.
+        TrainingError: the teacher has no such network.
+        MissingError: LPIPS's package or weights aren't there.
+    """
+    assert allow_metric_loss or name != "metric_features", "the recipe refuses it"
+    loss = plugins.get(registries.losses, name)
+    with plugins.blamed(registries.losses, name):
+        made: Distance = loss(teacher)
+    offer = registries.losses.plugin(name)
+    return made if offer is None else _of_plugin(f"loss {name!r} of {offer.source}", name, made)
+
+
+def _of_plugin(label: str, name: str, made: Distance) -> Distance:
+    """The distance, held to what every distance promises."""
+    if not callable(made):
+        raise PluginError(f"{label}: made {made!r}, which can't be called; return a function of (student, target)")
+
+    def checked(student: Tensor, target: Tensor) -> Tensor:
+        with plugins.blamed(registries.losses, name):
+            found = made(student, target)
+        if not isinstance(found, Tensor) or found.shape != (len(student),):
+            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
+            raise PluginError(f"{label}: returned {what} for {len(student)} images; return one number for each, [B]")
+        if student.requires_grad and not found.requires_grad:
+            raise PluginError(f"{label}: carries no gradient to the student's images; compute it with torch alone")
+        if student.isfinite().all() and not found.isfinite().all():
+            raise PluginError(f"{label}: isn't finite for finite images; correct it")
+        return found
+
+    return checked
+
+
+def l2(teacher: Teacher) -> Distance:
+    """Return the mean squared difference of the final states."""
+    return _l2
+
+
+def l1(teacher: Teacher) -> Distance:
+    """Return the mean absolute difference of the final states."""
+    return _l1
+
+
+def huber(teacher: Teacher) -> Distance:
+    """Return the pseudo-Huber distance of the final states."""
+    return _huber
+
+
+def features(teacher: Teacher) -> Distance:
+    """Return the squared difference of images' features by the teacher's own loss network.
+
+    Raises:
+        TrainingError: the teacher has no such network.
+    """
+    if teacher.base not in FEATURE_NETWORKS:
+        raise TrainingError(f"loss features: teacher {teacher.name!r} has no loss network; use l2, l1 or huber")
+    module, _, loader = FEATURE_NETWORKS[teacher.base].partition(":")
+    return _on_images(teacher, _features(getattr(importlib.import_module(module), loader)(teacher.device)))
+
+
+def metric_features(teacher: Teacher) -> Distance:
+    """Return the same by the network that measures.
+
+    Raises:
+        TrainingError: the teacher has none that carries gradient.
+    """
+    # Found by a name put together here: no other line of training code leads to what measures.
+    return _on_images(teacher, _features(importlib.import_module("solverbench.learned.training.leakage").network(teacher)))
+
+
+def lpips(teacher: Teacher) -> Distance:
+    """Return LPIPS-VGG of images resized to 224 x 224.
+
+    Raises:
+        MissingError: its package or weights aren't there.
+    """
+    return _on_images(teacher, _lpips(teacher.device, LPIPS_SIDE))
+
+
+def lpips_native(teacher: Teacher) -> Distance:
+    """Return LPIPS-VGG of images at their own size.
+
+    Raises:
+        MissingError: its package or weights aren't there.
+    """
+    return _on_images(teacher, _lpips(teacher.device, None))
+
+
+def _on_images(teacher: Teacher, gap: Distance) -> Distance:
+    """A distance of images as one of final states."""
+
+    def decoded(student: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = teacher.images(target)
+        return gap(teacher.images(student), wanted)
+
+    return decoded
+
+
+def _features(network: Callable[[Tensor], Tensor]) -> Distance:
+    def gap(student: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = network(target)
+        return (network(student) - wanted).square().flatten(1).sum(1)
+
+    return gap
+
+
+def _lpips(device: str, side: int | None) -> Distance:
+    """LPIPS-VGG of images clipped to [-1, 1], grey ones repeated; Zhang et al. 2018, arXiv:1801.03924."""
+    if importlib.util.find_spec("lpips") is None:
+        raise MissingError(
+            "loss lpips: the package lpips isn't there; pip install 'solverbench[lpips]', or use l2 or l1"
+        )
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(LPIPS_WEIGHTS).name
+    if not weights.is_file():
+        raise MissingError(f"loss lpips: VGG16's weights aren't there; put {LPIPS_WEIGHTS} at {weights}")
+    network = importlib.import_module("lpips").LPIPS(net="vgg", verbose=False).requires_grad_(False).eval().to(device)
+
+    def seen(images: Tensor) -> Tensor:
+        if side is not None:
+            images = interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=False)
+        return images.clamp(-1, 1).expand(-1, 3, -1, -1) if images.shape[1] == 1 else images.clamp(-1, 1)
+
+    return lambda student, target: network(seen(student), seen(target)).flatten()
+
+
+def _l2(student: Tensor, target: Tensor) -> Tensor:
+    return (student - target).square().flatten(1).mean(1)
+
+
+def _l1(student: Tensor, target: Tensor) -> Tensor:
+    return (student - target).abs().flatten(1).mean(1)
+
+
+def _huber(student: Tensor, target: Tensor) -> Tensor:
+    """(sqrt(|x - y|^2 + c^2) - c) / sqrt(P) with c = 0.00054 sqrt(P) for P pixels: a root mean square, smooth at 0."""
+    mean = (student - target).square().flatten(1).mean(1)
+    return (mean + HUBER_SCALE**2).sqrt() - HUBER_SCALE

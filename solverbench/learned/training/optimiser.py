@@ -1,0 +1,170 @@
+"""How the parameters move: one vector, its groups, the optimisers of each, and when their rates fall."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solverbench.errors import TrainingError
+from solverbench.learned.recipes import AS_ALL, Recipe
+from solverbench.method.solver import LearnedSolver
+from solverbench.learned.stages import GROUPS, parse
+
+_Setting = tuple[str, float, float]
+"""Optimiser, rate, least rate."""
+
+
+class Descent:
+    """The trained vector: the parameters, in float64, joined in the order of their groups.
+
+    Groups that share optimiser and rates share one optimiser, and their gradient is clipped as one.
+
+    Args:
+        initial: the parameters to start from, as `LearnedSolver.initial` gives them.
+        nfe: calls; SGD's rate on offsets is divided by it. Source: the public code of LD3.
+
+    Raises:
+        TrainingError: parameters that can't be trained, or a stage of the recipe in which none would be.
+    """
+
+    def __init__(self, solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe, nfe: int) -> None:
+        _check(solver, initial, recipe)
+        self.recipe = recipe
+        self.shapes = {name: tensor.shape for name, tensor in initial.items()}
+        self.order = sorted(initial, key=lambda name: GROUPS.index(solver.group(name)))
+        self.vector = torch.cat([initial[name].flatten() for name in self.order]).requires_grad_(True)
+        self.slices = self._sliced(solver)
+        # Views, so that a step of an optimiser is seen in the vector.
+        self.parts = {group: self.vector.detach()[place].requires_grad_(True) for group, place in self.slices.items()}
+        settings: dict[_Setting, list[str]] = {}
+        for group in self.parts:
+            settings.setdefault(_setting(recipe, group, nfe), []).append(group)
+        self.shared = list(settings.items())
+        self.optimisers = [
+            _optimiser(name, [self.parts[group] for group in groups], rate) for (name, rate, _), groups in self.shared
+        ]
+
+    def parameters(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return the named parameters that are joined in `vector`, in the solver's own order."""
+        parts = torch.split(vector, [self.shapes[name].numel() for name in self.order])
+        named = {name: part.reshape(self.shapes[name]) for name, part in zip(self.order, parts, strict=True)}
+        return {name: named[name] for name in self.shapes}
+
+    def clip(self, active: frozenset[str]) -> float:
+        """Hand the vector's gradient to the active groups, clipped; return its norm over them, before clipping."""
+        gradient = self.vector.grad
+        assert gradient is not None
+        for group, part in self.parts.items():
+            part.grad = gradient[self.slices[group]].clone() if group in active else None
+        self.vector.grad = None
+        norms = [
+            float(torch.nn.utils.clip_grad_norm_([self.parts[group] for group in groups], self.recipe.clip))
+            for _, groups in self.shared
+        ]
+        return math.hypot(*norms)
+
+    def step(self) -> None:
+        """Move the groups that have a gradient along it."""
+        for optimiser in self.optimisers:
+            optimiser.step()
+
+    def place(self, vector: Tensor) -> None:
+        """Set the parameters."""
+        self.vector.data.copy_(vector)
+
+    def decay(self, active: frozenset[str], watched: str) -> bool:
+        """Lower the rates of the active groups; return whether that of `watched`, an active one, was at its least."""
+        at_least = False
+        for ((_, _, least), groups), optimiser in zip(self.shared, self.optimisers, strict=True):
+            if active & set(groups):
+                (rates,) = optimiser.param_groups
+                at_least |= watched in active & set(groups) and rates["lr"] <= least
+                rates["lr"] = max(self.recipe.lr_decay * rates["lr"], least)
+        return at_least
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return vector and optimisers as named tensors."""
+        found = {"vector": self.vector}
+        for number, optimiser in enumerate(self.optimisers):
+            found |= optimiser_tensors(f"optimiser{number}", optimiser)
+            found[f"rate{number}"] = torch.tensor(optimiser.param_groups[0]["lr"], dtype=torch.float64)
+        return found
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` gave; KeyError if something is missing."""
+        self.place(tensors["vector"])
+        for number, optimiser in enumerate(self.optimisers):
+            restore_optimiser(f"optimiser{number}", optimiser, tensors)
+            optimiser.param_groups[0]["lr"] = float(tensors[f"rate{number}"])
+
+    def _sliced(self, solver: LearnedSolver) -> dict[str, slice]:
+        found: dict[str, slice] = {}
+        begin = 0
+        for name in self.order:
+            group, end = solver.group(name), begin + self.shapes[name].numel()
+            found[group] = slice(found[group].start if group in found else begin, end)
+            begin = end
+        return found
+
+
+def _check(solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe) -> None:
+    groups = set()
+    for name, tensor in initial.items():
+        asked = f"{solver.name}: its parameter {name!r}"
+        if tensor.dtype != torch.float64 or not tensor.isfinite().all():
+            raise TrainingError(f"{asked} starts as {tensor.tolist()}, {tensor.dtype}; give finite float64 numbers")
+        if (group := solver.group(name)) not in GROUPS:
+            raise TrainingError(f"{asked} is in group {group!r}; use {', '.join(GROUPS)}")
+        groups.add(group)
+    if not sum(tensor.numel() for tensor in initial.values()):
+        raise TrainingError(f"{solver.name}: has no parameters to train; return some from `initial`")
+    for trained, _ in parse(recipe.stages):
+        if not trained & groups:
+            raise TrainingError(
+                f"{solver.name}: stages={recipe.stages}: a stage trains {'+'.join(sorted(trained))}, its parameters "
+                f"are {'+'.join(sorted(groups))}; say --set stages=all"
+            )
+
+
+def optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's state as named tensors."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{prefix}.{index}.{name}": value
+        for index, each in state.items()
+        for name, value in each.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Take up what `optimiser_tensors` gave."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        if key.startswith(f"{prefix}."):
+            _, index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _setting(recipe: Recipe, group: str, nfe: int) -> _Setting:
+    names = {"offsets": recipe.offsets_optimiser, "coefficients": recipe.coefficients_optimiser}
+    rates = {"offsets": recipe.offsets_lr, "coefficients": recipe.coefficients_lr}
+    name = names.get(group, AS_ALL)
+    name = recipe.optimiser if name == AS_ALL else name
+    rate = rates.get(group, 0.0) or recipe.lr
+    if group == "offsets" and name == "sgd":
+        rate /= nfe
+    return name, rate, recipe.offsets_lr_min if group == "offsets" and name != recipe.optimiser else recipe.lr_min
+
+
+def _optimiser(name: str, parts: list[Tensor], rate: float) -> torch.optim.Optimizer:
+    if name == "rmsprop":
+        return torch.optim.RMSprop(parts, lr=rate, momentum=0.9, alpha=0.99, eps=1e-8)
+    if name == "sgd":
+        return torch.optim.SGD(parts, lr=rate)
+    return torch.optim.Adam(parts, lr=rate, betas=(0.9, 0.999), eps=1e-8)

@@ -1,0 +1,75 @@
+"""What a training leaves: the parameters that the recipe chooses, with the record of how they were made."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from solverbench import __version__
+from solverbench.sampling.sample import peak_memory
+from solverbench.learned.training.trainer import Student
+from solverbench.learned.zoo import Trained
+
+
+def result(student: Student) -> Trained:
+    """Return the trained solver: the last averaged parameters or the best ones, as the recipe says."""
+    recipe, teacher = student.job.recipe, student.job.teacher
+    measured = [row for row in student.history if "validation" in row]
+    last = measured[-1]["validation"]
+    chosen = (last, student.average) if recipe.choose == "last" else (student.best.validation, student.best.vector)
+    run = {
+        "seed": student.job.seed,
+        "validation": chosen[0],
+        "validation_initial": measured[0]["validation"],
+        "validation_last": last,
+        "validation_best": student.best.validation,
+        "best_iteration": student.best.iteration,
+        "iterations": student.iteration,
+        "loss_last": student.history[-1]["loss"],
+        "note": _note(student, measured),
+        "cost": _cost(student),
+    }
+    with torch.no_grad():
+        tableau = student.tableau(chosen[1])
+    record = {
+        "recipe": recipe.as_dict(),
+        "seed": student.job.seed,
+        "seeds": {
+            "training": [recipe.train.start, recipe.train.stop - 1],
+            "validation": [recipe.validation.start, recipe.validation.stop - 1],
+        },
+        "targets": {"sampler": teacher.sampler, "nfe": teacher.sampler_nfe},
+        "runs": [run],
+        "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    parameters = {name: part.clone() for name, part in student.descent.parameters(chosen[1]).items()}
+    return Trained(student.job.solver.spec, student.job.nfe, teacher.name, teacher.ode, parameters, tableau, record)
+
+
+def _note(student: Student, measured: Sequence[Mapping[str, float]]) -> str:
+    """What someone should know who takes the result; empty if all is as it should be."""
+    best = min(measured, key=lambda row: row["validation"])
+    if best is measured[0]:
+        return "the validation error never fell below the untrained solver's: lower the rate, or train longer"
+    if best["iteration"] <= student.iteration / 2 and not student.job.recipe.patience:
+        return (
+            f"the validation error stopped falling at iteration {best['iteration']:.0f} of {student.iteration} "
+            f"({best['validation']:.4g}, at the end {measured[-1]['validation']:.4g}): lower the rate, or choose=best"
+        )
+    return ""
+
+
+def _cost(student: Student) -> dict[str, Any]:
+    """Image-calls of the network (calls times images), and what they took."""
+    recipe, device = student.job.recipe, torch.device(student.job.teacher.device)
+    return {
+        "teacher_calls": (recipe.train_size + recipe.validation_size) * student.job.teacher.sampler_nfe,
+        "student_calls_with_gradient": student.calls["with_gradient"],
+        "student_calls_without": student.calls["without"],
+        "seconds": round(student.elapsed, 3),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "peak_memory_bytes": peak_memory(device),
+    }

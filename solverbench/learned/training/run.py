@@ -1,0 +1,46 @@
+"""One training as it is asked for: which solver, for how many calls and which teacher, by which recipe and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import registries
+from solverbench import files, plugins
+from solverbench.errors import TrainingError
+from solverbench.learned.recipes import Recipe
+from solverbench.method.solver import LearnedSolver
+from solverbench.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One training: a solver, its budget, its teacher, how it is trained and the training seed."""
+
+    solver: LearnedSolver
+    nfe: int
+    teacher: Teacher
+    recipe: Recipe
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.recipe.adversarial and self.solver.distilled:
+            weight = f"adversarial_weight={self.recipe.adversarial_weight:g}"
+            raise TrainingError(f"{self.label}: {weight}, but {self.solver.name} is trained without; train gas")
+
+    @property
+    def label(self) -> str:
+        """The job in words."""
+        return f"{self.solver.name} nfe={self.nfe} training seed {self.seed}"
+
+    def folder(self, out: Path) -> Path:
+        """Return the run's folder under `out`: its name ends in a hash of all that the result depends on."""
+        settings = {k: v for k, v in self.recipe.as_dict().items() if k != "training_seeds"}
+        body = [self.solver.key, self.nfe, self.teacher.ode, settings, self.seed, *self._code()]
+        name = f"{self.solver.name}-nfe{self.nfe}-seed{self.seed}-{files.digest(body)[:12]}"
+        return out / "trained" / self.teacher.name / "runs" / name
+
+    def _code(self) -> list[str]:
+        """Of a solver or a loss by a plugin: it may change under the same name."""
+        asked = (registries.solvers, self.solver.name), (registries.losses, self.recipe.loss)
+        return [told["sha256"] for each in asked if (told := plugins.provenance(*each))]

@@ -1,0 +1,193 @@
+"""Training of learned solvers: through its tableau, a student's images are pulled towards its teacher's.
+
+What a method does differently stands in its recipe. A run can be killed at any moment and goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import registries
+from solverbench import files, seeds
+from solverbench.learned.training import checkpoint as checkpoints
+from solverbench.learned.training import losses
+from solverbench.learned import zoo
+from solverbench.errors import TrainingError
+from solverbench.learned.training.run import Job
+from solverbench.learned.training.data import Data, Pairs
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.result import result
+from solverbench.sampling.sample import BATCH
+from solverbench.method.solver import LearnedSolver
+from solverbench.learned.training.trainer import Student
+from solverbench.sampling.endpoints import endpoints
+from solverbench.teachers.teacher import Teacher
+from solverbench.learned.training.tensorboard import writer as open_tensorboard
+from solverbench.learned.zoo import Trained
+
+Progress = Callable[[int, int, float, float | None], None]
+"""Called after each iteration with (iteration, iterations, loss, validation error or None); may raise to interrupt."""
+
+
+def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) -> Data:
+    """Return the recipe's pairs on the teacher's device; the teacher's images are made once and kept under `out`."""
+    if registries.losses.plugin(recipe.loss) is not None:
+        losses.distance(recipe.loss, teacher)  # what is wrong with it is told before the images are made
+
+    def pairs(chosen: range) -> Pairs:
+        images = endpoints(teacher, chosen, out, batch=batch)
+        noise = seeds.noise(chosen, teacher.shape, teacher.device)
+        return Pairs(noise, images.to(teacher.device), torch.tensor(chosen))
+
+    return Data(pairs(recipe.train), pairs(recipe.validation))
+
+
+def train(
+    solver: str | LearnedSolver,
+    nfe: int,
+    teacher: Teacher,
+    recipe: Recipe,
+    *,
+    seed: int,
+    out: Path,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    data: Data | None = None,
+    tensorboard: bool = False,
+    checkpoint_every: int = 200,
+) -> Trained:
+    """Return the solver trained once, with one training seed; goes on from the run's checkpoint, if there is one.
+
+    The run's folder (`Job.folder`) gets checkpoint.safetensors, then history.csv, path.csv and trained.safetensors.
+
+    Args:
+        solver: gs, gas or another learned solver's spec.
+        nfe: calls per image.
+        seed: of the order of batches, of the discriminator's first weights and of its fresh noise.
+        out: the results folder.
+        device: where images are; parameters stay float64 on the CPU.
+        data: the training pairs, on `device`; made by `prepare` if None.
+        tensorboard: write the history for TensorBoard too, into the run's folder.
+        checkpoint_every: iterations between checkpoints; doesn't change the result.
+
+    Raises:
+        TrainingError: a loss, a gradient or a time that the solver can't go on from; the last checkpoint is kept.
+        RecordError: a damaged checkpoint.
+        BudgetError: the solver can't spend exactly `nfe` calls.
+    """
+    job = Job(zoo.learned(solver), nfe, teacher.to(device), recipe, seed)
+    place = job.folder(out)
+    if (place / "trained.safetensors").is_file():
+        return zoo.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
+    log = open_tensorboard(place / "tensorboard") if tensorboard else None
+    student = Student(job, data or prepare(job.teacher, recipe, out))
+    try:
+        if (place / "checkpoint.safetensors").is_file():
+            checkpoints.restore(student, place / "checkpoint.safetensors")
+        else:
+            student.start()
+        while not student.finished:
+            row = student.step()
+            if log is not None:
+                log(row)
+            interrupted = _report(progress, recipe, row)
+            if interrupted or student.iteration % checkpoint_every == 0:
+                checkpoints.save(student, place / "checkpoint.safetensors")
+            if interrupted:
+                raise interrupted
+    except TrainingError as error:
+        _write_course(place, student)
+        where = f"{job.label}, iteration {student.iteration + 1}"
+        raise TrainingError(f"{where}: {error} (kept in {place})") from error
+    trained = result(student)
+    _write_course(place, student)
+    zoo.save(trained, place / "trained.safetensors")
+    (place / "checkpoint.safetensors").unlink(missing_ok=True)
+    return trained
+
+
+def train_best(
+    solver: str | LearnedSolver,
+    nfe: int,
+    teacher: Teacher,
+    recipe: Recipe,
+    *,
+    out: Path,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    data: Data | None = None,
+    tensorboard: bool = False,
+) -> Trained:
+    """Return the best of the recipe's training seeds by validation error, and write it where `zoo.find` looks.
+
+    The record keeps the validation errors and the cost of all of them. Arguments and errors as for `train`.
+    """
+    teacher = teacher.to(device)
+    data = data or prepare(teacher, recipe, out)
+    runs: list[Trained] = []
+    for seed in range(recipe.training_seeds):
+        shown = _shifted(progress, seed * recipe.iterations, recipe.training_seeds * recipe.iterations)
+        runs.append(
+            train(
+                solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data,
+                tensorboard=tensorboard,
+            )
+        )  # fmt: skip
+    best = best_of(runs)
+    zoo.save(best, out / "trained" / teacher.name / zoo.file_name(solver, nfe))
+    return best
+
+
+def best_of(runs: Sequence[Trained]) -> Trained:
+    """Return the run with the lowest validation error, its record extended by those of the others."""
+    best = min(runs, key=lambda run: run.record["runs"][0]["validation"])
+    everything = [run.record["runs"][0] for run in runs]
+    return replace(best, record={**best.record, "runs": everything})
+
+
+def _report(progress: Progress | None, recipe: Recipe, row: Mapping[str, float]) -> BaseException | None:
+    """Call `progress`; an exception of it is returned, so that the finished iteration can be saved first."""
+    if progress is None:
+        return None
+    try:
+        progress(int(row["iteration"]), recipe.iterations, row["loss"], row.get("validation"))
+    except BaseException as error:
+        return error
+    return None
+
+
+def _shifted(progress: Progress | None, done: int, total: int) -> Progress | None:
+    """Progress of one of several runs, counted over all of them."""
+    if progress is None:
+        return None
+    return lambda iteration, _, loss, validation: progress(done + iteration, total, loss, validation)
+
+
+def _write_course(place: Path, student: Student) -> None:
+    """Write history.csv, and path.csv: levels, what the network is told, and parameters at each validation."""
+    rows = ({**row, "iteration": int(row["iteration"])} for row in student.history)
+    _write_csv(place / "history.csv", checkpoints.COLUMNS, rows)
+    points: list[dict[str, object]] = []
+    for iteration, vector in student.path:
+        tableau = student.tableau(vector)
+        series = {"level": tableau.levels, "told": tableau.sigmas, **student.descent.parameters(vector)}
+        points += [
+            {"iteration": iteration, "name": name, "index": index, "value": f"{value:.6g}"}
+            for name, values in series.items()
+            for index, value in enumerate(values.detach().flatten().tolist())
+        ]
+    _write_csv(place / "path.csv", ("iteration", "name", "index", "value"), points)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_bytes(path, text.getvalue().encode())

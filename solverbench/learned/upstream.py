@@ -1,0 +1,260 @@
+"""Learned solvers trained by their authors' own code, read as trained solvers of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solverbench import __version__
+from solverbench.learned import zoo
+from solverbench.learned.discretisation import with_ends
+from solverbench.errors import GridError, RecordError, TrainingError
+from solverbench.method.grids import explicit
+from solverbench.learned.gs import Timed
+from solverbench.learned.ld3 import LD3
+from solverbench.method.solver import LearnedSolver
+from solverbench.method.spec import make
+from solverbench.teachers.teacher import Teacher
+from solverbench.method.tracing import trace
+from solverbench.learned.zoo import Trained
+
+GAS_LAYOUT = "a dict whose ema.shadow_params lists mu_logit [N-1], t_couple [N] and for i = 1..N: c_i [N], a_i [N]"
+LD3_LAYOUT = "a dict whose best_t_steps [2(N+1)] are N+1 falling times of the grid and the N+1 that the network is told"
+
+ENDS = 1e-4
+"""How far, relatively, the ends of LD3's times may lie from the teacher's: they went to float32 through lambda."""
+
+
+def read(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None) -> Trained:
+    """Return the solver in a file of the GAS or LD3 repository, whichever `solver` says.
+
+    Raises:
+        RecordError: see `gas` and `ld3`; or `t_eps` for an LD3 file.
+        SpecError, UnknownNameError: no such solver.
+    """
+    if not isinstance(make(solver), LD3):
+        return gas(path, teacher, nfe, solver=solver, t_eps=t_eps)
+    if t_eps is not None:
+        raise RecordError(f"{path}: t_eps={t_eps:g}, but LD3's files hold the times themselves; leave --t-eps out")
+    return ld3(path, teacher, nfe, solver=solver)
+
+
+def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None) -> Trained:
+    """Return the solver in a checkpoint of the GAS repository (`<iter>.pt`), for `teacher`: its EMA parameters.
+
+    The file is unpickled by torch's restricted reader, which builds tensors and plain values and runs nothing.
+
+    Args:
+        nfe: calls, which the shapes must have.
+        solver: "gas" or "gs"; the repository writes both alike, and "s4s_gas_compat" with use_theory_coef=false.
+        t_eps: end of the time range it was trained with; the teacher's own end level if None.
+
+    Raises:
+        RecordError: not there, not such a checkpoint, for another number of calls, or of numbers that make no solver.
+        SpecError: not gas or gs, or t_eps out of range.
+
+    Source: arXiv:2510.17699, public code: the parameters' flat order, kept by the torch-ema package.
+    """
+    method = make(solver if t_eps is None else f"{solver}:t_eps={t_eps!r}")
+    if not isinstance(method, Timed):
+        raise RecordError(
+            f"{path}: holds a gas or gs, not a {method.name}; use --solver gas or --solver gs, or ld3 for a file of LD3"
+        )
+    if replace(method, t_eps=None) != make(method.name):
+        raise RecordError(f"{path}: {solver} isn't what the GAS repository trains; leave options other than t_eps out")
+    content = _read(path)
+    checkpoint = _checkpoint(content, path)
+    parameters = _parameters(checkpoint, path)
+    _check_calls(path, len(parameters["t_couple"]), nfe)
+    about = {
+        "layout": "GAS repository, ema.shadow_params",
+        "t_eps": t_eps,
+        "step": _number(checkpoint.get("step")),
+        "ema_decay": _number(checkpoint["ema"].get("decay")),
+        "ema_updates": _number(checkpoint["ema"].get("num_updates")),
+    }
+    remedy = "give the --t-eps of its training"
+    return _trained(path, content, method.with_parameters(parameters), teacher, nfe, about, remedy)
+
+
+def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Trained:
+    """Return the solver in a file of the LD3 repository (`best_v2.pt`), for `teacher`: exactly the times in it.
+
+    The file has times alone: base solver, order and mode are the user's word. Its ends, which float32 has rounded, give
+    way to the teacher's own. Where a shift exceeds the limit of our default, the result is a solver with limited=false.
+
+    Args:
+        nfe: calls, which the shape must have.
+        solver: ld3 with its options, as in "ld3:base=ipndm:order=2:mode=time".
+
+    Raises:
+        RecordError: not there, not such a file, for another number of calls, or of times that aren't the teacher's.
+        SpecError: not an ld3.
+
+    Source: arXiv:2405.15506 (LD3), public code: the times of the model's own schedule, falling, which on an EDM model
+    are noise levels.
+    """
+    method = make(solver)
+    if not isinstance(method, LD3):
+        raise RecordError(f"{path}: holds an ld3, not a {method.name}; use --solver ld3")
+    content = _read(path)
+    times, told = _times(_unpickled(content, path, "the LD3 repository"), path)
+    _check_calls(path, len(times) - 1, nfe)
+    method.steps(nfe)
+    schedule = teacher.schedule
+    try:
+        ends = method.discretisation.ends(schedule)
+        grid = with_ends("its times as levels", explicit(schedule.sigma(times), schedule), ends, ENDS)
+        if not torch.allclose(told[0], times[0], rtol=ENDS, atol=0.0):
+            raise GridError(f"its first call is told time {float(told[0]):g}, not {float(times[0]):g}")
+    except GridError as error:
+        raise RecordError(
+            f"{path}: no solver on the levels of {teacher.name} ({error}); name its own teacher"
+        ) from None
+    shape, evaluated = method.discretisation, schedule.sigma(told)
+    shifts = shape.places(evaluated, schedule) - shape.places(grid.sigmas, schedule)
+    shifts[0] = shifts[-1] = 0
+    equipped = method.with_parameters({"theta1": shape.logits(grid), "theta2": shifts})
+    if not torch.allclose(equipped.told(equipped.grid(schedule, nfe))[1:], evaluated[1:-1], rtol=1e-11, atol=0.0):
+        equipped = replace(equipped, limited=False, compat=False)
+    about = {"layout": "LD3 repository, best_t_steps", "first": float(times[0]), "last": float(times[-1])}
+    return _trained(path, content, equipped, teacher, nfe, about, "name its own teacher")
+
+
+def keep(trained: Trained, source: Path, out: Path) -> Path:
+    """Write an imported solver to where `zoo.find` looks in a results folder, and return that place.
+
+    Raises:
+        RecordError: another trained solver is there, which is left alone.
+    """
+    place = out / "trained" / trained.teacher / zoo.file_name(trained.spec, trained.nfe)
+    if place.exists() and zoo.load(place).identity != trained.identity:
+        raise RecordError(f"{source}: {place} holds another one; move it away or give another --out")
+    zoo.save(trained, place)
+    return place
+
+
+def _trained(
+    path: Path, content: bytes, solver: LearnedSolver, teacher: Teacher, nfe: int, about: dict[str, Any], remedy: str
+) -> Trained:
+    """The solver, traced for `teacher`, with the record of where it comes from."""
+    try:
+        tableau = trace(solver, solver.grid(teacher.schedule, nfe))
+    except (GridError, TrainingError, ValueError) as error:
+        raise RecordError(f"{path}: no solver on the levels of {teacher.name} ({error}); {remedy}") from None
+    record = {
+        "imported": {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), **about},
+        "runs": [],
+        "seeds": {},
+        "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    return Trained(solver.spec, nfe, teacher.name, teacher.ode, solver.trained, tableau, record)
+
+
+def _check_calls(path: Path, found: int, nfe: int) -> None:
+    if found != nfe:
+        raise RecordError(f"{path}: its shapes are those of nfe={found}, not of nfe={nfe}; use --nfe {found}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RecordError(f"{path}: there is no such file; give a file of the GAS or LD3 repository") from None
+    except OSError as error:
+        raise RecordError(f"{path}: can't be read ({error.strerror}); give a file that can") from None
+
+
+def _checkpoint(content: bytes, path: Path) -> Mapping[str, Any]:
+    """The dict of a checkpoint of the GAS repository."""
+    checkpoint = _unpickled(content, path, "the GAS repository")
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("ema"), dict):
+        raise _foreign(path, _lacks(checkpoint, "ema"))
+    return checkpoint
+
+
+def _unpickled(content: bytes, path: Path, source: str) -> Any:
+    """What the file holds, with nothing in it but tensors and plain values."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file makes torch's reader raise nearly anything
+        raise RecordError(
+            f"{path}: can't be read as tensors and plain values alone ({type(error).__name__}), nothing else is "
+            f"unpickled; give a file of {source}"
+        ) from None
+
+
+def _times(found: Any, path: Path) -> tuple[Tensor, Tensor]:
+    """LD3's times of the grid and those told, [N+1] each, float64."""
+
+    def foreign(what: str) -> RecordError:
+        return RecordError(f"{path}: isn't a file of LD3, it {what}; give {LD3_LAYOUT}")
+
+    times = found.get("best_t_steps") if isinstance(found, dict) else None
+    if times is None:
+        raise foreign(_lacks(found, "best_t_steps"))
+    if not isinstance(times, Tensor) or not times.is_floating_point() or times.layout != torch.strided:
+        raise foreign(f"has a best_t_steps that isn't a tensor of floating point numbers ({type(times).__name__})")
+    if times.ndim != 1 or len(times) % 2 or len(times) < 6:
+        raise foreign(f"has a best_t_steps of shape {list(times.shape)}")
+    if not times.isfinite().all():
+        raise RecordError(f"{path}: best_t_steps has a number that isn't finite; give a file from before that")
+    grid, told = times.detach().double().chunk(2)
+    if not (grid.diff() < 0).all():
+        raise foreign(f"has a best_t_steps whose first half, {'+'.join(f'{t:g}' for t in grid.tolist())}, doesn't fall")
+    if not (times > 0).all():
+        raise foreign(f"has a best_t_steps with {float(times.min()):g}, and times are above 0")
+    return grid, told
+
+
+def _lacks(found: Any, key: str) -> str:
+    """What is wrong with a file without `key`."""
+    if not isinstance(found, dict):
+        return f"is a {type(found).__name__}"
+    keys = ", ".join(sorted(map(str, found))[:8]) or "nothing"
+    return f"has no {key}, but {keys}"
+
+
+def _parameters(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The EMA parameters by name, float64."""
+    shadow = checkpoint["ema"].get("shadow_params")
+    if not isinstance(shadow, list | tuple) or not all(isinstance(part, Tensor) for part in shadow):
+        raise _foreign(path, "has no list of tensors ema.shadow_params")
+    if len(shadow) < 4 or len(shadow) % 2:
+        raise _foreign(path, f"has {len(shadow)} tensors")
+    n = len(shadow) // 2 - 1
+    names = ["mu_logit", "t_couple", *(f"{kind}{i}" for i in range(1, n + 1) for kind in "ca")]
+    shapes, wanted = [tuple(part.shape) for part in shadow], [(n - 1,), *[(n,)] * (2 * n + 1)]
+    for name, shape, size in zip(names, shapes, wanted, strict=True):
+        if shape != size:
+            raise _foreign(path, f"has {name} of shape {list(shape)}, not {list(size)}, among {len(shadow)} tensors")
+    if not all(part.is_floating_point() and part.layout == torch.strided for part in shadow):
+        raise _foreign(path, "has parameters that aren't plain floating point numbers")
+    parameters = {name: part.detach().double() for name, part in zip(names, shadow, strict=True)}
+    for name, part in parameters.items():
+        if not part.isfinite().all():
+            raise RecordError(f"{path}: {name} has a number that isn't finite; give a checkpoint from before that")
+    return parameters
+
+
+def _foreign(path: Path, what: str) -> RecordError:
+    return RecordError(f"{path}: isn't a GAS checkpoint, it {what}; give {GAS_LAYOUT}")
+
+
+def _number(value: Any) -> int | float | None:
+    """A plain finite number of the checkpoint, for the record; None for anything else."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    plain = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return value if plain else None

@@ -1,0 +1,121 @@
+"""What exponential integrators share: the exact linear part, the weights of DPM-Solver++ and when orders are lowered.
+
+All in the EDM frame (alpha = 1), where lambda = -log sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from solverbench.method.solver import Classical, Denoise, option
+
+
+class ExponentialIntegrator(Classical):
+    """A solver that is exact in x and extrapolates the network's prediction m as a polynomial in lambda.
+
+    With m the data prediction D or the noise prediction (x - D)/s, the exact solution from level s to t < s is
+
+        data :  x' = (t/s) x +   int_{lam_s}^{lam_t} exp(lam - lam_t) m dlam
+        noise:  x' =       x - t int_{lam_s}^{lam_t} exp(lam_t - lam) m dlam
+
+    Source: Lu et al. 2022, arXiv:2211.01095, proposition 4.1 (data); arXiv:2206.00927, proposition 3.1 (noise).
+    """
+
+    levels: str = option("logsnr", key="grid", help="a named grid, or the M+1 levels joined with +")
+    order: int = option(3, choices=(1, 2, 3), help="values that a regular step combines")
+    prediction: str = option("data", choices=("data", "noise"), help="what is extrapolated between calls")
+    lower_order_final: bool = option(True, help="lower the order over the last steps, down to 1")
+
+    def predict(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return m at state `x` of level `sigma`; one call."""
+        d = denoise(x, sigma)
+        return d if self.prediction == "data" else (x - d) / sigma
+
+    def linear(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (kept, scale, h): a first-order step from level `s` to `t` is kept x - scale expm1(-h) m.
+
+        h is lambda_t - lambda_s in data prediction and its negative in noise prediction: with that sign, every formula
+        of the one is the other's.
+        """
+        h = s.log() - t.log()
+        return (t / s, torch.ones_like(t), h) if self.prediction == "data" else (torch.ones_like(t), t, -h)
+
+    def order_at(self, n: int, steps: int) -> int:
+        """Return the order of step `n` of `steps`; see `order_at`."""
+        return order_at(n, steps, self.order, lowered=self.lower_order_final)
+
+
+def order_at(n: int, steps: int, order: int, *, lowered: bool) -> int:
+    """Return the order of step `n` of `steps`: it rises over the first steps, and a warm-up step isn't lowered.
+
+    Args:
+        order: that of a regular step.
+        lowered: lower it over the last steps, down to 1.
+    """
+    if n + 1 < order or not lowered:
+        return min(n + 1, order)
+    return min(order, steps - n)
+
+
+def block_orders(calls: int, order: int) -> list[int]:
+    """Return the orders of a singlestep solver's blocks, which add up to `calls`: mostly `order`, lower at the end.
+
+    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 and its public code. The order is 3 in no last block unless
+    there is another: 3 calls are 2 + 1.
+    """
+    blocks, rest = divmod(calls, order)
+    if order == 3 and rest == 0:
+        return [3] * (blocks - 1) + [2, 1]
+    return [order] * blocks + [rest] * (rest > 0)
+
+
+def phis(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (p1, p2, p3) = (expm1(-h), p1/h + 1, p2/h - 1/2) for a step `h` in lambda, negated in noise prediction.
+
+    Source: Lu et al. 2022, arXiv:2211.01095, appendix B.
+    """
+    p1 = torch.expm1(-h)
+    p2 = p1 / h + 1
+    return p1, p2, p2 / h - 0.5
+
+
+def differences(lam: Tensor, past: Sequence[Tensor], n: int) -> tuple[Tensor, ...]:
+    """Return the divided differences of predictions that a multistep update of step `n` is made of.
+
+    Args:
+        lam: [M+1], lambda at the grid's levels.
+        past: predictions, newest first: past[i] was made at level n - i. One gives (), two (d0,), three (D1, D2).
+        n: the step, from level n to n + 1.
+
+    Source: arXiv:2211.01095, appendix B, as every public implementation has it: D2 is a divided difference, half of
+    the second derivative's estimate that the Taylor form would want.
+    """
+    if len(past) == 1:
+        return ()
+    h = lam[n + 1] - lam[n]
+    r0 = (lam[n] - lam[n - 1]) / h
+    d0 = (past[0] - past[1]) / r0
+    if len(past) == 2:
+        return (d0,)
+    r1 = (lam[n - 1] - lam[n - 2]) / h
+    d1 = (past[1] - past[2]) / r1
+    return d0 + r0 / (r0 + r1) * (d0 - d1), (d0 - d1) / (r0 + r1)
+
+
+def unified(r: Sequence[Tensor], z: Tensor, b: Tensor) -> Sequence[Tensor]:
+    """Return rho with sum_i r_i^(j-1) rho_i = j! z phi_{j+1}(z) / b for j = 1 .. len(r); 1/2 if it is a single number.
+
+    Source: Zhao et al. 2023, arXiv:2302.04867 (UniPC), algorithms 1 and 2, and the public code's degenerate rules.
+    """
+    if len(r) < 2:
+        return [z.new_tensor(0.5)] * len(r)
+    right, g = [], torch.expm1(z)
+    for j in range(1, len(r) + 1):
+        g = g / z - 1 / math.factorial(j)  # z phi_{j+1}(z)
+        right.append(math.factorial(j) * g / b)
+    matrix = torch.linalg.vander(torch.stack(list(r))).T
+    return list(torch.linalg.solve(matrix, torch.stack(right)))

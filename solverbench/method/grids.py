@@ -1,0 +1,233 @@
+"""Grids: the M+1 noise levels between which a solver steps, from the start to the end level."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import registries
+from solverbench import plugins
+from solverbench.errors import GridError, PluginError, UnknownNameError
+from solverbench.method.schedules import NoiseSchedule, VPDiscrete
+
+VERSIONS: dict[str, int] = {}
+"""Versions of named grids other than 1: raise one when its formula gives other levels, so that no old result is reused.
+"""
+
+GITS_ENDS = 0.01
+"""How far, relatively, a schedule's ends may lie from a published list's, which are rounded to three digits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Falling noise levels and the schedule they belong to.
+
+    Args:
+        sigmas: [M+1] float64, strictly decreasing, positive but for the last, which may be 0. May carry gradient.
+        schedule: what the model's own time is, for loops that need it.
+
+    Raises:
+        GridError: fewer than two levels, not finite, negative, or not strictly decreasing.
+    """
+
+    sigmas: Tensor
+    schedule: NoiseSchedule
+
+    def __post_init__(self) -> None:
+        values = self.sigmas.detach().tolist()
+        asked = f"grid {'+'.join(f'{v:g}' for v in values[:12])}"
+        if len(values) < 2:
+            raise GridError(f"{asked}: {len(values)} level(s); give at least two, from the start to the end")
+        if not all(math.isfinite(v) for v in values):
+            raise GridError(f"{asked}: has a value that isn't finite; give finite noise levels")
+        for above, below in itertools.pairwise(values):
+            if not above > below:
+                raise GridError(f"{asked}: {below:g} follows {above:g}; levels must strictly decrease")
+        if values[-1] < 0:
+            raise GridError(f"{asked}: ends at {values[-1]:g}; levels are positive, and only the last may be 0")
+
+    @property
+    def steps(self) -> int:
+        """M, the number of intervals."""
+        return len(self.sigmas) - 1
+
+
+def refused(error: GridError) -> bool:
+    """Return whether it was `Grid` itself that raised it: the levels, whoever made them, are none."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code is Grid.__post_init__.__code__
+
+
+def explicit(levels: Sequence[float] | Tensor, schedule: NoiseSchedule) -> Grid:
+    """Return the grid of the given levels [M+1], in the order from start to end."""
+    return Grid(torch.as_tensor(levels, dtype=torch.float64), schedule)
+
+
+def polynomial(schedule: NoiseSchedule, steps: int, *, rho: float = 7.0) -> Grid:
+    """Return levels whose rho-th roots are equally spaced. Source: Karras et al. 2022, arXiv:2206.00364, equation 5."""
+    ends = schedule.sigma_first ** (1 / rho), schedule.sigma_min ** (1 / rho)
+    return _with_ends(_linspace(*ends, steps) ** rho, schedule, schedule.sigma_first)
+
+
+def logsnr(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return levels equally spaced in lambda = -log sigma. Source: Lu et al. 2022, arXiv:2206.00927, section 3.4."""
+    first = schedule.sigma_first
+    return _with_ends(_linspace(math.log(first), math.log(schedule.sigma_min), steps).exp(), schedule, first)
+
+
+def time_uniform(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Grid:
+    """Return levels at times whose rho-th roots are equally spaced; rho = 1 is uniform, 2 quadratic.
+
+    The time is the model's own, and on an EDM schedule that of the linear VP schedule with the same ends.
+    Source: Lu et al. 2022, arXiv:2206.00927, section 4; with rho the rule of diff-sampler (arXiv:2312.00094).
+    """
+    clock = schedule.clock
+    times = _linspace(clock.t_start ** (1 / rho), clock.t_end ** (1 / rho), steps) ** rho
+    return _with_ends(clock.sigma(times), schedule)
+
+
+def time_quadratic(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return levels at times whose square roots are equally spaced: `time_uniform` with rho = 2.
+
+    Source: the public code of DPM-Solver, UniPC and GAS, which name it so; `time_poly` is what LD3 means by it.
+    """
+    return time_uniform(schedule, steps, rho=2.0)
+
+
+def time_poly(schedule: NoiseSchedule, steps: int, *, rho: float = 2.0) -> Grid:
+    """Return levels at times t_end + (t_start - t_end)(k/M)^rho for k = M..0, where the ends take no root.
+
+    Source: Tong et al. 2024, arXiv:2405.15506 (LD3), whose "time_quadratic" is rho = 2, as is equation 23 of GAS,
+    arXiv:2510.17699. The time is as in `time_uniform`.
+    """
+    clock = schedule.clock
+    times = clock.t_end + (clock.t_start - clock.t_end) * _linspace(1.0, 0.0, steps) ** rho
+    return _with_ends(clock.sigma(times), schedule)
+
+
+def discrete(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Grid:
+    """Return levels at a discrete model's times whose rho-th roots are equally spaced.
+
+    `time_uniform` under the name that diff-sampler (arXiv:2312.00094) gives it for latent models; its code takes no
+    root of the first time, which is 1.
+
+    Raises:
+        GridError: the schedule isn't discrete.
+    """
+    if not isinstance(schedule, VPDiscrete):
+        raise GridError(
+            f"grid=discrete on {type(schedule).__name__}: this schedule has no discrete times; use time_uniform"
+        )
+    return time_uniform(schedule, steps, rho=rho)
+
+
+def gits_ipndm(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the levels that GITS found for iPNDM on Stable Diffusion. Source: see `gits`."""
+    return gits("ipndm", schedule, steps)
+
+
+def gits_dpm(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the levels that GITS found for DPM-Solver++ on Stable Diffusion. Source: see `gits`."""
+    return gits("dpm", schedule, steps)
+
+
+def gits(solver: str, schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the levels published for `solver` and `steps` on Stable Diffusion, with the schedule's own exact ends.
+
+    Source: Chen et al. 2024, arXiv:2405.11326, as listed in the code of LD3 (arXiv:2405.15506): registries/gits.toml.
+
+    Raises:
+        GridError: no list for that number of steps, or a schedule with other ends.
+    """
+    lists = {len(levels) - 1: levels for levels in registries.gits()[solver]}
+    asked = f"grid=gits_{solver} with {steps} steps"
+    if steps not in lists:
+        raise GridError(f"{asked}: none is published; use {', '.join(map(str, sorted(lists)))}")
+    levels = torch.tensor(lists[steps], dtype=torch.float64)
+    own = torch.tensor([schedule.sigma_max, schedule.sigma_min], dtype=torch.float64)
+    if not torch.allclose(levels[[0, -1]], own, rtol=GITS_ENDS, atol=0.0):
+        raise GridError(
+            f"{asked}: it goes from {levels[0]:g} to {levels[-1]:g}, as Stable Diffusion does, and this schedule from "
+            f"{own[0]:g} to {own[1]:g}; use another grid"
+        )
+    return _with_ends(levels, schedule)
+
+
+def learned(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Raise GridError: a learned grid comes from a solver's own parameters."""
+    raise GridError(f"grid=learned with {steps} steps: only a learned solver has one; name another grid")
+
+
+def default_rho(name: str) -> float | None:
+    """Return the rho that the named grid takes by default; None for a grid without one."""
+    return (getattr(function(name), "__kwdefaults__", None) or {}).get("rho")
+
+
+def function(name: str) -> Callable[..., Grid]:
+    """Return the function (schedule, steps, *, rho) behind a grid's name.
+
+    Raises:
+        UnknownNameError: no such grid.
+        PluginError: a plugin offers it, but it can't be had.
+    """
+    found: Callable[..., Grid] = plugins.get(registries.grids, name)
+    return found
+
+
+def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = None) -> Grid:
+    """Return the named grid of `steps` intervals on `schedule`; with its own rho if None.
+
+    Raises:
+        UnknownNameError: no such grid.
+        PluginError: a plugin offers it, but it can't be had, fails, or returns something else.
+    """
+    make = function(name)
+    with plugins.blamed(registries.grids, name):
+        found = make(schedule, steps, **({} if rho is None else {"rho": rho}))
+    if not isinstance(found, Grid) or found.steps != steps:
+        told = f"a grid of {found.steps} steps" if isinstance(found, Grid) else repr(found)
+        raise PluginError(f"grid {name!r}: returned {told} where a Grid of {steps} was asked for; correct the plugin")
+    return found
+
+
+def key(name: str, rho: float | None) -> dict[str, Any]:
+    """Return what names a grid in a cell's key: its name, its rho, and the version or source of its function.
+
+    Raises:
+        UnknownNameError: no such grid.
+        PluginError: a plugin offers it, but it can't be had.
+    """
+    made = function(name)
+    exponent = {} if rho is None else {"rho": float(rho)}
+    if name in registries.grids.builtin:
+        return {"name": name, "version": VERSIONS.get(name, 1), **exponent}
+    return {"name": name, "source": registries.source(made), **exponent}
+
+
+def resolve(name: str) -> str:
+    """Return the name of the grid that `name` or an alias stands for.
+
+    Raises:
+        UnknownNameError: no such grid.
+    """
+    try:
+        return registries.grids.resolve(name)
+    except registries.UnknownName as error:
+        raise UnknownNameError(str(error)) from None
+
+
+def _linspace(start: float, end: float, steps: int) -> Tensor:
+    return torch.linspace(start, end, steps + 1, dtype=torch.float64)
+
+
+def _with_ends(sigmas: Tensor, schedule: NoiseSchedule, first: float | None = None) -> Grid:
+    """The grid with its two ends exactly the schedule's own: roots and powers miss them by an ulp or two."""
+    sigmas[0], sigmas[-1] = first or schedule.sigma_max, schedule.sigma_min
+    return Grid(schedule.rounded(sigmas), schedule)

@@ -1,0 +1,476 @@
+"""What a solver is: its options, its grid, and its textbook loop over `x` and `denoise(x, sigma)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_hints
+
+import torch
+from torch import Tensor
+
+import registries
+from solverbench.method import grids
+from solverbench.learned import recipes
+from solverbench.errors import BudgetError, GridError, SpecError
+from solverbench.method.grids import Grid
+from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method.thresholding import thresholded
+
+
+class Denoise(Protocol):
+    """What a loop is handed: the data prediction for state `x` when the network is told `sigma`.
+
+    `level` is the noise level of the state itself, given only when it differs from `sigma`.
+    """
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor: ...
+
+
+def option(
+    default: Any, *, key: str | None = None, choices: Sequence[Any] = (), above: float | None = None, help: str = ""
+) -> Any:
+    """Declare an option of a solver.
+
+    Args:
+        default: its value when a spec doesn't name it.
+        key: its name in a spec; the attribute's own if None.
+        choices: the values it may take; any of its type if empty.
+        above: what a number must exceed.
+        help: one line for `solverbench info`.
+    """
+    metadata = {"key": key, "choices": tuple(choices), "above": above, "help": help}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option,))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Solver(ABC):
+    """One method: a frozen dataclass whose fields are its options, with the paper's loop as `integrate`.
+
+    Subclass it, give it a `name`, write `integrate`; every subclass becomes a frozen keyword-only dataclass by itself.
+    `consistent` and the orders below may be plain attributes of the subclass where no option changes them.
+    `solverbench.conformance` measures what is declared. The orders are those of the method itself, with every
+    evaluation made and a last level above 0.
+    """
+
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    bibtex: ClassVar[str] = ""
+    """Its paper's entry, for reports, where `paper` names none that this package knows."""
+    learned: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+    """Version of the formulas: raise it when they give other numbers, so that old results are not reused."""
+    uniform: ClassVar[bool] = False
+    """Whether the coefficients, and so the declared orders, are those of equal steps in sigma."""
+
+    levels: str = option("polynomial", key="grid", help="a named grid, or the M+1 levels joined with +")
+    rho: float | None = option(None, above=0.0, help="the grid's exponent; the grid's own default if not given")
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        for field, kind in declared(type(self)).values():
+            value = getattr(self, field.name)
+            _check(f"{self.name}:{_key(field)}={_text(value)}", field, kind, value)
+        levels = self._levels()
+        named = write_levels(levels)
+        object.__setattr__(self, "levels", named)
+        default = grids.default_rho(named) if isinstance(levels, str) else None
+        if default is None and self.rho is not None:
+            raise SpecError(f"{self.name}:grid={self.levels}:rho={self.rho:g}: this grid has no rho; leave it out")
+        object.__setattr__(self, "rho", self.rho if self.rho is not None else default)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether every row keeps a constant image, as `Tableau.inconsistency` measures."""
+        return True
+
+    @property
+    def block(self) -> int:
+        """The number of grid intervals that one regular step spans."""
+        return 1
+
+    @property
+    def local_order(self) -> int | None:
+        """p, where a regular step from exact values errs by O(h^(p+1)) once corrected, if it is; None: not declared.
+
+        First steps and the lowering of the order at the end don't count.
+        """
+        return None
+
+    @property
+    def predicted_order(self) -> int | None:
+        """The same before the corrector: the order of the state at which the next call is made."""
+        return self.local_order
+
+    @property
+    def global_order(self) -> int | None:
+        """p, where the sample errs by O(h^p), first steps and end rule included; None: not declared."""
+        return None
+
+    @abstractmethod
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample: `x` at grid.sigmas[0] carried to grid.sigmas[-1], which is above 0.
+
+        `x` is a batch of images or a vector of coefficients: combine it and the outputs of `denoise` linearly, with
+        0-d float64 coefficients, without reductions, shapes, randomness or branches on values.
+        """
+
+    def steps(self, nfe: int) -> int:
+        """Return M, the number of grid intervals that cost exactly `nfe` calls.
+
+        Raises:
+            BudgetError: no number of intervals does; the text names the nearest budgets.
+        """
+        return nfe
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the grid of `steps` intervals on `schedule`.
+
+        Raises:
+            GridError: explicit levels that are not steps + 1, or a final 0 that the solver can't reach.
+        """
+        levels = self._levels()
+        if isinstance(levels, str):
+            return grids.named(levels, schedule, steps, self.rho)
+        grid = grids.explicit(levels, schedule)
+        if grid.steps != steps:
+            raise GridError(
+                f"{self.spec}: {len(levels)} levels make {grid.steps} steps, but {steps} were asked for; "
+                f"give {steps + 1} levels, or another number of calls"
+            )
+        return grid
+
+    def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample: what is traced and measured, the loop of `integrate` with what stands around it.
+
+        Raises:
+            GridError: the grid ends in 0, and this solver can't.
+        """
+        if grid.sigmas[-1] == 0:
+            raise GridError(f"{self.name}: can't step to level 0; end the grid at a positive level")
+        return self.integrate(denoise, x, grid)
+
+    def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the denoiser that the tableau is to be executed on: the user's own, or what an option makes of it."""
+        return denoise
+
+    @property
+    def spec(self) -> str:
+        """The canonical spec: keys sorted, defaults written out."""
+        given = {_key(f): getattr(self, f.name) for f, _ in declared(type(self)).values()}
+        return ":".join([self.name, *(f"{k}={_text(v)}" for k, v in sorted(given.items()) if v is not None)])
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What was asked for, as plain JSON values: the same on every processor, for one budget and schedule.
+
+        Options equal to their default are left out, so that an option that is added later changes no key. Of a class
+        that isn't built in it holds the sha256 of its source, as `registries.source` gives it; "" if that is unknown.
+        """
+        options = {
+            key: float(value) if isinstance(value, int) and float in getattr(kind, "__args__", (kind,)) else value
+            for key, (field, kind) in declared(type(self)).items()
+            if key not in ("grid", "rho") and (value := getattr(self, field.name)) != field.default
+        }
+        levels = self._levels()
+        if not isinstance(levels, str):
+            grid: dict[str, Any] = {"levels": levels}
+        elif levels in registries.grids:
+            grid = grids.key(levels, self.rho)
+        else:
+            grid = {"name": levels}
+        sources = [registries.source(cls) for cls in type(self).__mro__ if not _built_in(cls)]
+        return {
+            "name": self.name,
+            "version": self.version,
+            "options": options,
+            "grid": grid,
+            **({"sources": sources} if sources else {}),
+        }
+
+    def _levels(self) -> str | list[float]:
+        """The name of the grid, or its explicit levels."""
+        return read_levels(f"{self.name}:grid={self.levels}", self.levels)
+
+
+class Classical(Solver):
+    """A solver with fixed coefficients, which may start analytically and end at level 0.
+
+    The analytic first step takes the score of N(0, (1 + sigma^2) I), which is near the data's at the start, in place
+    of the first call. The last interval to level 0 is one call whose output is the sample: a first-order step.
+    Source: Dockhorn et al. 2022, arXiv:2210.05475, section 3.3 (analytic first step); Karras et al. 2022,
+    arXiv:2206.00364, algorithm 1 (the step to 0).
+    """
+
+    stages: ClassVar[int] = 1
+
+    afs: bool = option(False, help="take the first evaluation from the score of a Gaussian: one call less")
+    end: str = option("sigma_min", choices=("sigma_min", "zero"), help="zero: one more step and call, to level 0")
+    threshold: bool = option(False, help="clip the network's images by their own 0.995 quantile, if above 1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        levels = self._levels()
+        if not isinstance(levels, str) and levels[-1] > 0 and self.end == "zero":
+            raise SpecError(
+                f"{self.name}:end=zero:grid={self.levels}: these levels end at {levels[-1]:g}; end them in 0"
+            )
+        if not isinstance(levels, str) and levels[-1] == 0:
+            object.__setattr__(self, "end", "zero")
+
+    @property
+    def consistent(self) -> bool:
+        """Whether every row keeps a constant image: not after an analytic first step."""
+        return not self.afs
+
+    def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return `denoise`, or with threshold=true `thresholded(denoise)`, which a tableau, linear, can't hold."""
+        return thresholded(denoise) if self.threshold else denoise
+
+    def steps(self, nfe: int) -> int:
+        """Return M: `stages` calls an interval, one less with afs; the interval to level 0 costs one."""
+        if not self._spends(nfe):
+            near = filter(self._spends, range(1, nfe + 2 * self.stages + 2))
+            close = [f"nfe={n}" for n in sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])]
+            named = isinstance(self._levels(), str)
+            if named and self.end == "sigma_min" and dataclasses.replace(self, end="zero")._spends(nfe):
+                close.append(f"{self.name}:end=zero")
+            raise refuse_budget(self, nfe, f"each step costs {self.stages} evaluations{self._exceptions()}", close)
+        last = self.end == "zero"
+        return (nfe + self.afs - last) // self.stages + last
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the grid of `steps` intervals; with end=zero the last of them goes from sigma_min to 0."""
+        if self.end == "sigma_min" or not isinstance(self._levels(), str):
+            return super().grid(schedule, steps)
+        body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
+        return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
+
+    def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample of `integrate`, with the first evaluation replaced and the step to 0 added as asked."""
+        sigmas = grid.sigmas
+        evaluate = _analytic_first(denoise) if self.afs else denoise
+        if sigmas[-1] > 0:
+            return self.integrate(evaluate, x, grid)
+        if grid.steps > 1:
+            x = self.integrate(evaluate, x, Grid(sigmas[:-1], grid.schedule))
+        return denoise(x, sigmas[-2])
+
+    def _spends(self, nfe: int) -> bool:
+        last = self.end == "zero"
+        calls = nfe + self.afs - last
+        return calls % self.stages == 0 and (calls > 0 or (last and nfe > 0))
+
+    def _exceptions(self) -> str:
+        return (", one less with afs" if self.afs else "") + (
+            ", the one to level 0 costs 1" if self.end == "zero" else ""
+        )
+
+
+def _analytic_first(denoise: Denoise) -> Denoise:
+    """`denoise` whose first call is answered by the posterior mean under unit Gaussian data, linear in x."""
+    asked = False
+
+    def evaluate(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        nonlocal asked
+        if asked:
+            return denoise(x, sigma, level=level)
+        asked = True
+        return x - sigma * x / (1 + sigma**2).sqrt()
+
+    return evaluate
+
+
+class LearnedSolver(Solver):
+    """A solver whose loop reads trained tensors.
+
+    `parameters` maps each name of `initial` to a float64 tensor on the CPU; None until they are given.
+    """
+
+    learned: ClassVar[bool] = True
+    consistent: ClassVar[bool] = False
+    inferred: ClassVar[str] = ""
+    """What of the method its paper leaves unknown, and how it was settled; empty if nothing. Every table says it."""
+    trained_by: ClassVar[Mapping[str, Any] | None] = {}
+    """Its recipe: the one that it builds on, what is different, and what for some teachers alone.
+
+    As in {"base": "gs", "lr": 1e-2, "digits": {"iterations": 500}}, with tables as in a file of registries/recipes.
+    Empty: that file of its own name; without one, GS's. None: it isn't trained here.
+    """
+    distilled: ClassVar[bool] = False
+    """Whether its name says that no discriminator trains it."""
+
+    recipe: str | None = option(default=None, help="the recipe to train by; that of its own name if not given")
+    parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recipe is not None and not recipes.exists(self.recipe):
+            there = ", ".join(recipes.names())
+            raise SpecError(f"{self.name}:recipe={self.recipe}: there is no such recipe; use a solver's, or {there}")
+
+    @property
+    def first_fixed(self) -> bool:
+        """Whether the first call, its input and its level, is the same whatever the parameters: it can be kept."""
+        return False
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe that it is trained by."""
+        return self.recipe or self.name
+
+    def group(self, name: str) -> str:
+        """Return the group of a parameter of `initial`: times, offsets or coefficients (`stages.GROUPS`).
+
+        Recipes say for each group when it is trained, and by what.
+        """
+        return "coefficients"
+
+    @abstractmethod
+    def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return the parameters with which training starts, for `nfe` calls, float64, in their checkpoint order.
+
+        Raises:
+            GridError: levels that `schedule` or `nfe` doesn't have.
+        """
+
+    def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `initial`, for whatever schedule: to override where `initial` needs a certain one."""
+        return {name: tuple(tensor.shape) for name, tensor in self.initial(EDM(), nfe).items()}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What was asked for, see `Solver.key`, and the sha256 of the parameters."""
+        parameters = {} if self.parameters is None else {"parameters": _digest(self.parameters)}
+        return super().key | parameters
+
+    def with_parameters(self, parameters: Mapping[str, Tensor]) -> Self:
+        """Return this solver with `parameters`."""
+        return dataclasses.replace(self, parameters=parameters)
+
+    @property
+    def trained(self) -> Mapping[str, Tensor]:
+        """The parameters; an error of the caller if there are none."""
+        assert self.parameters is not None, f"{self.name} has no parameters; use with_parameters"
+        return self.parameters
+
+
+def _built_in(cls: type) -> bool:
+    """Whether a class comes with this project, or with Python."""
+    return cls.__module__.partition(".")[0] in ("solverbench", "baselines", "builtins", "abc", "typing")
+
+
+def _digest(parameters: Mapping[str, Tensor]) -> str:
+    """The sha256 of named float64 tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(parameters.items()):
+        values = tensor.detach().cpu().double().numpy().astype("<f8")
+        digest.update(f"{name} {list(tensor.shape)}".encode() + values.tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def declared(cls: type[Solver]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return the options of a solver class: spec key to (field, type)."""
+    hints = get_type_hints(cls)
+    return {_key(f): (f, hints[f.name]) for f in dataclasses.fields(cls) if "choices" in f.metadata}
+
+
+def misdeclared(cls: type[Solver]) -> str:
+    """Return what is wrong with the options that a class declares, each with its default; empty if nothing."""
+    try:
+        known = declared(cls)
+    except Exception as error:  # an annotation may be any code
+        return f"the types of its options can't be read ({type(error).__name__}: {error})"
+    for key, (field, kind) in known.items():
+        if not any(base == kind or base in getattr(kind, "__args__", ()) for base in (bool, int, float, str)):
+            return f"option {key!r} is declared as {getattr(kind, '__name__', kind)}; declare a bool, int, float or str"
+        try:
+            _check(f"option {key!r}", field, kind, field.default)
+        except SpecError as error:
+            return f"the default of {error}"
+    return ""
+
+
+def parse_value(asked: str, kind: Any, text: str) -> Any:
+    """Return `text` as a value of the option's type.
+
+    Raises:
+        SpecError: it isn't one.
+    """
+    wanted = {int: "a whole number", float: "a number", bool: "true or false"}
+    base = next(k for k in (bool, int, float, str) if k == kind or k in getattr(kind, "__args__", ()))
+    try:
+        if base is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return base(text)
+    except (ValueError, KeyError):
+        raise SpecError(f"{asked}: {text!r} isn't {wanted[base]}; give {wanted[base]}") from None
+
+
+def read_levels(asked: str, text: str) -> str | list[float]:
+    """Return what an option that takes levels says: the name of a grid, or the levels themselves.
+
+    Raises:
+        GridError: neither a word nor numbers joined with +.
+    """
+    if "+" not in text and not text[:1].isdigit():
+        return text
+    try:
+        return [float(part) for part in text.split("+")]
+    except ValueError:
+        raise GridError(f"{asked}: not a list of numbers; join levels with +, as in 80+9.7+0.8+0.002") from None
+
+
+def write_levels(levels: str | Sequence[float]) -> str:
+    """Return the canonical text of what `read_levels` gives: an alias resolved, every digit of a level.
+
+    Raises:
+        UnknownNameError: no such grid.
+    """
+    return grids.resolve(levels) if isinstance(levels, str) else "+".join(map(repr, levels))
+
+
+def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:
+    """Return the error for an option that the solver doesn't have."""
+    keys = sorted(declared(cls))
+    near = difflib.get_close_matches(key.lower(), keys, n=1)
+    hint = f"did you mean {near[0]!r}? It" if near else "it"
+    return SpecError(f"{asked}: {cls.name} has no option {key!r}; {hint} has {', '.join(keys)}.")
+
+
+def refuse_budget(solver: Solver, nfe: int, why: str, instead: Sequence[str]) -> BudgetError:
+    """Return the error for a number of calls that the solver can't spend, with what can be asked for instead."""
+    return BudgetError(f"{solver.name} with nfe={nfe}: {why}; use {' or '.join(instead)}.")
+
+
+def _check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> None:
+    allowed = getattr(kind, "__args__", (kind,))
+    fits = isinstance(value, (*allowed, int) if float in allowed else allowed)
+    if not fits or isinstance(value, bool) is not (bool in allowed):
+        raise SpecError(
+            f"{asked}: {value!r} is {type(value).__name__}; give {' or '.join(k.__name__ for k in allowed)}"
+        )
+    choices, above = field.metadata["choices"], field.metadata["above"]
+    if choices and value not in choices:
+        raise SpecError(f"{asked}: {_text(value)} isn't a value it takes; use {' or '.join(map(_text, choices))}")
+    if above is not None and value is not None and not (math.isfinite(value) and value > above):
+        raise SpecError(f"{asked}: {value:g} is out of range; give a finite number above {above:g}")
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata["key"] or field.name)
+
+
+def _text(value: Any) -> str:
+    return (
+        str(value).lower() if isinstance(value, bool) else f"{value:.12g}" if isinstance(value, float) else str(value)
+    )

@@ -1,0 +1,122 @@
+"""Specs: `name:key=value:key=value` and lists of them, with `|` for alternatives and `@path` for a file."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import registries
+from solverbench import plugins
+from solverbench.errors import SpecError
+from solverbench.method.solver import Solver, declared, parse_value, unknown_option
+
+
+def make(spec: str) -> Solver:
+    """Return the solver that `spec` names, e.g. "dpm:order=2:grid=logsnr".
+
+    Raises:
+        UnknownNameError: no solver or grid of that name.
+        SpecError: not of the form name:key=value, an option given twice, or an option or value it doesn't have.
+    """
+    name, *parts = _split(spec)
+    cls = solver_class(name)
+    given = {}
+    for part in parts:
+        key, equals, text = part.partition("=")
+        if not equals or not key or not text:
+            raise SpecError(f"{spec}: {part!r} isn't key=value; write {name}:key=value:key=value")
+        if key not in declared(cls):
+            raise unknown_option(spec, cls, key)
+        field, kind = declared(cls)[key]
+        if field.name in given:
+            raise SpecError(f"{spec}: {key!r} is given twice; give it once")
+        given[field.name] = parse_value(spec, kind, _read_levels(spec, text[1:]) if text[0] == "@" else text)
+    with plugins.blamed(registries.solvers, name):
+        return cls(**given)
+
+
+def solver_class(name: str) -> type[Solver]:
+    """Return the class behind a solver's name or alias.
+
+    Raises:
+        UnknownNameError: no such solver.
+        PluginError: a plugin offers it, but it can't be had.
+    """
+    cls = plugins.get(registries.solvers, name)
+    assert isinstance(cls, type)
+    assert issubclass(cls, Solver)
+    return cls
+
+
+def expand(text: str) -> list[str]:
+    """Return the specs of a comma-separated list, each `a|b` multiplied out, in order, without repeats.
+
+    Raises:
+        SpecError: an empty list or an empty place in it.
+    """
+    found: dict[str, None] = {}
+    for item in text.split(","):
+        if not item.strip():
+            raise SpecError(f"solvers {text!r}: an empty name; give names joined with commas, as in gas,dpm:order=2")
+        found.update(dict.fromkeys(_alternatives(item.strip())))
+    return list(found)
+
+
+def numbers(text: str) -> list[int]:
+    """Return the sorted whole numbers of `3-10`, `3,5,8` or `4-10:2` (a range with a stride), each once.
+
+    Raises:
+        SpecError: not of that form, a reversed range, or a number below 1.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*(?::\s*(\d+)\s*)?)?", part)
+        if match is None:
+            raise SpecError(f"nfe {text!r}: {part!r} isn't a number or a range; write 3-10, 3,5,8 or 4-10:2")
+        first, last, stride = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
+        if last < first:
+            raise SpecError(f"nfe {text!r}: the range {part.strip()} runs backwards; write {last}-{first}")
+        if first < 1 or stride < 1:
+            raise SpecError(f"nfe {text!r}: {part.strip()} has a number below 1; a solver makes at least one call")
+        if last > 1000:
+            raise SpecError(f"nfe {text!r}: {last} calls; at most 1000 are supported")
+        found.update(range(first, last + 1, stride))
+    return sorted(found)
+
+
+def ranges(found: Iterable[int]) -> str:
+    """Return whole numbers as text, consecutive ones joined: "2, 4-6"."""
+    runs: list[list[int]] = []
+    for number in sorted(found):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _split(spec: str) -> list[str]:
+    """The parts between colons; a file, which comes last, may hold colons itself."""
+    head, at, path = spec.partition("=@")
+    parts = head.split(":")
+    if at:
+        parts[-1] += at + path
+    return parts
+
+
+def _alternatives(item: str) -> list[str]:
+    parts = []
+    for part in _split(item):
+        key, equals, values = part.partition("=")
+        parts.append([f"{key}={value}" for value in values.split("|")] if equals and values[:1] != "@" else [part])
+    return [":".join(choice) for choice in itertools.product(*parts)]
+
+
+def _read_levels(spec: str, path: str) -> str:
+    try:
+        words = Path(path).read_text(encoding="utf-8").replace(",", " ").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{spec}: can't read {path!r} ({error}); give a text file of numbers") from None
+    return "+".join(words)

@@ -1,0 +1,158 @@
+"""A run of a solver as N noise levels and one triangular matrix."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solverbench.method.schedules import NoiseSchedule
+
+DIGITS = 12
+"""Significant digits of the numbers that are executed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tableau:
+    """Everything that a solver does in N calls. All float64 on the CPU; may carry gradient.
+
+        input_k = weights[k, 0] x + sum_{j<k} weights[k, 1+j] d_j        k = 0 .. N-1
+        d_k     = denoise(input_k, sigmas[k])
+        sample  = weights[N, 0] x + sum_{j<N} weights[N, 1+j] d_j
+
+    Args:
+        sigmas: [N], the noise level that the network is told at each call; positive.
+        weights: [N+1, N+1], lower triangular.
+        levels: [N+1], the noise level of each row's state; the last is the end level.
+        start: 0-d, the noise level of x.
+    """
+
+    sigmas: Tensor
+    weights: Tensor
+    levels: Tensor
+    start: Tensor
+
+    def __post_init__(self) -> None:
+        n = len(self.sigmas)
+        shapes = tuple(self.sigmas.shape), tuple(self.weights.shape), tuple(self.levels.shape), tuple(self.start.shape)
+        if shapes != ((n,), (n + 1, n + 1), (n + 1,), ()) or n == 0:
+            raise ValueError(f"Tableau: shapes {shapes}; give sigmas [N], weights [N+1, N+1], levels [N+1], start []")
+        numbers = torch.cat([self.sigmas, self.weights.flatten(), self.levels, self.start[None]]).detach()
+        if not numbers.isfinite().all():
+            raise ValueError("Tableau: has a number that isn't finite; check the grid and the coefficients")
+        if not (self.sigmas > 0).all():
+            raise ValueError(f"Tableau: told levels {self.sigmas.tolist()}; the network needs positive levels")
+        if self.weights.detach().triu(1).any():
+            raise ValueError("Tableau: weights above the diagonal; a call can use only earlier outputs")
+
+    @property
+    def nfe(self) -> int:
+        """N, the number of calls."""
+        return len(self.sigmas)
+
+    def equals(self, other: Tableau, tolerance: float = 1e-12) -> bool:
+        """Whether all numbers agree within `tolerance` times max(1, |number|): the same solver on the same levels."""
+        if self.nfe != other.nfe:
+            return False
+        pairs = zip(self._numbers(), other._numbers(), strict=True)
+        return all(((a - b).abs() <= tolerance * b.abs().clamp(min=1)).all() for a, b in pairs)
+
+    def inconsistency(self) -> float:
+        """Return how far the rows are from W[k,0] = levels[k]/start and sum_j W[k,1+j] = 1 - levels[k]/start.
+
+        0 for a method that keeps a constant image at every stage. Row 0 is the start itself.
+        """
+        kept = self.levels / self.start
+        noise = (self.weights[:, 0] - kept).abs()
+        data = (self.weights[:, 1:].sum(1) - (1 - kept)).abs()
+        return float(torch.maximum(noise, data).max())
+
+    def plan_from_noise(self, schedule: NoiseSchedule) -> Plan:
+        """Return what is executed on unit noise."""
+        return self.plan(self.noise_scale(schedule))
+
+    def noise_scale(self, schedule: NoiseSchedule) -> float:
+        """Return what unit noise is multiplied by to make the state at `start`."""
+        start = float(self.start)
+        whole = math.isclose(start, schedule.sigma_max, rel_tol=1e-9)  # a learned grid may miss it by an ulp
+        return schedule.prior_scale if whole else schedule.scale(start)
+
+    def plan(self, scale: float = 1.0) -> Plan:
+        """Return what is executed: rounded to 12 significant digits, the first column multiplied by `scale`.
+
+        Args:
+            scale: the schedule's prior scale, if x is to be unit noise; 1 if x is the state at `start`.
+        """
+        scaled = self.weights.detach().clone()
+        scaled[:, 0] *= scale
+        rows = tuple(tuple(map(_rounded, row[: k + 1])) for k, row in enumerate(scaled.tolist()))
+        return Plan(tuple(map(_rounded, self.sigmas.tolist())), rows)
+
+    def _numbers(self) -> tuple[Tensor, ...]:
+        return self.sigmas, self.weights, self.levels, self.start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tableau's rounded numbers: the levels told, and row k's weights of x and of the first k outputs."""
+
+    sigmas: tuple[float, ...]
+    rows: tuple[tuple[float, ...], ...]
+
+    @property
+    def nfe(self) -> int:
+        """N, the number of calls."""
+        return len(self.sigmas)
+
+    def fits(self, other: Plan, tolerance: float = 1e-8) -> bool:
+        """Return whether all numbers agree within `tolerance` times max(1, |number|): one plan on two processors."""
+        if self.nfe != other.nfe:
+            return False
+        pairs = zip(self._numbers(), other._numbers(), strict=True)
+        return all(abs(a - b) <= tolerance * max(1.0, abs(b)) for a, b in pairs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain JSON values: {"sigmas": [...], "rows": [[...], ...]}."""
+        return {"sigmas": list(self.sigmas), "rows": [list(row) for row in self.rows]}
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, Any]) -> Plan:
+        """Return the plan that `as_dict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: these are no such numbers.
+        """
+        sigmas = tuple(float(sigma) for sigma in numbers["sigmas"])
+        rows = tuple(tuple(float(weight) for weight in row) for row in numbers["rows"])
+        if [len(row) for row in rows] != list(range(1, len(sigmas) + 2)):
+            raise ValueError(f"rows of {[len(row) for row in rows][:9]} weights for {len(sigmas)} calls")
+        return cls(sigmas, rows)
+
+    def _numbers(self) -> Iterator[float]:
+        return itertools.chain(self.sigmas, *self.rows)
+
+    @cached_property
+    def key(self) -> str:
+        """The sha256 of the numbers: equal for plans that do the same, on one machine."""
+        return hashlib.sha256(repr((self.sigmas, self.rows)).encode()).hexdigest()
+
+
+def asked(method: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return what names a solver's run in keys: `Solver.key`, and the plan's numbers where its source is unknown.
+
+    Only these numbers depend on the processor; built-in solvers and plugins with a source have none in their key.
+    """
+    named = {**method, "nfe": plan.nfe}
+    unknown = "" in method.get("sources", ()) or method["grid"].get("source") == ""
+    return {**named, "numbers": plan.key} if unknown else named
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS - 1}e}")

@@ -1,0 +1,350 @@
+"""From a solver's loop to its tableau: the loop is run once on coefficient vectors instead of images."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import registries
+from solverbench.errors import BudgetError, LoopError, NotLinearError, UserError
+from solverbench.method.execution import unrounded
+from solverbench.method.grids import Grid, explicit
+from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method.solver import Denoise, LearnedSolver, Solver
+from solverbench.method.spec import make
+from solverbench.method.tableau import Tableau
+from solverbench.teachers.teacher import Teacher, load_teacher
+
+
+def tableau(
+    solver: str | Solver,
+    *,
+    nfe: int | None = None,
+    teacher: str | Teacher | None = None,
+    schedule: NoiseSchedule | None = None,
+    grid: Sequence[float] | None = None,
+    out: Path | None = None,
+) -> Tableau:
+    """Return the tableau of a solver: on a teacher's schedule, on another one, or on explicit levels.
+
+    Dynamic thresholding isn't linear and so no part of it: execute it on `solver.adapt(denoise)`.
+
+    Args:
+        solver: a spec such as "dpm:order=3", or a Solver.
+        nfe: the number of calls; given by `grid` if that is given.
+        teacher: a Teacher or the name of one; a learned solver's parameters are looked up for it.
+        schedule: without a teacher; EDM() if neither is given.
+        grid: the M+1 noise levels instead of the solver's own grid.
+        out: a results folder, whose own trained solvers come before the packaged ones.
+
+    Raises:
+        SpecError, UnknownNameError: the spec can't be read.
+        BudgetError: the solver can't spend exactly `nfe` calls.
+        NeedsTrainingError: a learned solver without parameters for this teacher and `nfe`.
+        GridError, LoopError, NotLinearError: see `trace`.
+    """
+    solver = make(solver) if isinstance(solver, str) else solver
+    teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    schedule = teacher.schedule if teacher is not None else schedule or EDM()
+    if grid is not None:
+        return _spends(trace(solver, explicit(grid, schedule)), solver, nfe)
+    if nfe is None:
+        raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
+    if isinstance(solver, LearnedSolver) and solver.parameters is None:
+        from solverbench.learned import zoo
+
+        trained = zoo.needed(solver, nfe, teacher, () if out is None else (out / "trained",))
+        return _spends(trained.tableau, solver, nfe)
+    return _spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
+
+
+def _spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
+    """The tableau, if it makes the calls that were asked for."""
+    if nfe not in (None, found.nfe):
+        raise BudgetError(f"{solver.spec} with nfe={nfe}: its loop makes {found.nfe} calls; ask for nfe={found.nfe}")
+    return found
+
+
+def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
+    """Return the tableau of `solver` on `grid`, by running its loop on coefficient vectors.
+
+    Args:
+        check: compare loop and tableau on random nonlinear networks; without it the result may carry gradient.
+
+    Raises:
+        GridError: the grid ends in 0 and the solver can't.
+        LoopError: see `sampled`; or a state is changed in place.
+        NotLinearError: the loop isn't a fixed linear combination of x and the outputs.
+    """
+    if not isinstance(grid, Grid):
+        raise _broken(solver, f"{registries.origin(type(solver).grid)}: grid returned {_told(grid)}", "return a Grid")
+    tape = _Tape(_most(grid) + 1)
+    try:
+        sample = sampled(solver, tape, tape.unit(0), grid)
+    except LoopError as error:
+        _run_on_images(solver, grid)  # what fails there as well has nothing to do with the tracing
+        found = str(error).removeprefix(f"{solver.spec}: ").rpartition("; ")[0]
+        raise NotLinearError(
+            f"{solver.spec}: its loop runs on images, but not on the coefficients that it is traced on: {found}; "
+            "use no shapes, reductions or casts of x"
+        ) from error
+    if tape.changed:
+        raise _changing(solver, grid)
+    tableau = tape.tableau(sample, grid)
+    if check:
+        check_linear(solver, grid, tableau)
+    return tableau
+
+
+def intervals(solver: Solver, nfe: int) -> int:
+    """Return `solver.steps(nfe)`, looked at.
+
+    Raises:
+        BudgetError: the solver can't spend exactly `nfe` calls.
+        LoopError: it raises something else, or isn't a number of intervals.
+    """
+    try:
+        found = solver.steps(nfe)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        raise _raised(solver, error, "steps") from error
+    try:
+        count = operator.index(found)
+    except TypeError:
+        count = 0
+    if count < 1:
+        where = registries.origin(type(solver).steps)
+        raise _broken(solver, f"{where}: steps({nfe}) returned {found!r}", "return the number of grid intervals")
+    return count
+
+
+def sampled(solver: Solver, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+    """Return `solver.sample(denoise, x, grid)`, looked at.
+
+    Raises:
+        UserError: the solver's own.
+        LoopError: it raises something else, ends with what isn't like `x`, hands such a thing to `denoise`, or makes
+            more than 4 calls a step and 7; the text names file and line.
+    """
+    try:
+        found: Any = solver.sample(_Watched(denoise, x, _most(grid)), x, grid)
+    except UserError:
+        raise
+    except _Misuse as error:
+        where = registries.place(error, type(solver).__module__) or registries.origin(type(solver).integrate)
+        raise _broken(solver, f"{where}: {error.args[0]}", error.args[1]) from error
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        raise _raised(solver, error, "integrate") from error
+    if what := _unlike(found, x):
+        where = registries.origin(type(solver).integrate)
+        raise _broken(solver, f"{where}: integrate returned {what}", "return the final state")
+    assert isinstance(found, Tensor)
+    return found
+
+
+def _most(grid: Grid) -> int:
+    """How many calls a loop may make before it counts as endless."""
+    return 4 * grid.steps + 7
+
+
+class _Misuse(Exception):
+    """What a loop does that none may: what was found, and what to do."""
+
+
+class _Watched:
+    """A denoiser as a loop may call it: with states like the first, and not for ever."""
+
+    def __init__(self, denoise: Denoise, like: Tensor, most: int) -> None:
+        self.denoise, self.like, self.left = denoise, like, most
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        if self.left == 0:
+            raise _Misuse("the loop calls denoise more than 4 times a step and doesn't end", "end it at grid.steps")
+        self.left -= 1
+        if what := _unlike(x, self.like):
+            raise _Misuse(f"denoise is handed {what} as x", "hand it the state")
+        for name, value in (("sigma", sigma), ("level", sigma if level is None else level)):
+            if not (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, numbers.Real)):
+                raise _Misuse(f"denoise is told {_told(value)} as {name}", "tell it one level, such as grid.sigmas[n]")
+        return self.denoise(x, sigma, level=level)
+
+
+def _unlike(found: Any, x: Tensor) -> str:
+    """What a thing is, if it isn't a state like `x`; else nothing."""
+    if isinstance(found, Tensor) and found.shape == x.shape:
+        return ""
+    return f"{_told(found)} for a state {tuple(x.shape)}" if isinstance(found, Tensor) else _told(found)
+
+
+def _told(thing: Any) -> str:
+    if isinstance(thing, Tensor):
+        return f"a tensor {tuple(thing.shape)}"
+    return "None" if thing is None else f"a thing of type {type(thing).__name__}"
+
+
+def _broken(solver: Solver, found: str, remedy: str) -> LoopError:
+    return LoopError(f"{solver.spec}: {found}; {remedy}")
+
+
+def _raised(solver: Solver, error: BaseException, method: str) -> LoopError:
+    """The error of a method of the solver's that raised something."""
+    said = registries.why(error, type(solver).__module__)
+    if not registries.place(error, type(solver).__module__):
+        said = f"{registries.origin(getattr(type(solver), method))}: {said}"
+    number = isinstance(error, (AttributeError, TypeError)) and re.search(r"'float' object|not float", str(error))
+    remedy = "keep levels and coefficients as 0-d tensors, without .item() or float()" if number else "mend it there"
+    return _broken(solver, said, remedy)
+
+
+def _run_on_images(solver: Solver, grid: Grid) -> None:
+    """Run the loop on a few random images.
+
+    Raises:
+        LoopError: see `sampled`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network = _random_network(generator)
+    x = torch.randn(8, 2, 2, 2, dtype=torch.float64, generator=generator)
+
+    def denoise(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        return network(x, sigma)
+
+    with torch.no_grad():
+        sampled(solver, denoise, x, grid)
+
+
+def _changing(solver: Solver, grid: Grid) -> LoopError:
+    """The error of a loop that changes a state in place, which is run again to find the line."""
+    tape = _Tape(_most(grid) + 1)
+    try:
+        with _Unchanged(tape):
+            sampled(solver, tape, tape.unit(0), grid)
+    except LoopError as error:
+        return error
+    where = registries.origin(type(solver).integrate)
+    return _broken(solver, f"{where}: x is changed in place after denoise was called with it", "make a new tensor")
+
+
+class _Unchanged(TorchFunctionMode):
+    """Raises at the operation that changes a state in place after a tape has been handed it."""
+
+    def __init__(self, tape: _Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if self.tape.changed:
+            raise _Misuse(
+                "x is changed in place after denoise was called with it",
+                "make a new tensor, as in x = x + d in place of x += d",
+            )
+        return found
+
+
+class _Tape:
+    """The denoiser that a loop meets when it is traced: it writes down its inputs and returns unit vectors."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: list[Tensor] = []
+        self.versions: list[int] = []
+        self.told: list[Tensor] = []
+        self.levels: list[Tensor] = []
+
+    def unit(self, index: int) -> Tensor:
+        vector = torch.zeros(self.capacity, dtype=torch.float64)
+        vector[index] = 1
+        return vector
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        self.rows.append(x)
+        self.versions.append(_version(x))
+        self.told.append(_scalar(sigma))
+        self.levels.append(_scalar(sigma if level is None else level))
+        return self.unit(len(self.rows))
+
+    @property
+    def changed(self) -> bool:
+        """Whether a state was changed in place after it was written down, which the last may be just now."""
+        return any(_version(x) != version for x, version in zip(self.rows, self.versions, strict=False))
+
+    def tableau(self, sample: Tensor, grid: Grid) -> Tableau:
+        size = len(self.rows) + 1
+        weights = torch.stack([*self.rows, sample])[:, :size]
+        levels = torch.stack([*self.levels, _scalar(grid.sigmas[-1])])
+        return Tableau(torch.stack(self.told), weights, levels, _scalar(grid.sigmas[0]))
+
+
+def _version(x: Tensor) -> int:
+    """How often it was changed in place; torch doesn't count that of inference tensors."""
+    return 0 if x.is_inference() else x._version
+
+
+def _scalar(value: Tensor | float) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64).reshape(())
+
+
+ROUNDINGS = 512
+"""How many roundings of its start a sample may differ by between loop and tableau."""
+
+_checked: set[tuple[type[Solver], str, tuple[float, ...]]] = set()
+
+
+def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
+    """Compare loop and tableau on two random networks and two start scales; remember what passed.
+
+    Raises:
+        LoopError: see `sampled`.
+        NotLinearError: they differ.
+    """
+    seen = type(solver), solver.spec, tuple(grid.sigmas.tolist())
+    if seen in _checked and not solver.learned:
+        return
+    generator = torch.Generator().manual_seed(0)
+    for scale in (1.0, 0.1):
+        network = _random_network(generator)
+        x = torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator) * scale * float(tableau.start)
+        calls = 0
+
+        def denoise(
+            x: Tensor, sigma: Tensor, *, level: Tensor | None = None, network: Callable[..., Tensor] = network
+        ) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return network(x, sigma)
+
+        with torch.no_grad():
+            by_loop = sampled(solver, denoise, x, grid)
+            by_tableau = unrounded(tableau, network, x)
+        size, gap = float(by_loop.abs().max()), float((by_loop - by_tableau).abs().max())
+        # From a high start the rounding of x, which nearly cancels, outweighs that of the sample.
+        error, rounding = gap / size, ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max()) / size
+        if calls != tableau.nfe or not math.isfinite(error) or error > 1e-10 + rounding:
+            raise NotLinearError(
+                f"{solver.spec}: loop and tableau differ on a random network (relative {error:.1e}, {calls} and "
+                f"{tableau.nfe} calls); combine x and the outputs linearly, without branches on their values"
+            )
+    _checked.add(seen)
+
+
+def _random_network(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:
+    matrix = torch.randn(8, 8, dtype=torch.float64, generator=generator)
+
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        inside = (x / (1 + sigma**2).sqrt()).flatten(1) @ matrix
+        return (1.5 * torch.tanh(inside)).reshape(x.shape)
+
+    return network

@@ -1,0 +1,48 @@
+"""Networks whose features are comparable with papers, by the names that a user gives."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from solverbench.metrics.extractors import inception as fid
+from solverbench.metrics.extractors.transformers import CLIP, DINOv2
+from solverbench.errors import UserError
+
+NAMES = {
+    **fid.MODES,
+    "clip": "CLIP ViT-B/32 as in clean-fid: what papers report as FID_CLIP",
+    "dinov2": "DINOv2 ViT-L/14: what papers report as FD_DINOv2",
+}
+"""Name to what it is."""
+
+
+class Network(Protocol):
+    """What turns images into features."""
+
+    size: int
+
+    @property
+    def identity(self) -> str:
+        """The name under which results carry it, with a sha256 of its weights."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, size] of images [B, C, H, W] uint8."""
+
+
+def load(name: str, device: str = "cpu") -> Network:
+    """Return the extractor `name`; its weights are found, and loaded when they are first used.
+
+    Raises:
+        UserError: no such extractor.
+        MissingError: its package or its weights aren't there.
+        RecordError: what is there is another network.
+    """
+    if name == "clip":
+        return CLIP(device)
+    if name == "dinov2":
+        return DINOv2(device)
+    if name not in NAMES:
+        raise UserError(f"extractor {name!r}: not known; use one of {', '.join(NAMES)}")
+    return fid.Inception(name, device)

@@ -1,0 +1,261 @@
+"""Inception features as clean-fid takes them, of images in memory: its resizers and networks, no file between."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import platform
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.backends import cudnn
+from torch.nn.functional import interpolate
+
+from solverbench import userdata as places
+from solverbench.errors import FeatureError, MissingError, RecordError, UserError
+from solverbench.metrics.extractors.inception_pytorch import PytorchInception
+
+FILE = "inception-2015-12-05.pt"
+"""The network's file, by the name that clean-fid gives it: NVIDIA's TorchScript form of the TensorFlow graph."""
+
+PYTORCH_FILE = "pt_inception-2015-12-05-6726825d.pth"
+"""pytorch-fid's port of the same graph; its name ends in the beginning of its sha256, as torch.hub's names do."""
+
+PYTORCH_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PYTORCH_FILE}"
+
+MODES = {
+    "legacy_tensorflow": "resized inside the network, bilinear without antialiasing: what papers report as FID",
+    "clean": "resized before it by PIL, bicubic with antialiasing: clean-fid's own FID",
+    "legacy_pytorch": "pytorch-fid's port of the network, resized before it, bilinear without antialiasing",
+}
+"""clean-fid's ways to bring an image to 299 x 299 and to a network; their numbers aren't comparable."""
+
+SIZE = 2048
+"""Features of an image."""
+
+BATCH = 64
+"""Images per call of the network: 64 of 299 x 299 take some 2 GB."""
+
+
+class Inception:
+    """clean-fid's Inception network with one of its resizers, on uint8 images of any size.
+
+    Args:
+        mode: one of `MODES`. legacy_pytorch needs no package.
+        device: of the network.
+
+    Raises:
+        UserError: no such mode.
+        MissingError: clean-fid or the network's file isn't there.
+    """
+
+    size = SIZE
+
+    def __init__(self, mode: str, device: str = "cpu") -> None:
+        if mode not in MODES:
+            raise UserError(f"extractor {mode!r}: not one of {', '.join(MODES)}; use legacy_tensorflow for FID")
+        self.mode, self.device, self.path = mode, device, find(mode)
+        self._lock = threading.Lock()
+        self._loaded: Any = None
+
+    @property
+    def identity(self) -> str:
+        """The extractor's name in a metric: its mode and the sha256 of its file, shortened."""
+        return f"clean-fid/{self.mode}@{sha(self.path)[:12]}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, 2048] float32 on the CPU of images [B, C, H, W] uint8; grey is repeated, alpha dropped.
+
+        Raises:
+            FeatureError: images with more than four channels.
+            RecordError: the network's file isn't that network.
+        """
+        network, colour = self._network(), three(images)
+        found = []
+        with exactly():
+            for part in torch.split(colour, BATCH):
+                try:
+                    found.append(network(self._resized(part)).cpu())
+                except torch.cuda.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:
+                    raise RecordError(f"{self.path}: gives no 2048 features ({_line(error)}); {self._again}") from None
+        return torch.cat(found)
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Return class probabilities [B, C] float64 of features [B, 2048]: the network's last layer without its bias.
+
+        Source: Salimans et al. 2016, arXiv:1606.03498; without the bias as its public code has it.
+
+        Raises:
+            RecordError: the network's file has no such layer.
+        """
+        network = self._network()
+        try:
+            weight = network.classes if isinstance(network, PytorchInception) else network.base.output.weight
+        except AttributeError:
+            raise RecordError(
+                f"{self.path}: has no output layer, which the Inception score needs; {self._again}"
+            ) from None
+        return torch.softmax(features.double() @ weight.detach().cpu().double().T, dim=1)
+
+    def _resized(self, part: Tensor) -> Tensor:
+        """Images [B, 3, H, W] uint8 as the network takes them, on its device."""
+        if self.mode == "legacy_tensorflow":
+            return part.to(self.device).float()
+        if self.mode == "legacy_pytorch":
+            levels = interpolate(part.to(self.device).float(), size=(299, 299), mode="bilinear", align_corners=False)
+            return 2 * (levels.clamp(0, 255) / 255) - 1
+        resize = _clean("resize").build_resizer(self.mode)
+        rows = [torch.from_numpy(resize(each.permute(1, 2, 0).numpy())) for each in part.cpu()]
+        return torch.stack(rows).permute(0, 3, 1, 2).to(self.device)
+
+    def _network(self) -> Any:
+        with self._lock:
+            if self._loaded is None:
+                try:
+                    self._loaded = self._load()
+                except (RuntimeError, ValueError, AttributeError, RecordError) as error:
+                    why = f"not the Inception network ({_line(error)})"
+                    raise RecordError(f"{self.path}: {why}; {self._again}") from None
+            return self._loaded
+
+    def _load(self) -> Any:
+        if self.mode == "legacy_pytorch":
+            return PytorchInception.read(self.path, self.device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
+            network = _clean("inception_torchscript").InceptionV3W(
+                str(self.path.parent), download=False, resize_inside=self.mode == "legacy_tensorflow"
+            )
+        return network.eval().requires_grad_(False).to(self.device)
+
+    @property
+    def _again(self) -> str:
+        return f"delete it and run '{fetching(self.mode)}'"
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Without gradients, and on a GPU in full single precision and the same way each time."""
+    with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+def find(mode: str = "legacy_tensorflow") -> Path:
+    """Return the network's file of a mode: in the user's data folder, else where clean-fid keeps it.
+
+    Raises:
+        MissingError: in neither, or no clean-fid where that is needed.
+    """
+    if mode == "legacy_pytorch":
+        name, folder, address, size = PYTORCH_FILE, hub_folder(), PYTORCH_URL, "91 MB"
+    else:
+        try:
+            _clean("resize")
+        except MissingError as error:
+            if (places.data() / FILE).is_file():
+                raise
+            raise MissingError(f"{error}; then {FILE} (91 MB) into {places.data()}, by '{fetching(mode)}'") from None
+        name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
+    for place in (places.data(), folder):
+        if (place / name).is_file():
+            return place / name
+    raise MissingError(
+        f"Inception network: {name} is neither in {places.data()} nor in {folder}; run '{fetching(mode)}', or put "
+        f"{address} ({size}) at {places.data() / name}"
+    )
+
+
+def fetching(mode: str) -> str:
+    """Return the command that downloads the network of a mode."""
+    return "solverbench refs fetch" + (f" --extractor {mode}" if mode == "legacy_pytorch" else "")
+
+
+def hub_folder() -> Path:
+    """Return where torch.hub keeps weights, and so clean-fid and pytorch-fid theirs."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def cleanfid_folder() -> Path:
+    """Return where clean-fid itself looks for the network, which anyone on this machine may write to."""
+    return Path("./" if platform.system() == "Windows" else "/tmp")
+
+
+def url() -> str:
+    """Return where clean-fid downloads the network from, as its own source says."""
+    return str(_clean("downloads_helper").inception_url)
+
+
+def fetch(mode: str = "legacy_tensorflow") -> Path:
+    """Download the network of a mode into the user's data folder and return its place; it is whole or not there.
+
+    Raises:
+        MissingError: no clean-fid where its address is needed, or no answer.
+        RecordError: what came isn't the file whose checksum begins as its name says.
+    """
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    from solverbench import files
+
+    name, address = (PYTORCH_FILE, PYTORCH_URL) if mode == "legacy_pytorch" else (FILE, url())
+    path = places.data() / name
+    if not path.is_file():
+        try:
+            with urlopen(address, timeout=30) as answer:
+                content = answer.read()
+        except (URLError, OSError) as error:
+            raise MissingError(f"{address}: can't be downloaded ({_line(error)}); put the file at {path}") from None
+        found = hashlib.sha256(content).hexdigest()
+        if mode == "legacy_pytorch" and found[:8] not in name:
+            raise RecordError(f"{address}: its sha256 begins with {found[:8]}, not as its name says; try again")
+        files.write_bytes(path, content)
+    return path
+
+
+def three(images: Tensor) -> Tensor:
+    """Return images [B, C, H, W] with three channels, as PIL converts to RGB: grey repeated, alpha dropped.
+
+    Raises:
+        FeatureError: not uint8 images of one to four channels.
+    """
+    if images.dim() != 4 or images.dtype != torch.uint8 or not 1 <= images.shape[1] <= 4:
+        what = f"{images.dtype} {tuple(images.shape)}"
+        raise FeatureError(f"Inception features: of {what}; give uint8 images [B, C, H, W] with 1 to 4 channels")
+    return images[:, :1].expand(-1, 3, -1, -1) if images.shape[1] < 3 else images[:, :3]
+
+
+def _clean(name: str) -> Any:
+    """A module of clean-fid that doesn't import torchvision."""
+    try:
+        return importlib.import_module(f"cleanfid.{name}")
+    except ImportError as error:
+        raise MissingError(
+            f"Inception features: clean-fid isn't there ({error}); run pip install 'solverbench[fid]', or where "
+            "torchvision can't be installed: pip install --no-deps clean-fid && pip install requests"
+        ) from None
+
+
+@cache
+def _sha_of(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha(path: Path) -> str:
+    """Return the sha256 of a file, read again only if it has changed."""
+    state = os.stat(path)
+    return _sha_of(path, state.st_size, state.st_mtime_ns)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

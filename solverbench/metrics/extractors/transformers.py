@@ -1,0 +1,286 @@
+"""Features of two transformers, CLIP and DINOv2, and CLIP's agreement of an image with its prompt.
+
+Their networks are those of the transformers package, imported where it is used; images are prepared here, by PIL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from solverbench.metrics.extractors import inception as fid
+from solverbench import userdata as places
+from solverbench.errors import MissingError, RecordError
+from solverbench.metrics.extractors.inception import BATCH, exactly, three
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Either is read; transformers reads the second without executing what is in it."""
+
+PIXELS = 224
+"""Height and width of what both networks take."""
+
+TOKENS = 77
+"""Of a prompt; a longer one is cut."""
+
+CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class CLIP:
+    """CLIP ViT-B/32 as clean-fid's clip_vit_b_32 takes features: projected, not normalised.
+
+    Args:
+        device: of the network.
+
+    Raises:
+        MissingError: no transformers, or the network's folder isn't there.
+        RecordError: the folder is of another network.
+
+    Source: Kynkäänniemi et al. 2023, arXiv:2203.06026, for the distance; Radford et al. 2021, arXiv:2103.00020, for
+    the network. Shorter side to 224 by PIL's bicubic filter, the centre cut out: clean-fid's clip_features.py.
+    """
+
+    folder = "clip-vit-base-patch32"
+    repository = "https://huggingface.co/openai/clip-vit-base-patch32"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device, self.path = device, _weights(self.folder, self.repository)
+        told = _config(self.path, "clip")
+        self.size = int(told.get("projection_dim", 512))
+        patch = told.get("vision_config", {}).get("patch_size", 32)
+        if patch != 32:
+            raise RecordError(f"{self.path.parent}: of patches of {patch} pixels, not ViT-B/32's 32; {_put(self)}")
+        self._lock = threading.Lock()
+        self._loaded: Any = None
+        self._words: Any = None
+
+    @property
+    def identity(self) -> str:
+        """The extractor's name in a metric, with the sha256 of its weights, shortened."""
+        return f"{self.folder}@{fid.sha(self.path)[:12]}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, 512] float32 on the CPU of images [B, C, H, W] uint8.
+
+        Raises:
+            FeatureError: images with more than four channels.
+            RecordError: the weights aren't that network's.
+        """
+        network = self._network()
+
+        def features(x: Tensor) -> Tensor:
+            return torch.as_tensor(network.visual_projection(network.vision_model(pixel_values=x).pooler_output))
+
+        return _embedded(images, _cut, CLIP_MEAN, CLIP_DEVIATION, features, self.device)
+
+    def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return [B] float64 on the CPU, 100 max(cos, 0) of the features of each image and its prompt.
+
+        Raises:
+            MissingError: the folder has no tokenizer.
+
+        Source: Hessel et al. 2021, arXiv:2104.08718, equation 1, with a weight of 100 in place of 2.5, as torchmetrics
+        and the papers on text-to-image have it.
+        """
+        seen, network = self(images).double(), self._network()
+        with self._lock:  # a tokenizer notes its lengths in itself
+            if self._words is None:
+                self._words = self._tokenizer()
+            tokens = self._words(
+                list(prompts), padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+            )
+        with exactly():
+            said = network.text_model(
+                input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
+            )
+            read = torch.as_tensor(network.text_projection(said.pooler_output)).double().cpu()
+        return 100 * torch.cosine_similarity(seen, read, dim=1).clamp(min=0)
+
+    def check_words(self) -> None:
+        """Raise MissingError if the folder has no tokenizer, which `scores` needs."""
+        there = {path.name for path in self.path.parent.iterdir()}
+        if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
+            raise MissingError(
+                f"CLIP's tokenizer: tokenizer.json, or vocab.json and merges.txt, aren't in {self.path.parent}; put "
+                f"them there from {self.repository}"
+            )
+
+    def _tokenizer(self) -> Any:
+        self.check_words()
+        return _transformers().CLIPTokenizer.from_pretrained(str(self.path.parent), local_files_only=True)
+
+    def _network(self) -> Any:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _loaded("CLIPModel", self.path, self.device, _put(self))
+            return self._loaded
+
+
+class DINOv2:
+    """DINOv2 ViT-L/14 as the Fréchet DINOv2 distance takes features: the last state of the class token.
+
+    Args:
+        device: of the network.
+
+    Raises:
+        MissingError: no transformers, or the network's folder isn't there.
+        RecordError: the folder is of another network.
+
+    Source: Stein et al. 2023, arXiv:2306.04675: 224 x 224 by PIL's bicubic filter; Oquab et al. 2023, arXiv:2304.07193,
+    for the network. Positions come to 16 x 16 by the rule of its public code, which isn't that of transformers.
+    """
+
+    folder = "dinov2-large"
+    repository = "https://huggingface.co/facebook/dinov2-large"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device, self.path = device, _weights(self.folder, self.repository)
+        told = _config(self.path, "dinov2")
+        self.size, patch = int(told.get("hidden_size", 768)), told.get("patch_size", 14)
+        if patch != 14:
+            raise RecordError(f"{self.path.parent}: of patches of {patch} pixels, not ViT-L/14's 14; {_put(self)}")
+        self._lock = threading.Lock()
+        self._loaded: Any = None
+
+    @property
+    def identity(self) -> str:
+        """The extractor's name in a metric, with the sha256 of its weights, shortened."""
+        return f"{self.folder}@{fid.sha(self.path)[:12]}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, 1024] float32 on the CPU of images [B, C, H, W] uint8.
+
+        Raises:
+            FeatureError: images with more than four channels.
+            RecordError: the weights aren't that network's.
+        """
+        network = self._network()
+
+        def features(x: Tensor) -> Tensor:
+            return torch.as_tensor(network(pixel_values=x).last_hidden_state[:, 0])
+
+        def stretched(image: Image.Image) -> Image.Image:
+            return image.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)
+
+        return _embedded(images, stretched, IMAGENET_MEAN, IMAGENET_DEVIATION, features, self.device)
+
+    def _network(self) -> Any:
+        with self._lock:
+            if self._loaded is None:
+                network = _loaded("Dinov2Model", self.path, self.device, _put(self))
+                there = network.embeddings.position_embeddings
+                there.data = positions(there.data, PIXELS // 14)
+                self._loaded = network
+            return self._loaded
+
+
+def positions(stored: Tensor, side: int) -> Tensor:
+    """Return the position embeddings [1, 1 + side^2, D] of DINOv2 for side x side patches.
+
+    Args:
+        stored: [1, 1 + n^2, D], the first for the class token.
+
+    Source: the public code's interpolate_pos_encoding, which scales by (side + 0.1) / n.
+    """
+    n = round((stored.shape[1] - 1) ** 0.5)
+    if n == side:
+        return stored
+    grid = stored[:, 1:].float().reshape(1, n, n, -1).permute(0, 3, 1, 2)
+    scaled = interpolate(grid, scale_factor=((side + 0.1) / n,) * 2, mode="bicubic").permute(0, 2, 3, 1)
+    return torch.cat([stored[:, :1], scaled.reshape(1, side * side, -1).to(stored.dtype)], dim=1)
+
+
+def _embedded(
+    images: Tensor,
+    fitted: Callable[[Image.Image], Image.Image],
+    mean: Sequence[float],
+    deviation: Sequence[float],
+    features: Callable[[Tensor], Tensor],
+    device: str,
+) -> Tensor:
+    found = []
+    shift, scale = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, deviation))
+    with exactly():
+        for part in torch.split(three(images), BATCH):
+            rows = [np.array(fitted(Image.fromarray(each.permute(1, 2, 0).numpy()))) for each in part.cpu()]
+            levels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()
+            found.append(features(((levels / 255 - shift) / scale).to(device)).float().cpu())
+    return torch.cat(found)
+
+
+def _cut(image: Image.Image) -> Image.Image:
+    """The shorter side brought to 224 pixels, then the middle of the longer one."""
+    width, height = image.size
+    short = min(width, height)
+    width, height = int(PIXELS * width / short), int(PIXELS * height / short)
+    left, top = round((width - PIXELS) / 2), round((height - PIXELS) / 2)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + PIXELS, top + PIXELS))
+
+
+def _weights(folder: str, repository: str) -> Path:
+    _transformers()
+    home = places.data() / folder
+    for name in WEIGHTS:
+        if (home / name).is_file() and (home / "config.json").is_file():
+            return home / name
+    raise MissingError(
+        f"{folder}: config.json and {' or '.join(WEIGHTS)} aren't in {home}; put them there from {repository}"
+    )
+
+
+def _config(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        told = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path.parent / 'config.json'}: can't be read ({_line(error)}); download it again") from None
+    if not isinstance(told, dict) or told.get("model_type") != kind:
+        found = told.get("model_type") if isinstance(told, dict) else told
+        raise RecordError(f"{path.parent / 'config.json'}: of a {found} network, not of {kind}; put that there")
+    return told
+
+
+def _loaded(kind: str, path: Path, device: str, remedy: str) -> Any:
+    """The network in evaluation mode; complete, or refused: transformers makes up what a file lacks."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # a progress bar
+        warnings.simplefilter("ignore")
+        try:
+            network, told = getattr(_transformers(), kind).from_pretrained(
+                str(path.parent), local_files_only=True, output_loading_info=True, dtype=torch.float32
+            )
+        except Exception as error:  # a damaged file raises what it likes
+            raise RecordError(f"{path}: not that network ({_line(error)}); {remedy}") from None
+    if told["missing_keys"] or told["mismatched_keys"]:
+        lacking = sorted(map(str, told["missing_keys"] or told["mismatched_keys"]))[0]
+        raise RecordError(f"{path}: not that network (no {lacking}); {remedy}")
+    return network.eval().requires_grad_(False).to(device)
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except Exception as error:  # with a torchvision that doesn't fit torch, it raises RuntimeError
+        raise MissingError(
+            f"CLIP and DINOv2 features: the transformers package can't be imported ({_line(error)}); "
+            "run pip install 'solverbench[clip]'"
+        ) from None
+
+
+def _put(network: CLIP | DINOv2) -> str:
+    return f"put the files of {network.repository} there"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

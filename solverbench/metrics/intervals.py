@@ -1,0 +1,46 @@
+"""How far a distance may be off: over disjoint sets of images, and with its bias extrapolated away.
+
+The jackknife over seed blocks and the paired difference are in `solverbench.metrics.frechet` and `solverbench.bench.measure`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from solverbench.errors import FeatureError
+
+Array = NDArray[np.float64]
+
+
+def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[float, float]]:
+    """Return mean, standard deviation and Student interval of the mean of one value [R] per disjoint set of images.
+
+    Raises:
+        FeatureError: fewer than two sets.
+    """
+    if len(values) < 2:
+        raise FeatureError(f"deviation over sets of images: {len(values)} set has none; ask for --replicates 2 or more")
+    mean, deviation = float(values.mean()), float(values.std(ddof=1))
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation / len(values) ** 0.5
+    return mean, deviation, (mean - half, mean + half)
+
+
+def extrapolated(replicates: Array, leave_one_out: Array) -> tuple[Array, Array]:
+    """Return a biased distance at infinitely many images [R], and its leave-one-outs [R, G], shifted alike.
+
+    The line in 1/n through the distance of all n images and the mean distance of n (G-1)/G of them, read off at
+    1/n = 0: G v - (G-1) mean(v_g). What is left of the bias is of the order 1/n^2, so n should be several times the
+    number of features. Its sampling error is, to first order, that of the distance itself.
+
+    Args:
+        replicates: [R], the distance of each replicate.
+        leave_one_out: [R, G], with one of G equal blocks left out.
+
+    Source: the line is that of Chong & Forsyth 2020, arXiv:1911.07023; with these two points it is the jackknife's
+        bias correction (Quenouille 1956).
+    """
+    groups = leave_one_out.shape[1]
+    bias = (groups - 1) * (leave_one_out.mean(axis=1) - replicates)
+    return replicates - bias, leave_one_out - bias[:, None]

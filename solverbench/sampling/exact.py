@@ -1,0 +1,152 @@
+"""The exact solution of a teacher's ODE from given seeds, kept in the store: what pure discretisation errors are of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchdiffeq import odeint
+
+from solverbench import files, seeds
+from solverbench.sampling import endpoints as targets
+from solverbench.errors import RecordError
+from solverbench.store.shared import kept
+from solverbench.sampling.sample import THREADS, SampleError, Stop
+from solverbench.teachers.teacher import Teacher
+
+TOLERANCE = 1e-8
+"""Relative and absolute, per step, for a network in float64; see docs/store.md for the error that it leaves."""
+ROUGH = 1e-5
+"""The same for a network that only runs in float32, whose rounding a tighter one would take for error."""
+CALLS = 500
+"""About what a solution costs, in calls of the denoiser: for estimates of time."""
+MAX_STEPS = 20_000
+
+
+@torch.no_grad()
+def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, end: float, tolerance: float) -> Tensor:
+    """Return `x` at level `start` carried to level `end` along dx/dsigma = (x - denoise(x, sigma)) / sigma.
+
+    Dormand-Prince 5(4) in lam = -log sigma, where dx/dlam = denoise(x, sigma) - x. A step is accepted when each image's
+    own root mean square of error / (tolerance (1 + |x|)) is at most 1, so that no image hides behind the others.
+
+    Args:
+        denoise: in float64.
+        x: [B, ...] float64.
+
+    Raises:
+        SampleError: the steps grow too small or too many: the denoiser isn't smooth at this tolerance.
+
+    Source: Karras et al. 2022, arXiv:2206.00364, equation 4; Chen, torchdiffeq.
+    """
+    ends = -torch.tensor([start, end], dtype=torch.float64).log()
+    options = {"norm": _worst, "step_t": ends[1:].to(x.device), "max_num_steps": MAX_STEPS}
+
+    def slope(lam: Tensor, x: Tensor) -> Tensor:
+        return denoise(x, (-lam).exp().cpu()) - x
+
+    try:
+        path = odeint(slope, x, ends.to(x.device), rtol=tolerance, atol=tolerance, method="dopri5", options=options)
+    except AssertionError as error:  # torchdiffeq's way to say that it gives up
+        raise SampleError(f"no solution of the teacher's ODE at tolerance {tolerance:g}: {_short(error)}") from error
+    solution: Tensor = path[-1]
+    return solution
+
+
+def piece(
+    teacher: Teacher,
+    chosen: range,
+    out: Path,
+    *,
+    tolerance: float | None = None,
+    stop: Stop | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Tensor:
+    """Return the solutions [len(chosen), *shape] float64 on the CPU, solved as one batch if they aren't stored.
+
+    Args:
+        out: the results folder; the file goes to out/solutions/.
+        tolerance: the teacher's default if None.
+        stop: looked at before every call of the denoiser.
+        say: told of a damaged file, which is made anew.
+
+    Raises:
+        SampleError: there is no solution at this tolerance.
+        RecordError: the stored file is of other images.
+        StoreError: the folder can't be written.
+    """
+    path = location(teacher, chosen, out, tolerance=tolerance)
+
+    def make() -> dict[str, NDArray[Any]]:
+        network = _Network(teacher, chosen, stop)
+        schedule = teacher.schedule
+        x = (schedule.prior_scale * seeds.noise(chosen, teacher.shape).double()).to(teacher.device)
+        made = solve(network, x, schedule.sigma_max, schedule.sigma_min, key(teacher, tolerance)["tolerance"])
+        return {"images": made.cpu().numpy(), "calls": np.array(network.calls)}
+
+    check = stop.check if stop is not None else lambda: None
+    images = torch.from_numpy(kept(path, out, make, stop=check, say=say)["images"])
+    if images.shape != (len(chosen), *teacher.shape):
+        raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
+    return images
+
+
+def location(teacher: Teacher, chosen: range, out: Path, *, tolerance: float | None = None) -> Path:
+    """Return where the solutions of these seeds are kept."""
+    return Path(out) / "solutions" / files.digest(key(teacher, tolerance))[:32] / f"{seeds.label(chosen)}.npz"
+
+
+def key(teacher: Teacher, tolerance: float | None = None) -> dict[str, Any]:
+    """Return everything that the solutions depend on besides their seeds."""
+    return {
+        "teacher": teacher.identity,
+        "shape": list(teacher.shape),
+        "method": "dopri5 in log sigma, float64",
+        "tolerance": tolerance or (TOLERANCE if _double(teacher) else ROUGH),
+        "network": "float64" if _double(teacher) else teacher.arithmetic,
+        "schedule": teacher.schedule.key,
+        "threads": THREADS,
+        "device": torch.device(teacher.device).type,
+        **targets.conditioned(teacher),
+    }
+
+
+def describe(teacher: Teacher) -> str:
+    """Return how the teacher's solutions are made, for people."""
+    made = key(teacher)
+    return f"dopri5 in float64, tolerance {made['tolerance']:g}, network in {made['network']}"
+
+
+class _Network:
+    """The teacher on float64 images, counted: its own float64 network where it has one, else float32 calls."""
+
+    def __init__(self, teacher: Teacher, chosen: range, stop: Stop | None) -> None:
+        self.stop = stop
+        self.double, self.single = _double(teacher), teacher.denoiser(chosen)
+        self.calls = 0
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        if self.stop is not None:
+            self.stop.check()
+        self.calls += 1
+        return self.double(x, sigma) if self.double else self.single(x.float(), sigma).double()
+
+
+def _double(teacher: Teacher) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The float64 network that serves any image; a bound condition has none."""
+    return teacher.double if teacher.bind is None else None
+
+
+def _short(error: AssertionError) -> str:
+    """Its words without the tensor that may follow them."""
+    return str(error).partition(":")[0]
+
+
+def _worst(errors: Tensor) -> Tensor:
+    """The largest root mean square of an image."""
+    return errors.flatten(1).square().mean(1).sqrt().max()

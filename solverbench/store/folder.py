@@ -1,0 +1,335 @@
+"""The store: one folder of cells, each addressed by the hash of everything that its numbers depend on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solverbench import files, seeds
+from solverbench.store import leases
+from solverbench.errors import RecordError, StoreError
+from solverbench.metrics.frechet import Moments
+from solverbench.method.tableau import Plan
+
+VERSION = 1
+"""Of the layout of folders and files, written in docs/store.md."""
+
+LARGE = 256
+"""Features from which on a matrix of sums is stored as its upper triangle: 17 MB of 34 for Inception's 2048."""
+
+
+SCORE = "score_"
+"""Before the name of a plugin's metric, in the names of a block's arrays."""
+
+_OPTIONAL = ("exact", "features", "perceptual", "prompted")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A results folder.
+
+    Args:
+        root: DIR of `--out DIR`; it need not exist before the first write.
+    """
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path | str) -> Store:
+        """Return the store at `root`, made if it isn't there, and proven writable.
+
+        Raises:
+            StoreError: a file, a folder that can't be written, or a store of another version.
+            RecordError: its store.json is damaged.
+        """
+        store = cls.look(root)
+        files.write_json(store.root / "store.json", {"format": "solverbench-store", "version": VERSION})
+        return store
+
+    @classmethod
+    def look(cls, root: Path | str) -> Store:
+        """Return the store at `root` for reading; nothing is written, and it may be missing.
+
+        Raises:
+            StoreError: a file, or a store of another version.
+            RecordError: its store.json is damaged.
+        """
+        store = cls(Path(root))
+        if store.root.exists() and not store.root.is_dir():
+            raise StoreError(f"{root}: a file, not a folder; choose another --out")
+        if (store.root / "store.json").exists():
+            try:
+                found = files.read_json(store.root / "store.json")
+            except RecordError:
+                raise RecordError(
+                    f"{root}/store.json: damaged; if this version made the store, copy store.json from a new one "
+                    "(it is the same in each), otherwise choose another --out"
+                ) from None
+            if found != {"format": "solverbench-store", "version": VERSION}:
+                raise StoreError(
+                    f"{root}: a store of version {found.get('version')!r}, this is version {VERSION}; "
+                    "choose another --out, or use the SolverBench that made it"
+                )
+        elif (store.root / "cells").exists():
+            raise StoreError(f"{root}: holds cells but no store.json; choose another --out, or restore that file")
+        return store
+
+    def former(self) -> bool:
+        """Return whether there are cells of an earlier key format, judged by a few: none of them is found by its key.
+
+        They stay readable: for reports, `verify`, `merge` and `export`.
+        """
+        for path in itertools.islice(self.root.glob("cells/??/*/cell.json"), 8):
+            try:
+                if "plan" in files.read_json(path)["key"]:
+                    return True
+            except (RecordError, StoreError, KeyError, TypeError):
+                continue
+        return False
+
+    def cell(self, key: Mapping[str, Any]) -> CellFolder:
+        """Return the folder of the cell with this key, there or not."""
+        return self.at(files.digest(key))
+
+    def at(self, address: str) -> CellFolder:
+        """Return the folder of the cell with this address, there or not."""
+        return CellFolder(self.root / "cells" / address[:2] / address, address)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockResult:
+    """What a block of seeds leaves behind.
+
+    Args:
+        moments: of the features of its images; None if there are none, or they are kept themselves.
+        errors: [p] float64, mean squared error over the pixels of each of its first p images to the teacher's endpoint.
+        nfe: counted calls per image.
+        images: [k, C, H, W] uint8, its first k images, for pictures.
+        exact: [q] float64, the same error of its first q images to the exact solution; None if that isn't asked for.
+        features: [n, D] float32, kept where their sums don't do.
+        perceptual: [p] float64, the perceptual distance of the same images as `errors`; None if that isn't asked for.
+        prompted: [n] float64, how well each image fits its prompt; None if that isn't asked for.
+        scores: [n] float64 by name, of each image by each plugin's metric.
+    """
+
+    moments: Moments | None
+    errors: NDArray[np.float64]
+    nfe: int
+    images: NDArray[np.uint8]
+    exact: NDArray[np.float64] | None = None
+    features: NDArray[np.float32] | None = None
+    perceptual: NDArray[np.float64] | None = None
+    prompted: NDArray[np.float64] | None = None
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a cell's folder holds.
+
+    Args:
+        metrics: None if the cell isn't done.
+        timing: when and at what cost it was made, as far as it is known.
+        blocks: that are stored, and sound as far as that was looked at.
+        pictures: of a done cell's first block.
+        damaged: files that have to be made anew, each with what is wrong.
+    """
+
+    metrics: dict[str, Any] | None
+    timing: dict[str, Any]
+    blocks: list[range]
+    pictures: NDArray[np.uint8] | None
+    damaged: dict[Path, RecordError]
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """One cell on disk: cell.json, blocks/, metrics.json, and apart from the results timing.json and error.txt."""
+
+    path: Path
+    address: str
+
+    def describe(self, key: Mapping[str, Any], names: Mapping[str, Any], plan: Plan) -> None:
+        """Write cell.json: the key, what people call the cell, and its plan. Left alone if it is there."""
+        if not (self.path / "cell.json").exists():
+            files.write_json(self.path / "cell.json", {"key": key, "names": names, "plan": plan.as_dict()})
+
+    def plan(self) -> Plan | None:
+        """Return the plan that the stored results were made by; None if there is none, or it can't be read."""
+        path = self.path / "cell.json"
+        try:
+            return Plan.of(files.read_json(path)["plan"]) if path.exists() else None
+        except (RecordError, KeyError, TypeError, ValueError):
+            return None
+
+    def inspect(self, blocks: Sequence[range]) -> Found:
+        """Return what is there of a cell with these blocks; nothing is written.
+
+        A done cell's numbers are in metrics.json, which is read whole; of its blocks only the pictures of the first
+        are read, as there may be thousands of such cells. An unfinished cell's blocks are read whole.
+        """
+        damaged: dict[Path, RecordError] = {}
+
+        def sound(path: Path, read: Callable[[], Any]) -> Any:
+            try:
+                return read()
+            except RecordError as error:
+                damaged[path] = error
+                return None
+
+        metrics = sound(self.path / "metrics.json", self.metrics)
+        timing = sound(self.path / "timing.json", self.timing) or {"attempts": [], "blocks": {}}
+        try:
+            names = set(os.listdir(self.path / "blocks"))
+        except OSError:
+            names = set()
+        stored = [block for block in blocks if f"{seeds.label(block)}.npz" in names]
+        if metrics is None or len(stored) < len(blocks):
+            if (self.path / "cell.json").exists():
+                sound(self.path / "cell.json", lambda: files.read_json(self.path / "cell.json"))
+            for block in stored:
+                sound(self.place(block), partial(self.read_block, block))
+        pictures = None
+        if metrics is not None and len(stored) == len(blocks):
+            pictures = sound(self.place(blocks[0]), partial(self.pictures, blocks[0]))
+        if damaged:
+            stored = [block for block in stored if self.place(block) not in damaged]
+        return Found(metrics, timing, stored, pictures, damaged)
+
+    def place(self, block: range) -> Path:
+        """Return the file of a block's result, there or not."""
+        return self.path / "blocks" / f"{seeds.label(block)}.npz"
+
+    @property
+    def done(self) -> bool:
+        """Whether there are metrics, damaged or not."""
+        return (self.path / "metrics.json").exists()
+
+    def has_block(self, block: range) -> bool:
+        """Return whether this block's result is stored, damaged or not."""
+        return self.place(block).exists()
+
+    def sound_block(self, block: range) -> bool:
+        """Return whether this block's result is stored and can be read."""
+        try:
+            return self.has_block(block) and self.read_block(block) is not None
+        except RecordError:
+            return False
+
+    def set_aside(self, block: range) -> None:
+        """Rename a damaged block's file, so that the block is made anew."""
+        files.set_aside(self.place(block))
+
+    def mend(self, damaged: Iterable[Path]) -> None:
+        """Set aside those of the files beside the blocks that are still damaged; they are written anew."""
+        for path in damaged:
+            try:
+                if path.suffix == ".json" and path.exists():
+                    self.metrics() if path.name == "metrics.json" else files.read_json(path)
+            except RecordError:
+                files.set_aside(path)
+
+    def write_block(self, block: range, result: BlockResult) -> None:
+        """Store a block's result; the link that puts it in its place is the commit. One that is there stays."""
+        arrays: dict[str, NDArray[Any]] = {"errors": result.errors, "images": result.images}
+        arrays["nfe"] = np.array(result.nfe, dtype=np.int64)
+        for name in _OPTIONAL:
+            if getattr(result, name) is not None:
+                arrays[name] = getattr(result, name)
+        arrays |= {SCORE + name: values for name, values in result.scores.items()}
+        if result.moments is not None:
+            moments = result.moments
+            arrays |= {"n": np.array(moments.n, dtype=np.int64), "total": moments.total}
+            arrays["outer"] = _packed(moments.outer)
+        files.write_arrays(self.place(block), arrays, replace=False)
+
+    def read_block(self, block: range) -> BlockResult:
+        """Return a stored block's result.
+
+        Raises:
+            RecordError: the file is damaged.
+        """
+        arrays = files.read_arrays(self.place(block))
+        moments = Moments(int(arrays["n"]), arrays["total"], _full(arrays["outer"])) if "n" in arrays else None
+        kept = {name: arrays.get(name) for name in _OPTIONAL}
+        scores = {name.removeprefix(SCORE): each for name, each in arrays.items() if name.startswith(SCORE)}
+        return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"], **kept, scores=scores)
+
+    def pictures(self, block: range) -> NDArray[np.uint8]:
+        """Return a stored block's images, reading little else of its file.
+
+        Raises:
+            RecordError: they are damaged.
+        """
+        return files.read_array(self.place(block), "images")
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json, which makes the cell done, and forget an earlier failure."""
+        files.write_json(self.path / "metrics.json", {"cell": self.address, **metrics})
+        (self.path / "error.txt").unlink(missing_ok=True)
+
+    def metrics(self) -> dict[str, Any] | None:
+        """Return what `finish` wrote; None if the cell isn't done.
+
+        Raises:
+            RecordError: the file is damaged, or of another cell.
+        """
+        path = self.path / "metrics.json"
+        if not path.exists():
+            return None
+        found = files.read_json(path)
+        if found.pop("cell", None) != self.address:
+            raise RecordError(f"{path}: written for another cell; delete this file and run again, which makes it anew")
+        return found
+
+    def fail(self, reason: str, details: str) -> None:
+        """Write error.txt: the reason in its first line, then the details."""
+        files.write_bytes(self.path / "error.txt", f"{reason}\n\n{details}\n".encode())
+
+    def failure(self) -> str | None:
+        """Return the reason of an earlier failure; None if there was none since the cell last did well."""
+        path = self.path / "error.txt"
+        return path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0] if path.exists() else None
+
+    def timing(self) -> dict[str, Any]:
+        """Return when and at what cost it was made: {"attempts": [...], "blocks": {label: {...}}}."""
+        path = self.path / "timing.json"
+        return files.read_json(path) if path.exists() else {"attempts": [], "blocks": {}}
+
+    def write_timing(self, timing: Mapping[str, Any]) -> None:
+        """Add this to what is known about its cost, which another run may be adding to as well."""
+        with leases.opened(self.path.parents[2]) as mine, mine.claimed(f"timing-{self.address}"):
+            try:
+                known = self.timing()
+            except RecordError:
+                self.mend([self.path / "timing.json"])
+                known = self.timing()
+            attempts = [*known["attempts"], *(each for each in timing["attempts"] if each not in known["attempts"])]
+            blocks = {**known["blocks"], **timing["blocks"]}
+            # Written anew after every block, with all blocks so far.
+            files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks}, lines=False)
+
+
+def _packed(outer: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The upper triangle row by row of a large symmetric matrix; a small one as it is."""
+    return outer[np.triu_indices(len(outer))] if len(outer) >= LARGE else outer
+
+
+def _full(stored: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix that `_packed` took."""
+    if stored.ndim == 2:
+        return stored
+    size = round(((8 * len(stored) + 1) ** 0.5 - 1) / 2)
+    outer = np.empty((size, size))
+    upper = np.triu_indices(size)
+    outer[upper] = stored
+    outer.T[upper] = stored
+    return outer

@@ -1,0 +1,109 @@
+"""What a store holds, file by file: what each must be by its place, and which of them aren't."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from solverbench import files
+from solverbench.errors import RecordError, UserError
+
+CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing)\.json")
+PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
+COST = re.compile(r"targets/[0-9a-f]{32}/\d+-\d+/timing\.json")
+ERROR = re.compile(r"cells/[0-9a-f]{2}/[0-9a-f]{64}/error\.txt")
+ARRAYS = re.compile(
+    r"(cells/[0-9a-f]{2}/[0-9a-f]{64}/blocks|(targets|solutions)/[0-9a-f]{32})/\d+-\d+\.npz|references/[^/.][^/]*\.npz"
+)
+TRAINED = re.compile(r"trained/[^/.][^/]*/(runs/[^/.][^/]*/)?[^/.][^/]*")
+TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.part")
+
+FOLDERS = ("cells", "targets", "solutions", "references", "trained")
+"""What stores are merged by; reports are drawn again, and leases are of this moment."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that isn't what it must be.
+
+    Args:
+        name: below the store's folder.
+        what: is wrong with it, in the words of an error.
+    """
+
+    name: str
+    what: str
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        if self.name.startswith("trained/"):
+            return "merge a store that has it whole, or delete it and train again"
+        if self.name.startswith("references/"):
+            return "merge a store that has it whole, or delete it and build it again"
+        return "use --set-aside and run again, which makes it anew, or merge a store that has it whole"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.what}; {self.remedy}"
+
+
+def walk(root: Path) -> Iterator[str]:
+    """Yield the names of the files of results below a store's folder, in order; other files are left out."""
+    for folder in FOLDERS:
+        for path in files.below(root / folder):
+            name = path.relative_to(root).as_posix()
+            if known(name):
+                yield name
+
+
+def known(name: str) -> bool:
+    """Return whether a file of this name is a result."""
+    if name.endswith(files.DAMAGED):
+        return False
+    return any(kind.fullmatch(name) for kind in (CELL, COST, PLAN, ERROR, ARRAYS, TRAINED))
+
+
+def check(root: Path, name: str) -> Damage | None:
+    """Return what is wrong with a file of results after reading all of it; None if nothing is.
+
+    Raises:
+        StoreError: it can't be read.
+    """
+    path = root / name
+    try:
+        if found := CELL.fullmatch(name):
+            _check_cell(path, *found.groups())
+        elif COST.fullmatch(name) or PLAN.fullmatch(name):
+            files.read_json(path)
+        elif ARRAYS.fullmatch(name):
+            files.read_arrays(path)
+        elif name.startswith("trained/") and path.suffix == ".safetensors":
+            _check_trained(path)
+    except RecordError as error:
+        return Damage(name, str(error).removeprefix(f"{path}: ").partition(";")[0])
+    return None
+
+
+def _check_cell(path: Path, address: str, kind: str) -> None:
+    body = files.read_json(path)
+    if kind == "cell" and files.digest(body.get("key")) != address:
+        raise RecordError(f"{path}: the key of another cell")
+    if kind == "metrics" and body.get("cell") != address:
+        raise RecordError(f"{path}: written for another cell")
+
+
+def _check_trained(path: Path) -> None:
+    from solverbench.learned.training import checkpoint as checkpoints
+    from solverbench.learned import zoo
+
+    if path.stem == "checkpoint":
+        zoo.read(path, checkpoints.FORMAT, checkpoints.VERSION)
+        return
+    try:
+        zoo.load(path)
+    except RecordError:
+        raise
+    except UserError as error:
+        raise RecordError(f"{path}: {error}") from None

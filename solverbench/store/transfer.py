@@ -1,0 +1,384 @@
+"""Results from one store to another: merged file by file, or exported to a folder or zip that can be merged."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solverbench import files
+from solverbench.store import layout as contents
+from solverbench.errors import MissingError, RecordError, StoreError, UserError
+from solverbench.store.folder import CellFolder, Store
+from solverbench.method.tableau import Plan
+
+LIST = "export.json"
+TARGETS = ("teacher", "shape", "sampler", "batch", "threads", "dtype", "device", "condition")
+"""The fields of a cell's key that the teacher's own images depend on, as `targets.key` has them."""
+
+CLOSE = 1e-3
+"""How far, of the largest value, two machines' results for one address may lie apart; farther is a conflict.
+
+Between two instruction sets of one processor it is some 1e-5: a network in float32 differs in its last bits.
+"""
+
+COLUMNS = [
+    *("teacher", "solver", "spec", "nfe", "seeds", "samples", "metric", "value", "low", "high", "std_error", "n"),
+    *("reference", "cell"),
+]
+
+
+@dataclass
+class Merged:
+    """What a merge did.
+
+    Args:
+        copied, equal: files.
+        close: files that both have, alike but for rounding; left as they were.
+        mended: files that were damaged in the store and whole in what was merged.
+        conflicts: files that both have, whole and with other content; left as they were.
+        damaged: files that weren't taken.
+    """
+
+    copied: int = 0
+    equal: int = 0
+    close: int = 0
+    mended: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """4 if something was left out, else 0."""
+        return 4 if self.conflicts or self.damaged else 0
+
+    def lines(self) -> list[str]:
+        """Return it for people."""
+        found = [f"mended     {name}" for name in self.mended]
+        found += [f"CONFLICT   {name}: both have it, with other content; kept as it was" for name in self.conflicts]
+        found += [f"DAMAGED    {line}" for line in self.damaged]
+        counts = f"{self.copied} files copied, {self.equal} were there, {len(self.mended)} mended"
+        counts += f", {self.close} there but for another machine's rounding" if self.close else ""
+        return [*found, f"{counts}, {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"]
+
+
+def merge(source: Path, store: Store) -> Merged:
+    """Copy into `store` what `source`, a store or an export, has and it hasn't; the same again goes on or does nothing.
+
+    Raises:
+        MissingError: `source` isn't there.
+        StoreError: it isn't a store or export, or is the same one; or the folder can't be written.
+    """
+    with _opened(source) as root:
+        if root.resolve() == store.root.resolve():
+            raise StoreError(f"merge {source}: the same folder as --out; give another store")
+        Store.open(store.root)
+        merged = Merged()
+        _check_list(root, merged)
+        for folder in sorted((root / "cells").glob("??/*")):
+            if folder.is_dir() and not folder.name.startswith("."):
+                _merge_cell(root, folder, store, merged)
+        for name in contents.walk(root):
+            known = contents.COST.fullmatch(name) and (store.root / name).exists()  # two machines, two costs
+            if not known and not name.startswith(("cells/", "trained/")):
+                _copy(root, name, store.root, merged)
+        _merge_trained(root, store.root, merged)
+        return merged
+
+
+def _merge_cell(root: Path, folder: Path, store: Store, merged: Merged) -> None:
+    """A cell's blocks, then its metrics if all of its blocks are the same: they are of these blocks and no others."""
+    home = folder.relative_to(root).as_posix()
+    there = CellFolder(store.root / home, folder.name)
+    names = [f"{home}/cell.json", *(f"{home}/blocks/{path.name}" for path in sorted(folder.glob("blocks/*.npz")))]
+    names = [name for name in names if contents.known(name) and (root / name).is_file()]
+    taken = [_copy(root, name, store.root, merged) for name in names]
+    metrics = f"{home}/metrics.json"
+    whole = (store.root / metrics).exists() and contents.check(store.root, metrics) is None
+    if (folder / "metrics.json").is_file() and (all(taken) or whole):
+        _copy(root, metrics, store.root, merged)
+    if (folder / "timing.json").is_file():
+        if damage := contents.check(root, f"{home}/timing.json"):
+            merged.damaged.append(str(damage))
+        elif (timing := CellFolder(folder, folder.name).timing()) != _timing(there):
+            there.write_timing(timing)
+    if (folder / "error.txt").is_file() and not (there.path / "metrics.json").exists():
+        files.write_bytes(there.path / "error.txt", (folder / "error.txt").read_bytes(), replace=False)
+
+
+def _timing(folder: CellFolder) -> dict[str, Any]:
+    try:
+        return folder.timing()
+    except RecordError:
+        return {}
+
+
+def _merge_trained(root: Path, out: Path, merged: Merged) -> None:
+    """Trained solvers one by one; a training's own folder as a whole, as its files belong together."""
+    names = [name for name in contents.walk(root) if name.startswith("trained/")]
+    runs: dict[str, list[str]] = {}
+    for name in names:
+        parts = name.split("/")
+        if parts[2] == "runs":
+            runs.setdefault("/".join(parts[:4]), []).append(name)
+        else:
+            _copy(root, name, out, merged)
+    for each in runs.values():
+        other = [name for name in each if (out / name).exists() and not _same(root / name, out / name)]
+        if other:
+            merged.conflicts += other
+            continue
+        for name in each:
+            _copy(root, name, out, merged)
+
+
+def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
+    """Copy a file; return whether `out` has the same content now."""
+    if damage := contents.check(root, name):
+        merged.damaged.append(f"{root / name}: {damage.what}; not taken")
+        return False
+    mended = False
+    if (out / name).exists():
+        if _same(root / name, out / name):
+            merged.equal += 1
+            return True
+        if contents.check(out, name) is None:
+            if _close(root / name, out / name):
+                merged.close += 1
+            else:
+                merged.conflicts.append(name)
+            return False
+        files.set_aside(out / name)
+        mended = True
+    files.write_bytes(out / name, (root / name).read_bytes(), replace=False)
+    merged.copied += 1
+    merged.mended += [name] * mended
+    return True
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Whether two files say the same; of a cell.json its key and the plan, which another processor may round."""
+    if a.name == "cell.json":
+        try:
+            keys = [files.read_json(path)["key"] for path in (a, b)]
+        except (RecordError, KeyError):
+            return False
+        mine, theirs = (CellFolder(path.parent, path.parent.name).plan() for path in (a, b))
+        return bool(keys[0] == keys[1]) and (mine is None or theirs is None or mine.fits(theirs))
+    return a.stat().st_size == b.stat().st_size and a.read_bytes() == b.read_bytes()
+
+
+def _close(a: Path, b: Path) -> bool:
+    """Whether two whole files of results differ by no more than the rounding of two machines."""
+    try:
+        if a.suffix == ".npz":
+            mine, theirs = files.read_arrays(a), files.read_arrays(b)
+            return mine.keys() == theirs.keys() and all(_close_arrays(mine[name], theirs[name]) for name in mine)
+        if a.name == "plan.json":
+            return Plan.of(files.read_json(a)).fits(Plan.of(files.read_json(b)))
+        return a.name == "metrics.json" and _close_values(files.read_json(a), files.read_json(b))
+    except (RecordError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _close_arrays(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.kind != "f":
+        step = 1 if a.dtype == np.uint8 else 0  # an image's value next to a rounding boundary
+        return bool((np.abs(a.astype(np.int64) - b.astype(np.int64)) <= step).all())
+    return bool(np.allclose(a, b, rtol=0, atol=CLOSE * float(np.abs(b).max(initial=0))))
+
+
+def _close_values(a: Any, b: Any) -> bool:
+    """The same for JSON values, numbers by their size or, of small ones, by 1e-6."""
+    if isinstance(a, float) or isinstance(b, float):
+        numbers = all(isinstance(each, (int, float)) for each in (a, b))
+        return numbers and math.isclose(a, b, rel_tol=CLOSE, abs_tol=1e-6)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_close_values(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_close_values, a, b))
+    return bool(a == b)
+
+
+def _check_list(root: Path, merged: Merged) -> None:
+    """Compare an export with its own list of files."""
+    if not (root / LIST).exists():
+        return
+    listed = files.read_json(root / LIST).get("files")
+    for name, sha in (listed if isinstance(listed, dict) else {}).items():
+        if not contents.known(name):
+            continue
+        if not (root / name).is_file():
+            merged.damaged.append(f"{name}: in the export's list, and not there; export again")
+        elif hashlib.sha256((root / name).read_bytes()).hexdigest() != sha:
+            merged.damaged.append(f"{name}: isn't what the export's list says; export again")
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[Path]:
+    """Yield a folder with what `source` holds."""
+    if not source.exists():
+        raise MissingError(f"merge {source}: not there; give a store's folder, or an export")
+    if source.is_dir():
+        if not (source / "store.json").exists():
+            raise StoreError(f"merge {source}: no store, it has no store.json; give a store's folder, or an export")
+        Store.look(source)
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as place:
+        _unpack(source, Path(place))
+        Store.look(place)
+        yield Path(place)
+
+
+def _unpack(source: Path, place: Path) -> None:
+    """Unpack of a zip what has a name of ours; anything else in it is never written."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for each in archive.infolist():
+                link = stat.S_ISLNK(each.external_attr >> 16)
+                if not link and (each.filename in ("store.json", LIST) or contents.known(each.filename)):
+                    (place / each.filename).parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(each) as packed, open(place / each.filename, "xb") as file:
+                        shutil.copyfileobj(packed, file)
+    except OSError as error:
+        raise StoreError(f"merge {source}: can't be unpacked ({error.strerror or error}); check it") from None
+    except (*files.FOREIGN, RuntimeError) as error:
+        raise RecordError(f"merge {source}: not a zip that can be read ({error}); export it again") from None
+    if not (place / "store.json").exists():
+        raise StoreError(
+            f"merge {source}: no whole export of a store, it has no store.json; give another file, or export again"
+        )
+
+
+def export(store: Store, to: Path, addresses: Sequence[str] | None = None, *, targets: bool = False) -> list[str]:
+    """Write cells to a new folder, or a .zip, that `merge` takes; return the names of its files.
+
+    It holds the store's own files of these cells and what they were trained by, `results.csv` with their measures, and
+    `export.json` with the sha256 of each file.
+
+    Args:
+        addresses: the beginning of each; all cells if None.
+        targets: the teacher's own images, too.
+
+    Raises:
+        UserError: an address that fits no cell, or several; or `to` is there.
+        RecordError: a file is damaged.
+        StoreError: nothing can be written there.
+    """
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise UserError(f"--to {to}: is there already; choose another place, or delete it")
+    cells = [path.parent for path in sorted(store.root.glob("cells/??/*/cell.json"))]
+    if addresses is not None:
+        cells = list(dict.fromkeys(_addressed(cells, address) for address in addresses))
+    names: dict[str, None] = {}
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        told = files.read_json(cell / "cell.json")
+        home = cell.relative_to(store.root).as_posix()
+        names |= dict.fromkeys(f"{home}/{each.relative_to(cell).as_posix()}" for each in sorted(cell.rglob("*")))
+        names |= dict.fromkeys(_beside(store.root, told, targets))
+        rows += _rows(cell, told)
+    kept = [name for name in names if contents.known(name) and (store.root / name).is_file()]
+    if not rows and not kept:
+        raise UserError(f"export: no cell in {store.root}; run something first")
+    packed: dict[str, Callable[[], bytes]] = {
+        "store.json": (store.root / "store.json").read_bytes,
+        "results.csv": lambda: _table(rows),
+    }
+    for name in kept:
+        packed[name] = (store.root / name).read_bytes
+    shas = {}
+    with _writing(to) as put:
+        for name, content in packed.items():
+            if name in kept and (damage := contents.check(store.root, name)):
+                raise RecordError(f"{store.root / name}: {damage.what}; {damage.remedy}")
+            body = content()
+            shas[name] = hashlib.sha256(body).hexdigest()
+            put(name, body)
+        told = {"format": "solverbench-export", "version": 1, "files": shas}
+        put(LIST, (json.dumps({**told, "checksum": files.digest(told)}, indent=1) + "\n").encode())
+    return [*packed, LIST]
+
+
+def _addressed(cells: Sequence[Path], address: str) -> Path:
+    found = [cell for cell in cells if cell.name.startswith(address.lower())] if address else []
+    if len(found) != 1:
+        what = f"{len(found)} cells begin so" if found else "no such cell"
+        raise UserError(f"--cell {address!r}: {what}; give the address as in the column 'cell' of results.csv")
+    return found[0]
+
+
+def _beside(root: Path, told: dict[str, Any], targets: bool) -> Iterator[str]:
+    """The other files that a cell's numbers came from: its solver's parameters, and the teacher's own images."""
+    from solverbench.learned import zoo
+
+    key, names = told["key"], {**told["key"], **told["names"]}  # format 1 had spec and nfe in the key
+    if names["trained"]:
+        yield f"trained/{names['teacher']}/{zoo.file_name(names['spec'], names['nfe'])}"
+    if targets:
+        folder = files.digest({name: key[name] for name in TARGETS if name in key})[:32]
+        yield from (f"targets/{folder}/{path.name}" for path in sorted((root / "targets" / folder).glob("*.*")))
+
+
+def _rows(cell: Path, told: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per measure of a cell that is done."""
+    metrics = CellFolder(cell, cell.name).metrics()
+    names = {**told["key"], **told["names"], "cell": cell.name}  # format 1 had spec and nfe in the key
+    about = {name: names[name] for name in ("spec", "nfe", "seeds", "samples", "teacher", "solver", "cell")}
+    return [{**about, "metric": name, **each} for name, each in (metrics or {"measures": {}})["measures"].items()]
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()
+
+
+@contextmanager
+def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
+    """Yield what writes a file into the folder or zip, which is there only once all of it is."""
+    part = to.with_name(f".{to.name}.part")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
+        if to.suffix == ".zip":
+            with zipfile.ZipFile(part, "x") as archive:
+                # With the earliest date of a zip, so that the same cells are the same bytes.
+                def put(name: str, body: bytes) -> None:
+                    archive.writestr(zipfile.ZipInfo(name), body)
+
+                yield put
+        else:
+            part.mkdir()
+
+            def write(name: str, body: bytes) -> None:
+                files.write_bytes(part / name, body)
+
+            yield write
+        part.replace(to)
+    except OSError as error:
+        raise files.refusal(to, 0, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if part.is_file():
+            part.unlink()

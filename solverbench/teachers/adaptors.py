@@ -1,0 +1,94 @@
+"""A network in its own frame, seen as `denoise(x, sigma)`: what it predicts, of which state, told which time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from solverbench.errors import SpecError
+from solverbench.method.schedules import NoiseSchedule
+
+PREDICTIONS = ("eps", "v", "x0", "flow")
+
+
+class Adapted:
+    """The data prediction of a network whose state is y = alpha x0 + s n, at time t of its schedule.
+
+    In the EDM frame x = y/alpha and sigma = s/alpha. The network sees y, formed from x in x's own precision, and a
+    time that doesn't exceed the model's last, also where x's level is the stand-in for an infinite one.
+
+        eps    n                 x0 = x - sigma eps
+        v      alpha n - s x0    x0 = (alpha y - s v)/(alpha^2 + s^2)
+        x0     x0
+        flow   n - x0            x0 = (y - s flow)/(alpha + s)
+
+    Args:
+        network: (y [B, ...], t 0-d of y's dtype and device) -> its prediction, of y's shape.
+        schedule: of the model: alpha, s and t.
+        predicts: eps, v, x0 or flow.
+        told: the schedule's time to what the network is told, e.g. `lambda t: 1000 * t - 1`; t itself if None.
+
+    Source: Salimans & Ho 2022, arXiv:2202.00512, appendix D (v); Liu et al. 2022, arXiv:2209.03003 (flow).
+
+    Raises:
+        SpecError: another prediction.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor], Tensor],
+        schedule: NoiseSchedule,
+        predicts: str = "eps",
+        *,
+        told: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if predicts not in PREDICTIONS:
+            raise SpecError(f"predicts={predicts!r}: not a parametrisation; use {', '.join(PREDICTIONS)}")
+        self.network, self.schedule, self.predicts, self.told = network, schedule, predicts, told
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the data prediction, of x's shape and dtype.
+
+        Args:
+            x: [B, ...] in the EDM frame.
+            sigma: 0-d float64 on the CPU.
+        """
+        t = self.schedule.time(sigma)
+        alpha = self.schedule.alpha(t)
+        keep, take = self._coefficients(alpha, alpha * sigma, sigma)
+        t = t.clamp(max=self.schedule.t_last)
+        t = t if self.told is None else self.told(t)
+        # Formed in float64, then moved to x in one transfer.
+        alpha, keep, take, t = torch.stack((alpha, keep, take, t)).to(x.device, x.dtype, non_blocking=True)
+        found: Tensor = keep * x + take * self.network(alpha * x, t).to(x.dtype)
+        return found
+
+    def _coefficients(self, alpha: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, b) with x0 = a x + b (the network's output)."""
+        one = torch.ones_like(sigma)
+        if self.predicts == "eps":
+            return one, -sigma
+        if self.predicts == "v":
+            return alpha**2 / (alpha**2 + s**2), -s / (alpha**2 + s**2)
+        if self.predicts == "flow":
+            return alpha / (alpha + s), -s / (alpha + s)
+        return 0 * one, one
+
+
+def per_image(network: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a network that takes a time for each image, (y [B, ...], t [B]), as one that takes one for all."""
+    return lambda y, t: network(y, t.expand(len(y)))
+
+
+def fingerprint(network: nn.Module | Mapping[str, Tensor]) -> str:
+    """Return the sha256 of all weights, by name, dtype, shape and bytes: the identity of a network in keys."""
+    tensors = network.state_dict() if isinstance(network, nn.Module) else network
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        plain = tensor.detach().cpu().contiguous()
+        found.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
+        found.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return found.hexdigest()

@@ -1,0 +1,226 @@
+"""The teachers that there are: built in, published by others (registries/teachers.toml), and the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import registries
+from solverbench import files
+from solverbench.teachers import downloads
+from solverbench.teachers.families import description as families
+from solverbench import options as keywords
+from solverbench import userdata as places
+from solverbench.errors import MissingError, RecordError, UnknownNameError, UserError
+
+FILES = ("checkpoint", "classifier", "reference")
+"""The files that an entry may name, the network's own first."""
+
+UNSUPPORTED = "unsupported"
+"""The family of an entry that no family here reads."""
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    """Yield (name, where it stands, one line on it) for each teacher."""
+    for each in registries.teachers.listed():
+        unavailable = f"unavailable: {each.unavailable}" if each.unavailable else each.about
+        yield each.name, each.plugin or "built in", unavailable
+    published = registries.catalogue()
+    for name, entry in published.items():
+        yield name, _state(name, entry), entry["about"]
+    for path in sorted(places.teachers().glob("*.toml")):
+        if path.stem not in published:
+            yield path.stem, "imported", str(path)
+
+
+def info(name: str) -> str:
+    """Return what is known of a teacher of the catalogue, or of an imported one.
+
+    Raises:
+        UnknownNameError: neither.
+    """
+    if name not in registries.catalogue() and (path := places.teachers() / f"{name}.toml").is_file():
+        return f"{name}: imported\n{path.read_text(encoding='utf-8').rstrip()}"
+    entry = _entry(name)
+    lines = [f"{name}: {entry['about']}", f"  state       {_state(name, entry)}"]
+    for key in ("family", "papers", "licence", "resolution", "noise", "condition", "grids", "fid"):
+        lines.append(f"  {key:<11} {entry[key]}")
+    lines += [
+        f"  sampler     {entry['sampler']}, {entry['sampler_nfe']} calls",
+        f"  {'':<11} {entry['sampler_source']}",
+    ]
+    for key in FILES:
+        if key in entry:
+            lines.append(f"  {key:<11} {' '.join([entry[key]['url'], *_note(entry[key])])}")
+    return "\n".join(lines)
+
+
+def fetch(name: str, tell: Callable[[str], downloads.Tell], *, references: bool = True) -> list[str]:
+    """Download what a teacher of the catalogue needs, describe it so that its name works, and return lines on it.
+
+    Args:
+        tell: from a file's name to what is told its progress.
+        references: also the statistics that FID is measured against.
+
+    Raises:
+        UnknownNameError: no such teacher.
+        MissingError, RecordError: see `downloads.fetch`.
+    """
+    entry, folder = _entry(name), places.teachers() / name
+    found: dict[str, Path] = {}
+    lines = []
+    for role in FILES:
+        about = entry.get(role)
+        if about is None or (role == "reference" and not references):
+            continue
+        if about["url"] == "unknown":
+            lines.append(f"{role}: no address is known, {about.get('note', 'and no place')}")
+            continue
+        path = folder / _file_name(about)
+        sha = downloads.fetch(about["url"], path, tell(path.name))
+        lines.append(f"{role}: {path}, sha256 {sha}")
+        if "kind" in about:
+            lines.append(f"  to measure FID against it: solverbench refs build {name} {path} --kind {about['kind']}")
+        found[role] = downloads.member(path, about["member"], folder / f"{role}.ckpt") if "member" in about else path
+    if entry["family"] == UNSUPPORTED:
+        lines.append(f"{name}: downloaded, but no family here reads it yet")
+        return lines
+    description = _described(name, entry, found)
+    place = places.teachers() / f"{name}.toml"
+    if not place.exists():
+        files.write_bytes(place, description.encode())
+    lines.append(f"described in {place}; run: solverbench run --teachers {name}")
+    return lines
+
+
+def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
+    """Describe a user's checkpoint in the data folder, so that `name` is a teacher; return the description's place.
+
+    The teacher is loaded once, which checks and converts it.
+
+    Raises:
+        UserError: the name is taken or isn't one word.
+        MissingError, RecordError, SpecError: see `families.load`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise UserError(f"--name {name!r}: not one word; use letters, digits, - and _")
+    place = places.teachers() / f"{name}.toml"
+    if name in registries.teachers or name in registries.catalogue() or place.exists():
+        where = place if place.exists() else "the catalogue"
+        raise UserError(f"--name {name!r}: taken, by {where}; choose another name")
+    if path.suffix == ".toml":
+        raise UserError(f"{path}: is a description already; give it as it is: --teachers {path}")
+    description = families.read(path, given)
+    family = description.family or families.recognise(description.checkpoint)
+    families.load(path, {**given, "family": family}, "cpu")
+    plain = {"name": name, "family": family, "checkpoint": str(description.checkpoint.resolve())}
+    plain |= {key: value for key, value in given.items() if key not in ("name", "family")}
+    if description.prompts is not None:
+        plain["prompts"] = str(description.prompts.resolve())
+    files.write_bytes(place, _toml(plain).encode())
+    return place
+
+
+OK, OPTIONAL, FAIL = "ok", "missing, optional", "FAIL"
+"""What `verify` finds: nothing works without a checkpoint, but for FID all works without a reference."""
+
+
+def verify(name: str) -> Iterator[tuple[str, str]]:
+    """Yield (what is found, a line on it) for a teacher's files, and for the teacher itself, called once.
+
+    Raises:
+        UnknownNameError: no such teacher.
+    """
+    folder = places.teachers() / name
+    described = (places.teachers() / f"{name}.toml").is_file()
+    if name not in registries.teachers and not described:
+        _entry(name)
+    if name in registries.catalogue():
+        for role in FILES:
+            about = _entry(name).get(role)
+            if about is None or about["url"] == "unknown":
+                continue
+            path = folder / _file_name(about)
+            if not path.exists():
+                found = OPTIONAL if role == "reference" else FAIL
+                yield found, f"{role}: {path} isn't there; run: solverbench teachers fetch {name}"
+                continue
+            yield _tried(role, lambda path=path: f"{path}, sha256 {downloads.pinned(path)}")  # type: ignore[misc]
+    if name in registries.teachers or described:
+        yield _tried("network", lambda: _called(name))
+
+
+def _called(name: str) -> str:
+    """What one call of a teacher gives."""
+    import torch
+
+    from solverbench import seeds
+    from solverbench.teachers.teacher import load_teacher
+
+    teacher = load_teacher(name)
+    schedule = teacher.schedule
+    x = schedule.prior_scale * seeds.noise([0], teacher.shape)
+    with torch.no_grad():
+        d = teacher.denoiser([0])(x, torch.tensor(schedule.sigma_max, dtype=torch.float64))
+    if d.shape != x.shape or not d.isfinite().all():
+        raise RecordError(
+            f"{name}: a call gives {tuple(d.shape)}, finite: {bool(d.isfinite().all())}; get the file again"
+        )
+    return f"{' x '.join(map(str, teacher.shape))}, identity {teacher.identity[:12]}, a call is finite"
+
+
+def _tried(what: str, trial: Callable[[], str]) -> tuple[str, str]:
+    try:
+        return OK, f"{what}: {trial()}"
+    except UserError as error:
+        return FAIL, f"{what}: {error}"
+
+
+def _entry(name: str) -> dict[str, Any]:
+    published = registries.catalogue()
+    if name not in published:
+        near = difflib.get_close_matches(name, published, n=1)
+        hint = f"did you mean {near[0]!r}? See" if near else "see"
+        raise UnknownNameError(f"teacher {name!r}: not in the catalogue; {hint} 'solverbench teachers list'.")
+    return published[name]
+
+
+def _state(name: str, entry: Mapping[str, Any]) -> str:
+    if entry["family"] == UNSUPPORTED:
+        return "no family here reads it"
+    return "here" if (places.teachers() / f"{name}.toml").is_file() else "to fetch"
+
+
+def _file_name(about: Mapping[str, str]) -> str:
+    return about.get("name") or about["url"].rpartition("/")[2]
+
+
+def _note(about: Mapping[str, str]) -> list[str]:
+    return [f"({about['note']})"] if "note" in about else []
+
+
+def _described(name: str, entry: Mapping[str, Any], found: Mapping[str, Path]) -> str:
+    if "checkpoint" not in found:
+        raise MissingError(f"{name}: no address of its checkpoint is known; see 'solverbench teachers info {name}'")
+    plain = {"name": name, "family": entry["family"], "checkpoint": str(found["checkpoint"])}
+    plain |= {key: entry[key] for key in ("guidance", "sampler", "sampler_nfe") if key in entry}
+    return _toml(plain)
+
+
+def _toml(plain: Mapping[str, Any]) -> str:
+    """A description: the fields of every family, then a family's own options."""
+    known = {*keywords.of(families.Description), *families.PATHS}
+    own = {key: value for key, value in plain.items() if key not in known}
+    lines = [f"{key} = {_value(value)}" for key, value in plain.items() if key in known]
+    if own:
+        lines += ["", "[options]", *(f"{key} = {_value(value)}" for key, value in own.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    # A text that stands for a number or a truth value is read as one by the type of its field.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,58 @@
+"""The network to train on: a classifier of another build than the metric's, whose features make a perceptual loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, normalize
+
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits.data import CLASSES, FOLDER
+
+
+class LossNet(nn.Module):
+    """Classifies a digit, noisy ones too, from overlapping patches; differentiable in its input.
+
+    Args:
+        width: channels at 4x4; half as many at 8x8.
+    """
+
+    def __init__(self, *, width: int = 48) -> None:
+        super().__init__()
+        self.config = {"width": width}
+        self.fine = nn.Conv2d(1, width // 2, 5, padding=2)
+        self.coarse = nn.Conv2d(width // 2, width, 4, stride=2, padding=1)
+        self.mixed = nn.Conv2d(width, width, 3, padding=1)
+        self.classes = nn.Linear(width, CLASSES)
+
+    def layers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the activations [B, C, h, w] of three depths for images x [B, 1, 8, 8] in [-1, 1]."""
+        fine = gelu(self.fine(x), approximate="tanh")
+        coarse = gelu(self.coarse(fine), approximate="tanh")
+        return fine, coarse, coarse + gelu(self.mixed(coarse), approximate="tanh")
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return class scores [B, 10] for images x [B, 1, 8, 8] in [-1, 1]."""
+        return self.classes(self.layers(x)[-1].mean((2, 3)))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return feature vectors [B, D] for images x [B, 1, 8, 8] in [-1, 1], float, with gradient.
+
+        Each depth's activations are scaled to unit length over channels and then by the number of places, so the
+        squared distance of two vectors is the mean over places, summed over depths, as in LPIPS without its weights.
+
+        Source: Zhang et al. 2018, arXiv:1801.03924, equation 1 with w = 1.
+        """
+        parts = [normalize(layer, dim=1, eps=1e-4).flatten(1) / layer[0, 0].numel() ** 0.5 for layer in self.layers(x)]
+        return torch.cat(parts, 1)
+
+
+def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> LossNet:
+    """Return the trained loss network of `folder`, frozen, on `device`: gradient flows to its input only.
+
+    Raises:
+        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+    """
+    return weights.frozen(LossNet, folder / "loss.safetensors", device)

@@ -1,0 +1,57 @@
+"""The network that measures: a small convolutional classifier whose features distances are taken on.
+
+Evaluation only. Whatever trains a solver must not see it, or a lower distance could mean no more than leakage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.backends import cudnn
+from torch.nn.functional import silu
+
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits.data import CLASSES, FOLDER, POSE
+
+FEATURES = 64
+
+
+class MetricNet(nn.Module):
+    """Classifies a digit and reads its pose, so that its features see which digit it is and how it is drawn.
+
+    Args:
+        width: channels of the first convolution; the second has twice as many.
+    """
+
+    def __init__(self, *, width: int = 16) -> None:
+        super().__init__()
+        self.config = {"width": width}
+        self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.second = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.third = nn.Linear(32 * width, FEATURES)
+        self.classes = nn.Linear(FEATURES, CLASSES)
+        self.pose = nn.Linear(FEATURES, POSE)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features [B, 64] float32 of images [B, 1, 8, 8] uint8 (0-255, scaled here to v / 127.5 - 1)."""
+        x = images.to(self.first.weight.dtype) / 127.5 - 1
+        h = silu(self.second(silu(self.first(x))))
+        return silu(self.third(h.flatten(1)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return `forward` without gradient and, on a GPU, in full float32 (cuDNN would round to TF32)."""
+        with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            features = self(images)
+        assert isinstance(features, Tensor)
+        return features
+
+
+def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> MetricNet:
+    """Return the trained metric network of `folder`, frozen, on `device`: evaluation only.
+
+    Raises:
+        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+    """
+    return weights.frozen(MetricNet, folder / "metric.safetensors", device)

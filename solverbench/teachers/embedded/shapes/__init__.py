@@ -1,0 +1,148 @@
+"""The embedded teacher `shapes`: a class-conditional U-Net of 16x16 colour images, with all that judges its samples.
+
+Training code reaches `shapes.loss` through `load_loss`, and must never import `shapes.metric`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from solverbench.teachers.conditions import Condition
+    from solverbench.teachers.embedded.shapes.denoiser import Denoiser
+    from solverbench.teachers.embedded.shapes.loss import LossNet
+    from solverbench.teachers.embedded.shapes.metric import MetricNet
+    from solverbench.teachers.teacher import Evaluation, Teacher
+
+FOLDER = Path(__file__).parent / "data"
+FACTS = ("teacher_distance", "teacher_floor")
+
+
+def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", folder: Path = FOLDER) -> Teacher:
+    """Return the teacher on `device`; with its evaluation where there is a reference of its own samples.
+
+    Args:
+        guidance: w in e_u + w (e_c - e_u); 1 is none and takes one pass a call, everything else two.
+        classes: which class an image's seed gets: `seed` (seed modulo 10), `uniform` or `fixed:K`; with `fixed:K` only
+            paired errors are measured, as the references are of all classes.
+        folder: of its weights, references and record; the package's own by default.
+
+    Raises:
+        UserError: an option out of range.
+        MissingError: a file isn't there.
+        RecordError: a file isn't the one that the record names, or the references are of other weights.
+    """
+    from solverbench.teachers.conditions import Condition, passes
+    from solverbench.teachers.embedded import artifacts as weights
+    from solverbench.errors import RecordError
+    from solverbench.files import digest
+    from solverbench.method.schedules import EDM
+    from solverbench.teachers.embedded.shapes import data
+    from solverbench.teachers.embedded.shapes import denoiser
+    from solverbench.teachers.teacher import Teacher
+
+    condition = Condition(classes=classes, count=data.CLASSES, guidance=guidance)
+    network = denoiser.load(folder, device=device)
+    record = weights.read_record(folder)
+    references = record.get("references", {})
+    made_for = references.get("weights_sha256")
+    if made_for != {name: record.get(name, {}).get("sha256") for name in ("teacher", "metric")}:
+        raise RecordError(
+            f"shapes: the references in {folder} are of other weights; "
+            f"run python -m solverbench.teachers.embedded.shapes.references --out {folder}"
+        )
+    return Teacher(
+        denoise=network,
+        name="shapes",
+        shape=data.SHAPE,
+        schedule=EDM(),
+        identity=digest({"weights": record["teacher"]["sha256"], "config": network.config}),
+        sampler=references["sampler"],
+        sampler_nfe=references["nfe"],
+        evaluation=_evaluation(folder, device, record, condition),
+        device=device,
+        move=lambda device: load(device, guidance=guidance, classes=classes, folder=folder),
+        bind=conditioned(network, condition, device),
+        passes=passes(guidance, True),
+        condition=condition,
+    )
+
+
+def conditioned(
+    network: Denoiser, condition: Condition, device: str
+) -> Callable[[Sequence[int]], Callable[[Tensor, Tensor], Tensor]]:
+    """Return seeds [B] -> the denoiser of the images with these seeds: their classes are bound, and led to.
+
+    The network predicts the image, which is affine in the noise: guidance of the one is guidance of the other.
+    """
+    import torch
+
+    from solverbench.teachers.conditions import Guided
+    from solverbench.teachers.embedded.shapes.data import SHAPE
+    from solverbench.teachers.embedded.shapes.denoiser import NULL
+
+    def predict(x: Tensor, sigma: Tensor, given: tuple[Tensor, ...]) -> Tensor:
+        found: Tensor = network(x, sigma, given[0])
+        return found
+
+    def bind(seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+        given = torch.tensor(condition.labels(seeds, SHAPE), device=device)
+        return Guided(predict, (given,), (torch.full_like(given, NULL),), condition.guidance)
+
+    return bind
+
+
+def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> LossNet:
+    """Return the network to train on: images [B, 3, 16, 16] in [-1, 1] to feature vectors [B, D], differentiable."""
+    from solverbench.teachers.embedded.shapes import loss
+
+    return loss.load(folder, device=device)
+
+
+def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> Callable[[Tensor], Tensor]:
+    """Return the metric's features of float images [B, 3, 16, 16] in [-1, 1], differentiable: for `leakage` alone."""
+    from solverbench.teachers.embedded.shapes import metric
+
+    network = metric.load(folder, device=device)
+    return lambda images: network(127.5 * (images + 1))
+
+
+def _evaluation(folder: Path, device: str, record: dict[str, Any], condition: Condition) -> Evaluation | None:
+    """The evaluation of samples with this condition: None where no reference of the teacher's own has it."""
+    from solverbench.teachers.embedded.digits import reference
+    from solverbench.teachers.teacher import Evaluation
+
+    references = record["references"]
+    own = references["teacher"].get(f"{condition.guidance:g}")
+    if own is None or condition.classes not in ("seed", "uniform"):
+        return None
+    what = f"shapes teacher's samples at guidance {condition.guidance:g}"
+    return Evaluation(
+        extractor=Extractor(folder, device),
+        extractor_id=f"shapes-metric {record['metric']['sha256'][:12]}",
+        quantiser=references["quantiser"],
+        data=reference(folder, references["data"], "seeds", "shapes data"),
+        teacher=reference(folder, own, "noise_seeds", what),
+        facts={"data_floor": references["data_floor"]} | {name: own[name] for name in FACTS},
+    )
+
+
+class Extractor:
+    """Metric features, from a network that is loaded when first asked: training has the teacher, and never asks."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.folder, self.device = folder, device
+        self.network: MetricNet | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, 64] float32 of images [B, 3, 16, 16] uint8."""
+        if self.network is None:
+            from solverbench.teachers.embedded.shapes import metric
+
+            self.network = metric.load(self.folder, device=self.device)
+        return self.network.features(images)

@@ -1,0 +1,272 @@
+"""From networks, encoders and a first stage to a teacher: what CompVis checkpoints and diffusers folders share."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from solverbench import files
+from solverbench.teachers.adaptors import Adapted
+from solverbench.teachers.arithmetic import Arithmetic
+from solverbench.teachers.conditions import Condition, Guided, passes
+from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench.teachers.families.conversion import Converted
+from solverbench.teachers.families.networks import Network
+from solverbench.teachers.families.text import Encode, Remembered
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
+from solverbench.teachers.teacher import Teacher
+
+if TYPE_CHECKING:
+    from solverbench.teachers.families.description import Description
+
+DECODED = 8
+"""Latents that the first stage decodes at once: their images are up to 192 times as large."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A model on its device, taken apart.
+
+    Args:
+        network: as configured; its `predict` calls `model`.
+        prediction: eps, v, x0 or flow.
+        schedule: of its training.
+        told: the schedule's time to the network's.
+        size: of the state's side.
+        embed: classes [B] -> what the network is told of them.
+        encode: prompts -> what the network is told of them.
+        decode: final states -> images on [-1, 1]; None if they are images.
+        weights: digest of each network whose tensors make the images.
+        facts: plain values that make them as well.
+        sampler, sampler_nfe: the teacher sampler and its calls, unless the description has others.
+    """
+
+    network: Network
+    prediction: str
+    schedule: NoiseSchedule
+    told: Callable[[Tensor], Tensor]
+    size: int
+    weights: Mapping[str, str]
+    embed: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+    encode: Encode | None = None
+    decode: Callable[[Tensor], Tensor] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    sampler: str = "unipc:order=3:variant=bh2:grid=time_uniform"
+    sampler_nfe: int = 20
+
+
+def require(asked: str) -> None:
+    """Raise `MissingError` if diffusers or transformers isn't installed, before any work for what is `asked`."""
+    for module in "diffusers", "transformers":
+        if importlib.util.find_spec(module) is None:
+            raise MissingError(f"{asked}: needs {module}, which isn't installed; pip install 'solverbench[diffusers]'")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep diffusers and transformers from remarking on what they load; errors are raised all the same."""
+    import diffusers
+    import transformers
+
+    logs = diffusers.utils.logging, transformers.utils.logging
+    before = [log.get_verbosity() for log in logs]
+    bars = [log.is_progress_bar_enabled() for log in logs]
+    try:
+        for log in logs:
+            log.set_verbosity(log.CRITICAL)
+            log.disable_progress_bar()
+        yield
+    finally:
+        for log, level, bar in zip(logs, before, bars, strict=True):
+            log.set_verbosity(level)
+            if bar:
+                log.enable_progress_bar()
+
+
+def prepare(model: Any, device: str, arithmetic: Arithmetic | None = None) -> Any:
+    """Return a network, frozen, on `device`; in float32 if no arithmetic is given."""
+    with quiet():
+        return (arithmetic or Arithmetic()).prepare(model, device)
+
+
+def build(found: Converted) -> Any:
+    """Return the network of a converted state, in float32 on the CPU.
+
+    Raises:
+        RecordError: a tensor of another shape than its network has.
+    """
+    import diffusers
+    import transformers
+
+    with quiet():
+        if found.kind == "CLIPTextModel":
+            model: Any = transformers.CLIPTextModel(transformers.CLIPTextConfig(**found.config))
+            prefix = "text_model." if any(key.startswith("text_model.") for key in model.state_dict()) else ""
+            state = {prefix + key: value.float() for key, value in found.state.items()}
+        else:
+            with torch.device("meta"):
+                model = getattr(diffusers, found.kind)(**found.config)
+            if found.kind in ("AutoencoderKL", "VQModel"):
+                del model.encoder, model.quant_conv
+            state = {key: value.float() for key, value in found.state.items()}
+    try:
+        model.load_state_dict(state, assign=found.kind != "CLIPTextModel")
+    except RuntimeError as error:
+        raise RecordError(f"{found.kind}: the checkpoint's tensors don't fit ({_second_line(error)})") from None
+    return model.eval()
+
+
+def first_stage(vae: Any, *, scale: float, shift: float = 0.0, quantise: bool = True) -> Callable[[Tensor], Tensor]:
+    """Return latents [B, ...] -> images on [-1, 1], a few at a time, differentiable.
+
+    Args:
+        scale, shift: latents were (z - shift) scale in training.
+        quantise: to the codebook of a VQModel first; the gradient passes straight through.
+    """
+    more = {} if type(vae).__name__ == "AutoencoderKL" or quantise else {"force_not_quantize": True}
+
+    def decode(states: Tensor) -> Tensor:
+        latents = states.to(vae.dtype) / scale + shift
+        return torch.cat([vae.decode(part, **more).sample for part in torch.split(latents, DECODED)])
+
+    return decode
+
+
+def table(rows: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return classes [B] -> (words [B, 1, D]), the one word of each class in `rows` [K, D]."""
+    return lambda classes: (rows[classes][:, None],)
+
+
+def checkpointed(model: Any) -> None:
+    """Make a network keep less for gradients and compute it again when they are taken.
+
+    Raises:
+        SpecError: it can't.
+    """
+    if not model._supports_gradient_checkpointing:
+        raise SpecError(f"checkpointing: {type(model).__name__} has none; leave checkpointing out")
+    model.enable_gradient_checkpointing()
+
+
+def recomputed(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return `decode`, which is run again when gradients are taken, so that only its input is kept."""
+    return lambda states: checkpoint(decode, states, use_reentrant=False)
+
+
+def teacher(description: Description, device: str, parts: Parts, load: Callable[..., Teacher]) -> Teacher:
+    """Return the teacher.
+
+    Args:
+        load: makes it again on another device.
+
+    Raises:
+        UserError: see `Description.condition`.
+    """
+    if parts.encode is not None:
+        parts = dataclasses.replace(parts, encode=Remembered(parts.encode))
+    network, arithmetic = parts.network, description.arithmetic
+    free = network.absent is not None or network.text
+    condition = description.condition(count=network.classes, text=network.text, absent=free)
+    shape = (network.channels, parts.size, parts.size)
+
+    schedule = _ended(parts.schedule, description)
+
+    def predict(y: Tensor, t: Tensor, told: tuple[Tensor, ...]) -> Tensor:
+        return network.predict(arithmetic.cast(y), t.float().expand(len(y)), told)
+
+    def adapted(network: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        return Adapted(network, schedule, parts.prediction, told=parts.told)
+
+    def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+        assert condition is not None
+        given, absent = _told(condition, chosen, shape, parts, device)
+        cast = [tuple(_cast(each, arithmetic.torch) for each in told) for told in (given, absent or ())]
+        return adapted(Guided(predict, cast[0], cast[1] or None, condition.guidance))
+
+    def unbound(x: Tensor, sigma: Tensor) -> Tensor:
+        return bind(range(len(x)))(x, sigma)
+
+    return Teacher(
+        denoise=unbound if condition else adapted(lambda y, t: predict(y, t, ())),
+        name=description.name,
+        shape=shape,
+        schedule=schedule,
+        identity=_identity(parts, shape),
+        sampler=description.sampler or parts.sampler,
+        sampler_nfe=description.sampler_nfe or parts.sampler_nfe,
+        device=device,
+        move=lambda device: load(description, device),
+        bind=bind if condition else None,
+        decode=parts.decode,
+        passes=passes(condition.guidance, free) if condition else 1,
+        condition=condition,
+        arithmetic=arithmetic.label,
+    )
+
+
+def counted(steps: int) -> Callable[[Tensor], Tensor]:
+    """Return the time t of a discrete schedule as its network counts it: `steps` t - 1, unrounded."""
+    return lambda t: steps * t - 1
+
+
+def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
+    """The schedule between the levels that the description gives.
+
+    Raises:
+        SpecError: a start other than the training's own, of a variance preserving model.
+        GridError: levels that don't fall.
+    """
+    low, high = description.sigma_min, description.sigma_max
+    if isinstance(schedule, RectifiedFlow):
+        changes = {"t_end": low and low / (1 + low), "t_start": high and high / (1 + high)}
+        return dataclasses.replace(schedule, **{key: t for key, t in changes.items() if t is not None})
+    assert isinstance(schedule, VPDiscrete)
+    if high is not None:
+        raise SpecError(
+            f"{description.name}: sigma_max={high:g}, but a variance preserving model starts where its training does, "
+            f"at {schedule.sigma_max:g}; leave sigma_max out"
+        )
+    if low is None:
+        return schedule
+    ended = dataclasses.replace(schedule, t_eps=float(schedule.time(torch.tensor(low, dtype=torch.float64))))
+    return ended.asked_by(**schedule.key, sigma_min=float(low))
+
+
+def _told(
+    condition: Condition, chosen: Sequence[int], shape: Sequence[int], parts: Parts, device: str
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """What the network is told of the images with these seeds, and what of none."""
+    led = condition.guidance != 1
+    if parts.encode is not None:
+        given = parts.encode(condition.lines(chosen))
+        free = [each.expand(len(chosen), *each.shape[1:]) for each in parts.encode([condition.negative])] if led else []
+        return given, tuple(free) or None
+    embed = parts.embed or (lambda classes: (classes,))
+    classes = torch.tensor(condition.labels(chosen, shape), device=device)
+    absent = parts.network.absent
+    return embed(classes), None if absent is None or not led else embed(torch.full_like(classes, absent))
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _identity(parts: Parts, shape: Sequence[int]) -> str:
+    """The sha256 of all tensors and of what else makes the images."""
+    return files.digest(
+        {"weights": dict(parts.weights), "shape": list(shape), "prediction": parts.prediction, **parts.facts}
+    )
+
+
+def _second_line(error: BaseException) -> str:
+    """The first of what load_state_dict lists."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[min(1, len(lines) - 1)][:200]

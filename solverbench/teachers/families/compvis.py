@@ -1,0 +1,270 @@
+"""Latent diffusion and Stable Diffusion 1.x from their authors' checkpoints, run on diffusers' networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from solverbench.teachers import adaptors
+from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench.teachers.families import assembly
+from solverbench.teachers.families import tensor_files as checkpoints
+from solverbench.teachers.families import conversion
+from solverbench.teachers.families import networks
+from solverbench.teachers.families import text
+from solverbench.method.schedules import VPDiscrete, array_digest
+
+if TYPE_CHECKING:
+    from solverbench.teachers.families.description import Description
+    from solverbench.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the published configuration of a model says and its tensors don't.
+
+    Args:
+        heads, head_channels: see `conversion.unet`.
+        size: of the latent's side.
+        beta_start, beta_end: of the variances, whose roots are equally spaced.
+        scale: that latents were multiplied by for training.
+        averaged: whether upstream samples with the moving average of the weights.
+        sampler, sampler_nfe: the teacher sampler of GAS (arXiv:2510.17699).
+    """
+
+    heads: int | None
+    head_channels: int | None
+    size: int
+    beta_start: float
+    beta_end: float
+    scale: float
+    averaged: bool
+    sampler: str
+    sampler_nfe: int
+
+
+UNCONDITIONAL, CLASSES, TEXT = "unconditional", "class-conditional", "Stable Diffusion"
+"""The kinds of checkpoint, told apart by what lies below `cond_stage_model`."""
+
+PUBLISHED = {
+    (UNCONDITIONAL, 224): Published(
+        None, 32, 64, 0.0015, 0.0195, 1.0, True, "unipc:order=3:variant=bh2:grid=time_uniform", 20
+    ),
+    (CLASSES, 192): Published(
+        1, None, 64, 0.0015, 0.0195, 1.0, False, "unipc:order=3:variant=bh2:grid=time_quadratic", 10
+    ),
+    (TEXT, 320): Published(8, None, 64, 0.00085, 0.012, 0.18215, False, "ipndm:order=2:grid=gits_ipndm", 8),
+}
+"""By kind and the U-Net's first width: LSUN-Bedroom, CelebA-HQ and FFHQ-256; ImageNet-256 (cin256-v2); SD v1.x.
+
+Source: the configurations beside the checkpoints (CompVis latent-diffusion and stable-diffusion repositories).
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The family's own options; what a published model doesn't need has a default of None.
+
+    Args:
+        heads, head_channels: of the U-Net's attention: upstream's num_heads, or num_head_channels.
+        size: of the latent's side: upstream's image_size.
+        beta_start, beta_end: upstream's linear_start and linear_end.
+        scale: upstream's scale_factor.
+        average: take the moving average of the U-Net's weights; as upstream does if None.
+        null_class: the class that stands for none; the last if there are not 1000.
+        quantise: latents to the first stage's codebook before decoding, as upstream does.
+        text_heads: of the text encoder's attention.
+        checkpointing: keep less for gradients, and compute it again.
+    """
+
+    heads: int | None = None
+    head_channels: int | None = None
+    size: int | None = None
+    beta_start: float | None = None
+    beta_end: float | None = None
+    scale: float | None = None
+    average: bool | None = None
+    null_class: int | None = None
+    quantise: bool = True
+    text_heads: int | None = None
+    checkpointing: bool = False
+
+
+def recognises(path: Path) -> bool:
+    """Return whether `path` is a file with a latent diffusion model's U-Net."""
+    if not path.is_file() or path.suffix == ".toml":
+        return False
+    try:
+        return any(key.startswith(conversion.UNET) for key in checkpoints.read(path, mapped=True))
+    except RecordError:
+        return False
+
+
+def load(description: Description, device: str = "cpu") -> Teacher:
+    """Return the teacher of a CompVis checkpoint, .ckpt or .safetensors.
+
+    Raises:
+        MissingError: the file or diffusers isn't there, or the tokenizer of a text model.
+        RecordError: the checkpoint is damaged, unsafe, or of another architecture.
+        SpecError: an option that is needed, or one that doesn't fit.
+        UserError: see `Description.condition`.
+    """
+    given, name = description.settings(Settings), description.name
+    assembly.require(name)
+    state = checkpoints.read(description.checkpoint)
+    kind = _kind(description, state)
+    told = _settled(description, given, kind, state)
+    tokenizer = _tokenizer(description) if kind == TEXT else None
+    condition = conversion.part(state, conversion.CONDITION)
+    rows, absent = _classes(description, given, len(condition["embedding.weight"])) if kind == CLASSES else (0, None)
+    # What is asked is checked before the networks are made, which takes long.
+    description.condition(count=rows, text=kind == TEXT, absent=kind == TEXT or absent is not None)
+    source = conversion.averaged(state) if told.averaged else state
+    parts = conversion.part(source, conversion.UNET), conversion.part(state, conversion.FIRST_STAGE)
+    found = {
+        "unet": conversion.unet(parts[0], heads=told.heads, head_channels=told.head_channels),
+        "first stage": conversion.first_stage(parts[1]),
+    }
+    if kind == TEXT:
+        found["text encoder"] = conversion.text_encoder(condition, given.text_heads)
+    weights = {part: adaptors.fingerprint(each.state) for part, each in found.items()}
+    facts: dict[str, Any] = {"scale": told.scale, "heads": [told.heads, told.head_channels, given.text_heads]}
+    models = {part: assembly.build(each) for part, each in found.items()}
+    if given.checkpointing:
+        assembly.checkpointed(models["unet"])
+    frozen = {part: assembly.prepare(model, device) for part, model in models.items() if part != "unet"}
+    network = networks.read(assembly.prepare(models["unet"], device, description.arithmetic))
+    decode = assembly.first_stage(frozen["first stage"], scale=told.scale, quantise=given.quantise)
+    embed = encode = None
+    if kind == CLASSES:
+        table = condition["embedding.weight"].float()
+        weights["classes"] = adaptors.fingerprint({"rows": table})
+        network = dataclasses.replace(network, text=False, classes=rows, absent=absent)
+        embed = assembly.table(table.to(device))
+    if kind == TEXT:
+        encode = text.stable_diffusion({"tokenizer": tokenizer, "text_encoder": frozen["text encoder"]})
+        facts["tokenizer"] = text.fingerprint(tokenizer)
+    schedule = _schedule(state, told)
+    facts |= {"quantise": given.quantise, "schedule": schedule.key}
+    made = assembly.Parts(
+        network=network,
+        prediction="eps",
+        schedule=schedule,
+        told=assembly.counted(len(schedule.log_alphas)),
+        size=told.size,
+        weights=weights,
+        embed=embed,
+        encode=encode,
+        decode=assembly.recomputed(decode) if given.checkpointing else decode,
+        facts=facts,
+        sampler=told.sampler,
+        sampler_nfe=told.sampler_nfe,
+    )
+    return assembly.teacher(description, device, made, load)
+
+
+def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
+    """Which of the three it is.
+
+    Raises:
+        RecordError: none of them.
+    """
+    path = description.checkpoint
+    if not any(key.startswith(conversion.UNET) for key in state):
+        raise RecordError(
+            f"{path}: has no {conversion.UNET}* tensors, so that it is no CompVis checkpoint but another family's; "
+            "leave family out, and it is recognised if it can be"
+        )
+    if f"{conversion.UNET}input_blocks.0.0.weight" not in state:
+        raise RecordError(f"{path}: lacks {conversion.UNET}input_blocks.0.0.weight; download it again")
+    condition = conversion.part(state, conversion.CONDITION)
+    if not condition:
+        return UNCONDITIONAL
+    if "embedding.weight" in condition:
+        return CLASSES
+    if any(key.startswith("transformer.text_model.") for key in condition):
+        return TEXT
+    raise RecordError(
+        f"{path}: conditioned by {conversion.CONDITION}{min(condition)}, which isn't read; classes and the CLIP of "
+        "Stable Diffusion 1.x are, and a converted diffusers folder may be"
+    )
+
+
+def _settled(description: Description, given: Settings, kind: str, state: Mapping[str, Tensor]) -> Published:
+    """The published configuration of this model, changed by the options given; without one all that is needed is."""
+    width = state[f"{conversion.UNET}input_blocks.0.0.weight"].shape[0]
+    known = PUBLISHED.get((kind, width))
+    base = known or dataclasses.replace(next(each for (k, _), each in PUBLISHED.items() if k == kind))
+    changes: dict[str, Any] = {
+        key: value for key in ("size", "beta_start", "beta_end", "scale") if (value := getattr(given, key)) is not None
+    }
+    if "scale" not in changes and "scale_factor" in state:
+        changes["scale"] = float(state["scale_factor"])
+    if given.average and not conversion.part(state, "model_ema."):
+        raise SpecError(f"{description.name}: average=true, but the checkpoint holds no moving average; leave it out")
+    if given.average is not None:
+        changes["averaged"] = given.average
+    if given.heads is not None or given.head_channels is not None:
+        changes |= {"heads": given.heads, "head_channels": given.head_channels}
+    missing = [] if known else [each for each in ("size",) if each not in changes]
+    if not known and "heads" not in changes:
+        missing.append("heads or head_channels")
+    if missing:
+        raise SpecError(
+            f"{description.name}: a {kind} model of width {width} is none of the published ones; give "
+            f"{' and '.join(missing)}, as in its upstream configuration (image_size, num_heads, num_head_channels)"
+        )
+    return dataclasses.replace(base, **changes)
+
+
+def _classes(description: Description, given: Settings, rows: int) -> tuple[int, int | None]:
+    """How many classes there are, and which stands for none: the last, but not of ImageNet's 1000."""
+    absent = given.null_class if given.null_class is not None else None if rows == 1000 else rows - 1
+    if absent not in (None, rows - 1):
+        raise SpecError(f"{description.name}: null_class={absent}, but only the last class, {rows - 1}, may be it")
+    return (rows, None) if absent is None else (rows - 1, absent)
+
+
+def _schedule(state: Mapping[str, Tensor], told: Published) -> VPDiscrete:
+    """The schedule of the configuration, exact; or of the checkpoint's own betas, if those are others.
+
+    Raises:
+        RecordError: they are no variances.
+    """
+    exact = VPDiscrete.scaled_linear(told.beta_start, told.beta_end)
+    if "betas" not in state:
+        return exact
+    betas = state["betas"].double()
+    own = torch.log1p(-betas).cumsum(0) / 2
+    if not own.isfinite().all():
+        raise RecordError("checkpoint: its betas aren't between 0 and 1; download it again")
+    formula = torch.tensor(exact.log_alphas, dtype=torch.float64)
+    if own.shape == formula.shape and torch.allclose(own, formula, rtol=1e-5):
+        return exact
+    return VPDiscrete(tuple(own.tolist()), t_eps=1 / len(own)).asked_by(betas=array_digest(betas.tolist()))
+
+
+def _tokenizer(description: Description) -> Any:
+    """CLIP's tokenizer, which no checkpoint holds: as described, or from the folder `tokenizer` beside it.
+
+    Raises:
+        MissingError: its files aren't there.
+    """
+    from transformers import CLIPTokenizer
+
+    beside = description.checkpoint.parent / "tokenizer"
+    folder = description.file("tokenizer") or beside
+    missing = [each for each in ("vocab.json", "merges.txt") if not (folder / each).is_file()]
+    if missing:
+        raise MissingError(
+            f"{description.name}: a Stable Diffusion checkpoint holds no tokenizer, and {folder} has no {missing[0]}; "
+            "put vocab.json and merges.txt of openai/clip-vit-large-patch14 there, or give their folder as "
+            "files.tokenizer in a TOML description"
+        )
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

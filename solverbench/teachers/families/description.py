@@ -1,0 +1,244 @@
+"""Teachers as data: a checkpoint on disk, described by a TOML file or by options, read by the family it belongs to.
+
+A family is a module with `load(description, device) -> Teacher` and `recognises(path) -> bool`, which looks at a file
+or folder without running anything in it; its place is in `registries.families`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import registries
+from solverbench import options as keywords
+from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
+
+if TYPE_CHECKING:
+    from solverbench.teachers.arithmetic import Arithmetic
+    from solverbench.teachers.conditions import Condition
+    from solverbench.teachers.teacher import Teacher
+
+Settings = TypeVar("Settings")
+
+PATHS = ("checkpoint", "prompts")
+"""The fields of a description that are paths: relative to the TOML file, or to the working folder in a spec."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A teacher as data. All but `checkpoint` has a default, the family's own where it is None.
+
+    Args:
+        checkpoint: the file or folder.
+        name: one word; that of the file if empty.
+        family: in `registries.families`; recognised from the file if empty.
+        files: further files of the family, by what they are.
+        classes: policy of a class-conditional model; see `Condition`.
+        prompts: text file with a prompt per line.
+        prompt_count: lines that it must have at least, as a protocol asks.
+        negative: prompt that guidance leads away from.
+        guidance: weight, 1 for none.
+        dtype, channels_last, compile: see `Arithmetic`.
+        sigma_min, sigma_max: where sampling ends and starts, in the EDM frame.
+        sampler, sampler_nfe: the teacher sampler and its calls.
+        options: the family's own, read by `settings`.
+    """
+
+    checkpoint: Path
+    name: str = ""
+    family: str = ""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    classes: str | None = None
+    prompts: Path | None = None
+    prompt_count: int | None = None
+    negative: str | None = None
+    guidance: float | None = None
+    dtype: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    sampler: str | None = None
+    sampler_nfe: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How the network computes."""
+        from solverbench.teachers.arithmetic import Arithmetic
+
+        return Arithmetic(self.dtype, self.channels_last, self.compile)
+
+    def settings(self, declared: type[Settings]) -> Settings:
+        """Return the family's own options as the dataclass that declares them, its defaults where none is given.
+
+        Raises:
+            SpecError: an option that isn't declared, or a value of another type.
+        """
+        beside = {*keywords.of(Description), *PATHS} - {"checkpoint"}
+        return declared(**keywords.read(f"{self.name} (family {self.family})", declared, self.options, beside))
+
+    def file(self, what: str) -> Path | None:
+        """Return one of the further files; None if the description doesn't name it.
+
+        Raises:
+            MissingError: it isn't there.
+        """
+        path = self.files.get(what)
+        if path is not None and not path.exists():
+            raise MissingError(f"{self.name}: its {what} {path} isn't there; correct files.{what} of its description")
+        return path
+
+    def condition(self, *, count: int = 0, text: bool = False, absent: bool = False) -> Condition | None:
+        """Return what images are conditioned on; None for a network without any input for it.
+
+        Args:
+            count: the network's classes; 0 if it has none.
+            text: whether it takes a prompt.
+            absent: whether it has an unconditional input, which guidance needs.
+
+        Raises:
+            UserError: a policy, prompts or guidance that this network can't have, no prompts for one that needs them,
+                or fewer than asked.
+        """
+        from solverbench.teachers.conditions import Condition
+
+        if self.classes is not None and not count:
+            raise UserError(f"{self.name}: classes {self.classes!r}, but the network has no classes; leave it out")
+        if not text and (self.prompts is not None or self.negative is not None):
+            raise UserError(f"{self.name}: prompts are given, but this network takes no text; leave them out")
+        if not absent and self.guidance not in (None, 1.0):
+            raise UserError(
+                f"{self.name}: guidance {self.guidance:g}, but this network has no unconditional input to lead away "
+                "from; leave guidance out"
+            )
+        if not count and not text:
+            return None
+        lines = self._lines() if text else ()
+        policy = (self.classes or "seed") if count else None
+        weight = 1.0 if self.guidance is None else self.guidance
+        return Condition(policy, count, lines, self.negative or "", weight)
+
+    def _lines(self) -> tuple[str, ...]:
+        if self.prompts is None:
+            raise UserError(f"{self.name}: needs prompts; give prompts=FILE, a text file with one prompt per line")
+        try:
+            text = self.prompts.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise MissingError(f"{self.name}: prompts can't be read ({error}); give a text file") from None
+        lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+        if len(lines) < max(self.prompt_count or 1, 1):
+            asked = self.prompt_count or 1
+            raise UserError(
+                f"{self.name}: prompts {self.prompts} has {len(lines)} lines, {asked} are asked for; give more, or "
+                "another prompt_count"
+            )
+        return lines
+
+
+def read(path: Path, given: Mapping[str, str]) -> Description:
+    """Return the description in a TOML file or of a checkpoint, changed by options.
+
+    Args:
+        path: a .toml file, whose paths are relative to it; or a checkpoint's file or folder.
+        given: options of a spec; they win over the file's. Those that no description has are the family's own.
+
+    Raises:
+        MissingError: no such file.
+        SpecError: a key that isn't one, a value of another type, or a file that isn't TOML.
+    """
+    if not path.exists():
+        raise MissingError(f"teacher {str(path)!r}: there is no such file or folder; give a checkpoint or a TOML file")
+    asked, described = str(path), path.suffix == ".toml"
+    table = _table(path) if described else {"checkpoint": path.name}
+    others: Any = table.pop("files", {})
+    own: Any = table.pop("options", {})
+    if not isinstance(others, dict) or not isinstance(own, dict):
+        raise SpecError(f"{asked}: 'files' and 'options' are tables; write [files] and [options] above their keys")
+    if "checkpoint" not in table:
+        raise SpecError(f"{asked}: has no 'checkpoint'; write checkpoint = \"FILE\", the network's file or folder")
+    here = path.resolve().parent
+    known = {*keywords.of(Description), *PATHS}
+    changes = {key: text for key, text in given.items() if key in known}
+    values = _resolved(asked, table, here) | _resolved(asked, changes, Path.cwd())
+    paths = {key: values.pop(key) for key in PATHS if key in values}
+    plain = keywords.read(asked, Description, values)
+    plain["name"] = plain.get("name") or _word(path.stem if path.is_file() else path.resolve().name)
+    return Description(
+        files={key: _path(asked, key, value, here) for key, value in others.items()},
+        options={**own, **{key: text for key, text in given.items() if key not in known}},
+        **paths,
+        **plain,
+    )
+
+
+def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
+    """Return the teacher of a TOML description or a checkpoint, with options.
+
+    Raises:
+        MissingError, SpecError: see `read`.
+        UnknownNameError: no such family.
+        RecordError: the checkpoint is damaged, unsafe, or of another family.
+        UserError: what the family refuses, in one line.
+    """
+    description = read(path, given)
+    if not description.checkpoint.exists():
+        raise MissingError(f"{description.name}: its checkpoint {description.checkpoint} isn't there; correct the path")
+    if not description.family:
+        description = dataclasses.replace(description, family=recognise(description.checkpoint))
+    if description.family not in registries.families:
+        raise UnknownNameError(f"{description.name}: family {description.family!r} isn't one. {_families()}")
+    description.arithmetic.check(device)
+    teacher: Teacher = registries.families.get(description.family)(description, device)
+    return teacher
+
+
+def recognise(path: Path) -> str:
+    """Return the family of a checkpoint's file or folder, by looking at it; nothing in it is run.
+
+    Raises:
+        RecordError: no family knows it, or several do.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        raise RecordError(f"{path}: an empty folder; name a checkpoint's file, or the folder that holds its files")
+    found = [name for name in registries.families if _module(name).recognises(path)]
+    if len(found) != 1:
+        what = f"could be {' or '.join(found)}" if found else "is no checkpoint that a family knows"
+        example = f"{path}:family={found[0] if found else 'edm'}"
+        raise RecordError(f"{path}: {what}; if it is one, say of which, as in {example}. {_families()}")
+    return found[0]
+
+
+def _families() -> str:
+    return f"The families are {', '.join(registries.families)}."
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(registries.families.get(name).__module__)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SpecError(f"{path}: can't be read as TOML ({error}); see docs/teachers.md") from None
+
+
+def _resolved(asked: str, table: Mapping[str, Any], here: Path) -> dict[str, Any]:
+    return {key: _path(asked, key, value, here) if key in PATHS else value for key, value in table.items()}
+
+
+def _path(asked: str, key: str, value: Any, here: Path) -> Path:
+    if not isinstance(value, str):
+        raise SpecError(f"{asked}: {key} = {value!r} isn't a path; write it as text")
+    return here / Path(value).expanduser()
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", text).strip("-.") or "teacher"

@@ -1,0 +1,413 @@
+"""A pipeline's or model's folder as diffusers saves it: its networks, and its noise process from its scheduler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from solverbench.teachers import adaptors
+from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench.teachers.families import assembly
+from solverbench.teachers.families import networks
+from solverbench.teachers.families import schedulers
+from solverbench.teachers.families import text
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
+
+if TYPE_CHECKING:
+    from solverbench.teachers.families.description import Description
+    from solverbench.teachers.teacher import Teacher
+
+INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
+
+NETWORKS = ("unet", "transformer")
+FIRST_STAGES = ("vae", "vqvae")
+"""What pipelines call the network that is sampled, and the one that decodes."""
+
+KINDS = {
+    "diffusers": {*networks.READERS, "Transformer2DModel", "AutoencoderKL", "VQModel"},
+    "transformers": {
+        "CLIPTextModel",
+        "CLIPTextModelWithProjection",
+        "T5EncoderModel",
+        "CLIPTokenizer",
+        "CLIPTokenizerFast",
+        "T5Tokenizer",
+        "T5TokenizerFast",
+    },
+}
+"""The classes that are made, by the package that must hold them: nothing else of a folder is imported or run."""
+
+RENAMED = {"Transformer2DModel": "DiTTransformer2DModel"}
+"""Classes that older folders name otherwise."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The family's own options.
+
+    Args:
+        size: of the state's side, where the network's configuration doesn't say.
+        null_class: the class that stands for none, where the configuration doesn't say.
+        distilled: guidance told to a network distilled from a guided one (FLUX.1-dev).
+        text_length: tokens for T5; as upstream if None.
+        variant: of the weights' files, as in fp16.
+        checkpointing: keep less for gradients, and compute it again.
+    """
+
+    size: int | None = None
+    null_class: int | None = None
+    distilled: float = 3.5
+    text_length: int | None = None
+    variant: str | None = None
+    checkpointing: bool = False
+
+
+def recognises(path: Path) -> bool:
+    """Return whether `path` is a folder of a diffusers pipeline or model."""
+    return (path / INDEX).is_file() or "_class_name" in _peek(path / CONFIG)
+
+
+def load(description: Description, device: str = "cpu") -> Teacher:
+    """Return the teacher of a folder; `files` may name the folders of parts that lie elsewhere.
+
+    Raises:
+        MissingError: diffusers or a part isn't there.
+        RecordError: a part is damaged, of a kind that isn't read, or would run code of its own.
+        SpecError: an option that is needed, or one that doesn't fit.
+        UserError: see `Description.condition`.
+    """
+    given = description.settings(Settings)
+    assembly.require(description.name)
+    folder = Folder(description, given.variant)
+    scheduler = folder.scheduler()
+    prediction = schedulers.prediction(scheduler)
+    model = folder.model(folder.network, description.arithmetic.torch)
+    size = given.size or _size(description, model)
+    network = networks.read(model, null_class=given.null_class, distilled=given.distilled)
+    # Conditions are checked before the other parts are read, which takes long.
+    description.condition(count=network.classes, text=network.text, absent=network.absent is not None or network.text)
+    weights = {"network": adaptors.fingerprint(model)}
+    facts: dict[str, Any] = {"scheduler": _facts(scheduler), "network": _plain(model.config)}
+    if type(model).__name__ == "FluxTransformer2DModel":
+        facts["distilled"] = given.distilled
+    decode = encode = None
+    pixels = 0
+    if (stage := folder.first_stage) is not None:
+        vae = folder.model(stage, torch.float32)
+        weights["first stage"], facts["first stage"] = adaptors.fingerprint(vae), _plain(vae.config)
+        decode, pixels = _decoder(assembly.prepare(vae, device)), size * _magnified(vae)
+        decode = assembly.recomputed(decode) if given.checkpointing else decode
+    if network.text:
+        parts = folder.text(model)
+        for name, part in parts.items():
+            if part is None:
+                continue
+            if name.startswith("tokenizer"):
+                facts[name] = text.fingerprint(part)
+            else:
+                weights[name] = adaptors.fingerprint(part)
+                assembly.prepare(part, device)
+        encode = _encoder(description, model, parts, folder, given.text_length)
+        facts["text_length"] = given.text_length
+        if network.pooled:
+            facts["zeros"] = folder.zeros
+        if network.pooled or getattr(model, "use_additional_conditions", False):
+            facts["pixels"] = _told_size(description, model, network, parts, pixels)
+    if given.checkpointing:
+        assembly.checkpointed(model)
+    prepared = assembly.prepare(model, device, description.arithmetic)
+    made = assembly.Parts(
+        network=networks.read(prepared, null_class=given.null_class, distilled=given.distilled, pixels=pixels),
+        prediction=prediction,
+        schedule=_schedule(scheduler),
+        told=_told(scheduler),
+        size=size,
+        weights=weights,
+        encode=encode,
+        decode=decode,
+        facts=facts,
+        **(FLOW_SAMPLER if schedulers.flows(scheduler) else {}),
+    )
+    return assembly.teacher(description, device, made, load)
+
+
+FLOW_SAMPLER: dict[str, Any] = {"sampler": "unipc:order=3:variant=bh2:grid=time_uniform", "sampler_nfe": 40}
+"""The teacher sampler of a flow: on times equally spaced, as its published ones, but of a higher order than Euler's."""
+
+
+class Folder:
+    """A folder's parts, each made only if its class is one that is read.
+
+    Args:
+        description: names the folder, and further ones by part.
+        variant: of the weights' files.
+    """
+
+    def __init__(self, description: Description, variant: str | None) -> None:
+        self.description, self.variant = description, variant
+        self.path = description.checkpoint
+        if not self.path.is_dir():
+            raise RecordError(f"{self.path}: a file, but family diffusers takes a folder, the one with {INDEX}")
+        self.index = _read(self.path / INDEX) if (self.path / INDEX).is_file() else None
+        if self.index is not None:
+            self._check(self.index)
+            found = [name for name in NETWORKS if self._named(name)]
+            if len(found) != 1:
+                kind = self.index.get("_class_name")
+                raise RecordError(f"{self.path}: {kind} has no one unet or transformer; this pipeline isn't read")
+            self.network = found[0]
+        elif "_class_name" in _peek(self.path / CONFIG):
+            self.network = ""
+        else:
+            raise RecordError(f"{self.path}: has neither {INDEX} nor a {CONFIG} of diffusers; give such a folder")
+
+    @property
+    def first_stage(self) -> str | None:
+        """The name of the part that decodes, if there is one."""
+        named = [name for name in FIRST_STAGES if self._named(name) or name in self.description.files]
+        return named[0] if named else None
+
+    def scheduler(self) -> dict[str, Any]:
+        """Return the scheduler's configuration."""
+        where = self.description.file("scheduler") or self._place("scheduler")
+        path = where / SCHEDULER if where.is_dir() else where
+        if not path.is_file():
+            raise MissingError(
+                f"{self.description.name}: a network alone doesn't say its noise process; give its {SCHEDULER} as "
+                "files.scheduler in a TOML description, or put it into the folder"
+            )
+        return _read(path)
+
+    def model(self, name: str, dtype: torch.dtype) -> Any:
+        """Return a network of diffusers, whole, on the CPU."""
+        import diffusers
+
+        path = self._place(name)
+        kind = str(_peek(path / CONFIG).get("_class_name", ""))
+        self._known(name, "diffusers", kind)
+        cls = getattr(diffusers, RENAMED.get(kind, kind))
+        with assembly.quiet():
+            how = {"torch_dtype": dtype, "variant": self.variant, "low_cpu_mem_usage": False}
+            found, said = self._made(name, cls, path, {**how, "output_loading_info": True})
+        self._whole(path, said)
+        return found.eval()
+
+    @property
+    def pipeline(self) -> str:
+        """The name of the pipeline that wrote the folder; empty for a network's own."""
+        return str((self.index or {}).get("_class_name", ""))
+
+    @property
+    def zeros(self) -> bool:
+        """Whether a negative prompt that isn't given is zeros, as Stable Diffusion XL's index says."""
+        return bool((self.index or {}).get("force_zeros_for_empty_prompt", True))
+
+    def text(self, model: Any) -> dict[str, Any]:
+        """Return the tokenizers and text encoders that a network is told by; a third one may be None."""
+        import transformers
+
+        network = type(model).__name__
+        numbers = {"SD3Transformer2DModel": ("", "_2", "_3"), "FluxTransformer2DModel": ("", "_2")}.get(network, ("",))
+        if network == "UNet2DConditionModel" and model.config.get("addition_embed_type") is not None:
+            numbers = "", "_2"
+        made: dict[str, Any] = {}
+        for name in [f"{part}{n}" for n in numbers for part in ("tokenizer", "text_encoder")]:
+            kind = self._kind(name)
+            if kind is None and name.endswith("_3") and name not in self.description.files:
+                made[name] = None
+                continue
+            path = self.description.file(name) or self.path / name
+            if kind is None and name not in self.description.files:
+                raise MissingError(
+                    f"{self.description.name}: a {network} is told prompts, but there is no {name}; give the whole "
+                    f"pipeline's folder, or files.{name} in a TOML description"
+                )
+            if name.startswith("tokenizer"):
+                kind = kind or str(_peek(path / "tokenizer_config.json").get("tokenizer_class", "CLIPTokenizer"))
+                self._known(name, "transformers", kind)
+                made[name] = self._made(name, getattr(transformers, kind), path, {})
+            else:
+                kind = kind or (_peek(path / CONFIG).get("architectures") or [""])[0]
+                self._known(name, "transformers", kind)
+                with assembly.quiet():
+                    made[name], said = self._made(
+                        name, getattr(transformers, kind), path, {"dtype": torch.float32, "output_loading_info": True}
+                    )
+                self._whole(path, said)
+        return made
+
+    def _made(self, name: str, cls: Any, path: Path, how: Mapping[str, Any]) -> Any:
+        """The part as upstream makes it, from this folder alone: safetensors first, other files by weights_only."""
+        if not path.is_dir():
+            raise MissingError(f"{self.path}: has no folder {name}; download it again, or give files.{name}")
+        try:
+            return cls.from_pretrained(path, local_files_only=True, **how)
+        except Exception as error:  # upstream's kinds of refusal are many
+            raise RecordError(f"{path}: not loaded ({_line(error)}); download it again") from error
+
+    def _whole(self, path: Path, said: Mapping[str, Any]) -> None:
+        for what in "missing_keys", "mismatched_keys", "unexpected_keys":
+            if found := sorted(map(str, said.get(what) or [])):
+                raise RecordError(
+                    f"{path}: {len(found)} {what.replace('_keys', '')} tensors, the first is {found[0]}; its files are "
+                    "another network's than its configuration, download it again"
+                )
+
+    def _place(self, name: str) -> Path:
+        """A part's folder: as described, its own, or the one that holds all."""
+        if name and (described := self.description.file(name)) is not None:
+            return described
+        own = self.path / name
+        return own if own.is_dir() else self.path
+
+    def _named(self, name: str) -> bool:
+        return self._kind(name) is not None
+
+    def _kind(self, name: str) -> str | None:
+        """The class of a part by the index; None if it has none."""
+        entry = (self.index or {}).get(name)
+        return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None else None
+
+    def _check(self, index: Mapping[str, Any]) -> None:
+        """Refuse a pipeline with code of its own, by name."""
+        kind = index.get("_class_name")
+        if not isinstance(kind, str):
+            raise RecordError(
+                f"{self.path}: pipeline {kind} is code of its own, which isn't run; use sb.Teacher around it"
+            )
+        for name in (*NETWORKS, *FIRST_STAGES):
+            if self._named(name):
+                library, cls = index[name]
+                self._known(name, str(library), str(cls))
+
+    def _known(self, name: str, library: str, kind: str) -> None:
+        if kind not in KINDS.get(library, set()):
+            raise RecordError(
+                f"{self.path}: {name or 'network'} is {library}.{kind or 'unknown'}, which isn't read, nor is any code "
+                f"of its own run; it may be {', '.join(sorted(KINDS['diffusers']))}"
+            )
+
+
+def _schedule(config: Mapping[str, Any]) -> NoiseSchedule:
+    if schedulers.flows(config):
+        first, last = schedulers.flow_times(config)
+        return RectifiedFlow(t_start=1.0, t_end=last, t_first=first)
+    return VPDiscrete.from_alphas_cumprod(schedulers.alphas_cumprod(config)).asked_by(**schedulers.rule(config))
+
+
+def _told(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """The schedule's time to the network's, which counts training steps: a flow's from 0 to all of them."""
+    count = schedulers.steps(config)
+    return (lambda t: count * t) if schedulers.flows(config) else assembly.counted(count)
+
+
+def _size(description: Description, model: Any) -> int:
+    size = networks.side(model.config)
+    if size is None:
+        raise SpecError(
+            f"{description.name}: the network's configuration has no sample_size; give size=N, the side of its state"
+        )
+    return size
+
+
+def _decoder(vae: Any) -> Any:
+    config = vae.config
+    if config.get("latents_mean") is not None:
+        raise RecordError(f"{type(vae).__name__}: latents_mean: latents with an average of their own aren't read")
+    return assembly.first_stage(vae, scale=config["scaling_factor"], shift=config.get("shift_factor") or 0.0)
+
+
+def _magnified(vae: Any) -> int:
+    """How many pixels of the image's side a latent's pixel stands for."""
+    return int(2 ** (len(vae.config["block_out_channels"]) - 1))
+
+
+def _told_size(
+    description: Description, model: Any, network: networks.Network, parts: Mapping[str, Any], pixels: int
+) -> int:
+    """The side of the image, checked to be known, that a network is told.
+
+    Raises:
+        MissingError: there is no first stage, which says it.
+        RecordError: a text encoder whose summary isn't as wide as the network's.
+    """
+    name = type(model).__name__
+    if not pixels:
+        raise MissingError(
+            f"{description.name}: a {name} is told the size of its images, which its first stage says, but there is no "
+            "vae; give the whole pipeline's folder, or files.vae in a TOML description"
+        )
+    if network.pooled and (made := parts["text_encoder_2"].config.projection_dim) != network.pooled:
+        raise RecordError(
+            f"{description.checkpoint}: its {name} takes {network.pooled} numbers of a prompt's summary and six sizes, "
+            f"but text_encoder_2 makes {made}; a refiner, which is told others, isn't read"
+        )
+    return pixels
+
+
+PIXART = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+"""Tokens for T5, by pipeline."""
+
+
+def _encoder(
+    description: Description, model: Any, parts: Mapping[str, Any], folder: Folder, length: int | None
+) -> text.Encode:
+    kind = type(model).__name__
+    if kind == "PixArtTransformer2DModel":
+        if length is None and folder.pipeline not in PIXART:
+            raise SpecError(
+                f"{description.name}: of which PixArt it is, the network alone doesn't say; give text_length=120 for "
+                "alpha, 300 for sigma"
+            )
+        return text.pixart(parts, length or PIXART[folder.pipeline])
+    if len(parts) == 4 and kind == "UNet2DConditionModel":
+        return text.stable_diffusion_xl(parts, zeros=folder.zeros)
+    if kind == "SD3Transformer2DModel":
+        return text.stable_diffusion_3(parts, model.config["joint_attention_dim"], length or 256)
+    if kind == "FluxTransformer2DModel":
+        return text.flux(parts, length or 512)
+    return text.stable_diffusion(parts)
+
+
+def _facts(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the scheduler makes the model."""
+    made: dict[str, Any] = {"prediction": schedulers.prediction(scheduler), "steps": schedulers.steps(scheduler)}
+    if not schedulers.flows(scheduler):
+        made["alphas_cumprod"] = schedulers.alphas_cumprod(scheduler).tolist()
+    return made
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A network's configuration, without what diffusers notes beside it."""
+    plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in dict(config).items() if not k.startswith("_")}))
+    return plain
+
+
+def _peek(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty if it isn't one."""
+    try:
+        return _read(path)
+    except (RecordError, MissingError):
+        return {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingError(f"{path}: can't be read ({error.strerror}); download the folder again") from None
+    except ValueError as error:
+        raise RecordError(f"{path}: not a JSON file ({error}); download the folder again") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: not a configuration; download the folder again")
+    return content
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -1,0 +1,180 @@
+"""The family `edm`: networks of EDM's own pickles and of anyone's trained with its code, in the EDM or the VP view."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from solverbench.teachers.adaptors import fingerprint
+from solverbench.teachers.conditions import Condition, Guided, passes
+from solverbench.errors import RecordError, SpecError, UserError
+from solverbench.teachers.families.description import Description
+from solverbench.teachers.families import edm_pickles
+from solverbench.teachers.families.edm_networks import FULL_PRECISION, Preconditioned
+from solverbench.files import digest
+from solverbench.method.schedules import EDM, NoiseSchedule, VPLinear
+from solverbench.teachers.teacher import Teacher
+
+ENDS = (0.002, 80.0)
+"""Where EDM's sampler ends and starts, within what the network knows. Source: arXiv:2206.00364, table 1."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The family's own options.
+
+    Args:
+        frame: `edm`, or `vp`: the same network seen as a variance-preserving one with the same ends, whose start is
+            sqrt(1 + sigma_max^2) times unit noise and whose time grids are its own; the images differ by rounding.
+        t_eps: where the VP view's time ends.
+    """
+
+    frame: str = "edm"
+    t_eps: float = 1e-3
+
+
+def recognises(path: Path) -> bool:
+    """Return whether `path` is a pickle, or a network that was converted from one."""
+    if not path.is_file():
+        return False
+    return path.suffix in (".pkl", ".pickle") or (path.suffix == ".safetensors" and edm_pickles.written(path))
+
+
+def load(description: Description, device: str) -> Teacher:
+    """Return the teacher.
+
+    Raises:
+        RecordError: the file asks for anything but data, is damaged, or isn't a network of EDM's.
+        UserError: options that this network can't have.
+    """
+    settings = description.settings(Settings)
+    stored = edm_pickles.read(description.checkpoint)
+    network = _built(description.checkpoint, stored)
+    identity = digest(
+        {"family": "edm", "weights": fingerprint(stored.tensors), "class": stored.class_name,
+         "kwargs": dict(stored.init_kwargs)}
+    )  # fmt: skip
+    condition = description.condition(count=network.classes, absent=bool(network.classes) and network.droppable)
+    schedule = _schedule(description, settings, network)
+    denoise = description.arithmetic.prepare(network, device, float32=FULL_PRECISION)
+    double = Double(network) if condition is None and description.dtype == "fp32" else None
+    return Teacher(
+        denoise=denoise if condition is None else Labelled(denoise, network.classes),
+        name=description.name,
+        shape=network.shape,
+        schedule=schedule,
+        identity=identity,
+        sampler=description.sampler or "heun:end=zero",
+        sampler_nfe=description.sampler_nfe or (35 if network.shape[1] <= 32 else 79),
+        device=device,
+        move=lambda device: load(description, device),
+        double=double,
+        bind=None if condition is None else Bound(denoise, condition, network, device),
+        passes=1 if condition is None else passes(condition.guidance, network.droppable),
+        condition=condition,
+        arithmetic=description.arithmetic.label,
+    )
+
+
+class Labelled:
+    """A class-conditional network told no class, which upstream writes as a row of zeros."""
+
+    def __init__(self, network: Preconditioned, classes: int) -> None:
+        self.network, self.classes = network, classes
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        found: Tensor = self.network(x, sigma, torch.zeros(1, self.classes, device=x.device))
+        return found
+
+
+class Bound:
+    """From seeds to the denoiser of their images: each with its class, one-hot, under guidance if asked."""
+
+    def __init__(self, network: Preconditioned, condition: Condition, plain: Preconditioned, device: str) -> None:
+        self.network, self.condition, self.device = network, condition, device
+        self.shape, self.classes, self.droppable = plain.shape, plain.classes, plain.droppable
+
+    def __call__(self, seeds: Sequence[int]) -> Guided:
+        labels = torch.tensor(self.condition.labels(seeds, self.shape))
+        given = torch.nn.functional.one_hot(labels, self.classes).float().to(self.device)
+        absent = (torch.zeros_like(given),) if self.droppable else None
+        return Guided(self._predict, (given,), absent, self.condition.guidance)
+
+    def _predict(self, x: Tensor, sigma: Tensor, told: tuple[Tensor, ...]) -> Tensor:
+        found: Tensor = self.network(x, sigma, told[0])
+        return found
+
+
+class Double:
+    """The network in float64, for float64 images: made when first asked, as few runs need it."""
+
+    def __init__(self, network: Preconditioned) -> None:
+        self.network = network
+
+    @cached_property
+    def double(self) -> Preconditioned:
+        """The network in float64, with equal weights."""
+        return copy.deepcopy(self.network).double()
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        found: Tensor = self.double(x, sigma)
+        return found
+
+
+def _built(path: Path, stored: edm_pickles.Network) -> Preconditioned:
+    """The network with its weights, each checked to be there and of the right shape before any memory is taken."""
+    try:
+        with torch.device("meta"):
+            network = Preconditioned(stored.class_name, stored.init_kwargs)
+    except Exception as error:  # arguments of a foreign file make a constructor raise nearly anything
+        raise RecordError(
+            f"{path}: isn't a network of EDM's ({stored.class_name}: {error}); give another file, or FILE:family=NAME"
+        ) from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
+    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    wrong = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
+    if missing or extra:
+        what = "lacks" if missing else "has unknown"
+        names = missing or extra
+        raise RecordError(
+            f"{path}: {what} {len(names)} tensors of its {stored.class_name}, such as {names[0]}; {_WHOLE}"
+        )
+    if wrong:
+        name = wrong[0]
+        shapes = f"{list(found[name])}, not {list(wanted[name])}"
+        raise RecordError(f"{path}: {name} has shape {shapes}, as its arguments say; {_WHOLE}")
+    tensors = {name: tensor.float() for name, tensor in stored.tensors.items()}
+    network.load_state_dict(tensors, assign=True)
+    return network
+
+
+_WHOLE = "give the whole file, as it was downloaded"
+
+
+def _schedule(description: Description, settings: Settings, network: Preconditioned) -> NoiseSchedule:
+    low, high = network.range
+    end = description.sigma_min or max(ENDS[0], low)
+    start = description.sigma_max or min(ENDS[1], high)
+    if not low <= end < start <= high or not math.isfinite(start):
+        raise UserError(
+            f"{description.name}: sigma_min={end:g}, sigma_max={start:g}: the network knows {low:g} to {high:g}; "
+            "give levels within that, sigma_min below sigma_max"
+        )
+    asked = {"sigma_min": "network" if end == low else end, "sigma_max": "network" if start == high else start}
+    if network.levels:  # where upstream's sampler starts and ends, too
+        end, start = (min(network.levels, key=lambda level: abs(level - wanted)) for wanted in (end, start))
+    if settings.frame == "edm":
+        return EDM(end, start, network.levels).asked_by(frame="edm", **asked)
+    if settings.frame != "vp":
+        raise SpecError(f"{description.name}: frame={settings.frame}: not a view of the network; use edm or vp")
+    if not 0 < settings.t_eps < 1:
+        raise SpecError(f"{description.name}: t_eps={settings.t_eps:g}: time goes from 1 down to it; use 1e-3")
+    return VPLinear.refit(end, start, settings.t_eps).asked_by(frame="vp", t_eps=settings.t_eps, **asked)

@@ -1,0 +1,430 @@
+"""EDM's network pickles read as data: tensors, plain containers, class names; nothing in them is imported or run.
+
+Upstream's files hold their classes' source code and rebuild them by running it. Here every callable that a file may
+name is one of ours, which only stores what it is given; the source code is dropped, any other name is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from solverbench import files
+from solverbench import userdata as places
+from solverbench.errors import MissingError, RecordError, StoreError
+
+FORMAT, VERSION = "solverbench-edm", 1
+MOST = 100_000
+"""Values that the arguments of a network, or a tuple anywhere, may hold: none has a hundredth of them."""
+NAMES = ("torch_utils.persistence", "_reconstruct_persistent_obj")
+"""What upstream's pickles say near their beginning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network as data.
+
+    Args:
+        class_name: of upstream, such as EDMPrecond.
+        init_kwargs: what it was made with: plain JSON values.
+        tensors: its state dict, under upstream's names.
+        source: what file it came from, for people.
+    """
+
+    class_name: str
+    init_kwargs: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    source: Mapping[str, str]
+
+
+class Refused(Exception):
+    """The pickle asks for something that isn't data; the text is its name."""
+
+
+class Record:
+    """An object of a foreign class as its name and its state; nothing of the class itself."""
+
+    def __init__(self, class_name: str, state: Mapping[str, Any]) -> None:
+        self.class_name, self.state = class_name, state
+
+
+def read(path: Path) -> Network:
+    """Return the network of a pickle, or of a file that `write` made.
+
+    A pickle is converted once: its tensors go to the user's data folder under the sha256 of its bytes.
+
+    Raises:
+        MissingError: it can't be read.
+        RecordError: it asks for anything but data, is damaged, or isn't an EDM network.
+    """
+    if path.suffix == ".safetensors":
+        return _converted(path)
+    try:
+        with path.open("rb") as file:
+            address = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MissingError(f"{path}: can't be read ({error.strerror}); give a file that can") from None
+    kept = places.data() / "converted" / f"{address}.safetensors"
+    if kept.is_file():
+        try:
+            return _converted(kept)
+        except RecordError:
+            pass  # damaged: it is only a copy, and made anew below
+    with path.open("rb") as file:
+        network = _network(path, _unpickled(path, file), {"file": path.name, "sha256": address})
+    with contextlib.suppress(StoreError):  # a folder that can't be written costs the conversion each time, no more
+        write(network, kept)
+    return network
+
+
+def write(network: Network, path: Path) -> None:
+    """Write a network as safetensors, with its description in the header and, for people, as JSON beside it."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.tensors.items()}
+    described = {"class_name": network.class_name, "init_kwargs": network.init_kwargs, "source": network.source}
+    body = {"format": FORMAT, "version": VERSION, **described}
+    text = json.dumps(body, indent=1, sort_keys=True)
+    files.write_bytes(path.with_suffix(".json"), (text + "\n").encode())
+    files.write_bytes(path, save(tensors, {"solverbench": text}))
+
+
+def written(path: Path) -> bool:
+    """Return whether `path` is a file that `write` made."""
+    try:
+        return _header(path).get("format") == FORMAT
+    except (SafetensorError, ValueError, OSError):
+        return False
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        found: dict[str, Any] = json.loads((file.metadata() or {}).get("solverbench", "{}"))
+        return found
+
+
+def _converted(path: Path) -> Network:
+    try:
+        body = _header(path)
+        if body.get("format") != FORMAT or body.get("version") != VERSION:
+            raise RecordError(f"{path}: isn't an EDM network converted by this version; give the pickle it came from")
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Network(body["class_name"], body["init_kwargs"], tensors, body["source"])
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise RecordError(f"{path}: damaged ({error}); give the pickle it came from") from None
+
+
+def _unpickled(path: Path, file: BinaryIO) -> Any:
+    """What the pickle holds, as data."""
+    try:
+        return _Reader(file).load()
+    except Refused as error:
+        raise RecordError(
+            f"{path}: asks for {error}, which is neither tensors nor plain values; refused, and nothing in it was run: "
+            "give a network pickle as EDM publishes them"
+        ) from None
+    except Exception as error:  # a foreign file makes a reader raise nearly anything
+        raise RecordError(f"{path}: isn't a whole pickle of an EDM network ({_said(error)}); get it again") from None
+
+
+class _Reader(pickle._Unpickler):
+    """An unpickler that knows a handful of names, each bound to a callable that stores data.
+
+    It is the one written in Python: that in C makes room for as many memo entries as a file claims, and here tuples are
+    weighed: one of two of one of two of .., by the memo, would take for ever to hash as a key.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self._weights: dict[int, tuple[tuple[Any, ...], int]] = {}
+
+    def _weigh(self) -> None:
+        """Refuse the tuple on top of the stack if it holds too much, counted as often as it is there."""
+        found = self.stack[-1]  # type: ignore[attr-defined]
+        weight = 1 + sum(self._weights[id(each)][1] if type(each) is tuple else 1 for each in found)
+        if weight > MOST:
+            raise Refused(f"a tuple of more than {MOST} values")
+        self._weights[id(found)] = found, weight
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in _CONTAINERS:
+            # Made anew for each mention, so that a file can't leave anything behind on it.
+            return type("Container", (_Container,), {"kind": name})
+        if full == "dnnlib.util.EasyDict":
+            return type("Mapping", (dict,), {})
+        if full not in _MEANINGS:
+            raise Refused(full)
+        return _Call(_MEANINGS[full])
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise Refused(f"a persistent id ({_short(pid)})")
+
+
+def _weighed(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    def weighed(reader: Any) -> None:
+        load(reader)
+        reader._weigh()
+
+    return weighed
+
+
+_TUPLES = (pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+_Reader.dispatch = {
+    code: _weighed(load) if bytes([code]) in _TUPLES else load
+    for code, load in pickle._Unpickler.dispatch.items()
+    if bytes([code]) != pickle.FROZENSET  # which hashes, too
+}
+
+
+class _Call:
+    """A function that a pickle may call and nothing else: it has no attributes to be set."""
+
+    __slots__ = ("_function",)
+
+    _function: Callable[..., Any]
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Refused(f"the attribute {name} of a function")
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("the state of a function")
+
+
+class _Container(Record):
+    """One of torch's containers of modules: upstream pickles them by class, and their state is all they are."""
+
+    kind = ""
+
+    def __new__(cls) -> _Container:
+        made = super().__new__(cls)
+        made.class_name, made.state = cls.kind, {}
+        return made
+
+    def __init__(self) -> None:
+        """Made by `__new__`, as a pickle does."""
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise Refused(f"a {type(state).__name__} as the state of a {self.kind}")
+        self.state = state
+
+
+def _object(meta: Any) -> Record:
+    """An instance of one of upstream's classes; its source code is dropped here."""
+    if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("class_name"), str):
+        raise Refused("an object without a class name")
+    state = meta.get("state")
+    if not isinstance(state, dict):
+        raise Refused(f"a {type(state).__name__} as the state of a {meta['class_name']}")
+    return Record(meta["class_name"], state)
+
+
+def _mapping(items: Any = ()) -> dict[Any, Any]:
+    if not isinstance(items, dict | list | tuple):
+        raise Refused(f"a mapping of a {type(items).__name__}")
+    return dict(items)
+
+
+def _set(items: Any = ()) -> set[Any]:
+    if not isinstance(items, list | tuple | set):
+        raise Refused(f"a set of a {type(items).__name__}")
+    return set(items)
+
+
+def _storage(content: Any) -> Any:
+    """The storage that torch wrote as bytes of its own: an inner pickle, so read by torch's restricted reader."""
+    if not isinstance(content, bytes):
+        raise Refused(f"a storage of a {type(content).__name__}")
+    if zipfile.is_zipfile(io.BytesIO(content)):  # torch never does; a small one may hold gigabytes
+        raise Refused("an archive inside a tensor's bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(
+            r"GLOBAL ([\w.]+)|(?:[Uu]nsupported|[Tt]rying to \w+)\s+(?:\w+ )*?([\w]+\.[\w.]+)", str(error)
+        )
+        name = next((part for part in (wanted.groups() if wanted else ()) if part), _short(error))
+        raise Refused(f"{name} inside a tensor's bytes") from None
+    if not isinstance(found, torch.storage.TypedStorage | torch.UntypedStorage):
+        raise Refused(f"a {type(found).__name__} inside a tensor's bytes")
+    return found
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise Refused(f"a tensor of a {type(storage).__name__}")
+    flat = torch.empty(0, dtype=storage.dtype).set_(storage)
+    asked = f"a tensor of {_short(size)} numbers from {flat.numel()}"
+    if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
+        raise Refused(asked)
+    if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
+        raise Refused(asked)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) > flat.numel() or (all(size) and last >= flat.numel()):
+        raise Refused(asked)
+    return flat.as_strided(size, stride, offset).clone()
+
+
+def _parameter(data: Any, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise Refused(f"a parameter of a {type(data).__name__}")
+    return data
+
+
+def _dtype(name: Any, *_: Any) -> _Dtype:
+    if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?[biuf][1248]", name):
+        raise Refused(f"numpy.dtype({_short(name)})")
+    return _Dtype(name)
+
+
+class _Dtype:
+    """The type of a number of numpy's; its state says the byte order, which is taken to be the usual one."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] == ">":
+            raise Refused("numbers in big-endian order")
+
+
+def _number(dtype: Any, content: Any) -> Any:
+    if not isinstance(dtype, _Dtype) or not isinstance(content, bytes):
+        raise Refused("a number of numpy's without its type or bytes")
+    return np.frombuffer(content, dtype=np.dtype(dtype.name), count=1)[0].item()
+
+
+def _array(*_: Any) -> _Array:
+    return _Array()
+
+
+class _Array:
+    """An array of numpy's, left out: networks have none, what stands beside them in a pickle may."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        """Drop it."""
+
+
+def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes, as protocol 2 writes them."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise Refused("_codecs.encode of something else than latin1 text")
+    return text.encode("latin1")
+
+
+_CONTAINERS = frozenset(f"torch.nn.modules.container.{name}" for name in ("ModuleDict", "ModuleList", "Sequential"))
+_MEANINGS: dict[str, Callable[..., Any]] = {
+    "torch_utils.persistence._reconstruct_persistent_obj": _object,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.storage._load_from_bytes": _storage,
+    "collections.OrderedDict": _mapping,
+    "builtins.set": _set,
+    "__builtin__.set": _set,
+    "numpy.dtype": _dtype,
+    "numpy.core.multiarray.scalar": _number,
+    "numpy._core.multiarray.scalar": _number,
+    "numpy.core.multiarray._reconstruct": _array,
+    "numpy._core.multiarray._reconstruct": _array,
+    "numpy.core.numeric._frombuffer": _array,
+    "numpy._core.numeric._frombuffer": _array,
+    "numpy.ndarray": _array,
+    "_codecs.encode": _encoded,
+}
+"""Every name that a pickle may mention, and the callable of ours that stands for it."""
+
+
+def _network(path: Path, content: Any, source: Mapping[str, str]) -> Network:
+    """The network that a pickle's content holds: the moving average, or the pickle itself."""
+    found = content.get("ema") if isinstance(content, dict) else content
+    if not isinstance(found, Record) or "_init_kwargs" not in found.state:
+        what = f"a dict of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else _kind(content)
+        raise RecordError(f"{path}: holds {what}, not an EDM network under 'ema'; give a network pickle of EDM")
+    arguments = found.state.get("_init_args") or ()
+    given = dict(zip(("img_resolution", "img_channels", "label_dim", "use_fp16"), arguments, strict=False))
+    kwargs = {**given, **found.state["_init_kwargs"]}
+    try:
+        _count(kwargs)
+        plain = json.loads(json.dumps(kwargs))
+        tensors = dict(_flattened(found, "", set()))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RecordError(f"{path}: its network isn't one ({_short(error)}); give another file") from None
+    except RecursionError:
+        raise RecordError(f"{path}: its network is nested too deep to be one; give another file") from None
+    return Network(found.class_name, plain, tensors, source)
+
+
+def _count(value: Any, left: int = MOST) -> int:
+    """How many of `left` values remain after those in a value, counted as often as they are there.
+
+    Raises:
+        ValueError: none.
+    """
+    left -= 1
+    if left < 0:
+        raise ValueError(f"arguments of more than {MOST} values")
+    if isinstance(value, dict | list | tuple | set):
+        for each in value.values() if isinstance(value, dict) else value:
+            left = _count(each, left)
+    return left
+
+
+def _flattened(module: Record, prefix: str, seen: set[int]) -> list[tuple[str, Tensor]]:
+    """The state dict of a module that is data.
+
+    Raises:
+        ValueError: a module that is there twice, within itself or elsewhere.
+    """
+    if id(module) in seen:
+        raise ValueError(f"the module at {prefix or 'its top'} is there twice")
+    seen.add(id(module))
+    state = module.state
+    hidden = state.get("_non_persistent_buffers_set") or ()
+    own = {**(state.get("_parameters") or {}), **(state.get("_buffers") or {})}
+    made = [(f"{prefix}{name}", t) for name, t in own.items() if isinstance(t, Tensor) and name not in hidden]
+    for name, child in (state.get("_modules") or {}).items():
+        if isinstance(child, Record):
+            made += _flattened(child, f"{prefix}{name}.", seen)
+    return made
+
+
+def _kind(content: Any) -> str:
+    return f"a {content.class_name if isinstance(content, Record) else type(content).__name__}"
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_short(error)}".removesuffix(": ")
+
+
+def _short(what: Any) -> str:
+    text = " ".join(str(what).split())
+    return text if len(text) <= 80 else f"{text[:80]}…"

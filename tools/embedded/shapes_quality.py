@@ -1,0 +1,187 @@
+"""Reports what the shapes networks are worth: accuracies, the ranking of corruptions, classes of guided samples.
+
+python -m solverbench.teachers.embedded.shapes.quality [--guidance 0 1 2 4] [--picture FILE]: tables in Markdown, in some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+from solverbench.teachers.conditions import Condition, passes
+from solverbench.teachers.embedded.digits import reference
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits.references import moments_of
+from solverbench.errors import UserError
+from solverbench.files import write_bytes
+from solverbench.metrics.frechet import Moments, Statistics, frechet, quantise
+from solverbench.method.schedules import EDM
+from solverbench.teachers.embedded.shapes import conditioned, train
+from solverbench.teachers.embedded.shapes import data
+from solverbench.teachers.embedded.shapes import denoiser
+from solverbench.teachers.embedded.shapes import loss
+from solverbench.teachers.embedded.shapes import metric
+from solverbench.teachers.embedded.shapes.metric import MetricNet
+from solverbench.teachers.embedded.shapes.references import samples
+from solverbench.method.spec import make
+from solverbench.method.tracing import tableau
+
+SEEDS = range(2_000_000, 3_000_000)
+"""Noise of the guided samples: apart from that of the references."""
+SET = 5000
+"""Images of the data that are corrupted."""
+
+
+def noisy(x: Tensor, strength: float) -> Tensor:
+    """Return the images with noise of this deviation, always the same."""
+    return x + strength * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+
+def blurred(x: Tensor, strength: float) -> Tensor:
+    """Return the images, this far on the way to their 3x3 means."""
+    return torch.lerp(x, avg_pool2d(x, 3, 1, 1, count_include_pad=False), strength)
+
+
+def miscoloured(x: Tensor, strength: float) -> Tensor:
+    """Return the images, this far on the way to red for green, green for blue, blue for red."""
+    return torch.lerp(x, x.roll(1, 1), strength)
+
+
+def swapped(x: Tensor, strength: float) -> Tensor:
+    """Return the images, this share of them with the right half of the next one."""
+    count = round(strength * len(x))
+    mixed = torch.cat((x[..., : data.SIDE // 2], x.roll(1, 0)[..., data.SIDE // 2 :]), -1)
+    return torch.cat((mixed[:count], x[count:]))
+
+
+CORRUPTIONS: Mapping[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...]]] = {
+    "noise": (noisy, (0.0, 0.1, 0.2, 0.4)),
+    "blur": (blurred, (0.0, 0.1, 0.2, 0.4, 0.8)),
+    "wrong colours": (miscoloured, (0.0, 0.05, 0.1, 0.2, 0.4)),
+    "halves swapped": (swapped, (0.0, 0.1, 0.2, 0.4)),
+}
+"""What is done to images of the data, and how strongly: the distance must rise from each strength to the next."""
+
+
+def ranking(extract: Callable[[Tensor], Tensor], reference: Statistics, images: Tensor) -> dict[str, list[float]]:
+    """Return for each corruption the distance of the corrupted `images` to `reference` at each strength."""
+    return {
+        name: [frechet(moments_of(torch.split(corrupt(images, s), 1000), extract), reference) for s in strengths]
+        for name, (corrupt, strengths) in CORRUPTIONS.items()
+    }
+
+
+@torch.inference_mode()
+def attributes(network: MetricNet, drawn: data.Drawn) -> dict[str, float]:
+    """Return the shares of classes, shapes and backgrounds that the network gets right, and the R^2 of the rest."""
+    features = torch.cat([network.features(quantise(part)) for part in torch.split(drawn.images, 1000)])
+    classes, grounds = network.classes(features).argmax(1), network.grounds(features).argmax(1)
+    told = network.attributes(features).double()
+    missed = (told - drawn.attributes).square().mean(0) / drawn.attributes.var(0)
+    names = ("x", "y", "size", "tilt", *(f"{what} {c}" for what in ("shape", "background") for c in ("r", "g", "b")))
+    return {
+        "class": (classes == drawn.labels).double().mean().item(),
+        "shape": (classes // len(data.TEXTURES) == drawn.kinds).double().mean().item(),
+        "background": (grounds == drawn.grounds).double().mean().item(),
+        **{f"R² of {name}": 1 - value for name, value in zip(names, missed.tolist(), strict=True)},
+    }
+
+
+@torch.inference_mode()
+def guided(
+    folder: Path, w: float, reference: Statistics, *, count: int, sampler: str, nfe: int, device: str
+) -> tuple[float, float]:
+    """Return what share of `count` samples at guidance `w` is of the class that it was told, and their distance.
+
+    Args:
+        reference: of the data. The class is what the metric network says.
+    """
+    network, classifier = denoiser.load(folder, device=device), metric.load(folder, device=device)
+    condition = Condition(classes="seed", count=data.CLASSES, guidance=w)
+    schedule = EDM()
+    plan = tableau(make(sampler), nfe=nfe, schedule=schedule).plan(schedule.prior_scale)
+    chosen = SEEDS[:count]
+    made = samples(conditioned(network, condition, device), plan, chosen, device)
+    features = torch.cat([classifier.features(quantise(images)) for images in made])
+    told = torch.tensor(condition.labels(chosen, data.SHAPE), device=device)
+    right = (classifier.classes(features).argmax(1) == told).double().mean().item()
+    return right, frechet(Moments.of(features), reference)
+
+
+@torch.inference_mode()
+def picture(folder: Path, device: str, across: int = 10) -> Image.Image:
+    """Return the data (left) and the teacher's samples (right), a row of `across` for each class, enlarged fourfold."""
+    record, schedule = weights.read_record(folder)["references"], EDM()
+    plan = tableau(make(record["sampler"]), nfe=record["nfe"], schedule=schedule).plan(schedule.prior_scale)
+    network = denoiser.load(folder, device=device)
+    bind = conditioned(network, Condition(classes="seed", count=data.CLASSES), device)
+    made = torch.cat(list(samples(bind, plan, SEEDS[: data.CLASSES * across], device)))
+    drawn = data.draw(data.VALIDATION_SEEDS[:2000])
+    real = torch.stack([drawn.images[drawn.labels == label][:across] for label in range(data.CLASSES)])
+    rows = torch.cat((real, made.cpu().reshape(across, data.CLASSES, *data.SHAPE).transpose(0, 1)), 1)
+    framed = pad(rows, (1, 1, 1, 1), value=1.0)
+    sheet = torch.cat((framed[:, :across], torch.ones_like(framed[:, :1]), framed[:, across:]), 1)
+    pixels = quantise(sheet).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    image = Image.fromarray(pixels.numpy())
+    return image.resize((4 * image.width, 4 * image.height), Image.Resampling.NEAREST)
+
+
+def lines(folder: Path, device: str, guidance: Sequence[float], count: int) -> Iterator[str]:
+    """Yield the report, line by line as it is measured."""
+    record = weights.read_record(folder)["references"]
+    data_moments = reference(folder, record["data"], "seeds", "shapes data").moments
+    drawn = data.draw(data.VALIDATION_SEEDS[:20_000])
+    network = metric.load(folder)
+    yield "| known of held-out images | metric network |"
+    yield "|---|---|"
+    yield from (f"| {name} | {value:.4f} |" for name, value in attributes(network, drawn).items())
+    logits = loss.load(folder).logits
+    yield f"\nThe loss network's classes on the same images: {train.accuracy(logits, drawn.images, drawn.labels):.4f}\n"
+    yield f"| corruption of {SET} images | strength | Fréchet distance to the data |"
+    yield "|---|---|---|"
+    for name, found in ranking(network.features, data_moments, drawn.images[:SET]).items():
+        strengths = ", ".join(f"{s:g}" for s in CORRUPTIONS[name][1])
+        yield f"| {name} | {strengths} | {', '.join(f'{value:.3g}' for value in found)} |"
+    yield f"\n| guidance | rows a call | of the class that they were told | Fréchet distance, n = {count} |"
+    yield "|---|---|---|---|"
+    run = partial(guided, count=count, sampler=record["sampler"], nfe=record["nfe"], device=device)
+    for w in guidance:
+        right, distance = run(folder, w, data_moments)
+        yield f"| {w:g} | {passes(w, True)} | {right:.3f} | {distance:.3f} |"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the report; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m solverbench.teachers.embedded.shapes.quality", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=data.FOLDER, help="of the weights and references")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--guidance", type=float, nargs="*", default=(0.0, 1.0, 1.5, 2.0, 4.0))
+    parser.add_argument("--samples", type=int, default=2000, help="for each guidance")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="data and samples side by side, and no tables")
+    options = parser.parse_args(arguments)
+    try:
+        weights.check_device(options.device)
+        if options.picture:
+            buffer = io.BytesIO()
+            picture(options.folder, options.device).save(buffer, "png", optimize=True)
+            write_bytes(options.picture, buffer.getvalue())
+            return 0
+        for line in lines(options.folder, options.device, options.guidance, options.samples):
+            print(line, flush=True)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
