@@ -18,7 +18,7 @@ from torch import Tensor
 
 import solverbench as sb
 from solverbench import seeds
-from solverbench.learned import zoo
+from solverbench.learned import trained_files
 from solverbench.method.execution import Counter, _Buffer, _levels, _trajectory
 from solverbench.method.solver import LearnedSolver
 from solverbench.method.tableau import Plan, Tableau
@@ -46,7 +46,7 @@ def tableau_of(spec: str, nfe: int = NFE) -> Tableau:
     solver = sb.make(f"{spec}:grid=polynomial" if not spec.startswith("gs") else spec)
     schedule = sb.EDM()
     if isinstance(solver, LearnedSolver):
-        solver = zoo.learned(spec).with_parameters(zoo.learned(spec).initial(schedule, nfe))
+        solver = trained_files.learned(spec).with_parameters(trained_files.learned(spec).initial(schedule, nfe))
     return sb.trace(solver, solver.grid(schedule, solver.steps(nfe)))
 
 

@@ -35,11 +35,11 @@ import torch
 
 import solverbench
 from solverbench import files
+from solverbench.bench import run as runner
+from solverbench.bench import work as jobs
 from solverbench.cli import main as cli
 from solverbench.store import layout as contents
-from solverbench.bench import work as jobs
-from solverbench.store import leases
-from solverbench.bench import run as runner
+from solverbench.store import leases, queue
 
 torch.set_num_threads(1)
 
@@ -320,7 +320,7 @@ class Campaign:
         out = self.fresh()
 
         def hook() -> None:
-            leases.EVERY, leases.PATIENCE, leases.POLL = 0.05, 0.5, 0.1
+            leases.EVERY, leases.PATIENCE, queue.POLL = 0.05, 0.5, 0.1
 
         one = self.go(out, hook)
         self.sleep(self.chance.uniform(0.3, 0.8) * self.seconds)
@@ -353,7 +353,7 @@ class Campaign:
                 kinds["leases of nobody"] += 1
 
         def hook() -> None:
-            leases.EVERY, leases.PATIENCE, leases.POLL = 0.05, 0.3, 0.1
+            leases.EVERY, leases.PATIENCE, queue.POLL = 0.05, 0.3, 0.1
 
         before = stamps(out)
         self.go(out, hook).ends(0)

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 import solverbench as sb
 from solverbench import seeds
-from solverbench.method import execution
 from solverbench.bench import run as runner
-from solverbench.teachers.families.edm_networks import Preconditioned
+from solverbench.method import execution
+from solverbench.metrics.evaluation import Evaluation, Reference
 from solverbench.metrics.frechet import Moments
-from solverbench.teachers.teacher import Evaluation, Reference
+from solverbench.teachers.families.edm_networks import Preconditioned
 
 EDM = {
     "img_resolution": 32, "img_channels": 3, "label_dim": 0, "model_type": "SongUNet", "model_channels": 128,

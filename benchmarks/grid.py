@@ -28,13 +28,15 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench.bench import cells
 from solverbench.bench import measure as measures
+from solverbench.bench import plan as planning
+from solverbench.bench import resolve
 from solverbench.bench import run as runner
-from solverbench.bench.cells import Cell, Protocol
+from solverbench.bench.cells import Cell
+from solverbench.bench.protocol import Protocol
+from solverbench.metrics.evaluation import Evaluation, Reference
 from solverbench.metrics.frechet import Moments
 from solverbench.store.folder import BlockResult, Store
-from solverbench.teachers.teacher import Evaluation, Reference
 
 SHAPE, FEATURES = (1, 4, 4), 4
 BUDGETS = "3-10"
@@ -121,9 +123,9 @@ def main() -> None:
     if given.only == "make":
         protocol = Protocol.of(100, None, None, None, False)
         os.fsync = lambda file: None  # type: ignore[assignment]
-        make_up(given.out, cells.resolve(specs, BUDGETS, teachers, protocol, given.out, "cpu"))
+        make_up(given.out, resolve.resolve(specs, BUDGETS, teachers, protocol, given.out, "cpu"))
     elif given.only == "plan":
-        timed(f"plan {given.cells} finished cells", lambda: runner.plan(**selection).summary(), given.profile)
+        timed(f"plan {given.cells} finished cells", lambda: planning.plan(**selection).summary(), given.profile)
     elif given.only == "run":
         timed(f"run {given.cells} finished cells", lambda: runner.run(**selection).summary(), given.profile)
     elif given.only == "images":

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from solverbench.metrics.frechet import quantise
+from solverbench.metrics.quantise import quantise
 
 MOST = 0.02
 """Of a round trip's time, at 32 pixels."""

@@ -15,8 +15,8 @@ import torch
 import solverbench as sb
 from solverbench import seeds
 from solverbench.method import prefixes
-from solverbench.sampling import sample as sampling
 from solverbench.method.tableau import Plan
+from solverbench.sampling import sample as sampling
 
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
 IMAGES = 64

@@ -18,10 +18,9 @@ import torch
 
 import solverbench as sb
 from solverbench import seeds
-from solverbench.learned import recipes
-from solverbench.learned import zoo
-from solverbench.learned.training.run import Job
+from solverbench.learned import recipes, trained_files
 from solverbench.learned.training.data import Data, Pairs
+from solverbench.learned.training.run import Job
 from solverbench.learned.training.trainer import Student
 
 BATCH = 24
@@ -64,7 +63,7 @@ def ours(nfe: int, memory: str, solver: str = "gs", *, first: bool = True, teach
         recipes.load(solver, "digits"), loss="l2", batch=BATCH, train_size=2 * BATCH, validation_size=2, memory=memory,
         validate_every=10**9, adversarial_weight=0.0, radius=0.0,
     )  # fmt: skip
-    student = Student(Job(zoo.learned(solver), nfe, teacher, recipe, 0), data(teacher))
+    student = Student(Job(trained_files.learned(solver), nfe, teacher, recipe, 0), data(teacher))
     if not first:
         student.first = None
     return student.step

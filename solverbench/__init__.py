@@ -9,36 +9,29 @@ if TYPE_CHECKING:
     from reports import draw as plot  # noqa: F401
     from reports import load_results as load_results
     from reports import write as report  # noqa: F401
-    from solverbench.teachers.adaptors import Adapted as Adapted
-    from solverbench.teachers.adaptors import fingerprint as fingerprint
-    from solverbench.teachers.adaptors import per_image as per_image
-    from solverbench.learned.coefficients import ADAMS_BASHFORTH as ADAMS_BASHFORTH
-    from solverbench.teachers.conditions import Condition as Condition
-    from solverbench.teachers.conditions import Guided as Guided
+    from solverbench.bench.run import table as run
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
     from solverbench.errors import MissingError as MissingError
     from solverbench.errors import PluginError as PluginError
     from solverbench.errors import SpecError as SpecError
     from solverbench.errors import UserError as UserError
+    from solverbench.export.export import diffusers_scheduler as diffusers_scheduler
+    from solverbench.export.export import k_diffusion_sampler as k_diffusion_sampler
+    from solverbench.learned.coefficients import ADAMS_BASHFORTH as ADAMS_BASHFORTH
+    from solverbench.learned.equip import tableau as tableau
     from solverbench.method.execution import execute as execute
     from solverbench.method.exponential import ExponentialIntegrator as ExponentialIntegrator
     from solverbench.method.exponential import block_orders as block_orders
     from solverbench.method.exponential import differences as differences
     from solverbench.method.exponential import phis as phis
     from solverbench.method.exponential import unified as unified
-    from solverbench.export.export import diffusers_scheduler as diffusers_scheduler
-    from solverbench.export.export import k_diffusion_sampler as k_diffusion_sampler
     from solverbench.method.grids import Grid as Grid
-    from solverbench.plugins import load as load_plugin  # noqa: F401
-    from solverbench.plugins import register as register
-    from solverbench.bench.run import table as run  # noqa: F401
     from solverbench.method.schedules import EDM as EDM
     from solverbench.method.schedules import NoiseSchedule as NoiseSchedule
     from solverbench.method.schedules import RectifiedFlow as RectifiedFlow
     from solverbench.method.schedules import VPDiscrete as VPDiscrete
     from solverbench.method.schedules import VPLinear as VPLinear
-    from solverbench.metrics.plugin import Metric as Metric
     from solverbench.method.solver import Classical as Classical
     from solverbench.method.solver import Denoise as Denoise
     from solverbench.method.solver import LearnedSolver as LearnedSolver
@@ -47,12 +40,19 @@ if TYPE_CHECKING:
     from solverbench.method.solver import refuse_budget as refuse_budget
     from solverbench.method.spec import make as make
     from solverbench.method.tableau import Tableau as Tableau
-    from solverbench.teachers.teacher import Evaluation as Evaluation
-    from solverbench.teachers.teacher import Reference as Reference
-    from solverbench.teachers.teacher import Teacher as Teacher
-    from solverbench.teachers.teacher import load_teacher as load_teacher
-    from solverbench.method.tracing import tableau as tableau
     from solverbench.method.tracing import trace as trace
+    from solverbench.metrics.evaluation import Evaluation as Evaluation
+    from solverbench.metrics.evaluation import Reference as Reference
+    from solverbench.metrics.plugin import Metric as Metric
+    from solverbench.plugins import load as load_plugin  # noqa: F401
+    from solverbench.plugins import register as register
+    from solverbench.teachers.adaptors import Adapted as Adapted
+    from solverbench.teachers.adaptors import fingerprint as fingerprint
+    from solverbench.teachers.adaptors import per_image as per_image
+    from solverbench.teachers.conditions import Condition as Condition
+    from solverbench.teachers.conditions import Guided as Guided
+    from solverbench.teachers.loading import load_teacher as load_teacher
+    from solverbench.teachers.teacher import Teacher as Teacher
 
 __version__ = "0.1.0"
 

@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import registries
-from solverbench.teachers.conditions import Guided, passes
 from solverbench.errors import RecordError
 from solverbench.files import digest
 from solverbench.method.schedules import EDM
+from solverbench.teachers.conditions import Guided, passes
 from solverbench.teachers.teacher import Teacher
 
 

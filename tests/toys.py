@@ -4,8 +4,10 @@ import math
 
 import torch
 
-from solverbench.metrics.frechet import Moments, quantise
-from solverbench.teachers.teacher import Evaluation, Reference, Teacher
+from solverbench.metrics.evaluation import Evaluation, Reference
+from solverbench.metrics.frechet import Moments
+from solverbench.metrics.quantise import quantise
+from solverbench.teachers.teacher import Teacher
 
 SHAPE = (1, 4, 4)
 _generator = torch.Generator().manual_seed(1)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from solverbench import files
+from solverbench.bench import autobatch as batches
 from solverbench.bench import estimates
-from solverbench.errors import RecordError
-from solverbench.sampling.sample import BATCH, device_name
+from solverbench.bench.autobatch import AUTO
+from solverbench.bench.cells import Cell
+from solverbench.bench.protocol import Protocol
+from solverbench.bench.run import _teachers
+from solverbench.errors import RecordError, UserError
+from solverbench.sampling import sample as sampling
+from solverbench.sampling.devices import device_name
+from solverbench.sampling.sample import BATCH
 from solverbench.teachers.teacher import Teacher
 
 AUTO = "auto"
@@ -73,3 +81,22 @@ def fastest(teacher: Teacher, most: int) -> int:
 def _label(teacher: Teacher) -> str:
     """Names the network, what it runs on and how it counts: what its speed depends on."""
     return f"{teacher.ode} {teacher.arithmetic} {device_name(teacher.device)}"
+
+
+def _number(batch: int | str | None) -> int | None:
+    if batch is None or batch == AUTO:
+        return None
+    try:
+        return int(batch)
+    except ValueError:
+        raise UserError(f"batch {batch!r}: neither a number of images nor {AUTO}; give {sampling.BATCH}, say") from None
+
+
+def _fitted(
+    protocol: Protocol, wanted: list[Cell], out: Path, say: Callable[[str], None] | None
+) -> tuple[Protocol, list[Cell]]:
+    """Protocol and cells with the batch that fits their teachers here; kept in `out` if somebody is told."""
+    keep, tell = say is not None, say or (lambda line: None)
+    found = batches.chosen(_teachers(wanted), protocol.block, out, keep=keep, say=tell)
+    fitted = replace(protocol, batch=found)
+    return fitted, [replace(cell, protocol=fitted) for cell in wanted]

@@ -16,25 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solverbench import seeds
-from solverbench.sampling import energy
-from solverbench.method import prefixes
-from solverbench.sampling import exact as solutions
-from solverbench.sampling import endpoints as targets
 from solverbench.bench.cells import Cell
-from solverbench.metrics.frechet import Moments, quantise
+from solverbench.method import prefixes
 from solverbench.method.prefixes import Call, End
-from solverbench.sampling.sample import (
-    Fit,
-    SampleError,
-    Stop,
-    Stopped,
-    Stopwatch,
-    batches,
-    decoded,
-    device_name,
-    peak_memory,
-    samples,
-)
+from solverbench.metrics.frechet import Moments
+from solverbench.metrics.quantise import quantise
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling import energy
+from solverbench.sampling import exact as solutions
+from solverbench.sampling.devices import device_name, peak_memory
+from solverbench.sampling.sample import Fit, SampleError, Stop, Stopped, batches, decoded, samples
+from solverbench.sampling.stopwatch import Stopwatch
 from solverbench.store.folder import BlockResult
 
 PICTURES = 8

@@ -9,8 +9,8 @@ import torch
 
 import registries
 from solverbench import plugins, seeds
-from solverbench.sampling import sample as sampling
 from solverbench.bench.work import Job, Unit
+from solverbench.sampling import devices, stopwatch
 from solverbench.teachers.teacher import Teacher
 
 _PROBED = 4
@@ -64,11 +64,11 @@ def probe(teacher: Teacher, batch: int) -> float:
         with torch.no_grad():
             denoise = teacher.denoiser(range(batch))
             denoise(x, sigma)
-            watch = sampling.Stopwatch(teacher.device)
+            watch = stopwatch.Stopwatch(teacher.device)
             for _ in range(_PROBED - 1):
                 watch.watched(denoise)(x, sigma)
         return watch.seconds / ((_PROBED - 1) * batch)
 
     blamed = plugins.blamed(registries.teachers, teacher.base) if teacher.base in registries.teachers else nullcontext()
-    with sampling.pool(1) as threads, blamed:
+    with devices.pool(1) as threads, blamed:
         return threads.submit(measure_calls).result()

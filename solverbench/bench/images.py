@@ -10,14 +10,15 @@ import torch
 from PIL import Image
 
 from solverbench import files, seeds
-from solverbench.sampling import sample as sampling
 from solverbench.errors import BudgetError, UserError
-from solverbench.metrics.frechet import quantise
-from solverbench.sampling.sample import batches
+from solverbench.learned.equip import tableau
 from solverbench.method.spec import make
+from solverbench.metrics.quantise import quantise
+from solverbench.sampling import devices
+from solverbench.sampling import sample as sampling
+from solverbench.sampling.sample import batches
 from solverbench.store.folder import Store
-from solverbench.teachers.teacher import load_teacher
-from solverbench.method.tracing import tableau
+from solverbench.teachers.loading import load_teacher
 
 
 def write(
@@ -44,7 +45,7 @@ def write(
     if others := sorted({path.name for path in files.listed(folder)} - own):
         raise UserError(f"{folder}: holds other files ({len(others)}, such as {others[0]}); give --to an empty folder")
     Store.look(out)
-    network = load_teacher(teacher, sampling.check_device(device))
+    network = load_teacher(teacher, devices.check_device(device))
     method = make(solver)
     plan = tableau(method, nfe=nfe, teacher=network, out=out).plan_from_noise(network.schedule)
     fit, made = sampling.Fit(batch), []

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from solverbench.metrics import vectors as features
-from solverbench.sampling import exact as solutions
-from solverbench.bench.cells import BLOCKS, Cell
+from solverbench.bench.cells import Cell
+from solverbench.bench.protocol import BLOCKS
 from solverbench.errors import UserError
 from solverbench.evaluation.selection import MANIFOLD
-from solverbench.metrics.frechet import Moments, Rows, Statistics, frechet, half_width, standard_error
+from solverbench.metrics import vectors as features
+from solverbench.metrics.evaluation import Evaluation, Reference
+from solverbench.metrics.frechet import Moments, Rows, Statistics, frechet
+from solverbench.metrics.intervals import extrapolated, half_width, standard_error
+from solverbench.sampling import exact as solutions
 from solverbench.store.folder import BlockResult
-from solverbench.teachers.teacher import Evaluation, Reference
-from solverbench.metrics.intervals import extrapolated
 
 Array = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solverbench.evaluation import selection as judging
 from solverbench.bench import measure as measures
 from solverbench.bench.cells import Cell
-from solverbench.errors import UserError
 from solverbench.bench.measure import Measure
+from solverbench.errors import UserError
+from solverbench.evaluation import selection as judging
 
 
 @dataclass(frozen=True, eq=False)

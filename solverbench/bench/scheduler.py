@@ -10,19 +10,20 @@ from functools import partial
 
 from solverbench import seeds
 from solverbench.bench import estimates
-from solverbench.store import leases
-from solverbench.sampling import sample as sampling
+from solverbench.bench.block import Done, Work
 from solverbench.bench.cells import FAILED
+from solverbench.bench.outcome import Outcome
+from solverbench.bench.progress import Listener
+from solverbench.bench.work import NEW, PARTIAL, Job, Unit, units
 from solverbench.bench.workers.local import Crew
 from solverbench.errors import RecordError, StoreError, UserError
-from solverbench.bench.block import Done, Work
-from solverbench.bench.work import NEW, PARTIAL, Job, Unit, units
-from solverbench.store.shared import anew
-from solverbench.store.leases import Leases, Queue
-from solverbench.bench.outcome import Outcome
-from solverbench.cli.progress import Listener
+from solverbench.sampling import devices
 from solverbench.sampling.sample import Stop, Stopped
+from solverbench.store import leases, queue
 from solverbench.store.folder import Store
+from solverbench.store.leases import Leases
+from solverbench.store.queue import Queue
+from solverbench.store.shared import anew
 
 FATAL = (StoreError, RecordError)
 """What ends the run, as every other cell would meet it too."""
@@ -172,8 +173,8 @@ def finish(jobs: Sequence[Job], store: Store, crew: Crew, tell: Listener, limit:
         cells = [job.cell for job in members.jobs]
         return Work(cells, unit.block, store.root, stop, ledger.limits(members), partial(say, unit, members), note)
 
-    with leases.opened(store.root) as mine, sampling.pool(crew.size) as threads:
-        todo, others = ledger.queue(mine), leases.Others(tell.note)
+    with leases.opened(store.root) as mine, devices.pool(crew.size) as threads:
+        todo, others = ledger.queue(mine), queue.Others(tell.note)
         try:
             while True:
                 while len(pending) < 2 * crew.size and (given := todo.next()) is not None:

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 
 from solverbench import seeds
-from solverbench.bench import cells
-from solverbench.learned import recipes
-from solverbench.sampling import endpoints as targets
-from solverbench.learned.training import train as training
-from solverbench.learned import zoo
+from solverbench.bench import cells, resolve
 from solverbench.bench.cells import FAILED, NEEDS_TRAINING, Cell
+from solverbench.bench.progress import Listener
 from solverbench.errors import MissingError, StoreError, UserError
-from solverbench.cli.progress import Listener
+from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
-from solverbench.sampling.sample import BATCH, THREADS
+from solverbench.learned.training import train as training
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling.devices import THREADS
+from solverbench.sampling.sample import BATCH
 
 CHOICES = ("missing",)
 """What can be trained as part of a run: what isn't there."""
@@ -96,13 +96,13 @@ def learn(wanted: Sequence[Cell], out: Path, device: str, tell: Listener) -> lis
 def _learned(cell: Cell, recipe: Recipe, out: Path, device: str, tell: Listener) -> Cell:
     """The cell after its training."""
     try:
-        solver, shown = zoo.learned(cell.spec), _shown(cell, tell)
+        solver, shown = trained_files.learned(cell.spec), _shown(cell, tell)
         training.train_best(solver, cell.nfe, cell.teacher, recipe, out=out, device=device, progress=shown)
     except StoreError:
         raise
     except Exception as error:  # a teacher's network may raise anything, and the other cells go on
-        return cells.blocked(cell, FAILED, f"training: {cells.reason(error)}")
-    return cells.again(cell, out)
+        return resolve.blocked(cell, FAILED, f"training: {cells.reason(error)}")
+    return resolve.again(cell, out)
 
 
 def _shown(cell: Cell, tell: Listener) -> Callable[[int, int, float, float | None], None]:
@@ -113,7 +113,7 @@ def _recipe(cell: Cell) -> Recipe | None:
     if cell.obstacle is None or cell.obstacle[0] != NEEDS_TRAINING:
         return None
     try:
-        return recipes.chosen(zoo.learned(cell.spec), cell.teacher)
+        return recipes.chosen(trained_files.learned(cell.spec), cell.teacher)
     except MissingError:
         return None
 

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from solverbench import seeds
 from solverbench.bench import cells
-from solverbench.method import prefixes
-from solverbench.sampling import exact as solutions
-from solverbench.sampling import endpoints as targets
-from solverbench.bench.cells import CACHED, DONE, FAILED, Cell
-from solverbench.errors import RecordError
 from solverbench.bench.block import Done
+from solverbench.bench.cells import CACHED, DONE, FAILED, Cell
 from solverbench.bench.measure import Measure, measure
 from solverbench.bench.outcome import Outcome
+from solverbench.errors import RecordError
+from solverbench.method import prefixes
 from solverbench.method.prefixes import Tree
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
 

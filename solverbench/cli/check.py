@@ -39,7 +39,7 @@ def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_jso
     """
     from solverbench.conformance import processes, subjects
     from solverbench.conformance.suite import run_all
-    from solverbench.teachers.teacher import load_teacher
+    from solverbench.teachers.loading import load_teacher
 
     if bool(wanted) is everything:
         raise UserError(f"check: {'names and --all' if everything else 'nothing to check'}; give a name, or --all")

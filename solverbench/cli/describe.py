@@ -16,14 +16,14 @@ import torch
 import registries
 from solverbench import plugins
 from solverbench.cli import zoo_listing as inventory
-from solverbench.metrics import plugin as scores
-from solverbench.sampling import exact as solutions
 from solverbench.errors import BudgetError, LoopError, UserError
 from solverbench.method.solver import LearnedSolver, Solver, declared
 from solverbench.method.spec import make, ranges, solver_class
-from solverbench.store.folder import Store
-from solverbench.teachers.teacher import load_teacher
 from solverbench.method.tracing import intervals
+from solverbench.metrics import plugin as scores
+from solverbench.sampling import exact as solutions
+from solverbench.store.folder import Store
+from solverbench.teachers.loading import load_teacher
 
 EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
 """Optional extras of the package, each with the module that it brings."""

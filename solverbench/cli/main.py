@@ -18,8 +18,6 @@ import registries
 from solverbench import __version__
 from solverbench.cli.check import check
 from solverbench.cli.compare import compare
-from solverbench.cli.train import train
-from solverbench.cli.new import new
 from solverbench.cli.flags import (
     config_option,
     device_option,
@@ -29,11 +27,13 @@ from solverbench.cli.flags import (
     plugin_option,
     teacher_option,
 )
+from solverbench.cli.new import new
 from solverbench.cli.refs import refs
 from solverbench.cli.reproduce import reproduce
 from solverbench.cli.serve import serve
 from solverbench.cli.store import store
 from solverbench.cli.teachers import teachers
+from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
 from solverbench.errors import MissingError, UserError
 
@@ -180,12 +180,12 @@ def run(strict: bool, **given: Any) -> None:
 @working_options
 def plan(**given: Any) -> None:
     """Show the cells of a run, their status and estimated cost. Writes nothing."""
-    from solverbench.bench import run as runner
+    from solverbench.bench import plan as planning
 
     as_json = given.pop("as_json")
     for name in ("strict", "timeout_cell", "engine", "ray_address", "gpus_per_worker"):
         del given[name]  # of no matter to a plan
-    planned = runner.plan(**_selection(given))
+    planned = planning.plan(**_selection(given))
     click.echo(planned.summary())
     if as_json:
         click.echo(json.dumps(planned.as_dict()))

@@ -23,18 +23,18 @@ import click
 import torch
 
 from solverbench import files, plugins
-from solverbench.learned import recipes
-from solverbench.learned.training import train as training
-from solverbench.learned import zoo
-from solverbench.learned.training.checkpoint import COLUMNS
 from solverbench.cli.flags import plugin_option
 from solverbench.errors import SpecError, UserError
-from solverbench.learned.training.run import Job
-from solverbench.learned.training.data import Data
+from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.trained_files import Trained
+from solverbench.learned.training import train as training
+from solverbench.learned.training.checkpoint import COLUMNS
+from solverbench.learned.training.data import Data
+from solverbench.learned.training.run import Job
 from solverbench.method.spec import expand, numbers
-from solverbench.teachers.teacher import Teacher, load_teacher
-from solverbench.learned.zoo import Trained
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 CURVE_ROWS = 100
 RUN_COLUMNS = (
@@ -62,12 +62,12 @@ class Task:
 
     def job(self, teacher: Teacher) -> Job:
         """Return the run for `teacher`."""
-        return Job(zoo.learned(self.solver), self.nfe, teacher, self.recipe, self.seed)
+        return Job(trained_files.learned(self.solver), self.nfe, teacher, self.recipe, self.seed)
 
     def result(self, teacher: Teacher, out: Path) -> Trained | None:
         """Return what the run made, if it is finished."""
         path = self.job(teacher).folder(out) / "trained.safetensors"
-        return zoo.load(path, teacher=teacher, nfe=self.nfe) if path.is_file() else None
+        return trained_files.load(path, teacher=teacher, nfe=self.nfe) if path.is_file() else None
 
 
 def plan(
@@ -85,7 +85,7 @@ def plan(
     names = expand(solvers)
     tasks = []
     for name in names:
-        recipe = recipes.load(zoo.learned(name).recipe_name, teacher.partition(":")[0])
+        recipe = recipes.load(trained_files.learned(name).recipe_name, teacher.partition(":")[0])
         recipe = recipe.override(_settings_of(name, names, settings))
         recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
         tasks += [Task(name, n, seed, recipe) for n in numbers(nfe) for seed in range(recipe.training_seeds)]
@@ -190,8 +190,8 @@ def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
         best = training.best_of(done) if len(done) == len(group) else None
         lines += [_summary(solver, nfe, result, best) for result in done]
         if best is not None:
-            name = zoo.file_name(solver, nfe)
-            zoo.save(best, place / name)
+            name = trained_files.file_name(solver, nfe)
+            trained_files.save(best, place / name)
             chosen = next(task for task in group if task.seed == best.record["seed"])
             _write_curve(
                 chosen.job(teacher).folder(out) / "history.csv", place / "curves" / Path(name).with_suffix(".csv")

@@ -6,60 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from solverbench.bench.progress import Listener, duration
+
 EVERY = 5.0
 """Seconds between two plain progress lines."""
-
-
-class Listener(Protocol):
-    """What a run calls, always from the thread that called `run`."""
-
-    def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
-        """A training for `cell`, before the work starts, has made so many of its iterations; may raise to interrupt."""
-
-    def begin(self, images: int, calls: int, seconds: float | None) -> None:
-        """Work starts: so many images, costing so many denoiser calls (times images), the teacher's own included.
-
-        `seconds` is what that will take, where it can be told.
-        """
-
-    def advance(self, cell: str, images: int, calls: int) -> None:
-        """So many images of `cell` are done, or dropped, and so many calls were made for them first."""
-
-    def settle(self, cell: str, status: str, detail: str) -> None:
-        """A cell has got its status; `detail` is its metrics or its reason."""
-
-    def note(self, line: str) -> None:
-        """Something that people should know: what is damaged, whom the run waits for, or what won't be measured."""
-
-    def end(self) -> None:
-        """Nothing more comes."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
-        """Nothing."""
-
-    def begin(self, images: int, calls: int, seconds: float | None) -> None:
-        """Nothing."""
-
-    def advance(self, cell: str, images: int, calls: int) -> None:
-        """Nothing."""
-
-    def settle(self, cell: str, status: str, detail: str) -> None:
-        """Nothing."""
-
-    def note(self, line: str) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""
 
 
 class Pace:
@@ -277,13 +232,3 @@ class _TrainingLines:
             seen += f", {duration(left)} left" if iteration < total and done else ""
             self.stream.write(f"{self.label}: {iteration}/{total}, loss {loss:.4g}{seen}\n")
             self.stream.flush()
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: `45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

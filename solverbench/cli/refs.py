@@ -61,14 +61,14 @@ def refs_build(
 
     An interrupted build goes on where it was.
     """
-    from solverbench.evaluation import references
+    from solverbench.evaluation import reference_build, references
     from solverbench.evaluation.image_sources import Crop
-    from solverbench.sampling.sample import check_device
+    from solverbench.sampling.devices import check_device
     from solverbench.store.folder import Store
 
     cut = Crop.parse(crop) if crop is not None else None
     Store.look(out)
-    path = references.build(
+    path = reference_build.build(
         name,
         source,
         Path(out),

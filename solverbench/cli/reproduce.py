@@ -36,19 +36,19 @@ def reproduce(
     Ends with 0 if all agree, 4 if a published number lies outside our interval, 3 if something is missing.
     """
     import registries
-    from solverbench.bench import published
+    from solverbench.bench import reproduce
 
     if listing and row is None and paper is None:
         found = [each for name in registries.papers() for each in registries.results(name)]
     else:
-        found = published.select(row, paper)
+        found = reproduce.select(row, paper)
     if listing:
         for each in found:
             click.echo(
                 f"{each.row}  {each.metric} {each.value:.{each.digits}f}  {each.solver} ({each.spec or 'no spec'})"
             )
         return
-    lacking = {each.row: published.missing(each, Path(out), reference) for each in found}
+    lacking = {each.row: reproduce.missing(each, Path(out), reference) for each in found}
     able = [each for each in found if not lacking[each.row]]
     for name, lines in lacking.items():
         for line in lines:
@@ -58,7 +58,7 @@ def reproduce(
     compared = []
     for each in able:
         compared.append(
-            published.reproduce(
+            reproduce.reproduce(
                 each,
                 Path(out),
                 samples=samples,

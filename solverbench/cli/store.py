@@ -57,11 +57,12 @@ def store_gc(dry_run: bool, cells: bool, out: str) -> None:
     """Remove leftovers: temporary files and leases of killed runs, damaged files that were set aside."""
     from solverbench.store import leases
     from solverbench.store import maintenance as upkeep
+    from solverbench.store import runs as store_runs
     from solverbench.store.folder import Store
 
     found = Store.look(out)
     look = 0.0
-    if any(run.state == "silent" for run in leases.runs(found.root)):
+    if any(run.state == "silent" for run in store_runs.runs(found.root)):
         look = leases.PATIENCE
         click.echo(f"listening {look:.0f} s for runs on other machines", err=True)
     removed = upkeep.collect(found, dry=dry_run, unreported=cells, look=look)
@@ -105,8 +106,8 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
 @out_option
 def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: bool, out: str) -> None:
     """Write cells (all, unless told which) with their numbers as CSV and a list of hashes; `store merge` takes it."""
-    from solverbench.store import transfer
     from solverbench.store import maintenance as upkeep
+    from solverbench.store import transfer
     from solverbench.store.folder import Store
 
     found = Store.look(out)

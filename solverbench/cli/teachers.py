@@ -77,8 +77,8 @@ def teachers_fetch(name: str, references: bool) -> None:
 @click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="An option of its description; repeatable.")
 def teachers_import(source: str, name: str, options: tuple[str, ...]) -> None:
     """Check and convert your own checkpoint, and describe it so that --teachers NAME works. Runs no code of it."""
-    from solverbench.teachers import catalogue
     from solverbench.errors import SpecError
+    from solverbench.teachers import catalogue
 
     given = {}
     for text in options:

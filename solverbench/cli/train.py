@@ -12,11 +12,11 @@ import click
 
 if TYPE_CHECKING:
     from solverbench.learned.recipes import Recipe
+    from solverbench.learned.trained_files import Trained
     from solverbench.teachers.teacher import Teacher
-    from solverbench.learned.zoo import Trained
 
+from solverbench.bench.progress import duration
 from solverbench.cli.flags import config_option, device_option, out_option, plugin_option, teacher_option
-from solverbench.cli.progress import duration
 
 
 @click.command()
@@ -49,18 +49,17 @@ def train(
     """
     import torch
 
-    from solverbench.learned import recipes
-    from solverbench.method import spec
-    from solverbench.learned.training import train as training
-    from solverbench.learned import zoo
-    from solverbench.cli.zoo_listing import cost_line
-    from solverbench.learned.training.run import Job
     from solverbench.cli.progress import training_display
-    from solverbench.sampling.sample import check_device
+    from solverbench.cli.zoo_listing import cost_line
+    from solverbench.learned import recipes, trained_files
+    from solverbench.learned.training import train as training
+    from solverbench.learned.training.run import Job
+    from solverbench.method import spec
+    from solverbench.sampling.devices import check_device
     from solverbench.store.folder import Store
-    from solverbench.teachers.teacher import load_teacher
+    from solverbench.teachers.loading import load_teacher
 
-    learned = [zoo.learned(name) for name in spec.expand(solvers)]
+    learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe)
     network = load_teacher(teacher, check_device(device))
     chosen = [(solver, recipes.chosen(solver, network).override(settings)) for solver in learned]
@@ -72,7 +71,7 @@ def train(
     torch.set_num_threads(1)  # steps this small only lose by more: several times slower on a busy machine
     for solver, settled in chosen:
         for calls in budgets:
-            place = Path(out) / "trained" / network.name / zoo.file_name(solver, calls)
+            place = Path(out) / "trained" / network.name / trained_files.file_name(solver, calls)
             before = _before(place)
             _announce(network, settled, Path(out))
             with training_display(f"{solver.name} nfe={calls}") as progress:
@@ -98,11 +97,11 @@ def train(
 
 def _before(place: Path) -> Trained | None:
     """What is there already, of the same solver; one that can't be read any more is trained anew."""
-    from solverbench.learned import zoo
     from solverbench.errors import RecordError
+    from solverbench.learned import trained_files
 
     with suppress(RecordError):
-        return zoo.load(place) if place.is_file() else None
+        return trained_files.load(place) if place.is_file() else None
     return None
 
 
@@ -110,7 +109,8 @@ def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:
     """Say how many of the teacher's images are made first, and for how long."""
     from solverbench.bench import estimates
     from solverbench.sampling import endpoints as targets
-    from solverbench.sampling.sample import BATCH, worker_count
+    from solverbench.sampling.devices import worker_count
+    from solverbench.sampling.sample import BATCH
 
     plan = targets.sampler_plan(network)
     absent = [targets.absent(network, plan, chosen, out, batch=BATCH) for chosen in (recipe.train, recipe.validation)]

@@ -90,7 +90,7 @@ def zoo_add(file: str) -> None:
 def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
     """Take a file of the GAS or LD3 repository into DIR/trained, where `run` finds it. Runs no code of the file."""
     from solverbench.learned import upstream
-    from solverbench.teachers.teacher import load_teacher
+    from solverbench.teachers.loading import load_teacher
 
     trained = upstream.read(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
     place = upstream.keep(trained, Path(source), Path(out))

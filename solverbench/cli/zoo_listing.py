@@ -12,12 +12,11 @@ from typing import Any
 import registries
 from solverbench import files
 from solverbench import userdata as places
-from solverbench.learned import recipes
-from solverbench.learned import zoo
 from solverbench.errors import MissingError, NeedsTrainingError, PluginError, RecordError, UserError
+from solverbench.learned import recipes, trained_files, zoo
+from solverbench.learned.trained_files import Trained
 from solverbench.method.tableau import Tableau
-from solverbench.teachers.teacher import load_teacher
-from solverbench.learned.zoo import Trained
+from solverbench.teachers.loading import load_teacher
 
 COLUMNS = ("solver", "nfe", "teacher", "validation", "training", "where", "identity")
 
@@ -56,7 +55,7 @@ def entries(out: Path) -> Iterator[Entry]:
         found = []
         for path in sorted(folder.glob("*/*-nfe*.safetensors")):
             try:
-                found.append(Entry(path, where, zoo.load(path)))
+                found.append(Entry(path, where, trained_files.load(path)))
             except UserError as error:
                 found.append(Entry(path, where, None, str(error)))
         yield from sorted(found, key=_place)
@@ -80,7 +79,7 @@ def recipe_changes(trained: Trained) -> str:
     """
     made, teacher = trained.record.get("recipe", {}), trained.teacher.partition("-")[0]
     try:
-        name = zoo.learned(trained.spec).recipe_name
+        name = trained_files.learned(trained.spec).recipe_name
         found = [recipes.changes(made, recipes.load(name, teacher, family=family)) for family in recipes.FAMILIES]
     except UserError:
         return ""
@@ -96,8 +95,8 @@ def chosen(name: str, nfe: int | None, teacher: str, out: Path) -> Trained:
         UserError: a spec without `nfe`.
     """
     if name.endswith(".safetensors"):
-        return zoo.load(Path(name), nfe=nfe)
-    solver = zoo.learned(name)
+        return trained_files.load(Path(name), nfe=nfe)
+    solver = trained_files.learned(name)
     if nfe is None:
         raise UserError(f"zoo show {name}: a solver has a file for each number of calls; give --nfe")
     found = zoo.find(solver, load_teacher(teacher), nfe, (out / "trained",))
@@ -115,15 +114,15 @@ def add(path: Path) -> str:
         RecordError: not such a file, damaged, or for another network than the teacher that it names.
         StoreError: the zoo can't be written.
     """
-    trained = zoo.load(path)
+    trained = trained_files.load(path)
     if Path(trained.teacher).name != trained.teacher:
         raise RecordError(
             f"{path}: its teacher is named {trained.teacher!r}, which is no folder's name; train it again"
         )
     if trained.teacher in registries.teachers:
         with contextlib.suppress(MissingError, PluginError):  # a teacher that can't be had here can't be compared
-            zoo.load(path, teacher=load_teacher(trained.teacher))
-    place = places.zoo() / trained.teacher / zoo.file_name(trained.spec, trained.nfe)
+            trained_files.load(path, teacher=load_teacher(trained.teacher))
+    place = places.zoo() / trained.teacher / trained_files.file_name(trained.spec, trained.nfe)
     before = _there(place)
     files.write_bytes(place, path.read_bytes())
     lines = [f"{trained.spec} nfe={trained.nfe} for {trained.teacher} ({trained.identity[:12]}) in {place}"]
@@ -135,7 +134,7 @@ def _there(place: Path) -> str:
     if not place.is_file():
         return ""
     try:
-        return zoo.load(place).identity[:12]
+        return trained_files.load(place).identity[:12]
     except RecordError:
         return "a damaged file"
 

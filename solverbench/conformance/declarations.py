@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from solverbench.conformance.trials import Failed
-from solverbench.plugins import WORD
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Solver, declared, parse_value
+from solverbench.plugins import WORD
 
 
 def documented(solver: Solver, schedule: NoiseSchedule) -> str:

@@ -12,11 +12,11 @@ from solverbench.conformance import trials
 from solverbench.conformance.trials import Failed
 from solverbench.errors import UserError
 from solverbench.method.execution import execute
-from solverbench.seeds import EVALUATION_START
 from solverbench.method.solver import Solver
 from solverbench.method.spec import make
-from solverbench.teachers.teacher import Teacher
 from solverbench.method.tracing import trace
+from solverbench.seeds import EVALUATION_START
+from solverbench.teachers.teacher import Teacher
 
 SEEDS = range(EVALUATION_START, EVALUATION_START + 4)
 """Of the images that a teacher is checked on."""

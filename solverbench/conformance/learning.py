@@ -8,18 +8,16 @@ from pathlib import Path
 
 import torch
 
-from solverbench.learned import recipes
-from solverbench.learned import stages
-from solverbench.learned import zoo
 from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed
 from solverbench.errors import GridError, RecordError, UserError
+from solverbench.learned import recipes, stages, trained_files
+from solverbench.learned.stages import GROUPS
+from solverbench.learned.trained_files import Trained
 from solverbench.method.execution import unrounded
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import LearnedSolver, Solver
-from solverbench.learned.stages import GROUPS
 from solverbench.method.tracing import trace
-from solverbench.learned.zoo import Trained
 
 
 def parameters(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -117,11 +115,11 @@ def saved(solver: Solver, schedule: NoiseSchedule) -> str:
     tableau = trace(ready, grid, check=False)
     made = Trained(ready.spec, budget, "conformance", "conformance", ready.trained, tableau)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / zoo.file_name(ready, budget)
-        zoo.save(made, path)
+        path = Path(folder) / trained_files.file_name(ready, budget)
+        trained_files.save(made, path)
         size = path.stat().st_size
         try:
-            read = zoo.load(path, solver=ready)
+            read = trained_files.load(path, solver=ready)
         except RecordError as error:
             raise Failed(f"a file of it can't be read again: {error}") from None
     again = ready.with_parameters(read.parameters)

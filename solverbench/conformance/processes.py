@@ -23,8 +23,9 @@ from solverbench.conformance.trials import Failed
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import ranges
-from solverbench.teachers.teacher import Teacher, load_teacher
 from solverbench.method.tracing import trace
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 TIMEOUT = 120.0
 """Seconds for the other process, most of which imports torch."""

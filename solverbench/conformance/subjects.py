@@ -12,7 +12,8 @@ from solverbench import userdata as places
 from solverbench.errors import PluginError, UnknownNameError
 from solverbench.method.solver import Solver
 from solverbench.method.spec import make
-from solverbench.teachers.teacher import Teacher, load_teacher
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 
 def named(text: str) -> list[Solver | Teacher]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, UserError
-from solverbench.metrics.frechet import quantise
+from solverbench.metrics.quantise import quantise
 
 EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Endings of image files, in small letters; what else lies there is left out."""

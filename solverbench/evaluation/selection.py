@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import registries
-from solverbench.metrics import extractors
-from solverbench.metrics.extractors import inception as fid
-from solverbench.evaluation import references
-from solverbench.metrics import plugin as scores
-from solverbench.metrics.extractors.transformers import CLIP
 from solverbench.errors import MissingError, UserError
-from solverbench.metrics.vectors import NEIGHBOURS
-from solverbench.metrics.frechet import QUANTISERS
+from solverbench.evaluation import references
+from solverbench.metrics import extractors
+from solverbench.metrics import plugin as scores
+from solverbench.metrics.evaluation import OWN, Evaluation
+from solverbench.metrics.extractors import inception as fid
+from solverbench.metrics.extractors.transformers import CLIP
 from solverbench.metrics.lpips import LPIPS
-from solverbench.teachers.teacher import OWN, Evaluation, Teacher
+from solverbench.metrics.quantise import QUANTISERS
+from solverbench.metrics.vectors import NEIGHBOURS
+from solverbench.teachers.teacher import Teacher
 
 INCEPTION = ("fid", "fid_inf", "kid", "precision", "recall", "inception_score")
 """Of Inception features, by one of clean-fid's modes."""

@@ -16,11 +16,12 @@ from solverbench import __version__, files
 from solverbench.errors import BudgetError, MissingError, RecordError, SpecError, UserError
 from solverbench.export import texts
 from solverbench.export.frames import frame
+from solverbench.learned.equip import tableau
 from solverbench.method.solver import Classical, Solver
 from solverbench.method.spec import make
 from solverbench.method.tableau import Tableau
-from solverbench.teachers.teacher import Teacher, load_teacher
-from solverbench.method.tracing import tableau
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
     from solverbench.export.diffusers import TableauScheduler

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from solverbench.teachers.adaptors import Adapted
 from solverbench.method.schedules import VPDiscrete
 from solverbench.method.tableau import Plan
+from solverbench.teachers.adaptors import Adapted
 from solverbench.teachers.teacher import Teacher
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample", "flow": "flow_prediction"}

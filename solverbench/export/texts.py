@@ -12,8 +12,8 @@ from importlib import resources
 from typing import Any
 
 from solverbench import __version__
-from solverbench.method import thresholding
 from solverbench.export import sums
+from solverbench.method import thresholding
 from solverbench.method.tableau import Plan
 
 _OURS = re.compile(r"^from (solverbench[\w.]*) import (\w+)\n", re.MULTILINE)

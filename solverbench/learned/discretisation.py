@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solverbench.method import grids
 from solverbench.errors import BudgetError, GridError
+from solverbench.method import grids
 from solverbench.method.grids import GITS_ENDS, Grid
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Denoise, Solver, read_levels, refuse_budget

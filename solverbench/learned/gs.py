@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from solverbench.learned.coefficients import Coefficients
 from solverbench.errors import GridError, SpecError, TrainingError
+from solverbench.learned.coefficients import Coefficients
 from solverbench.method.exponential import differences, order_at, phis
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule, VPLinear

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
 from solverbench.errors import SpecError
+from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
 from solverbench.method.exponential import ExponentialIntegrator
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule

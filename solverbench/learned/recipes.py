@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import registries
 from solverbench import plugins, seeds
-from solverbench.learned import stages
 from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench.learned import stages
 
 if TYPE_CHECKING:
     from solverbench.method.solver import LearnedSolver

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from solverbench.errors import SpecError
 from solverbench.learned.coefficients import Coefficients
 from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
-from solverbench.errors import SpecError
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Denoise, LearnedSolver, option, read_levels, write_levels

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from solverbench import __version__
-from solverbench.learned import zoo
-from solverbench.learned.discretisation import with_ends
 from solverbench.errors import GridError, RecordError, TrainingError
-from solverbench.method.grids import explicit
+from solverbench.learned import trained_files
+from solverbench.learned.discretisation import with_ends
 from solverbench.learned.gs import Timed
 from solverbench.learned.ld3 import LD3
+from solverbench.learned.trained_files import Trained
+from solverbench.method.grids import explicit
 from solverbench.method.solver import LearnedSolver
 from solverbench.method.spec import make
-from solverbench.teachers.teacher import Teacher
 from solverbench.method.tracing import trace
-from solverbench.learned.zoo import Trained
+from solverbench.teachers.teacher import Teacher
 
 GAS_LAYOUT = "a dict whose ema.shadow_params lists mu_logit [N-1], t_couple [N] and for i = 1..N: c_i [N], a_i [N]"
 LD3_LAYOUT = "a dict whose best_t_steps [2(N+1)] are N+1 falling times of the grid and the N+1 that the network is told"
@@ -136,10 +136,10 @@ def keep(trained: Trained, source: Path, out: Path) -> Path:
     Raises:
         RecordError: another trained solver is there, which is left alone.
     """
-    place = out / "trained" / trained.teacher / zoo.file_name(trained.spec, trained.nfe)
-    if place.exists() and zoo.load(place).identity != trained.identity:
+    place = out / "trained" / trained.teacher / trained_files.file_name(trained.spec, trained.nfe)
+    if place.exists() and trained_files.load(place).identity != trained.identity:
         raise RecordError(f"{source}: {place} holds another one; move it away or give another --out")
-    zoo.save(trained, place)
+    trained_files.save(trained, place)
     return place
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import registries
-from solverbench.method import grids
-from solverbench.learned import recipes
 from solverbench.errors import BudgetError, GridError, SpecError
+from solverbench.learned import recipes
+from solverbench.method import grids
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.method.thresholding import thresholded

@@ -6,8 +6,7 @@ import math
 import numbers
 import operator
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,54 +16,9 @@ from torch.overrides import TorchFunctionMode
 import registries
 from solverbench.errors import BudgetError, LoopError, NotLinearError, UserError
 from solverbench.method.execution import unrounded
-from solverbench.method.grids import Grid, explicit
-from solverbench.method.schedules import EDM, NoiseSchedule
-from solverbench.method.solver import Denoise, LearnedSolver, Solver
-from solverbench.method.spec import make
+from solverbench.method.grids import Grid
+from solverbench.method.solver import Denoise, Solver
 from solverbench.method.tableau import Tableau
-from solverbench.teachers.teacher import Teacher, load_teacher
-
-
-def tableau(
-    solver: str | Solver,
-    *,
-    nfe: int | None = None,
-    teacher: str | Teacher | None = None,
-    schedule: NoiseSchedule | None = None,
-    grid: Sequence[float] | None = None,
-    out: Path | None = None,
-) -> Tableau:
-    """Return the tableau of a solver: on a teacher's schedule, on another one, or on explicit levels.
-
-    Dynamic thresholding isn't linear and so no part of it: execute it on `solver.adapt(denoise)`.
-
-    Args:
-        solver: a spec such as "dpm:order=3", or a Solver.
-        nfe: the number of calls; given by `grid` if that is given.
-        teacher: a Teacher or the name of one; a learned solver's parameters are looked up for it.
-        schedule: without a teacher; EDM() if neither is given.
-        grid: the M+1 noise levels instead of the solver's own grid.
-        out: a results folder, whose own trained solvers come before the packaged ones.
-
-    Raises:
-        SpecError, UnknownNameError: the spec can't be read.
-        BudgetError: the solver can't spend exactly `nfe` calls.
-        NeedsTrainingError: a learned solver without parameters for this teacher and `nfe`.
-        GridError, LoopError, NotLinearError: see `trace`.
-    """
-    solver = make(solver) if isinstance(solver, str) else solver
-    teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
-    schedule = teacher.schedule if teacher is not None else schedule or EDM()
-    if grid is not None:
-        return _spends(trace(solver, explicit(grid, schedule)), solver, nfe)
-    if nfe is None:
-        raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
-    if isinstance(solver, LearnedSolver) and solver.parameters is None:
-        from solverbench.learned import zoo
-
-        trained = zoo.needed(solver, nfe, teacher, () if out is None else (out / "trained",))
-        return _spends(trained.tableau, solver, nfe)
-    return _spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
 
 
 def _spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
@@ -299,6 +253,7 @@ def _scalar(value: Tensor | float) -> Tensor:
 
 ROUNDINGS = 512
 """How many roundings of its start a sample may differ by between loop and tableau."""
+
 
 _checked: set[tuple[type[Solver], str, tuple[float, ...]]] = set()
 

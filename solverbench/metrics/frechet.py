@@ -9,42 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from solverbench.errors import FeatureError
 
 Array = NDArray[np.float64]
-
-
-QUANTISERS = {"edm-round": (127.5, 128.0), "adm-floor": (127.5, 127.5)}
-"""Rule to (scale, offset): uint8 = clip(scale x + offset, 0, 255), the fraction dropped."""
-
-PIECE = 2**17
-"""Pixel values that are rounded at a time on a CPU."""
-
-
-def quantise(images: torch.Tensor, rule: str = "edm-round") -> torch.Tensor:
-    """Return `images` (float, [-1, 1]) as uint8; half precision is rounded as if it were single.
-
-    Args:
-        rule: edm-round, clip(127.5 x + 128) truncated, rounds half up to the nearest level; adm-floor,
-            clip(127.5 (x + 1)) truncated, is half a level darker on average.
-
-    Source: Karras et al. 2022, arXiv:2206.00364, the public code's generate.py; for adm-floor the public code of ADM
-    (arXiv:2105.05233) and of latent diffusion (arXiv:2112.10752), in whose numbers the half level is.
-    """
-    scale, offset = QUANTISERS[rule]
-    exact = images.detach() if images.dtype == torch.float64 else images.detach().float()
-    if images.device.type != "cpu":
-        return exact.mul(scale).add_(offset).clamp_(0, 255).to(torch.uint8)
-    levels = torch.empty(images.shape, dtype=torch.uint8)
-    # A few images at a time: what lies between then stays in the cache. NumPy's cast is the faster one.
-    few = max(PIECE // max(images[:1].numel(), 1), 1)
-    for begin in range(0, len(images), few):
-        part = slice(begin, begin + few)
-        rounded = exact[part].mul(scale).add_(offset).clamp_(0, 255)
-        np.copyto(levels[part].numpy(), rounded.numpy(), casting="unsafe")
-    return levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,23 +160,3 @@ def _factor(of: Statistics) -> Array:
 def _spread(of: Statistics) -> float:
     """The trace of the covariance."""
     return float((of.factor**2).sum()) if isinstance(of, Rows) else float(np.trace(of.cov))
-
-
-def jackknife(leave_one_out: Array) -> float:
-    """Return the delete-a-block jackknife's standard error from the values [G] with one of G blocks left out.
-
-    Source: Efron & Stein 1981; sqrt((G-1)/G sum (v_g - mean v)^2).
-    """
-    groups = len(leave_one_out)
-    return float(np.sqrt((groups - 1) / groups * ((leave_one_out - leave_one_out.mean()) ** 2).sum()))
-
-
-def standard_error(leave_one_out: Array) -> float:
-    """Return the standard error of a mean over R replicates from their leave-one-out values [R, G]."""
-    return float(np.sqrt(sum(jackknife(row) ** 2 for row in leave_one_out)) / len(leave_one_out))
-
-
-def half_width(leave_one_out: Array, level: float = 0.95) -> float:
-    """Return the half width of the Student interval with R (G-1) degrees of freedom, from [R, G] leave-one-outs."""
-    replicates, groups = leave_one_out.shape
-    return float(stdtrit(replicates * (groups - 1), (1 + level) / 2)) * standard_error(leave_one_out)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from solverbench.errors import FeatureError
+from solverbench.metrics.frechet import Array
 
 Array = NDArray[np.float64]
 
@@ -44,3 +45,23 @@ def extrapolated(replicates: Array, leave_one_out: Array) -> tuple[Array, Array]
     groups = leave_one_out.shape[1]
     bias = (groups - 1) * (leave_one_out.mean(axis=1) - replicates)
     return replicates - bias, leave_one_out - bias[:, None]
+
+
+def jackknife(leave_one_out: Array) -> float:
+    """Return the delete-a-block jackknife's standard error from the values [G] with one of G blocks left out.
+
+    Source: Efron & Stein 1981; sqrt((G-1)/G sum (v_g - mean v)^2).
+    """
+    groups = len(leave_one_out)
+    return float(np.sqrt((groups - 1) / groups * ((leave_one_out - leave_one_out.mean()) ** 2).sum()))
+
+
+def standard_error(leave_one_out: Array) -> float:
+    """Return the standard error of a mean over R replicates from their leave-one-out values [R, G]."""
+    return float(np.sqrt(sum(jackknife(row) ** 2 for row in leave_one_out)) / len(leave_one_out))
+
+
+def half_width(leave_one_out: Array, level: float = 0.95) -> float:
+    """Return the half width of the Student interval with R (G-1) degrees of freedom, from [R, G] leave-one-outs."""
+    replicates, groups = leave_one_out.shape
+    return float(stdtrit(replicates * (groups - 1), (1 + level) / 2)) * standard_error(leave_one_out)

@@ -19,14 +19,15 @@ from torch import Tensor
 
 from solverbench import files, seeds
 from solverbench.errors import RecordError, UserError
-from solverbench.store.shared import kept
-from solverbench.sampling.sample import BATCH, THREADS, Fit, Stop, batches, pool, sample, worker_count
+from solverbench.learned.equip import tableau
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Solver
 from solverbench.method.spec import make
 from solverbench.method.tableau import Plan, asked
+from solverbench.sampling.devices import THREADS, pool, worker_count
+from solverbench.sampling.sample import BATCH, Fit, Stop, batches, sample
+from solverbench.store.shared import kept
 from solverbench.teachers.teacher import Teacher
-from solverbench.method.tracing import tableau
 
 CHUNK = 1000
 """Seeds per file when many are asked for; files begin at its multiples."""

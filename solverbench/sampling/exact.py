@@ -13,10 +13,11 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from solverbench import files, seeds
-from solverbench.sampling import endpoints as targets
 from solverbench.errors import RecordError
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling.devices import THREADS
+from solverbench.sampling.sample import SampleError, Stop
 from solverbench.store.shared import kept
-from solverbench.sampling.sample import THREADS, SampleError, Stop
 from solverbench.teachers.teacher import Teacher
 
 TOLERANCE = 1e-8

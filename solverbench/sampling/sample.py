@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from solverbench import seeds
-from solverbench.errors import MissingError, UserError
+from solverbench.errors import UserError
 from solverbench.method.execution import Counter, execute, walk
 from solverbench.method.prefixes import Call, End, Tree
 from solverbench.method.tableau import Plan
@@ -25,61 +19,11 @@ from solverbench.teachers.teacher import Teacher
 BATCH = 500
 """Images per call of the denoiser, unless asked otherwise."""
 
-THREADS = 1
-"""Torch threads of a worker: the last bits of a matrix product depend on it, so that it is fixed and in every key."""
-
 
 class SampleError(UserError):
     """A sample that can't be used; the text is the reason."""
 
     exit_code = 1
-
-
-class Stopwatch:
-    """Adds up the seconds spent in the denoisers that it is given to watch, by what they are spent for.
-
-    Args:
-        device: of the images; on CUDA the time is the device's own.
-    """
-
-    def __init__(self, device: str) -> None:
-        self.cuda = torch.device(device).type == "cuda"
-        self.now: Hashable = None
-        """What the calls from here on are for."""
-        self._spent: defaultdict[Hashable, float] = defaultdict(float)
-        self._events: list[tuple[Hashable, torch.cuda.Event, torch.cuda.Event]] = []
-
-    def watched(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return `denoise`, each call of it timed."""
-        return partial(self._time, denoise)
-
-    def _time(self, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor) -> Tensor:
-        if self.cuda:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            begin.record()
-            d = denoise(x, sigma)
-            end.record()
-            self._events.append((self.now, begin, end))
-            return d
-        begun = time.perf_counter()
-        d = denoise(x, sigma)
-        self._spent[self.now] += time.perf_counter() - begun
-        return d
-
-    @property
-    def seconds(self) -> float:
-        """The time so far; on CUDA it waits for the device."""
-        return sum(self.parts.values())
-
-    @property
-    def parts(self) -> Mapping[Hashable, float]:
-        """The time so far by what it was for; on CUDA it waits for the device."""
-        if self._events:
-            torch.cuda.synchronize()
-            for spent_for, begin, end in self._events:
-                self._spent[spent_for] += begin.elapsed_time(end) / 1000
-            self._events.clear()
-        return self._spent
 
 
 class Fit:
@@ -262,62 +206,6 @@ def batches(block: range, batch: int) -> Iterator[range]:
     """Yield a block's seeds in batches: always cut at the same places, the last one may be shorter."""
     for begin in range(0, len(block), batch):
         yield block[begin : begin + batch]
-
-
-@contextmanager
-def pool(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of `count` threads with `THREADS` torch threads each; the caller's own number is left as it was."""
-    before = torch.get_num_threads()
-    try:
-        threads = ThreadPoolExecutor(count, "solverbench", initializer=torch.set_num_threads, initargs=(THREADS,))
-        try:
-            yield threads
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
-    finally:
-        torch.set_num_threads(before)
-
-
-def worker_count(device: str) -> int:
-    """Return how many workers serve `device`: one per usable core on a CPU, else one."""
-    if torch.device(device).type != "cpu":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def peak_memory(device: str | torch.device) -> int:
-    """Return the most bytes held: by torch on a CUDA device, else by this process; 0 where the system doesn't say."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def device_name(device: str | torch.device) -> str:
-    """Return what a CUDA device is called, such as `NVIDIA H200`; else `cpu`."""
-    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
-
-
-def check_device(device: str) -> str:
-    """Return `device` if it can be used.
-
-    Raises:
-        UserError: no such kind of device.
-        MissingError: this machine hasn't got it.
-    """
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda"):
-        raise UserError(f"device {device!r}: not a device; use cpu, cuda or cuda:0")
-    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise MissingError(f"device {device!r}: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
-    return device
 
 
 class Stop(threading.Event):

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solverbench import files, seeds
-from solverbench.store import leases
 from solverbench.errors import RecordError, StoreError
-from solverbench.metrics.frechet import Moments
 from solverbench.method.tableau import Plan
+from solverbench.metrics.frechet import Moments
+from solverbench.store import leases
 
 VERSION = 1
 """Of the layout of folders and files, written in docs/store.md."""

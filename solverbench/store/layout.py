@@ -95,14 +95,15 @@ def _check_cell(path: Path, address: str, kind: str) -> None:
 
 
 def _check_trained(path: Path) -> None:
+    from solverbench import tensors
+    from solverbench.learned import trained_files
     from solverbench.learned.training import checkpoint as checkpoints
-    from solverbench.learned import zoo
 
     if path.stem == "checkpoint":
-        zoo.read(path, checkpoints.FORMAT, checkpoints.VERSION)
+        tensors.read(path, checkpoints.FORMAT, checkpoints.VERSION)
         return
     try:
-        zoo.load(path)
+        trained_files.load(path)
     except RecordError:
         raise
     except UserError as error:

@@ -15,68 +15,23 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from solverbench import files
+from solverbench.store.runs import Holder, _born, _machine, forget, runs
 
 EVERY = 5.0
 """Seconds between two heartbeats of a run that holds leases."""
 
+
 PATIENCE = 60.0
 """Seconds without a heartbeat, by the own clock of the run that looks, after which a run is taken for dead."""
 
-POLL = 1.0
-"""Seconds between two looks at what another run holds."""
-
-AHEAD = 256
-"""Units that a queue finds taken before it stops to look further: more than other runs have under way."""
 
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
-
-Unit = TypeVar("Unit")
-Piece = TypeVar("Piece")
-
-
-@dataclass(frozen=True)
-class Holder:
-    """The run that has a lease, as it says itself.
-
-    Args:
-        token: its name in the leases folder.
-        since: when it began, by its own clock: for people alone.
-        machine: of its process numbers: this boot of this machine and its container; empty where none is known.
-        born: tells it from a later process with its number.
-    """
-
-    token: str
-    host: str = "another host"
-    pid: int = 0
-    since: str = "an unknown time"
-    machine: str = ""
-    born: str = ""
-
-    @classmethod
-    def parse(cls, token: str, content: bytes) -> Holder:
-        """Return what a run's file says, as far as it can be read."""
-        try:
-            told = json.loads(content.partition(b"\n")[2])
-            return cls(token, *(str(told["host"]), int(told["pid"]), str(told["since"])), told["machine"], told["born"])
-        except (ValueError, KeyError, TypeError):
-            return cls(token)
-
-    @property
-    def dead(self) -> bool:
-        """Whether it was a process of this machine and is one no more; where that can't be seen it isn't."""
-        return bool(self.machine) and self.machine == _machine() and not _alive(self.pid, self.born)
-
-    def __str__(self) -> str:
-        return f"{self.host} (process {self.pid}, since {self.since})"
 
 
 class Leases:
@@ -250,6 +205,8 @@ class Leases:
 
 
 _open: dict[tuple[int, Path], Leases] = {}
+
+
 _opening = threading.Lock()
 
 
@@ -270,166 +227,6 @@ def opened(root: Path) -> Iterator[Leases]:
                 del _open[place]
         if last:
             mine.close()
-
-
-class Queue(Generic[Unit, Piece]):
-    """Work that several runs may do: hands out what no other run has, and knows what came from others meanwhile.
-
-    Args:
-        leases: of the store.
-        units: all the work, in order; taken from as it is needed.
-        pieces: what a unit consists of: each is ours or another run's by itself.
-        name: a piece's name, the same in every run.
-        made: whether the piece's result is stored.
-    """
-
-    def __init__(
-        self,
-        leases: Leases,
-        units: Iterable[Unit],
-        pieces: Callable[[Unit], Sequence[Piece]],
-        name: Callable[[Piece], str],
-        made: Callable[[Piece], bool],
-    ) -> None:
-        self.leases, self.pieces, self.name, self.made = leases, pieces, name, made
-        self._units: Iterator[Unit] = iter(units)
-        self._theirs: list[tuple[Unit, list[Piece]]] = []
-        self._come: list[tuple[Unit, Piece]] = []
-        self._looked = time.monotonic()
-
-    def next(self) -> tuple[Unit, list[Piece]] | None:
-        """Return a unit and what of it is ours to do, until that is given to `release`; None if there is none now."""
-        while len(self._theirs) < AHEAD:
-            try:
-                unit = next(self._units)
-            except StopIteration:
-                break
-            if ours := self._ours(unit, self.pieces(unit)):
-                return unit, ours
-        if self._theirs and time.monotonic() - self._looked >= POLL:
-            self._looked = time.monotonic()
-            for unit, theirs in self._theirs.copy():
-                self._theirs.remove((unit, theirs))
-                if ours := self._ours(unit, theirs):
-                    return unit, ours
-        return None
-
-    def release(self, pieces: Iterable[Piece]) -> None:
-        """Give pieces back, done or not."""
-        for piece in pieces:
-            self.leases.release(self.name(piece))
-
-    def come(self) -> list[tuple[Unit, Piece]]:
-        """Return what other runs have done since this was last asked."""
-        come, self._come = self._come, []
-        return come
-
-    @property
-    def waiting(self) -> bool:
-        """Whether anything is with other runs."""
-        return bool(self._theirs)
-
-    def holders(self) -> list[str]:
-        """Return the runs that have what this one waits for, each once."""
-        wanted = (piece for _, pieces in self._theirs for piece in pieces)
-        found = (self.leases.holder(self.name(piece)) for piece in wanted)
-        return list(dict.fromkeys(str(holder) for holder in found if holder is not None))
-
-    def _ours(self, unit: Unit, pieces: Sequence[Piece]) -> list[Piece]:
-        ours, theirs = [], []
-        for piece in pieces:
-            if self.made(piece):
-                self._come.append((unit, piece))
-            elif not self.leases.attempt(self.name(piece)):
-                theirs.append(piece)
-            elif self.made(piece):  # between the two looks
-                self.release([piece])
-                self._come.append((unit, piece))
-            else:
-                ours.append(piece)
-        if theirs:
-            self._theirs.append((unit, theirs))
-        return ours
-
-
-class Others:
-    """Waits for other runs, and says which they are whenever that changes.
-
-    Args:
-        say: takes a line.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self._said = say, ""
-
-    def wait(self, queue: Queue[Unit, Piece]) -> None:
-        """Wait until it is worth another look at what they hold."""
-        if (names := ", ".join(queue.holders())) and names != self._said:
-            self._said = names
-            self.say(f"waiting for what another run has under way: {names}")
-        time.sleep(POLL)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that has or had leases.
-
-    Args:
-        units: what it holds.
-        state: "working", "dead", or "silent", which may be either: no heartbeat came while this was looked at.
-    """
-
-    holder: Holder
-    units: list[str]
-    state: str
-
-
-def runs(root: Path, look: float = 0.0) -> list[Run]:
-    """Return the runs that say they work in the store at `root`, or that left leases.
-
-    Args:
-        look: seconds to wait for heartbeats of runs on other machines; 2.5 of them tell the living from the dead.
-    """
-    folder = root / "leases"
-    names = {path.name for path in files.listed(folder / "runs")}
-    held: dict[str, list[str]] = {name: [] for name in sorted(names)}
-    for unit in files.listed(folder):
-        if unit.name != "runs" and not unit.name.startswith("."):
-            for path in files.listed(unit):
-                held.setdefault(path.name, []).append(unit.name)
-
-    def said(token: str) -> bytes:
-        try:
-            return (folder / "runs" / token).read_bytes()
-        except OSError:
-            return b""
-
-    before = {token: said(token) for token in held}
-    holders = {token: Holder.parse(token, content) for token, content in before.items()}
-    here = {token for token, each in holders.items() if each.machine and each.machine == _machine()}
-    if look and held.keys() - here:
-        time.sleep(look)
-
-    def state(token: str) -> str:
-        if token in here:
-            return "dead" if holders[token].dead else "working"
-        if not before[token] or (look and said(token) == before[token]):
-            return "dead" if look else "silent"
-        return "working" if look else "silent"
-
-    return [Run(holders[token], units, state(token)) for token, units in held.items()]
-
-
-def forget(root: Path, run: Run) -> None:
-    """Remove what a dead run left in the leases folder."""
-    for unit in run.units:
-        with suppress(OSError):
-            (root / "leases" / unit / run.holder.token).unlink()
-            (root / "leases" / unit).rmdir()
-    for path in (root / "leases").glob(f".*.{run.holder.token}"):
-        shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        (root / "leases" / "runs" / run.holder.token).unlink()
 
 
 def _put(made: Path, place: Path) -> bool:
@@ -454,33 +251,3 @@ def _self() -> dict[str, str | int]:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "since": now, "machine": _machine(), "born": _born(pid)}
-
-
-@cache
-def _machine() -> str:
-    """What process numbers belong to; empty where the system doesn't say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _alive(pid: int, born: str) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    now = _born(pid)
-    return not now or not born or now == born
-
-
-def _born(pid: int) -> str:
-    """When a process began, in ticks since boot; "ended" of one that nobody has waited for; empty if it isn't told."""
-    try:
-        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "ended" if told[0] in "ZX" else told[19]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from solverbench import files
-from solverbench.store import layout as contents
-from solverbench.store import leases
-from solverbench.store.layout import Damage
 from solverbench.errors import RecordError, StoreError, UserError
-from solverbench.store.leases import Run
+from solverbench.store import layout as contents
+from solverbench.store import runs as store_runs
 from solverbench.store.folder import Store
+from solverbench.store.layout import Damage
+from solverbench.store.runs import Run
 
 DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
 
@@ -89,7 +89,7 @@ def status(store: Store) -> Status:
                     continue
     reports = len(list(store.root.glob("reports/*/bundle.json")))
     free = shutil.disk_usage(store.root).free
-    return Status(dict(cells), sizes, reports, leases.runs(store.root), leftovers, free)
+    return Status(dict(cells), sizes, reports, store_runs.runs(store.root), leftovers, free)
 
 
 def verify(store: Store, *, aside: bool = False, say: Callable[[int], None] = lambda count: None) -> list[Damage]:
@@ -146,7 +146,7 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
             read.
     """
     _present(store)
-    runs = leases.runs(store.root, look)
+    runs = store_runs.runs(store.root, look)
     dead, living = [run for run in runs if run.state == "dead"], [run for run in runs if run.state != "dead"]
     kept = f"temporary files stay while a run may be at work: {living[0].holder}" if living else ""
     found = []
@@ -169,7 +169,7 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
         except OSError as error:
             raise files.refusal(Path(error.filename or store.root), 0, error) from error
         for run in dead:
-            leases.forget(store.root, run)
+            store_runs.forget(store.root, run)
     return Removed(found, dead, cells, freed, kept)
 
 

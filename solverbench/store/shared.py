@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from solverbench import files
-from solverbench.store import leases
 from solverbench.errors import RecordError
+from solverbench.store import leases
 
 
 def kept(

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solverbench import files
-from solverbench.store import layout as contents
 from solverbench.errors import MissingError, RecordError, StoreError, UserError
-from solverbench.store.folder import CellFolder, Store
 from solverbench.method.tableau import Plan
+from solverbench.store import layout as contents
+from solverbench.store.folder import CellFolder, Store
 
 LIST = "export.json"
 TARGETS = ("teacher", "shape", "sampler", "batch", "threads", "dtype", "device", "condition")
@@ -327,11 +327,11 @@ def _addressed(cells: Sequence[Path], address: str) -> Path:
 
 def _beside(root: Path, told: dict[str, Any], targets: bool) -> Iterator[str]:
     """The other files that a cell's numbers came from: its solver's parameters, and the teacher's own images."""
-    from solverbench.learned import zoo
+    from solverbench.learned import trained_files
 
     key, names = told["key"], {**told["key"], **told["names"]}  # format 1 had spec and nfe in the key
     if names["trained"]:
-        yield f"trained/{names['teacher']}/{zoo.file_name(names['spec'], names['nfe'])}"
+        yield f"trained/{names['teacher']}/{trained_files.file_name(names['spec'], names['nfe'])}"
     if targets:
         folder = files.digest({name: key[name] for name in TARGETS if name in key})[:32]
         yield from (f"targets/{folder}/{path.name}" for path in sorted((root / "targets" / folder).glob("*.*")))

@@ -11,11 +11,11 @@ from typing import Any
 
 import registries
 from solverbench import files
-from solverbench.teachers import downloads
-from solverbench.teachers.families import description as families
 from solverbench import options as keywords
 from solverbench import userdata as places
 from solverbench.errors import MissingError, RecordError, UnknownNameError, UserError
+from solverbench.teachers import downloads
+from solverbench.teachers.families import description as families
 
 FILES = ("checkpoint", "classifier", "reference")
 """The files that an entry may name, the network's own first."""
@@ -159,7 +159,7 @@ def _called(name: str) -> str:
     import torch
 
     from solverbench import seeds
-    from solverbench.teachers.teacher import load_teacher
+    from solverbench.teachers.loading import load_teacher
 
     teacher = load_teacher(name)
     schedule = teacher.schedule

@@ -7,76 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-import registries
-from solverbench import files, plugins
-from solverbench.teachers.families import description as families
-from solverbench import options as keywords
-from solverbench import userdata as places
-from solverbench.teachers.conditions import Condition
-from solverbench.errors import PluginError, SpecError, UnknownNameError
-from solverbench.metrics.frechet import Statistics
+from solverbench import files
+from solverbench.errors import SpecError
 from solverbench.method.schedules import EDM, NoiseSchedule
-
-OWN = ("frechet_data", "frechet_teacher")
-"""Metrics of a teacher's own features, unless others are asked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """Moments of a set of images that samples are compared with.
-
-    Args:
-        moments: of the extractor's features over the set.
-        name: what the set is, for people.
-        sha: names the set in keys: the sha256 of what the moments were made from, or of a file that holds them.
-        features: [m, D] float64, of some or all of its images, for what moments can't tell; None without.
-        note: what a reader must know about it; empty if nothing.
-        crop: the rule by which its images were cut and scaled; empty if they weren't, or that isn't known.
-        pixels: WIDTHxHEIGHT of its images; empty if that isn't known.
-    """
-
-    moments: Statistics
-    name: str
-    sha: str
-    features: NDArray[np.float64] | None = None
-    note: str = ""
-    crop: str = ""
-    pixels: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """How a teacher's samples are judged.
-
-    Args:
-        extractor: uint8 images [B, C, H, W] to features [B, D].
-        extractor_id: names network and weights.
-        quantiser: the rule from float to uint8.
-        data: reference moments of the data.
-        teacher: reference moments of the teacher's many-step samples; None if none are at hand.
-        facts: measured beside them (the data's own floor, the teacher's own distance), for reports.
-        metrics: what is measured of the features.
-        rows: keep each block's feature vectors, not their sums alone.
-        full: images of a replicate below which a distance is called biased.
-        probabilities: features [B, D] to class probabilities [B, C], for the Inception score.
-    """
-
-    extractor: Callable[[Tensor], Tensor]
-    extractor_id: str
-    quantiser: str
-    data: Reference
-    teacher: Reference | None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    metrics: tuple[str, ...] = OWN
-    rows: bool = False
-    full: int = 10_000
-    probabilities: Callable[[Tensor], Tensor] | None = None
+from solverbench.metrics.evaluation import Evaluation
+from solverbench.teachers.conditions import Condition
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,38 +99,6 @@ class Teacher:
         return states if self.decode is None else self.decode(states)
 
 
-def load_teacher(text: str, device: str = "cpu") -> Teacher:
-    """Return the teacher that `text` names.
-
-    Args:
-        text: a registered or imported name; or the path of a TOML description, or of a checkpoint's file or folder,
-            whose family is recognised by looking. Each may be followed by options, as in `shapes:guidance=2` or
-            `model.pkl:classes=fixed:3:dtype=fp16`.
-
-    Raises:
-        UnknownNameError: no such teacher.
-        PluginError: a plugin offers it, but it can't be had.
-        SpecError: an option that it doesn't have, or a value that isn't one.
-        MissingError, RecordError: its files are not there, damaged, or of no known family.
-    """
-    head, given = _parts(text)
-    spec = ":".join([head, *(f"{key}={value}" for key, value in sorted(given.items()))])
-    if head in registries.teachers:
-        load = plugins.get(registries.teachers, head)
-        options = keywords.read(head, load, given)
-        with plugins.blamed(registries.teachers, head):
-            teacher = load(device, **options)
-    elif (imported := places.teachers() / f"{head}.toml").is_file():
-        teacher = families.load(imported, given, device)
-    elif Path(head).exists() or re.search(r"[/\\.]", head):
-        teacher = families.load(Path(head), given, device)
-    else:
-        raise _unknown(head)
-    if not isinstance(teacher, Teacher):
-        raise PluginError(f"teacher {head!r}: its loader returned {teacher!r}, not a Teacher; correct the plugin")
-    return dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)
-
-
 def _parts(text: str) -> tuple[str, dict[str, str]]:
     """Head and options of a spec; a part without = goes on with what stands before it, as in C:\\x or fixed:3."""
     head, *parts = text.split(":")
@@ -216,13 +122,3 @@ def _labelled(name: str, given: Mapping[str, str]) -> str:
     """The name with its options, as one word: two conditions of one network are two teachers in a report."""
     told = [f"{key}={Path(text).stem if '/' in text else text}" for key, text in sorted(given.items()) if key != "name"]
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
-
-
-def _unknown(name: str) -> UnknownNameError:
-    try:
-        registries.teachers.resolve(name)
-    except registries.UnknownName as error:
-        own = ", ".join(sorted(path.stem for path in places.teachers().glob("*.toml")))
-        fetched = f" Its checkpoint: solverbench teachers fetch {name}." if name in registries.catalogue() else ""
-        return UnknownNameError(f"{error}{f' Imported: {own}.' if own else ''}{fetched}")
-    raise AssertionError(name)

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import toys
 
-from solverbench.bench.bundle import write as bundle
-from solverbench.sampling import energy
 from solverbench.bench import block as evaluate
 from solverbench.bench import run as runner
+from solverbench.bench.bundle import write as bundle
+from solverbench.sampling import energy
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 3}
 

@@ -8,6 +8,7 @@ import torch
 from solverbench import files
 from solverbench.bench import autobatch as batches
 from solverbench.bench import estimates
+from solverbench.bench import plan as planning
 from solverbench.bench import run as runner
 from solverbench.errors import RecordError, UserError
 from solverbench.teachers.teacher import Teacher
@@ -43,7 +44,7 @@ def test_a_batch_is_doubled_while_that_pays_and_fits(
 
 def test_another_run_in_the_folder_takes_the_same_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     paced(monkeypatch, {32: 1.0, 64: 0.5})
-    planned = runner.plan(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
+    planned = planning.plan(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
     assert not list(tmp_path.iterdir()), "a plan writes nothing"
     first = runner.run(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
     tried = paced(monkeypatch, {32: 1.0, 64: 1.0})
@@ -77,7 +78,7 @@ def test_a_network_that_fails_when_tried_leaves_that_to_its_cells(
 
 def test_a_wrong_word_and_a_damaged_file_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch 'large': neither a number of images nor auto"):
-        runner.plan(**SMALL, teachers=toys.teacher(), batch="large", out=tmp_path)
+        planning.plan(**SMALL, teachers=toys.teacher(), batch="large", out=tmp_path)
     files.write_json(tmp_path / batches.FILE, {"x": "many"})
     with pytest.raises(RecordError, match=r"batches.json: damaged; remove it"):
         batches.chosen([toys.teacher()], 10, tmp_path, keep=False, say=lambda line: None)

@@ -8,14 +8,14 @@ import pytest
 import torch
 import toys
 
-from solverbench.bench.workers import local as crews
 from solverbench.bench import block as evaluate
-from solverbench.bench.workers import ray_worker as hands
 from solverbench.bench import run as runner
-from solverbench.sampling import sample as sampling
-from solverbench.bench.workers.ray import Ray
+from solverbench.bench.workers import local as crews
+from solverbench.bench.workers import ray_worker as hands
 from solverbench.bench.workers.local import Local
+from solverbench.bench.workers.ray import Ray
 from solverbench.errors import MissingError, UserError
+from solverbench.sampling import devices
 
 SMALL = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 1, "batch": 3}
 
@@ -28,7 +28,7 @@ def test_a_run_on_several_devices_gives_the_same_bytes(tmp_path, monkeypatch):
     run(tmp_path / "one", workers=1)
     monkeypatch.setattr(crews, "devices", lambda device: ["cpu", "cpu:0"])
     used = set()
-    monkeypatch.setattr(evaluate, "peak_memory", lambda device: used.add(device) or sampling.peak_memory("cpu"))
+    monkeypatch.setattr(evaluate, "peak_memory", lambda device: used.add(device) or devices.peak_memory("cpu"))
     run(tmp_path / "two", workers=2)
     assert used == {"cpu", "cpu:0"}
     assert toys.files_of(tmp_path / "one") == toys.files_of(tmp_path / "two")

@@ -18,20 +18,21 @@ import toys
 
 import solverbench as sb
 from solverbench import files, plugins
-from solverbench.bench import cells
-from solverbench.evaluation import references
+from solverbench.bench import plan as planning
+from solverbench.bench import resolve
 from solverbench.bench import run as runner
-from solverbench.method import schedules
-from solverbench.sampling import exact as solutions
-from solverbench.method import tableau as tableaux
-from solverbench.sampling import endpoints as targets
-from solverbench.bench.cells import Protocol
+from solverbench.bench.protocol import Protocol
 from solverbench.errors import RecordError, UserError
-from solverbench.teachers.families import schedulers
-from solverbench.teachers.families.diffusers import _schedule
+from solverbench.evaluation import reference_build, references
+from solverbench.method import schedules
+from solverbench.method import tableau as tableaux
 from solverbench.method.schedules import NoiseSchedule, VPDiscrete, VPLinear
 from solverbench.method.solver import option
 from solverbench.method.tableau import Plan
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling import exact as solutions
+from solverbench.teachers.families import schedulers
+from solverbench.teachers.families.diffusers import _schedule
 
 PLANS = Path(__file__).parent.parent / "data" / "plans.json"
 SPECS = [
@@ -100,7 +101,7 @@ def test_an_embedded_teachers_references_are_of_the_sampler_that_runs(name):
 
 def resolved(teachers, solvers, out):
     protocol = Protocol.of(20, 1, None, None, False, exact=True)
-    return cells.resolve(solvers, "3-10,20", teachers, protocol, out, "cpu")
+    return resolve.resolve(solvers, "3-10,20", teachers, protocol, out, "cpu")
 
 
 def places(found, out):
@@ -263,7 +264,7 @@ def test_a_plugins_edited_helper_is_told_from_its_results(files_of_a_plugin):
     assert made.status == "done"
     assert [each.status for each in run().cells] == ["cached"]
     files_of_a_plugin(helper=HELPER.replace("(x - d)", "0.99 * (x - d)"))
-    planned = runner.plan(solvers="mine", nfe="4", teachers=toys.teacher(), out="runs", **SMALL)
+    planned = planning.plan(solvers="mine", nfe="4", teachers=toys.teacher(), out="runs", **SMALL)
     [cell] = planned.cells
     assert cell.status == "failed"
     assert "from other numbers" in cell.reason
@@ -296,7 +297,9 @@ def test_a_class_without_a_source_is_named_by_its_numbers(tmp_path):
         return Local()
 
     def cell(factor):
-        [found] = cells.resolve(solver(factor), 1, toys.teacher(), Protocol.of(20, 1, None, 4, False), tmp_path, "cpu")
+        [found] = resolve.resolve(
+            solver(factor), 1, toys.teacher(), Protocol.of(20, 1, None, 4, False), tmp_path, "cpu"
+        )
         return found
 
     assert cell(0.5).key["solver"]["sources"] == [""]
@@ -340,7 +343,7 @@ def test_equal_images_are_one_reference_whatever_their_features_round_to(tmp_pat
         made = references.Extractor(lambda x, shift=shift: toys.extractor(x[:, :1]) + shift, "toy-projection")
         monkeypatch.setattr(references, "extractor", lambda name, device="cpu", made=made: made)
         out = tmp_path / f"runs{shift}"
-        references.build("real", str(tmp_path / "images"), out)
+        reference_build.build("real", str(tmp_path / "images"), out)
         shas.append(references.load("real", out, "toy-projection").sha)
     assert shas[0] == shas[1]
 

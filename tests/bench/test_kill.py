@@ -9,9 +9,9 @@ from pathlib import Path
 
 import toys
 
-from solverbench.store import leases
 from solverbench.bench import run as runner
-from solverbench.cli.progress import Silent
+from solverbench.bench.progress import Silent
+from solverbench.store import leases
 
 SELECTION = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 2, "batch": 3}
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from solverbench.store import leases
 from solverbench.errors import StoreError
-from solverbench.store.leases import Leases, Queue
+from solverbench.store import leases
+from solverbench.store import runs as store_runs
+from solverbench.store.leases import Leases
+from solverbench.store.queue import Queue
 
 HELD = """
 import sys, time
@@ -49,7 +51,7 @@ def elsewhere(tmp_path):
     assert other.attempt("cell-1")
     other._ended.set()  # the heart stands still, as in a process that was stopped
     path = tmp_path / "leases" / "runs" / other.token
-    path.write_bytes(path.read_bytes().replace(leases._machine().encode(), b"another"))
+    path.write_bytes(path.read_bytes().replace(store_runs._machine().encode(), b"another"))
     yield tmp_path, other.token, lambda count: path.write_bytes(b"%012d" % count + path.read_bytes()[12:])
     other.close()
 
@@ -119,7 +121,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_another(tmp_path):
     assert other.attempt("cell-1")
     assert not Leases(tmp_path).holder("cell-1").dead
     path = tmp_path / "leases" / "runs" / other.token
-    path.write_bytes(path.read_bytes().replace(leases._born(os.getpid()).encode(), b"1"))
+    path.write_bytes(path.read_bytes().replace(store_runs._born(os.getpid()).encode(), b"1"))
     assert Leases(tmp_path).holder("cell-1").dead
     other.close()
 
@@ -222,7 +224,7 @@ def test_a_queue_leaves_to_others_what_they_have_and_takes_what_they_made(tmp_pa
     made.add("c")
     other.release("c")
     assert queue.next() is None, "it looks again only after a while"
-    clock.now += leases.POLL
+    clock.now += queue.POLL
     assert (queue.next(), queue.come(), queue.waiting) == (None, [("cd", "c")], False)
     mine.close()
     other.close()
@@ -234,17 +236,17 @@ def test_a_queue_does_what_another_run_gave_back_undone(tmp_path, clock):
     queue = Queue(mine, ["a"], list, str, lambda piece: False)
     assert queue.next() is None
     other.release("a")
-    clock.now += leases.POLL
+    clock.now += queue.POLL
     assert queue.next() == ("a", ["a"])
     mine.close()
     other.close()
 
 
 def test_what_dead_runs_left_is_told_and_forgotten(killed):
-    [run] = leases.runs(killed)
+    [run] = store_runs.runs(killed)
     assert (run.units, run.state) == (["cell-1"], "dead")
-    leases.forget(killed, run)
-    assert leases.runs(killed) == []
+    store_runs.forget(killed, run)
+    assert store_runs.runs(killed) == []
     assert not [path for path in killed.rglob("*") if path.is_file()]
 
 
@@ -258,7 +260,7 @@ def test_folders_that_go_while_it_looks_are_no_error(killed, monkeypatch):
         return names
 
     monkeypatch.setattr(os, "listdir", vanishing)
-    assert [run.units for run in leases.runs(killed)] == [["cell-1"]]
+    assert [run.units for run in store_runs.runs(killed)] == [["cell-1"]]
     mine = Leases(killed)
     assert mine.attempt("cell-2")
     mine.close()

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import toys
 
-from solverbench.learned import recipes
+from solverbench.bench import plan as planning
 from solverbench.bench import run as runner
-from solverbench.learned import zoo
+from solverbench.bench.progress import Silent
 from solverbench.errors import MissingError, UserError
-from solverbench.cli.progress import Silent
+from solverbench.learned import recipes, trained_files
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 20}
 
@@ -36,7 +36,7 @@ def run(out, teacher=None, *, solvers="dpm,gs", nfe="3", train="missing", **opti
 def test_what_is_missing_is_trained_and_then_measured(tmp_path):
     result = run(tmp_path)
     assert [each.status for each in result.cells] == ["done", "done"]
-    trained = zoo.load(tmp_path / "trained" / "toy" / "gs-nfe3.safetensors")
+    trained = trained_files.load(tmp_path / "trained" / "toy" / "gs-nfe3.safetensors")
     assert result.cells[1].cell.trained.identity == trained.identity
     rows = result.frame[result.frame.solver == "gs"]
     assert set(rows.cost_training_seeds) == {2}
@@ -107,7 +107,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(tmp_path):
 def test_a_plan_says_what_would_be_trained_and_writes_nothing(tmp_path):
     out = tmp_path / "runs"
     options = {"solvers": "dpm,gs", "nfe": "3,4", "teachers": toys.teacher(), "out": out, "train": "missing"} | SMALL
-    planned = runner.plan(**options)
+    planned = planning.plan(**options)
     assert [each.status for each in planned.cells] == ["new", "new", "to-train", "to-train"]
     assert planned.cells[2].reason.startswith("2 trainings of 6 iterations, about ")
     # A call with gradient counts as three; the teacher's thirty images, eight calls each, are made for the first.
@@ -117,7 +117,7 @@ def test_a_plan_says_what_would_be_trained_and_writes_nothing(tmp_path):
     assert "to-train" in planned.summary()
     assert not out.exists()
     run(out)
-    assert [each.status for each in runner.plan(**options).cells] == ["cached", "new", "cached", "to-train"]
+    assert [each.status for each in planning.plan(**options).cells] == ["cached", "new", "cached", "to-train"]
 
 
 def test_a_budget_that_a_learned_solver_cannot_spend_is_not_trained_for(tmp_path):

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from solverbench.cli.progress import Bar, Lines, Pace, display, duration, training_display
+from solverbench.bench.progress import duration
+from solverbench.cli.progress import Bar, Lines, Pace, display, training_display
 
 
 class Clock:

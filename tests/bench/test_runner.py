@@ -9,12 +9,13 @@ import torch
 import toys
 
 import solverbench as sb
+from solverbench.bench import plan as planning
+from solverbench.bench import run as runner
 from solverbench.bench import scheduler as engine
 from solverbench.bench import work as jobs
-from solverbench.bench import run as runner
-from solverbench.sampling import sample as sampling
+from solverbench.bench.progress import Silent
 from solverbench.errors import MissingError, SpecError, StoreError, UserError
-from solverbench.cli.progress import Silent
+from solverbench.sampling import sample as sampling
 from solverbench.store.folder import CellFolder, Store
 
 SMALL = {"samples": 40, "replicates": 2, "batch": 3}
@@ -297,7 +298,7 @@ def test_a_damaged_block_is_named_and_it_alone_is_made_anew(tmp_path):
         path.unlink()
     block = sorted(tmp_path.glob("runs/cells/*/*/blocks/50004-*.npz"))[0]
     block.write_bytes(block.read_bytes()[:-1])
-    planned = runner.plan(solvers="dpm,euler", nfe="3,4", teachers=toys.teacher(), out=tmp_path / "runs", **SMALL)
+    planned = planning.plan(solvers="dpm,euler", nfe="3,4", teachers=toys.teacher(), out=tmp_path / "runs", **SMALL)
     assert [each.blocks_missing for each in planned.cells].count(1) == 1
     assert f"damaged and made anew: {block.name}" in planned.summary()
     watched, told = Watched(), Told()
@@ -378,7 +379,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(tmp_path, monkeypatch):
 def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
     out = tmp_path / "runs"
     options = {"solvers": "dpm,heun,gs", "nfe": "3,4", "teachers": toys.teacher(), "out": out} | SMALL
-    fresh = runner.plan(**options)
+    fresh = planning.plan(**options)
     assert not out.exists()
     assert [each.status for each in fresh.cells] == ["new", "new", "unsupported", "new", *["needs-training"] * 2]
     assert [each.blocks_missing for each in fresh.cells] == [20, 20, 0, 20, 0, 0]
@@ -388,7 +389,7 @@ def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
 
     run(out, solvers="dpm", nfe=3)
     files = toys.files_of(tmp_path)
-    later = runner.plan(**options)
+    later = planning.plan(**options)
     assert [each.status for each in later.cells][:2] == ["cached", "new"]
     assert later.cells[1].calls == 80 * 4
     assert toys.files_of(tmp_path) == files

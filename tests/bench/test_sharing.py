@@ -8,13 +8,14 @@ import toys
 
 import solverbench as sb
 from solverbench.bench import estimates
+from solverbench.bench import plan as planning
+from solverbench.bench import run as runner
 from solverbench.bench import work as jobs
 from solverbench.method import prefixes
-from solverbench.bench import run as runner
-from solverbench.sampling import sample as sampling
-from solverbench.sampling import endpoints as targets
-from solverbench.store.folder import Store
 from solverbench.method.tableau import Plan
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling import sample as sampling
+from solverbench.store.folder import Store
 
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
 SOLVERS = ",".join(f"{name}:grid=polynomial" for name in CORE)
@@ -147,7 +148,7 @@ def test_solvers_with_and_without_threshold_share_nothing(tmp_path):
 
 
 def test_plan_tells_calls_asked_and_needed(tmp_path):
-    planned = runner.plan(solvers=SOLVERS, nfe=4, teachers=toys.teacher(**OWN), out=tmp_path, **SMALL)
+    planned = planning.plan(solvers=SOLVERS, nfe=4, teachers=toys.teacher(**OWN), out=tmp_path, **SMALL)
     assert (planned.asked, planned.needed) == (24, 12)
     assert planned.as_dict()["calls_needed"] == 12
     assert "calls for an image of each: 24 asked, 12 needed" in planned.summary()

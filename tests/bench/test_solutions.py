@@ -11,12 +11,13 @@ import toys
 import registries
 import solverbench as sb
 from solverbench import seeds
-from solverbench.bench.bundle import write as bundle
+from solverbench.bench import plan as planning
 from solverbench.bench import run as runner
-from solverbench.sampling import exact as solutions
-from solverbench.bench.cells import Protocol
+from solverbench.bench.bundle import write as bundle
+from solverbench.bench.progress import Silent
+from solverbench.bench.protocol import Protocol
 from solverbench.errors import RecordError, UserError
-from solverbench.cli.progress import Silent
+from solverbench.sampling import exact as solutions
 from solverbench.sampling.sample import SampleError
 
 VARIANCE = 0.3
@@ -279,10 +280,10 @@ def test_a_solve_that_fails_is_the_cells_reason(tmp_path, monkeypatch):
 
 def test_the_plan_counts_solutions_once(tmp_path):
     options = {"teachers": single(), "out": tmp_path} | SMALL
-    costs = [each.calls for each in runner.plan(**(options | {"solvers": "euler,dpm"})).cells]
+    costs = [each.calls for each in planning.plan(**(options | {"solvers": "euler,dpm"})).cells]
     assert costs == [80 * (3 + 64 + solutions.CALLS), 80 * 3]
     run(tmp_path)
-    assert [each.calls for each in runner.plan(**(options | {"solvers": "dpm"})).cells] == [80 * 3]
+    assert [each.calls for each in planning.plan(**(options | {"solvers": "dpm"})).cells] == [80 * 3]
 
 
 def test_cells_with_it_are_paired_over_the_same_solutions(tmp_path):

@@ -6,8 +6,8 @@ import toys
 
 import solverbench as sb
 from solverbench import files, seeds
-from solverbench.sampling import endpoints as targets
 from solverbench.errors import RecordError
+from solverbench.sampling import endpoints as targets
 
 CHOSEN = range(1_990, 3_005)
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from solverbench.bench.measure import Measure
 from solverbench.bench.claims import verdicts
-from solverbench.learned.zoo import Trained
+from solverbench.bench.measure import Measure
+from solverbench.learned.trained_files import Trained
 
 TEACHER = SimpleNamespace(name="toy")
 

@@ -14,10 +14,11 @@ import toys
 from click.testing import CliRunner
 
 from solverbench import files
-from solverbench.store import leases
 from solverbench.bench import run as runner
+from solverbench.bench.progress import Silent
 from solverbench.cli.main import main
-from solverbench.cli.progress import Silent
+from solverbench.store import leases
+from solverbench.store import runs as store_runs
 from solverbench.store.folder import Store
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 4}
@@ -164,7 +165,7 @@ def test_gc_frees_what_a_killed_run_held(runs):
     subprocess.run([sys.executable, "-c", script, runs], check=True)
     assert "1 leases of " in invoke("gc", "--dry-run", "--out", runs).stdout
     assert "1 dead runs" in invoke("gc", "--out", runs).stdout
-    assert leases.runs(runs) == []
+    assert store_runs.runs(runs) == []
 
 
 def test_gc_removes_cells_of_no_report_only_when_asked(runs):

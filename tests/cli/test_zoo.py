@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 import solverbench as sb
 from solverbench import userdata as places
-from solverbench.learned import zoo
 from solverbench.cli.main import main
+from solverbench.learned import equip, trained_files, zoo
 from solverbench.learned.gs import GAS
 from solverbench.method.schedules import EDM
-from solverbench.teachers.teacher import load_teacher
+from solverbench.teachers.loading import load_teacher
 
 
 def invoke(*arguments):
@@ -64,19 +64,21 @@ def own(tmp_path, monkeypatch):
     return tmp_path / "own" / "zoo"
 
 
-def altered(path: Path, nfe: int = 4, **changes) -> zoo.Trained:
+def altered(path: Path, nfe: int = 4, **changes) -> trained_files.Trained:
     """The packaged gs with other parameters, or another record, in a file of any name."""
-    trained = zoo.load(zoo.packaged() / "digits" / f"gs-nfe{nfe}.safetensors")
+    trained = trained_files.load(zoo.packaged() / "digits" / f"gs-nfe{nfe}.safetensors")
     parameters = {name: part + 1e-3 for name, part in trained.parameters.items()}
     trained = replace(trained, **({"parameters": parameters} | changes))
     trained = replace(trained, tableau=_tableau(trained))
-    zoo.save(trained, path)
+    trained_files.save(trained, path)
     return trained
 
 
 def test_an_own_zoo_comes_after_the_run_folder_and_before_the_packaged_one(tmp_path, own):
     def used(out):
-        return zoo.needed(zoo.learned("gs"), 4, load_teacher("digits"), [out / "trained"]).parameters["t_couple"]
+        return equip.needed(trained_files.learned("gs"), 4, load_teacher("digits"), [out / "trained"]).parameters[
+            "t_couple"
+        ]
 
     invoke("list", "--out", tmp_path)
     assert not own.exists()  # looked for, not made
@@ -94,12 +96,12 @@ def test_an_own_zoo_comes_after_the_run_folder_and_before_the_packaged_one(tmp_p
     assert not torch.equal(used(tmp_path), mine.parameters["t_couple"])
 
 
-def _tableau(trained: zoo.Trained) -> sb.Tableau:
+def _tableau(trained: trained_files.Trained) -> sb.Tableau:
     return sb.trace(trained.solver, trained.solver.grid(sb.EDM(), trained.solver.steps(trained.nfe)))
 
 
 def test_adding_says_what_it_replaces(tmp_path, own):
-    first = zoo.load(zoo.packaged() / "digits" / "gs-nfe4.safetensors")
+    first = trained_files.load(zoo.packaged() / "digits" / "gs-nfe4.safetensors")
     assert "in place of" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
     assert "in place of" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
     altered(tmp_path / "a.safetensors")
@@ -144,7 +146,7 @@ def test_a_solver_or_its_file_is_shown_whole(tmp_path):
     by_name, by_file = invoke("show", "gas", "--nfe", 4, "--out", tmp_path), invoke("show", file)
     assert by_name.exit_code == by_file.exit_code == 0
     assert by_name.stdout == by_file.stdout
-    trained = zoo.load(file)
+    trained = trained_files.load(file)
     for part in (trained.identity, trained.teacher_identity, "adversarial_weight", "training seed 2", "40000-40999"):
         assert part in by_name.stdout
     assert f"{float(trained.tableau.weights[-1, -1]):.6g}" in by_name.stdout
@@ -211,9 +213,9 @@ def test_what_cannot_be_imported_says_why(tmp_path):
 
 
 def test_a_recipe_that_has_changed_since_is_listed_and_shown(tmp_path):
-    found = zoo.load(zoo.packaged() / "digits" / "gs-nfe3.safetensors")
+    found = trained_files.load(zoo.packaged() / "digits" / "gs-nfe3.safetensors")
     place = tmp_path / "runs" / "trained" / "digits" / "gs-nfe3.safetensors"
-    zoo.save(replace(found, record=found.record | {"recipe": found.record["recipe"] | {"lr": 0.75}}), place)
+    trained_files.save(replace(found, record=found.record | {"recipe": found.record["recipe"] | {"lr": 0.75}}), place)
     listed = invoke("list", "--out", tmp_path / "runs").stdout
     assert listed.count("by another recipe than today's: ") == 1
     assert f"{place}: lr 0.75, now " in listed

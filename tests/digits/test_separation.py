@@ -68,7 +68,10 @@ def test_the_check_sees_every_way_in(line: str) -> None:
 def test_importing_training_code_and_loading_its_network_never_imports_the_metric() -> None:
     lines = [f"import solverbench.{name}" for name in present()]
     lines += ["import sys, solverbench.teachers.embedded.digits as d", "teacher = d.load(); network = d.load_loss()"]
-    lines += ["assert teacher.evaluation is not None", "sys.exit('solverbench.teachers.embedded.digits.metric' in sys.modules)"]
+    lines += [
+        "assert teacher.evaluation is not None",
+        "sys.exit('solverbench.teachers.embedded.digits.metric' in sys.modules)",
+    ]
     assert subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False, cwd=ROOT.parent).returncode == 0
 
 

@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, mse_loss
 
-from solverbench.teachers.embedded import digits as package
-from solverbench.teachers.embedded.digits import train
-from solverbench.teachers.embedded.digits import data
-from solverbench.teachers.embedded.digits import denoiser
-from solverbench.teachers.embedded.digits import loss
-from solverbench.teachers.embedded.digits import metric
-from solverbench.teachers.embedded import artifacts as weights
 from solverbench.errors import MissingError, RecordError
-from solverbench.metrics.frechet import Moments, frechet, quantise
-from solverbench.teachers.teacher import Evaluation, Teacher
+from solverbench.metrics.evaluation import Evaluation
+from solverbench.metrics.frechet import Moments, frechet
+from solverbench.metrics.quantise import quantise
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded import digits as package
+from solverbench.teachers.embedded.digits import data, denoiser, loss, metric, train
+from solverbench.teachers.teacher import Teacher
 
 FILES = ("teacher.safetensors", "metric.safetensors", "loss.safetensors", "reference-data.npz", "reference-teacher.npz")
 

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from solverbench.teachers.embedded.digits import train
-from solverbench.teachers.embedded.digits import data
+from solverbench.errors import RecordError, TrainingError
 from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits import data, train
 from solverbench.teachers.embedded.digits.denoiser import Denoiser
 from solverbench.teachers.embedded.digits.fitting import Job, fit, rate
-from solverbench.errors import RecordError, TrainingError
 
 QUICK = ["--threads", "1", "--steps", "12", "--batch", "16", "--classifier-steps", "6", "--classifier-batch", "16"]
 

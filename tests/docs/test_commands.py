@@ -13,8 +13,8 @@ import pytest
 from documents import PAGES, ROOT, fenced, name, prose, shell_lines
 
 import solverbench
-from solverbench.method import spec
 from solverbench.cli.main import main
+from solverbench.method import spec
 
 FOREIGN = {"--clean_resize"}
 """Flags of other programs that pages name."""

@@ -9,9 +9,9 @@ from golden import golden
 import solverbench as sb
 from solverbench.bench import images
 from solverbench.bench import run as runner
-from solverbench.sampling import endpoints as targets
 from solverbench.errors import UserError
 from solverbench.method.thresholding import thresholded
+from solverbench.sampling import endpoints as targets
 
 SMALL = {"nfe": "3", "samples": 40, "replicates": 1, "batch": 10}
 

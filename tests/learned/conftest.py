@@ -10,9 +10,9 @@ from torch import Tensor
 
 from solverbench import seeds
 from solverbench.learned import recipes
-from solverbench.method.execution import execute
-from solverbench.learned.training.data import Data, Pairs
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.data import Data, Pairs
+from solverbench.method.execution import execute
 from solverbench.sampling.endpoints import sampler_plan
 from solverbench.teachers.teacher import Teacher
 

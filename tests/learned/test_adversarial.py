@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from solverbench.learned.training.adversarial import Discriminator, Halving, Residual, discriminator_loss, generator_loss
 from solverbench.errors import TrainingError
+from solverbench.learned.training.adversarial import (
+    Discriminator,
+    Halving,
+    Residual,
+    discriminator_loss,
+    generator_loss,
+)
 
 
 def small(seed: int = 0, channels: int = 1, side: int = 8) -> Discriminator:

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from solverbench.learned.training import train as training
-from solverbench.learned import zoo
-from solverbench.teachers.conditions import Condition
 from solverbench.errors import RecordError
-from solverbench.learned.training.run import Job
+from solverbench.learned import trained_files
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.trained_files import learned
+from solverbench.learned.training import train as training
+from solverbench.learned.training.run import Job
 from solverbench.learned.training.trainer import Student
+from solverbench.teachers.conditions import Condition
 from solverbench.teachers.teacher import Teacher
-from solverbench.learned.zoo import learned
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def test_parameters_trained_with_another_guidance_are_another_teachers(
     conditional: Teacher, recipe: Recipe, tmp_path: Path
 ) -> None:
     trained = training.train("gs", 2, conditional, replace(recipe, iterations=2), seed=0, out=tmp_path)
-    zoo.save(trained, tmp_path / "gs.safetensors")
+    trained_files.save(trained, tmp_path / "gs.safetensors")
     other_classes = replace(conditional, condition=Condition(classes="uniform", count=3))
-    assert zoo.load(tmp_path / "gs.safetensors", teacher=other_classes).identity == trained.identity
+    assert trained_files.load(tmp_path / "gs.safetensors", teacher=other_classes).identity == trained.identity
     guided = replace(conditional, condition=Condition(classes="seed", count=3, guidance=2.0), passes=2)
     with pytest.raises(RecordError, match=r"trained for teacher classes .* train it for this teacher"):
-        zoo.load(tmp_path / "gs.safetensors", teacher=guided)
+        trained_files.load(tmp_path / "gs.safetensors", teacher=guided)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from solverbench.learned.training import discriminators
 from solverbench.errors import MissingError, RecordError
-from solverbench.learned.training.run import Job
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.trained_files import learned
+from solverbench.learned.training import discriminators
+from solverbench.learned.training.run import Job
 from solverbench.teachers.teacher import Teacher
-from solverbench.learned.zoo import learned
 
 
 def job(teacher: Teacher, recipe: Recipe, weights: Path | str = "", seed: int = 0) -> Job:

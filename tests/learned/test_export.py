@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench.export import export
 from solverbench.errors import BudgetError, NeedsTrainingError, RecordError, SpecError, UserError
+from solverbench.export import export
 
 SOLVERS = ["gas", "gs", "dpm:order=3", "unipc", "heun:end=zero", "dpm:afs=true", "dpm:threshold=true"]
 NFE = 3

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 import solverbench as sb
-from solverbench.learned import recipes
-from solverbench.learned.training import train as training
-from solverbench.learned import zoo
 from solverbench.errors import GridError, SpecError
+from solverbench.learned import recipes, trained_files, zoo
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.training import train as training
+from solverbench.learned.training.trainer import Data
 from solverbench.method.schedules import EDM, NoiseSchedule, RectifiedFlow, VPLinear
 from solverbench.method.solver import LearnedSolver
-from solverbench.learned.training.trainer import Data
 from solverbench.method.tableau import Tableau
 from solverbench.teachers.teacher import Teacher
 
@@ -25,7 +24,7 @@ NFE = 4
 
 
 def equipped(spec: str, schedule: NoiseSchedule, nfe: int, **changes: torch.Tensor) -> LearnedSolver:
-    solver = zoo.learned(spec)
+    solver = trained_files.learned(spec)
     return solver.with_parameters(solver.initial(schedule, nfe) | changes)
 
 
@@ -53,7 +52,7 @@ def test_its_first_call_is_lower_and_the_rest_its_base_from_there(schedule: Nois
 
 
 def test_a_gradient_reaches_every_number() -> None:
-    solver = zoo.learned("free")
+    solver = trained_files.learned("free")
     parameters = {name: tensor.requires_grad_(True) for name, tensor in solver.initial(EDM(), NFE).items()}
     ready = solver.with_parameters(parameters)
     found = sb.trace(ready, ready.grid(EDM(), NFE), check=False)
@@ -101,7 +100,7 @@ def test_no_call_is_told_a_level_outside_the_schedule(offset: float) -> None:
 )
 def test_what_it_cannot_start_from_is_refused(spec: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
-        zoo.learned(spec).initial(EDM(), 3)
+        trained_files.learned(spec).initial(EDM(), 3)
 
 
 def test_parameters_for_another_number_of_calls_are_refused() -> None:
@@ -127,8 +126,8 @@ def shipped() -> list[Path]:
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_what_is_shipped_bounds_the_other_shipped_solvers(path: Path) -> None:
-    bound = zoo.load(path)
-    others = [zoo.load(each) for each in path.parent.glob(f"*-nfe{bound.nfe}.safetensors") if each != path]
+    bound = trained_files.load(path)
+    others = [trained_files.load(each) for each in path.parent.glob(f"*-nfe{bound.nfe}.safetensors") if each != path]
     assert len(others) >= 2
     assert all(other.record["seeds"]["validation"] == bound.record["seeds"]["validation"] for other in others)
     assert {other.spec for other in others if other.validation <= bound.validation} == set()

@@ -9,7 +9,7 @@ from torch import Tensor
 import solverbench as sb
 from solverbench import conformance
 from solverbench.learned import zoo
-from solverbench.teachers.teacher import load_teacher
+from solverbench.teachers.loading import load_teacher
 
 VP = sb.VPLinear()
 SCHEDULES = [sb.EDM(), VP, sb.VPDiscrete.stable_diffusion()]

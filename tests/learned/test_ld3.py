@@ -11,9 +11,9 @@ from torch import Tensor
 
 import solverbench as sb
 from solverbench import conformance
-from solverbench.learned.training import train as training
 from solverbench.learned.ld3 import LD3, integrate_decoupled
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.training import train as training
 from solverbench.learned.training.trainer import Data
 from solverbench.teachers.teacher import Teacher
 

@@ -15,18 +15,18 @@ from click.testing import CliRunner, Result
 import registries
 import solverbench as sb
 from solverbench import plugins
-from solverbench.export import export
 from solverbench.cli import production
-from solverbench.learned import recipes
-from solverbench.learned.training import train as training
-from solverbench.learned import zoo
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, TrainingError
-from solverbench.learned.training.run import Job
+from solverbench.export import export
+from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.training import train as training
+from solverbench.learned.training.run import Job
 from solverbench.learned.training.trainer import Data
 from solverbench.sampling.endpoints import sampler_plan
-from solverbench.teachers.teacher import Teacher, load_teacher
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins-learned.md").read_text(encoding="utf-8")
 HEAVY = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
@@ -93,25 +93,28 @@ def test_what_the_page_shows_is_trained_run_and_kept(call: Callable[..., Result]
     assert "2 cells: 2 done" in call("run", "--solvers", "heavy,euler", "--nfe", "5", *SMALL).output
     assert statuses(5) == {"heavy": "cached", "euler": "cached"}
 
-    trained = zoo.load(Path("runs/trained/digits/heavy-nfe5.safetensors"))
+    trained = trained_files.load(Path("runs/trained/digits/heavy-nfe5.safetensors"))
     assert re.search(rf"heavy:\S+ +5 +digits .*run folder +{trained.identity[:12]}", call("zoo", "list").output)
     assert trained.identity in call("zoo", "show", "heavy", "--nfe", "5").output
     call("zoo", "export", "heavy", "--nfe", "5", "--to", "heavy5.json")
     assert export.from_json(Path("heavy5.json").read_text()).tableau.equals(trained.tableau, 0.0)
     call("zoo", "add", "runs/trained/digits/heavy-nfe5.safetensors")
-    assert zoo.load(tmp_path / "own" / "zoo" / "digits" / "heavy-nfe5.safetensors").identity == trained.identity
+    assert (
+        trained_files.load(tmp_path / "own" / "zoo" / "digits" / "heavy-nfe5.safetensors").identity == trained.identity
+    )
 
     again = call("train", "heavy", "--nfe", "5", *SHORT)
     assert "in place of" not in again.output
-    assert zoo.load(Path("runs/trained/digits/heavy-nfe5.safetensors")).identity == trained.identity
+    assert trained_files.load(Path("runs/trained/digits/heavy-nfe5.safetensors")).identity == trained.identity
 
 
 def test_it_starts_as_euler_and_training_helps(teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path) -> None:
     loaded()
     run = training.train("heavy", 4, teacher, recipe, seed=0, out=tmp_path, data=data).record["runs"][0]
     assert run["validation"] < 0.9 * run["validation_initial"]
-    start = zoo.learned("heavy").with_parameters(zoo.learned("heavy").initial(teacher.schedule, 4))
-    from solverbench.method.tracing import tableau, trace
+    start = trained_files.learned("heavy").with_parameters(trained_files.learned("heavy").initial(teacher.schedule, 4))
+    from solverbench.learned.equip import tableau
+    from solverbench.method.tracing import trace
 
     assert trace(start, start.grid(teacher.schedule, 4)).equals(tableau("euler", nfe=4, teacher=teacher), 1e-9)
 
@@ -147,17 +150,17 @@ def test_the_memory_mode_gives_the_same_solver(teacher: Teacher, recipe: Recipe,
 
 def test_a_changed_file_is_trained_in_a_folder_of_its_own(teacher: Teacher, recipe: Recipe, tmp_path: Path) -> None:
     loaded()
-    before = Job(zoo.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path)
+    before = Job(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path)
     loaded()
-    assert Job(zoo.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) == before
+    assert Job(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) == before
     loaded(("    def group", "    # a comment\n    def group"))
-    assert Job(zoo.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) != before
+    assert Job(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) != before
 
 
 def test_a_file_by_a_changed_loop_is_out_of_date_and_trained_anew(call: Callable[..., Result]) -> None:
     call("train", "heavy", "--nfe", "3", *SHORT)
     place = Path("runs/trained/digits/heavy-nfe3.safetensors")
-    before = zoo.load(place).identity
+    before = trained_files.load(place).identity
     edited(("    def group", "    # a comment\n    def group"))
     assert statuses(3)["heavy"] == "done"
     edited(('self.trained["momentum"][n] * step', '0.5 * self.trained["momentum"][n] * step'))
@@ -167,7 +170,7 @@ def test_a_file_by_a_changed_loop_is_out_of_date_and_trained_anew(call: Callable
     sampled = call("zoo", "export", "heavy", "--nfe", "3", "--to", "h.json", code=2)
     assert "its code has changed since it was trained" in sampled.stderr
     assert "in place of other parameters" in call("train", "heavy", "--nfe", "3", *SHORT).output
-    assert zoo.load(place).identity != before
+    assert trained_files.load(place).identity != before
     assert statuses(3)["heavy"] == "done"
 
 
@@ -218,7 +221,7 @@ def test_what_its_class_says_wins_over_what_the_base_says_of_a_teacher() -> None
 
 def test_without_a_recipe_it_is_trained_as_gs_and_its_own_serves_others() -> None:
     loaded()
-    assert recipes.chosen(zoo.learned("gs:recipe=heavy"), load_teacher("digits")).iterations == 400
+    assert recipes.chosen(trained_files.learned("gs:recipe=heavy"), load_teacher("digits")).iterations == 400
     loaded(('    trained_by = {"base": "gs", "iterations": 400, "training_seeds": 1}\n', ""))
     assert recipes.load("heavy", "shapes") == recipes.load("gs", "shapes")
     loaded(('{"base": "gs", "iterations": 400, "training_seeds": 1}', "None"))

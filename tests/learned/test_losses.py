@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 import registries
-from solverbench.learned.training import losses
 from solverbench.errors import MissingError, TrainingError
-from solverbench.teachers.teacher import Teacher, load_teacher
+from solverbench.learned.training import losses
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 DIGITS = Teacher(lambda x, sigma: x, "digits", (1, 2, 2))
 STUDENT = torch.tensor([3.0, 0.0, 0.0, 4.0]).reshape(1, 1, 2, 2)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench.method.execution import recomputed, unrounded
-from solverbench.learned.training.run import Job
-from solverbench.learned.training.data import Data
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.trained_files import learned
+from solverbench.learned.training.data import Data
+from solverbench.learned.training.run import Job
 from solverbench.learned.training.trainer import Student
+from solverbench.method.execution import recomputed, unrounded
 from solverbench.teachers.teacher import Teacher
-from solverbench.learned.zoo import learned
 
 
 def leaves(nfe: int) -> tuple[Tensor, Tensor, Tensor, sb.Tableau]:

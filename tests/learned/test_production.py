@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from solverbench.cli import production
-from solverbench.learned import recipes
-from solverbench.learned.training import train as training
-from solverbench.learned import zoo
-from solverbench.errors import SpecError
-from solverbench.learned.training.data import Data
 from solverbench.cli.production import Task
+from solverbench.errors import SpecError
+from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
-from solverbench.teachers.teacher import Teacher, load_teacher
+from solverbench.learned.training import train as training
+from solverbench.learned.training.data import Data
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 TINY = [
     "iterations=3", "train_size=20", "batch=10", "validation_size=10", "validate_every=2", "widths=4+4",
@@ -67,7 +67,7 @@ def test_results_are_collected_when_all_training_seeds_are_there(
     assert production.collect(tasks, teacher, tmp_path) == ["gs nfe=2 seed=1"]
     place = tmp_path / "zoo" / "toy"
     assert sorted(path.name for path in place.rglob("*.*")) == ["gs-nfe1.csv", "gs-nfe1.safetensors", "runs.csv"]
-    best = zoo.load(place / "gs-nfe1.safetensors", teacher=teacher, nfe=1)
+    best = trained_files.load(place / "gs-nfe1.safetensors", teacher=teacher, nfe=1)
     assert [run["seed"] for run in best.record["runs"]] == [0, 1]
     with (place / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -108,7 +108,7 @@ def test_runs_in_parallel_processes_equal_a_run_here_and_stop_and_resume(tmp_pat
     assert {"zoo/digits/gs-nfe1.safetensors", "zoo/digits/curves/gas-nfe1.csv", "zoo/digits/runs.csv"} <= set(names)
     teacher = load_teacher("digits")
     here = training.train("gas", 1, teacher, task.recipe, seed=0, out=tmp_path / "here")
-    assert zoo.load(tmp_path / "out/zoo/digits/gas-nfe1.safetensors").identity == here.identity
+    assert trained_files.load(tmp_path / "out/zoo/digits/gas-nfe1.safetensors").identity == here.identity
 
 
 def test_a_wrong_setting_is_one_line_and_no_run(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from solverbench import seeds
-from solverbench.learned import recipes
-from solverbench.learned import zoo
 from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.teachers.teacher import Teacher
 
@@ -158,17 +157,17 @@ def test_every_method_has_a_recipe_for_every_family_of_teachers(solver: str, fam
 
 
 def test_a_recipe_of_another_name_is_an_option_of_the_solver_and_a_file_of_its_own() -> None:
-    classic, usual = zoo.learned("gas:recipe=gas_classic"), zoo.learned("gas")
+    classic, usual = trained_files.learned("gas:recipe=gas_classic"), trained_files.learned("gas")
     assert (recipes.chosen(classic, TOY).adversarial_loss, recipes.chosen(usual, TOY).adversarial_loss) == (
         "classic", "relativistic",
     )  # fmt: skip
-    assert zoo.file_name(classic, 4) != zoo.file_name(usual, 4)
+    assert trained_files.file_name(classic, 4) != trained_files.file_name(usual, 4)
     assert replace(recipes.chosen(classic, TOY), adversarial_loss="relativistic") == recipes.chosen(usual, TOY)
 
 
 def test_a_recipe_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(SpecError, match=r"gas:recipe=typo: there is no such recipe; use .*gas, gas_classic, gs, ld3"):
-        zoo.learned("gas:recipe=typo")
+        trained_files.learned("gas:recipe=typo")
 
 
 def test_what_changed_since_is_what_both_have(gas: Recipe) -> None:
@@ -187,4 +186,4 @@ def test_training_on_the_metrics_own_features_needs_a_word(gas: Recipe) -> None:
 
 
 def test_a_teacher_that_decodes_is_a_latent_one() -> None:
-    assert recipes.chosen(zoo.learned("gs"), replace(TOY, decode=lambda x: x)).loss == "l1"
+    assert recipes.chosen(trained_files.learned("gs"), replace(TOY, decode=lambda x: x)).loss == "l1"

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from solverbench.learned.training import checkpoint as checkpoints
-from solverbench.learned import recipes
-from solverbench.learned.training import train as training
 from solverbench.errors import SpecError
-from solverbench.method.execution import unrounded
-from solverbench.learned.training.run import Job
+from solverbench.learned import recipes
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.stages import ends, parse
+from solverbench.learned.trained_files import learned
+from solverbench.learned.training import checkpoint as checkpoints
+from solverbench.learned.training import train as training
 from solverbench.learned.training.data import Data
 from solverbench.learned.training.patience import Patience
-from solverbench.learned.recipes import Recipe
 from solverbench.learned.training.relaxation import Relaxation, radius
-from solverbench.learned.stages import ends, parse
+from solverbench.learned.training.run import Job
 from solverbench.learned.training.trainer import Student
+from solverbench.method.execution import unrounded
 from solverbench.teachers.teacher import Teacher
-from solverbench.learned.zoo import learned
 
 NFE = 3
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from solverbench.errors import MissingError, TrainingError
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.trained_files import Trained, learned
 from solverbench.learned.training import checkpoint as checkpoints
 from solverbench.learned.training import train as training
 from solverbench.learned.training.adversarial import discriminator_loss, generator_loss
-from solverbench.errors import MissingError, TrainingError
-from solverbench.method.execution import unrounded
-from solverbench.learned.training.run import Job
 from solverbench.learned.training.data import Data, Pairs
-from solverbench.learned.recipes import Recipe
 from solverbench.learned.training.result import result
+from solverbench.learned.training.run import Job
 from solverbench.learned.training.trainer import Student, average, validation_error
+from solverbench.method.execution import unrounded
 from solverbench.teachers.teacher import Teacher
-from solverbench.learned.zoo import Trained, learned
 
 SOLVERS = ("gs", "gas")
 

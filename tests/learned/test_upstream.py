@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench.learned import upstream
-from solverbench.learned import zoo
 from solverbench.errors import RecordError, SpecError
+from solverbench.learned import trained_files, upstream
 from solverbench.learned.gs import GAS, GS
 from solverbench.teachers.teacher import Teacher
 
@@ -70,13 +69,15 @@ def test_the_samples_are_those_that_the_ema_parameters_imply(
     spec = solver if t_eps is None else f"{solver}:t_eps={t_eps}"
     by_zoo = sb.execute(sb.tableau(spec, nfe=4, teacher=teacher, out=tmp_path), teacher.denoise, x)
     torch.testing.assert_close(by_zoo, by_loop, rtol=1e-9, atol=1e-9)
-    assert place == tmp_path / "trained" / "toy" / zoo.file_name(spec, 4)
+    assert place == tmp_path / "trained" / "toy" / trained_files.file_name(spec, 4)
 
 
 def test_the_record_says_where_it_comes_from(path: Path, teacher: Teacher, tmp_path: Path) -> None:
     import hashlib
 
-    kept = zoo.load(upstream.keep(upstream.gas(path, teacher, 4, t_eps=1e-3), path, tmp_path), teacher=teacher, nfe=4)
+    kept = trained_files.load(
+        upstream.keep(upstream.gas(path, teacher, 4, t_eps=1e-3), path, tmp_path), teacher=teacher, nfe=4
+    )
     imported = kept.record["imported"]
     assert imported["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (imported["file"], imported["t_eps"], imported["step"]) == ("10000.pt", 1e-3, 10000)

@@ -11,10 +11,9 @@ from click.testing import CliRunner
 from torch import Tensor
 
 import solverbench as sb
-from solverbench.learned import upstream
-from solverbench.learned import zoo
 from solverbench.cli.main import main
 from solverbench.errors import RecordError
+from solverbench.learned import trained_files, upstream
 from solverbench.learned.ld3 import integrate_decoupled
 from solverbench.teachers.teacher import Teacher
 
@@ -55,7 +54,7 @@ def test_levels_told_levels_and_samples_are_those_of_the_files_times(
     assert imported.tableau.start == teacher.schedule.sigma_max
 
     place = upstream.keep(imported, tmp_path / "best_v2.pt", tmp_path)
-    again = zoo.load(place, teacher=teacher, nfe=4)
+    again = trained_files.load(place, teacher=teacher, nfe=4)
     x = torch.randn(3, *teacher.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = x * teacher.schedule.sigma_max
     base = {"ld3": "unipc:variant=bh1", "ld3:compat=true": "unipc:variant=bh1"}.get(spec)

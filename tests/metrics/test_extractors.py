@@ -17,18 +17,19 @@ from PIL import Image
 
 import solverbench as sb
 from solverbench import seeds
-from solverbench.metrics.extractors import transformers as embeddings
-from solverbench.metrics import extractors
-from solverbench.metrics.extractors import inception as fid
-from solverbench.evaluation import selection as judging
-from solverbench.evaluation import references
 from solverbench.bench import run as runner
 from solverbench.cli.main import main
-from solverbench.teachers.conditions import Condition
-from solverbench.metrics.extractors.transformers import CLIP, DINOv2
 from solverbench.errors import MissingError, RecordError, UserError
+from solverbench.evaluation import references
+from solverbench.evaluation import selection as judging
+from solverbench.metrics import extractors
+from solverbench.metrics.extractors import inception as fid
+from solverbench.metrics.extractors import transformers as embeddings
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
-from solverbench.metrics.frechet import Rows, frechet, quantise
+from solverbench.metrics.extractors.transformers import CLIP, DINOv2
+from solverbench.metrics.frechet import Rows, frechet
+from solverbench.metrics.quantise import quantise
+from solverbench.teachers.conditions import Condition
 
 
 @pytest.fixture(autouse=True)

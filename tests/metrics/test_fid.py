@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from metrics import standin
 from PIL import Image
 
-from solverbench.metrics.extractors import inception as fid
-from solverbench.evaluation import references
 from solverbench.cli.main import main
-from solverbench.teachers.embedded.digits import data
 from solverbench.errors import FeatureError, MissingError
+from solverbench.evaluation import references
+from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
-from solverbench.metrics.frechet import quantise
+from solverbench.metrics.quantise import quantise
+from solverbench.teachers.embedded.digits import data
 
 pytest.importorskip("cleanfid")
 RUN = ["run", "--solvers", "euler", "--nfe", "3", "--samples", "60", "--replicates", "2"]

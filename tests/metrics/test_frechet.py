@@ -9,7 +9,8 @@ from metrics import standin
 from scipy import linalg
 
 from solverbench.errors import FeatureError
-from solverbench.metrics.frechet import Gaussian, Moments, Rows, frechet, quantise
+from solverbench.metrics.frechet import Gaussian, Moments, Rows, frechet
+from solverbench.metrics.quantise import quantise
 from solverbench.store.folder import LARGE, BlockResult, Store
 
 

@@ -11,13 +11,14 @@ import toys
 
 import solverbench as sb
 from solverbench import files, seeds
-from solverbench.metrics import vectors as features
-from solverbench.evaluation import selection as judging
 from solverbench.bench import measure as measures
 from solverbench.bench import run as runner
 from solverbench.errors import UserError
-from solverbench.metrics.frechet import Moments, frechet, quantise
-from solverbench.teachers.teacher import Reference
+from solverbench.evaluation import selection as judging
+from solverbench.metrics import vectors as features
+from solverbench.metrics.evaluation import Reference
+from solverbench.metrics.frechet import Moments, frechet
+from solverbench.metrics.quantise import quantise
 
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 200, "replicates": 2}
 
@@ -217,7 +218,7 @@ def test_features_of_few_images_are_kept_and_many_stored_as_a_triangle(tmp_path)
 
 
 def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_alone(tmp_path):
-    from solverbench.teachers.teacher import load_teacher
+    from solverbench.teachers.loading import load_teacher
 
     digits = load_teacher("digits")
     judged = dataclasses.replace(digits.evaluation, full=judging.FULL)
@@ -230,9 +231,9 @@ def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_a
 
 
 def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_reference_and_quantiser_alone(tmp_path):
-    from solverbench.evaluation import references
+    from solverbench.evaluation import reference_build
 
-    references.build("real", "digits", tmp_path, extractor_name="digits", count=100)
+    reference_build.build("real", "digits", tmp_path, extractor_name="digits", count=100)
     options = {"solvers": "euler", "nfe": 3, "teachers": "digits", "samples": 20, "replicates": 1, "out": tmp_path}
 
     def lines(**judged):

@@ -6,12 +6,12 @@ import pytest
 from click.testing import CliRunner
 
 import registries
-from solverbench.metrics.extractors import inception as fid
-from solverbench.bench import published
+from solverbench.bench import published, reproduce
 from solverbench.cli.main import main
 from solverbench.errors import UserError
 from solverbench.evaluation.selection import INCEPTION, PAIRS
 from solverbench.method.spec import make
+from solverbench.metrics.extractors import inception as fid
 
 ALL = [each for name in registries.papers() for each in registries.results(name)]
 
@@ -55,7 +55,7 @@ def test_every_spec_is_one_of_ours(spec):
     ],
 )  # fmt: skip
 def test_numbers_stand_where_the_papers_have_them(row, value):
-    [found] = published.select(row, None)
+    [found] = reproduce.select(row, None)
     assert found.value == value
 
 
@@ -77,12 +77,12 @@ def test_an_embedded_row_is_measured_beside_the_record(tmp_path):
 def test_a_wrong_record_is_told_and_ends_with_4(tmp_path):
     from dataclasses import replace
 
-    [found] = published.select("embedded/rmse-teacher/dpm/3", None)
+    [found] = reproduce.select("embedded/rmse-teacher/dpm/3", None)
     wrong = replace(found, value=0.9)
-    compared = published.reproduce(wrong, tmp_path, samples=100, replicates=1)
+    compared = reproduce.reproduce(wrong, tmp_path, samples=100, replicates=1)
     assert not compared.agrees
     assert "outside the interval" in "\n".join(compared.lines())
-    right = published.reproduce(found, tmp_path, samples=100, replicates=1)
+    right = reproduce.reproduce(found, tmp_path, samples=100, replicates=1)
     assert right.difference == pytest.approx(compared.difference + 0.9 - 0.2316)
 
 
@@ -100,13 +100,13 @@ def test_a_real_row_says_exactly_what_is_missing(tmp_path):
 
 
 def test_differences_of_protocol_are_told_by_name(tmp_path):
-    [found] = published.select("gas/cifar10/dpmpp-3m/4", None)
+    [found] = reproduce.select("gas/cifar10/dpmpp-3m/4", None)
     assert found.protocol["seeds"] == "unknown", "copied there from another paper"
-    from solverbench.bench import cells
-    from solverbench.teachers import teacher as teachers
+    from solverbench.bench import protocol, resolve
+    from solverbench.teachers import loading
 
-    protocol = cells.Protocol.of(100, 1, None, None, False)
-    [cell] = cells.resolve("dpm:order=3", 4, teachers.load_teacher("digits"), protocol, tmp_path, "cpu")
+    protocol = protocol.Protocol.of(100, 1, None, None, False)
+    [cell] = resolve.resolve("dpm:order=3", 4, loading.load_teacher("digits"), protocol, tmp_path, "cpu")
     told = list(published._differences(found, cell, 100, "other.npz"))
     assert "n: published 50000, here 100" in told
     assert "seeds: not stated, here 50000-50099" in told
@@ -170,18 +170,18 @@ def test_what_is_alike_is_no_difference_and_numbers_are_compared_whole(name, the
 
 def test_a_number_of_few_images_is_called_biased(tmp_path):
     [found] = [each for each in ALL if each.paper and each.metric == "frechet_teacher"][:1]
-    compared = published.reproduce(found, tmp_path, samples=100, replicates=1)
+    compared = reproduce.reproduce(found, tmp_path, samples=100, replicates=1)
     assert "(biased, n=100), 95 % interval" in "\n".join(compared.lines())
     assert compared.as_dict()["biased"]
-    [plain] = published.select("embedded/rmse-teacher/dpm/3", None)
-    assert "biased" not in "\n".join(published.reproduce(plain, tmp_path, samples=100, replicates=1).lines())
+    [plain] = reproduce.select("embedded/rmse-teacher/dpm/3", None)
+    assert "biased" not in "\n".join(reproduce.reproduce(plain, tmp_path, samples=100, replicates=1).lines())
 
 
 def test_a_row_is_measured_by_the_extractor_that_its_paper_names():
     from dataclasses import replace
 
-    [found] = published.select("gas/cifar10/gas/4", None)
-    assert published._extractor(found) == "legacy_tensorflow"
+    [found] = reproduce.select("gas/cifar10/gas/4", None)
+    assert reproduce._extractor(found) == "legacy_tensorflow"
     other = replace(found, protocol={**found.protocol, "extractor": "clean-fid/legacy_pytorch"})
-    assert published._extractor(other) == "legacy_pytorch"
-    assert published._extractor(replace(other, metric="fdd", protocol={"extractor": "unknown"})) == "dinov2"
+    assert reproduce._extractor(other) == "legacy_pytorch"
+    assert reproduce._extractor(replace(other, metric="fdd", protocol={"extractor": "unknown"})) == "dinov2"

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from solverbench import files
-from solverbench.evaluation import image_sources as pictures
-from solverbench.evaluation import references
 from solverbench.errors import UserError
+from solverbench.evaluation import image_sources as pictures
+from solverbench.evaluation import reference_build, reference_foreign, references
 from solverbench.metrics.frechet import Gaussian, Moments, Rows, frechet
-from solverbench.teachers.teacher import load_teacher
+from solverbench.teachers.loading import load_teacher
 
 CLEAN = "clean-fid/legacy_tensorflow@123456789abc"
 
@@ -44,7 +44,7 @@ def written(path, arrays):
 )
 def test_statistics_of_other_tools_come_in(tmp_path, name, more, kind, made_by):
     source = written(tmp_path / name, statistics() | more)
-    path = references.build("ref", str(source), tmp_path / "runs", kind=kind, split="train", count=50)
+    path = reference_build.build("ref", str(source), tmp_path / "runs", kind=kind, split="train", count=50)
     told = references.about(path)
     assert (told["extractor"], told["n"], told["split"], told["origin"]) == (made_by, 50, "train", name)
     found = references.load("ref", tmp_path / "runs", CLEAN)
@@ -59,14 +59,14 @@ def test_statistics_of_other_tools_come_in(tmp_path, name, more, kind, made_by):
 @pytest.mark.parametrize(("kind", "name"), [("pytorch-fid", "s.npz"), (None, "x_clean_custom_na.npz")])
 def test_another_extractor_is_refused(tmp_path, kind, name):
     source = written(tmp_path / name, statistics())
-    references.build("ref", str(source), tmp_path, kind=kind)
+    reference_build.build("ref", str(source), tmp_path, kind=kind)
     with pytest.raises(UserError, match=r"made by clean-fid/.*judged by clean-fid/legacy_tensorflow"):
         references.load("ref", tmp_path, CLEAN)
 
 
 def test_a_guided_diffusion_file_may_hold_images_too_which_are_not_read(tmp_path):
     arrays = statistics() | {"mu_s": np.zeros(2), "sigma_s": np.eye(2), "arr_0": np.zeros((3, 8, 8, 3), np.uint8)}
-    assert set(references.foreign(written(tmp_path / "v.npz", arrays))[0]) == {"mu", "sigma"}
+    assert set(reference_foreign.foreign(written(tmp_path / "v.npz", arrays))[0]) == {"mu", "sigma"}
 
 
 BAD = {
@@ -94,7 +94,7 @@ def test_a_bad_file_is_one_line(tmp_path, case):
         path.write_bytes(content or path.read_bytes()[:-100])
     for use in (
         lambda: references.load(str(path), tmp_path, CLEAN),
-        lambda: references.build("x", str(path), tmp_path),
+        lambda: reference_build.build("x", str(path), tmp_path),
     ):
         with pytest.raises(UserError, match=message) as caught:
             use()
@@ -140,7 +140,7 @@ def test_a_folder_and_a_zip_of_it_are_the_same_reference(tmp_path, mean_colour):
             archive.write(path, path.name)
     found = []
     for source in ("real", "real.zip"):
-        path = references.build(source.replace(".", "-"), str(tmp_path / source), tmp_path)
+        path = reference_build.build(source.replace(".", "-"), str(tmp_path / source), tmp_path)
         found.append(files.read_arrays(path))
         assert references.about(path)["n"] == 20
     assert found[0]["mu"].tobytes() == found[1]["mu"].tobytes()
@@ -152,25 +152,25 @@ def test_a_folder_and_a_zip_of_it_are_the_same_reference(tmp_path, mean_colour):
 
 def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, mean_colour, monkeypatch):
     images(tmp_path / "real", 11)
-    monkeypatch.setattr(references, "BLOCK", 4)
-    monkeypatch.setattr(references, "KEPT", 5)
-    whole = references.build("r", str(tmp_path / "real"), tmp_path / "a").read_bytes()
+    monkeypatch.setattr(reference_build, "BLOCK", 4)
+    monkeypatch.setattr(reference_build, "KEPT", 5)
+    whole = reference_build.build("r", str(tmp_path / "real"), tmp_path / "a").read_bytes()
 
     def stop(line):
         if "8 of 11" in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        references.build("r", str(tmp_path / "real"), tmp_path / "b", say=stop)
+        reference_build.build("r", str(tmp_path / "real"), tmp_path / "b", say=stop)
     mean_colour.clear()
-    assert references.build("r", str(tmp_path / "real"), tmp_path / "b").read_bytes() == whole
+    assert reference_build.build("r", str(tmp_path / "real"), tmp_path / "b").read_bytes() == whole
     assert sum(mean_colour) == 3, "8 of 11 were done"
     assert [path.name for path in (tmp_path / "b" / "references").iterdir()] == ["r.npz"]
 
 
 def test_few_images_are_kept_as_vectors(tmp_path, mean_colour):
     images(tmp_path / "real", 3)
-    references.build("r", str(tmp_path / "real"), tmp_path)
+    reference_build.build("r", str(tmp_path / "real"), tmp_path)
     found = references.load("r", tmp_path, "mean-colour")
     assert isinstance(found.moments, Rows)
     assert "singular (3 images, 3 features)" in found.note
@@ -183,7 +183,7 @@ def test_bad_images_and_names_are_one_line(tmp_path, mean_colour):
 
     def refused(message, name, source, **options):
         with pytest.raises(UserError, match=message) as caught:
-            references.build(name, str(source), tmp_path, **options)
+            reference_build.build(name, str(source), tmp_path, **options)
         assert "\n" not in str(caught.value)
 
     refused("holds no image", "r", tmp_path / "empty")
@@ -194,7 +194,7 @@ def test_bad_images_and_names_are_one_line(tmp_path, mean_colour):
     refused("holds 3 images", "r", tmp_path / "real", count=9)
     refused("--kind edm: .*leave --kind out", "r", tmp_path / "real", kind="edm")
     refused("--kind edm: .*nowhere.npz isn.t there", "r", tmp_path / "nowhere.npz", kind="edm")
-    references.build("r", str(tmp_path / "real"), tmp_path)
+    reference_build.build("r", str(tmp_path / "real"), tmp_path)
     refused("holds another one", "r", tmp_path / "real", count=2)
     (tmp_path / "real" / "0001.png").write_bytes(b"no png")
     refused(r"0001.png: not an image \(of no known format\)", "s", tmp_path / "real")
@@ -207,11 +207,11 @@ def test_features_that_are_not_finite_are_refused(tmp_path, monkeypatch):
     made = references.Extractor(lambda x: torch.full((len(x), 3), float("nan")), "nan")
     monkeypatch.setattr(references, "extractor", lambda name, device: made)
     with pytest.raises(UserError, match="features of images 0-2 are not finite"):
-        references.build("r", str(tmp_path / "real"), tmp_path)
+        reference_build.build("r", str(tmp_path / "real"), tmp_path)
 
 
 def test_an_embedded_generator_gives_the_features_of_its_own_data(tmp_path):
-    path = references.build("digits", "digits", tmp_path, extractor_name="digits", count=300)
+    path = reference_build.build("digits", "digits", tmp_path, extractor_name="digits", count=300)
     from solverbench import load_teacher
 
     judged = load_teacher("digits").evaluation
@@ -287,10 +287,10 @@ def test_a_crop_makes_one_reference_of_images_of_several_sizes_and_is_in_its_pro
     (tmp_path / "real").mkdir()
     for number, (width, height) in enumerate([(20, 30), (31, 20), (24, 24), (50, 22)]):
         noise(width, height, number).save(tmp_path / "real" / f"{number}.png")
-    whole = references.build("whole", str(tmp_path / "real"), tmp_path)
+    whole = reference_build.build("whole", str(tmp_path / "real"), tmp_path)
     assert references.about(whole)["pixels"] == "of several sizes"
     assert "crop" not in references.about(whole)
-    cut = references.build("cut", str(tmp_path / "real"), tmp_path, crop=pictures.Crop.parse("adm:16"))
+    cut = reference_build.build("cut", str(tmp_path / "real"), tmp_path, crop=pictures.Crop.parse("adm:16"))
     told = references.about(cut)
     assert (told["crop"], told["pixels"]) == ("adm:16", "16x16")
     sizes = [(20, 30), (31, 20), (24, 24)]
@@ -301,7 +301,7 @@ def test_a_crop_makes_one_reference_of_images_of_several_sizes_and_is_in_its_pro
     assert found.crop == "adm:16"
     assert "crop adm:16" in references.verify(cut)
     with pytest.raises(UserError, match=r"0\.png: 20x30 pixels, too small for a crop of 64"):
-        references.build("x", str(tmp_path / "real"), tmp_path, crop=pictures.Crop.parse("plain:64"))
+        reference_build.build("x", str(tmp_path / "real"), tmp_path, crop=pictures.Crop.parse("plain:64"))
 
 
 @pytest.mark.parametrize("text", ["adm", "adm:0", "adm:-8", "middle:8", "adm:8:8", ":8", "ADM:8"])
@@ -314,9 +314,9 @@ def test_a_crop_of_what_has_no_images_to_cut_is_refused(tmp_path):
     crop = pictures.Crop("adm", 8)
     source = written(tmp_path / "s.npz", statistics())
     with pytest.raises(UserError, match="holds statistics, not images"):
-        references.build("r", str(source), tmp_path, crop=crop)
+        reference_build.build("r", str(source), tmp_path, crop=crop)
     with pytest.raises(UserError, match="are of one size"):
-        references.build("r", "digits", tmp_path, extractor_name="digits", crop=crop)
+        reference_build.build("r", "digits", tmp_path, extractor_name="digits", crop=crop)
 
 
 def stored(out, name, *, extractor=CLEAN, origin="x"):
@@ -368,7 +368,7 @@ def test_a_reference_of_other_data_or_by_another_extractor_does_not_serve(tmp_pa
 
 def test_statistics_of_clip_features_are_not_taken_for_those_of_inception(tmp_path):
     source = written(tmp_path / "own_clean_clip_vit_b_32_custom_na.npz", statistics())
-    references.build("r", str(source), tmp_path)
+    reference_build.build("r", str(source), tmp_path)
     with pytest.raises(UserError, match="made by clip-vit-base-patch32, but the images are judged by clean-fid/clean"):
         references.load("r", tmp_path, "clean-fid/clean@123456789abc")
     assert references.load("r", tmp_path, "clip-vit-base-patch32@123456789abc").moments.mean.shape == (4,)
@@ -376,8 +376,8 @@ def test_statistics_of_clip_features_are_not_taken_for_those_of_inception(tmp_pa
 
 def test_the_kept_vectors_are_evenly_spaced_over_all_images(tmp_path, mean_colour, monkeypatch):
     pixels = images(tmp_path / "real", 13)
-    monkeypatch.setattr(references, "BLOCK", 4)
-    monkeypatch.setattr(references, "KEPT", 5)
-    references.build("r", str(tmp_path / "real"), tmp_path)
+    monkeypatch.setattr(reference_build, "BLOCK", 4)
+    monkeypatch.setattr(reference_build, "KEPT", 5)
+    reference_build.build("r", str(tmp_path / "real"), tmp_path)
     found = references.load("r", tmp_path, "mean-colour")
     assert found.features == pytest.approx(pixels.reshape(13, -1, 3).mean(1)[[0, 3, 6, 9, 12]], rel=1e-6)

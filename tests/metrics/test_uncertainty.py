@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from solverbench.errors import FeatureError
 from solverbench.bench.measure import frechets
-from solverbench.metrics.frechet import Gaussian, Moments, frechet, half_width, jackknife, standard_error
-from solverbench.metrics.intervals import extrapolated, over_sets
+from solverbench.errors import FeatureError
+from solverbench.metrics.frechet import Gaussian, Moments, frechet
+from solverbench.metrics.intervals import extrapolated, half_width, jackknife, over_sets, standard_error
 
 D, N, TRIALS = 12, 400, 200
 SPREAD = np.linspace(0.5, 1.1, D)

@@ -6,8 +6,7 @@ import math
 import pytest
 import torch
 
-from solverbench.teachers.embedded.mixture import fit
-from solverbench.teachers.embedded.mixture import density
+from solverbench.teachers.embedded.mixture import density, fit
 from solverbench.teachers.embedded.mixture.density import Mixture
 
 SHAPE = (1, 2, 3)

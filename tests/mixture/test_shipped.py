@@ -7,14 +7,13 @@ import shutil
 import pytest
 import torch
 
-from solverbench.teachers.embedded import digits
-from solverbench.teachers.embedded import mixture
-from solverbench.teachers.embedded.digits import data
-from solverbench.teachers.embedded import artifacts as weights
 from solverbench.errors import MissingError, RecordError
-from solverbench.metrics.frechet import Moments, frechet, quantise
-from solverbench.teachers.embedded.mixture import fit, references
-from solverbench.teachers.embedded.mixture import density
+from solverbench.metrics.frechet import Moments, frechet
+from solverbench.metrics.quantise import quantise
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded import digits, mixture
+from solverbench.teachers.embedded.digits import data
+from solverbench.teachers.embedded.mixture import density, fit, references
 
 FILES = ("mixture.safetensors", "reference-data.npz", "reference-teacher.npz")
 

@@ -15,18 +15,19 @@ from plugged import EXAMPLES
 import registries
 import solverbench as sb
 from solverbench import plugins
-from solverbench.bench import cells
-from solverbench.bench.workers import ray_worker as hands
-from solverbench.learned.training import losses
-from solverbench.learned import recipes
+from solverbench.bench import plan as planning
+from solverbench.bench import resolve
 from solverbench.bench import run as runner
-from solverbench.bench.cells import Protocol
-from solverbench.errors import PluginError, SpecError, UnknownNameError
 from solverbench.bench.block import Work
-from solverbench.learned.training.run import Job
+from solverbench.bench.protocol import Protocol
+from solverbench.bench.workers import ray_worker as hands
+from solverbench.errors import PluginError, SpecError, UnknownNameError
 from solverbench.evaluation.selection import Judging
-from solverbench.sampling.sample import Stop
+from solverbench.learned import recipes
+from solverbench.learned.training import losses
+from solverbench.learned.training.run import Job
 from solverbench.method.solver import LearnedSolver
+from solverbench.sampling.sample import Stop
 
 EXAMPLE = EXAMPLES["ab2.py"]
 SMALL = {"samples": 20, "replicates": 1, "batch": 4}
@@ -51,7 +52,7 @@ def run(solvers, out, **options):
 def cell(solver, out="runs", teacher=None, **options):
     """The one cell of a solver at 4 calls."""
     protocol = Protocol.of(20, 1, None, 4, False, **options)
-    [found] = cells.resolve(solver, 4, teacher or toys.teacher(), protocol, Path(out), "cpu")
+    [found] = resolve.resolve(solver, 4, teacher or toys.teacher(), protocol, Path(out), "cpu")
     return found
 
 
@@ -59,7 +60,7 @@ def test_a_solver_from_a_file_is_counted_shared_and_kept(examples):
     plugins.load("ab2.py")
     alone = run("ab2", "alone")
     assert [each.status for each in alone.cells] == ["done"]
-    planned = runner.plan(solvers="ab2,euler", nfe="4", teachers=toys.teacher(), out="grid", **SMALL)
+    planned = planning.plan(solvers="ab2,euler", nfe="4", teachers=toys.teacher(), out="grid", **SMALL)
     assert planned.needed == planned.asked - 2  # the first step is the same, and so are two calls
     among = run("ab2,euler,dpm", "grid", workers=2)
     path = f"cells/{alone.cells[0].cell.address[:2]}/{alone.cells[0].cell.address}/**/*"
@@ -79,7 +80,7 @@ def test_an_interrupted_run_of_a_plugin_goes_on(examples):
     blocks = sorted(Path("broken").glob("cells/*/*/blocks/*.npz"))
     for path in blocks[3:]:
         path.unlink()
-    [planned] = runner.plan(solvers="ab2", nfe="4", teachers=toys.teacher(), out="broken", **SMALL).cells
+    [planned] = planning.plan(solvers="ab2", nfe="4", teachers=toys.teacher(), out="broken", **SMALL).cells
     assert (planned.status, planned.blocks_done, planned.blocks_missing) == ("partial", 3, 7)
     run("ab2", "broken")
     assert toys.files_of(Path("broken")) == whole

@@ -12,11 +12,11 @@ import registries
 import solverbench as sb
 from solverbench import plugins
 from solverbench.bench import run as runner
-from solverbench.sampling import sample as sampling
-from solverbench.metrics import plugin as scores
 from solverbench.errors import PluginError
 from solverbench.evaluation.selection import Judging
-from solverbench.metrics.frechet import quantise
+from solverbench.metrics import plugin as scores
+from solverbench.metrics.quantise import quantise
+from solverbench.sampling import sample as sampling
 
 SMALL = {"nfe": "3", "samples": 20, "replicates": 2, "batch": 4}
 CONTRAST = EXAMPLES["contrast.py"]

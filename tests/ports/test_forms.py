@@ -10,10 +10,9 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench.export import export
 from solverbench.cli.main import main
 from solverbench.errors import BudgetError, MissingError, NeedsTrainingError, SpecError, UserError
-from solverbench.export import frames
+from solverbench.export import export, frames
 from solverbench.method.tableau import Plan
 
 

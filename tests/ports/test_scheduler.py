@@ -11,8 +11,8 @@ import torch
 from golden import relative
 
 import solverbench as sb
-from solverbench.export import export
 from solverbench.errors import BudgetError, RecordError
+from solverbench.export import export
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

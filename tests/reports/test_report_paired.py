@@ -13,9 +13,9 @@ from reports_large import write
 import reports
 from reports import paired
 from reports.parts import parts
-from solverbench.cli.main import main
 from solverbench.bench.measure import Measure
 from solverbench.bench.measure import paired as ours
+from solverbench.cli.main import main
 
 SMALL = {"teachers": ["digits"], "budgets": (3, 4), "metrics": ["frechet_data", "precision"]}
 

@@ -12,21 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from solverbench.teachers.embedded import shapes as package
+from solverbench.errors import MissingError, RecordError, UserError
+from solverbench.learned.equip import tableau
+from solverbench.method.schedules import EDM
+from solverbench.method.spec import make
+from solverbench.metrics.evaluation import Evaluation
+from solverbench.metrics.frechet import Moments, frechet
+from solverbench.metrics.quantise import quantise
+from solverbench.sampling.sample import sample
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.errors import MissingError, RecordError, UserError
-from solverbench.metrics.frechet import Moments, frechet, quantise
-from solverbench.sampling.sample import sample
-from solverbench.method.schedules import EDM
-from solverbench.teachers.embedded.shapes import quality, train
-from solverbench.teachers.embedded.shapes import data
-from solverbench.teachers.embedded.shapes import denoiser
-from solverbench.teachers.embedded.shapes import loss
-from solverbench.teachers.embedded.shapes import metric
-from solverbench.method.spec import make
-from solverbench.teachers.teacher import Evaluation, Teacher, load_teacher
-from solverbench.method.tracing import tableau
+from solverbench.teachers.embedded import shapes as package
+from solverbench.teachers.embedded.shapes import data, denoiser, loss, metric, quality, train
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 FILES = (
     "teacher.safetensors",

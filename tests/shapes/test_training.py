@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from solverbench.errors import UserError
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits.fitting import Job, fit
-from solverbench.errors import UserError
-from solverbench.teachers.embedded.shapes import references, train
-from solverbench.teachers.embedded.shapes import data
+from solverbench.teachers.embedded.shapes import data, references, train
 from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
 from solverbench.teachers.embedded.shapes.growth import grown
 

@@ -7,9 +7,9 @@ import torch
 
 import solverbench as sb
 from solverbench.bench import run as runner
-from solverbench.sampling import sample as sampling
 from solverbench.errors import GridError, SpecError
 from solverbench.method.schedules import STAND_IN
+from solverbench.sampling import sample as sampling
 
 MEAN, VARIANCE = 0.3, 0.2
 BETAS = torch.linspace(math.sqrt(0.0015), math.sqrt(0.0195), 1000, dtype=torch.float64) ** 2

@@ -16,11 +16,10 @@ from click.testing import CliRunner
 
 import registries
 import solverbench as sb
-from solverbench.teachers import catalogue
-from solverbench.teachers import downloads
 from solverbench import userdata as places
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
+from solverbench.teachers import catalogue, downloads
 
 ENTRY = registries.catalogue()["cifar10"]
 CONTENT = bytes(range(256)) * 5000

@@ -12,12 +12,10 @@ from golden import relative
 import registries
 import solverbench as sb
 from solverbench.bench import run as runner
-from solverbench.method import schedules
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
-from solverbench.teachers.families import assembly
-from solverbench.teachers.families import compvis
-from solverbench.teachers.families import conversion
+from solverbench.method import schedules
+from solverbench.teachers.families import assembly, compvis, conversion
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

@@ -11,10 +11,9 @@ import torch
 
 import solverbench as sb
 from solverbench.errors import MissingError, RecordError
-from solverbench.teachers.families.description import recognise
+from solverbench.teachers.families import conversion, schedulers
 from solverbench.teachers.families import tensor_files as checkpoints
-from solverbench.teachers.families import conversion
-from solverbench.teachers.families import schedulers
+from solverbench.teachers.families.description import recognise
 
 
 class Attack:

@@ -12,11 +12,11 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench.method import grids
 from solverbench import userdata as places
 from solverbench.bench import run as runner
 from solverbench.cli.main import main
 from solverbench.errors import GridError, MissingError, RecordError, UserError
+from solverbench.method import grids
 from solverbench.teachers.families import edm_pickles as reader
 from solverbench.teachers.families.edm_networks import Block, Preconditioned, Style
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 import solverbench as sb
-from solverbench.learned import recipes
 from solverbench.bench import run as runner
-from solverbench.method import spec
-from solverbench.learned.training import train as training
 from solverbench.errors import GridError, NotLinearError
-from solverbench.teachers.families.diffusers import FLOW_SAMPLER
+from solverbench.learned import recipes
+from solverbench.learned.trained_files import learned
+from solverbench.learned.training import train as training
 from solverbench.learned.training.run import Job
-from solverbench.method.schedules import STAND_IN
 from solverbench.learned.training.trainer import Student
+from solverbench.method import spec
+from solverbench.method.schedules import STAND_IN
 from solverbench.method.tracing import trace
-from solverbench.learned.zoo import learned
+from solverbench.teachers.families.diffusers import FLOW_SAMPLER
 
 FLOW = sb.RectifiedFlow(t_start=1.0, t_first=0.998)
 ROOTS = torch.cumprod(1 - torch.linspace(0.04, 0.25, 250, dtype=torch.float64) ** 2, 0).sqrt()

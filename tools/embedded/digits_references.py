@@ -19,20 +19,19 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from solverbench.sampling import endpoints as targets
-from solverbench.teachers.embedded.digits import data
-from solverbench.teachers.embedded.digits import denoiser
-from solverbench.teachers.embedded.digits import metric
-from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits.data import Digits
 from solverbench.errors import UserError
-from solverbench.method.execution import execute
 from solverbench.files import write_arrays
-from solverbench.metrics.frechet import Moments, frechet, quantise
+from solverbench.method.execution import execute
 from solverbench.method.schedules import EDM
-from solverbench.seeds import label, noise
 from solverbench.method.spec import make
 from solverbench.method.tableau import Plan
+from solverbench.metrics.frechet import Moments, frechet
+from solverbench.metrics.quantise import quantise
+from solverbench.sampling import endpoints as targets
+from solverbench.seeds import label, noise
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits import data, denoiser, metric
+from solverbench.teachers.embedded.digits.data import Digits
 
 SET = 10_000
 """Images in each of the disjoint sets whose distances are taken."""
@@ -168,7 +167,9 @@ def write_moments(path: Path, moments: Moments) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the references of the weights in --out; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m solverbench.teachers.embedded.digits.references", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m solverbench.teachers.embedded.digits.references", description=__doc__
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder with the trained weights, and of the products")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sampler", default="dpm:order=3:grid=polynomial", help="spec of the teacher sampler")

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
-from solverbench.teachers.embedded.digits import data
+from solverbench.errors import UserError
+from solverbench.metrics.quantise import quantise
 from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits import data
 from solverbench.teachers.embedded.digits.data import Digits
 from solverbench.teachers.embedded.digits.denoiser import Denoiser
 from solverbench.teachers.embedded.digits.fitting import Job, fit
 from solverbench.teachers.embedded.digits.loss import LossNet
 from solverbench.teachers.embedded.digits.metric import MetricNet
-from solverbench.errors import UserError
-from solverbench.metrics.frechet import quantise
 
 NETWORKS = ("metric", "loss", "teacher")
 P_MEAN, P_STD = -0.8, 1.4

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from solverbench.teachers.embedded.digits import data
-from solverbench.teachers.embedded import artifacts as weights
 from solverbench.errors import UserError
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits import data
 from solverbench.teachers.embedded.mixture.density import FILE, Mixture
 
 COPIES_STREAM = 4 << 40

@@ -18,19 +18,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solverbench.teachers.embedded import digits
-from solverbench.sampling import exact as solutions
-from solverbench.sampling import endpoints as targets
-from solverbench.teachers.embedded.digits import metric
-from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits.references import SET, chunks, moments_of, samples, spread, total_of, write_moments
 from solverbench.errors import UserError
+from solverbench.method.schedules import EDM
+from solverbench.method.spec import make
 from solverbench.metrics.frechet import Moments, frechet
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling import exact as solutions
+from solverbench.seeds import label, noise
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded import digits
+from solverbench.teachers.embedded.digits import metric
+from solverbench.teachers.embedded.digits.references import (
+    SET,
+    chunks,
+    moments_of,
+    samples,
+    spread,
+    total_of,
+    write_moments,
+)
 from solverbench.teachers.embedded.mixture import density
 from solverbench.teachers.embedded.mixture.density import Mixture
-from solverbench.method.schedules import EDM
-from solverbench.seeds import label, noise
-from solverbench.method.spec import make
 
 FIRST_REFERENCE, FIRST_FLOOR, FIRST_NOISE = 1_000_000, 2_000_000, 1_000_000
 """First seeds of the exact samples, of those that measure the floor, and of the noise of the teacher's samples."""
@@ -142,7 +150,9 @@ def made_for(folder: Path) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the references of the mixture in --out; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m solverbench.teachers.embedded.mixture.references", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m solverbench.teachers.embedded.mixture.references", description=__doc__
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder with the fitted mixture, and of the products")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sampler", default="deis:order=4:grid=time_quadratic", help="spec of the teacher sampler")

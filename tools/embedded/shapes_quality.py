@@ -17,23 +17,20 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from solverbench.teachers.conditions import Condition, passes
-from solverbench.teachers.embedded.digits import reference
-from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits.references import moments_of
 from solverbench.errors import UserError
 from solverbench.files import write_bytes
-from solverbench.metrics.frechet import Moments, Statistics, frechet, quantise
+from solverbench.learned.equip import tableau
 from solverbench.method.schedules import EDM
-from solverbench.teachers.embedded.shapes import conditioned, train
-from solverbench.teachers.embedded.shapes import data
-from solverbench.teachers.embedded.shapes import denoiser
-from solverbench.teachers.embedded.shapes import loss
-from solverbench.teachers.embedded.shapes import metric
+from solverbench.method.spec import make
+from solverbench.metrics.frechet import Moments, Statistics, frechet
+from solverbench.metrics.quantise import quantise
+from solverbench.teachers.conditions import Condition, passes
+from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.digits import reference
+from solverbench.teachers.embedded.digits.references import moments_of
+from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, loss, metric, train
 from solverbench.teachers.embedded.shapes.metric import MetricNet
 from solverbench.teachers.embedded.shapes.references import samples
-from solverbench.method.spec import make
-from solverbench.method.tracing import tableau
 
 SEEDS = range(2_000_000, 3_000_000)
 """Noise of the guided samples: apart from that of the references."""

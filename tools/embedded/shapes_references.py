@@ -16,21 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solverbench.errors import UserError
+from solverbench.method.execution import execute
+from solverbench.method.schedules import EDM
+from solverbench.method.spec import make
+from solverbench.method.tableau import Plan
+from solverbench.metrics.frechet import Moments, frechet
 from solverbench.sampling import endpoints as targets
+from solverbench.seeds import label, noise
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits.references import chunks, moments_of, spread, total_of, write_moments
-from solverbench.errors import UserError
-from solverbench.method.execution import execute
-from solverbench.metrics.frechet import Moments, frechet
-from solverbench.method.schedules import EDM
-from solverbench.seeds import label, noise
-from solverbench.teachers.embedded.shapes import conditioned
-from solverbench.teachers.embedded.shapes import data
-from solverbench.teachers.embedded.shapes import denoiser
-from solverbench.teachers.embedded.shapes import metric
-from solverbench.method.spec import make
-from solverbench.method.tableau import Plan
+from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, metric
 
 SET = 2_000
 """Images in each of the disjoint sets whose distances are taken."""
@@ -155,7 +152,9 @@ def _tensor(seeds: range, device: str) -> Tensor:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the references of the weights in --out; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m solverbench.teachers.embedded.shapes.references", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m solverbench.teachers.embedded.shapes.references", description=__doc__
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder with the trained weights, and of the products")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sampler", default="dpm:order=3:grid=polynomial", help="spec of the teacher sampler")

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
+from solverbench.errors import UserError
+from solverbench.metrics.quantise import quantise
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits.fitting import Job, fit
-from solverbench.errors import UserError
-from solverbench.metrics.frechet import quantise
-from solverbench.teachers.embedded.shapes import data
-from solverbench.teachers.embedded.shapes import denoiser
+from solverbench.teachers.embedded.shapes import data, denoiser
 from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
 from solverbench.teachers.embedded.shapes.growth import grown
 from solverbench.teachers.embedded.shapes.loss import LossNet

@@ -24,28 +24,28 @@ from numpy.typing import NDArray
 
 import registries
 from solverbench import __version__, files, plugins, seeds
-from solverbench.bench import cells
-from solverbench.sampling import energy
-from solverbench.metrics.extractors import inception as fid
-from solverbench.evaluation import selection as judging
-from solverbench.learned import recipes
-from solverbench.metrics import plugin as scores
-from solverbench.sampling import exact as solutions
-from solverbench.sampling import endpoints as targets
-from solverbench.learned import zoo
-from solverbench.bench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
-from solverbench.errors import MissingError
 from solverbench.bench.block import PICTURES
+from solverbench.bench.cells import STATUSES, Cell
+from solverbench.bench.claims import verdicts
 from solverbench.bench.measure import Measure
-from solverbench.metrics.frechet import quantise
 from solverbench.bench.outcome import Outcome
-from solverbench.metrics.lpips import LPIPS
-from solverbench.sampling.sample import BATCH, THREADS, Fit, decoded, device_name, pool
+from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
+from solverbench.errors import MissingError
+from solverbench.evaluation import selection as judging
+from solverbench.learned import recipes, trained_files, zoo
 from solverbench.method.solver import Solver
 from solverbench.method.spec import solver_class
-from solverbench.teachers.teacher import Teacher
+from solverbench.metrics import plugin as scores
+from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.intervals import over_sets
-from solverbench.bench.claims import verdicts
+from solverbench.metrics.lpips import LPIPS
+from solverbench.metrics.quantise import quantise
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling import energy
+from solverbench.sampling import exact as solutions
+from solverbench.sampling.devices import THREADS, device_name, pool
+from solverbench.sampling.sample import BATCH, Fit, decoded
+from solverbench.teachers.teacher import Teacher
 
 SCHEMA = 1
 COLUMNS = [
@@ -424,13 +424,13 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
         "paired": f"RMSE over the first {protocol.paired} images of each replicate, sqrt of their mean squared error",
         "interval": (
             f"95 %, sampling error at n={protocol.samples} ({paired}): delete-a-block jackknife over "
-            f"{cells.BLOCKS} blocks of each replicate; bias is not removed"
+            f"{protocol.BLOCKS} blocks of each replicate; bias is not removed"
         ),
         "nfe": "calls of the denoiser for one sample, counted",
     }
     for teacher in {each.cell.teacher.name: each.cell.teacher for each in outcomes if each.cell.exact}.values():
         found[f"exact solution on {teacher.name}"] = (
-            f"{solutions.describe(teacher)}; RMSE over the first {protocol.solved // cells.BLOCKS} images of each "
+            f"{solutions.describe(teacher)}; RMSE over the first {protocol.solved // protocol.BLOCKS} images of each "
             f"block, n={protocol.solved} a replicate"
         )
     found |= _trained(outcomes, root)
@@ -455,7 +455,7 @@ def _trained(outcomes: Sequence[Outcome], root: Path) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for cell in (outcome.cell for outcome in outcomes):
         if cell.trained is not None:
-            name = Path(cell.teacher.name) / zoo.file_name(cell.spec, cell.nfe)
+            name = Path(cell.teacher.name) / trained_files.file_name(cell.spec, cell.nfe)
             there = [place for place, folder in zoo.places(root).items() if (folder / name).is_file()]
             found.setdefault(f"parameters of {cell.solver} for {cell.teacher.name}", []).append(
                 f"NFE {cell.nfe} {there[0] if there else 'removed since'} {cell.trained.identity[:12]}{_recipe(cell)}"
@@ -467,7 +467,7 @@ def _recipe(cell: Cell) -> str:
     """How a trained solver's recipe differs from the one that it would be trained by now."""
     assert cell.trained is not None
     with suppress(MissingError):
-        now = recipes.chosen(zoo.learned(cell.spec), cell.teacher)
+        now = recipes.chosen(trained_files.learned(cell.spec), cell.teacher)
         if changed := recipes.changes(cell.trained.record.get("recipe", {}), now):
             return f" (by another recipe than today's: {changed})"
     return ""

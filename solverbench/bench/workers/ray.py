@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from solverbench import plugins
-from solverbench.sampling import exact as solutions
-from solverbench.sampling import endpoints as targets
-from solverbench.errors import MissingError, UserError
 from solverbench.bench.block import Done, Work
-from solverbench.files import write_bytes
 from solverbench.bench.workers.ray_worker import Hand, Order
+from solverbench.errors import MissingError, UserError
+from solverbench.files import write_bytes
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling import exact as solutions
 from solverbench.sampling.sample import SampleError, Stopped
 
 ATTEMPTS = 3

@@ -18,12 +18,13 @@ from torch import Tensor
 import registries
 from registries import Offer
 from solverbench import __version__, plugins
-from solverbench.sampling import sample as sampling
+from solverbench.bench.block import Done, Work
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import UserError
-from solverbench.bench.block import Done, Work
+from solverbench.sampling import devices
 from solverbench.sampling.sample import SampleError, Stop
-from solverbench.teachers.teacher import Teacher, load_teacher
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Hand:
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
                 (out / path).write_bytes(content)
             try:
-                with sampling.pool(1) as threads:
+                with devices.pool(1) as threads:
                     found = threads.submit(self._work(asked, out)).result()
             except Exception as error:
                 found = [error] * len(asked.cells)

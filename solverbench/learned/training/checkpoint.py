@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from solverbench.learned import zoo
-from solverbench.learned.training.optimiser import optimiser_tensors, restore_optimiser
+from solverbench import tensors
 from solverbench.errors import RecordError
+from solverbench.learned.training.optimiser import optimiser_tensors, restore_optimiser
 from solverbench.learned.training.trainer import Best, Student
 
 COLUMNS = (
@@ -55,12 +55,12 @@ def save(student: Student, path: Path) -> None:
         "patience": student.patience.state(),
         "relaxations": [[each.rate, each.accepted] for each in student.relaxations],
     }
-    zoo.write(path, tensors, metadata, FORMAT, VERSION)
+    tensors.write(path, tensors, metadata, FORMAT, VERSION)
 
 
 def restore(student: Student, path: Path) -> None:
     """Take up what `save` wrote."""
-    tensors, metadata = zoo.read(path, FORMAT, VERSION)
+    tensors, metadata = tensors.read(path, FORMAT, VERSION)
     try:
         student.descent.restore(tensors)
         student.average.copy_(tensors["average"])

@@ -8,8 +8,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from solverbench.learned.training.adversarial import Discriminator
 from solverbench.errors import MissingError, RecordError
+from solverbench.learned.training.adversarial import Discriminator
 from solverbench.learned.training.run import Job
 from solverbench.seeds import generator
 

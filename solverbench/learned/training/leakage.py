@@ -13,7 +13,10 @@ from torch import Tensor
 from solverbench.errors import TrainingError
 from solverbench.teachers.teacher import Teacher
 
-NETWORKS = {"digits": "solverbench.teachers.embedded.digits:load_metric", "shapes": "solverbench.teachers.embedded.shapes:load_metric"}
+NETWORKS = {
+    "digits": "solverbench.teachers.embedded.digits:load_metric",
+    "shapes": "solverbench.teachers.embedded.shapes:load_metric",
+}
 """Teacher to the loader (device) -> its metric's features, differentiable, of float images on [-1, 1]."""
 
 

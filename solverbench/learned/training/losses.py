@@ -19,7 +19,10 @@ from solverbench.teachers.teacher import Teacher
 HUBER_SCALE = 0.00054
 """Per square root of an image's size. Source: Song & Dhariwal 2023, arXiv:2310.14189, section 3.3."""
 
-FEATURE_NETWORKS = {"digits": "solverbench.teachers.embedded.digits:load_loss", "shapes": "solverbench.teachers.embedded.shapes:load_loss"}
+FEATURE_NETWORKS = {
+    "digits": "solverbench.teachers.embedded.digits:load_loss",
+    "shapes": "solverbench.teachers.embedded.shapes:load_loss",
+}
 """Teacher to the loader (device) -> network of its training-only features; never the network that measures."""
 
 LPIPS_SIDE = 224
@@ -103,7 +106,9 @@ def metric_features(teacher: Teacher) -> Distance:
         TrainingError: the teacher has none that carries gradient.
     """
     # Found by a name put together here: no other line of training code leads to what measures.
-    return _on_images(teacher, _features(importlib.import_module("solverbench.learned.training.leakage").network(teacher)))
+    return _on_images(
+        teacher, _features(importlib.import_module("solverbench.learned.training.leakage").network(teacher))
+    )
 
 
 def lpips(teacher: Teacher) -> Distance:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from solverbench.errors import TrainingError
 from solverbench.learned.recipes import AS_ALL, Recipe
-from solverbench.method.solver import LearnedSolver
 from solverbench.learned.stages import GROUPS, parse
+from solverbench.method.solver import LearnedSolver
 
 _Setting = tuple[str, float, float]
 """Optimiser, rate, least rate."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from solverbench import __version__
-from solverbench.sampling.sample import peak_memory
+from solverbench.learned.trained_files import Trained
 from solverbench.learned.training.trainer import Student
-from solverbench.learned.zoo import Trained
+from solverbench.sampling.devices import peak_memory
 
 
 def result(student: Student) -> Trained:

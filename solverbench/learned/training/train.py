@@ -15,21 +15,21 @@ import torch
 
 import registries
 from solverbench import files, seeds
+from solverbench.errors import TrainingError
+from solverbench.learned import trained_files
+from solverbench.learned.recipes import Recipe
+from solverbench.learned.trained_files import Trained
 from solverbench.learned.training import checkpoint as checkpoints
 from solverbench.learned.training import losses
-from solverbench.learned import zoo
-from solverbench.errors import TrainingError
-from solverbench.learned.training.run import Job
 from solverbench.learned.training.data import Data, Pairs
-from solverbench.learned.recipes import Recipe
 from solverbench.learned.training.result import result
-from solverbench.sampling.sample import BATCH
-from solverbench.method.solver import LearnedSolver
-from solverbench.learned.training.trainer import Student
-from solverbench.sampling.endpoints import endpoints
-from solverbench.teachers.teacher import Teacher
+from solverbench.learned.training.run import Job
 from solverbench.learned.training.tensorboard import writer as open_tensorboard
-from solverbench.learned.zoo import Trained
+from solverbench.learned.training.trainer import Student
+from solverbench.method.solver import LearnedSolver
+from solverbench.sampling.endpoints import endpoints
+from solverbench.sampling.sample import BATCH
+from solverbench.teachers.teacher import Teacher
 
 Progress = Callable[[int, int, float, float | None], None]
 """Called after each iteration with (iteration, iterations, loss, validation error or None); may raise to interrupt."""
@@ -81,10 +81,10 @@ def train(
         RecordError: a damaged checkpoint.
         BudgetError: the solver can't spend exactly `nfe` calls.
     """
-    job = Job(zoo.learned(solver), nfe, teacher.to(device), recipe, seed)
+    job = Job(trained_files.learned(solver), nfe, teacher.to(device), recipe, seed)
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
-        return zoo.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
+        return trained_files.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
     log = open_tensorboard(place / "tensorboard") if tensorboard else None
     student = Student(job, data or prepare(job.teacher, recipe, out))
     try:
@@ -107,7 +107,7 @@ def train(
         raise TrainingError(f"{where}: {error} (kept in {place})") from error
     trained = result(student)
     _write_course(place, student)
-    zoo.save(trained, place / "trained.safetensors")
+    trained_files.save(trained, place / "trained.safetensors")
     (place / "checkpoint.safetensors").unlink(missing_ok=True)
     return trained
 
@@ -140,7 +140,7 @@ def train_best(
             )
         )  # fmt: skip
     best = best_of(runs)
-    zoo.save(best, out / "trained" / teacher.name / zoo.file_name(solver, nfe))
+    trained_files.save(best, out / "trained" / teacher.name / trained_files.file_name(solver, nfe))
     return best
 
 

@@ -13,20 +13,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from solverbench.learned.training import discriminators
-from solverbench.learned.training import losses
-from solverbench.learned.training.adversarial import discriminator_loss, generator_loss
-from solverbench.learned.training.optimiser import Descent
 from solverbench.errors import GridError, TrainingError
-from solverbench.method.execution import recomputed, unrounded
-from solverbench.learned.training.run import Job
+from solverbench.learned.stages import GROUPS, ends
+from solverbench.learned.training import discriminators, losses
+from solverbench.learned.training.adversarial import discriminator_loss, generator_loss
 from solverbench.learned.training.data import Data, Pairs
+from solverbench.learned.training.optimiser import Descent
 from solverbench.learned.training.patience import Patience
 from solverbench.learned.training.relaxation import Relaxation, radius
-from solverbench.seeds import generator
-from solverbench.learned.stages import GROUPS, ends
+from solverbench.learned.training.run import Job
+from solverbench.method.execution import recomputed, unrounded
 from solverbench.method.tableau import Tableau
 from solverbench.method.tracing import trace
+from solverbench.seeds import generator
 
 _VALIDATION_CHUNK = 250
 

@@ -6,9 +6,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from solverbench.errors import UserError
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.transformers import CLIP, DINOv2
-from solverbench.errors import UserError
 
 NAMES = {
     **fid.MODES,

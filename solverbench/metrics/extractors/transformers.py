@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from solverbench.metrics.extractors import inception as fid
 from solverbench import userdata as places
 from solverbench.errors import MissingError, RecordError
+from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.inception import BATCH, exactly, three
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from solverbench import files
+from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
 from solverbench.teachers.adaptors import Adapted
 from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided, passes
-from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.teachers.families.conversion import Converted
 from solverbench.teachers.families.networks import Network
 from solverbench.teachers.families.text import Encode, Remembered
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
 from solverbench.teachers.teacher import Teacher
 
 if TYPE_CHECKING:

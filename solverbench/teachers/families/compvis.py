@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from solverbench.teachers import adaptors
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.teachers.families import assembly
-from solverbench.teachers.families import tensor_files as checkpoints
-from solverbench.teachers.families import conversion
-from solverbench.teachers.families import networks
-from solverbench.teachers.families import text
 from solverbench.method.schedules import VPDiscrete, array_digest
+from solverbench.teachers import adaptors
+from solverbench.teachers.families import assembly, conversion, networks, text
+from solverbench.teachers.families import tensor_files as checkpoints
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from solverbench.teachers import adaptors
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.teachers.families import assembly
-from solverbench.teachers.families import networks
-from solverbench.teachers.families import schedulers
-from solverbench.teachers.families import text
 from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
+from solverbench.teachers import adaptors
+from solverbench.teachers.families import assembly, networks, schedulers, text
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from solverbench.teachers.adaptors import fingerprint
-from solverbench.teachers.conditions import Condition, Guided, passes
 from solverbench.errors import RecordError, SpecError, UserError
-from solverbench.teachers.families.description import Description
-from solverbench.teachers.families import edm_pickles
-from solverbench.teachers.families.edm_networks import FULL_PRECISION, Preconditioned
 from solverbench.files import digest
 from solverbench.method.schedules import EDM, NoiseSchedule, VPLinear
+from solverbench.teachers.adaptors import fingerprint
+from solverbench.teachers.conditions import Condition, Guided, passes
+from solverbench.teachers.families import edm_pickles
+from solverbench.teachers.families.description import Description
+from solverbench.teachers.families.edm_networks import FULL_PRECISION, Preconditioned
 from solverbench.teachers.teacher import Teacher
 
 ENDS = (0.002, 80.0)

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from solverbench.metrics.evaluation import Evaluation, Reference
     from solverbench.teachers.embedded.digits.loss import LossNet
     from solverbench.teachers.embedded.digits.metric import MetricNet
-    from solverbench.teachers.teacher import Evaluation, Reference, Teacher
+    from solverbench.teachers.teacher import Teacher
 
 FOLDER = Path(__file__).parent / "data"
 FACTS = ("data_floor", "teacher_distance", "teacher_floor", "nearest")
@@ -32,12 +33,11 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
         MissingError: a file isn't there.
         RecordError: a file isn't the one that the record names, or the references are of other weights.
     """
-    from solverbench.teachers.embedded.digits import data
-    from solverbench.teachers.embedded.digits import denoiser
-    from solverbench.teachers.embedded import artifacts as weights
     from solverbench.errors import RecordError
     from solverbench.files import digest
     from solverbench.method.schedules import EDM
+    from solverbench.teachers.embedded import artifacts as weights
+    from solverbench.teachers.embedded.digits import data, denoiser
     from solverbench.teachers.teacher import Teacher
 
     network = denoiser.load(folder, device=device)
@@ -80,7 +80,7 @@ def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) ->
 
 
 def _evaluation(folder: Path, device: str, record: dict[str, Any]) -> Evaluation:
-    from solverbench.teachers.teacher import Evaluation
+    from solverbench.metrics.evaluation import Evaluation
 
     references = record["references"]
     return Evaluation(
@@ -103,11 +103,11 @@ def reference(folder: Path, facts: dict[str, Any], seeds: str, what: str) -> Ref
     Raises:
         MissingError, RecordError: the file isn't there, or isn't the recorded one.
     """
-    from solverbench.teachers.embedded import artifacts as weights
     from solverbench.errors import RecordError
     from solverbench.files import read_arrays
+    from solverbench.metrics.evaluation import Reference
     from solverbench.metrics.frechet import Moments
-    from solverbench.teachers.teacher import Reference
+    from solverbench.teachers.embedded import artifacts as weights
 
     path = folder / str(facts["file"])
     if weights.digest(path) != facts["sha256"]:

@@ -25,13 +25,14 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
         MissingError: a file isn't there.
         RecordError: a file isn't the one that the record names, or the references are of another mixture.
     """
-    from solverbench.teachers.embedded import digits
-    from solverbench.teachers.embedded import artifacts as weights
     from solverbench.errors import RecordError
     from solverbench.files import digest
-    from solverbench.teachers.embedded.mixture import density
     from solverbench.method.schedules import EDM
-    from solverbench.teachers.teacher import Evaluation, Teacher
+    from solverbench.metrics.evaluation import Evaluation
+    from solverbench.teachers.embedded import artifacts as weights
+    from solverbench.teachers.embedded import digits
+    from solverbench.teachers.embedded.mixture import density
+    from solverbench.teachers.teacher import Teacher
 
     mixture, config = density.load(folder, device=device)
     record = weights.read_record(folder)

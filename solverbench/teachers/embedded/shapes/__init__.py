@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from solverbench.metrics.evaluation import Evaluation
     from solverbench.teachers.conditions import Condition
     from solverbench.teachers.embedded.shapes.denoiser import Denoiser
     from solverbench.teachers.embedded.shapes.loss import LossNet
     from solverbench.teachers.embedded.shapes.metric import MetricNet
-    from solverbench.teachers.teacher import Evaluation, Teacher
+    from solverbench.teachers.teacher import Teacher
 
 FOLDER = Path(__file__).parent / "data"
 FACTS = ("teacher_distance", "teacher_floor")
@@ -37,13 +38,12 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
         MissingError: a file isn't there.
         RecordError: a file isn't the one that the record names, or the references are of other weights.
     """
-    from solverbench.teachers.conditions import Condition, passes
-    from solverbench.teachers.embedded import artifacts as weights
     from solverbench.errors import RecordError
     from solverbench.files import digest
     from solverbench.method.schedules import EDM
-    from solverbench.teachers.embedded.shapes import data
-    from solverbench.teachers.embedded.shapes import denoiser
+    from solverbench.teachers.conditions import Condition, passes
+    from solverbench.teachers.embedded import artifacts as weights
+    from solverbench.teachers.embedded.shapes import data, denoiser
     from solverbench.teachers.teacher import Teacher
 
     condition = Condition(classes=classes, count=data.CLASSES, guidance=guidance)
@@ -114,8 +114,8 @@ def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) ->
 
 def _evaluation(folder: Path, device: str, record: dict[str, Any], condition: Condition) -> Evaluation | None:
     """The evaluation of samples with this condition: None where no reference of the teacher's own has it."""
+    from solverbench.metrics.evaluation import Evaluation
     from solverbench.teachers.embedded.digits import reference
-    from solverbench.teachers.teacher import Evaluation
 
     references = record["references"]
     own = references["teacher"].get(f"{condition.guidance:g}")

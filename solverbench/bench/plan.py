@@ -1,0 +1,203 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solverbench.bench import estimates, resolve
+from solverbench.bench import train_missing as lessons
+from solverbench.bench import work as jobs
+from solverbench.bench.autobatch import AUTO, _fitted, _number
+from solverbench.bench.bundle import write as bundle
+from solverbench.bench.cells import Cell
+from solverbench.bench.outcome import Outcome
+from solverbench.bench.progress import duration
+from solverbench.bench.protocol import SAMPLES, Protocol
+from solverbench.bench.run import _teachers
+from solverbench.evaluation import selection as judging
+from solverbench.evaluation.selection import Judging
+from solverbench.method.prefixes import Tree
+from solverbench.method.solver import Solver
+from solverbench.sampling import devices
+from solverbench.store.folder import Store
+from solverbench.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedCell:
+    """What a run would do with a cell.
+
+    Args:
+        status: cached, new, partial (some blocks are stored), failed, unsupported, needs-training, or to-train, which
+            is trained first.
+        reason: why it can't be run, how it failed before, or what its training is.
+        blocks_done: stored blocks.
+        blocks_missing: blocks that a run would compute.
+        calls: denoiser calls times images that they ask for, the teacher's own samples and exact solutions included,
+            and the training.
+        needed: its part of the calls that are made, as those that several cells ask for are made once.
+        seconds: estimate for them on this machine with all workers; a rough one where there is a training.
+    """
+
+    cell: Cell
+    status: str
+    reason: str
+    blocks_done: int
+    blocks_missing: int
+    calls: int
+    needed: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            "teacher": self.cell.teacher.name,
+            "solver": self.cell.solver,
+            "spec": self.cell.spec,
+            "nfe": self.cell.nfe,
+            "cell": self.cell.address[:16],
+            "status": self.status,
+            "reason": self.reason,
+            "blocks_done": self.blocks_done,
+            "blocks_missing": self.blocks_missing,
+            "calls": self.calls,
+            "calls_needed": self.needed,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """What a run would do, in order.
+
+    Args:
+        asked: calls for an image of each cell with something to do.
+        needed: those of them that are made: cells that begin alike share their first calls.
+    """
+
+    cells: list[PlannedCell]
+    asked: int
+    needed: int
+
+    @property
+    def seconds(self) -> float:
+        """The estimate for all of it."""
+        return sum(each.seconds for each in self.cells)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values."""
+        cells = [each.as_dict() for each in self.cells]
+        return {"cells": cells, "calls_asked": self.asked, "calls_needed": self.needed, "seconds": self.seconds}
+
+    def summary(self) -> str:
+        """Return lines for people: one per cell, then the sum."""
+        table = [("cell", "status", "blocks to do", "estimate", "")]
+        for each in self.cells:
+            blocks = (
+                f"{each.blocks_missing} of {each.blocks_done + each.blocks_missing}" if each.blocks_missing else "-"
+            )
+            time_needed = duration(each.seconds) if each.blocks_missing else "-"
+            table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
+        widths = [max(len(row[column]) for row in table) for column in range(4)]
+        lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
+        lines += [*bundle.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
+        counted = _counted(Counter(each.status for each in self.cells))
+        total = f"{bundle.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
+        if self.asked > self.needed:
+            total += f"\ncalls for an image of each: {self.asked} asked, {self.needed} needed"
+        return "\n".join([*(line.rstrip() for line in lines), total])
+
+
+def plan(
+    *,
+    solvers: str | Solver | Sequence[str | Solver],
+    nfe: str | int | Sequence[int] = "3-10",
+    teachers: str | Teacher | Sequence[str | Teacher] = "digits",
+    out: str | Path = "runs",
+    samples: int | None = None,
+    replicates: int | None = None,
+    seeds: range | str | None = None,
+    device: str = "cpu",
+    batch: int | str | None = None,
+    full: bool = False,
+    exact: bool | None = None,
+    train: str | None = None,
+    metrics: str | Sequence[str] | None = None,
+    reference: str | None = None,
+    extractor: str | None = None,
+    quantiser: str | None = None,
+    protocol: str | None = None,
+    workers: int | None = None,
+) -> RunPlan:
+    """Return what `run` with the same arguments would do, and for how long; writes nothing.
+
+    The time is extrapolated from stored cells of the same teacher, or from a few calls of the denoiser made here.
+
+    Raises:
+        UserError, MissingError, StoreError, RecordError: as `run` does.
+    """
+    lessons.check(train)
+    judged = Judging.of(metrics, reference, extractor, quantiser)
+    samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
+    settled = Protocol.of(samples, replicates, seeds, _number(batch), full, exact, judged)
+    wanted = resolve.resolve(solvers, nfe, teachers, settled, Path(out), devices.check_device(device))
+    if batch == AUTO:
+        settled, wanted = _fitted(settled, wanted, Path(out), None)
+    todo = jobs.gather(wanted, Store.look(out))
+    count = workers or devices.worker_count(device)
+    slow: dict[tuple[str, int], float] = {}
+    claimed: set[Path] = set()
+    planned: dict[jobs.Job, PlannedCell] = {}
+    for job in todo:
+        if train and (lesson := lessons.lesson(job.cell, Path(out), claimed)) is not None:
+            teacher = job.cell.teacher
+            batches = (teacher.name, lesson.recipe.batch)
+            if batches not in slow:
+                slow[batches] = estimates.probe(teacher, lesson.recipe.batch)
+            planned[job] = _to_train(job.cell, lesson, slow[batches], count)
+    work = jobs.units(job for job in todo if job not in planned)
+    needed: defaultdict[jobs.Job, float] = defaultdict(float)
+    pace: dict[Teacher, float] = {}
+    for unit in work:
+        if unit.teacher not in pace:
+            found = estimates.stored_pace(todo, unit.teacher)
+            pace[unit.teacher] = estimates.probe(unit.teacher, settled.batch) if found is None else found
+        for job, share in zip(unit.jobs, unit.shares(), strict=True):
+            needed[job] += share
+    for job in todo:
+        if job not in planned:
+            total = len(settled.blocks) if job.cell.plan else 0
+            counts = total - len(job.calls), len(job.calls), sum(job.calls.values()) + sum(job.goal_calls.values())
+            seconds = needed[job] * pace.get(job.cell.teacher, 0.0) / count
+            planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, needed[job], seconds)
+    return RunPlan([planned[job] for job in todo], *_calls(work))
+
+
+def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:
+    """Calls for an image of each cell with anything to do, as the cells ask for them and as they are needed."""
+    trees: dict[tuple[jobs.Job, ...], Tree] = {}
+    for unit in work:
+        trees.setdefault(unit.jobs, unit.tree)
+    return sum(tree.asked for tree in trees.values()), sum(tree.needed for tree in trees.values())
+
+
+def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> PlannedCell:
+    """What a run would do with a cell that it trains first: one worker trains, all of them sample."""
+    sampling_calls = len(cell.protocol.seeds) * cell.nfe
+    alone = (lesson.calls - lesson.teacher_calls) * pace
+    together = (lesson.teacher_calls + sampling_calls) * pace / count
+    reason = f"{lesson.text}, about {duration(alone)}"
+    blocks, calls = len(cell.protocol.blocks), lesson.calls + sampling_calls
+    return PlannedCell(cell, "to-train", reason, 0, blocks, calls, calls, alone + together)
+
+
+def _lacking(cells: Iterable[Outcome | PlannedCell]) -> list[str]:
+    return judging.lacking(_teachers(each.cell for each in cells))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)

@@ -1,0 +1,211 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from solverbench import plugins, seeds
+from solverbench.bench.cells import FAILED, NEEDS_TRAINING, UNSUPPORTED, Cell, reason
+from solverbench.bench.protocol import Protocol
+from solverbench.errors import BudgetError, GridError, MissingError, UserError
+from solverbench.learned import trained_files, zoo
+from solverbench.learned.trained_files import Trained
+from solverbench.method import grids
+from solverbench.method.solver import LearnedSolver, Solver
+from solverbench.method.spec import expand, make, numbers
+from solverbench.method.tableau import Plan
+from solverbench.method.tracing import check_linear, intervals, trace
+from solverbench.sampling import endpoints as targets
+from solverbench.sampling.endpoints import Goal
+from solverbench.store.folder import CellFolder, Store
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
+
+
+def resolve(
+    solvers: str | Solver | Sequence[str | Solver],
+    nfe: str | int | Sequence[int],
+    teachers: str | Teacher | Sequence[str | Teacher],
+    protocol: Protocol,
+    out: Path,
+    device: str,
+) -> list[Cell]:
+    """Return the cells asked for, by teacher, then solver, then number of calls; a solver asked for twice stands once.
+
+    Raises:
+        UserError: a name, option, value, number or seed that can't be meant, before anything is computed.
+    """
+    budgets = _budgets(nfe)
+    wanted = list(_solvers(solvers))
+    cells: list[Cell] = []
+    for each in _teachers(teachers, device):
+        teacher = protocol.judging.of_teacher(each, protocol.samples, protocol.block, out)
+        if teacher.identity == Teacher.identity:
+            raise UserError(
+                f"teacher {teacher.name!r}: has no identity, so that its results can't be told from another network's; "
+                "give Teacher(identity=...), such as the sha256 of its weights"
+            )
+        plan = targets.sampler_plan(teacher)
+        for asked, solver in wanted:
+            cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, out)
+    return cells
+
+
+def check_possible(wanted: Sequence[Cell]) -> None:
+    """Refuse a run in which nothing can be measured.
+
+    Raises:
+        MissingError: each cell is unsupported or needs training; the text says why the first of them can't be run.
+    """
+    lacking = [cell.obstacle for cell in wanted if cell.obstacle and cell.obstacle[0] in (UNSUPPORTED, NEEDS_TRAINING)]
+    if not wanted or len(lacking) < len(wanted):
+        return
+    status, why = lacking[0]
+    others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
+    raise MissingError(f"{wanted[0]}: {status}, so that there is nothing to measure{others}: {why}")
+
+
+def again(cell: Cell, out: Path) -> Cell:
+    """Return the cell as it stands now, with what has been trained for it since."""
+    solver = trained_files.learned(cell.spec)
+    try:
+        [found] = _cells_of(cell.solver, solver, [cell.nfe], cell.teacher, cell.targets, cell.protocol, out)
+    except GridError as error:
+        return blocked(cell, FAILED, str(error))
+    return found
+
+
+def blocked(cell: Cell, status: str, reason: str) -> Cell:
+    """Return the cell with another obstacle."""
+    return replace(cell, obstacle=(status, reason))
+
+
+def _cells_of(
+    asked: str, solver: Solver, budgets: list[int], teacher: Teacher, goal: Goal, protocol: Protocol, out: Path
+) -> Iterator[Cell]:
+    """The cells of one solver. Levels that fit no requested budget are a mistake, else unsupported where they don't."""
+    misfits: list[GridError] = []
+
+    def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: Trained | None) -> Cell:
+        method = equipped.key if plan is not None else {}
+        about = teacher, asked, solver.spec, method, nfe, solver.learned, solver.adapt
+        inferred = solver.inferred if isinstance(solver, LearnedSolver) else ""
+        return Cell(*about, protocol, goal, plan, obstacle, trained, inferred)
+
+    for nfe in budgets:
+        equipped, trained = solver, None
+        if isinstance(solver, LearnedSolver) and solver.parameters is None:
+            trained = zoo.find(solver, teacher, nfe, [out / "trained"])
+            if trained is None:
+                yield cell(nfe, None, _lack(solver, asked, nfe, teacher, out), None)
+                continue
+            seeds.check_apart(protocol.seeds, trained.seeds, f"{asked} nfe={nfe}")
+            equipped = trained.solver
+        try:
+            grid = equipped.grid(teacher.schedule, intervals(equipped, nfe))
+            tableau = trace(equipped, grid, check=False)
+            if trained is not None:
+                if not trained.still(tableau):
+                    yield cell(nfe, None, (NEEDS_TRAINING, _untrained(asked, nfe, teacher, out, zoo.OUTDATED)), None)
+                    continue
+                tableau = trained.tableau
+            plan = tableau.plan_from_noise(teacher.schedule)
+            equipped.adapt(teacher.denoise)  # what can't be made here would end the run later
+            found = cell(nfe, plan, None, trained)
+            if stale := _stale(found, Store(out).at(found.address)):
+                yield cell(nfe, None, (FAILED, stale), trained)
+                continue
+            if not Store(out).at(found.address).done:  # one that is done was checked when it was made
+                check_linear(equipped, grid, tableau)
+        except BudgetError as error:
+            yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
+        except GridError as error:
+            if grids.refused(error) and (where := plugins.place(error)):  # no grid at all is a bug, not a misfit
+                yield cell(nfe, None, (FAILED, f"{where}: {error}; mend it there"), trained)
+                continue
+            misfits.append(error)
+            if len(misfits) == len(budgets):
+                raise
+            yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
+        except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other cells go on
+            yield cell(nfe, None, (FAILED, reason(error).removeprefix(f"{solver.spec}: ")), trained)
+        else:
+            claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
+            yield found if plan.nfe == nfe else cell(nfe, None, (FAILED, claim), trained)
+
+
+def _stale(cell: Cell, folder: CellFolder) -> str:
+    """Why what is stored at a cell's address isn't its result; empty if nothing is wrong or stored."""
+    stored = folder.plan()
+    if stored is None or cell.plan is None or cell.plan.fits(stored):
+        return ""
+    return (
+        f"{folder.path}: holds results of the same name from other numbers: what the solver computes has changed, but "
+        "not its source, as when a function that a plugin imports was edited; raise `version` in the solver's class, "
+        "or delete that folder"
+    )
+
+
+def _lack(solver: LearnedSolver, asked: str, nfe: int, teacher: Teacher, out: Path) -> tuple[str, str]:
+    """Why a learned solver without parameters can't be run: a budget that no training would mend, or none yet."""
+    try:
+        solver.steps(nfe)
+    except BudgetError as error:
+        return UNSUPPORTED, str(error)
+    return NEEDS_TRAINING, _untrained(asked, nfe, teacher, out)
+
+
+def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path, lack: str = "no trained parameters") -> str:
+    command = zoo.training_command(asked, nfe, teacher, out)
+    if command is None:
+        name = asked.partition(":")[0]
+        return f"{lack}, and no recipe to train {name} by; give it parameters in Python"
+    return f"{lack}; run: {command}"
+
+
+def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
+    if isinstance(nfe, int):
+        nfe = [nfe]
+    found = numbers(nfe if isinstance(nfe, str) else ",".join(map(str, nfe)))
+    if not found:
+        raise UserError("nfe: no number of calls is given; give some, as in 3-10")
+    return found
+
+
+def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:
+    """Each solver with the name it is shown by: as asked, or its spec; the same one twice stands once."""
+    listed = [solvers] if isinstance(solvers, (str, Solver)) else solvers
+    seen: dict[tuple[str, int], Solver] = {}
+    names: set[str] = set()
+    for item in listed:
+        for one in [item] if isinstance(item, Solver) else expand(item):
+            solver = make(one) if isinstance(one, str) else one
+            spec = solver.spec
+            same = spec, id(getattr(solver, "parameters", None))
+            if same in seen:
+                continue
+            name = one if isinstance(one, str) else spec
+            if name in names:
+                raise UserError(f"solvers: {name} is given with two sets of parameters; measure one set per run")
+            seen[same] = solver
+            names.add(name)
+            yield name, solver
+    if not seen:
+        raise UserError("solvers: none is given; give some, as in gas,dpm")
+
+
+def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) -> Iterator[Teacher]:
+    listed = [teachers] if isinstance(teachers, (str, Teacher)) else teachers
+    seen: dict[str, str] = {}
+    for item in listed:
+        for one in [item] if isinstance(item, Teacher) else item.split(","):
+            teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one.strip(), device)
+            if teacher.name not in seen:
+                seen[teacher.name] = teacher.identity
+                yield teacher
+            elif seen[teacher.name] != teacher.identity:
+                raise UserError(f"teachers: two different ones are named {teacher.name!r}; give them other names")
+    if not seen:
+        raise UserError("teachers: none is given; give one, as in digits")

@@ -1,0 +1,131 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from solverbench import files
+from solverbench.errors import FeatureError, UserError
+from solverbench.evaluation import image_sources as pictures
+from solverbench.evaluation.image_sources import Crop
+from solverbench.evaluation.reference_foreign import UNKNOWN, Array, foreign
+from solverbench.evaluation.references import _bytes, _decoded, _encoded, _sha, _statistics, about, extractor, folders
+from solverbench.metrics.frechet import Moments
+
+BLOCK = 2000
+"""Images between two checkpoints of a build."""
+
+
+KEPT = 10_000
+"""Feature vectors kept beside the moments, for KID, precision and recall: evenly spaced, all if there are fewer."""
+
+
+def build(
+    name: str,
+    source: str,
+    out: Path,
+    *,
+    kind: str | None = None,
+    extractor_name: str = "legacy_tensorflow",
+    split: str = UNKNOWN,
+    count: int | None = None,
+    crop: Crop | None = None,
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Store the reference `name` in DIR/references, from an .npz of statistics or made from images; return its file.
+
+    Making goes on after an interruption from the last 2000 images, with the same bytes in the end.
+
+    Args:
+        source: an .npz, a folder or zip of images, or an embedded generator.
+        kind: whose .npz it is, one of `KINDS`; guessed if None.
+        split: of the data set, for people.
+        count: images: the number behind an .npz that doesn't say, or the first ones of a folder.
+        crop: how the images of a folder or zip are cut and scaled; they are taken as they are if None.
+        say: takes one progress line now and then.
+
+    Raises:
+        UserError: a name that is no word, or is taken by another reference.
+        MissingError, RecordError, FeatureError: the source can't be used.
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) is None:
+        raise UserError(f"reference name {name!r}: not one word of letters, digits, '.', '_', '+' and '-'; choose one")
+    path = folders(out)[0] / f"{name}.npz"
+    if Path(source).suffix == ".npz" and Path(source).is_file():
+        if crop is not None:
+            raise UserError(f"--crop {crop}: {source} holds statistics, not images; leave --crop out")
+        arrays, told = foreign(Path(source), kind, count)
+        arrays = {key: arrays[key] for key in ("mu", "sigma", "features") if key in arrays}
+        _statistics(Path(source), arrays)
+    elif kind is not None:
+        what = "an .npz of statistics; leave --kind out" if Path(source).exists() else "there; check the path"
+        raise UserError(f"--kind {kind}: {source} isn't {what}")
+    else:
+        arrays, told = _made(name, pictures.of(source, count, crop), path, extractor_name, device, say)
+    told |= {"name": name, "split": split if split != UNKNOWN else told["split"]}
+    if path.exists():
+        if _sha(files.read_arrays(path)) == _sha(arrays) and about(path) == told:
+            return path
+        raise UserError(f"reference {name!r}: {path} holds another one; choose another name, or delete that file")
+    files.write_arrays(path, {**arrays, "about": _encoded(told)})
+    _checkpoint(path).unlink(missing_ok=True)
+    return path
+
+
+def _made(
+    name: str, images: pictures.Pictures, path: Path, extractor_name: str, device: str, say: Callable[[str], None]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays of a reference of `images`, in blocks; a checkpoint is written after each."""
+    made_by = extractor(extractor_name, device)
+    told = {"name": name, "origin": images.origin, "kind": "images", "extractor": made_by.identity, "n": len(images)}
+    told |= {"split": UNKNOWN, "source_sha256": images.identity, **({"crop": images.crop} if images.crop else {})}
+    if len(images) < 2:
+        raise FeatureError(f"reference {name!r}: {images.origin} holds 1 image, too few for a covariance; give more")
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(KEPT, len(images))).round().astype(int))
+    begin, total, kept, pixels, sizes = 0, Moments(0, np.zeros(1), np.zeros((1, 1))), [], "", set[tuple[int, int]]()
+    checkpoint = _checkpoint(path)
+    if checkpoint.exists():
+        before = files.read_arrays(checkpoint)
+        if _decoded(before["about"]) != told:
+            raise UserError(f"{checkpoint}: half made, of other images or by another extractor; delete this file")
+        begin, kept = int(before["begin"]), [before["features"]]
+        total = Moments(int(before["n"]), before["total"], before["outer"])
+        pixels, sizes = bytes(before["pixels"]).decode(), {(int(h), int(w)) for h, w in before["sizes"]}
+        say(f"{name}: {begin} of {len(images)} images were done")
+    while begin < len(images):
+        part = range(begin, min(begin + BLOCK, len(images)))
+        hasher, found = hashlib.sha256(pixels.encode()), []
+        for batch in images.read(part):
+            sizes.add((batch.shape[2], batch.shape[3]))
+            hasher.update(repr(tuple(batch.shape)).encode() + batch.numpy().tobytes())
+            found.append(made_by.extract(made_by.fitted(batch, name)).cpu())
+        rows = torch.cat(found).double().numpy()
+        if not np.isfinite(rows).all():
+            raise FeatureError(f"reference {name!r}: features of images {part.start}-{part.stop - 1} are not finite")
+        total, pixels = Moments.of(rows) if begin == 0 else total + Moments.of(rows), hasher.hexdigest()
+        kept.append(rows[[at - begin for at in chosen if at in part]].astype(np.float32))
+        begin = part.stop
+        state = {"n": np.array(total.n), "total": total.total, "outer": total.outer, "begin": np.array(begin)}
+        state |= {"features": np.concatenate(kept), "pixels": _bytes(pixels.encode()), "about": _encoded(told)}
+        state["sizes"] = np.array(sorted(sizes))
+        files.write_arrays(checkpoint, state)
+        say(f"{name}: {begin} of {len(images)} images")
+    features = np.concatenate(kept)
+    # Fewer images than features: the vectors say more than a covariance without full rank.
+    few = total.n <= total.total.size and len(features) == total.n
+    arrays = {"features": features} if few else {"mu": total.mean, "sigma": total.cov, "features": features}
+    [(height, width), *more] = sorted(sizes)
+    source = images.identity if isinstance(images, pictures.Generated) else pixels
+    return arrays, {**told, "source_sha256": source, "pixels": "of several sizes" if more else f"{width}x{height}"}
+
+
+def _checkpoint(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.building.npz")

@@ -1,0 +1,72 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solverbench.errors import RecordError, StoreError, UserError
+from solverbench.metrics.extractors.transformers import CLIP
+
+Array = NDArray[np.float64]
+
+
+KINDS = {
+    "edm": "clean-fid/legacy_tensorflow",
+    "guided-diffusion": "clean-fid/legacy_tensorflow",
+    "pytorch-fid": "clean-fid/legacy_pytorch",
+    "clean-fid": "clean-fid/clean",
+}
+"""Whose statistics a foreign .npz holds, to the extractor that they are made by; clean-fid's file names say theirs."""
+
+
+UNKNOWN = "unknown"
+
+
+def foreign(path: Path, kind: str | None = None, count: int | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays of an .npz that someone else wrote, and what can be told of it. Nothing in it is executed.
+
+    Raises:
+        UserError: no such kind.
+        RecordError: not an .npz, or without statistics.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"--kind {kind}: not one of {', '.join(KINDS)}; leave it out if you don't know")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            keys = set(archive.files)
+            wanted = {"mu": "mu", "sigma": "sigma", "features": "features", "feats": "features"}
+            arrays = {ours: np.asarray(archive[key]) for key, ours in wanted.items() if key in keys}
+    except OSError as error:
+        raise RecordError(f"{path}: can't be read ({_line(error)}); give an .npz of statistics") from None
+    except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise RecordError(f"{path}: not a whole .npz ({_line(error)}); download or make it again") from None
+    if not ({"mu", "sigma"} <= set(arrays) or "features" in arrays):
+        held = ", ".join(sorted(keys)) or "nothing"
+        raise RecordError(f"{path}: holds {held}, not mu and sigma; give an .npz of statistics")
+    mode = re.search(r"_(clean|legacy_tensorflow|legacy_pytorch)_(clip_vit_b_32_)?", path.name)
+    guessed = kind or ("guided-diffusion" if "mu_s" in keys else "clean-fid" if mode else None)
+    made_by = KINDS[guessed] if guessed else UNKNOWN
+    if guessed == "clean-fid" and mode:
+        made_by = CLIP.folder if mode[2] else f"clean-fid/{mode[1]}"
+    n = count or (len(arrays["features"]) if "mu" not in arrays else 0)
+    told = {"name": path.stem, "origin": path.name, "kind": guessed or UNKNOWN, "extractor": made_by, "n": n}
+    return arrays, {**told, "split": UNKNOWN, "source_sha256": _file_sha(path)}
+
+
+def _file_sha(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(f"{path}: can't be read ({_line(error)}); check its permissions") from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,84 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from solverbench.errors import (
+    BudgetError,
+    NeedsTrainingError,
+)
+from solverbench.learned.trained_files import Trained
+from solverbench.learned.zoo import OUTDATED, find, training_command
+from solverbench.method.grids import explicit
+from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method.solver import LearnedSolver, Solver
+from solverbench.method.spec import make
+from solverbench.method.tableau import Tableau
+from solverbench.method.tracing import _spends, intervals, trace
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
+
+
+def needed(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Sequence[Path] = ()) -> Trained:
+    """Return the training of `solver` for `teacher` and `nfe`. Its stored tableau is what runs.
+
+    Raises:
+        NeedsTrainingError: there are none, or no teacher is given.
+        RecordError: the file that is found can't be used; see `load`.
+    """
+    if teacher is None:
+        raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
+    trained = find(solver, teacher, nfe, folders)
+    if trained is None:
+        asked = solver.name if solver == type(solver)() else solver.spec
+        command = training_command(asked, nfe, teacher)
+        remedy = f"run '{command}'" if command else "there is no recipe for it: give it parameters in Python"
+        raise NeedsTrainingError(f"{asked} nfe={nfe}: not trained for teacher {teacher.name!r}; {remedy}")
+    equipped = solver.with_parameters(trained.parameters)
+    if not trained.still(trace(equipped, equipped.grid(teacher.schedule, equipped.steps(nfe)), check=False)):
+        raise NeedsTrainingError(f"{solver.spec} nfe={nfe}: {OUTDATED}; train it again")
+    return trained
+
+
+def tableau(
+    solver: str | Solver,
+    *,
+    nfe: int | None = None,
+    teacher: str | Teacher | None = None,
+    schedule: NoiseSchedule | None = None,
+    grid: Sequence[float] | None = None,
+    out: Path | None = None,
+) -> Tableau:
+    """Return the tableau of a solver: on a teacher's schedule, on another one, or on explicit levels.
+
+    Dynamic thresholding isn't linear and so no part of it: execute it on `solver.adapt(denoise)`.
+
+    Args:
+        solver: a spec such as "dpm:order=3", or a Solver.
+        nfe: the number of calls; given by `grid` if that is given.
+        teacher: a Teacher or the name of one; a learned solver's parameters are looked up for it.
+        schedule: without a teacher; EDM() if neither is given.
+        grid: the M+1 noise levels instead of the solver's own grid.
+        out: a results folder, whose own trained solvers come before the packaged ones.
+
+    Raises:
+        SpecError, UnknownNameError: the spec can't be read.
+        BudgetError: the solver can't spend exactly `nfe` calls.
+        NeedsTrainingError: a learned solver without parameters for this teacher and `nfe`.
+        GridError, LoopError, NotLinearError: see `trace`.
+    """
+    solver = make(solver) if isinstance(solver, str) else solver
+    teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
+    schedule = teacher.schedule if teacher is not None else schedule or EDM()
+    if grid is not None:
+        return _spends(trace(solver, explicit(grid, schedule)), solver, nfe)
+    if nfe is None:
+        raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
+    if isinstance(solver, LearnedSolver) and solver.parameters is None:
+        from solverbench.learned import equip
+
+        trained = equip.needed(solver, nfe, teacher, () if out is None else (out / "trained",))
+        return _spends(trained.tableau, solver, nfe)
+    return _spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)

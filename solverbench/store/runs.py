@@ -1,0 +1,142 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from solverbench import files
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The run that has a lease, as it says itself.
+
+    Args:
+        token: its name in the leases folder.
+        since: when it began, by its own clock: for people alone.
+        machine: of its process numbers: this boot of this machine and its container; empty where none is known.
+        born: tells it from a later process with its number.
+    """
+
+    token: str
+    host: str = "another host"
+    pid: int = 0
+    since: str = "an unknown time"
+    machine: str = ""
+    born: str = ""
+
+    @classmethod
+    def parse(cls, token: str, content: bytes) -> Holder:
+        """Return what a run's file says, as far as it can be read."""
+        try:
+            told = json.loads(content.partition(b"\n")[2])
+            return cls(token, *(str(told["host"]), int(told["pid"]), str(told["since"])), told["machine"], told["born"])
+        except (ValueError, KeyError, TypeError):
+            return cls(token)
+
+    @property
+    def dead(self) -> bool:
+        """Whether it was a process of this machine and is one no more; where that can't be seen it isn't."""
+        return bool(self.machine) and self.machine == _machine() and not _alive(self.pid, self.born)
+
+    def __str__(self) -> str:
+        return f"{self.host} (process {self.pid}, since {self.since})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has or had leases.
+
+    Args:
+        units: what it holds.
+        state: "working", "dead", or "silent", which may be either: no heartbeat came while this was looked at.
+    """
+
+    holder: Holder
+    units: list[str]
+    state: str
+
+
+def runs(root: Path, look: float = 0.0) -> list[Run]:
+    """Return the runs that say they work in the store at `root`, or that left leases.
+
+    Args:
+        look: seconds to wait for heartbeats of runs on other machines; 2.5 of them tell the living from the dead.
+    """
+    folder = root / "leases"
+    names = {path.name for path in files.listed(folder / "runs")}
+    held: dict[str, list[str]] = {name: [] for name in sorted(names)}
+    for unit in files.listed(folder):
+        if unit.name != "runs" and not unit.name.startswith("."):
+            for path in files.listed(unit):
+                held.setdefault(path.name, []).append(unit.name)
+
+    def said(token: str) -> bytes:
+        try:
+            return (folder / "runs" / token).read_bytes()
+        except OSError:
+            return b""
+
+    before = {token: said(token) for token in held}
+    holders = {token: Holder.parse(token, content) for token, content in before.items()}
+    here = {token for token, each in holders.items() if each.machine and each.machine == _machine()}
+    if look and held.keys() - here:
+        time.sleep(look)
+
+    def state(token: str) -> str:
+        if token in here:
+            return "dead" if holders[token].dead else "working"
+        if not before[token] or (look and said(token) == before[token]):
+            return "dead" if look else "silent"
+        return "working" if look else "silent"
+
+    return [Run(holders[token], units, state(token)) for token, units in held.items()]
+
+
+def forget(root: Path, run: Run) -> None:
+    """Remove what a dead run left in the leases folder."""
+    for unit in run.units:
+        with suppress(OSError):
+            (root / "leases" / unit / run.holder.token).unlink()
+            (root / "leases" / unit).rmdir()
+    for path in (root / "leases").glob(f".*.{run.holder.token}"):
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        (root / "leases" / "runs" / run.holder.token).unlink()
+
+
+@cache
+def _machine() -> str:
+    """What process numbers belong to; empty where the system doesn't say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _alive(pid: int, born: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    now = _born(pid)
+    return not now or not born or now == born
+
+
+def _born(pid: int) -> str:
+    """When a process began, in ticks since boot; "ended" of one that nobody has waited for; empty if it isn't told."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "ended" if told[0] in "ZX" else told[19]

@@ -1,0 +1,57 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import registries
+from solverbench import options as keywords
+from solverbench import plugins
+from solverbench import userdata as places
+from solverbench.errors import PluginError, UnknownNameError
+from solverbench.teachers.families import description as families
+from solverbench.teachers.teacher import Teacher, _labelled, _parts
+
+
+def load_teacher(text: str, device: str = "cpu") -> Teacher:
+    """Return the teacher that `text` names.
+
+    Args:
+        text: a registered or imported name; or the path of a TOML description, or of a checkpoint's file or folder,
+            whose family is recognised by looking. Each may be followed by options, as in `shapes:guidance=2` or
+            `model.pkl:classes=fixed:3:dtype=fp16`.
+
+    Raises:
+        UnknownNameError: no such teacher.
+        PluginError: a plugin offers it, but it can't be had.
+        SpecError: an option that it doesn't have, or a value that isn't one.
+        MissingError, RecordError: its files are not there, damaged, or of no known family.
+    """
+    head, given = _parts(text)
+    spec = ":".join([head, *(f"{key}={value}" for key, value in sorted(given.items()))])
+    if head in registries.teachers:
+        load = plugins.get(registries.teachers, head)
+        options = keywords.read(head, load, given)
+        with plugins.blamed(registries.teachers, head):
+            teacher = load(device, **options)
+    elif (imported := places.teachers() / f"{head}.toml").is_file():
+        teacher = families.load(imported, given, device)
+    elif Path(head).exists() or re.search(r"[/\\.]", head):
+        teacher = families.load(Path(head), given, device)
+    else:
+        raise _unknown(head)
+    if not isinstance(teacher, Teacher):
+        raise PluginError(f"teacher {head!r}: its loader returned {teacher!r}, not a Teacher; correct the plugin")
+    return dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)
+
+
+def _unknown(name: str) -> UnknownNameError:
+    try:
+        registries.teachers.resolve(name)
+    except registries.UnknownName as error:
+        own = ", ".join(sorted(path.stem for path in places.teachers().glob("*.toml")))
+        fetched = f" Its checkpoint: solverbench teachers fetch {name}." if name in registries.catalogue() else ""
+        return UnknownNameError(f"{error}{f' Imported: {own}.' if own else ''}{fetched}")
+    raise AssertionError(name)

@@ -1,0 +1,58 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from solverbench import files
+from solverbench.errors import RecordError
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], format: str, version: int) -> None:
+    """Write tensors and JSON metadata as safetensors, atomically, with a sha256 of both that `read` verifies."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    body = {**metadata, "format": format, "version": version}
+    text = files.canonical({**body, "checksum": _digest(plain, body)})
+    files.write_bytes(path, safetensors_bytes(plain, {"solverbench": text}))
+
+
+def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the metadata of a safetensors file of ours.
+
+    Raises:
+        RecordError: not there, damaged, or of another format or version.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path}: there is no such file; correct the path")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("solverbench", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise RecordError(f"{path}: damaged ({error}); train it again") from None
+    if not isinstance(metadata, dict) or metadata.get("format") != format:
+        raise RecordError(f"{path}: isn't a {format} file of ours; give one that SolverBench wrote")
+    if metadata.get("version") != version:
+        raise RecordError(
+            f"{path}: version {metadata.get('version')} of {format}, this reads {version}; train it again"
+        )
+    checksum = metadata.pop("checksum", None)
+    if checksum != _digest(tensors, metadata):
+        raise RecordError(f"{path}: damaged, its content doesn't match its sha256; train it again")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor], body: Any) -> str:
+    """The sha256 of some JSON and of named CPU tensors, whatever their order."""
+    digest = hashlib.sha256(files.canonical(body).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
