@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from reports import draw as plot  # noqa: F401
     from reports import load_results as load_results
     from reports import write as report  # noqa: F401
-    from solverbench.bench.run import table as run
+    from solverbench.bench.run import run_table as run
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
     from solverbench.errors import MissingError as MissingError
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from solverbench.teachers.loading import load_teacher as load_teacher
     from solverbench.teachers.teacher import Teacher as Teacher
 
-__version__ = "0.1.0"
+from solverbench._version import __version__
 
 _homes = {
     "solverbench.learned.coefficients": ["ADAMS_BASHFORTH"],

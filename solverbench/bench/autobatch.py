@@ -9,12 +9,9 @@ from pathlib import Path
 import torch
 
 from solverbench import files
-from solverbench.bench import autobatch as batches
 from solverbench.bench import estimates
-from solverbench.bench.autobatch import AUTO
 from solverbench.bench.cells import Cell
 from solverbench.bench.protocol import Protocol
-from solverbench.bench.run import _teachers
 from solverbench.errors import RecordError, UserError
 from solverbench.sampling import sample as sampling
 from solverbench.sampling.devices import device_name
@@ -97,6 +94,6 @@ def _fitted(
 ) -> tuple[Protocol, list[Cell]]:
     """Protocol and cells with the batch that fits their teachers here; kept in `out` if somebody is told."""
     keep, tell = say is not None, say or (lambda line: None)
-    found = batches.chosen(_teachers(wanted), protocol.block, out, keep=keep, say=tell)
+    found = chosen(_teachers(wanted), protocol.block, out, keep=keep, say=tell)
     fitted = replace(protocol, batch=found)
     return fitted, [replace(cell, protocol=fitted) for cell in wanted]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from solverbench.bench.cells import Cell
 from solverbench.bench.measure import Measure
 from solverbench.errors import UserError
 from solverbench.evaluation import selection as judging
+from solverbench.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +72,7 @@ def paired(a: Outcome, b: Outcome, metric: str) -> tuple[float, float, float]:
             found = ", ".join(outcome.measures) or f"none ({outcome.status})"
             raise UserError(f"{outcome.cell}: has no {metric}, but {found}; compare cells that have it")
     return measures.paired(a.measures[metric], b.measures[metric])
+
+
+def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
+    return list({outcome.cell.teacher.name: outcome.cell.teacher for outcome in outcomes}.values())

@@ -12,7 +12,7 @@ from solverbench.bench import estimates, resolve
 from solverbench.bench import train_missing as lessons
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
-from solverbench.bench.bundle import write as bundle
+from solverbench.bench.bundle import notes
 from solverbench.bench.cells import Cell
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import duration
@@ -104,9 +104,9 @@ class RunPlan:
             table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
         widths = [max(len(row[column]) for row in table) for column in range(4)]
         lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
-        lines += [*bundle.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
+        lines += [*notes.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
         counted = _counted(Counter(each.status for each in self.cells))
-        total = f"{bundle.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
+        total = f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
             total += f"\ncalls for an image of each: {self.asked} asked, {self.needed} needed"
         return "\n".join([*(line.rstrip() for line in lines), total])

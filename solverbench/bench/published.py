@@ -9,7 +9,6 @@ from typing import Any
 import registries
 from registries import Result
 from solverbench import seeds
-from solverbench.bench.bundle import write as bundle
 from solverbench.bench.cells import Cell
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import Protocol
@@ -80,7 +79,7 @@ def _ours(cell: Cell, metric: str, n: int, reference: str) -> dict[str, str]:
         "seeds": seeds.label(protocol.seeds),
         "reference": reference,
         "noise": "on the CPU from the seed",
-        "condition": bundle.condition(teacher),
+        "condition": teacher.condition(teacher),
     }
     if judged is not None:
         told |= {"extractor": judged.extractor_id, "quantiser": judged.quantiser}

@@ -15,6 +15,7 @@ from solverbench.bench import resolve
 from solverbench.bench import train_missing as lessons
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
+from solverbench.bench.bundle import notes, table
 from solverbench.bench.bundle import write as bundle
 from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, Cell
 from solverbench.bench.outcome import Outcome
@@ -55,7 +56,7 @@ class RunResult:
     @property
     def counts(self) -> dict[str, int]:
         """How many cells have each status; they add up to all."""
-        return bundle.counts(self.cells)
+        return notes.counts(self.cells)
 
     @property
     def exit_code(self) -> int:
@@ -73,8 +74,8 @@ class RunResult:
     def summary(self) -> str:
         """Return lines for people: each cell or metric without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
-        lines += bundle.one_method([each.cell for each in self.cells])
-        return "\n".join([*lines, *_lacking(self.cells), f"{bundle.several(self.cells)}: {_counted(self.counts)}"])
+        lines += notes.one_method([each.cell for each in self.cells])
+        return "\n".join([*lines, *_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"])
 
 
 def run(
@@ -162,7 +163,7 @@ def run(
     finally:
         tell.end()
     seconds = time.monotonic() - begun
-    frame = bundle.frame(outcomes)
+    frame = table.frame(outcomes)
     folder = bundle.write(
         store.root, outcomes, settled, device=device, seconds=seconds, command=command, train=train, table=frame
     )
@@ -185,7 +186,7 @@ def _teachers(cells: Iterable[Cell]) -> list[Teacher]:
     return list({cell.teacher.name: cell.teacher for cell in cells}.values())
 
 
-def table(**selection: Any) -> pd.DataFrame:
+def run_table(**selection: Any) -> pd.DataFrame:
     """Return the tidy table of a run, one row per cell and metric; takes the arguments of `run`, by name.
 
     The frame's `attrs["record"]` is the bundle's record: labels, protocol, verdicts.

@@ -17,12 +17,12 @@ from solverbench.bench.progress import Listener
 from solverbench.bench.work import NEW, PARTIAL, Job, Unit, units
 from solverbench.bench.workers.local import Crew
 from solverbench.errors import RecordError, StoreError, UserError
-from solverbench.sampling import devices
+from solverbench.sampling.devices import pool
 from solverbench.sampling.sample import Stop, Stopped
-from solverbench.store import leases, queue
+from solverbench.store import leases
 from solverbench.store.folder import Store
 from solverbench.store.leases import Leases
-from solverbench.store.queue import Queue
+from solverbench.store.queue import Others, Queue
 from solverbench.store.shared import anew
 
 FATAL = (StoreError, RecordError)
@@ -174,7 +174,7 @@ def finish(jobs: Sequence[Job], store: Store, crew: Crew, tell: Listener, limit:
         return Work(cells, unit.block, store.root, stop, ledger.limits(members), partial(say, unit, members), note)
 
     with leases.opened(store.root) as mine, devices.pool(crew.size) as threads:
-        todo, others = ledger.queue(mine), queue.Others(tell.note)
+        todo, others = ledger.queue(mine), Others(tell.note)
         try:
             while True:
                 while len(pending) < 2 * crew.size and (given := todo.next()) is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import registries
-from solverbench import __version__
+from solverbench._version import __version__
 from solverbench.cli.check import check
 from solverbench.cli.compare import compare
 from solverbench.cli.flags import (

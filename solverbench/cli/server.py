@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from solverbench import __version__
+from solverbench._version import __version__
 from solverbench.errors import UserError
 
 HOST = "127.0.0.1"

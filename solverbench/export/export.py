@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from solverbench import __version__, files
+from solverbench import files
+from solverbench._version import __version__
 from solverbench.errors import BudgetError, MissingError, RecordError, SpecError, UserError
 from solverbench.export import texts
 from solverbench.export.frames import frame

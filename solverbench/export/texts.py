@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
-from solverbench import __version__
+from solverbench._version import __version__
 from solverbench.export import sums
 from solverbench.method import thresholding
 from solverbench.method.tableau import Plan

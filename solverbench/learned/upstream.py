@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solverbench import __version__
+from solverbench._version import __version__
 from solverbench.errors import GridError, RecordError, TrainingError
 from solverbench.learned import trained_files
 from solverbench.learned.discretisation import with_ends

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from solverbench.errors import FeatureError
-from solverbench.metrics.frechet import Array
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from solverbench import __version__, files
+from solverbench import files
+from solverbench._version import __version__
 from solverbench.errors import MissingError, RecordError
 
 CHUNK = 1 << 20

@@ -122,3 +122,8 @@ def _labelled(name: str, given: Mapping[str, str]) -> str:
     """The name with its options, as one word: two conditions of one network are two teachers in a report."""
     told = [f"{key}={Path(text).stem if '/' in text else text}" for key, text in sorted(given.items()) if key != "name"]
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
+
+
+def condition(teacher: Teacher) -> str:
+    """Return which class or prompt an image gets, for people."""
+    return str(teacher.condition or ("by seed" if teacher.bind else "none"))

@@ -8,7 +8,7 @@ import toys
 
 from solverbench.bench import block as evaluate
 from solverbench.bench import run as runner
-from solverbench.bench.bundle import write as bundle
+from solverbench.bench.bundle import notes, provenance
 from solverbench.sampling import energy
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 3}
@@ -16,7 +16,7 @@ SMALL = {"samples": 40, "replicates": 1, "batch": 3}
 
 def notes(out, **options):
     protocol = (result := runner.run(teachers=toys.teacher(), out=out, **(SMALL | options))).cells[0].cell.protocol
-    return bundle.notes(result.cells, protocol)
+    return notes.notes(result.cells, protocol)
 
 
 def test_cells_that_are_one_method_are_named(tmp_path):
@@ -29,7 +29,7 @@ def test_cells_that_are_one_method_are_named(tmp_path):
 
 
 def test_the_environment_names_commit_and_packages():
-    found = bundle._environment("cpu")
+    found = provenance._environment("cpu")
     assert {"torch", "numpy", "python", "commit", "device", "cores"} <= found.keys()
     assert found["commit"]
 

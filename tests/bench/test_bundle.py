@@ -24,7 +24,7 @@ def record(result):
 def test_reports_reads_what_the_runner_writes(tmp_path):
     result = run(tmp_path)
     bundle = reports.load(result.folder)
-    assert len(bundle.frame) == len(result.frame) == 12
+    assert len(table.frame) == len(result.frame) == 12
     assert set(bundle.images) == {"toy|dpm|3", "toy|dpm|4", "toy|heun|4", "toy|teacher|8"}
     assert {images.shape for images in bundle.images.values()} == {(4, 1, 4, 4)}
 
@@ -71,9 +71,9 @@ def test_a_learned_solver_below_its_teachers_distance_is_pointed_out(tmp_path, m
     assert not any("nearer to the data" in note for note in record(result)["notes"])
     for outcome in result.cells:
         object.__setattr__(outcome.cell, "learned", True)
-    from solverbench.bench.bundle import write as bundle
+    from solverbench.bench.bundle import notes
 
-    found = bundle.notes(result.cells, result.cells[0].cell.protocol)
+    found = notes.notes(result.cells, result.cells[0].cell.protocol)
     assert [note.split(" is nearer")[0] for note in found if "nearer to the data" in note] == ["dpm NFE 3", "dpm NFE 4"]
 
 

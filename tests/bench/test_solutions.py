@@ -13,7 +13,7 @@ import solverbench as sb
 from solverbench import seeds
 from solverbench.bench import plan as planning
 from solverbench.bench import run as runner
-from solverbench.bench.bundle import write as bundle
+from solverbench.bench.bundle import selection
 from solverbench.bench.progress import Silent
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import RecordError, UserError
@@ -302,7 +302,7 @@ def test_the_selection_names_it_only_when_it_is_asked_for(tmp_path):
     assert len(set(names.values())) == 3
     protocol = Protocol.of(40, 2, None, None, False)
     assert protocol.exact is None
-    assert bundle.name(run(tmp_path).cells, protocol, "cpu") == names[None]
+    assert selection.name(run(tmp_path).cells, protocol, "cpu") == names[None]
 
 
 CLASSICAL = [name for name in registries.solvers if not sb.make(name).learned]

@@ -139,7 +139,7 @@ def test_an_unknown_metric_is_refused_with_plugins_among_those_known(examples, i
 
 
 def test_every_built_in_metric_is_listed(invoke):
-    from solverbench.bench.bundle.write import METRICS
+    from solverbench.bench.bundle.table import METRICS
 
     assert registries.metrics.builtin == tuple(sorted(METRICS))
     assert all(registries.metrics.get(name) is not None for name in registries.metrics.builtin)

@@ -13,7 +13,7 @@ import torch
 
 from solverbench.bench.block import Done, Work
 from solverbench.errors import UserError
-from solverbench.sampling import devices
+from solverbench.sampling.devices import worker_count
 from solverbench.teachers.teacher import Teacher
 
 
@@ -51,7 +51,7 @@ class Local:
         if workers is not None and workers < 1:
             raise UserError(f"workers {workers}: at least one is needed; leave it out for one per core or GPU")
         self.devices = devices(device)
-        self.size = workers or (len(self.devices) if self.devices[0] != "cpu" else devices.worker_count(device))
+        self.size = workers or (len(self.devices) if self.devices[0] != "cpu" else worker_count(device))
         self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
         for place in range(self.size):
             self._free.put(self.devices[place % len(self.devices)])

@@ -17,7 +17,8 @@ from torch import Tensor
 
 import registries
 from registries import Offer
-from solverbench import __version__, plugins
+from solverbench import plugins
+from solverbench._version import __version__
 from solverbench.bench.block import Done, Work
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import UserError

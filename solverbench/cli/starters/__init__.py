@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 import registries
-from solverbench import __version__
+from solverbench._version import __version__
 from solverbench.errors import UserError
 from solverbench.plugins import WORD
 

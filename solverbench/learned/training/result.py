@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from solverbench import __version__
+from solverbench._version import __version__
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.training.trainer import Student
 from solverbench.sampling.devices import peak_memory

@@ -1,0 +1,125 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from solverbench.bench.cells import STATUSES, Cell
+from solverbench.bench.outcome import Outcome, _teachers
+from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
+from solverbench.errors import MissingError
+from solverbench.evaluation import selection as judging
+from solverbench.metrics.extractors import inception as fid
+from solverbench.sampling.sample import BATCH
+from solverbench.teachers.teacher import Teacher
+
+
+def several(found: Sequence[Any]) -> str:
+    """Return how many cells there are, in words."""
+    return f"{len(found)} cell{'s' * (len(found) != 1)}"
+
+
+def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Return how many cells have each status; they add up to all."""
+    found = Counter(outcome.status for outcome in outcomes)
+    return {status: found[status] for status in STATUSES}
+
+
+def _lines(teacher: Teacher) -> list[dict[str, Any]]:
+    """Horizontal lines: what the teacher's own sampler and fresh data reach."""
+    facts: Mapping[str, Any] = teacher.evaluation.facts if teacher.evaluation is not None else {}
+    known = {
+        "teacher_distance": ("frechet_data", f"teacher, {teacher.sampler.split(':')[0]} {teacher.sampler_nfe} calls"),
+        "data_floor": ("frechet_data", "data floor"),
+        "teacher_floor": ("frechet_teacher", "teacher floor"),
+    }
+    return [
+        {
+            "teacher": teacher.name,
+            "metric": metric,
+            "label": label,
+            "value": facts[fact]["mean"],
+            "low": facts[fact]["low"],
+            "high": facts[fact]["high"],
+            "n": facts[fact]["n"],
+        }
+        for fact, (metric, label) in known.items()
+        if fact in facts
+    ]
+
+
+def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
+    """Return what a reader would trip over: one sentence each."""
+    found: list[str] = []
+    for outcome in outcomes:
+        cell, measured = outcome.cell, outcome.measures.get("frechet_data")
+        facts = cell.teacher.evaluation.facts if cell.teacher.evaluation is not None else {}
+        own = facts.get("teacher_distance")
+        if cell.learned and measured and own and measured.interval[1] < own["low"]:
+            found.append(
+                f"{cell.solver} NFE {cell.nfe} is nearer to the data ({measured.value:.3g}) than its teacher's own "
+                f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
+                "prove a better sampler; read the distance to the teacher beside it"
+            )
+    found += one_method([outcome.cell for outcome in outcomes])
+    for teacher in _teachers(outcomes):
+        if teacher.evaluation is not None and teacher.evaluation.data.note:
+            found.append(teacher.evaluation.data.note)
+        found += judging.lacking([teacher])
+        if teacher.evaluation is None and not set(teacher.lacking) & set(judging.PUBLIC):
+            found.append(f"no FID of {teacher.name}: {_without_fid()}")
+        lines = _lines(teacher)
+        if any(line["n"] != protocol.samples for line in lines):
+            found.append(
+                f"the lines of {teacher.name} are at n={lines[0]['n']}, the solvers at n={protocol.samples}: Fréchet "
+                "distances fall with n, so the two can't be compared exactly"
+            )
+        prompts = len(teacher.condition.prompts) if teacher.condition is not None else 0
+        if 0 < prompts < protocol.samples:
+            found.append(
+                f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: a prompt stands for "
+                "several of them, with other noise"
+            )
+    return found
+
+
+def one_method(cells: Sequence[Cell]) -> list[str]:
+    """Return a line for people on each set of cells that are one tableau under several names."""
+    alike: dict[tuple[str, int, str, str], list[str]] = {}
+    for cell in cells:
+        if cell.plan is not None:
+            adapted = "" if cell.adapt(cell.teacher.denoise) is cell.teacher.denoise else cell.spec
+            alike.setdefault((cell.teacher.name, cell.nfe, cell.plan.key, adapted), []).append(cell.solver)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for (teacher, nfe, *_), names in alike.items():
+        if len(names) > 1:
+            groups.setdefault(tuple(names), []).append(f"NFE {nfe} on {teacher}")
+    return [
+        f"{' and '.join(names)} are one method at {', '.join(places)}: computed once, reported under each name"
+        for names, places in groups.items()
+    ]
+
+
+def _without_fid() -> str:
+    """What is missing for an FID on this machine, or how it is asked for."""
+    try:
+        fid.find()
+    except MissingError as error:
+        return str(error)
+    return "it wasn't asked for; use --metrics fid"
+
+
+def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
+    """How the protocol differs from the default one, where that weakens the numbers."""
+    tags = []
+    if protocol.replicates < REPLICATES and protocol.samples < judging.FULL:
+        tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
+    full = max((each.full for teacher in _teachers(outcomes) if (each := teacher.evaluation)), default=SAMPLES)
+    if any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures):
+        told = f"default {SAMPLES}" if full == SAMPLES else f"papers {full}"
+        tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")
+    if protocol.batch != BATCH:
+        tags.append(f"batch={protocol.batch} (default {BATCH})")
+    return tags
