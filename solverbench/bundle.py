@@ -36,6 +36,7 @@ from solverbench import (
     seeds,
     solutions,
     targets,
+    tested,
     zoo,
 )
 from solverbench.cells import REPLICATES, SAMPLES, STATUSES, Cell, Protocol
@@ -608,7 +609,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: a prompt stands for "
                 "several of them, with other noise"
             )
-    return found
+    return found + tested.newer(torch.__version__)
 
 
 def one_method(cells: Sequence[Cell]) -> list[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
-from solverbench import batches, bundle, cells, crews, estimates, jobs, judging, lessons, sampling
+from solverbench import batches, bundle, cells, crews, estimates, jobs, judging, lessons, sampling, tested
 from solverbench.batches import AUTO
 from solverbench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, SAMPLES, UNSUPPORTED, Cell, Protocol
 from solverbench.clusters import Ray
@@ -226,9 +227,8 @@ def run(
     wanted = cells.resolve(solvers, nfe, teachers, settled, Path(out), sampling.check_device(device))
     hired = _crew(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
-    if store.former():
-        tell.note(f"{store.root}: {FORMER}")
-    for line in judging.lacking(_teachers(wanted)):
+    former = [f"{store.root}: {FORMER}"] if store.former() else []
+    for line in [*former, *tested.newer(torch.__version__), *judging.lacking(_teachers(wanted))]:
         tell.note(line)
     if batch == AUTO:
         settled, wanted = _fitted(settled, wanted, store.root, tell.note)
