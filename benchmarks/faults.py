@@ -29,6 +29,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from solverbench.learned.training.checkpoint import check_trained
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
@@ -417,7 +419,11 @@ def table(out: Path) -> list[dict[str, str]]:
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
     """Which file it is and when it was written, of each whole block, target and solution."""
-    names = [name for name in contents.walk(out) if name.endswith(".npz") and contents.check(out, name) is None]
+    names = [
+        name
+        for name in contents.walk(out)
+        if name.endswith(".npz") and contents.check(out, name, check_trained) is None
+    ]
     return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
 
 

@@ -256,11 +256,9 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
                 register(thing)
 
 
-def _misdeclared(thing: type) -> str:
+def _misdeclared(thing: Any) -> str:
     """What is wrong with a solver's options."""
-    from solverbench.method.solver import misdeclared  # it needs this module
-
-    found = misdeclared(thing)
+    found = thing.misdeclared()
     return f"{registries.origin(thing)}: {found}" if found else ""
 
 

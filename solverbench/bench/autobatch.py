@@ -10,7 +10,7 @@ import torch
 
 from solverbench import files
 from solverbench.bench import estimates
-from solverbench.bench.cells import Cell
+from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import RecordError, UserError
 from solverbench.sampling import sample as sampling
@@ -94,6 +94,6 @@ def _fitted(
 ) -> tuple[Protocol, list[Cell]]:
     """Protocol and cells with the batch that fits their teachers here; kept in `out` if somebody is told."""
     keep, tell = say is not None, say or (lambda line: None)
-    found = chosen(_teachers(wanted), protocol.block, out, keep=keep, say=tell)
+    found = chosen(teachers_of(wanted), protocol.block, out, keep=keep, say=tell)
     fitted = replace(protocol, batch=found)
     return fitted, [replace(cell, protocol=fitted) for cell in wanted]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -161,3 +161,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, UserError):
         return text
     return ": ".join(filter(None, (plugins.place(error), type(error).__name__, text)))
+
+
+def teachers_of(cells: Iterable[Cell]) -> list[Teacher]:
+    """Return the teachers of some cells, each once, in order."""
+    return list({cell.teacher.name: cell.teacher for cell in cells}.values())

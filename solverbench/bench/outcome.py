@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solverbench.bench import measure as measures
-from solverbench.bench.cells import Cell
+from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.measure import Measure
 from solverbench.errors import UserError
 from solverbench.evaluation import selection as judging
@@ -74,5 +74,6 @@ def paired(a: Outcome, b: Outcome, metric: str) -> tuple[float, float, float]:
     return measures.paired(a.measures[metric], b.measures[metric])
 
 
-def _teachers(outcomes: Sequence[Outcome]) -> list[Teacher]:
-    return list({outcome.cell.teacher.name: outcome.cell.teacher for outcome in outcomes}.values())
+def teachers_of_outcomes(outcomes: Sequence[Outcome]) -> list[Teacher]:
+    """Return the teachers of some outcomes, each once, in order."""
+    return teachers_of(outcome.cell for outcome in outcomes)

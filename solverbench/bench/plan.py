@@ -13,11 +13,10 @@ from solverbench.bench import train_missing as lessons
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
 from solverbench.bench.bundle import notes
-from solverbench.bench.cells import Cell
+from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import duration
 from solverbench.bench.protocol import SAMPLES, Protocol
-from solverbench.bench.run import _teachers
 from solverbench.evaluation import selection as judging
 from solverbench.evaluation.selection import Judging
 from solverbench.method.prefixes import Tree
@@ -196,7 +195,7 @@ def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> Pl
 
 
 def _lacking(cells: Iterable[Outcome | PlannedCell]) -> list[str]:
-    return judging.lacking(_teachers(each.cell for each in cells))
+    return judging.lacking(teachers_of(each.cell for each in cells))
 
 
 def _counted(counts: Mapping[str, int]) -> str:

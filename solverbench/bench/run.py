@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from solverbench import tested
 from solverbench.bench import resolve
 from solverbench.bench import train_missing as lessons
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
 from solverbench.bench.bundle import notes, table
 from solverbench.bench.bundle import write as bundle
-from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, Cell
+from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, teachers_of
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.plan import _counted, _lacking
 from solverbench.bench.progress import Listener, Silent
@@ -148,9 +150,8 @@ def run(
     wanted = resolve.resolve(solvers, nfe, teachers, settled, Path(out), devices.check_device(device))
     hired = _crew(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
-    if store.former():
-        tell.note(f"{store.root}: {FORMER}")
-    for line in judging.lacking(_teachers(wanted)):
+    former = [f"{store.root}: {FORMER}"] if store.former() else []
+    for line in [*former, *tested.newer(torch.__version__), *judging.lacking(teachers_of(wanted))]:
         tell.note(line)
     if batch == AUTO:
         settled, wanted = _fitted(settled, wanted, store.root, tell.note)
@@ -180,10 +181,6 @@ def _crew(
     if ray_address is not None or gpus_per_worker is not None:
         raise UserError("engine 'local': takes no ray-address or gpus-per-worker; give --engine ray with them")
     return crews.Local(device, workers)
-
-
-def _teachers(cells: Iterable[Cell]) -> list[Teacher]:
-    return list({cell.teacher.name: cell.teacher for cell in cells}.values())
 
 
 def run_table(**selection: Any) -> pd.DataFrame:

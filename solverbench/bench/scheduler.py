@@ -17,7 +17,6 @@ from solverbench.bench.progress import Listener
 from solverbench.bench.work import NEW, PARTIAL, Job, Unit, units
 from solverbench.bench.workers.local import Crew
 from solverbench.errors import RecordError, StoreError, UserError
-from solverbench.sampling.devices import pool
 from solverbench.sampling.sample import Stop, Stopped
 from solverbench.store import leases
 from solverbench.store.folder import Store

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import registries
-from solverbench import plugins
+from solverbench import plugins, tested
 from solverbench.cli import zoo_listing as inventory
 from solverbench.errors import BudgetError, LoopError, UserError
 from solverbench.method.solver import LearnedSolver, Solver, declared
@@ -155,6 +155,7 @@ def doctor(out: Path) -> Iterator[tuple[bool, str]]:
     yield True, f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
     for package in ("torch", "numpy", "scipy", "pandas", "seaborn", "torchdiffeq", "safetensors"):
         yield True, f"{package} {importlib.metadata.version(package)}"
+    yield from ((True, line) for line in tested.newer(torch.__version__))
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield True, f"CUDA: {', '.join(devices) or 'no device; runs use the CPU'}"
     for extra, module in EXTRAS.items():

@@ -37,10 +37,13 @@ def store_status(out: str, as_json: bool) -> None:
 @json_option
 def store_verify(aside: bool, out: str, as_json: bool) -> None:
     """Read every stored result and name the damaged ones; ends with 4 if there are any."""
+    from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import maintenance as upkeep
     from solverbench.store.folder import Store
 
-    found = upkeep.verify(Store.look(out), aside=aside, say=lambda count: click.echo(f"{count} files read", err=True))
+    found = upkeep.verify(
+        Store.look(out), check_trained, aside=aside, say=lambda count: click.echo(f"{count} files read", err=True)
+    )
     for damage in found:
         click.echo(f"DAMAGED  {Path(out) / damage.name}: {damage.what}; {damage.remedy}")
     click.echo(f"{len(found)} damaged files" if found else "all sound")
@@ -84,6 +87,7 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
 
     Nothing is overwritten: a file that both have with other content is named, and the command ends with 4.
     """
+    from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import transfer
     from solverbench.store.folder import Store
 
@@ -92,7 +96,7 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
             raise UserError(f"merge {source}: not there; give a store's folder, or an export")
     into, code = Store.look(out), 0
     for source in sources:
-        merged = transfer.merge(Path(source), into)
+        merged = transfer.merge(Path(source), into, check_trained)
         click.echo("\n".join([f"{source} into {out}:", *merged.lines()]))
         code = max(code, merged.exit_code)
     sys.exit(code)
@@ -106,6 +110,8 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
 @out_option
 def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: bool, out: str) -> None:
     """Write cells (all, unless told which) with their numbers as CSV and a list of hashes; `store merge` takes it."""
+    from solverbench.learned.trained_files import file_name
+    from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import maintenance as upkeep
     from solverbench.store import transfer
     from solverbench.store.folder import Store
@@ -113,5 +119,5 @@ def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: b
     found = Store.look(out)
     chosen = list(cells) + (upkeep.reported(found, report) if report is not None else [])
     wanted = chosen if cells or report is not None else None
-    names = transfer.export(found, Path(to), wanted, targets=targets)
+    names = transfer.export(found, Path(to), check_trained, file_name, wanted, targets=targets)
     click.echo(f"{len(names)} files in {to}")

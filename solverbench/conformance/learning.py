@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+import registries
+from registries import recipe_names
 from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed
 from solverbench.errors import GridError, RecordError, UserError
@@ -105,7 +107,7 @@ def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
 
 def trainable(solver: Solver) -> bool:
     """Whether it is learned and there is a recipe by its name, or by that of its option."""
-    return isinstance(solver, LearnedSolver) and recipes.exists(solver.recipe_name)
+    return isinstance(solver, LearnedSolver) and recipe_names.exists(registries.solvers, solver.recipe_name)
 
 
 def saved(solver: Solver, schedule: NoiseSchedule) -> str:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The tableau of a solver for a teacher: a learned one with the parameters that were trained for it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from solverbench.errors import (
-    BudgetError,
     NeedsTrainingError,
 )
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.zoo import OUTDATED, find, training_command
-from solverbench.method.grids import explicit
-from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method import tracing
+from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import make
 from solverbench.method.tableau import Tableau
-from solverbench.method.tracing import _spends, intervals, trace
+from solverbench.method.tracing import trace
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
@@ -71,14 +70,7 @@ def tableau(
     """
     solver = make(solver) if isinstance(solver, str) else solver
     teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
-    schedule = teacher.schedule if teacher is not None else schedule or EDM()
-    if grid is not None:
-        return _spends(trace(solver, explicit(grid, schedule)), solver, nfe)
-    if nfe is None:
-        raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
-    if isinstance(solver, LearnedSolver) and solver.parameters is None:
-        from solverbench.learned import equip
-
-        trained = equip.needed(solver, nfe, teacher, () if out is None else (out / "trained",))
-        return _spends(trained.tableau, solver, nfe)
-    return _spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
+    if isinstance(solver, LearnedSolver) and solver.parameters is None and grid is None and nfe is not None:
+        trained = needed(solver, nfe, teacher, () if out is None else (out / "trained",))
+        return tracing.spends(trained.tableau, solver, nfe)
+    return tracing.tableau(solver, nfe=nfe, schedule=teacher.schedule if teacher else schedule, grid=grid)

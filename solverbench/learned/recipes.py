@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import registries
+from registries import recipe_names
 from solverbench import plugins, seeds
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.learned import stages
@@ -175,12 +176,6 @@ FAMILIES = ("pixel", "latent", "stable_diffusion")
 """Of teachers: a recipe may say something for each."""
 
 
-def names() -> list[str]:
-    """Return the packaged recipes."""
-    there = (resources.files("registries") / "recipes").iterdir()
-    return sorted(each.name.removesuffix(".toml") for each in there if each.name.endswith(".toml"))
-
-
 def changes(made: Mapping[str, Any], now: Recipe) -> str:
     """Return how the settings `made` differ from a recipe, as `iterations 100, now 400`; empty if they don't.
 
@@ -262,14 +257,9 @@ def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[s
     return merged
 
 
-def exists(name: str) -> bool:
-    """Return whether there is a recipe of this name: a packaged one, or a learned solver's own."""
-    return name in names() or _declared(name) is not None
-
-
 def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
     """The tables of a recipe: what the class of a solver says, a file, or for a class that says nothing GS's."""
-    declared = _declared(name) if folder is None else None
+    declared = recipe_names.declared(registries.solvers, name) if folder is None else None
     if declared:
         return _checked(f"recipe of {name}, in its class", declared, everywhere=True)
     source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{name}.toml"
@@ -281,15 +271,6 @@ def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
     if declared is not None:
         return {"base": USUAL}
     raise MissingError(f"recipe of {name}: there is no {source}; write one, or train gs or gas")
-
-
-def _declared(name: str) -> Mapping[str, Any] | None:
-    """What the class of a learned solver says of its training, perhaps nothing; None if it isn't one, or untrained."""
-    try:
-        declared: Mapping[str, Any] | None = getattr(registries.solvers.get(name), "trained_by", None)
-    except LookupError:
-        return None
-    return declared
 
 
 def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False) -> Mapping[str, Any]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 import registries
+from registries import recipe_names
 from solverbench.errors import BudgetError, GridError, SpecError
-from solverbench.learned import recipes
 from solverbench.method import grids
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule
@@ -74,6 +74,22 @@ class Solver(ABC):
 
     def __init_subclass__(cls) -> None:
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    @classmethod
+    def misdeclared(cls) -> str:
+        """Return what is wrong with the options that this class declares, each with its default; empty if nothing."""
+        try:
+            known = declared(cls)
+        except Exception as error:  # an annotation may be any code
+            return f"the types of its options can't be read ({type(error).__name__}: {error})"
+        for key, (field, kind) in known.items():
+            if not any(base == kind or base in getattr(kind, "__args__", ()) for base in (bool, int, float, str)):
+                return f"option {key!r} is declared as {getattr(kind, '__name__', kind)}; declare a bool, int, float or str"
+            try:
+                _check(f"option {key!r}", field, kind, field.default)
+            except SpecError as error:
+                return f"the default of {error}"
+        return ""
 
     def __post_init__(self) -> None:
         for field, kind in declared(type(self)).values():
@@ -313,8 +329,8 @@ class LearnedSolver(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.recipe is not None and not recipes.exists(self.recipe):
-            there = ", ".join(recipes.names())
+        if self.recipe is not None and not recipe_names.exists(registries.solvers, self.recipe):
+            there = ", ".join(recipe_names.names())
             raise SpecError(f"{self.name}:recipe={self.recipe}: there is no such recipe; use a solver's, or {there}")
 
     @property
@@ -382,22 +398,6 @@ def declared(cls: type[Solver]) -> dict[str, tuple[dataclasses.Field[Any], Any]]
     """Return the options of a solver class: spec key to (field, type)."""
     hints = get_type_hints(cls)
     return {_key(f): (f, hints[f.name]) for f in dataclasses.fields(cls) if "choices" in f.metadata}
-
-
-def misdeclared(cls: type[Solver]) -> str:
-    """Return what is wrong with the options that a class declares, each with its default; empty if nothing."""
-    try:
-        known = declared(cls)
-    except Exception as error:  # an annotation may be any code
-        return f"the types of its options can't be read ({type(error).__name__}: {error})"
-    for key, (field, kind) in known.items():
-        if not any(base == kind or base in getattr(kind, "__args__", ()) for base in (bool, int, float, str)):
-            return f"option {key!r} is declared as {getattr(kind, '__name__', kind)}; declare a bool, int, float or str"
-        try:
-            _check(f"option {key!r}", field, kind, field.default)
-        except SpecError as error:
-            return f"the default of {error}"
-    return ""
 
 
 def parse_value(asked: str, kind: Any, text: str) -> Any:

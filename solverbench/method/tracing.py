@@ -6,7 +6,7 @@ import math
 import numbers
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,15 +14,49 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import registries
-from solverbench.errors import BudgetError, LoopError, NotLinearError, UserError
+from solverbench.errors import BudgetError, LoopError, NeedsTrainingError, NotLinearError, UserError
 from solverbench.method.execution import unrounded
-from solverbench.method.grids import Grid
-from solverbench.method.solver import Denoise, Solver
+from solverbench.method.grids import Grid, explicit
+from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method.solver import Denoise, LearnedSolver, Solver
 from solverbench.method.tableau import Tableau
 
 
-def _spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
-    """The tableau, if it makes the calls that were asked for."""
+def tableau(
+    solver: Solver,
+    *,
+    nfe: int | None = None,
+    schedule: NoiseSchedule | None = None,
+    grid: Sequence[float] | None = None,
+) -> Tableau:
+    """Return the tableau of a solver on a schedule, or on explicit levels.
+
+    Args:
+        nfe: the number of calls; given by `grid` if that is given.
+        schedule: EDM() if not given.
+        grid: the M+1 noise levels instead of the solver's own grid.
+
+    Raises:
+        BudgetError: the solver can't spend exactly `nfe` calls.
+        NeedsTrainingError: a learned solver without parameters.
+        GridError, LoopError, NotLinearError: see `trace`.
+    """
+    schedule = schedule or EDM()
+    if grid is not None:
+        return spends(trace(solver, explicit(grid, schedule)), solver, nfe)
+    if nfe is None:
+        raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
+    if isinstance(solver, LearnedSolver) and solver.parameters is None:
+        raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
+    return spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
+
+
+def spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
+    """Return the tableau, if it makes the calls that were asked for.
+
+    Raises:
+        BudgetError: it makes another number.
+    """
     if nfe not in (None, found.nfe):
         raise BudgetError(f"{solver.spec} with nfe={nfe}: its loop makes {found.nfe} calls; ask for nfe={found.nfe}")
     return found

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from solverbench import files, seeds
 from solverbench.errors import RecordError, UserError
-from solverbench.learned.equip import tableau
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Solver
 from solverbench.method.spec import make
 from solverbench.method.tableau import Plan, asked
+from solverbench.method.tracing import tableau
 from solverbench.sampling.devices import THREADS, pool, worker_count
 from solverbench.sampling.sample import BATCH, Fit, Stop, batches, sample
 from solverbench.store.shared import kept

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from solverbench import files
-from solverbench.errors import RecordError, UserError
+from solverbench.errors import RecordError
 
 CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing)\.json")
 PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
@@ -65,8 +65,11 @@ def known(name: str) -> bool:
     return any(kind.fullmatch(name) for kind in (CELL, COST, PLAN, ERROR, ARRAYS, TRAINED))
 
 
-def check(root: Path, name: str) -> Damage | None:
+def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damage | None:
     """Return what is wrong with a file of results after reading all of it; None if nothing is.
+
+    Args:
+        check_trained: raises RecordError for a damaged file of a learned solver.
 
     Raises:
         StoreError: it can't be read.
@@ -80,7 +83,7 @@ def check(root: Path, name: str) -> Damage | None:
         elif ARRAYS.fullmatch(name):
             files.read_arrays(path)
         elif name.startswith("trained/") and path.suffix == ".safetensors":
-            _check_trained(path)
+            check_trained(path)
     except RecordError as error:
         return Damage(name, str(error).removeprefix(f"{path}: ").partition(";")[0])
     return None
@@ -92,19 +95,3 @@ def _check_cell(path: Path, address: str, kind: str) -> None:
         raise RecordError(f"{path}: the key of another cell")
     if kind == "metrics" and body.get("cell") != address:
         raise RecordError(f"{path}: written for another cell")
-
-
-def _check_trained(path: Path) -> None:
-    from solverbench import tensors
-    from solverbench.learned import trained_files
-    from solverbench.learned.training import checkpoint as checkpoints
-
-    if path.stem == "checkpoint":
-        tensors.read(path, checkpoints.FORMAT, checkpoints.VERSION)
-        return
-    try:
-        trained_files.load(path)
-    except RecordError:
-        raise
-    except UserError as error:
-        raise RecordError(f"{path}: {error}") from None

@@ -92,10 +92,17 @@ def status(store: Store) -> Status:
     return Status(dict(cells), sizes, reports, store_runs.runs(store.root), leftovers, free)
 
 
-def verify(store: Store, *, aside: bool = False, say: Callable[[int], None] = lambda count: None) -> list[Damage]:
+def verify(
+    store: Store,
+    check_trained: Callable[[Path], None],
+    *,
+    aside: bool = False,
+    say: Callable[[int], None] = lambda count: None,
+) -> list[Damage]:
     """Return the damaged files of a store after reading all of it.
 
     Args:
+        check_trained: as for `layout.check`.
         aside: rename the damaged ones that a run makes anew.
         say: told how many files were read, now and then.
 
@@ -107,7 +114,7 @@ def verify(store: Store, *, aside: bool = False, say: Callable[[int], None] = la
     for count, name in enumerate(contents.walk(store.root), 1):
         if count % 1000 == 0:
             say(count)
-        if (damage := contents.check(store.root, name)) is not None:
+        if (damage := contents.check(store.root, name, check_trained)) is not None:
             damaged.append(damage)
             if aside and not name.startswith(("trained/", "references/")):
                 files.set_aside(store.root / name)

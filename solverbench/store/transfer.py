@@ -47,6 +47,7 @@ class Merged:
     """What a merge did.
 
     Args:
+        check_trained: as for `layout.check`.
         copied, equal: files.
         close: files that both have, alike but for rounding; left as they were.
         mended: files that were damaged in the store and whole in what was merged.
@@ -54,6 +55,7 @@ class Merged:
         damaged: files that weren't taken.
     """
 
+    check_trained: Callable[[Path], None]
     copied: int = 0
     equal: int = 0
     close: int = 0
@@ -76,7 +78,7 @@ class Merged:
         return [*found, f"{counts}, {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"]
 
 
-def merge(source: Path, store: Store) -> Merged:
+def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> Merged:
     """Copy into `store` what `source`, a store or an export, has and it hasn't; the same again goes on or does nothing.
 
     Raises:
@@ -87,7 +89,7 @@ def merge(source: Path, store: Store) -> Merged:
         if root.resolve() == store.root.resolve():
             raise StoreError(f"merge {source}: the same folder as --out; give another store")
         Store.open(store.root)
-        merged = Merged()
+        merged = Merged(check_trained)
         _check_list(root, merged)
         for folder in sorted((root / "cells").glob("??/*")):
             if folder.is_dir() and not folder.name.startswith("."):
@@ -108,11 +110,11 @@ def _merge_cell(root: Path, folder: Path, store: Store, merged: Merged) -> None:
     names = [name for name in names if contents.known(name) and (root / name).is_file()]
     taken = [_copy(root, name, store.root, merged) for name in names]
     metrics = f"{home}/metrics.json"
-    whole = (store.root / metrics).exists() and contents.check(store.root, metrics) is None
+    whole = (store.root / metrics).exists() and contents.check(store.root, metrics, merged.check_trained) is None
     if (folder / "metrics.json").is_file() and (all(taken) or whole):
         _copy(root, metrics, store.root, merged)
     if (folder / "timing.json").is_file():
-        if damage := contents.check(root, f"{home}/timing.json"):
+        if damage := contents.check(root, f"{home}/timing.json", merged.check_trained):
             merged.damaged.append(str(damage))
         elif (timing := CellFolder(folder, folder.name).timing()) != _timing(there):
             there.write_timing(timing)
@@ -148,7 +150,7 @@ def _merge_trained(root: Path, out: Path, merged: Merged) -> None:
 
 def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
     """Copy a file; return whether `out` has the same content now."""
-    if damage := contents.check(root, name):
+    if damage := contents.check(root, name, merged.check_trained):
         merged.damaged.append(f"{root / name}: {damage.what}; not taken")
         return False
     mended = False
@@ -156,7 +158,7 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
         if _same(root / name, out / name):
             merged.equal += 1
             return True
-        if contents.check(out, name) is None:
+        if contents.check(out, name, merged.check_trained) is None:
             if _close(root / name, out / name):
                 merged.close += 1
             else:
@@ -267,13 +269,23 @@ def _unpack(source: Path, place: Path) -> None:
         )
 
 
-def export(store: Store, to: Path, addresses: Sequence[str] | None = None, *, targets: bool = False) -> list[str]:
+def export(
+    store: Store,
+    to: Path,
+    check_trained: Callable[[Path], None],
+    file_name: Callable[[str, int], str],
+    addresses: Sequence[str] | None = None,
+    *,
+    targets: bool = False,
+) -> list[str]:
     """Write cells to a new folder, or a .zip, that `merge` takes; return the names of its files.
 
     It holds the store's own files of these cells and what they were trained by, `results.csv` with their measures, and
     `export.json` with the sha256 of each file.
 
     Args:
+        check_trained: as for `layout.check`.
+        file_name: of a learned solver's parameters, by spec and calls.
         addresses: the beginning of each; all cells if None.
         targets: the teacher's own images, too.
 
@@ -293,7 +305,7 @@ def export(store: Store, to: Path, addresses: Sequence[str] | None = None, *, ta
         told = files.read_json(cell / "cell.json")
         home = cell.relative_to(store.root).as_posix()
         names |= dict.fromkeys(f"{home}/{each.relative_to(cell).as_posix()}" for each in sorted(cell.rglob("*")))
-        names |= dict.fromkeys(_beside(store.root, told, targets))
+        names |= dict.fromkeys(_beside(store.root, told, targets, file_name))
         rows += _rows(cell, told)
     kept = [name for name in names if contents.known(name) and (store.root / name).is_file()]
     if not rows and not kept:
@@ -307,7 +319,7 @@ def export(store: Store, to: Path, addresses: Sequence[str] | None = None, *, ta
     shas = {}
     with _writing(to) as put:
         for name, content in packed.items():
-            if name in kept and (damage := contents.check(store.root, name)):
+            if name in kept and (damage := contents.check(store.root, name, check_trained)):
                 raise RecordError(f"{store.root / name}: {damage.what}; {damage.remedy}")
             body = content()
             shas[name] = hashlib.sha256(body).hexdigest()
@@ -325,13 +337,11 @@ def _addressed(cells: Sequence[Path], address: str) -> Path:
     return found[0]
 
 
-def _beside(root: Path, told: dict[str, Any], targets: bool) -> Iterator[str]:
+def _beside(root: Path, told: dict[str, Any], targets: bool, file_name: Callable[[str, int], str]) -> Iterator[str]:
     """The other files that a cell's numbers came from: its solver's parameters, and the teacher's own images."""
-    from solverbench.learned import trained_files
-
     key, names = told["key"], {**told["key"], **told["names"]}  # format 1 had spec and nfe in the key
     if names["trained"]:
-        yield f"trained/{names['teacher']}/{trained_files.file_name(names['spec'], names['nfe'])}"
+        yield f"trained/{names['teacher']}/{file_name(names['spec'], names['nfe'])}"
     if targets:
         folder = files.digest({name: key[name] for name in TARGETS if name in key})[:32]
         yield from (f"targets/{folder}/{path.name}" for path in sorted((root / "targets" / folder).glob("*.*")))

@@ -8,7 +8,8 @@ import toys
 
 from solverbench.bench import block as evaluate
 from solverbench.bench import run as runner
-from solverbench.bench.bundle import notes, provenance
+from solverbench.bench.bundle import notes as bundle_notes
+from solverbench.bench.bundle import provenance
 from solverbench.sampling import energy
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 3}
@@ -16,7 +17,7 @@ SMALL = {"samples": 40, "replicates": 1, "batch": 3}
 
 def notes(out, **options):
     protocol = (result := runner.run(teachers=toys.teacher(), out=out, **(SMALL | options))).cells[0].cell.protocol
-    return notes.notes(result.cells, protocol)
+    return bundle_notes.notes(result.cells, protocol)
 
 
 def test_cells_that_are_one_method_are_named(tmp_path):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import solverbench as sb
 from solverbench import seeds
-from solverbench.bench import protocol, resolve
+from solverbench.bench import resolve
 from solverbench.bench import run as runner
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
@@ -192,7 +192,7 @@ def test_the_condition_reaches_every_call_whatever_the_batch(checkpoint):
 
 def test_the_condition_and_the_arithmetic_are_part_of_the_key(checkpoint, tmp_path):
     def addresses(options):
-        protocol = protocol.Protocol.of(20, 1, None, 7, False)
+        protocol = Protocol.of(20, 1, None, 7, False)
         return resolve.resolve("dpm", "4", f"{checkpoint}{options}", protocol, tmp_path, "cpu")[0].address
 
     found = {addresses(options) for options in ("", ":guidance=2", ":classes=uniform", ":channels_last=true")}
@@ -201,7 +201,7 @@ def test_the_condition_and_the_arithmetic_are_part_of_the_key(checkpoint, tmp_pa
 
 
 def test_a_teacher_without_a_condition_keeps_its_keys():
-    protocol = protocol.Protocol.of(20, 1, None, 7, False)
+    protocol = Protocol.of(20, 1, None, 7, False)
     key = resolve.resolve("dpm", "4", "digits", protocol, Path("runs"), "cpu")[0].key
     assert "condition" not in key
     assert key["dtype"] == "float32"

@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
+from solverbench import tested
 from solverbench.bench.cells import STATUSES, Cell
-from solverbench.bench.outcome import Outcome, _teachers
+from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection as judging
@@ -64,7 +67,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 "prove a better sampler; read the distance to the teacher beside it"
             )
     found += one_method([outcome.cell for outcome in outcomes])
-    for teacher in _teachers(outcomes):
+    for teacher in teachers_of_outcomes(outcomes):
         if teacher.evaluation is not None and teacher.evaluation.data.note:
             found.append(teacher.evaluation.data.note)
         found += judging.lacking([teacher])
@@ -82,7 +85,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: a prompt stands for "
                 "several of them, with other noise"
             )
-    return found
+    return found + tested.newer(torch.__version__)
 
 
 def one_method(cells: Sequence[Cell]) -> list[str]:
@@ -116,7 +119,9 @@ def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     tags = []
     if protocol.replicates < REPLICATES and protocol.samples < judging.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
-    full = max((each.full for teacher in _teachers(outcomes) if (each := teacher.evaluation)), default=SAMPLES)
+    full = max(
+        (each.full for teacher in teachers_of_outcomes(outcomes) if (each := teacher.evaluation)), default=SAMPLES
+    )
     if any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures):
         told = f"default {SAMPLES}" if full == SAMPLES else f"papers {full}"
         tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")

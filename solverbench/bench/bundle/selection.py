@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from solverbench import files, plugins, seeds
-from solverbench.bench.outcome import Outcome, _teachers
+from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import Protocol
 from solverbench.sampling import endpoints as targets
 
@@ -45,8 +45,8 @@ def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> 
 
 def _conditions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the teachers' images depend on beside identities, where that isn't the usual."""
-    found = {teacher.name: targets.conditioned(teacher) for teacher in _teachers(outcomes)}
-    for teacher in _teachers(outcomes):
+    found = {teacher.name: targets.conditioned(teacher) for teacher in teachers_of_outcomes(outcomes)}
+    for teacher in teachers_of_outcomes(outcomes):
         if teacher.arithmetic != "float32":
             found[teacher.name]["dtype"] = teacher.arithmetic
     told = {name: each for name, each in found.items() if each}
@@ -56,7 +56,7 @@ def _conditions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def _command(outcomes: Sequence[Outcome], protocol: Protocol, device: str, root: Path, train: str | None) -> str:
     selection = _selection(outcomes, protocol, device)
     words = ["solverbench", "run", "--solvers", ",".join(selection["solvers"])]
-    asked = [teacher.spec or teacher.name for teacher in _teachers(outcomes)]
+    asked = [teacher.spec or teacher.name for teacher in teachers_of_outcomes(outcomes)]
     words += ["--nfe", ",".join(_spans(selection["nfe"])), "--teachers", ",".join(asked)]
     words += ["--samples", str(protocol.samples), "--seeds", selection["seeds"], "--batch", str(protocol.batch)]
     exact = {None: [], True: ["--exact"], False: ["--no-exact"]}[protocol.exact]

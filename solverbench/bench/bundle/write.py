@@ -24,7 +24,7 @@ from solverbench.bench.bundle.selection import _command, _selection, name
 from solverbench.bench.bundle.table import HIGHER, LINEAR, METRICS, _metrics, _ordered, frame
 from solverbench.bench.cells import Cell
 from solverbench.bench.claims import verdicts
-from solverbench.bench.outcome import Outcome, _teachers
+from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection as judging
@@ -79,7 +79,7 @@ def write(
         "protocol": _protocol(outcomes, protocol, root),
         "environment": {**_environment(device), **_plugins(outcomes), "seconds": _seconds(outcomes, seconds)},
         "metrics": _described(outcomes),
-        "lines": [line for teacher in _teachers(outcomes) for line in _lines(teacher)],
+        "lines": [line for teacher in teachers_of_outcomes(outcomes) for line in _lines(teacher)],
         "notes": notes(outcomes, protocol),
         "verdicts": verdicts(outcomes),
         "counts": counts(outcomes),
@@ -123,7 +123,7 @@ def _bibtex(outcomes: Sequence[Outcome]) -> str:
 
 
 def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    teachers = _teachers(outcomes)
+    teachers = teachers_of_outcomes(outcomes)
     used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
     found: dict[str, dict[str, Any]] = {}
     for metric in _ordered(used):
@@ -199,7 +199,7 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
             f"block, n={protocol.solved} a replicate"
         )
     found |= _trained(outcomes, root)
-    for teacher in _teachers(outcomes):
+    for teacher in teachers_of_outcomes(outcomes):
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
         same = "; the same for every solver" if teacher.condition is not None else ""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from solverbench import tensors
-from solverbench.errors import RecordError
+from solverbench.errors import RecordError, UserError
+from solverbench.learned import trained_files
 from solverbench.learned.training.optimiser import optimiser_tensors, restore_optimiser
 from solverbench.learned.training.trainer import Best, Student
+from solverbench.tensors import read, write
 
 COLUMNS = (
     "iteration",
@@ -55,12 +56,12 @@ def save(student: Student, path: Path) -> None:
         "patience": student.patience.state(),
         "relaxations": [[each.rate, each.accepted] for each in student.relaxations],
     }
-    tensors.write(path, tensors, metadata, FORMAT, VERSION)
+    write(path, tensors, metadata, FORMAT, VERSION)
 
 
 def restore(student: Student, path: Path) -> None:
     """Take up what `save` wrote."""
-    tensors, metadata = tensors.read(path, FORMAT, VERSION)
+    tensors, metadata = read(path, FORMAT, VERSION)
     try:
         student.descent.restore(tensors)
         student.average.copy_(tensors["average"])
@@ -89,3 +90,20 @@ def _values(row: Mapping[str, float]) -> list[float]:
 
 def _row(values: Sequence[float]) -> dict[str, float]:
     return {name: value for name, value in zip(COLUMNS, values, strict=True) if not math.isnan(value)}
+
+
+def check_trained(path: Path) -> None:
+    """Read a trained solver's file, or a training's checkpoint, whole.
+
+    Raises:
+        RecordError: it is damaged, or can't be used.
+    """
+    if path.stem == "checkpoint":
+        read(path, FORMAT, VERSION)
+        return
+    try:
+        trained_files.load(path)
+    except RecordError:
+        raise
+    except UserError as error:
+        raise RecordError(f"{path}: {error}") from None

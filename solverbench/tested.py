@@ -1,0 +1,22 @@
+"""The newest torch that the tests were run with, and what people are told of a newer one."""
+
+import re
+
+TORCH = "2.13.0"
+"""As in constraints.txt, which an installed package doesn't have."""
+
+
+def newer(installed: str) -> list[str]:
+    """Return a line for people if `installed` is a later release of torch than the newest tested one.
+
+    A later patch of the same release, and a build's own suffix, make no line.
+    """
+    if _release(installed) <= _release(TORCH):
+        return []
+    return [f"torch {installed} is newer than {TORCH}, the newest that was tested; if something fails, try that one"]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Major and minor number, empty if the version doesn't begin with them."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(map(int, found.groups())) if found else ()
