@@ -10,18 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.errors import SpecError
+from solverbench.method import Classical, Denoise, Grid, NoiseSchedule, VPLinear, option
 
 GAUSS_NODES, GAUSS_WEIGHTS = map(torch.from_numpy, np.polynomial.legendre.leggauss(64))
 """On [-1, 1]. In log sigma the integrands are analytic within pi/2 of the real axis, so that 64 nodes reach round-off
 on any grid; on a discrete schedule, whose time has kinks, about 1e-6."""
 
-PUBLIC_TIME = sb.VPLinear.refit(0.002, 80.0)
+PUBLIC_TIME = VPLinear.refit(0.002, 80.0)
 POINTS = 10_000
 """The public code's variable and its number of points, whatever the teacher's levels are."""
 
 
-class DEIS(sb.Classical):
+class DEIS(Classical):
     """Exponential Adams-Bashforth of order 1 to 4; one call per interval, its order rises over the first steps.
 
     form=tab interpolates in the time of the grid's schedule (on an EDM schedule, that of the linear VP schedule with
@@ -33,15 +34,15 @@ class DEIS(sb.Classical):
     name: ClassVar[str] = "deis"
     paper: ClassVar[str] = "DEIS, arXiv:2204.13902"
 
-    levels: str = sb.option("time_quadratic", key="grid", help="a named grid, or the M+1 levels joined with +")
-    order: int = sb.option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
-    form: str = sb.option("tab", choices=("tab", "rho"), help="interpolate in the model's time or in sigma")
-    quadrature: str = sb.option("exact", choices=("exact", "compat"), help="compat: the public code's rectangle rule")
+    levels: str = option("time_quadratic", key="grid", help="a named grid, or the M+1 levels joined with +")
+    order: int = option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
+    form: str = option("tab", choices=("tab", "rho"), help="interpolate in the model's time or in sigma")
+    quadrature: str = option("exact", choices=("exact", "compat"), help="compat: the public code's rectangle rule")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form == "rho" and self.quadrature == "compat":
-            raise sb.SpecError("deis:form=rho:quadrature=compat: the public code integrates rho exactly; leave it out")
+            raise SpecError("deis:form=rho:quadrature=compat: the public code integrates rho exactly; leave it out")
 
     @property
     def consistent(self) -> bool:
@@ -62,7 +63,7 @@ class DEIS(sb.Classical):
     def _rough(self) -> bool:
         return self.quadrature == "compat" and self.order > 1
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
         sigmas = grid.sigmas
         past: list[Tensor] = []
@@ -73,7 +74,7 @@ class DEIS(sb.Classical):
                 x = x + weight * e
         return x
 
-    def _weights(self, grid: sb.Grid, n: int, order: int) -> list[Tensor]:
+    def _weights(self, grid: Grid, n: int, order: int) -> list[Tensor]:
         """The integrals over step n of Lagrange's basis on levels n, n - 1, ..., n - order + 1."""
         sigmas = grid.sigmas
         known = [sigmas[n - i] for i in range(order)]
@@ -83,7 +84,7 @@ class DEIS(sb.Classical):
             return _rectangles(sigmas[n], sigmas[n + 1], known)
         return _gauss(sigmas[n], sigmas[n + 1], known, self._variable(grid.schedule))
 
-    def _variable(self, schedule: sb.NoiseSchedule) -> Callable[[Tensor], Tensor]:
+    def _variable(self, schedule: NoiseSchedule) -> Callable[[Tensor], Tensor]:
         return schedule.clock.time if self.form == "tab" else lambda sigma: sigma
 
 

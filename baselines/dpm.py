@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-import solverbench as sb
 from baselines import dpm_singlestep
+from solverbench.errors import SpecError
+from solverbench.method import Denoise, ExponentialIntegrator, Grid, NoiseSchedule, differences, option, phis
 
 
-class DPMSolverPP(sb.ExponentialIntegrator):
+class DPMSolverPP(ExponentialIntegrator):
     """Exponential integrator of order 1 to 3 in data (DPM-Solver++) or noise prediction (DPM-Solver).
 
     Multistep, one call per interval; `singlestep` goes over to the methods of `dpm_singlestep`. Order 3 weighs the
@@ -25,16 +26,16 @@ class DPMSolverPP(sb.ExponentialIntegrator):
     name: ClassVar[str] = "dpm"
     paper: ClassVar[str] = "DPM-Solver++, arXiv:2211.01095; DPM-Solver, arXiv:2206.00927"
 
-    d2: str = sb.option("half", choices=("half", "full"), help="weight of order 3's second difference; half as public")
-    singlestep: bool = sb.option(False, help="blocks of up to `order` calls, each from a single state")
+    d2: str = option("half", choices=("half", "full"), help="weight of order 3's second difference; half as public")
+    singlestep: bool = option(False, help="blocks of up to `order` calls, each from a single state")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.d2 == "full" and (self.order != 3 or self.singlestep):
             kind = "singlestep" if self.singlestep else f"order {self.order}"
-            raise sb.SpecError(f"dpm:d2=full: {kind} has no second difference; use it with multistep order 3 alone")
+            raise SpecError(f"dpm:d2=full: {kind} has no second difference; use it with multistep order 3 alone")
         if self.singlestep and not self.lower_order_final:
-            raise sb.SpecError(
+            raise SpecError(
                 "dpm:singlestep=true:lower_order_final=false: its list of orders is fixed by the number of calls; "
                 "leave lower_order_final out"
             )
@@ -54,15 +55,15 @@ class DPMSolverPP(sb.ExponentialIntegrator):
         """2 at most: the first step, and the last or the last block, are of order 1."""
         return min(self.order, 2)
 
-    def grid(self, schedule: sb.NoiseSchedule, steps: int) -> sb.Grid:
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the grid of `steps` intervals, a level per call; singlestep blocks are equally long on logsnr."""
         grid = super().grid(schedule, steps)
         body = grid.sigmas[grid.sigmas > 0]
         if not self.singlestep or self.levels != "logsnr" or len(body) < 2:
             return grid
-        return sb.Grid(torch.cat([dpm_singlestep.regroup(body, self.order), grid.sigmas[len(body) :]]), schedule)
+        return Grid(torch.cat([dpm_singlestep.regroup(body, self.order), grid.sigmas[len(body) :]]), schedule)
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
         if self.singlestep:
             return dpm_singlestep.integrate(self, denoise, x, grid)
@@ -73,9 +74,9 @@ class DPMSolverPP(sb.ExponentialIntegrator):
             past = [self.predict(denoise, x, sigmas[n]), *past][: self.order]
             used = past[: self.order_at(n, grid.steps)]
             kept, scale, h = self.linear(sigmas[n], sigmas[n + 1])
-            p1, p2, p3 = sb.phis(h)
+            p1, p2, p3 = phis(h)
             x = kept * x - scale * p1 * used[0]
-            match sb.differences(lam, used, n):
+            match differences(lam, used, n):
                 case (d0,):
                     x = x - scale * p1 / 2 * d0
                 case (d1, d2):

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.errors import SpecError
+from solverbench.method import Classical, Denoise, Grid, option
 
 
-class DPM2(sb.Classical):
+class DPM2(Classical):
     """Second-order singlestep method in noise prediction; two calls per interval.
 
     The inner level lies `r` of the way in lambda: sigma_m = t^r s^(1-r). r = 1 is Heun's method.
@@ -22,14 +23,14 @@ class DPM2(sb.Classical):
     global_order = 2
     stages: ClassVar[int] = 2
 
-    r: float = sb.option(0.5, above=0.0, help="where the inner evaluation lies, as a part of the step in lambda, to 1")
+    r: float = option(0.5, above=0.0, help="where the inner evaluation lies, as a part of the step in lambda, to 1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.r > 1:
-            raise sb.SpecError(f"dpm2:r={self.r:g}: the inner level lies past the step's end; use 0 < r <= 1")
+            raise SpecError(f"dpm2:r={self.r:g}: the inner level lies past the step's end; use 0 < r <= 1")
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; 2M calls for M intervals."""
         sigmas = grid.sigmas
         for n in range(grid.steps):

@@ -10,7 +10,7 @@ import itertools
 import torch
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.method import Denoise, ExponentialIntegrator, Grid, block_orders, phis
 
 
 def regroup(sigmas: Tensor, order: int) -> Tensor:
@@ -18,22 +18,22 @@ def regroup(sigmas: Tensor, order: int) -> Tensor:
 
     Source: the public code of arXiv:2206.00927; on other grids a block takes its intervals as they are.
     """
-    sizes = sb.block_orders(len(sigmas) - 1, order)
+    sizes = block_orders(len(sigmas) - 1, order)
     places = [block + part / size for block, size in enumerate(sizes) for part in range(size)]
     inner = torch.tensor(places[1:], dtype=torch.float64) / len(sizes)
     start, end = sigmas[0].log(), sigmas[-1].log()
     return torch.cat([sigmas[:1], (start + inner * (end - start)).exp(), sigmas[-1:]])
 
 
-def integrate(solver: sb.ExponentialIntegrator, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+def integrate(solver: ExponentialIntegrator, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
     """Return the sample; M calls for M intervals."""
-    ends = itertools.accumulate(sb.block_orders(grid.steps, solver.order), initial=0)
+    ends = itertools.accumulate(block_orders(grid.steps, solver.order), initial=0)
     for begin, end in itertools.pairwise(ends):
         x = _block(solver, denoise, x, grid.sigmas[begin : end + 1])
     return x
 
 
-def _block(solver: sb.ExponentialIntegrator, denoise: sb.Denoise, x: Tensor, levels: Tensor) -> Tensor:
+def _block(solver: ExponentialIntegrator, denoise: Denoise, x: Tensor, levels: Tensor) -> Tensor:
     """Carry `x` from levels[0] to levels[-1] by a call at every level but the last.
 
     Source: arXiv:2211.01095, algorithm 1 (order 2); arXiv:2206.00927, algorithms 1 and 2 (orders 2 and 3).
@@ -46,7 +46,7 @@ def _block(solver: sb.ExponentialIntegrator, denoise: sb.Denoise, x: Tensor, lev
         return kept * x - scale * torch.expm1(-h) * m
 
     _, scale, h = solver.linear(s, t)
-    p1, p2, _ = sb.phis(h)
+    p1, p2, _ = phis(h)
     if len(levels) == 2:
         return first_order(t)
     _, _, h1 = solver.linear(s, levels[1])
@@ -54,6 +54,6 @@ def _block(solver: sb.ExponentialIntegrator, denoise: sb.Denoise, x: Tensor, lev
     if len(levels) == 3:
         return first_order(t) - scale * p1 * h / (2 * h1) * (m1 - m)
     _, scale2, h2 = solver.linear(s, levels[2])
-    stage = first_order(levels[2]) + scale2 * sb.phis(h2)[1] * h2 / h1 * (m1 - m)
+    stage = first_order(levels[2]) + scale2 * phis(h2)[1] * h2 / h1 * (m1 - m)
     m2 = solver.predict(denoise, stage, levels[2])
     return first_order(t) + scale * p2 * h / h2 * (m2 - m)

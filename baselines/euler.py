@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.method import Classical, Denoise, Grid
 
 
-class Euler(sb.Classical):
+class Euler(Classical):
     """One call and one straight step per interval.
 
     Source: Song et al. 2020, arXiv:2010.02502, equation 12 with eta = 0; in the EDM frame it is Euler's method
@@ -21,7 +21,7 @@ class Euler(sb.Classical):
     local_order: ClassVar[int | None] = 1
     global_order: ClassVar[int | None] = 1
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
         sigmas = grid.sigmas
         for n in range(grid.steps):

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.errors import GridError
+from solverbench.method import Classical, Denoise, Grid, NoiseSchedule
 
 
-class Heun(sb.Classical):
+class Heun(Classical):
     """A trial Euler step, then a step along the mean of both slopes; corrected on the last interval too.
 
     Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1; with end=zero its last step to level 0 too.
@@ -21,7 +22,7 @@ class Heun(sb.Classical):
     global_order: ClassVar[int | None] = 2
     stages: ClassVar[int] = 2
 
-    def grid(self, schedule: sb.NoiseSchedule, steps: int) -> sb.Grid:
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the grid.
 
         Raises:
@@ -29,13 +30,13 @@ class Heun(sb.Classical):
         """
         grid = super().grid(schedule, steps)
         if schedule.sigma_first < schedule.sigma_max and grid.sigmas[0] > schedule.sigma_first:
-            raise sb.GridError(
+            raise GridError(
                 f"{self.name}:grid={self.levels}: starts at {float(grid.sigmas[0]):g}, which stands for an infinite "
                 "level, and a mean of slopes holds for no step from there; use grid=polynomial or grid=logsnr"
             )
         return grid
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; 2M calls for M intervals."""
         sigmas = grid.sigmas
         for n in range(grid.steps):

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.method import ADAMS_BASHFORTH, Classical, Denoise, Grid, option
 
 
-class IPNDM(sb.Classical):
+class IPNDM(Classical):
     """Linear multistep method of order 1 to 4; one call per interval, and its order rises over the first steps.
 
     Source: Zhang and Chen 2022, arXiv:2204.13902, appendix (iPNDM), after Liu et al. 2022, arXiv:2202.09778.
@@ -19,7 +19,7 @@ class IPNDM(sb.Classical):
     paper: ClassVar[str] = "iPNDM, arXiv:2204.13902"
     uniform: ClassVar[bool] = True
 
-    order: int = sb.option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
+    order: int = option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
 
     @property
     def local_order(self) -> int | None:
@@ -31,13 +31,13 @@ class IPNDM(sb.Classical):
         """2 at most: the first step is Euler's."""
         return min(self.order, 2)
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
         sigmas = grid.sigmas
         past: list[Tensor] = []
         for n in range(grid.steps):
             slope = (x - denoise(x, sigmas[n])) / sigmas[n]
             past = [slope, *past][: self.order]
-            for weight, e in zip(sb.ADAMS_BASHFORTH[len(past)], past, strict=True):
+            for weight, e in zip(ADAMS_BASHFORTH[len(past)], past, strict=True):
                 x = x + (sigmas[n + 1] - sigmas[n]) * weight * e
         return x

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.method import Classical, Denoise, Grid, option
 
 
-class IPNDMV(sb.Classical):
+class IPNDMV(Classical):
     """Linear multistep method of order 1 to 4 on any grid; one call per interval, order rising over the first steps.
 
     A step integrates Newton's interpolant of the last slopes in sigma. `compat` takes the weights of the public code
@@ -22,8 +22,8 @@ class IPNDMV(sb.Classical):
     name: ClassVar[str] = "ipndm_v"
     paper: ClassVar[str] = "variable-step Adams-Bashforth for iPNDM, arXiv:2204.13902"
 
-    order: int = sb.option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
-    compat: bool = sb.option(False, help="the weights of the public code, wrong at orders 3 and 4")
+    order: int = option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
+    compat: bool = option(False, help="the weights of the public code, wrong at orders 3 and 4")
 
     @property
     def consistent(self) -> bool:
@@ -42,7 +42,7 @@ class IPNDMV(sb.Classical):
         """2 at most: the first step is Euler's; the public weights too, on grids whose steps vary smoothly."""
         return min(self.order, 2)
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
         sigmas = grid.sigmas
         past: list[Tensor] = []

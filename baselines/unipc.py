@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.method import Denoise, ExponentialIntegrator, Grid, option, unified
 
 
-class UniPC(sb.ExponentialIntegrator):
+class UniPC(ExponentialIntegrator):
     """Unified predictor-corrector of order 1 to 3; one call per interval, at the predicted points.
 
     With h and scale of `linear`, z = -h, m_i the prediction at level n - i, and over the last p of them
@@ -32,7 +32,7 @@ class UniPC(sb.ExponentialIntegrator):
     name: ClassVar[str] = "unipc"
     paper: ClassVar[str] = "UniPC, arXiv:2302.04867"
 
-    variant: str = sb.option(
+    variant: str = option(
         "bh2",
         choices=("bh1", "bh2"),
         help="B(h), h or expm1(h); GAS, LD3 take bh1 on pixel models",
@@ -53,7 +53,7 @@ class UniPC(sb.ExponentialIntegrator):
         """3 at most: the first step is the corrector of order 1; 2 where the last one is the predictor of order 1."""
         return 2 if self.lower_order_final else min(self.order + 1, 3)
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
         sigmas = grid.sigmas
         past = [self.predict(denoise, x, sigmas[0])]
@@ -86,6 +86,6 @@ class UniPC(sb.ExponentialIntegrator):
             r, d = [*r, torch.ones_like(z)], [*d, new - past[0]]
         x = kept * x - scale * torch.expm1(z) * past[0]
         b = z if self.variant == "bh1" else torch.expm1(z)
-        for rho_i, d_i in zip(sb.unified(r, z, b), d, strict=True):
+        for rho_i, d_i in zip(unified(r, z, b), d, strict=True):
             x = x - scale * b * rho_i * d_i
         return x

@@ -28,7 +28,7 @@ solvers = Registry(
         "dpm": "baselines.dpm:DPMSolverPP",
         "dpm2": "baselines.dpm2:DPM2",
         "euler": "baselines.euler:Euler",
-        "free": "baselines.free:Free",
+        "free": "solverbench.learned.free:Free",
         "gas": "solverbench.learned.gs:GAS",
         "gs": "solverbench.learned.gs:GS",
         "heun": "baselines.heun:Heun",

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from reports import draw as plot  # noqa: F401
     from reports import load_results as load_results
     from reports import write as report  # noqa: F401
-    from solverbench.bench.run import run_table as run
+    from solverbench.bench.run import run_table as run  # noqa: F401
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
     from solverbench.errors import MissingError as MissingError
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from solverbench.errors import UserError as UserError
     from solverbench.export.export import diffusers_scheduler as diffusers_scheduler
     from solverbench.export.export import k_diffusion_sampler as k_diffusion_sampler
-    from solverbench.learned.coefficients import ADAMS_BASHFORTH as ADAMS_BASHFORTH
     from solverbench.learned.equip import tableau as tableau
     from solverbench.method.execution import execute as execute
+    from solverbench.method.exponential import ADAMS_BASHFORTH as ADAMS_BASHFORTH
     from solverbench.method.exponential import ExponentialIntegrator as ExponentialIntegrator
     from solverbench.method.exponential import block_orders as block_orders
     from solverbench.method.exponential import differences as differences
@@ -54,28 +54,37 @@ if TYPE_CHECKING:
     from solverbench.teachers.loading import load_teacher as load_teacher
     from solverbench.teachers.teacher import Teacher as Teacher
 
-from solverbench._version import __version__
+from solverbench._version import __version__ as __version__
 
 _homes = {
-    "solverbench.learned.coefficients": ["ADAMS_BASHFORTH"],
-    "solverbench.teachers.adaptors": ["Adapted", "fingerprint", "per_image"],
-    "solverbench.teachers.conditions": ["Condition", "Guided"],
     "solverbench.errors": ["BudgetError", "GridError", "MissingError", "PluginError", "SpecError", "UserError"],
-    "solverbench.method.execution": ["execute"],
     "solverbench.export.export": ["diffusers_scheduler", "k_diffusion_sampler"],
-    "solverbench.method.exponential": ["ExponentialIntegrator", "block_orders", "differences", "phis", "unified"],
+    "solverbench.learned.equip": ["tableau"],
+    "solverbench.method.execution": ["execute"],
+    "solverbench.method.exponential": [
+        "ADAMS_BASHFORTH",
+        "ExponentialIntegrator",
+        "block_orders",
+        "differences",
+        "phis",
+        "unified",
+    ],
     "solverbench.method.grids": ["Grid"],
     "solverbench.method.schedules": ["EDM", "NoiseSchedule", "RectifiedFlow", "VPDiscrete", "VPLinear"],
-    "solverbench.metrics.plugin": ["Metric"],
     "solverbench.method.solver": ["Classical", "Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
-    "solverbench.plugins": ["register"],
     "solverbench.method.spec": ["make"],
     "solverbench.method.tableau": ["Tableau"],
-    "solverbench.teachers.teacher": ["Evaluation", "Reference", "Teacher", "load_teacher"],
-    "solverbench.method.tracing": ["tableau", "trace"],
+    "solverbench.method.tracing": ["trace"],
+    "solverbench.metrics.evaluation": ["Evaluation", "Reference"],
+    "solverbench.metrics.plugin": ["Metric"],
+    "solverbench.plugins": ["register"],
+    "solverbench.teachers.adaptors": ["Adapted", "fingerprint", "per_image"],
+    "solverbench.teachers.conditions": ["Condition", "Guided"],
+    "solverbench.teachers.loading": ["load_teacher"],
+    "solverbench.teachers.teacher": ["Teacher"],
 }
 _home = {name: (module, name) for module, names in _homes.items() for name in names}
-_home |= {"load_plugin": ("solverbench.plugins", "load"), "run": ("solverbench.bench.run", "table")}
+_home |= {"load_plugin": ("solverbench.plugins", "load"), "run": ("solverbench.bench.run", "run_table")}
 _home |= {"plot": ("reports", "draw"), "report": ("reports", "write")}
 _home |= {name: ("reports", name) for name in ("BundleError", "compare", "load_results")}
 

@@ -14,7 +14,7 @@ from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import Protocol
 from solverbench.evaluation.selection import PAIRS
 from solverbench.method.spec import make
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import Teacher, condition
 
 UNKNOWN = "unknown"
 
@@ -79,7 +79,7 @@ def _ours(cell: Cell, metric: str, n: int, reference: str) -> dict[str, str]:
         "seeds": seeds.label(protocol.seeds),
         "reference": reference,
         "noise": "on the CPU from the seed",
-        "condition": teacher.condition(teacher),
+        "condition": condition(teacher),
     }
     if judged is not None:
         told |= {"extractor": judged.extractor_id, "quantiser": judged.quantiser}

@@ -17,6 +17,7 @@ from solverbench.bench.progress import Listener
 from solverbench.bench.work import NEW, PARTIAL, Job, Unit, units
 from solverbench.bench.workers.local import Crew
 from solverbench.errors import RecordError, StoreError, UserError
+from solverbench.sampling.devices import pool
 from solverbench.sampling.sample import Stop, Stopped
 from solverbench.store import leases
 from solverbench.store.folder import Store
@@ -172,7 +173,7 @@ def finish(jobs: Sequence[Job], store: Store, crew: Crew, tell: Listener, limit:
         cells = [job.cell for job in members.jobs]
         return Work(cells, unit.block, store.root, stop, ledger.limits(members), partial(say, unit, members), note)
 
-    with leases.opened(store.root) as mine, devices.pool(crew.size) as threads:
+    with leases.opened(store.root) as mine, pool(crew.size) as threads:
         todo, others = ledger.queue(mine), Others(tell.note)
         try:
             while True:

@@ -10,19 +10,11 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import GridError
-from solverbench.method.exponential import block_orders, differences, order_at, phis, unified
+from solverbench.method.exponential import ADAMS_BASHFORTH, block_orders, differences, order_at, phis, unified
 from solverbench.method.grids import Grid
 from solverbench.method.solver import Denoise
 from solverbench.method.spec import make
 from solverbench.method.tracing import trace
-
-ADAMS_BASHFORTH = {
-    1: (1.0,),
-    2: (3 / 2, -1 / 2),
-    3: (23 / 12, -16 / 12, 5 / 12),
-    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-}
-"""Weights of the slopes, newest first, by order: those of equal steps."""
 
 KNOWN = 3
 """The most outputs that DPM-Solver++ and UniPC weigh; a step with more starts with 0 for the older ones."""

@@ -13,6 +13,14 @@ from torch import Tensor
 
 from solverbench.method.solver import Classical, Denoise, option
 
+ADAMS_BASHFORTH = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+"""Weights of the slopes, newest first, by order: those of equal steps."""
+
 
 class ExponentialIntegrator(Classical):
     """A solver that is exact in x and extrapolates the network's prediction m as a polynomial in lambda.

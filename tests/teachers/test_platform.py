@@ -14,6 +14,7 @@ import solverbench as sb
 from solverbench import seeds
 from solverbench.bench import resolve
 from solverbench.bench import run as runner
+from solverbench.bench.protocol import Protocol
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
 from solverbench.sampling import sample as sampling

@@ -25,7 +25,7 @@ from solverbench.bench.bundle.table import HIGHER, LINEAR, METRICS, _metrics, _o
 from solverbench.bench.cells import Cell
 from solverbench.bench.claims import verdicts
 from solverbench.bench.outcome import Outcome, teachers_of_outcomes
-from solverbench.bench.protocol import Protocol
+from solverbench.bench.protocol import BLOCKS, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection as judging
 from solverbench.learned import recipes, trained_files, zoo
@@ -189,13 +189,13 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
         "paired": f"RMSE over the first {protocol.paired} images of each replicate, sqrt of their mean squared error",
         "interval": (
             f"95 %, sampling error at n={protocol.samples} ({paired}): delete-a-block jackknife over "
-            f"{protocol.BLOCKS} blocks of each replicate; bias is not removed"
+            f"{BLOCKS} blocks of each replicate; bias is not removed"
         ),
         "nfe": "calls of the denoiser for one sample, counted",
     }
     for teacher in {each.cell.teacher.name: each.cell.teacher for each in outcomes if each.cell.exact}.values():
         found[f"exact solution on {teacher.name}"] = (
-            f"{solutions.describe(teacher)}; RMSE over the first {protocol.solved // protocol.BLOCKS} images of each "
+            f"{solutions.describe(teacher)}; RMSE over the first {protocol.solved // BLOCKS} images of each "
             f"block, n={protocol.solved} a replicate"
         )
     found |= _trained(outcomes, root)

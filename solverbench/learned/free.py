@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-import solverbench as sb
+from solverbench.errors import GridError, SpecError
+from solverbench.method import Denoise, Grid, LearnedSolver, NoiseSchedule, make, option, trace
 
 WITHIN = 0.99
 """How far below the start, in log sigma, s_0 may be at most: a share of the way to s_1."""
 
 
-class Free(sb.LearnedSolver):
+class Free(LearnedSolver):
     """A tableau of which everything is a parameter: the level of each call, and all weights of all rows.
 
     With w the tableau of `base` on the learned levels s_0 > .. > s_N, from the start or below it to the end, and with
@@ -53,24 +54,24 @@ class Free(sb.LearnedSolver):
         "shapes": {"iterations": 1000, "validate_every": 50},
     }
 
-    levels: str = sb.option("time_uniform", key="grid", help="the grid that training starts from")
-    base: str = sb.option("unipc", choices=("unipc", "dpm", "ipndm", "euler"), help="the solver that it starts from")
-    first: float = sb.option(8.0, above=0.0, help="training starts with the first call at the start level over this")
+    levels: str = option("time_uniform", key="grid", help="the grid that training starts from")
+    base: str = option("unipc", choices=("unipc", "dpm", "ipndm", "euler"), help="the solver that it starts from")
+    first: float = option(8.0, above=0.0, help="training starts with the first call at the start level over this")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.first < 1:
-            raise sb.SpecError(f"free:first={self.first:g}: a call above the start; give 1 or more")
+            raise SpecError(f"free:first={self.first:g}: a call above the start; give 1 or more")
 
     def group(self, name: str) -> str:
         """Return the group of a parameter."""
         return {"first": "times", "gaps": "times", "offsets": "offsets"}.get(name, "coefficients")
 
-    def initial(self, schedule: sb.NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+    def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
         """Return `base` on the grid, its first call at start/`first`: no offsets and no corrections."""
         named = super().grid(schedule, nfe).sigmas
         if named[-1] == 0:
-            raise sb.GridError(f"free:grid={self.levels}: ends in 0, where no call can be made; leave the 0 out")
+            raise GridError(f"free:grid={self.levels}: ends in 0, where no call can be made; leave the 0 out")
         gaps = named.clamp(max=schedule.sigma_first).log().diff().neg()
         beyond = math.log(schedule.sigma_max / schedule.sigma_first)  # above 0 where the start stands in for infinity
         parameters = {
@@ -80,25 +81,25 @@ class Free(sb.LearnedSolver):
         }
         return parameters | {f"r{k}": torch.zeros(k + 1, dtype=torch.float64) for k in range(nfe + 1)}
 
-    def grid(self, schedule: sb.NoiseSchedule, steps: int) -> sb.Grid:
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the start and the learned levels s_1 .. s_N."""
         gaps = self.trained["gaps"]
         if len(gaps) != steps:
-            raise sb.GridError(
+            raise GridError(
                 f"free: parameters for {len(gaps)} steps, {steps} asked for; use those trained for this number of calls"
             )
         ends = super().grid(schedule, steps).sigmas[[0, -1]]
         first, last = ends[0].log() - self._skipped, ends[1].log()
         inner = first + torch.softmax(gaps, 0).cumsum(0)[:-1] * (last - first)
-        return sb.Grid(torch.cat([ends[:1], inner.exp(), ends[1:]]), schedule)
+        return Grid(torch.cat([ends[:1], inner.exp(), ends[1:]]), schedule)
 
-    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+    def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; N calls for N intervals."""
         start = grid.sigmas[0]
         room = WITHIN * (start.log() - grid.sigmas[1].log())  # less only on levels that aren't its own
         levels = torch.cat([(start.log() - torch.minimum(self._skipped, room)).exp()[None], grid.sigmas[1:]])
         told = _mirrored(levels[:-1].log() + self.trained["offsets"], grid.sigmas[-1].log(), start.log()).exp()
-        based = sb.trace(sb.make(self.base), sb.Grid(levels, grid.schedule), check=False).weights
+        based = trace(make(self.base), Grid(levels, grid.schedule), check=False).weights
         size = (1 + levels**2).sqrt()
         x = levels[0] / start * x
         outputs: list[Tensor] = []
