@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from baselines import dpm_singlestep
+from solverbench.baselines import dpm_singlestep
 from solverbench.errors import SpecError
 from solverbench.method import Denoise, ExponentialIntegrator, Grid, NoiseSchedule, differences, option, phis
 

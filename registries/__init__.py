@@ -1,22 +1,25 @@
 """The built-in names. Nothing is imported until it is asked for."""
 
-from registries.plugins import Offer as Offer
-from registries.plugins import Unavailable as Unavailable
-from registries.plugins import fingerprint as fingerprint
-from registries.plugins import origin as origin
-from registries.plugins import place as place
-from registries.plugins import source as source
-from registries.plugins import why as why
-from registries.published import Result as Result
-from registries.published import bibliography as bibliography
-from registries.published import catalogue as catalogue
-from registries.published import gits as gits
-from registries.published import papers as papers
-from registries.published import recommended as recommended
-from registries.published import results as results
-from registries.registry import Listed as Listed
-from registries.registry import Registry as Registry
-from registries.registry import UnknownName as UnknownName
+if __name__ != "solverbench.registries":  # in a checkout this folder could be imported twice, by two names
+    raise ImportError("registries: import it as solverbench.registries")
+
+from solverbench.registries.plugins import Offer as Offer
+from solverbench.registries.plugins import Unavailable as Unavailable
+from solverbench.registries.plugins import fingerprint as fingerprint
+from solverbench.registries.plugins import origin as origin
+from solverbench.registries.plugins import place as place
+from solverbench.registries.plugins import source as source
+from solverbench.registries.plugins import why as why
+from solverbench.registries.published import Result as Result
+from solverbench.registries.published import bibliography as bibliography
+from solverbench.registries.published import catalogue as catalogue
+from solverbench.registries.published import gits as gits
+from solverbench.registries.published import papers as papers
+from solverbench.registries.published import recommended as recommended
+from solverbench.registries.published import results as results
+from solverbench.registries.registry import Listed as Listed
+from solverbench.registries.registry import Registry as Registry
+from solverbench.registries.registry import UnknownName as UnknownName
 
 CHECK = "solverbench.plugins:wrong"
 """What a plugin's thing must be, kind by kind."""
@@ -24,22 +27,22 @@ CHECK = "solverbench.plugins:wrong"
 solvers = Registry(
     "solver",
     {
-        "deis": "baselines.deis:DEIS",
-        "dpm": "baselines.dpm:DPMSolverPP",
-        "dpm2": "baselines.dpm2:DPM2",
-        "euler": "baselines.euler:Euler",
+        "deis": "solverbench.baselines.deis:DEIS",
+        "dpm": "solverbench.baselines.dpm:DPMSolverPP",
+        "dpm2": "solverbench.baselines.dpm2:DPM2",
+        "euler": "solverbench.baselines.euler:Euler",
         "free": "solverbench.learned.free:Free",
         "gas": "solverbench.learned.gs:GAS",
         "gs": "solverbench.learned.gs:GS",
-        "heun": "baselines.heun:Heun",
-        "ipndm": "baselines.ipndm:IPNDM",
-        "ipndm_v": "baselines.ipndm_v:IPNDMV",
+        "heun": "solverbench.baselines.heun:Heun",
+        "ipndm": "solverbench.baselines.ipndm:IPNDM",
+        "ipndm_v": "solverbench.baselines.ipndm_v:IPNDMV",
         "ld3": "solverbench.learned.ld3:LD3",
         "s4s": "solverbench.learned.s4s:S4S",
         "s4s_alt": "solverbench.learned.s4s:S4SAlt",
         "s4s_gas_compat": "solverbench.learned.gs:S4SGASCompat",
         "s4s_joint": "solverbench.learned.s4s:S4SJoint",
-        "unipc": "baselines.unipc:UniPC",
+        "unipc": "solverbench.baselines.unipc:UniPC",
     },
     aliases={"ddim": "euler", "dpmpp": "dpm"},
     about={

@@ -104,11 +104,17 @@ def place(error: BaseException, *owners: str) -> str:
     """
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{error.filename}:{error.lineno}"
-    tops, found = {owner.partition(".")[0] for owner in owners}, ""
+    tops, found = {_room(owner) for owner in owners}, ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in tops:
+        if _room(str(frame.f_globals.get("__name__"))) in tops:
             found = f"{frame.f_code.co_filename}:{line}"
     return found
+
+
+def _room(module: str) -> str:
+    """The package that a module is of: the subpackage of ours, which tells a built-in solver from its executor."""
+    parts = module.split(".")
+    return ".".join(parts[: 2 if parts[0] == "solverbench" else 1])
 
 
 def origin(thing: Any) -> str:

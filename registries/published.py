@@ -30,7 +30,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 def bibliography() -> dict[str, str]:
     """Return a BibTeX entry for each paper of a solver or grid, by its number on arXiv."""
-    text = resources.files("registries").joinpath("solvers.bib").read_text(encoding="utf-8")
+    text = resources.files("solverbench.registries").joinpath("solvers.bib").read_text(encoding="utf-8")
     return {re.findall(r"arXiv:([0-9.]+)", entry)[0]: entry for entry in text.strip().split("\n\n")}
 
 
@@ -71,7 +71,7 @@ class Result:
 
 def papers() -> list[str]:
     """Return the names of the papers whose results are here; `embedded` is this project's own record."""
-    folder = resources.files("registries").joinpath("papers")
+    folder = resources.files("solverbench.registries").joinpath("papers")
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
@@ -106,4 +106,4 @@ def results(paper: str) -> Iterator[Result]:
 
 @cache
 def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads(resources.files("registries").joinpath(name).read_text(encoding="utf-8"))
+    return tomllib.loads(resources.files("solverbench.registries").joinpath(name).read_text(encoding="utf-8"))

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from registries.registry import Registry
+from solverbench.registries.registry import Registry
 
 
 def names() -> list[str]:
     """Return the packaged recipes."""
-    there = (resources.files("registries") / "recipes").iterdir()
+    there = (resources.files("solverbench.registries") / "recipes").iterdir()
     return sorted(each.name.removesuffix(".toml") for each in there if each.name.endswith(".toml"))
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from registries import plugins
-from registries.plugins import Offer, Unavailable
+from solverbench.registries import plugins
+from solverbench.registries.plugins import Offer, Unavailable
 
 
 class UnknownName(LookupError):

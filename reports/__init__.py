@@ -1,11 +1,14 @@
 """Tables and figures from a bundle on disk; imports no other package of the project, and never torch."""
 
-from reports.bundle import Bundle as Bundle
-from reports.bundle import BundleError as BundleError
-from reports.bundle import load as load
-from reports.bundle import load_results as load_results
-from reports.comparison import compare as compare
-from reports.curves import training as training
-from reports.plots import KINDS as KINDS
-from reports.plots import draw as draw
-from reports.report import write as write
+if __name__ != "solverbench.reports":  # in a checkout this folder could be imported twice, by two names
+    raise ImportError("reports: import it as solverbench.reports")
+
+from solverbench.reports.bundle import Bundle as Bundle
+from solverbench.reports.bundle import BundleError as BundleError
+from solverbench.reports.bundle import load as load
+from solverbench.reports.bundle import load_results as load_results
+from solverbench.reports.comparison import compare as compare
+from solverbench.reports.curves import training as training
+from solverbench.reports.plots import KINDS as KINDS
+from solverbench.reports.plots import draw as draw
+from solverbench.reports.report import write as write

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.paired import Cells, Row, combined, difference
-from reports.parts import Part
+from solverbench.reports.paired import Cells, Row, combined, difference
+from solverbench.reports.parts import Part
 
 BOUND = "free"
 """The solver that bounds the others, by the name in its spec."""

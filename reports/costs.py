@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from reports.axes import log_minor_ticks, log_ticks, tick_text
-from reports.figures import Drawing, blank, settings, shown
-from reports.panel import GREY, dress, handle, look_of, size_of
-from reports.parts import Part, grouped
-from reports.widths import DEFAULT, Width
+from solverbench.reports.axes import log_minor_ticks, log_ticks, tick_text
+from solverbench.reports.figures import Drawing, blank, settings, shown
+from solverbench.reports.panel import GREY, dress, handle, look_of, size_of
+from solverbench.reports.parts import Part, grouped
+from solverbench.reports.widths import DEFAULT, Width
 
 _HEIGHT, _TOP = 1.8, 0.26  # inches of a panel, and above it
 _LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches beside and below it

@@ -16,10 +16,10 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from reports.bundle import BundleError
-from reports.panel import GREY, Box, curve, margins, place
-from reports.parts import Part
-from reports.widths import DEFAULT, Width
+from solverbench.reports.bundle import BundleError
+from solverbench.reports.panel import GREY, Box, curve, margins, place
+from solverbench.reports.parts import Part
+from solverbench.reports.widths import DEFAULT, Width
 
 FORMATS = ("png", "pdf", "svg")
 _ACROSS, _NARROW = 4, 1.6  # panels side by side at most, and inches that each needs

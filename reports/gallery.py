@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import costs, figures, grids, images, plans, redraw
-from reports.bundle import Bundle, BundleError, load
-from reports.figures import Drawing
-from reports.parts import Part, parts, slug
-from reports.widths import Width
+from solverbench.reports import costs, figures, grids, images, plans, redraw
+from solverbench.reports.bundle import Bundle, BundleError, load
+from solverbench.reports.figures import Drawing
+from solverbench.reports.parts import Part, parts, slug
+from solverbench.reports.widths import Width
 
 Files = Iterator[tuple[str, bytes]]
 _ALONE = 12
@@ -36,7 +36,15 @@ def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int 
     if processes is None:
         processes = 1 if len(names) <= _ALONE else min(_cores(), _MOST)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    command = [sys.executable, "-P", "-m", "reports.gallery", bundle.folder, str(wide.single), str(wide.double)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "solverbench.reports.gallery",
+        bundle.folder,
+        str(wide.single),
+        str(wide.double),
+    ]
     others = [
         subprocess.Popen(
             [*map(str, command), str(share), str(processes)], env=environment,

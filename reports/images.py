@@ -15,9 +15,9 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from reports.bundle import unmarked
-from reports.figures import Drawing, settings
-from reports.tables import MARKS, MEANINGS
+from solverbench.reports.bundle import unmarked
+from solverbench.reports.figures import Drawing, settings
+from solverbench.reports.tables import MARKS, MEANINGS
 
 _DPI = 200
 _WIDTH = 6.75 * _DPI  # pixels that the grid should fill

@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from reports import published, verdicts
-from reports.bundle import Bundle
-from reports.tables import escape_latex, escape_markdown
+from solverbench.reports import published, verdicts
+from solverbench.reports.bundle import Bundle
+from solverbench.reports.tables import escape_latex, escape_markdown
 
 
 def files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:

@@ -14,14 +14,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import bound, costs, paired, plans, tables, verdicts
-from reports.bundle import FINISHED, STATUSES, Bundle
-from reports.palette import on_dark
-from reports.panel import look_of
-from reports.parts import Part, parts, ranges
-from reports.published import rows as published_rows
-from reports.sprites import blocks, sprites
-from reports.text import below_teacher, flat, splits
+from solverbench.reports import bound, costs, paired, plans, tables, verdicts
+from solverbench.reports.bundle import FINISHED, STATUSES, Bundle
+from solverbench.reports.palette import on_dark
+from solverbench.reports.panel import look_of
+from solverbench.reports.parts import Part, parts, ranges
+from solverbench.reports.published import rows as published_rows
+from solverbench.reports.sprites import blocks, sprites
+from solverbench.reports.text import below_teacher, flat, splits
 
 _WEB = Path(__file__).with_name("web")
 _SOLVERS_IN_HEADING = 6

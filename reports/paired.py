@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from reports.bundle import BundleError, unmarked
-from reports.parts import Part
+from solverbench.reports.bundle import BundleError, unmarked
+from solverbench.reports.parts import Part
 
 Cells = Mapping[str, Mapping[str, Any]]
 Row = Mapping[Any, Any]

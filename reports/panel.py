@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from reports import bound
-from reports.axes import linear_ticks, log_minor_ticks, log_ticks, spread, tick_text
-from reports.palette import style
-from reports.parts import Part
+from solverbench.reports import bound
+from solverbench.reports.axes import linear_ticks, log_minor_ticks, log_ticks, spread, tick_text
+from solverbench.reports.palette import style
+from solverbench.reports.parts import Part
 
 GREY = "#4d4d4d"
 SMALL = 6.0  # points: labels and ticks

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.bundle import FINISHED, BundleError
+from solverbench.reports.bundle import FINISHED, BundleError
 
 PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports import costs, figures, grids, images, plans, widths
-from reports.bundle import Bundle, BundleError, load, tidy
-from reports.figures import Drawing
-from reports.parts import Part, parts
-from reports.widths import Width
+from solverbench.reports import costs, figures, grids, images, plans, widths
+from solverbench.reports.bundle import Bundle, BundleError, load, tidy
+from solverbench.reports.figures import Drawing
+from solverbench.reports.parts import Part, parts
+from solverbench.reports.widths import Width
 
 KINDS = ("nfe", "grid", "speed", "training", "trajectory", "levels", "weights", "images", "differences")
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reports.bundle import Bundle
-from reports.parts import Part, Published, parts
+from solverbench.reports.bundle import Bundle
+from solverbench.reports.parts import Part, Published, parts
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
-from reports.images import FAR, Grid, arrangement
-from reports.plans import FULL
+from solverbench.reports.images import FAR, Grid, arrangement
+from solverbench.reports.plans import FULL
 
 _WEB = Path(__file__).with_name("web")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import (
+from solverbench.reports import (
     bound,
     costs,
     figures,
@@ -21,12 +21,12 @@ from reports import (
     verdicts,
     widths,
 )  # fmt: skip
-from reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
-from reports.page import html
-from reports.parts import Part, parts, ranges, slug
-from reports.tables import escape_markdown as escape
-from reports.text import below_teacher, flat, splits
-from reports.widths import Width
+from solverbench.reports.bundle import FINISHED, STATUSES, Bundle, BundleError, load
+from solverbench.reports.page import html
+from solverbench.reports.parts import Part, parts, ranges, slug
+from solverbench.reports.tables import escape_markdown as escape
+from solverbench.reports.text import below_teacher, flat, splits
+from solverbench.reports.widths import Width
 
 
 def write(folder: str | Path, *, width: str | Width | None = None, baseline: str | None = None) -> list[Path]:

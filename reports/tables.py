@@ -14,9 +14,9 @@ from typing import Literal
 
 import pandas as pd
 
-from reports.bundle import INFERRED, METRIC_LOSS
-from reports.paired import Difference
-from reports.parts import Part, grouped, ranges
+from solverbench.reports.bundle import INFERRED, METRIC_LOSS
+from solverbench.reports.paired import Difference
+from solverbench.reports.parts import Part, grouped, ranges
 
 Rank = Literal["best", "tied", ""]
 MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}

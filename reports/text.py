@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from reports.bundle import unmarked
-from reports.parts import PROTOCOL, Line, Part, ranges
+from solverbench.reports.bundle import unmarked
+from solverbench.reports.parts import PROTOCOL, Line, Part, ranges
 
 
 def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from reports.bundle import BundleError
+from solverbench.reports.bundle import BundleError
 
 
 @dataclass(frozen=True)

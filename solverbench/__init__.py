@@ -1,14 +1,10 @@
 """SolverBench: every few-step diffusion solver behind one interface. Names are imported when they are first used."""
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reports import BundleError as BundleError
-    from reports import compare as compare
-    from reports import draw as plot  # noqa: F401
-    from reports import load_results as load_results
-    from reports import write as report  # noqa: F401
     from solverbench.bench.run import run_table as run  # noqa: F401
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
@@ -46,6 +42,11 @@ if TYPE_CHECKING:
     from solverbench.metrics.plugin import Metric as Metric
     from solverbench.plugins import load as load_plugin  # noqa: F401
     from solverbench.plugins import register as register
+    from solverbench.reports import BundleError as BundleError
+    from solverbench.reports import compare as compare
+    from solverbench.reports import draw as plot  # noqa: F401
+    from solverbench.reports import load_results as load_results
+    from solverbench.reports import write as report  # noqa: F401
     from solverbench.teachers.adaptors import Adapted as Adapted
     from solverbench.teachers.adaptors import fingerprint as fingerprint
     from solverbench.teachers.adaptors import per_image as per_image
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
     from solverbench.teachers.teacher import Teacher as Teacher
 
 from solverbench._version import __version__ as __version__
+
+_checkout = Path(__file__).parents[1]
+if (_checkout / "pyproject.toml").is_file():  # baselines, registries and reports lie beside this folder there
+    __path__.append(str(_checkout))
 
 _homes = {
     "solverbench.errors": ["BudgetError", "GridError", "MissingError", "PluginError", "SpecError", "UserError"],
@@ -85,8 +90,8 @@ _homes = {
 }
 _home = {name: (module, name) for module, names in _homes.items() for name in names}
 _home |= {"load_plugin": ("solverbench.plugins", "load"), "run": ("solverbench.bench.run", "run_table")}
-_home |= {"plot": ("reports", "draw"), "report": ("reports", "write")}
-_home |= {name: ("reports", name) for name in ("BundleError", "compare", "load_results")}
+_home |= {"plot": ("solverbench.reports", "draw"), "report": ("solverbench.reports", "write")}
+_home |= {name: ("solverbench.reports", name) for name in ("BundleError", "compare", "load_results")}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
-import registries
-from registries import Offer
+from solverbench import registries
 from solverbench.errors import PluginError, SpecError, UnknownNameError, UserError
+from solverbench.registries import Offer
 
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 

@@ -5,8 +5,7 @@ import sys
 import pytest
 import torch
 
-import registries
-from solverbench import plugins
+from solverbench import plugins, registries
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import registries
+from solverbench import registries
 from solverbench.errors import RecordError
 from solverbench.files import digest
 from solverbench.method.schedules import EDM

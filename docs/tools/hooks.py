@@ -8,8 +8,8 @@ import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-import registries
 import solverbench
+from solverbench import registries
 from solverbench.cli.main import main
 from solverbench.method.solver import declared
 from solverbench.method.spec import make, solver_class

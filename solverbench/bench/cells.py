@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-import registries
-from solverbench import files, plugins, seeds
+from solverbench import files, plugins, registries, seeds
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import UserError
 from solverbench.learned.trained_files import Trained
@@ -136,7 +135,7 @@ class Cell:
     def _adapted_by_plugin(self) -> bool:
         """Whether code that isn't this project's stands between the plan and the teacher."""
         module = getattr(self.adapt, "__module__", "") or ""
-        return module.partition(".")[0] not in ("solverbench", "baselines")
+        return module.partition(".")[0] != "solverbench"
 
     @property
     def metrics(self) -> frozenset[str]:

@@ -7,8 +7,7 @@ from contextlib import nullcontext
 
 import torch
 
-import registries
-from solverbench import plugins, seeds
+from solverbench import plugins, registries, seeds
 from solverbench.bench.work import Job, Unit
 from solverbench.sampling import devices, stopwatch
 from solverbench.teachers.teacher import Teacher

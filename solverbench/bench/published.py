@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import registries
-from registries import Result
-from solverbench import seeds
+from solverbench import registries, seeds
 from solverbench.bench.cells import Cell
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import Protocol
 from solverbench.evaluation.selection import PAIRS
 from solverbench.method.spec import make
+from solverbench.registries import Result
 from solverbench.teachers.teacher import Teacher, condition
 
 UNKNOWN = "unknown"

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import registries
-from registries import Result
-from solverbench import plugins, seeds
+from solverbench import plugins, registries, seeds
 from solverbench.bench import run as runner
 from solverbench.bench.progress import Listener
 from solverbench.bench.published import UNKNOWN, _differences
@@ -21,6 +19,7 @@ from solverbench.evaluation.selection import INCEPTION, PAIRS, PUBLIC
 from solverbench.method.spec import make
 from solverbench.metrics import extractors
 from solverbench.metrics.lpips import LPIPS
+from solverbench.registries import Result
 from solverbench.teachers.loading import load_teacher
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-import registries
-from solverbench import plugins, tested
+from solverbench import plugins, registries, tested
 from solverbench.cli import zoo_listing as inventory
 from solverbench.errors import BudgetError, LoopError, UserError
 from solverbench.method.solver import LearnedSolver, Solver, declared

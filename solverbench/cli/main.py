@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import importlib.util
 import json
 import re
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import click
 
-import registries
+from solverbench import registries
 from solverbench._version import __version__
 from solverbench.cli.check import check
 from solverbench.cli.compare import compare
@@ -35,12 +34,10 @@ from solverbench.cli.store import store
 from solverbench.cli.teachers import teachers
 from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
-from solverbench.errors import MissingError, UserError
+from solverbench.errors import UserError
 
 LISTED = {each.plural: each for each in registries.extensible.values()}
 """What `solverbench list` has, by its name there."""
-
-ROOMS = ("solverbench", "baselines", "registries", "reports")
 
 
 class Lines(click.Group):
@@ -48,7 +45,6 @@ class Lines(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            check_rooms()
             return super().invoke(ctx)
         except UserError as error:
             _fail(str(error), error.exit_code)
@@ -64,23 +60,6 @@ class Lines(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
-
-
-def check_rooms() -> None:
-    """Check that the project's four packages lie side by side.
-
-    Raises:
-        MissingError: another installed package shadows one of them.
-    """
-    here = Path(__file__).resolve().parents[1]
-    for room in ROOMS:
-        found = importlib.util.find_spec(room)
-        place = Path(found.origin).resolve().parents[1] if found and found.origin else None
-        if place != here:
-            raise MissingError(
-                f"package {room!r}: expected in {here}, found in {place or 'no place'}; another package of that name "
-                "shadows it: use an environment of its own for solverbench"
-            )
 
 
 def _fail(line: str, code: int) -> None:
@@ -330,7 +309,7 @@ def _command_line() -> str:
 
 
 def _report(folder: Path, width: str | None = None, baseline: str | None = None) -> list[Path]:
-    import reports
+    from solverbench import reports
 
     try:
         return list(reports.write(folder, width=width, baseline=baseline))
@@ -339,7 +318,7 @@ def _report(folder: Path, width: str | None = None, baseline: str | None = None)
 
 
 def _draw_training(folder: Path) -> list[Path]:
-    import reports
+    from solverbench import reports
 
     try:
         return list(reports.training(folder))

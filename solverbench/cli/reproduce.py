@@ -35,7 +35,7 @@ def reproduce(
     Says what is missing, or prints published, measured, interval, difference, and each difference in protocol.
     Ends with 0 if all agree, 4 if a published number lies outside our interval, 3 if something is missing.
     """
-    import registries
+    from solverbench import registries
     from solverbench.bench import reproduce
 
     if listing and row is None and paper is None:

@@ -38,7 +38,7 @@ def teachers_list(as_json: bool) -> None:
 @plugin_option
 def teachers_info(name: str) -> None:
     """Say what NAME is, where it is published, how the papers sample and judge it."""
-    import registries
+    from solverbench import registries
     from solverbench.teachers import catalogue
 
     if name in registries.teachers:

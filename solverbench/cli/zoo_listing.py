@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import registries
-from solverbench import files
+from solverbench import files, registries
 from solverbench import userdata as places
 from solverbench.errors import MissingError, NeedsTrainingError, PluginError, RecordError, UserError
 from solverbench.learned import recipes, trained_files, zoo

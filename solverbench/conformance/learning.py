@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-import registries
-from registries import recipe_names
+from solverbench import registries
 from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed
 from solverbench.errors import GridError, RecordError, UserError
@@ -20,6 +19,7 @@ from solverbench.method.execution import unrounded
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.tracing import trace
+from solverbench.registries import recipe_names
 
 
 def parameters(solver: Solver, schedule: NoiseSchedule) -> str:

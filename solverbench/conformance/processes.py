@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-import registries
+from solverbench import registries
 from solverbench.conformance import trials
 from solverbench.conformance.declarations import from_spec
 from solverbench.conformance.trials import Failed

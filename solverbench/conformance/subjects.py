@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-import registries
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench import userdata as places
 from solverbench.errors import PluginError, UnknownNameError
 from solverbench.method.solver import Solver

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import registries
+from solverbench import registries
 from solverbench.conformance import declarations, denoising, learning, loops, orders, processes
 from solverbench.conformance.trials import Failed
 from solverbench.errors import LoopError

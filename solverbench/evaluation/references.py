@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-import registries
-from solverbench import files
+from solverbench import files, registries
 from solverbench import userdata as places
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
 from solverbench.evaluation import image_sources as pictures

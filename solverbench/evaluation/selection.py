@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import registries
+from solverbench import registries
 from solverbench.errors import MissingError, UserError
 from solverbench.evaluation import references
 from solverbench.metrics import extractors

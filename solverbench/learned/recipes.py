@@ -12,11 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-import registries
-from registries import recipe_names
-from solverbench import plugins, seeds
+from solverbench import plugins, registries, seeds
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.learned import stages
+from solverbench.registries import recipe_names
 
 if TYPE_CHECKING:
     from solverbench.method.solver import LearnedSolver
@@ -262,7 +261,7 @@ def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
     declared = recipe_names.declared(registries.solvers, name) if folder is None else None
     if declared:
         return _checked(f"recipe of {name}, in its class", declared, everywhere=True)
-    source = (resources.files("registries") / "recipes" if folder is None else folder) / f"{name}.toml"
+    source = (resources.files("solverbench.registries") / "recipes" if folder is None else folder) / f"{name}.toml"
     if source.is_file():
         try:
             return _checked(f"recipe {source}", tomllib.loads(source.read_text(encoding="utf-8")))

@@ -61,5 +61,5 @@ def places(out: Path) -> dict[str, Path]:
 
 def packaged() -> Path:
     """Return the folder of the trained solvers that the package carries."""
-    with resources.as_file(resources.files("registries")) as folder:
+    with resources.as_file(resources.files("solverbench.registries")) as folder:
         return folder / "zoo"

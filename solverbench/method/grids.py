@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import registries
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench.errors import GridError, PluginError, UnknownNameError
 from solverbench.method.schedules import NoiseSchedule, VPDiscrete
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-import registries
+from solverbench import registries
 from solverbench.errors import GridError
 
 STAND_IN = 1e6

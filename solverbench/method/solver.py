@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_
 import torch
 from torch import Tensor
 
-import registries
-from registries import recipe_names
+from solverbench import registries
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.method import grids
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.method.thresholding import thresholded
+from solverbench.registries import recipe_names
 
 
 class Denoise(Protocol):
@@ -381,7 +381,7 @@ class LearnedSolver(Solver):
 
 def _built_in(cls: type) -> bool:
     """Whether a class comes with this project, or with Python."""
-    return cls.__module__.partition(".")[0] in ("solverbench", "baselines", "builtins", "abc", "typing")
+    return cls.__module__.partition(".")[0] in ("solverbench", "builtins", "abc", "typing")
 
 
 def _digest(parameters: Mapping[str, Tensor]) -> str:

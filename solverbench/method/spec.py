@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import registries
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench.errors import SpecError
 from solverbench.method.solver import Solver, declared, parse_value, unknown_option
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-import registries
+from solverbench import registries
 from solverbench.errors import BudgetError, LoopError, NeedsTrainingError, NotLinearError, UserError
 from solverbench.method.execution import unrounded
 from solverbench.method.grids import Grid, explicit

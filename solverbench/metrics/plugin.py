@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-import registries
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench.errors import PluginError
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import registries
-from solverbench import files
+from solverbench import files, registries
 from solverbench import options as keywords
 from solverbench import userdata as places
 from solverbench.errors import MissingError, RecordError, UnknownNameError, UserError

@@ -6,9 +6,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-import registries
 from solverbench import options as keywords
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench import userdata as places
 from solverbench.errors import PluginError, UnknownNameError
 from solverbench.teachers.families import description as families

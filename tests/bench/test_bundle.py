@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import toys
 
-import reports
+from solverbench import reports
 from solverbench.bench import run as runner
 
 SMALL = {"samples": 40, "replicates": 2, "nfe": "3,4"}

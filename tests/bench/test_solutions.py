@@ -8,9 +8,8 @@ import pytest
 import torch
 import toys
 
-import registries
 import solverbench as sb
-from solverbench import seeds
+from solverbench import registries, seeds
 from solverbench.bench import plan as planning
 from solverbench.bench import run as runner
 from solverbench.bench.bundle import selection

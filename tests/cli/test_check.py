@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-import registries
+from solverbench import registries
 from solverbench.cli.main import main
 from solverbench.conformance import processes, subjects
 

@@ -14,9 +14,8 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import registries
 import solverbench as sb
-from solverbench import files
+from solverbench import files, registries
 from solverbench.bench import cells
 from solverbench.bench import run as runner
 from solverbench.cli.main import main

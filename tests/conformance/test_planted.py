@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import registries
 import solverbench as sb
-from solverbench import conformance
+from solverbench import conformance, registries
 from solverbench.conformance import ConformanceError, processes
 
 

@@ -7,9 +7,8 @@ import dataclasses
 
 import pytest
 
-import registries
 import solverbench as sb
-from solverbench import conformance
+from solverbench import conformance, registries
 from solverbench.conformance import processes
 from solverbench.method.spec import solver_class
 

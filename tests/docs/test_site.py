@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-import registries
 import solverbench
+from solverbench import registries
 from solverbench.cli.main import main
 
 pytest.importorskip("mkdocs")

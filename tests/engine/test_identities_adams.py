@@ -8,7 +8,7 @@ import torch
 from golden import golden, relative
 
 import solverbench as sb
-from baselines import deis
+from solverbench.baselines import deis
 from solverbench.method.execution import Counter, unrounded
 from solverbench.method.grids import explicit
 

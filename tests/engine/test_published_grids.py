@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-import registries
 import solverbench as sb
+from solverbench import registries
 
 SD = sb.VPDiscrete.stable_diffusion()
 LDM = sb.VPDiscrete.latent_diffusion()

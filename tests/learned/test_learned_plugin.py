@@ -12,9 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-import registries
 import solverbench as sb
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench.cli import production
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, TrainingError

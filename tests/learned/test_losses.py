@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import registries
+from solverbench import registries
 from solverbench.errors import MissingError, TrainingError
 from solverbench.learned.training import losses
 from solverbench.teachers.loading import load_teacher

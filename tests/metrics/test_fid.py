@@ -128,7 +128,7 @@ def test_all_metrics_come_from_the_same_features_and_resume_to_the_same_bytes(pl
 
 def test_two_references_never_share_a_table(places):
     """Also n and quantiser: the rows become parts, each with its own caption."""
-    import reports
+    from solverbench import reports
 
     standin.write(places / "data")
     out = places / "runs"
@@ -139,8 +139,8 @@ def test_two_references_never_share_a_table(places):
         result = call("run", "--solvers", "euler", "--nfe", "3", "--samples", "20", "--replicates", "1", *words)
         folder = json.loads(result.output.strip().splitlines()[-1])["report"]
         frames.append(pd.read_csv(f"{folder}/results.csv").assign(solver=f"{rule}-{count}"))
-    from reports.bundle import tidy
-    from reports.parts import parts
+    from solverbench.reports.bundle import tidy
+    from solverbench.reports.parts import parts
 
     found = [part for part in parts(tidy(pd.concat(frames)), {}) if part.metric == "fid"]
     assert [len(part.solvers) for part in found] == [1, 1, 1]

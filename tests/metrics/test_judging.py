@@ -135,7 +135,7 @@ def test_without_lpips_the_rest_is_measured_and_its_rows_name_the_extra(tmp_path
     assert result.exit_code == 0
     assert result.strict_exit_code == 5
     assert "no lpips_teacher of toy: metric lpips_teacher: the lpips package can't be" in result.summary()
-    import reports
+    from solverbench import reports
 
     both = runner.run(**options | {"solvers": "euler,dpm:order=2"})
     reports.write(both.folder)
@@ -197,7 +197,7 @@ def test_fewer_images_than_the_metric_needs_are_called_biased_everywhere(tmp_pat
     assert not rows.loc["rmse_teacher", "biased"]
     assert rows.loc["frechet_data", "metric_id"].startswith("frechet_data:toy-projection|n=200x2|ref=toy-data@")
     assert "(biased, n=200)" in result.cells[0].summary
-    import reports
+    from solverbench import reports
 
     reports.write(result.folder)
     for name in ("table-toy-frechet_data.md", "report.md", "table-toy-frechet_data.tex"):

@@ -5,7 +5,7 @@ import math
 import pytest
 from click.testing import CliRunner
 
-import registries
+from solverbench import registries
 from solverbench.bench import published, reproduce
 from solverbench.cli.main import main
 from solverbench.errors import UserError

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torchdiffeq import odeint
 
-import registries
 import solverbench as sb
-from solverbench import conformance
+from solverbench import conformance, registries
 from solverbench.conformance import order
 from solverbench.method.spec import solver_class
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 import toys
 
-import registries
 import solverbench as sb
-from solverbench import conformance, plugins
+from solverbench import conformance, plugins, registries
 from solverbench.bench import run as runner
 from solverbench.errors import LoopError, NotLinearError
 

@@ -12,9 +12,8 @@ import torch
 import toys
 from plugged import EXAMPLES
 
-import registries
 import solverbench as sb
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench.bench import plan as planning
 from solverbench.bench import resolve
 from solverbench.bench import run as runner

@@ -8,9 +8,8 @@ import pytest
 import toys
 from plugged import EXAMPLES
 
-import registries
 import solverbench as sb
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench.bench import run as runner
 from solverbench.errors import PluginError
 from solverbench.evaluation.selection import Judging

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from plugged import EXAMPLES, PYPROJECT
 
-import registries
 import solverbench as sb
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench.errors import PluginError
 
 GOOD = """

@@ -10,12 +10,12 @@ import pytest
 from reports_large import write
 from scipy.stats import t as student
 
-import reports
-from reports import bound, figures
-from reports.page import html
-from reports.panel import look_of, tags
-from reports.parts import Part, parts
-from reports.report import page
+from solverbench import reports
+from solverbench.reports import bound, figures
+from solverbench.reports.page import html
+from solverbench.reports.panel import look_of, tags
+from solverbench.reports.parts import Part, parts
+from solverbench.reports.report import page
 
 SMALL = {"teachers": ["digits"], "budgets": (3, 4), "metrics": ["frechet_data", "precision"]}
 SOLVERS = ["euler", "dpm", "gas", "free"]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from reports_large import HOSTILE, write
 
-import reports
-from reports import page, palette
+from solverbench import reports
+from solverbench.reports import page, palette
 
 webdriver = pytest.importorskip("selenium.webdriver")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

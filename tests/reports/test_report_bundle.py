@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import reports
-from reports.bundle import tidy
-from reports.parts import parts
+from solverbench import reports
+from solverbench.reports.bundle import tidy
+from solverbench.reports.parts import parts
 
 
 def test_importing_reports_does_not_import_torch_or_a_plotting_backend() -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import reports
-from reports import costs, images, report, tables
-from reports.bundle import tidy
-from reports.palette import KNOWN
-from reports.parts import parts
+from solverbench import reports
+from solverbench.reports import costs, images, report, tables
+from solverbench.reports.bundle import tidy
+from solverbench.reports.palette import KNOWN
+from solverbench.reports.parts import parts
 
 UNKNOWN = "unknown values of the paper were chosen by validation"
 

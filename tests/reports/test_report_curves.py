@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import reports
-from reports import curves
+from solverbench import reports
+from solverbench.reports import curves
 
 ITERATIONS, CALLS = 60, 3
 

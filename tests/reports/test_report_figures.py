@@ -16,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-import reports
-from reports import figures
-from reports.axes import linear_ticks, log_ticks, spread
-from reports.bundle import tidy
-from reports.palette import KNOWN, style
-from reports.parts import parts
+from solverbench import reports
+from solverbench.reports import figures
+from solverbench.reports.axes import linear_ticks, log_ticks, spread
+from solverbench.reports.bundle import tidy
+from solverbench.reports.palette import KNOWN, style
+from solverbench.reports.parts import parts
 
 
 def with_record(frame: pd.DataFrame, record: dict) -> pd.DataFrame:
@@ -156,7 +156,7 @@ def test_a_solver_keeps_its_colour_and_marker_in_every_selection(frame: pd.DataF
 def test_known_solvers_differ_and_an_unknown_one_has_a_fixed_style() -> None:
     assert len(set(KNOWN.values())) == len(KNOWN)
     assert style("dpm:order=2") == style("dpm") == style("dpmpp", "dpm:grid=logsnr:order=3")
-    code = "from reports.palette import style; print(style('myplugin'))"
+    code = "from solverbench.reports.palette import style; print(style('myplugin'))"
     seen = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.strip()
         for env in ({"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}, {"PYTHONPATH": ":".join(sys.path)})

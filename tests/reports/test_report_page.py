@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from reports_large import HOSTILE, SOLVERS, write
 
-import reports
-from reports import page
-from reports.sprites import sprites
+from solverbench import reports
+from solverbench.reports import page
+from solverbench.reports.sprites import sprites
 
 
 class Outline(html.parser.HTMLParser):

@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from reports_large import write
 
-import reports
-from reports import paired
-from reports.parts import parts
+from solverbench import reports
 from solverbench.bench.measure import Measure
 from solverbench.bench.measure import paired as ours
 from solverbench.cli.main import main
+from solverbench.reports import paired
+from solverbench.reports.parts import parts
 
 SMALL = {"teachers": ["digits"], "budgets": (3, 4), "metrics": ["frechet_data", "precision"]}
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from reports_large import HOSTILE, write
 
-import reports
-from reports.widths import VENUES
+from solverbench import reports
+from solverbench.reports.widths import VENUES
 
 PDFLATEX, PDFFONTS = shutil.which("pdflatex"), shutil.which("pdffonts")
 SOME = {"solvers": ["euler", "dpm", "heun", "gs", "gas"], "teachers": ["digits", "shapes"], "budgets": (3, 4, 5)}
@@ -60,8 +60,8 @@ def test_every_table_compiles_and_every_font_of_the_paper_is_embedded(folder: Pa
 
 @pytest.mark.skipif(not PDFLATEX, reason="no pdflatex")
 def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
-    from reports import lists, tables
-    from reports.parts import parts
+    from solverbench.reports import lists, tables
+    from solverbench.reports.parts import parts
 
     bundle = reports.load(write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"]))
     for part in parts(bundle.frame, bundle.record):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import reports
-from reports import page, plans, report
-from reports.parts import parts
+from solverbench import reports
+from solverbench.reports import page, plans, report
+from solverbench.reports.parts import parts
 
 
 def plan(nfe: int, sigmas: list[float] | None = None) -> dict:

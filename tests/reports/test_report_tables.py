@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import reports
-from reports import report, tables
-from reports.bundle import tidy
-from reports.parts import Part, parts, ranges
+from solverbench import reports
+from solverbench.reports import report, tables
+from solverbench.reports.bundle import tidy
+from solverbench.reports.parts import Part, parts, ranges
 
 GOLDEN = Path(__file__).parent / "golden"
 

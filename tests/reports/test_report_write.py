@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import reports
-from reports import gallery, images, report, widths
-from reports.bundle import tidy
-from reports.parts import parts
+from solverbench import reports
+from solverbench.reports import gallery, images, report, widths
+from solverbench.reports.bundle import tidy
+from solverbench.reports.parts import parts
 
 PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
 
@@ -42,7 +42,7 @@ def test_write_returns_every_file_and_leaves_no_other(folder: Path) -> None:
 def test_the_same_bundle_gives_the_same_bytes_in_another_process_at_another_time(folder: Path) -> None:
     first = {path.name: path.read_bytes() for path in reports.write(folder)}
     time.sleep(1.1)
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import reports; reports.write({str(folder)!r})"
+    code = f"import sys; sys.path[:0] = {sys.path!r}; from solverbench import reports; reports.write({str(folder)!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert [name for name, content in first.items() if (folder / name).read_bytes() != content] == []
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import registries
 import solverbench as sb
+from solverbench import registries
 from solverbench import userdata as places
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError

@@ -9,8 +9,8 @@ import torch
 from click.testing import CliRunner
 from golden import relative
 
-import registries
 import solverbench as sb
+from solverbench import registries
 from solverbench.bench import run as runner
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError

@@ -15,8 +15,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-import registries
-from solverbench import files, plugins, seeds
+from solverbench import files, plugins, registries, seeds
 from solverbench.bench.block import PICTURES
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-import registries
-from registries import Offer
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench._version import __version__
 from solverbench.bench.block import Done, Work
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import UserError
+from solverbench.registries import Offer
 from solverbench.sampling import devices
 from solverbench.sampling.sample import SampleError, Stop
 from solverbench.teachers.loading import load_teacher

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-import registries
+from solverbench import registries
 from solverbench._version import __version__
 from solverbench.errors import UserError
 from solverbench.plugins import WORD

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-import registries
-from solverbench import plugins
+from solverbench import plugins, registries
 from solverbench.errors import MissingError, PluginError, TrainingError
 from solverbench.teachers.teacher import Teacher
 

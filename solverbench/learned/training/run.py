@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import registries
-from solverbench import files, plugins
+from solverbench import files, plugins, registries
 from solverbench.errors import TrainingError
 from solverbench.learned.recipes import Recipe
 from solverbench.method.solver import LearnedSolver

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-import registries
-from solverbench import files, seeds
+from solverbench import files, registries, seeds
 from solverbench.errors import TrainingError
 from solverbench.learned import trained_files
 from solverbench.learned.recipes import Recipe

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import registries
 from solverbench import options as keywords
+from solverbench import registries
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
 
 if TYPE_CHECKING:
