@@ -93,7 +93,7 @@ def test_two_runs_at_once_share_a_store_and_its_work(tmp_path):
     children = [
         subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for script in scripts
     ]
-    made = [int(child.communicate(timeout=120)[0]) for child in children]
+    made = [int(child.communicate(timeout=600)[0]) for child in children]
     assert sum(made) == 80 + 20, "blocks and teacher samples are made once"
     runner.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "both")

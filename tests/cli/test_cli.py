@@ -299,7 +299,7 @@ def test_a_store_of_another_version_is_refused(ran, tmp_path):
 @pytest.mark.usefixtures("unrendered")
 def test_plan_takes_the_flags_of_run_and_both_name_what_is_one_method(tmp_path):
     same = ("--solvers", "dpm:order=2:grid=polynomial,dpm:order=3:grid=polynomial", "--nfe", "4", *SMALL)
-    working = ("--workers", "1", "--timeout-cell", "100", "--engine", "local", "--strict")
+    working = ("--workers", "1", "--timeout-cell", "100000", "--engine", "local", "--strict")
     line = "are one method at NFE 4 on digits: computed once"
     planned = invoke("plan", *same, *working, "--out", tmp_path)
     assert (planned.exit_code, line in planned.stdout) == (0, True)

@@ -29,7 +29,8 @@ from solverbench import recipes, training
 begun = time.perf_counter()
 
 def progress(iteration, total, loss, validation):
-    if iteration >= {after} and time.perf_counter() - begun > {seconds}:
+    # At the latest at {latest}, however fast the machine is.
+    if iteration >= {latest} or iteration >= {after} and time.perf_counter() - begun > {seconds}:
         os.kill(os.getpid(), signal.SIGKILL)
 
 recipe = recipes.load({solver!r}, "toy").override({settings!r})
@@ -50,7 +51,7 @@ def test_a_training_killed_three_times_at_random_equals_one_that_was_not(solver:
     for third in range(3):
         script = CHILD.format(
             tests=str(Path(toys.__file__).parent), solver=solver, settings=settings, out=str(tmp_path / "b"),
-            after=12 * third + moments.randrange(1, 12), seconds=moments.uniform(0, 0.05),
+            after=12 * third + moments.randrange(1, 12), latest=12 * third + 12, seconds=moments.uniform(0, 0.05),
         )  # fmt: skip
         child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert child.returncode == -signal.SIGKILL, (child.stdout, child.stderr)

@@ -181,7 +181,7 @@ def told(tmp_path_factory):
     for n, (make, _) in enumerate(HOSTILE.values()):
         (folder / f"{n}.pkl").write_bytes(make(folder / f"{n}.ran"))
     done = subprocess.run(
-        [sys.executable, "-c", READ, str(folder)], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", READ, str(folder)], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-1000:]
     lines = [line.split("\t") for line in done.stdout.splitlines()]
