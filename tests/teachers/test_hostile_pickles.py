@@ -31,7 +31,7 @@ def zipped(size):
         warnings.simplefilter("ignore")
         torch.save(torch.zeros(1, dtype=torch.uint8).storage(), plain)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bomb:
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb:
         for name in source.namelist():
             with bomb.open(name, "w") as sink:
                 if not name.endswith("data/0"):
