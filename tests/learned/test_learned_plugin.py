@@ -23,6 +23,8 @@ from solverbench.student import Data
 from solverbench.targets import sampler_plan
 from solverbench.teachers import Teacher, load_teacher
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins-learned.md").read_text(encoding="utf-8")
 HEAVY = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
 SHORT = [

@@ -24,6 +24,8 @@ from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.inception import PytorchInception
 from solverbench.metrics import Rows, frechet, quantise
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch):

@@ -18,6 +18,8 @@ from solverbench.errors import FeatureError, MissingError
 from solverbench.inception import PytorchInception
 from solverbench.metrics import quantise
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 pytest.importorskip("cleanfid")
 RUN = ["run", "--solvers", "euler", "--nfe", "3", "--samples", "60", "--replicates", "2"]
 

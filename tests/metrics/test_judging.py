@@ -15,6 +15,8 @@ from solverbench.errors import UserError
 from solverbench.metrics import Moments, frechet, quantise
 from solverbench.teachers import Reference
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 200, "replicates": 2}
 
 

@@ -13,6 +13,8 @@ import solverbench as sb
 from solverbench import conformance, plugins, runner
 from solverbench.errors import LoopError, NotLinearError
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 SMALL = ("--nfe", "5", "--samples", "20", "--replicates", "1", "--no-exact")
 
 SOLVER = '''

@@ -20,6 +20,8 @@ from solverbench import catalogue, downloads, places
 from solverbench.cli import main
 from solverbench.errors import MissingError, RecordError, UserError
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 ENTRY = registries.catalogue()["cifar10"]
 CONTENT = bytes(range(256)) * 5000
 

@@ -16,6 +16,8 @@ from solverbench.cli import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
 from solverbench.families import assembly, compvis, conversion
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 

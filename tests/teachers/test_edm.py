@@ -18,6 +18,8 @@ from solverbench.errors import GridError, MissingError, RecordError, UserError
 from solverbench.families import edm_pickles as reader
 from solverbench.families.edm_networks import Block, Preconditioned, Style
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 QUICK = ":sampler=heun:sampler_nfe=8"
 SMALL = {"samples": 10, "replicates": 1, "batch": 10}
 

@@ -18,6 +18,8 @@ from solverbench.conditions import Condition, Guided
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
 from solverbench.families import Description
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 SMALL = {"samples": 20, "replicates": 1, "batch": 7}
 
 
