@@ -48,7 +48,7 @@ torch.set_num_threads(1)
 SELECTION = ["--solvers", "euler,dpm", "--nfe", "3", "--teachers", "mixture", "--samples", "20", "--replicates", "2"]
 SELECTION += ["--batch", "2", "--no-exact", "--device", "cpu"]
 DOCUMENTED = (0, 1, 2, 3, 4, 5, 130)
-LIMIT = 120.0
+LIMIT = 600.0
 """Seconds after which a run is taken to hang."""
 
 

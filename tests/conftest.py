@@ -18,6 +18,20 @@ def own_data(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+    """For tests of runs whose figures nobody looks at: a report is made as ever, but its PNG, PDF and SVG hold a word.
+
+    Figures are composed, their tables and scripts written. Rendering takes four fifths of a small run's time. It is
+    left out in this process alone, and a report of any size is drawn in it.
+    """
+    from reports import curves, figures, gallery
+
+    for module in (curves, figures):
+        monkeypatch.setattr(module, "render", lambda figure, kind: b"not rendered in this test")
+    monkeypatch.setattr(gallery, "_ALONE", 1000)
+
+
 @pytest.fixture(autouse=True)
 def _no_plugins_after():
     """What a test registers, and the modules behind it, are gone after it."""

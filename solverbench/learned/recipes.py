@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -286,7 +287,9 @@ def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False
     return tables
 
 
-def _kinds() -> dict[str, Any]:
+@cache
+def _kinds() -> Mapping[str, Any]:
+    """The settings of a recipe and their types. Python takes a millisecond to find them, and a list asks often."""
     hints = get_type_hints(Recipe)
     return {each.name: hints[each.name] for each in fields(Recipe)}
 

@@ -16,50 +16,66 @@ from solverbench.store import leases
 SELECTION = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 2, "batch": 3}
 
 CHILD = """
-import itertools, os, signal, sys
+import itertools, json, os, signal, sys
+from pathlib import Path
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench.bench import run as runner
 
-writes = itertools.count(1)
-
-def watched(put):
+def watched(put, at, name, before, writes):
     def dying(part, path):
         # Die while the file is written beside its place, or right after it was put there.
-        now = next(writes) if str(path).endswith({name!r}) else 0
-        if now == {at} and {before}:
+        now = next(writes) if str(path).endswith(name) else 0
+        if now == at and before:
             os.kill(os.getpid(), signal.SIGKILL)
         put(part, path)
-        if now == {at}:
+        if now == at:
             os.kill(os.getpid(), signal.SIGKILL)
     return dying
 
-os.replace, os.link = watched(os.replace), watched(os.link)
-runner.run(teachers=toys.teacher(), out={out!r}, **{selection})
-print("finished")
+def run(at, name, before):
+    writes = itertools.count(1)
+    os.replace, os.link = (watched(put, at, name, before, writes) for put in (os.replace, os.link))
+    runner.run(teachers=toys.teacher(), out={out!r}, **{selection})
+
+ends = []
+for moment in {moments}:
+    if not (pid := os.fork()):
+        try:
+            run(*moment)
+        finally:
+            os._exit(1)
+    ends.append([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len(list(Path({out!r}).glob({glob!r})))])
+print(json.dumps(ends))
 """
+"""Each run is a process of its own, forked so that torch is imported once."""
 
 
-def killed(out: Path, at: int, name: str, *, before: bool) -> None:
-    """Run in a process that kills itself at its `at`-th write of a file that ends in `name`."""
+def killed(out: Path, moments: list[tuple[int, str, bool]], glob: str) -> list[int]:
+    """Run in processes that kill themselves; return how many files there are after each.
+
+    Args:
+        moments: the number of a write of a file, how the file's name ends, and whether it dies before or after it.
+        glob: the files that are counted.
+    """
     tests = str(Path(toys.__file__).parent)
-    script = CHILD.format(tests=tests, at=at, name=name, before=before, out=str(out), selection=SELECTION)
+    script = CHILD.format(tests=tests, moments=moments, glob=glob, out=str(out), selection=SELECTION)
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert child.returncode == -signal.SIGKILL, (child.stdout, child.stderr)
+    assert child.returncode == 0, child.stderr
+    codes, counts = zip(*json.loads(child.stdout), strict=True)
+    assert set(codes) == {-signal.SIGKILL}, child.stderr
+    return list(counts)
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
     runner.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
     broken = tmp_path / "broken"
-    stored = []
-    for at, name, before in ((1, "", True), (9, "", False), (30, "", True), (20, ".npz", False)):
-        killed(broken, at, name, before=before)
-        stored.append(len(list(broken.glob("cells/*/*/blocks/*.npz"))))
+    moments = [(1, "", True), (9, "", False), (30, "", True), (20, ".npz", False)]
+    stored = killed(broken, moments, "cells/*/*/blocks/*.npz")
     assert stored == sorted(stored)
     assert 0 < stored[-1] < 80
     assert list(broken.glob("**/*.part"))
-    killed(broken, 2, "metrics.json", before=True)
-    assert len(list(broken.glob("cells/*/*/metrics.json"))) == 1
+    assert killed(broken, [(2, "metrics.json", True)], "cells/*/*/metrics.json") == [1]
 
     result = runner.run(teachers=toys.teacher(), out=broken, **SELECTION)
     assert result.exit_code == 0
@@ -95,7 +111,7 @@ def test_two_runs_at_once_share_a_store_and_its_work(tmp_path):
     children = [
         subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for script in scripts
     ]
-    made = [int(child.communicate(timeout=120)[0]) for child in children]
+    made = [int(child.communicate(timeout=600)[0]) for child in children]
     assert sum(made) == 80 + 20, "blocks and teacher samples are made once"
     runner.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "both")

@@ -172,7 +172,7 @@ def test_the_heart_beats_while_something_is_held(tmp_path):
     assert mine.attempt("cell-1")
     path = tmp_path / "leases" / "runs" / mine.token
     first = path.read_bytes()
-    for _ in range(1000):
+    for _ in range(60_000):  # as long as a busy machine takes
         if path.read_bytes() != first:
             break
         threading.Event().wait(0.01)

@@ -21,6 +21,8 @@ from solverbench.bench import run as runner
 from solverbench.cli.main import main
 from solverbench.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 130}
 MANY = int(os.environ.get("SOLVERBENCH_FUZZ", "1"))
 SMALL = {"samples": 10, "replicates": 1, "batch": 5}

@@ -651,7 +651,7 @@ def test_a_script_can_check_what_it_defines_whenever_it_is_imported(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.stdout == "['scripted:grid=polynomial:rho=7: cell_key: equal in two processes at 1-12 calls']\n", done
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -21,24 +22,38 @@ SETTINGS = {
 COMMON = ["batch=8", "train_size=40", "validation_size=20"]
 
 CHILD = """
-import os, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench.learned import recipes
 from solverbench.learned.training import train as training
 
-begun = time.perf_counter()
-
-def progress(iteration, total, loss, validation):
-    if iteration >= {after} and time.perf_counter() - begun > {seconds}:
-        os.kill(os.getpid(), signal.SIGKILL)
-
+out = Path({out!r})
 recipe = recipes.load({solver!r}, "toy").override({settings!r})
 teacher = toys.teacher(lambda x, sigma: toys.denoise(x, sigma.detach()))
-training.train({solver!r}, 3, teacher, recipe, seed=0, out=Path({out!r}), progress=progress, checkpoint_every=4)
-print("finished")
+
+def train(after, latest, seconds):
+    begun = time.perf_counter()
+
+    def progress(iteration, total, loss, validation):
+        # At the latest at `latest`, however fast the machine is.
+        if iteration >= latest or iteration >= after and time.perf_counter() - begun > seconds:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    training.train({solver!r}, 3, teacher, recipe, seed=0, out=out, progress=progress, checkpoint_every=4)
+
+ends = []
+for moment in {moments}:
+    if not (pid := os.fork()):
+        try:
+            train(*moment)
+        finally:
+            os._exit(1)
+    ends.append([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len(list(out.rglob("checkpoint.safetensors")))])
+print(json.dumps(ends))
 """
+"""Each training is a process of its own, forked so that torch is imported once."""
 
 
 @pytest.mark.parametrize("solver", SETTINGS)
@@ -47,16 +62,16 @@ def test_a_training_killed_three_times_at_random_equals_one_that_was_not(solver:
     recipe = recipes.load(solver, "toy").override(settings)
     teacher = toys.teacher(lambda x, sigma: toys.denoise(x, sigma.detach()))
     straight = training.train(solver, 3, teacher, recipe, seed=0, out=tmp_path / "a")
-    moments = random.Random(f"killed {solver}")
-    begun: list[int] = []
-    for third in range(3):
-        script = CHILD.format(
-            tests=str(Path(toys.__file__).parent), solver=solver, settings=settings, out=str(tmp_path / "b"),
-            after=12 * third + moments.randrange(1, 12), seconds=moments.uniform(0, 0.05),
-        )  # fmt: skip
-        child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        assert child.returncode == -signal.SIGKILL, (child.stdout, child.stderr)
-        begun.append(len(list((tmp_path / "b").rglob("checkpoint.safetensors"))))
+    chance = random.Random(f"killed {solver}")
+    moments = [(12 * third + chance.randrange(1, 12), 12 * third + 12, chance.uniform(0, 0.05)) for third in range(3)]
+    script = CHILD.format(
+        tests=str(Path(toys.__file__).parent), solver=solver, settings=settings, out=str(tmp_path / "b"),
+        moments=moments,
+    )  # fmt: skip
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    codes, begun = zip(*json.loads(child.stdout), strict=True)
+    assert codes == (-signal.SIGKILL,) * 3, child.stderr
     assert begun[-1] == 1
     resumed = training.train(solver, 3, teacher, recipe, seed=0, out=tmp_path / "b")
     assert resumed.identity == straight.identity

@@ -27,6 +27,8 @@ from solverbench.sampling.endpoints import sampler_plan
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins-learned.md").read_text(encoding="utf-8")
 HEAVY = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
 SHORT = [

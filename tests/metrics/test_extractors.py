@@ -31,6 +31,8 @@ from solverbench.metrics.frechet import Rows, frechet
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.conditions import Condition
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch):

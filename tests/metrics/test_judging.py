@@ -20,6 +20,8 @@ from solverbench.metrics.evaluation import Reference
 from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 200, "replicates": 2}
 
 

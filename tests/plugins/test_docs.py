@@ -8,6 +8,8 @@ from plugged import EXAMPLES, PAGE
 
 import solverbench as sb
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 NOTEBOOK = re.findall(r"## In a notebook\n\n```python\n(.*?)```", PAGE, re.DOTALL)
 

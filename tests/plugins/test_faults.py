@@ -13,6 +13,8 @@ from solverbench import conformance, plugins, registries
 from solverbench.bench import run as runner
 from solverbench.errors import LoopError, NotLinearError
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 SMALL = ("--nfe", "5", "--samples", "20", "--replicates", "1", "--no-exact")
 
 SOLVER = '''

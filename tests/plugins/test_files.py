@@ -417,7 +417,7 @@ def test_a_worker_gets_the_files_from_the_run(examples):
     Path("sent.pickle").write_bytes(pickle.dumps((plugins.loaded(), order)))
     for held in plugins.loaded():
         Path(held.path).unlink()
-    subprocess.run([sys.executable, "-c", WORKER], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", WORKER], check=True, timeout=600)
     errors, scores = pickle.loads(Path("back.pickle").read_bytes())
     [here] = Work([asked], block, Path("here"), Stop())()
     assert errors.tolist() == here.result.errors.tolist()

@@ -180,7 +180,7 @@ def test_listing_light_plugins_imports_no_torch(package, tmp_path):
     code = "import sys, registries; sys.path.insert(0, sys.argv[1])\n"
     code += "assert [x.about for x in registries.grids.listed() if x.plugin] == ['Light.']\n"
     code += "assert not [x for x in registries.solvers.listed() if x.plugin]\nsys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code, tmp_path / "offered"], timeout=300).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "offered"], timeout=600).returncode == 0
 
 
 @pytest.fixture(scope="module")

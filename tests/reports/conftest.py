@@ -171,6 +171,12 @@ def _blobs(seeds: int, nfe: int) -> np.ndarray:
     return np.stack([(255 * ring).astype(np.uint8)[None] for ring in rings])
 
 
+@pytest.fixture(scope="session")
+def bundle() -> Callable[[Path], Path]:
+    """Write the bundle that `folder` holds into another place, as bundle(place)."""
+    return lambda place: write_bundle(place, pd.DataFrame(rows()), json.loads(json.dumps(RECORD)))
+
+
 @pytest.fixture
 def record() -> dict[str, Any]:
     return json.loads(json.dumps(RECORD))

@@ -1,5 +1,6 @@
 """What goes into a paper: LaTeX compiles, fonts are embedded, scripts draw the same figure again."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from solverbench.reports.widths import VENUES
 
 PDFLATEX, PDFFONTS = shutil.which("pdflatex"), shutil.which("pdffonts")
 SOME = {"solvers": ["euler", "dpm", "heun", "gs", "gas"], "teachers": ["digits", "shapes"], "budgets": (3, 4, 5)}
+PREAMBLE = "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,booktabs,longtable,graphicx}\n"
 METRICS = ["frechet_data", "rmse_teacher"]
 
 
@@ -32,33 +34,62 @@ def compile(folder: Path, to: Path, figures: bool = False) -> str:
     drawn = (
         "\n".join(f"\\includegraphics{{{path.stem}}}\n\n" for path in sorted(folder.glob("*.pdf"))) if figures else ""
     )
-    text = (
-        "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,booktabs,longtable,graphicx}\n"
-        f"\\graphicspath{{{{{folder}/}}}}\n\\begin{{document}}\n{tables}\n{drawn}\n\\end{{document}}\n"
-    )
-    (to / "paper.tex").write_text(text, encoding="utf-8")
-    command = [str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
-    found = subprocess.run(command, cwd=to, capture_output=True, text=True, errors="replace", check=False)
+    found = typeset(f"\\graphicspath{{{{{folder}/}}}}\n\\begin{{document}}\n{tables}\n{drawn}\n", to)
     assert found.returncode == 0, found.stdout[-2000:]
     return found.stdout
 
 
-@pytest.mark.skipif(not PDFLATEX, reason="no pdflatex")
-def test_every_table_compiles_and_every_font_of_the_paper_is_embedded(folder: Path, tmp_path: Path) -> None:
+def typeset(text: str, to: Path) -> "subprocess.CompletedProcess[str]":
+    """Run pdflatex on the preamble and this text, which begins the document."""
+    (to / "paper.tex").write_text(f"{PREAMBLE}{text}\\end{{document}}\n", encoding="utf-8")
+    command = [str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
+    return subprocess.run(command, cwd=to, capture_output=True, text=True, errors="replace", check=False)
+
+
+@pytest.fixture(scope="session")
+def latex(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip where there is no pdflatex, or one without the packages and fonts that a paper needs: tried once."""
+    if not PDFLATEX:
+        pytest.skip("no pdflatex")
+    tiny = (
+        "\\begin{document}\n\\begin{longtable}{lr}\n\\toprule a & \\textbf{b} \\\\\n\\midrule\n"
+        "$x_1 \\pm 2$ & \\textsuperscript{c} \\textit{d} \\texttt{e} \\\\\n\\bottomrule\n\\end{longtable}\n"
+    )
+    found = typeset(tiny, to := tmp_path_factory.mktemp("tiny"))
+    if found.returncode or not (to / "paper.pdf").exists():
+        said = [line for line in found.stdout.splitlines() if line.startswith("!")] or [f"exit code {found.returncode}"]
+        pytest.skip(f"pdflatex can't typeset a table here: {said[0]}")
+
+
+@pytest.fixture(scope="session")
+def pdffonts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The program; skip where there is none, or one that can't read a PDF."""
+    if not PDFFONTS:
+        pytest.skip("no pdffonts")
+    empty = tmp_path_factory.mktemp("empty") / "empty.pdf"
+    reports.figures.blank(1, 1).save(empty)
+    found = subprocess.run([PDFFONTS, str(empty)], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip(f"pdffonts can't read a PDF here: {found.stderr.strip() or found.returncode}")
+    return PDFFONTS
+
+
+@pytest.mark.usefixtures("latex")
+def test_every_table_compiles_and_every_font_of_the_paper_is_embedded(
+    folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     log = compile(folder, tmp_path, figures=True)
     assert "Missing character" not in log
-    if PDFFONTS:
-        listed = subprocess.run(
-            [PDFFONTS, "paper.pdf"], cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout
-        rows = listed.splitlines()[2:]
-        assert any("DejaVuSans" in row for row in rows)
-        # columns from the right: object ID (two), unicode, subset, embedded
-        assert [row for row in rows if row.split()[-5] != "yes"] == []
-        assert "Type 3" not in listed
+    program = request.getfixturevalue("pdffonts")
+    listed = subprocess.run([program, "paper.pdf"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    rows = listed.splitlines()[2:]
+    assert any("DejaVuSans" in row for row in rows)
+    # columns from the right: object ID (two), unicode, subset, embedded
+    assert [row for row in rows if row.split()[-5] != "yes"] == []
+    assert "Type 3" not in listed
 
 
-@pytest.mark.skipif(not PDFLATEX, reason="no pdflatex")
+@pytest.mark.usefixtures("latex")
 def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
     from solverbench.reports import lists, tables
     from solverbench.reports.parts import parts
@@ -72,10 +103,9 @@ def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
     compile(tmp_path / "a", tmp_path)
 
 
-@pytest.mark.skipif(not PDFFONTS, reason="no pdffonts")
-def test_fonts_of_each_figure_are_embedded_truetype(folder: Path) -> None:
+def test_fonts_of_each_figure_are_embedded_truetype(folder: Path, pdffonts: str) -> None:
     for path in sorted(folder.glob("*.pdf")):
-        listed = subprocess.run([str(PDFFONTS), str(path)], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run([pdffonts, str(path)], capture_output=True, text=True, check=True).stdout
         for row in listed.splitlines()[2:]:
             assert re.search(r"TrueType\b.*\byes +yes +", row), (path.name, row)
 
@@ -104,25 +134,49 @@ SCRIPTS = ("figure-digits-frechet_data", "figure", "figure-teachers-frechet_data
            "levels-digits", "weights-digits", "images-digits", "differences-digits")  # fmt: skip
 
 
+DRIVER = """
+import json, runpy, sys, traceback
+import matplotlib
+to, *scripts = sys.argv[1:]
+failed = {}
+for script in scripts:
+    sys.argv = [script, to]
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        try:
+            runpy.run_path(script)
+        except BaseException:
+            failed[script] = traceback.format_exc()
+print(json.dumps(failed))
+"""
+"""Every script in one process, which starts once, and each with the settings of a fresh one."""
+
+
+@pytest.fixture(scope="module")
+def redrawn(
+    folder: Path, elsewhere: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, str]]:
+    """Where the scripts have drawn, and the traceback of each that failed."""
+    to = tmp_path_factory.mktemp("redrawn")
+    (to / "driver.py").write_text(DRIVER, encoding="utf-8")
+    scripts = [str(folder / f"{name}.py") for name in SCRIPTS]
+    line = [*elsewhere, str(to / "driver.py"), str(to), *scripts]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=to)
+    assert done.returncode == 0, done.stderr[-1500:]
+    return to, json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_draws_the_same_figure_from_its_csv_without_this_project(
-    folder: Path, elsewhere: list[str], tmp_path: Path, name: str
+    folder: Path, redrawn: tuple[Path, dict[str, str]], name: str
 ) -> None:
-    done = subprocess.run(
-        [*elsewhere, str(folder / f"{name}.py"), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr[-1500:]
-    again, before = (
-        np.asarray(Image.open(place / f"{name}.png").convert("L")).astype(int) for place in (tmp_path, folder)
-    )
+    to, failed = redrawn
+    assert failed.get(str(folder / f"{name}.py")) is None
+    again, before = (np.asarray(Image.open(place / f"{name}.png").convert("L")).astype(int) for place in (to, folder))
     assert again.shape == before.shape
     assert np.abs(again - before).mean() < 0.05  # of 255
     assert np.abs(before - 255).mean() > 1
-    assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert (to / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_a_script_reads_the_numbers_from_its_csv(folder: Path, elsewhere: list[str], tmp_path: Path) -> None:

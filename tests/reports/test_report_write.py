@@ -1,21 +1,44 @@
 """The whole report: which files, what the page says, the same bytes again, and nothing half written."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from solverbench import reports
-from solverbench.reports import gallery, images, report, widths
-from solverbench.reports.bundle import tidy
-from solverbench.reports.parts import parts
+import reports
+from reports import gallery, images, report, widths
+from reports.bundle import tidy
+from reports.parts import parts
 
 PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
+
+
+class Once(NamedTuple):
+    """A bundle with its whole report, which all tests share: its folder, the bundle's files, the report's."""
+
+    folder: Path
+    before: set[Path]
+    written: list[Path]
+
+
+@pytest.fixture(scope="module")
+def once(bundle: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Once:
+    folder = bundle(tmp_path_factory.mktemp("once") / "bundle")
+    return Once(folder, set(folder.iterdir()), reports.write(folder))
+
+
+@pytest.fixture
+def copy(once: Once, tmp_path: Path) -> Path:
+    """The bundle and its report in a folder that a test may change."""
+    return Path(shutil.copytree(once.folder, tmp_path / "bundle"))
 
 
 def page(folder: Path) -> str:
@@ -27,9 +50,8 @@ def edit(folder: Path, **changes: object) -> None:
     (folder / "bundle.json").write_text(json.dumps(record | changes), encoding="utf-8")
 
 
-def test_write_returns_every_file_and_leaves_no_other(folder: Path) -> None:
-    before = set(folder.iterdir())
-    written = reports.write(folder)
+def test_write_returns_every_file_and_leaves_no_other(once: Once) -> None:
+    folder, before, written = once
     figures = ["figure", *(f"figure-{part}" for part in PARTS), "images-digits", "differences-digits"]
     expected = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf", "svg", "csv", "py")}
     expected |= {f"table-{part}.{kind}" for part in PARTS for kind in ("md", "csv", "tex")}
@@ -39,18 +61,19 @@ def test_write_returns_every_file_and_leaves_no_other(folder: Path) -> None:
     assert written[-1].name == "report.md"
 
 
-def test_the_same_bundle_gives_the_same_bytes_in_another_process_at_another_time(folder: Path) -> None:
-    first = {path.name: path.read_bytes() for path in reports.write(folder)}
-    time.sleep(1.1)
+def test_the_same_bundle_gives_the_same_bytes_in_another_process_at_another_time(once: Once, copy: Path) -> None:
+    first = {path.name: path.read_bytes() for path in once.written}
+    folder, age = copy, time.time() - once.written[-1].stat().st_mtime
+    time.sleep(max(0.0, 1.1 - age))
     code = f"import sys; sys.path[:0] = {sys.path!r}; from solverbench import reports; reports.write({str(folder)!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert [name for name, content in first.items() if (folder / name).read_bytes() != content] == []
 
 
-def test_every_link_of_the_page_leads_to_a_file(folder: Path) -> None:
+def test_every_link_of_the_page_leads_to_a_file(once: Once) -> None:
     import re
 
-    reports.write(folder)
+    folder = once.folder
     text = (folder / "report.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert len(links) >= 20
@@ -99,9 +122,8 @@ def test_nothing_is_pointed_out_without_a_teacher_line(folder: Path) -> None:
     assert "## Notes" not in page(folder)
 
 
-def test_a_failed_write_leaves_the_old_report_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reports.write(folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+def test_a_failed_write_leaves_the_old_report_whole(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, before = copy, {path.name: path.read_bytes() for path in copy.iterdir()}
 
     def full(self: Path, content: bytes) -> int:
         with self.open("wb") as file:
@@ -114,10 +136,10 @@ def test_a_failed_write_leaves_the_old_report_whole(folder: Path, monkeypatch: p
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_figures_are_the_same_bytes_by_however_many_processes(folder: Path) -> None:
-    alone = {path.name: path.read_bytes() for path in _figures(folder, 1)}
-    for path in folder.glob("*.p*"):
-        path.unlink()
+def test_figures_are_the_same_bytes_by_however_many_processes(once: Once, folder: Path) -> None:
+    drawn = {path.stem for path in once.written if path.suffix == ".png"}
+    assert len(drawn) <= gallery._ALONE  # by one process
+    alone = {path.name: path.read_bytes() for path in once.written if path.stem in drawn}
     written = _figures(folder, 3)
     assert [path.name for path in written] == list(alone)
     assert {path.name: path.read_bytes() for path in written} == alone
@@ -143,6 +165,7 @@ def _figures(folder: Path, processes: int) -> list[Path]:
     return gallery.write(bundle, parts(bundle.frame, bundle.record), widths.DEFAULT, processes=processes)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_no_file_is_written_in_its_final_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names, write = [], Path.write_bytes
     monkeypatch.setattr(Path, "write_bytes", lambda self, content: names.append(self.name) or write(self, content))
@@ -151,6 +174,7 @@ def test_no_file_is_written_in_its_final_place(folder: Path, monkeypatch: pytest
     assert written.isdisjoint(names)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_two_teachers_have_their_own_figures_tables_and_images(folder: Path, frame: pd.DataFrame, write) -> None:
     both = pd.concat([frame, frame.assign(teacher="a/b c")])
     other = write(both, json.loads((folder / "bundle.json").read_text(encoding="utf-8")))

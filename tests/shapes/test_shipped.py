@@ -57,6 +57,11 @@ def distance(evaluation: Evaluation, images: Tensor) -> float:
     return frechet(Moments.of(evaluation.extractor(quantise(images))), evaluation.data.moments)
 
 
+@pytest.fixture(scope="module")
+def undamaged(evaluation: Evaluation, drawn: data.Drawn) -> float:
+    return distance(evaluation, drawn.images)
+
+
 def recorded_hashes() -> dict[str, str]:
     record = weights.read_record(data.FOLDER)
     references = record["references"]
@@ -187,9 +192,13 @@ def test_loss_features_pass_gradient_to_the_image_and_their_distance_grows(drawn
 
 
 @pytest.mark.parametrize("name", quality.CORRUPTIONS)
-def test_the_distance_ranks_a_corruption_by_its_strength(evaluation: Evaluation, drawn: data.Drawn, name: str) -> None:
-    corrupt, strengths = quality.CORRUPTIONS[name]
-    found = [distance(evaluation, corrupt(drawn.images, strength)) for strength in strengths]
+def test_the_distance_ranks_a_corruption_by_its_strength(
+    evaluation: Evaluation, drawn: data.Drawn, undamaged: float, name: str
+) -> None:
+    corrupt, (none, *strengths) = quality.CORRUPTIONS[name]
+    assert none == 0
+    assert torch.equal(corrupt(drawn.images, none), drawn.images)
+    found = [undamaged, *(distance(evaluation, corrupt(drawn.images, strength)) for strength in strengths)]
     assert all(later > 1.2 * earlier for earlier, later in itertools.pairwise(found)), found
 
 

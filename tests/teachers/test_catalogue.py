@@ -21,6 +21,8 @@ from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.teachers import catalogue, downloads
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 ENTRY = registries.catalogue()["cifar10"]
 CONTENT = bytes(range(256)) * 5000
 

@@ -17,6 +17,8 @@ from solverbench.errors import MissingError, RecordError, SpecError, UserError
 from solverbench.method import schedules
 from solverbench.teachers.families import assembly, compvis, conversion
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 

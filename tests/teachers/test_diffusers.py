@@ -20,6 +20,8 @@ pytest.importorskip("transformers")
 import diffusers
 import tiny_folders as folders
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.mark.parametrize(
     "changes",

@@ -22,6 +22,8 @@ from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided
 from solverbench.teachers.families.description import Description
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 SMALL = {"samples": 20, "replicates": 1, "batch": 7}
 
 

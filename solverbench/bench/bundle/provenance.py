@@ -64,9 +64,11 @@ def _commit() -> str:
     """The commit of this package's checkout when first asked for, + where files differ; empty if it isn't in one."""
     try:
         git = ["git", "-C", str(Path(__file__).parent), "-c", "safe.directory=*"]
-        told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5).stdout
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, check=True, timeout=5)
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=5)
+        told = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, check=True, timeout=60)
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return ""
     return "" if tracked.returncode else told.strip()[:12] + ("+" if changed.stdout else "")
