@@ -25,7 +25,7 @@ def unrendered(monkeypatch):
     Figures are composed, their tables and scripts written. Rendering takes four fifths of a small run's time. It is
     left out in this process alone, and a report of any size is drawn in it.
     """
-    from reports import curves, figures, gallery
+    from solverbench.reports import curves, figures, gallery
 
     for module in (curves, figures):
         monkeypatch.setattr(module, "render", lambda figure, kind: b"not rendered in this test")

@@ -1,4 +1,7 @@
-"""What a solver is and how it runs: schedules, grids, the loop, its tableau, the executor. The names of plugin authors."""
+"""What a solver is and how it runs: schedules, grids, the loop, its tableau, the executor.
+
+The names here are those that solvers are written with.
+"""
 
 from solverbench.method.execution import execute as execute
 from solverbench.method.exponential import ADAMS_BASHFORTH as ADAMS_BASHFORTH

@@ -84,7 +84,8 @@ class Solver(ABC):
             return f"the types of its options can't be read ({type(error).__name__}: {error})"
         for key, (field, kind) in known.items():
             if not any(base == kind or base in getattr(kind, "__args__", ()) for base in (bool, int, float, str)):
-                return f"option {key!r} is declared as {getattr(kind, '__name__', kind)}; declare a bool, int, float or str"
+                found = getattr(kind, "__name__", kind)
+                return f"option {key!r} is declared as {found}; declare a bool, int, float or str"
             try:
                 _check(f"option {key!r}", field, kind, field.default)
             except SpecError as error:

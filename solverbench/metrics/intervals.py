@@ -1,6 +1,6 @@
 """How far a distance may be off: over disjoint sets of images, and with its bias extrapolated away.
 
-The jackknife over seed blocks and the paired difference are in `solverbench.metrics.frechet` and `solverbench.bench.measure`.
+The jackknife over seed blocks is here, too; the paired difference is in `solverbench.bench.measure`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from embedded import digits_train as train
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, mse_loss
 
@@ -18,7 +19,7 @@ from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded import digits as package
-from solverbench.teachers.embedded.digits import data, denoiser, loss, metric, train
+from solverbench.teachers.embedded.digits import data, denoiser, loss, metric
 from solverbench.teachers.teacher import Teacher
 
 FILES = ("teacher.safetensors", "metric.safetensors", "loss.safetensors", "reference-data.npz", "reference-teacher.npz")

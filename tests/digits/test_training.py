@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from embedded import digits_train as train
+from embedded.fitting import Job, fit, rate
 from torch import nn
 
 from solverbench.errors import RecordError, TrainingError
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits import data, train
+from solverbench.teachers.embedded.digits import data
 from solverbench.teachers.embedded.digits.denoiser import Denoiser
-from solverbench.teachers.embedded.digits.fitting import Job, fit, rate
 
 QUICK = ["--threads", "1", "--steps", "12", "--batch", "16", "--classifier-steps", "6", "--classifier-batch", "16"]
 

@@ -1,6 +1,7 @@
-"""Imports run one way, and what should be light doesn't import torch."""
+"""Imports run one way, from floor to floor, and what should be light doesn't import torch."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,45 +9,99 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = {"registries", "solverbench", "baselines", "reports"}
-MAY_IMPORT = {
-    "registries": set(),
-    "solverbench": {"registries"},
-    "baselines": {"solverbench"},
-    "reports": set(),
-}
-DOORS = {"solverbench/cli.py": {"reports"}, "solverbench/__init__.py": {"reports"}}
-"""The two files that may also import reports."""
+BESIDE = ("baselines", "registries", "reports")
+"""Subpackages that lie beside `solverbench/` in a checkout."""
 
 
-def imported(path: Path) -> set[str]:
-    names = set()
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A folder that holds the package as it is installed, by links."""
+    folder = tmp_path_factory.mktemp("shape")
+    (folder / "solverbench").mkdir()
+    for path in (ROOT / "solverbench").iterdir():
+        if path.name != "__pycache__":
+            (folder / "solverbench" / path.name).symlink_to(path)
+    for name in BESIDE:
+        (folder / "solverbench" / name).symlink_to(ROOT / name)
+    return folder
+
+
+def lint(package, config):
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    return subprocess.run(
+        [*command, "--config", str(config), "--no-cache"],
+        cwd=package, env={**os.environ, "PYTHONPATH": str(package)}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_imports_run_from_floor_to_floor(package):
+    """The contracts are in pyproject.toml; docs/design.md has the picture."""
+    found = lint(package, ROOT / "pyproject.toml")
+    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
+
+
+def test_an_import_that_runs_up_is_found(package, tmp_path):
+    (package / "solverbench" / "seeds.py").unlink()
+    text = (ROOT / "solverbench" / "seeds.py").read_text()
+    (package / "solverbench" / "seeds.py").write_text(
+        text + "\n\ndef planted():\n    from solverbench.bench import run\n\n    return run\n"
+    )
+    found = lint(package, ROOT / "pyproject.toml")
+    (package / "solverbench" / "seeds.py").unlink()
+    (package / "solverbench" / "seeds.py").symlink_to(ROOT / "solverbench" / "seeds.py")
+    assert found.returncode == 1
+    assert "solverbench.seeds -> solverbench.bench.run" in found.stdout
+
+
+def modules():
+    """Every module of the package with its source."""
+    for folder in ("solverbench", *BESIDE):
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(node.module or "")
-    return names
+            yield node.module or ""
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_imports_run_one_way(room):
-    for path in sorted((ROOT / room).rglob("*.py")):
-        allowed = MAY_IMPORT[room] | {room} | DOORS.get(path.relative_to(ROOT).as_posix(), set())
-        wrong = {name for name in imported(path) if name.split(".")[0] in ROOMS - allowed}
-        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+def test_each_package_is_imported_by_its_one_name():
+    """In a checkout `import baselines`, or solverbench.solverbench, would make second classes."""
+    wrong = {"solverbench.solverbench", "solverbench.tests", "solverbench.tools", "solverbench.benchmarks", *BESIDE}
+    for path in modules():
+        for name in imported(path):
+            assert not any(f"{name}.".startswith(f"{each}.") for each in wrong), f"{path} imports {name}"
 
 
-def test_baselines_use_public_names_alone():
-    for path in sorted((ROOT / "baselines").glob("*.py")):
-        assert not {name for name in imported(path) if name.startswith("solverbench.")}, path
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_checkouts_folder_is_no_package_of_its_own(name):
+    found = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert f"{name}: import it as solverbench.{name}" in found.stderr
+
+
+def test_a_users_own_modules_of_those_names_do_no_harm(tmp_path):
+    (tmp_path / "reports").mkdir()
+    for name in ("reports/__init__.py", "baselines.py", "registries.py"):
+        (tmp_path / name).write_text("raise SystemExit('the user's own')\n")
+    (tmp_path / "script.py").write_text("import solverbench as sb\nprint(sb.tableau('heun', nfe=4).nfe, sb.report)\n")
+    found = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout.startswith("4 "), found.stderr
+
+
+def test_no_level_has_more_than_twenty_one_modules():
+    for folder in {path.parent for path in modules()}:
+        count = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
+        assert count <= 21 or folder.name == "reports", f"{folder}: {count}"
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "import registries, reports",
+        "from solverbench import registries, reports",
         "import solverbench, solverbench.cli.main",
         "from click.testing import CliRunner; from solverbench.cli.main import main; "
         "assert CliRunner().invoke(main, ['list', 'solvers']).exit_code == 0",

@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from documents import PAGES, ROOT
 from packaging.requirements import Requirement
 
-from solverbench import runner, tested
-from solverbench.cli import main
-from solverbench.progress import Silent
+from solverbench import tested
+from solverbench.bench import run as runner
+from solverbench.bench.progress import Silent
+from solverbench.cli.main import main
 
 PINS = {
     pin.name: pin

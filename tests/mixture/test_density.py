@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
+from embedded import mixture_fit as fit
 
-from solverbench.teachers.embedded.mixture import density, fit
+from solverbench.teachers.embedded.mixture import density
 from solverbench.teachers.embedded.mixture.density import Mixture
 
 SHAPE = (1, 2, 3)

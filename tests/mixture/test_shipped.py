@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 import torch
+from embedded import mixture_fit as fit
+from embedded import mixture_references as references
 
 from solverbench.errors import MissingError, RecordError
 from solverbench.metrics.frechet import Moments, frechet
@@ -13,7 +15,7 @@ from solverbench.metrics.quantise import quantise
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded import digits, mixture
 from solverbench.teachers.embedded.digits import data
-from solverbench.teachers.embedded.mixture import density, fit, references
+from solverbench.teachers.embedded.mixture import density
 
 FILES = ("mixture.safetensors", "reference-data.npz", "reference-teacher.npz")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from reports_large import HOSTILE, write
 
-from solverbench import server
+from solverbench.cli import server
 from solverbench.errors import UserError
 
 ROOT = Path(__file__).parents[2]

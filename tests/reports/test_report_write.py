@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import reports
-from reports import gallery, images, report, widths
-from reports.bundle import tidy
-from reports.parts import parts
+from solverbench import reports
+from solverbench.reports import gallery, images, report, widths
+from solverbench.reports.bundle import tidy
+from solverbench.reports.parts import parts
 
 PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
 

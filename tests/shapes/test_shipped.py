@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from embedded import shapes_quality as quality
+from embedded import shapes_train as train
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -23,7 +25,7 @@ from solverbench.sampling.sample import sample
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded import shapes as package
-from solverbench.teachers.embedded.shapes import data, denoiser, loss, metric, quality, train
+from solverbench.teachers.embedded.shapes import data, denoiser, loss, metric
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 

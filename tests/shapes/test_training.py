@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from embedded import shapes_references as references
+from embedded import shapes_train as train
+from embedded.fitting import Job, fit
+from embedded.shapes_growth import grown
 
 from solverbench.errors import UserError
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits.fitting import Job, fit
-from solverbench.teachers.embedded.shapes import data, references, train
+from solverbench.teachers.embedded.shapes import data
 from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
-from solverbench.teachers.embedded.shapes.growth import grown
 
 QUICK = ["--threads", "1", "--steps", "8", "--batch", "8", "--classifier-steps", "4", "--classifier-batch", "16"]
 CPU = torch.device("cpu")

@@ -1,6 +1,6 @@
 """Makes what the digits teacher's samples are judged by: moments of the data and of its own many-step samples.
 
-python -m solverbench.teachers.embedded.digits.references --out FOLDER --device cpu, where FOLDER holds the trained weights.
+python -m tools.embedded.digits_references --out FOLDER --device cpu, where FOLDER holds the trained weights.
 """
 
 from __future__ import annotations
@@ -167,9 +167,7 @@ def write_moments(path: Path, moments: Moments) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the references of the weights in --out; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m solverbench.teachers.embedded.digits.references", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.digits_references", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder with the trained weights, and of the products")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sampler", default="dpm:order=3:grid=polynomial", help="spec of the teacher sampler")

@@ -1,6 +1,6 @@
 """Trains the digits teacher and the two feature networks; an interrupted run resumes.
 
-python -m solverbench.teachers.embedded.digits.train --out FOLDER --device cpu --minutes 60, then solverbench.teachers.embedded.digits.references.
+python -m tools.embedded.digits_train --out FOLDER --device cpu --minutes 60, then digits_references.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits import data
 from solverbench.teachers.embedded.digits.data import Digits
 from solverbench.teachers.embedded.digits.denoiser import Denoiser
-from solverbench.teachers.embedded.digits.fitting import Job, fit
 from solverbench.teachers.embedded.digits.loss import LossNet
 from solverbench.teachers.embedded.digits.metric import MetricNet
+
+from .fitting import Job, fit
 
 NETWORKS = ("metric", "loss", "teacher")
 P_MEAN, P_STD = -0.8, 1.4
@@ -164,7 +165,7 @@ def _scores(network: MetricNet | LossNet, images: Tensor) -> Tensor:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m solverbench.teachers.embedded.digits.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.digits_train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the products; a second run resumes there")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")

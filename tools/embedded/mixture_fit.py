@@ -1,6 +1,6 @@
 """Fits the mixture on augmented digits by expectation maximisation, in float64.
 
-python -m solverbench.teachers.embedded.mixture.fit --out FOLDER, then solverbench.teachers.embedded.mixture.references; half a minute on one core.
+python -m tools.embedded.mixture_fit --out FOLDER, then mixture_references; half a minute on one core.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def make(out: Path, *, components: int, copies: int, iterations: int, floor: flo
 
 def main(arguments: list[str] | None = None) -> int:
     """Fit the mixture into --out; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m solverbench.teachers.embedded.mixture.fit", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.mixture_fit", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the products")
     parser.add_argument("--components", type=int, default=100)
     parser.add_argument("--copies", type=int, default=40_000, help="augmented digits that it is fitted on")

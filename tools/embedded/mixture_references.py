@@ -1,7 +1,7 @@
 """Makes what samples of the mixture are judged by: moments of exact samples and of the teacher sampler's, on features
 of the digits metric network, and how far the sampler is from the exact solution.
 
-python -m solverbench.teachers.embedded.mixture.references --out FOLDER --device cpu, where FOLDER holds the fitted mixture.
+python -m tools.embedded.mixture_references --out FOLDER --device cpu, where FOLDER holds the fitted mixture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from solverbench.seeds import label, noise
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded import digits
 from solverbench.teachers.embedded.digits import metric
-from solverbench.teachers.embedded.digits.references import (
+from solverbench.teachers.embedded.mixture import density
+from solverbench.teachers.embedded.mixture.density import Mixture
+
+from .digits_references import (
     SET,
     chunks,
     moments_of,
@@ -37,8 +40,6 @@ from solverbench.teachers.embedded.digits.references import (
     total_of,
     write_moments,
 )
-from solverbench.teachers.embedded.mixture import density
-from solverbench.teachers.embedded.mixture.density import Mixture
 
 FIRST_REFERENCE, FIRST_FLOOR, FIRST_NOISE = 1_000_000, 2_000_000, 1_000_000
 """First seeds of the exact samples, of those that measure the floor, and of the noise of the teacher's samples."""
@@ -150,9 +151,7 @@ def made_for(folder: Path) -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the references of the mixture in --out; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m solverbench.teachers.embedded.mixture.references", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.mixture_references", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder with the fitted mixture, and of the products")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sampler", default="deis:order=4:grid=time_quadratic", help="spec of the teacher sampler")

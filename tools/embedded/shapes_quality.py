@@ -1,6 +1,6 @@
 """Reports what the shapes networks are worth: accuracies, the ranking of corruptions, classes of guided samples.
 
-python -m solverbench.teachers.embedded.shapes.quality [--guidance 0 1 2 4] [--picture FILE]: tables in Markdown, in some minutes.
+python -m tools.embedded.shapes_quality [--guidance 0 1 2 4] [--picture FILE]: tables in Markdown, in some minutes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from solverbench.metrics.quantise import quantise
 from solverbench.teachers.conditions import Condition, passes
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits import reference
-from solverbench.teachers.embedded.digits.references import moments_of
-from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, loss, metric, train
+from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, loss, metric
 from solverbench.teachers.embedded.shapes.metric import MetricNet
-from solverbench.teachers.embedded.shapes.references import samples
+
+from . import shapes_train as train
+from .digits_references import moments_of
+from .shapes_references import samples
 
 SEEDS = range(2_000_000, 3_000_000)
 """Noise of the guided samples: apart from that of the references."""
@@ -158,7 +160,7 @@ def lines(folder: Path, device: str, guidance: Sequence[float], count: int) -> I
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the report; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m solverbench.teachers.embedded.shapes.quality", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.shapes_quality", description=__doc__)
     parser.add_argument("--folder", type=Path, default=data.FOLDER, help="of the weights and references")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--guidance", type=float, nargs="*", default=(0.0, 1.0, 1.5, 2.0, 4.0))

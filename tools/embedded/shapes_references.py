@@ -1,6 +1,6 @@
 """Makes what the shapes teacher's samples are judged by: moments of the data and of its own many-step samples.
 
-python -m solverbench.teachers.embedded.shapes.references --out FOLDER --device cpu, where FOLDER holds the trained weights.
+python -m tools.embedded.shapes_references --out FOLDER --device cpu, where FOLDER holds the trained weights.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from solverbench.sampling import endpoints as targets
 from solverbench.seeds import label, noise
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits.references import chunks, moments_of, spread, total_of, write_moments
 from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, metric
+
+from .digits_references import chunks, moments_of, spread, total_of, write_moments
 
 SET = 2_000
 """Images in each of the disjoint sets whose distances are taken."""
@@ -152,9 +153,7 @@ def _tensor(seeds: range, device: str) -> Tensor:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the references of the weights in --out; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m solverbench.teachers.embedded.shapes.references", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.shapes_references", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder with the trained weights, and of the products")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sampler", default="dpm:order=3:grid=polynomial", help="spec of the teacher sampler")

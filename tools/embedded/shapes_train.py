@@ -1,6 +1,6 @@
 """Trains the shapes teacher and the two feature networks; an interrupted run resumes.
 
-python -m solverbench.teachers.embedded.shapes.train --out FOLDER --device cpu --shipped, then solverbench.teachers.embedded.shapes.references.
+python -m tools.embedded.shapes_train --out FOLDER --device cpu --shipped, then shapes_references.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from torch.nn.functional import cross_entropy, mse_loss
 from solverbench.errors import UserError
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits.fitting import Job, fit
 from solverbench.teachers.embedded.shapes import data, denoiser
 from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
-from solverbench.teachers.embedded.shapes.growth import grown
 from solverbench.teachers.embedded.shapes.loss import LossNet
 from solverbench.teachers.embedded.shapes.metric import MetricNet
+
+from .fitting import Job, fit
+from .shapes_growth import grown
 
 VALIDATED = (20, 1000)
 """Batches that the trained teacher's loss is taken over, and unseen images in each."""
@@ -175,7 +176,7 @@ def _scores(network: MetricNet | LossNet, images: Tensor) -> Tensor:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m solverbench.teachers.embedded.shapes.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.embedded.shapes_train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the products; a second run resumes there")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")

@@ -47,7 +47,7 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
     if made_for != {name: record.get(name, {}).get("sha256") for name in ("teacher", "metric")}:
         raise RecordError(
             f"digits: the references in {folder} are of other weights; "
-            f"run python -m solverbench.teachers.embedded.digits.references --out {folder}"
+            f"run python -m tools.embedded.digits_references --out {folder}"
         )
     return Teacher(
         denoise=network,

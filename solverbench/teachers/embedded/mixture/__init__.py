@@ -41,7 +41,7 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
     if references.get("weights_sha256") != {"mixture": record["mixture"]["sha256"], "metric": metric}:
         raise RecordError(
             f"mixture: the references in {folder} are of another mixture or metric network; "
-            f"run python -m solverbench.teachers.embedded.mixture.references --out {folder}"
+            f"run python -m tools.embedded.mixture_references --out {folder}"
         )
     return Teacher(
         denoise=mixture,

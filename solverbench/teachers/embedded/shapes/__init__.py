@@ -54,7 +54,7 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
     if made_for != {name: record.get(name, {}).get("sha256") for name in ("teacher", "metric")}:
         raise RecordError(
             f"shapes: the references in {folder} are of other weights; "
-            f"run python -m solverbench.teachers.embedded.shapes.references --out {folder}"
+            f"run python -m tools.embedded.shapes_references --out {folder}"
         )
     return Teacher(
         denoise=network,
