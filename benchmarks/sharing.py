@@ -40,7 +40,7 @@ def drawn(plans: Sequence[Plan], teacher: sb.Teacher, images: int) -> tuple[list
 
     found: list[torch.Tensor] = [torch.empty(0)] * len(plans)
     for end, states in sampling.samples(
-        prefixes.grow(plans), teacher, range(images), start, lambda end: True, sampling.Fit(images)
+        prefixes.grow(plans), teacher, range(images), start, lambda end: True, sampling.BatchLimit(images)
     ):
         for place in end.plans:
             found[place] = states

@@ -20,8 +20,8 @@ import solverbench as sb
 from solverbench import seeds
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.training.data import Data, Pairs
-from solverbench.learned.training.run import Job
-from solverbench.learned.training.trainer import Student
+from solverbench.learned.training.run import TrainingRun
+from solverbench.learned.training.trainer import Trainer
 
 BATCH = 24
 CALLS = (4, 10)
@@ -63,7 +63,7 @@ def ours(nfe: int, memory: str, solver: str = "gs", *, first: bool = True, teach
         recipes.load(solver, "digits"), loss="l2", batch=BATCH, train_size=2 * BATCH, validation_size=2, memory=memory,
         validate_every=10**9, adversarial_weight=0.0, radius=0.0,
     )  # fmt: skip
-    student = Student(Job(trained_files.learned(solver), nfe, teacher, recipe, 0), data(teacher))
+    student = Trainer(TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, 0), data(teacher))
     if not first:
         student.first = None
     return student.step

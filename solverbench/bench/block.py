@@ -25,7 +25,7 @@ from solverbench.sampling import endpoints as targets
 from solverbench.sampling import energy
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import device_name, peak_memory
-from solverbench.sampling.sample import Fit, SampleError, Stop, Stopped, batches, decoded, samples
+from solverbench.sampling.sample import BatchLimit, Cancel, Cancelled, SampleError, batches, decoded, samples
 from solverbench.sampling.stopwatch import Stopwatch
 from solverbench.store.folder import BlockResult
 
@@ -34,7 +34,7 @@ PICTURES = 8
 
 
 @dataclass(frozen=True)
-class Done:
+class BlockDone:
     """What a block of a cell gave, and at what cost."""
 
     result: BlockResult
@@ -42,7 +42,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Work:
+class UnitTask:
     """A block of some cells of one teacher, to be done by a worker: a call that several of them make is made once.
 
     Args:
@@ -57,18 +57,18 @@ class Work:
     cells: Sequence[Cell]
     block: range
     out: Path
-    stop: Stop
+    stop: Cancel
     limits: Sequence[float] = ()
     told: Callable[[int, int, int], None] = lambda place, images, calls: None
     say: Callable[[str], None] = lambda line: None
 
-    def __call__(self) -> list[Done | Exception]:
+    def __call__(self) -> list[BlockDone | Exception]:
         """Return what each cell gave, or why it gave nothing.
 
         Raises:
             SampleError: what they are compared with can't be made.
             StoreError, RecordError: the store can't be used.
-            Stopped: the run is ending.
+            Cancelled: the run is ending.
         """
         cell, batch = self.cells[0], self.cells[0].protocol.batch
         pairs, solves = cell.protocol.pairs(self.block), cell.protocol.solves(self.block)
@@ -78,7 +78,7 @@ class Work:
             goal = targets.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, **shared)
         if cell.exact:
             exact = solutions.piece(cell.teacher, solves, self.out, **shared)
-        return _Sharing(self, {"errors": goal, "exact": exact}).results()
+        return _UnitRun(self, {"errors": goal, "exact": exact}).results()
 
 
 @dataclass
@@ -99,7 +99,7 @@ class _Sums:
     seconds: float = 0.0
 
 
-class _Sharing:
+class _UnitRun:
     """A work as it is done.
 
     Args:
@@ -107,7 +107,7 @@ class _Sharing:
             "errors", exact solutions under "exact"; or None.
     """
 
-    def __init__(self, work: Work, goals: dict[str, Tensor | None]) -> None:
+    def __init__(self, work: UnitTask, goals: dict[str, Tensor | None]) -> None:
         self.work, self.goals = work, goals
         self.cell, self.teacher = work.cells[0], work.cells[0].teacher
         judging = self.cell.protocol.judging
@@ -118,12 +118,12 @@ class _Sharing:
         self.tree = prefixes.grow([cell.plan for cell in work.cells if cell.plan is not None])
         self.sums = {end: _Sums() for end in self.tree.ends}
         self.failed: dict[int, Exception] = {}
-        self.fit, self.watch = Fit(self.cell.protocol.batch), Stopwatch(self.teacher.device)
+        self.fit, self.watch = BatchLimit(self.cell.protocol.batch), Stopwatch(self.teacher.device)
         self.starting = 0.0
         self.made: set[Call] = set()
         self.near: dict[str, Tensor] = {}
 
-    def results(self) -> list[Done | Exception]:
+    def results(self) -> list[BlockDone | Exception]:
         """Do the work; return what each cell gave, or its error."""
         drawn, begun = energy.joules(self.teacher.device), time.perf_counter()
         for part in batches(self.work.block, self.cell.protocol.batch):
@@ -159,7 +159,7 @@ class _Sharing:
             if isinstance(found, Exception):
                 raise found
             self._judge(self.sums[end], found, part)
-        except Stopped:
+        except Cancelled:
             raise
         except Exception as error:  # an extractor may raise anything, too
             self.failed |= dict.fromkeys(end.plans, error)
@@ -210,7 +210,7 @@ class _Sharing:
         calls = self.watch.parts
         return self.starting + sum(calls.get(call, 0.0) for call in end.path) + self.sums[end].seconds
 
-    def _done(self, place: int, whole: float, joules: float | None) -> Done:
+    def _done(self, place: int, whole: float, joules: float | None) -> BlockDone:
         [end] = [end for end in self.sums if place in end.plans]
         sums, nfe = self.sums[end], len(end.path)
         rows = self.judged is not None and self.judged.rows
@@ -240,7 +240,7 @@ class _Sharing:
             "device": device_name(self.teacher.device),
             **({} if joules is None else {"joules": joules * seconds / whole}),
         }
-        return Done(result, cost)
+        return BlockDone(result, cost)
 
 
 def _errors(images: Tensor, near: Tensor) -> NDArray[np.float64]:

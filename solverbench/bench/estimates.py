@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 
 from solverbench import plugins, registries, seeds
-from solverbench.bench.work import Job, Unit
+from solverbench.bench.work import CellProgress, Unit
 from solverbench.sampling import devices, stopwatch
 from solverbench.teachers.teacher import Teacher
 
@@ -16,7 +16,7 @@ _PROBED = 4
 """Calls of a probe, the first of which warms up."""
 
 
-def expected(work: Sequence[Unit], jobs: Iterable[Job], workers: int) -> float | None:
+def expected(work: Sequence[Unit], jobs: Iterable[CellProgress], workers: int) -> float | None:
     """Return the seconds that `workers` will need for `work`; None if it is too little for a probe, or can't be known.
 
     Args:
@@ -39,7 +39,7 @@ def expected(work: Sequence[Unit], jobs: Iterable[Job], workers: int) -> float |
     return total
 
 
-def stored_pace(jobs: Iterable[Job], teacher: Teacher) -> float | None:
+def stored_pace(jobs: Iterable[CellProgress], teacher: Teacher) -> float | None:
     """Return the seconds per image and call of the blocks that the store has of this teacher and device."""
     seconds = calls = 0.0
     for job in jobs:

@@ -48,7 +48,7 @@ def write(
     network = load_teacher(teacher, devices.check_device(device))
     method = make(solver)
     plan = tableau(method, nfe=nfe, teacher=network, out=out).plan_from_noise(network.schedule)
-    fit, made = sampling.Fit(batch), []
+    fit, made = sampling.BatchLimit(batch), []
     for part in batches(wanted, batch):
         states = sampling.sample(plan, network, part, nfe=nfe, watch=method.adapt, fit=fit)
         made.append(quantise(sampling.decoded(network, states, fit)).cpu())

@@ -18,7 +18,7 @@ from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import duration
 from solverbench.bench.protocol import SAMPLES, Protocol
 from solverbench.evaluation import selection as judging
-from solverbench.evaluation.selection import Judging
+from solverbench.evaluation.selection import MetricSelection
 from solverbench.method.prefixes import Tree
 from solverbench.method.solver import Solver
 from solverbench.sampling import devices
@@ -140,7 +140,7 @@ def plan(
         UserError, MissingError, StoreError, RecordError: as `run` does.
     """
     lessons.check(train)
-    judged = Judging.of(metrics, reference, extractor, quantiser)
+    judged = MetricSelection.of(metrics, reference, extractor, quantiser)
     samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
     settled = Protocol.of(samples, replicates, seeds, _number(batch), full, exact, judged)
     wanted = resolve.resolve(solvers, nfe, teachers, settled, Path(out), devices.check_device(device))
@@ -150,7 +150,7 @@ def plan(
     count = workers or devices.worker_count(device)
     slow: dict[tuple[str, int], float] = {}
     claimed: set[Path] = set()
-    planned: dict[jobs.Job, PlannedCell] = {}
+    planned: dict[jobs.CellProgress, PlannedCell] = {}
     for job in todo:
         if train and (lesson := lessons.lesson(job.cell, Path(out), claimed)) is not None:
             teacher = job.cell.teacher
@@ -159,7 +159,7 @@ def plan(
                 slow[batches] = estimates.probe(teacher, lesson.recipe.batch)
             planned[job] = _to_train(job.cell, lesson, slow[batches], count)
     work = jobs.units(job for job in todo if job not in planned)
-    needed: defaultdict[jobs.Job, float] = defaultdict(float)
+    needed: defaultdict[jobs.CellProgress, float] = defaultdict(float)
     pace: dict[Teacher, float] = {}
     for unit in work:
         if unit.teacher not in pace:
@@ -178,13 +178,13 @@ def plan(
 
 def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:
     """Calls for an image of each cell with anything to do, as the cells ask for them and as they are needed."""
-    trees: dict[tuple[jobs.Job, ...], Tree] = {}
+    trees: dict[tuple[jobs.CellProgress, ...], Tree] = {}
     for unit in work:
         trees.setdefault(unit.jobs, unit.tree)
     return sum(tree.asked for tree in trees.values()), sum(tree.needed for tree in trees.values())
 
 
-def _to_train(cell: Cell, lesson: lessons.Lesson, pace: float, count: int) -> PlannedCell:
+def _to_train(cell: Cell, lesson: lessons.TrainingEstimate, pace: float, count: int) -> PlannedCell:
     """What a run would do with a cell that it trains first: one worker trains, all of them sample."""
     sampling_calls = len(cell.protocol.seeds) * cell.nfe
     alone = (lesson.calls - lesson.teacher_calls) * pace

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from solverbench import seeds
 from solverbench.errors import UserError
-from solverbench.evaluation.selection import Judging
+from solverbench.evaluation.selection import MetricSelection
 from solverbench.sampling.sample import BATCH
 
 SAMPLES, REPLICATES, BLOCKS, PAIRED = 10_000, 3, 10, 2_000
@@ -39,7 +39,7 @@ class Protocol:
     batch: int
     full: bool
     exact: bool | None = None
-    judging: Judging = field(default_factory=Judging)
+    judging: MetricSelection = field(default_factory=MetricSelection)
 
     @classmethod
     def of(
@@ -50,7 +50,7 @@ class Protocol:
         batch: int | None,
         full: bool,
         exact: bool | None = None,
-        judging: Judging | None = None,
+        judging: MetricSelection | None = None,
     ) -> Protocol:
         """Return the protocol for what a user asked.
 
@@ -85,7 +85,7 @@ class Protocol:
                 f"replicates of {samples}; use {seeds.label(range(chosen.start, chosen.start + wanted))}, "
                 "or other samples"
             )
-        return cls(chosen, samples, batch or BATCH, full, exact, judging or Judging())
+        return cls(chosen, samples, batch or BATCH, full, exact, judging or MetricSelection())
 
     @property
     def replicates(self) -> int:

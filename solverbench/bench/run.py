@@ -26,10 +26,10 @@ from solverbench.bench.progress import Listener, Silent
 from solverbench.bench.protocol import SAMPLES, Protocol
 from solverbench.bench.scheduler import finish
 from solverbench.bench.workers import local as crews
-from solverbench.bench.workers.ray import Ray
+from solverbench.bench.workers.ray import RayWorkers
 from solverbench.errors import UserError
 from solverbench.evaluation import selection as judging
-from solverbench.evaluation.selection import Judging
+from solverbench.evaluation.selection import MetricSelection
 from solverbench.method.solver import Solver
 from solverbench.sampling import devices
 from solverbench.store.folder import Store
@@ -125,7 +125,7 @@ def run(
         train: "missing": learned solvers without parameters are trained first, by their recipes; if None, their cells
             need training.
         metrics: names joined with commas, or a list; the teacher's own if None.
-        reference, extractor, quantiser: what the images are judged by, as `Judging.of` takes them.
+        reference, extractor, quantiser: what the images are judged by, as `MetricSelection.of` takes them.
         protocol: smoke, quick or paper: images and replicates where they aren't given.
         workers: as many units at once; one per core or GPU if None. It changes no result.
         engine: local, threads of this process, with `device` cuda on every visible GPU; or ray.
@@ -144,7 +144,7 @@ def run(
     lessons.check(train)
     if timeout_cell is not None and not timeout_cell > 0:
         raise UserError(f"timeout-cell {timeout_cell}: not a time; give seconds above 0")
-    judged = Judging.of(metrics, reference, extractor, quantiser)
+    judged = MetricSelection.of(metrics, reference, extractor, quantiser)
     samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
     settled = Protocol.of(samples, replicates, seeds, _number(batch), full, exact, judged)
     wanted = resolve.resolve(solvers, nfe, teachers, settled, Path(out), devices.check_device(device))
@@ -158,7 +158,7 @@ def run(
     try:
         with hired as crew:
             if train:
-                wanted = lessons.learn(wanted, store.root, device, tell)
+                wanted = lessons.train_missing(wanted, store.root, device, tell)
             resolve.check_possible(wanted)
             outcomes = finish(jobs.gather(wanted, store), store, crew, tell, timeout_cell)
     finally:
@@ -173,14 +173,14 @@ def run(
 
 def _crew(
     engine: str, device: str, workers: int | None, ray_address: str | None, gpus_per_worker: float | None
-) -> crews.Crew:
+) -> crews.Workers:
     if engine == "ray":
-        return Ray(device, workers, ray_address, gpus_per_worker)
+        return RayWorkers(device, workers, ray_address, gpus_per_worker)
     if engine != "local":
         raise UserError(f"engine {engine!r}: no such engine; use local or ray")
     if ray_address is not None or gpus_per_worker is not None:
         raise UserError("engine 'local': takes no ray-address or gpus-per-worker; give --engine ray with them")
-    return crews.Local(device, workers)
+    return crews.LocalWorkers(device, workers)
 
 
 def run_table(**selection: Any) -> pd.DataFrame:

@@ -10,15 +10,15 @@ from functools import partial
 
 from solverbench import seeds
 from solverbench.bench import estimates
-from solverbench.bench.block import Done, Work
+from solverbench.bench.block import BlockDone, UnitTask
 from solverbench.bench.cells import FAILED
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import Listener
-from solverbench.bench.work import NEW, PARTIAL, Job, Unit, units
-from solverbench.bench.workers.local import Crew
+from solverbench.bench.work import NEW, PARTIAL, CellProgress, Unit, units
+from solverbench.bench.workers.local import Workers
 from solverbench.errors import RecordError, StoreError, UserError
 from solverbench.sampling.devices import pool
-from solverbench.sampling.sample import Stop, Stopped
+from solverbench.sampling.sample import Cancel, Cancelled
 from solverbench.store import leases
 from solverbench.store.folder import Store
 from solverbench.store.leases import Leases
@@ -41,12 +41,12 @@ class Ledger:
         limit: seconds that a cell may take in this run; None for as long as it needs.
     """
 
-    def __init__(self, jobs: Sequence[Job], tell: Listener, workers: int, limit: float | None = None) -> None:
+    def __init__(self, jobs: Sequence[CellProgress], tell: Listener, workers: int, limit: float | None = None) -> None:
         self.tell, self.limit = tell, limit
         waiting = [job for job in jobs if job.status in (NEW, PARTIAL)]
         self.units = units(waiting)
         self.left = {unit: [unit.images, unit.calls] for unit in self.units}
-        self.begun: set[Job] = set()
+        self.begun: set[CellProgress] = set()
         images, calls = sum(unit.images for unit in self.units), sum(unit.calls for unit in self.units)
         tell.begin(images, calls, estimates.expected(self.units, jobs, workers))
         for job in jobs:
@@ -59,18 +59,18 @@ class Ledger:
                 self._begin(job)
                 self._conclude(job)
 
-    def queue(self, mine: Leases) -> Queue[Unit, tuple[Job, range]]:
+    def queue(self, mine: Leases) -> Queue[Unit, tuple[CellProgress, range]]:
         """Return the units, of which other runs on this store may have or take some."""
 
-        def pieces(unit: Unit) -> list[tuple[Job, range]]:
+        def pieces(unit: Unit) -> list[tuple[CellProgress, range]]:
             return [(job, unit.block) for job in unit.jobs if unit.block in job.calls]
 
-        def name(piece: tuple[Job, range]) -> str:
+        def name(piece: tuple[CellProgress, range]) -> str:
             return f"{piece[0].folder.address}-{seeds.label(piece[1])}"
 
         return Queue(mine, self.units, pieces, name, lambda piece: piece[0].stored(piece[1]))
 
-    def opened(self, unit: Unit, pieces: Sequence[tuple[Job, range]]) -> Unit | None:
+    def opened(self, unit: Unit, pieces: Sequence[tuple[CellProgress, range]]) -> Unit | None:
         """Return what is to be done of a unit now; None if nothing is, as its cells have failed meanwhile."""
         left = tuple(job for job, _ in pieces if job.status != FAILED)
         for job in left:
@@ -85,7 +85,7 @@ class Ledger:
         """Return the seconds that each of its cells may still take; none if they may take as long as they need."""
         return [] if self.limit is None else [self.limit - job.seconds for job in unit.jobs]
 
-    def advance(self, unit: Unit, job: Job, images: int, calls: int) -> None:
+    def advance(self, unit: Unit, job: CellProgress, images: int, calls: int) -> None:
         """Pass on that a worker has made so much of a unit."""
         left = self.left[unit]
         images, calls = min(images, left[0]), min(calls, left[1])
@@ -93,7 +93,7 @@ class Ledger:
         left[1] -= calls
         self.tell.advance(str(job.cell), images, calls)
 
-    def close(self, unit: Unit, members: Unit, found: Sequence[Done | Exception] | BaseException) -> None:
+    def close(self, unit: Unit, members: Unit, found: Sequence[BlockDone | Exception] | BaseException) -> None:
         """Take in what a worker made of a unit, or its error.
 
         Args:
@@ -104,13 +104,13 @@ class Ledger:
         """
         if isinstance(found, FATAL):
             raise found
-        if isinstance(found, Stopped):
+        if isinstance(found, Cancelled):
             return
         each = [found] * len(members.jobs) if isinstance(found, BaseException) else found
         for job, done in zip(members.jobs, each, strict=True):
             if job.status == FAILED or unit.block not in job.calls:
                 continue
-            if isinstance(done, Done):
+            if isinstance(done, BlockDone):
                 job.add(unit.block, done)
                 if not job.calls:
                     self._conclude(job)
@@ -119,7 +119,7 @@ class Ledger:
                 self._settle(job)
         self._closed(unit)
 
-    def came(self, unit: Unit, job: Job) -> None:
+    def came(self, unit: Unit, job: CellProgress) -> None:
         """Take in what another run did."""
         if job.calls.pop(unit.block, None) is not None and not job.calls:
             self._begin(job)
@@ -133,12 +133,12 @@ class Ledger:
         if any(self.left[unit]):
             self.advance(unit, unit.jobs[-1], *self.left[unit])
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: CellProgress) -> None:
         if job not in self.begun:
             self.begun.add(job)
             job.begin()
 
-    def _conclude(self, job: Job) -> None:
+    def _conclude(self, job: CellProgress) -> None:
         try:
             job.finish()
         except FATAL:
@@ -147,21 +147,23 @@ class Ledger:
             job.fail(error)
         self._settle(job)
 
-    def _settle(self, job: Job) -> None:
+    def _settle(self, job: CellProgress) -> None:
         outcome = Outcome(job.cell, job.status, job.reason, job.measures)
         self.tell.settle(str(job.cell), job.status, outcome.summary)
 
 
-def finish(jobs: Sequence[Job], store: Store, crew: Crew, tell: Listener, limit: float | None = None) -> list[Outcome]:
+def finish(
+    jobs: Sequence[CellProgress], store: Store, crew: Workers, tell: Listener, limit: float | None = None
+) -> list[Outcome]:
     """Finish all jobs; return their outcomes in order. What another run does is left to it.
 
     Args:
         crew: who does the work; entered already.
         limit: seconds that a cell may take in this run; None for as long as it needs.
     """
-    ledger, stop = Ledger(jobs, tell, crew.size, limit), Stop()
+    ledger, stop = Ledger(jobs, tell, crew.size, limit), Cancel()
     said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # by workers, to be done by this thread
-    pending: dict[Future[list[Done | Exception]], tuple[Unit, Unit, list[tuple[Job, range]]]] = {}
+    pending: dict[Future[list[BlockDone | Exception]], tuple[Unit, Unit, list[tuple[CellProgress, range]]]] = {}
 
     def say(unit: Unit, members: Unit, place: int, images: int, calls: int) -> None:
         said.put(partial(ledger.advance, unit, members.jobs[place], images, calls))
@@ -169,9 +171,9 @@ def finish(jobs: Sequence[Job], store: Store, crew: Crew, tell: Listener, limit:
     def note(line: str) -> None:
         said.put(partial(tell.note, line))
 
-    def work(unit: Unit, members: Unit) -> Work:
+    def work(unit: Unit, members: Unit) -> UnitTask:
         cells = [job.cell for job in members.jobs]
-        return Work(cells, unit.block, store.root, stop, ledger.limits(members), partial(say, unit, members), note)
+        return UnitTask(cells, unit.block, store.root, stop, ledger.limits(members), partial(say, unit, members), note)
 
     with leases.opened(store.root) as mine, pool(crew.size) as threads:
         todo, others = ledger.queue(mine), Others(tell.note)

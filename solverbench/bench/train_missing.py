@@ -29,7 +29,7 @@ BACKWARD = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class TrainingEstimate:
     """What training a cell's solver takes, roughly.
 
     Args:
@@ -55,7 +55,7 @@ def check(choice: str | None) -> None:
         raise UserError(f"train {choice!r}: isn't something to train; use {' or '.join(CHOICES)}, or leave it out")
 
 
-def lesson(cell: Cell, out: Path, claimed: set[Path]) -> Lesson | None:
+def lesson(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | None:
     """Return what the training of a cell takes; None if it needs none, or nothing says how.
 
     Args:
@@ -73,10 +73,10 @@ def lesson(cell: Cell, out: Path, claimed: set[Path]) -> Lesson | None:
     images = recipe.iterations * recipe.batch * (BACKWARD + recipe.adversarial)
     images += (1 + recipe.iterations // recipe.validate_every) * recipe.validation_size
     teacher = missing * cell.teacher.sampler_nfe
-    return Lesson(recipe, images * cell.nfe * recipe.training_seeds + teacher, teacher)
+    return TrainingEstimate(recipe, images * cell.nfe * recipe.training_seeds + teacher, teacher)
 
 
-def learn(wanted: Sequence[Cell], out: Path, device: str, tell: Listener) -> list[Cell]:
+def train_missing(wanted: Sequence[Cell], out: Path, device: str, tell: Listener) -> list[Cell]:
     """Train what the cells lack, one after another; return them as they stand then, in order.
 
     A training that can't be finished makes its cell a failed one. A second call goes on where the first one stopped.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from solverbench import seeds
 from solverbench.bench import cells
-from solverbench.bench.block import Done
+from solverbench.bench.block import BlockDone
 from solverbench.bench.cells import CACHED, DONE, FAILED, Cell
 from solverbench.bench.measure import Measure, measure
 from solverbench.bench.outcome import Outcome
@@ -42,7 +42,7 @@ NEW, PARTIAL = "new", "partial"
 """The status of a cell with work left: no block is stored, or some are."""
 
 
-class Job:
+class CellProgress:
     """A cell beside what the store has of it, and what has become of it so far.
 
     Args:
@@ -104,7 +104,7 @@ class Job:
         if self.status == CACHED:
             self._describe()
 
-    def add(self, block: range, done: Done) -> None:
+    def add(self, block: range, done: BlockDone) -> None:
         """Store what a block gave."""
         self.folder.write_block(block, done.result)
         del self.calls[block]
@@ -174,17 +174,17 @@ class Job:
         return sum(costs[path] for path in missing)
 
 
-def gather(wanted: Iterable[Cell], store: Store) -> list[Job]:
+def gather(wanted: Iterable[Cell], store: Store) -> list[CellProgress]:
     """Return the jobs of `wanted` in order; nothing is written."""
     claimed: set[Path] = set()
-    return [Job(cell, store, claimed) for cell in wanted]
+    return [CellProgress(cell, store, claimed) for cell in wanted]
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
     """A block of some jobs of one teacher, done together: what they share of it is computed once."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[CellProgress, ...]
     block: range
 
     @property
@@ -217,12 +217,12 @@ class Unit:
         return found
 
 
-def units(jobs: Iterable[Job]) -> list[Unit]:
+def units(jobs: Iterable[CellProgress]) -> list[Unit]:
     """Return the missing blocks of `jobs` in the order in which they are best done.
 
     Cells of one teacher stand together, as many as a unit may hold, block after block.
     """
-    families: dict[tuple[int, str], list[Job]] = {}
+    families: dict[tuple[int, str], list[CellProgress]] = {}
     for job in jobs:
         if job.calls:
             families.setdefault(_family(job.cell), []).append(job)

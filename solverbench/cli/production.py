@@ -31,7 +31,7 @@ from solverbench.learned.trained_files import Trained
 from solverbench.learned.training import train as training
 from solverbench.learned.training.checkpoint import COLUMNS
 from solverbench.learned.training.data import Data
-from solverbench.learned.training.run import Job
+from solverbench.learned.training.run import TrainingRun
 from solverbench.method.spec import expand, numbers
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
@@ -60,9 +60,9 @@ class Task:
         """Roughly its time, in any unit: the longest are started first."""
         return self.recipe.iterations * (self.nfe * (1.4 if self.recipe.adversarial else 1) + 3)
 
-    def job(self, teacher: Teacher) -> Job:
+    def job(self, teacher: Teacher) -> TrainingRun:
         """Return the run for `teacher`."""
-        return Job(trained_files.learned(self.solver), self.nfe, teacher, self.recipe, self.seed)
+        return TrainingRun(trained_files.learned(self.solver), self.nfe, teacher, self.recipe, self.seed)
 
     def result(self, teacher: Teacher, out: Path) -> Trained | None:
         """Return what the run made, if it is finished."""

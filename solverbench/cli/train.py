@@ -53,7 +53,7 @@ def train(
     from solverbench.cli.zoo_listing import cost_line
     from solverbench.learned import recipes, trained_files
     from solverbench.learned.training import train as training
-    from solverbench.learned.training.run import Job
+    from solverbench.learned.training.run import TrainingRun
     from solverbench.method import spec
     from solverbench.sampling.devices import check_device
     from solverbench.store.folder import Store
@@ -89,7 +89,7 @@ def train(
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
                 click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
             for seed in range(len(errors)):
-                folder = Job(solver, calls, network, settled, seed).folder(Path(out))
+                folder = TrainingRun(solver, calls, network, settled, seed).folder(Path(out))
                 if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():
                     draw(folder)
                     click.echo(f"  curves in {folder}")

@@ -70,7 +70,7 @@ _SCORERS: dict[tuple[str, str], CLIP] = {}
 
 
 @dataclass(frozen=True)
-class Judging:
+class MetricSelection:
     """What is measured, beside RMSE.
 
     Args:
@@ -92,7 +92,7 @@ class Judging:
         reference: str | None = None,
         extractor: str | None = None,
         quantiser: str | None = None,
-    ) -> Judging:
+    ) -> MetricSelection:
         """Return what a user asked for.
 
         Raises:

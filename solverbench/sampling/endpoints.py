@@ -25,8 +25,8 @@ from solverbench.method.spec import make
 from solverbench.method.tableau import Plan, asked
 from solverbench.method.tracing import tableau
 from solverbench.sampling.devices import THREADS, pool, worker_count
-from solverbench.sampling.sample import BATCH, Fit, Stop, batches, sample
-from solverbench.store.shared import kept
+from solverbench.sampling.sample import BATCH, BatchLimit, Cancel, batches, sample
+from solverbench.store.shared import made_once
 from solverbench.teachers.teacher import Teacher
 
 CHUNK = 1000
@@ -61,7 +61,7 @@ def piece(
     out: Path,
     *,
     batch: int = BATCH,
-    stop: Stop | None = None,
+    stop: Cancel | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Tensor:
     """Return what `endpoints` does for the seeds of one file; call it from a worker.
@@ -74,7 +74,7 @@ def piece(
     path, check = location(teacher, plan, chosen, out, batch=batch), stop.check if stop is not None else lambda: None
 
     def make() -> dict[str, NDArray[Any]]:
-        made, fit, begun = [], Fit(batch), time.perf_counter()
+        made, fit, begun = [], BatchLimit(batch), time.perf_counter()
         for part in batches(chosen, batch):
             check()
             made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit).cpu())
@@ -84,7 +84,7 @@ def piece(
         return {"images": torch.cat(made).numpy()}
 
     _hold(path.parent / "plan.json", plan)
-    images = torch.from_numpy(kept(path, out, make, stop=check, say=say)["images"])
+    images = torch.from_numpy(made_once(path, out, make, stop=check, say=say)["images"])
     if images.shape != (len(chosen), *teacher.shape):
         raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
     return images

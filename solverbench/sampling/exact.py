@@ -16,8 +16,8 @@ from solverbench import files, seeds
 from solverbench.errors import RecordError
 from solverbench.sampling import endpoints as targets
 from solverbench.sampling.devices import THREADS
-from solverbench.sampling.sample import SampleError, Stop
-from solverbench.store.shared import kept
+from solverbench.sampling.sample import Cancel, SampleError
+from solverbench.store.shared import made_once
 from solverbench.teachers.teacher import Teacher
 
 TOLERANCE = 1e-8
@@ -65,7 +65,7 @@ def piece(
     out: Path,
     *,
     tolerance: float | None = None,
-    stop: Stop | None = None,
+    stop: Cancel | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Tensor:
     """Return the solutions [len(chosen), *shape] float64 on the CPU, solved as one batch if they aren't stored.
@@ -91,7 +91,7 @@ def piece(
         return {"images": made.cpu().numpy(), "calls": np.array(network.calls)}
 
     check = stop.check if stop is not None else lambda: None
-    images = torch.from_numpy(kept(path, out, make, stop=check, say=say)["images"])
+    images = torch.from_numpy(made_once(path, out, make, stop=check, say=say)["images"])
     if images.shape != (len(chosen), *teacher.shape):
         raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
     return images
@@ -126,7 +126,7 @@ def describe(teacher: Teacher) -> str:
 class _Network:
     """The teacher on float64 images, counted: its own float64 network where it has one, else float32 calls."""
 
-    def __init__(self, teacher: Teacher, chosen: range, stop: Stop | None) -> None:
+    def __init__(self, teacher: Teacher, chosen: range, stop: Cancel | None) -> None:
         self.stop = stop
         self.double, self.single = _double(teacher), teacher.denoiser(chosen)
         self.calls = 0

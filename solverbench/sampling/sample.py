@@ -26,7 +26,7 @@ class SampleError(UserError):
     exit_code = 1
 
 
-class Fit:
+class BatchLimit:
     """How many images go through a network at once: as asked, and half as many each time the device's memory runs out.
 
     Args:
@@ -55,7 +55,7 @@ def sample(
     *,
     nfe: int,
     watch: Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]] | None = None,
-    fit: Fit | None = None,
+    fit: BatchLimit | None = None,
 ) -> Tensor:
     """Return the final states [B, *shape] float32 on the teacher's device of the images with seeds `chosen`.
 
@@ -71,7 +71,7 @@ def sample(
     Raises:
         SampleError: another number of calls was counted, a value isn't finite, or one image alone doesn't fit.
     """
-    fit, made, begin = fit or Fit(len(chosen)), [], 0
+    fit, made, begin = fit or BatchLimit(len(chosen)), [], 0
     while begin < len(chosen):
         part = chosen[begin : begin + fit.most]
         try:
@@ -107,7 +107,7 @@ def samples(
     chosen: range,
     start: Callable[[range], tuple[Callable[[Call, Tensor, Tensor], Tensor], Tensor]],
     wanted: Callable[[End], bool],
-    fit: Fit,
+    fit: BatchLimit,
 ) -> Iterator[tuple[End, Tensor | Exception]]:
     """Yield what `sample` returns for each wanted sample of `tree`, or why there is none; a shared call is made once.
 
@@ -177,7 +177,7 @@ def _check_finite(states: Tensor, chosen: range) -> None:
 
 
 @torch.no_grad()
-def decoded(teacher: Teacher, states: Tensor, fit: Fit) -> Tensor:
+def decoded(teacher: Teacher, states: Tensor, fit: BatchLimit) -> Tensor:
     """Return the images [B, C, H, W] of final states [B, *shape], in as large parts as fit; a decoder's are float32.
 
     Raises:
@@ -208,14 +208,14 @@ def batches(block: range, batch: int) -> Iterator[range]:
         yield block[begin : begin + batch]
 
 
-class Stop(threading.Event):
+class Cancel(threading.Event):
     """Set to make workers leave at the next batch."""
 
     def check(self) -> None:
-        """Raise `Stopped` if it is set."""
+        """Raise `Cancelled` if it is set."""
         if self.is_set():
-            raise Stopped
+            raise Cancelled
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     """The run is ending; what this worker had begun is dropped."""

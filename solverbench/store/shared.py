@@ -13,7 +13,7 @@ from solverbench.errors import RecordError
 from solverbench.store import leases
 
 
-def kept(
+def made_once(
     path: Path,
     out: Path,
     make: Callable[[], Mapping[str, NDArray[Any]]],

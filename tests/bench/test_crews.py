@@ -12,8 +12,8 @@ from solverbench.bench import block as evaluate
 from solverbench.bench import run as runner
 from solverbench.bench.workers import local as crews
 from solverbench.bench.workers import ray_worker as hands
-from solverbench.bench.workers.local import Local
-from solverbench.bench.workers.ray import Ray
+from solverbench.bench.workers.local import LocalWorkers
+from solverbench.bench.workers.ray import RayWorkers
 from solverbench.errors import MissingError, UserError
 from solverbench.sampling import devices
 
@@ -38,7 +38,7 @@ def test_cuda_without_a_number_is_every_visible_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert crews.devices("cuda") == ["cuda", "cuda:1", "cuda:2"]
     assert crews.devices("cuda:1") == ["cuda:1"]
-    assert Local("cuda").size == 3
+    assert LocalWorkers("cuda").size == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert crews.devices("cuda") == ["cuda"]
     assert crews.devices("cpu") == ["cpu"]
@@ -50,7 +50,7 @@ class Apart:
     size = 1
 
     def __init__(self):
-        self.hand, self.there = hands.Hand("/nowhere"), {}
+        self.hand, self.there = hands.RayWorker("/nowhere"), {}
 
     def __enter__(self):
         return self
@@ -59,7 +59,7 @@ class Apart:
         pass
 
     def run(self, work):
-        order = hands.Order.of(work.cells, work.block, work.limits, work.out)
+        order = hands.RemoteUnit.of(work.cells, work.block, work.limits, work.out)
         found, made = self.hand.do(pickle.dumps(order), {})
         self.there |= made
         for event in self.hand.said():
@@ -126,7 +126,7 @@ def test_a_mistake_is_one_line_before_any_work(tmp_path, options, line):
 
 def test_a_device_with_a_number_is_not_for_ray():
     with pytest.raises(UserError, match="Ray chooses which GPU"):
-        Ray("cuda:1")
+        RayWorkers("cuda:1")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_device_with_a_number_is_not_for_ray():
     ],
 )
 def test_more_workers_than_there_is_room_for_are_refused(device, workers, gpus, has, found):
-    asked = Ray(device, workers, gpus=gpus)
+    asked = RayWorkers(device, workers, gpus=gpus)
     if isinstance(found, int):
         assert asked._room(has) == found
     else:

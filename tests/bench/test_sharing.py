@@ -103,7 +103,7 @@ def test_bunches_hold_every_plan_once_and_keep_to_their_size():
 def test_a_unit_holds_the_features_of_as_many_samples_as_fit_its_memory(tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", Network())
     monkeypatch.setattr(jobs, "MEMORY", 4 * 5 * 4 * 2)  # of two samples: four images a block, five features
-    made = [jobs.Job(each.cell, Store.look(tmp_path / "none"), set()) for each in whole.cells]
+    made = [jobs.CellProgress(each.cell, Store.look(tmp_path / "none"), set()) for each in whole.cells]
     assert {len(unit.tree.ends) for unit in jobs.units(made)} <= {1, 2}
     run(tmp_path / "cut", Network())
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "cut")
@@ -256,7 +256,7 @@ def test_samples_of_a_tree_are_those_of_each_plan():
     def start(part):
         return lambda call, x, sigma: toys.denoise(x, sigma), sb.seeds.noise(part, toys.SHAPE)
 
-    found = dict(sampling.samples(tree, teacher, range(7, 12), start, lambda end: True, sampling.Fit(500)))
+    found = dict(sampling.samples(tree, teacher, range(7, 12), start, lambda end: True, sampling.BatchLimit(500)))
     for end, states in found.items():
         for place in end.plans:
             alone = sampling.sample(asked[place], teacher, range(7, 12), nfe=asked[place].nfe)

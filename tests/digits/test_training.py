@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from embedded import digits_train as train
-from embedded.fitting import Job, fit, rate
+from embedded.fitting import NetworkFit, fit, rate
 from torch import nn
 
 from solverbench.errors import RecordError, TrainingError
@@ -20,7 +20,7 @@ class Interrupted(Exception):
     """Stands for the process being killed."""
 
 
-def job(steps: int, *, stop_at: int | None = None) -> Job:
+def job(steps: int, *, stop_at: int | None = None) -> NetworkFit:
     torch.manual_seed(0)
     network, digits = Denoiser(width=16, blocks=1, embedding=8), data.load()
 
@@ -29,7 +29,7 @@ def job(steps: int, *, stop_at: int | None = None) -> Job:
             raise Interrupted
         return train.teacher_loss(network, digits, 32, step)
 
-    return Job("toy", network, loss, 2e-3, steps)
+    return NetworkFit("toy", network, loss, 2e-3, steps)
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
     network = nn.Linear(1, 1)
-    broken = Job("toy", network, lambda step: network.weight.sum() / 0, 1e-3, 5)
+    broken = NetworkFit("toy", network, lambda step: network.weight.sum() / 0, 1e-3, 5)
     with pytest.raises(TrainingError, match="loss is"):
         fit(broken, tmp_path / "c", lambda line: None)
 

@@ -14,8 +14,8 @@ from solverbench.learned import trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.trained_files import learned
 from solverbench.learned.training import train as training
-from solverbench.learned.training.run import Job
-from solverbench.learned.training.trainer import Student
+from solverbench.learned.training.run import TrainingRun
+from solverbench.learned.training.trainer import Trainer
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.teacher import Teacher
 
@@ -48,7 +48,7 @@ def test_every_batch_is_denoised_under_its_own_seeds(
 ) -> None:
     data = training.prepare(conditional, adversarial, tmp_path)
     assert data.train.seeds.tolist() == list(adversarial.train)
-    moving = Student(Job(learned("gas"), 2, conditional, adversarial, 0), data)
+    moving = Trainer(TrainingRun(learned("gas"), 2, conditional, adversarial, 0), data)
     asked.clear()
     moving.step()
     wanted = data.train.seeds[moving._chosen(1)].tolist()
@@ -60,7 +60,7 @@ def test_every_batch_is_denoised_under_its_own_seeds(
 
 def test_a_kept_first_call_is_of_the_pairs_own_condition(conditional: Teacher, recipe: Recipe, tmp_path: Path) -> None:
     data = training.prepare(conditional, recipe, tmp_path)
-    moving = Student(Job(learned("ld3"), 3, conditional, recipe, 0), data)
+    moving = Trainer(TrainingRun(learned("ld3"), 3, conditional, recipe, 0), data)
     assert moving.first is not None
     expected = conditional.denoiser([4])(80 * data.train.noise[4:5], torch.tensor(80.0, dtype=torch.float64))
     torch.testing.assert_close(moving.first[0][4:5], expected)

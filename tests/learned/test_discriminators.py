@@ -13,12 +13,12 @@ from solverbench.errors import MissingError, RecordError
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.trained_files import learned
 from solverbench.learned.training import discriminators
-from solverbench.learned.training.run import Job
+from solverbench.learned.training.run import TrainingRun
 from solverbench.teachers.teacher import Teacher
 
 
-def job(teacher: Teacher, recipe: Recipe, weights: Path | str = "", seed: int = 0) -> Job:
-    return Job(learned("gas"), 2, teacher, replace(recipe, discriminator_weights=str(weights)), seed)
+def job(teacher: Teacher, recipe: Recipe, weights: Path | str = "", seed: int = 0) -> TrainingRun:
+    return TrainingRun(learned("gas"), 2, teacher, replace(recipe, discriminator_weights=str(weights)), seed)
 
 
 def test_weights_of_a_file_take_the_place_of_random_ones(teacher: Teacher, adversarial: Recipe, tmp_path: Path) -> None:

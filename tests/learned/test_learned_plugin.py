@@ -21,7 +21,7 @@ from solverbench.export import export
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.training import train as training
-from solverbench.learned.training.run import Job
+from solverbench.learned.training.run import TrainingRun
 from solverbench.learned.training.trainer import Data
 from solverbench.sampling.endpoints import sampler_plan
 from solverbench.teachers.loading import load_teacher
@@ -151,11 +151,11 @@ def test_the_memory_mode_gives_the_same_solver(teacher: Teacher, recipe: Recipe,
 
 def test_a_changed_file_is_trained_in_a_folder_of_its_own(teacher: Teacher, recipe: Recipe, tmp_path: Path) -> None:
     loaded()
-    before = Job(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path)
+    before = TrainingRun(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path)
     loaded()
-    assert Job(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) == before
+    assert TrainingRun(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) == before
     loaded(("    def group", "    # a comment\n    def group"))
-    assert Job(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) != before
+    assert TrainingRun(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) != before
 
 
 def test_a_file_by_a_changed_loop_is_out_of_date_and_trained_anew(call: Callable[..., Result]) -> None:

@@ -12,8 +12,8 @@ import solverbench as sb
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.trained_files import learned
 from solverbench.learned.training.data import Data
-from solverbench.learned.training.run import Job
-from solverbench.learned.training.trainer import Student
+from solverbench.learned.training.run import TrainingRun
+from solverbench.learned.training.trainer import Trainer
 from solverbench.method.execution import recomputed, unrounded
 from solverbench.teachers.teacher import Teacher
 
@@ -74,7 +74,7 @@ def test_recomputed_calls_hold_one_graph_at_a_time(teacher: Teacher) -> None:
 def test_memory_mode_trains_the_same(solver: str, teacher: Teacher, recipe: Recipe, data: Data) -> None:
     vectors = []
     for memory in ("store", "recompute"):
-        moving = Student(Job(learned(solver), 3, teacher, replace(recipe, memory=memory), 0), data)
+        moving = Trainer(TrainingRun(learned(solver), 3, teacher, replace(recipe, memory=memory), 0), data)
         for _ in range(5):
             moving.step()
         vectors.append(moving.vector.detach())
@@ -91,17 +91,17 @@ def test_a_first_call_that_nothing_changes_is_made_once(
         calls.append(len(x))
         return teacher.denoise(x, sigma)
 
-    moving = Student(Job(learned(solver), 4, replace(teacher, denoise=denoise), recipe, 0), data)
+    moving = Trainer(TrainingRun(learned(solver), 4, replace(teacher, denoise=denoise), recipe, 0), data)
     made = sum(calls)
     assert made == (80 + 40) * kept
     moving.step()
     assert sum(calls) - made == recipe.batch * (4 - kept)
     assert moving.calls == {"with_gradient": recipe.batch * (4 - kept), "without": made}
-    plain = Student(Job(learned(solver), 4, teacher, recipe, 0), data)
+    plain = Trainer(TrainingRun(learned(solver), 4, teacher, recipe, 0), data)
     plain.first = None
     plain.step()
     torch.testing.assert_close(moving.vector, plain.vector, rtol=1e-6, atol=1e-9)
 
 
 def test_where_noises_move_the_first_call_is_made_anew(teacher: Teacher, recipe: Recipe, data: Data) -> None:
-    assert Student(Job(learned("ld3"), 4, teacher, replace(recipe, radius=1e-3), 0), data).first is None
+    assert Trainer(TrainingRun(learned("ld3"), 4, teacher, replace(recipe, radius=1e-3), 0), data).first is None

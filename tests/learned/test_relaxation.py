@@ -18,8 +18,8 @@ from solverbench.learned.training import train as training
 from solverbench.learned.training.data import Data
 from solverbench.learned.training.patience import Patience
 from solverbench.learned.training.relaxation import Relaxation, radius
-from solverbench.learned.training.run import Job
-from solverbench.learned.training.trainer import Student
+from solverbench.learned.training.run import TrainingRun
+from solverbench.learned.training.trainer import Trainer
 from solverbench.method.execution import unrounded
 from solverbench.teachers.teacher import Teacher
 
@@ -35,8 +35,8 @@ def relaxed(recipe: Recipe) -> Recipe:
     )  # fmt: skip
 
 
-def student(teacher: Teacher, recipe: Recipe, data: Data, solver: str = "ld3") -> Student:
-    return Student(Job(learned(solver), NFE, teacher, recipe, 0), data)
+def student(teacher: Teacher, recipe: Recipe, data: Data, solver: str = "ld3") -> Trainer:
+    return Trainer(TrainingRun(learned(solver), NFE, teacher, recipe, 0), data)
 
 
 def test_the_radius_is_the_published_one() -> None:
@@ -219,16 +219,16 @@ def test_a_relaxed_training_killed_three_times_ends_bit_equal(
 ) -> None:
     recipe = replace(relaxed, compat=compat, patience=2)
     straight = training.train("ld3", NFE, teacher, recipe, seed=1, out=tmp_path / "a", data=data)
-    step = Student.step
+    step = Trainer.step
     for moment in (4, 13, 28):
 
-        def stopped(self: Student, moment: int = moment) -> dict[str, float]:
+        def stopped(self: Trainer, moment: int = moment) -> dict[str, float]:
             if self.iteration == moment:
                 raise Killed
             return step(self)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Student, "step", stopped)
+            patch.setattr(Trainer, "step", stopped)
             with pytest.raises(Killed):
                 training.train("ld3", NFE, teacher, recipe, seed=1, out=tmp_path / "b", data=data, checkpoint_every=3)
     resumed = training.train("ld3", NFE, teacher, recipe, seed=1, out=tmp_path / "b", data=data)
@@ -264,7 +264,7 @@ def test_a_checkpoint_of_another_shape_is_one_line(
         checkpoints.restore(student(teacher, relaxed, data), tmp_path / "c.safetensors")
 
 
-def _begun(teacher: Teacher, recipe: Recipe, data: Data) -> Student:
+def _begun(teacher: Teacher, recipe: Recipe, data: Data) -> Trainer:
     moving = student(teacher, recipe, data)
     moving.start()
     return moving

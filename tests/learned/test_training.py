@@ -22,8 +22,8 @@ from solverbench.learned.training import train as training
 from solverbench.learned.training.adversarial import discriminator_loss, generator_loss
 from solverbench.learned.training.data import Data, Pairs
 from solverbench.learned.training.result import result
-from solverbench.learned.training.run import Job
-from solverbench.learned.training.trainer import Student, average, validation_error
+from solverbench.learned.training.run import TrainingRun
+from solverbench.learned.training.trainer import Trainer, average, validation_error
 from solverbench.method.execution import unrounded
 from solverbench.teachers.teacher import Teacher
 
@@ -42,8 +42,8 @@ def kill_at(*moments: int) -> training.Progress:
     return progress
 
 
-def student(solver: str, nfe: int, teacher: Teacher, recipe: Recipe, data: Data, seed: int = 0) -> Student:
-    return Student(Job(learned(solver), nfe, teacher, recipe, seed), data)
+def student(solver: str, nfe: int, teacher: Teacher, recipe: Recipe, data: Data, seed: int = 0) -> Trainer:
+    return Trainer(TrainingRun(learned(solver), nfe, teacher, recipe, seed), data)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -94,15 +94,15 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
     teacher: Teacher, adversarial: Recipe, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = training.train("gas", 2, teacher, adversarial, seed=0, out=tmp_path / "a", data=data)
-    step = Student.step
+    step = Trainer.step
 
-    def stopped(self: Student) -> dict[str, float]:
+    def stopped(self: Trainer) -> dict[str, float]:
         if self.iteration == 13:
             raise Killed
         return step(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Student, "step", stopped)
+        patch.setattr(Trainer, "step", stopped)
         with pytest.raises(Killed):
             training.train("gas", 2, teacher, adversarial, seed=0, out=tmp_path / "b", data=data, checkpoint_every=5)
     resumed = training.train("gas", 2, teacher, adversarial, seed=0, out=tmp_path / "b", data=data)
@@ -134,14 +134,16 @@ def test_a_finished_run_is_read_back_not_repeated(teacher: Teacher, recipe: Reci
 def test_another_recipe_seed_or_teacher_is_another_run(teacher: Teacher, recipe: Recipe, tmp_path: Path) -> None:
     solver = learned("gs")
     jobs = [
-        Job(solver, 2, teacher, recipe, 0),
-        Job(solver, 2, teacher, recipe, 1),
-        Job(solver, 3, teacher, recipe, 0),
-        Job(solver, 2, teacher, replace(recipe, lr=0.01), 0),
-        Job(solver, 2, replace(teacher, identity="cd" * 32), recipe, 0),
+        TrainingRun(solver, 2, teacher, recipe, 0),
+        TrainingRun(solver, 2, teacher, recipe, 1),
+        TrainingRun(solver, 3, teacher, recipe, 0),
+        TrainingRun(solver, 2, teacher, replace(recipe, lr=0.01), 0),
+        TrainingRun(solver, 2, replace(teacher, identity="cd" * 32), recipe, 0),
     ]
     assert len({job.folder(tmp_path) for job in jobs}) == len(jobs)
-    assert Job(solver, 2, teacher, replace(recipe, training_seeds=9), 0).folder(tmp_path) == jobs[0].folder(tmp_path)
+    assert TrainingRun(solver, 2, teacher, replace(recipe, training_seeds=9), 0).folder(tmp_path) == jobs[0].folder(
+        tmp_path
+    )
 
 
 def test_an_adversarial_iteration_moves_the_discriminator_with_both_penalties(
@@ -338,7 +340,7 @@ def test_the_record_says_what_it_cost_and_which_seeds_it_saw(
 
 def test_gs_is_not_trained_with_a_discriminator(teacher: Teacher, adversarial: Recipe) -> None:
     with pytest.raises(TrainingError, match=r"adversarial_weight=0.5, but gs is trained without; train gas"):
-        Job(learned("gs"), 2, teacher, adversarial, 0)
+        TrainingRun(learned("gs"), 2, teacher, adversarial, 0)
 
 
 def test_a_teacher_of_oblong_images_has_a_discriminator_too(teacher: Teacher, adversarial: Recipe) -> None:

@@ -267,11 +267,11 @@ def test_another_network_or_a_damaged_one_is_one_line(data):
 def test_metrics_of_two_networks_share_no_run():
     for metrics in ("fid,fid_clip", "fid_clip,fdd", "frechet_data,fdd"):
         with pytest.raises(UserError, match="two sets of features"):
-            judging.Judging.of(metrics)
+            judging.MetricSelection.of(metrics)
     with pytest.raises(UserError, match="no metric asked for uses it"):
-        judging.Judging.of("fid_clip", extractor="clean")
+        judging.MetricSelection.of("fid_clip", extractor="clean")
     with pytest.raises(UserError, match="extractor 'clip': not one of"):
-        judging.Judging.of("fid", extractor="clip")
+        judging.MetricSelection.of("fid", extractor="clip")
 
 
 def test_the_last_layer_of_pytorch_fids_file_gives_class_probabilities(data):

@@ -137,7 +137,7 @@ def test_the_list_shows_numbers_without_running_anything():
 
 
 def test_metric_names_and_options_are_checked():
-    from solverbench.evaluation.selection import Judging
+    from solverbench.evaluation.selection import MetricSelection
 
     for given, message in [
         ({"metrics": "fdi"}, "did you mean 'fid'"),
@@ -146,7 +146,7 @@ def test_metric_names_and_options_are_checked():
         ({"metrics": None, "reference": "x"}, "no metric asked for uses it"),
     ]:
         with pytest.raises(UserError, match=message):
-            Judging.of(**given)
+            MetricSelection.of(**given)
 
 
 @pytest.mark.parametrize(

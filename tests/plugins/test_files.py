@@ -17,16 +17,16 @@ from solverbench import plugins, registries
 from solverbench.bench import plan as planning
 from solverbench.bench import resolve
 from solverbench.bench import run as runner
-from solverbench.bench.block import Work
+from solverbench.bench.block import UnitTask
 from solverbench.bench.protocol import Protocol
 from solverbench.bench.workers import ray_worker as hands
 from solverbench.errors import PluginError, SpecError, UnknownNameError
-from solverbench.evaluation.selection import Judging
+from solverbench.evaluation.selection import MetricSelection
 from solverbench.learned import recipes
 from solverbench.learned.training import losses
-from solverbench.learned.training.run import Job
+from solverbench.learned.training.run import TrainingRun
 from solverbench.method.solver import LearnedSolver
-from solverbench.sampling.sample import Stop
+from solverbench.sampling.sample import Cancel
 
 EXAMPLE = EXAMPLES["ab2.py"]
 SMALL = {"samples": 20, "replicates": 1, "batch": 4}
@@ -389,7 +389,7 @@ def _job(loss):
     recipe = recipes.load("gs", "digits").override([f"loss={loss}"])
     solver = sb.make("gs")
     assert isinstance(solver, LearnedSolver)
-    return Job(solver, 3, toys.teacher(), recipe, 0)
+    return TrainingRun(solver, 3, toys.teacher(), recipe, 0)
 
 
 def test_asking_for_what_nobody_offers_is_as_before(examples):
@@ -411,15 +411,15 @@ def test_a_worker_gets_the_files_from_the_run(examples):
     """A process that has never seen the files, which are gone by then."""
     for name in ("ab2.py", "arctan.py", "blob.py", "contrast.py"):
         plugins.load(name)
-    asked = cell("ab2:grid=arctan", teacher="blob:width=0.5", judging=Judging.of("contrast"))
+    asked = cell("ab2:grid=arctan", teacher="blob:width=0.5", judging=MetricSelection.of("contrast"))
     block = asked.protocol.blocks[0]
-    order = pickle.dumps(hands.Order.of([asked], block, [], Path("runs")))
+    order = pickle.dumps(hands.RemoteUnit.of([asked], block, [], Path("runs")))
     Path("sent.pickle").write_bytes(pickle.dumps((plugins.loaded(), order)))
     for held in plugins.loaded():
         Path(held.path).unlink()
     subprocess.run([sys.executable, "-c", WORKER], check=True, timeout=600)
     errors, scores = pickle.loads(Path("back.pickle").read_bytes())
-    [here] = Work([asked], block, Path("here"), Stop())()
+    [here] = UnitTask([asked], block, Path("here"), Cancel())()
     assert errors.tolist() == here.result.errors.tolist()
     assert scores["contrast"].tolist() == here.result.scores["contrast"].tolist()
     assert len(errors) == 2
@@ -428,7 +428,7 @@ def test_a_worker_gets_the_files_from_the_run(examples):
 def test_a_worker_that_cannot_run_a_file_says_why(examples):
     held = plugins.Held("/somewhere/mine.py", b"import nowhere\n")
     with pytest.raises(PluginError, match=r"plugin /somewhere/mine\.py:1: ModuleNotFoundError: No module named 'now"):
-        hands.Hand("/nowhere", (), (held,)).do(b"", {})
+        hands.RayWorker("/nowhere", (), (held,)).do(b"", {})
 
 
 def test_on_a_cluster_of_ray_plugins_give_the_same_bytes(examples):
@@ -462,10 +462,10 @@ def test_what_was_registered_in_a_notebook_goes_to_a_worker(examples):
         def values(self, images):
             return images.double().flatten(1).mean(1)
 
-    asked = cell("euler", judging=Judging.of("level"))
-    [(kind, offer)] = hands.Order.of([asked], asked.protocol.blocks[0], [], Path("runs")).typed
+    asked = cell("euler", judging=MetricSelection.of("level"))
+    [(kind, offer)] = hands.RemoteUnit.of([asked], asked.protocol.blocks[0], [], Path("runs")).typed
     assert (kind, offer.thing) == ("metric", Level)
-    assert hands.Order.of([cell("euler")], asked.protocol.blocks[0], [], Path("runs")).typed == ()
+    assert hands.RemoteUnit.of([cell("euler")], asked.protocol.blocks[0], [], Path("runs")).typed == ()
     registries.metrics.withdraw("level")
     registries.metrics.adopt(offer)
     assert registries.metrics.get("level") is Level

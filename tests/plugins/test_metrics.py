@@ -12,7 +12,7 @@ import solverbench as sb
 from solverbench import plugins, registries
 from solverbench.bench import run as runner
 from solverbench.errors import PluginError
-from solverbench.evaluation.selection import Judging
+from solverbench.evaluation.selection import MetricSelection
 from solverbench.metrics import plugin as scores
 from solverbench.metrics.quantise import quantise
 from solverbench.sampling import sample as sampling
@@ -90,7 +90,7 @@ def test_typed_code_without_a_source_needs_an_identity():
     exec(CONTRAST, names)
     sb.register(names["Contrast"])
     with pytest.raises(PluginError, match="metric 'contrast': its source can't be read, so that its numbers can't be"):
-        Judging.of("contrast").of_teacher(toys.teacher(), 20, 2, Path())
+        MetricSelection.of("contrast").of_teacher(toys.teacher(), 20, 2, Path())
     names["Contrast"].identity = "mine, of today"
     assert scores.identity("contrast") == "contrast mine, of today"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from embedded import shapes_references as references
 from embedded import shapes_train as train
-from embedded.fitting import Job, fit
+from embedded.fitting import NetworkFit, fit
 from embedded.shapes_growth import grown
 
 from solverbench.errors import UserError
@@ -22,7 +22,7 @@ class Interrupted(Exception):
     """Stands for the process being killed."""
 
 
-def job(steps: int, *, stop_at: int | None = None) -> Job:
+def job(steps: int, *, stop_at: int | None = None) -> NetworkFit:
     torch.manual_seed(0)
     network = Denoiser(widths=(16, 16, 32), attention=(False, False, True), embedding=16)
 
@@ -31,7 +31,7 @@ def job(steps: int, *, stop_at: int | None = None) -> Job:
             raise Interrupted
         return train.teacher_loss(network, CPU, 16, step)
 
-    return Job("toy", network, loss, 3e-3, steps)
+    return NetworkFit("toy", network, loss, 3e-3, steps)
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_images(checkpoint, 
 
         return call
 
-    fit = sampling.Fit(10)
+    fit = sampling.BatchLimit(10)
     small = sampling.sample(plan, teacher, range(50_000, 50_010), nfe=4, watch=tight, fit=fit)
     assert fit.most == 2
     assert sizes[:2] == [10, 5]

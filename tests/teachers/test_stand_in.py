@@ -14,8 +14,8 @@ from solverbench.errors import GridError, NotLinearError
 from solverbench.learned import recipes
 from solverbench.learned.trained_files import learned
 from solverbench.learned.training import train as training
-from solverbench.learned.training.run import Job
-from solverbench.learned.training.trainer import Student
+from solverbench.learned.training.run import TrainingRun
+from solverbench.learned.training.trainer import Trainer
 from solverbench.method import spec
 from solverbench.method.schedules import STAND_IN
 from solverbench.method.tracing import trace
@@ -172,7 +172,7 @@ def test_training_starts_where_sampling_does_and_lowers_the_error(text, tmp_path
     quick = ["iterations=60", "batch=10", "train_size=30", "validation_size=30", "validate_every=20", "stages=all:1",
              "cycles=1", "choose=best", "lr=2e-3", "radius=0", "patience=0", "offsets_lr=1e-3", "loss=l2"]  # fmt: skip
     recipe = recipes.load(learned(text).recipe_name, "mixed").override(quick)
-    student = Student(Job(learned(text), 5, taught, recipe, 0), training.prepare(taught, recipe, tmp_path))
+    student = Trainer(TrainingRun(learned(text), 5, taught, recipe, 0), training.prepare(taught, recipe, tmp_path))
     student.start()
     while not student.finished:
         student.step()

@@ -26,7 +26,7 @@ from solverbench.teachers.embedded.digits.denoiser import Denoiser
 from solverbench.teachers.embedded.digits.loss import LossNet
 from solverbench.teachers.embedded.digits.metric import MetricNet
 
-from .fitting import Job, fit
+from .fitting import NetworkFit, fit
 
 NETWORKS = ("metric", "loss", "teacher")
 P_MEAN, P_STD = -0.8, 1.4
@@ -126,14 +126,14 @@ def train(name: str, options: argparse.Namespace, say: Callable[[str], None]) ->
     network: MetricNet | LossNet | Denoiser
     if name == "metric":
         network, batch = MetricNet().to(device), options.classifier_batch
-        job = Job(name, network, partial(metric_loss, network, seen, batch), 2e-3, options.classifier_steps)
+        job = NetworkFit(name, network, partial(metric_loss, network, seen, batch), 2e-3, options.classifier_steps)
     elif name == "loss":
         network, batch = LossNet().to(device), options.classifier_batch
-        job = Job(name, network, partial(loss_loss, network, seen, batch), 2e-3, options.classifier_steps)
+        job = NetworkFit(name, network, partial(loss_loss, network, seen, batch), 2e-3, options.classifier_steps)
     else:
         network, batch = Denoiser().to(device), options.batch
         loss = partial(teacher_loss, network, digits, batch)
-        job = Job(name, network, loss, options.rate, options.steps, options.minutes)
+        job = NetworkFit(name, network, loss, options.rate, options.steps, options.minutes)
     checkpoint = out / f"{name}.checkpoint"
     facts: dict[str, Any] = fit(job, checkpoint, say)
     facts |= {"rate": job.rate, "batch": batch, "config": network.config, "made": weights.environment(device)}

@@ -23,7 +23,7 @@ _POINTS = 40
 
 
 @dataclass(frozen=True)
-class Job:
+class NetworkFit:
     """One network to train.
 
     Args:
@@ -56,7 +56,7 @@ def rate(step: int, steps: int | None, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
-def fit(job: Job, checkpoint: Path, say: Callable[[str], None], *, every: float = 30.0) -> dict[str, Any]:
+def fit(job: NetworkFit, checkpoint: Path, say: Callable[[str], None], *, every: float = 30.0) -> dict[str, Any]:
     """Train `job.network`, leave the moving average of its weights in it, and return the facts of the run.
 
     A run that finds its checkpoint goes on from there as if it had never stopped (on the CPU, bit by bit). The caller

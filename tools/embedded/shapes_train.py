@@ -25,7 +25,7 @@ from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
 from solverbench.teachers.embedded.shapes.loss import LossNet
 from solverbench.teachers.embedded.shapes.metric import MetricNet
 
-from .fitting import Job, fit
+from .fitting import NetworkFit, fit
 from .shapes_growth import grown
 
 VALIDATED = (20, 1000)
@@ -131,10 +131,10 @@ def train(name: str, options: argparse.Namespace, say: Callable[[str], None]) ->
     network: MetricNet | LossNet | Denoiser
     if name == "metric":
         network, batch = MetricNet().to(device), options.classifier_batch
-        job = Job(name, network, partial(metric_loss, network, device, batch), 2e-3, options.classifier_steps)
+        job = NetworkFit(name, network, partial(metric_loss, network, device, batch), 2e-3, options.classifier_steps)
     elif name == "loss":
         network, batch = LossNet().to(device), options.classifier_batch
-        job = Job(name, network, partial(loss_loss, network, device, batch), 2e-3, options.classifier_steps)
+        job = NetworkFit(name, network, partial(loss_loss, network, device, batch), 2e-3, options.classifier_steps)
     else:
         network, batch = Denoiser().to(device), options.batch
         if before:
@@ -143,7 +143,7 @@ def train(name: str, options: argparse.Namespace, say: Callable[[str], None]) ->
             network = grown(network, widths, blocks).to(device)
         seen = before.get("images", before.get("steps", 0) * before.get("batch", 0))
         loss = partial(teacher_loss, network, device, batch, seed=data.TEACHER_STREAM + seen)
-        job = Job(name, network, loss, options.rate, options.more or options.steps, options.minutes)
+        job = NetworkFit(name, network, loss, options.rate, options.more or options.steps, options.minutes)
     checkpoint = out / f"{name}.checkpoint"
     facts: dict[str, Any] = fit(job, checkpoint, say)
     facts |= {"rate": job.rate, "batch": batch, "config": network.config, "made": weights.environment(device)}

@@ -35,7 +35,7 @@ from solverbench.metrics.quantise import quantise
 from solverbench.sampling import endpoints as targets
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import THREADS, pool
-from solverbench.sampling.sample import Fit, decoded
+from solverbench.sampling.sample import BatchLimit, decoded
 from solverbench.teachers.teacher import Teacher, condition
 
 SCHEMA = 1
@@ -173,7 +173,7 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
 
 
 def _pictures(cell: Cell, states: torch.Tensor) -> NDArray[np.uint8]:
-    images = decoded(cell.teacher, states, Fit(PICTURES))
+    images = decoded(cell.teacher, states, BatchLimit(PICTURES))
     found: NDArray[np.uint8] = quantise(images, cell.protocol.judging.rule(cell.teacher)).cpu().numpy()
     return found
 

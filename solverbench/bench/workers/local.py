@@ -11,13 +11,13 @@ from typing import Protocol, Self
 
 import torch
 
-from solverbench.bench.block import Done, Work
+from solverbench.bench.block import BlockDone, UnitTask
 from solverbench.errors import UserError
 from solverbench.sampling.devices import worker_count
 from solverbench.teachers.teacher import Teacher
 
 
-class Crew(Protocol):
+class Workers(Protocol):
     """Workers. `run` is called from as many threads at once as it says.
 
     Attributes:
@@ -32,11 +32,11 @@ class Crew(Protocol):
     def __exit__(self, *error: object) -> None:
         """Let go of what was taken."""
 
-    def run(self, work: Work) -> list[Done | Exception]:
+    def run(self, work: UnitTask) -> list[BlockDone | Exception]:
         """Return what `work()` gives."""
 
 
-class Local:
+class LocalWorkers:
     """Threads of this process: one per core on a CPU, one per device on GPUs.
 
     Args:
@@ -64,7 +64,7 @@ class Local:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def run(self, work: Work) -> list[Done | Exception]:
+    def run(self, work: UnitTask) -> list[BlockDone | Exception]:
         """Return what `work()` gives, done on a device that is free."""
         with self._device() as device:
             teacher = work.cells[0].teacher
@@ -82,7 +82,7 @@ class Local:
         finally:
             self._free.put(device)
 
-    def _copy(self, work: Work, device: str) -> Teacher:
+    def _copy(self, work: UnitTask, device: str) -> Teacher:
         """The work's teacher on another device, made once."""
         cell = work.cells[0]
         with self._copying:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from solverbench import plugins
-from solverbench.bench.block import Done, Work
-from solverbench.bench.workers.ray_worker import Hand, Order
+from solverbench.bench.block import BlockDone, UnitTask
+from solverbench.bench.workers.ray_worker import RayWorker, RemoteUnit
 from solverbench.errors import MissingError, UserError
 from solverbench.files import write_bytes
 from solverbench.sampling import endpoints as targets
 from solverbench.sampling import exact as solutions
-from solverbench.sampling.sample import SampleError, Stopped
+from solverbench.sampling.sample import Cancelled, SampleError
 
 ATTEMPTS = 3
 """Workers that may die over a unit before its cells fail."""
@@ -24,7 +24,7 @@ POLL = 0.5
 """Seconds between two questions to a worker how far it is."""
 
 
-class Ray:
+class RayWorkers:
     """Workers of a Ray cluster, or of one that is started on this machine for the run.
 
     Args:
@@ -72,9 +72,9 @@ class Ray:
         if self._started:
             self.ray.shutdown()
 
-    def run(self, work: Work) -> list[Done | Exception]:
+    def run(self, work: UnitTask) -> list[BlockDone | Exception]:
         """Return what `work()` gives, done by a worker; by another one if that dies."""
-        order = Order.of(work.cells, work.block, work.limits, work.out)
+        order = RemoteUnit.of(work.cells, work.block, work.limits, work.out)
         there = {path: (work.out / path).read_bytes() for path in _goals(work) if (work.out / path).exists()}
         for _ in range(ATTEMPTS):
             hand = self._idle.get()
@@ -86,7 +86,7 @@ class Ray:
                 continue
             except self.ray.exceptions.RayTaskError as error:
                 return [SampleError(str(error.cause))] * len(work.cells)
-            except Stopped:
+            except Cancelled:
                 self.ray.kill(hand)
                 hand = None
                 raise
@@ -122,12 +122,12 @@ class Ray:
     def _hired(self) -> Any:
         gpus = self.gpus if self.device == "cuda" else 0
         options = {"num_cpus": 1 if self.device == "cpu" else 0, "num_gpus": gpus, "max_concurrency": 2}
-        hired = self.ray.remote(Hand).options(**options)
+        hired = self.ray.remote(RayWorker).options(**options)
         return hired.remote(str(Path.cwd()), [path for path in sys.path if path], plugins.loaded())
 
     def _awaited(
-        self, hand: Any, order: Order, there: dict[str, bytes], work: Work
-    ) -> tuple[list[Done | Exception], dict[str, bytes]]:
+        self, hand: Any, order: RemoteUnit, there: dict[str, bytes], work: UnitTask
+    ) -> tuple[list[BlockDone | Exception], dict[str, bytes]]:
         answer = hand.do.remote(self.ray.cloudpickle.dumps(order), there)
         while not self.ray.wait([answer], timeout=POLL)[0]:
             for event in self.ray.get(hand.said.remote()):
@@ -139,7 +139,7 @@ class Ray:
         return found, made
 
 
-def _goals(work: Work) -> list[str]:
+def _goals(work: UnitTask) -> list[str]:
     """What the work's images are compared with: files below the results folder."""
     cell = work.cells[0]
     found = []

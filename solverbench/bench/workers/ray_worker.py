@@ -17,18 +17,18 @@ from torch import Tensor
 
 from solverbench import plugins, registries
 from solverbench._version import __version__
-from solverbench.bench.block import Done, Work
+from solverbench.bench.block import BlockDone, UnitTask
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import UserError
 from solverbench.registries import Offer
 from solverbench.sampling import devices
-from solverbench.sampling.sample import SampleError, Stop
+from solverbench.sampling.sample import Cancel, SampleError
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
-class Order:
+class RemoteUnit:
     """A unit as it is sent.
 
     Args:
@@ -52,7 +52,7 @@ class Order:
     typed: tuple[tuple[str, Offer], ...] = ()
 
     @classmethod
-    def of(cls, cells: Sequence[Cell], block: range, limits: Sequence[float], out: Path) -> Order:
+    def of(cls, cells: Sequence[Cell], block: range, limits: Sequence[float], out: Path) -> RemoteUnit:
         """Return the order for these cells of one teacher."""
         teacher = cells[0].teacher
         if teacher.spec:
@@ -68,7 +68,7 @@ def _nobody(x: Tensor, sigma: Tensor) -> Tensor:
     raise AssertionError("this teacher stands for another one")
 
 
-class Hand:
+class RayWorker:
     """What runs in a worker's process.
 
     Args:
@@ -92,17 +92,17 @@ class Hand:
             found.append(self._said.get())
         return found
 
-    def do(self, order: bytes, there: dict[str, bytes]) -> tuple[list[Done | Exception], dict[str, bytes]]:
+    def do(self, order: bytes, there: dict[str, bytes]) -> tuple[list[BlockDone | Exception], dict[str, bytes]]:
         """Return what each cell of the order gave or why it gave nothing, and files that are new, by path.
 
         Args:
-            order: a pickled `Order`.
+            order: a pickled `RemoteUnit`.
             there: files that the unit may need, by path below the results folder.
         """
         for each in self._held:
             plugins.take(each)
         try:
-            asked: Order = pickle.loads(order)  # from the process of the same run
+            asked: RemoteUnit = pickle.loads(order)  # from the process of the same run
         except Exception as error:
             raise SampleError(f"a worker can't read what it is sent ({reason(error)}); install it there, too") from None
         with tempfile.TemporaryDirectory(prefix="solverbench-") as folder:
@@ -121,18 +121,18 @@ class Hand:
                 for path in out.glob(f"{name}/**/*")
             }
             new = {path: file.read_bytes() for path, file in made.items() if file.is_file() and path not in there}
-        return [each if isinstance(each, Done) else _sendable(each) for each in found], new
+        return [each if isinstance(each, BlockDone) else _sendable(each) for each in found], new
 
-    def _work(self, order: Order, out: Path) -> Work:
+    def _work(self, order: RemoteUnit, out: Path) -> UnitTask:
         if order.version != __version__:
             raise UserError(f"this worker has SolverBench {__version__}, the run {order.version}; install the same")
         for kind, offer in order.typed:
             registries.extensible[kind].adopt(offer)
         teacher = self._teacher(order)
         cells = [dataclasses.replace(cell, teacher=teacher) for cell in order.cells]
-        return Work(cells, order.block, out, Stop(), order.limits, lambda *event: self._said.put(event))
+        return UnitTask(cells, order.block, out, Cancel(), order.limits, lambda *event: self._said.put(event))
 
-    def _teacher(self, order: Order) -> Teacher:
+    def _teacher(self, order: RemoteUnit) -> Teacher:
         if not order.spec:
             return order.cells[0].teacher
         if (order.spec, order.device) not in self._teachers:

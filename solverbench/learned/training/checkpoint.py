@@ -11,7 +11,7 @@ import torch
 from solverbench.errors import RecordError, UserError
 from solverbench.learned import trained_files
 from solverbench.learned.training.optimiser import optimiser_tensors, restore_optimiser
-from solverbench.learned.training.trainer import Best, Student
+from solverbench.learned.training.trainer import Best, Trainer
 from solverbench.tensors import read, write
 
 COLUMNS = (
@@ -34,7 +34,7 @@ COLUMNS = (
 FORMAT, VERSION = "solverbench-checkpoint", 2
 
 
-def save(student: Student, path: Path) -> None:
+def save(student: Trainer, path: Path) -> None:
     """Write everything that the rest of the run depends on."""
     best = student.best
     tensors = {**student.descent.tensors(), "average": student.average, "best": best.vector}
@@ -59,7 +59,7 @@ def save(student: Student, path: Path) -> None:
     write(path, tensors, metadata, FORMAT, VERSION)
 
 
-def restore(student: Student, path: Path) -> None:
+def restore(student: Trainer, path: Path) -> None:
     """Take up what `save` wrote."""
     tensors, metadata = read(path, FORMAT, VERSION)
     try:

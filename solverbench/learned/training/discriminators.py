@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from solverbench.errors import MissingError, RecordError
 from solverbench.learned.training.adversarial import Discriminator
-from solverbench.learned.training.run import Job
+from solverbench.learned.training.run import TrainingRun
 from solverbench.seeds import generator
 
 
-def make(job: Job) -> Discriminator:
+def make(job: TrainingRun) -> Discriminator:
     """Return the discriminator on the teacher's device, frozen.
 
     Raises:

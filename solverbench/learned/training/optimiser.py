@@ -18,7 +18,7 @@ _Setting = tuple[str, float, float]
 """Optimiser, rate, least rate."""
 
 
-class Descent:
+class GroupedOptimiser:
     """The trained vector: the parameters, in float64, joined in the order of their groups.
 
     Groups that share optimiser and rates share one optimiser, and their gradient is clipped as one.

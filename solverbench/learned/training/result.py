@@ -10,11 +10,11 @@ import torch
 
 from solverbench._version import __version__
 from solverbench.learned.trained_files import Trained
-from solverbench.learned.training.trainer import Student
+from solverbench.learned.training.trainer import Trainer
 from solverbench.sampling.devices import peak_memory
 
 
-def result(student: Student) -> Trained:
+def result(student: Trainer) -> Trained:
     """Return the trained solver: the last averaged parameters or the best ones, as the recipe says."""
     recipe, teacher = student.job.recipe, student.job.teacher
     measured = [row for row in student.history if "validation" in row]
@@ -49,7 +49,7 @@ def result(student: Student) -> Trained:
     return Trained(student.job.solver.spec, student.job.nfe, teacher.name, teacher.ode, parameters, tableau, record)
 
 
-def _note(student: Student, measured: Sequence[Mapping[str, float]]) -> str:
+def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:
     """What someone should know who takes the result; empty if all is as it should be."""
     best = min(measured, key=lambda row: row["validation"])
     if best is measured[0]:
@@ -62,7 +62,7 @@ def _note(student: Student, measured: Sequence[Mapping[str, float]]) -> str:
     return ""
 
 
-def _cost(student: Student) -> dict[str, Any]:
+def _cost(student: Trainer) -> dict[str, Any]:
     """Image-calls of the network (calls times images), and what they took."""
     recipe, device = student.job.recipe, torch.device(student.job.teacher.device)
     return {

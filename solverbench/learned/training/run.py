@@ -13,7 +13,7 @@ from solverbench.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class TrainingRun:
     """One training: a solver, its budget, its teacher, how it is trained and the training seed."""
 
     solver: LearnedSolver

@@ -22,9 +22,9 @@ from solverbench.learned.training import checkpoint as checkpoints
 from solverbench.learned.training import losses
 from solverbench.learned.training.data import Data, Pairs
 from solverbench.learned.training.result import result
-from solverbench.learned.training.run import Job
+from solverbench.learned.training.run import TrainingRun
 from solverbench.learned.training.tensorboard import writer as open_tensorboard
-from solverbench.learned.training.trainer import Student
+from solverbench.learned.training.trainer import Trainer
 from solverbench.method.solver import LearnedSolver
 from solverbench.sampling.endpoints import endpoints
 from solverbench.sampling.sample import BATCH
@@ -63,7 +63,7 @@ def train(
 ) -> Trained:
     """Return the solver trained once, with one training seed; goes on from the run's checkpoint, if there is one.
 
-    The run's folder (`Job.folder`) gets checkpoint.safetensors, then history.csv, path.csv and trained.safetensors.
+    The run's folder (`TrainingRun.folder`) gets checkpoint.safetensors, then history.csv, path.csv and trained.safetensors.
 
     Args:
         solver: gs, gas or another learned solver's spec.
@@ -80,12 +80,12 @@ def train(
         RecordError: a damaged checkpoint.
         BudgetError: the solver can't spend exactly `nfe` calls.
     """
-    job = Job(trained_files.learned(solver), nfe, teacher.to(device), recipe, seed)
+    job = TrainingRun(trained_files.learned(solver), nfe, teacher.to(device), recipe, seed)
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return trained_files.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
     log = open_tensorboard(place / "tensorboard") if tensorboard else None
-    student = Student(job, data or prepare(job.teacher, recipe, out))
+    student = Trainer(job, data or prepare(job.teacher, recipe, out))
     try:
         if (place / "checkpoint.safetensors").is_file():
             checkpoints.restore(student, place / "checkpoint.safetensors")
@@ -168,7 +168,7 @@ def _shifted(progress: Progress | None, done: int, total: int) -> Progress | Non
     return lambda iteration, _, loss, validation: progress(done + iteration, total, loss, validation)
 
 
-def _write_course(place: Path, student: Student) -> None:
+def _write_course(place: Path, student: Trainer) -> None:
     """Write history.csv, and path.csv: levels, what the network is told, and parameters at each validation."""
     rows = ({**row, "iteration": int(row["iteration"])} for row in student.history)
     _write_csv(place / "history.csv", checkpoints.COLUMNS, rows)

@@ -18,10 +18,10 @@ from solverbench.learned.stages import GROUPS, ends
 from solverbench.learned.training import discriminators, losses
 from solverbench.learned.training.adversarial import discriminator_loss, generator_loss
 from solverbench.learned.training.data import Data, Pairs
-from solverbench.learned.training.optimiser import Descent
+from solverbench.learned.training.optimiser import GroupedOptimiser
 from solverbench.learned.training.patience import Patience
 from solverbench.learned.training.relaxation import Relaxation, radius
-from solverbench.learned.training.run import Job
+from solverbench.learned.training.run import TrainingRun
 from solverbench.method.execution import recomputed, unrounded
 from solverbench.method.tableau import Tableau
 from solverbench.method.tracing import trace
@@ -41,16 +41,16 @@ class Best:
     noises: tuple[Tensor, ...] = ()
 
 
-class Student:
+class Trainer:
     """The moving parts of one training.
 
     Batches and fresh noise are functions of (training seed, iteration), so no generator's state needs to be kept.
     """
 
-    def __init__(self, job: Job, data: Data) -> None:
+    def __init__(self, job: TrainingRun, data: Data) -> None:
         self.job, self.data = job, data
         recipe, teacher = job.recipe, job.teacher
-        self.descent = Descent(job.solver, job.solver.initial(teacher.schedule, job.nfe), recipe, job.nfe)
+        self.descent = GroupedOptimiser(job.solver, job.solver.initial(teacher.schedule, job.nfe), recipe, job.nfe)
         self.average = self.descent.vector.detach().clone()
         self.scale = self.tableau(self.average).noise_scale(teacher.schedule)
         self.stages = ends(recipe.stages, recipe.cycles, recipe.iterations)
@@ -309,7 +309,7 @@ def validation_error(images: Tensor, targets: Tensor) -> Tensor:
     return (images - targets).square().flatten(1).mean(1).sqrt()
 
 
-def _relaxations(job: Job, data: Data) -> list[Relaxation]:
+def _relaxations(job: TrainingRun, data: Data) -> list[Relaxation]:
     """The training noises that move, and with compat=true the validation noises, as in the public code of LD3."""
     recipe = job.recipe
     if not recipe.radius:
