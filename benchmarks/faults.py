@@ -40,8 +40,7 @@ from solverbench import files
 from solverbench.bench import run as runner
 from solverbench.bench import work as jobs
 from solverbench.cli import main as cli
-from solverbench.store import layout as contents
-from solverbench.store import leases, queue
+from solverbench.store import layout, leases, queue
 
 torch.set_num_threads(1)
 
@@ -406,7 +405,7 @@ def kill(child: Child) -> None:
 
 def results(out: Path) -> dict[str, bytes]:
     """The bytes of every file of results by name; no costs, no leftovers."""
-    return {name: (out / name).read_bytes() for name in contents.walk(out) if not name.endswith("timing.json")}
+    return {name: (out / name).read_bytes() for name in layout.walk(out) if not name.endswith("timing.json")}
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -420,9 +419,7 @@ def table(out: Path) -> list[dict[str, str]]:
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
     """Which file it is and when it was written, of each whole block, target and solution."""
     names = [
-        name
-        for name in contents.walk(out)
-        if name.endswith(".npz") and contents.check(out, name, check_trained) is None
+        name for name in layout.walk(out) if name.endswith(".npz") and layout.check(out, name, check_trained) is None
     ]
     return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
 

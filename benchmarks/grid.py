@@ -29,9 +29,7 @@ from torch import Tensor
 
 import solverbench as sb
 from solverbench.bench import measure as measures
-from solverbench.bench import plan as planning
-from solverbench.bench import resolve
-from solverbench.bench import run as runner
+from solverbench.bench import plan, resolve, run
 from solverbench.bench.cells import Cell
 from solverbench.bench.protocol import Protocol
 from solverbench.metrics.evaluation import Evaluation, Reference
@@ -125,13 +123,13 @@ def main() -> None:
         os.fsync = lambda file: None  # type: ignore[assignment]
         make_up(given.out, resolve.resolve(specs, BUDGETS, teachers, protocol, given.out, "cpu"))
     elif given.only == "plan":
-        timed(f"plan {given.cells} finished cells", lambda: planning.plan(**selection).summary(), given.profile)
+        timed(f"plan {given.cells} finished cells", lambda: plan.plan(**selection).summary(), given.profile)
     elif given.only == "run":
-        timed(f"run {given.cells} finished cells", lambda: runner.run(**selection).summary(), given.profile)
+        timed(f"run {given.cells} finished cells", lambda: run.run(**selection).summary(), given.profile)
     elif given.only == "images":
         for samples in (5_000, 20_000, 80_000):
             fewer = selection | {"solvers": "euler", "nfe": 3, "samples": samples, "replicates": 1, "batch": 100}
-            timed(f"run {samples} images", partial(runner.run, **fewer), given.profile)
+            timed(f"run {samples} images", partial(run.run, **fewer), given.profile)
     else:
         own = [f"--cells={given.cells}", f"--teachers={given.teachers}"] + ["--profile"] * given.profile
         for line in _each(own, given.out):

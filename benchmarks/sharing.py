@@ -16,7 +16,7 @@ import solverbench as sb
 from solverbench import seeds
 from solverbench.method import prefixes
 from solverbench.method.tableau import Plan
-from solverbench.sampling import sample as sampling
+from solverbench.sampling import sample
 
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
 IMAGES = 64
@@ -39,8 +39,8 @@ def drawn(plans: Sequence[Plan], teacher: sb.Teacher, images: int) -> tuple[list
         return denoise, seeds.noise(part, teacher.shape)
 
     found: list[torch.Tensor] = [torch.empty(0)] * len(plans)
-    for end, states in sampling.samples(
-        prefixes.grow(plans), teacher, range(images), start, lambda end: True, sampling.BatchLimit(images)
+    for end, states in sample.samples(
+        prefixes.grow(plans), teacher, range(images), start, lambda end: True, sample.BatchLimit(images)
     ):
         for place in end.plans:
             found[place] = states

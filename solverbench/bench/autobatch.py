@@ -13,7 +13,7 @@ from solverbench.bench import estimates
 from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import RecordError, UserError
-from solverbench.sampling import sample as sampling
+from solverbench.sampling import sample
 from solverbench.sampling.devices import device_name
 from solverbench.sampling.sample import BATCH
 from solverbench.teachers.teacher import Teacher
@@ -86,7 +86,7 @@ def _number(batch: int | str | None) -> int | None:
     try:
         return int(batch)
     except ValueError:
-        raise UserError(f"batch {batch!r}: neither a number of images nor {AUTO}; give {sampling.BATCH}, say") from None
+        raise UserError(f"batch {batch!r}: neither a number of images nor {AUTO}; give {sample.BATCH}, say") from None
 
 
 def _fitted(

@@ -21,8 +21,7 @@ from solverbench.method import prefixes
 from solverbench.method.prefixes import Call, End
 from solverbench.metrics.frechet import Moments
 from solverbench.metrics.quantise import quantise
-from solverbench.sampling import endpoints as targets
-from solverbench.sampling import energy
+from solverbench.sampling import endpoints, energy
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import device_name, peak_memory
 from solverbench.sampling.sample import BatchLimit, Cancel, Cancelled, SampleError, batches, decoded, samples
@@ -75,7 +74,7 @@ class UnitTask:
         goal = exact = None
         shared: dict[str, Any] = {"stop": self.stop, "say": self.say}
         if pairs:
-            goal = targets.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, **shared)
+            goal = endpoints.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, **shared)
         if cell.exact:
             exact = solutions.piece(cell.teacher, solves, self.out, **shared)
         return _UnitRun(self, {"errors": goal, "exact": exact}).results()

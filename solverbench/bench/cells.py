@@ -14,10 +14,10 @@ from solverbench import files, plugins, registries, seeds
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import UserError
 from solverbench.learned.trained_files import Trained
-from solverbench.method import tableau as tableaux
+from solverbench.method import tableau
 from solverbench.method.tableau import Plan
 from solverbench.metrics.evaluation import OWN
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.endpoints import Goal
 from solverbench.teachers.teacher import Teacher
@@ -74,9 +74,9 @@ class Cell:
         exact = {"exact": {"n": self.protocol.solved, **solutions.key(self.teacher)}} if self.exact else {}
         return {
             "format": FORMAT,
-            "solver": tableaux.asked(self.method, self.plan),
+            "solver": tableau.asked(self.method, self.plan),
             "schedule": self.teacher.schedule.key,
-            **targets.key(self.teacher, self.targets, self.protocol.batch),
+            **endpoints.key(self.teacher, self.targets, self.protocol.batch),
             "seeds": seeds.label(self.protocol.seeds),
             "samples": self.protocol.samples,
             "block": self.protocol.block,

@@ -14,8 +14,7 @@ from solverbench.errors import BudgetError, UserError
 from solverbench.learned.equip import tableau
 from solverbench.method.spec import make
 from solverbench.metrics.quantise import quantise
-from solverbench.sampling import devices
-from solverbench.sampling import sample as sampling
+from solverbench.sampling import devices, sample
 from solverbench.sampling.sample import batches
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
@@ -48,10 +47,10 @@ def write(
     network = load_teacher(teacher, devices.check_device(device))
     method = make(solver)
     plan = tableau(method, nfe=nfe, teacher=network, out=out).plan_from_noise(network.schedule)
-    fit, made = sampling.BatchLimit(batch), []
+    fit, made = sample.BatchLimit(batch), []
     for part in batches(wanted, batch):
-        states = sampling.sample(plan, network, part, nfe=nfe, watch=method.adapt, fit=fit)
-        made.append(quantise(sampling.decoded(network, states, fit)).cpu())
+        states = sample.sample(plan, network, part, nfe=nfe, watch=method.adapt, fit=fit)
+        made.append(quantise(sample.decoded(network, states, fit)).cpu())
     images = torch.cat(made).permute(0, 2, 3, 1).numpy()
     if kind == "npz":
         buffer = io.BytesIO()

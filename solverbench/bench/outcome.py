@@ -13,7 +13,7 @@ from solverbench.bench import measure as measures
 from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.measure import Measure
 from solverbench.errors import UserError
-from solverbench.evaluation import selection as judging
+from solverbench.evaluation import selection
 from solverbench.teachers.teacher import Teacher
 
 
@@ -45,7 +45,7 @@ class Outcome:
 
     def biased(self, metric: str) -> bool:
         """Return whether the metric is of features and has fewer images than it ought to have."""
-        return self.cell.protocol.samples < judging.full(metric, self.cell.teacher)
+        return self.cell.protocol.samples < selection.full(metric, self.cell.teacher)
 
     def total(self, name: str) -> float | None:
         """Return the sum of one cost over the blocks; None if it isn't known."""

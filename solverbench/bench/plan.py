@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solverbench.bench import estimates, resolve
-from solverbench.bench import train_missing as lessons
+from solverbench.bench import estimates, resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
 from solverbench.bench.bundle import notes
@@ -17,7 +16,7 @@ from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import duration
 from solverbench.bench.protocol import SAMPLES, Protocol
-from solverbench.evaluation import selection as judging
+from solverbench.evaluation import selection
 from solverbench.evaluation.selection import MetricSelection
 from solverbench.method.prefixes import Tree
 from solverbench.method.solver import Solver
@@ -139,9 +138,9 @@ def plan(
     Raises:
         UserError, MissingError, StoreError, RecordError: as `run` does.
     """
-    lessons.check(train)
+    train_missing.check(train)
     judged = MetricSelection.of(metrics, reference, extractor, quantiser)
-    samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
+    samples, replicates = selection.protocol(protocol, samples, replicates, SAMPLES)
     settled = Protocol.of(samples, replicates, seeds, _number(batch), full, exact, judged)
     wanted = resolve.resolve(solvers, nfe, teachers, settled, Path(out), devices.check_device(device))
     if batch == AUTO:
@@ -152,7 +151,7 @@ def plan(
     claimed: set[Path] = set()
     planned: dict[jobs.CellProgress, PlannedCell] = {}
     for job in todo:
-        if train and (lesson := lessons.lesson(job.cell, Path(out), claimed)) is not None:
+        if train and (lesson := train_missing.lesson(job.cell, Path(out), claimed)) is not None:
             teacher = job.cell.teacher
             batches = (teacher.name, lesson.recipe.batch)
             if batches not in slow:
@@ -184,7 +183,7 @@ def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:
     return sum(tree.asked for tree in trees.values()), sum(tree.needed for tree in trees.values())
 
 
-def _to_train(cell: Cell, lesson: lessons.TrainingEstimate, pace: float, count: int) -> PlannedCell:
+def _to_train(cell: Cell, lesson: train_missing.TrainingEstimate, pace: float, count: int) -> PlannedCell:
     """What a run would do with a cell that it trains first: one worker trains, all of them sample."""
     sampling_calls = len(cell.protocol.seeds) * cell.nfe
     alone = (lesson.calls - lesson.teacher_calls) * pace
@@ -195,7 +194,7 @@ def _to_train(cell: Cell, lesson: lessons.TrainingEstimate, pace: float, count: 
 
 
 def _lacking(cells: Iterable[Outcome | PlannedCell]) -> list[str]:
-    return judging.lacking(teachers_of(each.cell for each in cells))
+    return selection.lacking(teachers_of(each.cell for each in cells))
 
 
 def _counted(counts: Mapping[str, int]) -> str:

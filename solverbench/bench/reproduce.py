@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from solverbench import plugins, registries, seeds
-from solverbench.bench import run as runner
+from solverbench.bench import run
 from solverbench.bench.progress import Listener
 from solverbench.bench.published import UNKNOWN, _differences
 from solverbench.errors import MissingError, UserError
-from solverbench.evaluation import references
-from solverbench.evaluation import selection as judging
+from solverbench.evaluation import references, selection
 from solverbench.evaluation.selection import INCEPTION, PAIRS, PUBLIC
 from solverbench.method.spec import make
 from solverbench.metrics import extractors
@@ -167,7 +166,7 @@ def reproduce(
     quantiser = protocol["quantiser"] if public and protocol["quantiser"] != UNKNOWN else None
     extractor = _extractor(published) if published.metric in INCEPTION else None
     ours = samples or protocol.get("samples", protocol["n"])
-    result = runner.run(
+    result = run.run(
         solvers=published.spec,
         nfe=published.nfe,
         teachers=published.teacher,
@@ -196,7 +195,7 @@ def reproduce(
 def _extractor(published: Result) -> str:
     """The network of the published number: the one that its protocol names, or what its metric is usually taken by."""
     named = str(published.protocol["extractor"]).removeprefix("clean-fid/")
-    return named if named in extractors.NAMES else judging.OTHERS.get(published.metric, "legacy_tensorflow")
+    return named if named in extractors.NAMES else selection.OTHERS.get(published.metric, "legacy_tensorflow")
 
 
 def _seeds(protocol: Any, samples: int | None, replicates: int | None) -> str | None:

@@ -17,7 +17,7 @@ from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import expand, make, numbers
 from solverbench.method.tableau import Plan
 from solverbench.method.tracing import check_linear, intervals, trace
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
 from solverbench.teachers.loading import load_teacher
@@ -47,7 +47,7 @@ def resolve(
                 f"teacher {teacher.name!r}: has no identity, so that its results can't be told from another network's; "
                 "give Teacher(identity=...), such as the sha256 of its weights"
             )
-        plan = targets.sampler_plan(teacher)
+        plan = endpoints.sampler_plan(teacher)
         for asked, solver in wanted:
             cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, out)
     return cells

@@ -13,19 +13,17 @@ import pandas as pd
 import torch
 
 from solverbench import tested
-from solverbench.bench import resolve
-from solverbench.bench import train_missing as lessons
+from solverbench.bench import resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
-from solverbench.bench.bundle import notes, table
-from solverbench.bench.bundle import write as bundle
+from solverbench.bench.bundle import notes, table, write
 from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, teachers_of
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.plan import _counted, _lacking
 from solverbench.bench.progress import Listener, Silent
 from solverbench.bench.protocol import SAMPLES, Protocol
 from solverbench.bench.scheduler import finish
-from solverbench.bench.workers import local as crews
+from solverbench.bench.workers import local
 from solverbench.bench.workers.ray import RayWorkers
 from solverbench.errors import UserError
 from solverbench.evaluation import selection as judging
@@ -141,14 +139,14 @@ def run(
         KeyboardInterrupt: finished blocks are kept, and the same call goes on from there.
     """
     begun = time.monotonic()
-    lessons.check(train)
+    train_missing.check(train)
     if timeout_cell is not None and not timeout_cell > 0:
         raise UserError(f"timeout-cell {timeout_cell}: not a time; give seconds above 0")
     judged = MetricSelection.of(metrics, reference, extractor, quantiser)
     samples, replicates = judging.protocol(protocol, samples, replicates, SAMPLES)
     settled = Protocol.of(samples, replicates, seeds, _number(batch), full, exact, judged)
     wanted = resolve.resolve(solvers, nfe, teachers, settled, Path(out), devices.check_device(device))
-    hired = _crew(engine, device, workers, ray_address, gpus_per_worker)
+    team = _workers(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
     former = [f"{store.root}: {FORMER}"] if store.former() else []
     for line in [*former, *tested.newer(torch.__version__), *judging.lacking(teachers_of(wanted))]:
@@ -156,31 +154,31 @@ def run(
     if batch == AUTO:
         settled, wanted = _fitted(settled, wanted, store.root, tell.note)
     try:
-        with hired as crew:
+        with team:
             if train:
-                wanted = lessons.train_missing(wanted, store.root, device, tell)
+                wanted = train_missing.train_missing(wanted, store.root, device, tell)
             resolve.check_possible(wanted)
-            outcomes = finish(jobs.gather(wanted, store), store, crew, tell, timeout_cell)
+            outcomes = finish(jobs.gather(wanted, store), store, team, tell, timeout_cell)
     finally:
         tell.end()
     seconds = time.monotonic() - begun
     frame = table.frame(outcomes)
-    folder = bundle.write(
+    folder = write.write(
         store.root, outcomes, settled, device=device, seconds=seconds, command=command, train=train, table=frame
     )
     return RunResult(frame, outcomes, folder)
 
 
-def _crew(
+def _workers(
     engine: str, device: str, workers: int | None, ray_address: str | None, gpus_per_worker: float | None
-) -> crews.Workers:
+) -> local.Workers:
     if engine == "ray":
         return RayWorkers(device, workers, ray_address, gpus_per_worker)
     if engine != "local":
         raise UserError(f"engine {engine!r}: no such engine; use local or ray")
     if ray_address is not None or gpus_per_worker is not None:
         raise UserError("engine 'local': takes no ray-address or gpus-per-worker; give --engine ray with them")
-    return crews.LocalWorkers(device, workers)
+    return local.LocalWorkers(device, workers)
 
 
 def run_table(**selection: Any) -> pd.DataFrame:

@@ -153,15 +153,15 @@ class Ledger:
 
 
 def finish(
-    jobs: Sequence[CellProgress], store: Store, crew: Workers, tell: Listener, limit: float | None = None
+    jobs: Sequence[CellProgress], store: Store, workers: Workers, tell: Listener, limit: float | None = None
 ) -> list[Outcome]:
     """Finish all jobs; return their outcomes in order. What another run does is left to it.
 
     Args:
-        crew: who does the work; entered already.
+        workers: who does the work; entered already.
         limit: seconds that a cell may take in this run; None for as long as it needs.
     """
-    ledger, stop = Ledger(jobs, tell, crew.size, limit), Cancel()
+    ledger, stop = Ledger(jobs, tell, workers.size, limit), Cancel()
     said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # by workers, to be done by this thread
     pending: dict[Future[list[BlockDone | Exception]], tuple[Unit, Unit, list[tuple[CellProgress, range]]]] = {}
 
@@ -175,16 +175,16 @@ def finish(
         cells = [job.cell for job in members.jobs]
         return UnitTask(cells, unit.block, store.root, stop, ledger.limits(members), partial(say, unit, members), note)
 
-    with leases.opened(store.root) as mine, pool(crew.size) as threads:
+    with leases.opened(store.root) as mine, pool(workers.size) as threads:
         todo, others = ledger.queue(mine), Others(tell.note)
         try:
             while True:
-                while len(pending) < 2 * crew.size and (given := todo.next()) is not None:
+                while len(pending) < 2 * workers.size and (given := todo.next()) is not None:
                     unit, pieces = given
                     if (members := ledger.opened(unit, pieces)) is None:
                         todo.release(pieces)
                     else:
-                        pending[threads.submit(crew.run, work(unit, members))] = unit, members, pieces
+                        pending[threads.submit(workers.run, work(unit, members))] = unit, members, pieces
                 for unit, (job, _) in todo.come():
                     ledger.came(unit, job)
                 if not pending and not todo.waiting:

@@ -17,7 +17,7 @@ from solverbench.errors import MissingError, StoreError, UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.training import train as training
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling.devices import THREADS
 from solverbench.sampling.sample import BATCH
 
@@ -66,7 +66,7 @@ def lesson(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | None
         return None
     missing = 0
     for chosen in (recipe.train, recipe.validation):
-        for path, part in targets.absent(cell.teacher, cell.targets, chosen, out, batch=BATCH).items():
+        for path, part in endpoints.absent(cell.teacher, cell.targets, chosen, out, batch=BATCH).items():
             if path not in claimed:
                 claimed.add(path)
                 missing += len(part)

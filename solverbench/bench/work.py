@@ -26,7 +26,7 @@ from solverbench.bench.outcome import Outcome
 from solverbench.errors import RecordError
 from solverbench.method import prefixes
 from solverbench.method.prefixes import Tree
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
@@ -164,7 +164,7 @@ class CellProgress:
         cell, teacher, protocol = self.cell, self.cell.teacher, self.cell.protocol
         costs: dict[Path, int] = {}
         if pairs := protocol.pairs(block):
-            path = targets.location(teacher, cell.targets, pairs, out, batch=protocol.batch)
+            path = endpoints.location(teacher, cell.targets, pairs, out, batch=protocol.batch)
             costs[path] = len(pairs) * teacher.sampler_nfe
         if cell.exact:
             solves = protocol.solves(block)

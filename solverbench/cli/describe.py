@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from solverbench import plugins, registries, tested
-from solverbench.cli import zoo_listing as inventory
+from solverbench.cli import zoo_listing
 from solverbench.errors import BudgetError, LoopError, UserError
 from solverbench.method.solver import LearnedSolver, Solver, declared
 from solverbench.method.spec import make, ranges, solver_class
 from solverbench.method.tracing import intervals
-from solverbench.metrics import plugin as scores
+from solverbench.metrics import plugin
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
@@ -61,7 +61,7 @@ def thing(registry: registries.Registry, name: str) -> str:
         f"  defined  {registry.origin(full)}",
         *_offered(registry, full),
     ]
-    if isinstance(found, type) and issubclass(found, scores.Metric):
+    if isinstance(found, type) and issubclass(found, plugin.Metric):
         lines.append(f"  better   {'higher' if found.higher else 'lower'}")
     options = getattr(found, "__kwdefaults__", None) if registry is registries.grids else None
     if options:
@@ -108,7 +108,7 @@ def _offered(registry: registries.Registry, name: str) -> list[str]:
 def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
     """For which teachers and numbers of calls there are parameters, the teacher that was asked for first."""
     budgets: dict[str, set[int]] = {teacher: set()}
-    for entry in inventory.entries(out):
+    for entry in zoo_listing.entries(out):
         if entry.trained is not None and entry.trained.spec == asked.spec:
             budgets.setdefault(entry.trained.teacher, set()).add(entry.trained.nfe)
     for n, (name, there) in enumerate(budgets.items()):

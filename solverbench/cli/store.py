@@ -22,10 +22,10 @@ def store() -> None:
 @json_option
 def store_status(out: str, as_json: bool) -> None:
     """Say what is stored: cells, sizes, runs at work, free space."""
-    from solverbench.store import maintenance as upkeep
+    from solverbench.store import maintenance
     from solverbench.store.folder import Store
 
-    found = upkeep.status(Store.look(out))
+    found = maintenance.status(Store.look(out))
     click.echo("\n".join(found.lines()))
     if as_json:
         click.echo(json.dumps(found.as_dict()))
@@ -38,10 +38,10 @@ def store_status(out: str, as_json: bool) -> None:
 def store_verify(aside: bool, out: str, as_json: bool) -> None:
     """Read every stored result and name the damaged ones; ends with 4 if there are any."""
     from solverbench.learned.training.checkpoint import check_trained
-    from solverbench.store import maintenance as upkeep
+    from solverbench.store import maintenance
     from solverbench.store.folder import Store
 
-    found = upkeep.verify(
+    found = maintenance.verify(
         Store.look(out), check_trained, aside=aside, say=lambda count: click.echo(f"{count} files read", err=True)
     )
     for damage in found:
@@ -58,8 +58,7 @@ def store_verify(aside: bool, out: str, as_json: bool) -> None:
 @out_option
 def store_gc(dry_run: bool, cells: bool, out: str) -> None:
     """Remove leftovers: temporary files and leases of killed runs, damaged files that were set aside."""
-    from solverbench.store import leases
-    from solverbench.store import maintenance as upkeep
+    from solverbench.store import leases, maintenance
     from solverbench.store import runs as store_runs
     from solverbench.store.folder import Store
 
@@ -68,7 +67,7 @@ def store_gc(dry_run: bool, cells: bool, out: str) -> None:
     if any(run.state == "silent" for run in store_runs.runs(found.root)):
         look = leases.PATIENCE
         click.echo(f"listening {look:.0f} s for runs on other machines", err=True)
-    removed = upkeep.collect(found, dry=dry_run, unreported=cells, look=look)
+    removed = maintenance.collect(found, dry=dry_run, unreported=cells, look=look)
     for path in (*removed.files, *removed.cells):
         click.echo(path)
     for run in removed.runs:
@@ -76,7 +75,7 @@ def store_gc(dry_run: bool, cells: bool, out: str) -> None:
     if removed.kept:
         click.echo(removed.kept)
     counts = f"{len(removed.files)} files, {len(removed.runs)} dead runs, {len(removed.cells)} cells"
-    click.echo(f"{counts}: {upkeep.size(removed.size)} {'would be freed' if dry_run else 'freed'}")
+    click.echo(f"{counts}: {maintenance.size(removed.size)} {'would be freed' if dry_run else 'freed'}")
 
 
 @store.command("merge")
@@ -112,12 +111,11 @@ def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: b
     """Write cells (all, unless told which) with their numbers as CSV and a list of hashes; `store merge` takes it."""
     from solverbench.learned.trained_files import file_name
     from solverbench.learned.training.checkpoint import check_trained
-    from solverbench.store import maintenance as upkeep
-    from solverbench.store import transfer
+    from solverbench.store import maintenance, transfer
     from solverbench.store.folder import Store
 
     found = Store.look(out)
-    chosen = list(cells) + (upkeep.reported(found, report) if report is not None else [])
+    chosen = list(cells) + (maintenance.reported(found, report) if report is not None else [])
     wanted = chosen if cells or report is not None else None
     names = transfer.export(found, Path(to), check_trained, file_name, wanted, targets=targets)
     click.echo(f"{len(names)} files in {to}")

@@ -108,12 +108,12 @@ def _before(place: Path) -> Trained | None:
 def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:
     """Say how many of the teacher's images are made first, and for how long."""
     from solverbench.bench import estimates
-    from solverbench.sampling import endpoints as targets
+    from solverbench.sampling import endpoints
     from solverbench.sampling.devices import worker_count
     from solverbench.sampling.sample import BATCH
 
-    plan = targets.sampler_plan(network)
-    absent = [targets.absent(network, plan, chosen, out, batch=BATCH) for chosen in (recipe.train, recipe.validation)]
+    plan = endpoints.sampler_plan(network)
+    absent = [endpoints.absent(network, plan, chosen, out, batch=BATCH) for chosen in (recipe.train, recipe.validation)]
     missing = sum(len(part) for parts in absent for part in parts.values())
     if missing:
         pace = estimates.probe(network, BATCH) * network.sampler_nfe / worker_count(network.device)

@@ -21,10 +21,10 @@ def zoo() -> None:
 @json_option
 def zoo_list(out: str, as_json: bool) -> None:
     """List trained solvers, and where each is: DIR/trained, your own zoo or the packaged one; the first wins."""
-    from solverbench.cli import zoo_listing as inventory
+    from solverbench.cli import zoo_listing
 
-    found = list(inventory.entries(Path(out)))
-    click.echo(inventory.table(found))
+    found = list(zoo_listing.entries(Path(out)))
+    click.echo(zoo_listing.table(found))
     if as_json:
         click.echo(json.dumps([entry.as_dict() for entry in found]))
 
@@ -38,10 +38,10 @@ def zoo_list(out: str, as_json: bool) -> None:
 @json_option
 def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) -> None:
     """Show a trained solver: recipe, seeds, errors, costs, versions, tableau."""
-    from solverbench.cli import zoo_listing as inventory
+    from solverbench.cli import zoo_listing
 
-    trained = inventory.chosen(name, nfe, teacher, Path(out))
-    click.echo(inventory.described(trained))
+    trained = zoo_listing.chosen(name, nfe, teacher, Path(out))
+    click.echo(zoo_listing.described(trained))
     if as_json:
         click.echo(json.dumps(dict(trained.record)))
 
@@ -72,9 +72,9 @@ def zoo_add(file: str) -> None:
 
     The zoo is the folder zoo in $SOLVERBENCH_DATA, which is by default solverbench among your data.
     """
-    from solverbench.cli import zoo_listing as inventory
+    from solverbench.cli import zoo_listing
 
-    click.echo(inventory.add(Path(file)))
+    click.echo(zoo_listing.add(Path(file)))
 
 
 @zoo.command("import")

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solverbench import files, registries
-from solverbench import userdata as places
+from solverbench import files, registries, userdata
 from solverbench.errors import MissingError, NeedsTrainingError, PluginError, RecordError, UserError
 from solverbench.learned import recipes, trained_files, zoo
 from solverbench.learned.trained_files import Trained
@@ -121,7 +120,7 @@ def add(path: Path) -> str:
     if trained.teacher in registries.teachers:
         with contextlib.suppress(MissingError, PluginError):  # a teacher that can't be had here can't be compared
             trained_files.load(path, teacher=load_teacher(trained.teacher))
-    place = places.zoo() / trained.teacher / trained_files.file_name(trained.spec, trained.nfe)
+    place = userdata.zoo() / trained.teacher / trained_files.file_name(trained.spec, trained.nfe)
     before = _there(place)
     files.write_bytes(place, path.read_bytes())
     lines = [f"{trained.spec} nfe={trained.nfe} for {trained.teacher} ({trained.identity[:12]}) in {place}"]

@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from solverbench import plugins, registries
-from solverbench import userdata as places
+from solverbench import plugins, registries, userdata
 from solverbench.errors import PluginError, UnknownNameError
 from solverbench.method.solver import Solver
 from solverbench.method.spec import make
@@ -27,7 +26,7 @@ def named(text: str) -> list[Solver | Teacher]:
         return _of_file(Path(text))
     if head in registries.solvers:
         return [make(text)]
-    known = head in registries.teachers or (places.teachers() / f"{head}.toml").is_file()
+    known = head in registries.teachers or (userdata.teachers() / f"{head}.toml").is_file()
     if not known and (inside := Path(text) / f"{Path(text).name}.py").is_file():
         return _of_file(inside)
     if known or Path(text).exists():

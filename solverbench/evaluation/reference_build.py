@@ -13,7 +13,7 @@ import torch
 
 from solverbench import files
 from solverbench.errors import FeatureError, UserError
-from solverbench.evaluation import image_sources as pictures
+from solverbench.evaluation import image_sources
 from solverbench.evaluation.image_sources import Crop
 from solverbench.evaluation.reference_foreign import UNKNOWN, Array, foreign
 from solverbench.evaluation.references import _bytes, _decoded, _encoded, _sha, _statistics, about, extractor, folders
@@ -69,7 +69,7 @@ def build(
         what = "an .npz of statistics; leave --kind out" if Path(source).exists() else "there; check the path"
         raise UserError(f"--kind {kind}: {source} isn't {what}")
     else:
-        arrays, told = _made(name, pictures.of(source, count, crop), path, extractor_name, device, say)
+        arrays, told = _made(name, image_sources.of(source, count, crop), path, extractor_name, device, say)
     told |= {"name": name, "split": split if split != UNKNOWN else told["split"]}
     if path.exists():
         if _sha(files.read_arrays(path)) == _sha(arrays) and about(path) == told:
@@ -81,7 +81,7 @@ def build(
 
 
 def _made(
-    name: str, images: pictures.Pictures, path: Path, extractor_name: str, device: str, say: Callable[[str], None]
+    name: str, images: image_sources.Pictures, path: Path, extractor_name: str, device: str, say: Callable[[str], None]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """The arrays of a reference of `images`, in blocks; a checkpoint is written after each."""
     made_by = extractor(extractor_name, device)
@@ -123,7 +123,7 @@ def _made(
     few = total.n <= total.total.size and len(features) == total.n
     arrays = {"features": features} if few else {"mu": total.mean, "sigma": total.cov, "features": features}
     [(height, width), *more] = sorted(sizes)
-    source = images.identity if isinstance(images, pictures.Generated) else pixels
+    source = images.identity if isinstance(images, image_sources.Generated) else pixels
     return arrays, {**told, "source_sha256": source, "pixels": "of several sizes" if more else f"{width}x{height}"}
 
 

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solverbench import files, registries
-from solverbench import userdata as places
+from solverbench import files, registries, userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
-from solverbench.evaluation import image_sources as pictures
+from solverbench.evaluation import image_sources
 from solverbench.evaluation.reference_foreign import UNKNOWN, Array, foreign
 from solverbench.metrics import extractors
 from solverbench.metrics.evaluation import Reference
@@ -72,8 +71,8 @@ def extractor(name: str, device: str = "cpu") -> Extractor:
     if name in extractors.NAMES:
         network = extractors.load(name, device)
         return Extractor(network, network.identity)
-    if name not in pictures.GENERATORS:
-        known = ", ".join([*extractors.NAMES, *pictures.GENERATORS])
+    if name not in image_sources.GENERATORS:
+        known = ", ".join([*extractors.NAMES, *image_sources.GENERATORS])
         raise UserError(f"extractor {name!r}: not known; use one of {known}")
     teacher = load_teacher(name, device)
     assert teacher.evaluation is not None
@@ -82,7 +81,7 @@ def extractor(name: str, device: str = "cpu") -> Extractor:
 
 def folders(out: Path) -> list[Path]:
     """Return where references are looked for, first place first: in DIR/references, then among the user's data."""
-    return [out / "references", places.data() / "references"]
+    return [out / "references", userdata.data() / "references"]
 
 
 def listed(out: Path) -> Iterator[tuple[str, Path]]:
@@ -119,7 +118,7 @@ def find(name: str, out: Path) -> Path:
     stem = Path(name).stem
     said = (
         f"run 'solverbench refs build {stem} {stem}', which draws its images"
-        if stem in pictures.GENERATORS
+        if stem in image_sources.GENERATORS
         else f"run 'solverbench refs build {stem} SOURCE', where SOURCE is an .npz or a folder of images"
     )
     looked = " or ".join(map(str, folders(out)))

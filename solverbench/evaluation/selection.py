@@ -12,8 +12,7 @@ from typing import Any
 from solverbench import registries
 from solverbench.errors import MissingError, UserError
 from solverbench.evaluation import references
-from solverbench.metrics import extractors
-from solverbench.metrics import plugin as scores
+from solverbench.metrics import extractors, plugin
 from solverbench.metrics.evaluation import OWN, Evaluation
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.transformers import CLIP
@@ -137,9 +136,9 @@ class MetricSelection:
         """Return the metrics by plugins that are there."""
         return tuple(name for name in self.metrics if name not in BUILT_IN and name not in teacher.lacking)
 
-    def scores(self, teacher: Teacher) -> dict[str, scores.Metric]:
+    def scores(self, teacher: Teacher) -> dict[str, plugin.Metric]:
         """Return the metrics by plugins that are there, for images on the teacher's device."""
-        return {name: scores.load(name, teacher.device) for name in self.scored(teacher)}
+        return {name: plugin.load(name, teacher.device) for name in self.scored(teacher)}
 
     def key(self, teacher: Teacher) -> dict[str, Any]:
         """Return what it adds to a cell's key beside the evaluation; nothing by default."""
@@ -150,7 +149,7 @@ class MetricSelection:
             found["clip_score"] = {"network": scorer.identity, "quantiser": self.rule(teacher)}
         if scored := self.scored(teacher):
             rule = self.rule(teacher)
-            found["scores"] = {name: {"metric": scores.identity(name), "quantiser": rule} for name in scored}
+            found["scores"] = {name: {"metric": plugin.identity(name), "quantiser": rule} for name in scored}
         return found
 
     @property
@@ -233,9 +232,9 @@ class MetricSelection:
             PluginError: one can't be had.
         """
         for name in self.scored(teacher):
-            scores.identity(name)
+            plugin.identity(name)
             try:
-                scores.load(name, teacher.device)
+                plugin.load(name, teacher.device)
             except MissingError as error:
                 yield name, str(error)
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from solverbench import plugins
-from solverbench import userdata as user_places
+from solverbench import plugins, userdata
 from solverbench.errors import MissingError, RecordError
 from solverbench.learned import recipes
 from solverbench.learned.trained_files import Trained, file_name, learned, load
@@ -28,7 +27,7 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
         RecordError: the file that is found can't be used; see `load`.
     """
     name = file_name(solver, nfe)
-    for folder in (*folders, user_places.zoo(), packaged()):
+    for folder in (*folders, userdata.zoo(), packaged()):
         path = folder / teacher.name / name
         if path.is_file():
             trained = load(path, teacher=teacher, nfe=nfe)
@@ -56,7 +55,7 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
 
 def places(out: Path) -> dict[str, Path]:
     """Return where trained solvers are looked for, in order: of a results folder, the user's own, the packaged ones."""
-    return {"run folder": out / "trained", "own zoo": user_places.zoo(), "packaged": packaged()}
+    return {"run folder": out / "trained", "own zoo": userdata.zoo(), "packaged": packaged()}
 
 
 def packaged() -> Path:

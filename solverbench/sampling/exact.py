@@ -14,7 +14,7 @@ from torchdiffeq import odeint
 
 from solverbench import files, seeds
 from solverbench.errors import RecordError
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling.devices import THREADS
 from solverbench.sampling.sample import Cancel, SampleError
 from solverbench.store.shared import made_once
@@ -113,7 +113,7 @@ def key(teacher: Teacher, tolerance: float | None = None) -> dict[str, Any]:
         "schedule": teacher.schedule.key,
         "threads": THREADS,
         "device": torch.device(teacher.device).type,
-        **targets.conditioned(teacher),
+        **endpoints.conditioned(teacher),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from solverbench import files
 from solverbench.errors import RecordError, StoreError, UserError
-from solverbench.store import layout as contents
+from solverbench.store import layout
 from solverbench.store import runs as store_runs
 from solverbench.store.folder import Store
 from solverbench.store.layout import Damage
@@ -77,7 +77,7 @@ def status(store: Store) -> Status:
     for cell in (each for shelf in files.listed(store.root / "cells") for each in files.listed(shelf)):
         there = {path.name for path in files.listed(cell)}
         cells[DONE if "metrics.json" in there else FAILED if "error.txt" in there else UNFINISHED] += 1
-    sizes = dict.fromkeys((*contents.FOLDERS, "reports"), 0)
+    sizes = dict.fromkeys((*layout.FOLDERS, "reports"), 0)
     leftovers = 0
     for folder in sizes:
         for place, _, names in os.walk(store.root / folder):
@@ -111,10 +111,10 @@ def verify(
     """
     _present(store)
     damaged = []
-    for count, name in enumerate(contents.walk(store.root), 1):
+    for count, name in enumerate(layout.walk(store.root), 1):
         if count % 1000 == 0:
             say(count)
-        if (damage := contents.check(store.root, name, check_trained)) is not None:
+        if (damage := layout.check(store.root, name, check_trained)) is not None:
             damaged.append(damage)
             if aside and not name.startswith(("trained/", "references/")):
                 files.set_aside(store.root / name)
@@ -157,9 +157,9 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
     dead, living = [run for run in runs if run.state == "dead"], [run for run in runs if run.state != "dead"]
     kept = f"temporary files stay while a run may be at work: {living[0].holder}" if living else ""
     found = []
-    for folder in (*contents.FOLDERS, "reports"):
+    for folder in (*layout.FOLDERS, "reports"):
         for path in files.below(store.root / folder):
-            temporary = contents.TEMPORARY.fullmatch(path.name) is not None
+            temporary = layout.TEMPORARY.fullmatch(path.name) is not None
             if (temporary and not living) or path.name.endswith(files.DAMAGED):
                 found.append(path)
     cells = _unreported(store, living) if unreported else []
@@ -215,7 +215,7 @@ def _unreported(store: Store, living: list[Run]) -> list[Path]:
 
 
 def _leftover(name: str) -> bool:
-    return name.endswith(files.DAMAGED) or contents.TEMPORARY.fullmatch(name) is not None
+    return name.endswith(files.DAMAGED) or layout.TEMPORARY.fullmatch(name) is not None
 
 
 def _present(store: Store) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, StoreError, UserError
 from solverbench.method.tableau import Plan
-from solverbench.store import layout as contents
+from solverbench.store import layout
 from solverbench.store.folder import CellFolder, Store
 
 LIST = "export.json"
@@ -94,8 +94,8 @@ def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> 
         for folder in sorted((root / "cells").glob("??/*")):
             if folder.is_dir() and not folder.name.startswith("."):
                 _merge_cell(root, folder, store, merged)
-        for name in contents.walk(root):
-            known = contents.COST.fullmatch(name) and (store.root / name).exists()  # two machines, two costs
+        for name in layout.walk(root):
+            known = layout.COST.fullmatch(name) and (store.root / name).exists()  # two machines, two costs
             if not known and not name.startswith(("cells/", "trained/")):
                 _copy(root, name, store.root, merged)
         _merge_trained(root, store.root, merged)
@@ -107,14 +107,14 @@ def _merge_cell(root: Path, folder: Path, store: Store, merged: Merged) -> None:
     home = folder.relative_to(root).as_posix()
     there = CellFolder(store.root / home, folder.name)
     names = [f"{home}/cell.json", *(f"{home}/blocks/{path.name}" for path in sorted(folder.glob("blocks/*.npz")))]
-    names = [name for name in names if contents.known(name) and (root / name).is_file()]
+    names = [name for name in names if layout.known(name) and (root / name).is_file()]
     taken = [_copy(root, name, store.root, merged) for name in names]
     metrics = f"{home}/metrics.json"
-    whole = (store.root / metrics).exists() and contents.check(store.root, metrics, merged.check_trained) is None
+    whole = (store.root / metrics).exists() and layout.check(store.root, metrics, merged.check_trained) is None
     if (folder / "metrics.json").is_file() and (all(taken) or whole):
         _copy(root, metrics, store.root, merged)
     if (folder / "timing.json").is_file():
-        if damage := contents.check(root, f"{home}/timing.json", merged.check_trained):
+        if damage := layout.check(root, f"{home}/timing.json", merged.check_trained):
             merged.damaged.append(str(damage))
         elif (timing := CellFolder(folder, folder.name).timing()) != _timing(there):
             there.write_timing(timing)
@@ -131,7 +131,7 @@ def _timing(folder: CellFolder) -> dict[str, Any]:
 
 def _merge_trained(root: Path, out: Path, merged: Merged) -> None:
     """Trained solvers one by one; a training's own folder as a whole, as its files belong together."""
-    names = [name for name in contents.walk(root) if name.startswith("trained/")]
+    names = [name for name in layout.walk(root) if name.startswith("trained/")]
     runs: dict[str, list[str]] = {}
     for name in names:
         parts = name.split("/")
@@ -150,7 +150,7 @@ def _merge_trained(root: Path, out: Path, merged: Merged) -> None:
 
 def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
     """Copy a file; return whether `out` has the same content now."""
-    if damage := contents.check(root, name, merged.check_trained):
+    if damage := layout.check(root, name, merged.check_trained):
         merged.damaged.append(f"{root / name}: {damage.what}; not taken")
         return False
     mended = False
@@ -158,7 +158,7 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
         if _same(root / name, out / name):
             merged.equal += 1
             return True
-        if contents.check(out, name, merged.check_trained) is None:
+        if layout.check(out, name, merged.check_trained) is None:
             if _close(root / name, out / name):
                 merged.close += 1
             else:
@@ -224,7 +224,7 @@ def _check_list(root: Path, merged: Merged) -> None:
         return
     listed = files.read_json(root / LIST).get("files")
     for name, sha in (listed if isinstance(listed, dict) else {}).items():
-        if not contents.known(name):
+        if not layout.known(name):
             continue
         if not (root / name).is_file():
             merged.damaged.append(f"{name}: in the export's list, and not there; export again")
@@ -255,7 +255,7 @@ def _unpack(source: Path, place: Path) -> None:
         with zipfile.ZipFile(source) as archive:
             for each in archive.infolist():
                 link = stat.S_ISLNK(each.external_attr >> 16)
-                if not link and (each.filename in ("store.json", LIST) or contents.known(each.filename)):
+                if not link and (each.filename in ("store.json", LIST) or layout.known(each.filename)):
                     (place / each.filename).parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(each) as packed, open(place / each.filename, "xb") as file:
                         shutil.copyfileobj(packed, file)
@@ -307,7 +307,7 @@ def export(
         names |= dict.fromkeys(f"{home}/{each.relative_to(cell).as_posix()}" for each in sorted(cell.rglob("*")))
         names |= dict.fromkeys(_beside(store.root, told, targets, file_name))
         rows += _rows(cell, told)
-    kept = [name for name in names if contents.known(name) and (store.root / name).is_file()]
+    kept = [name for name in names if layout.known(name) and (store.root / name).is_file()]
     if not rows and not kept:
         raise UserError(f"export: no cell in {store.root}; run something first")
     packed: dict[str, Callable[[], bytes]] = {
@@ -319,7 +319,7 @@ def export(
     shas = {}
     with _writing(to) as put:
         for name, content in packed.items():
-            if name in kept and (damage := contents.check(store.root, name, check_trained)):
+            if name in kept and (damage := layout.check(store.root, name, check_trained)):
                 raise RecordError(f"{store.root / name}: {damage.what}; {damage.remedy}")
             body = content()
             shas[name] = hashlib.sha256(body).hexdigest()

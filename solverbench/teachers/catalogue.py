@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from solverbench import files, registries
-from solverbench import options as keywords
-from solverbench import userdata as places
+from solverbench import files, options, registries, userdata
 from solverbench.errors import MissingError, RecordError, UnknownNameError, UserError
 from solverbench.teachers import downloads
 from solverbench.teachers.families import description as families
@@ -31,7 +29,7 @@ def rows() -> Iterator[tuple[str, str, str]]:
     published = registries.catalogue()
     for name, entry in published.items():
         yield name, _state(name, entry), entry["about"]
-    for path in sorted(places.teachers().glob("*.toml")):
+    for path in sorted(userdata.teachers().glob("*.toml")):
         if path.stem not in published:
             yield path.stem, "imported", str(path)
 
@@ -42,7 +40,7 @@ def info(name: str) -> str:
     Raises:
         UnknownNameError: neither.
     """
-    if name not in registries.catalogue() and (path := places.teachers() / f"{name}.toml").is_file():
+    if name not in registries.catalogue() and (path := userdata.teachers() / f"{name}.toml").is_file():
         return f"{name}: imported\n{path.read_text(encoding='utf-8').rstrip()}"
     entry = _entry(name)
     lines = [f"{name}: {entry['about']}", f"  state       {_state(name, entry)}"]
@@ -69,7 +67,7 @@ def fetch(name: str, tell: Callable[[str], downloads.Tell], *, references: bool 
         UnknownNameError: no such teacher.
         MissingError, RecordError: see `downloads.fetch`.
     """
-    entry, folder = _entry(name), places.teachers() / name
+    entry, folder = _entry(name), userdata.teachers() / name
     found: dict[str, Path] = {}
     lines = []
     for role in FILES:
@@ -89,7 +87,7 @@ def fetch(name: str, tell: Callable[[str], downloads.Tell], *, references: bool 
         lines.append(f"{name}: downloaded, but no family here reads it yet")
         return lines
     description = _described(name, entry, found)
-    place = places.teachers() / f"{name}.toml"
+    place = userdata.teachers() / f"{name}.toml"
     if not place.exists():
         files.write_bytes(place, description.encode())
     lines.append(f"described in {place}; run: solverbench run --teachers {name}")
@@ -107,7 +105,7 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"--name {name!r}: not one word; use letters, digits, - and _")
-    place = places.teachers() / f"{name}.toml"
+    place = userdata.teachers() / f"{name}.toml"
     if name in registries.teachers or name in registries.catalogue() or place.exists():
         where = place if place.exists() else "the catalogue"
         raise UserError(f"--name {name!r}: taken, by {where}; choose another name")
@@ -134,8 +132,8 @@ def verify(name: str) -> Iterator[tuple[str, str]]:
     Raises:
         UnknownNameError: no such teacher.
     """
-    folder = places.teachers() / name
-    described = (places.teachers() / f"{name}.toml").is_file()
+    folder = userdata.teachers() / name
+    described = (userdata.teachers() / f"{name}.toml").is_file()
     if name not in registries.teachers and not described:
         _entry(name)
     if name in registries.catalogue():
@@ -191,7 +189,7 @@ def _entry(name: str) -> dict[str, Any]:
 def _state(name: str, entry: Mapping[str, Any]) -> str:
     if entry["family"] == UNSUPPORTED:
         return "no family here reads it"
-    return "here" if (places.teachers() / f"{name}.toml").is_file() else "to fetch"
+    return "here" if (userdata.teachers() / f"{name}.toml").is_file() else "to fetch"
 
 
 def _file_name(about: Mapping[str, str]) -> str:
@@ -212,7 +210,7 @@ def _described(name: str, entry: Mapping[str, Any], found: Mapping[str, Path]) -
 
 def _toml(plain: Mapping[str, Any]) -> str:
     """A description: the fields of every family, then a family's own options."""
-    known = {*keywords.of(families.Description), *families.PATHS}
+    known = {*options.of(families.Description), *families.PATHS}
     own = {key: value for key, value in plain.items() if key not in known}
     lines = [f"{key} = {_value(value)}" for key, value in plain.items() if key in known]
     if own:

@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 
 from solverbench import options as keywords
-from solverbench import plugins, registries
-from solverbench import userdata as places
+from solverbench import plugins, registries, userdata
 from solverbench.errors import PluginError, UnknownNameError
-from solverbench.teachers.families import description as families
+from solverbench.teachers.families import description
 from solverbench.teachers.teacher import Teacher, _labelled, _parts
 
 
@@ -35,10 +34,10 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
         options = keywords.read(head, load, given)
         with plugins.blamed(registries.teachers, head):
             teacher = load(device, **options)
-    elif (imported := places.teachers() / f"{head}.toml").is_file():
-        teacher = families.load(imported, given, device)
+    elif (imported := userdata.teachers() / f"{head}.toml").is_file():
+        teacher = description.load(imported, given, device)
     elif Path(head).exists() or re.search(r"[/\\.]", head):
-        teacher = families.load(Path(head), given, device)
+        teacher = description.load(Path(head), given, device)
     else:
         raise _unknown(head)
     if not isinstance(teacher, Teacher):
@@ -50,7 +49,7 @@ def _unknown(name: str) -> UnknownNameError:
     try:
         registries.teachers.resolve(name)
     except registries.UnknownName as error:
-        own = ", ".join(sorted(path.stem for path in places.teachers().glob("*.toml")))
+        own = ", ".join(sorted(path.stem for path in userdata.teachers().glob("*.toml")))
         fetched = f" Its checkpoint: solverbench teachers fetch {name}." if name in registries.catalogue() else ""
         return UnknownNameError(f"{error}{f' Imported: {own}.' if own else ''}{fetched}")
     raise AssertionError(name)

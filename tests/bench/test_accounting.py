@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 import toys
 
-from solverbench.bench import block as evaluate
-from solverbench.bench import run as runner
+from solverbench.bench import block, run
 from solverbench.bench.bundle import notes as bundle_notes
 from solverbench.bench.bundle import provenance
 from solverbench.sampling import energy
@@ -18,7 +17,7 @@ SMALL = {"samples": 40, "replicates": 1, "batch": 3}
 
 
 def notes(out, **options):
-    protocol = (result := runner.run(teachers=toys.teacher(), out=out, **(SMALL | options))).cells[0].cell.protocol
+    protocol = (result := run.run(teachers=toys.teacher(), out=out, **(SMALL | options))).cells[0].cell.protocol
     return bundle_notes.notes(result.cells, protocol)
 
 
@@ -84,8 +83,8 @@ def test_energy_that_cannot_be_read_is_none(counter, monkeypatch):
 
 def test_a_units_energy_is_told_as_each_cells_part(tmp_path, monkeypatch):
     drawn = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(evaluate.energy, "joules", lambda device: float(next(drawn)))
-    result = runner.run(teachers=toys.teacher(), out=tmp_path, solvers="euler,heun", nfe=4, workers=1, **SMALL)
+    monkeypatch.setattr(block.energy, "joules", lambda device: float(next(drawn)))
+    result = run.run(teachers=toys.teacher(), out=tmp_path, solvers="euler,heun", nfe=4, workers=1, **SMALL)
     for each in result.cells:
         assert 0 < each.total("joules") <= 10 * 10
     frame = result.frame

@@ -6,10 +6,7 @@ import pytest
 import torch
 
 from solverbench import files
-from solverbench.bench import autobatch as batches
-from solverbench.bench import estimates
-from solverbench.bench import plan as planning
-from solverbench.bench import run as runner
+from solverbench.bench import autobatch, estimates, plan, run
 from solverbench.errors import RecordError, UserError
 from solverbench.teachers.teacher import Teacher
 from tests import toys
@@ -39,30 +36,30 @@ def test_a_batch_is_doubled_while_that_pays_and_fits(
     monkeypatch: pytest.MonkeyPatch, fits: int, most: int, found: int
 ) -> None:
     paced(monkeypatch, {20: 1.0, 32: 1.0, 64: 0.6, 128: 0.4, 256: 0.39, 512: 0.1}, fits)
-    assert batches.fastest(toys.teacher(), most) == found
+    assert autobatch.fastest(toys.teacher(), most) == found
 
 
 def test_another_run_in_the_folder_takes_the_same_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     paced(monkeypatch, {32: 1.0, 64: 0.5})
-    planned = planning.plan(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
+    planned = plan.plan(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
     assert not list(tmp_path.iterdir()), "a plan writes nothing"
-    first = runner.run(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
+    first = run.run(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
     tried = paced(monkeypatch, {32: 1.0, 64: 1.0})
-    again = runner.run(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
+    again = run.run(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
     assert not tried
     assert [cell.status for cell in again.cells] == ["cached", "cached"]
     assert {each.cell.key["batch"] for each in (*planned.cells, *first.cells, *again.cells)} == {64}
-    given = runner.run(**SMALL, teachers=toys.teacher(), batch="64", out=tmp_path)
+    given = run.run(**SMALL, teachers=toys.teacher(), batch="64", out=tmp_path)
     assert [cell.status for cell in given.cells] == ["cached", "cached"]
 
 
 def test_the_slowest_grower_of_several_teachers_sets_the_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wanted = {"a": 256, "b": 32}
-    monkeypatch.setattr(batches, "fastest", lambda teacher, most: wanted[teacher.name])
+    monkeypatch.setattr(autobatch, "fastest", lambda teacher, most: wanted[teacher.name])
     teachers = [toys.teacher(name=name, identity=name) for name in wanted]
-    assert batches.chosen(teachers, 1000, tmp_path, keep=True, say=lambda line: None) == 32
-    assert batches.chosen(teachers[:1], 1000, tmp_path, keep=True, say=lambda line: None) == 256
-    assert batches.chosen(teachers[:1], 100, tmp_path, keep=True, say=lambda line: None) == 100
+    assert autobatch.chosen(teachers, 1000, tmp_path, keep=True, say=lambda line: None) == 32
+    assert autobatch.chosen(teachers[:1], 1000, tmp_path, keep=True, say=lambda line: None) == 256
+    assert autobatch.chosen(teachers[:1], 100, tmp_path, keep=True, say=lambda line: None) == 100
 
 
 def test_a_network_that_fails_when_tried_leaves_that_to_its_cells(
@@ -72,13 +69,13 @@ def test_a_network_that_fails_when_tried_leaves_that_to_its_cells(
         raise RuntimeError("no kernel")
 
     monkeypatch.setattr(estimates, "probe", broken)
-    assert batches.chosen([toys.teacher()], 1000, tmp_path, keep=True, say=lambda line: None) == 500
-    assert not (tmp_path / batches.FILE).exists()
+    assert autobatch.chosen([toys.teacher()], 1000, tmp_path, keep=True, say=lambda line: None) == 500
+    assert not (tmp_path / autobatch.FILE).exists()
 
 
 def test_a_wrong_word_and_a_damaged_file_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch 'large': neither a number of images nor auto"):
-        planning.plan(**SMALL, teachers=toys.teacher(), batch="large", out=tmp_path)
-    files.write_json(tmp_path / batches.FILE, {"x": "many"})
+        plan.plan(**SMALL, teachers=toys.teacher(), batch="large", out=tmp_path)
+    files.write_json(tmp_path / autobatch.FILE, {"x": "many"})
     with pytest.raises(RecordError, match=r"batches.json: damaged; remove it"):
-        batches.chosen([toys.teacher()], 10, tmp_path, keep=False, say=lambda line: None)
+        autobatch.chosen([toys.teacher()], 10, tmp_path, keep=False, say=lambda line: None)

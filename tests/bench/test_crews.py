@@ -8,10 +8,9 @@ import pytest
 import torch
 import toys
 
-from solverbench.bench import block as evaluate
+from solverbench.bench import block
 from solverbench.bench import run as runner
-from solverbench.bench.workers import local as crews
-from solverbench.bench.workers import ray_worker as hands
+from solverbench.bench.workers import local, ray_worker
 from solverbench.bench.workers.local import LocalWorkers
 from solverbench.bench.workers.ray import RayWorkers
 from solverbench.errors import MissingError, UserError
@@ -26,9 +25,9 @@ def run(out, teacher=None, **options):
 
 def test_a_run_on_several_devices_gives_the_same_bytes(tmp_path, monkeypatch):
     run(tmp_path / "one", workers=1)
-    monkeypatch.setattr(crews, "devices", lambda device: ["cpu", "cpu:0"])
+    monkeypatch.setattr(local, "devices", lambda device: ["cpu", "cpu:0"])
     used = set()
-    monkeypatch.setattr(evaluate, "peak_memory", lambda device: used.add(device) or devices.peak_memory("cpu"))
+    monkeypatch.setattr(block, "peak_memory", lambda device: used.add(device) or devices.peak_memory("cpu"))
     run(tmp_path / "two", workers=2)
     assert used == {"cpu", "cpu:0"}
     assert toys.files_of(tmp_path / "one") == toys.files_of(tmp_path / "two")
@@ -36,12 +35,12 @@ def test_a_run_on_several_devices_gives_the_same_bytes(tmp_path, monkeypatch):
 
 def test_cuda_without_a_number_is_every_visible_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert crews.devices("cuda") == ["cuda", "cuda:1", "cuda:2"]
-    assert crews.devices("cuda:1") == ["cuda:1"]
+    assert local.devices("cuda") == ["cuda", "cuda:1", "cuda:2"]
+    assert local.devices("cuda:1") == ["cuda:1"]
     assert LocalWorkers("cuda").size == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert crews.devices("cuda") == ["cuda"]
-    assert crews.devices("cpu") == ["cpu"]
+    assert local.devices("cuda") == ["cuda"]
+    assert local.devices("cpu") == ["cpu"]
 
 
 class Apart:
@@ -50,7 +49,7 @@ class Apart:
     size = 1
 
     def __init__(self):
-        self.hand, self.there = hands.RayWorker("/nowhere"), {}
+        self.hand, self.there = ray_worker.RayWorker("/nowhere"), {}
 
     def __enter__(self):
         return self
@@ -59,7 +58,7 @@ class Apart:
         pass
 
     def run(self, work):
-        order = hands.RemoteUnit.of(work.cells, work.block, work.limits, work.out)
+        order = ray_worker.RemoteUnit.of(work.cells, work.block, work.limits, work.out)
         found, made = self.hand.do(pickle.dumps(order), {})
         self.there |= made
         for event in self.hand.said():
@@ -96,12 +95,12 @@ def broken(x, sigma):
 
 def test_another_version_or_network_at_the_worker_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_crew", lambda *options: Apart())
-    monkeypatch.setattr(hands, "__version__", "0.0")
+    monkeypatch.setattr(ray_worker, "__version__", "0.0")
     assert "this worker has SolverBench 0.0, the run" in run(tmp_path / "a").cells[0].reason
     monkeypatch.undo()
     monkeypatch.setattr(runner, "_crew", lambda *options: Apart())
-    found = hands.load_teacher("mixture")
-    monkeypatch.setattr(hands, "load_teacher", lambda spec, device: toys.teacher(identity="another"))
+    found = ray_worker.load_teacher("mixture")
+    monkeypatch.setattr(ray_worker, "load_teacher", lambda spec, device: toys.teacher(identity="another"))
     result = run(tmp_path / "b", found, exact=False)
     assert "this worker finds another network under mixture" in result.cells[0].reason
 

@@ -24,12 +24,11 @@ from solverbench.bench import run as runner
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import RecordError, UserError
 from solverbench.evaluation import reference_build, references
-from solverbench.method import schedules
-from solverbench.method import tableau as tableaux
+from solverbench.method import schedules, tableau
 from solverbench.method.schedules import NoiseSchedule, VPDiscrete, VPLinear
 from solverbench.method.solver import option
 from solverbench.method.tableau import Plan
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.teachers.families import schedulers
 from solverbench.teachers.families.diffusers import _schedule
@@ -75,7 +74,7 @@ def planned():
         except UserError:
             continue
         numbers = [*plan.sigmas[:: math.ceil(nfe / 6)], *plan.rows[-1][:3], *plan.rows[len(plan.rows) // 2][:3]]
-        key = {"solver": tableaux.asked(solver.key, plan), "schedule": schedule.key}
+        key = {"solver": tableau.asked(solver.key, plan), "schedule": schedule.key}
         yield f"{spec} {nfe} {name}", files.digest(key), numbers
 
 
@@ -96,7 +95,7 @@ def test_recorded_plans_have_their_recorded_keys_and_numbers():
 @pytest.mark.parametrize("name", ["digits", "mixture", "shapes"])
 def test_an_embedded_teachers_references_are_of_the_sampler_that_runs(name):
     record = json.loads((Path(sb.__file__).parent / name / "data" / "record.json").read_text())["references"]
-    assert targets.sampler_plan(sb.load_teacher(name)).asked == (record.get("asked") or record["teacher"]["asked"])
+    assert endpoints.sampler_plan(sb.load_teacher(name)).asked == (record.get("asked") or record["teacher"]["asked"])
 
 
 def resolved(teachers, solvers, out):
@@ -110,7 +109,7 @@ def places(found, out):
     return {
         f"{cell}": (
             cell.address,
-            str(targets.location(cell.teacher, cell.targets, block, out)),
+            str(endpoints.location(cell.teacher, cell.targets, block, out)),
             str(solutions.location(cell.teacher, block, out)),
         )
         for cell in found
@@ -126,8 +125,8 @@ def test_one_unit_in_the_last_place_on_every_planned_number_changes_no_address(t
     def nudged(value):
         return math.nextafter(value, drawn.choice((-math.inf, math.inf)))
 
-    rounded = tableaux._rounded
-    monkeypatch.setattr(tableaux, "_rounded", lambda value: nudged(rounded(value)) if value else value)
+    rounded = tableau._rounded
+    monkeypatch.setattr(tableau, "_rounded", lambda value: nudged(rounded(value)) if value else value)
     monkeypatch.setattr(schedules.EDM, "scale", lambda self, start: nudged(start))
     after = resolved(*asked, tmp_path)
     assert len(places(before, tmp_path)) > 100
@@ -279,11 +278,11 @@ def test_a_plugins_edited_helper_is_told_from_its_results(files_of_a_plugin):
 def test_a_teacher_sampler_by_an_edited_helper_is_told_from_its_samples(files_of_a_plugin):
     files_of_a_plugin()
     teacher = toys.teacher(sampler="mine", sampler_nfe=4)
-    targets.endpoints(teacher, range(20), "runs")
-    targets.endpoints(teacher, range(20), "runs")
+    endpoints.endpoints(teacher, range(20), "runs")
+    endpoints.endpoints(teacher, range(20), "runs")
     files_of_a_plugin(helper=HELPER.replace("(x - d)", "0.99 * (x - d)"))
     with pytest.raises(RecordError, match="samples by other numbers"):
-        targets.endpoints(teacher, range(20), "runs")
+        endpoints.endpoints(teacher, range(20), "runs")
 
 
 def test_a_class_without_a_source_is_named_by_its_numbers(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import toys
 
-from solverbench.bench import run as runner
+from solverbench.bench import run
 from solverbench.bench.progress import Silent
 from solverbench.store import leases
 
@@ -68,7 +68,7 @@ def killed(out: Path, moments: list[tuple[int, str, bool]], glob: str) -> list[i
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
-    runner.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
+    run.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
     broken = tmp_path / "broken"
     moments = [(1, "", True), (9, "", False), (30, "", True), (20, ".npz", False)]
     stored = killed(broken, moments, "cells/*/*/blocks/*.npz")
@@ -77,11 +77,11 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
     assert list(broken.glob("**/*.part"))
     assert killed(broken, [(2, "metrics.json", True)], "cells/*/*/metrics.json") == [1]
 
-    result = runner.run(teachers=toys.teacher(), out=broken, **SELECTION)
+    result = run.run(teachers=toys.teacher(), out=broken, **SELECTION)
     assert result.exit_code == 0
     assert toys.files_of(tmp_path / "whole") == toys.files_of(broken)
     columns = ["solver", "nfe", "metric", "value", "low", "high", "std_error", "cell"]
-    whole = runner.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
+    whole = run.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
     assert result.frame[columns].equals(whole.frame[columns])
     assert result.folder.name == whole.folder.name
 
@@ -113,7 +113,7 @@ def test_two_runs_at_once_share_a_store_and_its_work(tmp_path):
     ]
     made = [int(child.communicate(timeout=600)[0]) for child in children]
     assert sum(made) == 80 + 20, "blocks and teacher samples are made once"
-    runner.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
+    run.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "both")
     costs = [json.loads(path.read_text())["blocks"] for path in tmp_path.glob("both/cells/*/*/timing.json")]
     assert [len(cost) for cost in costs] == [20] * 4, "what each block cost is known, whoever made it"
@@ -130,7 +130,7 @@ def test_a_run_waits_for_what_another_has_and_says_whose_it_is(tmp_path):
             self.lines.append(line)
             self.other.release(self.unit)
 
-    runner.run(teachers=toys.teacher(), out=tmp_path, **SELECTION)
+    run.run(teachers=toys.teacher(), out=tmp_path, **SELECTION)
     block = sorted(tmp_path.glob("cells/*/*/blocks/50008-50011.npz"))[0]
     whole, cell = block.read_bytes(), block.parents[1]
     block.unlink()
@@ -138,7 +138,7 @@ def test_a_run_waits_for_what_another_has_and_says_whose_it_is(tmp_path):
     unit = f"{cell.name}-50008-50011"
     assert other.attempt(unit)
     told = Told(other, unit)
-    result = runner.run(teachers=toys.teacher(), out=tmp_path, progress=told, **SELECTION)
+    result = run.run(teachers=toys.teacher(), out=tmp_path, progress=told, **SELECTION)
     other.close()
     assert [f"process {os.getpid()}, since 20" in line for line in told.lines] == [True]
     assert (result.exit_code, block.read_bytes()) == (0, whole)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import toys
 
-from solverbench.bench import plan as planning
+from solverbench.bench import plan
 from solverbench.bench import run as runner
 from solverbench.bench.progress import Silent
 from solverbench.errors import MissingError, UserError
@@ -107,7 +107,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(tmp_path):
 def test_a_plan_says_what_would_be_trained_and_writes_nothing(tmp_path):
     out = tmp_path / "runs"
     options = {"solvers": "dpm,gs", "nfe": "3,4", "teachers": toys.teacher(), "out": out, "train": "missing"} | SMALL
-    planned = planning.plan(**options)
+    planned = plan.plan(**options)
     assert [each.status for each in planned.cells] == ["new", "new", "to-train", "to-train"]
     assert planned.cells[2].reason.startswith("2 trainings of 6 iterations, about ")
     # A call with gradient counts as three; the teacher's thirty images, eight calls each, are made for the first.
@@ -117,7 +117,7 @@ def test_a_plan_says_what_would_be_trained_and_writes_nothing(tmp_path):
     assert "to-train" in planned.summary()
     assert not out.exists()
     run(out)
-    assert [each.status for each in planning.plan(**options).cells] == ["cached", "new", "cached", "to-train"]
+    assert [each.status for each in plan.plan(**options).cells] == ["cached", "new", "cached", "to-train"]
 
 
 def test_a_budget_that_a_learned_solver_cannot_spend_is_not_trained_for(tmp_path):

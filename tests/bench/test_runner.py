@@ -11,11 +11,11 @@ import toys
 import solverbench as sb
 from solverbench.bench import plan as planning
 from solverbench.bench import run as runner
-from solverbench.bench import scheduler as engine
+from solverbench.bench import scheduler
 from solverbench.bench import work as jobs
 from solverbench.bench.progress import Silent
 from solverbench.errors import MissingError, SpecError, StoreError, UserError
-from solverbench.sampling import sample as sampling
+from solverbench.sampling import sample
 from solverbench.store.folder import CellFolder, Store
 
 SMALL = {"samples": 40, "replicates": 2, "batch": 3}
@@ -101,8 +101,8 @@ def test_the_table_has_a_row_per_cell_and_metric_also_without_a_value(tmp_path):
 def test_counted_calls_that_differ_from_the_claim_are_refused():
     teacher = toys.teacher()
     plan = sb.tableau("euler", nfe=4, teacher=teacher).plan(80.0)
-    with pytest.raises(sampling.SampleError, match="claims nfe=5, but 4 calls of the denoiser were counted"):
-        sampling.sample(plan, teacher, range(3), nfe=5)
+    with pytest.raises(sample.SampleError, match="claims nfe=5, but 4 calls of the denoiser were counted"):
+        sample.sample(plan, teacher, range(3), nfe=5)
 
 
 def test_a_second_run_calls_no_denoiser_and_gives_the_same_table(tmp_path):
@@ -262,7 +262,7 @@ def test_an_interrupted_run_leaves_at_the_next_batch(tmp_path, monkeypatch):
             if self.made > 400:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "TICK", 0.005)
+    monkeypatch.setattr(scheduler, "TICK", 0.005)
     watched = Watched()
     block = 400 * (3 + 8)
     with pytest.raises(KeyboardInterrupt):

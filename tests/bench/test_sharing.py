@@ -13,8 +13,7 @@ from solverbench.bench import run as runner
 from solverbench.bench import work as jobs
 from solverbench.method import prefixes
 from solverbench.method.tableau import Plan
-from solverbench.sampling import endpoints as targets
-from solverbench.sampling import sample as sampling
+from solverbench.sampling import endpoints, sample
 from solverbench.store.folder import Store
 
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
@@ -256,10 +255,10 @@ def test_samples_of_a_tree_are_those_of_each_plan():
     def start(part):
         return lambda call, x, sigma: toys.denoise(x, sigma), sb.seeds.noise(part, toys.SHAPE)
 
-    found = dict(sampling.samples(tree, teacher, range(7, 12), start, lambda end: True, sampling.BatchLimit(500)))
+    found = dict(sample.samples(tree, teacher, range(7, 12), start, lambda end: True, sample.BatchLimit(500)))
     for end, states in found.items():
         for place in end.plans:
-            alone = sampling.sample(asked[place], teacher, range(7, 12), nfe=asked[place].nfe)
+            alone = sample.sample(asked[place], teacher, range(7, 12), nfe=asked[place].nfe)
             assert torch.equal(states, alone)
 
 
@@ -267,8 +266,8 @@ def test_every_image_is_compared_with_its_own(tmp_path):
     """Two batches a block, the second shorter; by the definition of the error, from samples of each plan alone."""
     result = run(tmp_path, Network(), solvers="euler:grid=polynomial,dpm:grid=polynomial")
     teacher, seeds = toys.teacher(**OWN), range(50_000, 50_040)
-    goal = targets.endpoints(teacher, seeds, tmp_path / "own", batch=3)
+    goal = endpoints.endpoints(teacher, seeds, tmp_path / "own", batch=3)
     for cell, plan in zip(result.cells, plans(4, "euler:grid=polynomial,dpm:grid=polynomial"), strict=True):
-        states = torch.cat([sampling.sample(plan, teacher, range(k, k + 1), nfe=4) for k in seeds])
+        states = torch.cat([sample.sample(plan, teacher, range(k, k + 1), nfe=4) for k in seeds])
         error = (states.double() - goal.double()).square().mean().sqrt().item()
         assert cell.measures["rmse_teacher"].value == pytest.approx(error, rel=1e-6)

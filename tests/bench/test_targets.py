@@ -7,7 +7,7 @@ import toys
 import solverbench as sb
 from solverbench import files, seeds
 from solverbench.errors import RecordError
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 
 CHOSEN = range(1_990, 3_005)
 
@@ -25,21 +25,21 @@ def test_endpoints_are_the_teacher_samplers_samples(tmp_path):
     teacher = toys.teacher()
     plan = sb.tableau("heun", nfe=8, teacher=teacher).plan(teacher.schedule.prior_scale)
     expected = sb.execute(plan, teacher.denoise, seeds.noise(CHOSEN, toys.SHAPE))
-    found = targets.endpoints(teacher, CHOSEN, tmp_path)
+    found = endpoints.endpoints(teacher, CHOSEN, tmp_path)
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_files_are_cut_at_multiples_of_1000_and_made_once(tmp_path):
-    first = targets.endpoints(toys.teacher(), CHOSEN, tmp_path, workers=1)
+    first = endpoints.endpoints(toys.teacher(), CHOSEN, tmp_path, workers=1)
     names = ["1990-1999", "2000-2999", "3000-3004"]
     assert sorted(p.name for p in tmp_path.glob("targets/*/*.npz")) == [f"{name}.npz" for name in names]
     assert sorted(p.parent.name for p in tmp_path.glob("targets/*/*/*")) == names
     counting = Counting()
-    again = targets.endpoints(toys.teacher(counting), CHOSEN, tmp_path, workers=3)
+    again = endpoints.endpoints(toys.teacher(counting), CHOSEN, tmp_path, workers=3)
     assert counting.images == 0
     assert torch.equal(first, again)
-    other = targets.endpoints(toys.teacher(), CHOSEN, tmp_path / "other", workers=3)
+    other = endpoints.endpoints(toys.teacher(), CHOSEN, tmp_path / "other", workers=3)
     assert torch.equal(first, other)
 
 
@@ -52,7 +52,7 @@ def test_a_batch_that_had_to_be_halved_is_recorded_and_the_samples_are_the_same(
     chosen, batches = range(1_000, 1_110), {}
     found = {}
     for name, denoise in (("roomy", toys.denoise), ("tight", tight)):
-        found[name] = targets.endpoints(toys.teacher(denoise), chosen, tmp_path / name, batch=100)
+        found[name] = endpoints.endpoints(toys.teacher(denoise), chosen, tmp_path / name, batch=100)
         [told] = (tmp_path / name).glob("targets/*/1000-1109/timing.json")
         record = files.read_json(told)
         batches[name] = record["batch"]
@@ -62,7 +62,7 @@ def test_a_batch_that_had_to_be_halved_is_recorded_and_the_samples_are_the_same(
 
 
 def test_endpoints_may_be_trained_on(tmp_path):
-    found = targets.endpoints(toys.teacher(), range(4), tmp_path)
+    found = endpoints.endpoints(toys.teacher(), range(4), tmp_path)
     assert not found.requires_grad
     assert not found.is_inference()
     assert torch.ones((), requires_grad=True).mul(found).sum().requires_grad
@@ -70,14 +70,14 @@ def test_endpoints_may_be_trained_on(tmp_path):
 
 @pytest.mark.parametrize("change", [{"identity": "b"}, {"sampler_nfe": 10}, {"sampler": "euler"}])
 def test_another_teacher_or_sampler_has_other_files(tmp_path, change):
-    targets.endpoints(toys.teacher(), range(4), tmp_path)
-    targets.endpoints(toys.teacher(**change), range(4), tmp_path)
+    endpoints.endpoints(toys.teacher(), range(4), tmp_path)
+    endpoints.endpoints(toys.teacher(**change), range(4), tmp_path)
     assert len(list(tmp_path.glob("targets/*"))) == 2
 
 
 def test_a_file_of_other_images_is_refused(tmp_path):
-    targets.endpoints(toys.teacher(), range(8), tmp_path)
+    endpoints.endpoints(toys.teacher(), range(8), tmp_path)
     [path] = tmp_path.glob("targets/*/*.npz")
     path.rename(path.with_name("0-3.npz"))
     with pytest.raises(RecordError, match=r"holds images \(8, 1, 4, 4\)"):
-        targets.endpoints(toys.teacher(), range(4), tmp_path)
+        endpoints.endpoints(toys.teacher(), range(4), tmp_path)

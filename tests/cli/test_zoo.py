@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import userdata as places
+from solverbench import userdata
 from solverbench.cli.main import main
 from solverbench.learned import equip, trained_files, zoo
 from solverbench.learned.gs import GAS
@@ -137,7 +137,7 @@ def test_what_cannot_be_added_says_why_and_leaves_no_trace(tmp_path, own):
 def test_where_the_own_zoo_is(monkeypatch, variables, place):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert places.zoo() == Path(place)
+    assert userdata.zoo() == Path(place)
     assert list(zoo.places(Path("out")).values()) == [Path("out/trained"), Path(place), zoo.packaged()]
 
 

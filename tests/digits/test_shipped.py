@@ -18,7 +18,7 @@ from solverbench.metrics.evaluation import Evaluation
 from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded import digits as package
+from solverbench.teachers.embedded import digits
 from solverbench.teachers.embedded.digits import data, denoiser, loss, metric
 from solverbench.teachers.teacher import Teacher
 
@@ -27,7 +27,7 @@ FILES = ("teacher.safetensors", "metric.safetensors", "loss.safetensors", "refer
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
-    return package.load()
+    return digits.load()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_teacher_denoises(copies: data.Copies) -> None:
 def test_the_teacher_is_the_engines_kind(teacher: Teacher) -> None:
     assert (teacher.name, teacher.shape, teacher.device) == ("digits", (1, 8, 8), "cpu")
     assert len(teacher.identity) == 64
-    assert teacher.identity == package.load().identity
+    assert teacher.identity == digits.load().identity
     x = torch.randn(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(teacher.denoise(x, sigma).sum(), sigma)
@@ -87,10 +87,10 @@ def test_another_network_has_another_identity(tmp_path: Path, teacher: Teacher) 
     record = weights.read_record(tmp_path)
     weights.add_to_record(tmp_path, "teacher", record["teacher"] | {"sha256": sha})
     with pytest.raises(RecordError, match="of other weights"):
-        package.load(folder=tmp_path)
+        digits.load(folder=tmp_path)
     made_for = record["references"]["weights_sha256"] | {"teacher": sha}
     weights.add_to_record(tmp_path, "references", record["references"] | {"weights_sha256": made_for})
-    assert package.load(folder=tmp_path).identity != teacher.identity
+    assert digits.load(folder=tmp_path).identity != teacher.identity
 
 
 @pytest.mark.parametrize("name", FILES[:2] + FILES[3:])
@@ -101,7 +101,7 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(content)
 
     def use() -> Tensor:
-        evaluation = package.load(folder=tmp_path).evaluation
+        evaluation = digits.load(folder=tmp_path).evaluation
         assert evaluation is not None
         return evaluation.extractor(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
 
@@ -141,7 +141,7 @@ def test_metric_features_are_deterministic_and_do_not_depend_on_the_batch(
 
 
 def test_loss_features_pass_gradient_to_the_image(copies: data.Copies) -> None:
-    network, target = package.load_loss(), copies.images[:4]
+    network, target = digits.load_loss(), copies.images[:4]
     x = (0.9 * target).requires_grad_()
     difference = network(x) - network(target)
     assert difference.ndim == 2
@@ -152,7 +152,7 @@ def test_loss_features_pass_gradient_to_the_image(copies: data.Copies) -> None:
 
 
 def test_the_loss_networks_distance_is_zero_at_home_and_grows(copies: data.Copies) -> None:
-    network, x = package.load_loss(), copies.images[:200]
+    network, x = digits.load_loss(), copies.images[:200]
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     found = [(network(x + s * noise) - network(x)).square().sum(1).mean().item() for s in (0, 0.05, 0.1, 0.2, 0.4)]
     assert found[0] == 0

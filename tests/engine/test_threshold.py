@@ -7,11 +7,10 @@ import toys
 from golden import golden
 
 import solverbench as sb
-from solverbench.bench import images
-from solverbench.bench import run as runner
+from solverbench.bench import images, run
 from solverbench.errors import UserError
 from solverbench.method.thresholding import thresholded
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 
 SMALL = {"nfe": "3", "samples": 40, "replicates": 1, "batch": 10}
 
@@ -55,9 +54,7 @@ def test_it_is_off_by_default_and_no_part_of_the_tableau():
 
 def test_a_thresholded_cell_is_the_plain_one_on_a_thresholded_network(tmp_path):
     def values(solvers, denoise):
-        frame = runner.run(
-            solvers=solvers, teachers=toys.teacher(denoise), out=tmp_path / denoise.__name__, **SMALL
-        ).frame
+        frame = run.run(solvers=solvers, teachers=toys.teacher(denoise), out=tmp_path / denoise.__name__, **SMALL).frame
         return [tuple(part[part.metric == "frechet_data"].value) for _, part in frame.groupby("solver", sort=False)]
 
     plain, with_it = values("dpm,dpm:threshold=true", loud)
@@ -66,7 +63,7 @@ def test_a_thresholded_cell_is_the_plain_one_on_a_thresholded_network(tmp_path):
 
 
 def test_a_thresholded_cell_has_an_address_of_its_own(tmp_path):
-    chosen = runner.run(solvers="dpm,dpm:threshold=true", teachers=toys.teacher(loud), out=tmp_path, **SMALL)
+    chosen = run.run(solvers="dpm,dpm:threshold=true", teachers=toys.teacher(loud), out=tmp_path, **SMALL)
     plain, with_it = [each.cell for each in chosen.cells]
     assert plain.plan == with_it.plan
     assert plain.address != with_it.address
@@ -83,4 +80,4 @@ def test_samples_written_to_files_are_thresholded_too(tmp_path):
 
 def test_a_teachers_sampler_can_not_threshold():
     with pytest.raises(UserError, match="leave threshold out"):
-        targets.sampler_plan(toys.teacher(sampler="dpm:threshold=true"))
+        endpoints.sampler_plan(toys.teacher(sampler="dpm:threshold=true"))

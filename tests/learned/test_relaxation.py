@@ -13,7 +13,7 @@ from solverbench.learned import recipes
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.stages import ends, parse
 from solverbench.learned.trained_files import learned
-from solverbench.learned.training import checkpoint as checkpoints
+from solverbench.learned.training import checkpoint
 from solverbench.learned.training import train as training
 from solverbench.learned.training.data import Data
 from solverbench.learned.training.patience import Patience
@@ -247,8 +247,8 @@ def test_a_checkpoint_keeps_patience_rates_and_calls(
     first.patience.restore([1, 3, 1])
     first.relaxations[0].rate, first.relaxations[0].accepted = 0.25, 7
     first.descent.decay(frozenset({"times"}), "offsets")
-    checkpoints.save(first, tmp_path / "c.safetensors")
-    checkpoints.restore(second, tmp_path / "c.safetensors")
+    checkpoint.save(first, tmp_path / "c.safetensors")
+    checkpoint.restore(second, tmp_path / "c.safetensors")
     assert second.patience.state() == [1, 3, 1]
     assert (second.relaxations[0].rate, second.relaxations[0].accepted) == (0.25, 7)
     assert second.descent.optimisers[0].param_groups[0]["lr"] == pytest.approx(0.8 * relaxed.lr)
@@ -259,9 +259,9 @@ def test_a_checkpoint_keeps_patience_rates_and_calls(
 def test_a_checkpoint_of_another_shape_is_one_line(
     teacher: Teacher, relaxed: Recipe, data: Data, tmp_path: Path
 ) -> None:
-    checkpoints.save(_begun(teacher, replace(relaxed, radius=0.0), data), tmp_path / "c.safetensors")
-    with pytest.raises(checkpoints.RecordError, match=r"an incomplete checkpoint .* delete it to start the run again"):
-        checkpoints.restore(student(teacher, relaxed, data), tmp_path / "c.safetensors")
+    checkpoint.save(_begun(teacher, replace(relaxed, radius=0.0), data), tmp_path / "c.safetensors")
+    with pytest.raises(checkpoint.RecordError, match=r"an incomplete checkpoint .* delete it to start the run again"):
+        checkpoint.restore(student(teacher, relaxed, data), tmp_path / "c.safetensors")
 
 
 def _begun(teacher: Teacher, recipe: Recipe, data: Data) -> Trainer:

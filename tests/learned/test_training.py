@@ -17,7 +17,7 @@ from torch import Tensor
 from solverbench.errors import MissingError, TrainingError
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.trained_files import Trained, learned
-from solverbench.learned.training import checkpoint as checkpoints
+from solverbench.learned.training import checkpoint
 from solverbench.learned.training import train as training
 from solverbench.learned.training.adversarial import discriminator_loss, generator_loss
 from solverbench.learned.training.data import Data, Pairs
@@ -116,9 +116,9 @@ def test_a_checkpoint_keeps_the_best_parameters_so_far(
     first = student("gs", 2, teacher, replace(recipe, validate_every=1), data)
     first.step()
     first.step()
-    checkpoints.save(first, tmp_path / "checkpoint")
+    checkpoint.save(first, tmp_path / "checkpoint")
     second = student("gs", 2, teacher, recipe, data)
-    checkpoints.restore(second, tmp_path / "checkpoint")
+    checkpoint.restore(second, tmp_path / "checkpoint")
     assert (second.best.criterion, second.best.iteration) == (first.best.criterion, first.best.iteration)
     assert torch.equal(second.best.vector, first.best.vector)
     assert math.isfinite(second.best.criterion)

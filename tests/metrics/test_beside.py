@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 import toys
 
-from solverbench.bench import published
-from solverbench.bench import run as runner
+from solverbench.bench import published, run
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 4}
 
@@ -15,7 +14,7 @@ SMALL = {"samples": 40, "replicates": 1, "batch": 4}
 def outcomes(tmp_path):
     """Ten calls of Euler on a stand-in for CIFAR-10's network, with a number that stands for its FID."""
     teacher = dataclasses.replace(toys.teacher(name="cifar10-dtype=fp16"), spec="cifar10:dtype=fp16")
-    found = runner.run(solvers="euler", nfe=4, teachers=teacher, out=tmp_path, **SMALL).cells
+    found = run.run(solvers="euler", nfe=4, teachers=teacher, out=tmp_path, **SMALL).cells
     return [dataclasses.replace(each, measures={"fid": each.measures["frechet_data"]}) for each in found]
 
 
@@ -26,6 +25,6 @@ def test_a_papers_numbers_stand_beside_those_of_its_network_whatever_its_options
 
 
 def test_our_own_record_is_not_published(tmp_path):
-    found = runner.run(solvers="dpm", nfe=3, teachers="digits", out=tmp_path, samples=40, replicates=1).cells
+    found = run.run(solvers="dpm", nfe=3, teachers="digits", out=tmp_path, samples=40, replicates=1).cells
     assert "rmse_teacher" in found[0].measures
     assert published.beside(found) == []

@@ -17,14 +17,13 @@ from PIL import Image
 
 import solverbench as sb
 from solverbench import seeds
-from solverbench.bench import run as runner
+from solverbench.bench import run
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
-from solverbench.evaluation import references
-from solverbench.evaluation import selection as judging
+from solverbench.evaluation import references, selection
 from solverbench.metrics import extractors
 from solverbench.metrics.extractors import inception as fid
-from solverbench.metrics.extractors import transformers as embeddings
+from solverbench.metrics.extractors import transformers
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
 from solverbench.metrics.extractors.transformers import CLIP, DINOv2
 from solverbench.metrics.frechet import Rows, frechet
@@ -128,7 +127,7 @@ def prepared(image, size, mean, deviation):
 def test_clip_features_are_the_projected_ones_of_the_middle(data):
     network = standin.write_clip(data)
     images = pictures(3, 60, 100)
-    ready = [prepared(each, (373, 224), embeddings.CLIP_MEAN, embeddings.CLIP_DEVIATION) for each in images]
+    ready = [prepared(each, (373, 224), transformers.CLIP_MEAN, transformers.CLIP_DEVIATION) for each in images]
     with torch.no_grad():
         # 373 wide: (373 - 224) / 2 is 74.5, which torchvision rounds to the even 74
         vision = network.vision_model(pixel_values=torch.stack(ready)[..., 74:298])
@@ -159,15 +158,15 @@ def test_clip_score_is_the_cosine_of_image_and_prompt(data):
 def test_dinov2_features_are_the_class_tokens_with_positions_by_the_public_rule(data):
     network = standin.write_dinov2(data)
     images = pictures(2, 60, 100)
-    ready = [prepared(each, (224, 224), embeddings.IMAGENET_MEAN, embeddings.IMAGENET_DEVIATION) for each in images]
+    ready = [prepared(each, (224, 224), transformers.IMAGENET_MEAN, transformers.IMAGENET_DEVIATION) for each in images]
     stored = network.embeddings.position_embeddings
     expected_positions = torch.nn.functional.interpolate(
         stored[:, 1:].reshape(1, 37, 37, 12).permute(0, 3, 1, 2), scale_factor=16.1 / 37, mode="bicubic"
     )
-    positions = embeddings.positions(stored.data, 16)
+    positions = transformers.positions(stored.data, 16)
     assert torch.allclose(positions[:, 1:], expected_positions.permute(0, 2, 3, 1).reshape(1, 256, 12), atol=1e-6)
     assert torch.equal(positions[:, 0], stored[:, 0])
-    assert embeddings.positions(positions, 16) is positions
+    assert transformers.positions(positions, 16) is positions
     with torch.no_grad():
         by_transformers = network(pixel_values=torch.stack(ready)).pooler_output
         stored.data = positions
@@ -209,7 +208,7 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
     lines = ("a red ring", "a blue cross", "red")
     teacher = dataclasses.replace(toys.teacher(), condition=Condition(prompts=lines))
     options = {"solvers": "euler", "nfe": 3, "teachers": teacher, "out": tmp_path, "samples": 30, "replicates": 1}
-    result = runner.run(**options, metrics="clip_score", quantiser="adm-floor")
+    result = run.run(**options, metrics="clip_score", quantiser="adm-floor")
     measure = result.cells[0].measures["clip_score"]
     plan = sb.tableau("euler", nfe=3, teacher=teacher).plan(teacher.schedule.prior_scale)
     images = sb.execute(plan, teacher.denoise, seeds.noise(range(50_000, 50_030), toys.SHAPE))
@@ -224,7 +223,7 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
     assert not row["biased"]
     assert result.cells[0].cell.key["clip_score"]["quantiser"] == "adm-floor"
     with pytest.raises(UserError, match="has no prompts"):
-        runner.run(**{**options, "teachers": toys.teacher()}, metrics="clip_score")
+        run.run(**{**options, "teachers": toys.teacher()}, metrics="clip_score")
 
 
 def test_what_is_missing_is_said_in_the_rows(data, tmp_path, monkeypatch):
@@ -232,7 +231,7 @@ def test_what_is_missing_is_said_in_the_rows(data, tmp_path, monkeypatch):
     options = {"solvers": "euler", "nfe": 3, "teachers": teacher, "samples": 20, "replicates": 1}
 
     def reasons(metrics):
-        frame = runner.run(**options, out=tmp_path / metrics, metrics=metrics).frame.set_index("metric")
+        frame = run.run(**options, out=tmp_path / metrics, metrics=metrics).frame.set_index("metric")
         assert np.isfinite(frame.loc["rmse_teacher", "value"])
         return frame.loc[metrics, "reason"]
 
@@ -267,11 +266,11 @@ def test_another_network_or_a_damaged_one_is_one_line(data):
 def test_metrics_of_two_networks_share_no_run():
     for metrics in ("fid,fid_clip", "fid_clip,fdd", "frechet_data,fdd"):
         with pytest.raises(UserError, match="two sets of features"):
-            judging.MetricSelection.of(metrics)
+            selection.MetricSelection.of(metrics)
     with pytest.raises(UserError, match="no metric asked for uses it"):
-        judging.MetricSelection.of("fid_clip", extractor="clean")
+        selection.MetricSelection.of("fid_clip", extractor="clean")
     with pytest.raises(UserError, match="extractor 'clip': not one of"):
-        judging.MetricSelection.of("fid", extractor="clip")
+        selection.MetricSelection.of("fid", extractor="clip")
 
 
 def test_the_last_layer_of_pytorch_fids_file_gives_class_probabilities(data):

@@ -10,8 +10,7 @@ from PIL import Image
 
 from solverbench import files
 from solverbench.errors import UserError
-from solverbench.evaluation import image_sources as pictures
-from solverbench.evaluation import reference_build, reference_foreign, references
+from solverbench.evaluation import image_sources, reference_build, reference_foreign, references
 from solverbench.metrics.frechet import Gaussian, Moments, Rows, frechet
 from solverbench.teachers.loading import load_teacher
 
@@ -221,14 +220,14 @@ def test_an_embedded_generator_gives_the_features_of_its_own_data(tmp_path):
     assert references.about(path)["origin"] == "generator digits 1000000-1000299"
 
 
-@pytest.mark.parametrize("name", pictures.GENERATORS)
+@pytest.mark.parametrize("name", image_sources.GENERATORS)
 def test_an_embedded_generator_draws_images_like_its_teachers(name):
-    drawn = pictures.GENERATORS[name](range(1_000_000, 1_000_004))
+    drawn = image_sources.GENERATORS[name](range(1_000_000, 1_000_004))
     assert drawn.shape == (4, *load_teacher(name).shape)
     assert drawn.isfinite().all()  # the mixture, being Gaussian, goes beyond [-1, 1] a little
     assert drawn.std() > 0.1
-    assert torch.equal(drawn, pictures.GENERATORS[name](range(1_000_000, 1_000_004)))
-    assert not torch.equal(drawn, pictures.GENERATORS[name](range(1_000_004, 1_000_008)))
+    assert torch.equal(drawn, image_sources.GENERATORS[name](range(1_000_000, 1_000_004)))
+    assert not torch.equal(drawn, image_sources.GENERATORS[name](range(1_000_004, 1_000_008)))
 
 
 def noise(width, height, seed=0):
@@ -270,17 +269,17 @@ def by_torchvision(image, size):
 @pytest.mark.parametrize(("rule", "by"), [("edm", by_edm), ("adm", by_adm), ("torch", by_torchvision)])
 def test_crops_are_those_of_the_public_code(rule, by, width, height, size):
     image = noise(width, height)
-    found = pictures.Crop.parse(f"{rule}:{size}")(image)
+    found = image_sources.Crop.parse(f"{rule}:{size}")(image)
     assert found.size == (size, size)
     assert np.array_equal(np.array(found), by(image, size))
 
 
 def test_a_plain_crop_is_the_middle():
     image = noise(11, 8)
-    found = np.array(pictures.Crop("plain", 4)(image))
+    found = np.array(image_sources.Crop("plain", 4)(image))
     assert np.array_equal(found, np.array(image)[2:6, 3:7])
     with pytest.raises(ValueError, match="11x8 pixels, too small for a crop of 9"):
-        pictures.Crop("plain", 9)(image)
+        image_sources.Crop("plain", 9)(image)
 
 
 def test_a_crop_makes_one_reference_of_images_of_several_sizes_and_is_in_its_protocol(tmp_path, mean_colour):
@@ -290,7 +289,7 @@ def test_a_crop_makes_one_reference_of_images_of_several_sizes_and_is_in_its_pro
     whole = reference_build.build("whole", str(tmp_path / "real"), tmp_path)
     assert references.about(whole)["pixels"] == "of several sizes"
     assert "crop" not in references.about(whole)
-    cut = reference_build.build("cut", str(tmp_path / "real"), tmp_path, crop=pictures.Crop.parse("adm:16"))
+    cut = reference_build.build("cut", str(tmp_path / "real"), tmp_path, crop=image_sources.Crop.parse("adm:16"))
     told = references.about(cut)
     assert (told["crop"], told["pixels"]) == ("adm:16", "16x16")
     sizes = [(20, 30), (31, 20), (24, 24)]
@@ -301,17 +300,17 @@ def test_a_crop_makes_one_reference_of_images_of_several_sizes_and_is_in_its_pro
     assert found.crop == "adm:16"
     assert "crop adm:16" in references.verify(cut)
     with pytest.raises(UserError, match=r"0\.png: 20x30 pixels, too small for a crop of 64"):
-        reference_build.build("x", str(tmp_path / "real"), tmp_path, crop=pictures.Crop.parse("plain:64"))
+        reference_build.build("x", str(tmp_path / "real"), tmp_path, crop=image_sources.Crop.parse("plain:64"))
 
 
 @pytest.mark.parametrize("text", ["adm", "adm:0", "adm:-8", "middle:8", "adm:8:8", ":8", "ADM:8"])
 def test_a_crop_that_is_not_one_is_refused(text):
     with pytest.raises(UserError, match=r"not RULE:SIZE with a rule of edm, adm, torch, plain"):
-        pictures.Crop.parse(text)
+        image_sources.Crop.parse(text)
 
 
 def test_a_crop_of_what_has_no_images_to_cut_is_refused(tmp_path):
-    crop = pictures.Crop("adm", 8)
+    crop = image_sources.Crop("adm", 8)
     source = written(tmp_path / "s.npz", statistics())
     with pytest.raises(UserError, match="holds statistics, not images"):
         reference_build.build("r", str(source), tmp_path, crop=crop)

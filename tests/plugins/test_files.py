@@ -14,12 +14,11 @@ from plugged import EXAMPLES
 
 import solverbench as sb
 from solverbench import plugins, registries
-from solverbench.bench import plan as planning
-from solverbench.bench import resolve
+from solverbench.bench import plan, resolve
 from solverbench.bench import run as runner
 from solverbench.bench.block import UnitTask
 from solverbench.bench.protocol import Protocol
-from solverbench.bench.workers import ray_worker as hands
+from solverbench.bench.workers import ray_worker
 from solverbench.errors import PluginError, SpecError, UnknownNameError
 from solverbench.evaluation.selection import MetricSelection
 from solverbench.learned import recipes
@@ -59,7 +58,7 @@ def test_a_solver_from_a_file_is_counted_shared_and_kept(examples):
     plugins.load("ab2.py")
     alone = run("ab2", "alone")
     assert [each.status for each in alone.cells] == ["done"]
-    planned = planning.plan(solvers="ab2,euler", nfe="4", teachers=toys.teacher(), out="grid", **SMALL)
+    planned = plan.plan(solvers="ab2,euler", nfe="4", teachers=toys.teacher(), out="grid", **SMALL)
     assert planned.needed == planned.asked - 2  # the first step is the same, and so are two calls
     among = run("ab2,euler,dpm", "grid", workers=2)
     path = f"cells/{alone.cells[0].cell.address[:2]}/{alone.cells[0].cell.address}/**/*"
@@ -79,7 +78,7 @@ def test_an_interrupted_run_of_a_plugin_goes_on(examples):
     blocks = sorted(Path("broken").glob("cells/*/*/blocks/*.npz"))
     for path in blocks[3:]:
         path.unlink()
-    [planned] = planning.plan(solvers="ab2", nfe="4", teachers=toys.teacher(), out="broken", **SMALL).cells
+    [planned] = plan.plan(solvers="ab2", nfe="4", teachers=toys.teacher(), out="broken", **SMALL).cells
     assert (planned.status, planned.blocks_done, planned.blocks_missing) == ("partial", 3, 7)
     run("ab2", "broken")
     assert toys.files_of(Path("broken")) == whole
@@ -413,7 +412,7 @@ def test_a_worker_gets_the_files_from_the_run(examples):
         plugins.load(name)
     asked = cell("ab2:grid=arctan", teacher="blob:width=0.5", judging=MetricSelection.of("contrast"))
     block = asked.protocol.blocks[0]
-    order = pickle.dumps(hands.RemoteUnit.of([asked], block, [], Path("runs")))
+    order = pickle.dumps(ray_worker.RemoteUnit.of([asked], block, [], Path("runs")))
     Path("sent.pickle").write_bytes(pickle.dumps((plugins.loaded(), order)))
     for held in plugins.loaded():
         Path(held.path).unlink()
@@ -428,7 +427,7 @@ def test_a_worker_gets_the_files_from_the_run(examples):
 def test_a_worker_that_cannot_run_a_file_says_why(examples):
     held = plugins.Held("/somewhere/mine.py", b"import nowhere\n")
     with pytest.raises(PluginError, match=r"plugin /somewhere/mine\.py:1: ModuleNotFoundError: No module named 'now"):
-        hands.RayWorker("/nowhere", (), (held,)).do(b"", {})
+        ray_worker.RayWorker("/nowhere", (), (held,)).do(b"", {})
 
 
 def test_on_a_cluster_of_ray_plugins_give_the_same_bytes(examples):
@@ -463,9 +462,9 @@ def test_what_was_registered_in_a_notebook_goes_to_a_worker(examples):
             return images.double().flatten(1).mean(1)
 
     asked = cell("euler", judging=MetricSelection.of("level"))
-    [(kind, offer)] = hands.RemoteUnit.of([asked], asked.protocol.blocks[0], [], Path("runs")).typed
+    [(kind, offer)] = ray_worker.RemoteUnit.of([asked], asked.protocol.blocks[0], [], Path("runs")).typed
     assert (kind, offer.thing) == ("metric", Level)
-    assert hands.RemoteUnit.of([cell("euler")], asked.protocol.blocks[0], [], Path("runs")).typed == ()
+    assert ray_worker.RemoteUnit.of([cell("euler")], asked.protocol.blocks[0], [], Path("runs")).typed == ()
     registries.metrics.withdraw("level")
     registries.metrics.adopt(offer)
     assert registries.metrics.get("level") is Level

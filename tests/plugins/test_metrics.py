@@ -13,9 +13,9 @@ from solverbench import plugins, registries
 from solverbench.bench import run as runner
 from solverbench.errors import PluginError
 from solverbench.evaluation.selection import MetricSelection
-from solverbench.metrics import plugin as scores
+from solverbench.metrics import plugin
 from solverbench.metrics.quantise import quantise
-from solverbench.sampling import sample as sampling
+from solverbench.sampling import sample
 
 SMALL = {"nfe": "3", "samples": 20, "replicates": 2, "batch": 4}
 CONTRAST = EXAMPLES["contrast.py"]
@@ -31,7 +31,7 @@ def test_the_value_is_the_mean_over_the_images_of_each_replicate(examples):
     [outcome] = result.cells
     found = outcome.measures["contrast"]
     teacher, protocol = outcome.cell.teacher, outcome.cell.protocol
-    images = quantise(sampling.sample(outcome.cell.plan, teacher, protocol.seeds, nfe=3), "edm-round")
+    images = quantise(sample.sample(outcome.cell.plan, teacher, protocol.seeds, nfe=3), "edm-round")
     each = images.double().flatten(1).std(1).numpy().reshape(2, 20)
     assert found.replicates.tolist() == pytest.approx(each.mean(1).tolist(), abs=1e-9)
     without_third = np.delete(each[1], [4, 5]).mean()
@@ -92,7 +92,7 @@ def test_typed_code_without_a_source_needs_an_identity():
     with pytest.raises(PluginError, match="metric 'contrast': its source can't be read, so that its numbers can't be"):
         MetricSelection.of("contrast").of_teacher(toys.teacher(), 20, 2, Path())
     names["Contrast"].identity = "mine, of today"
-    assert scores.identity("contrast") == "contrast mine, of today"
+    assert plugin.identity("contrast") == "contrast mine, of today"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from solverbench.metrics.quantise import quantise
 from solverbench.sampling.sample import sample
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded import shapes as package
+from solverbench.teachers.embedded import shapes
 from solverbench.teachers.embedded.shapes import data, denoiser, loss, metric
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
@@ -41,7 +41,7 @@ FILES = (
 
 @pytest.fixture(scope="module")
 def teacher() -> Teacher:
-    return package.load()
+    return shapes.load()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_teacher_denoises(drawn: data.Drawn) -> None:
 def test_the_teacher_is_the_engines_kind(teacher: Teacher) -> None:
     assert (teacher.name, teacher.shape, teacher.device, teacher.passes) == ("shapes", (3, 16, 16), "cpu", 1)
     assert len(teacher.identity) == 64
-    assert teacher.identity == package.load().identity
+    assert teacher.identity == shapes.load().identity
     x = torch.randn(7, *data.SHAPE, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(teacher.denoiser(range(7))(x, sigma).sum(), sigma)
@@ -120,10 +120,10 @@ def test_references_of_other_weights_are_refused(tmp_path: Path, teacher: Teache
     record = weights.read_record(tmp_path)
     weights.add_to_record(tmp_path, "teacher", record["teacher"] | {"sha256": sha})
     with pytest.raises(RecordError, match="of other weights"):
-        package.load(folder=tmp_path)
+        shapes.load(folder=tmp_path)
     made_for = record["references"]["weights_sha256"] | {"teacher": sha}
     weights.add_to_record(tmp_path, "references", record["references"] | {"weights_sha256": made_for})
-    assert package.load(folder=tmp_path).identity != teacher.identity
+    assert shapes.load(folder=tmp_path).identity != teacher.identity
 
 
 @pytest.mark.parametrize("name", [*FILES[:2], *FILES[3:5]])
@@ -134,7 +134,7 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(content)
 
     def use() -> Tensor:
-        evaluation = package.load(folder=tmp_path).evaluation
+        evaluation = shapes.load(folder=tmp_path).evaluation
         assert evaluation is not None
         return evaluation.extractor(torch.zeros(1, *data.SHAPE, dtype=torch.uint8))
 
@@ -174,14 +174,14 @@ def test_metric_features_of_float_images_carry_gradient_to_those_who_say_so(
 ) -> None:
     images = quantise(drawn.images[:20])
     x = (images.float() / 127.5 - 1).requires_grad_()
-    features = package.load_metric()(x)
+    features = shapes.load_metric()(x)
     torch.testing.assert_close(features.detach(), evaluation.extractor(images), atol=1e-4, rtol=1e-4)
     (gradient,) = torch.autograd.grad(features.sum(), x)
     assert gradient.abs().sum() > 0
 
 
 def test_loss_features_pass_gradient_to_the_image_and_their_distance_grows(drawn: data.Drawn) -> None:
-    network, x = package.load_loss(), drawn.images[:100]
+    network, x = shapes.load_loss(), drawn.images[:100]
     moved = (0.9 * x).requires_grad_()
     (gradient,) = torch.autograd.grad((network(moved) - network(x)).square().sum(), moved)
     assert gradient.isfinite().all()

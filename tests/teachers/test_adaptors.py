@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import solverbench as sb
-from solverbench.bench import run as runner
+from solverbench.bench import run
 from solverbench.errors import GridError, SpecError
 from solverbench.method.schedules import STAND_IN
-from solverbench.sampling import sample as sampling
+from solverbench.sampling import sample
 
 MEAN, VARIANCE = 0.3, 0.2
 BETAS = torch.linspace(math.sqrt(0.0015), math.sqrt(0.0195), 1000, dtype=torch.float64) ** 2
@@ -87,7 +87,7 @@ def test_sampling_from_a_stand_in_reaches_the_data(name, solver, grid):
     )
     spec = solver if not grid else f"{solver.split(':')[0]}:grid={grid}"
     plan = sb.tableau(spec, nfe=60, teacher=teacher).plan_from_noise(schedule)
-    images = sampling.sample(plan, teacher, range(50_000, 50_010), nfe=60)
+    images = sample.sample(plan, teacher, range(50_000, 50_010), nfe=60)
     assert images.mean() == pytest.approx(MEAN, abs=0.05)
     assert images.std() == pytest.approx(math.sqrt(VARIANCE), rel=0.1)
 
@@ -178,6 +178,6 @@ def test_the_vp_and_the_edm_view_of_one_network_give_the_same_images(tmp_path):
     for spec in ("dpm", "unipc", "heun", "ipndm", "deis", "dpm:order=2:grid=time_uniform"):
         images = [sb.execute(sb.tableau(spec, nfe=6, teacher=t), t.denoise, noise) for t in views.values()]
         torch.testing.assert_close(*images, rtol=1e-9, atol=1e-9)
-    results = [runner.run(solvers="dpm", nfe="6", teachers=t, out=tmp_path, samples=20, replicates=1, exact=False,
+    results = [run.run(solvers="dpm", nfe="6", teachers=t, out=tmp_path, samples=20, replicates=1, exact=False,
                           batch=20).cells[0].pictures.astype(int) for t in views.values()]  # fmt: skip
     assert abs(results[0] - results[1]).max() <= 1

@@ -15,8 +15,7 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import registries
-from solverbench import userdata as places
+from solverbench import registries, userdata
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.teachers import catalogue, downloads
@@ -29,7 +28,7 @@ CONTENT = bytes(range(256)) * 5000
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch, tmp_path):
-    monkeypatch.setenv(places.VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv(userdata.VARIABLE, str(tmp_path / "data"))
     gaussians.register()
 
 
@@ -161,7 +160,7 @@ def test_offline_it_says_what_to_put_where(monkeypatch, tmp_path):
     publish(monkeypatch, {"checkpoint": {"url": "http://127.0.0.1:9/net.pkl"}, "reference": {"url": "unknown"}})
     told = invoke("teachers", "fetch", "mine")
     assert told.exit_code == 3
-    place = places.teachers() / "mine" / "net.pkl"
+    place = userdata.teachers() / "mine" / "net.pkl"
     assert "http://127.0.0.1:9/net.pkl: can't be downloaded" in told.stderr
     assert f"put it at {place}" in told.stderr.replace("\n", "")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -184,16 +183,16 @@ def test_what_is_fetched_is_a_teacher_by_its_name_and_verified(server, monkeypat
     assert "run: solverbench run --teachers mine" in done.stdout
     teacher = sb.load_teacher("mine")
     assert (teacher.sampler, teacher.sampler_nfe) == (ENTRY["sampler"], ENTRY["sampler_nfe"])
-    assert (places.teachers() / "mine" / "ref.npz").read_bytes() == b"statistics"
+    assert (userdata.teachers() / "mine" / "ref.npz").read_bytes() == b"statistics"
     good = invoke("teachers", "verify", "mine")
     assert good.exit_code == 0
     assert "a call is finite" in good.stdout
     assert good.stdout.count("ok  ") == 3
-    (places.teachers() / "mine" / "ref.npz").unlink()
+    (userdata.teachers() / "mine" / "ref.npz").unlink()
     without = invoke("teachers", "verify", "mine")
     assert without.exit_code == 0
     assert "missing, optional  reference: " in without.stdout
-    (places.teachers() / "mine" / "net.pkl").write_bytes(b"something else")
+    (userdata.teachers() / "mine" / "net.pkl").write_bytes(b"something else")
     bad = invoke("teachers", "verify", "mine")
     assert bad.exit_code == 4
     assert "was pinned at its first use" in bad.stdout
@@ -252,7 +251,7 @@ def test_an_import_that_fails_leaves_nothing(tmp_path):
         catalogue.take(path, "own", {})
     with pytest.raises(UserError, match="no classes"):
         catalogue.take(edm_pickles.golden(tmp_path, "ddpmpp_uncond"), "own", {"classes": "seed"})
-    assert not list(places.teachers().glob("*.toml"))
+    assert not list(userdata.teachers().glob("*.toml"))
 
 
 def test_a_checkpoint_of_another_family_is_named(tmp_path):

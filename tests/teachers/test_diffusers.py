@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from golden import relative
 
-from solverbench.bench import run as runner
+from solverbench.bench import run
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
 
@@ -157,7 +157,7 @@ def test_with_guidance_a_call_passes_two_rows_and_each_holds_its_class(tmp_path,
     path = tiny.describe(
         tmp_path / "mine.toml", checkpoint=dit_pipeline(tmp_path / "dit"), guidance=2.0, **folders.FAST
     )
-    frame = runner.run(
+    frame = run.run(
         solvers="unipc", nfe="5", teachers=str(path), out=tmp_path, samples=10, replicates=1, seeds="50000-50009",
         workers=1,
     ).frame  # fmt: skip

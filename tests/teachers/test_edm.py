@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import userdata as places
-from solverbench.bench import run as runner
+from solverbench import userdata
+from solverbench.bench import run
 from solverbench.cli.main import main
 from solverbench.errors import GridError, MissingError, RecordError, UserError
 from solverbench.method import grids
@@ -28,7 +28,7 @@ SMALL = {"samples": 10, "replicates": 1, "batch": 10}
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch, tmp_path):
-    monkeypatch.setenv(places.VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv(userdata.VARIABLE, str(tmp_path / "data"))
 
 
 @pytest.mark.parametrize("case", edm_pickles.CASES, ids=lambda case: case["name"])
@@ -74,7 +74,7 @@ def test_a_file_runs_through_the_command_line(tmp_path, name):
 
 def test_a_network_without_references_is_measured_against_its_teacher(tmp_path):
     path = edm_pickles.golden(tmp_path, "ddpmpp_uncond")
-    result = runner.run(solvers="dpm,unipc", nfe="4,6", teachers=f"{path}{QUICK}", out=tmp_path / "runs", **SMALL)
+    result = run.run(solvers="dpm,unipc", nfe="4,6", teachers=f"{path}{QUICK}", out=tmp_path / "runs", **SMALL)
     assert set(result.frame.metric) == {"rmse_teacher"}
     assert result.frame.value.notna().all()
     assert result.exit_code == 0
@@ -112,7 +112,7 @@ def test_a_pickle_is_converted_once(tmp_path, monkeypatch):
 
 def test_a_data_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(places.VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv(userdata.VARIABLE, str(tmp_path / "file"))
     assert sb.load_teacher(str(edm_pickles.golden(tmp_path, "ddpmpp_uncond"))).shape == (3, 16, 16)
 
 
@@ -283,7 +283,7 @@ def test_options_that_the_network_cannot_have(tmp_path, name, options, line):
 
 def test_a_missing_cuda_device_is_refused_before_the_file_is_read(tmp_path):
     with pytest.raises(MissingError, match="torch sees 0 CUDA devices; use cpu"):
-        runner.run(solvers="dpm", nfe="4", teachers=str(tmp_path / "none.pkl"), out=tmp_path, device="cuda")
+        run.run(solvers="dpm", nfe="4", teachers=str(tmp_path / "none.pkl"), out=tmp_path, device="cuda")
 
 
 def test_a_droppable_class_gives_guidance_its_unconditional_input(tmp_path):

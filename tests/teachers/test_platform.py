@@ -12,12 +12,11 @@ from safetensors.torch import load_file
 
 import solverbench as sb
 from solverbench import seeds
-from solverbench.bench import resolve
-from solverbench.bench import run as runner
+from solverbench.bench import resolve, run
 from solverbench.bench.protocol import Protocol
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
-from solverbench.sampling import sample as sampling
+from solverbench.sampling import sample
 from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided
 from solverbench.teachers.families.description import Description
@@ -66,9 +65,7 @@ def test_a_checkpoint_file_runs_through_the_command_line(checkpoint, tmp_path):
 def test_guidance_doubles_the_passes_and_nothing_else(checkpoint, tmp_path):
     passes = {}
     for weight in ("1", "2.5"):
-        frame = runner.run(
-            solvers="dpm", nfe="4", teachers=f"{checkpoint}:guidance={weight}", out=tmp_path, **SMALL
-        ).frame
+        frame = run.run(solvers="dpm", nfe="4", teachers=f"{checkpoint}:guidance={weight}", out=tmp_path, **SMALL).frame
         passes[weight] = (frame.nfe.tolist(), frame.net_passes.tolist())
     assert passes == {"1": ([4], [4]), "2.5": ([4], [8])}
 
@@ -186,8 +183,8 @@ def test_guidance_is_one_doubled_batch_with_the_unconditional_rows_first():
 def test_the_condition_reaches_every_call_whatever_the_batch(checkpoint):
     teacher = sb.load_teacher(f"{checkpoint}:guidance=2")
     plan = sb.tableau("unipc", nfe=5, teacher=teacher).plan(80.0)
-    whole = sampling.sample(plan, teacher, range(50_000, 50_012), nfe=5)
-    parts = [sampling.sample(plan, teacher, part, nfe=5) for part in (range(50_000, 50_005), range(50_005, 50_012))]
+    whole = sample.sample(plan, teacher, range(50_000, 50_012), nfe=5)
+    parts = [sample.sample(plan, teacher, part, nfe=5) for part in (range(50_000, 50_005), range(50_005, 50_012))]
     torch.testing.assert_close(whole, torch.cat(parts), atol=1e-5, rtol=0)
     nearest = torch.cdist(whole.flatten(1), load_file(checkpoint)["means"].flatten(1))
     assert nearest.argmin(1).tolist() == [seed % 3 for seed in range(50_000, 50_012)]
@@ -212,7 +209,7 @@ def test_a_teacher_without_a_condition_keeps_its_keys():
 
 def test_images_are_what_is_measured_and_pictured(checkpoint, tmp_path):
     def result(options):
-        return runner.run(solvers="dpm", nfe="4", teachers=f"{checkpoint}{options}", out=tmp_path, exact=True, **SMALL)
+        return run.run(solvers="dpm", nfe="4", teachers=f"{checkpoint}{options}", out=tmp_path, exact=True, **SMALL)
 
     plain, doubled = result(""), result(":doubled=true")
     assert plain.cells[0].pictures.shape == (2, 1, 4, 4)
@@ -225,7 +222,7 @@ def test_images_are_what_is_measured_and_pictured(checkpoint, tmp_path):
 def test_memory_that_runs_out_halves_the_batch_and_keeps_the_images(checkpoint, tmp_path):
     teacher = sb.load_teacher(str(checkpoint))
     plan = sb.tableau("dpm", nfe=4, teacher=teacher).plan(80.0)
-    whole = sampling.sample(plan, teacher, range(50_000, 50_010), nfe=4)
+    whole = sample.sample(plan, teacher, range(50_000, 50_010), nfe=4)
     sizes = []
 
     def tight(denoise):
@@ -237,8 +234,8 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_images(checkpoint, 
 
         return call
 
-    fit = sampling.BatchLimit(10)
-    small = sampling.sample(plan, teacher, range(50_000, 50_010), nfe=4, watch=tight, fit=fit)
+    fit = sample.BatchLimit(10)
+    small = sample.sample(plan, teacher, range(50_000, 50_010), nfe=4, watch=tight, fit=fit)
     assert fit.most == 2
     assert sizes[:2] == [10, 5]
     torch.testing.assert_close(small, whole, atol=1e-5, rtol=0)
@@ -249,8 +246,8 @@ def test_memory_that_runs_out_halves_the_batch_and_keeps_the_images(checkpoint, 
 
         return call
 
-    with pytest.raises(sampling.SampleError, match=r"too small for one image \(CUDA out of memory\)"):
-        sampling.sample(plan, teacher, range(2), nfe=4, watch=none)
+    with pytest.raises(sample.SampleError, match=r"too small for one image \(CUDA out of memory\)"):
+        sample.sample(plan, teacher, range(2), nfe=4, watch=none)
 
 
 def test_a_moved_teacher_keeps_its_name(checkpoint):
@@ -284,7 +281,7 @@ def test_prompts_are_the_lines_of_a_file(tmp_path):
 def test_fewer_prompts_than_images_are_said_in_the_report(checkpoint, tmp_path):
     teacher = sb.load_teacher(str(checkpoint))
     spoken = dataclasses.replace(teacher, condition=Condition(prompts=("a", "b")))
-    result = runner.run(solvers="dpm", nfe="4", teachers=spoken, out=tmp_path, **SMALL)
+    result = run.run(solvers="dpm", nfe="4", teachers=spoken, out=tmp_path, **SMALL)
     notes = json.loads((result.folder / "bundle.json").read_text())["notes"]
     assert any("has 2 prompts for 20 images a replicate" in note for note in notes)
 

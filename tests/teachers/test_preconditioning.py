@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import userdata as places
+from solverbench import userdata
 from solverbench.cli.main import main
 from solverbench.teachers.families.edm_networks import Preconditioned
 
@@ -30,7 +30,7 @@ KWARGS = {"VEPrecond": IMAGE | SONG, "iDDPMPrecond": IMAGE | ADM}
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch, tmp_path):
-    monkeypatch.setenv(places.VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv(userdata.VARIABLE, str(tmp_path / "data"))
 
 
 def upstreams_levels(count=1000, low=0.001, high=0.008):

@@ -27,7 +27,7 @@ from solverbench.method.spec import make
 from solverbench.method.tableau import Plan
 from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.seeds import label, noise
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits import data, denoiser, metric
@@ -75,7 +75,7 @@ def make_all(out: Path, *, device: str, sampler: str, nfe: int, batch: int, say:
     started = time.monotonic()
     extract, network = metric.load(out, device=device).features, denoiser.load(out, device=device)
     digits, schedule, solver = data.load().to(device), EDM(), make(sampler)
-    plan = targets.goal(solver, nfe, schedule)
+    plan = endpoints.goal(solver, nfe, schedule)
 
     with torch.inference_mode():
         reference = total_of(list(data_sets(digits, data.REFERENCE_SEEDS, extract)))

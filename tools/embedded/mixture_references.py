@@ -22,7 +22,7 @@ from solverbench.errors import UserError
 from solverbench.method.schedules import EDM
 from solverbench.method.spec import make
 from solverbench.metrics.frechet import Moments, frechet
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.seeds import label, noise
 from solverbench.teachers.embedded import artifacts as weights
@@ -72,7 +72,7 @@ def make_all(
     started = time.monotonic()
     mixture, _ = density.load(out, device=device)
     extract, schedule = metric.load(device=device).features, EDM()
-    plan = targets.goal(make(sampler), nfe, schedule)
+    plan = endpoints.goal(make(sampler), nfe, schedule)
     exact_seeds = range(FIRST_REFERENCE, FIRST_REFERENCE + REFERENCE_SETS * size)
     floor_seeds = range(FIRST_FLOOR, FIRST_FLOOR + FLOOR_SETS * size)
     noise_seeds = range(FIRST_NOISE, FIRST_NOISE + TEACHER_SETS * size)

@@ -22,7 +22,7 @@ from solverbench.method.schedules import EDM
 from solverbench.method.spec import make
 from solverbench.method.tableau import Plan
 from solverbench.metrics.frechet import Moments, frechet
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.seeds import label, noise
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.embedded import artifacts as weights
@@ -118,7 +118,7 @@ def make_all(
     started = time.monotonic()
     extract, network = metric.load(out, device=device).features, denoiser.load(out, device=device)
     schedule, solver = EDM(), make(sampler)
-    plan = targets.goal(solver, nfe, schedule)
+    plan = endpoints.goal(solver, nfe, schedule)
     reference, facts = data_facts(out, extract, device)
     say(f"references: data floor {facts['data_floor']['mean']:.4f}, {time.monotonic() - started:.0f} s")
     made_by = {

@@ -13,7 +13,7 @@ from solverbench.bench.cells import STATUSES, Cell
 from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
 from solverbench.errors import MissingError
-from solverbench.evaluation import selection as judging
+from solverbench.evaluation import selection
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
 from solverbench.teachers.teacher import Teacher
@@ -70,8 +70,8 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     for teacher in teachers_of_outcomes(outcomes):
         if teacher.evaluation is not None and teacher.evaluation.data.note:
             found.append(teacher.evaluation.data.note)
-        found += judging.lacking([teacher])
-        if teacher.evaluation is None and not set(teacher.lacking) & set(judging.PUBLIC):
+        found += selection.lacking([teacher])
+        if teacher.evaluation is None and not set(teacher.lacking) & set(selection.PUBLIC):
             found.append(f"no FID of {teacher.name}: {_without_fid()}")
         lines = _lines(teacher)
         if any(line["n"] != protocol.samples for line in lines):
@@ -117,7 +117,7 @@ def _without_fid() -> str:
 def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     """How the protocol differs from the default one, where that weakens the numbers."""
     tags = []
-    if protocol.replicates < REPLICATES and protocol.samples < judging.FULL:
+    if protocol.replicates < REPLICATES and protocol.samples < selection.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
     full = max(
         (each.full for teacher in teachers_of_outcomes(outcomes) if (each := teacher.evaluation)), default=SAMPLES

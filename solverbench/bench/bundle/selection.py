@@ -13,7 +13,7 @@ import torch
 from solverbench import files, plugins, seeds
 from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import Protocol
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 
 
 def name(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> str:
@@ -45,7 +45,7 @@ def _selection(outcomes: Sequence[Outcome], protocol: Protocol, device: str) -> 
 
 def _conditions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the teachers' images depend on beside identities, where that isn't the usual."""
-    found = {teacher.name: targets.conditioned(teacher) for teacher in teachers_of_outcomes(outcomes)}
+    found = {teacher.name: endpoints.conditioned(teacher) for teacher in teachers_of_outcomes(outcomes)}
     for teacher in teachers_of_outcomes(outcomes):
         if teacher.arithmetic != "float32":
             found[teacher.name]["dtype"] = teacher.arithmetic

@@ -11,8 +11,8 @@ from solverbench import seeds
 from solverbench.bench.cells import Cell
 from solverbench.bench.measure import Measure
 from solverbench.bench.outcome import Outcome
-from solverbench.evaluation import selection as judging
-from solverbench.metrics import plugin as scores
+from solverbench.evaluation import selection
+from solverbench.metrics import plugin
 from solverbench.metrics.intervals import over_sets
 from solverbench.metrics.lpips import LPIPS
 from solverbench.teachers.teacher import condition
@@ -74,7 +74,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     cell, found = outcome.cell, outcome.measures.get(metric)
     extractor, quantiser = _judged_by(cell, metric)
     images = {"rmse_exact": cell.protocol.solved}
-    images |= dict.fromkeys(("rmse_teacher", *judging.PAIRS), cell.protocol.paired)
+    images |= dict.fromkeys(("rmse_teacher", *selection.PAIRS), cell.protocol.paired)
     seconds, made = outcome.total("seconds"), outcome.total("images")
     low, high = found.interval if found else (None, None)
     return {
@@ -119,13 +119,13 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
 def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
     """Extractor and quantiser of a metric of features, or of images and prompts; empty of another, or without them."""
     judged, scorer = cell.teacher.evaluation, cell.protocol.judging.scorer(cell.teacher)
-    if metric in judging.PROMPTED and scorer is not None:
+    if metric in selection.PROMPTED and scorer is not None:
         return scorer.identity, cell.protocol.judging.rule(cell.teacher)
     if metric in cell.protocol.judging.scored(cell.teacher):
-        return scores.identity(metric), cell.protocol.judging.rule(cell.teacher)
+        return plugin.identity(metric), cell.protocol.judging.rule(cell.teacher)
     if metric == "lpips_teacher":
         return LPIPS.identity, ""
-    if metric in (*judging.PUBLIC, *judging.FEATURES) and judged is not None:
+    if metric in (*selection.PUBLIC, *selection.FEATURES) and judged is not None:
         return judged.extractor_id, judged.quantiser
     return "", ""
 

@@ -26,13 +26,13 @@ from solverbench.bench.claims import verdicts
 from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import BLOCKS, Protocol
 from solverbench.errors import MissingError
-from solverbench.evaluation import selection as judging
+from solverbench.evaluation import selection
 from solverbench.learned import recipes, trained_files, zoo
 from solverbench.method.solver import Solver
 from solverbench.method.spec import solver_class
-from solverbench.metrics import plugin as scores
+from solverbench.metrics import plugin
 from solverbench.metrics.quantise import quantise
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import THREADS, pool
 from solverbench.sampling.sample import BatchLimit, decoded
@@ -135,14 +135,14 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
             "short": short,
             "log": metric not in LINEAR,
             **({"higher": True} if metric in HIGHER else {}),
-            **({"full": full} if (full := max(judging.full(metric, teacher) for teacher in teachers)) else {}),
+            **({"full": full} if (full := max(selection.full(metric, teacher) for teacher in teachers)) else {}),
         }
     return found
 
 
 def _plugged(metric: str) -> dict[str, Any]:
     """A metric by a plugin, as it describes itself."""
-    cls, label = plugins.get(registries.metrics, metric), scores.label(metric)
+    cls, label = plugins.get(registries.metrics, metric), plugin.label(metric)
     higher = {"higher": True} if cls.higher else {}
     told = ", higher is better" if cls.higher else ""
     return {"label": f"{label} (plugin{told})", "short": label, "log": cls.log, **higher}
@@ -151,7 +151,7 @@ def _plugged(metric: str) -> dict[str, Any]:
 def _space(metric: str, teachers: Sequence[Teacher]) -> str:
     """Whose features a metric is of."""
     judged = [teacher for teacher in teachers if teacher.evaluation]
-    if metric in judging.INCEPTION:
+    if metric in selection.INCEPTION:
         return "Inception features" + (", higher is better" if metric in HIGHER else "")
     return f"{judged[0].name} features" if len(judged) == 1 else "each teacher's own features"
 
@@ -167,7 +167,7 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
         cell, teacher = outcome.cell, outcome.cell.teacher
         pairs = cell.protocol.pairs(cell.protocol.blocks[0])
         with pool(1) as threads:  # the endpoints are there already, unless someone deleted them
-            work = threads.submit(targets.piece, teacher, cell.targets, pairs, root, batch=cell.protocol.batch)
+            work = threads.submit(endpoints.piece, teacher, cell.targets, pairs, root, batch=cell.protocol.batch)
             found[f"{teacher.name}|teacher|{teacher.sampler_nfe}"] = _pictures(cell, work.result()[:PICTURES])
     return found
 

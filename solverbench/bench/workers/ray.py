@@ -13,7 +13,7 @@ from solverbench.bench.block import BlockDone, UnitTask
 from solverbench.bench.workers.ray_worker import RayWorker, RemoteUnit
 from solverbench.errors import MissingError, UserError
 from solverbench.files import write_bytes
-from solverbench.sampling import endpoints as targets
+from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.sample import Cancelled, SampleError
 
@@ -144,7 +144,7 @@ def _goals(work: UnitTask) -> list[str]:
     cell = work.cells[0]
     found = []
     if pairs := cell.protocol.pairs(work.block):
-        found.append(targets.location(cell.teacher, cell.targets, pairs, Path(), batch=cell.protocol.batch))
+        found.append(endpoints.location(cell.teacher, cell.targets, pairs, Path(), batch=cell.protocol.batch))
     if cell.exact:
         found.append(solutions.location(cell.teacher, cell.protocol.solves(work.block), Path()))
     return [str(path) for path in found]

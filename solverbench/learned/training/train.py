@@ -18,8 +18,7 @@ from solverbench.errors import TrainingError
 from solverbench.learned import trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.trained_files import Trained
-from solverbench.learned.training import checkpoint as checkpoints
-from solverbench.learned.training import losses
+from solverbench.learned.training import checkpoint, losses
 from solverbench.learned.training.data import Data, Pairs
 from solverbench.learned.training.result import result
 from solverbench.learned.training.run import TrainingRun
@@ -63,7 +62,8 @@ def train(
 ) -> Trained:
     """Return the solver trained once, with one training seed; goes on from the run's checkpoint, if there is one.
 
-    The run's folder (`TrainingRun.folder`) gets checkpoint.safetensors, then history.csv, path.csv and trained.safetensors.
+    The run's folder (`TrainingRun.folder`) gets checkpoint.safetensors, then history.csv, path.csv and
+    trained.safetensors.
 
     Args:
         solver: gs, gas or another learned solver's spec.
@@ -88,7 +88,7 @@ def train(
     student = Trainer(job, data or prepare(job.teacher, recipe, out))
     try:
         if (place / "checkpoint.safetensors").is_file():
-            checkpoints.restore(student, place / "checkpoint.safetensors")
+            checkpoint.restore(student, place / "checkpoint.safetensors")
         else:
             student.start()
         while not student.finished:
@@ -97,7 +97,7 @@ def train(
                 log(row)
             interrupted = _report(progress, recipe, row)
             if interrupted or student.iteration % checkpoint_every == 0:
-                checkpoints.save(student, place / "checkpoint.safetensors")
+                checkpoint.save(student, place / "checkpoint.safetensors")
             if interrupted:
                 raise interrupted
     except TrainingError as error:
@@ -171,7 +171,7 @@ def _shifted(progress: Progress | None, done: int, total: int) -> Progress | Non
 def _write_course(place: Path, student: Trainer) -> None:
     """Write history.csv, and path.csv: levels, what the network is told, and parameters at each validation."""
     rows = ({**row, "iteration": int(row["iteration"])} for row in student.history)
-    _write_csv(place / "history.csv", checkpoints.COLUMNS, rows)
+    _write_csv(place / "history.csv", checkpoint.COLUMNS, rows)
     points: list[dict[str, object]] = []
     for iteration, vector in student.path:
         tableau = student.tableau(vector)

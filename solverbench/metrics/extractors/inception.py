@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
-from solverbench import userdata as places
+from solverbench import userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
 
@@ -162,16 +162,16 @@ def find(mode: str = "legacy_tensorflow") -> Path:
         try:
             _clean("resize")
         except MissingError as error:
-            if (places.data() / FILE).is_file():
+            if (userdata.data() / FILE).is_file():
                 raise
-            raise MissingError(f"{error}; then {FILE} (91 MB) into {places.data()}, by '{fetching(mode)}'") from None
+            raise MissingError(f"{error}; then {FILE} (91 MB) into {userdata.data()}, by '{fetching(mode)}'") from None
         name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
-    for place in (places.data(), folder):
+    for place in (userdata.data(), folder):
         if (place / name).is_file():
             return place / name
     raise MissingError(
-        f"Inception network: {name} is neither in {places.data()} nor in {folder}; run '{fetching(mode)}', or put "
-        f"{address} ({size}) at {places.data() / name}"
+        f"Inception network: {name} is neither in {userdata.data()} nor in {folder}; run '{fetching(mode)}', or put "
+        f"{address} ({size}) at {userdata.data() / name}"
     )
 
 
@@ -208,7 +208,7 @@ def fetch(mode: str = "legacy_tensorflow") -> Path:
     from solverbench import files
 
     name, address = (PYTORCH_FILE, PYTORCH_URL) if mode == "legacy_pytorch" else (FILE, url())
-    path = places.data() / name
+    path = userdata.data() / name
     if not path.is_file():
         try:
             with urlopen(address, timeout=30) as answer:

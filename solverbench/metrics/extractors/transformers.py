@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from solverbench import userdata as places
+from solverbench import userdata
 from solverbench.errors import MissingError, RecordError
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.inception import BATCH, exactly, three
@@ -232,7 +232,7 @@ def _cut(image: Image.Image) -> Image.Image:
 
 def _weights(folder: str, repository: str) -> Path:
     _transformers()
-    home = places.data() / folder
+    home = userdata.data() / folder
     for name in WEIGHTS:
         if (home / name).is_file() and (home / "config.json").is_file():
             return home / name

@@ -26,8 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from solverbench import files
-from solverbench import userdata as places
+from solverbench import files, userdata
 from solverbench.errors import MissingError, RecordError, StoreError
 
 FORMAT, VERSION = "solverbench-edm", 1
@@ -81,7 +80,7 @@ def read(path: Path) -> Network:
             address = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise MissingError(f"{path}: can't be read ({error.strerror}); give a file that can") from None
-    kept = places.data() / "converted" / f"{address}.safetensors"
+    kept = userdata.data() / "converted" / f"{address}.safetensors"
     if kept.is_file():
         try:
             return _converted(kept)
