@@ -1,52 +1,40 @@
 """Imports run one way, from floor to floor, and what should be light doesn't import torch."""
 
 import ast
-import os
 import subprocess
 import sys
-from pathlib import Path
 
+import installed
 import pytest
-
-ROOT = Path(__file__).parents[2]
-BESIDE = ("baselines", "registries", "reports")
-"""Subpackages that lie beside `solverbench/` in a checkout."""
+from installed import BESIDE, ROOT
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     """A folder that holds the package as it is installed, by links."""
     folder = tmp_path_factory.mktemp("shape")
-    (folder / "solverbench").mkdir()
-    for path in (ROOT / "solverbench").iterdir():
-        if path.name != "__pycache__":
-            (folder / "solverbench" / path.name).symlink_to(path)
-    for name in BESIDE:
-        (folder / "solverbench" / name).symlink_to(ROOT / name)
+    installed.assemble(folder)
     return folder
 
 
-def lint(package, config):
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
-    return subprocess.run(
-        [*command, "--config", str(config), "--no-cache"],
-        cwd=package, env={**os.environ, "PYTHONPATH": str(package)}, capture_output=True, text=True,
-    )  # fmt: skip
+def lint(package):
+    code = "from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    return installed.run(package, [sys.executable, "-c", f"import sys; {code}"])
 
 
 def test_imports_run_from_floor_to_floor(package):
     """The contracts are in pyproject.toml; docs/design.md has the picture."""
-    found = lint(package, ROOT / "pyproject.toml")
+    found = lint(package)
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
 
 
-def test_an_import_that_runs_up_is_found(package, tmp_path):
+def test_an_import_that_runs_up_is_found(package):
     (package / "solverbench" / "seeds.py").unlink()
     text = (ROOT / "solverbench" / "seeds.py").read_text()
     (package / "solverbench" / "seeds.py").write_text(
         text + "\n\ndef planted():\n    from solverbench.bench import run\n\n    return run\n"
     )
-    found = lint(package, ROOT / "pyproject.toml")
+    found = lint(package)
     (package / "solverbench" / "seeds.py").unlink()
     (package / "solverbench" / "seeds.py").symlink_to(ROOT / "solverbench" / "seeds.py")
     assert found.returncode == 1

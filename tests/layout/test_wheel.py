@@ -1,4 +1,4 @@
-"""What is installed: four packages and nothing else at the top, with their data."""
+"""What is installed: one package and nothing else at the top, with its data."""
 
 import subprocess
 import sys
@@ -19,9 +19,9 @@ def names(tmp_path_factory):
         return wheel.namelist()
 
 
-def test_the_wheels_top_level_is_the_four_packages(names):
+def test_the_wheels_top_level_is_one_package(names):
     top = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert top == {"solverbench", "baselines", "registries", "reports"}
+    assert top == {"solverbench"}
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_the_wheels_top_level_is_the_four_packages(names):
         "reports/web/page.html.j2",
         "reports/web/page.js",
         "reports/web/redraw_curves.py.txt",
-        "solverbench/web/index.html.j2",
-        "solverbench/starters/pyproject.toml.txt",
-        "solverbench/starters/solver/module.py.txt",
-        "solverbench/starters/learned-solver/test.py.txt",
-        "solverbench/starters/teacher/README.md.txt",
+        "solverbench/cli/web/index.html.j2",
+        "solverbench/cli/starters/pyproject.toml.txt",
+        "solverbench/cli/starters/solver/module.py.txt",
+        "solverbench/cli/starters/learned-solver/test.py.txt",
+        "solverbench/cli/starters/teacher/README.md.txt",
         "py.typed",
         "LICENSE",
     ],
