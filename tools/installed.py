@@ -1,6 +1,6 @@
 """Runs a command on the package in the shape in which it is installed: one folder, made of links into the checkout.
 
-python tools/installed.py mypy -p solverbench: neither mypy nor import-linter can join the checkout's folders to one package.
+python tools/installed.py mypy -p solverbench: mypy and import-linter can't join the checkout's folders to one package.
 Options of the tools are read from this project's pyproject.toml.
 """
 
