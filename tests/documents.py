@@ -27,9 +27,11 @@ def prose(text: str) -> str:
 
 def shell_lines(text: str) -> list[str]:
     """Each line that begins with `solverbench` or `python -m solverbench`: in blocks, and as code in a line."""
-    blocks = "\n".join([text, *re.findall(r"`((?:solverbench|python -m solverbench)[^`]*)`", prose(text))])
+    blocks = "\n".join([text, *re.findall(r"`((?:solverbench|python -m (?:solverbench|tools))[^`]*)`", prose(text))])
     joined = re.sub(r"\s*\\\n\s*", " ", blocks)
-    found = re.findall(r"^\s*(?:\$ |> )?((?:python -m )?solverbench(?:\.[\w.]+)? .*)$", joined, re.M)
+    found = re.findall(
+        r"^\s*(?:\$ |> )?((?:(?:python -m )?solverbench(?:\.[\w.]+)?|python -m tools\.[\w.]+) .*)$", joined, re.M
+    )
     in_block = [line for line in found if not line.endswith("|")]
     return [re.sub(r"\s+#.*$", "", line).strip() for line in in_block]
 

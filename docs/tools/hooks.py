@@ -1,11 +1,16 @@
 """Pages that MkDocs builds from the code: public names, commands, solvers' options; and the changelog."""
 
+import atexit
 import inspect
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 import solverbench
@@ -15,6 +20,9 @@ from solverbench.method.solver import declared
 from solverbench.method.spec import make, solver_class
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import installed  # noqa: E402
 
 GROUPS = {
     "Measuring": ["run", "load_results", "plot", "report", "compare"],
@@ -39,8 +47,13 @@ GROUPS = {
 }
 
 
+@event_priority(100)  # before mkdocstrings reads its paths
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the navigation what isn't there."""
+    """Leave out of the navigation what isn't there, and show mkdocstrings the package as it is installed."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    installed.assemble(Path(folder))
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [folder]
     made = {"changelog.md", *(f"reference/{name}.md" for name in ("python", "commands", "options"))}
     config.nav = [_kept(part, made) for part in config.nav or []]
     return config

@@ -19,9 +19,7 @@ from solverbench.method import spec
 FOREIGN = {"--clean_resize"}
 """Flags of other programs that pages name."""
 
-MODULES = sorted(
-    (*Path(solverbench.__file__).parent.glob("*/*.py"), Path(solverbench.__file__).with_name("production.py"))
-)
+MODULES = [*sorted(ROOT.glob("tools/embedded/*.py")), ROOT / "solverbench/cli/production.py"]
 """What `python -m` runs beside the command line."""
 
 PLACEHOLDER = re.compile(r"…|\.\.\.|[A-Z]{3,}")
@@ -47,8 +45,8 @@ def called(words: list[str]) -> tuple[set[str] | None, list[str]]:
     """The flags of the command that a line calls, None if there is none, and the words behind its name."""
     command: click.Command = main
     rest = words[1:]
-    if words[0] == "python":  # python -m solverbench[.module]
-        place, rest = Path(solverbench.__file__).parents[1] / words[2].replace(".", "/"), words[3:]
+    if words[0] == "python":  # python -m solverbench[.module], or tools.module
+        place, rest = ROOT / words[2].replace(".", "/"), words[3:]
         if words[2] != "solverbench":
             return of_module(place.with_suffix(".py")) if place.with_suffix(".py") in MODULES else None, rest
     while isinstance(command, click.Group) and rest and re.fullmatch(r"[a-z]+", rest[0]):
