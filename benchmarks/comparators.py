@@ -185,7 +185,7 @@ def gas(clone: Path) -> list[Comparator]:
     def prepare(denoise: Denoise, levels: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         schedule = sb.EDM()
         low, high = schedule.sigma_min, schedule.sigma_max
-        vp = sb.schedules.VPLinear.clamped(low, high, T_EPS)
+        vp = sb.VPLinear.clamped(low, high, T_EPS)
         solver = GASSolver(clone, denoise, len(levels) - 1, (vp.sigma_min, vp.sigma_max), dtype, T_EPS)
 
         def run(noise: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ grids = Registry(
         "time_quadratic": "equal steps in sqrt(t): time_quadratic of DPM-Solver and GAS (arXiv:2206.00927)",
         "time_uniform": "equal steps in t^(1/rho) of the VP schedule, rho = 1 (arXiv:2206.00927)",
     },
-    group="solverbench.method.grids",
+    group="solverbench.grids",
     check=CHECK,
 )
 
@@ -108,7 +108,7 @@ teachers = Registry(
         "mixture": "100 Gaussians fitted on the digits, 1x8x8: exact denoiser, exact samples, no network error",
         "shapes": "coloured shapes of 10 classes, 3x16x16: a small class-conditional U-Net, packaged",
     },
-    group="solverbench.teachers.teacher",
+    group="solverbench.teachers",
     check=CHECK,
 )
 
@@ -170,7 +170,7 @@ metrics = Registry(
         "rmse_exact": "RMSE to the exact solution of the teacher's ODE; see --exact",
         "rmse_teacher": "RMSE to the teacher's sample from the same noise; always measured",
     },
-    group="solverbench.metrics.frechet",
+    group="solverbench.metrics",
     check=CHECK,
 )
 
@@ -194,7 +194,7 @@ losses = Registry(
         "lpips_native": "LPIPS-VGG of images at their own size",
         "metric_features": "as features, of the network that measures: only with allow_metric_loss",
     },
-    group="solverbench.learned.training.losses",
+    group="solverbench.losses",
     check=CHECK,
 )
 

@@ -307,14 +307,12 @@ def test_a_class_without_a_source_is_named_by_its_numbers(tmp_path):
 
 
 def test_a_plugins_grid_is_named_by_its_source(files_of_a_plugin):
-    text = (
-        PLUGIN
-        + '\n@sb.register(kind="grid")\ndef wide(schedule, steps):\n    return sb.grids.logsnr(schedule, steps)\n'
-    )
+    text = f'{PLUGIN}\nfrom solverbench.method import grids\n@sb.register(kind="grid")\n'
+    text += "def wide(schedule, steps):\n    return grids.logsnr(schedule, steps)\n"
     files_of_a_plugin(text)
     key = sb.make("euler:grid=wide").key
     assert re.fullmatch("[0-9a-f]{64}", key["grid"]["source"])
-    files_of_a_plugin(text.replace("sb.grids.logsnr", "sb.grids.polynomial"))
+    files_of_a_plugin(text.replace("grids.logsnr", "grids.polynomial"))
     assert sb.make("euler:grid=wide").key != key
 
 
@@ -341,7 +339,7 @@ def test_equal_images_are_one_reference_whatever_their_features_round_to(tmp_pat
     shas = []
     for shift in (0.0, 1e-7):
         made = references.Extractor(lambda x, shift=shift: toys.extractor(x[:, :1]) + shift, "toy-projection")
-        monkeypatch.setattr(references, "extractor", lambda name, device="cpu", made=made: made)
+        monkeypatch.setattr(reference_build, "extractor", lambda name, device="cpu", made=made: made)
         out = tmp_path / f"runs{shift}"
         reference_build.build("real", str(tmp_path / "images"), out)
         shas.append(references.load("real", out, "toy-projection").sha)

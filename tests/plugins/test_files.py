@@ -115,7 +115,7 @@ def test_an_interrupted_run_of_a_plugin_goes_on(examples):
         ),
         ("import solverbench as sb\nsb.register(3, kind='grid', name='three')\n", "3, which can't be called"),
         (
-            "import solverbench as sb\nfrom baselines.euler import Euler\nclass Mine(Euler):\n    pass\n",
+            "import solverbench as sb\nfrom solverbench.baselines.euler import Euler\nclass Mine(Euler):\n    pass\n",
             "mine.py: registers nothing; give its solver a `name`",
         ),
     ],
@@ -399,9 +399,9 @@ def test_asking_for_what_nobody_offers_is_as_before(examples):
 
 WORKER = """
 import pickle, sys
-from solverbench.bench.workers.ray_worker import Hand
+from solverbench.bench.workers.ray_worker import RayWorker
 held, order = pickle.load(open("sent.pickle", "rb"))
-[done], made = Hand("/nowhere", (), held).do(order, {})
+[done], made = RayWorker("/nowhere", (), held).do(order, {})
 pickle.dump((done.result.errors, done.result.scores), open("back.pickle", "wb"))
 """
 

@@ -177,7 +177,7 @@ def test_listing_light_plugins_imports_no_torch(package, tmp_path):
     """Nor does listing solvers, where no plugin offers one."""
     text = "def mine(schedule, steps):\n    'Light.'\n"
     package("offered", {"offered_light": text}, {"grids": {"mine": "offered_light:mine"}})
-    code = "import sys, registries; sys.path.insert(0, sys.argv[1])\n"
+    code = "import sys; from solverbench import registries; sys.path.insert(0, sys.argv[1])\n"
     code += "assert [x.about for x in registries.grids.listed() if x.plugin] == ['Light.']\n"
     code += "assert not [x for x in registries.solvers.listed() if x.plugin]\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, tmp_path / "offered"], timeout=600).returncode == 0

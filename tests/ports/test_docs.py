@@ -27,7 +27,7 @@ def test_the_page_runs_as_it_is_written(tmp_path, monkeypatch):
 
         tiny_folders.ddpm(tmp_path / "my-ddpm")
     for kind, code in BLOCKS:
-        if not diffusers and re.search(r"import diffusers|ports\.diffusers|my-ddpm", code):
+        if not diffusers and re.search(r"import diffusers|export\.diffusers|my-ddpm", code):
             continue
         if kind == "python":
             space = {}
