@@ -46,12 +46,12 @@ class DEIS(Classical):
 
     @property
     def consistent(self) -> bool:
-        """Whether every row keeps a constant image; false with compat quadrature, whose weights miss the step length."""
+        """Whether every row keeps a constant image; false with compat quadrature: its weights miss the step length."""
         return super().consistent and not self._rough
 
     @property
     def local_order(self) -> int | None:
-        """The order of the interpolant; None with compat quadrature, whose own second-order error dominates at small steps."""
+        """The order of the interpolant; None with compat quadrature, whose own second-order error dominates at last."""
         return None if self._rough else self.order
 
     @property
@@ -97,7 +97,7 @@ def _gauss(s: Tensor, t: Tensor, known: list[Tensor], variable: Callable[[Tensor
 
 
 def _rectangles(s: Tensor, t: Tensor, known: list[Tensor]) -> list[Tensor]:
-    """Return the integrals by the public code's rule in time: `POINTS` points, both ends included, with equal weights."""
+    """Return the integrals by the public code's rule in time: `POINTS` points with both ends, weights 1/POINTS each."""
     vp = PUBLIC_TIME
     start, end = vp.time(s), vp.time(t)
     times = start + (end - start) * torch.linspace(0, 1, POINTS, dtype=torch.float64)

@@ -26,7 +26,7 @@ class Heun(Classical):
         """Return the grid.
 
         Raises:
-            GridError: it starts at the stand-in for an infinite level, where the mean of slopes is meaningless.
+            GridError: it starts at the stand-in for an infinite level, from which no mean of slopes holds.
         """
         grid = super().grid(schedule, steps)
         if schedule.sigma_first < schedule.sigma_max and grid.sigmas[0] > schedule.sigma_first:

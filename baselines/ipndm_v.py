@@ -15,7 +15,7 @@ class IPNDMV(Classical):
     """Linear multistep method of order 1 to 4 on any grid; one call per interval. The order rises at the start.
 
     A step integrates the Newton interpolant of the last slopes in sigma. `compat` uses the weights of the public code
-    behind published numbers; it has three errors at orders 3 and 4, so those weights do not sum to 1 on general grids.
+    behind published numbers; it has three errors at orders 3 and 4. At order 4 they do not sum to 1 on general grids.
     Source: Hairer, Norsett and Wanner 1993, section III.5, for the method; diff-sampler's ipndm_v for `compat`.
     """
 
@@ -32,7 +32,7 @@ class IPNDMV(Classical):
 
     @property
     def local_order(self) -> int | None:
-        """The order of the weights. With compat, order 3 drops to 2, and order 4 to 0: its weights only sum to about 1."""
+        """The order of the weights. With compat, order 3 gives 2 and order 4 gives 0: its weights do not sum to 1."""
         if not self.compat:
             return self.order
         return 0 if self.order == 4 else min(self.order, 2)
@@ -60,7 +60,7 @@ class IPNDMV(Classical):
 
 
 def _newton(steps: Sequence[Tensor], past: Sequence[Tensor]) -> list[Tensor]:
-    """Return the divided differences f[0], f[01], f[012], ... of the slopes; steps[i + 1] ends at the point of past[i]."""
+    """Return the divided differences f[0], f[01], f[012], ... of the slopes; steps[i] starts where past[i] was made."""
     column, leading = list(past), [past[0]]
     for k in range(1, len(past)):
         column = [

@@ -126,7 +126,7 @@ def origin(thing: Any) -> str:
 
 
 def fingerprint(thing: Any) -> str:
-    """Return the sha256 of the source file that defines an object, or in a notebook of its own source; empty if none."""
+    """Return the sha256 of an object's source file, or of its own source in a notebook; empty if there is none."""
     module = sys.modules.get(_module(thing))
     if _module(thing) == "__main__" and not hasattr(module, "__file__"):
         return _typed(thing)

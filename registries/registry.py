@@ -1,4 +1,4 @@
-"""Name registries: built-ins are strings "module:Name", imported on first use; plugins add objects by the same calls."""
+"""Name registries: built-ins are strings "module:Name", imported on first use; plugins are added to the same tables."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Registry:
             raise Unavailable(f"{asked}: offered by {sources}; rename one, or do without it")
         if wrong := self._wrong(name, first.thing):
             raise Unavailable(f"{asked}: {first.source} offers {first.target}, {wrong}")
-        return replace(first, source=others[0].source) if others else first  # a package may also register the object of its entry point
+        return replace(first, source=others[0].source) if others else first  # a package may register what it offers
 
     def _wrong(self, name: str, thing: Any) -> str:
         if not self._check:
