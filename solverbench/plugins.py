@@ -159,13 +159,13 @@ def command(text: str) -> str:
 
 
 def typed(kind: str, names: Iterable[str]) -> list[tuple[str, Offer]]:
-    """Return (kind, offer) of those `names` that were registered in a notebook, for another process to `adopt`."""
+    """Return (kind, offer) of those `names` registered outside plugin files (in a notebook), to `adopt` elsewhere."""
     offers = (offer for offer in registries.extensible[kind].registered() if offer.name in set(names))
     return [(kind, offer) for offer in offers if offer.target.partition(":")[0] not in _held]
 
 
 def provenance(registry: registries.Registry, name: str) -> dict[str, str]:
-    """Return the plugin behind a name with the sha256 of its source; empty for a built-in or unknown name."""
+    """Return the plugin behind a name with the sha256 of its source; empty for a built-in or if not available."""
     try:
         offer = registry.plugin(name)
     except LookupError:

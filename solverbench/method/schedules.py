@@ -411,7 +411,7 @@ class RectifiedFlow(NoiseSchedule):
 
 
 _STAND_IN_TIME = STAND_IN / (1 + STAND_IN)
-"""The time at which the level of a rectified flow is the stand-in."""
+"""The time at which a rectified flow's level is the stand-in."""
 
 
 def array_digest(values: Sequence[float]) -> str:

@@ -77,7 +77,7 @@ class Solver(ABC):
 
     @classmethod
     def misdeclared(cls) -> str:
-        """Return what is wrong with the options of this class or their defaults; empty if nothing is."""
+        """Return the first error in the options of this class or their defaults; empty if there is none."""
         try:
             known = declared(cls)
         except Exception as error:  # an annotation may be any code

@@ -44,7 +44,7 @@ def endpoints(
         workers: number of threads; `worker_count` of the teacher's device if None. The result does not depend on it.
 
     Raises:
-        RecordError: a stored file holds images of another shape.
+        RecordError: a stored file holds images of another shape, or samples of another plan.
         StoreError: the folder cannot be written.
         SampleError: a sample is not finite.
     """
