@@ -187,7 +187,7 @@ class Solver(ABC):
 
     @property
     def key(self) -> dict[str, Any]:
-        """The solver's part of a cell's key, as plain JSON values: the same on every processor, budget and schedule.
+        """The solver's part of a cell's key, without budget and schedule: plain JSON values, equal on every processor.
 
         Options equal to their defaults are left out, so that an option added later changes no key. For a class that is
         not built in, it holds the sha256 of its source, as returned by `registries.source`; "" if that is unknown.
