@@ -1,4 +1,4 @@
-"""DEIS: the slope, interpolated through the last calls in a variable of choice, is integrated exactly."""
+"""DEIS: interpolate the slope through the last calls in a chosen variable and integrate the interpolant exactly."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from solverbench.errors import SpecError
 from solverbench.method import Classical, Denoise, Grid, NoiseSchedule, VPLinear, option
 
 GAUSS_NODES, GAUSS_WEIGHTS = map(torch.from_numpy, np.polynomial.legendre.leggauss(64))
-"""On [-1, 1]. In log sigma the integrands are analytic within pi/2 of the real axis, so that 64 nodes reach round-off
-on any grid; on a discrete schedule, whose time has kinks, about 1e-6."""
+"""Gauss-Legendre rule on [-1, 1]. In log sigma the integrands are analytic within pi/2 of the real axis, so 64 nodes
+reach round-off on any grid; on a discrete schedule, whose time has kinks, the error is about 1e-6."""
 
 PUBLIC_TIME = VPLinear.refit(0.002, 80.0)
 POINTS = 10_000
-"""The public code's variable and its number of points, whatever the teacher's levels are."""
+"""Variable and number of points of the public code's quadrature, independent of the teacher's levels."""
 
 
 class DEIS(Classical):
-    """Exponential Adams-Bashforth of order 1 to 4; one call per interval, its order rises over the first steps.
+    """Exponential Adams-Bashforth of order 1 to 4; one call per interval. The order rises over the first steps.
 
-    form=tab interpolates in the time of the grid's schedule (on an EDM schedule, that of the linear VP schedule with
-    the same ends), form=rho in sigma. quadrature=compat is the public code's rectangle rule with 10000 points, both
-    ends among them: its weights miss by 1e-6 to 3e-5.
+    form=tab interpolates in the time of the grid's schedule (on an EDM schedule, in that of the linear VP schedule with
+    the same ends), form=rho in sigma. quadrature=compat is the public code's rectangle rule with 10000 points,
+    including both ends; its weights have errors of 1e-6 to 3e-5.
     Source: Zhang and Chen 2022, arXiv:2204.13902, section 3 (tAB and rhoAB; its tAB3 is order=4 here).
     """
 
@@ -46,17 +46,17 @@ class DEIS(Classical):
 
     @property
     def consistent(self) -> bool:
-        """Whether every row keeps a constant image: the public quadrature misses the length of a step."""
+        """Whether every row keeps a constant image; false with compat quadrature: its weights miss the step length."""
         return super().consistent and not self._rough
 
     @property
     def local_order(self) -> int | None:
-        """The order of the interpolant; none with the public quadrature, whose own error of order 2 shows at last."""
+        """The order of the interpolant; None with compat quadrature, whose own second-order error dominates at last."""
         return None if self._rough else self.order
 
     @property
     def global_order(self) -> int | None:
-        """2 at most: the first step is Euler's."""
+        """At most 2, because the first step is an Euler step."""
         return None if self._rough else min(self.order, 2)
 
     @property
@@ -75,7 +75,7 @@ class DEIS(Classical):
         return x
 
     def _weights(self, grid: Grid, n: int, order: int) -> list[Tensor]:
-        """The integrals over step n of Lagrange's basis on levels n, n - 1, ..., n - order + 1."""
+        """Return the integrals over step n of the Lagrange basis on levels n, n - 1, ..., n - order + 1."""
         sigmas = grid.sigmas
         known = [sigmas[n - i] for i in range(order)]
         if order == 1:
@@ -89,7 +89,7 @@ class DEIS(Classical):
 
 
 def _gauss(s: Tensor, t: Tensor, known: list[Tensor], variable: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Gauss-Legendre's rule in log sigma."""
+    """Return the integrals by the Gauss-Legendre rule in log sigma."""
     middle, half = (t.log() + s.log()) / 2, (t.log() - s.log()) / 2
     levels = (middle + half * GAUSS_NODES).exp()
     basis = _lagrange(variable(levels), [variable(level) for level in known])
@@ -97,7 +97,7 @@ def _gauss(s: Tensor, t: Tensor, known: list[Tensor], variable: Callable[[Tensor
 
 
 def _rectangles(s: Tensor, t: Tensor, known: list[Tensor]) -> list[Tensor]:
-    """The public rule in time: `POINTS` equal weights, 1/POINTS of the interval each, both ends among the points."""
+    """Return the integrals by the public code's rule in time: `POINTS` points with both ends, weights 1/POINTS each."""
     vp = PUBLIC_TIME
     start, end = vp.time(s), vp.time(t)
     times = start + (end - start) * torch.linspace(0, 1, POINTS, dtype=torch.float64)
@@ -108,7 +108,7 @@ def _rectangles(s: Tensor, t: Tensor, known: list[Tensor]) -> list[Tensor]:
 
 
 def _lagrange(u: Tensor, nodes: list[Tensor]) -> list[Tensor]:
-    """The polynomials that are 1 at one of the nodes and 0 at the others, at the points `u`."""
+    """Return the Lagrange basis polynomials of `nodes` at the points `u`: 1 at one node, 0 at the others."""
     others = [[node for i, node in enumerate(nodes) if i != j] for j in range(len(nodes))]
     return [
         math.prod(((u - node) / (own - node) for node in rest), start=torch.ones_like(u))

@@ -1,4 +1,4 @@
-"""DPM-Solver++ and DPM-Solver, multistep: the prediction, extrapolated in lambda from the last one to three calls."""
+"""Multistep DPM-Solver++ and DPM-Solver: extrapolate the prediction in lambda from the last one to three calls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from solverbench.method import Denoise, ExponentialIntegrator, Grid, NoiseSchedu
 class DPMSolverPP(ExponentialIntegrator):
     """Exponential integrator of order 1 to 3 in data (DPM-Solver++) or noise prediction (DPM-Solver).
 
-    Multistep, one call per interval; `singlestep` goes over to the methods of `dpm_singlestep`. Order 3 weighs the
-    second difference as every public implementation does, by half of its Taylor weight, which makes its regular step
-    second order; d2=full doubles it.
+    Multistep with one call per interval; singlestep=true selects the methods of `dpm_singlestep`. Order 3 gives the
+    second difference half of its Taylor weight, like every public implementation, so its regular step is second
+    order; d2=full doubles that weight.
 
     Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2 and appendix B; arXiv:2206.00927 for noise prediction. In
     the EDM frame (alpha = 1).
@@ -42,21 +42,21 @@ class DPMSolverPP(ExponentialIntegrator):
 
     @property
     def block(self) -> int:
-        """The intervals of a regular step: singlestep blocks span one for each of their calls."""
+        """Intervals per regular step: a singlestep block spans one interval per call."""
         return self.order if self.singlestep else 1
 
     @property
     def local_order(self) -> int | None:
-        """The values combined, but 2 for multistep order 3 with half of the second difference."""
+        """The number of values combined, but 2 for multistep order 3 with d2=half."""
         return 2 if self.order == 3 and not self.singlestep and self.d2 == "half" else self.order
 
     @property
     def global_order(self) -> int | None:
-        """2 at most: the first step, and the last or the last block, are of order 1."""
+        """At most 2, because the first step and the last step or block have order 1."""
         return min(self.order, 2)
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """Return the grid of `steps` intervals, a level per call; singlestep blocks are equally long on logsnr."""
+        """Return the grid of `steps` intervals, one level per call; on logsnr, singlestep blocks have equal length."""
         grid = super().grid(schedule, steps)
         body = grid.sigmas[grid.sigmas > 0]
         if not self.singlestep or self.levels != "logsnr" or len(body) < 2:

@@ -1,4 +1,4 @@
-"""DPM-Solver-2: one evaluation inside each interval, and a step along a combination of both slopes."""
+"""DPM-Solver-2: one extra evaluation inside each interval, and a step along a combination of both slopes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from solverbench.method import Classical, Denoise, Grid, option
 class DPM2(Classical):
     """Second-order singlestep method in noise prediction; two calls per interval.
 
-    The inner level lies `r` of the way in lambda: sigma_m = t^r s^(1-r). r = 1 is Heun's method.
-    Source: Lu et al. 2022, arXiv:2206.00927, algorithm 1 (r = 1/2) and appendix, general r, in the EDM frame.
+    The inner level lies at the fraction `r` of the step in lambda: sigma_m = t^r s^(1-r). r = 1 is Heun's method.
+    Source: Lu et al. 2022, arXiv:2206.00927, algorithm 1 (r = 1/2) and appendix (general r), in the EDM frame.
     """
 
     name: ClassVar[str] = "dpm2"

@@ -1,6 +1,6 @@
 """Singlestep DPM-Solver++ and DPM-Solver: blocks of one to three calls, each a Runge-Kutta step in lambda.
 
-The grid holds a level for every call: a block of k calls has k intervals, its stages at the levels between.
+The grid has one level per call: a block of k calls spans k intervals, with its stages at the levels between.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from solverbench.method import Denoise, ExponentialIntegrator, Grid, block_order
 
 
 def regroup(sigmas: Tensor, order: int) -> Tensor:
-    """Return levels with the ends of `sigmas` [M+1]: equal blocks in lambda, each cut into equal parts.
+    """Return levels with the ends of `sigmas` [M+1]: equal blocks in lambda, each split into equal parts.
 
-    Source: the public code of arXiv:2206.00927; on other grids a block takes its intervals as they are.
+    Source: the public code of arXiv:2206.00927. On other grids, a block uses the grid's intervals unchanged.
     """
     sizes = block_orders(len(sigmas) - 1, order)
     places = [block + part / size for block, size in enumerate(sizes) for part in range(size)]
@@ -34,7 +34,7 @@ def integrate(solver: ExponentialIntegrator, denoise: Denoise, x: Tensor, grid: 
 
 
 def _block(solver: ExponentialIntegrator, denoise: Denoise, x: Tensor, levels: Tensor) -> Tensor:
-    """Carry `x` from levels[0] to levels[-1] by a call at every level but the last.
+    """Return `x` integrated from levels[0] to levels[-1], with one call at every level but the last.
 
     Source: arXiv:2211.01095, algorithm 1 (order 2); arXiv:2206.00927, algorithms 1 and 2 (orders 2 and 3).
     """

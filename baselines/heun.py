@@ -11,9 +11,9 @@ from solverbench.method import Classical, Denoise, Grid, NoiseSchedule
 
 
 class Heun(Classical):
-    """A trial Euler step, then a step along the mean of both slopes; corrected on the last interval too.
+    """A trial Euler step, then a step along the mean of both slopes, on every interval including the last.
 
-    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1; with end=zero its last step to level 0 too.
+    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1; end=zero adds its last step to level 0.
     """
 
     name: ClassVar[str] = "heun"
@@ -26,7 +26,7 @@ class Heun(Classical):
         """Return the grid.
 
         Raises:
-            GridError: it starts at a level that stands for an infinite one: no mean of slopes holds for a step from it.
+            GridError: it starts at the stand-in for an infinite level, from which no mean of slopes holds.
         """
         grid = super().grid(schedule, steps)
         if schedule.sigma_first < schedule.sigma_max and grid.sigmas[0] > schedule.sigma_first:

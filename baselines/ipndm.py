@@ -1,4 +1,4 @@
-"""iPNDM: Adams-Bashforth on the slopes, with the coefficients of equal steps on any grid."""
+"""iPNDM: Adams-Bashforth on the slopes, with the equal-step coefficients on any grid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from solverbench.method import ADAMS_BASHFORTH, Classical, Denoise, Grid, option
 
 
 class IPNDM(Classical):
-    """Linear multistep method of order 1 to 4; one call per interval, and its order rises over the first steps.
+    """Linear multistep method of order 1 to 4; one call per interval. The order rises over the first steps.
 
     Source: Zhang and Chen 2022, arXiv:2204.13902, appendix (iPNDM), after Liu et al. 2022, arXiv:2202.09778.
     """
@@ -23,12 +23,12 @@ class IPNDM(Classical):
 
     @property
     def local_order(self) -> int | None:
-        """The order of the weights, on equal steps in sigma; on other grids 2 at most."""
+        """The order of the weights on equal steps in sigma; at most 2 on other grids."""
         return self.order
 
     @property
     def global_order(self) -> int | None:
-        """2 at most: the first step is Euler's."""
+        """At most 2, because the first step is an Euler step."""
         return min(self.order, 2)
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:

@@ -1,4 +1,4 @@
-"""iPNDM with variable steps: Adams-Bashforth on the slopes, with the coefficients of the grid's own steps."""
+"""iPNDM with variable steps: Adams-Bashforth on the slopes, with coefficients for the grid's actual steps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from solverbench.method import Classical, Denoise, Grid, option
 
 
 class IPNDMV(Classical):
-    """Linear multistep method of order 1 to 4 on any grid; one call per interval, order rising over the first steps.
+    """Linear multistep method of order 1 to 4 on any grid; one call per interval. The order rises at the start.
 
-    A step integrates Newton's interpolant of the last slopes in sigma. `compat` takes the weights of the public code
-    that published numbers come from: three slips at orders 3 and 4, where they do not sum to 1 on general grids.
+    A step integrates the Newton interpolant of the last slopes in sigma. `compat` uses the weights of the public code
+    behind published numbers; it has three errors at orders 3 and 4. At order 4 they do not sum to 1 on general grids.
     Source: Hairer, Norsett and Wanner 1993, section III.5, for the method; diff-sampler's ipndm_v for `compat`.
     """
 
@@ -27,19 +27,19 @@ class IPNDMV(Classical):
 
     @property
     def consistent(self) -> bool:
-        """Whether every row keeps a constant image: the public weights of order 4 do not sum to 1."""
+        """Whether every row keeps a constant image; false with compat at order 4, whose weights do not sum to 1."""
         return super().consistent and not (self.compat and self.order == 4)
 
     @property
     def local_order(self) -> int | None:
-        """The order of the weights; the slips leave 2 of 3, and at order 4 no more than a sum near 1."""
+        """The order of the weights. With compat, order 3 gives 2 and order 4 gives 0: its weights do not sum to 1."""
         if not self.compat:
             return self.order
         return 0 if self.order == 4 else min(self.order, 2)
 
     @property
     def global_order(self) -> int | None:
-        """2 at most: the first step is Euler's; the public weights too, on grids whose steps vary smoothly."""
+        """At most 2, because the first step is an Euler step; also with compat on grids whose steps vary smoothly."""
         return min(self.order, 2)
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
@@ -60,7 +60,7 @@ class IPNDMV(Classical):
 
 
 def _newton(steps: Sequence[Tensor], past: Sequence[Tensor]) -> list[Tensor]:
-    """The divided differences f[0], f[01], f[012], ... of the slopes; steps[i] ends at the point before past[i - 1]."""
+    """Return the divided differences f[0], f[01], f[012], ... of the slopes; steps[i] starts where past[i] was made."""
     column, leading = list(past), [past[0]]
     for k in range(1, len(past)):
         column = [
@@ -72,7 +72,7 @@ def _newton(steps: Sequence[Tensor], past: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _integrals(steps: Sequence[Tensor]) -> list[Tensor]:
-    """The integrals over the step of Newton's basis 1, u, u(u + H1), u(u + H1)(u + H1 + H2)."""
+    """Return the integrals over the step of the Newton basis 1, u, u(u + H1), u(u + H1)(u + H1 + H2)."""
     match steps:
         case (h,):
             return [h]
@@ -87,7 +87,7 @@ def _integrals(steps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _public_weights(steps: Sequence[Tensor]) -> Sequence[Tensor | float]:
-    """The weights of the slopes, newest first, in units of the step, with the public code's three slips."""
+    """Return the weights of the slopes, newest first, in units of the step, with the public code's three errors."""
     h, *past = steps
     if not past:
         return [1.0]
@@ -97,12 +97,12 @@ def _public_weights(steps: Sequence[Tensor]) -> Sequence[Tensor | float]:
         return [1 + a / 2, -a / 2]
     h2, *past = past
     ratio = h1 / h2
-    # Slip 1: the product of steps belongs outside the bracket.
+    # Error 1: the product of steps belongs outside the bracket.
     t1 = (1 - h / (3 * (h + h1)) * (h * (h + h1)) / (h1 * (h1 + h2))) / 2
     if not past:
         return [1 + a / 2 + t1, -a / 2 - (1 + ratio) * t1, ratio * t1]
     (h3,) = past
-    # Slip 2: the second term is to be subtracted.
+    # Error 2: the second term should be subtracted.
     bracket = (1 - h / (3 * (h + h1))) / 2 + (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))
     t2 = bracket * (h * (h + h1) * (h + h1 + h2)) / (h1 * (h1 + h2) * (h1 + h2 + h3))
     q = h1 * (h1 + h2) / (h2 * (h2 + h3))
@@ -110,5 +110,5 @@ def _public_weights(steps: Sequence[Tensor]) -> Sequence[Tensor | float]:
         1 + a / 2 + t1 + t2,
         -a / 2 - (1 + ratio) * t1 - (1 + ratio + q) * t2,
         ratio * t1 + (ratio + q * (1 + h2 / h3)) * t2,
-        -q * ratio * t2,  # Slip 3: the ratio should be h2/h3.
+        -q * ratio * t2,  # Error 3: the ratio should be h2/h3.
     ]

@@ -1,6 +1,6 @@
-"""The built-in names. Nothing is imported until it is asked for."""
+"""The registries of built-in names. Entries are imported on first use."""
 
-if __name__ != "solverbench.registries":  # in a checkout this folder could be imported twice, by two names
+if __name__ != "solverbench.registries":  # in a checkout, this folder could be imported twice under two names
     raise ImportError("registries: import it as solverbench.registries")
 
 from solverbench.registries.plugins import Offer as Offer
@@ -22,7 +22,7 @@ from solverbench.registries.registry import Registry as Registry
 from solverbench.registries.registry import UnknownName as UnknownName
 
 CHECK = "solverbench.plugins:wrong"
-"""What a plugin's thing must be, kind by kind."""
+"""The function that checks an object from a plugin against its kind, as "module:Name"."""
 
 solvers = Registry(
     "solver",
@@ -199,4 +199,4 @@ losses = Registry(
 )
 
 extensible = {each.kind: each for each in (solvers, teachers, grids, metrics, losses)}
-"""What plugins may add to, by kind."""
+"""The registries that plugins may extend, by kind."""

@@ -1,4 +1,4 @@
-"""Plugins: what installed packages offer by their entry points, and what files and notebooks register."""
+"""Plugin offers: entry points of installed packages, and objects registered by files and notebooks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from typing import Any
 
 
 class Unavailable(LookupError):
-    """A plugin has that name, but what it offers can't be had; the text is one line that says why."""
+    """A plugin offers the name, but its object is not available; the text is one line with the reason."""
 
 
 @dataclass
 class Offer:
-    """A name that isn't built in, and what a plugin binds to it.
+    """A plugin's name and the object bound to it.
 
     Args:
-        name: of the thing.
-        source: who offers it, for people: "package NAME VERSION", "file PATH" or "module NAME".
-        target: "module:Name".
-        thing: None until it is loaded.
-        sha256: of the source file that defines it, as it was when it was loaded; empty if it can't be read.
+        name: name of the object.
+        source: human-readable origin: "package NAME VERSION", "file PATH" or "module NAME".
+        target: location of the object, "module:Name".
+        thing: the object; None until it is loaded.
+        sha256: sha256 of its source file when it was loaded; empty if the file cannot be read.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Offer:
     _why_not: str = field(default="", repr=False)
 
     def load(self) -> Any:
-        """Return the thing, imported if need be, once.
+        """Return the object; import it on the first call.
 
         Raises:
-            Unavailable: the import fails, in whatever way.
+            Unavailable: the import fails in any way.
         """
         if self.thing is None and not self._why_not:
             module, _, attribute = self.target.partition(":")
@@ -54,7 +54,7 @@ class Offer:
                 for part in attribute.split("."):
                     found = getattr(found, part)
                 self.thing, self.sha256 = found, fingerprint(found)
-            except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            except (Exception, SystemExit) as error:  # a third-party module may raise anything
                 self._why_not = why(error, module)
         if self._why_not:
             raise Unavailable(self._why_not)
@@ -62,7 +62,7 @@ class Offer:
 
 
 def registered(name: str, thing: Any) -> Offer:
-    """Return the offer of a thing that is there already."""
+    """Return the offer of an object that is already loaded."""
     module = sys.modules.get(_module(thing))
     path = getattr(module, "__file__", None)
     return Offer(
@@ -71,13 +71,13 @@ def registered(name: str, thing: Any) -> Offer:
 
 
 def installed(group: str) -> tuple[Offer, ...]:
-    """Return what the entry points of `group` offer, by name; nothing of it is imported."""
+    """Return the offers of the entry points of `group`, sorted by name, without importing them."""
     return _scanned(group, tuple(sys.path))
 
 
 @cache
 def _scanned(group: str, path: tuple[str, ...]) -> tuple[Offer, ...]:
-    from importlib.metadata import entry_points  # it takes longer than all the rest of this package
+    from importlib.metadata import entry_points  # slower to import than the rest of this package
 
     found = []
     for point in entry_points(group=group):
@@ -87,17 +87,17 @@ def _scanned(group: str, path: tuple[str, ...]) -> tuple[Offer, ...]:
 
 
 def why(error: BaseException, owner: str) -> str:
-    """Return one line on an error: where in `owner`'s code it came up, its type and its text.
+    """Return one line on an error: its place in `owner`'s code, its type and its text.
 
     Args:
-        owner: a module or package; the innermost line that belongs to it is named.
+        owner: module or package; the innermost line of the traceback in it is named.
     """
     text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     return ": ".join(filter(None, (place(error, owner), type(error).__name__, text)))
 
 
 def place(error: BaseException, *owners: str) -> str:
-    """Return the innermost FILE:LINE of the code of `owners` that an error came through; empty if there is none.
+    """Return the innermost FILE:LINE in the code of `owners` that an error passed through; empty if there is none.
 
     Args:
         owners: modules or packages.
@@ -112,13 +112,13 @@ def place(error: BaseException, *owners: str) -> str:
 
 
 def _room(module: str) -> str:
-    """The package that a module is of: the subpackage of ours, which tells a built-in solver from its executor."""
+    """Return a module's top package; for ours, the subpackage, which separates a built-in solver from its executor."""
     parts = module.split(".")
     return ".".join(parts[: 2 if parts[0] == "solverbench" else 1])
 
 
 def origin(thing: Any) -> str:
-    """Return where a thing is defined: file:line, or "module:Name" where there is no file."""
+    """Return where an object is defined: file:line, or "module:Name" if there is no file."""
     try:
         return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
     except (OSError, TypeError):
@@ -126,7 +126,7 @@ def origin(thing: Any) -> str:
 
 
 def fingerprint(thing: Any) -> str:
-    """Return the sha256 of the source file that defines a thing, or of its own source; empty if there is none."""
+    """Return the sha256 of an object's source file, or of its own source in a notebook; empty if there is none."""
     module = sys.modules.get(_module(thing))
     if _module(thing) == "__main__" and not hasattr(module, "__file__"):
         return _typed(thing)
@@ -143,8 +143,8 @@ def fingerprint(thing: Any) -> str:
 def source(thing: Any) -> str:
     """Return the sha256 of the source of a class or function, without comments and blank lines; empty if unknown.
 
-    It is read from the module as it was loaded. A class or function made inside a function has none: what it does may
-    depend on the values there.
+    The source is read from the module as loaded. For a class or function defined inside a function it is unknown,
+    because the behaviour may depend on local values there.
     """
     path: str | None = getattr(sys.modules.get(_module(thing)), "__file__", None)
     loader: Any = getattr(sys.modules.get(_module(thing)), "__loader__", None)
@@ -165,7 +165,7 @@ def source(thing: Any) -> str:
 
 
 def _without_comments(text: str) -> list[str]:
-    """The lines of Python source, each without its comment."""
+    """Return the lines of Python source without their comments."""
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -175,7 +175,7 @@ def _without_comments(text: str) -> list[str]:
 
 
 def _typed(thing: Any) -> str:
-    """The fingerprint of what was typed in a notebook: a function, or all functions of a class."""
+    """Return the fingerprint of a function, or of all functions of a class, defined in a notebook."""
     functions = [each for each in vars(thing).values() if inspect.isfunction(each)] if isinstance(thing, type) else []
     try:
         sources = [inspect.getsource(each) for each in functions or [thing]]

@@ -1,4 +1,4 @@
-"""What the literature publishes, settings and results, read from the data files beside this one."""
+"""Published settings and results, read from the data files in this folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 
 def gits() -> dict[str, list[list[float]]]:
-    """Return the noise levels that GITS found on Stable Diffusion: solver to lists, shortest first."""
+    """Return the noise levels that GITS found on Stable Diffusion: solver to lists of levels, shortest first."""
     return _read("gits.toml")
 
 
 def recommended(solver: str) -> dict[str, dict[str, str]]:
-    """Return the options recommended for a solver: family of teacher to {"options", "source"}; may be empty."""
+    """Return the options recommended for a solver: teacher family to {"options", "source"}; may be empty."""
     entry: dict[str, dict[str, str]] = _read("recommended.toml").get(solver, {})
     return entry
 
@@ -29,7 +29,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 def bibliography() -> dict[str, str]:
-    """Return a BibTeX entry for each paper of a solver or grid, by its number on arXiv."""
+    """Return the BibTeX entries of the papers of solvers and grids, by arXiv number."""
     text = resources.files("solverbench.registries").joinpath("solvers.bib").read_text(encoding="utf-8")
     return {re.findall(r"arXiv:([0-9.]+)", entry)[0]: entry for entry in text.strip().split("\n\n")}
 
@@ -39,19 +39,19 @@ class Result:
     """One published number.
 
     Args:
-        row: paper/table/solver/calls, such as gas/cifar10/gas/4: its name everywhere.
+        row: unique name, paper/table/solver/calls, such as gas/cifar10/gas/4.
         paper: title and source.
-        place: where it stands there.
-        teacher: in this project's name.
-        solver: as printed.
-        spec: the solver's spec here as far as it is stated; empty if it can't be said.
-        unknown: what the spec leaves open.
-        nfe: calls; 0 for a teacher's own sampler whose calls aren't stated.
-        metric: in this project's name.
-        value: as printed.
-        digits: after the point.
-        protocol: how it was measured; "unknown" where that isn't stated.
-        note: what else must be known.
+        place: position in the paper.
+        teacher: teacher's name in this project.
+        solver: solver's name as printed.
+        spec: solver's spec in this project as far as stated; empty if it cannot be given.
+        unknown: options that the paper leaves open.
+        nfe: number of calls; 0 for a teacher's own sampler if not stated.
+        metric: metric's name in this project.
+        value: value as printed.
+        digits: number of digits after the decimal point.
+        protocol: measurement settings; "unknown" where not stated.
+        note: other remarks.
     """
 
     row: str
@@ -70,7 +70,7 @@ class Result:
 
 
 def papers() -> list[str]:
-    """Return the names of the papers whose results are here; `embedded` is this project's own record."""
+    """Return the names of the papers with results here; `embedded` is this project's own record."""
     folder = resources.files("solverbench.registries").joinpath("papers")
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
@@ -83,7 +83,7 @@ def results(paper: str) -> Iterator[Result]:
         for row in table["rows"]:
             digits = max(len(f"{value!r}".partition(".")[2].rstrip("0")) for value in row["values"])
             protocol = dict(table["protocol"])
-            if row.get("copied"):  # from another paper, whose protocol isn't stated beside it
+            if row.get("copied"):  # copied from another paper, whose protocol is not stated here
                 protocol |= {"seeds": "unknown", "quantiser": "unknown"}
             for nfe, value in zip(table["nfe"], row["values"], strict=True):
                 if not math.isnan(value):

@@ -1,4 +1,4 @@
-"""How a name becomes a thing: built-ins are strings "module:Name", loaded when asked for; plugins use the same door."""
+"""Name registries: built-ins are strings "module:Name", imported on first use; plugins are added to the same tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from solverbench.registries.plugins import Offer, Unavailable
 
 
 class UnknownName(LookupError):
-    """No entry of that name; the text suggests the nearest."""
+    """No entry has that name; the text suggests the nearest one."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Listed:
     """One line of a listing.
 
     Args:
-        name: what it is asked for by.
+        name: registered name.
         aliases: other spellings.
-        about: one line on it; empty if it isn't available.
-        plugin: who offers it; empty for a built-in.
-        unavailable: why it can't be had; empty if it can.
+        about: one-line description; empty if the entry is not available.
+        plugin: source of the plugin; empty for a built-in.
+        unavailable: reason why the entry is not available; empty if it is.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Registry:
     """A table of names, each bound to an object or to a lazy "module:Name"; built-ins win over plugins.
 
     Args:
-        kind: what the entries are, in the singular, for messages ("solver").
+        kind: kind of the entries, in the singular, for messages ("solver").
         table: built-in entries, name to "module:Name".
-        aliases: other spellings, each to a name.
-        about: one line on each built-in, so that a listing imports none of them.
-        group: of the entry points whose names are entries, too; none if empty.
-        check: "module:Name" of a function (kind, name, thing) that returns what is wrong with a plugin's thing, or
-            nothing; without, all things do.
+        aliases: other spellings, alias to name.
+        about: one-line description of each built-in, so that a listing imports none of them.
+        group: group of entry points that add entries; none if empty.
+        check: "module:Name" of a function (kind, name, thing) that returns what is wrong with a plugin's object, or an
+            empty string; if not given, every object is accepted.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Registry:
         self._registered: dict[str, Offer] = {}
 
     def register(self, name: str, thing: Any) -> None:
-        """Bind `name` to `thing`, as a plugin does; what is defined anew takes the place of what it was.
+        """Bind `name` to `thing`, as a plugin does; a redefinition of the same object replaces it.
 
         Raises:
-            ValueError: the name is taken by something else, or the thing isn't one of this kind.
+            ValueError: the name is taken by another object, or `thing` is not of this kind.
         """
         full, offer = self._aliases.get(name, name), plugins.registered(name, thing)
         taken = self._registered.get(name)
@@ -84,31 +84,31 @@ class Registry:
         self._registered[name] = offer
 
     def adopt(self, offer: Offer) -> None:
-        """Take over what another process has registered; what is here by its name stays."""
+        """Register an offer from another process, unless its name is registered already."""
         self._registered.setdefault(offer.name, offer)
 
     def registered(self) -> tuple[Offer, ...]:
-        """Return what was registered, without what entry points offer."""
+        """Return the registered offers, without those of entry points."""
         return tuple(self._registered.values())
 
     def loaded(self) -> tuple[Offer, ...]:
-        """Return what plugins offer, by whatever door, and have been asked for."""
+        """Return the registered offers and the offers of entry points that have been loaded."""
         return *self.registered(), *(offer for offer in self._installed() if offer.thing is not None)
 
     def withdraw(self, name: str) -> None:
-        """Forget what was registered by `name`."""
+        """Remove the registration of `name`."""
         self._registered.pop(name, None)
 
     @property
     def builtin(self) -> tuple[str, ...]:
-        """The names that are built in."""
+        """The built-in names."""
         return tuple(sorted(self._entries))
 
     def resolve(self, name: str) -> str:
-        """Return the name that `name` stands for.
+        """Return the entry's name for a name or alias.
 
         Raises:
-            UnknownName: neither an entry nor an alias.
+            UnknownName: `name` is neither an entry nor an alias.
         """
         full = self._aliases.get(name, name)
         if full in self._entries or self._offers(full):
@@ -118,11 +118,11 @@ class Registry:
         raise UnknownName(f"{self.kind} {name!r}: not registered; {hint} 'solverbench list {self.plural}'.")
 
     def get(self, name: str) -> Any:
-        """Return what `name` (or an alias) is bound to, importing it if it is still a string.
+        """Return the object bound to a name or alias; import it on first use.
 
         Raises:
-            UnknownName: neither an entry nor an alias.
-            Unavailable: a plugin offers it, but it can't be loaded, isn't of this kind, or another offers it as well.
+            UnknownName: `name` is neither an entry nor an alias.
+            Unavailable: a plugin's object does not load, is not of this kind, or another plugin offers the name too.
         """
         full = self.resolve(name)
         if full not in self._entries:
@@ -134,13 +134,13 @@ class Registry:
         return thing
 
     def origin(self, name: str) -> str:
-        """Return where the entry is defined: "module:Name", or file:line of what is loaded already or of a plugin."""
+        """Return where the entry is defined: file:line if it is loaded or from a plugin, else "module:Name"."""
         full = self.resolve(name)
         thing = self._entries[full] if full in self._entries else self._offer(full).thing
         return thing if isinstance(thing, str) else plugins.origin(thing)
 
     def plugin(self, name: str) -> Offer | None:
-        """Return the plugin's offer behind a name, loaded; None for a built-in.
+        """Return the loaded plugin offer of a name; None for a built-in.
 
         Raises:
             UnknownName, Unavailable: as `get`.
@@ -149,7 +149,7 @@ class Registry:
         return None if full in self._entries else self._offer(full)
 
     def about(self, name: str) -> str:
-        """Return one line on the entry.
+        """Return the one-line description of the entry.
 
         Raises:
             UnknownName, Unavailable: as `get`.
@@ -162,7 +162,7 @@ class Registry:
         return sorted(alias for alias, full in self._aliases.items() if full == name)
 
     def listed(self) -> Iterator[Listed]:
-        """Yield a line on each entry, and on each that a plugin offers in vain; plugins are loaded, built-ins not."""
+        """Yield a line for each entry and each unavailable plugin offer. Plugins are loaded, built-ins are not."""
         for name in self:
             if name in self._entries:
                 yield Listed(name, tuple(self.aliases(name)), self._about.get(name, ""))
@@ -188,15 +188,15 @@ class Registry:
         return plugins.installed(self._group) if self._group else ()
 
     def _offers(self, name: str) -> list[Offer]:
-        """Whatever plugins offer by this name, which isn't built in."""
+        """Return all plugin offers of this name, which must not be built in."""
         found = [self._registered[name]] if name in self._registered else []
         return found + [offer for offer in self._installed() if offer.name == name]
 
     def _offer(self, name: str) -> Offer:
-        """The one offer of this name, loaded and looked at.
+        """Return the single offer of this name, loaded and checked.
 
         Raises:
-            Unavailable: there is no such one.
+            Unavailable: the offer does not load, is of the wrong kind, or is not the only one.
         """
         first, *others = self._offers(name)
         asked = f"{self.kind} {name!r}"
@@ -222,11 +222,11 @@ class Registry:
 
 
 def _same(taken: Offer, offer: Offer) -> bool:
-    """Whether two offers are of one source: defined anew, or of a file that is loaded by its path and as installed."""
+    """Return whether two offers have one source: a redefinition, or a file loaded both by path and as installed."""
     return taken.target == offer.target or plugins.origin(taken.thing) == plugins.origin(offer.thing)
 
 
 def _first_line(thing: Any) -> str:
-    """The first line of what a thing says of itself; a dataclass without a docstring says its signature."""
+    """Return the first line of an object's docstring; empty for a dataclass's automatic signature."""
     line = (getattr(thing, "__doc__", None) or "").strip().partition("\n")[0]
     return "" if line.startswith(f"{getattr(thing, '__name__', '')}(") else line

@@ -1,51 +1,51 @@
-"""The mistakes a user can make, as exceptions whose text is the one line that the command line prints.
+"""User errors: exceptions whose text is the one line that the command line prints.
 
-Form: `<what was asked>: <what is wrong, with the value>; <what to do>`.
+Form: `<request>: <what is wrong, with the value>; <what to do>`.
 """
 
 
 class UserError(Exception):
-    """A mistake of the user or their files, never a bug of ours. `exit_code` is the command line's exit code."""
+    """A mistake of the user or in their files, never a bug of SolverBench. `exit_code` is the command's exit code."""
 
     exit_code = 2
 
     def __str__(self) -> str:
-        """One line, whatever was typed: what isn't printable stands as Python writes it."""
+        """Return the text as one line; characters that are not printable are escaped as in Python."""
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
 
 
 class SpecError(UserError):
-    """A solver spec that can't be read, or an option or value that the solver doesn't have."""
+    """A solver spec that cannot be parsed, or an option or value that the solver does not have."""
 
 
 class UnknownNameError(SpecError):
-    """A name that no registry holds."""
+    """A name that is not registered."""
 
 
 class BudgetError(UserError):
-    """A number of calls that the solver can't spend exactly."""
+    """A number of calls that the solver cannot spend exactly."""
 
 
 class GridError(UserError):
-    """Noise levels that are no grid: too few, not finite, not strictly decreasing, or not positive."""
+    """Noise levels that do not form a grid: too few, not finite, not strictly decreasing, or not positive."""
 
 
 class LoopError(UserError):
-    """A solver whose loop fails, returns what is no state, or doesn't end."""
+    """A solver loop that fails, returns no valid state, or does not end."""
 
 
 class NotLinearError(LoopError):
-    """A loop that isn't a fixed linear combination of the start and the denoiser's outputs."""
+    """A loop that is not a fixed linear combination of the start and the denoiser's outputs."""
 
 
 class TrainingError(UserError):
-    """A training that can't go on; what was computed so far is kept."""
+    """A training that cannot continue; its progress so far is kept."""
 
     exit_code = 1
 
 
 class FeatureError(UserError):
-    """Features, or statistics of them, that no distance can be taken of."""
+    """Features or feature statistics from which no distance can be computed."""
 
 
 class NeedsTrainingError(UserError):
@@ -53,22 +53,22 @@ class NeedsTrainingError(UserError):
 
 
 class RecordError(UserError):
-    """A file of ours that is damaged, foreign, or made for something else."""
+    """A SolverBench file that is damaged, foreign, or made for something else."""
 
 
 class StoreError(UserError):
-    """A store that can't be read or written."""
+    """A store that cannot be read or written."""
 
     exit_code = 3
 
 
 class PluginError(UserError):
-    """A plugin that can't be loaded, or a name that one offers in vain."""
+    """A plugin that does not load, or a plugin's name whose object is not available."""
 
     exit_code = 3
 
 
 class MissingError(UserError):
-    """A teacher, reference, weights file or optional package that isn't there."""
+    """A missing teacher, reference, weights file or optional package."""
 
     exit_code = 3

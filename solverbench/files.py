@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed; every read verifies a checksum."""
+"""Atomic files with checksums: written under a temporary name, then renamed; every read verifies the checksum."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from numpy.typing import NDArray
 from solverbench.errors import RecordError, StoreError
 
 HEX = 64
-"""Characters of a sha256, which end an array file and stand under "checksum" in a JSON file."""
+"""Length of a sha256 in hex digits: the last bytes of an array file, the value of "checksum" in a JSON file."""
 
 
 DAMAGED = ".damaged"
-"""Ends the name of a file that was set aside."""
+"""Suffix of the name of a file that was set aside."""
 
 FOREIGN = (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error)
-"""What reading an array file raises that isn't one of ours, or no longer."""
+"""Exceptions raised by reading an array file that is damaged or foreign."""
 
 
 def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
     """Write `content` to `path` so that a reader, or a run after a crash, sees the old file or the whole new one.
 
     Args:
-        replace: what is there; if not, a file that is there first stays, whoever wrote it, and `content` is dropped.
+        replace: whether to replace an existing file; if not, the file written first stays and `content` is dropped.
 
     Raises:
-        StoreError: the folder can't be written, or there is no space left.
+        StoreError: the folder cannot be written, or no space is left.
     """
     part = path.with_name(f".{path.name}.{_mark(os.getpid())}{next(_COUNT):x}.part")
     try:
@@ -64,12 +64,12 @@ _COUNT = itertools.count()
 
 @cache
 def _mark(process: int) -> str:
-    """What tells this process's files from those of any other, on this machine or another; drawn once, as it waits."""
+    """Return a random mark of this process's temporary files, unique across machines; drawn once, as it may block."""
     return secrets.token_hex(8)
 
 
 def _linked(part: Path, path: Path) -> bool:
-    """Whether `path` is there now, by giving `part` that name too unless it was there; False without such links."""
+    """Hard-link `part` to `path` unless `path` exists; return whether `path` exists now (False without hard links)."""
     try:
         os.link(part, path)
     except FileExistsError:
@@ -82,10 +82,10 @@ def _linked(part: Path, path: Path) -> bool:
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged file, so that it is made anew and can still be looked at; nothing if it is gone.
+    """Rename a damaged file, so that it is recomputed and can still be inspected; do nothing if it is gone.
 
     Raises:
-        StoreError: the folder can't be written.
+        StoreError: the folder cannot be written.
     """
     try:
         os.replace(path, path.with_name(path.name + DAMAGED))
@@ -96,7 +96,7 @@ def set_aside(path: Path) -> None:
 
 
 def canonical(body: Any) -> str:
-    """Return the one JSON text of `body`: keys sorted, no spaces, floats exact; NaN and infinity are refused."""
+    """Return the canonical JSON text of `body`: keys sorted, no spaces, floats exact; NaN and infinity are refused."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -110,7 +110,7 @@ def write_json(path: Path, body: Mapping[str, Any], *, replace: bool = True, lin
 
     Args:
         replace: as for `write_bytes`.
-        lines: laid out for people; if not, on one line, which is an order of magnitude quicker.
+        lines: whether to indent for readability; if not, one line, which is an order of magnitude faster.
     """
     indent = 1 if lines else None
     text = json.dumps({**body, "checksum": digest(body)}, indent=indent, ensure_ascii=False, allow_nan=False)
@@ -118,10 +118,11 @@ def write_json(path: Path, body: Mapping[str, Any], *, replace: bool = True, lin
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what `write_json` wrote, without the checksum.
+    """Return the body written by `write_json`, without the checksum.
 
     Raises:
-        RecordError: damaged, edited or not one of these files.
+        RecordError: the file is damaged, edited or foreign.
+        StoreError: the file cannot be read.
     """
     try:
         body = json.loads(_read(path))
@@ -136,7 +137,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, replace: bool = True) -> None:
     """Write `arrays` as an uncompressed .npz whose zip comment is the sha256 of all bytes before it."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # as np.savez does it, which leaves no place for a comment
+    with zipfile.ZipFile(buffer, "w") as archive:  # as np.savez, which has no way to set the comment
         archive.comment = b"0" * HEX
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -146,15 +147,16 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, replace: boo
 
 
 _PARSING = threading.Lock()
-"""Held while numpy reads a header: it parses Python for that, which in Python 3.11 fails now and then in two threads at
-once ("AST constructor recursion depth mismatch")."""
+"""Lock held while numpy reads a header. numpy parses it as Python, which in Python 3.11 sometimes fails in two threads
+at once ("AST constructor recursion depth mismatch")."""
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return what `write_arrays` wrote.
+    """Return the arrays written by `write_arrays`.
 
     Raises:
-        RecordError: damaged, or not one of these files.
+        RecordError: the file is damaged or foreign.
+        StoreError: the file cannot be read.
     """
     content = _read(path)
     if hashlib.sha256(content[:-HEX]).hexdigest().encode() != content[-HEX:]:
@@ -167,10 +169,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_array(path: Path, name: str) -> NDArray[Any]:
-    """Return one array of what `write_arrays` wrote, reading no more of the file than that; its own checksum is tested.
+    """Return one array written by `write_arrays`, reading only that part of the file and verifying its own checksum.
 
     Raises:
-        RecordError: it is damaged, or isn't there.
+        RecordError: the array is damaged or missing.
+        StoreError: the file cannot be read.
     """
     try:
         with _PARSING, open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -205,7 +208,7 @@ def refusal(path: Path, size: int, error: OSError) -> StoreError:
 
 
 def listed(folder: Path) -> list[Path]:
-    """Return what is in a folder, in order; nothing if it isn't there, or has just gone."""
+    """Return the paths in a folder, in order; empty if the folder does not exist or was just removed."""
     try:
         return [folder / name for name in sorted(os.listdir(folder))]
     except OSError:
@@ -213,5 +216,5 @@ def listed(folder: Path) -> list[Path]:
 
 
 def below(folder: Path) -> list[Path]:
-    """Return the files below a folder, in order; folders that go while it looks are left out."""
+    """Return all files below a folder, in order; folders removed during the walk are skipped."""
     return sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)

@@ -1,4 +1,4 @@
-"""The door for what isn't built in: a file that is named, a class or function that is registered, a name looked up."""
+"""Plugins: load plugin files, register classes and functions, look up names, attribute errors to plugins."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from solverbench.registries import Offer
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 
 WORD = re.compile(r"[a-z][a-z0-9_]*")
-"""What a plugin may call what it offers."""
+"""Pattern of the names that a plugin may register."""
 
 
 CLASSES = {"solver": "solverbench.method.solver:Solver", "metric": "solverbench.metrics.plugin:Metric"}
-"""The kinds that are classes, each with the one that a plugin derives its own from; others are functions."""
+"""Base class of the plugin kinds that are classes; all other kinds are functions."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A plugin's file as it was when it was loaded; it can be sent to another process.
+    """A plugin file as it was when loaded; it can be sent to another process.
 
     Args:
-        path: absolute.
-        source: its bytes.
+        path: absolute path.
+        source: content of the file.
     """
 
     path: str
@@ -44,12 +44,12 @@ class Held:
 
     @property
     def sha256(self) -> str:
-        """Of the source."""
+        """The sha256 of the source."""
         return hashlib.sha256(self.source).hexdigest()
 
     @property
     def module(self) -> str:
-        """The name of its module: the same for the same path, in every process."""
+        """The name of its module; the same path gives the same name in every process."""
         word = re.sub(r"\W", "_", Path(self.path).stem)
         return f"solverbench_plugin_{word}_{hashlib.sha256(self.path.encode()).hexdigest()[:8]}"
 
@@ -64,15 +64,15 @@ def register(thing: Thing, *, kind: str | None = None, name: str | None = None) 
 @overload
 def register(*, kind: str | None = None, name: str | None = None) -> Callable[[Thing], Thing]: ...
 def register(thing: Any = None, *, kind: str | None = None, name: str | None = None) -> Any:
-    """Register a thing by its name, as built-ins are; usable as a decorator. What is defined anew replaces the old.
+    """Register a class or function by name, next to the built-ins; usable as a decorator. A redefinition replaces it.
 
     Args:
-        thing: the class of a solver or a metric; or a function: a teacher's loader, a grid or a loss.
+        thing: a solver or metric class; or a function: a teacher's loader, a grid or a loss.
         kind: solver, teacher, grid, metric or loss; that of the class if None.
-        name: the class's `name`, or the function's own, if None.
+        name: registered name; the class's `name` or the function's own name if None.
 
     Raises:
-        SpecError: it has no name or kind, the name is taken, or it isn't of that kind.
+        SpecError: it has no name or kind, the name is taken, or it is not of that kind.
     """
     if thing is None:
         return lambda each: register(each, kind=kind, name=name)
@@ -93,12 +93,12 @@ def register(thing: Any = None, *, kind: str | None = None, name: str | None = N
 
 
 def load(path: str | Path) -> ModuleType:
-    """Return the module of a plugin's file. It is run once, and again if it was changed.
+    """Return the module of a plugin file. The file runs once, and again if it has changed.
 
-    Solvers that it defines are registered by their `name`, unless they are already.
+    Solvers and metrics that it defines are registered by their `name`, unless they already are.
 
     Raises:
-        PluginError: it can't be read, fails, or registers nothing.
+        PluginError: the file cannot be read, fails, or registers nothing.
     """
     try:
         source = Path(path).read_bytes()
@@ -108,7 +108,7 @@ def load(path: str | Path) -> ModuleType:
 
 
 def take(held: Held) -> ModuleType:
-    """Return the module of a plugin's file that was loaded here or in another process; see `load`."""
+    """Return the module of a plugin file that was loaded here or in another process; see `load`."""
     if _held.get(held.module) == held and held.module in sys.modules:
         return sys.modules[held.module]
     spec = importlib.util.spec_from_loader(held.module, _Loader(held), origin=held.path)
@@ -139,33 +139,33 @@ def take(held: Held) -> ModuleType:
 
 
 def loaded() -> tuple[Held, ...]:
-    """Return the files that were loaded, in order."""
+    """Return the loaded plugin files, in order."""
     return tuple(_held.values())
 
 
 def offered(module: ModuleType) -> tuple[tuple[str, str], ...]:
-    """Return the kind and the name of each thing that the module of a plugin's file registered."""
+    """Return (kind, name) of each object that a plugin file's module registered."""
     return _offered[module.__name__]
 
 
 def flags() -> list[str]:
-    """Return the words of a command line that load the same files."""
+    """Return the command-line words that load the same plugin files."""
     return [word for held in loaded() for word in ("--plugin", held.path)]
 
 
 def command(text: str) -> str:
-    """Return a command line that loads the same files, too."""
+    """Return the command line `text`, extended to load the same plugin files."""
     return " ".join([text, *map(shlex.quote, flags())])
 
 
 def typed(kind: str, names: Iterable[str]) -> list[tuple[str, Offer]]:
-    """Return those of `names` that no file has registered, but a notebook, for another process to `adopt`."""
+    """Return (kind, offer) of those `names` registered outside plugin files (in a notebook), to `adopt` elsewhere."""
     offers = (offer for offer in registries.extensible[kind].registered() if offer.name in set(names))
     return [(kind, offer) for offer in offers if offer.target.partition(":")[0] not in _held]
 
 
 def provenance(registry: registries.Registry, name: str) -> dict[str, str]:
-    """Return which plugin has a name, and the sha256 of its source; empty for a built-in, or if nobody has it now."""
+    """Return the plugin behind a name with the sha256 of its source; empty for a built-in or if not available."""
     try:
         offer = registry.plugin(name)
     except LookupError:
@@ -178,11 +178,11 @@ def provenance(registry: registries.Registry, name: str) -> dict[str, str]:
 
 
 def get(registry: registries.Registry, name: str) -> Any:
-    """Return what a name or alias of `registry` stands for.
+    """Return the object bound to a name or alias of `registry`.
 
     Raises:
         UnknownNameError: there is no such name.
-        PluginError: a plugin has it, but what it offers can't be had.
+        PluginError: a plugin offers it but does not load.
     """
     try:
         return registry.get(name)
@@ -194,10 +194,10 @@ def get(registry: registries.Registry, name: str) -> Any:
 
 @contextmanager
 def blamed(registry: registries.Registry, name: str) -> Iterator[None]:
-    """Say of an error that comes up inside whose plugin it is; a user's mistake, and a bug of ours, go through.
+    """Attribute an error raised inside to its plugin; a UserError, or an error of a built-in, passes through.
 
     Raises:
-        PluginError: the plugin behind `name` of `registry` has failed.
+        PluginError: the plugin behind `name` of `registry` failed.
     """
     try:
         yield
@@ -212,13 +212,13 @@ def blamed(registry: registries.Registry, name: str) -> Iterator[None]:
 
 
 def place(error: BaseException) -> str:
-    """Return the innermost FILE:LINE of a plugin's code that an error came through; empty if it came through none."""
+    """Return the innermost FILE:LINE in a plugin's code that an error passed through; empty if there is none."""
     offers = (offer for each in registries.extensible.values() for offer in each.loaded())
     return registries.place(error, *(offer.target.partition(":")[0] for offer in offers))
 
 
 def wrong(kind: str, name: str, thing: Any) -> str:
-    """Return what keeps a plugin's thing from being one of its kind, as the end of a sentence; empty if nothing."""
+    """Return why a plugin's object is not valid for its kind, as the end of a sentence; empty if it is valid."""
     if not WORD.fullmatch(name):
         return f"whose name {name!r} isn't a lowercase word; give it one"
     if kind not in CLASSES:
@@ -233,7 +233,7 @@ def wrong(kind: str, name: str, thing: Any) -> str:
 
 
 class _Loader(importlib.abc.SourceLoader):
-    """Runs a held source under its own path, whether or not there is such a file here."""
+    """A loader that runs a held source under its own path, whether or not the file exists here."""
 
     def __init__(self, held: Held) -> None:
         self.held = held
@@ -248,7 +248,7 @@ class _Loader(importlib.abc.SourceLoader):
 
 
 def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
-    """Register what the module defines that says itself what it is and isn't registered yet."""
+    """Register the solver and metric classes that the module defines and that are not registered yet."""
     for thing in list(vars(module).values()):
         if isinstance(thing, type) and thing.__module__ == module.__name__ and (kind := _kind(thing)):
             name, open_ended = vars(thing).get("name", ""), getattr(thing, "__abstractmethods__", ())
@@ -257,13 +257,13 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
 
 
 def _misdeclared(thing: Any) -> str:
-    """What is wrong with a solver's options."""
+    """Return what is wrong with a solver's options; empty if nothing is."""
     found = thing.misdeclared()
     return f"{registries.origin(thing)}: {found}" if found else ""
 
 
 def _missing(module: ModuleType) -> str:
-    """What to do in a file that registers nothing."""
+    """Return the remedy for a file that registers nothing."""
     for thing in vars(module).values():
         own = isinstance(thing, type) and thing.__module__ == module.__name__
         if own and _kind(thing) and vars(thing).get("name") and (lacking := getattr(thing, "__abstractmethods__", ())):
@@ -273,7 +273,7 @@ def _missing(module: ModuleType) -> str:
 
 
 def _kind(thing: Any) -> str:
-    """The kind that a class says itself; empty if it doesn't."""
+    """Return the kind implied by an object's base class; empty if there is none."""
     return next((kind for kind in CLASSES if isinstance(thing, type) and issubclass(thing, _class(kind))), "")
 
 
@@ -284,7 +284,7 @@ def _class(kind: str) -> type:
 
 
 def _forget(module: str, known: int) -> None:
-    """Undo what a file did before it failed."""
+    """Undo the registrations of a file that failed."""
     for kind, name in _registered[known:]:
         registries.extensible[kind].withdraw(name)
     del _registered[known:], sys.modules[module]

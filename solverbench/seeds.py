@@ -1,4 +1,4 @@
-"""Image seeds: the seed of an image fixes its noise, and which seeds may be used for what."""
+"""Image seeds: an image's seed fixes its noise; ranges of seeds are reserved for evaluation and training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from solverbench.errors import UserError
 
 EVALUATION_START = 50_000
-"""The first seed that is for evaluation: those below are for training and validation."""
+"""First evaluation seed; the seeds below it are for training and validation."""
 
 
 def noise(seeds: Sequence[int], shape: Sequence[int], device: str = "cpu") -> Tensor:
     """Return the unit normal noise [B, *shape] float32 on `device` of the images with these B seeds.
 
-    A row depends on its own seed alone: not on the batch, the solver or the device. It is drawn on the CPU, and a CUDA
-    device fetches it from pinned memory while this thread goes on.
+    A row depends only on its own seed, not on the batch, the solver or the device. It is drawn on the CPU and
+    copied to a CUDA device asynchronously from pinned memory.
     """
     cuda = torch.device(device).type == "cuda"
     rows = torch.empty((len(seeds), *shape), dtype=torch.float32, pin_memory=cuda)
@@ -31,18 +31,18 @@ def noise(seeds: Sequence[int], shape: Sequence[int], device: str = "cpu") -> Te
 
 
 def generator(seed: int, purpose: str, number: int) -> torch.Generator:
-    """Return a CPU generator of its own for one use in a training: hashed, so that it repeats no image's noise."""
+    """Return a separate CPU generator for one use in a training; its seed is hashed, so it repeats no image's noise."""
     digest = hashlib.sha256(f"{purpose} {number} of training seed {seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def draw(generator: torch.Generator, shape: Sequence[int], *, out: Tensor | None = None) -> Tensor:
-    """Return the unit normal noise [*shape] of a seed's generator; what is drawn after it is the seed's own too."""
+    """Return unit normal noise [*shape] from a seed's generator; later draws from it also depend only on that seed."""
     return torch.randn(tuple(shape), generator=generator, out=out)
 
 
 def label(seeds: range) -> str:
-    """Return consecutive seeds as people write them, both ends included: `50000-79999`."""
+    """Return consecutive seeds as text, both ends included: `50000-79999`."""
     return f"{seeds.start}-{seeds.stop - 1}"
 
 
@@ -50,7 +50,7 @@ def parse(text: str) -> range:
     """Return the consecutive seeds written `FIRST-LAST` (both included) or as one number.
 
     Raises:
-        UserError: not of that form, or reversed.
+        UserError: another form, a reversed range, or a seed of 2^63 or more.
     """
     match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
     if match is None:
@@ -68,7 +68,7 @@ def check_apart(evaluation: range, used: Mapping[str, range], what: str) -> None
 
     Args:
         evaluation: the seeds to evaluate on.
-        used: the seeds that it has seen by purpose, such as {"training": range(0, 40000)}.
+        used: seeds that it has seen, by purpose, such as {"training": range(0, 40000)}.
         what: the learned solver, for the message.
 
     Raises:

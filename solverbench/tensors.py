@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tensor files: safetensors with JSON metadata, format, version and checksum."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 
 
 def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the metadata of a safetensors file of ours.
+    """Return the tensors and the metadata of a file written by `write`.
 
     Raises:
-        RecordError: not there, damaged, or of another format or version.
+        RecordError: the file is missing, damaged, or of another format or version.
     """
     if not path.is_file():
         raise RecordError(f"{path}: there is no such file; correct the path")
@@ -51,7 +51,7 @@ def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict
 
 
 def _digest(tensors: Mapping[str, Tensor], body: Any) -> str:
-    """The sha256 of some JSON and of named CPU tensors, whatever their order."""
+    """Return the sha256 of a JSON value and of named CPU tensors, independent of the tensors' order."""
     digest = hashlib.sha256(files.canonical(body).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode() + tensor.numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Where a user's own files live: imported teachers, downloaded checkpoints, converted weights, trained solvers."""
+"""Locations of a user's own files: imported teachers, downloaded checkpoints, converted weights, trained solvers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VARIABLE = "SOLVERBENCH_DATA"
 
 
 def data() -> Path:
-    """Return the user's data folder, which need not exist: $SOLVERBENCH_DATA, or the system's own place for it."""
+    """Return the user's data folder, which need not exist: $SOLVERBENCH_DATA, or the system's default location."""
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -22,10 +22,10 @@ def data() -> Path:
 
 
 def teachers() -> Path:
-    """Return the folder of imported teachers: NAME.toml each, with checkpoints and converted weights beside."""
+    """Return the folder of imported teachers: a NAME.toml for each, with checkpoints and converted weights."""
     return data() / "teachers"
 
 
 def zoo() -> Path:
-    """Return the folder of the user's own trained solvers: TEACHER/FILE each."""
+    """Return the folder of the user's own trained solvers, stored as TEACHER/FILE."""
     return data() / "zoo"

@@ -1,4 +1,4 @@
-"""What every solver and every teacher must keep, as plain functions: run them from a test of your own, or `run_all`.
+"""Conformance checks of solvers and teachers, as plain functions: call them from your own test, or use `run_all`.
 
 @pytest.mark.parametrize("check", conformance.checks(Mine()), ids=str)
 def test_mine(check):

@@ -1,4 +1,4 @@
-"""What a solver says about itself: name, source, options and spec."""
+"""Checks of a solver's declarations: name, source, options, spec and repr."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from solverbench.plugins import WORD
 
 
 def documented(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the class says what it is called, what it is and where it comes from."""
+    """Raise unless the class declares its name, docstring and paper."""
     cls = type(solver)
     doc = cls.__dict__.get("__doc__") or ""
     if not WORD.fullmatch(cls.name):
         raise Failed(f"is called {cls.name!r}; give the class a lowercase word as `name`")
-    if not doc.strip() or doc.startswith(f"{cls.__name__}("):  # a dataclass without one gets its signature
+    if not doc.strip() or doc.startswith(f"{cls.__name__}("):  # a dataclass's automatic docstring
         raise Failed("has no docstring; say in a line what the method is")
     if not cls.paper:
         raise Failed("has no `paper`; name its source, or say that it is unpublished")
@@ -24,7 +24,7 @@ def documented(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def options(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless every field is an option with a line of help, so that spec and `info` know it."""
+    """Raise unless every field is an option with a line of help, so that specs and `info` cover it."""
     known = declared(type(solver))
     told = {field.name for field, _ in known.values()} | {"parameters"}
     for field in dataclasses.fields(solver):
@@ -40,7 +40,7 @@ def options(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def spec_round_trip(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the canonical spec, read again, gives the same solver."""
+    """Raise unless parsing the canonical spec gives an equal solver."""
     again = from_spec(type(solver), solver.spec)
     if again != solver or again.spec != solver.spec or solver.spec.partition(":")[0] != type(solver).name:
         raise Failed(f"reads back as {again.spec}; declare options with sb.option")
@@ -48,7 +48,7 @@ def spec_round_trip(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def from_spec(cls: type[Solver], spec: str) -> Solver:
-    """Return the solver of a canonical spec, whatever the registry holds by its name."""
+    """Return the solver of class `cls` with the options of a canonical spec; the registry is not used."""
     given = {}
     for part in spec.split(":")[1:]:
         key, _, text = part.partition("=")
@@ -58,7 +58,7 @@ def from_spec(cls: type[Solver], spec: str) -> Solver:
 
 
 def representable(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the repr is one line that names the class and is the same for an equal solver."""
+    """Raise unless the repr is one line that names the class and contains no memory address."""
     text = repr(solver)
     if type(solver).__name__ not in text or "\n" in text or " at 0x" in text:
         raise Failed(f"repr is {text[:60]!r}; leave the dataclass's own")

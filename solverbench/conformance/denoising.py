@@ -1,4 +1,4 @@
-"""What a teacher keeps: `denoise(x, sigma)` is a data prediction, of each image by itself, that training can follow."""
+"""Checks of a teacher: `denoise(x, sigma)` is a differentiable data prediction that treats each image separately."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from solverbench.seeds import EVALUATION_START
 from solverbench.teachers.teacher import Teacher
 
 SEEDS = range(EVALUATION_START, EVALUATION_START + 4)
-"""Of the images that a teacher is checked on."""
+"""Seeds of the images that a teacher is checked on."""
 
 CALLS = 8
-"""Of the sampler that makes them: DPM-Solver++(2M)."""
+"""Number of calls of the sampler that makes them, DPM-Solver++(2M)."""
 
 ALONE = 1e-4
-"""How far, relatively, an image may depend on its batch: float32's rounding, in other orders."""
+"""Relative tolerance for an image's dependence on its batch: float32 rounding in another order of summation."""
 
 DIFFERENCES = 0.05
-"""How far, relatively, a gradient may be from float32's finite differences."""
+"""Relative tolerance between a gradient and finite differences in float32."""
 
 
 def identity(teacher: Teacher) -> str:
-    """Raise unless it has a name and an identity of its own, by which results are told apart."""
+    """Raise unless the teacher has a valid name and its own identity, which distinguish its results."""
     if not re.fullmatch(r"[A-Za-z0-9._=+-]+", teacher.name):
         raise Failed(f"is called {teacher.name!r}; give it one word as `name`")
     if not teacher.identity.strip() or teacher.identity == Teacher.identity:
@@ -41,7 +41,7 @@ def identity(teacher: Teacher) -> str:
 
 
 def schedule(teacher: Teacher) -> str:
-    """Raise unless levels and times of its schedule stand for each other, from above to below."""
+    """Raise unless the schedule's levels fall and stay above 0, and `sigma` and `time` are inverse."""
     found = teacher.schedule
     if not 0 < found.sigma_min < found.sigma_first <= found.sigma_max:
         raise Failed(f"goes from {found.sigma_max:g} to {found.sigma_min:g}; levels fall and stay above 0")
@@ -54,7 +54,7 @@ def schedule(teacher: Teacher) -> str:
 
 
 def sampler(teacher: Teacher) -> str:
-    """Raise unless the sampler that learned solvers imitate exists and can spend its calls on this schedule."""
+    """Raise unless the teacher's sampler, the target of learned solvers, can spend its calls on this schedule."""
     try:
         solver = make(teacher.sampler)
         trace(solver, solver.grid(teacher.schedule, solver.steps(teacher.sampler_nfe)))
@@ -66,12 +66,12 @@ def sampler(teacher: Teacher) -> str:
 
 
 def form(teacher: Teacher) -> str:
-    """Raise unless it takes a 0-d float64 level and keeps shape, dtype and device of one image and of several."""
+    """Raise unless the denoiser takes a 0-d float64 level and keeps shape, dtype and device for 1 and 4 images."""
     for count in (1, len(SEEDS)):
         x, level = _noise(teacher, count), _level(teacher, 0.5)
         try:
             d = teacher.denoiser(SEEDS[:count])(x, level)
-        except Exception as error:  # whatever a network raises
+        except Exception as error:  # a network may raise anything
             raise Failed(
                 f"raises {type(error).__name__} ({' '.join(str(error).split())}) for x {tuple(x.shape)} float32 and "
                 f"sigma [] float64; take a 0-d float64 CPU tensor as sigma and convert it inside"
@@ -87,7 +87,7 @@ def form(teacher: Teacher) -> str:
 
 
 def finite(teacher: Teacher) -> str:
-    """Raise unless predictions are finite over the whole noise range, and don't grow with the noise."""
+    """Raise unless predictions are finite over the whole noise range."""
     denoise, levels = teacher.denoiser(SEEDS), [_level(teacher, share / 8) for share in range(9)]
     largest = 0.0
     for level in levels:
@@ -100,7 +100,7 @@ def finite(teacher: Teacher) -> str:
 
 
 def small_noise(teacher: Teacher) -> str:
-    """Raise unless the prediction for an image with next to no noise is that image."""
+    """Raise unless the prediction for an image with minimal noise is close to that image."""
     level = torch.tensor(teacher.schedule.sigma_min, dtype=torch.float64)
     images, noise = _images(teacher), _noise(teacher)
     x = images + float(level) * noise
@@ -115,7 +115,7 @@ def small_noise(teacher: Teacher) -> str:
 
 
 def removes_noise(teacher: Teacher) -> str:
-    """Raise unless the prediction is nearer to the clean image than the noisy one is."""
+    """Raise unless the prediction is closer to the clean image than the noisy image is."""
     level = torch.tensor(1.0, dtype=torch.float64).clamp(teacher.schedule.sigma_min, teacher.schedule.sigma_first)
     images = _images(teacher)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def removes_noise(teacher: Teacher) -> str:
 
 
 def batch(teacher: Teacher) -> str:
-    """Raise unless each image's prediction is its own, whatever stands beside it."""
+    """Raise unless each image's prediction is independent of the rest of the batch."""
     x, level = _noise(teacher), _level(teacher, 0.5)
     with torch.no_grad():
         together = teacher.denoiser(SEEDS)(x, level)
@@ -144,7 +144,7 @@ def batch(teacher: Teacher) -> str:
 
 
 def repeatable(teacher: Teacher) -> str:
-    """Raise unless the same call gives the same bits again, after another one."""
+    """Raise unless a call gives the same bits again after a different call."""
     x, level = _noise(teacher), _level(teacher, 0.5)
     denoise = teacher.denoiser(SEEDS)
     with torch.no_grad():
@@ -157,7 +157,7 @@ def repeatable(teacher: Teacher) -> str:
 
 
 def inputs(teacher: Teacher) -> str:
-    """Raise unless state and level are left as they were."""
+    """Raise unless state and level are left unchanged."""
     x, level = _noise(teacher), _level(teacher, 0.5)
     kept, told = x.clone(), level.clone()
     with torch.no_grad():
@@ -179,14 +179,14 @@ def randomness(teacher: Teacher) -> str:
 
 
 def detached(teacher: Teacher) -> str:
-    """Raise unless nothing carries gradient where nothing that came in does."""
+    """Raise unless the result carries no gradient when the inputs carry none."""
     if teacher.denoiser(SEEDS)(_noise(teacher), _level(teacher, 0.5)).requires_grad:
         raise Failed("returns a result with a gradient graph; call network.requires_grad_(False)")
     return "no gradient graph where none came in"
 
 
 def state_gradient(teacher: Teacher) -> str:
-    """Raise unless the gradient with respect to x is there and is that of finite differences."""
+    """Raise unless the gradient with respect to x exists and agrees with finite differences."""
     denoise, level = teacher.denoiser(SEEDS), _level(teacher, 0.5)
     leaf = (_noise(teacher) * teacher.schedule.scale(float(level))).requires_grad_()
     weights = torch.randn(leaf.shape, generator=torch.Generator().manual_seed(5))
@@ -197,7 +197,7 @@ def state_gradient(teacher: Teacher) -> str:
     size = float(gradient.norm())
     if not (gradient.isfinite().all() and size > 0):
         raise Failed(f"the gradient of x has the norm {size:.3g}; use no rounding and no comparisons inside")
-    # Along the gradient itself the change is its norm, which is nothing small.
+    # Along the gradient, the directional derivative is its norm, which is not small.
     step = 3e-3 * _rms(leaf) * leaf.numel() ** 0.5
     along = gradient / size * step
     with torch.no_grad():
@@ -206,7 +206,7 @@ def state_gradient(teacher: Teacher) -> str:
 
 
 def level_gradient(teacher: Teacher) -> str:
-    """Raise unless the gradient with respect to sigma is there, for times that are learned, and is the right one."""
+    """Raise unless the gradient with respect to sigma, needed for learned times, agrees with finite differences."""
     denoise, level, step = teacher.denoiser(SEEDS), _level(teacher, 0.5), 1e-2
     x = _noise(teacher) * teacher.schedule.scale(float(level))
     with torch.no_grad():
@@ -215,13 +215,13 @@ def level_gradient(teacher: Teacher) -> str:
     d = denoise(x, leaf)
     if not d.requires_grad:
         raise Failed("no gradient reaches sigma; convert it by tensor operations, no float() and no .item()")
-    # Weighted by the change itself the derivative is a square, which is nothing small.
+    # Weighted by the change itself, the derivative is a square, which is not small.
     (gradient,) = torch.autograd.grad((d * change).sum(), leaf)
     return _agrees(float(gradient), float(change.double().square().sum()) / float(2 * step * level), "sigma")
 
 
 def conditions(teacher: Teacher) -> str:
-    """Raise unless an image's condition follows from its seed alone, and is written down."""
+    """Raise unless an image's condition depends only on its seed, and the teacher declares the condition."""
     x, level = _noise(teacher), _level(teacher, 0.5)
     if teacher.condition is None:
         raise Failed("binds a condition (bind) and doesn't say which; give condition=sb.Condition(...)")
@@ -239,7 +239,7 @@ def conditions(teacher: Teacher) -> str:
 
 
 def double(teacher: Teacher) -> str:
-    """Raise unless the network in float64 is the same, and keeps float64."""
+    """Raise unless the float64 network agrees with `denoise` and returns float64."""
     assert teacher.double is not None
     level = _level(teacher, 0.5)
     x = _noise(teacher) * teacher.schedule.scale(float(level))
@@ -254,7 +254,7 @@ def double(teacher: Teacher) -> str:
 
 
 def decode(teacher: Teacher) -> str:
-    """Raise unless decoded states are finite images, each its own, with gradient."""
+    """Raise unless decoded states are finite images, one per state, with gradient."""
     states = _noise(teacher).requires_grad_()
     images = teacher.images(states)
     if images.ndim != 4 or len(images) != len(states) or not images.isfinite().all():
@@ -267,7 +267,7 @@ def decode(teacher: Teacher) -> str:
 
 
 def move(teacher: Teacher) -> str:
-    """Raise unless moving gives the same teacher."""
+    """Raise unless `move` gives the same teacher on the other device."""
     assert teacher.move is not None
     there = teacher.move("cpu")
     if (there.identity, there.shape, there.device) != (teacher.identity, teacher.shape, "cpu"):
@@ -279,7 +279,7 @@ def move(teacher: Teacher) -> str:
 
 
 def _images(teacher: Teacher) -> Tensor:
-    """Images of its own: [4, *shape] float32."""
+    """Return images sampled from the teacher, [4, *shape] float32."""
     solver: Solver = make("dpm:order=2")
     plan = trace(solver, solver.grid(teacher.schedule, CALLS)).plan_from_noise(teacher.schedule)
     with torch.no_grad():
@@ -287,12 +287,12 @@ def _images(teacher: Teacher) -> Tensor:
 
 
 def _noise(teacher: Teacher, count: int = len(SEEDS)) -> Tensor:
-    """[count, *shape] float32, unit noise."""
+    """Return unit noise [count, *shape] float32."""
     return torch.randn(count, *teacher.shape, generator=torch.Generator().manual_seed(1)).to(teacher.device)
 
 
 def _level(teacher: Teacher, share: float) -> Tensor:
-    """The level at a share of the way from the first to the last, in log sigma."""
+    """Return the level at a fraction `share` of the way from the first to the last, in log sigma."""
     first, last = teacher.schedule.sigma_first, teacher.schedule.sigma_min
     return torch.tensor(first * (last / first) ** share, dtype=torch.float64)
 

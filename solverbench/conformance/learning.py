@@ -1,4 +1,4 @@
-"""What a learned solver keeps beside: parameters that can be trained, written down and taken up again."""
+"""Additional checks of a learned solver: its parameters can be trained, saved and restored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from solverbench.registries import recipe_names
 
 
 def parameters(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the initial parameters are float64, of the declared shapes, of known groups, and always the same."""
+    """Raise unless the initial parameters are float64 with the declared shapes and known groups, and reproducible."""
     assert isinstance(solver, LearnedSolver)
     counts = {}
     for budget in BUDGETS:
@@ -73,7 +73,7 @@ def parameter_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def wrong_parameters(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless parameters that aren't for a number of steps are refused, by the grid, the loop or the count."""
+    """Raise unless parameters for another number of steps are refused, by the grid, the loop or the step count."""
     _, ready, grid = trials.typical(solver, schedule)
     more = grid.steps + 1
     try:
@@ -87,7 +87,7 @@ def wrong_parameters(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless its recipe can be read, for every teacher that it names, and trains every parameter."""
+    """Raise unless the recipe loads for every teacher that it names and trains every parameter."""
     assert isinstance(solver, LearnedSolver)
     said = solver.trained_by or {}
     tables = [name for name, value in said.items() if isinstance(value, Mapping) and name != recipes.ANY]
@@ -106,12 +106,12 @@ def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def trainable(solver: Solver) -> bool:
-    """Whether it is learned and there is a recipe by its name, or by that of its option."""
+    """Return whether the solver is learned and its recipe exists."""
     return isinstance(solver, LearnedSolver) and recipe_names.exists(registries.solvers, solver.recipe_name)
 
 
 def saved(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless a file of it, read again, gives the same numbers, to the last bit."""
+    """Raise unless saving and loading its parameters gives bitwise the same numbers."""
     budget, ready, grid = trials.typical(solver, schedule)
     assert isinstance(ready, LearnedSolver)
     tableau = trace(ready, grid, check=False)

@@ -1,4 +1,4 @@
-"""What a solver's loop keeps: calls, levels, shapes, precision, its inputs, and nothing from one run to the next."""
+"""Checks of a solver's loop: calls, levels, shapes, precision, unchanged inputs, and no state between runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def linear(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless it makes exactly the calls it claims, and refuses other budgets naming the nearest it takes."""
+    """Raise unless the loop makes exactly the claimed calls and a refusal names the nearest budgets."""
     refusals = {budget: _refusal(solver, budget) for budget in range(1, 3 * BUDGETS.stop)}
     taken = {budget for budget, refusal in refusals.items() if refusal is None}
     if not taken & set(BUDGETS):
@@ -54,12 +54,12 @@ def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def _refusal(solver: Solver, budget: int) -> str | None:
-    """Why a budget is refused; None if it is taken."""
+    """Return the reason why a budget is refused; None if it is accepted."""
     try:
         solver.steps(budget)
     except BudgetError as error:
         return str(error)
-    except Exception as error:  # whatever a plugin raises
+    except Exception as error:  # a plugin may raise anything
         raise Failed(f"refuses nfe={budget} by {type(error).__name__} ({error}); use sb.refuse_budget") from error
     return None
 
@@ -94,9 +94,9 @@ def scrambled(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def last_level(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless its own grid has the schedule's ends, and a consistent loop arrives at the last level.
+    """Raise unless the solver's grid has the schedule's ends, and a consistent loop arrives at the last level.
 
-    Levels that were given, and GS's `t_eps`, have ends of their own.
+    Explicit levels, and GS's `t_eps`, may have other ends.
     """
     given = not isinstance(read_levels(solver.spec, solver.levels), str) or getattr(solver, "t_eps", None) is not None
     firsts, lasts = {schedule.sigma_max, schedule.sigma_first}, {schedule.sigma_min, 0.0}
@@ -124,7 +124,7 @@ def _among(value: float, levels: set[float]) -> bool:
 
 
 def dtype(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless network and sample have the state's dtype, and levels are told in float64."""
+    """Raise unless network inputs and sample have the state's dtype, and levels are passed in float64."""
     _, ready, grid = trials.typical(solver, schedule)
     for kind in (torch.float64, torch.float32, torch.bfloat16):
         recorder = Recorder()
@@ -138,7 +138,7 @@ def dtype(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def device(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the loop runs where the state is; the meta device shows it without other hardware."""
+    """Raise unless the loop runs on the state's device; the meta device tests this without other hardware."""
     _, ready, grid = trials.typical(solver, schedule)
     places = ("meta", "cuda") if torch.cuda.is_available() else ("meta",)
     for place in places:
@@ -149,7 +149,7 @@ def device(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def inputs(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the state, the outputs of the network and the grid are left as they were."""
+    """Raise unless the state, the network's outputs and the grid are left unchanged."""
     _, ready, grid = trials.typical(solver, schedule)
     x, recorder = trials.start(grid), Recorder()
     kept, levels = x.clone(), grid.sigmas.clone()
@@ -176,7 +176,7 @@ def randomness(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def batch(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless a batch of 8 is 8 batches of 1."""
+    """Raise unless a batch of 8 gives the same as 8 batches of 1."""
     _, ready, grid = trials.typical(solver, schedule)
     x = trials.start(grid)
     together = sampled(ready, trials.network, x, grid)
@@ -188,7 +188,7 @@ def batch(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def repeatable(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the same run gives the same bits again, after another one on other levels."""
+    """Raise unless a run gives the same bits again after a run on other levels."""
     _, ready, grid = trials.typical(solver, schedule)
     first = sampled(ready, trials.network, trials.start(grid), grid)
     sampled(ready, trials.network, trials.start(grid) * 2, trials.scrambled(ready, grid))
@@ -199,7 +199,7 @@ def repeatable(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def detached(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless nothing carries gradient where nothing that came in does."""
+    """Raise unless the results carry no gradient when the inputs carry none."""
     _, ready, grid = trials.typical(solver, schedule)
     sample = sampled(ready, trials.network, trials.start(grid), grid)
     if sample.requires_grad or trace(ready, grid, check=False).weights.requires_grad:
@@ -224,7 +224,7 @@ def consistent(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def level_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the sample's gradient reaches every level above 0 and is that of finite differences."""
+    """Raise unless the sample's gradient reaches every level above 0 and agrees with finite differences."""
     _, ready, own = trials.typical(solver, schedule)
     logs = own.sigmas[own.sigmas > 0].log().detach()
     ends = own.sigmas[own.sigmas == 0].detach()

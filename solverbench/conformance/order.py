@@ -1,4 +1,4 @@
-"""The orders of a solver, measured as the slope of its error on problems whose solutions are known."""
+"""Measured orders of a solver: slopes of its error on problems with known solutions."""
 
 from __future__ import annotations
 
@@ -19,60 +19,60 @@ from solverbench.method.solver import Denoise, Solver
 from solverbench.method.tracing import sampled
 
 START = {"sin": (0.4,), "gaussian": (0.9,), "mixture": (-1.2, -0.8, -0.4, 0.1, 0.5, 0.9, 1.3)}
-"""The problems, with the states at sigma = 1 from which each is solved.
+"""The test problems, each with its initial states at sigma = 1.
 
-`sin`: the prediction is sin(lambda), whatever x is; it sees neither stages nor predictors. `gaussian`: the exact
-denoiser of N(0, 0.25), linear in x. `mixture`: that of two Gaussians, not linear in x.
+`sin`: the prediction is sin(lambda), independent of x, so it does not test stages or predictors. `gaussian`: the exact
+denoiser of N(0, 0.25), linear in x. `mixture`: the exact denoiser of two Gaussians, nonlinear in x.
 """
 
 VARIANCE = {"gaussian": 0.25, "mixture": 0.25}
 MEAN, WEIGHT = 0.6, 0.4
-"""The mixture is WEIGHT at -MEAN and 1 - WEIGHT at MEAN."""
+"""Parameters of the mixture: weight WEIGHT at -MEAN and 1 - WEIGHT at MEAN."""
 
 STEPS = (0.012, 0.0085, 0.006)
-"""Of a local measurement, in lambda (in sigma for a solver of equal steps)."""
+"""Step sizes of a local measurement, in lambda (in sigma for a solver with equal-step coefficients)."""
 
 PLACES = (0.2, 0.5, 0.8)
-"""Where the measured step starts, in lambda: several, as an error may change its sign near one of them."""
+"""Starts of the measured step, in lambda; several, because an error may change its sign near one of them."""
 
 IRREGULAR = (1.1, 0.9, 1.2, 0.8, 1.1, 1.3, 0.9, 1.2, 0.8, 1.3, 0.7, 1.0)
-"""The steps of a local measurement, the last one measured: what only works on equal steps fails there."""
+"""Relative step sizes of a local measurement, of which the last is measured; equal-step coefficients fail on them."""
 
 HISTORY = len(IRREGULAR) - 1
-"""Steps before the one that is measured: the lower orders of the first steps must have left any history in use."""
+"""Number of steps before the measured one; enough for no start-up step of lower order to remain in the history."""
 
 COUNTS = (78, 156, 318)
-"""Steps of a global measurement."""
+"""Numbers of steps of a global measurement."""
 
 VANISHING = 1e-10
-"""A last step so small, relative to its level, that a solver returns the state that it would carry on with."""
+"""Relative size of an extra last step, so small that the sample equals the state carried to the next step."""
 
 FLOOR = 1e-14
-"""An error below it is round-off."""
+"""Error below which a measurement is round-off."""
 
 Slopes = dict[str, float]
 
 
 def local_order(solver: Solver) -> Slopes:
-    """Return, for each problem, the slope of a regular step's error, minus 1: from one carried state to the next.
+    """Return, for each problem, the slope minus 1 of a regular step's error, from one carried state to the next.
 
-    The carried state is what the next step starts from, corrected if the solver does that. It is read by a last step
-    of vanishing size. Every call up to the step's start is answered with the prediction at the exact solution, and the
-    start is shifted so that the carried state is exact too: what remains is the error of one step.
+    The carried state is the one that the next step starts from, after any corrector. It is read with a last step of
+    vanishing size. Every call up to the step's start returns the prediction at the exact solution, and the start is
+    shifted so that the carried state is exact too; the remaining error is that of one step.
     """
     return _local(solver, carried=True)
 
 
 def predicted_order(solver: Solver) -> Slopes:
-    """Return the same for the state that the step itself ends with: the sample of a grid that ends there."""
+    """Return the same before the corrector: for the sample of a grid that ends after the measured step."""
     return _local(solver, carried=False)
 
 
 def global_order(solver: Solver) -> Slopes:
     """Return, for each problem, the slope of the sample's error over 78 to 318 steps of lambda in [0, 1].
 
-    The steps vary smoothly, the first and last as the others, so that a weight that is right on equal steps alone
-    shows; a solver of equal steps gets them, in sigma.
+    The steps vary smoothly, including the first and the last, so that weights that hold only for equal steps are
+    detected. A solver with equal-step coefficients gets equal steps in sigma.
     """
     solver = _plain(solver)
     errors = []
@@ -91,7 +91,7 @@ def _local(solver: Solver, *, carried: bool) -> Slopes:
 
 
 def _one_step(solver: Solver, h: float, at: float, *, carried: bool) -> Tensor:
-    """The error of one step of size `h` from exact values at lambda = `at`, after HISTORY others."""
+    """Return the error of one step of size `h` from exact values at lambda = `at`, after HISTORY other steps."""
     levels = _around(solver, h, math.exp(-at))
     before = [*levels[: -solver.block], _next(levels[-1 - solver.block])]
     levels = [*levels, _next(levels[-1])] if carried else levels
@@ -101,14 +101,14 @@ def _one_step(solver: Solver, h: float, at: float, *, carried: bool) -> Tensor:
         sample = sampled(solver, _denoise(known_to), exact(levels[0]) + shift, grid)
         return sample - exact(levels[-1])
 
-    # Answered with exact values, the loop is affine in the start: the shift that makes the carried state exact too.
+    # With exact predictions, the loop is affine in the start; `shift` makes the carried state exact too.
     error = run(before, 0.0, 0.0)
     shift = -error / (run(before, 1.0, 0.0) - error)
     return run(levels, shift, before[-2] * (1 - 1e-6))
 
 
 def _around(solver: Solver, h: float, start: float) -> list[float]:
-    """The levels of HISTORY + 1 steps, the last of size `h` from level `start`."""
+    """Return the levels of HISTORY + 1 steps, the last of size `h` from level `start`."""
     if solver.uniform:
         return [start - h * n for n in range(-HISTORY, 2)]
     parts = [h * size / solver.block for size in IRREGULAR for _ in range(solver.block)]
@@ -121,16 +121,16 @@ def _next(level: float) -> float:
 
 
 def _regular(solver: Solver) -> Solver:
-    """`solver` with regular steps to the end, where it has that choice."""
+    """Return `solver` with regular steps up to the end, if it has that option."""
     solver = _plain(solver)
     try:
         return _with(solver, lower_order_final=False)
-    except SpecError:  # one of blocks: the last step, which carries on, is a short block after regular ones
+    except SpecError:  # a singlestep solver: its last step is a short block after regular ones
         return solver
 
 
 def _plain(solver: Solver) -> Solver:
-    """`solver` as the method itself: every evaluation made, the last level above 0."""
+    """Return `solver` as the plain method: no skipped evaluation, last level above 0, no thresholding."""
     return _with(solver, afs=False, end="sigma_min", threshold=False)
 
 
@@ -144,7 +144,7 @@ def _grid(sigmas: Tensor) -> Grid:
 
 
 def _denoise(known_to: float) -> Denoise:
-    """The prediction, made at the exact solution for levels from `known_to` up."""
+    """Return a denoiser that predicts from the exact solution at levels >= `known_to`, and from x below."""
 
     def denoise(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
         s = float(sigma)
@@ -156,7 +156,7 @@ def _denoise(known_to: float) -> Denoise:
 
 
 def prediction(x: Tensor, sigma: float) -> Tensor:
-    """Return the data prediction [9] of every problem at states `x` [9]: the posterior mean, but for `sin`."""
+    """Return the data prediction [9] of every problem at states `x` [9]: the posterior mean, except for `sin`."""
     sines, normal, mixed = _parts(x)
     s2 = sigma**2 + VARIANCE["mixture"]
     mean = MEAN * torch.tanh(MEAN / s2 * mixed + math.log(1 / WEIGHT - 1) / 2)
@@ -171,7 +171,7 @@ def prediction(x: Tensor, sigma: float) -> Tensor:
 
 @functools.cache
 def exact(sigma: float) -> Tensor:
-    """Return the states [9] at level `sigma` of the solutions that are START at sigma = 1."""
+    """Return the states [9] at level `sigma` of the solutions that start from START at sigma = 1."""
     lam = -math.log(sigma)
 
     def particular(lam: float) -> float:
@@ -187,13 +187,13 @@ def exact(sigma: float) -> Tensor:
 
 
 def _share(x: float, sigma: float) -> float:
-    """The mixture's distribution function at level `sigma`: constant along a solution of the probability-flow ODE."""
+    """Return the mixture's distribution function at level `sigma`; it is constant along an ODE solution."""
     width = math.sqrt(2 * (sigma**2 + VARIANCE["mixture"]))
     return 1 - (WEIGHT * math.erfc((x + MEAN) / width) + (1 - WEIGHT) * math.erfc((x - MEAN) / width)) / 2
 
 
 def _quantile(share: float, sigma: float) -> float:
-    """The inverse of `_share`, by bisection to the last bit."""
+    """Return the inverse of `_share` by bisection to the last bit."""
     low, high = -10.0, 10.0
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if _share(middle, sigma) < share else (low, middle)
@@ -201,7 +201,7 @@ def _quantile(share: float, sigma: float) -> float:
 
 
 def _slopes(errors: Sequence[Tensor], sizes: Sequence[float], less: int) -> Slopes:
-    """The least-squares slope of log error over log size, minus `less`; infinite where there is no error."""
+    """Return the least-squares slope of log error over log size, minus `less`; infinite if an error is round-off."""
     x = torch.tensor(sizes, dtype=torch.float64).log()
     centred = x - x.mean()
     slopes = {}
@@ -213,6 +213,6 @@ def _slopes(errors: Sequence[Tensor], sizes: Sequence[float], less: int) -> Slop
 
 
 def _parts(state: Tensor) -> tuple[Tensor, ...]:
-    """The part of each problem."""
+    """Return the part of `state` of each problem."""
     ends = itertools.accumulate(map(len, START.values()), initial=0)
     return tuple(state[begin:end] for begin, end in itertools.pairwise(ends))

@@ -1,4 +1,4 @@
-"""The orders that a solver declares, as measured slopes; see `solverbench.conformance.order`."""
+"""Checks of a solver's declared orders against measured slopes; see `solverbench.conformance.order`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Solver
 
 TOLERANCE = 0.25
-"""How far a measured order may be from the declared one."""
+"""Tolerance between a measured order and the declared one."""
 
 
 def local_order(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless a regular step has the declared order, corrected if the solver corrects."""
+    """Raise unless a regular step, after any corrector, has the declared order."""
     return _compare(solver.local_order, order.local_order(solver))
 
 
@@ -22,7 +22,7 @@ def predicted_order(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def global_order(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the whole sample, with first steps and end rule, has the declared order."""
+    """Raise unless the whole sample, with start-up steps and end rule, has the declared order."""
     return _compare(solver.global_order, order.global_order(solver))
 
 

@@ -1,4 +1,4 @@
-"""The keys of results, made in another process: what a hash, a clock or a global random state would change."""
+"""Checks of result keys in another process, which detect use of hash(), clocks or global random states."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
 TIMEOUT = 600.0
-"""Seconds after which the other process is taken to hang; on a busy machine importing torch alone takes minutes."""
+"""Timeout of the other process in seconds; on a busy machine, importing torch alone takes minutes."""
 
 _REMEDY = "use no hash(), id(), time, sets or random numbers"
 
 _INSIDE = "SOLVERBENCH_OTHER_PROCESS"
-"""Set in the environment of the other process: a file that checks itself when it is imported starts no third one."""
+"""Environment variable of the other process, so that a file that checks itself on import starts no third process."""
 
 _answers: dict[int, tuple[Solver | Teacher, dict[str, str]]] = {}
-"""What `ask` was told, by the subject's id; the subject is held, so that no other has it."""
+"""Answers received by `ask`, by the subject's id; the subject is kept alive so that its id stays unique."""
 
 
 def ask(subjects: Sequence[Solver | Teacher]) -> None:
-    """Have one process answer for all of `subjects`, whose checks then need none of their own."""
+    """Get the keys of all `subjects` from one process, so that their checks need no process of their own."""
     able = list(filter(findable, subjects))
-    # Whatever can't be made there is found, and named, by the subject's own check.
+    # A subject that cannot be made there is reported by its own check.
     with contextlib.suppress(Failed):
         for subject, found in zip(able, elsewhere(able), strict=True):
             _answers[id(subject)] = subject, found
@@ -53,9 +53,9 @@ def _there(subject: Solver | Teacher) -> dict[str, str]:
 
 
 def cell_key(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless another process makes the same plans, and so looks for results in the same place.
+    """Raise unless another process makes the same plans and thus finds the same results.
 
-    On EDM's schedule, whatever the others are made on.
+    The check uses the EDM schedule, independent of the schedule of the other checks.
     """
     here = keys(solver)
     there = _there(solver)
@@ -66,7 +66,7 @@ def cell_key(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def teacher_key(teacher: Teacher) -> str:
-    """Raise unless another process loads a teacher of the same identity, whose network does the same."""
+    """Raise unless another process loads a teacher with the same identity, schedule and network output."""
     here = keys(teacher)
     there = _there(teacher)
     for what, value in here.items():
@@ -76,7 +76,7 @@ def teacher_key(teacher: Teacher) -> str:
 
 
 def findable(subject: Solver | Teacher) -> bool:
-    """Whether another process can find its class, or the loader of the name that it was loaded by."""
+    """Return whether another process can find the solver's class or the teacher's loader."""
     if _INSIDE in os.environ:
         return False
     if isinstance(subject, Teacher):
@@ -85,17 +85,17 @@ def findable(subject: Solver | Teacher) -> bool:
 
 
 def loadable(teacher: Teacher) -> bool:
-    """Whether it was loaded by a registered name."""
+    """Return whether the teacher was loaded by a registered name."""
     return bool(teacher.spec) and teacher.base in registries.teachers
 
 
 def keys(subject: Solver | Teacher) -> dict[str, str]:
-    """Return what results are found by: of a solver the key of its plan for each budget."""
+    """Return a solver's spec and plan key by budget, or a teacher's identity, schedule and output digest."""
     if isinstance(subject, Teacher):
         x = torch.randn(1, *subject.shape, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             d = subject.denoiser([0])(x, torch.tensor(subject.schedule.sigma_first, dtype=torch.float64))
-        # Rounded: threads may be fewer there, and add up in another order.
+        # Rounded, because the other process may use fewer threads and sum in another order.
         numbers = [f"{value:.2e}" for value in d.flatten()[:64].tolist()]
         output = hashlib.sha256(" ".join(numbers).encode()).hexdigest()
         return {"identity": subject.identity, "schedule": repr(subject.schedule), "output": output[:12]}
@@ -108,10 +108,10 @@ def keys(subject: Solver | Teacher) -> dict[str, str]:
 
 
 def elsewhere(subjects: Sequence[Solver | Teacher]) -> list[dict[str, str]]:
-    """Return what `keys` gives for each of `subjects`, which are `findable`, in one new process.
+    """Return `keys` of each of `subjects`, which must be `findable`, computed in one new process.
 
     Raises:
-        Failed: the process ends with an error.
+        Failed: the process ends with an error or times out.
     """
     asked = json.dumps([_described(subject) for subject in subjects])
     known = {**os.environ, _INSIDE: "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -129,7 +129,7 @@ def elsewhere(subjects: Sequence[Solver | Teacher]) -> list[dict[str, str]]:
 
 
 def answer() -> None:
-    """Write the keys of what standard input describes: the other process's part."""
+    """Write the keys of the subjects described on standard input; this runs in the other process."""
     found = [keys(_made(each)) for each in json.load(sys.stdin)]
     sys.stdout.write("\n" + json.dumps(found))
 
@@ -145,13 +145,13 @@ def _described(subject: Solver | Teacher) -> dict[str, Any]:
 def _located(thing: Any) -> dict[str, str]:
     file = _file(thing)
     assert file is not None
-    # A script is imported there, not run again.
+    # The other process imports a script and does not run it.
     module = file.stem if thing.__module__ == "__main__" else thing.__module__
     return {"module": module, "file": str(file.resolve()), "name": thing.__qualname__}
 
 
 def _file(thing: Any) -> Path | None:
-    """The file at whose top a thing is defined; None if it is defined in a notebook or a function."""
+    """Return the file in which an object is defined at top level; None if in a notebook or a function."""
     try:
         file = Path(inspect.getsourcefile(thing) or "")
     except (OSError, TypeError):
@@ -178,10 +178,10 @@ def _made(described: dict[str, Any]) -> Solver | Teacher:
 
 
 def _module(name: str, file: str) -> Any:
-    """The module of that name if it is this file, else the file under that name."""
+    """Return the module `name` if it is `file`; else load `file` under that name."""
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # part of a package that isn't there, as tests may be; or __main__
+    except (ImportError, ValueError):  # part of a missing package, as for tests; or __main__
         spec = None
     if spec is not None and spec.origin is not None and Path(spec.origin).samefile(file):
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""What a command line asks to check: a plugin's file, a name, a spec or a checkpoint, as solvers and teachers."""
+"""Subjects of the `check` command: solvers and teachers from a plugin file, a name, a spec or a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from solverbench.teachers.teacher import Teacher
 
 
 def named(text: str) -> list[Solver | Teacher]:
-    """Return what `text` names: everything in a plugin's file, or in NAME/NAME.py for a folder NAME; else one thing.
+    """Return the subjects that `text` names: all in a plugin file, or in NAME/NAME.py for a folder NAME; else one.
 
     Raises:
-        PluginError: a file that can't be loaded, or has neither a solver nor a teacher.
-        UserError: a name, spec or checkpoint that can't be read.
+        PluginError: the file does not load, or has neither a solver nor a teacher.
+        UserError: the name, spec or checkpoint cannot be read.
     """
     head = text.partition(":")[0]
     if text.endswith(".py"):
@@ -40,7 +40,7 @@ def named(text: str) -> list[Solver | Teacher]:
 
 
 def everything() -> Iterator[tuple[str, Solver | Teacher | None, str]]:
-    """Yield each registered name with its solver or teacher, or with None and why it can't be had."""
+    """Yield (name, solver or teacher, "") for each registered name, or (name, None, reason) if not available."""
     for registry in (registries.solvers, registries.teachers):
         for name in registry:
             try:

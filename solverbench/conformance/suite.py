@@ -1,4 +1,4 @@
-"""The checks that apply to a solver or a teacher, and running them."""
+"""The suite: which checks apply to a solver or a teacher, and functions to run them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PASS, FAIL, UNDECLARED = "pass", "fail", "not declared"
 
 
 class ConformanceError(AssertionError):
-    """A solver or teacher that doesn't keep what every one promises: one line with what, check, finding and remedy."""
+    """A failed check of a solver or teacher: one line with subject, check, finding and remedy."""
 
 
 class Outcome(NamedTuple):
-    """How a check went; `finding` says what was found, and when it failed what to do."""
+    """The outcome of a check; `finding` says what was found and, on failure, what to do."""
 
     subject: str
     name: str
@@ -33,12 +33,12 @@ class Outcome(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether it didn't fail."""
+        """Whether the check did not fail."""
         return self.status != FAIL
 
     @property
     def line(self) -> str:
-        """All of it but the status."""
+        """The outcome as one line, without the status."""
         return f"{self.subject}: {self.name}: {self.finding}"
 
 
@@ -47,10 +47,10 @@ class Check:
     """One check of one solver or teacher; call it to run it.
 
     Args:
-        name: one word.
+        name: name of the check, one word.
         subject: the solver or teacher.
-        run: returns what was found; raises `Failed`.
-        undeclared: why there is nothing to check; empty if there is.
+        run: function that returns the finding or raises `Failed`.
+        undeclared: reason why there is nothing to check; empty if there is something.
     """
 
     name: str
@@ -60,14 +60,14 @@ class Check:
 
     @property
     def label(self) -> str:
-        """What the subject is called: a solver's spec, a teacher's name."""
+        """The subject's label: a solver's spec, a teacher's name."""
         return self.subject.name if isinstance(self.subject, Teacher) else self.subject.spec
 
     def __call__(self) -> str:
-        """Return what was found; an exception that isn't about a promise passes through.
+        """Run the check and return the finding; any exception other than `Failed` passes through.
 
         Raises:
-            ConformanceError: the subject doesn't pass.
+            ConformanceError: the subject fails the check.
         """
         try:
             return self.run()
@@ -75,18 +75,18 @@ class Check:
             raise ConformanceError(f"{self.label}: {self.name}: {error}") from error.__cause__
 
     def outcome(self) -> Outcome:
-        """Return how it went; an exception of any kind is a failure."""
+        """Run the check and return its outcome; any exception counts as a failure."""
         if self.undeclared:
             return Outcome(self.label, self.name, UNDECLARED, self.undeclared)
         try:
             return Outcome(self.label, self.name, PASS, self.run())
         except (Failed, LoopError) as error:
             return Outcome(self.label, self.name, FAIL, str(error).removeprefix(f"{self.label}: "))
-        except (Exception, SystemExit) as error:  # whatever a plugin raises
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             return Outcome(self.label, self.name, FAIL, f"{self._blame(error)}; mend it there")
 
     def _blame(self, error: BaseException) -> str:
-        """What an error says, with the line of the subject's own that it came up in, or with where the subject is."""
+        """Return an error's text with its line in the subject's code, or else with the subject's location."""
         thing = self._definition
         module = str(getattr(thing, "__module__", None) or type(thing).__module__)
         said = registries.why(error, module)
@@ -94,7 +94,7 @@ class Check:
 
     @property
     def _definition(self) -> object:
-        """What the subject is made by: a class, a teacher's loader, or its network."""
+        """The definition of the subject: a class, a teacher's loader, or its network."""
         if not isinstance(self.subject, Teacher):
             return type(self.subject)
         return registries.teachers.get(self.subject.base) if processes.loadable(self.subject) else self.subject.denoise
@@ -107,25 +107,24 @@ Subject = Solver | type[Solver] | Teacher
 
 
 def checks(subject: Subject, schedule: NoiseSchedule | None = None) -> list[Check]:
-    """Return the checks that apply to `subject`, for a test of yours:
+    """Return the checks that apply to `subject`, for use in your own test:
 
         @pytest.mark.parametrize("check", checks(Mine()), ids=str)
         def test_mine(check):
             check()
 
     Args:
-        subject: a solver, or a class of solvers, which is made with its defaults; what options change is checked for
-            each instance. A learned one without parameters is checked with its initial ones, moved a little. Or a
-            teacher.
-        schedule: the one that a solver samples on; EDM() if not given. A teacher has its own.
+        subject: a solver, a solver class (instantiated with its defaults), or a teacher. Other options need checks of
+            other instances. A learned solver without parameters is checked with slightly perturbed initial ones.
+        schedule: the noise schedule for a solver; EDM() if not given. A teacher has its own.
     """
     return [check for check in _all(subject, schedule) if not check.undeclared]
 
 
 def run_all(subject: Subject, schedule: NoiseSchedule | None = None) -> Iterator[Outcome]:
-    """Yield the outcome of every check, those with nothing declared to check too; any exception is a failure.
+    """Yield the outcome of every check, including undeclared ones; any exception counts as a failure.
 
-    What several fail for is said once: the others name the first of them.
+    A finding shared by several failed checks is given once; the others refer to the first of them.
     """
     told: dict[str, str] = {}
     for check in _all(subject, schedule):
@@ -139,7 +138,7 @@ def assert_conforms(subject: Subject, schedule: NoiseSchedule | None = None) -> 
     """Run all checks.
 
     Raises:
-        ConformanceError: some fail; a line on each.
+        ConformanceError: some checks fail; the text has one line for each.
     """
     failed = [outcome.line for outcome in run_all(subject, schedule) if not outcome.passed]
     if failed:
@@ -161,10 +160,10 @@ def _all(subject: Subject, schedule: NoiseSchedule | None) -> list[Check]:
 
 
 def _fresh(function: Callable[[Solver, NoiseSchedule], str], solver: Solver, schedule: NoiseSchedule) -> str:
-    """Run a check on a copy, as what a solver keeps from one check would hide itself in the next; if one can be had."""
+    """Run a check on a copy of the solver, if it can be copied, so that it sees no state kept from another check."""
     try:
         own = copy.deepcopy(solver)
-    except Exception:  # what an instance holds is its author's choice
+    except Exception:  # an instance may hold anything
         own = solver
     return function(own, schedule)
 
@@ -212,7 +211,7 @@ _SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], b
     (orders.global_order, lambda solver: solver.global_order is not None, "set global_order to have it measured"),
     (processes.cell_key, processes.findable, "it is defined where no other process can find it: not in a .py file"),
 ]
-"""Every check of a solver, the solvers to which it applies, and what is said of others."""
+"""Every check of a solver: (function, whether it applies to a solver, reason if it does not)."""
 
 _TEACHER: list[tuple[Callable[[Teacher], str], Callable[[Teacher], bool], str]] = [
     (denoising.identity, _always, ""),
@@ -235,4 +234,4 @@ _TEACHER: list[tuple[Callable[[Teacher], str], Callable[[Teacher], bool], str]] 
     (processes.teacher_key, processes.findable, "it has no registered name by which another process can load it"),
     (denoising.move, lambda teacher: teacher.move is not None, "it can't be moved to another device (move)"),
 ]
-"""Every check of a teacher, the teachers to which it applies, and what is said of others."""
+"""Every check of a teacher: (function, whether it applies to a teacher, reason if it does not)."""

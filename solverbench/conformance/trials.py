@@ -1,4 +1,4 @@
-"""What solvers are checked on: a network, states, every budget's grid, and grids that nobody would choose."""
+"""Inputs of solver checks: a network, states, the grid of every budget, and random grids."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.tracing import intervals, sampled
 
 BUDGETS = range(1, 13)
+"""Budgets, in calls, that solvers are checked at."""
 
 SHAPE = (2, 2, 2)
+"""Shape of one image."""
 
 
 class Failed(Exception):
-    """What a check found and what to do, in one line: `<finding>; <remedy>`."""
+    """A failed check; the text is one line, `<finding>; <remedy>`."""
 
 
 class Recorder:
-    """The network, with what it was handed and what it returned, the latter beside a copy."""
+    """The network with a record of its inputs, and of its outputs together with copies of them."""
 
     def __init__(self) -> None:
         self.inputs: list[tuple[Tensor, Tensor]] = []
@@ -37,7 +39,7 @@ class Recorder:
 
     @property
     def calls(self) -> int:
-        """How often it was called."""
+        """The number of calls."""
         return len(self.inputs)
 
     def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
@@ -51,9 +53,9 @@ _MATRIX = torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().man
 
 
 def network(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
-    """Return the output of a denoiser that isn't linear and treats each image by itself."""
+    """Return the output of a nonlinear denoiser that treats each image separately."""
     inside = (x / (1 + sigma**2).sqrt()).flatten(1) @ _MATRIX.to(x)
-    return torch.asinh(inside).reshape(x.shape)  # never flat, so that every gradient shows
+    return torch.asinh(inside).reshape(x.shape)  # nowhere flat, so that no gradient vanishes
 
 
 def start(grid: Grid) -> Tensor:
@@ -63,16 +65,16 @@ def start(grid: Grid) -> Tensor:
 
 
 Run = tuple[int, Solver, Grid]
-"""Calls, a solver with parameters, and its grid."""
+"""(number of calls, solver with parameters, its grid)."""
 
 
 def runs(solver: Solver, schedule: NoiseSchedule, budgets: Iterable[int] = BUDGETS) -> Iterator[Run]:
-    """Yield a run for every budget that the solver takes and has a grid for."""
+    """Yield a run for every budget that the solver accepts and has a grid for."""
     for budget in budgets:
         intervals = steps(solver, budget)
         if intervals is None:
             continue
-        with contextlib.suppress(GridError):  # a table of levels, or a list of them, for other numbers of steps
+        with contextlib.suppress(GridError):  # explicit or tabulated levels for another number of steps
             ready = with_parameters(solver, schedule, budget)
             yield budget, ready, ready.grid(schedule, intervals)
 
@@ -91,7 +93,7 @@ def few(solver: Solver, schedule: NoiseSchedule) -> list[Run]:
 
 
 def steps(solver: Solver, budget: int) -> int | None:
-    """Return the intervals of a budget; None if it is refused."""
+    """Return the number of intervals of a budget; None if the budget is refused."""
     try:
         return intervals(solver, budget)
     except BudgetError:
@@ -99,7 +101,7 @@ def steps(solver: Solver, budget: int) -> int | None:
 
 
 def with_parameters(solver: Solver, schedule: NoiseSchedule, budget: int) -> Solver:
-    """Return a learned solver with its initial parameters, moved a little, so that none acts as if it weren't there."""
+    """Return a learned solver with slightly perturbed initial parameters, so that every parameter has an effect."""
     if not isinstance(solver, LearnedSolver) or solver.parameters is not None:
         return solver
     generator = torch.Generator().manual_seed(budget)
@@ -112,7 +114,7 @@ def with_parameters(solver: Solver, schedule: NoiseSchedule, budget: int) -> Sol
 
 
 MIXES = (1.0, 0.3, 0.1)
-"""Shares of randomness in a grid: a learned solver, whose parameters are for its own, may refuse all but the last."""
+"""Fractions of randomness in a grid; a learned solver, trained for its own grid, may refuse all but the last."""
 
 
 def scrambled(ready: Solver, grid: Grid) -> Grid:
@@ -136,12 +138,12 @@ def scrambled(ready: Solver, grid: Grid) -> Grid:
 
 
 def disturbed(run: Callable[[], object]) -> str:
-    """Return the libraries whose global random state `run` changes, empty if none; they are as before afterwards.
+    """Return the libraries whose global random state `run` changes, empty if none; restore the states afterwards.
 
-    It starts from states that no program seeds: one that seeds with a constant leaves what it found after its own
-    first run.
+    It starts from fresh random states, because a program that seeds with a constant would not change the state left by
+    its own earlier run.
     """
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 - the one that might be touched
+    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 - the state to check
     try:
         torch.manual_seed(secrets.randbits(63))
         np.random.seed(secrets.randbits(32))  # noqa: NPY002
@@ -165,5 +167,5 @@ def _random_states() -> dict[str, bytes]:
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    """Return the largest difference in units of the largest value of `b`."""
+    """Return the largest absolute difference divided by the largest absolute value of `b`."""
     return float((a - b).abs().max() / b.abs().max())

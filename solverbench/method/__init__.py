@@ -1,6 +1,6 @@
-"""What a solver is and how it runs: schedules, grids, the loop, its tableau, the executor.
+"""The definition and execution of solvers: schedules, grids, loops, tableaux, the executor.
 
-The names here are those that solvers are written with.
+The names exported here are the ones needed to write a solver.
 """
 
 from solverbench.method.execution import execute as execute

@@ -1,4 +1,4 @@
-"""The one place that runs a solver: any tableau or plan, on any denoiser, images in their own dtype and device."""
+"""The executor of every solver: any tableau or plan, any denoiser, images in their own dtype and on their device."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def execute(solver: Tableau | Plan, denoise: Callable[[Tensor, Tensor], Tensor],
     """Return the sample.
 
     Args:
-        solver: a tableau, planned here with scale 1, so that x is the state at its start level; or a plan, so that
-            x is what its scale says. A tableau that carries gradient is run unrounded and passes gradient on.
+        solver: a tableau, planned here with scale 1, so that x is the state at its start level; or a plan, whose
+            scale defines x. A tableau that carries gradient is run unrounded and passes gradient on.
         denoise: (x, sigma) -> the data prediction, same shape; sigma is 0-d float64 on the CPU.
         x: [B, ...] floating point.
 
@@ -60,17 +60,17 @@ def _trajectory(past: _History, levels: Sequence[Tensor], denoise: Callable[[Ten
 def walk(
     tree: Tree, denoise: Callable[[Call, Tensor, Tensor], Tensor], x: Tensor, wanted: Callable[[End], bool]
 ) -> Iterator[tuple[End, Tensor | Exception]]:
-    """Yield each wanted sample of `tree`, depth first, or the error of a call that it needs; the same bits as alone.
+    """Yield each wanted sample of `tree`, depth first, or the error of a call that it needs.
 
-    At most N+1 states of the longest plan are held at once.
+    A sample has the same bits as when its plan runs alone. At most N+1 states of the longest plan are held at once.
 
     Args:
         denoise: (call, x, sigma) -> the data prediction.
-        x: [B, ...] unit noise, the plans' scale being in them.
-        wanted: asked again and again: what isn't any more is left out from there on.
+        x: [B, ...] unit noise; the plans include the scale.
+        wanted: polled between calls; an end that is no longer wanted is skipped.
 
     Raises:
-        torch.OutOfMemoryError: a call doesn't fit.
+        torch.OutOfMemoryError: a call does not fit in memory.
     """
     ends = tree.ends
     calls = list(dict.fromkeys(call for end in ends for call in end.path))
@@ -88,7 +88,7 @@ def walk(
             past.keep(depth, denoise(call, past.combined(place[call]), levels[place[call]]))
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a network raises
+        except Exception as error:  # a network may raise anything
             yield from ((end, error) for end in filter(wanted, list(call.below)))
         else:
             for end in filter(wanted, call.ends):
@@ -99,12 +99,12 @@ def walk(
 class Captured:
     """A whole trajectory recorded as one CUDA graph, replayed for every batch of the same shape.
 
-    Its kernels are launched without Python in between. What is recorded is this one `denoise`: its condition stays as
-    it is, its calls are counted once, and it may neither wait for the device nor copy from the host.
+    Its kernels are launched without Python in between. The recording is bound to this `denoise`: its condition is
+    fixed, its calls are counted once, and it may neither wait for the device nor copy from the host.
 
     Args:
-        plan: what is executed.
-        denoise: (x, sigma) -> the data prediction; sigma is 0-d float64 here too, but on x's device.
+        plan: the plan to execute.
+        denoise: (x, sigma) -> the data prediction; sigma is 0-d float64, here on x's device.
         x: [B, ...] on a CUDA device; any values.
 
     Raises:
@@ -112,7 +112,7 @@ class Captured:
     """
 
     WARM = 3
-    """Runs before the recording, in which libraries choose their kernels."""
+    """Number of warm-up runs before the recording, in which libraries choose their kernels."""
 
     @torch.no_grad()
     def __init__(self, plan: Plan, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> None:
@@ -131,13 +131,13 @@ class Captured:
             self._sample = _trajectory(self._past, levels, denoise)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the sample, a tensor of its own.
+        """Return the sample in a new tensor.
 
         Args:
-            x: of the shape, type and device that were recorded.
+            x: a tensor of the recorded shape, dtype and device.
 
         Raises:
-            ValueError: it isn't.
+            ValueError: x has another shape, dtype or device.
         """
         self._past.begin(x)
         self._graph.replay()
@@ -145,19 +145,19 @@ class Captured:
 
 
 class _Chain:
-    """x and the outputs after it as they came, combined one after the other: on a CPU nothing is faster (measured)."""
+    """History as a list: x, then the outputs in call order, combined term by term. Fastest on a CPU (measured)."""
 
     def __init__(self, x: Tensor, rows: Sequence[Sequence[float]]) -> None:
         self.rows, self.past = rows, [x]
 
     def keep(self, k: int, d: Tensor) -> None:
-        """Take the output of call k, all later ones being of another plan."""
+        """Store the output of call k; drop all later ones, which belong to another plan."""
         self.past[k + 1 :] = [_same_shape(d, self.past[0])]
 
     def combined(self, number: int) -> Tensor:
-        """sum_j row[j] past[j], one pass over the images per weight that isn't 0."""
+        """Return sum_j row[j] past[j]; one pass over the images per nonzero weight."""
         row = self.rows[number]
-        del self.past[len(row) :]  # of another plan
+        del self.past[len(row) :]  # outputs of another plan
         state = self.past[0] * row[0]
         for weight, past in zip(row[1:], self.past[1:], strict=True):
             if weight:
@@ -166,22 +166,22 @@ class _Chain:
 
 
 class _Buffer:
-    """x and the outputs after it as the rows of one matrix, combined in one product: two kernels a call.
+    """History as one matrix with rows x and the outputs, combined by one product: two kernels per call.
 
-    The weights go to the device once, before the first call, so that nothing waits for it in between.
+    The weights are copied to the device once, before the first call, so that no call waits for a copy.
     """
 
     def __init__(self, x: Tensor, rows: Sequence[Sequence[float]]) -> None:
         self.shape, self.lengths = x.shape, [len(row) for row in rows]
         width = max(self.lengths)
-        # Every row begins at a multiple of 16 bytes, so that no kernel is chosen by where a row stands.
+        # Each row starts at a multiple of 16 bytes, so that kernel selection does not depend on the row's address.
         padded = [[*row, *[0.0] * (width + -width % 8 - len(row))] for row in rows]
         self.weights = torch.tensor(padded, dtype=torch.float64).to(x.device, x.dtype, non_blocking=True)
         self.states = x.new_empty(width, x.numel())
         self.begin(x)
 
     def begin(self, x: Tensor) -> None:
-        """Start anew from x."""
+        """Restart from x."""
         known = self.shape, self.states.dtype, self.states.device
         if (x.shape, x.dtype, x.device) != known:
             given = f"{tuple(x.shape)}, {x.dtype} on {x.device}"
@@ -189,11 +189,11 @@ class _Buffer:
         self.states[0].view(self.shape).copy_(x)
 
     def keep(self, k: int, d: Tensor) -> None:
-        """Take the output of call k."""
+        """Store the output of call k."""
         self.states[k + 1].view(self.shape).copy_(_same_shape(d, self.states[0].view(self.shape)))
 
     def combined(self, number: int) -> Tensor:
-        """sum_j row[j] past[j]."""
+        """Return sum_j row[j] past[j]."""
         length = self.lengths[number]
         return torch.mv(self.states[:length].t(), self.weights[number, :length]).view(self.shape)
 
@@ -206,7 +206,7 @@ def _history(x: Tensor, rows: Sequence[Sequence[float]]) -> _History:
 
 
 def _levels(sigmas: Sequence[float]) -> tuple[Tensor, ...]:
-    """Each as a 0-d tensor, all made at once."""
+    """Return each level as a 0-d tensor, all created at once."""
     return torch.tensor(sigmas, dtype=torch.float64).unbind()
 
 
@@ -216,7 +216,7 @@ def unrounded(
     """Return the sample from `x` at the start level by the exact weights, differentiable in the tableau and in `x`.
 
     Args:
-        first: the output of the first call, if it is known already; it isn't made again.
+        first: the output of the first call if it is already known; that call is then skipped.
     """
     weights = tableau.weights.to(device=x.device, dtype=x.dtype)  # all rows in one transfer
     history = [x] if first is None else [x, first]
@@ -228,9 +228,9 @@ def unrounded(
 def recomputed(
     tableau: Tableau, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, *, first: Tensor | None = None
 ) -> Tensor:
-    """Return what `unrounded` does, holding the graph of one call at a time: each is made again on the way back.
+    """Return the sample of `unrounded`, but recompute each call in the backward pass: one call's graph at a time.
 
-    Memory grows with the number of calls by one image each, not by what a call keeps for its gradient.
+    Memory grows by one batch of images per call, not by the activations that a call keeps for its gradient.
     """
     inputs = tableau.weights, tableau.sigmas, x, denoise, first
     sample: Tensor = _Recomputed.apply(*inputs)  # type: ignore[no-untyped-call]
@@ -238,7 +238,7 @@ def recomputed(
 
 
 class _Recomputed(torch.autograd.Function):
-    """The trajectory as one function, whose gradient runs through it backwards, call by call."""
+    """The trajectory as one autograd function; its backward pass runs call by call, last call first."""
 
     @staticmethod
     def forward(
@@ -266,7 +266,7 @@ class _Recomputed(torch.autograd.Function):
         to_history = [torch.zeros_like(history[0]) for _ in history]
 
         def through(row: int, slope: Tensor) -> None:
-            """A row's gradient goes to its weights and to what it combined."""
+            """Propagate a row's gradient to its weights and to the states and outputs that it combined."""
             combined = history[: row + 1]
             to_weights[row, : len(combined)] = torch.stack([(slope * past).sum() for past in combined]).to(to_weights)
             for j in range(len(combined)):
@@ -287,13 +287,13 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _combined(row: Tensor, history: Sequence[Tensor]) -> Tensor:
-    """The same sum out of place, differentiable in the row."""
+    """Return sum_j row[j] history[j] out of place, differentiable in the row."""
     state: Tensor = torch.tensordot(row[: len(history)], torch.stack(list(history)), 1)
     return state
 
 
 def _same_shape(d: Tensor, x: Tensor) -> Tensor:
-    if not isinstance(d, Tensor):  # a network may be anybody's
+    if not isinstance(d, Tensor):  # a user's network may return anything
         told = "None" if d is None else f"a thing of type {type(d).__name__}"
         raise ValueError(f"denoise returned {told} for a state {tuple(x.shape)}; return the data prediction")
     if d.shape != x.shape:

@@ -1,6 +1,6 @@
-"""What exponential integrators share: the exact linear part, the weights of DPM-Solver++ and when orders are lowered.
+"""Shared parts of exponential integrators: the exact linear part, the DPM-Solver++ weights, the order of each step.
 
-All in the EDM frame (alpha = 1), where lambda = -log sigma.
+Everything is in the EDM frame (alpha = 1), where lambda = -log sigma.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ ADAMS_BASHFORTH = {
     3: (23 / 12, -16 / 12, 5 / 12),
     4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
 }
-"""Weights of the slopes, newest first, by order: those of equal steps."""
+"""Weights of the slopes by order, newest first, for equal steps."""
 
 
 class ExponentialIntegrator(Classical):
-    """A solver that is exact in x and extrapolates the network's prediction m as a polynomial in lambda.
+    """A solver that is exact in the linear term and extrapolates the network's prediction m as a polynomial in lambda.
 
     With m the data prediction D or the noise prediction (x - D)/s, the exact solution from level s to t < s is
 
@@ -39,15 +39,15 @@ class ExponentialIntegrator(Classical):
     lower_order_final: bool = option(True, help="lower the order over the last steps, down to 1")
 
     def predict(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return m at state `x` of level `sigma`; one call."""
+        """Return m at state `x` of level `sigma`. Costs one call."""
         d = denoise(x, sigma)
         return d if self.prediction == "data" else (x - d) / sigma
 
     def linear(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (kept, scale, h): a first-order step from level `s` to `t` is kept x - scale expm1(-h) m.
 
-        h is lambda_t - lambda_s in data prediction and its negative in noise prediction: with that sign, every formula
-        of the one is the other's.
+        h is lambda_t - lambda_s in data prediction and its negative in noise prediction. With that sign, the formulas
+        of both predictions are the same.
         """
         h = s.log() - t.log()
         return (t / s, torch.ones_like(t), h) if self.prediction == "data" else (torch.ones_like(t), t, -h)
@@ -58,11 +58,11 @@ class ExponentialIntegrator(Classical):
 
 
 def order_at(n: int, steps: int, order: int, *, lowered: bool) -> int:
-    """Return the order of step `n` of `steps`: it rises over the first steps, and a warm-up step isn't lowered.
+    """Return the order of step `n` of `steps`. It rises over the first steps; a warm-up step is not lowered at the end.
 
     Args:
-        order: that of a regular step.
-        lowered: lower it over the last steps, down to 1.
+        order: order of a regular step.
+        lowered: whether the order falls over the last steps, down to 1.
     """
     if n + 1 < order or not lowered:
         return min(n + 1, order)
@@ -72,8 +72,8 @@ def order_at(n: int, steps: int, order: int, *, lowered: bool) -> int:
 def block_orders(calls: int, order: int) -> list[int]:
     """Return the orders of a singlestep solver's blocks, which add up to `calls`: mostly `order`, lower at the end.
 
-    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 and its public code. The order is 3 in no last block unless
-    there is another: 3 calls are 2 + 1.
+    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 and its public code. The last block never has order 3:
+    3 calls are 2 + 1.
     """
     blocks, rest = divmod(calls, order)
     if order == 3 and rest == 0:
@@ -92,15 +92,15 @@ def phis(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def differences(lam: Tensor, past: Sequence[Tensor], n: int) -> tuple[Tensor, ...]:
-    """Return the divided differences of predictions that a multistep update of step `n` is made of.
+    """Return the divided differences of predictions that the multistep update of step `n` uses.
 
     Args:
         lam: [M+1], lambda at the grid's levels.
         past: predictions, newest first: past[i] was made at level n - i. One gives (), two (d0,), three (D1, D2).
         n: the step, from level n to n + 1.
 
-    Source: arXiv:2211.01095, appendix B, as every public implementation has it: D2 is a divided difference, half of
-    the second derivative's estimate that the Taylor form would want.
+    Source: arXiv:2211.01095, appendix B, as in every public implementation: D2 is a divided difference, half of the
+    second-derivative estimate that the Taylor form would need.
     """
     if len(past) == 1:
         return ()
@@ -115,7 +115,7 @@ def differences(lam: Tensor, past: Sequence[Tensor], n: int) -> tuple[Tensor, ..
 
 
 def unified(r: Sequence[Tensor], z: Tensor, b: Tensor) -> Sequence[Tensor]:
-    """Return rho with sum_i r_i^(j-1) rho_i = j! z phi_{j+1}(z) / b for j = 1 .. len(r); 1/2 if it is a single number.
+    """Return rho with sum_i r_i^(j-1) rho_i = j! z phi_{j+1}(z) / b for j = 1 .. len(r); 1/2 for a single r.
 
     Source: Zhao et al. 2023, arXiv:2302.04867 (UniPC), algorithms 1 and 2, and the public code's degenerate rules.
     """

@@ -17,11 +17,10 @@ from solverbench.errors import GridError, PluginError, UnknownNameError
 from solverbench.method.schedules import NoiseSchedule, VPDiscrete
 
 VERSIONS: dict[str, int] = {}
-"""Versions of named grids other than 1: raise one when its formula gives other levels, so that no old result is reused.
-"""
+"""Versions of named grids other than 1; bump one when its formula gives other levels, so no old result is reused."""
 
 GITS_ENDS = 0.01
-"""How far, relatively, a schedule's ends may lie from a published list's, which are rounded to three digits."""
+"""Relative tolerance between a schedule's ends and those of a published list, which are rounded to three digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +28,8 @@ class Grid:
     """Falling noise levels and the schedule they belong to.
 
     Args:
-        sigmas: [M+1] float64, strictly decreasing, positive but for the last, which may be 0. May carry gradient.
-        schedule: what the model's own time is, for loops that need it.
+        sigmas: [M+1] float64, strictly decreasing, positive except that the last may be 0. May carry gradient.
+        schedule: the model's schedule, for loops that need the model's own time.
 
     Raises:
         GridError: fewer than two levels, not finite, negative, or not strictly decreasing.
@@ -59,7 +58,7 @@ class Grid:
 
 
 def refused(error: GridError) -> bool:
-    """Return whether it was `Grid` itself that raised it: the levels, whoever made them, are none."""
+    """Return whether `Grid` itself raised the error, because the levels are not a valid grid."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_code is Grid.__post_init__.__code__
 
@@ -84,8 +83,8 @@ def logsnr(schedule: NoiseSchedule, steps: int) -> Grid:
 def time_uniform(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Grid:
     """Return levels at times whose rho-th roots are equally spaced; rho = 1 is uniform, 2 quadratic.
 
-    The time is the model's own, and on an EDM schedule that of the linear VP schedule with the same ends.
-    Source: Lu et al. 2022, arXiv:2206.00927, section 4; with rho the rule of diff-sampler (arXiv:2312.00094).
+    The time is the model's own, or on an EDM schedule the time of the linear VP schedule with the same ends.
+    Source: Lu et al. 2022, arXiv:2206.00927, section 4; the rule with rho is that of diff-sampler (arXiv:2312.00094).
     """
     clock = schedule.clock
     times = _linspace(clock.t_start ** (1 / rho), clock.t_end ** (1 / rho), steps) ** rho
@@ -95,16 +94,16 @@ def time_uniform(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Gr
 def time_quadratic(schedule: NoiseSchedule, steps: int) -> Grid:
     """Return levels at times whose square roots are equally spaced: `time_uniform` with rho = 2.
 
-    Source: the public code of DPM-Solver, UniPC and GAS, which name it so; `time_poly` is what LD3 means by it.
+    Source: the public code of DPM-Solver, UniPC and GAS, which use this name; LD3 uses it for `time_poly`.
     """
     return time_uniform(schedule, steps, rho=2.0)
 
 
 def time_poly(schedule: NoiseSchedule, steps: int, *, rho: float = 2.0) -> Grid:
-    """Return levels at times t_end + (t_start - t_end)(k/M)^rho for k = M..0, where the ends take no root.
+    """Return levels at times t_end + (t_start - t_end)(k/M)^rho for k = M..0; no root is taken of the ends.
 
     Source: Tong et al. 2024, arXiv:2405.15506 (LD3), whose "time_quadratic" is rho = 2, as is equation 23 of GAS,
-    arXiv:2510.17699. The time is as in `time_uniform`.
+    arXiv:2510.17699. Time is defined as in `time_uniform`.
     """
     clock = schedule.clock
     times = clock.t_end + (clock.t_start - clock.t_end) * _linspace(1.0, 0.0, steps) ** rho
@@ -114,11 +113,11 @@ def time_poly(schedule: NoiseSchedule, steps: int, *, rho: float = 2.0) -> Grid:
 def discrete(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Grid:
     """Return levels at a discrete model's times whose rho-th roots are equally spaced.
 
-    `time_uniform` under the name that diff-sampler (arXiv:2312.00094) gives it for latent models; its code takes no
-    root of the first time, which is 1.
+    This is `time_uniform` under the name that diff-sampler (arXiv:2312.00094) uses for latent models. Its code takes
+    no root of the first time, which is 1.
 
     Raises:
-        GridError: the schedule isn't discrete.
+        GridError: the schedule is not discrete.
     """
     if not isinstance(schedule, VPDiscrete):
         raise GridError(
@@ -140,10 +139,11 @@ def gits_dpm(schedule: NoiseSchedule, steps: int) -> Grid:
 def gits(solver: str, schedule: NoiseSchedule, steps: int) -> Grid:
     """Return the levels published for `solver` and `steps` on Stable Diffusion, with the schedule's own exact ends.
 
-    Source: Chen et al. 2024, arXiv:2405.11326, as listed in the code of LD3 (arXiv:2405.15506): registries/gits.toml.
+    Source: Chen et al. 2024, arXiv:2405.11326, as listed in the code of LD3 (arXiv:2405.15506); stored in
+    registries/gits.toml.
 
     Raises:
-        GridError: no list for that number of steps, or a schedule with other ends.
+        GridError: no list is published for that number of steps, or the schedule has other ends.
     """
     lists = {len(levels) - 1: levels for levels in registries.gits()[solver]}
     asked = f"grid=gits_{solver} with {steps} steps"
@@ -160,7 +160,7 @@ def gits(solver: str, schedule: NoiseSchedule, steps: int) -> Grid:
 
 
 def learned(schedule: NoiseSchedule, steps: int) -> Grid:
-    """Raise GridError: a learned grid comes from a solver's own parameters."""
+    """Raise GridError: a learned grid comes only from a solver's own parameters."""
     raise GridError(f"grid=learned with {steps} steps: only a learned solver has one; name another grid")
 
 
@@ -174,18 +174,18 @@ def function(name: str) -> Callable[..., Grid]:
 
     Raises:
         UnknownNameError: no such grid.
-        PluginError: a plugin offers it, but it can't be had.
+        PluginError: a plugin offers it but does not load.
     """
     found: Callable[..., Grid] = plugins.get(registries.grids, name)
     return found
 
 
 def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = None) -> Grid:
-    """Return the named grid of `steps` intervals on `schedule`; with its own rho if None.
+    """Return the named grid of `steps` intervals on `schedule`, with its default rho if `rho` is None.
 
     Raises:
         UnknownNameError: no such grid.
-        PluginError: a plugin offers it, but it can't be had, fails, or returns something else.
+        PluginError: a plugin offers it but does not load, fails, or returns no grid of `steps` intervals.
     """
     make = function(name)
     with plugins.blamed(registries.grids, name):
@@ -197,11 +197,11 @@ def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = No
 
 
 def key(name: str, rho: float | None) -> dict[str, Any]:
-    """Return what names a grid in a cell's key: its name, its rho, and the version or source of its function.
+    """Return the grid's part of a cell's key: its name, its rho, and the version or source of its function.
 
     Raises:
         UnknownNameError: no such grid.
-        PluginError: a plugin offers it, but it can't be had.
+        PluginError: a plugin offers it but does not load.
     """
     made = function(name)
     exponent = {} if rho is None else {"rho": float(rho)}
@@ -227,6 +227,6 @@ def _linspace(start: float, end: float, steps: int) -> Tensor:
 
 
 def _with_ends(sigmas: Tensor, schedule: NoiseSchedule, first: float | None = None) -> Grid:
-    """The grid with its two ends exactly the schedule's own: roots and powers miss them by an ulp or two."""
+    """Return the grid with the schedule's exact ends: roots and powers miss them by an ulp or two."""
     sigmas[0], sigmas[-1] = first or schedule.sigma_max, schedule.sigma_min
     return Grid(schedule.rounded(sigmas), schedule)

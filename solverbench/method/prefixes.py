@@ -1,4 +1,4 @@
-"""Plans that begin alike share calls: their prefix tree, in which each call stands once."""
+"""The prefix tree of plans: plans that begin with the same calls share them, and each call appears once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from solverbench.method.tableau import Plan
 
 UNIT = 500_000
-"""Calls times images that are planned as one piece of work: what a kill can cost, and one plan may take more."""
+"""Calls x images per unit of work, which bounds the loss when a run is killed; a single plan may exceed it."""
 
 
 @dataclass(eq=False)
@@ -17,9 +17,9 @@ class End:
     """A sample, the last row of a plan.
 
     Args:
-        row: its weights of x and of the outputs before it.
-        plans: places of the plans that it is the sample of, all of them the same numbers.
+        row: weights of x and of the outputs of the calls in `path`.
         path: the calls before it, in order.
+        plans: indices of the plans with this sample; their numbers are identical.
     """
 
     row: tuple[float, ...]
@@ -32,9 +32,9 @@ class Call:
     """A call of the denoiser, made once for all plans that make it after the same calls.
 
     Args:
-        row, sigma: the state's weights and the level told; exactly equal for all these plans.
-        calls: what may follow.
-        ends: the samples that need no more calls.
+        row, sigma: the weights of the state and the level passed to the network; exactly equal for all these plans.
+        calls: the calls that follow it.
+        ends: the samples that need no further call.
     """
 
     row: tuple[float, ...]
@@ -54,11 +54,11 @@ class Call:
 
 @dataclass(eq=False)
 class Tree:
-    """Plans from the same unit noise by the same network.
+    """Plans that start from the same unit noise and call the same network.
 
     Args:
-        calls: the first ones.
-        asked: calls that the plans make one by one.
+        calls: the first calls.
+        asked: number of calls if each plan runs alone.
     """
 
     calls: list[Call]
@@ -66,19 +66,19 @@ class Tree:
 
     @property
     def ends(self) -> list[End]:
-        """Every sample, as a depth-first walk meets them."""
+        """Every sample, in depth-first order."""
         return [end for call in self.calls for end in call.below]
 
     @property
     def needed(self) -> int:
-        """Calls that the plans make together."""
+        """Number of calls if the plans share their common calls."""
         return len({call for end in self.ends for call in end.path})
 
 
 def grow(plans: Sequence[Plan]) -> Tree:
     """Return the prefix tree of plans that start from the same noise.
 
-    Two plans share a call exactly if their rounded rows and levels are the same numbers up to it.
+    Two plans share a call if and only if their rounded rows and levels are equal up to and including it.
     """
     tree = Tree([], sum(plan.nfe for plan in plans))
     known: dict[bytes, Call] = {}
@@ -102,17 +102,17 @@ def grow(plans: Sequence[Plan]) -> Tree:
 
 
 def _after(begin: bytes, numbers: object) -> bytes:
-    """What tells the calls up to here from all others: a hash, as written out they'd grow with the cube of calls."""
+    """Return a hash that identifies the calls up to this one; written out, they would grow with the cube of calls."""
     return hashlib.sha256(begin + repr(numbers).encode()).digest()
 
 
 def bunches(plans: Sequence[Plan], images: int, most: int = UNIT, samples: int | None = None) -> list[list[int]]:
-    """Return the places of `plans` cut into pieces of work: plans that share stand together as far as they fit.
+    """Return the indices of `plans` in units of work; plans that share calls are grouped as far as they fit.
 
     Args:
-        images: that each call is made for.
-        most: calls times images of a piece; a single plan may need more.
-        samples: ends of a piece at most; None for as many as there are.
+        images: number of images per call.
+        most: largest calls x images per unit; a single plan may exceed it.
+        samples: largest number of ends per unit; None for no limit.
     """
     found: list[list[int]] = []
     spent = ends = 0

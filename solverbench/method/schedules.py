@@ -1,4 +1,4 @@
-"""Noise schedules: a model's own time to and from the EDM frame's noise level, in float64 and differentiable."""
+"""Noise schedules: the map between a model's own time and the EDM-frame noise level, float64 and differentiable."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from solverbench import registries
 from solverbench.errors import GridError
 
 STAND_IN = 1e6
-"""The level that stands for an infinite one, where a model's alpha reaches 0: there x = sigma n holds no data."""
+"""The level used for infinity where a model's alpha reaches 0; there x = sigma n holds no data."""
 
 
 class NoiseSchedule(ABC):
     """Maps a model's time t to its signal scale `alpha` and EDM-frame noise level `sigma` = (noise scale)/alpha."""
 
     version: ClassVar[int] = 1
-    """Version of the formulas: raise it when they give other numbers, so that old results are not reused."""
+    """Version of the formulas; bump when they give different numbers, so that old results are not reused."""
 
     _rule: dict[str, Any] | None = None
 
     @property
     def key(self) -> dict[str, Any]:
-        """How the schedule was asked for, as plain JSON values: the same on every processor.
+        """The request that made the schedule, as plain JSON values; the same on every processor.
 
-        A built-in schedule is named by the parameters it was made from, and by the bytes of an array that was given.
-        A schedule of a user's own class is named by its dataclass fields and its source; without these, by numbers
-        that it computes, which may differ in the last bit on another processor.
+        The key of a built-in schedule has the parameters it was made from, with the sha256 of a given array. The key of
+        a user's schedule class has its dataclass fields and its source; without these, numbers that it computes, which
+        may differ in the last bit on another processor.
         """
         kind = type(self)
         name = {"name": kind.__name__, "version": kind.version}
@@ -54,13 +54,13 @@ class NoiseSchedule(ABC):
         return name | {"source": source, **fields}
 
     def asked_by(self, **rule: Any) -> Self:
-        """Return this schedule with `rule`, plain JSON values, as its key in place of the numbers computed from it."""
+        """Return this schedule with `rule`, plain JSON values, as its key instead of the numbers computed from it."""
         made = copy.copy(self)
         object.__setattr__(made, "_rule", rule)
         return made
 
     def _numbers(self) -> list[float]:
-        """Numbers that tell this schedule from another of its class."""
+        """Return numbers that distinguish this schedule from others of its class."""
         times = torch.linspace(self.t_end, self.t_start, 17, dtype=torch.float64)
         ends = [self.sigma_min, self.sigma_max, self.prior_scale]
         return [*ends, *self.sigma(times).tolist(), *self.alpha(times).tolist()]
@@ -77,26 +77,26 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def scale(self, start: float) -> float:
-        """Return what unit noise is multiplied by to make the state at level `start`, in the EDM frame."""
+        """Return the factor that turns unit noise into the state at level `start`, in the EDM frame."""
 
     @property
     def prior_scale(self) -> float:
-        """The same at `sigma_max`."""
+        """The scale at `sigma_max`."""
         return self.scale(self.sigma_max)
 
     @property
     def sigma_first(self) -> float:
-        """The level at which grids in sigma or lambda start: `sigma_max` but where that is a stand-in."""
+        """The level at which grids in sigma or lambda start: `sigma_max`, unless that is the stand-in."""
         return self.sigma_max
 
     @property
     def t_first(self) -> float:
-        """The time of `sigma_first`: `t_start` but where `sigma_max` is a stand-in."""
+        """The time of `sigma_first`: `t_start`, unless `sigma_max` is the stand-in."""
         return self.t_start
 
     @property
     def t_last(self) -> float:
-        """The latest time that a network may be told; it matters where `sigma_max` is a stand-in."""
+        """The largest time that may be passed to a network; finite only where `sigma_max` may be the stand-in."""
         return math.inf
 
     @abstractmethod
@@ -112,7 +112,7 @@ class NoiseSchedule(ABC):
         """Return the time at which the level is `sigma`."""
 
     def rounded(self, sigmas: Tensor) -> Tensor:
-        """Return a grid's levels [M+1] as the network knows them: the nearest where it knows but some."""
+        """Return a grid's levels [M+1], rounded to the nearest known level where the network knows only some."""
         return sigmas
 
     @property
@@ -127,7 +127,7 @@ class NoiseSchedule(ABC):
 
     @property
     def clock(self) -> NoiseSchedule:
-        """The schedule by whose time grids and DEIS step: this one, or a VP one with its ends if its time is sigma."""
+        """The schedule whose time grids and DEIS use: this one, or a VP one with the same ends if its time is sigma."""
         return self
 
 
@@ -136,7 +136,7 @@ class EDM(NoiseSchedule):
     """State x0 + sigma n, time = sigma. Source: Karras et al. 2022, arXiv:2206.00364, table 1.
 
     Args:
-        levels: the only ones that the network knows: named grids are rounded to the nearest. Any level if empty.
+        levels: the only levels that the network knows; named grids are rounded to the nearest. Empty: any level.
     """
 
     sigma_min: float = 0.002
@@ -171,7 +171,7 @@ class EDM(NoiseSchedule):
 
 
 class VariancePreserving(NoiseSchedule):
-    """A state alpha x0 + sqrt(1 - alpha^2) n, sampled from t = 1 to `t_eps`: all follows from log alpha(t)."""
+    """A state alpha x0 + sqrt(1 - alpha^2) n, sampled from t = 1 to `t_eps`; defined by log alpha(t)."""
 
     t_eps: float
 
@@ -221,7 +221,7 @@ class VPLinear(VariancePreserving):
     def refit(cls, sigma_min: float, sigma_max: float, t_eps: float = 1e-3) -> VPLinear:
         """Return the schedule with sigma(t_eps) = sigma_min and sigma(1) = sigma_max; its beta_min may be negative.
 
-        Source: the rule by which the EDM code wraps VP networks (arXiv:2206.00364, public code, VPPrecond).
+        Source: the EDM code's rule for wrapping VP networks (arXiv:2206.00364, public code, VPPrecond).
         """
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
         beta_d = 2 * (low / t_eps - high) / (t_eps - 1)
@@ -231,13 +231,13 @@ class VPLinear(VariancePreserving):
 
     @classmethod
     def clamped(cls, sigma_min: float, sigma_max: float, t_eps: float) -> VPLinear:
-        """Return the refit of the standard schedule's own ends clamped to the network's range.
+        """Return the refit to the standard schedule's own ends, clamped to the network's range.
 
-        Source: the GAS code (arXiv:2510.17699): starts from (19.9, 0.1), so that it ends at sigma(t_eps) if that is
-        above sigma_min. For parity with published numbers; `refit` is what ends where the teacher ends.
+        Source: the GAS code (arXiv:2510.17699): it starts from (19.9, 0.1), so that sampling ends at sigma(t_eps) if
+        that is above sigma_min. For parity with published numbers; `refit` ends where the teacher ends.
 
         Raises:
-            GridError: t_eps isn't between 0 and 1, or the level there isn't below the start.
+            GridError: t_eps is not between 0 and 1, or the level there is not below the start.
         """
         standard = cls(t_eps=t_eps)
         if not 0 < t_eps < 1 or max(standard.sigma_min, sigma_min) >= min(standard.sigma_max, sigma_max):
@@ -249,24 +249,24 @@ class VPLinear(VariancePreserving):
         return -self.beta_d * t**2 / 4 - self.beta_min * t / 2
 
     def time(self, sigma: Tensor) -> Tensor:
-        # The root of beta_d t^2/2 + beta_min t = log(1 + sigma^2), in the form that doesn't cancel.
+        # The root of beta_d t^2/2 + beta_min t = log(1 + sigma^2), in the form without cancellation.
         q = torch.log1p(sigma**2)
         return 2 * q / ((self.beta_min**2 + 2 * self.beta_d * q).sqrt() + self.beta_min)
 
 
 @dataclass(frozen=True)
 class VPDiscrete(VariancePreserving):
-    """Variance preserving, given at M discrete steps; log alpha is linear in t between them and beyond the last ones.
+    """Variance preserving, given at M discrete steps; log alpha is linear in t between and beyond them.
 
-    The n-th step (from 0) lies at t = (n+1)/M; sampling goes from t = 1 to t_eps. A network that counts steps is told
+    The n-th step (from 0) lies at t = (n+1)/M; sampling goes from t = 1 to t_eps. A network that counts steps gets
     M t - 1, unrounded. Source: Lu et al. 2022, arXiv:2206.00927, appendix (discrete-time models), and its public code.
 
     Args:
         log_alphas: log alpha at the M steps, strictly decreasing, below 0.
-        t_eps: where sampling ends.
+        t_eps: time at which sampling ends, in (0, 1).
 
     Raises:
-        GridError: fewer than two steps, or log_alphas that aren't finite, below 0 and strictly decreasing.
+        GridError: fewer than two steps, or log_alphas that are not finite, below 0 and strictly decreasing.
     """
 
     log_alphas: tuple[float, ...] = field(repr=False)
@@ -291,7 +291,7 @@ class VPDiscrete(VariancePreserving):
     def from_alphas_cumprod(cls, alphas_cumprod: Sequence[float] | Tensor, t_eps: float | None = None) -> VPDiscrete:
         """Return the schedule with alpha^2 = `alphas_cumprod` [M], in the order of training steps.
 
-        It ends at the first of them, t = 1/M, unless `t_eps` is given. A last value of 0 (zero terminal SNR; Lin et al.
+        It ends at the first step, t = 1/M, unless `t_eps` is given. A last value of 0 (zero terminal SNR; Lin et al.
         2023, arXiv:2305.08891) becomes the stand-in level 1e6.
         """
         values = torch.as_tensor(alphas_cumprod, dtype=torch.float64).clone()
@@ -356,15 +356,15 @@ class VPDiscrete(VariancePreserving):
 class RectifiedFlow(NoiseSchedule):
     """State (1 - t) x0 + t n on the straight line from data to noise, so sigma = t/(1 - t).
 
-    At t = 1 the state holds no data and sigma is infinite. Either sampling starts a little below, at t_start: there
-    the state is t n in the model's frame, sigma_max n in ours, and what is left out is (1 - t) x0. The default drops a
-    thousandth of the data, as the first of a thousand training times does. Or t_start = 1, and sigma_max = 1e6 stands
-    for infinity, also at times beyond 1; grids in sigma or lambda, which would spend their steps between there and the
-    first level that is one, start at t_first.
+    At t = 1 the state holds no data and sigma is infinite. There are two ways to start:
+    With t_start < 1, the initial state is t n in the model's frame, sigma_max n in the EDM frame; the term (1 - t) x0
+    is dropped. The default drops a thousandth of the data, as the first of a thousand training times does.
+    With t_start = 1, sigma_max = 1e6 stands for infinity, also at times beyond 1. Grids in sigma or lambda then start
+    at t_first; otherwise they would spend their steps between 1e6 and the first real level.
     Source: Liu et al. 2022, arXiv:2209.03003, equation 1.
 
     Args:
-        t_first: the model's first time below 1; t_start if that is below 1.
+        t_first: the model's first time below 1; set to t_start if that is below 1.
     """
 
     t_start: float = 0.999
@@ -411,7 +411,7 @@ class RectifiedFlow(NoiseSchedule):
 
 
 _STAND_IN_TIME = STAND_IN / (1 + STAND_IN)
-"""The time at which a straight line's level is the stand-in."""
+"""The time at which a rectified flow's level is the stand-in."""
 
 
 def array_digest(values: Sequence[float]) -> str:
@@ -420,7 +420,7 @@ def array_digest(values: Sequence[float]) -> str:
 
 
 def _plain_fields(schedule: NoiseSchedule) -> dict[str, Any] | None:
-    """The dataclass fields as plain JSON values, an array as its digest; None if there are none or one isn't plain."""
+    """Return the dataclass fields as plain JSON, arrays as digests; None if no dataclass or if a field is not plain."""
     if not dataclasses.is_dataclass(schedule):
         return None
     found: dict[str, Any] = {}
@@ -439,7 +439,7 @@ def _plain_fields(schedule: NoiseSchedule) -> dict[str, Any] | None:
 
 
 def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """The piecewise-linear function through (knots, values) at `at`, its first and last pieces extended."""
+    """Return the piecewise-linear function through (knots, values) at `at`, extrapolated linearly at both ends."""
     right = torch.searchsorted(knots, at.detach().contiguous()).clamp(1, len(knots) - 1)
     left = right - 1
     slope = (values[right] - values[left]) / (knots[right] - knots[left])

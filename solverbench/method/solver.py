@@ -1,4 +1,4 @@
-"""What a solver is: its options, its grid, and its textbook loop over `x` and `denoise(x, sigma)`."""
+"""The solver base classes: options, grid, and a textbook loop over `x` and `denoise(x, sigma)`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from solverbench.registries import recipe_names
 
 
 class Denoise(Protocol):
-    """What a loop is handed: the data prediction for state `x` when the network is told `sigma`.
+    """The denoiser passed to a loop: returns the data prediction for state `x`, with `sigma` passed to the network.
 
-    `level` is the noise level of the state itself, given only when it differs from `sigma`.
+    `level` is the noise level of the state itself; give it only where it differs from `sigma`.
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor: ...
@@ -38,10 +38,10 @@ def option(
     """Declare an option of a solver.
 
     Args:
-        default: its value when a spec doesn't name it.
-        key: its name in a spec; the attribute's own if None.
-        choices: the values it may take; any of its type if empty.
-        above: what a number must exceed.
+        default: value when a spec does not name the option.
+        key: name in a spec; the attribute's name if None.
+        choices: allowed values; any value of its type if empty.
+        above: exclusive lower bound of a number.
         help: one line for `solverbench info`.
     """
     metadata = {"key": key, "choices": tuple(choices), "above": above, "help": help}
@@ -53,21 +53,21 @@ def option(
 class Solver(ABC):
     """One method: a frozen dataclass whose fields are its options, with the paper's loop as `integrate`.
 
-    Subclass it, give it a `name`, write `integrate`; every subclass becomes a frozen keyword-only dataclass by itself.
-    `consistent` and the orders below may be plain attributes of the subclass where no option changes them.
-    `solverbench.conformance` measures what is declared. The orders are those of the method itself, with every
-    evaluation made and a last level above 0.
+    To write one: subclass, set `name`, define `integrate`. Every subclass becomes a frozen keyword-only dataclass
+    automatically. `consistent` and the orders below may be plain class attributes where no option changes them.
+    `solverbench.conformance` measures these declarations. The orders are those of the method itself, without skipped
+    evaluations and with a last level above 0.
     """
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     bibtex: ClassVar[str] = ""
-    """Its paper's entry, for reports, where `paper` names none that this package knows."""
+    """BibTeX entry for reports, where `paper` names no entry that this package knows."""
     learned: ClassVar[bool] = False
     version: ClassVar[int] = 1
-    """Version of the formulas: raise it when they give other numbers, so that old results are not reused."""
+    """Version of the formulas; bump when they give different numbers, so that old results are not reused."""
     uniform: ClassVar[bool] = False
-    """Whether the coefficients, and so the declared orders, are those of equal steps in sigma."""
+    """Whether the coefficients, and thus the declared orders, assume equal steps in sigma."""
 
     levels: str = option("polynomial", key="grid", help="a named grid, or the M+1 levels joined with +")
     rho: float | None = option(None, above=0.0, help="the grid's exponent; the grid's own default if not given")
@@ -77,7 +77,7 @@ class Solver(ABC):
 
     @classmethod
     def misdeclared(cls) -> str:
-        """Return what is wrong with the options that this class declares, each with its default; empty if nothing."""
+        """Return the first error in the options of this class or their defaults; empty if there is none."""
         try:
             known = declared(cls)
         except Exception as error:  # an annotation may be any code
@@ -116,35 +116,35 @@ class Solver(ABC):
 
     @property
     def local_order(self) -> int | None:
-        """p, where a regular step from exact values errs by O(h^(p+1)) once corrected, if it is; None: not declared.
+        """p such that a regular step from exact values has error O(h^(p+1)), after any corrector; None: not declared.
 
-        First steps and the lowering of the order at the end don't count.
+        Start-up steps and lowered orders at the end are excluded.
         """
         return None
 
     @property
     def predicted_order(self) -> int | None:
-        """The same before the corrector: the order of the state at which the next call is made."""
+        """The local order before the corrector: that of the state at which the next call is made."""
         return self.local_order
 
     @property
     def global_order(self) -> int | None:
-        """p, where the sample errs by O(h^p), first steps and end rule included; None: not declared."""
+        """p such that the sample has error O(h^p), start-up steps and end rule included; None: not declared."""
         return None
 
     @abstractmethod
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
-        """Return the sample: `x` at grid.sigmas[0] carried to grid.sigmas[-1], which is above 0.
+        """Return the sample: `x` integrated from grid.sigmas[0] to grid.sigmas[-1], which is above 0.
 
-        `x` is a batch of images or a vector of coefficients: combine it and the outputs of `denoise` linearly, with
-        0-d float64 coefficients, without reductions, shapes, randomness or branches on values.
+        `x` is a batch of images or a vector of coefficients. Combine it and the outputs of `denoise` linearly with
+        0-d float64 coefficients; use no reductions, shapes, randomness or branches on values.
         """
 
     def steps(self, nfe: int) -> int:
         """Return M, the number of grid intervals that cost exactly `nfe` calls.
 
         Raises:
-            BudgetError: no number of intervals does; the text names the nearest budgets.
+            BudgetError: no number of intervals costs `nfe` calls; the text names the nearest budgets.
         """
         return nfe
 
@@ -152,7 +152,7 @@ class Solver(ABC):
         """Return the grid of `steps` intervals on `schedule`.
 
         Raises:
-            GridError: explicit levels that are not steps + 1, or a final 0 that the solver can't reach.
+            GridError: the number of explicit levels is not steps + 1, or the solver cannot reach a final 0.
         """
         levels = self._levels()
         if isinstance(levels, str):
@@ -166,17 +166,17 @@ class Solver(ABC):
         return grid
 
     def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
-        """Return the sample: what is traced and measured, the loop of `integrate` with what stands around it.
+        """Return the sample by `integrate` and the steps around it. This is the function that is traced and measured.
 
         Raises:
-            GridError: the grid ends in 0, and this solver can't.
+            GridError: the grid ends in 0, and this solver cannot step to 0.
         """
         if grid.sigmas[-1] == 0:
             raise GridError(f"{self.name}: can't step to level 0; end the grid at a positive level")
         return self.integrate(denoise, x, grid)
 
     def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the denoiser that the tableau is to be executed on: the user's own, or what an option makes of it."""
+        """Return the denoiser to execute the tableau with: `denoise` itself, or a wrapper that an option asks for."""
         return denoise
 
     @property
@@ -187,10 +187,10 @@ class Solver(ABC):
 
     @property
     def key(self) -> dict[str, Any]:
-        """What was asked for, as plain JSON values: the same on every processor, for one budget and schedule.
+        """The solver's part of a cell's key, without budget and schedule: plain JSON values, equal on every processor.
 
-        Options equal to their default are left out, so that an option that is added later changes no key. Of a class
-        that isn't built in it holds the sha256 of its source, as `registries.source` gives it; "" if that is unknown.
+        Options equal to their defaults are left out, so that an option added later changes no key. For a class that is
+        not built in, it holds the sha256 of its source, as returned by `registries.source`; "" if that is unknown.
         """
         options = {
             key: float(value) if isinstance(value, int) and float in getattr(kind, "__args__", (kind,)) else value
@@ -214,15 +214,15 @@ class Solver(ABC):
         }
 
     def _levels(self) -> str | list[float]:
-        """The name of the grid, or its explicit levels."""
+        """Return the name of the grid, or its explicit levels."""
         return read_levels(f"{self.name}:grid={self.levels}", self.levels)
 
 
 class Classical(Solver):
     """A solver with fixed coefficients, which may start analytically and end at level 0.
 
-    The analytic first step takes the score of N(0, (1 + sigma^2) I), which is near the data's at the start, in place
-    of the first call. The last interval to level 0 is one call whose output is the sample: a first-order step.
+    The analytic first step replaces the first call by the score of N(0, (1 + sigma^2) I), which is close to the data's
+    score at the start. The last interval, to level 0, is one call whose output is the sample: a first-order step.
     Source: Dockhorn et al. 2022, arXiv:2210.05475, section 3.3 (analytic first step); Karras et al. 2022,
     arXiv:2206.00364, algorithm 1 (the step to 0).
     """
@@ -245,15 +245,15 @@ class Classical(Solver):
 
     @property
     def consistent(self) -> bool:
-        """Whether every row keeps a constant image: not after an analytic first step."""
+        """Whether every row keeps a constant image; false with an analytic first step."""
         return not self.afs
 
     def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return `denoise`, or with threshold=true `thresholded(denoise)`, which a tableau, linear, can't hold."""
+        """Return `denoise`, or `thresholded(denoise)` with threshold=true; a tableau is linear and cannot hold it."""
         return thresholded(denoise) if self.threshold else denoise
 
     def steps(self, nfe: int) -> int:
-        """Return M: `stages` calls an interval, one less with afs; the interval to level 0 costs one."""
+        """Return M: an interval costs `stages` calls, the one to level 0 costs one, and afs saves one in total."""
         if not self._spends(nfe):
             near = filter(self._spends, range(1, nfe + 2 * self.stages + 2))
             close = [f"nfe={n}" for n in sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])]
@@ -272,7 +272,7 @@ class Classical(Solver):
         return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
 
     def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
-        """Return the sample of `integrate`, with the first evaluation replaced and the step to 0 added as asked."""
+        """Return the sample of `integrate`, with the analytic first step and the step to 0 as the options say."""
         sigmas = grid.sigmas
         evaluate = _analytic_first(denoise) if self.afs else denoise
         if sigmas[-1] > 0:
@@ -293,7 +293,7 @@ class Classical(Solver):
 
 
 def _analytic_first(denoise: Denoise) -> Denoise:
-    """`denoise` whose first call is answered by the posterior mean under unit Gaussian data, linear in x."""
+    """Return `denoise` with its first call replaced by the posterior mean under unit Gaussian data, linear in x."""
     asked = False
 
     def evaluate(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
@@ -309,18 +309,18 @@ def _analytic_first(denoise: Denoise) -> Denoise:
 class LearnedSolver(Solver):
     """A solver whose loop reads trained tensors.
 
-    `parameters` maps each name of `initial` to a float64 tensor on the CPU; None until they are given.
+    `parameters` maps each name of `initial` to a float64 tensor on the CPU; None until set.
     """
 
     learned: ClassVar[bool] = True
     consistent: ClassVar[bool] = False
     inferred: ClassVar[str] = ""
-    """What of the method its paper leaves unknown, and how it was settled; empty if nothing. Every table says it."""
+    """Details that the paper leaves open and how they are resolved here, shown in every table; empty if none."""
     trained_by: ClassVar[Mapping[str, Any] | None] = {}
-    """Its recipe: the one that it builds on, what is different, and what for some teachers alone.
+    """Training recipe: the base recipe, the values that differ, and overrides per teacher.
 
-    As in {"base": "gs", "lr": 1e-2, "digits": {"iterations": 500}}, with tables as in a file of registries/recipes.
-    Empty: that file of its own name; without one, GS's. None: it isn't trained here.
+    For example {"base": "gs", "lr": 1e-2, "digits": {"iterations": 500}}, with tables as in a file of
+    registries/recipes. Empty: the file with the solver's name, or GS's if there is none. None: not trained here.
     """
     distilled: ClassVar[bool] = False
     """Whether its name says that no discriminator trains it."""
@@ -336,36 +336,36 @@ class LearnedSolver(Solver):
 
     @property
     def first_fixed(self) -> bool:
-        """Whether the first call, its input and its level, is the same whatever the parameters: it can be kept."""
+        """Whether the first call's input and level are independent of the parameters, so its output can be cached."""
         return False
 
     @property
     def recipe_name(self) -> str:
-        """The recipe that it is trained by."""
+        """The name of the training recipe."""
         return self.recipe or self.name
 
     def group(self, name: str) -> str:
         """Return the group of a parameter of `initial`: times, offsets or coefficients (`stages.GROUPS`).
 
-        Recipes say for each group when it is trained, and by what.
+        Recipes say for each group in which stage it is trained, and how.
         """
         return "coefficients"
 
     @abstractmethod
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return the parameters with which training starts, for `nfe` calls, float64, in their checkpoint order.
+        """Return the initial parameters of training for `nfe` calls, float64, in checkpoint order.
 
         Raises:
-            GridError: levels that `schedule` or `nfe` doesn't have.
+            GridError: the solver's levels do not fit `schedule` or `nfe`.
         """
 
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `initial`, for whatever schedule: to override where `initial` needs a certain one."""
+        """Return the shapes of `initial`, for any schedule; override it if `initial` needs a certain one."""
         return {name: tuple(tensor.shape) for name, tensor in self.initial(EDM(), nfe).items()}
 
     @property
     def key(self) -> dict[str, Any]:
-        """What was asked for, see `Solver.key`, and the sha256 of the parameters."""
+        """`Solver.key` with the sha256 of the parameters."""
         parameters = {} if self.parameters is None else {"parameters": _digest(self.parameters)}
         return super().key | parameters
 
@@ -375,18 +375,18 @@ class LearnedSolver(Solver):
 
     @property
     def trained(self) -> Mapping[str, Tensor]:
-        """The parameters; an error of the caller if there are none."""
+        """The parameters; an assertion fails if there are none."""
         assert self.parameters is not None, f"{self.name} has no parameters; use with_parameters"
         return self.parameters
 
 
 def _built_in(cls: type) -> bool:
-    """Whether a class comes with this project, or with Python."""
+    """Return whether a class comes with this project or with Python."""
     return cls.__module__.partition(".")[0] in ("solverbench", "builtins", "abc", "typing")
 
 
 def _digest(parameters: Mapping[str, Tensor]) -> str:
-    """The sha256 of named float64 tensors, in the order of their names."""
+    """Return the sha256 of named float64 tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(parameters.items()):
         values = tensor.detach().cpu().double().numpy().astype("<f8")
@@ -405,7 +405,7 @@ def parse_value(asked: str, kind: Any, text: str) -> Any:
     """Return `text` as a value of the option's type.
 
     Raises:
-        SpecError: it isn't one.
+        SpecError: `text` is not of that type.
     """
     wanted = {int: "a whole number", float: "a number", bool: "true or false"}
     base = next(k for k in (bool, int, float, str) if k == kind or k in getattr(kind, "__args__", ()))
@@ -418,10 +418,10 @@ def parse_value(asked: str, kind: Any, text: str) -> Any:
 
 
 def read_levels(asked: str, text: str) -> str | list[float]:
-    """Return what an option that takes levels says: the name of a grid, or the levels themselves.
+    """Return the value of a levels option: the name of a grid, or the levels themselves.
 
     Raises:
-        GridError: neither a word nor numbers joined with +.
+        GridError: `text` is neither a name nor numbers joined with +.
     """
     if "+" not in text and not text[:1].isdigit():
         return text
@@ -432,7 +432,7 @@ def read_levels(asked: str, text: str) -> str | list[float]:
 
 
 def write_levels(levels: str | Sequence[float]) -> str:
-    """Return the canonical text of what `read_levels` gives: an alias resolved, every digit of a level.
+    """Return the canonical text of the result of `read_levels`: aliases resolved, levels with all their digits.
 
     Raises:
         UnknownNameError: no such grid.
@@ -441,7 +441,7 @@ def write_levels(levels: str | Sequence[float]) -> str:
 
 
 def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:
-    """Return the error for an option that the solver doesn't have."""
+    """Return the error for an option that the solver does not have."""
     keys = sorted(declared(cls))
     near = difflib.get_close_matches(key.lower(), keys, n=1)
     hint = f"did you mean {near[0]!r}? It" if near else "it"
@@ -449,7 +449,7 @@ def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:
 
 
 def refuse_budget(solver: Solver, nfe: int, why: str, instead: Sequence[str]) -> BudgetError:
-    """Return the error for a number of calls that the solver can't spend, with what can be asked for instead."""
+    """Return the error for a number of calls that the solver cannot spend, with the alternatives `instead`."""
     return BudgetError(f"{solver.name} with nfe={nfe}: {why}; use {' or '.join(instead)}.")
 
 

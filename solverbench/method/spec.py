@@ -17,7 +17,7 @@ def make(spec: str) -> Solver:
 
     Raises:
         UnknownNameError: no solver or grid of that name.
-        SpecError: not of the form name:key=value, an option given twice, or an option or value it doesn't have.
+        SpecError: the form is not name:key=value, an option is given twice, or an option or value is not known.
     """
     name, *parts = _split(spec)
     cls = solver_class(name)
@@ -41,7 +41,7 @@ def solver_class(name: str) -> type[Solver]:
 
     Raises:
         UnknownNameError: no such solver.
-        PluginError: a plugin offers it, but it can't be had.
+        PluginError: a plugin offers it but does not load.
     """
     cls = plugins.get(registries.solvers, name)
     assert isinstance(cls, type)
@@ -50,10 +50,10 @@ def solver_class(name: str) -> type[Solver]:
 
 
 def expand(text: str) -> list[str]:
-    """Return the specs of a comma-separated list, each `a|b` multiplied out, in order, without repeats.
+    """Return the specs of a comma-separated list in order without repeats, each `a|b` expanded.
 
     Raises:
-        SpecError: an empty list or an empty place in it.
+        SpecError: the list or an item of it is empty.
     """
     found: dict[str, None] = {}
     for item in text.split(","):
@@ -67,7 +67,7 @@ def numbers(text: str) -> list[int]:
     """Return the sorted whole numbers of `3-10`, `3,5,8` or `4-10:2` (a range with a stride), each once.
 
     Raises:
-        SpecError: not of that form, a reversed range, or a number below 1.
+        SpecError: another form, a reversed range, a number below 1, or one above 1000.
     """
     found: set[int] = set()
     for part in text.split(","):
@@ -97,7 +97,7 @@ def ranges(found: Iterable[int]) -> str:
 
 
 def _split(spec: str) -> list[str]:
-    """The parts between colons; a file, which comes last, may hold colons itself."""
+    """Return the parts between colons; a file path comes last and may contain colons."""
     head, at, path = spec.partition("=@")
     parts = head.split(":")
     if at:

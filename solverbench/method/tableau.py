@@ -1,4 +1,4 @@
-"""A run of a solver as N noise levels and one triangular matrix."""
+"""A solver run as N noise levels and one triangular matrix."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch import Tensor
 from solverbench.method.schedules import NoiseSchedule
 
 DIGITS = 12
-"""Significant digits of the numbers that are executed."""
+"""Significant digits of the numbers in a plan."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tableau:
-    """Everything that a solver does in N calls. All float64 on the CPU; may carry gradient.
+    """A complete description of a solver's N calls. All float64 on the CPU; may carry gradient.
 
         input_k = weights[k, 0] x + sum_{j<k} weights[k, 1+j] d_j        k = 0 .. N-1
         d_k     = denoise(input_k, sigmas[k])
         sample  = weights[N, 0] x + sum_{j<N} weights[N, 1+j] d_j
 
     Args:
-        sigmas: [N], the noise level that the network is told at each call; positive.
+        sigmas: [N], the noise level passed to the network at each call; positive.
         weights: [N+1, N+1], lower triangular.
         levels: [N+1], the noise level of each row's state; the last is the end level.
         start: 0-d, the noise level of x.
@@ -58,16 +58,16 @@ class Tableau:
         return len(self.sigmas)
 
     def equals(self, other: Tableau, tolerance: float = 1e-12) -> bool:
-        """Whether all numbers agree within `tolerance` times max(1, |number|): the same solver on the same levels."""
+        """Return whether all numbers agree within `tolerance` times max(1, |number|): the same solver and levels."""
         if self.nfe != other.nfe:
             return False
         pairs = zip(self._numbers(), other._numbers(), strict=True)
         return all(((a - b).abs() <= tolerance * b.abs().clamp(min=1)).all() for a, b in pairs)
 
     def inconsistency(self) -> float:
-        """Return how far the rows are from W[k,0] = levels[k]/start and sum_j W[k,1+j] = 1 - levels[k]/start.
+        """Return the largest deviation from W[k,0] = levels[k]/start and sum_j W[k,1+j] = 1 - levels[k]/start.
 
-        0 for a method that keeps a constant image at every stage. Row 0 is the start itself.
+        It is 0 for a method that keeps a constant image at every stage. Row 0 is the start itself.
         """
         kept = self.levels / self.start
         noise = (self.weights[:, 0] - kept).abs()
@@ -75,17 +75,17 @@ class Tableau:
         return float(torch.maximum(noise, data).max())
 
     def plan_from_noise(self, schedule: NoiseSchedule) -> Plan:
-        """Return what is executed on unit noise."""
+        """Return the plan that starts from unit noise."""
         return self.plan(self.noise_scale(schedule))
 
     def noise_scale(self, schedule: NoiseSchedule) -> float:
-        """Return what unit noise is multiplied by to make the state at `start`."""
+        """Return the factor that turns unit noise into the state at `start`."""
         start = float(self.start)
         whole = math.isclose(start, schedule.sigma_max, rel_tol=1e-9)  # a learned grid may miss it by an ulp
         return schedule.prior_scale if whole else schedule.scale(start)
 
     def plan(self, scale: float = 1.0) -> Plan:
-        """Return what is executed: rounded to 12 significant digits, the first column multiplied by `scale`.
+        """Return the plan: numbers rounded to 12 significant digits, the first column multiplied by `scale`.
 
         Args:
             scale: the schedule's prior scale, if x is to be unit noise; 1 if x is the state at `start`.
@@ -101,7 +101,7 @@ class Tableau:
 
 @dataclass(frozen=True)
 class Plan:
-    """A tableau's rounded numbers: the levels told, and row k's weights of x and of the first k outputs."""
+    """A tableau's rounded numbers: the network's level per call, and row k's weights of x and the first k outputs."""
 
     sigmas: tuple[float, ...]
     rows: tuple[tuple[float, ...], ...]
@@ -124,10 +124,10 @@ class Plan:
 
     @classmethod
     def of(cls, numbers: Mapping[str, Any]) -> Plan:
-        """Return the plan that `as_dict` gave.
+        """Return the plan from the result of `as_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: these are no such numbers.
+            KeyError, TypeError, ValueError: `numbers` is not such a result.
         """
         sigmas = tuple(float(sigma) for sigma in numbers["sigmas"])
         rows = tuple(tuple(float(weight) for weight in row) for row in numbers["rows"])
@@ -140,14 +140,14 @@ class Plan:
 
     @cached_property
     def key(self) -> str:
-        """The sha256 of the numbers: equal for plans that do the same, on one machine."""
+        """The sha256 of the numbers; on one machine, equal for equal plans."""
         return hashlib.sha256(repr((self.sigmas, self.rows)).encode()).hexdigest()
 
 
 def asked(method: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """Return what names a solver's run in keys: `Solver.key`, and the plan's numbers where its source is unknown.
+    """Return a solver run's part of a key: `Solver.key`, `nfe`, and the plan's key if a source is unknown.
 
-    Only these numbers depend on the processor; built-in solvers and plugins with a source have none in their key.
+    Only the plan's key depends on the processor; it is left out for built-in solvers and plugins with a known source.
     """
     named = {**method, "nfe": plan.nfe}
     unknown = "" in method.get("sources", ()) or method["grid"].get("source") == ""

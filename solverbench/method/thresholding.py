@@ -1,4 +1,4 @@
-"""Dynamic thresholding: a denoiser's outputs, each image kept within [-1, 1] by its own largest values."""
+"""Dynamic thresholding: scale each output image of a denoiser into [-1, 1] by a quantile of its own values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def thresholded(
 
 
 def threshold(d: torch.Tensor, quantile: float = 0.995, floor: float = 1.0) -> torch.Tensor:
-    """Return images d [B, ...] as clamp(d, -c, c) / c, each by its own c.
+    """Return images d [B, ...] as clamp(d, -c, c) / c, with one c per image.
 
     c is the 0.995 quantile of |d| over the image (linear between neighbours), and at least 1. For models of images in
-    [-1, 1]; a latent's values have no such bounds.
+    [-1, 1]; latents have no such bounds.
 
-    Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3; quantile and floor as the public codes of
-    DPM-Solver++ and diff-sampler have them.
+    Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3; quantile and floor as in the public codes of
+    DPM-Solver++ and diff-sampler.
     """
     # torch.quantile takes no more than 16 million values.
     values = d.abs().flatten(1)

@@ -1,4 +1,4 @@
-"""From a solver's loop to its tableau: the loop is run once on coefficient vectors instead of images."""
+"""Tracing: run a solver's loop once on coefficient vectors instead of images to get its tableau."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def tableau(
     """Return the tableau of a solver on a schedule, or on explicit levels.
 
     Args:
-        nfe: the number of calls; given by `grid` if that is given.
-        schedule: EDM() if not given.
-        grid: the M+1 noise levels instead of the solver's own grid.
+        nfe: number of calls; optional with `grid`, which determines it.
+        schedule: the noise schedule; EDM() if not given.
+        grid: M+1 noise levels that replace the solver's own grid.
 
     Raises:
-        BudgetError: the solver can't spend exactly `nfe` calls.
-        NeedsTrainingError: a learned solver without parameters.
+        BudgetError: the solver cannot spend exactly `nfe` calls.
+        NeedsTrainingError: the solver is learned and has no parameters.
         GridError, LoopError, NotLinearError: see `trace`.
     """
     schedule = schedule or EDM()
@@ -52,10 +52,10 @@ def tableau(
 
 
 def spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
-    """Return the tableau, if it makes the calls that were asked for.
+    """Return the tableau if it makes `nfe` calls.
 
     Raises:
-        BudgetError: it makes another number.
+        BudgetError: it makes another number of calls.
     """
     if nfe not in (None, found.nfe):
         raise BudgetError(f"{solver.spec} with nfe={nfe}: its loop makes {found.nfe} calls; ask for nfe={found.nfe}")
@@ -66,12 +66,12 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
     """Return the tableau of `solver` on `grid`, by running its loop on coefficient vectors.
 
     Args:
-        check: compare loop and tableau on random nonlinear networks; without it the result may carry gradient.
+        check: whether to compare loop and tableau on random nonlinear networks; if not, the result may carry gradient.
 
     Raises:
-        GridError: the grid ends in 0 and the solver can't.
+        GridError: the grid ends in 0, and the solver cannot step to 0.
         LoopError: see `sampled`; or a state is changed in place.
-        NotLinearError: the loop isn't a fixed linear combination of x and the outputs.
+        NotLinearError: the loop is not a fixed linear combination of x and the outputs.
     """
     if not isinstance(grid, Grid):
         raise _broken(solver, f"{registries.origin(type(solver).grid)}: grid returned {_told(grid)}", "return a Grid")
@@ -79,7 +79,7 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
     try:
         sample = sampled(solver, tape, tape.unit(0), grid)
     except LoopError as error:
-        _run_on_images(solver, grid)  # what fails there as well has nothing to do with the tracing
+        _run_on_images(solver, grid)  # a failure here too is not due to tracing
         found = str(error).removeprefix(f"{solver.spec}: ").rpartition("; ")[0]
         raise NotLinearError(
             f"{solver.spec}: its loop runs on images, but not on the coefficients that it is traced on: {found}; "
@@ -94,11 +94,11 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
 
 
 def intervals(solver: Solver, nfe: int) -> int:
-    """Return `solver.steps(nfe)`, looked at.
+    """Return `solver.steps(nfe)`, checked.
 
     Raises:
-        BudgetError: the solver can't spend exactly `nfe` calls.
-        LoopError: it raises something else, or isn't a number of intervals.
+        BudgetError: the solver cannot spend exactly `nfe` calls.
+        LoopError: it raises another error, or returns no positive integer.
     """
     try:
         found = solver.steps(nfe)
@@ -117,12 +117,12 @@ def intervals(solver: Solver, nfe: int) -> int:
 
 
 def sampled(solver: Solver, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
-    """Return `solver.sample(denoise, x, grid)`, looked at.
+    """Return `solver.sample(denoise, x, grid)`, checked.
 
     Raises:
         UserError: the solver's own.
-        LoopError: it raises something else, ends with what isn't like `x`, hands such a thing to `denoise`, or makes
-            more than 4 calls a step and 7; the text names file and line.
+        LoopError: it raises another error, returns a value unlike `x`, passes such a value to `denoise`, or makes more
+            than 4 calls per step plus 7; the text names file and line.
     """
     try:
         found: Any = solver.sample(_Watched(denoise, x, _most(grid)), x, grid)
@@ -141,16 +141,16 @@ def sampled(solver: Solver, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
 
 
 def _most(grid: Grid) -> int:
-    """How many calls a loop may make before it counts as endless."""
+    """Return the number of calls above which a loop counts as endless."""
     return 4 * grid.steps + 7
 
 
 class _Misuse(Exception):
-    """What a loop does that none may: what was found, and what to do."""
+    """A loop's misuse of `denoise`. Arguments: the finding and the remedy."""
 
 
 class _Watched:
-    """A denoiser as a loop may call it: with states like the first, and not for ever."""
+    """A denoiser that checks its arguments against the first state and limits the number of calls."""
 
     def __init__(self, denoise: Denoise, like: Tensor, most: int) -> None:
         self.denoise, self.like, self.left = denoise, like, most
@@ -168,7 +168,7 @@ class _Watched:
 
 
 def _unlike(found: Any, x: Tensor) -> str:
-    """What a thing is, if it isn't a state like `x`; else nothing."""
+    """Return a description of `found` if it is not a state like `x`; else an empty string."""
     if isinstance(found, Tensor) and found.shape == x.shape:
         return ""
     return f"{_told(found)} for a state {tuple(x.shape)}" if isinstance(found, Tensor) else _told(found)
@@ -185,7 +185,7 @@ def _broken(solver: Solver, found: str, remedy: str) -> LoopError:
 
 
 def _raised(solver: Solver, error: BaseException, method: str) -> LoopError:
-    """The error of a method of the solver's that raised something."""
+    """Return the error for a solver method that raised `error`."""
     said = registries.why(error, type(solver).__module__)
     if not registries.place(error, type(solver).__module__):
         said = f"{registries.origin(getattr(type(solver), method))}: {said}"
@@ -212,7 +212,7 @@ def _run_on_images(solver: Solver, grid: Grid) -> None:
 
 
 def _changing(solver: Solver, grid: Grid) -> LoopError:
-    """The error of a loop that changes a state in place, which is run again to find the line."""
+    """Return the error for a loop that changes a state in place; the loop is run again to find the line."""
     tape = _Tape(_most(grid) + 1)
     try:
         with _Unchanged(tape):
@@ -224,7 +224,7 @@ def _changing(solver: Solver, grid: Grid) -> LoopError:
 
 
 class _Unchanged(TorchFunctionMode):
-    """Raises at the operation that changes a state in place after a tape has been handed it."""
+    """Raise at the operation that changes a state in place after it was passed to the tape."""
 
     def __init__(self, tape: _Tape) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class _Unchanged(TorchFunctionMode):
 
 
 class _Tape:
-    """The denoiser that a loop meets when it is traced: it writes down its inputs and returns unit vectors."""
+    """The denoiser used for tracing: it records its inputs and returns unit vectors."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -266,7 +266,7 @@ class _Tape:
 
     @property
     def changed(self) -> bool:
-        """Whether a state was changed in place after it was written down, which the last may be just now."""
+        """Whether a recorded state was changed in place; the newest state may not have its version yet."""
         return any(_version(x) != version for x, version in zip(self.rows, self.versions, strict=False))
 
     def tableau(self, sample: Tensor, grid: Grid) -> Tableau:
@@ -277,7 +277,7 @@ class _Tape:
 
 
 def _version(x: Tensor) -> int:
-    """How often it was changed in place; torch doesn't count that of inference tensors."""
+    """Return how often `x` was changed in place; 0 for inference tensors, which torch does not count."""
     return 0 if x.is_inference() else x._version
 
 
@@ -286,14 +286,14 @@ def _scalar(value: Tensor | float) -> Tensor:
 
 
 ROUNDINGS = 512
-"""How many roundings of its start a sample may differ by between loop and tableau."""
+"""Allowed difference of a sample between loop and tableau, in rounding errors of its start."""
 
 
 _checked: set[tuple[type[Solver], str, tuple[float, ...]]] = set()
 
 
 def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
-    """Compare loop and tableau on two random networks and two start scales; remember what passed.
+    """Compare loop and tableau on two random networks and two start scales; remember which passed.
 
     Raises:
         LoopError: see `sampled`.
@@ -319,7 +319,7 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
             by_loop = sampled(solver, denoise, x, grid)
             by_tableau = unrounded(tableau, network, x)
         size, gap = float(by_loop.abs().max()), float((by_loop - by_tableau).abs().max())
-        # From a high start the rounding of x, which nearly cancels, outweighs that of the sample.
+        # From a high start level, the rounding error of x, which nearly cancels, exceeds that of the sample.
         error, rounding = gap / size, ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max()) / size
         if calls != tableau.nfe or not math.isfinite(error) or error > 1e-10 + rounding:
             raise NotLinearError(

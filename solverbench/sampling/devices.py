@@ -1,4 +1,4 @@
-"""TODO."""
+"""Devices: worker pools, worker counts, peak memory, device names and checks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from solverbench.errors import MissingError, UserError
 
 THREADS = 1
-"""Torch threads of a worker: the last bits of a matrix product depend on it, so that it is fixed and in every key."""
+"""Torch threads per worker. The last bits of a matrix product depend on it, so it is fixed and part of every key."""
 
 
 @contextmanager
 def pool(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of `count` threads with `THREADS` torch threads each; the caller's own number is left as it was."""
+    """Yield a pool of `count` threads with `THREADS` torch threads each; restore the caller's number at the end."""
     before = torch.get_num_threads()
     try:
         threads = ThreadPoolExecutor(count, "solverbench", initializer=torch.set_num_threads, initargs=(THREADS,))
@@ -31,14 +31,14 @@ def pool(count: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def worker_count(device: str) -> int:
-    """Return how many workers serve `device`: one per usable core on a CPU, else one."""
+    """Return the number of workers for `device`: one per usable core on a CPU, else one."""
     if torch.device(device).type != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory(device: str | torch.device) -> int:
-    """Return the most bytes held: by torch on a CUDA device, else by this process; 0 where the system doesn't say."""
+    """Return the peak memory in bytes: of torch on a CUDA device, else of this process; 0 where unknown."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
@@ -50,7 +50,7 @@ def peak_memory(device: str | torch.device) -> int:
 
 
 def device_name(device: str | torch.device) -> str:
-    """Return what a CUDA device is called, such as `NVIDIA H200`; else `cpu`."""
+    """Return the name of a CUDA device, such as `NVIDIA H200`; else `cpu`."""
     return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
 
 
@@ -58,8 +58,8 @@ def check_device(device: str) -> str:
     """Return `device` if it can be used.
 
     Raises:
-        UserError: no such kind of device.
-        MissingError: this machine hasn't got it.
+        UserError: the kind of device is not supported.
+        MissingError: this machine does not have the device.
     """
     try:
         kind = torch.device(device).type

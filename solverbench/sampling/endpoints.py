@@ -1,7 +1,7 @@
-"""The teacher's own many-step samples from given seeds, kept in the store: what paired errors and training aim at.
+"""The teacher's own many-step samples from given seeds, kept in the store: targets of paired errors and training.
 
-They are final states, of the teacher's shape: the images of a latent model's are `teacher.images` of them. What it took
-to make them, and how many fitted the device at once, lies beside them, apart from the result.
+They are final states of the teacher's shape; `teacher.images` turns a latent model's states into images. Their cost,
+and the batch size that fitted the device, are stored in a separate file next to them.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from solverbench.store.shared import made_once
 from solverbench.teachers.teacher import Teacher
 
 CHUNK = 1000
-"""Seeds per file when many are asked for; files begin at its multiples."""
+"""Largest number of seeds per file; files begin at its multiples."""
 
 
 def endpoints(
     teacher: Teacher, chosen: range, out: Path | str, *, batch: int = BATCH, workers: int | None = None
 ) -> Tensor:
-    """Return the teacher sampler's samples [len(chosen), *shape] float32 on the CPU; those not stored are made.
+    """Return the teacher sampler's samples [len(chosen), *shape] float32 on the CPU; compute those not stored.
 
     Args:
         out: the results folder; files go to out/targets/.
         batch: images per call of the denoiser.
-        workers: threads; as many as serve the teacher's device if None. It doesn't change the result.
+        workers: number of threads; `worker_count` of the teacher's device if None. The result does not depend on it.
 
     Raises:
-        RecordError: a stored file is of other images.
-        StoreError: the folder can't be written.
-        SampleError: a sample isn't finite.
+        RecordError: a stored file holds images of another shape, or samples of another plan.
+        StoreError: the folder cannot be written.
+        SampleError: a sample is not finite.
     """
     plan = sampler_plan(teacher)
     with pool(workers or worker_count(teacher.device)) as threads:
@@ -64,12 +64,12 @@ def piece(
     stop: Cancel | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Tensor:
-    """Return what `endpoints` does for the seeds of one file; call it from a worker.
+    """Return the result of `endpoints` for the seeds of one file; call it from a worker.
 
     Args:
         plan: `sampler_plan(teacher)`.
-        stop: looked at before every batch.
-        say: told of a damaged file, which is made anew.
+        stop: checked before every batch.
+        say: callback for a line about a damaged file, which is then recomputed.
     """
     path, check = location(teacher, plan, chosen, out, batch=batch), stop.check if stop is not None else lambda: None
 
@@ -91,10 +91,11 @@ def piece(
 
 
 def _hold(path: Path, plan: Plan) -> None:
-    """Write down the plan of the samples in a folder, or compare with the one that is written there.
+    """Write the plan of the samples in a folder, or compare it with the plan stored there.
 
     Raises:
-        RecordError: another one, as when a function was edited that the sampler's plugin imports; or damaged.
+        RecordError: the stored plan differs (for example, a function that the sampler's plugin imports was edited) or
+            is damaged.
     """
     if not path.exists():
         files.write_json(path, plan.as_dict(), replace=False, lines=False)
@@ -111,17 +112,17 @@ def _hold(path: Path, plan: Plan) -> None:
 
 
 def location(teacher: Teacher, plan: Goal, chosen: range, out: Path, *, batch: int = BATCH) -> Path:
-    """Return where the samples of these seeds are kept."""
+    """Return the path of the file with the samples of these seeds."""
     return Path(out) / "targets" / files.digest(key(teacher, plan, batch))[:32] / f"{seeds.label(chosen)}.npz"
 
 
 def timing(path: Path) -> Path:
-    """Return where it is kept what the samples at `path` took to make."""
+    """Return the path of the file with the cost of the samples at `path`."""
     return path.with_suffix("") / "timing.json"
 
 
 def absent(teacher: Teacher, plan: Goal, chosen: range, out: Path, *, batch: int = BATCH) -> dict[Path, range]:
-    """Return the files of these seeds that aren't stored, each with its seeds."""
+    """Return the missing files of these seeds: path to seeds."""
     places = {location(teacher, plan, part, out, batch=batch): part for part in chunks(chosen)}
     return {path: part for path, part in places.items() if not path.exists()}
 
@@ -141,7 +142,7 @@ def key(teacher: Teacher, plan: Goal, batch: int = BATCH) -> dict[str, Any]:
 
 
 def conditioned(teacher: Teacher) -> dict[str, Any]:
-    """Return what the teacher's images are conditioned on as a part of a key: none if on nothing."""
+    """Return the condition's part of a key; empty for an unconditional teacher."""
     return {} if teacher.condition is None else {"condition": teacher.condition.key}
 
 
@@ -150,7 +151,7 @@ class Goal(Plan):
     """The teacher sampler's plan for unit noise.
 
     Args:
-        asked: the sha256 of what was asked for: solver, calls and schedule. It names the samples in keys.
+        asked: sha256 of the request: solver, calls and schedule. It identifies the samples in keys.
     """
 
     asked: str = ""
@@ -167,7 +168,7 @@ def sampler_plan(teacher: Teacher) -> Goal:
     """Return the teacher sampler's plan for unit noise.
 
     Raises:
-        UserError: it adapts the denoiser, which is no part of a plan.
+        UserError: the sampler adapts the denoiser, which a plan cannot express.
     """
     solver = make(teacher.sampler)
     if solver.adapt(teacher.denoise) is not teacher.denoise:
@@ -178,7 +179,7 @@ def sampler_plan(teacher: Teacher) -> Goal:
 
 
 def chunks(chosen: range) -> Iterator[range]:
-    """Yield `chosen` cut at the multiples of `CHUNK`."""
+    """Yield `chosen`, split at the multiples of `CHUNK`."""
     begin = chosen.start
     while begin < chosen.stop:
         end = min((begin // CHUNK + 1) * CHUNK, chosen.stop)

@@ -1,4 +1,4 @@
-"""What the driver of an NVIDIA device tells: the energy that it has drawn, and its own version."""
+"""Readings from the NVIDIA driver: energy consumed by a device, and the driver version."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 def joules(device: str) -> float | None:
-    """Return what the device has drawn since its driver was loaded; None if that isn't counted, or not to be read.
+    """Return the device's energy in joules since its driver was loaded; None if it is not counted or cannot be read.
 
-    NVIDIA's devices count it from Volta on; it is read by the package nvidia-ml-py (extra `energy`). The whole device
-    is meant: other programs on it are in the number.
+    NVIDIA devices count it from Volta on; it is read with the package nvidia-ml-py (extra `energy`). The number covers
+    the whole device, including other programs on it.
     """
     if torch.device(device).type != "cuda" or (nvml := _nvml()) is None:
         return None
@@ -24,7 +24,7 @@ def joules(device: str) -> float | None:
 
 
 def driver() -> str:
-    """Return the driver's version; empty if it can't be asked."""
+    """Return the driver's version; empty if it cannot be read."""
     if (nvml := _nvml()) is None:
         return ""
     try:
@@ -34,7 +34,7 @@ def driver() -> str:
 
 
 def _nvml() -> Any:
-    """NVIDIA's management library, ready to be asked; None without it."""
+    """Return NVIDIA's management library, initialised; None if it is not available."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:

@@ -1,4 +1,4 @@
-"""The exact solution of a teacher's ODE from given seeds, kept in the store: what pure discretisation errors are of."""
+"""The exact solution of a teacher's ODE from given seeds, kept in the store: the reference of discretisation errors."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from solverbench.store.shared import made_once
 from solverbench.teachers.teacher import Teacher
 
 TOLERANCE = 1e-8
-"""Relative and absolute, per step, for a network in float64; see docs/store.md for the error that it leaves."""
+"""Relative and absolute tolerance per step for a float64 network; docs/store.md gives the remaining error."""
 ROUGH = 1e-5
-"""The same for a network that only runs in float32, whose rounding a tighter one would take for error."""
+"""The same for a float32 network; below it, rounding would be taken for error."""
 CALLS = 500
-"""About what a solution costs, in calls of the denoiser: for estimates of time."""
+"""Typical cost of a solution, in calls of the denoiser; used to estimate time."""
 MAX_STEPS = 20_000
+"""Largest number of steps of a solution."""
 
 
 @torch.no_grad()
 def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, end: float, tolerance: float) -> Tensor:
-    """Return `x` at level `start` carried to level `end` along dx/dsigma = (x - denoise(x, sigma)) / sigma.
+    """Return `x` integrated from level `start` to level `end` along dx/dsigma = (x - denoise(x, sigma)) / sigma.
 
-    Dormand-Prince 5(4) in lam = -log sigma, where dx/dlam = denoise(x, sigma) - x. A step is accepted when each image's
-    own root mean square of error / (tolerance (1 + |x|)) is at most 1, so that no image hides behind the others.
+    Dormand-Prince 5(4) in lam = -log sigma, where dx/dlam = denoise(x, sigma) - x. A step is accepted when, for each
+    image by itself, the root mean square of error / (tolerance (1 + |x|)) is at most 1.
 
     Args:
-        denoise: in float64.
+        denoise: (x, sigma) -> the data prediction, float64.
         x: [B, ...] float64.
 
     Raises:
-        SampleError: the steps grow too small or too many: the denoiser isn't smooth at this tolerance.
+        SampleError: the steps become too small or too many: the denoiser is not smooth at this tolerance.
 
     Source: Karras et al. 2022, arXiv:2206.00364, equation 4; Chen, torchdiffeq.
     """
@@ -53,7 +54,7 @@ def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, 
 
     try:
         path = odeint(slope, x, ends.to(x.device), rtol=tolerance, atol=tolerance, method="dopri5", options=options)
-    except AssertionError as error:  # torchdiffeq's way to say that it gives up
+    except AssertionError as error:  # how torchdiffeq reports failure
         raise SampleError(f"no solution of the teacher's ODE at tolerance {tolerance:g}: {_short(error)}") from error
     solution: Tensor = path[-1]
     return solution
@@ -68,18 +69,18 @@ def piece(
     stop: Cancel | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Tensor:
-    """Return the solutions [len(chosen), *shape] float64 on the CPU, solved as one batch if they aren't stored.
+    """Return the solutions [len(chosen), *shape] float64 on the CPU; solve them as one batch if not stored.
 
     Args:
         out: the results folder; the file goes to out/solutions/.
-        tolerance: the teacher's default if None.
-        stop: looked at before every call of the denoiser.
-        say: told of a damaged file, which is made anew.
+        tolerance: per step; the teacher's default if None.
+        stop: checked before every call of the denoiser.
+        say: callback for a line about a damaged file, which is then recomputed.
 
     Raises:
         SampleError: there is no solution at this tolerance.
-        RecordError: the stored file is of other images.
-        StoreError: the folder can't be written.
+        RecordError: the stored file holds images of another shape.
+        StoreError: the folder cannot be written.
     """
     path = location(teacher, chosen, out, tolerance=tolerance)
 
@@ -98,7 +99,7 @@ def piece(
 
 
 def location(teacher: Teacher, chosen: range, out: Path, *, tolerance: float | None = None) -> Path:
-    """Return where the solutions of these seeds are kept."""
+    """Return the path of the file with the solutions of these seeds."""
     return Path(out) / "solutions" / files.digest(key(teacher, tolerance))[:32] / f"{seeds.label(chosen)}.npz"
 
 
@@ -118,13 +119,13 @@ def key(teacher: Teacher, tolerance: float | None = None) -> dict[str, Any]:
 
 
 def describe(teacher: Teacher) -> str:
-    """Return how the teacher's solutions are made, for people."""
+    """Return a human-readable description of how the teacher's solutions are computed."""
     made = key(teacher)
     return f"dopri5 in float64, tolerance {made['tolerance']:g}, network in {made['network']}"
 
 
 class _Network:
-    """The teacher on float64 images, counted: its own float64 network where it has one, else float32 calls."""
+    """The teacher on float64 images, with counted calls: its float64 network if it has one, else float32 calls."""
 
     def __init__(self, teacher: Teacher, chosen: range, stop: Cancel | None) -> None:
         self.stop = stop
@@ -139,15 +140,15 @@ class _Network:
 
 
 def _double(teacher: Teacher) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The float64 network that serves any image; a bound condition has none."""
+    """Return the float64 network for any image; None if there is none or the teacher binds a condition."""
     return teacher.double if teacher.bind is None else None
 
 
 def _short(error: AssertionError) -> str:
-    """Its words without the tensor that may follow them."""
+    """Return the error's text without the tensor that may follow it."""
     return str(error).partition(":")[0]
 
 
 def _worst(errors: Tensor) -> Tensor:
-    """The largest root mean square of an image."""
+    """Return the largest root mean square over the images."""
     return errors.flatten(1).square().mean(1).sqrt().max()

@@ -1,4 +1,4 @@
-"""Samples of given seeds from a teacher by a plan: counted, timed, checked, the same bits for any number of workers."""
+"""Samples of given seeds from a teacher by a plan, counted and checked; bitwise equal for any number of workers."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from solverbench.method.tableau import Plan
 from solverbench.teachers.teacher import Teacher
 
 BATCH = 500
-"""Images per call of the denoiser, unless asked otherwise."""
+"""Default number of images per call of the denoiser."""
 
 
 class SampleError(UserError):
-    """A sample that can't be used; the text is the reason."""
+    """A sample that cannot be used; the text is the reason."""
 
     exit_code = 1
 
 
 class BatchLimit:
-    """How many images go through a network at once: as asked, and half as many each time the device's memory runs out.
+    """The number of images per call: as requested, halved each time the device's memory runs out.
 
     Args:
-        most: images of a call, as asked; it never grows again.
+        most: requested images per call; it never grows again.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
 
     def halve(self, size: int, error: torch.OutOfMemoryError) -> None:
-        """Note that `size` images didn't fit.
+        """Halve the limit, because `size` images did not fit.
 
         Raises:
-            SampleError: it was one image.
+            SampleError: `size` is one image.
         """
         if size <= 1:
             raise SampleError(f"the device's memory is too small for one image ({_first_sentence(error)})") from error
@@ -59,17 +59,17 @@ def sample(
 ) -> Tensor:
     """Return the final states [B, *shape] float32 on the teacher's device of the images with seeds `chosen`.
 
-    One batch, unless the device's memory runs out: then halves of it, as often as it takes. A row's noise and condition
-    are its seed's own, so that they stay what they were.
+    They are one batch, halved as often as needed if the device's memory runs out. A row's noise and condition depend
+    only on its seed, so halving does not change them.
 
     Args:
-        plan: made with the scale of the teacher's prior.
-        nfe: calls that the solver claims.
-        watch: what is to be called in place of each of the teacher's denoisers.
-        fit: told how many images fitted; asked for no more than it knows to fit.
+        plan: the plan, with the scale of the teacher's prior.
+        nfe: number of calls that the solver claims.
+        watch: wrapper applied to the teacher's denoiser before it is called.
+        fit: limit on images per call; lowered here when memory runs out.
 
     Raises:
-        SampleError: another number of calls was counted, a value isn't finite, or one image alone doesn't fit.
+        SampleError: another number of calls was counted, a value is not finite, or one image alone does not fit.
     """
     fit, made, begin = fit or BatchLimit(len(chosen)), [], 0
     while begin < len(chosen):
@@ -109,15 +109,14 @@ def samples(
     wanted: Callable[[End], bool],
     fit: BatchLimit,
 ) -> Iterator[tuple[End, Tensor | Exception]]:
-    """Yield what `sample` returns for each wanted sample of `tree`, or why there is none; a shared call is made once.
+    """Yield the result of `sample` for each wanted sample of `tree`, or its error; a shared call is made once.
 
-    One batch, unless the device's memory runs out: then halves of it, as often as it takes, for the samples that are
-    still missing.
+    They are one batch; if the device's memory runs out, it is halved as often as needed for the samples still missing.
 
     Args:
-        start: seeds -> what is called for the images with these, as `walk` does it, and their unit noise.
-        wanted: asked again and again: what isn't any more is left out from there on.
-        fit: told how many images fitted; asked for no more than it knows to fit.
+        start: seeds -> (the denoiser of their images, as `walk` calls it; their unit noise).
+        wanted: polled between calls; an end that is no longer wanted is skipped.
+        fit: limit on images per call; lowered here when memory runs out.
     """
 
     def walked(part: range, left: Callable[[End], bool]) -> Iterator[tuple[End, Tensor | Exception]]:
@@ -143,7 +142,7 @@ def samples(
                 else:
                     here[end] = found.cpu()
         except torch.OutOfMemoryError as error:
-            lack = error.with_traceback(None)  # its frames hold what should be freed
+            lack = error.with_traceback(None)  # its frames hold tensors that should be freed
         if lack is None:
             begin += len(part)
             for end, states in here.items():
@@ -181,7 +180,7 @@ def decoded(teacher: Teacher, states: Tensor, fit: BatchLimit) -> Tensor:
     """Return the images [B, C, H, W] of final states [B, *shape], in as large parts as fit; a decoder's are float32.
 
     Raises:
-        SampleError: one image alone doesn't fit.
+        SampleError: one image alone does not fit.
     """
     if teacher.decode is None:
         return states
@@ -203,19 +202,19 @@ def _first_sentence(error: BaseException) -> str:
 
 
 def batches(block: range, batch: int) -> Iterator[range]:
-    """Yield a block's seeds in batches: always cut at the same places, the last one may be shorter."""
+    """Yield a block's seeds in batches of `batch`; the last one may be shorter."""
     for begin in range(0, len(block), batch):
         yield block[begin : begin + batch]
 
 
 class Cancel(threading.Event):
-    """Set to make workers leave at the next batch."""
+    """An event that makes workers stop at the next batch."""
 
     def check(self) -> None:
-        """Raise `Cancelled` if it is set."""
+        """Raise `Cancelled` if the event is set."""
         if self.is_set():
             raise Cancelled
 
 
 class Cancelled(Exception):
-    """The run is ending; what this worker had begun is dropped."""
+    """The run is ending; the worker's unfinished work is dropped."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Time spent in denoisers, by purpose."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 
 
 class Stopwatch:
-    """Adds up the seconds spent in the denoisers that it is given to watch, by what they are spent for.
+    """A sum of the seconds spent in the watched denoisers, by purpose.
 
     Args:
-        device: of the images; on CUDA the time is the device's own.
+        device: device of the images; on CUDA, device time is measured.
     """
 
     def __init__(self, device: str) -> None:
         self.cuda = torch.device(device).type == "cuda"
         self.now: Hashable = None
-        """What the calls from here on are for."""
+        """Purpose of the calls from now on."""
         self._spent: defaultdict[Hashable, float] = defaultdict(float)
         self._events: list[tuple[Hashable, torch.cuda.Event, torch.cuda.Event]] = []
 
     def watched(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return `denoise`, each call of it timed."""
+        """Return `denoise` with each call timed."""
         return partial(self._time, denoise)
 
     def _time(self, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor) -> Tensor:
@@ -44,12 +44,12 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The time so far; on CUDA it waits for the device."""
+        """Total seconds so far; on CUDA, reading it waits for the device."""
         return sum(self.parts.values())
 
     @property
     def parts(self) -> Mapping[Hashable, float]:
-        """The time so far by what it was for; on CUDA it waits for the device."""
+        """Seconds so far by purpose; on CUDA, reading it waits for the device."""
         if self._events:
             torch.cuda.synchronize()
             for spent_for, begin, end in self._events:

@@ -1,4 +1,4 @@
-"""The store: one folder of cells, each addressed by the hash of everything that its numbers depend on."""
+"""The results folder: cells, each addressed by the hash of everything that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from solverbench.metrics.frechet import Moments
 from solverbench.store import leases
 
 VERSION = 1
-"""Of the layout of folders and files, written in docs/store.md."""
+"""Version of the layout of folders and files, which docs/store.md describes."""
 
 LARGE = 256
-"""Features from which on a matrix of sums is stored as its upper triangle: 17 MB of 34 for Inception's 2048."""
+"""Number of features from which a matrix of sums is stored as its upper triangle (17 MB of 34 for Inception's 2048)."""
 
 
 SCORE = "score_"
-"""Before the name of a plugin's metric, in the names of a block's arrays."""
+"""Prefix of the names of a block's arrays that hold the values of a plugin's metric."""
 
 _OPTIONAL = ("exact", "features", "perceptual", "prompted")
 
@@ -37,17 +37,17 @@ class Store:
     """A results folder.
 
     Args:
-        root: DIR of `--out DIR`; it need not exist before the first write.
+        root: the DIR of `--out DIR`; it need not exist before the first write.
     """
 
     root: Path
 
     @classmethod
     def open(cls, root: Path | str) -> Store:
-        """Return the store at `root`, made if it isn't there, and proven writable.
+        """Return the store at `root`, creating it if it is missing; check that it is writable.
 
         Raises:
-            StoreError: a file, a folder that can't be written, or a store of another version.
+            StoreError: `root` is a file, a folder that cannot be written, or a store of another version.
             RecordError: its store.json is damaged.
         """
         store = cls.look(root)
@@ -56,10 +56,10 @@ class Store:
 
     @classmethod
     def look(cls, root: Path | str) -> Store:
-        """Return the store at `root` for reading; nothing is written, and it may be missing.
+        """Return the store at `root` for reading; nothing is written, and the folder may be missing.
 
         Raises:
-            StoreError: a file, or a store of another version.
+            StoreError: `root` is a file, or a store of another version.
             RecordError: its store.json is damaged.
         """
         store = cls(Path(root))
@@ -83,9 +83,9 @@ class Store:
         return store
 
     def former(self) -> bool:
-        """Return whether there are cells of an earlier key format, judged by a few: none of them is found by its key.
+        """Return whether there are cells of an earlier key format, judged by a few cells.
 
-        They stay readable: for reports, `verify`, `merge` and `export`.
+        Such cells are not found by key, but remain readable for reports, `verify`, `merge` and `export`.
         """
         for path in itertools.islice(self.root.glob("cells/??/*/cell.json"), 8):
             try:
@@ -96,28 +96,28 @@ class Store:
         return False
 
     def cell(self, key: Mapping[str, Any]) -> CellFolder:
-        """Return the folder of the cell with this key, there or not."""
+        """Return the folder of the cell with this key, whether or not it exists."""
         return self.at(files.digest(key))
 
     def at(self, address: str) -> CellFolder:
-        """Return the folder of the cell with this address, there or not."""
+        """Return the folder of the cell with this address, whether or not it exists."""
         return CellFolder(self.root / "cells" / address[:2] / address, address)
 
 
 @dataclass(frozen=True, eq=False)
 class BlockResult:
-    """What a block of seeds leaves behind.
+    """The stored result of a block of seeds.
 
     Args:
-        moments: of the features of its images; None if there are none, or they are kept themselves.
+        moments: moments of the features of its images; None if there are no features, or `features` keeps them all.
         errors: [p] float64, mean squared error over the pixels of each of its first p images to the teacher's endpoint.
         nfe: counted calls per image.
         images: [k, C, H, W] uint8, its first k images, for pictures.
-        exact: [q] float64, the same error of its first q images to the exact solution; None if that isn't asked for.
-        features: [n, D] float32, kept where their sums don't do.
-        perceptual: [p] float64, the perceptual distance of the same images as `errors`; None if that isn't asked for.
-        prompted: [n] float64, how well each image fits its prompt; None if that isn't asked for.
-        scores: [n] float64 by name, of each image by each plugin's metric.
+        exact: [q] float64, the same error of its first q images to the exact solution; None if not requested.
+        features: [n, D] float32, kept where their moments are not enough.
+        perceptual: [p] float64, perceptual distance of the same images as `errors`; None if not requested.
+        prompted: [n] float64, fit of each image to its prompt; None if not requested.
+        scores: metric name to [n] float64, the value of each image by a plugin's metric.
     """
 
     moments: Moments | None
@@ -133,14 +133,14 @@ class BlockResult:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a cell's folder holds.
+    """The contents of a cell's folder.
 
     Args:
-        metrics: None if the cell isn't done.
-        timing: when and at what cost it was made, as far as it is known.
-        blocks: that are stored, and sound as far as that was looked at.
-        pictures: of a done cell's first block.
-        damaged: files that have to be made anew, each with what is wrong.
+        metrics: contents of metrics.json; None if the cell is not done.
+        timing: time and cost of making the cell, as far as known.
+        blocks: stored blocks that are not known to be damaged.
+        pictures: images of a done cell's first block.
+        damaged: damaged files, which have to be recomputed, each with its error.
     """
 
     metrics: dict[str, Any] | None
@@ -152,18 +152,18 @@ class Found:
 
 @dataclass(frozen=True)
 class CellFolder:
-    """One cell on disk: cell.json, blocks/, metrics.json, and apart from the results timing.json and error.txt."""
+    """One cell on disk: cell.json, blocks/ and metrics.json; timing.json and error.txt are not part of the result."""
 
     path: Path
     address: str
 
     def describe(self, key: Mapping[str, Any], names: Mapping[str, Any], plan: Plan) -> None:
-        """Write cell.json: the key, what people call the cell, and its plan. Left alone if it is there."""
+        """Write cell.json with the cell's key, its human-readable names and its plan; keep an existing file."""
         if not (self.path / "cell.json").exists():
             files.write_json(self.path / "cell.json", {"key": key, "names": names, "plan": plan.as_dict()})
 
     def plan(self) -> Plan | None:
-        """Return the plan that the stored results were made by; None if there is none, or it can't be read."""
+        """Return the plan of the stored results; None if it is missing or cannot be read."""
         path = self.path / "cell.json"
         try:
             return Plan.of(files.read_json(path)["plan"]) if path.exists() else None
@@ -171,10 +171,10 @@ class CellFolder:
             return None
 
     def inspect(self, blocks: Sequence[range]) -> Found:
-        """Return what is there of a cell with these blocks; nothing is written.
+        """Return the contents of a cell with these blocks; nothing is written.
 
-        A done cell's numbers are in metrics.json, which is read whole; of its blocks only the pictures of the first
-        are read, as there may be thousands of such cells. An unfinished cell's blocks are read whole.
+        For a done cell, only metrics.json and the pictures of the first block are read, because there may be thousands
+        of such cells. The blocks of an unfinished cell are read whole.
         """
         damaged: dict[Path, RecordError] = {}
 
@@ -205,12 +205,12 @@ class CellFolder:
         return Found(metrics, timing, stored, pictures, damaged)
 
     def place(self, block: range) -> Path:
-        """Return the file of a block's result, there or not."""
+        """Return the path of a block's result, whether or not it exists."""
         return self.path / "blocks" / f"{seeds.label(block)}.npz"
 
     @property
     def done(self) -> bool:
-        """Whether there are metrics, damaged or not."""
+        """Whether metrics.json exists, damaged or not."""
         return (self.path / "metrics.json").exists()
 
     def has_block(self, block: range) -> bool:
@@ -225,11 +225,11 @@ class CellFolder:
             return False
 
     def set_aside(self, block: range) -> None:
-        """Rename a damaged block's file, so that the block is made anew."""
+        """Rename a damaged block's file, so that the block is recomputed."""
         files.set_aside(self.place(block))
 
     def mend(self, damaged: Iterable[Path]) -> None:
-        """Set aside those of the files beside the blocks that are still damaged; they are written anew."""
+        """Set aside the JSON files among `damaged` that are still damaged; they will be rewritten."""
         for path in damaged:
             try:
                 if path.suffix == ".json" and path.exists():
@@ -238,7 +238,7 @@ class CellFolder:
                 files.set_aside(path)
 
     def write_block(self, block: range, result: BlockResult) -> None:
-        """Store a block's result; the link that puts it in its place is the commit. One that is there stays."""
+        """Store a block's result; the link to its final name is the commit. An existing result is kept."""
         arrays: dict[str, NDArray[Any]] = {"errors": result.errors, "images": result.images}
         arrays["nfe"] = np.array(result.nfe, dtype=np.int64)
         for name in _OPTIONAL:
@@ -264,23 +264,23 @@ class CellFolder:
         return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"], **kept, scores=scores)
 
     def pictures(self, block: range) -> NDArray[np.uint8]:
-        """Return a stored block's images, reading little else of its file.
+        """Return a stored block's images without reading the whole file.
 
         Raises:
-            RecordError: they are damaged.
+            RecordError: the images are damaged.
         """
         return files.read_array(self.place(block), "images")
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Write metrics.json, which makes the cell done, and forget an earlier failure."""
+        """Write metrics.json, which marks the cell as done, and remove error.txt."""
         files.write_json(self.path / "metrics.json", {"cell": self.address, **metrics})
         (self.path / "error.txt").unlink(missing_ok=True)
 
     def metrics(self) -> dict[str, Any] | None:
-        """Return what `finish` wrote; None if the cell isn't done.
+        """Return the metrics written by `finish`; None if the cell is not done.
 
         Raises:
-            RecordError: the file is damaged, or of another cell.
+            RecordError: the file is damaged or belongs to another cell.
         """
         path = self.path / "metrics.json"
         if not path.exists():
@@ -291,21 +291,21 @@ class CellFolder:
         return found
 
     def fail(self, reason: str, details: str) -> None:
-        """Write error.txt: the reason in its first line, then the details."""
+        """Write error.txt: the reason on its first line, then the details."""
         files.write_bytes(self.path / "error.txt", f"{reason}\n\n{details}\n".encode())
 
     def failure(self) -> str | None:
-        """Return the reason of an earlier failure; None if there was none since the cell last did well."""
+        """Return the reason of the last failure; None if there was none since the cell was last finished."""
         path = self.path / "error.txt"
         return path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0] if path.exists() else None
 
     def timing(self) -> dict[str, Any]:
-        """Return when and at what cost it was made: {"attempts": [...], "blocks": {label: {...}}}."""
+        """Return time and cost of making the cell: {"attempts": [...], "blocks": {label: {...}}}."""
         path = self.path / "timing.json"
         return files.read_json(path) if path.exists() else {"attempts": [], "blocks": {}}
 
     def write_timing(self, timing: Mapping[str, Any]) -> None:
-        """Add this to what is known about its cost, which another run may be adding to as well."""
+        """Merge `timing` into timing.json; other runs may do the same at the same time."""
         with leases.opened(self.path.parents[2]) as mine, mine.claimed(f"timing-{self.address}"):
             try:
                 known = self.timing()
@@ -314,17 +314,17 @@ class CellFolder:
                 known = self.timing()
             attempts = [*known["attempts"], *(each for each in timing["attempts"] if each not in known["attempts"])]
             blocks = {**known["blocks"], **timing["blocks"]}
-            # Written anew after every block, with all blocks so far.
+            # Rewritten after every block, with all blocks so far.
             files.write_json(self.path / "timing.json", {"attempts": attempts, "blocks": blocks}, lines=False)
 
 
 def _packed(outer: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The upper triangle row by row of a large symmetric matrix; a small one as it is."""
+    """Return the upper triangle, row by row, of a large symmetric matrix; a small matrix unchanged."""
     return outer[np.triu_indices(len(outer))] if len(outer) >= LARGE else outer
 
 
 def _full(stored: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix that `_packed` took."""
+    """Return the matrix from the result of `_packed`."""
     if stored.ndim == 2:
         return stored
     size = round(((8 * len(stored) + 1) ** 0.5 - 1) / 2)

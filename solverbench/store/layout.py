@@ -1,4 +1,4 @@
-"""What a store holds, file by file: what each must be by its place, and which of them aren't."""
+"""The files of a store: their names by place, and a check of each file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TRAINED = re.compile(r"trained/[^/.][^/]*/(runs/[^/.][^/]*/)?[^/.][^/]*")
 TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.part")
 
 FOLDERS = ("cells", "targets", "solutions", "references", "trained")
-"""What stores are merged by; reports are drawn again, and leases are of this moment."""
+"""Folders that a merge copies; reports can be drawn again, and leases are temporary."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that isn't what it must be.
+    """A damaged file.
 
     Args:
-        name: below the store's folder.
-        what: is wrong with it, in the words of an error.
+        name: path below the store's folder.
+        what: the damage, in the words of an error message.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Damage:
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """The remedy, in the words of an error message."""
         if self.name.startswith("trained/"):
             return "merge a store that has it whole, or delete it and train again"
         if self.name.startswith("references/"):
@@ -50,7 +50,7 @@ class Damage:
 
 
 def walk(root: Path) -> Iterator[str]:
-    """Yield the names of the files of results below a store's folder, in order; other files are left out."""
+    """Yield the names of all result files below a store's folder, in order; other files are skipped."""
     for folder in FOLDERS:
         for path in files.below(root / folder):
             name = path.relative_to(root).as_posix()
@@ -59,20 +59,20 @@ def walk(root: Path) -> Iterator[str]:
 
 
 def known(name: str) -> bool:
-    """Return whether a file of this name is a result."""
+    """Return whether a file of this name is a result file."""
     if name.endswith(files.DAMAGED):
         return False
     return any(kind.fullmatch(name) for kind in (CELL, COST, PLAN, ERROR, ARRAYS, TRAINED))
 
 
 def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damage | None:
-    """Return what is wrong with a file of results after reading all of it; None if nothing is.
+    """Read a whole result file and return its damage; None if it is sound.
 
     Args:
-        check_trained: raises RecordError for a damaged file of a learned solver.
+        check_trained: function that raises RecordError for a damaged parameter file of a learned solver.
 
     Raises:
-        StoreError: it can't be read.
+        StoreError: the file cannot be read.
     """
     path = root / name
     try:

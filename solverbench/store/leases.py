@@ -1,7 +1,7 @@
-"""Leases: which run works on what in a shared store, so that no two do the same. Safe on NFS, and no clock is compared.
+"""Leases: locks on units of work in a shared store. Safe on NFS; clocks of different machines are never compared.
 
-A lease is a folder that holds one file, named for the run that has it. Three renames are all there is: a new folder
-onto the place takes a free lease, the file inside gets another name to take over a dead run's, and removing it frees.
+A lease is a folder that holds one file, named for the run that has it. There are three operations. Renaming a new
+folder to the lease's path takes a free lease; renaming the file inside takes over a dead run's; removing it frees one.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ EVERY = 5.0
 
 
 PATIENCE = 60.0
-"""Seconds without a heartbeat, by the own clock of the run that looks, after which a run is taken for dead."""
+"""Seconds without a heartbeat, by the observer's own clock, after which a run counts as dead."""
 
 
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+"""Errors of a rename onto a folder that is not empty."""
 
 
 class Leases:
-    """What this process holds in a store's leases folder, and what it sees of other runs. Used by several threads.
+    """The leases that this process holds in a store, and its view of other runs. Thread-safe.
 
     Args:
-        root: of the store.
-        every: seconds between two heartbeats.
-        patience: seconds without one after which another run is dead; it must be several of its heartbeats.
+        root: the store's folder.
+        every: seconds between two heartbeats; `EVERY` if None.
+        patience: seconds without a heartbeat after which another run counts as dead; must be several heartbeats.
+            `PATIENCE` if None.
     """
 
     def __init__(self, root: Path, *, every: float | None = None, patience: float | None = None) -> None:
@@ -56,13 +58,13 @@ class Leases:
         self._heart: threading.Thread | None = None
 
     def attempt(self, unit: str) -> bool:
-        """Return whether the unit is ours now; it isn't if any other thread or living run has it.
+        """Try to lease the unit; return False if another thread or a living run holds it.
 
         Args:
             unit: a file name, the same in every run.
 
         Raises:
-            StoreError: the folder can't be written.
+            StoreError: the folder cannot be written.
         """
         assert re.fullmatch(r"(?!runs$)[A-Za-z0-9][A-Za-z0-9._-]{0,149}", unit), unit
         with self._lock:
@@ -83,10 +85,10 @@ class Leases:
 
     @contextmanager
     def claimed(self, unit: str, stop: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Wait until the unit is ours, and free it at the end.
+        """Wait until the unit is leased; free it at the end.
 
         Args:
-            stop: called now and then while it waits; raises to give up.
+            stop: called repeatedly during the wait; may raise to give up.
         """
         pause = 0.01
         while not self.attempt(unit):
@@ -99,7 +101,7 @@ class Leases:
             self.release(unit)
 
     def release(self, unit: str) -> None:
-        """Free the unit. One that was taken over meanwhile stays with the run that has it now."""
+        """Free the unit. A unit that another run has taken over stays with that run."""
         with self._lock:
             self._held.discard(unit)
         with suppress(OSError):
@@ -107,12 +109,12 @@ class Leases:
             (self.folder / unit).rmdir()
 
     def holder(self, unit: str) -> Holder | None:
-        """Return who has the unit; None if nobody has."""
+        """Return the run that holds the unit; None if it is free."""
         token = self._token(unit)
         return None if token is None else Holder.parse(token, self._said(token))
 
     def close(self) -> None:
-        """Free what is held; nothing is left of this run."""
+        """Free all leases, stop the heartbeat and remove this run's file."""
         for unit in list(self._held):
             self.release(unit)
         self._ended.set()
@@ -122,7 +124,7 @@ class Leases:
             self._file(self.token).unlink()
 
     def _begin(self) -> None:
-        """Say who this run is, and keep saying that it lives."""
+        """Write this run's file and start its heartbeat; first forget dead runs."""
         with self._lock:
             if self._heart is not None:
                 return
@@ -133,17 +135,17 @@ class Leases:
             self._beat(0)
             heart = threading.Thread(target=self._live, name="solverbench-leases", daemon=True)
             heart.start()
-            self._heart = heart  # only one that could be started can be waited for, whatever interrupts this
+            self._heart = heart  # set only after the start, because only a started thread can be joined
 
     def _live(self) -> None:
         count = 0
         while not self._ended.wait(self.every):
             count += 1
-            with suppress(OSError):  # a lost lease costs time alone: the first result that is stored stays
+            with suppress(OSError):  # a lost lease only costs time: the first result that is stored stays
                 self._beat(count)
 
     def _beat(self, count: int) -> None:
-        """Change the run's file in place, which needs no space; closing it brings it to an NFS server."""
+        """Change the run's file in place, which needs no disk space; closing it flushes it to an NFS server."""
         path = self._file(self.token)
         if not path.exists():
             path.write_bytes(f"{count:012d}\n{json.dumps(_self())}\n".encode())
@@ -152,7 +154,7 @@ class Leases:
             file.write(f"{count:012d}".encode())
 
     def _take(self, unit: str) -> bool:
-        """Put a folder with our name where none is, or an empty one."""
+        """Put a folder with our name in place of a missing or empty one."""
         made = self.folder / f".{unit}.{self.token}"
         won = False
         made.mkdir(parents=True, exist_ok=True)
@@ -165,7 +167,7 @@ class Leases:
         return won
 
     def _take_over(self, unit: str) -> bool:
-        """Put our name in place of a dead run's. The old name is what is renamed, so that one run alone succeeds."""
+        """Replace a dead run's name by ours. The file is renamed from the old name, so that only one run succeeds."""
         token = self._token(unit)
         if token is None or not self._gone(token):
             return False
@@ -176,14 +178,14 @@ class Leases:
         return True
 
     def _gone(self, token: str) -> bool:
-        """Whether a run is dead: its process is no more, or this run has looked long enough and heard nothing."""
+        """Return whether a run is dead: its process has ended, or no heartbeat was seen for `patience` seconds."""
         said = self._said(token)
         if Holder.parse(token, said).dead:
             return True
         now = time.monotonic()
         with self._lock:
             before, last, quiet = self._quiet.get(token, (b"", now, 0.0))
-            # Only time in which it looked: a pause of this process, however long, says nothing of the other.
+            # Count only time spent observing: a pause of this process says nothing about the other run.
             quiet = quiet + min(now - last, 2 * self.every) if before == said else 0.0
             self._quiet[token] = said, now, quiet
         return quiet >= self.patience
@@ -212,7 +214,7 @@ _opening = threading.Lock()
 
 @contextmanager
 def opened(root: Path) -> Iterator[Leases]:
-    """Yield this process's leases of the store at `root`; what its threads open at the same time is one object."""
+    """Yield this process's leases of the store at `root`; threads that open it at the same time share one object."""
     place = os.getpid(), Path(root).resolve()
     with _opening:
         mine = _open.setdefault(place, Leases(Path(root)))
@@ -230,7 +232,7 @@ def opened(root: Path) -> Iterator[Leases]:
 
 
 def _put(made: Path, place: Path) -> bool:
-    """Rename a folder to `place`; False if there is one that isn't empty, or an answer got lost on the network."""
+    """Rename a folder to `place`; return False if a non-empty one is there, or if a reply was lost on the network."""
     for _ in range(2):
         try:
             os.rename(made, place)
@@ -241,7 +243,7 @@ def _put(made: Path, place: Path) -> bool:
             if error.errno not in TAKEN:
                 raise
             try:
-                place.rmdir()  # for systems that don't rename onto an empty folder
+                place.rmdir()  # for systems that cannot rename onto an empty folder
             except OSError:
                 return False
     return False

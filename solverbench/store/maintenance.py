@@ -1,4 +1,4 @@
-"""What a store holds, whether it is sound, and what of it can go."""
+"""Status, verification and cleanup of a store."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
 
 @dataclass(frozen=True)
 class Status:
-    """What a store holds.
+    """Summary of a store.
 
     Args:
-        cells: how many are done, failed last time, or unfinished.
+        cells: number of cells by state: done, failed in the last run, or unfinished.
         sizes: bytes by folder.
-        reports: how many.
-        runs: at work, or dead with leases left.
-        leftovers: temporary files and damaged ones that were set aside.
-        free: bytes that the disk has left.
+        reports: number of reports.
+        runs: runs that are working, or dead ones with leases left.
+        leftovers: number of temporary files and of damaged files that were set aside.
+        free: free bytes on the disk.
     """
 
     cells: dict[str, int]
@@ -43,7 +43,7 @@ class Status:
     free: int
 
     def lines(self) -> list[str]:
-        """Return it for people."""
+        """Return it as human-readable lines."""
         counted = ", ".join(f"{count} {state}" for state, count in self.cells.items() if count) or "none"
         sizes = ", ".join(f"{name} {size(count)}" for name, count in self.sizes.items() if count) or "nothing"
         found = [f"cells    {counted}", f"size     {sizes}; {size(self.free)} free", f"reports  {self.reports}"]
@@ -67,7 +67,7 @@ class Status:
 
 
 def status(store: Store) -> Status:
-    """Return what the store holds; reads no result.
+    """Return a summary of the store without reading any result.
 
     Raises:
         StoreError: there is no store.
@@ -85,7 +85,7 @@ def status(store: Store) -> Status:
                 leftovers += _leftover(name)
                 try:
                     sizes[folder] += os.stat(os.path.join(place, name)).st_size
-                except OSError:  # a run has just renamed it
+                except OSError:  # a run has just renamed the file
                     continue
     reports = len(list(store.root.glob("reports/*/bundle.json")))
     free = shutil.disk_usage(store.root).free
@@ -99,15 +99,15 @@ def verify(
     aside: bool = False,
     say: Callable[[int], None] = lambda count: None,
 ) -> list[Damage]:
-    """Return the damaged files of a store after reading all of it.
+    """Read the whole store and return its damaged files.
 
     Args:
         check_trained: as for `layout.check`.
-        aside: rename the damaged ones that a run makes anew.
-        say: told how many files were read, now and then.
+        aside: whether to rename damaged files that a run can recompute.
+        say: progress callback: number of files read, every 1000 files.
 
     Raises:
-        StoreError: there is no store, or a file can't be read or renamed.
+        StoreError: there is no store, or a file cannot be read or renamed.
     """
     _present(store)
     damaged = []
@@ -123,14 +123,14 @@ def verify(
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed, or would be.
+    """The result of `collect`: what was removed, or would be in a dry run.
 
     Args:
-        files: leftovers.
-        runs: dead ones whose leases are gone.
-        cells: in no report.
-        size: bytes.
-        kept: why some leftovers stay; empty if none do.
+        files: temporary and damaged files.
+        runs: dead runs whose leases were removed.
+        cells: folders of cells in no report.
+        size: bytes freed.
+        kept: reason why temporary files were kept; empty if none were.
     """
 
     files: list[Path]
@@ -144,13 +144,13 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
     """Remove leftovers: temporary files of killed runs, damaged files that were set aside, leases of dead runs.
 
     Args:
-        dry: remove nothing, only say what would be.
-        unreported: remove the cells that no report shows, too.
-        look: seconds to wait for heartbeats of runs on other machines, which are kept without.
+        dry: whether only to report what would be removed.
+        unreported: whether to remove also the cells that no report shows.
+        look: seconds to wait for heartbeats of runs on other machines; 0 keeps all of these runs.
 
     Raises:
-        StoreError: there is no store, it can't be written; or cells are to go while a run works or a report can't be
-            read.
+        StoreError: there is no store, it cannot be written, or cells are to be removed while a run may be working.
+        RecordError: cells are to be removed, and a report cannot be read.
     """
     _present(store)
     runs = store_runs.runs(store.root, look)
@@ -170,7 +170,7 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
             for path in found:
                 path.unlink(missing_ok=True)
             for cell in cells:
-                # What makes it a cell goes first, so that a half that is left is never taken for one.
+                # metrics.json goes first, so that a partly removed cell is never taken for a done one.
                 (cell / "metrics.json").unlink(missing_ok=True)
                 shutil.rmtree(cell)
         except OSError as error:
@@ -181,11 +181,11 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
 
 
 def reported(store: Store, name: str) -> list[str]:
-    """Return the addresses, as far as they are told, of the cells of a report.
+    """Return the address prefixes of a report's cells that are still stored.
 
     Raises:
         UserError: there is no such report.
-        RecordError: it can't be read.
+        RecordError: the report cannot be read.
     """
     table = store.root / "reports" / name / "results.csv"
     if Path(name).name != name or not table.is_file():
@@ -199,7 +199,7 @@ def _stored(store: Store, address: str) -> bool:
 
 
 def _shown(table: Path) -> set[str]:
-    """The beginnings of the addresses in a report's table."""
+    """Return the address prefixes in a report's table."""
     try:
         with open(table, newline="", encoding="utf-8") as file:
             return {row["cell"] for row in csv.DictReader(file)}
@@ -224,7 +224,7 @@ def _present(store: Store) -> None:
 
 
 def size(count: int) -> str:
-    """Return bytes as people say them: `812 B`, `3.4 MB`."""
+    """Return a number of bytes in readable form: `812 B`, `3.4 MB`."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:

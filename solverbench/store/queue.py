@@ -1,4 +1,4 @@
-"""TODO."""
+"""A queue of units of work that several runs share through leases."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 from solverbench.store.leases import Leases
 
 POLL = 1.0
-"""Seconds between two looks at what another run holds."""
+"""Seconds between two checks of units that other runs hold."""
 
 
 AHEAD = 256
-"""Units that a queue finds taken before it stops to look further: more than other runs have under way."""
+"""Number of units held by other runs after which a queue looks no further; larger than what runs hold at a time."""
 
 
 Unit = TypeVar("Unit")
@@ -23,14 +23,14 @@ Piece = TypeVar("Piece")
 
 
 class Queue(Generic[Unit, Piece]):
-    """Work that several runs may do: hands out what no other run has, and knows what came from others meanwhile.
+    """A work queue shared by several runs: yields units that no other run holds, and tracks results of other runs.
 
     Args:
-        leases: of the store.
-        units: all the work, in order; taken from as it is needed.
-        pieces: what a unit consists of: each is ours or another run's by itself.
-        name: a piece's name, the same in every run.
-        made: whether the piece's result is stored.
+        leases: the leases of the store.
+        units: all units of work, in order; consumed lazily.
+        pieces: function from a unit to its pieces; each piece is leased separately.
+        name: function from a piece to its name, the same in every run.
+        made: function that says whether a piece's result is stored.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Queue(Generic[Unit, Piece]):
         self._looked = time.monotonic()
 
     def next(self) -> tuple[Unit, list[Piece]] | None:
-        """Return a unit and what of it is ours to do, until that is given to `release`; None if there is none now."""
+        """Return a unit and its pieces that are leased to us until `release`; None if there is none at the moment."""
         while len(self._theirs) < AHEAD:
             try:
                 unit = next(self._units)
@@ -65,22 +65,22 @@ class Queue(Generic[Unit, Piece]):
         return None
 
     def release(self, pieces: Iterable[Piece]) -> None:
-        """Give pieces back, done or not."""
+        """Release the leases of pieces, done or not."""
         for piece in pieces:
             self.leases.release(self.name(piece))
 
     def come(self) -> list[tuple[Unit, Piece]]:
-        """Return what other runs have done since this was last asked."""
+        """Return the pieces that other runs have finished since the last call."""
         come, self._come = self._come, []
         return come
 
     @property
     def waiting(self) -> bool:
-        """Whether anything is with other runs."""
+        """Whether other runs hold any pieces."""
         return bool(self._theirs)
 
     def holders(self) -> list[str]:
-        """Return the runs that have what this one waits for, each once."""
+        """Return the runs that hold the pieces this run waits for, each once."""
         wanted = (piece for _, pieces in self._theirs for piece in pieces)
         found = (self.leases.holder(self.name(piece)) for piece in wanted)
         return list(dict.fromkeys(str(holder) for holder in found if holder is not None))
@@ -92,7 +92,7 @@ class Queue(Generic[Unit, Piece]):
                 self._come.append((unit, piece))
             elif not self.leases.attempt(self.name(piece)):
                 theirs.append(piece)
-            elif self.made(piece):  # between the two looks
+            elif self.made(piece):  # finished between the two checks
                 self.release([piece])
                 self._come.append((unit, piece))
             else:
@@ -103,17 +103,17 @@ class Queue(Generic[Unit, Piece]):
 
 
 class Others:
-    """Waits for other runs, and says which they are whenever that changes.
+    """A wait for other runs, which reports their names when they change.
 
     Args:
-        say: takes a line.
+        say: callback for a line.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say, self._said = say, ""
 
     def wait(self, queue: Queue[Unit, Piece]) -> None:
-        """Wait until it is worth another look at what they hold."""
+        """Wait until the next check of what other runs hold."""
         if (names := ", ".join(queue.holders())) and names != self._said:
             self._said = names
             self.say(f"waiting for what another run has under way: {names}")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The runs that work in a store: who they are, and whether they are alive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from solverbench import files
 
 @dataclass(frozen=True)
 class Holder:
-    """The run that has a lease, as it says itself.
+    """A run that holds a lease, as described by its own file.
 
     Args:
-        token: its name in the leases folder.
-        since: when it began, by its own clock: for people alone.
-        machine: of its process numbers: this boot of this machine and its container; empty where none is known.
-        born: tells it from a later process with its number.
+        token: the run's name in the leases folder.
+        host: host name.
+        pid: process id; 0 if unknown.
+        since: start time by the run's own clock, for display only.
+        machine: scope of process ids: the boot id and the pid namespace; empty where unknown.
+        born: start time of the process, which distinguishes it from a later process with the same id.
     """
 
     token: str
@@ -34,7 +36,7 @@ class Holder:
 
     @classmethod
     def parse(cls, token: str, content: bytes) -> Holder:
-        """Return what a run's file says, as far as it can be read."""
+        """Return the holder described by a run's file; only the token is set if the file cannot be parsed."""
         try:
             told = json.loads(content.partition(b"\n")[2])
             return cls(token, *(str(told["host"]), int(told["pid"]), str(told["since"])), told["machine"], told["born"])
@@ -43,7 +45,7 @@ class Holder:
 
     @property
     def dead(self) -> bool:
-        """Whether it was a process of this machine and is one no more; where that can't be seen it isn't."""
+        """Whether it is a process of this machine that has ended; False where that cannot be determined."""
         return bool(self.machine) and self.machine == _machine() and not _alive(self.pid, self.born)
 
     def __str__(self) -> str:
@@ -52,11 +54,12 @@ class Holder:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has or had leases.
+    """A run that holds or held leases.
 
     Args:
-        units: what it holds.
-        state: "working", "dead", or "silent", which may be either: no heartbeat came while this was looked at.
+        holder: the run's own description.
+        units: units that it holds.
+        state: "working", "dead", or "silent" if it could be either because its heartbeat was not observed.
     """
 
     holder: Holder
@@ -65,10 +68,10 @@ class Run:
 
 
 def runs(root: Path, look: float = 0.0) -> list[Run]:
-    """Return the runs that say they work in the store at `root`, or that left leases.
+    """Return the runs that have a file or leases in the store at `root`.
 
     Args:
-        look: seconds to wait for heartbeats of runs on other machines; 2.5 of them tell the living from the dead.
+        look: seconds to wait for heartbeats of runs on other machines; 2.5 heartbeat intervals tell living from dead.
     """
     folder = root / "leases"
     names = {path.name for path in files.listed(folder / "runs")}
@@ -101,7 +104,7 @@ def runs(root: Path, look: float = 0.0) -> list[Run]:
 
 
 def forget(root: Path, run: Run) -> None:
-    """Remove what a dead run left in the leases folder."""
+    """Remove a dead run's leases and files from the leases folder."""
     for unit in run.units:
         with suppress(OSError):
             (root / "leases" / unit / run.holder.token).unlink()
@@ -114,7 +117,7 @@ def forget(root: Path, run: Run) -> None:
 
 @cache
 def _machine() -> str:
-    """What process numbers belong to; empty where the system doesn't say."""
+    """Return the scope of process ids: boot id and pid namespace; empty where unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -134,7 +137,7 @@ def _alive(pid: int, born: str) -> bool:
 
 
 def _born(pid: int) -> str:
-    """When a process began, in ticks since boot; "ended" of one that nobody has waited for; empty if it isn't told."""
+    """Return a process's start time in ticks since boot; "ended" for a zombie or dead process; empty if unknown."""
     try:
         told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

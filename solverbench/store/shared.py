@@ -1,4 +1,4 @@
-"""Arrays kept in the store that any run may need: made once, by whoever comes first, and made anew where damaged."""
+"""Arrays in the store that several runs share: computed once by the first run, and recomputed if damaged."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ def made_once(
     stop: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays stored at `path`; those of `make`, once they are stored there, if there are none.
+    """Return the arrays stored at `path`; if there are none, store the result of `make` first.
 
-    They are made under a lease: while another run makes them this one waits, and takes what that one stored.
+    `make` runs under a lease: while another run computes the arrays, this one waits and then reads the stored result.
 
     Args:
-        path: below `out`: FOLDER/KEY/SEEDS.npz.
+        path: file below `out`: FOLDER/KEY/SEEDS.npz.
         out: the results folder.
-        stop: called now and then while it waits; raises to give up.
-        say: told of a damaged file, which is set aside.
+        make: function that computes the arrays.
+        stop: called repeatedly during the wait; may raise to give up.
+        say: callback for a line about a damaged file, which is set aside.
 
     Raises:
-        StoreError: the folder can't be written.
+        StoreError: the folder cannot be written.
     """
     if (found := _read(path)) is not None:
         return found
@@ -45,12 +46,12 @@ def made_once(
                 files.set_aside(path)
                 say(anew(error))
         files.write_arrays(path, make(), replace=False)
-        # Read back, so that a first run and a later one take the same way.
+        # Read back, so that the first run and later runs take the same path.
         return files.read_arrays(path)
 
 
 def anew(error: RecordError) -> str:
-    """Return the line that says what becomes of a damaged file, in place of what its error tells to do."""
+    """Return a line that says a damaged file is set aside and recomputed, instead of the remedy in its error."""
     return f"{str(error).partition(';')[0]}; set aside as *{files.DAMAGED} and made anew"
 
 

@@ -1,4 +1,4 @@
-"""Results from one store to another: merged file by file, or exported to a folder or zip that can be merged."""
+"""Transfer of results between stores: merge file by file, or export to a folder or zip that can be merged."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from solverbench.store.folder import CellFolder, Store
 
 LIST = "export.json"
 TARGETS = ("teacher", "shape", "sampler", "batch", "threads", "dtype", "device", "condition")
-"""The fields of a cell's key that the teacher's own images depend on, as `targets.key` has them."""
+"""Fields of a cell's key that the teacher's own images depend on, as in `endpoints.key`."""
 
 CLOSE = 1e-3
-"""How far, of the largest value, two machines' results for one address may lie apart; farther is a conflict.
+"""Largest difference between two machines' results for one address, relative to the largest value; more is a conflict.
 
-Between two instruction sets of one processor it is some 1e-5: a network in float32 differs in its last bits.
+Between two instruction sets of one processor it is about 1e-5: a float32 network differs in its last bits.
 """
 
 COLUMNS = [
@@ -44,15 +44,16 @@ COLUMNS = [
 
 @dataclass
 class Merged:
-    """What a merge did.
+    """The result of a merge.
 
     Args:
         check_trained: as for `layout.check`.
-        copied, equal: files.
-        close: files that both have, alike but for rounding; left as they were.
-        mended: files that were damaged in the store and whole in what was merged.
-        conflicts: files that both have, whole and with other content; left as they were.
-        damaged: files that weren't taken.
+        copied: number of files copied.
+        equal: number of files that both have with the same content.
+        close: number of files that both have and that differ only by rounding; left unchanged.
+        mended: files that were damaged in the store and sound in the source.
+        conflicts: sound files that both have with different content; left unchanged.
+        damaged: damaged files of the source, which were not copied.
     """
 
     check_trained: Callable[[Path], None]
@@ -65,11 +66,11 @@ class Merged:
 
     @property
     def exit_code(self) -> int:
-        """4 if something was left out, else 0."""
+        """4 if a file was in conflict or damaged, else 0."""
         return 4 if self.conflicts or self.damaged else 0
 
     def lines(self) -> list[str]:
-        """Return it for people."""
+        """Return it as human-readable lines."""
         found = [f"mended     {name}" for name in self.mended]
         found += [f"CONFLICT   {name}: both have it, with other content; kept as it was" for name in self.conflicts]
         found += [f"DAMAGED    {line}" for line in self.damaged]
@@ -79,11 +80,11 @@ class Merged:
 
 
 def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> Merged:
-    """Copy into `store` what `source`, a store or an export, has and it hasn't; the same again goes on or does nothing.
+    """Copy the files that `store` lacks from `source`, a store or an export. A repeated merge resumes or does nothing.
 
     Raises:
-        MissingError: `source` isn't there.
-        StoreError: it isn't a store or export, or is the same one; or the folder can't be written.
+        MissingError: `source` does not exist.
+        StoreError: `source` is not a store or export, or is `store` itself; or the folder cannot be written.
     """
     with _opened(source) as root:
         if root.resolve() == store.root.resolve():
@@ -95,7 +96,7 @@ def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> 
             if folder.is_dir() and not folder.name.startswith("."):
                 _merge_cell(root, folder, store, merged)
         for name in layout.walk(root):
-            known = layout.COST.fullmatch(name) and (store.root / name).exists()  # two machines, two costs
+            known = layout.COST.fullmatch(name) and (store.root / name).exists()  # each machine has its own cost
             if not known and not name.startswith(("cells/", "trained/")):
                 _copy(root, name, store.root, merged)
         _merge_trained(root, store.root, merged)
@@ -103,7 +104,7 @@ def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> 
 
 
 def _merge_cell(root: Path, folder: Path, store: Store, merged: Merged) -> None:
-    """A cell's blocks, then its metrics if all of its blocks are the same: they are of these blocks and no others."""
+    """Merge a cell's blocks, then its metrics if all blocks are now equal, because metrics belong to exact blocks."""
     home = folder.relative_to(root).as_posix()
     there = CellFolder(store.root / home, folder.name)
     names = [f"{home}/cell.json", *(f"{home}/blocks/{path.name}" for path in sorted(folder.glob("blocks/*.npz")))]
@@ -130,7 +131,7 @@ def _timing(folder: CellFolder) -> dict[str, Any]:
 
 
 def _merge_trained(root: Path, out: Path, merged: Merged) -> None:
-    """Trained solvers one by one; a training's own folder as a whole, as its files belong together."""
+    """Merge trained solvers one by one, but a training's own folder as a whole, because its files belong together."""
     names = [name for name in layout.walk(root) if name.startswith("trained/")]
     runs: dict[str, list[str]] = {}
     for name in names:
@@ -149,7 +150,7 @@ def _merge_trained(root: Path, out: Path, merged: Merged) -> None:
 
 
 def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
-    """Copy a file; return whether `out` has the same content now."""
+    """Copy a file; return whether `out` now has the same content."""
     if damage := layout.check(root, name, merged.check_trained):
         merged.damaged.append(f"{root / name}: {damage.what}; not taken")
         return False
@@ -173,7 +174,7 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
 
 
 def _same(a: Path, b: Path) -> bool:
-    """Whether two files say the same; of a cell.json its key and the plan, which another processor may round."""
+    """Return whether two files are equal; for cell.json, equal keys and plans that agree up to rounding."""
     if a.name == "cell.json":
         try:
             keys = [files.read_json(path)["key"] for path in (a, b)]
@@ -185,7 +186,7 @@ def _same(a: Path, b: Path) -> bool:
 
 
 def _close(a: Path, b: Path) -> bool:
-    """Whether two whole files of results differ by no more than the rounding of two machines."""
+    """Return whether two sound result files differ by no more than the rounding of two machines."""
     try:
         if a.suffix == ".npz":
             mine, theirs = files.read_arrays(a), files.read_arrays(b)
@@ -207,7 +208,7 @@ def _close_arrays(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 
 def _close_values(a: Any, b: Any) -> bool:
-    """The same for JSON values, numbers by their size or, of small ones, by 1e-6."""
+    """Return whether JSON values agree: numbers within `CLOSE` relative or 1e-6 absolute, everything else exactly."""
     if isinstance(a, float) or isinstance(b, float):
         numbers = all(isinstance(each, (int, float)) for each in (a, b))
         return numbers and math.isclose(a, b, rel_tol=CLOSE, abs_tol=1e-6)
@@ -219,7 +220,7 @@ def _close_values(a: Any, b: Any) -> bool:
 
 
 def _check_list(root: Path, merged: Merged) -> None:
-    """Compare an export with its own list of files."""
+    """Compare an export with its own list of files; record missing and differing files as damaged."""
     if not (root / LIST).exists():
         return
     listed = files.read_json(root / LIST).get("files")
@@ -234,7 +235,7 @@ def _check_list(root: Path, merged: Merged) -> None:
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
-    """Yield a folder with what `source` holds."""
+    """Yield a folder with the contents of `source`, unpacked if it is a zip."""
     if not source.exists():
         raise MissingError(f"merge {source}: not there; give a store's folder, or an export")
     if source.is_dir():
@@ -250,7 +251,7 @@ def _opened(source: Path) -> Iterator[Path]:
 
 
 def _unpack(source: Path, place: Path) -> None:
-    """Unpack of a zip what has a name of ours; anything else in it is never written."""
+    """Unpack only those members of a zip whose names are result files; nothing else is written."""
     try:
         with zipfile.ZipFile(source) as archive:
             for each in archive.infolist():
@@ -278,21 +279,22 @@ def export(
     *,
     targets: bool = False,
 ) -> list[str]:
-    """Write cells to a new folder, or a .zip, that `merge` takes; return the names of its files.
+    """Write cells to a new folder or .zip for `merge`; return the names of its files.
 
-    It holds the store's own files of these cells and what they were trained by, `results.csv` with their measures, and
+    It holds the files of these cells and of their learned solvers, `results.csv` with their measures, and
     `export.json` with the sha256 of each file.
 
     Args:
+        to: path of the new folder or .zip.
         check_trained: as for `layout.check`.
-        file_name: of a learned solver's parameters, by spec and calls.
-        addresses: the beginning of each; all cells if None.
-        targets: the teacher's own images, too.
+        file_name: (spec, calls) -> file name of a learned solver's parameters.
+        addresses: address prefixes of the cells; all cells if None.
+        targets: whether to include the teacher's own images.
 
     Raises:
-        UserError: an address that fits no cell, or several; or `to` is there.
+        UserError: an address fits no cell or several, `to` exists, or there is no cell.
         RecordError: a file is damaged.
-        StoreError: nothing can be written there.
+        StoreError: `to` cannot be written.
     """
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise UserError(f"--to {to}: is there already; choose another place, or delete it")
@@ -338,7 +340,7 @@ def _addressed(cells: Sequence[Path], address: str) -> Path:
 
 
 def _beside(root: Path, told: dict[str, Any], targets: bool, file_name: Callable[[str, int], str]) -> Iterator[str]:
-    """The other files that a cell's numbers came from: its solver's parameters, and the teacher's own images."""
+    """Yield the other files behind a cell's numbers: its solver's parameters and, on request, the teacher's images."""
     key, names = told["key"], {**told["key"], **told["names"]}  # format 1 had spec and nfe in the key
     if names["trained"]:
         yield f"trained/{names['teacher']}/{file_name(names['spec'], names['nfe'])}"
@@ -348,7 +350,7 @@ def _beside(root: Path, told: dict[str, Any], targets: bool, file_name: Callable
 
 
 def _rows(cell: Path, told: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row per measure of a cell that is done."""
+    """Return one row per measure of a done cell."""
     metrics = CellFolder(cell, cell.name).metrics()
     names = {**told["key"], **told["names"], "cell": cell.name}  # format 1 had spec and nfe in the key
     about = {name: names[name] for name in ("spec", "nfe", "seeds", "samples", "teacher", "solver", "cell")}
@@ -365,7 +367,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
 
 @contextmanager
 def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield what writes a file into the folder or zip, which is there only once all of it is."""
+    """Yield a function that writes a file into the folder or zip, which appears at `to` only once complete."""
     part = to.with_name(f".{to.name}.part")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -373,7 +375,7 @@ def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
         part.unlink(missing_ok=True)
         if to.suffix == ".zip":
             with zipfile.ZipFile(part, "x") as archive:
-                # With the earliest date of a zip, so that the same cells are the same bytes.
+                # With the earliest date a zip allows, so that the same cells give the same bytes.
                 def put(name: str, body: bytes) -> None:
                     archive.writestr(zipfile.ZipInfo(name), body)
 
