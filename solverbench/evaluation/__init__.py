@@ -1,1 +1,1 @@
-"""."""
+"""Evaluation of samples: references, their images, and the choice of metrics."""

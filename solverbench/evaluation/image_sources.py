@@ -1,4 +1,4 @@
-"""Where the images of a reference come from: a folder, a zip or an embedded generator, as uint8 batches in order."""
+"""Sources of a reference's images: a folder, a zip or an embedded generator, read as uint8 batches in order."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.metrics.quantise import quantise
 
 EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Endings of image files, in small letters; what else lies there is left out."""
+"""Extensions of image files, in lower case; other files are ignored."""
 
 FIRST_SEED = 1_000_000
-"""Of an embedded generator's images."""
+"""First seed of an embedded generator's images."""
 
 
 CROPS = {
@@ -34,15 +34,15 @@ CROPS = {
     "torch": "the shorter side by bilinear to SIZE, the middle: Resize and CenterCrop of torchvision, used for COCO",
     "plain": "the middle SIZE x SIZE pixels, nothing scaled",
 }
-"""Rule to what it does with an image; SIZE is given in pixels."""
+"""Crop rule to its description; SIZE is in pixels."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A rule of `CROPS` with its size: what makes images of any shape into squares.
+    """A rule of `CROPS` with its size: crops and scales images of any shape to squares.
 
     Args:
-        rule: its name.
+        rule: name of the rule.
         size: height and width of the result, in pixels.
     """
 
@@ -54,7 +54,7 @@ class Crop:
         """Return the crop written `RULE:SIZE`, such as adm:256.
 
         Raises:
-            UserError: not of that form, or no such rule.
+            UserError: not of that form, or an unknown rule.
         """
         match = re.fullmatch(r"([a-z]+):([1-9]\d{0,4})", text)
         if match is None or match[1] not in CROPS:
@@ -68,9 +68,9 @@ class Crop:
         """Return the square of an RGB image.
 
         Raises:
-            ValueError: it is smaller than a plain crop.
+            ValueError: the image is smaller than a plain crop.
 
-        Source: the public code that `CROPS` names; the middle is rounded as each of them does it.
+        Source: the public code named in `CROPS`; the centre is rounded as in each of them.
         """
         size, (width, height) = self.size, image.size
         short = min(width, height)
@@ -100,7 +100,7 @@ class Pictures(ABC):
 
     @property
     def crop(self) -> str:
-        """The rule by which they are cut and scaled; empty if they aren't."""
+        """The rule by which they are cropped and scaled; empty if none."""
         return ""
 
     @abstractmethod
@@ -109,31 +109,31 @@ class Pictures(ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """What tells these images from others without reading them."""
+        """The identity of these images, found without decoding them."""
 
     @property
     @abstractmethod
     def origin(self) -> str:
-        """Where they come from, for people."""
+        """Their origin as human-readable text."""
 
     @abstractmethod
     def read(self, part: range) -> Iterator[Tensor]:
-        """Yield batches uint8 [B, C, H, W] of the images numbered `part`, in order; images of one size share a batch.
+        """Yield uint8 batches [B, C, H, W] of the images numbered `part`, in order; a batch has images of one size.
 
         Raises:
-            RecordError: a file isn't an image.
+            RecordError: a file is not an image.
         """
 
 
 @dataclass(frozen=True)
 class Stored(Pictures):
-    """The image files of a folder and its folders, or of a zip, by name, each converted to RGB.
+    """The image files of a folder and its subfolders, or of a zip, sorted by name and converted to RGB.
 
     Args:
-        path: the folder or zip.
-        names: relative to it, sorted.
-        sizes: in bytes.
-        cut: how they are cut and scaled; not at all if None.
+        path: folder or zip.
+        names: file names relative to `path`, sorted.
+        sizes: file sizes in bytes.
+        cut: rule by which they are cropped and scaled; not at all if None.
     """
 
     path: Path
@@ -146,8 +146,8 @@ class Stored(Pictures):
         """Return the images of the folder or zip `path`.
 
         Raises:
-            RecordError: not a zip.
-            UserError: it holds no image.
+            RecordError: the file is not a zip.
+            UserError: it contains no image.
         """
         if path.is_dir():
             found = sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if _is_image(p))
@@ -205,11 +205,11 @@ class Stored(Pictures):
 
 @dataclass(frozen=True)
 class Generated(Pictures):
-    """What an embedded generator draws from the seeds from 1 000 000 on, as uint8 by edm-round.
+    """The images that an embedded generator draws from seeds 1 000 000 upwards, as uint8 by edm-round.
 
     Args:
-        name: of the generator.
-        count: images.
+        name: name of the generator.
+        count: number of images.
     """
 
     name: str
@@ -241,12 +241,12 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     """Return the images that `source` names.
 
     Args:
-        crop: of a folder or zip alone.
-        source: a folder, a zip, or an embedded generator.
-        count: the first ones alone; of a generator 10 000 if None.
+        crop: crop of the images; only for a folder or zip.
+        source: folder, zip, or name of an embedded generator.
+        count: number of images, the first ones; if None all, or 10 000 of a generator.
 
     Raises:
-        MissingError, UserError, RecordError: there are none, or fewer.
+        MissingError, UserError, RecordError: there are no images, or fewer than `count`.
     """
     if count is not None and count < 2:
         raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
@@ -281,7 +281,7 @@ def _shapes(seeds: range) -> Tensor:
 
 
 GENERATORS: dict[str, Callable[[range], Tensor]] = {"digits": _digits, "mixture": _mixture, "shapes": _shapes}
-"""Embedded teacher to the function that draws its data, float [B, C, H, W] on [-1, 1], from seeds."""
+"""Embedded teacher to its data generator: seeds -> images, float [B, C, H, W] on [-1, 1]."""
 
 
 def _batches(images: Iterator[Tensor]) -> Iterator[Tensor]:

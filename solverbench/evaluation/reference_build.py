@@ -1,4 +1,4 @@
-"""TODO."""
+"""Building of references from images or from foreign files of statistics."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from solverbench.evaluation.references import _bytes, _decoded, _encoded, _sha, 
 from solverbench.metrics.frechet import Moments
 
 BLOCK = 2000
-"""Images between two checkpoints of a build."""
+"""Number of images between two checkpoints of a build."""
 
 
 KEPT = 10_000
-"""Feature vectors kept beside the moments, for KID, precision and recall: evenly spaced, all if there are fewer."""
+"""Largest number of feature vectors stored for KID, precision and recall, evenly spaced over the images."""
 
 
 def build(
@@ -40,21 +40,21 @@ def build(
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Store the reference `name` in DIR/references, from an .npz of statistics or made from images; return its file.
+    """Store the reference `name` in DIR/references, from an .npz of statistics or from images; return its file.
 
-    Making goes on after an interruption from the last 2000 images, with the same bytes in the end.
+    An interrupted build resumes from its last checkpoint (every 2000 images) and gives the same bytes.
 
     Args:
-        source: an .npz, a folder or zip of images, or an embedded generator.
-        kind: whose .npz it is, one of `KINDS`; guessed if None.
-        split: of the data set, for people.
-        count: images: the number behind an .npz that doesn't say, or the first ones of a folder.
-        crop: how the images of a folder or zip are cut and scaled; they are taken as they are if None.
-        say: takes one progress line now and then.
+        source: .npz, folder or zip of images, or name of an embedded generator.
+        kind: origin of the .npz, one of `KINDS`; guessed if None.
+        split: split of the data set, for information.
+        count: number of images: that of an .npz that does not give it, or the number of first images to use.
+        crop: rule by which the images of a folder or zip are cropped and scaled; unchanged if None.
+        say: callback for progress lines.
 
     Raises:
-        UserError: a name that is no word, or is taken by another reference.
-        MissingError, RecordError, FeatureError: the source can't be used.
+        UserError: the name is not one word, or is taken by another reference.
+        MissingError, RecordError, FeatureError: the source cannot be used.
     """
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) is None:
         raise UserError(f"reference name {name!r}: not one word of letters, digits, '.', '_', '+' and '-'; choose one")
@@ -83,7 +83,7 @@ def build(
 def _made(
     name: str, images: image_sources.Pictures, path: Path, extractor_name: str, device: str, say: Callable[[str], None]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays of a reference of `images`, in blocks; a checkpoint is written after each."""
+    """Return the arrays and facts of a reference made from `images`; write a checkpoint after each block."""
     made_by = extractor(extractor_name, device)
     told = {"name": name, "origin": images.origin, "kind": "images", "extractor": made_by.identity, "n": len(images)}
     told |= {"split": UNKNOWN, "source_sha256": images.identity, **({"crop": images.crop} if images.crop else {})}
@@ -119,7 +119,7 @@ def _made(
         files.write_arrays(checkpoint, state)
         say(f"{name}: {begin} of {len(images)} images")
     features = np.concatenate(kept)
-    # Fewer images than features: the vectors say more than a covariance without full rank.
+    # With at most as many images as features, store the vectors: the covariance would not have full rank.
     few = total.n <= total.total.size and len(features) == total.n
     arrays = {"features": features} if few else {"mu": total.mean, "sigma": total.cov, "features": features}
     [(height, width), *more] = sorted(sizes)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Reader of statistics files (.npz) written by other projects."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ KINDS = {
     "pytorch-fid": "clean-fid/legacy_pytorch",
     "clean-fid": "clean-fid/clean",
 }
-"""Whose statistics a foreign .npz holds, to the extractor that they are made by; clean-fid's file names say theirs."""
+"""Origin of a foreign .npz to the extractor of its statistics; clean-fid's file names give theirs."""
 
 
 UNKNOWN = "unknown"
 
 
 def foreign(path: Path, kind: str | None = None, count: int | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays of an .npz that someone else wrote, and what can be told of it. Nothing in it is executed.
+    """Return the arrays of a foreign .npz and the known facts about it; nothing in it is executed.
 
     Raises:
-        UserError: no such kind.
-        RecordError: not an .npz, or without statistics.
+        UserError: an unknown kind.
+        RecordError: the file is not an .npz, or has no statistics.
     """
     if kind is not None and kind not in KINDS:
         raise UserError(f"--kind {kind}: not one of {', '.join(KINDS)}; leave it out if you don't know")

@@ -1,4 +1,4 @@
-"""References: statistics of real images, kept in our own store with where they come from and what they were made by."""
+"""References: stored statistics of real images, with their origin and feature extractor."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _TRANSFORMERS = (CLIP.folder, DINOv2.folder)
 
 @dataclass(frozen=True)
 class Extractor:
-    """What turns uint8 images [B, C, H, W] into features [B, D], and the name under which results carry it.
+    """A function from uint8 images [B, C, H, W] to features [B, D], with its name in results.
 
     Args:
-        shape: [C, H, W] that it takes alone; None if it takes any.
+        shape: the only image shape [C, H, W] that it takes; None if it takes any.
     """
 
     extract: Callable[[Tensor], Tensor]
@@ -43,10 +43,10 @@ class Extractor:
     shape: tuple[int, int, int] | None = None
 
     def fitted(self, images: Tensor, name: str) -> Tensor:
-        """Return images that it takes: grey ones of one channel where it wants one.
+        """Return images in the extractor's shape; grey RGB images become one channel if it takes one.
 
         Raises:
-            FeatureError: they have another shape.
+            FeatureError: the images have another shape.
         """
         if self.shape is None:
             return images
@@ -62,11 +62,11 @@ class Extractor:
 
 
 def extractor(name: str, device: str = "cpu") -> Extractor:
-    """Return the extractor `name`: a public one, or an embedded teacher for its own feature network.
+    """Return the extractor `name`: a public one, or the feature network of an embedded teacher.
 
     Raises:
-        UserError: no such extractor.
-        MissingError: its package, its weights or the teacher isn't there.
+        UserError: there is no such extractor.
+        MissingError: its package, its weights or the teacher is missing.
     """
     if name in extractors.NAMES:
         network = extractors.load(name, device)
@@ -80,12 +80,12 @@ def extractor(name: str, device: str = "cpu") -> Extractor:
 
 
 def folders(out: Path) -> list[Path]:
-    """Return where references are looked for, first place first: in DIR/references, then among the user's data."""
+    """Return the folders searched for references, in order: DIR/references, then the user's data folder."""
     return [out / "references", userdata.data() / "references"]
 
 
 def listed(out: Path) -> Iterator[tuple[str, Path]]:
-    """Yield name and file of each stored reference, by name; DIR's own come first where both have one."""
+    """Yield name and file of each stored reference, sorted by name; DIR's own take precedence."""
     found: dict[str, Path] = {}
     for folder in folders(out):
         for path in folder.glob("*.npz"):
@@ -95,19 +95,19 @@ def listed(out: Path) -> Iterator[tuple[str, Path]]:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Return what a stored reference says of itself.
+    """Return the facts stored in a reference.
 
     Raises:
-        RecordError: damaged, or not one of ours.
+        RecordError: the file is damaged, or not a reference of SolverBench.
     """
     return _described(path, files.read_arrays(path))
 
 
 def find(name: str, out: Path) -> Path:
-    """Return the file of the reference `name`: a stored one, or the path of an .npz.
+    """Return the file of the reference `name`, a stored one or the path of an .npz.
 
     Raises:
-        MissingError: neither.
+        MissingError: there is no such reference or file.
     """
     for folder in folders(out):
         if (folder / f"{name}.npz").is_file():
@@ -126,16 +126,16 @@ def find(name: str, out: Path) -> Path:
 
 
 def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> str:
-    """Return the name of the stored reference for a teacher: of its data set and size, whatever its options are.
+    """Return the name of the stored reference for a teacher's data set and image size, whatever its options.
 
-    That is the one in the teacher's own name, with its options or without; else the one that a published teacher with
-    the same reference is named after, or that was made from that published file.
+    This is the reference under the teacher's own name, with or without options. Otherwise it is the one under the name
+    of a published teacher with the same reference, or one made from that published file.
 
     Args:
-        extractor_id: that made it; any if None.
+        extractor_id: extractor of the reference; any if None.
 
     Raises:
-        MissingError: there is none.
+        MissingError: there is no such reference.
     """
     published = registries.catalogue()
     own = dict.fromkeys((teacher.name, teacher.model, teacher.base))
@@ -155,7 +155,7 @@ def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> s
             f"reference for {teacher.model}: {', '.join(names)} isn't by {extractor_id}; run 'solverbench refs build "
             "NAME SOURCE --extractor EXTRACTOR' and name it"
         )
-    find(teacher.model, out)  # says where it was looked for
+    find(teacher.model, out)  # raises with the places searched
     raise AssertionError(teacher.model)
 
 
@@ -163,8 +163,8 @@ def load(name: str, out: Path, extractor_id: str) -> Reference:
     """Return the reference `name`, stored or the path of an .npz, for features by `extractor_id`.
 
     Raises:
-        MissingError: it isn't there.
-        RecordError, FeatureError: it can't be used.
+        MissingError: it does not exist.
+        RecordError, FeatureError: it cannot be used.
         UserError: it was made by another extractor.
     """
     path = find(name, out)
@@ -188,10 +188,10 @@ def load(name: str, out: Path, extractor_id: str) -> Reference:
 
 
 def verify(path: Path) -> str:
-    """Return one line on the reference at `path`, its own or foreign, after reading all of it.
+    """Read and check the whole reference at `path`, stored or foreign, and return a one-line summary.
 
     Raises:
-        RecordError, FeatureError: it can't be used.
+        RecordError, FeatureError: it cannot be used.
     """
     try:
         arrays = files.read_arrays(path)
@@ -212,7 +212,7 @@ def verify(path: Path) -> str:
 
 
 def _statistics(path: Path, arrays: dict[str, Array]) -> tuple[Statistics, Array | None]:
-    """Statistics and feature vectors of a file's arrays, checked."""
+    """Return the checked statistics and feature vectors (or None) of a file's arrays."""
     for key, array in arrays.items():
         if key == "about":
             continue
@@ -243,7 +243,7 @@ def _statistics(path: Path, arrays: dict[str, Array]) -> tuple[Statistics, Array
 
 
 def _note(label: str, statistics: Statistics) -> str:
-    """What a reader must know about it: a covariance without full rank."""
+    """Return a warning if the covariance is singular or may be; empty otherwise."""
     size, n = statistics.mean.size, statistics.n
     if not isinstance(statistics, Rows) and (not n or n > size) and _positive(statistics.cov):
         return ""
@@ -261,7 +261,11 @@ def _positive(matrix: Array) -> bool:
 
 
 def _compatible(made_by: str, extractor_id: str) -> bool:
-    """Whether a reference may be compared: the same extractor, or an imported one of the same kind; unknown passes."""
+    """Return whether a reference by `made_by` may be compared with features by `extractor_id`.
+
+    It may if the extractor is the same, or of the same kind and without a sha256. An unknown one passes for public
+    extractors.
+    """
     if made_by == UNKNOWN:
         return extractor_id.startswith(("clean-fid/", *(f"{each}@" for each in _TRANSFORMERS)))
     return made_by == extractor_id or ("@" not in made_by and made_by == extractor_id.partition("@")[0])
@@ -291,7 +295,7 @@ def _decoded(told: NDArray[Any]) -> dict[str, Any]:
 
 
 def _sha(arrays: dict[str, Array]) -> str:
-    """Of the statistics alone, whatever file they are in: mu and sigma, else the feature vectors."""
+    """Return the sha256 of the statistics alone, whatever their file: mu and sigma, else the feature vectors."""
     hasher = hashlib.sha256()
     for key in ("mu", "sigma") if "mu" in arrays else ("features",):
         hasher.update(np.ascontiguousarray(arrays[key], dtype=np.float64).tobytes())
@@ -299,9 +303,9 @@ def _sha(arrays: dict[str, Array]) -> str:
 
 
 def _source(told: dict[str, Any], arrays: dict[str, Array]) -> str:
-    """The sha256 of what a reference was made from: images as decoded and cut, or a file of statistics.
+    """Return the sha256 of a reference's source: images as decoded and cropped, or a file of statistics.
 
-    It names the reference in keys, because statistics of images differ from machine to machine in their last bits.
+    It names the reference in keys, because statistics of images differ between machines in their last bits.
     """
     if "source_sha256" not in told:
         return _sha(arrays)

@@ -1,1 +1,1 @@
-"""Solvers for other code. `diffusers` and `k_diffusion` need nothing of SolverBench: exports hold copies of them."""
+"""Export of solvers to other code. Exported files contain copies of `diffusers` or `k_diffusion` and are standalone."""

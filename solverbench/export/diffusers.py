@@ -15,37 +15,37 @@ from solverbench.method.thresholding import threshold
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
 UNSCALED = 1e-5, 1e-2
-"""How far the start may be from unit noise without a word, and with a warning, where a pipeline doesn't scale it."""
+"""Largest deviations of an unscaled start from unit noise that are ignored, or only give a warning."""
 
 
 class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
-    """N calls of a network, each input a sum of the first noise and of all images predicted so far.
+    """N calls of a network; each input is a weighted sum of the initial noise and all images predicted so far.
 
         y_k     = alphas[k] (weights[k][0] noise + sum_{j<k} weights[k][1+j] d_j)        k = 0 .. N-1
-        d_k     = the image that the network's output for y_k, told timesteps[k], stands for
+        d_k     = the image predicted by the network's output for y_k at timesteps[k]
         sample  = weights[N][0] noise + sum_{j<N} weights[N][1+j] d_j
 
-    The network's state is y = alpha (x0 + sigma n); with s = alpha sigma its output e stands for
+    The network's state is y = alpha (x0 + sigma n). With s = alpha sigma, its output e and the predicted image d are
 
         epsilon          n                 d = (y - s e)/alpha
         v_prediction     alpha n - s x0    d = (alpha y - s e)/(alpha^2 + s^2)
         sample           x0                d = e
         flow_prediction  n - x0            d = (y - s e)/(alpha + s)
 
-    Every call is a step of its own: num_inference_steps is N, also for a method that makes two calls an interval. The
-    history of a run is forgotten by `set_timesteps`, which pipelines call first.
+    Each call is one step: num_inference_steps is N, also for a method with two calls per interval. `set_timesteps`,
+    which pipelines call first, clears the history.
 
     Args:
-        timesteps: [N], as the network is told them; fractions of a training step are meant.
-        alphas, sigmas: [N].
-        weights: rows of 1 to N+1 numbers; the first of each counts unit noise.
-        prediction_type: what the network's output is.
-        thresholding: each predicted image is kept within [-1, 1] by its own largest values.
-        num_train_timesteps: the network's own number of times, which some pipelines divide by.
-        spec, teacher, teacher_identity: which solver, and for which network its numbers are.
+        timesteps: times told to the network, [N]; fractional training steps are intended.
+        alphas, sigmas: alpha and sigma of each input, [N].
+        weights: rows of 1 to N+1 numbers; the first of each row is the weight of unit noise.
+        prediction_type: type of the network's output, one of `PREDICTIONS`.
+        thresholding: whether each predicted image is thresholded dynamically to [-1, 1].
+        num_train_timesteps: number of the network's training steps, by which some pipelines divide.
+        spec, teacher, teacher_identity: solver, and network that the numbers were made for.
 
     Raises:
-        ValueError: the numbers don't fit together.
+        ValueError: the numbers are inconsistent.
     """
 
     order = 1
@@ -72,7 +72,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             )
         if prediction_type not in PREDICTIONS:
             raise ValueError(f"TableauScheduler: prediction_type {prediction_type!r}; use {', '.join(PREDICTIONS)}")
-        # Float64 would not reach every device; the network computes its embedding in float32.
+        # Not every device has float64, and the network computes its embedding in float32.
         self.timesteps = torch.tensor(timesteps, dtype=torch.float32)
         start = alphas[0] * weights[0][0]
         self._start = 1.0 if abs(start - 1) < UNSCALED[0] else start
@@ -82,7 +82,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def init_noise_sigma(self) -> float:
-        """What a pipeline multiplies its unit noise by."""
+        """The factor by which a pipeline multiplies its unit noise."""
         self._asked = True
         return self._start
 
@@ -93,14 +93,14 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def begin_index(self) -> int:
-        """0: a run is always whole."""
+        """The first call of a run: always 0, because runs are complete."""
         return 0
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Accept 0.
 
         Raises:
-            ValueError: another index, as for images that aren't made from noise alone.
+            ValueError: another index, as for images that do not start from pure noise.
         """
         if begin_index:
             raise ValueError(
@@ -117,12 +117,12 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """Start a run.
 
         Args:
-            num_inference_steps: N, if it is given.
-            sigmas, mu: what pipelines of flows give whatever their scheduler is: equally spaced times, from 1 to 1/N,
-                and by how much to shift them. Levels are fixed here.
+            num_inference_steps: N or None.
+            sigmas, mu: equally spaced times from 1 to 1/N and their shift, which flow pipelines pass to every
+                scheduler. They are ignored, because the levels are fixed.
 
         Raises:
-            ValueError: another number of steps than N, or times that someone chose.
+            ValueError: a number of steps other than N, or other times.
         """
         calls = len(self.config.timesteps)
         if sigmas is not None:
@@ -141,7 +141,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._history, self._calls = [], 0
 
     def scale_model_input(self, sample: torch.Tensor, timestep: float | torch.Tensor | None = None) -> torch.Tensor:
-        """Return `sample`: a step returns the next input as the network takes it."""
+        """Return `sample`: `step` already returns the network's next input."""
         return sample
 
     def step(
@@ -152,20 +152,21 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return_dict: bool = True,
         generator: torch.Generator | None = None,
     ) -> SchedulerOutput | tuple[torch.Tensor]:
-        """Return the input of the next call, or after the last one the sample itself, without its alpha.
+        """Return the input of the next call, or after the last call the sample, not scaled by alpha.
 
         Args:
-            model_output: [B, ...], guidance applied; learned variances beside it, [B, 2C, ...], are left out.
-            timestep: the one of `timesteps` that the network was told.
-            sample: [B, ...], the input that it was given.
-            generator: not used; nothing is random.
+            model_output: the network's output [B, ...] with guidance applied; learned variances, as in [B, 2C, ...],
+                are dropped.
+            timestep: the entry of `timesteps` told to the network.
+            sample: the network's input, [B, ...].
+            generator: unused; nothing is random.
 
         Raises:
             ValueError: another timestep than the next one, more calls than N, or an output of another shape.
         """
         config, k = self.config, self._calls
         self._check(timestep)
-        # What is kept of a half precision run is exact: its rounding comes from the network alone.
+        # The history of a half precision run is float32: only the network rounds to half precision.
         y = sample.to(torch.promote_types(sample.dtype, torch.float32))
         if k == 0:
             self._history = [y / self._start]
@@ -187,10 +188,10 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return SchedulerOutput(prev_sample=found) if return_dict else (found,)
 
     def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """Return images [B, ...] as they are at `timesteps` [B], each one of the scheduler's own.
+        """Return images [B, ...] noised to `timesteps` [B], which must be the scheduler's own.
 
         Raises:
-            ValueError: another time.
+            ValueError: a time that is not in `timesteps`.
         """
         known, noisy = list(map(float, self.timesteps)), []
         for image, added, t in zip(original_samples, noise, timesteps.flatten().tolist(), strict=True):
@@ -201,7 +202,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return torch.stack(noisy)
 
     def _check(self, timestep: float | torch.Tensor) -> None:
-        """Refuse a call that isn't the next one, and a start that the pipeline didn't scale."""
+        """Refuse a call out of order, and a start that the pipeline did not scale."""
         told, calls = self.config.timesteps, self._calls
         if calls == len(told):
             raise ValueError(f"TableauScheduler: all {calls} calls are made; call set_timesteps before another run")
@@ -222,7 +223,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         logging.get_logger(__name__).warning(said)
 
     def _image(self, y: torch.Tensor, output: torch.Tensor, alpha: float, s: float) -> torch.Tensor:
-        """The image that an output stands for."""
+        """Return the image predicted by an output."""
         if self.config.prediction_type == "epsilon":
             return (y - s * output) / alpha
         if self.config.prediction_type == "v_prediction":

@@ -1,4 +1,4 @@
-"""Any solver for other code: JSON, a Python file, a diffusers scheduler, a k-diffusion sampler."""
+"""Export of any solver: as JSON, a Python file, a diffusers scheduler or a k-diffusion sampler."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORMAT = "solverbench-tableau"
 VERSION = 1
 KINDS = ("json", "py", "diffusers", "k-diffusion")
 CONFIG, MODULE = "scheduler_config.json", "tableau_scheduler.py"
-"""The files of a scheduler's folder."""
+"""File names in a scheduler's folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +40,10 @@ class Exported:
     """A solver's numbers for one teacher and number of calls.
 
     Args:
-        spec: canonical.
-        teacher: name of the teacher; `teacher_identity` its sha256.
-        prior_scale: what unit noise is multiplied by to make the start of `tableau`.
-        threshold: the network's outputs are thresholded dynamically, which a tableau, linear, can't hold.
+        spec: canonical spec of the solver.
+        teacher: name of the teacher; `teacher_identity` is its sha256.
+        prior_scale: factor from unit noise to the start of `tableau`.
+        threshold: whether the network's outputs are thresholded dynamically; the linear tableau cannot express this.
     """
 
     spec: str
@@ -55,14 +55,14 @@ class Exported:
 
 
 def write(solver: str, nfe: int, teacher: str, kind: str, path: Path, out: Path) -> str:
-    """Write the solver named by a spec to `path` as one of `KINDS`, and return a line that says so.
+    """Write the solver named by a spec to `path` as one of `KINDS`; return a one-line report.
 
     Args:
-        path: the file; for diffusers one ending in .py, or the folder of a configuration and its module.
-        out: results folder, where a learned solver's own training is looked for.
+        path: output file; for diffusers a file ending in .py, or a folder for a configuration and its module.
+        out: results folder, searched for trained solvers.
 
     Raises:
-        UserError: a bad spec, budget or path, a solver that isn't trained, or one that adapts the network by itself.
+        UserError: a bad spec, budget or path, an untrained solver, or one that adapts the network in its own way.
     """
     if nfe < 1:
         raise BudgetError(f"--nfe {nfe}: below 1; give a positive number")
@@ -95,12 +95,12 @@ def diffusers_scheduler(
     """Return the solver as a scheduler for pipelines of the teacher's network: `pipe.scheduler = ...`.
 
     Args:
-        solver: a spec, a Solver, or a Tableau of the teacher's own levels.
-        nfe: the number of calls, which a Tableau knows.
-        out: results folder, where a learned solver's own training is looked for.
+        solver: spec, Solver, or Tableau on the teacher's own levels.
+        nfe: number of calls; not needed for a Tableau.
+        out: results folder, searched for trained solvers.
 
     Raises:
-        MissingError: diffusers isn't installed.
+        MissingError: diffusers is not installed.
         SpecError, BudgetError, NeedsTrainingError: see `collect`.
     """
     if importlib.util.find_spec("diffusers") is None:
@@ -130,7 +130,7 @@ def k_diffusion_sampler(
 
 
 def _exported(solver: str | Solver | Tableau, nfe: int | None, teacher: Teacher, out: Path | None) -> Exported:
-    """The numbers of whatever says what the solver is."""
+    """Return the numbers of a solver given as spec, Solver or Tableau."""
     if isinstance(solver, Tableau):
         if nfe not in (None, solver.nfe):
             raise BudgetError(f"a tableau of {solver.nfe} calls with nfe={nfe}: leave nfe out")
@@ -146,7 +146,7 @@ def collect(solver: Solver, nfe: int, teacher: Teacher, out: Path | None = None)
     """Return the solver's numbers for `teacher` and `nfe` calls.
 
     Raises:
-        SpecError: it adapts the network in a way of its own.
+        SpecError: it adapts the network in its own way.
         BudgetError, NeedsTrainingError: see `solverbench.tableau`.
     """
     if type(solver).adapt not in (Solver.adapt, Classical.adapt):
@@ -163,7 +163,7 @@ def collect(solver: Solver, nfe: int, teacher: Teacher, out: Path | None = None)
 
 
 def as_json(exported: Exported) -> str:
-    """Return it as JSON; the numbers are those of the unrounded tableau, digit for digit.
+    """Return `exported` as JSON, with the exact numbers of the unrounded tableau.
 
     The start is prior_scale times unit noise, at noise level `start`; see `Tableau` for the rest.
     """
@@ -188,13 +188,13 @@ def as_json(exported: Exported) -> str:
 
 
 def from_json(text: str, source: str = "tableau") -> Exported:
-    """Return what `as_json` wrote.
+    """Return the solver in a text written by `as_json`.
 
     Args:
-        source: what to call it in an error, such as its path.
+        source: name of the text in errors, such as its path.
 
     Raises:
-        RecordError: not such a text, of another version, or with numbers that are no tableau.
+        RecordError: not such a text, of another version, or without a valid tableau.
     """
     try:
         body = json.loads(text)
@@ -223,30 +223,30 @@ def from_json(text: str, source: str = "tableau") -> Exported:
 
 
 def as_python(exported: Exported) -> str:
-    """Return the source of a module with `sample(denoise, noise)`, by the numbers that `run` executes.
+    """Return the source of a module with `sample(denoise, noise)`, with the numbers that `run` executes.
 
-    They are rounded to 12 digits and their first column counts unit noise.
+    They are rounded to 12 digits; their first column is the weight of unit noise.
     """
     plan = exported.tableau.plan(exported.prior_scale)
     return texts.plain(plan, exported.spec, exported.teacher, exported.teacher_identity, exported.threshold)
 
 
 def as_k_diffusion(exported: Exported) -> str:
-    """Return the source of a module with `sample_NAME_NFE` as k-diffusion has its samplers."""
+    """Return the source of a module with `sample_NAME_NFE`, in the form of k-diffusion's samplers."""
     return texts.sampler(_sampler(exported), exported.spec, exported.teacher, exported.teacher_identity)
 
 
 def as_scheduler(exported: Exported, teacher: Teacher) -> str:
-    """Return the source of a module with the diffusers scheduler and `scheduler()`, which makes it of these numbers.
+    """Return the source of a module with the diffusers scheduler and `scheduler()`, which returns it.
 
     Args:
-        teacher: the one that it was collected for.
+        teacher: teacher that `exported` was collected for.
     """
     return texts.scheduler(_config(exported, teacher)[0])
 
 
 def _sampler(exported: Exported) -> dict[str, Any]:
-    """The fields of a `Sampler`."""
+    """Return the fields of a `Sampler`."""
     tab = exported.tableau
     plan, levels = tab.plan(), [float(tab.start), *tab.levels.tolist()]
     name = re.sub(r"\W+", "_", exported.spec.partition(":")[0], flags=re.ASCII)
@@ -254,7 +254,7 @@ def _sampler(exported: Exported) -> dict[str, Any]:
         "name": f"sample_{name}_{tab.nfe}",
         "told": list(plan.sigmas),
         "weights": [list(row) for row in plan.rows],
-        # The first state is the start itself, but after an analytic first step.
+        # The first state is the start itself, except after an analytic first step.
         "sigmas": levels[1:] if math.isclose(levels[0], levels[1], rel_tol=1e-9) else levels,
         "scale": exported.prior_scale,
         "thresholding": exported.threshold,
@@ -262,7 +262,7 @@ def _sampler(exported: Exported) -> dict[str, Any]:
 
 
 def _config(exported: Exported, teacher: Teacher) -> tuple[dict[str, Any], bool]:
-    """The configuration of a `TableauScheduler`, and whether it is for the teacher's own network."""
+    """Return the configuration of a `TableauScheduler`, and whether it is for the teacher's own network."""
     plan = exported.tableau.plan(exported.prior_scale)
     seen = frame(teacher, plan)
     return {

@@ -1,4 +1,4 @@
-"""What a teacher's network is told, and what it predicts, in diffusers' words."""
+"""A teacher's network in diffusers' terms: prediction type, alphas and timesteps."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample", "flow": "f
 
 @dataclass(frozen=True)
 class Frame:
-    """The network's own view of a plan's calls.
+    """A plan's calls in the network's own frame.
 
     Args:
         prediction: epsilon, v_prediction, sample or flow_prediction.
-        alphas: [N], the scale of the clean image in its state.
-        timesteps: [N], what it is told.
-        steps: how many times it was trained at; 1000 where nothing says.
-        own: whether the teacher holds a network that takes them. If not they are the plan's levels, for a network that
-            is `denoise(x, sigma)` itself.
+        alphas: scale of the clean image in the network's state at each call, [N].
+        timesteps: times told to the network, [N].
+        steps: number of training steps; 1000 if unknown.
+        own: whether the teacher has a network in such a frame. If not, timesteps are the plan's levels, for a network
+            that is `denoise(x, sigma)` itself.
     """
 
     prediction: str
@@ -35,7 +35,7 @@ class Frame:
 
 
 def frame(teacher: Teacher, plan: Plan) -> Frame:
-    """Return how the teacher's network, if it is an `Adapted` one, sees the calls of `plan`."""
+    """Return the calls of `plan` in the frame of the teacher's network; that of `denoise` unless it is `Adapted`."""
     adapted = teacher.denoiser([0])
     if not isinstance(adapted, Adapted):
         return Frame("sample", (1.0,) * plan.nfe, plan.sigmas, 1000, own=False)

@@ -12,18 +12,18 @@ from solverbench.method.thresholding import threshold
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """N calls of a model, each input a sum of the start and of all images predicted so far.
+    """N calls of a model; each input is a weighted sum of the start and all images predicted so far.
 
         x_k     = weights[k][0] x + sum_{j<k} weights[k][1+j] d_j          d_k = model(x_k, told[k])
         sample  = weights[N][0] x + sum_{j<N} weights[N][1+j] d_j
 
     Args:
-        name: of the function, for errors.
-        told: [N], the noise level that the model is told at each call.
+        name: name of the function, for errors.
+        told: noise level that the model is told at each call, [N].
         weights: rows of 1 to N+1 numbers.
-        sigmas: the levels of the start, the states and the end, for callers that want levels.
-        scale: what unit noise is multiplied by to make x.
-        thresholding: each predicted image is kept within [-1, 1] by its own largest values.
+        sigmas: levels of the start, the states and the end, for callers that need levels.
+        scale: factor from unit noise to x.
+        thresholding: whether each predicted image is thresholded dynamically to [-1, 1].
     """
 
     name: str
@@ -47,13 +47,13 @@ class Sampler:
 
         Args:
             model: (x [B, ...], sigma [B], **extra_args) -> the denoised images.
-            x: [B, ...], `scale` times unit noise.
-            sigmas: none, or those of this sampler.
-            callback: called after each call of the model, as k-diffusion does.
-            disable: not used; there is no progress bar.
+            x: start [B, ...], `scale` times unit noise.
+            sigmas: None, or the levels of this sampler.
+            callback: called after each model call, as in k-diffusion.
+            disable: unused; there is no progress bar.
 
         Raises:
-            ValueError: other levels.
+            ValueError: `sigmas` are other levels.
         """
         self._check(sigmas)
         history = [x]
@@ -68,7 +68,7 @@ class Sampler:
         return combine(self.weights[-1], history)
 
     def _check(self, sigmas: torch.Tensor | None) -> None:
-        """Refuse levels that the weights don't hold for."""
+        """Refuse levels other than those of the weights."""
         if sigmas is None:
             return
         own, given = torch.tensor(self.sigmas, dtype=torch.float64), torch.as_tensor(sigmas).double().cpu()

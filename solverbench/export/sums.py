@@ -1,4 +1,4 @@
-"""The sum that every exported form makes of its history."""
+"""The weighted sum of the history, shared by all exported forms."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The text of exported files: a plan's numbers, and the code of the ports with what they import of ours put in."""
+"""The text of exported files: a plan's numbers, and the code of the ports with their SolverBench imports inlined."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plain(plan: Plan, spec: str, teacher: str, identity: str, threshold: bool) -
     """Return a module with `sample(denoise, noise)`.
 
     Args:
-        plan: its first column counts unit noise.
+        plan: plan whose first column is the weight of unit noise.
         threshold: whether the network's outputs are thresholded.
     """
     helpers = [inspect.getsource(sums.combine)] + [inspect.getsource(thresholding.threshold)] * threshold
@@ -42,7 +42,7 @@ def plain(plan: Plan, spec: str, teacher: str, identity: str, threshold: bool) -
 
 
 def scheduler(config: dict[str, Any] | None = None) -> str:
-    """Return a module with the diffusers scheduler, and if its numbers are given, `scheduler()` that makes it."""
+    """Return a module with the diffusers scheduler; with its numbers given, also `scheduler()`, which returns it."""
     own = "" if config is None else _SCHEDULER.format(config=_dict(config))
     return _copied("diffusers") + own
 
@@ -53,14 +53,14 @@ def scheduler_config(config: dict[str, Any]) -> str:
 
 
 def sampler(fields: dict[str, Any], spec: str, teacher: str, identity: str) -> str:
-    """Return a module with the k-diffusion sampler and a function of its name."""
+    """Return a module with the k-diffusion sampler and the sampling function."""
     return _copied("k_diffusion") + _SAMPLER.format(
         spec=spec, teacher=teacher, identity=identity, fields=_dict(fields), name=fields["name"]
     )
 
 
 def _copied(port: str) -> str:
-    """The code of a port with what it imports of ours, the last of its imports, put in."""
+    """Return the code of a port with its SolverBench imports, which are its last imports, inlined."""
     code = resources.files("solverbench.export").joinpath(f"{port}.py").read_text(encoding="utf-8")
     ours = list(_OURS.finditer(code))
     found = [getattr(importlib.import_module(module), name) for module, name in (each.groups() for each in ours)]
@@ -86,7 +86,7 @@ def _rows(rows: Iterable[Sequence[float]], indent: str) -> str:
 
 
 def _listed(values: Sequence[float], indent: str) -> str:
-    """The numbers in brackets, on as few lines as 120 columns allow."""
+    """Return the numbers as a list literal, wrapped to 120 columns."""
     text = f"[{', '.join(map(repr, values))}]"
     if len(text) + len(indent) < 100:
         return text

@@ -1,1 +1,1 @@
-"""."""
+"""Learned solvers: their parametrisations, training recipes and trained files."""

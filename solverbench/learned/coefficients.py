@@ -1,4 +1,4 @@
-"""Steps whose weights of the network's outputs are free numbers, while the linear part follows from the levels."""
+"""Steps with free weights for the network's outputs; the linear part follows from the levels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from solverbench.method.spec import make
 from solverbench.method.tracing import trace
 
 KNOWN = 3
-"""The most outputs that DPM-Solver++ and UniPC weigh; a step with more starts with 0 for the older ones."""
+"""Largest number of outputs that DPM-Solver++ and UniPC combine; further (older) outputs start with weight 0."""
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """The steps of a solver with free weights, in the EDM frame, on whatever levels its grid has.
+    """The steps of a solver with free weights, in the EDM frame, on any grid.
 
-    With q = min(order, n+1) outputs m at hand, m_n made at level n, and from level s to t the exact linear part
+    There are q = min(order, n+1) known outputs m; m_n is made at level n. With the exact linear part from level s to t
 
         data :  A = t/s,  C = 1 - t/s = -expm1(-h)      m = D           h = log(s/t)
         noise:  A = 1,    C = t - s = -t expm1(h)       m = (x - D)/s
@@ -42,7 +42,7 @@ class Coefficients:
     Args:
         form: lms, pc or single.
         prediction: data or noise.
-        order: outputs that a regular step combines; of a regular block with form=single.
+        order: number of outputs that a regular step combines; with form=single, the calls of a regular block.
     """
 
     form: str
@@ -63,10 +63,10 @@ class Coefficients:
     def initial(self, grid: Grid, *, lowered: bool = False) -> dict[str, Tensor]:
         """Return the weights of the classical solver of this form on `grid`, float64.
 
-        DPM-Solver++(3M) (lms, data), iPNDM (lms, noise), UniPC bh2 (pc), DPM-Solver++ singlestep (single).
+        These are DPM-Solver++(3M) (lms, data), iPNDM (lms, noise), UniPC bh2 (pc), DPM-Solver++ singlestep (single).
 
         Args:
-            lowered: its order falls over the last steps; the weights that it doesn't use start at 0.
+            lowered: whether the order falls over the last steps; weights that are then unused start at 0.
         """
         lam = -grid.sigmas.log()
         if self.form == "single":
@@ -81,7 +81,7 @@ class Coefficients:
         return {name: torch.cat([part, part.new_zeros(sizes[name] - len(part))]) for name, part in start.items()}
 
     def check(self, asked: str, parameters: Mapping[str, Tensor], steps: int) -> None:
-        """Raise GridError unless `parameters` are for `steps` steps."""
+        """Raise GridError unless `parameters` were made for `steps` steps."""
         held = sum(name[0] == "b" and name[1:].isdigit() for name in parameters)
         if held != steps:
             raise GridError(
@@ -117,7 +117,7 @@ class Coefficients:
         return d if self.prediction == "data" else (x - d) / sigma
 
     def _step(self, x: Tensor, s: Tensor, t: Tensor, weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-        """A x + C times the weighted outputs, from level s to t."""
+        """Return A x + C times the weighted outputs, for the step from level s to t."""
         by_data = self.prediction == "data"
         scale = -torch.expm1(t.log() - s.log()) if by_data else t - s
         x = t / s * x if by_data else x
@@ -126,7 +126,7 @@ class Coefficients:
         return x
 
     def _extrapolation(self, lam: Tensor, n: int, q: int) -> Tensor:
-        """The weights of iPNDM or of DPM-Solver++: 1 - (p2 D1 - p3 D2)/p1 on unit outputs."""
+        """Return the weights of iPNDM or DPM-Solver++: 1 - (p2 D1 - p3 D2)/p1 on unit outputs."""
         if self.prediction == "noise":
             return torch.tensor(ADAMS_BASHFORTH[q], dtype=torch.float64)
         m: list[Tensor] = list(torch.eye(q, dtype=torch.float64))
@@ -140,7 +140,7 @@ class Coefficients:
         return weights
 
     def _single_initial(self, grid: Grid) -> dict[str, Tensor]:
-        """The weights of singlestep DPM-Solver++, read from its tableau: every state of it is a row."""
+        """Return the weights of singlestep DPM-Solver++, read from its tableau: each of its states is a row."""
         rows = trace(make(f"dpm:singlestep=true:order={self.order}"), grid, check=False).weights
         sigmas = grid.sigmas
         parameters = {}
@@ -153,18 +153,18 @@ class Coefficients:
 
 
 def _blocks(calls: int, order: int) -> Iterator[tuple[int, int]]:
-    """(first call, one past the last) of each block."""
+    """Return (first call, one past the last call) for each block."""
     return itertools.pairwise(itertools.accumulate(block_orders(calls, order), initial=0))
 
 
 def _predictor(lam: Tensor, n: int, q: int) -> Tensor:
-    """The weights of UniPC's predictor (UniP, bh2): m_n + sum_i rho_i D_i, D_i = (m_{n-i} - m_n)/r_i."""
+    """Return the weights of UniPC's predictor (UniP, bh2): m_n + sum_i rho_i D_i, D_i = (m_{n-i} - m_n)/r_i."""
     h = lam[n + 1] - lam[n]
     return _unified([(lam[n - i] - lam[n]) / h for i in range(1, q)], -h)
 
 
 def _corrector(lam: Tensor, n: int, q: int) -> Tensor:
-    """The weights of UniPC's corrector (UniC, bh2), that of the call at level n+1 first: its r is 1."""
+    """Return the weights of UniPC's corrector (UniC, bh2); the call at level n+1, with r = 1, comes first."""
     h = lam[n + 1] - lam[n]
     r = [(lam[n - i] - lam[n]) / h for i in range(1, q)]
     weights = _unified([*r, torch.ones_like(h)], -h)
@@ -172,7 +172,7 @@ def _corrector(lam: Tensor, n: int, q: int) -> Tensor:
 
 
 def _unified(r: Sequence[Tensor], z: Tensor) -> Tensor:
-    """The weights of the output at r = 0, then of those at `r`."""
+    """Return the weight of the output at r = 0, then the weights of those at `r`."""
     shares = [rho / r_i for rho, r_i in zip(unified(r, z, torch.expm1(z)), r, strict=True)]
     first = torch.ones_like(z) - sum(shares, torch.zeros_like(z))
     return torch.stack([first, *shares])

@@ -1,4 +1,4 @@
-"""Learned levels, and learned levels that the network is told, as LD3 has them, for any solver of one call a step."""
+"""LD3's learned levels and learned evaluation levels, for any solver with one call per step."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Denoise, Solver, read_levels, refuse_budget
 
 WIN_RATE = 0.5
-"""The most that an evaluation may be shifted, in units of the grid's smallest gap. Source: the public code."""
+"""Largest shift of an evaluation level, in units of the grid's smallest gap. Source: the public code of LD3."""
 
 
 @dataclass(frozen=True)
 class Discretisation:
-    """The levels and told levels that two vectors of N+1 numbers stand for.
+    """The map from two vectors of N+1 numbers to a grid and the levels that the network is told.
 
-    With p = softmax(theta1) and u_i = (p_1 + .. + p_i)/(p_1 + .. + p_N), i = 0 .. N, between the schedule's `ends`
+    With p = softmax(theta1) and u_i = (p_1 + .. + p_i)/(p_1 + .. + p_N), i = 0 .. N, the levels between `ends` are
 
         mode=lambda:  lam_i = lam_0 + u_i (lam_N - lam_0)
         mode=time:    t_i   = t_N + u_{N-i} (t_0 - t_N)
 
-    and call i is told lam_i (or t_i) + delta_i, delta_i = theta2_i clamped to half of the grid's smallest gap, in the
-    same variable; the first and the last are 0. The time is the model's own, and on an EDM schedule that of the
-    linear VP schedule with the same ends, as in the grids of that name. The limit is a constant to the gradient.
+    Call i is told lam_i (or t_i) + delta_i, where delta_i is theta2_i clamped to half of the grid's smallest gap in the
+    same variable; the first and last shifts are 0. Time is the model's own; on an EDM schedule it is that of the
+    linear VP schedule with the same ends, as in the time_* grids. The limit carries no gradient.
 
     Args:
         mode: lambda or time.
-        prior: the grid to start from, named, or its levels joined with +; equal intervals if None.
-        limit: gaps, as above; logits, of which the gaps are taken instead; none: a shift is what theta2 says.
+        prior: name of the grid to start from, or its levels joined with +; equal intervals if None.
+        limit: gaps: as above; logits: half of the smallest gap between logits; none: theta2 is not limited.
 
     Source: Tong et al. 2024, arXiv:2405.15506 (LD3), and its public code.
     """
@@ -48,31 +48,31 @@ class Discretisation:
         return {"theta1": (nfe + 1,), "theta2": (nfe + 1,)}
 
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return the levels of `prior`, or equal intervals, and no shifts.
+        """Return the parameters of the levels of `prior`, or of equal intervals, without shifts.
 
         theta1[0], theta2[0] and theta2[N] have no effect. LD3's code fits theta1 to a prior by RMSprop until times
-        agree to 1e-3; here it is solved for.
+        agree to 1e-3; here theta1 is computed in closed form.
 
         Raises:
-            GridError: a prior without levels for `nfe` steps, or whose ends aren't the schedule's.
+            GridError: the prior has no levels for `nfe` steps, or other ends than the schedule.
         """
         ones = torch.ones(nfe + 1, dtype=torch.float64)
         theta1 = ones if self.prior is None else self.logits(self._prior(self.prior, schedule, nfe))
         return {"theta1": theta1, "theta2": torch.zeros_like(ones)}
 
     def logits(self, grid: Grid) -> Tensor:
-        """Return the theta1 that stands for `grid`: 1 + log of each interval's length in units of the mean, [N+1]."""
+        """Return the theta1 [N+1] of `grid`: 1 + log of each interval's length in units of the mean length."""
         gaps = self.places(grid.sigmas, grid.schedule).diff().abs()
         gaps = gaps if self.mode == "lambda" else gaps.flip(0)
         return 1 + torch.cat([gaps.new_zeros(1), (gaps / gaps.mean()).log()])
 
     def ends(self, schedule: NoiseSchedule) -> Tensor:
-        """Return the first and the last level [2]: in lambda the first that isn't a stand-in, as in named grids."""
+        """Return the first and last level [2]; in lambda mode the first finite level, as in the named grids."""
         first = schedule.sigma_first if self.mode == "lambda" else schedule.sigma_max
         return torch.tensor([first, schedule.sigma_min], dtype=torch.float64)
 
     def grid(self, theta1: Tensor, schedule: NoiseSchedule) -> Grid:
-        """Return the levels that theta1 [N+1] stands for, between `ends`."""
+        """Return the levels of theta1 [N+1], between `ends`."""
         sums = torch.softmax(theta1[1:], 0).cumsum(0)
         inner = sums[:-1] / sums[-1]
         ends = self.ends(schedule)
@@ -85,7 +85,7 @@ class Discretisation:
         return Grid(torch.cat([ends[:1], levels, ends[1:]]), schedule)
 
     def told(self, parameters: Mapping[str, Tensor], grid: Grid) -> Tensor:
-        """Return [N], the level that the network is told at each call."""
+        """Return the level that the network is told at each call, [N]."""
         places, shifts = self.places(grid.sigmas, grid.schedule), parameters["theta2"][1:-1]
         if self.limit != "none":
             gaps = (parameters["theta1"] if self.limit == "logits" else places).detach().diff().abs()
@@ -100,11 +100,11 @@ class Discretisation:
         return -sigmas.log() if self.mode == "lambda" else schedule.clock.time(sigmas)
 
     def _prior(self, prior: str, schedule: NoiseSchedule, steps: int) -> Grid:
-        """The grid that a prior names or lists, with this one's ends.
+        """Return the grid that a prior names or lists, with `ends` as its ends.
 
         Raises:
-            GridError: no such levels for `steps` steps, or a list's ends aren't these to a percent, as rounded ones
-                are.
+            GridError: there are no such levels for `steps` steps, or a list's ends differ by more than GITS_ENDS
+                (which allows for rounding).
         """
         levels, ends = read_levels(f"prior={prior}", prior), self.ends(schedule)
         if isinstance(levels, str):
@@ -117,7 +117,7 @@ class Discretisation:
         return with_ends(asked, grid, ends, GITS_ENDS)
 
     def check(self, asked: str, theta1: Tensor, steps: int) -> None:
-        """Raise GridError unless `theta1` is for `steps` steps."""
+        """Raise GridError unless `theta1` was made for `steps` steps."""
         if len(theta1) != steps + 1:
             raise GridError(
                 f"{asked}: parameters for {len(theta1) - 1} steps, {steps} asked for; "
@@ -126,12 +126,13 @@ class Discretisation:
 
 
 def decoupled(denoise: Denoise, schedule: NoiseSchedule, told: Tensor, *, by_data: bool) -> Denoise:
-    """Return `denoise` whose call k is made at the level told[k], whatever the level of the state.
+    """Return `denoise` with call k made at the level told[k], whatever the level of the state.
 
     The network sees the model's own state, alpha(t) x, at another time t'. A loop that extrapolates data predictions
-    gets the network's D as it is, (alpha(t) x - s(t') e)/alpha(t') with s = alpha sigma; one that follows slopes gets
+    gets the network's D unchanged, (alpha(t) x - s(t') e)/alpha(t') with s = alpha sigma. A loop that follows slopes
+    gets the data prediction x - sigma(t) e, with
 
-        e = (alpha(t)/alpha(t') x - D)/sigma(t')        as the data prediction x - sigma(t) e.
+        e = (alpha(t)/alpha(t') x - D)/sigma(t')
 
     Args:
         told: one level per call, above 0.
@@ -152,10 +153,10 @@ def decoupled(denoise: Denoise, schedule: NoiseSchedule, told: Tensor, *, by_dat
 
 
 def with_ends(asked: str, grid: Grid, own: Tensor, tolerance: float) -> Grid:
-    """Return `grid` with its two ends exactly its `own` [2].
+    """Return `grid` with its two ends set exactly to `own` [2].
 
     Raises:
-        GridError: they differ by more than `tolerance`, relatively.
+        GridError: the ends differ by more than the relative `tolerance`.
     """
     if not torch.allclose(grid.sigmas[[0, -1]], own, rtol=tolerance, atol=0.0):
         raise GridError(
@@ -166,5 +167,5 @@ def with_ends(asked: str, grid: Grid, own: Tensor, tolerance: float) -> Grid:
 
 
 def refuse_one_call(solver: Solver, nfe: int) -> BudgetError:
-    """Return the error for a number of calls with no level to learn."""
+    """Return the error for a budget that leaves no level to learn."""
     return refuse_budget(solver, nfe, "both ends are fixed, so that one step leaves no level to learn", ["nfe=2"])

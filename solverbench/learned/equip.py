@@ -1,4 +1,4 @@
-"""The tableau of a solver for a teacher: a learned one with the parameters that were trained for it."""
+"""The tableau of a solver for a teacher; a learned solver gets the parameters trained for that teacher."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from solverbench.teachers.teacher import Teacher
 
 
 def needed(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Sequence[Path] = ()) -> Trained:
-    """Return the training of `solver` for `teacher` and `nfe`. Its stored tableau is what runs.
+    """Return the trained `solver` for `teacher` and `nfe`; its stored tableau is the one that is executed.
 
     Raises:
-        NeedsTrainingError: there are none, or no teacher is given.
-        RecordError: the file that is found can't be used; see `load`.
+        NeedsTrainingError: it is not trained, its code has changed since, or no teacher is given.
+        RecordError: the file found cannot be used; see `load`.
     """
     if teacher is None:
         raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
@@ -50,22 +50,22 @@ def tableau(
     grid: Sequence[float] | None = None,
     out: Path | None = None,
 ) -> Tableau:
-    """Return the tableau of a solver: on a teacher's schedule, on another one, or on explicit levels.
+    """Return the tableau of a solver on a teacher's schedule, on another schedule, or on explicit levels.
 
-    Dynamic thresholding isn't linear and so no part of it: execute it on `solver.adapt(denoise)`.
+    Dynamic thresholding is not linear, so the tableau excludes it: execute the tableau on `solver.adapt(denoise)`.
 
     Args:
-        solver: a spec such as "dpm:order=3", or a Solver.
-        nfe: the number of calls; given by `grid` if that is given.
-        teacher: a Teacher or the name of one; a learned solver's parameters are looked up for it.
-        schedule: without a teacher; EDM() if neither is given.
-        grid: the M+1 noise levels instead of the solver's own grid.
-        out: a results folder, whose own trained solvers come before the packaged ones.
+        solver: spec such as "dpm:order=3", or a Solver.
+        nfe: number of calls; follows from `grid` if that is given.
+        teacher: Teacher or its name; a learned solver's parameters are looked up for it.
+        schedule: schedule to use without a teacher; EDM() if neither is given.
+        grid: M+1 noise levels that replace the solver's own grid.
+        out: results folder; its trained solvers take precedence over the packaged ones.
 
     Raises:
-        SpecError, UnknownNameError: the spec can't be read.
-        BudgetError: the solver can't spend exactly `nfe` calls.
-        NeedsTrainingError: a learned solver without parameters for this teacher and `nfe`.
+        SpecError, UnknownNameError: the spec cannot be read.
+        BudgetError: the solver cannot spend exactly `nfe` calls.
+        NeedsTrainingError: a learned solver has no parameters for this teacher and `nfe`.
         GridError, LoopError, NotLinearError: see `trace`.
     """
     solver = make(solver) if isinstance(solver, str) else solver

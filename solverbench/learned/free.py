@@ -1,4 +1,4 @@
-"""free: every weight and every level is trained, so that it bounds what a linear solver can reach in N calls."""
+"""The solver `free`: all weights and levels are trained, which estimates the bound for linear solvers of N calls."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from solverbench.errors import GridError, SpecError
 from solverbench.method import Denoise, Grid, LearnedSolver, NoiseSchedule, make, option, trace
 
 WITHIN = 0.99
-"""How far below the start, in log sigma, s_0 may be at most: a share of the way to s_1."""
+"""Largest distance of s_0 below the start, in log sigma, as a share of the distance to s_1."""
 
 
 class Free(LearnedSolver):
-    """A tableau of which everything is a parameter: the level of each call, and all weights of all rows.
+    """A tableau whose every entry is a parameter: the level of each call, and all weights of all rows.
 
-    With w the tableau of `base` on the learned levels s_0 > .. > s_N, from the start or below it to the end, and with
-    v_k = sqrt(1 + s_k^2), which is the size of a state at s_k,
+    Let w be the tableau of `base` on the learned levels s_0 > .. > s_N, where s_0 is at or below the start and s_N is
+    the end, and let v_k = sqrt(1 + s_k^2) be the size of a state at s_k. Then
 
         W[k,0]   = s_0/start (w[k,0] + v_k/v_0 r_k[0])          k = 0 .. N
         W[k,1+j] = w[k,1+j] + v_k (r_k[1+j] - r_k[j])            j < k; -r_k[j] from j = 1 on
 
-    call k is told s_k exp(offsets_k), mirrored at the start and the end. The corrections r_k are what row k's output
-    gains in units of its state's size: r_k[1+j] is the weight of d_j - d_{j+1}, because neighbouring outputs are alike.
+    Call k is told s_k exp(offsets_k), mirrored at the start and the end. The corrections r_k are added to row k in
+    units of its state's size: r_k[1+j] is the weight of d_j - d_{j+1}, because neighbouring outputs are alike.
     first [1] is log(start/s_0), mirrored at 0; gaps [N] are logits of the intervals in log sigma below s_0.
 
-    All (N+1)(N+2)/2 weights are free, and so are all N told levels; only the start, which is the prior's, is not.
-    The levels, which the weights would make up for, are there for Adam: one number moves what LD3 learns, and
-    corrections do the rest. Training starts from `base` on the named grid, its first call at start/`first`, because a
-    call at the start itself says next to nothing and has next to no gradient.
+    All (N+1)(N+2)/2 weights and all N told levels are free; only the start is fixed, because the prior sets it.
+    The levels are redundant with the weights but help Adam: one number moves what LD3 learns, and the corrections do
+    the rest. Training starts from `base` on the named grid with the first call at start/`first`, because a call at the
+    start itself carries almost no information and almost no gradient.
 
-    Trained, it is an estimate of the bound: an optimiser found it, on finitely many images, by one distance.
+    The trained result is an estimate of the bound, found by an optimiser on finitely many images with one distance.
 
-    Source: the family is that of Bespoke Non-Stationary solvers, Shaul et al. 2024, arXiv:2403.01329; the
+    Source: the family of Bespoke Non-Stationary solvers, Shaul et al. 2024, arXiv:2403.01329; the
     parametrisation is ours.
     """
 
@@ -46,7 +46,7 @@ class Free(LearnedSolver):
         "base": "gs",
         "choose": "best",
         "ema_decay": 0.99,
-        "patience": 3,  # validations without improvement, after which the rate is halved
+        "patience": 3,  # validations without improvement before the rate is halved
         "lr_decay": 0.5,
         "lr_min": 1e-4,
         "stop_after": 6,
@@ -68,12 +68,12 @@ class Free(LearnedSolver):
         return {"first": "times", "gaps": "times", "offsets": "offsets"}.get(name, "coefficients")
 
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return `base` on the grid, its first call at start/`first`: no offsets and no corrections."""
+        """Return `base` on the grid, with the first call at start/`first` and without offsets or corrections."""
         named = super().grid(schedule, nfe).sigmas
         if named[-1] == 0:
             raise GridError(f"free:grid={self.levels}: ends in 0, where no call can be made; leave the 0 out")
         gaps = named.clamp(max=schedule.sigma_first).log().diff().neg()
-        beyond = math.log(schedule.sigma_max / schedule.sigma_first)  # above 0 where the start stands in for infinity
+        beyond = math.log(schedule.sigma_max / schedule.sigma_first)  # above 0 if the start replaces an infinite level
         parameters = {
             "first": torch.tensor([math.log(self.first) + beyond], dtype=torch.float64),
             "gaps": (gaps / gaps.mean()).log(),
@@ -96,7 +96,7 @@ class Free(LearnedSolver):
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; N calls for N intervals."""
         start = grid.sigmas[0]
-        room = WITHIN * (start.log() - grid.sigmas[1].log())  # less only on levels that aren't its own
+        room = WITHIN * (start.log() - grid.sigmas[1].log())  # binds only on a foreign grid
         levels = torch.cat([(start.log() - torch.minimum(self._skipped, room)).exp()[None], grid.sigmas[1:]])
         told = _mirrored(levels[:-1].log() + self.trained["offsets"], grid.sigmas[-1].log(), start.log()).exp()
         based = trace(make(self.base), Grid(levels, grid.schedule), check=False).weights
@@ -115,12 +115,12 @@ class Free(LearnedSolver):
 
     @property
     def _skipped(self) -> Tensor:
-        """log(start/s_0), at least 0."""
+        """The value log(start/s_0), at least 0."""
         first = self.trained["first"][0]
         return torch.where(first < 0, -first, first)
 
 
 def _mirrored(places: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Numbers brought between two bounds; one beyond comes back, so that it keeps a gradient."""
+    """Return the numbers mirrored into [low, high]; unlike clamped ones, they keep a gradient."""
     below = torch.where(places > high, 2 * high - places, places)
     return torch.where(below < low, 2 * low - below, below)

@@ -1,4 +1,4 @@
-"""GS: a multistep solver that learns its times, evaluation times and coefficients; GAS adds an adversarial loss."""
+"""GS, a multistep solver with learned times, evaluation times and coefficients; GAS adds an adversarial loss."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from solverbench.method.schedules import NoiseSchedule, VPLinear
 from solverbench.method.solver import Denoise, LearnedSolver, option
 
 MARGIN = 1e-5
-"""How far the sigmoid's output stays from 0 and 1."""
+"""Distance that the sigmoid's output keeps from 0 and 1."""
 
 
 BASE_ORDER = 3
-"""DPM-Solver++'s, on which the corrections are laid."""
+"""Order of the DPM-Solver++ to which the corrections are added."""
 
 
 class Timed(LearnedSolver):
-    """A solver on GS's learned times, whose network may be told learned times of its own.
+    """A solver on GS's learned times; the network may be told other learned times.
 
-    mu_logit [N-1] breaks a stick, the time range, from the end; t_couple [N] is what is added to the time of each call.
-    Where a schedule's start is a stand-in for an infinite level, the stick ends at the first time that has one: an
-    offset there would weigh 1e6 times as much as any other.
+    mu_logit [N-1] breaks the time range like a stick, from the end; t_couple [N] is added to the time of each call.
+    Where a schedule's start replaces an infinite level, the stick ends at the first time with a finite level: an
+    offset at the start would weigh 1e6 times as much as any other.
     """
 
     levels: str = option(default="learned", key="grid", choices=("learned",), help="always the learned one")
@@ -43,7 +43,7 @@ class Timed(LearnedSolver):
         return {"mu_logit": "times", "t_couple": "offsets"}.get(name, "coefficients")
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """Return the learned levels on the model's own schedule, or a VP one with an EDM model's ends (or `t_eps`)."""
+        """Return the learned levels on the model's schedule, or on a VP one for an EDM model or a given `t_eps`."""
         held = len(self.trained["mu_logit"]) + 1
         if held != steps:
             raise GridError(
@@ -60,14 +60,14 @@ class Timed(LearnedSolver):
 
     @staticmethod
     def _times(mu_logit: Tensor, clock: NoiseSchedule) -> Tensor:
-        """[N+1] falling times: a stick from the end to the start time, broken from the end, the two fixed."""
+        """Return [N+1] falling times: a stick from the end time to the start time, both fixed, broken from the end."""
         mu = torch.sigmoid(mu_logit) * (1 - 2 * MARGIN) + MARGIN
         inner = clock.t_end + (clock.t_first - clock.t_end) * (1 - mu.cumprod(0))
         ends = torch.tensor([clock.t_end, clock.t_first], dtype=torch.float64)
         return torch.cat([ends[:1], inner, ends[1:]]).flip(0)
 
     def _uniform(self, schedule: NoiseSchedule, nfe: int) -> tuple[dict[str, Tensor], Grid]:
-        """The parameters of uniform times without offsets, and the grid that they make."""
+        """Return the parameters of uniform times without offsets, and their grid."""
         left = torch.arange(nfe - 1, 0, -1, dtype=torch.float64)
         parameters = {
             "mu_logit": torch.logit((left / (left + 1) - MARGIN) / (1 - 2 * MARGIN)),
@@ -77,7 +77,7 @@ class Timed(LearnedSolver):
         return parameters, Grid(clock.sigma(self._times(parameters["mu_logit"], clock)), clock)
 
     def _output(self, denoise: Denoise, x: Tensor, n: int, t: Tensor, vp: NoiseSchedule) -> Tensor:
-        """The data prediction at t, from a network that sees the unchanged VP state at its own time t + offset."""
+        """Return the data prediction at t; the network sees the unchanged VP state at time t + offset."""
         offset = self.trained["t_couple"][n]
         told = t + offset
         sigma, sigma_told = vp.sigma(t), vp.sigma(told)
@@ -94,9 +94,9 @@ class Timed(LearnedSolver):
 
 
 class Generalized(Timed):
-    """The generalized solver on a linear VP schedule: corrections added to DPM-Solver++(3M), over the whole history.
+    """The generalized solver on a linear VP schedule: DPM-Solver++(3M) with corrections over the whole history.
 
-    With x in the VP frame, k = n+1 outputs at hand, A = s(t')/s(t), alpha = alpha(t') and the weights and differences
+    With x in the VP frame, k = n+1 known outputs, A = s(t')/s(t), alpha = alpha(t') and the weights and differences
     of DPM-Solver++ (`phis`, `differences`), the step from t = t_n to t' = t_{n+1} is
 
         k = 1:   x' = (A + a1) x_n - (alpha p1 + c1) m_n
@@ -104,19 +104,19 @@ class Generalized(Timed):
         k >= 3:  x' = (A + a1) x_n - (alpha p1 + c1) m_n + (alpha p2 + c2) D1 - (alpha p3 + c3) D2
                       + sum_{i=4}^{k} c_i m_{n+1-i} + sum_{i=2}^{k} a_i x_{n+1-i}
 
-    The loop keeps states in the EDM frame (x / alpha), so that a_i is multiplied by alpha(t_{n+1-i})/alpha(t') and c_i
+    The loop keeps states in the EDM frame (x / alpha), so a_i is multiplied by alpha(t_{n+1-i})/alpha(t') and c_i
     by 1/alpha(t'). Parameters, indexed by n: mu_logit [N-1], t_couple [N], then for i = 1 .. N: ci [N], ai [N].
 
-    The paper's ablations, each with times and offsets as they are:
+    The paper's ablations, each with learned times and offsets unchanged unless stated:
 
-        theory=false    free a_i, c_i where A, alpha p1 .. are above, starting at those numbers; that they weigh the
+        theory=false    free a_i, c_i replace A, alpha p1 .. above and start at those numbers; that they weigh the
                         same differences is inferred
         form=lms, pc    the steps of S4S (`Coefficients`) over the whole history: exact A, free weights of the outputs
         offsets=false   no t_couple: the network is told the time of its state
-        lower_order_final=true   p2, p3 of the base's lower order over the last steps; the corrections are what they are
+        lower_order_final=true   p2, p3 of the base's lower order over the last steps; corrections unchanged
 
     Source: GAS, arXiv:2510.17699, equations 12-16, with the public code's order of parameters; tables 5 and 10 for the
-    ablations, whose code isn't public but for one that isn't S4S (`S4SGASCompat`).
+    ablations. Their code is not public, except for one variant that is not S4S (`S4SGASCompat`).
     """
 
     paper: ClassVar[str] = "GAS, arXiv:2510.17699"
@@ -133,13 +133,13 @@ class Generalized(Timed):
 
     @property
     def first_fixed(self) -> bool:
-        """Without offsets: the grid starts where the schedule does."""
+        """Whether the first call is fixed: without offsets, because the grid starts where the schedule does."""
         return not self.offsets
 
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return uniform times and no offsets, and DPM-Solver++(3M): no corrections, or its own weights.
+        """Return uniform times, no offsets and the weights of DPM-Solver++(3M) (as zero corrections with form=gs).
 
-        With form=pc UniPC of order 3.
+        With form=pc, the weights are those of UniPC of order 3.
         """
         parameters, grid = self._uniform(schedule, nfe)
         if not self.offsets:
@@ -185,7 +185,7 @@ class Generalized(Timed):
         return x
 
     def _theory(self, sigmas: Tensor, lam: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(A, w1, w2, w3) of step n in the EDM frame: x' = A x - w1 m_n, and - w2 d0 or + w2 D1 - w3 D2."""
+        """Return (A, w1, w2, w3) of step n in the EDM frame: x' = A x - w1 m_n, then - w2 d0 or + w2 D1 - w3 D2."""
         h = lam[n + 1] - lam[n]
         p1, p2, p3 = phis(h)
         kept = sigmas[n + 1] / sigmas[n]
@@ -197,10 +197,10 @@ class Generalized(Timed):
         return kept, p1, -p1 / 2, -p1 / 2 * (lam[n] - lam[n - 1]) / h  # d0 = D1 - r0 D2
 
     def _coefficients(self, steps: int) -> Coefficients:
-        return Coefficients(self.form, "data", max(steps, BASE_ORDER))  # the whole history; the base starts it
+        return Coefficients(self.form, "data", max(steps, BASE_ORDER))  # whole history; at least the base's order
 
     def _shifted(self, denoise: Denoise, t: Tensor, vp: NoiseSchedule) -> Denoise:
-        """`denoise` whose call n gives `_output`."""
+        """Return a `denoise` whose call n returns `_output`."""
         calls = iter(range(len(t)))
 
         def evaluate(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
@@ -224,14 +224,14 @@ class GAS(Generalized):
 
 
 class S4SGASCompat(Timed):
-    """What GAS's public code runs as "S4S"; not S4S. Kept for parity with that code alone.
+    """The solver that GAS's public code calls "S4S"; it is not S4S. Kept only for parity with that code.
 
     With A and alpha as in `Generalized`, C = -alpha p1 and c_i, a_i in place of all theoretical weights, its step is
 
         x~ = A x_n + C sum_{i=1}^{k} c_i m_{n+1-i},    x' = A x~ + C sum_{i=1}^{k} a_i m_{n+1-i}
 
-    so that the state is multiplied by A twice. Untrained it gives A times the step of DPM-Solver++(3M), at a noise
-    level that is off by A too. Parameters are named and ordered as in `Generalized`.
+    so the state is multiplied by A twice. Untrained, it gives A times the step of DPM-Solver++(3M), at a noise
+    level that is also wrong by A. Parameters are named and ordered as in `Generalized`.
 
     Source: the public code of GAS, arXiv:2510.17699, with use_theory_coef=false.
     """
@@ -241,7 +241,7 @@ class S4SGASCompat(Timed):
     trained_by: ClassVar[Mapping[str, Any] | None] = None
 
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return uniform times, no offsets, c of DPM-Solver++(3M) without lower_order_final, and a = 0."""
+        """Return uniform times, no offsets, the c of DPM-Solver++(3M) without lower_order_final, and a = 0."""
         parameters, grid = self._uniform(schedule, nfe)
         for i in range(1, nfe + 1):
             parameters |= {f"{kind}{i}": torch.zeros(nfe, dtype=torch.float64) for kind in "ca"}
@@ -264,7 +264,7 @@ class S4SGASCompat(Timed):
             x = kept * x
             for i, output in enumerate(outputs, start=1):
                 x = x + scale * self.trained[f"c{i}"][n] * output
-            x = kept * alpha[n + 1] / alpha[n] * x  # A once more: this x is in the VP frame of t_{n+1} already
+            x = kept * alpha[n + 1] / alpha[n] * x  # A a second time; x is now in the VP frame of t_{n+1}
             for i, output in enumerate(outputs, start=1):
                 x = x + scale * self.trained[f"a{i}"][n] * output
         return x

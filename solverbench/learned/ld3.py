@@ -1,4 +1,4 @@
-"""LD3: a classical solver on learned levels, whose network is told learned levels of its own."""
+"""LD3: a classical solver on learned levels; the network is told separate learned levels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from solverbench.method.solver import Denoise, LearnedSolver, Solver, option, re
 from solverbench.method.spec import make
 
 VARIANTS = {"lambda": "bh1", "time": "bh2"}
-"""UniPC's B(h) by mode: the public configurations take bh1 on pixel models, bh2 on latent ones."""
+"""UniPC's B(h) by mode; the public configurations use bh1 for pixel models and bh2 for latent ones."""
 
 
 class LD3(LearnedSolver):
     """A base solver, unchanged, with learned levels and learned evaluation levels; see `Discretisation`.
 
-    Source: Tong et al. 2024, arXiv:2405.15506 (LD3), and its public code, which in lambda mode takes the gaps between
-    the logits theta1 instead of those in lambda: all shifts are 0 until the logits differ, and have no gradient beyond
-    (compat=true). It makes a call at the last level and discards it; here it isn't made. Gradients pass through
-    UniPC's matrix, which is a constant there.
+    Source: Tong et al. 2024, arXiv:2405.15506 (LD3), and its public code. In lambda mode that code limits shifts by the
+    gaps between the logits theta1 instead of those in lambda: all shifts are 0 until the logits differ, and shifts
+    beyond the limit have no gradient (compat=true). That code makes and discards a call at the last level; this one
+    does not. Gradients pass through UniPC's matrix here; there it is a constant.
     """
 
     name: ClassVar[str] = "ld3"
@@ -55,12 +55,12 @@ class LD3(LearnedSolver):
 
     @property
     def first_fixed(self) -> bool:
-        """Both ends of the grid are fixed, and so is what the first call is told."""
+        """Whether the first call is fixed: yes, both ends of the grid and the first told level are fixed."""
         return True
 
     @property
     def discretisation(self) -> Discretisation:
-        """What the parameters stand for."""
+        """The map from the parameters to the levels."""
         return Discretisation(self.mode, self.prior, "logits" if self.compat else "gaps" if self.limited else "none")
 
     def group(self, name: str) -> str:
@@ -68,15 +68,15 @@ class LD3(LearnedSolver):
         return {"theta1": "times", "theta2": "offsets"}[name]
 
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return the levels of `prior`, or equal intervals, and no shifts."""
+        """Return the parameters of the levels of `prior`, or of equal intervals, without shifts."""
         return self.discretisation.initial(schedule, nfe)
 
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `initial`."""
+        """Return the shapes of the parameters."""
         return self.discretisation.shapes(nfe)
 
     def steps(self, nfe: int) -> int:
-        """Return M = nfe; at least 2, because both ends are fixed and so is the first call."""
+        """Return M = nfe; at least 2, because both ends and the first call are fixed."""
         if nfe < 2:
             raise refuse_one_call(self, nfe)
         return nfe
@@ -91,7 +91,7 @@ class LD3(LearnedSolver):
         return integrate_decoupled(self._base(), denoise, x, grid, self.told(grid))
 
     def told(self, grid: Grid) -> Tensor:
-        """Return [M], the level that the network is told at each call."""
+        """Return the level that the network is told at each call, [M]."""
         return self.discretisation.told(self.trained, grid)
 
     def _base(self) -> Solver:
@@ -102,11 +102,11 @@ class LD3(LearnedSolver):
 
 
 def integrate_decoupled(base: Solver, denoise: Denoise, x: Tensor, grid: Grid, told: Tensor) -> Tensor:
-    """Return the sample of `base`, whose loop sees `grid` alone while call k is made at the level told[k]; `decoupled`.
+    """Return the sample of `base` run on `grid`, with call k made at the level told[k]; see `decoupled`.
 
     Args:
-        base: a solver that makes one call per interval, the k-th at grid.sigmas[k].
-        told: [M], above 0.
+        base: solver with one call per interval, the k-th at grid.sigmas[k].
+        told: levels of the calls, [M], above 0.
     """
     by_data = isinstance(base, ExponentialIntegrator) and base.prediction == "data"
     return base.integrate(decoupled(denoise, grid.schedule, told, by_data=by_data), x, grid)

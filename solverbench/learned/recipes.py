@@ -1,4 +1,4 @@
-"""Recipes: how a learned solver is trained, as data. Every number comes from a TOML file or the user."""
+"""Training recipes of learned solvers, as data. Every number comes from a TOML file, a solver's class or the user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TRAINING = range(40_000)
 VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
-"""Noise seeds that a recipe may use, apart from each other and from those of evaluation."""
+"""Noise seeds that recipes may use for training and validation; disjoint from each other and from evaluation's."""
 
 CHOICES = ("last", "best")
 CRITERIA = ("rmse", "loss")
@@ -35,35 +35,36 @@ MEMORY = ("store", "recompute")
 METRIC_LOSS = "metric_features"
 ANY = "any"
 USUAL = "gs"
-"""The recipe of a learned solver that has none of its own."""
+"""Recipe of a learned solver that declares none."""
 
 
 def _setting(
     *, low: float | None = None, high: float | None = None, above: float | None = None, choices: Sequence[str] = ()
 ) -> Any:
-    """A field with its range: low <= value <= high, value > above; for a list, of every entry."""
+    """Return a field with its range: low <= value <= high and value > above; a list's range holds for every entry."""
     return field(metadata={"low": low, "high": high, "above": above, "choices": tuple(choices)})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The training settings of a learned solver; all of them may change the result.
+    """The training settings of a learned solver; each of them may change the result.
 
-    What is trained when: `iterations` are cut into `cycles` equal cycles, each into `stages`, written
+    Stages: `iterations` are divided into `cycles` equal cycles, and each cycle into `stages`, written
     `groups:share,groups:share` with groups joined by +, as in `times:2,times+offsets:5`; `all` is every group.
 
-    How: `optimiser` and `lr`, or a group's own. What shares an optimiser is clipped together. SGD's rate on offsets is
-    divided by the number of calls. `patience` (0: none) counts validations without improvement: then the best
-    parameters and noises are taken up again and the rates fall by `lr_decay` to `lr_min` at least; each round begins
-    with the best too, and training ends once the last group's rate has been at its least `stop_after` times.
+    Optimisation: `optimiser` and `lr`, or a group's own. Groups that share an optimiser are clipped together. SGD's
+    rate on offsets is divided by the number of calls. After `patience` (0: off) validations without improvement, the
+    best parameters and noises are restored and the rates are multiplied by `lr_decay`, down to `lr_min`. Each round
+    also starts from the best parameters. Training ends once patience has run out `stop_after` times with the last
+    group's rate at its minimum.
 
-    `radius` (0: none) lets every noise move within radius C H W / NFE^2 of its own, by steps of `noise_lr` / NFE.
+    `radius` (0: off) lets every noise move within radius C H W / NFE^2 of its origin, in steps of `noise_lr` / NFE.
 
     Sources: GAS, arXiv:2510.17699; LD3, arXiv:2405.15506, with their public code.
 
     Raises:
         SpecError: a value of the wrong type or out of range.
-        PluginError: a loss that a plugin offers in vain.
+        PluginError: a plugin's loss that cannot be loaded.
     """
 
     loss: str = _setting()
@@ -94,7 +95,7 @@ class Recipe:
     validation_first: int = _setting(low=VALIDATION.start)
     validation_size: int = _setting(low=1)
     validate_every: int = _setting(low=1)
-    validation_first_use: int = _setting(low=0)  # pairs until patience is first exhausted; 0: all
+    validation_first_use: int = _setting(low=0)  # pairs used until patience first runs out; 0: all
     validate_by: str = _setting(choices=CRITERIA)
     choose: str = _setting(choices=CHOICES)
     training_seeds: int = _setting(low=1)
@@ -142,14 +143,14 @@ class Recipe:
 
     @property
     def adversarial(self) -> bool:
-        """Whether there is a discriminator."""
+        """Whether training uses a discriminator."""
         return self.adversarial_weight > 0
 
     def override(self, settings: Sequence[str]) -> Recipe:
-        """Return this recipe with `key=value` settings; a list joins with +, as in widths=64+64.
+        """Return this recipe with `key=value` settings applied; list entries are joined with +, as in widths=64+64.
 
         Raises:
-            SpecError: not key=value, a key given twice, an unknown key, or a value of the wrong type or range.
+            SpecError: not key=value, a repeated or unknown key, or a value of the wrong type or range.
         """
         given: dict[str, Any] = {}
         for setting in settings:
@@ -164,31 +165,31 @@ class Recipe:
         return replace(self, **given)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON values, in their order."""
+        """Return the settings as plain JSON values, in field order."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def as_json(self) -> str:
-        """Return the settings as one line of JSON: equal for equal recipes."""
+        """Return the settings as one line of JSON; equal recipes give equal lines."""
         return json.dumps(self.as_dict(), sort_keys=True)
 
 
 FAMILIES = ("pixel", "latent", "stable_diffusion")
-"""Of teachers: a recipe may say something for each."""
+"""Teacher families for which a recipe may have a table."""
 
 
 def changes(made: Mapping[str, Any], now: Recipe) -> str:
-    """Return how the settings `made` differ from a recipe, as `iterations 100, now 400`; empty if they don't.
+    """Return how the settings `made` differ from the recipe `now`, as `iterations 100, now 400`; empty if they agree.
 
-    Settings that there weren't yet when it was trained don't count.
+    Settings missing from `made`, because they were added later, are ignored.
     """
     told = {name: (made[name], value) for name, value in now.as_dict().items() if name in made}
     return "; ".join(f"{name} {was}, now {value}" for name, (was, value) in told.items() if was != value)
 
 
 def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
-    """Return the recipe of `solver`, by its option or its name, for `teacher`.
+    """Return the recipe of `solver` for `teacher`; the solver's option or name selects it.
 
-    A teacher whose final state is decoded belongs to the family `latent`, one with prompts to `stable_diffusion`.
+    A teacher with prompts belongs to the family `stable_diffusion`, another with a decoder to `latent`.
 
     Raises:
         MissingError, RecordError: see `load`.
@@ -203,15 +204,15 @@ def _family(teacher: Teacher) -> str:
 
 
 def load(solver: str, teacher: str, folder: Path | None = None, *, family: str = "") -> Recipe:
-    """Return the recipe of `solver` for `teacher`: its base's, then its own; what is said for this teacher wins.
+    """Return the recipe of `solver` for `teacher`: its base's settings, overridden by its own and the teacher's.
 
     Args:
-        family: of the teacher, as latent; what is said for it stands between `any` and the teacher's own.
-        folder: where <solver>.toml lies; the packaged recipes, and those in the solvers' classes, if None.
+        family: family of the teacher, such as latent; its table ranks between `any` and the teacher's own.
+        folder: folder of <solver>.toml; the packaged recipes and those in the solvers' classes if None.
 
     Raises:
-        MissingError: no recipe of that name.
-        RecordError: a file that isn't TOML, an unknown or missing key, or a value of the wrong type or range.
+        MissingError: there is no recipe of that name.
+        RecordError: the file is not TOML, has an unknown or missing key, or a value of the wrong type or range.
     """
     settings = _settings(solver, (ANY, family, teacher), folder)
     try:
@@ -221,7 +222,7 @@ def load(solver: str, teacher: str, folder: Path | None = None, *, family: str =
 
 
 def of(settings: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with exactly these settings (as `as_dict` gives them).
+    """Return the recipe with exactly these settings, as returned by `as_dict`.
 
     Raises:
         SpecError: an unknown or missing key, or a value of the wrong type or range.
@@ -236,9 +237,9 @@ def of(settings: Mapping[str, Any]) -> Recipe:
 
 
 def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[str, Any]:
-    """The settings of a recipe laid over its base's: base [any], own [any], .., base [teacher], own [teacher].
+    """Return a recipe's settings merged with its base's: base [any], own [any], .., base [teacher], own [teacher].
 
-    What a class says outside a table is for every teacher, whatever its base says of one.
+    A class's settings outside a table apply to every teacher and override all tables of its base.
     """
     chain = [_read(solver, folder)]
     while "base" in chain[0]:
@@ -258,7 +259,7 @@ def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[s
 
 
 def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
-    """The tables of a recipe: what the class of a solver says, a file, or for a class that says nothing GS's."""
+    """Return the tables of a recipe: those of the solver's class, of a file, or GS's for a class that declares none."""
     declared = recipe_names.declared(registries.solvers, name) if folder is None else None
     if declared:
         return _checked(f"recipe of {name}, in its class", declared, everywhere=True)
@@ -289,13 +290,13 @@ def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False
 
 @cache
 def _kinds() -> Mapping[str, Any]:
-    """The settings of a recipe and their types. Python takes a millisecond to find them, and a list asks often."""
+    """Return the settings of a recipe and their types; cached, as resolving them takes Python a millisecond."""
     hints = get_type_hints(Recipe)
     return {each.name: hints[each.name] for each in fields(Recipe)}
 
 
 def _plain(kind: Any, value: Any) -> Any:
-    """A value read from TOML or JSON as its field's type: a list as a tuple, a whole number as a float where asked."""
+    """Return a TOML or JSON value as its field's type: a list as a tuple, an integer as a float where needed."""
     if isinstance(value, list):
         return tuple(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

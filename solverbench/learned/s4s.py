@@ -1,4 +1,4 @@
-"""S4S: learned weights of the network's outputs on a fixed grid, or together with learned levels."""
+"""S4S: learned weights of the network's outputs, on a fixed grid or on learned levels."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class S4S(LearnedSolver):
 
     Derived from the paper, as table 1 of GAS (arXiv:2510.17699) restates it: the linear part and its scale follow from
     the levels, the weights of the last `order` outputs are free numbers, and the schedule is fixed. Inferred, because
-    S4S has no public code: where the weights start (those of the classical solver of the same form, so that training
-    starts from it), and the two forms beside lms: pc corrects the state that it came from and spends no call on it,
-    single frees the weights of stages and ends of singlestep DPM-Solver++.
+    S4S has no public code: the initial weights (those of the classical solver of the same form) and the two forms
+    other than lms. Form pc corrects the state without an extra call; form single frees the weights of the stages and
+    block ends of singlestep DPM-Solver++.
 
-    Not a GS with parts left out: there are no weights of earlier states, no learned times and no offsets.
+    Unlike GS, it has no weights of earlier states, no learned times and no offsets.
 
     Source: S4S, arXiv:2502.17423.
     """
@@ -52,16 +52,16 @@ class S4S(LearnedSolver):
 
     @property
     def first_fixed(self) -> bool:
-        """The grid is fixed."""
+        """Whether the first call is fixed: yes, the grid is."""
         return True
 
     @property
     def coefficients(self) -> Coefficients:
-        """What the parameters stand for."""
+        """The steps that the parameters define."""
         return Coefficients(self.form, self.prediction, self.order)
 
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return the weights of the classical solver of this form on this grid, its order not lowered at the end."""
+        """Return the weights of the classical solver of this form on this grid; its order is not lowered at the end."""
         return self.coefficients.initial(self._fixed(schedule, nfe))
 
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
@@ -69,7 +69,7 @@ class S4S(LearnedSolver):
         return self.coefficients.shapes(nfe)
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """Return the fixed grid: with form=single on logsnr that of dpm:singlestep=true, with equally long blocks."""
+        """Return the fixed grid; with form=single, that of dpm:singlestep=true (on logsnr, equally long blocks)."""
         self.coefficients.check(self.name, self.trained, steps)
         return self._fixed(schedule, steps)
 
@@ -85,11 +85,11 @@ class S4S(LearnedSolver):
 
 
 class Scheduled(LearnedSolver):
-    """The steps of S4S on LD3's learned levels: see `Coefficients` and `Discretisation`.
+    """The steps of S4S on LD3's learned levels; see `Coefficients` and `Discretisation`.
 
-    The linear part and its scale follow the levels, exactly; the free weights are numbers and don't. A call may be
-    told another level than its state's, as in LD3: with noise prediction the slope, with data prediction the network's
-    image at that level enters the step.
+    The linear part and its scale follow exactly from the levels; the free weights do not. As in LD3, a call may be
+    told another level than its state's. The slope at that level (noise prediction) or the network's image there (data
+    prediction) enters the step.
     """
 
     levels: str = option("learned", key="grid", choices=("learned",), help="always the learned one")
@@ -108,17 +108,17 @@ class Scheduled(LearnedSolver):
 
     @property
     def first_fixed(self) -> bool:
-        """Both ends of the grid are fixed, and so is what the first call is told."""
+        """Whether the first call is fixed: yes, both ends of the grid and the first told level are fixed."""
         return True
 
     @property
     def coefficients(self) -> Coefficients:
-        """What the parameters b and c stand for."""
+        """The steps that the parameters b and c define."""
         return Coefficients(self.form, self.prediction, self.order)
 
     @property
     def discretisation(self) -> Discretisation:
-        """What the parameters theta stand for."""
+        """The map from the parameters theta to the levels."""
         return Discretisation(self.mode, self.prior)
 
     def group(self, name: str) -> str:
@@ -126,7 +126,7 @@ class Scheduled(LearnedSolver):
         return {"theta1": "times", "theta2": "offsets"}.get(name, "coefficients")
 
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
-        """Return the levels of `prior`, or equal intervals, no shifts, the weights of the classical solver there."""
+        """Return the levels of `prior` or equal intervals, without shifts, and the classical solver's weights there."""
         times = self.discretisation.initial(schedule, nfe)
         return times | self.coefficients.initial(self.discretisation.grid(times["theta1"], schedule))
 
@@ -135,7 +135,7 @@ class Scheduled(LearnedSolver):
         return self.discretisation.shapes(nfe) | self.coefficients.shapes(nfe)
 
     def steps(self, nfe: int) -> int:
-        """Return M = nfe; at least 2, because both ends are fixed and so is the first call."""
+        """Return M = nfe; at least 2, because both ends and the first call are fixed."""
         if nfe < 2:
             raise refuse_one_call(self, nfe)
         return nfe
@@ -153,10 +153,10 @@ class Scheduled(LearnedSolver):
 
 
 class S4SAlt(Scheduled):
-    """S4S with its levels trained too, in turns with the weights.
+    """S4S with levels and weights trained alternately.
 
-    Derived from the paper: the alternation (its algorithm 2) and the times at which the network is evaluated apart from
-    the grid's, as table 1 of GAS restates it. Inferred: that the levels are LD3's, parameters and limits.
+    Derived from the paper: the alternation (its algorithm 2), and evaluation times separate from the grid's, as table 1
+    of GAS restates it. Inferred: that the levels are LD3's, including parameters and limits.
 
     Source: S4S, arXiv:2502.17423, algorithm 2 (S4S-Alt).
     """
@@ -168,9 +168,9 @@ class S4SAlt(Scheduled):
 
 
 class S4SJoint(Scheduled):
-    """S4S with levels and weights trained at once; as a solver it is S4S-Alt's.
+    """S4S with levels and weights trained jointly; as a solver it equals S4S-Alt.
 
-    Derived from the paper: that it exists (algorithm 3). Inferred: the rest, as for `S4SAlt`.
+    Derived from the paper: its existence (algorithm 3). Inferred: the rest, as for `S4SAlt`.
 
     Source: S4S, arXiv:2502.17423, algorithm 3.
     """

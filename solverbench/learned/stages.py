@@ -1,4 +1,4 @@
-"""What is trained when: a training's iterations, cut into cycles of stages, each with its groups of parameters."""
+"""Training stages: the iterations divided into cycles of stages, each of which trains some parameter groups."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from itertools import accumulate
 from solverbench.errors import SpecError
 
 GROUPS = ("times", "offsets", "coefficients")
-"""What a learned solver's parameters are: of its grid, of the levels told at its calls, of its combinations."""
+"""Groups of a learned solver's parameters: its grid, shifts of the levels told at its calls, and its weights."""
 
 ALL = "all"
 
 Stage = tuple[frozenset[str], float]
-"""Groups, and a share of the iterations."""
+"""Parameter groups, and their share of the iterations."""
 
 
 def parse(text: str) -> list[Stage]:
     """Return the stages written `groups:share,groups:share`, as in `times:2,times+offsets:5`; `all` is every group.
 
     Raises:
-        SpecError: not of that form, an unknown group, or a share that isn't above 0.
+        SpecError: not of that form, an unknown group, or a share that is not above 0.
     """
     return [_stage(text, part.strip()) for part in text.split(",")]
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Files of trained solvers: parameters, tableau and the record of how they were made."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VERSION = 1
 
 
 SAME = 1e-9
-"""How far a stored tableau may be from what today's code makes of its parameters: another machine's rounding."""
+"""Tolerance between a stored tableau and the one recomputed from its parameters; allows for rounding elsewhere."""
 
 
 _TABLEAU = ("sigmas", "weights", "levels", "start")
@@ -37,11 +37,11 @@ class Trained:
     """A learned solver's parameters for one teacher and number of calls.
 
     Args:
-        spec: the solver's canonical spec.
-        nfe: calls.
+        spec: canonical spec of the solver.
+        nfe: number of calls.
         teacher: name of the teacher; `teacher_identity` is its `ode`.
-        parameters: float64 on the CPU, as `LearnedSolver.initial` names them.
-        tableau: what they come to on the teacher's schedule, unrounded: what is executed, on every machine.
+        parameters: float64 tensors on the CPU, named as in `LearnedSolver.initial`.
+        tableau: unrounded tableau of the parameters on the teacher's schedule; every machine executes this one.
         record: how they were made: recipe, data seeds, validation errors of each training seed, cost, versions.
     """
 
@@ -55,7 +55,7 @@ class Trained:
 
     @property
     def identity(self) -> str:
-        """The sha256 of solver, calls, teacher and parameters: equal for equal results, whatever they cost."""
+        """The sha256 of solver, calls, teacher and parameters; equal for equal results, whatever their cost."""
         return _digest(self.parameters, [self.spec, self.nfe, self.teacher_identity])
 
     @property
@@ -65,28 +65,28 @@ class Trained:
 
     @property
     def seeds(self) -> dict[str, range]:
-        """The noise seeds that training has seen, by purpose."""
+        """The noise seeds used by training, by purpose."""
         return {purpose: range(first, last + 1) for purpose, (first, last) in self.record.get("seeds", {}).items()}
 
     @property
     def validation(self) -> float | None:
-        """The validation error of the kept training seed; None where none was measured, as of an imported one."""
+        """The validation error of the kept training seed; None if none was measured, as for an imported solver."""
         kept = [run for run in self.record.get("runs", []) if run.get("seed") == self.record.get("seed")]
         return kept[0].get("validation") if kept else None
 
     @property
     def spread(self) -> float | None:
-        """The largest less the smallest validation error of the training seeds; None of a single one."""
+        """The largest minus the smallest validation error over the training seeds; None for fewer than two."""
         found = [run["validation"] for run in self.record.get("runs", []) if run.get("validation") is not None]
         return max(found) - min(found) if len(found) > 1 else None
 
     def still(self, tableau: Tableau) -> bool:
-        """Return whether `tableau`, which today's code makes of the parameters, is the stored one within `SAME`."""
+        """Return whether `tableau`, recomputed from the parameters, equals the stored one within `SAME`."""
         return self.tableau.equals(tableau, SAME)
 
     @property
     def cost(self) -> dict[str, float] | None:
-        """What all training seeds took together; their most memory; the teacher's samples, shared, count once."""
+        """The summed cost of all training seeds; peak memory and the shared teacher calls are their maximum."""
         costs = [run["cost"] for run in self.record.get("runs", []) if "cost" in run]
         if not costs:
             return None
@@ -101,15 +101,15 @@ class Trained:
 
     @property
     def metric_loss(self) -> bool:
-        """Whether it was trained on the features that a metric judges it by: such a result is never the best."""
+        """Whether it was trained on the features of a metric that judges it; such a result never counts as the best."""
         return bool(self.record.get("recipe", {}).get("allow_metric_loss", False))
 
 
 def file_name(solver: str | LearnedSolver, nfe: int) -> str:
     """Return the name of a trained solver's file: `gas-nfe4.safetensors`, `ld3-mode=time-nfe4.safetensors`.
 
-    Only options other than the default are named, so that an option that comes later renames no file; a hash stands for
-    what is long, or no part of a file name.
+    Only non-default options are named, so a new option renames no file. A hash replaces options that are too long or
+    unfit for a file name.
     """
     solver = learned(solver)
     usual = type(solver)().spec.split(":")
@@ -120,7 +120,7 @@ def file_name(solver: str | LearnedSolver, nfe: int) -> str:
 
 
 def save(trained: Trained, path: Path) -> None:
-    """Write `trained` to `path`; a reader sees the old file or the whole new one."""
+    """Write `trained` to `path` atomically."""
     tensors = {f"parameters.{name}": tensor for name, tensor in trained.parameters.items()}
     tensors |= {f"tableau.{name}": getattr(trained.tableau, name) for name in _TABLEAU}
     metadata = {
@@ -140,16 +140,16 @@ def load(
     """Return the trained solver in `path`, checked against its own sha256.
 
     Args:
-        teacher, nfe: what it must have been trained for, if given.
-        solver: whose parameters they are; the one that its spec names if not given.
+        teacher, nfe: teacher and budget that it must have been trained for, if given.
+        solver: solver of the parameters; the one named by the file's spec if None.
 
     Raises:
-        RecordError: not there, damaged, not such a file, or made for another teacher or number of calls.
-        UnknownNameError: its solver isn't here, such as that of a plugin that isn't loaded.
+        RecordError: the file is missing, damaged, of another kind, or for another teacher or number of calls.
+        UnknownNameError: its solver is not available, for example because its plugin is not loaded.
     """
     tensors, metadata = read(path, FORMAT, VERSION)
     try:
-        # A file from before an option was there means that option's default.
+        # A file older than an option implies that option's default.
         trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]))
     except UnknownNameError as error:
         raise UnknownNameError(f"{path}: {error} If a plugin has it, load that, as in --plugin FILE.py.") from None
@@ -167,7 +167,7 @@ def load(
 
 
 def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solver: LearnedSolver) -> Trained:
-    """The trained solver of a file's content; any exception means that something is missing or of the wrong shape."""
+    """Return the trained solver in a file's content; any exception means a missing part or a wrong shape."""
     nfe = int(metadata["nfe"])
     tableau = Tableau(**{name: tensors[f"tableau.{name}"] for name in _TABLEAU})
     parameters = {name.removeprefix("parameters."): t for name, t in tensors.items() if name.startswith("parameters.")}
@@ -192,7 +192,7 @@ def learned(solver: str | LearnedSolver) -> LearnedSolver:
     """Return the learned solver that a spec names.
 
     Raises:
-        SpecError, UnknownNameError: it can't be read, or names a solver without parameters.
+        SpecError, UnknownNameError: the spec cannot be read, or names a solver without parameters.
     """
     made = make(solver) if isinstance(solver, str) else solver
     if not isinstance(made, LearnedSolver):

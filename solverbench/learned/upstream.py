@@ -1,4 +1,4 @@
-"""Learned solvers trained by their authors' own code, read as trained solvers of ours."""
+"""Import of learned solvers trained by their authors' own code."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ GAS_LAYOUT = "a dict whose ema.shadow_params lists mu_logit [N-1], t_couple [N] 
 LD3_LAYOUT = "a dict whose best_t_steps [2(N+1)] are N+1 falling times of the grid and the N+1 that the network is told"
 
 ENDS = 1e-4
-"""How far, relatively, the ends of LD3's times may lie from the teacher's: they went to float32 through lambda."""
+"""Relative tolerance between the ends of LD3's times and the teacher's; LD3 stores them in float32, via lambda."""
 
 
 def read(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None) -> Trained:
-    """Return the solver in a file of the GAS or LD3 repository, whichever `solver` says.
+    """Return the solver in a file of the GAS or LD3 repository, as `solver` selects.
 
     Raises:
-        RecordError: see `gas` and `ld3`; or `t_eps` for an LD3 file.
-        SpecError, UnknownNameError: no such solver.
+        RecordError: see `gas` and `ld3`; also `t_eps` given for an LD3 file.
+        SpecError, UnknownNameError: there is no such solver.
     """
     if not isinstance(make(solver), LD3):
         return gas(path, teacher, nfe, solver=solver, t_eps=t_eps)
@@ -49,17 +49,17 @@ def read(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: 
 
 
 def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None) -> Trained:
-    """Return the solver in a checkpoint of the GAS repository (`<iter>.pt`), for `teacher`: its EMA parameters.
+    """Return the solver with the EMA parameters of a GAS repository checkpoint (`<iter>.pt`), for `teacher`.
 
-    The file is unpickled by torch's restricted reader, which builds tensors and plain values and runs nothing.
+    The file is unpickled by torch's restricted reader, which builds tensors and plain values and executes nothing.
 
     Args:
-        nfe: calls, which the shapes must have.
-        solver: "gas" or "gs"; the repository writes both alike, and "s4s_gas_compat" with use_theory_coef=false.
-        t_eps: end of the time range it was trained with; the teacher's own end level if None.
+        nfe: number of calls; the file's shapes must match it.
+        solver: "gas" or "gs", which the repository writes alike; "s4s_gas_compat" for use_theory_coef=false.
+        t_eps: end of the time range used in training; the teacher's own end level if None.
 
     Raises:
-        RecordError: not there, not such a checkpoint, for another number of calls, or of numbers that make no solver.
+        RecordError: the file is missing, not such a checkpoint, for another number of calls, or gives no valid solver.
         SpecError: not gas or gs, or t_eps out of range.
 
     Source: arXiv:2510.17699, public code: the parameters' flat order, kept by the torch-ema package.
@@ -87,21 +87,21 @@ def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: f
 
 
 def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Trained:
-    """Return the solver in a file of the LD3 repository (`best_v2.pt`), for `teacher`: exactly the times in it.
+    """Return the solver with exactly the times of an LD3 repository file (`best_v2.pt`), for `teacher`.
 
-    The file has times alone: base solver, order and mode are the user's word. Its ends, which float32 has rounded, give
-    way to the teacher's own. Where a shift exceeds the limit of our default, the result is a solver with limited=false.
+    The file holds times only; `solver` gives base solver, order and mode. The ends, rounded to float32 in the file, are
+    replaced by the teacher's own. If a shift exceeds the default limit, the result is a solver with limited=false.
 
     Args:
-        nfe: calls, which the shape must have.
+        nfe: number of calls; the file's shape must match it.
         solver: ld3 with its options, as in "ld3:base=ipndm:order=2:mode=time".
 
     Raises:
-        RecordError: not there, not such a file, for another number of calls, or of times that aren't the teacher's.
+        RecordError: the file is missing, not such a file, for another number of calls, or has times of another teacher.
         SpecError: not an ld3.
 
-    Source: arXiv:2405.15506 (LD3), public code: the times of the model's own schedule, falling, which on an EDM model
-    are noise levels.
+    Source: arXiv:2405.15506 (LD3), public code: falling times of the model's own schedule; for an EDM model they are
+    noise levels.
     """
     method = make(solver)
     if not isinstance(method, LD3):
@@ -131,10 +131,10 @@ def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Train
 
 
 def keep(trained: Trained, source: Path, out: Path) -> Path:
-    """Write an imported solver to where `zoo.find` looks in a results folder, and return that place.
+    """Write an imported solver to the path where `zoo.find` looks in a results folder; return that path.
 
     Raises:
-        RecordError: another trained solver is there, which is left alone.
+        RecordError: another trained solver is there; it is not overwritten.
     """
     place = out / "trained" / trained.teacher / trained_files.file_name(trained.spec, trained.nfe)
     if place.exists() and trained_files.load(place).identity != trained.identity:
@@ -146,7 +146,7 @@ def keep(trained: Trained, source: Path, out: Path) -> Path:
 def _trained(
     path: Path, content: bytes, solver: LearnedSolver, teacher: Teacher, nfe: int, about: dict[str, Any], remedy: str
 ) -> Trained:
-    """The solver, traced for `teacher`, with the record of where it comes from."""
+    """Return the solver, traced for `teacher`, with the record of its origin."""
     try:
         tableau = trace(solver, solver.grid(teacher.schedule, nfe))
     except (GridError, TrainingError, ValueError) as error:
@@ -175,7 +175,7 @@ def _read(path: Path) -> bytes:
 
 
 def _checkpoint(content: bytes, path: Path) -> Mapping[str, Any]:
-    """The dict of a checkpoint of the GAS repository."""
+    """Return the dict of a GAS repository checkpoint."""
     checkpoint = _unpickled(content, path, "the GAS repository")
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("ema"), dict):
         raise _foreign(path, _lacks(checkpoint, "ema"))
@@ -183,7 +183,7 @@ def _checkpoint(content: bytes, path: Path) -> Mapping[str, Any]:
 
 
 def _unpickled(content: bytes, path: Path, source: str) -> Any:
-    """What the file holds, with nothing in it but tensors and plain values."""
+    """Return the file's content, restricted to tensors and plain values."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -196,7 +196,7 @@ def _unpickled(content: bytes, path: Path, source: str) -> Any:
 
 
 def _times(found: Any, path: Path) -> tuple[Tensor, Tensor]:
-    """LD3's times of the grid and those told, [N+1] each, float64."""
+    """Return LD3's grid times and told times, [N+1] each, float64."""
 
     def foreign(what: str) -> RecordError:
         return RecordError(f"{path}: isn't a file of LD3, it {what}; give {LD3_LAYOUT}")
@@ -219,7 +219,7 @@ def _times(found: Any, path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _lacks(found: Any, key: str) -> str:
-    """What is wrong with a file without `key`."""
+    """Return what is wrong with a file that has no `key`, for the error message."""
     if not isinstance(found, dict):
         return f"is a {type(found).__name__}"
     keys = ", ".join(sorted(map(str, found))[:8]) or "nothing"
@@ -227,7 +227,7 @@ def _lacks(found: Any, key: str) -> str:
 
 
 def _parameters(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The EMA parameters by name, float64."""
+    """Return the EMA parameters by name, float64."""
     shadow = checkpoint["ema"].get("shadow_params")
     if not isinstance(shadow, list | tuple) or not all(isinstance(part, Tensor) for part in shadow):
         raise _foreign(path, "has no list of tensors ema.shadow_params")
@@ -253,7 +253,7 @@ def _foreign(path: Path, what: str) -> RecordError:
 
 
 def _number(value: Any) -> int | float | None:
-    """A plain finite number of the checkpoint, for the record; None for anything else."""
+    """Return a checkpoint's value as a plain finite number, for the record; None for anything else."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     plain = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")

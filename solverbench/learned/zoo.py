@@ -1,4 +1,4 @@
-"""Trained solvers as files: a few hundred numbers and the record of how they were made; and where they are found."""
+"""Lookup of trained solvers: in a results folder, the user's own zoo and the package."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OUTDATED = "its code has changed since it was trained, or the schedule: its para
 
 
 def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Sequence[Path] = ()) -> Trained | None:
-    """Return the trained solver from the first place that has it: `folders`, the user's own zoo, the packaged one.
+    """Return the trained solver from the first place that has it: `folders`, the user's own zoo, the packaged zoo.
 
     Args:
-        folders: each with files <teacher>/<solver>-nfe<N>.safetensors, as OUT/trained is.
+        folders: folders with files <teacher>/<solver>-nfe<N>.safetensors, such as OUT/trained.
 
     Raises:
-        RecordError: the file that is found can't be used; see `load`.
+        RecordError: the file found cannot be used; see `load`.
     """
     name = file_name(solver, nfe)
     for folder in (*folders, userdata.zoo(), packaged()):
@@ -38,11 +38,11 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
 
 
 def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = None) -> str | None:
-    """Return the command that trains a solver, its options kept; None if there is no recipe for it.
+    """Return the command that trains a solver with its options; None if it has no recipe.
 
     Args:
-        asked: the solver's spec.
-        out: the results folder that the parameters should go to; the default one if None.
+        asked: spec of the solver.
+        out: results folder for the parameters; the default one if None.
     """
     try:
         recipes.chosen(learned(asked), teacher)
@@ -54,11 +54,11 @@ def training_command(asked: str, nfe: int, teacher: Teacher, out: Path | None = 
 
 
 def places(out: Path) -> dict[str, Path]:
-    """Return where trained solvers are looked for, in order: of a results folder, the user's own, the packaged ones."""
+    """Return the folders searched for trained solvers, in order: the results folder's, the user's own, the packaged."""
     return {"run folder": out / "trained", "own zoo": userdata.zoo(), "packaged": packaged()}
 
 
 def packaged() -> Path:
-    """Return the folder of the trained solvers that the package carries."""
+    """Return the folder of the packaged trained solvers."""
     with resources.as_file(resources.files("solverbench.registries")) as folder:
         return folder / "zoo"

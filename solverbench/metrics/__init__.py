@@ -1,1 +1,1 @@
-"""."""
+"""Metrics of samples: features, distances and their intervals."""

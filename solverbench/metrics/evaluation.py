@@ -1,4 +1,4 @@
-"""TODO."""
+"""How a teacher's samples are judged: feature extractor, references and metrics."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from torch import Tensor
 from solverbench.metrics.frechet import Statistics
 
 OWN = ("frechet_data", "frechet_teacher")
-"""Metrics of a teacher's own features, unless others are asked for."""
+"""Default metrics for a teacher's own features."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Moments of a set of images that samples are compared with.
+    """Moments of a set of images with which samples are compared.
 
     Args:
-        moments: of the extractor's features over the set.
-        name: what the set is, for people.
-        sha: names the set in keys: the sha256 of what the moments were made from, or of a file that holds them.
-        features: [m, D] float64, of some or all of its images, for what moments can't tell; None without.
-        note: what a reader must know about it; empty if nothing.
-        crop: the rule by which its images were cut and scaled; empty if they weren't, or that isn't known.
-        pixels: WIDTHxHEIGHT of its images; empty if that isn't known.
+        moments: moments of the extractor's features over the set.
+        name: human-readable description of the set.
+        sha: name of the set in keys: the sha256 of the source of the moments, or of a file that holds them.
+        features: features [m, D] float64 of some or all of its images, for metrics that need more than moments; or
+            None.
+        note: warning for readers of results; empty if none.
+        crop: rule by which its images were cropped and scaled; empty if none or unknown.
+        pixels: WIDTHxHEIGHT of its images; empty if unknown.
     """
 
     moments: Statistics
@@ -44,16 +45,16 @@ class Evaluation:
     """How a teacher's samples are judged.
 
     Args:
-        extractor: uint8 images [B, C, H, W] to features [B, D].
-        extractor_id: names network and weights.
-        quantiser: the rule from float to uint8.
+        extractor: uint8 images [B, C, H, W] -> features [B, D].
+        extractor_id: name of network and weights.
+        quantiser: rule from float to uint8; see `QUANTISERS`.
         data: reference moments of the data.
-        teacher: reference moments of the teacher's many-step samples; None if none are at hand.
-        facts: measured beside them (the data's own floor, the teacher's own distance), for reports.
-        metrics: what is measured of the features.
-        rows: keep each block's feature vectors, not their sums alone.
-        full: images of a replicate below which a distance is called biased.
-        probabilities: features [B, D] to class probabilities [B, C], for the Inception score.
+        teacher: reference moments of the teacher's many-step samples; None if not available.
+        facts: further measurements for reports (the data's own floor, the teacher's own distance).
+        metrics: names of the metrics measured on the features.
+        rows: whether to keep each block's feature vectors in addition to their sums.
+        full: number of images per replicate below which a distance is called biased.
+        probabilities: features [B, D] -> class probabilities [B, C], for the Inception score; or None.
     """
 
     extractor: Callable[[Tensor], Tensor]

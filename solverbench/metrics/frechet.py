@@ -1,4 +1,4 @@
-"""Distances between sets of images: moments of features in float64, and the Fréchet distance between two of them."""
+"""Moments of features in float64, and the Fréchet distance between two sets of images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over a set of feature vectors, in float64: they add over disjoint sets.
+    """Sums over a set of feature vectors, in float64; they add over disjoint sets.
 
     Args:
         n: number of vectors.
-        total: [D], their sum.
-        outer: [D, D], the sum of their outer products.
+        total: sum of the vectors, [D].
+        outer: sum of their outer products, [D, D].
     """
 
     n: int
@@ -43,29 +43,29 @@ class Moments:
 
     @cached_property
     def mean(self) -> Array:
-        """[D], the sample mean."""
+        """The sample mean, [D]."""
         return self.total / self.n
 
     @cached_property
     def cov(self) -> Array:
-        """[D, D], the unbiased sample covariance."""
+        """The unbiased sample covariance, [D, D]."""
         cov = (self.outer - np.outer(self.total, self.mean)) / (self.n - 1)
         return (cov + cov.T) / 2
 
     @cached_property
     def root(self) -> Array:
-        """[D, D], the symmetric square root of the covariance: computed once for a reference."""
+        """The symmetric square root of the covariance, [D, D]; computed once for a reference."""
         return symmetric_root(self.cov)
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Mean and covariance as a file of statistics holds them.
+    """Mean and covariance as stored in a file of statistics.
 
     Args:
-        mean: [D].
-        cov: [D, D], symmetric.
-        n: images that they are of; 0 if the file doesn't say.
+        mean: mean, [D].
+        cov: covariance, [D, D], symmetric.
+        n: number of images; 0 if the file does not give it.
     """
 
     mean: Array
@@ -74,16 +74,16 @@ class Gaussian:
 
     @cached_property
     def root(self) -> Array:
-        """[D, D], the symmetric square root of the covariance."""
+        """The symmetric square root of the covariance, [D, D]."""
         return symmetric_root(self.cov)
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Feature vectors themselves, for sets of fewer vectors than features: their covariance is never formed.
+    """Feature vectors, for sets with fewer vectors than features; `frechet` never forms their covariance.
 
     Args:
-        rows: [n, D] float64.
+        rows: feature vectors, [n, D] float64.
     """
 
     rows: Array
@@ -95,26 +95,26 @@ class Rows:
 
     @cached_property
     def mean(self) -> Array:
-        """[D], the sample mean."""
+        """The sample mean, [D]."""
         return np.asarray(self.rows.mean(axis=0))
 
     @cached_property
     def factor(self) -> Array:
-        """[n, D], F with F'F the unbiased sample covariance."""
+        """The factor F [n, D] with F'F the unbiased sample covariance."""
         return np.asarray((self.rows - self.mean) / np.sqrt(self.n - 1))
 
     @cached_property
     def cov(self) -> Array:
-        """[D, D], the unbiased sample covariance."""
+        """The unbiased sample covariance, [D, D]."""
         return np.asarray(self.factor.T @ self.factor)
 
 
 Statistics = Moments | Gaussian | Rows
-"""What a Fréchet distance can be taken of: mean and covariance, in the form that suits the set."""
+"""Inputs of a Fréchet distance: mean and covariance, in the form that suits the set."""
 
 
 def symmetric_root(cov: Array) -> Array:
-    """Return the symmetric square root [D, D] of a positive semi-definite `cov`; rounding below 0 counts as 0."""
+    """Return the symmetric square root [D, D] of a positive semi-definite `cov`; negative eigenvalues count as 0."""
     values, vectors = np.linalg.eigh(cov)
     return np.asarray((vectors * np.sqrt(values.clip(0))) @ vectors.T)
 
@@ -122,13 +122,13 @@ def symmetric_root(cov: Array) -> Array:
 def frechet(a: Statistics, b: Statistics) -> float:
     """Return |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), at least 0, and 0 for a set and itself.
 
-    The trace of the root is the sum of square roots of the eigenvalues of R S_a R, with R the symmetric root of S_b,
-    which is positive semi-definite: no general matrix square root and no imaginary part. `b.root` is kept, so give
-    the reference as `b`. For `Rows`, with S_a = F'F of rank below D, it is the sum of the singular values of F R:
-    square roots of eigenvalues that ought to be 0 would add up to a visible error.
+    The trace of the root is the sum of square roots of the eigenvalues of R S_a R, with R the symmetric root of S_b.
+    This matrix is positive semi-definite, so no general matrix square root and no imaginary part arise. `b.root` is
+    cached, so give the reference as `b`. For `Rows`, with S_a = F'F of rank below D, it is the sum of the singular
+    values of F R: square roots of eigenvalues that should be 0 would add up to a visible error.
 
     Raises:
-        FeatureError: sets of different features, or of one image.
+        FeatureError: the sets have different features, or one has only one image.
 
     Source: Heusel et al. 2017, arXiv:1706.08500, equation 6.
     """
@@ -145,7 +145,7 @@ def frechet(a: Statistics, b: Statistics) -> float:
         trace = np.linalg.svd(factors, compute_uv=False).sum()
     else:
         if np.array_equal(a.mean, b.mean) and np.array_equal(a.cov, b.cov):
-            return 0.0  # what is left of it is rounding, 1e-10 of the covariance's trace
+            return 0.0  # the formula would give rounding, 1e-10 of the covariance's trace
         product = b.root @ a.cov @ b.root
         trace = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
     distance = ((a.mean - b.mean) ** 2).sum() + _spread(a) + _spread(b) - 2 * trace
@@ -153,10 +153,10 @@ def frechet(a: Statistics, b: Statistics) -> float:
 
 
 def _factor(of: Statistics) -> Array:
-    """[k, D], F with F'F the covariance."""
+    """Return F [k, D] with F'F the covariance."""
     return of.factor if isinstance(of, Rows) else of.root
 
 
 def _spread(of: Statistics) -> float:
-    """The trace of the covariance."""
+    """Return the trace of the covariance."""
     return float((of.factor**2).sum()) if isinstance(of, Rows) else float(np.trace(of.cov))

@@ -1,6 +1,6 @@
-"""How far a distance may be off: over disjoint sets of images, and with its bias extrapolated away.
+"""Uncertainty of a distance: intervals over disjoint sets of images, bias extrapolation, jackknife over seed blocks.
 
-The jackknife over seed blocks is here, too; the paired difference is in `solverbench.bench.measure`.
+The paired difference is in `solverbench.bench.measure`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
     """Return mean, standard deviation and Student interval of the mean of one value [R] per disjoint set of images.
 
     Raises:
-        FeatureError: fewer than two sets.
+        FeatureError: there are fewer than two sets.
     """
     if len(values) < 2:
         raise FeatureError(f"deviation over sets of images: {len(values)} set has none; ask for --replicates 2 or more")
@@ -28,15 +28,15 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
 
 
 def extrapolated(replicates: Array, leave_one_out: Array) -> tuple[Array, Array]:
-    """Return a biased distance at infinitely many images [R], and its leave-one-outs [R, G], shifted alike.
+    """Return a biased distance extrapolated to infinitely many images [R], and its leave-one-outs shifted alike [R, G].
 
-    The line in 1/n through the distance of all n images and the mean distance of n (G-1)/G of them, read off at
-    1/n = 0: G v - (G-1) mean(v_g). What is left of the bias is of the order 1/n^2, so n should be several times the
-    number of features. Its sampling error is, to first order, that of the distance itself.
+    The line in 1/n through the distance of all n images and the mean distance of n (G-1)/G images is evaluated at
+    1/n = 0: G v - (G-1) mean(v_g). The remaining bias is of order 1/n^2, so n should be several times the number of
+    features. The sampling error is, to first order, that of the distance itself.
 
     Args:
-        replicates: [R], the distance of each replicate.
-        leave_one_out: [R, G], with one of G equal blocks left out.
+        replicates: distance of each replicate, [R].
+        leave_one_out: distances with one of G equal blocks left out, [R, G].
 
     Source: the line is that of Chong & Forsyth 2020, arXiv:1911.07023; with these two points it is the jackknife's
         bias correction (Quenouille 1956).

@@ -1,4 +1,4 @@
-"""LPIPS to the teacher's own sample: the lpips package (extra `lpips`), imported when it is asked for."""
+"""LPIPS to the teacher's own sample, by the lpips package (extra `lpips`), imported on use."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LOCK = threading.Lock()
 
 
 class LPIPS:
-    """The perceptual distance of two images by VGG16, lower is nearer.
+    """The perceptual distance of two images by VGG16; lower is closer.
 
     Args:
-        device: of the network.
+        device: device of the network.
 
     Raises:
-        MissingError: the package isn't there, or can't be imported.
+        MissingError: the package cannot be imported.
 
     Source: Zhang et al. 2018, arXiv:1801.03924, version 0.1 of its public code.
     """
@@ -41,20 +41,20 @@ class LPIPS:
         self.device = device
 
     def __call__(self, images: Tensor, goals: Tensor) -> Tensor:
-        """Return [B] float64 on the CPU, the distance of each of `images` [B, C, H, W] on [-1, 1] to its goal.
+        """Return the distance of each of `images` [B, C, H, W] on [-1, 1] to its goal, [B] float64 on the CPU.
 
         Raises:
-            MissingError: VGG16's weights aren't there and can't be downloaded.
+            MissingError: VGG16's weights are missing and cannot be downloaded.
         """
         with torch.inference_mode():
             found = self.network()(_three(images).to(self.device), _three(goals).to(self.device))
         return torch.as_tensor(found).flatten().double().cpu()
 
     def network(self) -> Any:
-        """Return the network, loaded once for every block of a run.
+        """Return the network, loaded once per process and device.
 
         Raises:
-            MissingError: VGG16's weights aren't there and can't be downloaded.
+            MissingError: VGG16's weights are missing and cannot be downloaded.
         """
         with _LOCK:
             key = self._package, self.device

@@ -1,4 +1,4 @@
-"""What is read off feature vectors besides the Fréchet distance: KID, precision and recall, the Inception score."""
+"""Metrics of feature vectors other than the Fréchet distance: KID, precision and recall, the Inception score."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from solverbench.errors import FeatureError
 Array = NDArray[np.float64]
 
 SUBSET = 1000
-"""Vectors in a subset of the kernel distance, as in the public implementations."""
+"""Number of vectors in a subset for the kernel distance, as in the public implementations."""
 
 NEIGHBOURS = 3
-"""k of precision and recall: a vector's ball reaches to its third nearest neighbour, as in ADM's evaluator."""
+"""k of precision and recall: a vector's ball extends to its third nearest neighbour, as in ADM's evaluator."""
 
 CHUNK = 2000
-"""Rows of a distance matrix at a time: 2000 x 50 000 in float64 is 0.8 GB."""
+"""Number of rows of a distance matrix computed at a time; 2000 x 50 000 in float64 is 0.8 GB."""
 
 
 def kernel_distance(x: Array, y: Array) -> float:
@@ -35,11 +35,11 @@ def kernel_distance(x: Array, y: Array) -> float:
 
 
 def kernel_subsets(x: Array, y: Array, *, subsets: int = 100, size: int = SUBSET, seed: int = 0) -> Array:
-    """Return [subsets], the kernel distance of random subsets of x and y, `size` vectors each; their mean is the KID.
+    """Return kernel distances of random subsets of x and y with `size` vectors each, [subsets]; their mean is the KID.
 
     Args:
-        size: at most the vectors that there are.
-        seed: of the subsets.
+        size: number of vectors per subset; limited to the number available.
+        seed: seed of the subsets.
     """
     generator, size = np.random.default_rng(seed), min(size, len(x), len(y))
     return np.array(
@@ -51,10 +51,10 @@ def kernel_subsets(x: Array, y: Array, *, subsets: int = 100, size: int = SUBSET
 
 
 def kernel_blocks(blocks: Sequence[Array], y: Array, *, size: int = SUBSET) -> Array:
-    """Return [G], the kernel distance to `y` of each of G blocks: the mean over its disjoint subsets of `size` vectors.
+    """Return the kernel distance of each of G blocks to `y`, [G]: the mean over its disjoint subsets of `size` vectors.
 
-    No vector is in two subsets, so that the blocks' values are independent given `y`, and the error of their mean
-    follows from their spread. Each subset meets as many vectors of `y`, drawn by a fixed generator.
+    No vector is in two subsets, so the blocks' values are independent given `y`, and the error of their mean follows
+    from their spread. Each subset is compared with equally many vectors of `y`, drawn by a fixed generator.
 
     Raises:
         FeatureError: a block or `y` has fewer than two vectors.
@@ -73,11 +73,11 @@ def kernel_blocks(blocks: Sequence[Array], y: Array, *, size: int = SUBSET) -> A
 def manifold(blocks: Sequence[Array], y: Array, *, k: int = NEIGHBOURS) -> dict[str, tuple[float, Array]]:
     """Return precision and recall of the union of `blocks` against `y` [m, D], each with its leave-one-block-outs [G].
 
-    Precision is the share of the blocks' vectors within the ball around some vector of `y` that reaches to that
-    vector's k-th nearest neighbour in `y`; recall is the same the other way round.
+    Precision is the share of the blocks' vectors within the ball around some vector of `y`, whose radius is the
+    distance to that vector's k-th nearest neighbour in `y`. Recall is the same with the two sets exchanged.
 
     Raises:
-        FeatureError: a set has no k-th neighbour.
+        FeatureError: a set is too small to have k-th neighbours.
 
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, equations 1 and 2.
     """
@@ -90,7 +90,7 @@ def manifold(blocks: Sequence[Array], y: Array, *, k: int = NEIGHBOURS) -> dict[
         )
     held = np.concatenate([(part <= _radii(y, k)).any(1) for part in _distances(x, y)])
     left = np.array([held[of != g].mean() for g in range(groups)])
-    # Each vector's k nearest in every block: its radius without block g is among those of the others.
+    # Each vector's k nearest in every block; its radius without block g is among those of the other blocks.
     near = np.concatenate([_nearest_by_block(part, of, groups, k, begin) for begin, part in _numbered(x, x)])
     whole = np.sort(near.reshape(len(x), -1), axis=1)[:, k - 1]
     without = [np.sort(np.delete(near, g, axis=1).reshape(len(x), -1), axis=1)[:, k - 1] for g in range(groups)]
@@ -105,9 +105,9 @@ def manifold(blocks: Sequence[Array], y: Array, *, k: int = NEIGHBOURS) -> dict[
 
 
 def inception_scores(blocks: Sequence[Array]) -> Array:
-    """Return [G], exp(mean KL(p(y|x) || p(y))) of each block's class probabilities [n, C]; the score is their mean.
+    """Return exp(mean KL(p(y|x) || p(y))) of each block's class probabilities [n, C], [G]; the score is their mean.
 
-    Source: Salimans et al. 2016, arXiv:1606.03498: the mean over ten splits, which here are the seed blocks.
+    Source: Salimans et al. 2016, arXiv:1606.03498, with a mean over ten splits; here the splits are the seed blocks.
     """
     return np.array([_score(block) for block in blocks])
 
@@ -120,7 +120,7 @@ def _score(p: Array) -> float:
 
 
 def _distances(x: Array, y: Array) -> Iterator[Array]:
-    """The Euclidean distances [CHUNK, m] of rows of x to all of y."""
+    """Yield the Euclidean distances [CHUNK, m] of rows of x to all of y."""
     squares = (y**2).sum(1)
     for begin in range(0, len(x), CHUNK):
         part = x[begin : begin + CHUNK]
@@ -132,7 +132,7 @@ def _numbered(x: Array, y: Array) -> Iterator[tuple[int, Array]]:
 
 
 def _radii(y: Array, k: int) -> Array:
-    """[m], each vector's distance to its k-th nearest neighbour, itself left out."""
+    """Return each vector's distance to its k-th nearest neighbour other than itself, [m]."""
     found = []
     for begin, part in _numbered(y, y):
         part[np.arange(len(part)), begin + np.arange(len(part))] = np.inf
@@ -141,7 +141,7 @@ def _radii(y: Array, k: int) -> Array:
 
 
 def _nearest_by_block(part: Array, of: NDArray[Any], groups: int, k: int, begin: int) -> Array:
-    """[rows, G, k], each row's k smallest distances to every block, itself left out; infinite where there are fewer."""
+    """Return each row's k smallest distances to every block, excluding itself, [rows, G, k]; infinite if fewer."""
     part[np.arange(len(part)), begin + np.arange(len(part))] = np.inf
     near = np.full((len(part), groups, k), np.inf)
     for g in range(groups):

@@ -1,1 +1,1 @@
-"""."""
+"""Teachers: pre-trained models, their conditions, files and catalogue."""

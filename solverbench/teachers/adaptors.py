@@ -1,4 +1,4 @@
-"""A network in its own frame, seen as `denoise(x, sigma)`: what it predicts, of which state, told which time."""
+"""Adaptor from a network in its own frame to `denoise(x, sigma)`: its prediction, state and time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PREDICTIONS = ("eps", "v", "x0", "flow")
 class Adapted:
     """The data prediction of a network whose state is y = alpha x0 + s n, at time t of its schedule.
 
-    In the EDM frame x = y/alpha and sigma = s/alpha. The network sees y, formed from x in x's own precision, and a
-    time that doesn't exceed the model's last, also where x's level is the stand-in for an infinite one.
+    In the EDM frame x = y/alpha and sigma = s/alpha. The network sees y, computed from x in x's own precision, and a
+    time clamped to the model's last one, also where x's level replaces an infinite one.
 
         eps    n                 x0 = x - sigma eps
         v      alpha n - s x0    x0 = (alpha y - s v)/(alpha^2 + s^2)
@@ -27,14 +27,14 @@ class Adapted:
 
     Args:
         network: (y [B, ...], t 0-d of y's dtype and device) -> its prediction, of y's shape.
-        schedule: of the model: alpha, s and t.
+        schedule: schedule of the model, which gives alpha, s and t.
         predicts: eps, v, x0 or flow.
-        told: the schedule's time to what the network is told, e.g. `lambda t: 1000 * t - 1`; t itself if None.
+        told: map from the schedule's time to the network's, e.g. `lambda t: 1000 * t - 1`; the identity if None.
 
     Source: Salimans & Ho 2022, arXiv:2202.00512, appendix D (v); Liu et al. 2022, arXiv:2209.03003 (flow).
 
     Raises:
-        SpecError: another prediction.
+        SpecError: an unknown prediction.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class Adapted:
         """Return the data prediction, of x's shape and dtype.
 
         Args:
-            x: [B, ...] in the EDM frame.
-            sigma: 0-d float64 on the CPU.
+            x: states [B, ...] in the EDM frame.
+            sigma: noise level, 0-d float64 on the CPU.
         """
         t = self.schedule.time(sigma)
         alpha = self.schedule.alpha(t)
         keep, take = self._coefficients(alpha, alpha * sigma, sigma)
         t = t.clamp(max=self.schedule.t_last)
         t = t if self.told is None else self.told(t)
-        # Formed in float64, then moved to x in one transfer.
+        # Computed in float64, then moved to x's device in one transfer.
         alpha, keep, take, t = torch.stack((alpha, keep, take, t)).to(x.device, x.dtype, non_blocking=True)
         found: Tensor = keep * x + take * self.network(alpha * x, t).to(x.dtype)
         return found
 
     def _coefficients(self, alpha: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, b) with x0 = a x + b (the network's output)."""
+        """Return (a, b) with x0 = a x + b (the network's output)."""
         one = torch.ones_like(sigma)
         if self.predicts == "eps":
             return one, -sigma
@@ -79,12 +79,12 @@ class Adapted:
 
 
 def per_image(network: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a network that takes a time for each image, (y [B, ...], t [B]), as one that takes one for all."""
+    """Return a network with one time per image, (y [B, ...], t [B]), as one with a single time for all, t 0-d."""
     return lambda y, t: network(y, t.expand(len(y)))
 
 
 def fingerprint(network: nn.Module | Mapping[str, Tensor]) -> str:
-    """Return the sha256 of all weights, by name, dtype, shape and bytes: the identity of a network in keys."""
+    """Return the sha256 of all weights (names, dtypes, shapes, bytes): the identity of a network in keys."""
     tensors = network.state_dict() if isinstance(network, nn.Module) else network
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

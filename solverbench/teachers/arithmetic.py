@@ -1,4 +1,4 @@
-"""How a network computes: its number format, memory layout and compilation, chosen by the user and recorded."""
+"""A network's number format, memory layout and compilation, chosen by the user and recorded."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A choice of how a network runs. Images, noise and the solver's sums stay float32 in each.
+    """How a network runs. Images, noise and the solver's sums always stay float32.
 
     Args:
-        dtype: fp32, fp16 or bf16: of the weights and of what lies between them.
-        channels_last: images in memory with the channel running fastest.
-        compile: by torch.compile, at the first call.
+        dtype: format of weights and activations: fp32, fp16 or bf16.
+        channels_last: whether images are stored with the channel as the fastest dimension.
+        compile: whether torch.compile compiles the network, at the first call.
 
     Raises:
-        SpecError: another dtype.
+        SpecError: an unknown dtype.
     """
 
     dtype: str = "fp32"
@@ -39,20 +39,20 @@ class Arithmetic:
 
     @property
     def torch(self) -> torch.dtype:
-        """The format as torch names it."""
+        """The number format as a torch dtype."""
         return DTYPES[self.dtype]
 
     @property
     def label(self) -> str:
-        """The choice in words: part of every key, as it changes the last bits."""
+        """The choice as text: part of every key, because it changes the last bits."""
         dtype = str(self.torch).removeprefix("torch.")
         return dtype + " channels_last" * self.channels_last + " compiled" * self.compile
 
     def check(self, device: str) -> None:
-        """Refuse a format that the device has no instructions for: it would be emulated, tens of times slower.
+        """Refuse a format that the device does not support natively: emulation is tens of times slower.
 
         Raises:
-            MissingError: this machine's CPU, or CUDA device, hasn't got it.
+            MissingError: the CPU or CUDA device does not support the format.
         """
         if self.dtype == "fp32" or supports(self.torch, device):
             return
@@ -63,10 +63,10 @@ class Arithmetic:
         )
 
     def prepare(self, network: Network, device: str, *, float32: Sequence[str] = ()) -> Network:
-        """Return the network, frozen, on `device` in this choice; it is the same object unless it is compiled.
+        """Return the network, frozen, on `device` in this arithmetic; it is the same object unless it is compiled.
 
         Args:
-            float32: last names of modules that keep that format.
+            float32: last name components of the modules that stay float32.
 
         Raises:
             MissingError: see `check`.
@@ -82,13 +82,13 @@ class Arithmetic:
         return torch.compile(network) if self.compile else network  # type: ignore[return-value]
 
     def cast(self, x: Tensor) -> Tensor:
-        """Return `x` as the network takes it."""
+        """Return `x` in the network's format and memory layout."""
         x = x.to(self.torch)
         return x.to(memory_format=torch.channels_last) if self.channels_last and x.dim() == 4 else x
 
 
 def supports(dtype: torch.dtype, device: str) -> bool:
-    """Return whether `device` computes in `dtype` by instructions of its own."""
+    """Return whether `device` supports `dtype` natively."""
     if torch.device(device).type == "cuda":
         return dtype != torch.bfloat16 or torch.cuda.get_device_capability(device) >= (8, 0)
     checks: dict[torch.dtype, Callable[[], bool]] = {

@@ -1,4 +1,4 @@
-"""The teachers that there are: built in, published by others (registries/teachers.toml), and the user's own."""
+"""The known teachers: built in, published by others (registries/teachers.toml), and the user's own."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from solverbench.teachers import downloads
 from solverbench.teachers.families import description as families
 
 FILES = ("checkpoint", "classifier", "reference")
-"""The files that an entry may name, the network's own first."""
+"""Roles of the files that an entry may name, the network's own first."""
 
 UNSUPPORTED = "unsupported"
-"""The family of an entry that no family here reads."""
+"""Family of an entry that SolverBench cannot read."""
 
 
 def rows() -> Iterator[tuple[str, str, str]]:
-    """Yield (name, where it stands, one line on it) for each teacher."""
+    """Yield (name, state, one-line description) for each teacher."""
     for each in registries.teachers.listed():
         unavailable = f"unavailable: {each.unavailable}" if each.unavailable else each.about
         yield each.name, each.plugin or "built in", unavailable
@@ -35,10 +35,10 @@ def rows() -> Iterator[tuple[str, str, str]]:
 
 
 def info(name: str) -> str:
-    """Return what is known of a teacher of the catalogue, or of an imported one.
+    """Return the facts about a catalogue teacher or an imported teacher, as human-readable lines.
 
     Raises:
-        UnknownNameError: neither.
+        UnknownNameError: there is no such teacher.
     """
     if name not in registries.catalogue() and (path := userdata.teachers() / f"{name}.toml").is_file():
         return f"{name}: imported\n{path.read_text(encoding='utf-8').rstrip()}"
@@ -57,14 +57,14 @@ def info(name: str) -> str:
 
 
 def fetch(name: str, tell: Callable[[str], downloads.Tell], *, references: bool = True) -> list[str]:
-    """Download what a teacher of the catalogue needs, describe it so that its name works, and return lines on it.
+    """Download the files of a catalogue teacher, write its description, and return a report as lines.
 
     Args:
-        tell: from a file's name to what is told its progress.
-        references: also the statistics that FID is measured against.
+        tell: factory of a progress callback from a file's name.
+        references: whether to download the reference statistics for FID too.
 
     Raises:
-        UnknownNameError: no such teacher.
+        UnknownNameError: there is no such teacher.
         MissingError, RecordError: see `downloads.fetch`.
     """
     entry, folder = _entry(name), userdata.teachers() / name
@@ -95,12 +95,12 @@ def fetch(name: str, tell: Callable[[str], downloads.Tell], *, references: bool 
 
 
 def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
-    """Describe a user's checkpoint in the data folder, so that `name` is a teacher; return the description's place.
+    """Describe a user's checkpoint in the data folder, so that `name` is a teacher; return the description's path.
 
     The teacher is loaded once, which checks and converts it.
 
     Raises:
-        UserError: the name is taken or isn't one word.
+        UserError: the name is taken or is not one word.
         MissingError, RecordError, SpecError: see `families.load`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
@@ -123,14 +123,14 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
 
 
 OK, OPTIONAL, FAIL = "ok", "missing, optional", "FAIL"
-"""What `verify` finds: nothing works without a checkpoint, but for FID all works without a reference."""
+"""Results of `verify`: a missing reference affects only FID, but a missing checkpoint is a failure."""
 
 
 def verify(name: str) -> Iterator[tuple[str, str]]:
-    """Yield (what is found, a line on it) for a teacher's files, and for the teacher itself, called once.
+    """Yield (result, description) for each of a teacher's files and for one call of its network.
 
     Raises:
-        UnknownNameError: no such teacher.
+        UnknownNameError: there is no such teacher.
     """
     folder = userdata.teachers() / name
     described = (userdata.teachers() / f"{name}.toml").is_file()
@@ -152,7 +152,7 @@ def verify(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _called(name: str) -> str:
-    """What one call of a teacher gives."""
+    """Call a teacher once and return a description of the result; RecordError if it is wrong."""
     import torch
 
     from solverbench import seeds
@@ -209,7 +209,7 @@ def _described(name: str, entry: Mapping[str, Any], found: Mapping[str, Path]) -
 
 
 def _toml(plain: Mapping[str, Any]) -> str:
-    """A description: the fields of every family, then a family's own options."""
+    """Return a description as TOML: the fields of every family, then the family's own options."""
     known = {*options.of(families.Description), *families.PATHS}
     own = {key: value for key, value in plain.items() if key not in known}
     lines = [f"{key} = {_value(value)}" for key, value in plain.items() if key in known]
@@ -219,5 +219,5 @@ def _toml(plain: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    # A text that stands for a number or a truth value is read as one by the type of its field.
+    # A number or truth value written as text is parsed by its field's type when read.
     return json.dumps(value, ensure_ascii=False)

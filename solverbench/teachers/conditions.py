@@ -1,4 +1,4 @@
-"""What an image is conditioned on, as data: its class or prompt follows from its seed, the same for every solver."""
+"""Conditions of images as data: a seed determines the class or prompt, so it is the same for every solver."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from solverbench import seeds
 from solverbench.errors import UserError
 
 UNIFORM = "torch.randint by the seed's own CPU generator after its noise"
-"""The generator of the policy `uniform`: that of EDM's public generate.py, where it draws on the CPU."""
+"""Generator of the policy `uniform`: that of EDM's public generate.py when it draws on the CPU."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Which class or prompt an image's seed gets, and how strongly it is followed.
+    """The class or prompt of each seed, and the guidance weight.
 
     Args:
         classes: `seed` (class = seed mod count), `uniform` (drawn from the seed, see `UNIFORM`) or `fixed:K`; None
             for a model without classes.
-        count: of classes.
-        prompts: one per line of the user's file; an image gets line seed mod length. Empty for a model without text.
-        negative: the prompt that guidance leads away from.
-        guidance: w in e_u + w (e_c - e_u); 1 is none.
+        count: number of classes.
+        prompts: prompts, one per line of the user's file; an image gets line (seed mod length). Empty for a model
+            without text.
+        negative: negative prompt, from which guidance leads away.
+        guidance: w in e_u + w (e_c - e_u), at least 0; 1 is no guidance.
 
     Raises:
-        UserError: a policy that isn't one, a class beyond the last, or a guidance that isn't a number of at least 0.
+        UserError: an unknown policy, a class beyond the last, or a guidance that is not a finite number of at least 0.
     """
 
     classes: str | None = None
@@ -54,7 +55,7 @@ class Condition:
         """Return the class of each image with these seeds.
 
         Args:
-            shape: of one image's noise, which `uniform` draws first.
+            shape: shape of one image's noise, which `uniform` draws first.
         """
         assert self.classes is not None
         if self.classes == "seed":
@@ -69,7 +70,7 @@ class Condition:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What the images depend on, as plain JSON values: part of a cell's key."""
+        """The facts that the images depend on, as plain JSON values: part of a cell's key."""
         found: dict[str, Any] = {"guidance": self.guidance}
         if self.classes is not None:
             found |= {"classes": self.classes, "count": self.count}
@@ -93,14 +94,14 @@ class Condition:
 
 
 class Guided:
-    """A prediction led by its condition: e_u + w (e_c - e_u), both in one batch, the unconditional rows first.
+    """A guided prediction: e_u + w (e_c - e_u), both in one batch with the unconditional rows first.
 
     Args:
-        predict: (x [B, ...], t 0-d, condition, each tensor [B, ...]) -> a prediction of x's shape; any that is affine
-            in the noise: eps, v, x0 or flow.
-        given: the condition of the batch.
-        absent: what stands for no condition, or for the negative prompt, alike; None if the network has no such input.
-        guidance: w. With w = 1 or no `absent` the condition is passed once, alone.
+        predict: (x [B, ...], t 0-d, condition, each tensor [B, ...]) -> a prediction of x's shape that is affine in
+            the noise: eps, v, x0 or flow.
+        given: condition of the batch.
+        absent: tensors for no condition or the negative prompt, shaped as `given`; None if the network has none.
+        guidance: weight w. With w = 1 or no `absent`, only the conditional rows are computed.
 
     Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with w counted from 1.
     """
@@ -126,7 +127,7 @@ class Guided:
 
 
 def passes(guidance: float, absent: bool) -> int:
-    """Return the rows through the network per image and call.
+    """Return the number of rows through the network per image and call.
 
     Args:
         absent: whether the network has an unconditional input.

@@ -1,4 +1,4 @@
-"""Downloads: with progress, resumed where they broke off, and pinned by the checksum of the first one."""
+"""Downloads with progress, resumption, and checksums pinned at the first download."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from solverbench.errors import MissingError, RecordError
 
 CHUNK = 1 << 20
 PINS = "pins.json"
-"""Beside what was downloaded: file name to address, sha256 and size."""
+"""Name of the file next to the downloads: file name to address, sha256 and size."""
 
 Tell = Callable[[int, int | None], None]
-"""Told the bytes that are there and how many there will be, None if the server doesn't say."""
+"""Progress callback: (bytes so far, total bytes or None if the server does not say)."""
 
 
 def fetch(url: str, path: Path, tell: Tell) -> str:
-    """Return the sha256 of `path`, which is downloaded from `url` unless it is there.
+    """Download `path` from `url` unless it exists, and return its sha256.
 
-    What an earlier attempt left in `.NAME.part` is gone on from, if the server still has the same file. The checksum is
-    pinned on first use; later it is compared.
+    An earlier attempt's `.NAME.part` is resumed, if the server still has the same file. The checksum is pinned on first
+    use and compared later.
 
     Raises:
-        MissingError: it can't be downloaded; the text says where the file may be put by hand.
-        RecordError: the file isn't the pinned one.
+        MissingError: the download failed; the message says where to put the file by hand.
+        RecordError: the file differs from the pinned one.
     """
     if not path.exists():
         part = path.with_name(f".{path.name}.part")
@@ -53,10 +53,10 @@ def fetch(url: str, path: Path, tell: Tell) -> str:
 
 
 def pinned(path: Path, url: str = "") -> str:
-    """Return the sha256 of `path`, pinned if it is new.
+    """Return the sha256 of `path`; pin it if the file is new.
 
     Raises:
-        RecordError: it isn't the pinned one.
+        RecordError: it differs from the pinned one.
     """
     pins = read_pins(path.parent)
     found = digest(path)
@@ -74,10 +74,10 @@ def pinned(path: Path, url: str = "") -> str:
 
 
 def read_pins(folder: Path) -> dict[str, Any]:
-    """Return what is pinned in a folder: file name to url, sha256 and size.
+    """Return the pins of a folder: file name to url, sha256 and size.
 
     Raises:
-        RecordError: the file is damaged.
+        RecordError: the file of pins is damaged.
     """
     path = folder / PINS
     if not path.exists():
@@ -96,10 +96,10 @@ def digest(path: Path) -> str:
 
 
 def member(archive: Path, name: str, to: Path) -> Path:
-    """Return `to`, holding the one file of a zip archive whose last name is `name`; written whole or not at all.
+    """Extract the one file named `name`, in any folder of a zip archive, atomically to `to`; return `to`.
 
     Raises:
-        RecordError: not a zip archive, or none or several such files in it.
+        RecordError: not a zip archive, or not exactly one such file in it.
     """
     if to.exists():
         return to
@@ -118,7 +118,7 @@ def member(archive: Path, name: str, to: Path) -> Path:
 
 
 def _download(url: str, part: Path, tell: Tell) -> None:
-    """Fill `part`, from where it ends if the server still has the same file."""
+    """Download to `part`; resume at its end if the server still has the same file."""
     tag_file = part.with_suffix(".tag")
     have = part.stat().st_size if part.exists() and tag_file.exists() else 0
     headers = {"User-Agent": f"solverbench/{__version__}"}
@@ -129,7 +129,7 @@ def _download(url: str, part: Path, tell: Tell) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
-        part.unlink()  # more than the server has: not the same file
+        part.unlink()  # longer than the server's file, so another file
         _download(url, part, tell)
         return
     with reply:

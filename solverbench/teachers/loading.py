@@ -1,4 +1,4 @@
-"""TODO."""
+"""Loading of a teacher by name, description or checkpoint path."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
     """Return the teacher that `text` names.
 
     Args:
-        text: a registered or imported name; or the path of a TOML description, or of a checkpoint's file or folder,
-            whose family is recognised by looking. Each may be followed by options, as in `shapes:guidance=2` or
+        text: registered or imported name, or path of a TOML description or of a checkpoint's file or folder, whose
+            family is recognised from its content. Options may follow, as in `shapes:guidance=2` or
             `model.pkl:classes=fixed:3:dtype=fp16`.
 
     Raises:
-        UnknownNameError: no such teacher.
-        PluginError: a plugin offers it, but it can't be had.
-        SpecError: an option that it doesn't have, or a value that isn't one.
-        MissingError, RecordError: its files are not there, damaged, or of no known family.
+        UnknownNameError: there is no such teacher.
+        PluginError: a plugin offers it but cannot be loaded.
+        SpecError: an unknown option or an invalid value.
+        MissingError, RecordError: its files are missing, damaged, or of no known family.
     """
     head, given = _parts(text)
     spec = ":".join([head, *(f"{key}={value}" for key, value in sorted(given.items()))])

@@ -1,4 +1,4 @@
-"""Teachers: the pre-trained model being sampled, seen as `denoise(x, sigma)`, with what its samples are judged by."""
+"""Teachers: the pre-trained model being sampled, as `denoise(x, sigma)`, and how its samples are judged."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ class Teacher:
     """A network with its schedule.
 
     Args:
-        denoise: (x [B, *shape], sigma 0-d float64 on the CPU) -> data prediction, x's shape; any sigma > 0. Condition
-            and guidance are bound already. Must be differentiable for training.
-        name: one word.
+        denoise: (x [B, *shape], sigma 0-d float64 on the CPU) -> data prediction of x's shape, for any sigma > 0.
+            Condition and guidance are already bound. Must be differentiable for training.
+        name: name, one word.
         shape: (C, H, W) of one image.
-        schedule: where sampling starts and ends.
-        identity: sha256 of weights and configuration: it names the network in keys and files.
-        sampler: spec of the teacher sampler, whose many-step samples learned solvers are distilled from.
-        sampler_nfe: its calls.
-        evaluation: how samples are judged; None leaves only paired errors.
-        move: returns this teacher on another device.
+        schedule: noise schedule, which sets where sampling starts and ends.
+        identity: sha256 of weights and configuration; it names the network in keys and files.
+        sampler: spec of the teacher sampler; learned solvers are distilled from its many-step samples.
+        sampler_nfe: number of calls of the teacher sampler.
+        evaluation: how samples are judged; only paired errors if None.
+        move: function that returns this teacher on another device.
         double: the same network on float64 images, for exact solutions of its ODE; None if it only runs in float32.
-        exact: measure against these solutions unless told not to, because they are cheap.
-        bind: seeds [B] -> the denoiser of a batch of the images with these seeds, for a teacher whose condition
-            depends on the seed; None if `denoise` serves any batch.
-        decode: the final state [B, *shape] -> images on [-1, 1], differentiable; None if it is them already.
+        exact: whether to measure against the exact solutions by default, because they are cheap.
+        bind: seeds [B] -> denoiser of a batch of the images with these seeds, for a teacher whose condition depends on
+            the seed; None if `denoise` serves any batch.
+        decode: final state [B, *shape] -> images on [-1, 1], differentiable; None if the state is the images.
         passes: rows through the network per image and call: 2 with classifier-free guidance.
-        condition: what images are conditioned on: part of every key beside `identity`; None if on nothing.
-        arithmetic: of the network; see `Arithmetic.label`.
-        spec: what `load_teacher` takes to give this teacher again; its name if empty.
-        lacking: metrics that were asked for and can't be measured here, each with the reason.
+        condition: condition of the images, part of every key in addition to `identity`; None if unconditional.
+        arithmetic: arithmetic of the network; see `Arithmetic.label`.
+        spec: text with which `load_teacher` returns this teacher again; its name if empty.
+        lacking: requested metrics that cannot be measured here, each with the reason.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -69,7 +69,7 @@ class Teacher:
         return self.denoise if self.bind is None else self.bind(seeds)
 
     def to(self, device: str) -> Teacher:
-        """Return the teacher on `device`; a teacher without `move` only gets the label."""
+        """Return the teacher on `device`; without `move`, only the label changes."""
         if device == self.device:
             return self
         if self.move is None:
@@ -78,17 +78,17 @@ class Teacher:
 
     @property
     def base(self) -> str:
-        """Its name without the options that it was asked for with."""
+        """The head of its spec, without options."""
         return _parts(self.spec)[0] if self.spec else self.name
 
     @property
     def model(self) -> str:
-        """Its name as one word, without the options: it stands for the network, and so for a data set and a size."""
+        """Its name as one word, without options; it identifies the network, and so the data set and image size."""
         return self.name.removesuffix(_labelled("", _parts(self.spec)[1])) if self.spec else self.name
 
     @property
     def ode(self) -> str:
-        """Names what a learned solver is trained for: the network, and the guidance that it follows."""
+        """The identity of the ODE that a learned solver is trained for: the network and its guidance."""
         told = self.condition
         if told is None or self.passes == 1:
             return self.identity
@@ -100,7 +100,7 @@ class Teacher:
 
 
 def _parts(text: str) -> tuple[str, dict[str, str]]:
-    """Head and options of a spec; a part without = goes on with what stands before it, as in C:\\x or fixed:3."""
+    """Return the head and options of a spec; a part without = continues the previous one, as in C:\\x or fixed:3."""
     head, *parts = text.split(":")
     given: dict[str, str] = {}
     for part in parts:
@@ -119,11 +119,11 @@ def _parts(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _labelled(name: str, given: Mapping[str, str]) -> str:
-    """The name with its options, as one word: two conditions of one network are two teachers in a report."""
+    """Return the name with its options as one word: two conditions of one network are two teachers in a report."""
     told = [f"{key}={Path(text).stem if '/' in text else text}" for key, text in sorted(given.items()) if key != "name"]
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
 
 
 def condition(teacher: Teacher) -> str:
-    """Return which class or prompt an image gets, for people."""
+    """Return which class or prompt an image gets, as human-readable text."""
     return str(teacher.condition or ("by seed" if teacher.bind else "none"))

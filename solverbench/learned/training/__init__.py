@@ -1,1 +1,1 @@
-"""."""
+"""Training of learned solvers: data, losses, optimisers, checkpoints and results."""

@@ -1,6 +1,7 @@
 """The adversarial part of GAS: an R3GAN discriminator and the relativistic losses with both gradient penalties.
 
-The discriminator is written from its structure (Huang et al. 2025, arXiv:2501.05441), for images of any size.
+The discriminator is reimplemented from its published structure (Huang et al. 2025, arXiv:2501.05441), for any image
+size.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from torch.nn import functional as F
 from solverbench.errors import TrainingError
 
 EXPANSION = 2  # the inner width of a residual block, in multiples of the stage's width
-SLOPE = 0.2  # of the leaky rectifier
-LEAST, MOST = 2, 8  # sides of the image in the last stage, and of its depthwise kernel; 4 in R3GAN's own networks
+SLOPE = 0.2  # negative slope of the leaky rectifier
+LEAST, MOST = 2, 8  # range of the side in the last stage, which its depthwise kernel covers; 4 in R3GAN's networks
 
 
 class Convolution(nn.Module):
-    """A convolution that knows its initial scale: weights N(0, gain^2 / fan_in), bias (where it has one) 0."""
+    """A convolution with its own initial scale: weights N(0, gain^2 / fan_in), bias (if any) 0."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.empty(outer)) if bias else None
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights anew from `generator` (a CPU one, whatever device the weights are on)."""
+        """Draw new weights from `generator`, a CPU generator whatever the device of the weights."""
         fan_in = self.weight[0].numel()
         drawn = torch.randn(self.weight.shape, generator=generator) * (self.gain / math.sqrt(fan_in))
         with torch.no_grad():
@@ -69,7 +70,7 @@ class Residual(nn.Module):
 
 
 class Halving(nn.Module):
-    """Half the side: low-pass [1,3,3,1] x [1,3,3,1] / 64, pad 1, stride 2; then a 1x1 convolution if widths differ."""
+    """Halve the side: low-pass [1,3,3,1] x [1,3,3,1] / 64, pad 1, stride 2; then a 1x1 convolution if widths differ."""
 
     kernel: Tensor
 
@@ -86,18 +87,18 @@ class Halving(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D(x) [B] for images [B, channels, *size]: stages halve the sides, then depthwise over what is left, and linear.
+    """D(x) [B] for images [B, channels, *size]: stages that halve the sides, a depthwise layer, a linear layer.
 
     Args:
-        channels: of the image (or latent).
+        channels: channels of the image (or latent).
         size: height and width in pixels.
-        widths: channels of each stage, from the full size down; the last should be about 4x4.
-        cardinalities: groups of the 3x3 convolution of each stage; divides twice the width.
+        widths: channels of each stage, from the full size down; the last stage should be about 4x4.
+        cardinalities: groups of the 3x3 convolutions of each stage; each divides twice the width.
         blocks: residual blocks per stage.
-        generator: CPU generator that draws the initial weights.
+        generator: CPU generator for the initial weights.
 
     Raises:
-        TrainingError: a shape that does not fit.
+        TrainingError: the shapes do not fit.
 
     Source: R3GAN, arXiv:2501.05441; its FFHQ-64 network has widths 384, 768 x4, cardinalities 48, 96 x4 and 2 blocks.
     """
@@ -139,7 +140,7 @@ class Discriminator(nn.Module):
 
 
 def _left(size: tuple[int, int], widths: Sequence[int], cardinalities: Sequence[int]) -> tuple[int, int]:
-    """The height and width in the last stage."""
+    """Return the height and width in the last stage."""
     asked = f"discriminator for images of {size[0]} x {size[1]}"
     stages = len(widths)
     height, width = (side >> max(stages - 1, 0) for side in size)
@@ -179,11 +180,12 @@ def discriminator_loss(
         relativistic:  l = softplus(-(D(R) - D(F)))            classic:  l = softplus(-D(R)) + softplus(D(F))
 
     Args:
-        real, fake: [B, C, H, W], paired along the batch; both are detached here: no gradient leaves the discriminator.
+        real, fake: images [B, C, H, W], paired along the batch; both are detached, so no gradient leaves the
+            discriminator.
         gamma: weight of the penalties (0.2 in GAS).
 
     Source: GAS, arXiv:2510.17699 (classic: its table 6); R3GAN, arXiv:2501.05441; Goodfellow et al. 2014,
-    arXiv:1406.2661, the non-saturating form. Both halves in one pass: D has no batch statistics.
+    arXiv:1406.2661, the non-saturating form. D has no batch statistics, so both halves share one pass.
     """
     images = torch.cat([real, fake]).detach().requires_grad_(True)
     scores = discriminator(images)
@@ -209,13 +211,13 @@ def discriminator_loss(
 def generator_loss(
     discriminator: Callable[[Tensor], Tensor], fake: Tensor, real: Tensor, kind: str = "relativistic"
 ) -> Tensor:
-    """Return per sample, [B], softplus(-(D(G) - D(R))), or softplus(-D(G)) if `kind` is classic.
+    """Return softplus(-(D(G) - D(R))) per sample, [B], or softplus(-D(G)) if `kind` is classic.
 
-    Freeze the discriminator first, so that gradient goes to `fake` alone.
+    Freeze the discriminator first, so that only `fake` receives a gradient.
 
     Args:
-        fake: [B, C, H, W], the student's images, carrying gradient.
-        real: [B, C, H, W], the teacher's images of the same noise (GAS's code; the paper writes independent noises).
+        fake: the student's images [B, C, H, W], carrying gradient.
+        real: the teacher's images [B, C, H, W] of the same noise (as in GAS's code; the paper has independent noises).
     """
     if kind == "classic":
         return F.softplus(-discriminator(fake))

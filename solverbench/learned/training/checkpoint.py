@@ -1,4 +1,4 @@
-"""A training on disk: everything that the rest of it depends on."""
+"""Checkpoints of a training: everything that its remaining iterations depend on."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ COLUMNS = (
     "d_fake",
     "r1",
     "r2",
-    "gradient",  # norm over the parameters that move, before clipping
+    "gradient",  # norm over the trained parameters, before clipping
     "accepted",  # share of the batch's noises that moved
     "validation",  # see `validation_error`; with the averaged parameters, after the step
-    "validation_loss",  # the same with the recipe's own loss, where it decides
+    "validation_loss",  # the same with the recipe's own loss, if validate_by=loss
 )
-"""Of a run's history; a number that an iteration doesn't have is NaN, and empty in the CSV file."""
+"""Columns of a run's history; a missing number is NaN, and empty in the CSV file."""
 
 FORMAT, VERSION = "solverbench-checkpoint", 2
 
 
 def save(student: Trainer, path: Path) -> None:
-    """Write everything that the rest of the run depends on."""
+    """Write everything that the remaining iterations depend on."""
     best = student.best
     tensors = {**student.descent.tensors(), "average": student.average, "best": best.vector}
     tensors["history"] = torch.tensor([_values(row) for row in student.history], dtype=torch.float64)
@@ -60,7 +60,7 @@ def save(student: Trainer, path: Path) -> None:
 
 
 def restore(student: Trainer, path: Path) -> None:
-    """Take up what `save` wrote."""
+    """Restore `student` from a file written by `save`; RecordError if it is damaged."""
     tensors, metadata = read(path, FORMAT, VERSION)
     try:
         student.descent.restore(tensors)
@@ -93,10 +93,10 @@ def _row(values: Sequence[float]) -> dict[str, float]:
 
 
 def check_trained(path: Path) -> None:
-    """Read a trained solver's file, or a training's checkpoint, whole.
+    """Read a trained solver's file or a training checkpoint completely, to check it.
 
     Raises:
-        RecordError: it is damaged, or can't be used.
+        RecordError: it is damaged or cannot be used.
     """
     if path.stem == "checkpoint":
         read(path, FORMAT, VERSION)

@@ -1,4 +1,4 @@
-"""What a training is made from: noises and what the teacher makes of them."""
+"""Training data: noises and the teacher's final states for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Unit noise and the teacher's final states of it, both [n, *shape] float32; `seeds` [n] are the noises' own."""
+    """Unit noise and the teacher's final states for it, both [n, *shape] float32; `seeds` [n] are the noises' seeds."""
 
     noise: Tensor
     images: Tensor
@@ -25,7 +25,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What a training is made from; the two share no seed."""
+    """Training and validation pairs; the two share no seed."""
 
     train: Pairs
     validation: Pairs

@@ -1,4 +1,4 @@
-"""The discriminator of one training: sizes by recipe, random weights by training seed or those of a file."""
+"""The discriminator of a training: sizes from the recipe, weights drawn from the training seed or read from a file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def make(job: TrainingRun) -> Discriminator:
     """Return the discriminator on the teacher's device, frozen.
 
     Raises:
-        TrainingError: sizes that don't fit the teacher's images.
-        MissingError, RecordError: the weights' file isn't there, or is of another network.
+        TrainingError: its sizes do not fit the teacher's images.
+        MissingError, RecordError: the file of weights is missing, or is for another network.
     """
     recipe = job.recipe
     channels, height, width = job.teacher.shape
@@ -37,10 +37,10 @@ def make(job: TrainingRun) -> Discriminator:
 
 
 def load(discriminator: Discriminator, path: Path) -> None:
-    """Give it the weights of a safetensors file with its own names, as `state_dict` has them.
+    """Load the weights of a safetensors file, named as in `state_dict`, into `discriminator`.
 
     Raises:
-        MissingError, RecordError: the file isn't there, isn't one, or has other names or shapes.
+        MissingError, RecordError: the file is missing, is not safetensors, or has other names or shapes.
     """
     if not path.is_file():
         raise MissingError(f"discriminator_weights={path}: there is no such file; give a safetensors file")

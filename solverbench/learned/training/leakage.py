@@ -1,6 +1,6 @@
-"""The one door from training to the network that measures. `losses` opens it for `allow_metric_loss=true` alone.
+"""The only access of training code to the metric's network; `losses` uses it only with `allow_metric_loss=true`.
 
-A solver that came through it is marked in every table: its distance in these features means nothing.
+A solver trained this way is marked in every table, because its distance in these features is meaningless.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ NETWORKS = {
     "digits": "solverbench.teachers.embedded.digits:load_metric",
     "shapes": "solverbench.teachers.embedded.shapes:load_metric",
 }
-"""Teacher to the loader (device) -> its metric's features, differentiable, of float images on [-1, 1]."""
+"""Teacher name to loader: (device) -> differentiable features of the teacher's metric, for float images on [-1, 1]."""
 
 
 def network(teacher: Teacher) -> Callable[[Tensor], Tensor]:
     """Return the metric's features as a function of float images [B, C, H, W] on [-1, 1].
 
     Raises:
-        TrainingError: the teacher has none that carries gradient.
+        TrainingError: the teacher has no differentiable metric.
     """
     if teacher.base not in NETWORKS:
         raise TrainingError(

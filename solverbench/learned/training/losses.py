@@ -1,4 +1,4 @@
-"""What the student is trained to make small: the distance of its images from the teacher's, one number per image."""
+"""Training losses: distances between the student's and the teacher's images, one number per image."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from solverbench.errors import MissingError, PluginError, TrainingError
 from solverbench.teachers.teacher import Teacher
 
 HUBER_SCALE = 0.00054
-"""Per square root of an image's size. Source: Song & Dhariwal 2023, arXiv:2310.14189, section 3.3."""
+"""Pseudo-Huber c per square root of the image size. Source: Song & Dhariwal 2023, arXiv:2310.14189, section 3.3."""
 
 FEATURE_NETWORKS = {
     "digits": "solverbench.teachers.embedded.digits:load_loss",
     "shapes": "solverbench.teachers.embedded.shapes:load_loss",
 }
-"""Teacher to the loader (device) -> network of its training-only features; never the network that measures."""
+"""Teacher name to loader: (device) -> network of its training-only features; never the metric's network."""
 
 LPIPS_SIDE = 224
-"""Both images are resized to it first. Source: the public code of GAS, arXiv:2510.17699."""
+"""Side to which both images are resized first, in pixels. Source: the public code of GAS, arXiv:2510.17699."""
 LPIPS_WEIGHTS = "https://download.pytorch.org/models/vgg16-397923af.pth"
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -35,13 +35,13 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
     """Return the distance (student [B, *shape], teacher's [B, *shape]) -> [B], differentiable in the student.
 
     Args:
-        name: of a loss, in `registries.losses`: a function of the teacher that returns the distance.
-        allow_metric_loss: without it metric_features is refused.
+        name: name of a loss in `registries.losses`: a function of the teacher that returns the distance.
+        allow_metric_loss: whether metric_features may be used.
 
     Raises:
-        UnknownNameError, PluginError: no such loss, or a plugin's that can't be had.
+        UnknownNameError, PluginError: there is no such loss, or a plugin's loss cannot be loaded.
         TrainingError: the teacher has no such network.
-        MissingError: LPIPS's package or weights aren't there.
+        MissingError: LPIPS's package or weights are missing.
     """
     assert allow_metric_loss or name != "metric_features", "the recipe refuses it"
     loss = plugins.get(registries.losses, name)
@@ -52,7 +52,7 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
 
 
 def _of_plugin(label: str, name: str, made: Distance) -> Distance:
-    """The distance, held to what every distance promises."""
+    """Return the distance with checks of its contract: shape, gradient and finiteness."""
     if not callable(made):
         raise PluginError(f"{label}: made {made!r}, which can't be called; return a function of (student, target)")
 
@@ -87,7 +87,7 @@ def huber(teacher: Teacher) -> Distance:
 
 
 def features(teacher: Teacher) -> Distance:
-    """Return the squared difference of images' features by the teacher's own loss network.
+    """Return the squared difference of the images' features in the teacher's own loss network.
 
     Raises:
         TrainingError: the teacher has no such network.
@@ -99,12 +99,12 @@ def features(teacher: Teacher) -> Distance:
 
 
 def metric_features(teacher: Teacher) -> Distance:
-    """Return the same by the network that measures.
+    """Return the squared difference of the images' features in the metric's network.
 
     Raises:
-        TrainingError: the teacher has none that carries gradient.
+        TrainingError: the teacher has no differentiable metric.
     """
-    # Found by a name put together here: no other line of training code leads to what measures.
+    # Imported by name: no other line of training code leads to the metric's network.
     return _on_images(
         teacher, _features(importlib.import_module("solverbench.learned.training.leakage").network(teacher))
     )
@@ -114,7 +114,7 @@ def lpips(teacher: Teacher) -> Distance:
     """Return LPIPS-VGG of images resized to 224 x 224.
 
     Raises:
-        MissingError: its package or weights aren't there.
+        MissingError: its package or weights are missing.
     """
     return _on_images(teacher, _lpips(teacher.device, LPIPS_SIDE))
 
@@ -123,13 +123,13 @@ def lpips_native(teacher: Teacher) -> Distance:
     """Return LPIPS-VGG of images at their own size.
 
     Raises:
-        MissingError: its package or weights aren't there.
+        MissingError: its package or weights are missing.
     """
     return _on_images(teacher, _lpips(teacher.device, None))
 
 
 def _on_images(teacher: Teacher, gap: Distance) -> Distance:
-    """A distance of images as one of final states."""
+    """Return a distance of images as a distance of final states."""
 
     def decoded(student: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
@@ -149,7 +149,7 @@ def _features(network: Callable[[Tensor], Tensor]) -> Distance:
 
 
 def _lpips(device: str, side: int | None) -> Distance:
-    """LPIPS-VGG of images clipped to [-1, 1], grey ones repeated; Zhang et al. 2018, arXiv:1801.03924."""
+    """Return LPIPS-VGG of images clipped to [-1, 1], with grey repeated to RGB; Zhang et al. 2018, arXiv:1801.03924."""
     if importlib.util.find_spec("lpips") is None:
         raise MissingError(
             "loss lpips: the package lpips isn't there; pip install 'solverbench[lpips]', or use l2 or l1"
@@ -176,6 +176,6 @@ def _l1(student: Tensor, target: Tensor) -> Tensor:
 
 
 def _huber(student: Tensor, target: Tensor) -> Tensor:
-    """(sqrt(|x - y|^2 + c^2) - c) / sqrt(P) with c = 0.00054 sqrt(P) for P pixels: a root mean square, smooth at 0."""
+    """Return (sqrt(|x - y|^2 + c^2) - c) / sqrt(P), c = 0.00054 sqrt(P) for P pixels: an RMS that is smooth at 0."""
     mean = (student - target).square().flatten(1).mean(1)
     return (mean + HUBER_SCALE**2).sqrt() - HUBER_SCALE

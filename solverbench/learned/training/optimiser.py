@@ -1,4 +1,4 @@
-"""How the parameters move: one vector, its groups, the optimisers of each, and when their rates fall."""
+"""The trained vector: its groups, their optimisers, and the decay of their learning rates."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from solverbench.learned.stages import GROUPS, parse
 from solverbench.method.solver import LearnedSolver
 
 _Setting = tuple[str, float, float]
-"""Optimiser, rate, least rate."""
+"""Optimiser name, learning rate, minimum rate."""
 
 
 class GroupedOptimiser:
-    """The trained vector: the parameters, in float64, joined in the order of their groups.
+    """The trained vector: the float64 parameters, concatenated in the order of their groups.
 
-    Groups that share optimiser and rates share one optimiser, and their gradient is clipped as one.
+    Groups with equal optimiser and rates share one optimiser, and their gradient is clipped jointly.
 
     Args:
-        initial: the parameters to start from, as `LearnedSolver.initial` gives them.
-        nfe: calls; SGD's rate on offsets is divided by it. Source: the public code of LD3.
+        initial: initial parameters, as returned by `LearnedSolver.initial`.
+        nfe: number of calls; divides SGD's rate on offsets. Source: the public code of LD3.
 
     Raises:
-        TrainingError: parameters that can't be trained, or a stage of the recipe in which none would be.
+        TrainingError: the parameters cannot be trained, or a stage of the recipe would train none.
     """
 
     def __init__(self, solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe, nfe: int) -> None:
@@ -38,7 +38,7 @@ class GroupedOptimiser:
         self.order = sorted(initial, key=lambda name: GROUPS.index(solver.group(name)))
         self.vector = torch.cat([initial[name].flatten() for name in self.order]).requires_grad_(True)
         self.slices = self._sliced(solver)
-        # Views, so that a step of an optimiser is seen in the vector.
+        # Views, so that an optimiser's step changes the vector.
         self.parts = {group: self.vector.detach()[place].requires_grad_(True) for group, place in self.slices.items()}
         settings: dict[_Setting, list[str]] = {}
         for group in self.parts:
@@ -49,13 +49,13 @@ class GroupedOptimiser:
         ]
 
     def parameters(self, vector: Tensor) -> dict[str, Tensor]:
-        """Return the named parameters that are joined in `vector`, in the solver's own order."""
+        """Return the parameters in `vector` by name, in the solver's own order."""
         parts = torch.split(vector, [self.shapes[name].numel() for name in self.order])
         named = {name: part.reshape(self.shapes[name]) for name, part in zip(self.order, parts, strict=True)}
         return {name: named[name] for name in self.shapes}
 
     def clip(self, active: frozenset[str]) -> float:
-        """Hand the vector's gradient to the active groups, clipped; return its norm over them, before clipping."""
+        """Move the vector's gradient to the active groups, clipped; return its norm over them before clipping."""
         gradient = self.vector.grad
         assert gradient is not None
         for group, part in self.parts.items():
@@ -68,7 +68,7 @@ class GroupedOptimiser:
         return math.hypot(*norms)
 
     def step(self) -> None:
-        """Move the groups that have a gradient along it."""
+        """Make one optimiser step on the groups that have a gradient."""
         for optimiser in self.optimisers:
             optimiser.step()
 
@@ -77,7 +77,7 @@ class GroupedOptimiser:
         self.vector.data.copy_(vector)
 
     def decay(self, active: frozenset[str], watched: str) -> bool:
-        """Lower the rates of the active groups; return whether that of `watched`, an active one, was at its least."""
+        """Lower the rates of the active groups; return whether `watched` is active and was at its minimum rate."""
         at_least = False
         for ((_, _, least), groups), optimiser in zip(self.shared, self.optimisers, strict=True):
             if active & set(groups):
@@ -87,7 +87,7 @@ class GroupedOptimiser:
         return at_least
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return vector and optimisers as named tensors."""
+        """Return the vector and the optimisers' state as named tensors."""
         found = {"vector": self.vector}
         for number, optimiser in enumerate(self.optimisers):
             found |= optimiser_tensors(f"optimiser{number}", optimiser)
@@ -95,7 +95,7 @@ class GroupedOptimiser:
         return found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `tensors` gave; KeyError if something is missing."""
+        """Restore from `tensors()`; KeyError if a tensor is missing."""
         self.place(tensors["vector"])
         for number, optimiser in enumerate(self.optimisers):
             restore_optimiser(f"optimiser{number}", optimiser, tensors)
@@ -142,7 +142,7 @@ def optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str
 
 
 def restore_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take up what `optimiser_tensors` gave."""
+    """Restore an optimiser from `optimiser_tensors()`."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith(f"{prefix}."):

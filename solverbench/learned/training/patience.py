@@ -1,4 +1,4 @@
-"""When a training that no longer improves goes back, slows down and ends."""
+"""Patience: when a training without improvement reverts to the best parameters, lowers its rates and ends."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from solverbench.learned.recipes import Recipe
 
 
 class Patience:
-    """Counts validations without improvement; inactive if the recipe's patience is 0.
+    """Counter of validations without improvement; inactive if the recipe's patience is 0.
 
-    `partial` is true until it is exhausted for the first time: until then only the first validation pairs are used, if
-    the recipe says how many. Source: the public code of LD3, arXiv:2405.15506.
+    `partial` is true until patience first runs out, if the recipe sets `validation_first_use`: until then only so many
+    validation pairs are used. Source: the public code of LD3, arXiv:2405.15506.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -21,11 +21,11 @@ class Patience:
 
     @property
     def over(self) -> bool:
-        """Whether the training ends."""
+        """Whether the training should end."""
         return self.hits >= self.stop_after
 
     def exhausted(self, improved: bool) -> bool:
-        """Count one validation; return whether patience has run out, and start anew if so."""
+        """Count one validation; return whether patience has run out, and if so reset the count."""
         self.failures = 0 if improved else self.failures + 1
         if not self.limit or self.failures < self.limit:
             return False
@@ -33,13 +33,13 @@ class Patience:
         return True
 
     def count(self, at_least: bool) -> None:
-        """Count a time that the watched rate was at its least already."""
+        """Count a decay at which the watched rate was already at its minimum."""
         self.hits += at_least
 
     def state(self) -> list[int]:
-        """Return the counters, for a checkpoint."""
+        """Return the counters for a checkpoint."""
         return [self.failures, self.hits, int(self.partial)]
 
     def restore(self, state: Sequence[int]) -> None:
-        """Take up what `state` gave."""
+        """Restore from `state()`."""
         self.failures, self.hits, self.partial = int(state[0]), int(state[1]), bool(state[2])

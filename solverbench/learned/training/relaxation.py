@@ -1,4 +1,4 @@
-"""The relaxed objective: every noise may move a little, within a ball, to where the student does better.
+"""The relaxed objective: each noise may move within a small ball to where the student does better.
 
 min over the parameters of E_z min over |z' - z| <= r of d(student(z'), teacher(z)), with r = radius C H W / NFE^2.
 Source: Tong et al. 2024, arXiv:2405.15506 (LD3), section 3.3, with the radius of its public code.
@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 class Relaxation:
-    """Noises that have moved, and how they move.
+    """The current noises and their update rule.
 
     Args:
-        noise: [n, C, H, W] of unit variance, the noises as they were given.
-        radius: of the ball, Euclidean over a whole noise.
-        rate: of a gradient step on a noise.
+        noise: original noises [n, C, H, W] of unit variance.
+        radius: radius of the ball, in the Euclidean norm of a whole noise.
+        rate: step size of a gradient step on a noise.
     """
 
     def __init__(self, noise: Tensor, radius: float, rate: float) -> None:
@@ -26,12 +26,12 @@ class Relaxation:
         self.accepted = 0
 
     def proposal(self, chosen: Tensor, noise: Tensor, gradient: Tensor) -> Tensor:
-        """Return the noises after a gradient step, projected to the ball around the given ones.
+        """Return the noises after a gradient step, projected to the ball around the original ones.
 
         Args:
-            chosen: [B], which noises these are.
-            noise: [B, C, H, W], where they are now.
-            gradient: of the mean loss at them.
+            chosen: indices of the noises, [B].
+            noise: their current values, [B, C, H, W].
+            gradient: gradient of the mean loss at `noise`, of its shape.
         """
         centre = self.given[chosen]
         gap = noise - self.rate * gradient - centre
@@ -40,7 +40,7 @@ class Relaxation:
         return projected
 
     def accept(self, chosen: Tensor, proposal: Tensor, better: Tensor) -> float:
-        """Keep the proposals that are `better`, [B] bool; return their share."""
+        """Keep the proposals where `better` [B] is true; return their share."""
         self.moved[chosen[better]] = proposal[better]
         self.accepted += int(better.sum())
         return float(better.double().mean())

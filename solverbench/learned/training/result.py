@@ -1,4 +1,4 @@
-"""What a training leaves: the parameters that the recipe chooses, with the record of how they were made."""
+"""The result of a training: the parameters that the recipe chooses, with the record of how they were made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solverbench.sampling.devices import peak_memory
 
 
 def result(student: Trainer) -> Trained:
-    """Return the trained solver: the last averaged parameters or the best ones, as the recipe says."""
+    """Return the trained solver with the last averaged parameters or the best ones, as the recipe says."""
     recipe, teacher = student.job.recipe, student.job.teacher
     measured = [row for row in student.history if "validation" in row]
     last = measured[-1]["validation"]
@@ -50,7 +50,7 @@ def result(student: Trainer) -> Trained:
 
 
 def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:
-    """What someone should know who takes the result; empty if all is as it should be."""
+    """Return a warning for users of the result; empty if there is none."""
     best = min(measured, key=lambda row: row["validation"])
     if best is measured[0]:
         return "the validation error never fell below the untrained solver's: lower the rate, or train longer"
@@ -63,7 +63,7 @@ def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:
 
 
 def _cost(student: Trainer) -> dict[str, Any]:
-    """Image-calls of the network (calls times images), and what they took."""
+    """Return the cost: network calls x images, time, device and peak memory."""
     recipe, device = student.job.recipe, torch.device(student.job.teacher.device)
     return {
         "teacher_calls": (recipe.train_size + recipe.validation_size) * student.job.teacher.sampler_nfe,

@@ -1,4 +1,4 @@
-"""One training as it is asked for: which solver, for how many calls and which teacher, by which recipe and seed."""
+"""The settings of one training: solver, number of calls, teacher, recipe and training seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from solverbench.teachers.teacher import Teacher
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """One training: a solver, its budget, its teacher, how it is trained and the training seed."""
+    """One training: solver, budget, teacher, recipe and training seed."""
 
     solver: LearnedSolver
     nfe: int
@@ -29,17 +29,17 @@ class TrainingRun:
 
     @property
     def label(self) -> str:
-        """The job in words."""
+        """The run as human-readable text."""
         return f"{self.solver.name} nfe={self.nfe} training seed {self.seed}"
 
     def folder(self, out: Path) -> Path:
-        """Return the run's folder under `out`: its name ends in a hash of all that the result depends on."""
+        """Return the run's folder under `out`; its name ends in a hash of everything that the result depends on."""
         settings = {k: v for k, v in self.recipe.as_dict().items() if k != "training_seeds"}
         body = [self.solver.key, self.nfe, self.teacher.ode, settings, self.seed, *self._code()]
         name = f"{self.solver.name}-nfe{self.nfe}-seed{self.seed}-{files.digest(body)[:12]}"
         return out / "trained" / self.teacher.name / "runs" / name
 
     def _code(self) -> list[str]:
-        """Of a solver or a loss by a plugin: it may change under the same name."""
+        """Return the sha256 of plugin code for the solver and the loss, which may change under the same name."""
         asked = (registries.solvers, self.solver.name), (registries.losses, self.recipe.loss)
         return [told["sha256"] for each in asked if (told := plugins.provenance(*each))]

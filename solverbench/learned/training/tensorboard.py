@@ -1,4 +1,4 @@
-"""The course of a training as TensorBoard reads it: an option, written beside history.csv."""
+"""Optional TensorBoard log of a training, in addition to history.csv."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from solverbench.errors import MissingError
 
 
 def writer(folder: Path) -> Callable[[Mapping[str, float]], None]:
-    """Return what takes each iteration's row of the history and writes its numbers to `folder`.
+    """Return a callback that writes the numbers of a history row to `folder`.
 
     Raises:
-        MissingError: the package tensorboard isn't there.
+        MissingError: the package tensorboard is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise MissingError("--tensorboard: the package isn't there; pip install 'solverbench[tensorboard]'")

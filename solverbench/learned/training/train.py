@@ -1,6 +1,6 @@
-"""Training of learned solvers: through its tableau, a student's images are pulled towards its teacher's.
+"""Training of learned solvers: through its tableau, a student's images are fitted to its teacher's.
 
-What a method does differently stands in its recipe. A run can be killed at any moment and goes on bit for bit.
+Methods differ only in their recipes. A run can be killed at any time and resumes with bit-identical results.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from solverbench.sampling.sample import BATCH
 from solverbench.teachers.teacher import Teacher
 
 Progress = Callable[[int, int, float, float | None], None]
-"""Called after each iteration with (iteration, iterations, loss, validation error or None); may raise to interrupt."""
+"""Callback after each iteration: (iteration, iterations, loss, validation error or None); may raise to interrupt."""
 
 
 def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) -> Data:
-    """Return the recipe's pairs on the teacher's device; the teacher's images are made once and kept under `out`."""
+    """Return the recipe's pairs on the teacher's device; the teacher's images are made once and stored under `out`."""
     if registries.losses.plugin(recipe.loss) is not None:
-        losses.distance(recipe.loss, teacher)  # what is wrong with it is told before the images are made
+        losses.distance(recipe.loss, teacher)  # report a bad loss before making the images
 
     def pairs(chosen: range) -> Pairs:
         images = endpoints(teacher, chosen, out, batch=batch)
@@ -60,25 +60,25 @@ def train(
     tensorboard: bool = False,
     checkpoint_every: int = 200,
 ) -> Trained:
-    """Return the solver trained once, with one training seed; goes on from the run's checkpoint, if there is one.
+    """Return the solver trained with one training seed; resumes from the run's checkpoint, if there is one.
 
     The run's folder (`TrainingRun.folder`) gets checkpoint.safetensors, then history.csv, path.csv and
     trained.safetensors.
 
     Args:
-        solver: gs, gas or another learned solver's spec.
+        solver: gs, gas or the spec of another learned solver.
         nfe: calls per image.
-        seed: of the order of batches, of the discriminator's first weights and of its fresh noise.
-        out: the results folder.
-        device: where images are; parameters stay float64 on the CPU.
-        data: the training pairs, on `device`; made by `prepare` if None.
-        tensorboard: write the history for TensorBoard too, into the run's folder.
-        checkpoint_every: iterations between checkpoints; doesn't change the result.
+        seed: training seed of the batch order, the discriminator's initial weights and its fresh noise.
+        out: results folder.
+        device: device of the images; parameters stay float64 on the CPU.
+        data: training and validation pairs, on `device`; made by `prepare` if None.
+        tensorboard: whether to write the history for TensorBoard too, into the run's folder.
+        checkpoint_every: iterations between checkpoints; does not change the result.
 
     Raises:
-        TrainingError: a loss, a gradient or a time that the solver can't go on from; the last checkpoint is kept.
-        RecordError: a damaged checkpoint.
-        BudgetError: the solver can't spend exactly `nfe` calls.
+        TrainingError: training cannot continue from a loss, a gradient or a time; the last checkpoint is kept.
+        RecordError: the checkpoint is damaged.
+        BudgetError: the solver cannot spend exactly `nfe` calls.
     """
     job = TrainingRun(trained_files.learned(solver), nfe, teacher.to(device), recipe, seed)
     place = job.folder(out)
@@ -123,9 +123,9 @@ def train_best(
     data: Data | None = None,
     tensorboard: bool = False,
 ) -> Trained:
-    """Return the best of the recipe's training seeds by validation error, and write it where `zoo.find` looks.
+    """Return the best of the recipe's training seeds by validation error; write it where `zoo.find` looks.
 
-    The record keeps the validation errors and the cost of all of them. Arguments and errors as for `train`.
+    The record keeps the validation errors and costs of all seeds. Arguments and errors as for `train`.
     """
     teacher = teacher.to(device)
     data = data or prepare(teacher, recipe, out)
@@ -144,14 +144,14 @@ def train_best(
 
 
 def best_of(runs: Sequence[Trained]) -> Trained:
-    """Return the run with the lowest validation error, its record extended by those of the others."""
+    """Return the run with the lowest validation error, with the records of all runs."""
     best = min(runs, key=lambda run: run.record["runs"][0]["validation"])
     everything = [run.record["runs"][0] for run in runs]
     return replace(best, record={**best.record, "runs": everything})
 
 
 def _report(progress: Progress | None, recipe: Recipe, row: Mapping[str, float]) -> BaseException | None:
-    """Call `progress`; an exception of it is returned, so that the finished iteration can be saved first."""
+    """Call `progress`; return its exception instead of raising it, so that the finished iteration is saved first."""
     if progress is None:
         return None
     try:
@@ -162,14 +162,14 @@ def _report(progress: Progress | None, recipe: Recipe, row: Mapping[str, float])
 
 
 def _shifted(progress: Progress | None, done: int, total: int) -> Progress | None:
-    """Progress of one of several runs, counted over all of them."""
+    """Return a progress callback for one of several runs that counts over all of them."""
     if progress is None:
         return None
     return lambda iteration, _, loss, validation: progress(done + iteration, total, loss, validation)
 
 
 def _write_course(place: Path, student: Trainer) -> None:
-    """Write history.csv, and path.csv: levels, what the network is told, and parameters at each validation."""
+    """Write history.csv, and path.csv: levels, told levels and parameters at each validation."""
     rows = ({**row, "iteration": int(row["iteration"])} for row in student.history)
     _write_csv(place / "history.csv", checkpoint.COLUMNS, rows)
     points: list[dict[str, object]] = []

@@ -1,6 +1,6 @@
-"""One training as it moves: parameters and their average, optimisers, moved noises, the discriminator, the history.
+"""The training loop's state: parameters and average, optimisers, moved noises, discriminator and history.
 
-An iteration is GAS's: student, discriminator, losses, a clipped step, the average; or LD3's, where noises move too.
+An iteration follows GAS (student, discriminator, losses, clipped step, average) or LD3, where noises move too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _VALIDATION_CHUNK = 250
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The parameters with the lowest criterion so far, and the noises that were with them."""
+    """The parameters with the lowest criterion so far, and the noises at that time."""
 
     criterion: float
     iteration: int
@@ -42,9 +42,9 @@ class Best:
 
 
 class Trainer:
-    """The moving parts of one training.
+    """The state of one training.
 
-    Batches and fresh noise are functions of (training seed, iteration), so no generator's state needs to be kept.
+    Batches and fresh noise are functions of (training seed, iteration), so no generator state needs to be saved.
     """
 
     def __init__(self, job: TrainingRun, data: Data) -> None:
@@ -73,12 +73,12 @@ class Trainer:
 
     @property
     def vector(self) -> Tensor:
-        """The trained parameters in one."""
+        """The trained parameters as one vector."""
         return self.descent.vector
 
     @property
     def finished(self) -> bool:
-        """Whether all iterations are made, or patience is over."""
+        """Whether all iterations are done, or patience ended the training."""
         return self.iteration >= self.job.recipe.iterations or self.patience.over
 
     @property
@@ -113,7 +113,7 @@ class Trainer:
             loss = distance + recipe.adversarial_weight * adversarial
         shown["loss"] = loss.mean()
         shown["loss"].backward()  # type: ignore[no-untyped-call]
-        numbers = torch.stack([value.detach() for value in shown.values()]).tolist()  # the only wait for the device
+        numbers = torch.stack([value.detach() for value in shown.values()]).tolist()  # the only device sync
         row = {"iteration": iteration, **dict(zip(shown, numbers, strict=True)), "gradient": self.descent.clip(active)}
         _check_finite(row)
         self.descent.step()
@@ -128,22 +128,22 @@ class Trainer:
         return row
 
     def _begin_round(self, iteration: int) -> None:
-        """A round is a pass over the training pairs; LD3 begins each one but the first with the best parameters."""
+        """Start a round, a pass over the training pairs; LD3 starts all but the first from the best parameters."""
         epoch, place = self._place(iteration)
         if place or not epoch:
             return
         for relaxation in self.relaxations[:1]:
-            if self.job.recipe.compat:  # there, the validation noises move too, once a round
+            if self.job.recipe.compat:  # LD3's code also moves the validation noises, once a round
                 self._move_all(self.relaxations[1], self.data.validation)
                 self.relaxations[1].end_round()
                 relaxation.rate = self.relaxations[1].rate
             else:
                 relaxation.end_round()
         if self.job.recipe.patience:
-            self._take_up_best()  # its parameters alone: the noises of this round stay
+            self._take_up_best()  # parameters only; the noises keep their values
 
     def _weigh(self, row: Mapping[str, float], active: frozenset[str]) -> None:
-        """Keep the parameters if they are the best so far; count the patience with them if they aren't."""
+        """Keep the parameters if they are the best so far; otherwise count against patience."""
         improved = self._criterion(row) < self.best.criterion
         if improved:
             noises = tuple(relaxation.moved.clone() for relaxation in self.relaxations)
@@ -154,7 +154,7 @@ class Trainer:
         self._take_up_best()
         for relaxation, noise in zip(self.relaxations, self.best.noises, strict=True):
             relaxation.moved.copy_(noise)
-        if self.patience.partial:  # from now on by all validation pairs, and so is what was best by a few of them
+        if self.patience.partial:  # from now on use all validation pairs, also for the best so far
             self.patience.partial = False
             again = self._validated()
             self.best = replace(self.best, criterion=self._criterion(again), validation=again["validation"])
@@ -171,10 +171,10 @@ class Trainer:
             self.average.copy_(self.best.vector)
 
     def _move(self, relaxation: Relaxation, pairs: Pairs, chosen: Tensor, noise: Tensor, before: Tensor) -> float:
-        """Let the noises move where the student, with its new parameters, does better; return their share.
+        """Move the noises where that lowers the loss of the student's new parameters; return their share.
 
-        The public code of LD3 compares with the loss `before` the parameters moved (compat=true); here both losses are
-        of the new parameters.
+        The public code of LD3 compares with the loss `before` the parameters changed (compat=true); by default both
+        losses use the new parameters.
         """
         assert noise.grad is not None
         here = noise.detach()
@@ -188,7 +188,7 @@ class Trainer:
         return relaxation.accept(chosen, proposal, after < before)
 
     def _move_all(self, relaxation: Relaxation, pairs: Pairs) -> None:
-        """Let all noises of `pairs` move once, the parameters at rest."""
+        """Move all noises of `pairs` once, with fixed parameters."""
         for chosen in torch.split(torch.arange(len(pairs.noise)), self.job.recipe.batch):
             noise = relaxation.moved[chosen].requires_grad_(True)
             batch = pairs.pick(chosen)
@@ -199,7 +199,7 @@ class Trainer:
             self._move(relaxation, pairs, chosen, noise, distance.detach())
 
     def _discriminator_step(self, tableau: Tableau, batch: Pairs, iteration: int) -> dict[str, Tensor]:
-        """Update the discriminator once: the batch's teacher images against the student's images of fresh noise."""
+        """Update the discriminator once, on the batch's teacher images and the student's images of fresh noise."""
         assert self.discriminator is not None
         recipe = self.job.recipe
         drawn = torch.randn(batch.noise.shape, generator=generator(self.job.seed, "fresh noise", iteration))
@@ -221,11 +221,11 @@ class Trainer:
         try:
             grid = solver.grid(self.job.teacher.schedule, solver.steps(self.job.nfe))
             return trace(solver, grid, check=False)
-        except (GridError, ValueError) as error:  # times that coincide, coefficients that overflow
+        except (GridError, ValueError) as error:  # coinciding times, overflowing coefficients
             raise TrainingError(f"{error}: lower the learning rate, as in --set lr=1e-3") from error
 
     def _run(self, tableau: Tableau, batch: Pairs, noise: Tensor, first: Tensor | None = None) -> Tensor:
-        """The student's final states of `noise` [B, *shape] under the batch's conditions; its calls are counted."""
+        """Return the student's final states of `noise` [B, *shape] under the batch's conditions; count the calls."""
         denoise = self.job.teacher.denoiser(batch.seeds.tolist())
         grad = torch.is_grad_enabled()
         calls = len(noise) * (tableau.nfe - (first is not None))
@@ -236,7 +236,7 @@ class Trainer:
         return unrounded(tableau, denoise, self.scale * noise, first=first)
 
     def _first_calls(self) -> tuple[Tensor, Tensor]:
-        """The outputs of the first call for all pairs: nothing that is trained changes them, so they are made once."""
+        """Return the first call's outputs for all pairs, computed once because training does not change them."""
         with torch.no_grad():
             tableau = self.tableau(self.vector)
             return self._outputs(tableau, self.data.train), self._outputs(tableau, self.data.validation)
@@ -255,7 +255,7 @@ class Trainer:
 
     @torch.no_grad()
     def _validated(self) -> dict[str, float]:
-        """The mean of `validation_error` over the validation pairs with the averaged parameters; the loss if asked."""
+        """Return the mean `validation_error` of the averaged parameters, and their loss with validate_by=loss."""
         recipe = self.job.recipe
         tableau = self.tableau(self.average)
         count = len(self.data.validation.noise)
@@ -277,11 +277,11 @@ class Trainer:
         return row
 
     def _place(self, iteration: int) -> tuple[int, int]:
-        """The epoch of an iteration, from 0, and its place there."""
+        """Return the epoch of an iteration and its index within the epoch, both from 0."""
         return divmod(iteration - 1, len(self.data.train.noise) // self.job.recipe.batch)
 
     def _chosen(self, iteration: int) -> Tensor:
-        """The indices of the iteration's pairs: in a new random order per epoch, an incomplete last batch dropped."""
+        """Return the indices of the iteration's pairs: a random order per epoch, without the incomplete last batch."""
         epoch, place = self._place(iteration)
         size = self.job.recipe.batch
         if self.order[0] != epoch:
@@ -291,12 +291,12 @@ class Trainer:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of all sessions."""
+        """Seconds of training, over all sessions."""
         return self.seconds + time.perf_counter() - self.started
 
 
 def average(shadow: Tensor, values: Tensor, decay: float, updates: int) -> None:
-    """Move `shadow` towards `values`: d = min(decay, (1 + k)/(10 + k)) is kept, k = `updates`, 1 at the first.
+    """Move `shadow` towards `values`, keeping the share d = min(decay, (1 + k)/(10 + k)), k = `updates` from 1.
 
     Source: the torch-ema package, version 0.3, which GAS's code uses.
     """
@@ -305,12 +305,12 @@ def average(shadow: Tensor, values: Tensor, decay: float, updates: int) -> None:
 
 
 def validation_error(images: Tensor, targets: Tensor) -> Tensor:
-    """Return per image the root of the mean squared difference over channels and pixels, [B], in units of [-1, 1]."""
+    """Return the root mean squared difference over channels and pixels per image, [B], in units of [-1, 1]."""
     return (images - targets).square().flatten(1).mean(1).sqrt()
 
 
 def _relaxations(job: TrainingRun, data: Data) -> list[Relaxation]:
-    """The training noises that move, and with compat=true the validation noises, as in the public code of LD3."""
+    """Return the moving training noises; with compat=true also the validation noises, as in LD3's public code."""
     recipe = job.recipe
     if not recipe.radius:
         return []

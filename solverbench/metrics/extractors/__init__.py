@@ -1,4 +1,4 @@
-"""Networks whose features are comparable with papers, by the names that a user gives."""
+"""Feature extractors whose results are comparable with papers, by user-facing name."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ NAMES = {
     "clip": "CLIP ViT-B/32 as in clean-fid: what papers report as FID_CLIP",
     "dinov2": "DINOv2 ViT-L/14: what papers report as FD_DINOv2",
 }
-"""Name to what it is."""
+"""Extractor name to description."""
 
 
 class Network(Protocol):
-    """What turns images into features."""
+    """A feature extractor for images."""
 
     size: int
 
     @property
     def identity(self) -> str:
-        """The name under which results carry it, with a sha256 of its weights."""
+        """The extractor's name in results, with a sha256 of its weights."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features [B, size] of images [B, C, H, W] uint8."""
 
 
 def load(name: str, device: str = "cpu") -> Network:
-    """Return the extractor `name`; its weights are found, and loaded when they are first used.
+    """Return the extractor `name`; its weights are located now and loaded on first use.
 
     Raises:
-        UserError: no such extractor.
-        MissingError: its package or its weights aren't there.
-        RecordError: what is there is another network.
+        UserError: there is no such extractor.
+        MissingError: its package or its weights are missing.
+        RecordError: the files are of another network.
     """
     if name == "clip":
         return CLIP(device)

@@ -1,4 +1,4 @@
-"""Inception features as clean-fid takes them, of images in memory: its resizers and networks, no file between."""
+"""Inception features as in clean-fid, computed from images in memory with its resizers and networks."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from solverbench.errors import FeatureError, MissingError, RecordError, UserErro
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
 
 FILE = "inception-2015-12-05.pt"
-"""The network's file, by the name that clean-fid gives it: NVIDIA's TorchScript form of the TensorFlow graph."""
+"""File name of the network in clean-fid: NVIDIA's TorchScript form of the TensorFlow graph."""
 
 PYTORCH_FILE = "pt_inception-2015-12-05-6726825d.pth"
-"""pytorch-fid's port of the same graph; its name ends in the beginning of its sha256, as torch.hub's names do."""
+"""File name of pytorch-fid's port of the same graph; it ends in a prefix of its sha256, as in torch.hub."""
 
 PYTORCH_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PYTORCH_FILE}"
 
@@ -36,25 +36,25 @@ MODES = {
     "clean": "resized before it by PIL, bicubic with antialiasing: clean-fid's own FID",
     "legacy_pytorch": "pytorch-fid's port of the network, resized before it, bilinear without antialiasing",
 }
-"""clean-fid's ways to bring an image to 299 x 299 and to a network; their numbers aren't comparable."""
+"""clean-fid's modes: how an image is resized to 299 x 299, and for which network. Their results are not comparable."""
 
 SIZE = 2048
-"""Features of an image."""
+"""Number of features per image."""
 
 BATCH = 64
-"""Images per call of the network: 64 of 299 x 299 take some 2 GB."""
+"""Images per call of the network; 64 of 299 x 299 take about 2 GB."""
 
 
 class Inception:
     """clean-fid's Inception network with one of its resizers, on uint8 images of any size.
 
     Args:
-        mode: one of `MODES`. legacy_pytorch needs no package.
-        device: of the network.
+        mode: one of `MODES`; legacy_pytorch needs no package.
+        device: device of the network.
 
     Raises:
-        UserError: no such mode.
-        MissingError: clean-fid or the network's file isn't there.
+        UserError: there is no such mode.
+        MissingError: clean-fid or the network's file is missing.
     """
 
     size = SIZE
@@ -68,15 +68,15 @@ class Inception:
 
     @property
     def identity(self) -> str:
-        """The extractor's name in a metric: its mode and the sha256 of its file, shortened."""
+        """The extractor's name in a metric: its mode and the shortened sha256 of its file."""
         return f"clean-fid/{self.mode}@{sha(self.path)[:12]}"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return features [B, 2048] float32 on the CPU of images [B, C, H, W] uint8; grey is repeated, alpha dropped.
 
         Raises:
-            FeatureError: images with more than four channels.
-            RecordError: the network's file isn't that network.
+            FeatureError: not uint8 images with one to four channels.
+            RecordError: the network's file holds another network.
         """
         network, colour = self._network(), three(images)
         found = []
@@ -91,9 +91,9 @@ class Inception:
         return torch.cat(found)
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """Return class probabilities [B, C] float64 of features [B, 2048]: the network's last layer without its bias.
+        """Return class probabilities [B, C] float64 of features [B, 2048]: the network's last layer without bias.
 
-        Source: Salimans et al. 2016, arXiv:1606.03498; without the bias as its public code has it.
+        Source: Salimans et al. 2016, arXiv:1606.03498; without bias as in its public code.
 
         Raises:
             RecordError: the network's file has no such layer.
@@ -108,7 +108,7 @@ class Inception:
         return torch.softmax(features.double() @ weight.detach().cpu().double().T, dim=1)
 
     def _resized(self, part: Tensor) -> Tensor:
-        """Images [B, 3, H, W] uint8 as the network takes them, on its device."""
+        """Return images [B, 3, H, W] uint8 resized and scaled for the network, on its device."""
         if self.mode == "legacy_tensorflow":
             return part.to(self.device).float()
         if self.mode == "legacy_pytorch":
@@ -132,7 +132,7 @@ class Inception:
         if self.mode == "legacy_pytorch":
             return PytorchInception.read(self.path, self.device)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated as a whole
             network = _clean("inception_torchscript").InceptionV3W(
                 str(self.path.parent), download=False, resize_inside=self.mode == "legacy_tensorflow"
             )
@@ -145,16 +145,16 @@ class Inception:
 
 @contextmanager
 def exactly() -> Iterator[None]:
-    """Without gradients, and on a GPU in full single precision and the same way each time."""
+    """Disable gradients, TF32 and nondeterministic cuDNN algorithms."""
     with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
 
 
 def find(mode: str = "legacy_tensorflow") -> Path:
-    """Return the network's file of a mode: in the user's data folder, else where clean-fid keeps it.
+    """Return the path of a mode's network: in the user's data folder, else where clean-fid keeps it.
 
     Raises:
-        MissingError: in neither, or no clean-fid where that is needed.
+        MissingError: it is in neither, or clean-fid is needed and missing.
     """
     if mode == "legacy_pytorch":
         name, folder, address, size = PYTORCH_FILE, hub_folder(), PYTORCH_URL, "91 MB"
@@ -181,26 +181,26 @@ def fetching(mode: str) -> str:
 
 
 def hub_folder() -> Path:
-    """Return where torch.hub keeps weights, and so clean-fid and pytorch-fid theirs."""
+    """Return torch.hub's folder of weights, which clean-fid and pytorch-fid also use."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def cleanfid_folder() -> Path:
-    """Return where clean-fid itself looks for the network, which anyone on this machine may write to."""
+    """Return the folder where clean-fid itself looks for the network; any user of the machine may write to it."""
     return Path("./" if platform.system() == "Windows" else "/tmp")
 
 
 def url() -> str:
-    """Return where clean-fid downloads the network from, as its own source says."""
+    """Return the URL of the network in clean-fid's source."""
     return str(_clean("downloads_helper").inception_url)
 
 
 def fetch(mode: str = "legacy_tensorflow") -> Path:
-    """Download the network of a mode into the user's data folder and return its place; it is whole or not there.
+    """Download the network of a mode into the user's data folder, atomically, and return its path.
 
     Raises:
-        MissingError: no clean-fid where its address is needed, or no answer.
-        RecordError: what came isn't the file whose checksum begins as its name says.
+        MissingError: clean-fid is needed for the address and missing, or the download failed.
+        RecordError: the checksum does not match the file name.
     """
     from urllib.error import URLError
     from urllib.request import urlopen
@@ -223,7 +223,7 @@ def fetch(mode: str = "legacy_tensorflow") -> Path:
 
 
 def three(images: Tensor) -> Tensor:
-    """Return images [B, C, H, W] with three channels, as PIL converts to RGB: grey repeated, alpha dropped.
+    """Return images [B, C, H, W] with three channels, as PIL's conversion to RGB: grey repeated, alpha dropped.
 
     Raises:
         FeatureError: not uint8 images of one to four channels.
@@ -235,7 +235,7 @@ def three(images: Tensor) -> Tensor:
 
 
 def _clean(name: str) -> Any:
-    """A module of clean-fid that doesn't import torchvision."""
+    """Return a clean-fid module, one that does not import torchvision."""
     try:
         return importlib.import_module(f"cleanfid.{name}")
     except ImportError as error:
@@ -252,7 +252,7 @@ def _sha_of(path: Path, size: int, changed: int) -> str:
 
 
 def sha(path: Path) -> str:
-    """Return the sha256 of a file, read again only if it has changed."""
+    """Return the sha256 of a file; recomputed only if the file has changed."""
     state = os.stat(path)
     return _sha_of(path, state.st_size, state.st_mtime_ns)
 

@@ -1,4 +1,4 @@
-"""pytorch-fid's Inception network: a function of the state dict in its weights file, without torchvision."""
+"""pytorch-fid's Inception network, computed from the state dict in its weights file, without torchvision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STRIDES = {
     "Mixed_7a.branch3x3_2": 2,
     "Mixed_7a.branch7x7x3_4": 2,
 }
-"""Convolutions without padding, to their stride; all others keep height and width."""
+"""Strides of the convolutions without padding; all others keep height and width."""
 
 _THIN = (("branch1x1",), ("branch5x5_1", "branch5x5_2"), ("branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3"))
 _LONG = (
@@ -51,7 +51,7 @@ BRANCHES: dict[str, tuple[tuple[str, ...], ...]] = {
         for name, pool in (("Mixed_7b", "mean"), ("Mixed_7c", "max"))
     },
 }
-"""Block to the branches whose outputs it joins, in order; each is a chain of pools and of convolutions in the file."""
+"""Block to its branches, whose outputs are joined in order; each branch is a chain of pools and convolutions."""
 
 _POOLS = {
     "mean": lambda x: avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False),
@@ -61,16 +61,16 @@ _POOLS = {
 
 
 class PytorchInception:
-    """The network that pytorch-fid and clean-fid's legacy_pytorch mode take features with.
+    """The feature network of pytorch-fid and of clean-fid's legacy_pytorch mode.
 
     Args:
-        state: the weights, by the names of the file `pt_inception-2015-12-05-6726825d.pth`.
+        state: weights, named as in the file `pt_inception-2015-12-05-6726825d.pth`.
 
     Raises:
         RecordError: a weight is missing.
 
-    Source: Szegedy et al. 2016, arXiv:1512.00567, as TensorFlow's graph of 2015-12-05 has it: means leave the padding
-    out, and the last block takes a maximum where the paper has a mean.
+    Source: Szegedy et al. 2016, arXiv:1512.00567, as in TensorFlow's graph of 2015-12-05: means exclude the padding,
+    and the last block takes a maximum where the paper has a mean.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -89,7 +89,7 @@ class PytorchInception:
         """Return the network of a file; nothing in it is executed.
 
         Raises:
-            RecordError: not these weights.
+            RecordError: the file does not hold these weights.
         """
         try:
             state = torch.load(path, map_location=device, weights_only=True)
@@ -113,7 +113,7 @@ class PytorchInception:
 
     @property
     def classes(self) -> Tensor:
-        """[1008, 2048], the weights of the last layer."""
+        """The weights of the last layer, [1008, 2048]."""
         return self.state["fc.weight"]
 
     def _along(self, x: Tensor, block: str, way: tuple[str, ...]) -> Tensor:
@@ -122,7 +122,7 @@ class PytorchInception:
         return x
 
     def _convolved(self, x: Tensor, name: str) -> Tensor:
-        """Convolution, normalisation by the running moments, rectifier."""
+        """Return the convolution of x, normalised by the running moments and rectified."""
         weight = self.state[f"{name}.conv.weight"]
         padding = (0, 0) if name in STRIDES else (weight.shape[2] // 2, weight.shape[3] // 2)
         mean, variance, scale, shift = (

@@ -1,6 +1,6 @@
-"""Features of two transformers, CLIP and DINOv2, and CLIP's agreement of an image with its prompt.
+"""Features of CLIP and DINOv2, and CLIP's agreement of an image with its prompt.
 
-Their networks are those of the transformers package, imported where it is used; images are prepared here, by PIL.
+The networks are those of the transformers package, imported on use; images are prepared here, by PIL.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.inception import BATCH, exactly, three
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Either is read; transformers reads the second without executing what is in it."""
+"""Names of the weight files, either of which is read; transformers reads the second without executing its content."""
 
 PIXELS = 224
-"""Height and width of what both networks take."""
+"""Height and width of both networks' input, in pixels."""
 
 TOKENS = 77
-"""Of a prompt; a longer one is cut."""
+"""Number of tokens of a prompt; a longer one is truncated."""
 
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class CLIP:
-    """CLIP ViT-B/32 as clean-fid's clip_vit_b_32 takes features: projected, not normalised.
+    """CLIP ViT-B/32 features as clean-fid's clip_vit_b_32: projected, not normalised.
 
     Args:
-        device: of the network.
+        device: device of the network.
 
     Raises:
-        MissingError: no transformers, or the network's folder isn't there.
-        RecordError: the folder is of another network.
+        MissingError: transformers or the network's folder is missing.
+        RecordError: the folder holds another network.
 
     Source: Kynkäänniemi et al. 2023, arXiv:2203.06026, for the distance; Radford et al. 2021, arXiv:2103.00020, for
-    the network. Shorter side to 224 by PIL's bicubic filter, the centre cut out: clean-fid's clip_features.py.
+    the network. The shorter side is resized to 224 by PIL's bicubic filter and the centre cropped, as in clean-fid's
+    clip_features.py.
     """
 
     folder = "clip-vit-base-patch32"
@@ -76,8 +77,8 @@ class CLIP:
         """Return features [B, 512] float32 on the CPU of images [B, C, H, W] uint8.
 
         Raises:
-            FeatureError: images with more than four channels.
-            RecordError: the weights aren't that network's.
+            FeatureError: not uint8 images with one to four channels.
+            RecordError: the weights are of another network.
         """
         network = self._network()
 
@@ -87,16 +88,16 @@ class CLIP:
         return _embedded(images, _cut, CLIP_MEAN, CLIP_DEVIATION, features, self.device)
 
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return [B] float64 on the CPU, 100 max(cos, 0) of the features of each image and its prompt.
+        """Return 100 max(cos, 0) of the features of each image and its prompt, [B] float64 on the CPU.
 
         Raises:
             MissingError: the folder has no tokenizer.
 
-        Source: Hessel et al. 2021, arXiv:2104.08718, equation 1, with a weight of 100 in place of 2.5, as torchmetrics
-        and the papers on text-to-image have it.
+        Source: Hessel et al. 2021, arXiv:2104.08718, equation 1, with a weight of 100 in place of 2.5, as in
+        torchmetrics and in text-to-image papers.
         """
         seen, network = self(images).double(), self._network()
-        with self._lock:  # a tokenizer notes its lengths in itself
+        with self._lock:  # a tokenizer stores lengths in itself
             if self._words is None:
                 self._words = self._tokenizer()
             tokens = self._words(
@@ -130,17 +131,17 @@ class CLIP:
 
 
 class DINOv2:
-    """DINOv2 ViT-L/14 as the Fréchet DINOv2 distance takes features: the last state of the class token.
+    """DINOv2 ViT-L/14 features for the Fréchet DINOv2 distance: the last state of the class token.
 
     Args:
-        device: of the network.
+        device: device of the network.
 
     Raises:
-        MissingError: no transformers, or the network's folder isn't there.
-        RecordError: the folder is of another network.
+        MissingError: transformers or the network's folder is missing.
+        RecordError: the folder holds another network.
 
     Source: Stein et al. 2023, arXiv:2306.04675: 224 x 224 by PIL's bicubic filter; Oquab et al. 2023, arXiv:2304.07193,
-    for the network. Positions come to 16 x 16 by the rule of its public code, which isn't that of transformers.
+    for the network. Positions are interpolated to 16 x 16 as in its public code, which differs from transformers.
     """
 
     folder = "dinov2-large"
@@ -164,8 +165,8 @@ class DINOv2:
         """Return features [B, 1024] float32 on the CPU of images [B, C, H, W] uint8.
 
         Raises:
-            FeatureError: images with more than four channels.
-            RecordError: the weights aren't that network's.
+            FeatureError: not uint8 images with one to four channels.
+            RecordError: the weights are of another network.
         """
         network = self._network()
 
@@ -191,7 +192,7 @@ def positions(stored: Tensor, side: int) -> Tensor:
     """Return the position embeddings [1, 1 + side^2, D] of DINOv2 for side x side patches.
 
     Args:
-        stored: [1, 1 + n^2, D], the first for the class token.
+        stored: stored embeddings [1, 1 + n^2, D], the first for the class token.
 
     Source: the public code's interpolate_pos_encoding, which scales by (side + 0.1) / n.
     """
@@ -222,7 +223,7 @@ def _embedded(
 
 
 def _cut(image: Image.Image) -> Image.Image:
-    """The shorter side brought to 224 pixels, then the middle of the longer one."""
+    """Return the image with its shorter side resized to 224 pixels and its centre cropped."""
     width, height = image.size
     short = min(width, height)
     width, height = int(PIXELS * width / short), int(PIXELS * height / short)
@@ -253,14 +254,14 @@ def _config(path: Path, kind: str) -> dict[str, Any]:
 
 
 def _loaded(kind: str, path: Path, device: str, remedy: str) -> Any:
-    """The network in evaluation mode; complete, or refused: transformers makes up what a file lacks."""
+    """Return the network in evaluation mode; refuse an incomplete file, which transformers would fill at random."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # a progress bar
         warnings.simplefilter("ignore")
         try:
             network, told = getattr(_transformers(), kind).from_pretrained(
                 str(path.parent), local_files_only=True, output_loading_info=True, dtype=torch.float32
             )
-        except Exception as error:  # a damaged file raises what it likes
+        except Exception as error:  # a damaged file can raise anything
             raise RecordError(f"{path}: not that network ({_line(error)}); {remedy}") from None
     if told["missing_keys"] or told["mismatched_keys"]:
         lacking = sorted(map(str, told["missing_keys"] or told["mismatched_keys"]))[0]

@@ -1,4 +1,4 @@
-"""From networks, encoders and a first stage to a teacher: what CompVis checkpoints and diffusers folders share."""
+"""Assembly of a teacher from a network, encoders and a first stage, shared by CompVis and diffusers models."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description
 
 DECODED = 8
-"""Latents that the first stage decodes at once: their images are up to 192 times as large."""
+"""Number of latents that the first stage decodes at once; their images are up to 192 times as large."""
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A model on its device, taken apart.
+    """The parts of a model on its device.
 
     Args:
-        network: as configured; its `predict` calls `model`.
+        network: network as configured; its `predict` calls `model`.
         prediction: eps, v, x0 or flow.
-        schedule: of its training.
-        told: the schedule's time to the network's.
-        size: of the state's side.
-        embed: classes [B] -> what the network is told of them.
-        encode: prompts -> what the network is told of them.
-        decode: final states -> images on [-1, 1]; None if they are images.
-        weights: digest of each network whose tensors make the images.
-        facts: plain values that make them as well.
-        sampler, sampler_nfe: the teacher sampler and its calls, unless the description has others.
+        schedule: schedule of its training.
+        told: map from the schedule's time to the network's.
+        size: side of the state.
+        embed: classes [B] -> the network's class inputs.
+        encode: prompts -> the network's text inputs.
+        decode: final states -> images on [-1, 1]; None if the states are images.
+        weights: digest of each network that the images depend on.
+        facts: plain values that the images depend on.
+        sampler, sampler_nfe: teacher sampler and its calls, unless the description overrides them.
     """
 
     network: Network
@@ -64,7 +64,7 @@ class Parts:
 
 
 def require(asked: str) -> None:
-    """Raise `MissingError` if diffusers or transformers isn't installed, before any work for what is `asked`."""
+    """Raise `MissingError` if diffusers or transformers is not installed; `asked` begins the message."""
     for module in "diffusers", "transformers":
         if importlib.util.find_spec(module) is None:
             raise MissingError(f"{asked}: needs {module}, which isn't installed; pip install 'solverbench[diffusers]'")
@@ -72,7 +72,7 @@ def require(asked: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep diffusers and transformers from remarking on what they load; errors are raised all the same."""
+    """Silence the logs and progress bars of diffusers and transformers; errors are still raised."""
     import diffusers
     import transformers
 
@@ -92,7 +92,7 @@ def quiet() -> Iterator[None]:
 
 
 def prepare(model: Any, device: str, arithmetic: Arithmetic | None = None) -> Any:
-    """Return a network, frozen, on `device`; in float32 if no arithmetic is given."""
+    """Return a network, frozen, on `device`, in float32 if no arithmetic is given."""
     with quiet():
         return (arithmetic or Arithmetic()).prepare(model, device)
 
@@ -101,7 +101,7 @@ def build(found: Converted) -> Any:
     """Return the network of a converted state, in float32 on the CPU.
 
     Raises:
-        RecordError: a tensor of another shape than its network has.
+        RecordError: the tensors do not fit the network.
     """
     import diffusers
     import transformers
@@ -125,11 +125,11 @@ def build(found: Converted) -> Any:
 
 
 def first_stage(vae: Any, *, scale: float, shift: float = 0.0, quantise: bool = True) -> Callable[[Tensor], Tensor]:
-    """Return latents [B, ...] -> images on [-1, 1], a few at a time, differentiable.
+    """Return the function latents [B, ...] -> images on [-1, 1], `DECODED` at a time, differentiable.
 
     Args:
-        scale, shift: latents were (z - shift) scale in training.
-        quantise: to the codebook of a VQModel first; the gradient passes straight through.
+        scale, shift: constants of the latents (z - shift) scale in training.
+        quantise: whether to quantise to a VQModel's codebook first, with a straight-through gradient.
     """
     more = {} if type(vae).__name__ == "AutoencoderKL" or quantise else {"force_not_quantize": True}
 
@@ -141,15 +141,15 @@ def first_stage(vae: Any, *, scale: float, shift: float = 0.0, quantise: bool = 
 
 
 def table(rows: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return classes [B] -> (words [B, 1, D]), the one word of each class in `rows` [K, D]."""
+    """Return the function classes [B] -> (words [B, 1, D],); each class has one word in `rows` [K, D]."""
     return lambda classes: (rows[classes][:, None],)
 
 
 def checkpointed(model: Any) -> None:
-    """Make a network keep less for gradients and compute it again when they are taken.
+    """Enable gradient checkpointing of a network: it keeps fewer activations and recomputes them.
 
     Raises:
-        SpecError: it can't.
+        SpecError: the network does not support it.
     """
     if not model._supports_gradient_checkpointing:
         raise SpecError(f"checkpointing: {type(model).__name__} has none; leave checkpointing out")
@@ -157,15 +157,15 @@ def checkpointed(model: Any) -> None:
 
 
 def recomputed(decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return `decode`, which is run again when gradients are taken, so that only its input is kept."""
+    """Return `decode` with gradient checkpointing: only its input is kept, and it is recomputed for gradients."""
     return lambda states: checkpoint(decode, states, use_reentrant=False)
 
 
 def teacher(description: Description, device: str, parts: Parts, load: Callable[..., Teacher]) -> Teacher:
-    """Return the teacher.
+    """Return the teacher made of `parts`.
 
     Args:
-        load: makes it again on another device.
+        load: function that loads it again on another device.
 
     Raises:
         UserError: see `Description.condition`.
@@ -213,16 +213,16 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
 
 
 def counted(steps: int) -> Callable[[Tensor], Tensor]:
-    """Return the time t of a discrete schedule as its network counts it: `steps` t - 1, unrounded."""
+    """Return the map from a discrete schedule's time t to the network's: `steps` t - 1, unrounded."""
     return lambda t: steps * t - 1
 
 
 def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
-    """The schedule between the levels that the description gives.
+    """Return the schedule between the description's levels.
 
     Raises:
-        SpecError: a start other than the training's own, of a variance preserving model.
-        GridError: levels that don't fall.
+        SpecError: the description sets sigma_max for a variance preserving model.
+        GridError: the levels do not fall.
     """
     low, high = description.sigma_min, description.sigma_max
     if isinstance(schedule, RectifiedFlow):
@@ -243,7 +243,7 @@ def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
 def _told(
     condition: Condition, chosen: Sequence[int], shape: Sequence[int], parts: Parts, device: str
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
-    """What the network is told of the images with these seeds, and what of none."""
+    """Return the network's condition for the images with these seeds, and the one for no condition (or None)."""
     led = condition.guidance != 1
     if parts.encode is not None:
         given = parts.encode(condition.lines(chosen))
@@ -260,13 +260,13 @@ def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _identity(parts: Parts, shape: Sequence[int]) -> str:
-    """The sha256 of all tensors and of what else makes the images."""
+    """Return the sha256 of all tensors and of the other facts that the images depend on."""
     return files.digest(
         {"weights": dict(parts.weights), "shape": list(shape), "prediction": parts.prediction, **parts.facts}
     )
 
 
 def _second_line(error: BaseException) -> str:
-    """The first of what load_state_dict lists."""
+    """Return the first problem in the message of load_state_dict."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[min(1, len(lines) - 1)][:200]

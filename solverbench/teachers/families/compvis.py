@@ -1,4 +1,4 @@
-"""Latent diffusion and Stable Diffusion 1.x from their authors' checkpoints, run on diffusers' networks."""
+"""Latent diffusion and Stable Diffusion 1.x from their authors' checkpoints, run with diffusers' networks."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """What the published configuration of a model says and its tensors don't.
+    """The facts of a model's published configuration that its tensors do not show.
 
     Args:
         heads, head_channels: see `conversion.unet`.
-        size: of the latent's side.
-        beta_start, beta_end: of the variances, whose roots are equally spaced.
-        scale: that latents were multiplied by for training.
+        size: side of the latent.
+        beta_start, beta_end: first and last variance; the roots of the variances are equally spaced.
+        scale: factor on the latents in training.
         averaged: whether upstream samples with the moving average of the weights.
-        sampler, sampler_nfe: the teacher sampler of GAS (arXiv:2510.17699).
+        sampler, sampler_nfe: teacher sampler of GAS (arXiv:2510.17699) and its calls.
     """
 
     heads: int | None
@@ -47,7 +47,7 @@ class Published:
 
 
 UNCONDITIONAL, CLASSES, TEXT = "unconditional", "class-conditional", "Stable Diffusion"
-"""The kinds of checkpoint, told apart by what lies below `cond_stage_model`."""
+"""Kinds of checkpoint, distinguished by the tensors below `cond_stage_model`."""
 
 PUBLISHED = {
     (UNCONDITIONAL, 224): Published(
@@ -58,26 +58,27 @@ PUBLISHED = {
     ),
     (TEXT, 320): Published(8, None, 64, 0.00085, 0.012, 0.18215, False, "ipndm:order=2:grid=gits_ipndm", 8),
 }
-"""By kind and the U-Net's first width: LSUN-Bedroom, CelebA-HQ and FFHQ-256; ImageNet-256 (cin256-v2); SD v1.x.
+"""Published configurations by kind and the U-Net's first width.
 
-Source: the configurations beside the checkpoints (CompVis latent-diffusion and stable-diffusion repositories).
+In order: LSUN-Bedroom, CelebA-HQ and FFHQ-256; ImageNet-256 (cin256-v2); SD v1.x.
+Source: the configurations of the checkpoints (CompVis latent-diffusion and stable-diffusion repositories).
 """
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The family's own options; what a published model doesn't need has a default of None.
+    """The family's own options; None means the published model's value.
 
     Args:
-        heads, head_channels: of the U-Net's attention: upstream's num_heads, or num_head_channels.
-        size: of the latent's side: upstream's image_size.
+        heads, head_channels: heads of the U-Net's attention: upstream's num_heads, or num_head_channels.
+        size: side of the latent: upstream's image_size.
         beta_start, beta_end: upstream's linear_start and linear_end.
         scale: upstream's scale_factor.
-        average: take the moving average of the U-Net's weights; as upstream does if None.
-        null_class: the class that stands for none; the last if there are not 1000.
-        quantise: latents to the first stage's codebook before decoding, as upstream does.
-        text_heads: of the text encoder's attention.
-        checkpointing: keep less for gradients, and compute it again.
+        average: whether to use the moving average of the U-Net's weights; as upstream if None.
+        null_class: class for no condition; if None the last class, or none for 1000 classes.
+        quantise: whether to quantise latents to the first stage's codebook before decoding, as upstream does.
+        text_heads: heads of the text encoder's attention.
+        checkpointing: whether to use gradient checkpointing.
     """
 
     heads: int | None = None
@@ -107,9 +108,9 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     """Return the teacher of a CompVis checkpoint, .ckpt or .safetensors.
 
     Raises:
-        MissingError: the file or diffusers isn't there, or the tokenizer of a text model.
+        MissingError: the file, diffusers, or the tokenizer of a text model is missing.
         RecordError: the checkpoint is damaged, unsafe, or of another architecture.
-        SpecError: an option that is needed, or one that doesn't fit.
+        SpecError: an option is missing or does not fit.
         UserError: see `Description.condition`.
     """
     given, name = description.settings(Settings), description.name
@@ -120,7 +121,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     tokenizer = _tokenizer(description) if kind == TEXT else None
     condition = conversion.part(state, conversion.CONDITION)
     rows, absent = _classes(description, given, len(condition["embedding.weight"])) if kind == CLASSES else (0, None)
-    # What is asked is checked before the networks are made, which takes long.
+    # Conditions are checked before the networks are built, which takes long.
     description.condition(count=rows, text=kind == TEXT, absent=kind == TEXT or absent is not None)
     source = conversion.averaged(state) if told.averaged else state
     parts = conversion.part(source, conversion.UNET), conversion.part(state, conversion.FIRST_STAGE)
@@ -167,10 +168,10 @@ def load(description: Description, device: str = "cpu") -> Teacher:
 
 
 def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
-    """Which of the three it is.
+    """Return the kind of checkpoint.
 
     Raises:
-        RecordError: none of them.
+        RecordError: none of the three kinds.
     """
     path = description.checkpoint
     if not any(key.startswith(conversion.UNET) for key in state):
@@ -194,7 +195,7 @@ def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
 
 
 def _settled(description: Description, given: Settings, kind: str, state: Mapping[str, Tensor]) -> Published:
-    """The published configuration of this model, changed by the options given; without one all that is needed is."""
+    """Return the published configuration changed by the given options; an unpublished model needs them all."""
     width = state[f"{conversion.UNET}input_blocks.0.0.weight"].shape[0]
     known = PUBLISHED.get((kind, width))
     base = known or dataclasses.replace(next(each for (k, _), each in PUBLISHED.items() if k == kind))
@@ -221,7 +222,7 @@ def _settled(description: Description, given: Settings, kind: str, state: Mappin
 
 
 def _classes(description: Description, given: Settings, rows: int) -> tuple[int, int | None]:
-    """How many classes there are, and which stands for none: the last, but not of ImageNet's 1000."""
+    """Return the number of classes, and the class for no condition: the last, or None for ImageNet's 1000 classes."""
     absent = given.null_class if given.null_class is not None else None if rows == 1000 else rows - 1
     if absent not in (None, rows - 1):
         raise SpecError(f"{description.name}: null_class={absent}, but only the last class, {rows - 1}, may be it")
@@ -229,10 +230,10 @@ def _classes(description: Description, given: Settings, rows: int) -> tuple[int,
 
 
 def _schedule(state: Mapping[str, Tensor], told: Published) -> VPDiscrete:
-    """The schedule of the configuration, exact; or of the checkpoint's own betas, if those are others.
+    """Return the exact schedule of the configuration, or that of the checkpoint's own betas if they differ.
 
     Raises:
-        RecordError: they are no variances.
+        RecordError: the betas are not between 0 and 1.
     """
     exact = VPDiscrete.scaled_linear(told.beta_start, told.beta_end)
     if "betas" not in state:
@@ -248,10 +249,10 @@ def _schedule(state: Mapping[str, Tensor], told: Published) -> VPDiscrete:
 
 
 def _tokenizer(description: Description) -> Any:
-    """CLIP's tokenizer, which no checkpoint holds: as described, or from the folder `tokenizer` beside it.
+    """Return CLIP's tokenizer, which no checkpoint holds: from files.tokenizer or the folder `tokenizer` next to it.
 
     Raises:
-        MissingError: its files aren't there.
+        MissingError: its files are missing.
     """
     from transformers import CLIPTokenizer
 

@@ -1,4 +1,4 @@
-"""CompVis checkpoints in diffusers' words: networks configured by their shapes, tensors renamed."""
+"""Conversion of CompVis checkpoints to diffusers: configurations inferred from shapes, tensors renamed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 from solverbench.errors import RecordError
 
 UNET, FIRST_STAGE, CONDITION = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
-"""Where the parts of a latent diffusion model lie in its checkpoint."""
+"""Name prefixes of a latent diffusion model's parts in its checkpoint."""
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Converted:
-    """A network as diffusers or transformers makes it.
+    """A network as diffusers or transformers builds it.
 
     Args:
-        kind: the class's name.
-        config: its arguments.
-        state: its tensors by their names there.
+        kind: name of the class.
+        config: arguments of the class.
+        state: tensors by their names in the class.
     """
 
     kind: str
@@ -33,18 +33,18 @@ class Converted:
 
 
 def part(state: Mapping[str, Tensor], prefix: str) -> State:
-    """Return the tensors below `prefix`, named without it."""
+    """Return the tensors below `prefix`, with the prefix removed from their names."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def averaged(state: Mapping[str, Tensor]) -> State:
-    """Return the state with its U-Net's moving average in the place of the last weights, if it holds one.
+    """Return the state with the U-Net's weights replaced by their moving average, if it holds one.
 
-    The average of `model.a.b` is stored as `model_ema.ab`: the name within `model`, its dots left out.
+    The average of `model.a.b` is stored as `model_ema.ab`: the name within `model`, without its dots.
     Source: Rombach et al. 2022, arXiv:2112.10752, public code, LitEma.
 
     Raises:
-        RecordError: an average that lacks a weight.
+        RecordError: the average lacks a weight.
     """
     averages = part(state, "model_ema.")
     if not averages:
@@ -63,10 +63,10 @@ def unet(state: Mapping[str, Tensor], *, heads: int | None = None, head_channels
     """Return the U-Net of `state`, whose keys begin at `time_embed`.
 
     Args:
-        heads, head_channels: of each attention: their number, or the channels of one, which shapes don't show.
+        heads, head_channels: number of heads of each attention, or channels per head; shapes do not show them.
 
     Raises:
-        RecordError: a tensor is missing, or one has no place here.
+        RecordError: a tensor is missing or left over.
     """
     source = _Source(state, "U-Net")
     levels = _levels(source)
@@ -120,7 +120,7 @@ def first_stage(state: Mapping[str, Tensor]) -> Converted:
     """Return the decoder of `state`, whose keys begin at `decoder` and `post_quant_conv`, and its codebook, if any.
 
     Raises:
-        RecordError: a tensor is missing, or one has no place here.
+        RecordError: a tensor is missing or left over.
     """
     source = _Source(part(state, "decoder."), "decoder")
     ups = source.indices("up.")
@@ -161,13 +161,13 @@ def text_encoder(state: Mapping[str, Tensor], heads: int | None = None) -> Conve
     """Return the CLIP text encoder of `state`, whose keys begin at `transformer.text_model`.
 
     Args:
-        heads: of its attention; one per 64 channels, as every published CLIP has, if None.
+        heads: heads of its attention; if None one per 64 channels, as in every published CLIP.
 
     Raises:
-        RecordError: it isn't one.
+        RecordError: it is not a CLIP text encoder.
     """
     found = part(state, "transformer.text_model.")
-    found.pop("embeddings.position_ids", None)  # a constant that later versions leave out
+    found.pop("embeddings.position_ids", None)  # a constant, absent from later versions
     source = _Source(found, "text encoder")
     vocabulary, width = source["embeddings.token_embedding.weight"].shape
     config = {
@@ -185,7 +185,7 @@ def text_encoder(state: Mapping[str, Tensor], heads: int | None = None) -> Conve
 
 
 class _Source:
-    """Tensors under their old names, moved one by one, so that what is missing or left over is known by name."""
+    """Tensors under their old names, moved one by one, so that missing and left-over ones are known by name."""
 
     def __init__(self, state: Mapping[str, Tensor], what: str) -> None:
         self.state, self.what = state, what
@@ -205,25 +205,25 @@ class _Source:
         return key in self.state
 
     def indices(self, prefix: str) -> list[int]:
-        """The numbers that follow `prefix` in the names, rising from 0."""
+        """Return the numbers that follow `prefix` in the names: 0, 1, .. without gaps."""
         found = {int(m[1]) for key in self.state if (m := re.match(re.escape(prefix) + r"(\d+)\.", key))}
         if sorted(found) != list(range(len(found))) or not found:
             raise RecordError(f"{self.what}: the checkpoint has no {prefix}0, or none that follows; download it again")
         return sorted(found)
 
     def move(self, old: str, new: str, change: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
-        """The tensor `old`, noted as `new`."""
+        """Return the tensor `old`, changed by `change`, and record it as `new`."""
         value = change(self[old])
         self.take(old, {new: value})
         return value
 
     def take(self, old: str, made: Mapping[str, Tensor]) -> None:
-        """Note what was made of the tensor `old`."""
+        """Record the tensors `made` from the tensor `old`."""
         self.done |= made
         self._used.add(old)
 
     def finish(self) -> State:
-        """All that was moved, if that is all there is."""
+        """Return all moved tensors; RecordError if any is left over."""
         left = sorted(set(self.state) - self._used)
         if left:
             raise RecordError(
@@ -235,12 +235,12 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Block:
-    """A residual block and what follows it."""
+    """A residual block and its attention."""
 
     width: int
     attends: bool
     cross: int
-    """Transformer blocks that attend to a context, 0 for plain attention or none."""
+    """Number of transformer blocks with cross-attention; 0 for plain attention or none."""
 
 
 def _block(source: _Source, prefix: str, at: int) -> _Block:
@@ -252,7 +252,7 @@ def _block(source: _Source, prefix: str, at: int) -> _Block:
 
 
 def _levels(source: _Source) -> list[list[_Block]]:
-    """The blocks on the way down, cut where the image is halved."""
+    """Return the blocks of the encoder, split into levels where the image is halved."""
     levels: list[list[_Block]] = [[]]
     for i in source.indices("input_blocks.")[1:]:
         if f"input_blocks.{i}.0.op.weight" in source:
@@ -306,7 +306,7 @@ def _conv(source: _Source, old: str, new: str, change: Callable[[Tensor], Tensor
 
 
 def _linear(value: Tensor) -> Tensor:
-    """A convolution of one pixel as a matrix."""
+    """Return a 1x1 convolution's weight as a matrix."""
     return value.flatten(1) if value.ndim > 1 else value
 
 
@@ -332,7 +332,7 @@ def _resnet(source: _Source, old: str, new: str) -> None:
 
 
 def _attend(source: _Source, old: str, new: str, block: _Block, config: Mapping[str, Any]) -> None:
-    """The attention behind a residual block: a transformer keeps its names, plain attention is taken apart."""
+    """Move the attention after a residual block: a transformer keeps its names; plain attention's qkv is split."""
     if not block.attends:
         return
     if block.cross:
@@ -342,7 +342,7 @@ def _attend(source: _Source, old: str, new: str, block: _Block, config: Mapping[
     width = config["attention_head_dim"]
     _conv(source, f"{old}.norm", f"{new}.group_norm")
     for name in "weight", "bias":
-        # One head after the other, each as its q, k and v.
+        # Ordered by head; within a head q, k and v.
         stacked = source[f"{old}.qkv.{name}"]
         if stacked.shape[0] % (3 * width):
             channels = stacked.shape[0] // 3

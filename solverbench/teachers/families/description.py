@@ -1,7 +1,7 @@
-"""Teachers as data: a checkpoint on disk, described by a TOML file or by options, read by the family it belongs to.
+"""Teachers as data: a checkpoint on disk, described by a TOML file or by options, and read by its family.
 
-A family is a module with `load(description, device) -> Teacher` and `recognises(path) -> bool`, which looks at a file
-or folder without running anything in it; its place is in `registries.families`.
+A family is a module with `load(description, device) -> Teacher` and `recognises(path) -> bool`, which inspects a file
+or folder without executing anything in it. Families are registered in `registries.families`.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings")
 
 PATHS = ("checkpoint", "prompts")
-"""The fields of a description that are paths: relative to the TOML file, or to the working folder in a spec."""
+"""Fields of a description that are paths, relative to the TOML file, or in a spec to the working directory."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A teacher as data. All but `checkpoint` has a default, the family's own where it is None.
+    """A teacher as data. Every field but `checkpoint` has a default; None means the family's default.
 
     Args:
-        checkpoint: the file or folder.
-        name: one word; that of the file if empty.
-        family: in `registries.families`; recognised from the file if empty.
-        files: further files of the family, by what they are.
-        classes: policy of a class-conditional model; see `Condition`.
-        prompts: text file with a prompt per line.
-        prompt_count: lines that it must have at least, as a protocol asks.
-        negative: prompt that guidance leads away from.
-        guidance: weight, 1 for none.
+        checkpoint: file or folder of the checkpoint.
+        name: name, one word; derived from the file's name if empty.
+        family: family in `registries.families`; recognised from the file if empty.
+        files: further files of the family, by role.
+        classes: class policy of a class-conditional model; see `Condition`.
+        prompts: text file with one prompt per line.
+        prompt_count: minimum number of prompts, as a protocol requires.
+        negative: negative prompt, from which guidance leads away.
+        guidance: guidance weight; 1 is no guidance.
         dtype, channels_last, compile: see `Arithmetic`.
-        sigma_min, sigma_max: where sampling ends and starts, in the EDM frame.
-        sampler, sampler_nfe: the teacher sampler and its calls.
-        options: the family's own, read by `settings`.
+        sigma_min, sigma_max: levels where sampling ends and starts, in the EDM frame.
+        sampler, sampler_nfe: teacher sampler and its calls.
+        options: the family's own options, read by `settings`.
     """
 
     checkpoint: Path
@@ -70,25 +70,25 @@ class Description:
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """How the network computes."""
+        """The arithmetic of the network."""
         from solverbench.teachers.arithmetic import Arithmetic
 
         return Arithmetic(self.dtype, self.channels_last, self.compile)
 
     def settings(self, declared: type[Settings]) -> Settings:
-        """Return the family's own options as the dataclass that declares them, its defaults where none is given.
+        """Return the family's own options as an instance of the dataclass `declared`, with its defaults.
 
         Raises:
-            SpecError: an option that isn't declared, or a value of another type.
+            SpecError: an undeclared option or a value of the wrong type.
         """
         beside = {*keywords.of(Description), *PATHS} - {"checkpoint"}
         return declared(**keywords.read(f"{self.name} (family {self.family})", declared, self.options, beside))
 
     def file(self, what: str) -> Path | None:
-        """Return one of the further files; None if the description doesn't name it.
+        """Return one of the further files; None if the description does not name it.
 
         Raises:
-            MissingError: it isn't there.
+            MissingError: the named file does not exist.
         """
         path = self.files.get(what)
         if path is not None and not path.exists():
@@ -96,16 +96,16 @@ class Description:
         return path
 
     def condition(self, *, count: int = 0, text: bool = False, absent: bool = False) -> Condition | None:
-        """Return what images are conditioned on; None for a network without any input for it.
+        """Return the condition of the images; None for a network without a condition input.
 
         Args:
-            count: the network's classes; 0 if it has none.
+            count: number of the network's classes; 0 if it has none.
             text: whether it takes a prompt.
             absent: whether it has an unconditional input, which guidance needs.
 
         Raises:
-            UserError: a policy, prompts or guidance that this network can't have, no prompts for one that needs them,
-                or fewer than asked.
+            UserError: the network does not support the policy, prompts or guidance, or it needs prompts and there are
+                none or fewer than `prompt_count`.
         """
         from solverbench.teachers.conditions import Condition
 
@@ -146,12 +146,12 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
     """Return the description in a TOML file or of a checkpoint, changed by options.
 
     Args:
-        path: a .toml file, whose paths are relative to it; or a checkpoint's file or folder.
-        given: options of a spec; they win over the file's. Those that no description has are the family's own.
+        path: .toml file, whose paths are relative to it, or a checkpoint's file or folder.
+        given: options of a spec, which override the file's. Keys that are no fields are the family's own options.
 
     Raises:
-        MissingError: no such file.
-        SpecError: a key that isn't one, a value of another type, or a file that isn't TOML.
+        MissingError: there is no such file.
+        SpecError: an unknown key, a value of the wrong type, or a file that is not TOML.
     """
     if not path.exists():
         raise MissingError(f"teacher {str(path)!r}: there is no such file or folder; give a checkpoint or a TOML file")
@@ -183,9 +183,9 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
 
     Raises:
         MissingError, SpecError: see `read`.
-        UnknownNameError: no such family.
+        UnknownNameError: there is no such family.
         RecordError: the checkpoint is damaged, unsafe, or of another family.
-        UserError: what the family refuses, in one line.
+        UserError: the family refuses the description; a one-line reason.
     """
     description = read(path, given)
     if not description.checkpoint.exists():
@@ -200,10 +200,10 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
 
 
 def recognise(path: Path) -> str:
-    """Return the family of a checkpoint's file or folder, by looking at it; nothing in it is run.
+    """Return the family of a checkpoint's file or folder by inspecting it; nothing in it is executed.
 
     Raises:
-        RecordError: no family knows it, or several do.
+        RecordError: no family recognises it, or several do.
     """
     if path.is_dir() and not any(path.iterdir()):
         raise RecordError(f"{path}: an empty folder; name a checkpoint's file, or the folder that holds its files")

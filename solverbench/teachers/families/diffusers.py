@@ -1,4 +1,4 @@
-"""A pipeline's or model's folder as diffusers saves it: its networks, and its noise process from its scheduler."""
+"""Folders of pipelines or models saved by diffusers: the networks, and the noise process from the scheduler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.
 
 NETWORKS = ("unet", "transformer")
 FIRST_STAGES = ("vae", "vqvae")
-"""What pipelines call the network that is sampled, and the one that decodes."""
+"""Names of a pipeline's parts: the sampled network (`NETWORKS`) and the decoder (`FIRST_STAGES`)."""
 
 KINDS = {
     "diffusers": {*networks.READERS, "Transformer2DModel", "AutoencoderKL", "VQModel"},
@@ -38,10 +38,10 @@ KINDS = {
         "T5TokenizerFast",
     },
 }
-"""The classes that are made, by the package that must hold them: nothing else of a folder is imported or run."""
+"""Supported classes by the package that must hold them; nothing else of a folder is imported or executed."""
 
 RENAMED = {"Transformer2DModel": "DiTTransformer2DModel"}
-"""Classes that older folders name otherwise."""
+"""Class names in older folders to current ones."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Settings:
     """The family's own options.
 
     Args:
-        size: of the state's side, where the network's configuration doesn't say.
-        null_class: the class that stands for none, where the configuration doesn't say.
+        size: side of the state, if the network's configuration does not give it.
+        null_class: class for no condition, if the configuration does not give it.
         distilled: guidance told to a network distilled from a guided one (FLUX.1-dev).
-        text_length: tokens for T5; as upstream if None.
-        variant: of the weights' files, as in fp16.
-        checkpointing: keep less for gradients, and compute it again.
+        text_length: number of tokens for T5; as upstream if None.
+        variant: variant of the weight files, such as fp16.
+        checkpointing: whether to use gradient checkpointing.
     """
 
     size: int | None = None
@@ -66,17 +66,17 @@ class Settings:
 
 
 def recognises(path: Path) -> bool:
-    """Return whether `path` is a folder of a diffusers pipeline or model."""
+    """Return whether `path` is the folder of a diffusers pipeline or model."""
     return (path / INDEX).is_file() or "_class_name" in _peek(path / CONFIG)
 
 
 def load(description: Description, device: str = "cpu") -> Teacher:
-    """Return the teacher of a folder; `files` may name the folders of parts that lie elsewhere.
+    """Return the teacher of a folder; the description's `files` may name folders of parts stored elsewhere.
 
     Raises:
-        MissingError: diffusers or a part isn't there.
-        RecordError: a part is damaged, of a kind that isn't read, or would run code of its own.
-        SpecError: an option that is needed, or one that doesn't fit.
+        MissingError: diffusers or a part is missing.
+        RecordError: a part is damaged, of an unsupported kind, or would execute code of its own.
+        SpecError: an option is missing or does not fit.
         UserError: see `Description.condition`.
     """
     given = description.settings(Settings)
@@ -135,15 +135,15 @@ def load(description: Description, device: str = "cpu") -> Teacher:
 
 
 FLOW_SAMPLER: dict[str, Any] = {"sampler": "unipc:order=3:variant=bh2:grid=time_uniform", "sampler_nfe": 40}
-"""The teacher sampler of a flow: on times equally spaced, as its published ones, but of a higher order than Euler's."""
+"""Teacher sampler of a flow: equally spaced times as in the published samplers, but of a higher order than Euler."""
 
 
 class Folder:
-    """A folder's parts, each made only if its class is one that is read.
+    """A folder's parts, each loaded only if its class is supported.
 
     Args:
-        description: names the folder, and further ones by part.
-        variant: of the weights' files.
+        description: names the folder, and folders of further parts.
+        variant: variant of the weight files.
     """
 
     def __init__(self, description: Description, variant: str | None) -> None:
@@ -166,7 +166,7 @@ class Folder:
 
     @property
     def first_stage(self) -> str | None:
-        """The name of the part that decodes, if there is one."""
+        """The name of the decoder part, if there is one."""
         named = [name for name in FIRST_STAGES if self._named(name) or name in self.description.files]
         return named[0] if named else None
 
@@ -182,7 +182,7 @@ class Folder:
         return _read(path)
 
     def model(self, name: str, dtype: torch.dtype) -> Any:
-        """Return a network of diffusers, whole, on the CPU."""
+        """Return a complete diffusers network, on the CPU."""
         import diffusers
 
         path = self._place(name)
@@ -197,16 +197,16 @@ class Folder:
 
     @property
     def pipeline(self) -> str:
-        """The name of the pipeline that wrote the folder; empty for a network's own."""
+        """The class name of the pipeline that wrote the folder; empty for the folder of a single network."""
         return str((self.index or {}).get("_class_name", ""))
 
     @property
     def zeros(self) -> bool:
-        """Whether a negative prompt that isn't given is zeros, as Stable Diffusion XL's index says."""
+        """Whether a missing negative prompt is encoded as zeros, as Stable Diffusion XL's index says."""
         return bool((self.index or {}).get("force_zeros_for_empty_prompt", True))
 
     def text(self, model: Any) -> dict[str, Any]:
-        """Return the tokenizers and text encoders that a network is told by; a third one may be None."""
+        """Return a network's tokenizers and text encoders by part name; the third ones may be None."""
         import transformers
 
         network = type(model).__name__
@@ -240,12 +240,12 @@ class Folder:
         return made
 
     def _made(self, name: str, cls: Any, path: Path, how: Mapping[str, Any]) -> Any:
-        """The part as upstream makes it, from this folder alone: safetensors first, other files by weights_only."""
+        """Return the part as upstream loads it, from local files only: safetensors first, others by weights_only."""
         if not path.is_dir():
             raise MissingError(f"{self.path}: has no folder {name}; download it again, or give files.{name}")
         try:
             return cls.from_pretrained(path, local_files_only=True, **how)
-        except Exception as error:  # upstream's kinds of refusal are many
+        except Exception as error:  # upstream raises many kinds of errors
             raise RecordError(f"{path}: not loaded ({_line(error)}); download it again") from error
 
     def _whole(self, path: Path, said: Mapping[str, Any]) -> None:
@@ -257,7 +257,7 @@ class Folder:
                 )
 
     def _place(self, name: str) -> Path:
-        """A part's folder: as described, its own, or the one that holds all."""
+        """Return a part's folder: the described one, the subfolder of its name, or the checkpoint folder itself."""
         if name and (described := self.description.file(name)) is not None:
             return described
         own = self.path / name
@@ -267,12 +267,12 @@ class Folder:
         return self._kind(name) is not None
 
     def _kind(self, name: str) -> str | None:
-        """The class of a part by the index; None if it has none."""
+        """Return the class name of a part in the index; None if it has none."""
         entry = (self.index or {}).get(name)
         return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None else None
 
     def _check(self, index: Mapping[str, Any]) -> None:
-        """Refuse a pipeline with code of its own, by name."""
+        """Refuse a pipeline that needs its own code or unsupported classes."""
         kind = index.get("_class_name")
         if not isinstance(kind, str):
             raise RecordError(
@@ -299,7 +299,7 @@ def _schedule(config: Mapping[str, Any]) -> NoiseSchedule:
 
 
 def _told(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """The schedule's time to the network's, which counts training steps: a flow's from 0 to all of them."""
+    """Return the map from the schedule's time to the network's, counted in training steps (a flow's from 0 to M)."""
     count = schedulers.steps(config)
     return (lambda t: count * t) if schedulers.flows(config) else assembly.counted(count)
 
@@ -321,18 +321,18 @@ def _decoder(vae: Any) -> Any:
 
 
 def _magnified(vae: Any) -> int:
-    """How many pixels of the image's side a latent's pixel stands for."""
+    """Return the number of image pixels per latent pixel, along one side."""
     return int(2 ** (len(vae.config["block_out_channels"]) - 1))
 
 
 def _told_size(
     description: Description, model: Any, network: networks.Network, parts: Mapping[str, Any], pixels: int
 ) -> int:
-    """The side of the image, checked to be known, that a network is told.
+    """Return the side of the image that a network is told, after checks.
 
     Raises:
-        MissingError: there is no first stage, which says it.
-        RecordError: a text encoder whose summary isn't as wide as the network's.
+        MissingError: there is no first stage, which determines it.
+        RecordError: the pooled width of the text encoder differs from the network's.
     """
     name = type(model).__name__
     if not pixels:
@@ -349,7 +349,7 @@ def _told_size(
 
 
 PIXART = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
-"""Tokens for T5, by pipeline."""
+"""Number of tokens for T5, by pipeline."""
 
 
 def _encoder(
@@ -373,7 +373,7 @@ def _encoder(
 
 
 def _facts(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the scheduler makes the model."""
+    """Return the facts of the scheduler that belong to the model."""
     made: dict[str, Any] = {"prediction": schedulers.prediction(scheduler), "steps": schedulers.steps(scheduler)}
     if not schedulers.flows(scheduler):
         made["alphas_cumprod"] = schedulers.alphas_cumprod(scheduler).tolist()
@@ -381,13 +381,13 @@ def _facts(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """A network's configuration, without what diffusers notes beside it."""
+    """Return a network's configuration without diffusers' private entries."""
     plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in dict(config).items() if not k.startswith("_")}))
     return plain
 
 
 def _peek(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty if it isn't one."""
+    """Return the content of a JSON file; empty if it cannot be read."""
     try:
         return _read(path)
     except (RecordError, MissingError):

@@ -1,4 +1,4 @@
-"""The family `edm`: networks of EDM's own pickles and of anyone's trained with its code, in the EDM or the VP view."""
+"""The family `edm`: networks from pickles of EDM's code, in the EDM or the VP frame."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from solverbench.teachers.families.edm_networks import FULL_PRECISION, Precondit
 from solverbench.teachers.teacher import Teacher
 
 ENDS = (0.002, 80.0)
-"""Where EDM's sampler ends and starts, within what the network knows. Source: arXiv:2206.00364, table 1."""
+"""Levels where EDM's sampler ends and starts, clipped to the network's range. Source: arXiv:2206.00364, table 1."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Settings:
     """The family's own options.
 
     Args:
-        frame: `edm`, or `vp`: the same network seen as a variance-preserving one with the same ends, whose start is
-            sqrt(1 + sigma_max^2) times unit noise and whose time grids are its own; the images differ by rounding.
-        t_eps: where the VP view's time ends.
+        frame: `edm`, or `vp`: the same network as a variance-preserving one with the same ends. Its start is
+            sqrt(1 + sigma_max^2) times unit noise and its time grids are its own; the images differ only by rounding.
+        t_eps: last time in the VP frame.
     """
 
     frame: str = "edm"
@@ -41,7 +41,7 @@ class Settings:
 
 
 def recognises(path: Path) -> bool:
-    """Return whether `path` is a pickle, or a network that was converted from one."""
+    """Return whether `path` is a pickle, or a network converted from one."""
     if not path.is_file():
         return False
     return path.suffix in (".pkl", ".pickle") or (path.suffix == ".safetensors" and edm_pickles.written(path))
@@ -51,8 +51,8 @@ def load(description: Description, device: str) -> Teacher:
     """Return the teacher.
 
     Raises:
-        RecordError: the file asks for anything but data, is damaged, or isn't a network of EDM's.
-        UserError: options that this network can't have.
+        RecordError: the file contains anything but data, is damaged, or is not an EDM network.
+        UserError: options that this network does not support.
     """
     settings = description.settings(Settings)
     stored = edm_pickles.read(description.checkpoint)
@@ -84,7 +84,7 @@ def load(description: Description, device: str) -> Teacher:
 
 
 class Labelled:
-    """A class-conditional network told no class, which upstream writes as a row of zeros."""
+    """A class-conditional network without a class, which upstream encodes as a row of zeros."""
 
     def __init__(self, network: Preconditioned, classes: int) -> None:
         self.network, self.classes = network, classes
@@ -95,7 +95,7 @@ class Labelled:
 
 
 class Bound:
-    """From seeds to the denoiser of their images: each with its class, one-hot, under guidance if asked."""
+    """The map from seeds to the denoiser of their images, each with its one-hot class, with guidance if requested."""
 
     def __init__(self, network: Preconditioned, condition: Condition, plain: Preconditioned, device: str) -> None:
         self.network, self.condition, self.device = network, condition, device
@@ -113,14 +113,14 @@ class Bound:
 
 
 class Double:
-    """The network in float64, for float64 images: made when first asked, as few runs need it."""
+    """The network in float64, for float64 images; created on first use, because few runs need it."""
 
     def __init__(self, network: Preconditioned) -> None:
         self.network = network
 
     @cached_property
     def double(self) -> Preconditioned:
-        """The network in float64, with equal weights."""
+        """The network in float64, with the same weights."""
         return copy.deepcopy(self.network).double()
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -129,11 +129,11 @@ class Double:
 
 
 def _built(path: Path, stored: edm_pickles.Network) -> Preconditioned:
-    """The network with its weights, each checked to be there and of the right shape before any memory is taken."""
+    """Return the network with its weights; their names and shapes are checked before memory is allocated."""
     try:
         with torch.device("meta"):
             network = Preconditioned(stored.class_name, stored.init_kwargs)
-    except Exception as error:  # arguments of a foreign file make a constructor raise nearly anything
+    except Exception as error:  # a foreign file's arguments can make a constructor raise anything
         raise RecordError(
             f"{path}: isn't a network of EDM's ({stored.class_name}: {error}); give another file, or FILE:family=NAME"
         ) from None
@@ -169,7 +169,7 @@ def _schedule(description: Description, settings: Settings, network: Preconditio
             "give levels within that, sigma_min below sigma_max"
         )
     asked = {"sigma_min": "network" if end == low else end, "sigma_max": "network" if start == high else start}
-    if network.levels:  # where upstream's sampler starts and ends, too
+    if network.levels:  # as upstream's sampler does
         end, start = (min(network.levels, key=lambda level: abs(level - wanted)) for wanted in (end, start))
     if settings.frame == "edm":
         return EDM(end, start, network.levels).asked_by(frame="edm", **asked)

@@ -22,21 +22,21 @@ from torch.nn.functional import (
 )
 
 FULL_PRECISION = ("map_noise", "map_label", "map_augment", "map_layer0", "map_layer1", "affine")
-"""Modules that stay float32 in a half-precision network: the noise level is lost in fewer bits."""
+"""Modules that stay float32 in a half-precision network, because the noise level needs the precision."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """What the blocks of one architecture have in common.
+    """The settings shared by all blocks of an architecture.
 
     Args:
         embedding: width of the noise level's embedding.
-        heads: of attention over this many channels.
+        heads: number of attention heads as a function of the channels.
         scale: factor on a block's sum with its input.
-        eps: of group normalisation.
-        taps: the resampling filter, along one axis.
+        eps: epsilon of group normalisation.
+        taps: resampling filter along one axis.
         projected: whether a resampled input also passes a 1x1 convolution.
-        modulated: whether the embedding scales and shifts, or is added.
+        modulated: whether the embedding scales and shifts (true) or is added (false).
     """
 
     embedding: int
@@ -49,7 +49,7 @@ class Style:
 
 
 class Norm(nn.Module):
-    """Group normalisation over groups of at least four channels, at most 32 of them."""
+    """Group normalisation with at most 32 groups of at least four channels."""
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__()
@@ -62,13 +62,13 @@ class Norm(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution after resampling by 2 with a fixed filter; either may be missing.
+    """A convolution after resampling by 2 with a fixed filter; either may be absent.
 
     Args:
-        kernel: its size; 0 for no convolution.
-        resample: "up", "down" or "".
-        taps: of the filter along one axis.
-        last: filter after the convolution, not before.
+        kernel: kernel size; 0 for no convolution.
+        resample: "up", "down" or "" for none.
+        taps: filter taps along one axis.
+        last: whether to filter after the convolution instead of before.
     """
 
     weight: Tensor | None
@@ -98,7 +98,7 @@ class Conv(nn.Module):
         edge = self.weight.shape[-1] // 2
         if not self.last:
             return conv2d(self._resampled(x), self.weight, self.bias, padding=edge)
-        # The filter's border is the convolution's, which sees it all: its own padding comes first.
+        # Pad once, in the convolution, for both the kernel and the filter.
         assert self.resample_filter is not None
         x = conv2d(x, self.weight, padding=edge + self._border)
         x = conv2d(x, self._filters(x), groups=x.shape[1], stride=2)
@@ -122,7 +122,7 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block told the noise level, perhaps resampling, perhaps followed by self-attention."""
+    """A residual block conditioned on the noise level, with optional resampling and self-attention."""
 
     def __init__(self, inputs: int, outputs: int, style: Style, resample: str = "", attentive: bool = False) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Block(nn.Module):
 
     def _attended(self, x: Tensor) -> Tensor:
         batch, channels, *size = x.shape
-        # A head's channels lie together, and each has its query, key and value side by side.
+        # Ordered by head, then by channel; each channel has its query, key and value side by side.
         parts = self.qkv(self.norm2(x)).reshape(batch, self.heads, channels // self.heads, 3, -1)
         query, key, value = (part.transpose(2, 3) for part in parts.unbind(3))
         found = scaled_dot_product_attention(query, key, value).transpose(2, 3)
@@ -166,7 +166,7 @@ class Block(nn.Module):
 
 
 class Positional(nn.Module):
-    """Cosines and sines of a number at geometric frequencies from 1 to 1/10000, the last reached if `closed`."""
+    """Cosines and sines of a number at geometric frequencies from 1 to 1/10000, inclusive only if `closed`."""
 
     def __init__(self, width: int, closed: bool) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Positional(nn.Module):
 
 
 class Fourier(nn.Module):
-    """Cosines and sines of a number at random frequencies, which the checkpoint holds."""
+    """Cosines and sines of a number at random frequencies stored in the checkpoint."""
 
     freqs: Tensor
 
@@ -196,7 +196,7 @@ class SongUNet(nn.Module):
     """DDPM++ (positional, standard, standard) and NCSN++ (fourier, residual, standard).
 
     Args:
-        img_resolution and the like: as a checkpoint names them.
+        img_resolution, ..: arguments named as in a checkpoint.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ class DhariwalUNet(nn.Module):
     """ADM. Source of the architecture: Dhariwal & Nichol 2021, arXiv:2105.05233.
 
     Args:
-        img_resolution and the like: as a checkpoint names them.
+        img_resolution, ..: arguments named as in a checkpoint.
     """
 
     def __init__(
@@ -376,19 +376,19 @@ UNETS = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
 
 
 class Preconditioned(nn.Module):
-    """A data prediction from a U-Net: D = skip x + out F(scale x, noise), the four numbers by upstream's class.
+    """The data prediction of a U-Net: D = skip x + out F(scale x, noise); the four numbers depend on upstream's class.
 
         EDMPrecond     s^2/(sigma^2 + s^2), sigma s/norm, 1/norm, ln(sigma)/4;  s = sigma_data, norm^2 = sigma^2 + s^2
         VPPrecond      1, -sigma, 1/sqrt(1 + sigma^2), (M - 1) t(sigma)
         VEPrecond      1, sigma, 1, ln(sigma/2)
-        iDDPMPrecond   1, -sigma, 1/sqrt(1 + sigma^2), the place of the nearest known level
+        iDDPMPrecond   1, -sigma, 1/sqrt(1 + sigma^2), the index of the nearest known level
 
     Args:
-        class_name: of upstream.
-        init_kwargs: the arguments that upstream's class was made with.
+        class_name: name of upstream's class.
+        init_kwargs: constructor arguments of upstream's class.
 
     Raises:
-        ValueError, TypeError: another class, or arguments that it doesn't take.
+        ValueError, TypeError: an unknown class or invalid arguments.
     """
 
     u: Tensor
@@ -411,15 +411,15 @@ class Preconditioned(nn.Module):
 
     @cached_property
     def levels(self) -> tuple[float, ...]:
-        """The only levels that the network knows, falling; empty if any.
+        """The only levels that the network knows, falling; empty if it takes any level.
 
-        They are the checkpoint's own: upstream computes them in float32, up to 5e-4 from the formula's.
+        They are read from the checkpoint: upstream computes them in float32, up to 5e-4 from the formula's.
         """
         return tuple(self.u[:-1].tolist()) if self.class_name == "iDDPMPrecond" else ()
 
     @property
     def range(self) -> tuple[float, float]:
-        """The lowest and the highest level that the network knows."""
+        """The lowest and highest level that the network knows."""
         own = self.own
         if self.class_name == "VPPrecond":
             return self._vp_sigma(float(own["epsilon_t"])), self._vp_sigma(1.0)
@@ -431,9 +431,9 @@ class Preconditioned(nn.Module):
         """Return the data prediction, of x's shape and dtype.
 
         Args:
-            x: [B, C, H, W], clean image + sigma times unit noise.
-            sigma: 0-d (one for all: embedded once) or [B], > 0; may carry gradient.
-            labels: [B or 1, classes], rows of 0 for no class; None for a network without classes.
+            x: states [B, C, H, W], clean image + sigma times unit noise.
+            sigma: noise level > 0, 0-d (for all images, embedded once) or [B]; may carry gradient.
+            labels: one-hot classes [B or 1, classes], rows of 0 for no class; None for a network without classes.
         """
         numbers = torch.stack(self._numbers(sigma.double().reshape(-1)))
         skip, out, scale, noise = numbers.to(x.device, x.dtype, non_blocking=True)
@@ -446,7 +446,7 @@ class Preconditioned(nn.Module):
         return made
 
     def _numbers(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """skip, out, scale, noise [B or 1] in float64, on sigma's device."""
+        """Return skip, out, scale and noise, [B or 1] each, in float64 on sigma's device."""
         one, own = torch.ones_like(sigma), self.own
         if self.class_name == "EDMPrecond":
             data = float(own["sigma_data"])
@@ -478,7 +478,7 @@ for _each in _DEFAULTS.values():
 
 
 def _levels(count: int, low: float, high: float) -> Iterator[float]:
-    """The levels of an iDDPM network from the highest to 0. Source: the paper's table 1, row "time steps"."""
+    """Return the levels of an iDDPM network from the highest to 0. Source: the paper's table 1, row "time steps"."""
 
     def alpha_bar(j: int) -> float:
         return math.sin(math.pi / 2 * j / count / (high + 1)) ** 2
@@ -491,7 +491,7 @@ def _levels(count: int, low: float, high: float) -> Iterator[float]:
 
 
 def _entrance(at: str, channels: int, style: Style, deepest: bool) -> Iterator[tuple[str, Block]]:
-    """The decoder's first blocks at a resolution."""
+    """Yield the decoder's first blocks at a resolution, by name."""
     if deepest:
         yield f"{at}_in0", Block(channels, channels, style, attentive=True)
         yield f"{at}_in1", Block(channels, channels, style)
@@ -500,7 +500,7 @@ def _entrance(at: str, channels: int, style: Style, deepest: bool) -> Iterator[t
 
 
 def _joined(layer: nn.Module, x: Tensor, states: list[Tensor], told: Tensor) -> Tensor:
-    """A decoder's block on x, with the encoder's latest state beside it where the block is wider than x."""
+    """Return a decoder block's output for x, joined with the encoder's latest state if the block is wider than x."""
     assert isinstance(layer, Block)
     if x.shape[1] != layer.inputs:
         x = torch.cat((x, states.pop()), 1)

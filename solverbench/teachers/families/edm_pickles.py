@@ -1,7 +1,7 @@
-"""EDM's network pickles read as data: tensors, plain containers, class names; nothing in them is imported or run.
+"""Reader of EDM's network pickles as data: tensors, plain containers, class names. Nothing in them is executed.
 
-Upstream's files hold their classes' source code and rebuild them by running it. Here every callable that a file may
-name is one of ours, which only stores what it is given; the source code is dropped, any other name is refused.
+Upstream's files contain their classes' source code, and upstream executes it to rebuild them. Here every callable that
+a file may name is replaced by one that only stores its arguments. The source code is dropped; other names are refused.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from solverbench.errors import MissingError, RecordError, StoreError
 
 FORMAT, VERSION = "solverbench-edm", 1
 MOST = 100_000
-"""Values that the arguments of a network, or a tuple anywhere, may hold: none has a hundredth of them."""
+"""Largest number of values in a network's arguments or in any tuple; real files have less than a hundredth."""
 NAMES = ("torch_utils.persistence", "_reconstruct_persistent_obj")
-"""What upstream's pickles say near their beginning."""
+"""Names near the beginning of upstream's pickles."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +41,10 @@ class Network:
     """A network as data.
 
     Args:
-        class_name: of upstream, such as EDMPrecond.
-        init_kwargs: what it was made with: plain JSON values.
-        tensors: its state dict, under upstream's names.
-        source: what file it came from, for people.
+        class_name: name of upstream's class, such as EDMPrecond.
+        init_kwargs: constructor arguments, as plain JSON values.
+        tensors: state dict under upstream's names.
+        source: file it came from, for information.
     """
 
     class_name: str
@@ -54,24 +54,24 @@ class Network:
 
 
 class Refused(Exception):
-    """The pickle asks for something that isn't data; the text is its name."""
+    """The pickle contains something that is not data; the text names it."""
 
 
 class Record:
-    """An object of a foreign class as its name and its state; nothing of the class itself."""
+    """An object of a foreign class, as class name and state without the class itself."""
 
     def __init__(self, class_name: str, state: Mapping[str, Any]) -> None:
         self.class_name, self.state = class_name, state
 
 
 def read(path: Path) -> Network:
-    """Return the network of a pickle, or of a file that `write` made.
+    """Return the network of a pickle, or of a file written by `write`.
 
-    A pickle is converted once: its tensors go to the user's data folder under the sha256 of its bytes.
+    A pickle is converted once: its tensors are stored in the user's data folder under the sha256 of its bytes.
 
     Raises:
-        MissingError: it can't be read.
-        RecordError: it asks for anything but data, is damaged, or isn't an EDM network.
+        MissingError: the file cannot be read.
+        RecordError: it contains anything but data, is damaged, or is not an EDM network.
     """
     if path.suffix == ".safetensors":
         return _converted(path)
@@ -85,16 +85,16 @@ def read(path: Path) -> Network:
         try:
             return _converted(kept)
         except RecordError:
-            pass  # damaged: it is only a copy, and made anew below
+            pass  # a damaged copy is rewritten below
     with path.open("rb") as file:
         network = _network(path, _unpickled(path, file), {"file": path.name, "sha256": address})
-    with contextlib.suppress(StoreError):  # a folder that can't be written costs the conversion each time, no more
+    with contextlib.suppress(StoreError):  # without a writable folder, every load converts again
         write(network, kept)
     return network
 
 
 def write(network: Network, path: Path) -> None:
-    """Write a network as safetensors, with its description in the header and, for people, as JSON beside it."""
+    """Write a network as safetensors, with its description in the header and in a JSON file next to it."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.tensors.items()}
     described = {"class_name": network.class_name, "init_kwargs": network.init_kwargs, "source": network.source}
     body = {"format": FORMAT, "version": VERSION, **described}
@@ -104,7 +104,7 @@ def write(network: Network, path: Path) -> None:
 
 
 def written(path: Path) -> bool:
-    """Return whether `path` is a file that `write` made."""
+    """Return whether `path` was written by `write`."""
     try:
         return _header(path).get("format") == FORMAT
     except (SafetensorError, ValueError, OSError):
@@ -130,7 +130,7 @@ def _converted(path: Path) -> Network:
 
 
 def _unpickled(path: Path, file: BinaryIO) -> Any:
-    """What the pickle holds, as data."""
+    """Return the pickle's content as data."""
     try:
         return _Reader(file).load()
     except Refused as error:
@@ -138,15 +138,15 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
             f"{path}: asks for {error}, which is neither tensors nor plain values; refused, and nothing in it was run: "
             "give a network pickle as EDM publishes them"
         ) from None
-    except Exception as error:  # a foreign file makes a reader raise nearly anything
+    except Exception as error:  # a foreign file can make a reader raise anything
         raise RecordError(f"{path}: isn't a whole pickle of an EDM network ({_said(error)}); get it again") from None
 
 
 class _Reader(pickle._Unpickler):
-    """An unpickler that knows a handful of names, each bound to a callable that stores data.
+    """An unpickler that knows a few names, each bound to a callable that stores data.
 
-    It is the one written in Python: that in C makes room for as many memo entries as a file claims, and here tuples are
-    weighed: one of two of one of two of .., by the memo, would take for ever to hash as a key.
+    It uses Python's implementation, because the C one allocates as many memo entries as a file claims. Tuples are
+    limited in size: tuples nested through the memo grow exponentially, and hashing one as a key would never end.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -154,7 +154,7 @@ class _Reader(pickle._Unpickler):
         self._weights: dict[int, tuple[tuple[Any, ...], int]] = {}
 
     def _weigh(self) -> None:
-        """Refuse the tuple on top of the stack if it holds too much, counted as often as it is there."""
+        """Refuse the tuple on top of the stack if it holds too many values, counting repeated ones each time."""
         found = self.stack[-1]  # type: ignore[attr-defined]
         weight = 1 + sum(self._weights[id(each)][1] if type(each) is tuple else 1 for each in found)
         if weight > MOST:
@@ -164,7 +164,7 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full in _CONTAINERS:
-            # Made anew for each mention, so that a file can't leave anything behind on it.
+            # A new class per mention, so that a file cannot leave state on it.
             return type("Container", (_Container,), {"kind": name})
         if full == "dnnlib.util.EasyDict":
             return type("Mapping", (dict,), {})
@@ -188,12 +188,12 @@ _TUPLES = (pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickl
 _Reader.dispatch = {
     code: _weighed(load) if bytes([code]) in _TUPLES else load
     for code, load in pickle._Unpickler.dispatch.items()
-    if bytes([code]) != pickle.FROZENSET  # which hashes, too
+    if bytes([code]) != pickle.FROZENSET  # it would hash its values too
 }
 
 
 class _Call:
-    """A function that a pickle may call and nothing else: it has no attributes to be set."""
+    """A function that a pickle may call; it has no settable attributes."""
 
     __slots__ = ("_function",)
 
@@ -213,7 +213,7 @@ class _Call:
 
 
 class _Container(Record):
-    """One of torch's containers of modules: upstream pickles them by class, and their state is all they are."""
+    """One of torch's module containers, which upstream pickles by class; only their state matters."""
 
     kind = ""
 
@@ -223,7 +223,7 @@ class _Container(Record):
         return made
 
     def __init__(self) -> None:
-        """Made by `__new__`, as a pickle does."""
+        """Do nothing: a pickle creates the object by `__new__`."""
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
@@ -232,7 +232,7 @@ class _Container(Record):
 
 
 def _object(meta: Any) -> Record:
-    """An instance of one of upstream's classes; its source code is dropped here."""
+    """Return an instance of one of upstream's classes as a record, without its source code."""
     if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("class_name"), str):
         raise Refused("an object without a class name")
     state = meta.get("state")
@@ -254,10 +254,10 @@ def _set(items: Any = ()) -> set[Any]:
 
 
 def _storage(content: Any) -> Any:
-    """The storage that torch wrote as bytes of its own: an inner pickle, so read by torch's restricted reader."""
+    """Return the storage in torch's bytes; they are an inner pickle, so torch's restricted reader reads them."""
     if not isinstance(content, bytes):
         raise Refused(f"a storage of a {type(content).__name__}")
-    if zipfile.is_zipfile(io.BytesIO(content)):  # torch never does; a small one may hold gigabytes
+    if zipfile.is_zipfile(io.BytesIO(content)):  # torch never writes one here; a small one can expand to gigabytes
         raise Refused("an archive inside a tensor's bytes")
     try:
         with warnings.catch_warnings():
@@ -302,7 +302,7 @@ def _dtype(name: Any, *_: Any) -> _Dtype:
 
 
 class _Dtype:
-    """The type of a number of numpy's; its state says the byte order, which is taken to be the usual one."""
+    """A numpy number type; its state gives the byte order, and big-endian is refused."""
 
     __slots__ = ("name",)
 
@@ -325,16 +325,16 @@ def _array(*_: Any) -> _Array:
 
 
 class _Array:
-    """An array of numpy's, left out: networks have none, what stands beside them in a pickle may."""
+    """A numpy array, dropped: networks have none, but other objects in a pickle may."""
 
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        """Drop it."""
+        """Drop the state."""
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes, as protocol 2 writes them."""
+    """Return bytes that pickle protocol 2 wrote as text."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Refused("_codecs.encode of something else than latin1 text")
     return text.encode("latin1")
@@ -359,11 +359,11 @@ _MEANINGS: dict[str, Callable[..., Any]] = {
     "numpy.ndarray": _array,
     "_codecs.encode": _encoded,
 }
-"""Every name that a pickle may mention, and the callable of ours that stands for it."""
+"""Every name that a pickle may mention, to the callable that replaces it."""
 
 
 def _network(path: Path, content: Any, source: Mapping[str, str]) -> Network:
-    """The network that a pickle's content holds: the moving average, or the pickle itself."""
+    """Return the network in a pickle's content: the moving average `ema`, or the content itself."""
     found = content.get("ema") if isinstance(content, dict) else content
     if not isinstance(found, Record) or "_init_kwargs" not in found.state:
         what = f"a dict of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else _kind(content)
@@ -383,10 +383,10 @@ def _network(path: Path, content: Any, source: Mapping[str, str]) -> Network:
 
 
 def _count(value: Any, left: int = MOST) -> int:
-    """How many of `left` values remain after those in a value, counted as often as they are there.
+    """Return how many of `left` values remain after those in `value`, counting repeated ones each time.
 
     Raises:
-        ValueError: none.
+        ValueError: `value` holds more.
     """
     left -= 1
     if left < 0:
@@ -398,10 +398,10 @@ def _count(value: Any, left: int = MOST) -> int:
 
 
 def _flattened(module: Record, prefix: str, seen: set[int]) -> list[tuple[str, Tensor]]:
-    """The state dict of a module that is data.
+    """Return the state dict of a module read as data.
 
     Raises:
-        ValueError: a module that is there twice, within itself or elsewhere.
+        ValueError: a module occurs twice, within itself or elsewhere.
     """
     if id(module) in seen:
         raise ValueError(f"the module at {prefix or 'its top'} is there twice")

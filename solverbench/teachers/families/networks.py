@@ -1,4 +1,4 @@
-"""The networks of diffusers that are read, each as `predict(x, t, condition)`; t counts training steps, unrounded."""
+"""The supported networks of diffusers, each as `predict(x, t, condition)`; t counts training steps, unrounded."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ OTHER_INPUTS = (
     "num_class_embeds",
     "time_cond_proj_dim",
 )
-"""Of a UNet2DConditionModel: each asks for more than state, time and text."""
+"""Options of a UNet2DConditionModel that require inputs other than state, time and text."""
 
 Predict = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network with what its configuration says of it.
+    """A network with the facts of its configuration.
 
     Args:
         predict: (x [B, C, H, W], t [B] in training steps, condition, each tensor [B, ...]) -> the network's output.
-        channels: of the state.
+        channels: channels of the state.
         made: channels of the output: those of the state, or twice as many with a learned variance.
-        size: of the state's side; None if the configuration doesn't say.
-        classes: that it can be told; 0 if none.
-        absent: the class that stands for none, where it has one.
-        text: whether it takes the tensors that text encoders make.
-        pooled: width of the one vector per prompt that it takes beside the words, of a network told sizes; 0 if none.
+        size: side of the state; None if the configuration does not give it.
+        classes: number of classes; 0 if none.
+        absent: class for no condition; None if it has none.
+        text: whether it takes the tensors of text encoders.
+        pooled: width of the pooled vector per prompt, for a network that is also told sizes; 0 if none.
     """
 
     predict: Predict
@@ -52,15 +52,15 @@ def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5, p
     """Return the network of a diffusers model.
 
     Args:
-        null_class: the class that stands for none, of a network that doesn't say; it isn't counted among the others.
-        distilled: the guidance told to a network that was distilled from a guided one.
-        pixels: of an image's side, told to a network that asks for it.
+        null_class: class for no condition, if the configuration does not give it; not counted among the classes.
+        distilled: guidance told to a network that was distilled from a guided one.
+        pixels: side of the image in pixels, for a network that is told it.
 
     Raises:
-        RecordError: a kind of model that isn't read, or one with inputs beyond state, time, class and text.
-        SpecError: a null_class that isn't the last one.
+        RecordError: an unsupported kind of model, or one with inputs beyond state, time, class and text.
+        SpecError: null_class is not the last class.
     """
-    name = type(getattr(model, "_orig_mod", model)).__name__  # what torch.compile wraps
+    name = type(getattr(model, "_orig_mod", model)).__name__  # the network inside torch.compile's wrapper
     if name not in READERS:
         raise RecordError(f"{name}: not a network that is read; it may be {', '.join(sorted(READERS))}")
     network = READERS[name](model, Choice(null_class, distilled, pixels))
@@ -72,7 +72,7 @@ def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5, p
 
 @dataclass(frozen=True)
 class Choice:
-    """What configurations don't say; see `read`."""
+    """Choices that configurations do not contain; see `read`."""
 
     null_class: int | None
     distilled: float
@@ -80,7 +80,7 @@ class Choice:
 
 
 def _first(predict: Predict, channels: int) -> Predict:
-    """Without a learned variance, which the ODE has no use for."""
+    """Return `predict` without the learned variance, which the ODE does not use."""
     return lambda x, t, condition: predict(x, t, condition)[:, :channels]
 
 
@@ -99,7 +99,7 @@ def side(config: Any) -> int | None:
 
 
 def _counted(rows: int, null_class: int | None) -> tuple[int, int | None]:
-    """The number of classes and the one that stands for none, of a table of `rows`."""
+    """Return the number of classes and the class for no condition, for an embedding table of `rows`."""
     if null_class is None:
         return rows, None
     if null_class != rows - 1:
@@ -139,9 +139,9 @@ def _unet_condition(model: Any, choice: Choice) -> Network:
 
 
 def _unet_xl(model: Any, choice: Choice, added: str) -> Network:
-    """Stable Diffusion XL: told a pooled prompt, and sizes: the original's, where it is cut, and the image's.
+    """Return Stable Diffusion XL, which takes a pooled prompt and sizes: original size, crop offset, image size.
 
-    Source: Podell et al. 2023, arXiv:2307.01952, section 2.2; as its pipeline does by default, nothing is cut.
+    Source: Podell et al. 2023, arXiv:2307.01952, section 2.2; without cropping, as by default in its pipeline.
     """
     config = model.config
     pooled = (config.get("projection_class_embeddings_input_dim") or 0) - 6 * (config["addition_time_embed_dim"] or 0)
@@ -175,7 +175,7 @@ def _dit(model: Any, choice: Choice) -> Network:
 
 
 def _pixart(model: Any, choice: Choice) -> Network:
-    """PixArt: told words with the mask of those that there are; one trained on many sizes is told the image's.
+    """Return PixArt, which takes words with their mask, and the image size if it was trained on many sizes.
 
     Source: Chen et al. 2023, arXiv:2310.00426.
     """
@@ -206,7 +206,7 @@ def _sd3(model: Any, choice: Choice) -> Network:
 
 
 def _flux(model: Any, choice: Choice) -> Network:
-    """A transformer on patches of 2 x 2, each a token with its place; it multiplies its time by 1000 itself."""
+    """Return FLUX, a transformer on 2 x 2 patches with positions; it multiplies its time by 1000 itself."""
 
     def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         words, pooled = condition
@@ -241,4 +241,4 @@ READERS: dict[str, Callable[..., Network]] = {
     "SD3Transformer2DModel": _sd3,
     "FluxTransformer2DModel": _flux,
 }
-"""How each class is read."""
+"""Reader of each supported class."""

@@ -1,6 +1,6 @@
-"""A diffusers scheduler's configuration as a noise process: what the network predicts, of which state, at which time.
+"""The noise process in a diffusers scheduler's configuration: the network's prediction, its state and its times.
 
-Only what belongs to the model is read. How its sampler steps (its grid, clipping, thresholding, noise) isn't applied.
+Only the model's own settings are read. Those of the sampler (grid, clipping, thresholding, noise) are ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from solverbench.errors import RecordError
 from solverbench.method.schedules import array_digest
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
-"""What diffusers calls the networks' outputs, and what we do."""
+"""Names of the networks' outputs in diffusers to those in SolverBench."""
 
 DISCRETE = {
     "CMStochasticIterativeScheduler": False,
@@ -27,17 +27,17 @@ DISCRETE = {
     "EDMDPMSolverMultistepScheduler": False,
     "TableauScheduler": False,
 }
-"""Schedulers of other processes, and ours, which knows a few times alone: they aren't read."""
+"""Unsupported schedulers: those of other processes, and TableauScheduler, which knows only a few times."""
 
 
 def prediction(config: Mapping[str, Any]) -> str:
     """Return what the network predicts: eps, v, x0 or flow.
 
     Args:
-        config: of the scheduler, as in scheduler_config.json.
+        config: configuration of the scheduler, as in scheduler_config.json.
 
     Raises:
-        RecordError: a scheduler or prediction that isn't read.
+        RecordError: an unsupported scheduler or prediction.
     """
     name = str(config.get("_class_name", "scheduler"))
     if name in DISCRETE:
@@ -57,15 +57,15 @@ def flows(config: Mapping[str, Any]) -> bool:
 
 
 def steps(config: Mapping[str, Any]) -> int:
-    """Return the number of training times, which a network's own time counts."""
+    """Return the number of training steps, in which a network's own time is counted."""
     return int(config.get("num_train_timesteps", 1000))
 
 
 def flow_times(config: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the first training time below 1 of a flow, and the last: shifted, where its scheduler always shifts them.
+    """Return a flow's first training time below 1 and its last one, with the scheduler's fixed shift applied.
 
     Raises:
-        RecordError: a scheduler whose time runs from data to noise.
+        RecordError: the scheduler's time runs from data to noise.
     """
     if config.get("invert_sigmas", False):
         raise RecordError(
@@ -80,7 +80,7 @@ def flow_times(config: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def rule(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `alphas_cumprod` is computed from, as plain JSON values: it names the schedule in keys."""
+    """Return the inputs of `alphas_cumprod` as plain JSON values; they name the schedule in keys."""
     snr = {"zero_terminal_snr": True} if config.get("rescale_betas_zero_snr", False) else {}
     if config.get("trained_betas") is not None:
         return {"trained_betas": array_digest([float(beta) for beta in config["trained_betas"]]), **snr}
@@ -91,10 +91,10 @@ def rule(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
-    """Return alpha^2 at each training step [M], float64: the last is 0 where the terminal signal is rescaled to none.
+    """Return alpha^2 at each training step [M], float64; the last is 0 with rescaling to zero terminal SNR.
 
     Raises:
-        RecordError: a rule for its betas that isn't known.
+        RecordError: an unknown rule for its betas.
 
     Source: the formulas of diffusers' schedulers, whose own tables are in float32; Lin et al. 2023, arXiv:2305.08891,
     algorithm 1, for the rescaling.
@@ -108,10 +108,10 @@ def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
 
 
 def betas(config: Mapping[str, Any]) -> Tensor:
-    """Return the variances that training adds [M], float64, before any rescaling.
+    """Return the variances added by training [M], float64, before any rescaling.
 
     Raises:
-        RecordError: a rule that isn't known, or variances that aren't between 0 and 1.
+        RecordError: an unknown rule, or variances that are not between 0 and 1.
     """
     count = steps(config)
     start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))

@@ -1,4 +1,4 @@
-"""Checkpoint files as names and tensors: safetensors, or torch's own format read without running what is in it."""
+"""Checkpoint files as named tensors: safetensors, or torch's own format read without executing its content."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ INERT = {
     "pytorch_lightning.callbacks.model_checkpoint": ["ModelCheckpoint"],
     "pytorch_lightning.callbacks.early_stopping": ["EarlyStopping"],
 }
-"""Classes that the training framework of the CompVis checkpoints names beside their tensors; empty ones stand in."""
+"""Training-framework classes named in CompVis checkpoints; they are replaced by empty classes."""
 
 
 def read(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, on the CPU; those under `state_dict` if it has that key.
 
     Args:
-        mapped: leave their numbers in the file, to look at names and shapes alone.
+        mapped: whether to memory-map the file, to inspect only names and shapes.
 
     Raises:
         MissingError: there is no such file.
-        RecordError: it isn't a checkpoint, or names something other than tensors and plain containers.
+        RecordError: it is not a checkpoint, or names something other than tensors and plain containers.
     """
     if not path.is_file():
         raise MissingError(f"{path}: no such file; give the path of the checkpoint as it was downloaded")
@@ -55,18 +55,18 @@ def _torch(path: Path, mapped: bool) -> Any:
     stand_ins: list[Any] = [type(name, (), {"__module__": module}) for module, names in INERT.items() for name in names]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the pickle protocol, which the reader judges by itself
+            warnings.simplefilter("ignore")  # about the pickle protocol, which the reader checks itself
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise RecordError(
             f"{path}: not loaded, as it is no plain checkpoint of tensors ({_reason(error)}); nothing in it was run"
         ) from None
-    except Exception as error:  # on bytes that are no checkpoint the reader stumbles wherever it happens to be
+    except Exception as error:  # bytes that are no checkpoint can make the reader raise anything
         raise RecordError(f"{path}: not a whole torch file ({_line(error)}); download it again") from None
 
 
 def _reason(error: BaseException) -> str:
-    """What the file wanted, out of torch's long text."""
+    """Return what the file asked for, extracted from torch's long message."""
     text = " ".join(str(error).split())
     wanted = re.search(r"GLOBAL (\S+)", text)
     if wanted:

@@ -1,4 +1,4 @@
-"""Prompts as what networks are told of them: each pipeline's text encoders, put together as its upstream code does."""
+"""Prompt encoding: each pipeline's text encoders, combined as in its upstream code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch.nn.functional import pad
 Encode = Callable[[Sequence[str]], tuple[Tensor, ...]]
 
 LOCK = threading.Lock()
-"""A tokenizer notes its lengths in itself, so that two threads can't share it."""
+"""Lock around tokenizers: they store lengths in themselves, so threads cannot share them."""
 
 LENGTH = 77
-"""Tokens that CLIP takes; longer prompts are cut, as upstream does."""
+"""Number of tokens that CLIP takes; longer prompts are truncated, as upstream."""
 
 
 def stable_diffusion(parts: Mapping[str, Any]) -> Encode:
-    """Return prompts -> (words [B, 77, D]): CLIP's last state.
+    """Return the encoder prompts -> (words [B, 77, D],): CLIP's last state.
 
     Args:
         parts: tokenizer and text_encoder.
@@ -38,11 +38,13 @@ def stable_diffusion(parts: Mapping[str, Any]) -> Encode:
 
 
 def stable_diffusion_xl(parts: Mapping[str, Any], *, zeros: bool) -> Encode:
-    """Return prompts -> (words [B, 77, D], pooled [B, E]): two CLIPs' last but one states, and the second's summary.
+    """Return the encoder prompts -> (words [B, 77, D], pooled [B, E]) of two CLIPs: their penultimate states.
+
+    `pooled` is the second CLIP's pooled vector.
 
     Args:
         parts: tokenizer, text_encoder, tokenizer_2, text_encoder_2.
-        zeros: the empty prompt, which only a negative one can be that isn't given, is zeros.
+        zeros: whether the empty prompt, which only a missing negative prompt can be, is encoded as zeros.
 
     Source: Podell et al. 2023, arXiv:2307.01952, section 2.1; the pipeline of diffusers.
     """
@@ -59,14 +61,14 @@ def stable_diffusion_xl(parts: Mapping[str, Any], *, zeros: bool) -> Encode:
 
 
 def pixart(parts: Mapping[str, Any], length: int) -> Encode:
-    """Return prompts -> (words [B, length, D] of T5, mask [B, length] of those that there are).
+    """Return the encoder prompts -> (words [B, length, D] of T5, mask [B, length] of the actual tokens).
 
-    Prompts are put in small letters, as upstream does; what it does beside that where further packages are installed,
-    taking out HTML and addresses, isn't done.
+    Prompts are lowercased, as upstream. Upstream's removal of HTML and addresses, which needs further packages, is not
+    done.
 
     Args:
         parts: tokenizer, text_encoder.
-        length: tokens.
+        length: number of tokens.
     """
     tokenizer, t5 = parts["tokenizer"], parts["text_encoder"]
 
@@ -79,12 +81,14 @@ def pixart(parts: Mapping[str, Any], length: int) -> Encode:
 
 
 def stable_diffusion_3(parts: Mapping[str, Any], width: int, length: int = 256) -> Encode:
-    """Return prompts -> (words [B, 77 + length, width], pooled [B, D]): two CLIPs' last but one states, then T5's.
+    """Return the encoder prompts -> (words [B, 77 + length, width], pooled [B, D]): two CLIPs, then T5.
+
+    The words are the CLIPs' penultimate states, then T5's last state.
 
     Args:
-        parts: tokenizer, text_encoder, each with _2 and _3; the third encoder may be None, and zeros stand for it.
-        width: of the words that the network takes.
-        length: tokens for T5.
+        parts: tokenizer, text_encoder, each with _2 and _3; zeros replace the third encoder if it is None.
+        width: width of the network's words.
+        length: number of tokens for T5.
 
     Source: Esser et al. 2024, arXiv:2403.03206, figure 2; the pipeline of diffusers.
     """
@@ -106,11 +110,11 @@ def stable_diffusion_3(parts: Mapping[str, Any], width: int, length: int = 256) 
 
 
 def flux(parts: Mapping[str, Any], length: int = 512) -> Encode:
-    """Return prompts -> (words [B, length, D] of T5, pooled [B, E] of CLIP).
+    """Return the encoder prompts -> (words [B, length, D] of T5, pooled [B, E] of CLIP).
 
     Args:
         parts: tokenizer, text_encoder, tokenizer_2, text_encoder_2.
-        length: tokens for T5.
+        length: number of tokens for T5.
     """
     clip, t5 = parts["text_encoder"], parts["text_encoder_2"]
 
@@ -123,14 +127,13 @@ def flux(parts: Mapping[str, Any], length: int = 512) -> Encode:
 
 
 KEPT = 256 << 20
-"""Bytes of encoded prompts that are kept."""
+"""Cache size for encoded prompts, in bytes."""
 
 
 class Remembered:
-    """Prompts as encoded before; those used least recently are forgotten beyond `KEPT` bytes.
+    """An encoder with a least-recently-used cache of `kept` bytes.
 
-    Each is encoded alone: in a batch its last bits would depend on the other prompts there, and so on what had been
-    asked before.
+    Each prompt is encoded alone: in a batch its last bits would depend on the other prompts, and so on earlier calls.
     """
 
     def __init__(self, encode: Encode, kept: int = KEPT) -> None:
@@ -165,12 +168,12 @@ def fingerprint(tokenizer: Any) -> str:
 
 
 def _tokens(tokenizer: Any, prompts: Sequence[str], encoder: Any, length: int | None = None) -> Tensor:
-    """[B, length] on the encoder's device; CLIP's own length if none is given."""
+    """Return token ids [B, length] on the encoder's device; CLIP's own length if none is given."""
     return _masked(tokenizer, prompts, encoder, length)[0]
 
 
 def _masked(tokenizer: Any, prompts: Sequence[str], encoder: Any, length: int | None = None) -> tuple[Tensor, Tensor]:
-    """The tokens, and 1 where there is one."""
+    """Return token ids and their mask, 1 for actual tokens, [B, length] each."""
     most = length or min(tokenizer.model_max_length, LENGTH)
     with LOCK:
         tokens = tokenizer(list(prompts), padding="max_length", max_length=most, truncation=True, return_tensors="pt")
