@@ -71,7 +71,7 @@ def test_a_hand_apart_gives_the_same_bytes(tmp_path, monkeypatch, teacher):
     apart = Apart()
     options = {"exact": False, "samples": 20}
     run(tmp_path / "here", teacher(), **options)
-    monkeypatch.setattr(runner, "_crew", lambda *options: apart)
+    monkeypatch.setattr(runner, "_workers", lambda *options: apart)
     run(tmp_path / "apart", teacher(), **options)
     assert toys.files_of(tmp_path / "here", pattern="cells/**/*") == toys.files_of(
         tmp_path / "apart", pattern="cells/**/*"
@@ -82,7 +82,7 @@ def test_a_hand_apart_gives_the_same_bytes(tmp_path, monkeypatch, teacher):
 
 
 def test_an_error_comes_back_with_its_reason_and_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_crew", lambda *options: Apart())
+    monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
     result = run(tmp_path, toys.teacher(broken))
     assert [each.status for each in result.cells] == ["failed"] * 4
     assert "ZeroDivisionError: a network's bug" in result.cells[0].reason
@@ -94,11 +94,11 @@ def broken(x, sigma):
 
 
 def test_another_version_or_network_at_the_worker_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_crew", lambda *options: Apart())
+    monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
     monkeypatch.setattr(ray_worker, "__version__", "0.0")
     assert "this worker has SolverBench 0.0, the run" in run(tmp_path / "a").cells[0].reason
     monkeypatch.undo()
-    monkeypatch.setattr(runner, "_crew", lambda *options: Apart())
+    monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
     found = ray_worker.load_teacher("mixture")
     monkeypatch.setattr(ray_worker, "load_teacher", lambda spec, device: toys.teacher(identity="another"))
     result = run(tmp_path / "b", found, exact=False)
