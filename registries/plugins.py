@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from solverbench.wording import Problem
 
-class Unavailable(LookupError):
+
+class Unavailable(Problem, LookupError):
     """A plugin has that name, but what it offers can't be had; the text is one line that says why."""
 
 

@@ -190,11 +190,14 @@ def _read(path: Path) -> bytes:
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path}: can't be read ({error.strerror}); check the folder and its permissions")
+    remedy = "check the folder and its permissions"
+    return StoreError(asked=path, wrong=f"can't be read ({error.strerror})", remedy=remedy)
 
 
 def _damage(path: Path, what: str) -> RecordError:
-    return RecordError(f"{path}: damaged, {what}; delete this file and run again, which makes it anew")
+    return RecordError(
+        asked=path, wrong=f"damaged, {what}", remedy="delete this file and run again, which makes it anew"
+    )
 
 
 def refusal(path: Path, size: int, error: OSError) -> StoreError:

@@ -51,7 +51,7 @@ def made_once(
 
 def anew(error: RecordError) -> str:
     """Return the line that says what becomes of a damaged file, in place of what its error tells to do."""
-    return f"{str(error).partition(';')[0]}; set aside as *{files.DAMAGED} and made anew"
+    return f"{error.finding('')}; set aside as *{files.DAMAGED} and made anew"
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]] | None:
