@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 from solverbench.registries import plugins
 from solverbench.registries.plugins import Offer, Unavailable
-from solverbench.wording import Problem
+from solverbench.wording import Problem, suggest
 
 
 class UnknownName(Problem, LookupError):
@@ -114,9 +113,7 @@ class Registry:
         full = self._aliases.get(name, name)
         if full in self._entries or self._offers(full):
             return full
-        near = difflib.get_close_matches(name.lower(), [*self, *self._aliases], n=1)
-        hint = f"did you mean {near[0]!r}? See" if near else "see"
-        remedy = f"{hint} 'solverbench list {self.plural}'."
+        remedy = suggest(name, [*self, *self._aliases], f"see 'solverbench list {self.plural}'.")
         raise UnknownName(asked=self._asked(name), wrong="not registered", remedy=remedy)
 
     def get(self, name: str) -> Any:

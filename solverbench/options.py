@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from solverbench.errors import SpecError
+from solverbench.wording import suggest
 
 _KINDS = {"str": "text", "int": "a whole number", "float": "a finite number", "bool": "true or false"}
 
@@ -46,9 +46,8 @@ def read(
     for key in given:
         if key not in kinds:
             names = sorted({*kinds, *beside})
-            near = difflib.get_close_matches(key.lower(), names, n=1)
-            hint = f"did you mean {near[0]!r}? It" if near else "it"
-            raise SpecError(f"{asked}: no option {key!r}; {hint} takes {', '.join(names) or 'no options'}.")
+            remedy = suggest(key, names, f"it takes {', '.join(names) or 'no options'}.")
+            raise SpecError(asked=asked, wrong=f"no option {key!r}", remedy=remedy)
     return {key: _value(asked, key, kinds[key], value) for key, value in given.items()}
 
 

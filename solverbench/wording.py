@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Self
 
 
@@ -37,6 +39,18 @@ class Problem(Exception):
     def finding(self, asked: object) -> str:
         """Return `without(asked)` and without the remedy."""
         return _printable(f"{self.asked}: {self.wrong}" if self.asked not in ("", str(asked)) else self.wrong)
+
+
+def suggest(word: str, known: Iterable[str], remedy: str) -> str:
+    """Return `remedy`, after the question whether the nearest of the known words was meant if one is near."""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f"did you mean {near[0]!r}? {remedy[0].upper()}{remedy[1:]}" if near else remedy
+
+
+def one_line(what: object, most: int = 160) -> str:
+    """Return the text of an error, or of another thing, on one line and cut; an error without text by its type."""
+    text = " ".join(str(what).split())[:most]
+    return text or (type(what).__name__ if isinstance(what, BaseException) else "")
 
 
 def _printable(text: str) -> str:

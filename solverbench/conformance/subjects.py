@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from solverbench.method.solver import Solver
 from solverbench.method.spec import make
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import suggest
 
 
 def named(text: str) -> list[Solver | Teacher]:
@@ -36,11 +36,8 @@ def named(text: str) -> list[Solver | Teacher]:
             raise UnknownNameError(
                 asked=f"check {text}", wrong=f"is a {registry.kind}", remedy="only solvers and teachers are checked"
             )
-    near = difflib.get_close_matches(head.lower(), [*registries.solvers, *registries.teachers], n=1)
-    hint = f"did you mean {near[0]!r}? Give" if near else "give"
-    raise UnknownNameError(
-        asked=f"check {text}", wrong="neither a solver nor a teacher", remedy=f"{hint} a name, a spec or a .py file"
-    )
+    remedy = suggest(head, [*registries.solvers, *registries.teachers], "give a name, a spec or a .py file")
+    raise UnknownNameError(asked=f"check {text}", wrong="neither a solver nor a teacher", remedy=remedy)
 
 
 def everything() -> Iterator[tuple[str, Solver | Teacher | None, str]]:

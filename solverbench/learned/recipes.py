@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import tomllib
@@ -17,6 +16,7 @@ from solverbench import plugins, registries, seeds
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.learned import stages
 from solverbench.registries import recipe_names
+from solverbench.wording import suggest
 
 if TYPE_CHECKING:
     from solverbench.method.solver import LearnedSolver
@@ -279,11 +279,11 @@ def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False
             continue
         if not isinstance(settings, Mapping):
             if everywhere:
-                raise RecordError(str(_unknown(recipe, table)))
+                raise RecordError.of(_unknown(recipe, table))
             raise RecordError(f"{recipe}: {table!r} outside a table; put it under [any] or a teacher's name")
         for key in settings:
             if key not in _kinds():
-                raise RecordError(str(_unknown(f"{recipe} [{table}]", key)))
+                raise RecordError.of(_unknown(f"{recipe} [{table}]", key))
     return tables
 
 
@@ -347,6 +347,5 @@ def _range(low: float | None, high: float | None, above: float | None) -> str:
 
 
 def _unknown(asked: str, key: str) -> SpecError:
-    near = difflib.get_close_matches(key.lower(), _kinds(), n=1)
-    hint = f"did you mean {near[0]!r}? There" if near else "there"
-    return SpecError(f"{asked}: there is no setting {key!r}; {hint} are {', '.join(_kinds())}.")
+    remedy = suggest(key, _kinds(), f"there are {', '.join(_kinds())}.")
+    return SpecError(asked=asked, wrong=f"there is no setting {key!r}", remedy=remedy)

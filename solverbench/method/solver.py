@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import math
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.method.thresholding import thresholded
 from solverbench.registries import recipe_names
+from solverbench.wording import suggest
 
 
 class Denoise(Protocol):
@@ -456,9 +456,8 @@ def write_levels(levels: str | Sequence[float]) -> str:
 def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:
     """Return the error for an option that the solver doesn't have."""
     keys = sorted(declared(cls))
-    near = difflib.get_close_matches(key.lower(), keys, n=1)
-    hint = f"did you mean {near[0]!r}? It" if near else "it"
-    return SpecError(asked=asked, wrong=f"{cls.name} has no option {key!r}", remedy=f"{hint} has {', '.join(keys)}.")
+    remedy = suggest(key, keys, f"it has {', '.join(keys)}.")
+    return SpecError(asked=asked, wrong=f"{cls.name} has no option {key!r}", remedy=remedy)
 
 
 def refuse_budget(solver: Solver, nfe: int, why: str, instead: Sequence[int | str]) -> BudgetError:
