@@ -47,10 +47,16 @@ def suggest(word: str, known: Iterable[str], remedy: str) -> str:
     return f"did you mean {near[0]!r}? {remedy[0].upper()}{remedy[1:]}" if near else remedy
 
 
-def one_line(what: object, most: int = 160) -> str:
-    """Return the text of an error, or of another thing, on one line and cut; an error without text by its type."""
-    text = " ".join(str(what).split())[:most]
-    return text or (type(what).__name__ if isinstance(what, BaseException) else "")
+def one_line(what: object, *, typed: bool = False) -> str:
+    """Return the text of an error, or of another thing, on one line; of a long text, its first 160 characters.
+
+    Args:
+        typed: put an error's type in front; one without text is told by its type anyway.
+    """
+    text = " ".join(str(what).split())
+    text = text if len(text) <= 160 else f"{text[:160]}…"
+    kind = type(what).__name__ if isinstance(what, BaseException) and (typed or not text) else ""
+    return ": ".join(filter(None, (kind, text)))
 
 
 def _printable(text: str) -> str:

@@ -22,6 +22,7 @@ from torch.nn.functional import interpolate
 from solverbench import userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
+from solverbench.wording import one_line
 
 FILE = "inception-2015-12-05.pt"
 """The network's file, by the name that clean-fid gives it: NVIDIA's TorchScript form of the TensorFlow graph."""
@@ -87,7 +88,9 @@ class Inception:
                 except torch.cuda.OutOfMemoryError:
                     raise
                 except RuntimeError as error:
-                    raise RecordError(f"{self.path}: gives no 2048 features ({_line(error)}); {self._again}") from None
+                    raise RecordError(
+                        f"{self.path}: gives no 2048 features ({one_line(error)}); {self._again}"
+                    ) from None
         return torch.cat(found)
 
     def probabilities(self, features: Tensor) -> Tensor:
@@ -124,7 +127,7 @@ class Inception:
                 try:
                     self._loaded = self._load()
                 except (RuntimeError, ValueError, AttributeError, RecordError) as error:
-                    why = f"not the Inception network ({_line(error)})"
+                    why = f"not the Inception network ({one_line(error)})"
                     raise RecordError(f"{self.path}: {why}; {self._again}") from None
             return self._loaded
 
@@ -214,7 +217,7 @@ def fetch(mode: str = "legacy_tensorflow") -> Path:
             with urlopen(address, timeout=30) as answer:
                 content = answer.read()
         except (URLError, OSError) as error:
-            raise MissingError(f"{address}: can't be downloaded ({_line(error)}); put the file at {path}") from None
+            raise MissingError(f"{address}: can't be downloaded ({one_line(error)}); put the file at {path}") from None
         found = hashlib.sha256(content).hexdigest()
         if mode == "legacy_pytorch" and found[:8] not in name:
             raise RecordError(f"{address}: its sha256 begins with {found[:8]}, not as its name says; try again")
@@ -255,7 +258,3 @@ def sha(path: Path) -> str:
     """Return the sha256 of a file, read again only if it has changed."""
     state = os.stat(path)
     return _sha_of(path, state.st_size, state.st_mtime_ns)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
