@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solverbench.errors import RecordError, StoreError, UserError
+from solverbench import files
+from solverbench.errors import RecordError, UserError
 from solverbench.metrics.extractors.transformers import CLIP
 from solverbench.wording import one_line
 
@@ -58,12 +58,4 @@ def foreign(path: Path, kind: str | None = None, count: int | None = None) -> tu
         made_by = CLIP.folder if mode[2] else f"clean-fid/{mode[1]}"
     n = count or (len(arrays["features"]) if "mu" not in arrays else 0)
     told = {"name": path.stem, "origin": path.name, "kind": guessed or UNKNOWN, "extractor": made_by, "n": n}
-    return arrays, {**told, "split": UNKNOWN, "source_sha256": _file_sha(path)}
-
-
-def _file_sha(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StoreError(f"{path}: can't be read ({one_line(error)}); check its permissions") from None
+    return arrays, {**told, "split": UNKNOWN, "source_sha256": files.sha256(path)}

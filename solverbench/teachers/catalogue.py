@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from solverbench import files, options, registries, userdata
+from solverbench import downloads, files, options, registries, userdata
 from solverbench.errors import MissingError, RecordError, UnknownNameError, UserError
-from solverbench.teachers import downloads
 from solverbench.teachers.families import description as families
 from solverbench.wording import suggest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import platform
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
-from solverbench import userdata
+from solverbench import downloads, files, userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
 from solverbench.wording import one_line
@@ -198,30 +197,20 @@ def url() -> str:
     return str(_clean("downloads_helper").inception_url)
 
 
-def fetch(mode: str = "legacy_tensorflow") -> Path:
+def fetch(mode: str = "legacy_tensorflow", tell: downloads.Tell = downloads.silent) -> Path:
     """Download the network of a mode into the user's data folder and return its place; it is whole or not there.
+
+    Args:
+        tell: the progress.
 
     Raises:
         MissingError: no clean-fid where its address is needed, or no answer.
         RecordError: what came isn't the file whose checksum begins as its name says.
     """
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    from solverbench import files
-
     name, address = (PYTORCH_FILE, PYTORCH_URL) if mode == "legacy_pytorch" else (FILE, url())
     path = userdata.data() / name
-    if not path.is_file():
-        try:
-            with urlopen(address, timeout=30) as answer:
-                content = answer.read()
-        except (URLError, OSError) as error:
-            raise MissingError(f"{address}: can't be downloaded ({one_line(error)}); put the file at {path}") from None
-        found = hashlib.sha256(content).hexdigest()
-        if mode == "legacy_pytorch" and found[:8] not in name:
-            raise RecordError(f"{address}: its sha256 begins with {found[:8]}, not as its name says; try again")
-        files.write_bytes(path, content)
+    named = path.stem.rpartition("-")[2] if mode == "legacy_pytorch" else ""
+    downloads.download(address, path, tell, sha256=named)
     return path
 
 
@@ -250,8 +239,7 @@ def _clean(name: str) -> Any:
 
 @cache
 def _sha_of(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)
 
 
 def sha(path: Path) -> str:

@@ -7,7 +7,6 @@ name is one of ours, which only stores what it is given; the source code is drop
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import math
@@ -77,10 +76,9 @@ def read(path: Path) -> Network:
     if path.suffix == ".safetensors":
         return _converted(path)
     try:
-        with path.open("rb") as file:
-            address = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MissingError(f"{path}: can't be read ({error.strerror}); give a file that can") from None
+        address = files.sha256(path)
+    except StoreError as error:
+        raise MissingError(asked=path, wrong=error.wrong, remedy="give a file that can") from None
     kept = userdata.data() / "converted" / f"{address}.safetensors"
     if kept.is_file():
         try:
