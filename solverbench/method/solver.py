@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -13,7 +12,7 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_
 import torch
 from torch import Tensor
 
-from solverbench import registries
+from solverbench import options, registries
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.method import grids
 from solverbench.method.grids import Grid
@@ -412,22 +411,6 @@ def declared(cls: type[Solver]) -> dict[str, tuple[dataclasses.Field[Any], Any]]
     return {_key(f): (f, hints[f.name]) for f in dataclasses.fields(cls) if "choices" in f.metadata}
 
 
-def parse_value(asked: str, kind: Any, text: str) -> Any:
-    """Return `text` as a value of the option's type.
-
-    Raises:
-        SpecError: it isn't one.
-    """
-    wanted = {int: "a whole number", float: "a number", bool: "true or false"}
-    base = next(k for k in (bool, int, float, str) if k == kind or k in getattr(kind, "__args__", ()))
-    try:
-        if base is bool:
-            return {"true": True, "false": False}[text.lower()]
-        return base(text)
-    except (ValueError, KeyError):
-        raise SpecError(asked=asked, wrong=f"{text!r} isn't {wanted[base]}", remedy=f"give {wanted[base]}") from None
-
-
 def read_levels(asked: str, text: str) -> str | list[float]:
     """Return what an option that takes levels says: the name of a grid, or the levels themselves.
 
@@ -492,8 +475,8 @@ def _check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> 
             wrong=f"{_text(value)} isn't a value it takes",
             remedy=f"use {' or '.join(map(_text, choices))}",
         )
-    if above is not None and value is not None and not (math.isfinite(value) and value > above):
-        raise SpecError(asked=asked, wrong=f"{value:g} is out of range", remedy=f"give a finite number above {above:g}")
+    if above is not None and value is not None and (wanted := options.outside(value, above=above)):
+        raise SpecError(asked=asked, wrong=f"{value:g} is out of range", remedy=f"give {wanted}")
 
 
 def _key(field: dataclasses.Field[Any]) -> str:

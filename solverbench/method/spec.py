@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from solverbench import plugins, registries
+from solverbench import options, plugins, registries
 from solverbench.errors import SpecError
-from solverbench.method.solver import Solver, declared, parse_value, unknown_option
+from solverbench.method.solver import Solver, declared, unknown_option
 
 
 def make(spec: str) -> Solver:
@@ -31,7 +31,7 @@ def make(spec: str) -> Solver:
         field, kind = declared(cls)[key]
         if field.name in given:
             raise SpecError(asked=spec, wrong=f"{key!r} is given twice", remedy="give it once")
-        given[field.name] = parse_value(spec, kind, _read_levels(spec, text[1:]) if text[0] == "@" else text)
+        given[field.name] = options.parse(spec, kind, _read_levels(spec, text[1:]) if text[0] == "@" else text)
     with plugins.blamed(registries.solvers, name):
         return cls(**given)
 
