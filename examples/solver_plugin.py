@@ -36,7 +36,7 @@ class Midpoint(sb.Solver):
 
     def steps(self, nfe):
         if nfe < 2 or nfe % 2:
-            near = [f"nfe={n}" for n in (nfe - 1, nfe + 1) if n > 1]
+            near = [n for n in (nfe - 1, nfe + 1) if n > 1]
             raise sb.refuse_budget(self, nfe, "each step costs 2 calls", near)
         return nfe // 2
 

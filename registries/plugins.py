@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from solverbench.wording import Problem
 
-class Unavailable(LookupError):
-    """A plugin offers the name, but its object is not available; the text is one line with the reason."""
+
+class Unavailable(Problem, LookupError):
+    """A plugin has that name, but what it offers can't be had; the text is one line that says why."""
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,10 +9,11 @@ from typing import Any
 
 from solverbench.registries import plugins
 from solverbench.registries.plugins import Offer, Unavailable
+from solverbench.wording import Problem, suggest
 
 
-class UnknownName(LookupError):
-    """No entry has that name; the text suggests the nearest one."""
+class UnknownName(Problem, LookupError):
+    """No entry of that name; the text suggests the nearest."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,8 @@ class Registry:
         full = self._aliases.get(name, name)
         if full in self._entries or self._offers(full):
             return full
-        near = difflib.get_close_matches(name.lower(), [*self, *self._aliases], n=1)
-        hint = f"did you mean {near[0]!r}? See" if near else "see"
-        raise UnknownName(f"{self.kind} {name!r}: not registered; {hint} 'solverbench list {self.plural}'.")
+        remedy = suggest(name, [*self, *self._aliases], f"see 'solverbench list {self.plural}'.")
+        raise UnknownName(asked=self._asked(name), wrong="not registered", remedy=remedy)
 
     def get(self, name: str) -> Any:
         """Return the object bound to a name or alias; import it on first use.
@@ -172,7 +171,7 @@ class Registry:
                 offer = self._offer(name)
                 yield Listed(name, (), _first_line(offer.thing), offer.source)
             except Unavailable as error:
-                yield Listed(name, (), "", sources, str(error).removeprefix(f"{self.kind} {name!r}: "))
+                yield Listed(name, (), "", sources, error.without(self._asked(name)))
         for offer in self._installed():
             if offer.name in self._entries or offer.name in self._aliases:
                 yield Listed(offer.name, (), "", offer.source, f"{self.kind} {offer.name!r} is built in, which wins")
@@ -199,20 +198,23 @@ class Registry:
             Unavailable: the offer does not load, is of the wrong kind, or is not the only one.
         """
         first, *others = self._offers(name)
-        asked = f"{self.kind} {name!r}"
+        asked = self._asked(name)
         try:
             first.load()
             same = all(plugins.origin(other.load()) == plugins.origin(first.thing) for other in others)
         except Unavailable as error:
             if not others:
-                raise Unavailable(f"{asked}: {first.source} can't be loaded: {error}") from None
+                raise Unavailable(asked=asked, wrong=f"{first.source} can't be loaded: {error}") from None
             same = False
         if not same:
             sources = " and ".join(offer.source for offer in (first, *others))
-            raise Unavailable(f"{asked}: offered by {sources}; rename one, or do without it")
+            raise Unavailable(asked=asked, wrong=f"offered by {sources}", remedy="rename one, or do without it")
         if wrong := self._wrong(name, first.thing):
-            raise Unavailable(f"{asked}: {first.source} offers {first.target}, {wrong}")
+            raise Unavailable(asked=asked, wrong=f"{first.source} offers {first.target}, {wrong}")
         return replace(first, source=others[0].source) if others else first  # a package may register what it offers
+
+    def _asked(self, name: str) -> str:
+        return f"{self.kind} {name!r}"
 
     def _wrong(self, name: str, thing: Any) -> str:
         if not self._check:

@@ -1,17 +1,20 @@
 """User errors: exceptions whose text is the one line that the command line prints.
 
-Form: `<request>: <what is wrong, with the value>; <what to do>`.
+Form: `<what was asked>: <what is wrong, with the value>; <what to do>`. Code that needs a part of the sentence reads
+the fields `asked`, `wrong` and `remedy`, never the text.
 """
 
+from __future__ import annotations
 
-class UserError(Exception):
-    """A mistake of the user or in their files, never a bug of SolverBench. `exit_code` is the command's exit code."""
+from collections.abc import Iterable
+
+from solverbench.wording import Problem
+
+
+class UserError(Problem):
+    """A mistake of the user or their files, never a bug of ours. `exit_code` is the command line's exit code."""
 
     exit_code = 2
-
-    def __str__(self) -> str:
-        """Return the text as one line; characters that are not printable are escaped as in Python."""
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
 
 
 class SpecError(UserError):
@@ -23,7 +26,16 @@ class UnknownNameError(SpecError):
 
 
 class BudgetError(UserError):
-    """A number of calls that the solver cannot spend exactly."""
+    """A number of calls that the solver can't spend exactly.
+
+    Args:
+        wrong, asked, remedy: the sentence, see `UserError`.
+        near: the nearest numbers of calls that it can spend; `solverbench check` compares them.
+    """
+
+    def __init__(self, wrong: str = "", *, asked: object = "", remedy: str = "", near: Iterable[int] = ()) -> None:
+        super().__init__(wrong, asked=asked, remedy=remedy)
+        self.near = frozenset(near)
 
 
 class GridError(UserError):

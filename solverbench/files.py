@@ -9,11 +9,13 @@ import itertools
 import json
 import os
 import secrets
+import shutil
 import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,20 +45,40 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
     Raises:
         StoreError: the folder cannot be written, or no space is left.
     """
+    with beside(path, len(content)) as part:
+        with open(part, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if not replace and _linked(part, path):
+            part.unlink()
+
+
+@contextmanager
+def beside(path: Path, size: int = 0) -> Iterator[Path]:
+    """Yield a temporary place in the folder of `path` for a file or folder, which is then renamed to `path`.
+
+    It is removed if something is raised inside; nothing is renamed if it isn't there.
+
+    Args:
+        size: bytes that will be written, for the error; 0 if that isn't known.
+
+    Raises:
+        StoreError: the folder can't be written, or there is no space left.
+    """
     part = path.with_name(f".{path.name}.{_mark(os.getpid())}{next(_COUNT):x}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(part, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace or not _linked(part, path):
+            yield part
+            if part.exists():
                 os.replace(part, path)
         finally:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise refusal(path, len(content), error) from error
+        raise refusal(path, size, error) from error
 
 
 _COUNT = itertools.count()
@@ -103,6 +125,19 @@ def canonical(body: Any) -> str:
 def digest(body: Any) -> str:
     """Return the sha256 of `canonical(body)`."""
     return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes.
+
+    Raises:
+        StoreError: it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def write_json(path: Path, body: Mapping[str, Any], *, replace: bool = True, lines: bool = True) -> None:
@@ -193,11 +228,14 @@ def _read(path: Path) -> bytes:
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path}: can't be read ({error.strerror}); check the folder and its permissions")
+    remedy = "check the folder and its permissions"
+    return StoreError(asked=path, wrong=f"can't be read ({error.strerror})", remedy=remedy)
 
 
 def _damage(path: Path, what: str) -> RecordError:
-    return RecordError(f"{path}: damaged, {what}; delete this file and run again, which makes it anew")
+    return RecordError(
+        asked=path, wrong=f"damaged, {what}", remedy="delete this file and run again, which makes it anew"
+    )
 
 
 def refusal(path: Path, size: int, error: OSError) -> StoreError:

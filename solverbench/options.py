@@ -1,15 +1,15 @@
-"""Options by keyword, as text or TOML values, read by the types that a function or a dataclass declares for them."""
+"""Options as text or TOML values, read by the types that a function or a dataclass declares for them."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from solverbench.errors import SpecError
+from solverbench.wording import suggest
 
 _KINDS = {"str": "text", "int": "a whole number", "float": "a finite number", "bool": "true or false"}
 
@@ -46,10 +46,47 @@ def read(
     for key in given:
         if key not in kinds:
             names = sorted({*kinds, *beside})
-            near = difflib.get_close_matches(key.lower(), names, n=1)
-            hint = f"did you mean {near[0]!r}? It" if near else "it"
-            raise SpecError(f"{asked}: no option {key!r}; {hint} takes {', '.join(names) or 'no options'}.")
+            remedy = suggest(key, names, f"it takes {', '.join(names) or 'no options'}.")
+            raise SpecError(asked=asked, wrong=f"no option {key!r}", remedy=remedy)
     return {key: _value(asked, key, kinds[key], value) for key, value in given.items()}
+
+
+def parse(asked: str, kind: Any, text: str) -> Any:
+    """Return `text` as a value of a type.
+
+    Args:
+        asked: what the user wrote, for messages.
+        kind: bool, int, float, str, one of them or None, or a tuple of whole numbers.
+
+    Raises:
+        SpecError: it isn't one.
+    """
+    base = next((each for each in (bool, int, float, str) if each == kind or each in _members(kind)), tuple)
+    try:
+        if base is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return tuple(int(part) for part in text.split("+")) if base is tuple else base(text)
+    except (ValueError, KeyError):
+        raise SpecError(asked=asked, wrong=f"{text!r} isn't {_WANTED[base]}", remedy=f"give {_WANTED[base]}") from None
+
+
+_WANTED = {
+    bool: "true or false", int: "a whole number", float: "a number", tuple: "whole numbers joined with +",
+}  # fmt: skip
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    """The types of a union; none of another type."""
+    return () if get_origin(kind) is tuple else getattr(kind, "__args__", ())
+
+
+def outside(value: float, *, low: float | None = None, high: float | None = None, above: float | None = None) -> str:
+    """Return what a number must be, if it isn't: finite, at least `low`, at most `high` and above `above`; else ""."""
+    fits = (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
+    if math.isfinite(value) and fits:
+        return ""
+    parts = {"above": above, "at least": low, "at most": high}
+    return "a finite number " + " and ".join(f"{word} {end:g}" for word, end in parts.items() if end is not None)
 
 
 def _value(asked: str, key: str, kind: str, value: Any) -> Any:

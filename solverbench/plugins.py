@@ -187,9 +187,9 @@ def get(registry: registries.Registry, name: str) -> Any:
     try:
         return registry.get(name)
     except registries.UnknownName as error:
-        raise UnknownNameError(str(error)) from None
+        raise UnknownNameError.of(error) from None
     except registries.Unavailable as error:
-        raise PluginError(str(error)) from None
+        raise PluginError.of(error) from None
 
 
 @contextmanager

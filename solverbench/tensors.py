@@ -31,22 +31,23 @@ def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict
         RecordError: the file is missing, damaged, or of another format or version.
     """
     if not path.is_file():
-        raise RecordError(f"{path}: there is no such file; correct the path")
+        raise RecordError(asked=path, wrong="there is no such file", remedy="correct the path")
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("solverbench", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
-        raise RecordError(f"{path}: damaged ({error}); train it again") from None
+        raise RecordError(asked=path, wrong=f"damaged ({error})", remedy="train it again") from None
     if not isinstance(metadata, dict) or metadata.get("format") != format:
-        raise RecordError(f"{path}: isn't a {format} file of ours; give one that SolverBench wrote")
+        remedy = "give one that SolverBench wrote"
+        raise RecordError(asked=path, wrong=f"isn't a {format} file of ours", remedy=remedy)
     if metadata.get("version") != version:
-        raise RecordError(
-            f"{path}: version {metadata.get('version')} of {format}, this reads {version}; train it again"
-        )
+        wrong = f"version {metadata.get('version')} of {format}, this reads {version}"
+        raise RecordError(asked=path, wrong=wrong, remedy="train it again")
     checksum = metadata.pop("checksum", None)
     if checksum != _digest(tensors, metadata):
-        raise RecordError(f"{path}: damaged, its content doesn't match its sha256; train it again")
+        wrong = "damaged, its content doesn't match its sha256"
+        raise RecordError(asked=path, wrong=wrong, remedy="train it again")
     return tensors, metadata
 
 

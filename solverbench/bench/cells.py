@@ -151,14 +151,17 @@ class Cell:
         return f"{self.solver} nfe={self.nfe} on {self.teacher.name}"
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException, asked: str = "") -> str:
     """Return one line that says why: a user's mistake in its own words, another exception with type and place.
 
     The place is the line of a plugin that it came up in, if it came up in one.
+
+    Args:
+        asked: what is named beside the line, so that a mistake about it needn't name it.
     """
-    text = " ".join(str(error).split())
     if isinstance(error, UserError):
-        return text
+        return " ".join(error.without(asked).split())
+    text = " ".join(str(error).split())
     return ": ".join(filter(None, (plugins.place(error), type(error).__name__, text)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from solverbench.metrics import extractors
 from solverbench.metrics.lpips import LPIPS
 from solverbench.registries import Result
 from solverbench.teachers.loading import load_teacher
+from solverbench.wording import suggest
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def select(row: str | None, paper: str | None) -> list[Result]:
     found = list(registries.results(str(name)))
     if row is not None:
         wanted = row.strip("/").split("/")
-        near = difflib.get_close_matches(row, [each.row for each in found], n=1)
+        known = [each.row for each in found]
         found = [each for each in found if each.row.split("/")[: len(wanted)] == wanted]
         if not found:
-            hint = f"did you mean {near[0]!r}? See" if near else "see"
-            raise UserError(f"row {row!r}: not published; {hint} 'solverbench reproduce --paper {name} --list'")
+            remedy = suggest(row, known, f"see 'solverbench reproduce --paper {name} --list'")
+            raise UserError(asked=f"row {row!r}", wrong="not published", remedy=remedy)
     return found
 
 

@@ -130,7 +130,7 @@ def _cells_of(
                 raise
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other cells go on
-            yield cell(nfe, None, (FAILED, reason(error).removeprefix(f"{solver.spec}: ")), trained)
+            yield cell(nfe, None, (FAILED, reason(error, solver.spec)), trained)
         else:
             claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
             yield found if plan.nfe == nfe else cell(nfe, None, (FAILED, claim), trained)

@@ -199,7 +199,7 @@ def _budgets(found: Solver) -> str:
         except BudgetError:
             continue
         except LoopError as error:
-            return f"unknown: {str(error).removeprefix(f'{found.spec}: ')}"
+            return f"unknown: {error.without(found.spec)}"
         able.append(nfe)
     return "every nfe" if len(able) == len(BUDGETS) else f"nfe {ranges(able)}, of {BUDGETS[0]}-{BUDGETS[-1]} looked at"
 

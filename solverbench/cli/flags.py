@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 
 import click
 
 from solverbench.errors import UserError
+from solverbench.wording import suggest
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
@@ -23,9 +23,8 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> No
     for key, value in given.items():
         name = key.replace("-", "_")
         if name not in options:
-            near = difflib.get_close_matches(name, options, n=1)
-            hint = f"did you mean {near[0]!r}? See" if near else "see"
-            raise UserError(f"--config {path}: no flag {key!r} in '{ctx.info_name}'; {hint} --help")
+            wrong = f"no flag {key!r} in '{ctx.info_name}'"
+            raise UserError(asked=f"--config {path}", wrong=wrong, remedy=suggest(name, options, "see --help"))
         if isinstance(value, dict):
             raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
         if isinstance(value, list) and not options[name].multiple:

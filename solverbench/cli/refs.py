@@ -108,6 +108,9 @@ def refs_verify(names: tuple[str, ...], out: str) -> None:
 )
 def refs_fetch(extractor: str) -> None:
     """Download an Inception network (91 MB) from where clean-fid does, into your data folder."""
+    from solverbench.cli.download_bars import download_bars
     from solverbench.metrics.extractors import inception as fid
 
-    click.echo(f"{fid.fetch(extractor)}")
+    with download_bars() as bar:
+        path = fid.fetch(extractor, bar(extractor))
+    click.echo(f"{path}")

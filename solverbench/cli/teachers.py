@@ -54,20 +54,11 @@ def teachers_info(name: str) -> None:
 @click.option("--references/--no-references", default=True, show_default=True, help="Also the statistics for FID.")
 def teachers_fetch(name: str, references: bool) -> None:
     """Download NAME into the data folder; goes on where it broke off, and pins checksums on first use."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
+    from solverbench.cli.download_bars import download_bars
     from solverbench.teachers import catalogue
-    from solverbench.teachers.downloads import Tell
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def tell(what: str) -> Tell:
-            task = progress.add_task(what, total=None)
-            return lambda have, total: progress.update(task, completed=have, total=total)
-
-        lines = catalogue.fetch(name, tell, references=references)
+    with download_bars() as bar:
+        lines = catalogue.fetch(name, bar, references=references)
     click.echo("\n".join(lines))
 
 

@@ -6,7 +6,8 @@ import dataclasses
 
 from solverbench.conformance.trials import Failed
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Solver, declared, parse_value
+from solverbench.method.solver import Solver, declared
+from solverbench.options import parse
 from solverbench.plugins import WORD
 
 
@@ -53,7 +54,7 @@ def from_spec(cls: type[Solver], spec: str) -> Solver:
     for part in spec.split(":")[1:]:
         key, _, text = part.partition("=")
         field, kind = declared(cls)[key]
-        given[field.name] = parse_value(spec, kind, text)
+        given[field.name] = parse(spec, kind, text)
     return cls(**given)
 
 

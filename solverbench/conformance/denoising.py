@@ -60,7 +60,7 @@ def sampler(teacher: Teacher) -> str:
         trace(solver, solver.grid(teacher.schedule, solver.steps(teacher.sampler_nfe)))
     except UserError as error:
         raise Failed(
-            f"sampler={teacher.sampler!r} with sampler_nfe={teacher.sampler_nfe}: {error.args[0]}; use another"
+            f"sampler={teacher.sampler!r} with sampler_nfe={teacher.sampler_nfe}: {error}; use another"
         ) from None
     return f"{teacher.sampler}, {teacher.sampler_nfe} calls"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ def linear(solver: Solver, schedule: NoiseSchedule) -> str:
         try:
             trace(ready, grid)
         except NotLinearError as error:
-            raise Failed(str(error).removeprefix(f"{solver.spec}: ")) from None
+            raise Failed(error.without(solver.spec)) from None
     return "loop and tableau agree on random networks"
 
 
@@ -44,7 +43,7 @@ def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
         counted.append(budget)
     for budget in sorted(set(BUDGETS) - taken):
         nearest = {n for n in taken if abs(n - budget) == min(abs(other - budget) for other in taken)}
-        named = {int(number) for number in re.findall(r"nfe=(\d+)", refusals[budget] or "")} - {budget}
+        named = refusals[budget] or frozenset()
         if not named & nearest or named - taken:
             raise Failed(
                 f"refuses nfe={budget} naming {sorted(named)} as nearest, not {sorted(nearest)}; use sb.refuse_budget"
@@ -53,13 +52,13 @@ def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
     return f"counted as claimed at {ranges(counted)}" + (f"; refuses {ranges(refused)}" if refused else "")
 
 
-def _refusal(solver: Solver, budget: int) -> str | None:
-    """Return the reason why a budget is refused; None if it is accepted."""
+def _refusal(solver: Solver, budget: int) -> frozenset[int] | None:
+    """The budgets that are named where one is refused; None if it is taken."""
     try:
         solver.steps(budget)
     except BudgetError as error:
-        return str(error)
-    except Exception as error:  # a plugin may raise anything
+        return error.near
+    except Exception as error:  # whatever a plugin raises
         raise Failed(f"refuses nfe={budget} by {type(error).__name__} ({error}); use sb.refuse_budget") from error
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from solverbench.method.solver import Solver
 from solverbench.method.spec import make
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import suggest
 
 
 def named(text: str) -> list[Solver | Teacher]:
@@ -33,10 +33,11 @@ def named(text: str) -> list[Solver | Teacher]:
         return [load_teacher(text)]
     for registry in (registries.grids, registries.metrics, registries.losses):
         if head in registry:
-            raise UnknownNameError(f"check {text}: is a {registry.kind}; only solvers and teachers are checked")
-    near = difflib.get_close_matches(head.lower(), [*registries.solvers, *registries.teachers], n=1)
-    hint = f"did you mean {near[0]!r}? Give" if near else "give"
-    raise UnknownNameError(f"check {text}: neither a solver nor a teacher; {hint} a name, a spec or a .py file")
+            raise UnknownNameError(
+                asked=f"check {text}", wrong=f"is a {registry.kind}", remedy="only solvers and teachers are checked"
+            )
+    remedy = suggest(head, [*registries.solvers, *registries.teachers], "give a name, a spec or a .py file")
+    raise UnknownNameError(asked=f"check {text}", wrong="neither a solver nor a teacher", remedy=remedy)
 
 
 def everything() -> Iterator[tuple[str, Solver | Teacher | None, str]]:
@@ -59,5 +60,9 @@ def _of_file(path: Path) -> list[Solver | Teacher]:
             found.append(load_teacher(name))
     if not found:
         has = ", ".join(f"{kind} {name!r}" for kind, name in offered)
-        raise PluginError(f"check {path}: has {has} alone; only solvers and teachers are checked: give a file of those")
+        raise PluginError(
+            asked=f"check {path}",
+            wrong=f"has {has} alone",
+            remedy="only solvers and teachers are checked: give a file of those",
+        )
     return found

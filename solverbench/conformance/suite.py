@@ -80,9 +80,11 @@ class Check:
             return Outcome(self.label, self.name, UNDECLARED, self.undeclared)
         try:
             return Outcome(self.label, self.name, PASS, self.run())
-        except (Failed, LoopError) as error:
-            return Outcome(self.label, self.name, FAIL, str(error).removeprefix(f"{self.label}: "))
-        except (Exception, SystemExit) as error:  # a plugin may raise anything
+        except Failed as error:
+            return Outcome(self.label, self.name, FAIL, str(error))
+        except LoopError as error:
+            return Outcome(self.label, self.name, FAIL, error.without(self.label))
+        except (Exception, SystemExit) as error:  # whatever a plugin raises
             return Outcome(self.label, self.name, FAIL, f"{self._blame(error)}; mend it there")
 
     def _blame(self, error: BaseException) -> str:

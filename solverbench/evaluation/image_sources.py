@@ -20,6 +20,7 @@ from torch import Tensor
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.metrics.quantise import quantise
+from solverbench.wording import one_line
 
 EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Extensions of image files, in lower case; other files are ignored."""
@@ -190,11 +191,7 @@ class Stored(Pictures):
             with Image.open(io.BytesIO(content())) as image:
                 colour = image.convert("RGB")
         except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-            line = (
-                "of no known format"
-                if isinstance(error, UnidentifiedImageError)
-                else " ".join(str(error).split())[:160]
-            )
+            line = "of no known format" if isinstance(error, UnidentifiedImageError) else one_line(error)
             raise RecordError(f"{self.path / name}: not an image ({line}); remove or replace it") from None
         try:
             whole = colour if self.cut is None else self.cut(colour)

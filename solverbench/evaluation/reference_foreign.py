@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from solverbench.errors import RecordError, StoreError, UserError
+from solverbench import files
+from solverbench.errors import RecordError, UserError
 from solverbench.metrics.extractors.transformers import CLIP
+from solverbench.wording import one_line
 
 Array = NDArray[np.float64]
 
@@ -44,9 +45,9 @@ def foreign(path: Path, kind: str | None = None, count: int | None = None) -> tu
             wanted = {"mu": "mu", "sigma": "sigma", "features": "features", "feats": "features"}
             arrays = {ours: np.asarray(archive[key]) for key, ours in wanted.items() if key in keys}
     except OSError as error:
-        raise RecordError(f"{path}: can't be read ({_line(error)}); give an .npz of statistics") from None
+        raise RecordError(f"{path}: can't be read ({one_line(error)}); give an .npz of statistics") from None
     except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise RecordError(f"{path}: not a whole .npz ({_line(error)}); download or make it again") from None
+        raise RecordError(f"{path}: not a whole .npz ({one_line(error)}); download or make it again") from None
     if not ({"mu", "sigma"} <= set(arrays) or "features" in arrays):
         held = ", ".join(sorted(keys)) or "nothing"
         raise RecordError(f"{path}: holds {held}, not mu and sigma; give an .npz of statistics")
@@ -57,16 +58,4 @@ def foreign(path: Path, kind: str | None = None, count: int | None = None) -> tu
         made_by = CLIP.folder if mode[2] else f"clean-fid/{mode[1]}"
     n = count or (len(arrays["features"]) if "mu" not in arrays else 0)
     told = {"name": path.stem, "origin": path.name, "kind": guessed or UNKNOWN, "extractor": made_by, "n": n}
-    return arrays, {**told, "split": UNKNOWN, "source_sha256": _file_sha(path)}
-
-
-def _file_sha(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StoreError(f"{path}: can't be read ({_line(error)}); check its permissions") from None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return arrays, {**told, "split": UNKNOWN, "source_sha256": files.sha256(path)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from solverbench.metrics.lpips import LPIPS
 from solverbench.metrics.quantise import QUANTISERS
 from solverbench.metrics.vectors import NEIGHBOURS
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import suggest
 
 INCEPTION = ("fid", "fid_inf", "kid", "precision", "recall", "inception_score")
 """Of Inception features, by one of clean-fid's modes."""
@@ -102,9 +102,8 @@ class MetricSelection:
         known = (*BUILT_IN, *(name for name in registries.metrics if name not in registries.metrics.builtin))
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name.lower(), known, n=1)
-                hint = f"did you mean {near[0]!r}? Known" if near else "known"
-                raise UserError(f"metric {name!r}: not known; {hint} are {', '.join(known)}")
+                remedy = suggest(name, known, f"known are {', '.join(known)}")
+                raise UserError(asked=f"metric {name!r}", wrong="not known", remedy=remedy)
         theirs, ours = _of(names, PUBLIC), _of(names, FEATURES)
         sets = [found for known in (INCEPTION, *((name,) for name in OTHERS), FEATURES) if (found := _of(names, known))]
         if len(sets) > 1:

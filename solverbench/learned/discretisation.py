@@ -167,5 +167,5 @@ def with_ends(asked: str, grid: Grid, own: Tensor, tolerance: float) -> Grid:
 
 
 def refuse_one_call(solver: Solver, nfe: int) -> BudgetError:
-    """Return the error for a budget that leaves no level to learn."""
-    return refuse_budget(solver, nfe, "both ends are fixed, so that one step leaves no level to learn", ["nfe=2"])
+    """Return the error for a number of calls with no level to learn."""
+    return refuse_budget(solver, nfe, "both ends are fixed, so that one step leaves no level to learn", [2])

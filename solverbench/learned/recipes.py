@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,10 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from solverbench import plugins, registries, seeds
+from solverbench import options, plugins, registries, seeds
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.learned import stages
 from solverbench.registries import recipe_names
+from solverbench.wording import suggest
 
 if TYPE_CHECKING:
     from solverbench.method.solver import LearnedSolver
@@ -161,7 +160,7 @@ class Recipe:
                 raise _unknown(f"recipe setting {setting!r}", key)
             if key in given:
                 raise SpecError(f"recipe setting {setting!r}: {key!r} is given twice; give it once")
-            given[key] = _parse(setting, _kinds()[key], text)
+            given[key] = options.parse(f"recipe setting {setting!r}", _kinds()[key], text)
         return replace(self, **given)
 
     def as_dict(self) -> dict[str, Any]:
@@ -280,11 +279,11 @@ def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False
             continue
         if not isinstance(settings, Mapping):
             if everywhere:
-                raise RecordError(str(_unknown(recipe, table)))
+                raise RecordError.of(_unknown(recipe, table))
             raise RecordError(f"{recipe}: {table!r} outside a table; put it under [any] or a teacher's name")
         for key in settings:
             if key not in _kinds():
-                raise RecordError(str(_unknown(f"{recipe} [{table}]", key)))
+                raise RecordError.of(_unknown(f"{recipe} [{table}]", key))
     return tables
 
 
@@ -304,21 +303,6 @@ def _plain(kind: Any, value: Any) -> Any:
     return value
 
 
-def _parse(setting: str, kind: Any, text: str) -> Any:
-    try:
-        if kind is str:
-            return text
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind in (int, float):
-            return kind(text)
-        return tuple(int(part) for part in text.split("+"))
-    except (ValueError, KeyError):
-        named = {int: "a whole number", float: "a number", bool: "true or false"}
-        wanted = named.get(kind, "whole numbers joined with +")
-        raise SpecError(f"recipe setting {setting!r}: {text!r} isn't {wanted}; give {wanted}") from None
-
-
 def _check(name: str, kind: Any, value: Any) -> None:
     limits = next(each for each in fields(Recipe) if each.name == name).metadata
     entries = value if isinstance(value, tuple) else (value,)
@@ -334,20 +318,10 @@ def _check(name: str, kind: Any, value: Any) -> None:
     if limits["choices"] and value not in limits["choices"]:
         raise SpecError(f"{name}={value}: isn't one of its values; use {', '.join(limits['choices'])}")
     for entry in entries if wanted in (int, float) else ():
-        low, high, above = limits["low"], limits["high"], limits["above"]
-        if not math.isfinite(entry) or (low is not None and entry < low) or (high is not None and entry > high):
-            raise SpecError(f"{name}={entry}: out of range; give {_range(low, high, above)}")
-        if above is not None and entry <= above:
-            raise SpecError(f"{name}={entry}: out of range; give {_range(low, high, above)}")
-
-
-def _range(low: float | None, high: float | None, above: float | None) -> str:
-    parts = [f"above {above:g}" if above is not None else "", f"at least {low:g}" if low is not None else ""]
-    parts.append(f"at most {high:g}" if high is not None else "")
-    return "a finite number " + " and ".join(part for part in parts if part)
+        if wanted_range := options.outside(entry, low=limits["low"], high=limits["high"], above=limits["above"]):
+            raise SpecError(asked=f"{name}={entry}", wrong="out of range", remedy=f"give {wanted_range}")
 
 
 def _unknown(asked: str, key: str) -> SpecError:
-    near = difflib.get_close_matches(key.lower(), _kinds(), n=1)
-    hint = f"did you mean {near[0]!r}? There" if near else "there"
-    return SpecError(f"{asked}: there is no setting {key!r}; {hint} are {', '.join(_kinds())}.")
+    remedy = suggest(key, _kinds(), f"there are {', '.join(_kinds())}.")
+    return SpecError(asked=asked, wrong=f"there is no setting {key!r}", remedy=remedy)

@@ -152,17 +152,21 @@ def load(
         # A file older than an option implies that option's default.
         trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]))
     except UnknownNameError as error:
-        raise UnknownNameError(f"{path}: {error} If a plugin has it, load that, as in --plugin FILE.py.") from None
+        remedy = f"{error.remedy} If a plugin has it, load that, as in --plugin FILE.py."
+        raise UnknownNameError(asked=path, wrong=error.finding(""), remedy=remedy) from None
     except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{path}: an incomplete trained solver ({error}); train it again") from None
+        wrong = f"an incomplete trained solver ({error})"
+        raise RecordError(asked=path, wrong=wrong, remedy="train it again") from None
     if teacher is not None and trained.teacher_identity != teacher.ode:
         made, asked = (
             f"{trained.teacher} ({trained.teacher_identity[:12]})",
             f"{teacher.name} ({teacher.ode[:12]})",
         )
-        raise RecordError(f"{path}: trained for teacher {made}, not for {asked}; train it for this teacher")
+        wrong = f"trained for teacher {made}, not for {asked}"
+        raise RecordError(asked=path, wrong=wrong, remedy="train it for this teacher")
     if nfe is not None and trained.nfe != nfe:
-        raise RecordError(f"{path}: trained for nfe={trained.nfe}, not for nfe={nfe}; train it for this budget")
+        wrong = f"trained for nfe={trained.nfe}, not for nfe={nfe}"
+        raise RecordError(asked=path, wrong=wrong, remedy="train it for this budget")
     return trained
 
 
@@ -196,5 +200,5 @@ def learned(solver: str | LearnedSolver) -> LearnedSolver:
     """
     made = make(solver) if isinstance(solver, str) else solver
     if not isinstance(made, LearnedSolver):
-        raise SpecError(f"{made.spec}: has nothing to train; give a learned solver such as gs or gas")
+        raise SpecError(asked=made.spec, wrong="has nothing to train", remedy="give a learned solver such as gs or gas")
     return made

@@ -42,14 +42,20 @@ class Grid:
         values = self.sigmas.detach().tolist()
         asked = f"grid {'+'.join(f'{v:g}' for v in values[:12])}"
         if len(values) < 2:
-            raise GridError(f"{asked}: {len(values)} level(s); give at least two, from the start to the end")
+            raise GridError(
+                asked=asked, wrong=f"{len(values)} level(s)", remedy="give at least two, from the start to the end"
+            )
         if not all(math.isfinite(v) for v in values):
-            raise GridError(f"{asked}: has a value that isn't finite; give finite noise levels")
+            raise GridError(asked=asked, wrong="has a value that isn't finite", remedy="give finite noise levels")
         for above, below in itertools.pairwise(values):
             if not above > below:
-                raise GridError(f"{asked}: {below:g} follows {above:g}; levels must strictly decrease")
+                raise GridError(
+                    asked=asked, wrong=f"{below:g} follows {above:g}", remedy="levels must strictly decrease"
+                )
         if values[-1] < 0:
-            raise GridError(f"{asked}: ends at {values[-1]:g}; levels are positive, and only the last may be 0")
+            raise GridError(
+                asked=asked, wrong=f"ends at {values[-1]:g}", remedy="levels are positive, and only the last may be 0"
+            )
 
     @property
     def steps(self) -> int:
@@ -121,7 +127,9 @@ def discrete(schedule: NoiseSchedule, steps: int, *, rho: float = 1.0) -> Grid:
     """
     if not isinstance(schedule, VPDiscrete):
         raise GridError(
-            f"grid=discrete on {type(schedule).__name__}: this schedule has no discrete times; use time_uniform"
+            asked=f"grid=discrete on {type(schedule).__name__}",
+            wrong="this schedule has no discrete times",
+            remedy="use time_uniform",
         )
     return time_uniform(schedule, steps, rho=rho)
 
@@ -148,20 +156,24 @@ def gits(solver: str, schedule: NoiseSchedule, steps: int) -> Grid:
     lists = {len(levels) - 1: levels for levels in registries.gits()[solver]}
     asked = f"grid=gits_{solver} with {steps} steps"
     if steps not in lists:
-        raise GridError(f"{asked}: none is published; use {', '.join(map(str, sorted(lists)))}")
+        raise GridError(asked=asked, wrong="none is published", remedy=f"use {', '.join(map(str, sorted(lists)))}")
     levels = torch.tensor(lists[steps], dtype=torch.float64)
     own = torch.tensor([schedule.sigma_max, schedule.sigma_min], dtype=torch.float64)
     if not torch.allclose(levels[[0, -1]], own, rtol=GITS_ENDS, atol=0.0):
         raise GridError(
-            f"{asked}: it goes from {levels[0]:g} to {levels[-1]:g}, as Stable Diffusion does, and this schedule from "
-            f"{own[0]:g} to {own[1]:g}; use another grid"
+            asked=asked,
+            wrong=f"it goes from {levels[0]:g} to {levels[-1]:g}, as Stable Diffusion does, and this schedule from "
+            f"{own[0]:g} to {own[1]:g}",
+            remedy="use another grid",
         )
     return _with_ends(levels, schedule)
 
 
 def learned(schedule: NoiseSchedule, steps: int) -> Grid:
-    """Raise GridError: a learned grid comes only from a solver's own parameters."""
-    raise GridError(f"grid=learned with {steps} steps: only a learned solver has one; name another grid")
+    """Raise GridError: a learned grid comes from a solver's own parameters."""
+    raise GridError(
+        asked=f"grid=learned with {steps} steps", wrong="only a learned solver has one", remedy="name another grid"
+    )
 
 
 def default_rho(name: str) -> float | None:
@@ -192,7 +204,11 @@ def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = No
         found = make(schedule, steps, **({} if rho is None else {"rho": rho}))
     if not isinstance(found, Grid) or found.steps != steps:
         told = f"a grid of {found.steps} steps" if isinstance(found, Grid) else repr(found)
-        raise PluginError(f"grid {name!r}: returned {told} where a Grid of {steps} was asked for; correct the plugin")
+        raise PluginError(
+            asked=f"grid {name!r}",
+            wrong=f"returned {told} where a Grid of {steps} was asked for",
+            remedy="correct the plugin",
+        )
     return found
 
 
@@ -219,7 +235,7 @@ def resolve(name: str) -> str:
     try:
         return registries.grids.resolve(name)
     except registries.UnknownName as error:
-        raise UnknownNameError(str(error)) from None
+        raise UnknownNameError.of(error) from None
 
 
 def _linspace(start: float, end: float, steps: int) -> Tensor:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -14,13 +12,14 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform, get_type_
 import torch
 from torch import Tensor
 
-from solverbench import registries
+from solverbench import options, registries
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.method import grids
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.method.thresholding import thresholded
 from solverbench.registries import recipe_names
+from solverbench.wording import suggest
 
 
 class Denoise(Protocol):
@@ -101,7 +100,11 @@ class Solver(ABC):
         object.__setattr__(self, "levels", named)
         default = grids.default_rho(named) if isinstance(levels, str) else None
         if default is None and self.rho is not None:
-            raise SpecError(f"{self.name}:grid={self.levels}:rho={self.rho:g}: this grid has no rho; leave it out")
+            raise SpecError(
+                asked=f"{self.name}:grid={self.levels}:rho={self.rho:g}",
+                wrong="this grid has no rho",
+                remedy="leave it out",
+            )
         object.__setattr__(self, "rho", self.rho if self.rho is not None else default)
 
     @property
@@ -160,8 +163,9 @@ class Solver(ABC):
         grid = grids.explicit(levels, schedule)
         if grid.steps != steps:
             raise GridError(
-                f"{self.spec}: {len(levels)} levels make {grid.steps} steps, but {steps} were asked for; "
-                f"give {steps + 1} levels, or another number of calls"
+                asked=self.spec,
+                wrong=f"{len(levels)} levels make {grid.steps} steps, but {steps} were asked for",
+                remedy=f"give {steps + 1} levels, or another number of calls",
             )
         return grid
 
@@ -172,7 +176,7 @@ class Solver(ABC):
             GridError: the grid ends in 0, and this solver cannot step to 0.
         """
         if grid.sigmas[-1] == 0:
-            raise GridError(f"{self.name}: can't step to level 0; end the grid at a positive level")
+            raise GridError(asked=self.name, wrong="can't step to level 0", remedy="end the grid at a positive level")
         return self.integrate(denoise, x, grid)
 
     def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -238,7 +242,9 @@ class Classical(Solver):
         levels = self._levels()
         if not isinstance(levels, str) and levels[-1] > 0 and self.end == "zero":
             raise SpecError(
-                f"{self.name}:end=zero:grid={self.levels}: these levels end at {levels[-1]:g}; end them in 0"
+                asked=f"{self.name}:end=zero:grid={self.levels}",
+                wrong=f"these levels end at {levels[-1]:g}",
+                remedy="end them in 0",
             )
         if not isinstance(levels, str) and levels[-1] == 0:
             object.__setattr__(self, "end", "zero")
@@ -256,7 +262,7 @@ class Classical(Solver):
         """Return M: an interval costs `stages` calls, the one to level 0 costs one, and afs saves one in total."""
         if not self._spends(nfe):
             near = filter(self._spends, range(1, nfe + 2 * self.stages + 2))
-            close = [f"nfe={n}" for n in sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])]
+            close: list[int | str] = [*sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])]
             named = isinstance(self._levels(), str)
             if named and self.end == "sigma_min" and dataclasses.replace(self, end="zero")._spends(nfe):
                 close.append(f"{self.name}:end=zero")
@@ -332,7 +338,11 @@ class LearnedSolver(Solver):
         super().__post_init__()
         if self.recipe is not None and not recipe_names.exists(registries.solvers, self.recipe):
             there = ", ".join(recipe_names.names())
-            raise SpecError(f"{self.name}:recipe={self.recipe}: there is no such recipe; use a solver's, or {there}")
+            raise SpecError(
+                asked=f"{self.name}:recipe={self.recipe}",
+                wrong="there is no such recipe",
+                remedy=f"use a solver's, or {there}",
+            )
 
     @property
     def first_fixed(self) -> bool:
@@ -401,22 +411,6 @@ def declared(cls: type[Solver]) -> dict[str, tuple[dataclasses.Field[Any], Any]]
     return {_key(f): (f, hints[f.name]) for f in dataclasses.fields(cls) if "choices" in f.metadata}
 
 
-def parse_value(asked: str, kind: Any, text: str) -> Any:
-    """Return `text` as a value of the option's type.
-
-    Raises:
-        SpecError: `text` is not of that type.
-    """
-    wanted = {int: "a whole number", float: "a number", bool: "true or false"}
-    base = next(k for k in (bool, int, float, str) if k == kind or k in getattr(kind, "__args__", ()))
-    try:
-        if base is bool:
-            return {"true": True, "false": False}[text.lower()]
-        return base(text)
-    except (ValueError, KeyError):
-        raise SpecError(f"{asked}: {text!r} isn't {wanted[base]}; give {wanted[base]}") from None
-
-
 def read_levels(asked: str, text: str) -> str | list[float]:
     """Return the value of a levels option: the name of a grid, or the levels themselves.
 
@@ -428,7 +422,9 @@ def read_levels(asked: str, text: str) -> str | list[float]:
     try:
         return [float(part) for part in text.split("+")]
     except ValueError:
-        raise GridError(f"{asked}: not a list of numbers; join levels with +, as in 80+9.7+0.8+0.002") from None
+        raise GridError(
+            asked=asked, wrong="not a list of numbers", remedy="join levels with +, as in 80+9.7+0.8+0.002"
+        ) from None
 
 
 def write_levels(levels: str | Sequence[float]) -> str:
@@ -443,14 +439,24 @@ def write_levels(levels: str | Sequence[float]) -> str:
 def unknown_option(asked: str, cls: type[Solver], key: str) -> SpecError:
     """Return the error for an option that the solver does not have."""
     keys = sorted(declared(cls))
-    near = difflib.get_close_matches(key.lower(), keys, n=1)
-    hint = f"did you mean {near[0]!r}? It" if near else "it"
-    return SpecError(f"{asked}: {cls.name} has no option {key!r}; {hint} has {', '.join(keys)}.")
+    remedy = suggest(key, keys, f"it has {', '.join(keys)}.")
+    return SpecError(asked=asked, wrong=f"{cls.name} has no option {key!r}", remedy=remedy)
 
 
-def refuse_budget(solver: Solver, nfe: int, why: str, instead: Sequence[str]) -> BudgetError:
-    """Return the error for a number of calls that the solver cannot spend, with the alternatives `instead`."""
-    return BudgetError(f"{solver.name} with nfe={nfe}: {why}; use {' or '.join(instead)}.")
+def refuse_budget(solver: Solver, nfe: int, why: str, instead: Sequence[int | str]) -> BudgetError:
+    """Return the error for a number of calls that the solver can't spend.
+
+    Args:
+        why: what is wrong with `nfe`.
+        instead: what can be asked for: the nearest numbers of calls, and other specs, as in "heun:end=zero".
+    """
+    shown = [f"nfe={each}" if isinstance(each, int) else each for each in instead]
+    return BudgetError(
+        asked=f"{solver.name} with nfe={nfe}",
+        wrong=why,
+        remedy=f"use {' or '.join(shown)}.",
+        near=[each for each in instead if isinstance(each, int)],
+    )
 
 
 def _check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> None:
@@ -458,13 +464,19 @@ def _check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> 
     fits = isinstance(value, (*allowed, int) if float in allowed else allowed)
     if not fits or isinstance(value, bool) is not (bool in allowed):
         raise SpecError(
-            f"{asked}: {value!r} is {type(value).__name__}; give {' or '.join(k.__name__ for k in allowed)}"
+            asked=asked,
+            wrong=f"{value!r} is {type(value).__name__}",
+            remedy=f"give {' or '.join(k.__name__ for k in allowed)}",
         )
     choices, above = field.metadata["choices"], field.metadata["above"]
     if choices and value not in choices:
-        raise SpecError(f"{asked}: {_text(value)} isn't a value it takes; use {' or '.join(map(_text, choices))}")
-    if above is not None and value is not None and not (math.isfinite(value) and value > above):
-        raise SpecError(f"{asked}: {value:g} is out of range; give a finite number above {above:g}")
+        raise SpecError(
+            asked=asked,
+            wrong=f"{_text(value)} isn't a value it takes",
+            remedy=f"use {' or '.join(map(_text, choices))}",
+        )
+    if above is not None and value is not None and (wanted := options.outside(value, above=above)):
+        raise SpecError(asked=asked, wrong=f"{value:g} is out of range", remedy=f"give {wanted}")
 
 
 def _key(field: dataclasses.Field[Any]) -> str:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from solverbench import plugins, registries
+from solverbench import options, plugins, registries
 from solverbench.errors import SpecError
-from solverbench.method.solver import Solver, declared, parse_value, unknown_option
+from solverbench.method.solver import Solver, declared, unknown_option
 
 
 def make(spec: str) -> Solver:
@@ -25,13 +25,13 @@ def make(spec: str) -> Solver:
     for part in parts:
         key, equals, text = part.partition("=")
         if not equals or not key or not text:
-            raise SpecError(f"{spec}: {part!r} isn't key=value; write {name}:key=value:key=value")
+            raise SpecError(asked=spec, wrong=f"{part!r} isn't key=value", remedy=f"write {name}:key=value:key=value")
         if key not in declared(cls):
             raise unknown_option(spec, cls, key)
         field, kind = declared(cls)[key]
         if field.name in given:
-            raise SpecError(f"{spec}: {key!r} is given twice; give it once")
-        given[field.name] = parse_value(spec, kind, _read_levels(spec, text[1:]) if text[0] == "@" else text)
+            raise SpecError(asked=spec, wrong=f"{key!r} is given twice", remedy="give it once")
+        given[field.name] = options.parse(spec, kind, _read_levels(spec, text[1:]) if text[0] == "@" else text)
     with plugins.blamed(registries.solvers, name):
         return cls(**given)
 
@@ -58,7 +58,11 @@ def expand(text: str) -> list[str]:
     found: dict[str, None] = {}
     for item in text.split(","):
         if not item.strip():
-            raise SpecError(f"solvers {text!r}: an empty name; give names joined with commas, as in gas,dpm:order=2")
+            raise SpecError(
+                asked=f"solvers {text!r}",
+                wrong="an empty name",
+                remedy="give names joined with commas, as in gas,dpm:order=2",
+            )
         found.update(dict.fromkeys(_alternatives(item.strip())))
     return list(found)
 
@@ -73,14 +77,22 @@ def numbers(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*(?::\s*(\d+)\s*)?)?", part)
         if match is None:
-            raise SpecError(f"nfe {text!r}: {part!r} isn't a number or a range; write 3-10, 3,5,8 or 4-10:2")
+            raise SpecError(
+                asked=f"nfe {text!r}", wrong=f"{part!r} isn't a number or a range", remedy="write 3-10, 3,5,8 or 4-10:2"
+            )
         first, last, stride = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
         if last < first:
-            raise SpecError(f"nfe {text!r}: the range {part.strip()} runs backwards; write {last}-{first}")
+            raise SpecError(
+                asked=f"nfe {text!r}", wrong=f"the range {part.strip()} runs backwards", remedy=f"write {last}-{first}"
+            )
         if first < 1 or stride < 1:
-            raise SpecError(f"nfe {text!r}: {part.strip()} has a number below 1; a solver makes at least one call")
+            raise SpecError(
+                asked=f"nfe {text!r}",
+                wrong=f"{part.strip()} has a number below 1",
+                remedy="a solver makes at least one call",
+            )
         if last > 1000:
-            raise SpecError(f"nfe {text!r}: {last} calls; at most 1000 are supported")
+            raise SpecError(asked=f"nfe {text!r}", wrong=f"{last} calls", remedy="at most 1000 are supported")
         found.update(range(first, last + 1, stride))
     return sorted(found)
 
@@ -117,5 +129,7 @@ def _read_levels(spec: str, path: str) -> str:
     try:
         words = Path(path).read_text(encoding="utf-8").replace(",", " ").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{spec}: can't read {path!r} ({error}); give a text file of numbers") from None
+        raise SpecError(
+            asked=spec, wrong=f"can't read {path!r} ({error})", remedy="give a text file of numbers"
+        ) from None
     return "+".join(words)

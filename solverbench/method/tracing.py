@@ -20,6 +20,7 @@ from solverbench.method.grids import Grid, explicit
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.method.solver import Denoise, LearnedSolver, Solver
 from solverbench.method.tableau import Tableau
+from solverbench.wording import Problem
 
 
 def tableau(
@@ -45,7 +46,7 @@ def tableau(
     if grid is not None:
         return spends(trace(solver, explicit(grid, schedule)), solver, nfe)
     if nfe is None:
-        raise BudgetError(f"{solver.spec}: neither nfe nor grid is given; give one, as in nfe=6")
+        raise BudgetError(asked=solver.spec, wrong="neither nfe nor grid is given", remedy="give one, as in nfe=6")
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
         raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
     return spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
@@ -58,7 +59,12 @@ def spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
         BudgetError: it makes another number of calls.
     """
     if nfe not in (None, found.nfe):
-        raise BudgetError(f"{solver.spec} with nfe={nfe}: its loop makes {found.nfe} calls; ask for nfe={found.nfe}")
+        raise BudgetError(
+            asked=f"{solver.spec} with nfe={nfe}",
+            wrong=f"its loop makes {found.nfe} calls",
+            remedy=f"ask for nfe={found.nfe}",
+            near=[found.nfe],
+        )
     return found
 
 
@@ -79,11 +85,12 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
     try:
         sample = sampled(solver, tape, tape.unit(0), grid)
     except LoopError as error:
-        _run_on_images(solver, grid)  # a failure here too is not due to tracing
-        found = str(error).removeprefix(f"{solver.spec}: ").rpartition("; ")[0]
+        _run_on_images(solver, grid)  # what fails there as well has nothing to do with the tracing
+        found = error.finding(solver.spec)
         raise NotLinearError(
-            f"{solver.spec}: its loop runs on images, but not on the coefficients that it is traced on: {found}; "
-            "use no shapes, reductions or casts of x"
+            asked=solver.spec,
+            wrong=f"its loop runs on images, but not on the coefficients that it is traced on: {found}",
+            remedy="use no shapes, reductions or casts of x",
         ) from error
     if tape.changed:
         raise _changing(solver, grid)
@@ -130,7 +137,7 @@ def sampled(solver: Solver, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         raise
     except _Misuse as error:
         where = registries.place(error, type(solver).__module__) or registries.origin(type(solver).integrate)
-        raise _broken(solver, f"{where}: {error.args[0]}", error.args[1]) from error
+        raise _broken(solver, f"{where}: {error.wrong}", error.remedy) from error
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         raise _raised(solver, error, "integrate") from error
     if what := _unlike(found, x):
@@ -145,8 +152,8 @@ def _most(grid: Grid) -> int:
     return 4 * grid.steps + 7
 
 
-class _Misuse(Exception):
-    """A loop's misuse of `denoise`. Arguments: the finding and the remedy."""
+class _Misuse(Problem):
+    """What a loop does that none may."""
 
 
 class _Watched:
@@ -157,13 +164,15 @@ class _Watched:
 
     def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
         if self.left == 0:
-            raise _Misuse("the loop calls denoise more than 4 times a step and doesn't end", "end it at grid.steps")
+            wrong = "the loop calls denoise more than 4 times a step and doesn't end"
+            raise _Misuse(wrong, remedy="end it at grid.steps")
         self.left -= 1
         if what := _unlike(x, self.like):
-            raise _Misuse(f"denoise is handed {what} as x", "hand it the state")
+            raise _Misuse(f"denoise is handed {what} as x", remedy="hand it the state")
         for name, value in (("sigma", sigma), ("level", sigma if level is None else level)):
             if not (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, numbers.Real)):
-                raise _Misuse(f"denoise is told {_told(value)} as {name}", "tell it one level, such as grid.sigmas[n]")
+                wrong = f"denoise is told {_told(value)} as {name}"
+                raise _Misuse(wrong, remedy="tell it one level, such as grid.sigmas[n]")
         return self.denoise(x, sigma, level=level)
 
 
@@ -181,7 +190,7 @@ def _told(thing: Any) -> str:
 
 
 def _broken(solver: Solver, found: str, remedy: str) -> LoopError:
-    return LoopError(f"{solver.spec}: {found}; {remedy}")
+    return LoopError(asked=solver.spec, wrong=found, remedy=remedy)
 
 
 def _raised(solver: Solver, error: BaseException, method: str) -> LoopError:
@@ -237,7 +246,7 @@ class _Unchanged(TorchFunctionMode):
         if self.tape.changed:
             raise _Misuse(
                 "x is changed in place after denoise was called with it",
-                "make a new tensor, as in x = x + d in place of x += d",
+                remedy="make a new tensor, as in x = x + d in place of x += d",
             )
         return found
 
@@ -323,8 +332,10 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
         error, rounding = gap / size, ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max()) / size
         if calls != tableau.nfe or not math.isfinite(error) or error > 1e-10 + rounding:
             raise NotLinearError(
-                f"{solver.spec}: loop and tableau differ on a random network (relative {error:.1e}, {calls} and "
-                f"{tableau.nfe} calls); combine x and the outputs linearly, without branches on their values"
+                asked=solver.spec,
+                wrong=f"loop and tableau differ on a random network (relative {error:.1e}, {calls} and "
+                f"{tableau.nfe} calls)",
+                remedy="combine x and the outputs linearly, without branches on their values",
             )
     _checked.add(seen)
 

@@ -1,16 +1,23 @@
-"""LPIPS to the teacher's own sample, by the lpips package (extra `lpips`), imported on use."""
+"""LPIPS by VGG16, as a metric and as a loss's network: the package of the extra `lpips`, imported when asked for."""
 
 from __future__ import annotations
 
 import importlib
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from solverbench.errors import MissingError
+from solverbench.wording import one_line
+
+METRIC = "metric lpips_teacher"
+
+WEIGHTS = "https://download.pytorch.org/models/vgg16-397923af.pth"
+"""VGG16's own, which torchvision downloads."""
 
 _LOADED: dict[tuple[Any, str], Any] = {}
 _LOCK = threading.Lock()
@@ -31,13 +38,7 @@ class LPIPS:
     identity = "lpips 0.1 vgg"
 
     def __init__(self, device: str = "cpu") -> None:
-        try:
-            self._package: Any = importlib.import_module("lpips")
-        except Exception as error:  # a torchvision that doesn't fit torch raises RuntimeError
-            raise MissingError(
-                f"metric lpips_teacher: the lpips package can't be imported ({' '.join(str(error).split())[:120]}); "
-                "run pip install 'solverbench[lpips]' with a torchvision made for this torch"
-            ) from None
+        _package(METRIC)
         self.device = device
 
     def __call__(self, images: Tensor, goals: Tensor) -> Tensor:
@@ -47,29 +48,55 @@ class LPIPS:
             MissingError: VGG16's weights are missing and cannot be downloaded.
         """
         with torch.inference_mode():
-            found = self.network()(_three(images).to(self.device), _three(goals).to(self.device))
+            found = self.network()(colour(images.float()).to(self.device), colour(goals.float()).to(self.device))
         return torch.as_tensor(found).flatten().double().cpu()
 
     def network(self) -> Any:
-        """Return the network, loaded once per process and device.
+        """Return the network.
 
         Raises:
             MissingError: VGG16's weights are missing and cannot be downloaded.
         """
-        with _LOCK:
-            key = self._package, self.device
-            if key not in _LOADED:
-                try:
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore")
-                        _LOADED[key] = self._package.LPIPS(net="vgg", verbose=False).eval().to(self.device)
-                except (OSError, RuntimeError) as error:
-                    raise MissingError(
-                        f"metric lpips_teacher: VGG16's weights can't be had ({' '.join(str(error).split())[:120]}); "
-                        f"put torchvision's vgg16-397923af.pth into {torch.hub.get_dir()}/checkpoints"
-                    ) from None
-            return _LOADED[key]
+        return network(METRIC, self.device)
 
 
-def _three(images: Tensor) -> Tensor:
-    return images.float().clamp(-1, 1).expand(-1, 3, -1, -1) if images.shape[1] == 1 else images.float().clamp(-1, 1)
+def network(asked: str, device: str, *, download: bool = True) -> Any:
+    """Return LPIPS's network on a device, loaded once: two batches [B, 3, H, W] on [-1, 1] to [B, 1, 1, 1].
+
+    Args:
+        asked: the metric or loss, for messages.
+        download: let torchvision download VGG16's weights if they aren't there.
+
+    Raises:
+        MissingError: the package or the weights aren't there.
+    """
+    package, weights = _package(asked), Path(torch.hub.get_dir()) / "checkpoints" / Path(WEIGHTS).name
+    remedy = f"put {WEIGHTS} at {weights}"
+    if not download and not weights.is_file():
+        raise MissingError(asked=asked, wrong="VGG16's weights aren't there", remedy=remedy)
+    with _LOCK:
+        key = package, device
+        if key not in _LOADED:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    made = package.LPIPS(net="vgg", verbose=False).requires_grad_(False)
+                _LOADED[key] = made.eval().to(device)
+            except (OSError, RuntimeError) as error:
+                wrong = f"VGG16's weights can't be had ({one_line(error)})"
+                raise MissingError(asked=asked, wrong=wrong, remedy=remedy) from None
+        return _LOADED[key]
+
+
+def colour(images: Tensor) -> Tensor:
+    """Return images [B, C, H, W] clipped to [-1, 1], grey ones repeated to three channels."""
+    return images.clamp(-1, 1).expand(-1, 3, -1, -1) if images.shape[1] == 1 else images.clamp(-1, 1)
+
+
+def _package(asked: str) -> Any:
+    try:
+        return importlib.import_module("lpips")
+    except Exception as error:  # a torchvision that doesn't fit torch raises RuntimeError
+        wrong = f"the lpips package can't be imported ({one_line(error)})"
+        remedy = "run pip install 'solverbench[lpips]' with a torchvision made for this torch"
+        raise MissingError(asked=asked, wrong=wrong, remedy=remedy) from None

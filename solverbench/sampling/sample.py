@@ -15,6 +15,7 @@ from solverbench.method.execution import Counter, execute, walk
 from solverbench.method.prefixes import Call, End, Tree
 from solverbench.method.tableau import Plan
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import one_line
 
 BATCH = 500
 """Default number of images per call of the denoiser."""
@@ -198,7 +199,7 @@ def decoded(teacher: Teacher, states: Tensor, fit: BatchLimit) -> Tensor:
 
 
 def _first_sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()).partition(". ")[0]
+    return one_line(error).partition(". ")[0]
 
 
 def batches(block: range, batch: int) -> Iterator[range]:

@@ -287,7 +287,8 @@ class CellFolder:
             return None
         found = files.read_json(path)
         if found.pop("cell", None) != self.address:
-            raise RecordError(f"{path}: written for another cell; delete this file and run again, which makes it anew")
+            remedy = "delete this file and run again, which makes it anew"
+            raise RecordError(asked=path, wrong="written for another cell", remedy=remedy)
         return found
 
     def fail(self, reason: str, details: str) -> None:

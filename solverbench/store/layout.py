@@ -85,13 +85,13 @@ def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damag
         elif name.startswith("trained/") and path.suffix == ".safetensors":
             check_trained(path)
     except RecordError as error:
-        return Damage(name, str(error).removeprefix(f"{path}: ").partition(";")[0])
+        return Damage(name, error.finding(path))
     return None
 
 
 def _check_cell(path: Path, address: str, kind: str) -> None:
     body = files.read_json(path)
     if kind == "cell" and files.digest(body.get("key")) != address:
-        raise RecordError(f"{path}: the key of another cell")
+        raise RecordError(asked=path, wrong="the key of another cell")
     if kind == "metrics" and body.get("cell") != address:
-        raise RecordError(f"{path}: written for another cell")
+        raise RecordError(asked=path, wrong="written for another cell")

@@ -51,8 +51,8 @@ def made_once(
 
 
 def anew(error: RecordError) -> str:
-    """Return a line that says a damaged file is set aside and recomputed, instead of the remedy in its error."""
-    return f"{str(error).partition(';')[0]}; set aside as *{files.DAMAGED} and made anew"
+    """Return the line that says what becomes of a damaged file, in place of what its error tells to do."""
+    return f"{error.finding('')}; set aside as *{files.DAMAGED} and made anew"
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]] | None:

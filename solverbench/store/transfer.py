@@ -229,7 +229,7 @@ def _check_list(root: Path, merged: Merged) -> None:
             continue
         if not (root / name).is_file():
             merged.damaged.append(f"{name}: in the export's list, and not there; export again")
-        elif hashlib.sha256((root / name).read_bytes()).hexdigest() != sha:
+        elif files.sha256(root / name) != sha:
             merged.damaged.append(f"{name}: isn't what the export's list says; export again")
 
 
@@ -367,12 +367,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
 
 @contextmanager
 def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield a function that writes a file into the folder or zip, which appears at `to` only once complete."""
-    part = to.with_name(f".{to.name}.part")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-        part.unlink(missing_ok=True)
+    """Yield what writes a file into the folder or zip, which is there only once all of it is."""
+    with files.beside(to) as part:
         if to.suffix == ".zip":
             with zipfile.ZipFile(part, "x") as archive:
                 # With the earliest date a zip allows, so that the same cells give the same bytes.
@@ -387,10 +383,3 @@ def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
                 files.write_bytes(part / name, body)
 
             yield write
-        part.replace(to)
-    except OSError as error:
-        raise files.refusal(to, 0, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if part.is_file():
-            part.unlink()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from solverbench import files, options, registries, userdata
+from solverbench import downloads, files, options, registries, userdata
 from solverbench.errors import MissingError, RecordError, UnknownNameError, UserError
-from solverbench.teachers import downloads
 from solverbench.teachers.families import description as families
+from solverbench.wording import suggest
 
 FILES = ("checkpoint", "classifier", "reference")
 """Roles of the files that an entry may name, the network's own first."""
@@ -180,9 +179,8 @@ def _tried(what: str, trial: Callable[[], str]) -> tuple[str, str]:
 def _entry(name: str) -> dict[str, Any]:
     published = registries.catalogue()
     if name not in published:
-        near = difflib.get_close_matches(name, published, n=1)
-        hint = f"did you mean {near[0]!r}? See" if near else "see"
-        raise UnknownNameError(f"teacher {name!r}: not in the catalogue; {hint} 'solverbench teachers list'.")
+        remedy = suggest(name, published, "see 'solverbench teachers list'.")
+        raise UnknownNameError(asked=f"teacher {name!r}", wrong="not in the catalogue", remedy=remedy)
     return published[name]
 
 

@@ -51,5 +51,6 @@ def _unknown(name: str) -> UnknownNameError:
     except registries.UnknownName as error:
         own = ", ".join(sorted(path.stem for path in userdata.teachers().glob("*.toml")))
         fetched = f" Its checkpoint: solverbench teachers fetch {name}." if name in registries.catalogue() else ""
-        return UnknownNameError(f"{error}{f' Imported: {own}.' if own else ''}{fetched}")
+        remedy = f"{error.remedy}{f' Imported: {own}.' if own else ''}{fetched}"
+        return UnknownNameError(asked=error.asked, wrong=error.wrong, remedy=remedy)
     raise AssertionError(name)

@@ -264,7 +264,7 @@ class Claiming(Sound):
 
     def steps(self, nfe):
         if nfe % 2:
-            raise sb.BudgetError(f"claiming with nfe={nfe}: odd; use nfe={nfe + 2}")
+            raise sb.BudgetError(f"claiming with nfe={nfe}: odd; use nfe={nfe + 2}", near=[nfe + 2])
         return nfe
 
 
@@ -386,7 +386,7 @@ class Trained(sb.LearnedSolver):
 
     def steps(self, nfe):
         if nfe < 2:
-            raise sb.refuse_budget(self, nfe, "nothing to extrapolate", ["nfe=2"])
+            raise sb.refuse_budget(self, nfe, "nothing to extrapolate", [2])
         return nfe
 
     def grid(self, schedule, steps):

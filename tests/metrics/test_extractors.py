@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -99,17 +100,10 @@ def test_a_file_that_is_not_pytorch_fids_is_one_line(data, case):
 def test_a_download_with_another_checksum_is_refused(data, monkeypatch):
     import urllib.request
 
-    class Answer:
-        def __enter__(self):
-            return self
+    class Answer(io.BytesIO):
+        status, headers = 200, {}
 
-        def __exit__(self, *_):
-            return None
-
-        def read(self):
-            return b"something else"
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer())
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer(b"something else"))
     with pytest.raises(RecordError, match="its sha256 begins with"):
         fid.fetch("legacy_pytorch")
     assert not (data / fid.PYTORCH_FILE).exists()

@@ -15,10 +15,10 @@ import torch
 from click.testing import CliRunner
 
 import solverbench as sb
-from solverbench import registries, userdata
+from solverbench import downloads, registries, userdata
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
-from solverbench.teachers import catalogue, downloads
+from solverbench.teachers import catalogue
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 

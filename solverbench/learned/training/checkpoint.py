@@ -106,4 +106,4 @@ def check_trained(path: Path) -> None:
     except RecordError:
         raise
     except UserError as error:
-        raise RecordError(f"{path}: {error}") from None
+        raise RecordError(asked=path, wrong=error.finding(path), remedy=error.remedy) from None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from solverbench import plugins, registries
-from solverbench.errors import MissingError, PluginError, TrainingError
+from solverbench.errors import PluginError, TrainingError
+from solverbench.metrics.lpips import colour
+from solverbench.metrics.lpips import network as load_lpips
 from solverbench.teachers.teacher import Teacher
 
 HUBER_SCALE = 0.00054
@@ -25,8 +25,7 @@ FEATURE_NETWORKS = {
 """Teacher name to loader: (device) -> network of its training-only features; never the metric's network."""
 
 LPIPS_SIDE = 224
-"""Side to which both images are resized first, in pixels. Source: the public code of GAS, arXiv:2510.17699."""
-LPIPS_WEIGHTS = "https://download.pytorch.org/models/vgg16-397923af.pth"
+"""Both images are resized to it first. Source: the public code of GAS, arXiv:2510.17699."""
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -149,20 +148,13 @@ def _features(network: Callable[[Tensor], Tensor]) -> Distance:
 
 
 def _lpips(device: str, side: int | None) -> Distance:
-    """Return LPIPS-VGG of images clipped to [-1, 1], with grey repeated to RGB; Zhang et al. 2018, arXiv:1801.03924."""
-    if importlib.util.find_spec("lpips") is None:
-        raise MissingError(
-            "loss lpips: the package lpips isn't there; pip install 'solverbench[lpips]', or use l2 or l1"
-        )
-    weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(LPIPS_WEIGHTS).name
-    if not weights.is_file():
-        raise MissingError(f"loss lpips: VGG16's weights aren't there; put {LPIPS_WEIGHTS} at {weights}")
-    network = importlib.import_module("lpips").LPIPS(net="vgg", verbose=False).requires_grad_(False).eval().to(device)
+    """LPIPS-VGG of images clipped to [-1, 1], grey ones repeated; Zhang et al. 2018, arXiv:1801.03924."""
+    network = load_lpips("loss lpips", device, download=False)
 
     def seen(images: Tensor) -> Tensor:
         if side is not None:
             images = interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=False)
-        return images.clamp(-1, 1).expand(-1, 3, -1, -1) if images.shape[1] == 1 else images.clamp(-1, 1)
+        return colour(images)
 
     return lambda student, target: network(seen(student), seen(target)).flatten()
 

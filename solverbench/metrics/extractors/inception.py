@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import platform
@@ -19,9 +18,10 @@ from torch import Tensor
 from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
-from solverbench import userdata
+from solverbench import downloads, files, userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
+from solverbench.wording import one_line
 
 FILE = "inception-2015-12-05.pt"
 """File name of the network in clean-fid: NVIDIA's TorchScript form of the TensorFlow graph."""
@@ -87,7 +87,9 @@ class Inception:
                 except torch.cuda.OutOfMemoryError:
                     raise
                 except RuntimeError as error:
-                    raise RecordError(f"{self.path}: gives no 2048 features ({_line(error)}); {self._again}") from None
+                    raise RecordError(
+                        f"{self.path}: gives no 2048 features ({one_line(error)}); {self._again}"
+                    ) from None
         return torch.cat(found)
 
     def probabilities(self, features: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ class Inception:
                 try:
                     self._loaded = self._load()
                 except (RuntimeError, ValueError, AttributeError, RecordError) as error:
-                    why = f"not the Inception network ({_line(error)})"
+                    why = f"not the Inception network ({one_line(error)})"
                     raise RecordError(f"{self.path}: {why}; {self._again}") from None
             return self._loaded
 
@@ -195,30 +197,20 @@ def url() -> str:
     return str(_clean("downloads_helper").inception_url)
 
 
-def fetch(mode: str = "legacy_tensorflow") -> Path:
-    """Download the network of a mode into the user's data folder, atomically, and return its path.
+def fetch(mode: str = "legacy_tensorflow", tell: downloads.Tell = downloads.silent) -> Path:
+    """Download the network of a mode into the user's data folder and return its place; it is whole or not there.
+
+    Args:
+        tell: the progress.
 
     Raises:
         MissingError: clean-fid is needed for the address and missing, or the download failed.
         RecordError: the checksum does not match the file name.
     """
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    from solverbench import files
-
     name, address = (PYTORCH_FILE, PYTORCH_URL) if mode == "legacy_pytorch" else (FILE, url())
     path = userdata.data() / name
-    if not path.is_file():
-        try:
-            with urlopen(address, timeout=30) as answer:
-                content = answer.read()
-        except (URLError, OSError) as error:
-            raise MissingError(f"{address}: can't be downloaded ({_line(error)}); put the file at {path}") from None
-        found = hashlib.sha256(content).hexdigest()
-        if mode == "legacy_pytorch" and found[:8] not in name:
-            raise RecordError(f"{address}: its sha256 begins with {found[:8]}, not as its name says; try again")
-        files.write_bytes(path, content)
+    named = path.stem.rpartition("-")[2] if mode == "legacy_pytorch" else ""
+    downloads.download(address, path, tell, sha256=named)
     return path
 
 
@@ -247,15 +239,10 @@ def _clean(name: str) -> Any:
 
 @cache
 def _sha_of(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)
 
 
 def sha(path: Path) -> str:
     """Return the sha256 of a file; recomputed only if the file has changed."""
     state = os.stat(path)
     return _sha_of(path, state.st_size, state.st_mtime_ns)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

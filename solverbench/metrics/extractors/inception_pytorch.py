@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, batch_norm, conv2d, max_pool2d
 
 from solverbench.errors import RecordError
+from solverbench.wording import one_line
 
 STRIDES = {
     "Conv2d_1a_3x3": 2,
@@ -94,7 +95,7 @@ class PytorchInception:
         try:
             state = torch.load(path, map_location=device, weights_only=True)
         except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError, zipfile.BadZipFile) as error:
-            raise RecordError(" ".join(str(error).split())[:160] or type(error).__name__) from None
+            raise RecordError(one_line(error)) from None
         if not isinstance(state, dict):
             raise RecordError("holds no state dict")
         return cls(state)

@@ -25,6 +25,7 @@ from solverbench import userdata
 from solverbench.errors import MissingError, RecordError
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.inception import BATCH, exactly, three
+from solverbench.wording import one_line
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of the weight files, either of which is read; transformers reads the second without executing its content."""
@@ -246,7 +247,9 @@ def _config(path: Path, kind: str) -> dict[str, Any]:
     try:
         told = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path.parent / 'config.json'}: can't be read ({_line(error)}); download it again") from None
+        raise RecordError(
+            f"{path.parent / 'config.json'}: can't be read ({one_line(error)}); download it again"
+        ) from None
     if not isinstance(told, dict) or told.get("model_type") != kind:
         found = told.get("model_type") if isinstance(told, dict) else told
         raise RecordError(f"{path.parent / 'config.json'}: of a {found} network, not of {kind}; put that there")
@@ -261,8 +264,8 @@ def _loaded(kind: str, path: Path, device: str, remedy: str) -> Any:
             network, told = getattr(_transformers(), kind).from_pretrained(
                 str(path.parent), local_files_only=True, output_loading_info=True, dtype=torch.float32
             )
-        except Exception as error:  # a damaged file can raise anything
-            raise RecordError(f"{path}: not that network ({_line(error)}); {remedy}") from None
+        except Exception as error:  # a damaged file raises what it likes
+            raise RecordError(f"{path}: not that network ({one_line(error)}); {remedy}") from None
     if told["missing_keys"] or told["mismatched_keys"]:
         lacking = sorted(map(str, told["missing_keys"] or told["mismatched_keys"]))[0]
         raise RecordError(f"{path}: not that network (no {lacking}); {remedy}")
@@ -274,14 +277,10 @@ def _transformers() -> Any:
         return importlib.import_module("transformers")
     except Exception as error:  # with a torchvision that doesn't fit torch, it raises RuntimeError
         raise MissingError(
-            f"CLIP and DINOv2 features: the transformers package can't be imported ({_line(error)}); "
+            f"CLIP and DINOv2 features: the transformers package can't be imported ({one_line(error)}); "
             "run pip install 'solverbench[clip]'"
         ) from None
 
 
 def _put(network: CLIP | DINOv2) -> str:
     return f"put the files of {network.repository} there"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

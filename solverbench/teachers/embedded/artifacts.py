@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from solverbench.errors import MissingError, RecordError
-from solverbench.files import write_bytes
+from solverbench.files import sha256, write_bytes
 
 RECORD = "record.json"
 
@@ -34,7 +34,7 @@ def digest(path: Path) -> str:
         raise MissingError(
             f"{path.name}: there is no such file in {path.parent}; install solverbench again or remake it"
         )
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> str:

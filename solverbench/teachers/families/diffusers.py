@@ -15,6 +15,7 @@ from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
 from solverbench.teachers import adaptors
 from solverbench.teachers.families import assembly, networks, schedulers, text
+from solverbench.wording import one_line
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description
@@ -245,8 +246,8 @@ class Folder:
             raise MissingError(f"{self.path}: has no folder {name}; download it again, or give files.{name}")
         try:
             return cls.from_pretrained(path, local_files_only=True, **how)
-        except Exception as error:  # upstream raises many kinds of errors
-            raise RecordError(f"{path}: not loaded ({_line(error)}); download it again") from error
+        except Exception as error:  # upstream's kinds of refusal are many
+            raise RecordError(f"{path}: not loaded ({one_line(error, typed=True)}); download it again") from error
 
     def _whole(self, path: Path, said: Mapping[str, Any]) -> None:
         for what in "missing_keys", "mismatched_keys", "unexpected_keys":
@@ -404,7 +405,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecordError(f"{path}: not a configuration; download the folder again")
     return content
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -7,7 +7,6 @@ a file may name is replaced by one that only stores its arguments. The source co
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import math
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from solverbench import files, userdata
 from solverbench.errors import MissingError, RecordError, StoreError
+from solverbench.wording import one_line
 
 FORMAT, VERSION = "solverbench-edm", 1
 MOST = 100_000
@@ -76,10 +76,9 @@ def read(path: Path) -> Network:
     if path.suffix == ".safetensors":
         return _converted(path)
     try:
-        with path.open("rb") as file:
-            address = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MissingError(f"{path}: can't be read ({error.strerror}); give a file that can") from None
+        address = files.sha256(path)
+    except StoreError as error:
+        raise MissingError(asked=path, wrong=error.wrong, remedy="give a file that can") from None
     kept = userdata.data() / "converted" / f"{address}.safetensors"
     if kept.is_file():
         try:
@@ -138,8 +137,10 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
             f"{path}: asks for {error}, which is neither tensors nor plain values; refused, and nothing in it was run: "
             "give a network pickle as EDM publishes them"
         ) from None
-    except Exception as error:  # a foreign file can make a reader raise anything
-        raise RecordError(f"{path}: isn't a whole pickle of an EDM network ({_said(error)}); get it again") from None
+    except Exception as error:  # a foreign file makes a reader raise nearly anything
+        raise RecordError(
+            f"{path}: isn't a whole pickle of an EDM network ({one_line(error, typed=True)}); get it again"
+        ) from None
 
 
 class _Reader(pickle._Unpickler):
@@ -173,7 +174,7 @@ class _Reader(pickle._Unpickler):
         return _Call(_MEANINGS[full])
 
     def persistent_load(self, pid: Any) -> Any:
-        raise Refused(f"a persistent id ({_short(pid)})")
+        raise Refused(f"a persistent id ({one_line(pid)})")
 
 
 def _weighed(load: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -267,7 +268,7 @@ def _storage(content: Any) -> Any:
         wanted = re.search(
             r"GLOBAL ([\w.]+)|(?:[Uu]nsupported|[Tt]rying to \w+)\s+(?:\w+ )*?([\w]+\.[\w.]+)", str(error)
         )
-        name = next((part for part in (wanted.groups() if wanted else ()) if part), _short(error))
+        name = next((part for part in (wanted.groups() if wanted else ()) if part), one_line(error))
         raise Refused(f"{name} inside a tensor's bytes") from None
     if not isinstance(found, torch.storage.TypedStorage | torch.UntypedStorage):
         raise Refused(f"a {type(found).__name__} inside a tensor's bytes")
@@ -278,7 +279,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
     if not isinstance(storage, torch.storage.TypedStorage):
         raise Refused(f"a tensor of a {type(storage).__name__}")
     flat = torch.empty(0, dtype=storage.dtype).set_(storage)
-    asked = f"a tensor of {_short(size)} numbers from {flat.numel()}"
+    asked = f"a tensor of {one_line(size)} numbers from {flat.numel()}"
     if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
         raise Refused(asked)
     if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
@@ -297,7 +298,7 @@ def _parameter(data: Any, *_: Any) -> Tensor:
 
 def _dtype(name: Any, *_: Any) -> _Dtype:
     if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?[biuf][1248]", name):
-        raise Refused(f"numpy.dtype({_short(name)})")
+        raise Refused(f"numpy.dtype({one_line(name)})")
     return _Dtype(name)
 
 
@@ -376,7 +377,7 @@ def _network(path: Path, content: Any, source: Mapping[str, str]) -> Network:
         plain = json.loads(json.dumps(kwargs))
         tensors = dict(_flattened(found, "", set()))
     except (TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"{path}: its network isn't one ({_short(error)}); give another file") from None
+        raise RecordError(f"{path}: its network isn't one ({one_line(error)}); give another file") from None
     except RecursionError:
         raise RecordError(f"{path}: its network is nested too deep to be one; give another file") from None
     return Network(found.class_name, plain, tensors, source)
@@ -418,12 +419,3 @@ def _flattened(module: Record, prefix: str, seen: set[int]) -> list[tuple[str, T
 
 def _kind(content: Any) -> str:
     return f"a {content.class_name if isinstance(content, Record) else type(content).__name__}"
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_short(error)}".removesuffix(": ")
-
-
-def _short(what: Any) -> str:
-    text = " ".join(str(what).split())
-    return text if len(text) <= 80 else f"{text[:80]}…"

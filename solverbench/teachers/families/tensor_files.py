@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from solverbench.errors import MissingError, RecordError
+from solverbench.wording import one_line
 
 INERT = {
     "pytorch_lightning.callbacks.model_checkpoint": ["ModelCheckpoint"],
@@ -48,7 +49,7 @@ def _safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise RecordError(f"{path}: not a whole safetensors file ({_line(error)}); download it again") from None
+        raise RecordError(f"{path}: not a whole safetensors file ({one_line(error)}); download it again") from None
 
 
 def _torch(path: Path, mapped: bool) -> Any:
@@ -61,8 +62,8 @@ def _torch(path: Path, mapped: bool) -> Any:
         raise RecordError(
             f"{path}: not loaded, as it is no plain checkpoint of tensors ({_reason(error)}); nothing in it was run"
         ) from None
-    except Exception as error:  # bytes that are no checkpoint can make the reader raise anything
-        raise RecordError(f"{path}: not a whole torch file ({_line(error)}); download it again") from None
+    except Exception as error:  # on bytes that are no checkpoint the reader stumbles wherever it happens to be
+        raise RecordError(f"{path}: not a whole torch file ({one_line(error)}); download it again") from None
 
 
 def _reason(error: BaseException) -> str:
@@ -72,7 +73,3 @@ def _reason(error: BaseException) -> str:
     if wanted:
         return f"it wants {wanted[1]}"
     return text.rpartition("WeightsUnpickler error: ")[2].partition(" Check the")[0][:120]
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -26,30 +25,59 @@ Tell = Callable[[int, int | None], None]
 """Progress callback: (bytes so far, total bytes or None if the server does not say)."""
 
 
-def fetch(url: str, path: Path, tell: Tell) -> str:
-    """Download `path` from `url` unless it exists, and return its sha256.
+def silent(have: int, total: int | None) -> None:
+    """Tell nobody."""
 
-    An earlier attempt's `.NAME.part` is resumed, if the server still has the same file. The checksum is pinned on first
-    use and compared later.
+
+def fetch(url: str, path: Path, tell: Tell = silent) -> str:
+    """Return the sha256 of `path`, which is downloaded from `url` unless it is there.
+
+    The checksum is pinned on first use; later it is compared.
 
     Raises:
-        MissingError: the download failed; the message says where to put the file by hand.
-        RecordError: the file differs from the pinned one.
+        MissingError: see `download`.
+        RecordError: the file isn't the pinned one.
     """
-    if not path.exists():
-        part = path.with_name(f".{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _download(url, part, tell)
-            os.replace(part, path)
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            why = getattr(error, "reason", None) or error
-            kept = f"; {part.stat().st_size} bytes are kept and gone on from" if part.exists() else ""
-            raise MissingError(
-                f"{url}: can't be downloaded ({why}){kept}; run this again, or get it elsewhere and put it at {path}"
-            ) from None
-        part.with_suffix(".tag").unlink(missing_ok=True)
+    download(url, path, tell)
     return pinned(path, url)
+
+
+def download(url: str, path: Path, tell: Tell = silent, *, sha256: str = "") -> None:
+    """Download `path` from `url` unless it is there; it is whole or not there.
+
+    A download that broke off leaves `.NAME.part`; the next one continues it if the server still has the same file.
+
+    Args:
+        sha256: how the file's sha256 begins, if that is known.
+
+    Raises:
+        MissingError: it can't be downloaded; the text says where the file may be put by hand.
+        RecordError: the file has another sha256.
+    """
+    if path.exists():
+        return
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, part, tell)
+        _check(url, part, sha256)
+        os.replace(part, path)
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        why = getattr(error, "reason", None) or error
+        kept = f"; {part.stat().st_size} bytes are kept and gone on from" if part.exists() else ""
+        remedy = f"run this again, or get it elsewhere and put it at {path}"
+        raise MissingError(asked=url, wrong=f"can't be downloaded ({why}){kept}", remedy=remedy) from None
+    finally:
+        if not part.exists():
+            part.with_suffix(".tag").unlink(missing_ok=True)
+
+
+def _check(url: str, part: Path, sha256: str) -> None:
+    found = files.sha256(part) if sha256 else ""
+    if not found.startswith(sha256):
+        part.unlink()
+        wrong = f"its sha256 begins with {found[: len(sha256)]}, not as its name says"
+        raise RecordError(asked=url, wrong=wrong, remedy="try again")
 
 
 def pinned(path: Path, url: str = "") -> str:
@@ -59,7 +87,7 @@ def pinned(path: Path, url: str = "") -> str:
         RecordError: it differs from the pinned one.
     """
     pins = read_pins(path.parent)
-    found = digest(path)
+    found = files.sha256(path)
     known = pins.get(path.name)
     if known is not None and known["sha256"] != found:
         raise RecordError(
@@ -89,12 +117,6 @@ def read_pins(folder: Path) -> dict[str, Any]:
         raise RecordError(f"{path}: damaged; delete it, which pins the files beside it anew") from None
 
 
-def digest(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def member(archive: Path, name: str, to: Path) -> Path:
     """Extract the one file named `name`, in any folder of a zip archive, atomically to `to`; return `to`.
 
@@ -103,17 +125,16 @@ def member(archive: Path, name: str, to: Path) -> Path:
     """
     if to.exists():
         return to
-    part = to.with_name(f".{to.name}.part")
     try:
         with zipfile.ZipFile(archive) as content:
             found = [each for each in content.namelist() if each.rpartition("/")[2] == name]
             if len(found) != 1:
                 raise RecordError(f"{archive}: holds {len(found)} files named {name}, not one; download it again")
-            with content.open(found[0]) as source, part.open("wb") as sink:
+            size = content.getinfo(found[0]).file_size
+            with files.beside(to, size) as part, content.open(found[0]) as source, part.open("wb") as sink:
                 shutil.copyfileobj(source, sink, CHUNK)
     except zipfile.BadZipFile as error:
         raise RecordError(f"{archive}: not a whole zip archive ({error}); delete it and download it again") from None
-    os.replace(part, to)
     return to
 
 

@@ -1,0 +1,24 @@
+"""The progress of downloads, as bars on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from solverbench.downloads import Tell
+
+
+@contextmanager
+def download_bars() -> Iterator[Callable[[str], Tell]]:
+    """Yield what adds a bar for a file and returns the function that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def bar(what: str) -> Tell:
+            task = progress.add_task(what, total=None)
+            return lambda have, total: progress.update(task, completed=have, total=total)
+
+        yield bar

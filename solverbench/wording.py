@@ -1,0 +1,63 @@
+"""How errors are worded: `<what was asked>: <what is wrong, with the value>; <what to do>`, each part a field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Self
+
+
+class Problem(Exception):
+    """An error in three fields, whose text is one sentence.
+
+    Args:
+        wrong: what is wrong, with the value; the whole sentence if nothing else is given.
+        asked: what was asked for, such as a spec or a path.
+        remedy: what to do.
+    """
+
+    def __init__(self, wrong: str = "", *, asked: object = "", remedy: str = "") -> None:
+        self.asked, self.wrong, self.remedy = str(asked), wrong, remedy
+        found = f"{asked}: {wrong}" if self.asked else wrong
+        super().__init__(f"{found}; {remedy}" if remedy else found)
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self:
+        """Return the same problem as an error of this class."""
+        return cls(problem.wrong, asked=problem.asked, remedy=problem.remedy)
+
+    def __str__(self) -> str:
+        """Return one line, whatever was typed: unprintable characters are written as Python writes them."""
+        return _printable(super().__str__())
+
+    def without(self, asked: object) -> str:
+        """Return the sentence for a place that names `asked` itself: not repeated if the error is about it."""
+        if self.asked != str(asked):
+            return str(self)
+        return _printable(f"{self.wrong}; {self.remedy}" if self.remedy else self.wrong)
+
+    def finding(self, asked: object) -> str:
+        """Return `without(asked)` and without the remedy."""
+        return _printable(f"{self.asked}: {self.wrong}" if self.asked not in ("", str(asked)) else self.wrong)
+
+
+def suggest(word: str, known: Iterable[str], remedy: str) -> str:
+    """Return `remedy`, after the question whether the nearest of the known words was meant if one is near."""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f"did you mean {near[0]!r}? {remedy[0].upper()}{remedy[1:]}" if near else remedy
+
+
+def one_line(what: object, *, typed: bool = False) -> str:
+    """Return the text of an error, or of another thing, on one line; of a long text, its first 160 characters.
+
+    Args:
+        typed: put an error's type in front; one without text is told by its type anyway.
+    """
+    text = " ".join(str(what).split())
+    text = text if len(text) <= 160 else f"{text[:160]}…"
+    kind = type(what).__name__ if isinstance(what, BaseException) and (typed or not text) else ""
+    return ": ".join(filter(None, (kind, text)))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
