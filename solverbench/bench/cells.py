@@ -16,7 +16,9 @@ from solverbench.errors import UserError
 from solverbench.learned.trained_files import Trained
 from solverbench.method import tableau
 from solverbench.method.tableau import Plan
+from solverbench.metrics import plugin, table
 from solverbench.metrics.evaluation import OWN
+from solverbench.metrics.table import MetricDefinition, Takes
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.endpoints import Goal
@@ -121,7 +123,7 @@ class Cell:
             "solver": [self.spec.partition(":")[0]],
             "grid": [grid[1]] if grid else [],
             "teacher": [self.teacher.base] if self.teacher.spec else [],
-            "metric": list(self.protocol.judging.scored(self.teacher)),
+            "metric": list(self.protocol.judging.plugged(self.teacher)),
             "loss": [trained["loss"]] if "loss" in trained else [],
         }
         told = {
@@ -138,9 +140,12 @@ class Cell:
         return module.partition(".")[0] != "solverbench"
 
     @property
-    def metrics(self) -> frozenset[str]:
-        """What its images are measured by, beside the teacher's own features where nothing was asked for."""
-        return frozenset(self.protocol.judging.metrics) - set(self.teacher.lacking)
+    def metrics(self) -> tuple[MetricDefinition, ...]:
+        """What its images are measured by: built-in metrics first, then those by plugins."""
+        judged, always = self.teacher.evaluation, [table.TABLE[table.ALWAYS]]
+        exact = [each for each in table.TABLE.values() if self.exact and each.takes is Takes.EXACT]
+        features = [plugin.find(name) for name in judged.metrics] if judged is not None else []
+        return *always, *exact, *features, *self.protocol.judging.found(self.teacher)
 
     @property
     def metric_loss(self) -> bool:

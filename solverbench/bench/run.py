@@ -60,8 +60,8 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 if every cell is done, cached, unsupported or untrained; 1 if some failed; 3 if none could be run."""
-        if self.counts[FAILED]:
+        """0 if every cell is done, cached, unsupported or untrained; 1 if a cell or a metric failed; 3 if none ran."""
+        if self.counts[FAILED] or any(each.failed for each in self.cells):
             return 1
         return 0 if self.counts[DONE] + self.counts[CACHED] else 3
 
@@ -74,6 +74,7 @@ class RunResult:
     def summary(self) -> str:
         """Return lines for people: each cell or metric without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
+        lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
         lines += notes.one_method([each.cell for each in self.cells])
         return "\n".join([*lines, *_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"])
 

@@ -12,46 +12,15 @@ from typing import Any
 from solverbench import registries
 from solverbench.errors import MissingError, UserError
 from solverbench.evaluation import references
-from solverbench.metrics import extractors, plugin
-from solverbench.metrics.evaluation import OWN, Evaluation
+from solverbench.metrics import extractors, plugin, table
+from solverbench.metrics.evaluation import Evaluation
 from solverbench.metrics.extractors import inception as fid
-from solverbench.metrics.extractors.transformers import CLIP
-from solverbench.metrics.lpips import LPIPS
 from solverbench.metrics.quantise import QUANTISERS
-from solverbench.metrics.vectors import NEIGHBOURS
+from solverbench.metrics.table import MetricDefinition, Takes
 from solverbench.teachers.teacher import Teacher
 
-INCEPTION = ("fid", "fid_inf", "kid", "precision", "recall", "inception_score")
-"""Of Inception features, by one of clean-fid's modes."""
-
-OTHERS = {"fid_clip": "clip", "fdd": "dinov2"}
-"""Fréchet distances of another network's features, to that network; never called FID."""
-
-PUBLIC = (*INCEPTION, *OTHERS)
-"""Of features that are comparable with papers, against a reference."""
-
-FEATURES = (*OWN, "frechet_data_inf", "kernel_data", "precision_data", "recall_data")
-"""The same of a teacher's own features, under names of their own."""
-
-PAIRS = ("psnr_teacher", "lpips_teacher")
-"""Against the teacher's own sample from the same noise, like rmse_teacher, which is always measured."""
-
-PROMPTED = ("clip_score",)
-"""Of an image and its own prompt."""
-
-VECTORS = ("kid", "precision", "recall", "inception_score", "kernel_data", "precision_data", "recall_data")
-"""Those that need each block's feature vectors; all but the Inception score need the reference's too."""
-
-NEIGHBOURLY = ("precision", "recall", "precision_data", "recall_data")
-
-MANIFOLD = 10_000
-"""Images of a replicate that precision and recall are taken over, the first of each block."""
-
-UNBIASED = ("kid", "kernel_data")
-"""Of features, yet the same on average at any number of images."""
-
-EXTRAPOLATED, SEVERAL = ("fid_inf", "frechet_data_inf"), 10
-"""Distances at infinitely many images, and the images per feature that they take: docs/uncertainty.md."""
+SETS = tuple(dict.fromkeys(each.features for each in table.TABLE.values() if each.features))
+"""The sets of features that metrics are of; a cell's images are turned into one of them."""
 
 PROTOCOLS = {"smoke": (250, 1), "quick": (5_000, 1), "paper": (50_000, 1)}
 """Name to (images, replicates)."""
@@ -61,11 +30,6 @@ OF_DATA = ("data_floor", "teacher_distance")
 
 FULL = 50_000
 """Images of a replicate below which an FID is called biased: the papers' number."""
-
-BUILT_IN = (*PUBLIC, *FEATURES, *PAIRS, *PROMPTED, "rmse_teacher")
-"""What can be asked for by name without a plugin."""
-
-_SCORERS: dict[tuple[str, str], CLIP] = {}
 
 
 @dataclass(frozen=True)
@@ -99,14 +63,13 @@ class MetricSelection:
         """
         listed = metrics.split(",") if isinstance(metrics, str) else list(metrics or ())
         names = tuple(dict.fromkeys(name.strip() for name in listed))
-        known = (*BUILT_IN, *(name for name in registries.metrics if name not in registries.metrics.builtin))
+        known = (*table.ASKABLE, *(name for name in registries.metrics if name not in registries.metrics.builtin))
         for name in names:
             if name not in known:
                 near = difflib.get_close_matches(name.lower(), known, n=1)
                 hint = f"did you mean {near[0]!r}? Known" if near else "known"
                 raise UserError(f"metric {name!r}: not known; {hint} are {', '.join(known)}")
-        theirs, ours = _of(names, PUBLIC), _of(names, FEATURES)
-        sets = [found for known in (INCEPTION, *((name,) for name in OTHERS), FEATURES) if (found := _of(names, known))]
+        sets = [found for each in SETS if (found := table.of_features(names, each))]
         if len(sets) > 1:
             raise UserError(
                 f"metrics {', '.join(sets[0])} and {', '.join(sets[1])}: of two sets of features; run once for each, "
@@ -114,42 +77,43 @@ class MetricSelection:
             )
         if quantiser is not None and quantiser not in QUANTISERS:
             raise UserError(f"quantiser {quantiser!r}: not known; use {' or '.join(QUANTISERS)}")
-        if extractor is not None and extractor not in fid.MODES and _of(names, INCEPTION):
+        inception = table.of_features(names, table.INCEPTION)
+        if extractor is not None and extractor not in fid.MODES and inception:
             raise UserError(f"extractor {extractor!r}: not one of {', '.join(fid.MODES)}; papers use legacy_tensorflow")
-        users = {"reference": (*theirs, *ours), "extractor": _of(names, INCEPTION)}
+        users = {
+            "reference": [name for each in sets for name in each],
+            "extractor": table.of_features(names, table.INCEPTION),
+        }
         for flag, value in (("reference", reference), ("extractor", extractor)):
             if value is not None and not users[flag]:
                 raise UserError(f"--{flag} {value}: no metric asked for uses it; add --metrics fid, or leave it out")
-        return cls(tuple(name for name in names if name != "rmse_teacher"), reference, extractor, quantiser)
+        return cls(tuple(name for name in names if name != table.ALWAYS), reference, extractor, quantiser)
 
-    @property
-    def pairs(self) -> tuple[str, ...]:
-        """The metrics over pairs of images, beside RMSE."""
-        return _of(self.metrics, PAIRS)
+    def found(self, teacher: Teacher) -> tuple[MetricDefinition, ...]:
+        """Return the definitions of the metrics of images that are there: built-in ones first, then those by plugins.
 
-    @property
-    def prompted(self) -> tuple[str, ...]:
-        """The metrics of an image and its prompt."""
-        return _of(self.metrics, PROMPTED)
+        Metrics of features are the evaluation's.
+        """
+        there = [name for name in self.metrics if name not in teacher.lacking]
+        builtin = [each for each in table.TABLE.values() if each.name in there and not each.features]
+        return *builtin, *(plugin.find(name) for name in there if name not in table.TABLE)
 
-    def scored(self, teacher: Teacher) -> tuple[str, ...]:
+    def plugged(self, teacher: Teacher) -> tuple[str, ...]:
         """Return the metrics by plugins that are there."""
-        return tuple(name for name in self.metrics if name not in BUILT_IN and name not in teacher.lacking)
-
-    def scores(self, teacher: Teacher) -> dict[str, plugin.Metric]:
-        """Return the metrics by plugins that are there, for images on the teacher's device."""
-        return {name: plugin.load(name, teacher.device) for name in self.scored(teacher)}
+        return tuple(name for name in self.metrics if name not in table.TABLE and name not in teacher.lacking)
 
     def key(self, teacher: Teacher) -> dict[str, Any]:
         """Return what it adds to a cell's key beside the evaluation; nothing by default."""
-        pairs, found = [name for name in self.pairs if name not in teacher.lacking], dict[str, Any]()
-        if pairs:
-            found = {"pairs": pairs, **({"lpips": LPIPS.identity} if "lpips_teacher" in pairs else {})}
-        if (scorer := self.scorer(teacher)) is not None:
-            found["clip_score"] = {"network": scorer.identity, "quantiser": self.rule(teacher)}
-        if scored := self.scored(teacher):
-            rule = self.rule(teacher)
-            found["scores"] = {name: {"metric": plugin.identity(name), "quantiser": rule} for name in scored}
+        there, found, rule = self.found(teacher), dict[str, Any](), self.rule(teacher)
+        for each in there:
+            identity = each.identity(teacher.device) if each.identity else ""
+            if each.takes is Takes.PAIR:
+                found["pairs"] = [name for name in self.metrics if name in (*found.get("pairs", ()), each.name)]
+                found |= {each.name.removesuffix("_teacher"): identity} if identity else {}
+            elif each.takes is Takes.PROMPT:
+                found[each.name] = {"network": identity, "quantiser": rule}
+            elif each.takes is Takes.IMAGE:
+                found["scores"] = {**found.get("scores", {}), each.name: {"metric": identity, "quantiser": rule}}
         return found
 
     @property
@@ -168,18 +132,6 @@ class MetricSelection:
         judged = teacher.evaluation
         return judged.quantiser if judged is not None else self.quantiser or "edm-round"
 
-    def perceptual(self, teacher: Teacher) -> LPIPS | None:
-        """Return the perceptual distance if it is asked for and there."""
-        wanted = "lpips_teacher" in self.pairs and "lpips_teacher" not in teacher.lacking
-        return LPIPS(teacher.device) if wanted else None
-
-    def scorer(self, teacher: Teacher) -> CLIP | None:
-        """Return what compares images with their prompts if that is asked for and there; one for all blocks."""
-        if not self.prompted or "clip_score" in teacher.lacking:
-            return None
-        made = CLIP(teacher.device)
-        return _SCORERS.setdefault((made.identity, made.device), made)
-
     def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Teacher:
         """Return `teacher`, judged as asked; what can't be measured for want of a file or package is in its `lacking`.
 
@@ -197,8 +149,8 @@ class MetricSelection:
             if judged is None or self.quantiser is None:
                 return teacher
             return dataclasses.replace(teacher, evaluation=_requantised(judged, self.quantiser))
-        theirs, ours = _of(self.metrics, PUBLIC), _of(self.metrics, FEATURES)
-        lacking = dict([*self._unpaired(teacher), *self._unscored(teacher)])
+        theirs, ours = table.public(self.metrics), table.of_features(self.metrics, table.OWN)
+        lacking = dict(self._unscored(teacher))
         evaluation = None
         if theirs and (missing := self._missing(teacher, theirs, out)):
             lacking |= dict.fromkeys(theirs, missing)
@@ -210,33 +162,23 @@ class MetricSelection:
             _check_images(evaluation, samples, block)
         return dataclasses.replace(teacher, evaluation=evaluation, lacking=lacking)
 
-    def _unpaired(self, teacher: Teacher) -> Iterator[tuple[str, str]]:
-        """Each metric of pairs and prompts that can't be measured, with the reason; their networks are loaded."""
-        if "lpips_teacher" in self.pairs:
-            try:
-                LPIPS(teacher.device).network()
-            except MissingError as error:
-                yield "lpips_teacher", str(error)
-        if self.prompted:
-            if teacher.condition is None or not teacher.condition.prompts:
-                raise UserError(f"metric clip_score: teacher {teacher.name!r} has no prompts; leave it out")
-            try:
-                CLIP(teacher.device).check_words()
-            except MissingError as error:
-                yield "clip_score", str(error)
-
     def _unscored(self, teacher: Teacher) -> Iterator[tuple[str, str]]:
-        """Each metric by a plugin that lacks a file or a package, with the reason; the others are made ready.
+        """Each metric whose network lacks a file or a package, with the reason; the others are made ready.
 
         Raises:
-            PluginError: one can't be had.
+            UserError: the teacher hasn't what a metric takes.
+            PluginError: a plugin's metric can't be had.
         """
-        for name in self.scored(teacher):
-            plugin.identity(name)
+        for each in self.found(dataclasses.replace(teacher, lacking={})):
+            if each.takes is Takes.PROMPT and (teacher.condition is None or not teacher.condition.prompts):
+                raise UserError(f"metric {each.name}: teacher {teacher.name!r} has no prompts; leave it out")
             try:
-                plugin.load(name, teacher.device)
+                if each.identity is not None:
+                    each.identity(teacher.device)
+                if each.network is not None:
+                    each.network(teacher.device)
             except MissingError as error:
-                yield name, str(error)
+                yield each.name, str(error)
 
     def _missing(self, teacher: Teacher, metrics: tuple[str, ...], out: Path) -> str:
         """What isn't there that metrics of public features need; empty if all is.
@@ -259,7 +201,8 @@ class MetricSelection:
 
     def network(self, metrics: Sequence[str]) -> str:
         """Return the name of the extractor of `metrics`, which are of one set of public features."""
-        return OTHERS.get(metrics[0]) or self.extractor or "legacy_tensorflow"
+        features = table.TABLE[metrics[0]].features
+        return features if features != table.INCEPTION else self.extractor or "legacy_tensorflow"
 
     def _public(self, teacher: Teacher, metrics: tuple[str, ...], samples: int, out: Path) -> Evaluation:
         network = extractors.load(self.network(metrics), teacher.device)
@@ -282,7 +225,7 @@ class MetricSelection:
             data=reference,
             teacher=None,
             metrics=metrics,
-            rows=few or bool(_of(metrics, VECTORS)),
+            rows=few or _vectors(metrics),
             full=FULL,
             probabilities=network.probabilities if isinstance(network, fid.Inception) else None,
         )
@@ -299,7 +242,7 @@ class MetricSelection:
             facts = {name: fact for name, fact in judged.facts.items() if name not in OF_DATA}
             judged = dataclasses.replace(judged, data=data, facts=facts)
         judged = _requantised(judged, self.quantiser or judged.quantiser)
-        return dataclasses.replace(judged, metrics=metrics, rows=bool(_of(metrics, VECTORS)))
+        return dataclasses.replace(judged, metrics=metrics, rows=_vectors(metrics))
 
 
 def lacking(teachers: Sequence[Teacher]) -> list[str]:
@@ -332,11 +275,9 @@ def protocol(name: str | None, samples: int | None, replicates: int | None, defa
 
 def full(metric: str, teacher: Teacher) -> int:
     """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
-    if metric in UNBIASED or metric not in (*PUBLIC, *FEATURES) or teacher.evaluation is None:
+    if metric not in table.TABLE or not table.TABLE[metric].features or teacher.evaluation is None:
         return 0
-    if metric in EXTRAPOLATED:
-        return SEVERAL * teacher.evaluation.data.moments.mean.size
-    return min(teacher.evaluation.full, MANIFOLD) if metric in NEIGHBOURLY else teacher.evaluation.full
+    return table.TABLE[metric].biased_below(teacher.evaluation)
 
 
 def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
@@ -347,20 +288,18 @@ def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
     return dataclasses.replace(judged, quantiser=quantiser, facts={}, teacher=own)
 
 
-def _of(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in known)
+def _vectors(metrics: Sequence[str]) -> bool:
+    """Whether one of these metrics needs the feature vectors of every block."""
+    return bool(table.of(metrics, lambda each: each.vectors))
 
 
 def _check_images(evaluation: Evaluation, samples: int, block: int) -> None:
     """Refuse too few images, or a reference without the vectors that a metric needs."""
-    needs = [name for name in _of(evaluation.metrics, VECTORS) if name != "inception_score"]
-    if needs and evaluation.data.features is None:
-        raise UserError(
-            f"metric {needs[0]}: reference {evaluation.data.name} holds moments alone, not feature vectors; build one "
-            "from images with 'solverbench refs build NAME FOLDER'"
-        )
-    if _of(needs, ("kid", "kernel_data")) and block < 2:
-        raise UserError(f"metric {needs[0]}: {samples} samples are too few, one a block; ask for --samples 20 or more")
-    manifold = _of(needs, NEIGHBOURLY)
-    if manifold and samples - block <= NEIGHBOURS:
-        raise UserError(f"metric {manifold[0]}: {samples} samples are too few; ask for --samples 20 or more")
+    for each in (table.TABLE[name] for name in evaluation.metrics):
+        if each.data_vectors and evaluation.data.features is None:
+            raise UserError(
+                f"metric {each.name}: reference {evaluation.data.name} holds moments alone, not feature vectors; build "
+                "one from images with 'solverbench refs build NAME FOLDER'"
+            )
+        if few := each.too_few(samples, block):
+            raise UserError(f"metric {each.name}: {few}; ask for --samples 20 or more")

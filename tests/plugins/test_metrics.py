@@ -15,6 +15,7 @@ from solverbench.errors import PluginError
 from solverbench.evaluation.selection import MetricSelection
 from solverbench.metrics import plugin
 from solverbench.metrics.quantise import quantise
+from solverbench.metrics.table import TABLE
 from solverbench.sampling import sample
 
 SMALL = {"nfe": "3", "samples": 20, "replicates": 2, "batch": 4}
@@ -104,11 +105,35 @@ def test_typed_code_without_a_source_needs_an_identity():
         ("{}['x']", "KeyError: 'x'"),
     ],
 )
-def test_values_that_are_none_fail_the_cell(examples, values, said):
+def test_values_that_are_none_are_a_row_with_the_reason_and_the_other_metrics_have_values(examples, values, said):
     plugins.load(examples("contrast.py", CONTRAST.replace("images.double().flatten(1).std(1)", values)))
+    result = run("runs", "contrast,frechet_data")
+    rows = result.frame.set_index("metric")
+    assert rows.status.tolist() == ["done"] * 3
+    assert said in rows.loc["contrast", "reason"]
+    assert rows.loc[["frechet_data", "rmse_teacher"], "value"].notna().all()
+    assert result.exit_code == 1
+    assert f"no contrast of euler nfe=3 on {toys.teacher().name}: " in result.summary()
+    assert run("without", "frechet_data").cells[0].measures["frechet_data"].value == rows.loc["frechet_data", "value"]
+
+
+def test_a_metric_that_failed_is_tried_again(examples):
+    text = CONTRAST.replace(
+        "        return", "        if Path('broken').exists():\n            raise OSError('broken')\n        return"
+    )
+    plugins.load(examples("contrast.py", "from pathlib import Path\n\n" + text))
+    run("whole")
+    Path("broken").touch()
+    [failed] = run("runs").cells
+    assert "OSError: broken" in failed.failed["contrast"]
+    assert list(failed.measures) == ["rmse_teacher"]
+    assert run("runs").cells[0].failed == failed.failed
+    Path("broken").unlink()
     [outcome] = run("runs").cells
-    assert outcome.status == "failed"
-    assert said in outcome.reason
+    assert (outcome.status, outcome.failed, list(outcome.measures)) == ("done", {}, ["contrast", "rmse_teacher"])
+    for path in Path("runs").glob("cells/*/*/blocks/*.damaged*"):
+        path.unlink()
+    assert toys.files_of(Path("runs")) == toys.files_of(Path("whole"))
 
 
 def test_a_metric_that_lacks_something_is_left_out_with_the_reason(examples):
@@ -138,10 +163,8 @@ def test_an_unknown_metric_is_refused_with_plugins_among_those_known(examples, i
 
 
 def test_every_built_in_metric_is_listed(invoke):
-    from solverbench.bench.bundle.table import METRICS
-
-    assert registries.metrics.builtin == tuple(sorted(METRICS))
+    assert registries.metrics.builtin == tuple(sorted(TABLE))
     assert all(registries.metrics.get(name) is not None for name in registries.metrics.builtin)
     assert all(registries.losses.get(name) is not None for name in registries.losses.builtin)
-    assert len(invoke("list", "metrics").stdout.splitlines()) == len(METRICS)
+    assert len(invoke("list", "metrics").stdout.splitlines()) == len(TABLE)
     assert len(invoke("list", "losses").stdout.splitlines()) == 7

@@ -14,6 +14,7 @@ from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection
+from solverbench.metrics import table
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
 from solverbench.teachers.teacher import Teacher
@@ -71,7 +72,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
         if teacher.evaluation is not None and teacher.evaluation.data.note:
             found.append(teacher.evaluation.data.note)
         found += selection.lacking([teacher])
-        if teacher.evaluation is None and not set(teacher.lacking) & set(selection.PUBLIC):
+        if teacher.evaluation is None and not table.public(teacher.lacking):
             found.append(f"no FID of {teacher.name}: {_without_fid()}")
         lines = _lines(teacher)
         if any(line["n"] != protocol.samples for line in lines):

@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from solverbench import files, plugins, registries, seeds
+from solverbench import files, registries, seeds
 from solverbench.bench.block import PICTURES
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
 from solverbench.bench.bundle.selection import _command, _selection, name
-from solverbench.bench.bundle.table import HIGHER, LINEAR, METRICS, _metrics, _ordered, frame
+from solverbench.bench.bundle.table import _metrics, frame
 from solverbench.bench.cells import Cell
 from solverbench.bench.claims import verdicts
 from solverbench.bench.outcome import Outcome, teachers_of_outcomes
@@ -32,6 +32,7 @@ from solverbench.method.solver import Solver
 from solverbench.method.spec import solver_class
 from solverbench.metrics import plugin
 from solverbench.metrics.quantise import quantise
+from solverbench.metrics.table import INCEPTION, MetricDefinition, ordered
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import THREADS, pool
@@ -125,34 +126,23 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     teachers = teachers_of_outcomes(outcomes)
     used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
     found: dict[str, dict[str, Any]] = {}
-    for metric in _ordered(used):
-        if metric not in METRICS:
-            found[metric] = _plugged(metric)
-            continue
-        label, short, space = METRICS[metric]
-        found[metric] = {
-            "label": f"{label} ({_space(metric, teachers) if space == 'features' else space})",
-            "short": short,
-            "log": metric not in LINEAR,
-            **({"higher": True} if metric in HIGHER else {}),
-            **({"full": full} if (full := max(selection.full(metric, teacher) for teacher in teachers)) else {}),
+    for each in map(plugin.find, ordered(used)):
+        full = max(selection.full(each.name, teacher) for teacher in teachers)
+        found[each.name] = {
+            "label": f"{each.label} ({each.space or _space(each, teachers)})",
+            "short": each.short,
+            "log": each.log,
+            **({"higher": True} if each.higher else {}),
+            **({"full": full} if full else {}),
         }
     return found
 
 
-def _plugged(metric: str) -> dict[str, Any]:
-    """A metric by a plugin, as it describes itself."""
-    cls, label = plugins.get(registries.metrics, metric), plugin.label(metric)
-    higher = {"higher": True} if cls.higher else {}
-    told = ", higher is better" if cls.higher else ""
-    return {"label": f"{label} (plugin{told})", "short": label, "log": cls.log, **higher}
-
-
-def _space(metric: str, teachers: Sequence[Teacher]) -> str:
+def _space(metric: MetricDefinition, teachers: Sequence[Teacher]) -> str:
     """Whose features a metric is of."""
     judged = [teacher for teacher in teachers if teacher.evaluation]
-    if metric in selection.INCEPTION:
-        return "Inception features" + (", higher is better" if metric in HIGHER else "")
+    if metric.features == INCEPTION:
+        return "Inception features" + (", higher is better" if metric.higher else "")
     return f"{judged[0].name} features" if len(judged) == 1 else "each teacher's own features"
 
 

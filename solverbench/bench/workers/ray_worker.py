@@ -59,7 +59,7 @@ class RemoteUnit:
             stand_in = Teacher(_nobody, teacher.name, teacher.shape)
             cells = [dataclasses.replace(cell, teacher=stand_in) for cell in cells]
         typed = plugins.typed("teacher", [teacher.base])
-        typed += plugins.typed("metric", cells[0].protocol.judging.scored(teacher))
+        typed += plugins.typed("metric", cells[0].protocol.judging.plugged(teacher))
         about = teacher.spec, teacher.name, teacher.device, teacher.identity
         return cls(cells, block, limits, *about, str(Path(out).resolve()), typed=tuple(typed))
 
