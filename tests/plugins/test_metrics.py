@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import toys
 from plugged import EXAMPLES
 
@@ -115,6 +116,38 @@ def test_values_that_are_none_are_a_row_with_the_reason_and_the_other_metrics_ha
     assert result.exit_code == 1
     assert f"no contrast of euler nfe=3 on {toys.teacher().name}: " in result.summary()
     assert run("without", "frechet_data").cells[0].measures["frechet_data"].value == rows.loc["frechet_data", "value"]
+
+
+def toy_images(outcome):
+    """[R, 10, 2, 16] float32, the pixels of the images of a run's blocks."""
+    teacher, protocol = outcome.cell.teacher, outcome.cell.protocol
+    images = quantise(sample.sample(outcome.cell.plan, teacher, protocol.seeds, nfe=3), "edm-round")
+    return images.flatten(1).float().reshape(2, 10, 2, 16)
+
+
+def test_a_metric_of_sets_is_of_each_replicate_and_of_what_is_left_without_a_block(examples):
+    np.save("real.npy", quantise(toys.data(150)).numpy())
+    plugins.load("sliced.py")
+    [outcome] = run("runs", "sliced").cells
+    found, blocks = outcome.measures["sliced"], toy_images(outcome)
+    metric = registries.metrics.get("sliced")("cpu")
+    assert found.replicates.tolist() == [float(metric.of_set(part.flatten(0, 1))) for part in blocks]
+    left = [[float(metric.of_set(part[torch.arange(10) != g].flatten(0, 1))) for g in range(10)] for part in blocks]
+    assert found.leave_one_out.tolist() == left
+    assert found.n == 20
+    [cached] = run("runs", "sliced").cells
+    assert (cached.status, cached.measures["sliced"].value) == ("cached", found.value)
+
+
+def test_a_set_whose_number_is_none_leaves_the_other_metrics(examples):
+    np.save("real.npy", quantise(toys.data(150)).numpy())
+    plugins.load(examples("sliced.py", EXAMPLES["sliced.py"].replace(".abs().mean()", ".mean() / 0")))
+    rows = run("runs", "sliced,frechet_data").frame.set_index("metric")
+    assert rows.loc["sliced", "reason"] == "metric sliced returned inf for a set of 20 images; it must be finite"
+    assert rows.loc[["frechet_data", "rmse_teacher"], "value"].notna().all()
+    blocks = {path: path.stat().st_ino for path in Path("runs").glob("cells/*/*/blocks/*")}
+    run("runs", "sliced,frechet_data")
+    assert {path: path.stat().st_ino for path in Path("runs").glob("cells/*/*/blocks/*")} == blocks
 
 
 def test_a_metric_that_failed_is_tried_again(examples):
