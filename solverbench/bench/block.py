@@ -111,9 +111,7 @@ class _UnitRun:
     def __init__(self, work: UnitTask, goals: dict[Takes, Tensor | None]) -> None:
         self.work, self.goals = work, goals
         self.cell, self.teacher = work.cells[0], work.cells[0].teacher
-        judging = self.cell.protocol.judging
-        self.judged = self.teacher.evaluation
-        self.rule = judging.rule(self.teacher)
+        self.judged, self.rule = self.cell.evaluation, self.cell.measurement.quantiser
         self.scored = [each for each in self.cell.metrics if each.score is not None]
         device = self.teacher.device
         self.networks = {each.name: each.network(device) for each in self.scored if each.network is not None}

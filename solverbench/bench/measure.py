@@ -105,7 +105,7 @@ class Measures:
 def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
     """Return the metrics of `cell` from its blocks, in the order of their seeds; each may fail without the others."""
     replicates = [blocks[begin : begin + BLOCKS] for begin in range(0, len(blocks), BLOCKS)]
-    kept = Kept(replicates, cell.teacher.evaluation, cell.teacher.device)
+    kept = Kept(replicates, cell.evaluation, cell.measurement.device)
     lacking = {array: why for block in reversed(blocks) for array, why in block.failed.items()}
     found, failed = dict[str, Measure](), dict[str, str]()
     for metric in sorted(cell.metrics, key=lambda each: each.name):
@@ -136,8 +136,8 @@ def _beside(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
         return protocol.samples, f"{seeded}, {key[metric.name]}, {teacher.condition}", "each image's own prompt"
     if metric.takes is Takes.IMAGE:
         return protocol.samples, f"{seeded}, {key['scores'][metric.name]}", "each image alone"
-    assert teacher.evaluation is not None
-    reference = metric.reference(teacher.evaluation)
+    assert cell.evaluation is not None
+    reference = metric.reference(cell.evaluation)
     assert reference is not None
     over = f"{seeded}, {key['evaluation']}, reference {reference.sha}"
     return metric.images(protocol.samples), over, reference.name

@@ -13,7 +13,6 @@ from solverbench.bench import measure as measures
 from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.measure import Measure
 from solverbench.errors import UserError
-from solverbench.evaluation import selection
 from solverbench.teachers.teacher import Teacher
 
 
@@ -48,7 +47,7 @@ class Outcome:
 
     def biased(self, metric: str) -> bool:
         """Return whether the metric is of features and has fewer images than it ought to have."""
-        return self.cell.protocol.samples < selection.full(metric, self.cell.teacher)
+        return self.cell.protocol.samples < self.cell.measurement.full(metric)
 
     def total(self, name: str) -> float | None:
         """Return the sum of one cost over the blocks; None if it isn't known."""

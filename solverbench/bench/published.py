@@ -71,7 +71,7 @@ def _alike(name: str, there: str, here: str) -> bool:
 def _ours(cell: Cell, metric: str, n: int, reference: str) -> dict[str, str]:
     protocol: Protocol = cell.protocol
     teacher: Teacher = cell.teacher
-    judged = teacher.evaluation if table.of([metric], lambda each: bool(each.features)) else None
+    judged = cell.evaluation if table.of([metric], lambda each: bool(each.features)) else None
     told = {
         "n": f"{n}",
         "replicates": f"{protocol.replicates}",

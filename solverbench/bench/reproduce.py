@@ -190,7 +190,7 @@ def reproduce(
         why = (
             outcome.reason
             or outcome.failed.get(published.metric)
-            or outcome.cell.teacher.lacking.get(published.metric, "the teacher has no such metric")
+            or outcome.cell.lacking.get(published.metric, "the teacher has no such metric")
         )
         raise UserError(f"{published.row}: {outcome.status}, {why}")
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))

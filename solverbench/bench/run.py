@@ -17,7 +17,7 @@ from solverbench.bench import resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
 from solverbench.bench.bundle import notes, table, write
-from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, teachers_of
+from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, lacking
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.plan import _counted, _lacking
 from solverbench.bench.progress import Listener, Silent
@@ -150,7 +150,7 @@ def run(
     team = _workers(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
     former = [f"{store.root}: {FORMER}"] if store.former() else []
-    for line in [*former, *tested.newer(torch.__version__), *judging.lacking(teachers_of(wanted))]:
+    for line in [*former, *tested.newer(torch.__version__), *lacking(wanted)]:
         tell.note(line)
     if batch == AUTO:
         settled, wanted = _fitted(settled, wanted, store.root, tell.note)

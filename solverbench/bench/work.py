@@ -245,7 +245,7 @@ def units(jobs: Iterable[CellProgress]) -> list[Unit]:
 
 def _samples(cell: Cell) -> int | None:
     """How many samples' features of a block fit the memory that a unit may take; None without features."""
-    judged = cell.teacher.evaluation
+    judged = cell.evaluation
     if judged is None:
         return None
     return max(1, MEMORY // (4 * len(judged.data.moments.mean) * cell.protocol.block))

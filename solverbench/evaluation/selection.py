@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,41 +80,11 @@ class MetricSelection:
         inception = table.of_features(names, table.INCEPTION)
         if extractor is not None and extractor not in fid.MODES and inception:
             raise UserError(f"extractor {extractor!r}: not one of {', '.join(fid.MODES)}; papers use legacy_tensorflow")
-        users = {
-            "reference": [name for each in sets for name in each],
-            "extractor": table.of_features(names, table.INCEPTION),
-        }
+        users = {"reference": [name for each in sets for name in each], "extractor": inception}
         for flag, value in (("reference", reference), ("extractor", extractor)):
             if value is not None and not users[flag]:
                 raise UserError(f"--{flag} {value}: no metric asked for uses it; add --metrics fid, or leave it out")
         return cls(tuple(name for name in names if name != table.ALWAYS), reference, extractor, quantiser)
-
-    def found(self, teacher: Teacher) -> tuple[MetricDefinition, ...]:
-        """Return the definitions of the metrics of images that are there: built-in ones first, then those by plugins.
-
-        Metrics of features are the evaluation's.
-        """
-        there = [name for name in self.metrics if name not in teacher.lacking]
-        builtin = [each for each in table.TABLE.values() if each.name in there and not each.features]
-        return *builtin, *(plugin.find(name) for name in there if name not in table.TABLE)
-
-    def plugged(self, teacher: Teacher) -> tuple[str, ...]:
-        """Return the metrics by plugins that are there."""
-        return tuple(name for name in self.metrics if name not in table.TABLE and name not in teacher.lacking)
-
-    def key(self, teacher: Teacher) -> dict[str, Any]:
-        """Return what it adds to a cell's key beside the evaluation; nothing by default."""
-        there, found, rule = self.found(teacher), dict[str, Any](), self.rule(teacher)
-        for each in there:
-            identity = each.identity(teacher.device) if each.identity else ""
-            if each.takes is Takes.PAIR:
-                found["pairs"] = [name for name in self.metrics if name in (*found.get("pairs", ()), each.name)]
-                found |= {each.name.removesuffix("_teacher"): identity} if identity else {}
-            elif each.takes is Takes.PROMPT:
-                found[each.name] = {"network": identity, "quantiser": rule}
-            elif each.takes is Takes.IMAGE:
-                found["scores"] = {**found.get("scores", {}), each.name: {"metric": identity, "quantiser": rule}}
-        return found
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -127,13 +97,8 @@ class MetricSelection:
         metrics = {**self.selection, "metrics": ",".join(self.metrics)}
         return [word for key, value in metrics.items() if value for word in (f"--{key}", str(value))]
 
-    def rule(self, teacher: Teacher) -> str:
-        """Return the quantiser of a judged teacher's images."""
-        judged = teacher.evaluation
-        return judged.quantiser if judged is not None else self.quantiser or "edm-round"
-
-    def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Teacher:
-        """Return `teacher`, judged as asked; what can't be measured for want of a file or package is in its `lacking`.
+    def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Measurement:
+        """Return what the teacher's images are measured by; what can't be, for want of a file or package, is `lacking`.
 
         Args:
             samples: images of a replicate.
@@ -141,14 +106,14 @@ class MetricSelection:
             out: the results folder, where references are looked for first.
 
         Raises:
-            UserError, RecordError, FeatureError: it can't be judged so, said before any work.
+            UserError, RecordError, FeatureError: they can't be measured so, said before any work.
             MissingError: the reference that was named isn't there.
         """
+        evaluation = teacher.evaluation
         if not self.metrics:
-            judged = teacher.evaluation
-            if judged is None or self.quantiser is None:
-                return teacher
-            return dataclasses.replace(teacher, evaluation=_requantised(judged, self.quantiser))
+            if evaluation is not None and self.quantiser is not None:
+                evaluation = _requantised(evaluation, self.quantiser)
+            return Measurement(self, teacher.device, evaluation)
         theirs, ours = table.public(self.metrics), table.of_features(self.metrics, table.OWN)
         lacking = dict(self._unscored(teacher))
         evaluation = None
@@ -160,7 +125,7 @@ class MetricSelection:
             evaluation = self._own(teacher, ours, out)
         if evaluation is not None:
             _check_images(evaluation, samples, block)
-        return dataclasses.replace(teacher, evaluation=evaluation, lacking=lacking)
+        return Measurement(self, teacher.device, evaluation, lacking)
 
     def _unscored(self, teacher: Teacher) -> Iterator[tuple[str, str]]:
         """Each metric whose network lacks a file or a package, with the reason; the others are made ready.
@@ -169,7 +134,7 @@ class MetricSelection:
             UserError: the teacher hasn't what a metric takes.
             PluginError: a plugin's metric can't be had.
         """
-        for each in self.found(dataclasses.replace(teacher, lacking={})):
+        for each in Measurement(self, teacher.device).of_images:
             if each.takes is Takes.PROMPT and (teacher.condition is None or not teacher.condition.prompts):
                 raise UserError(f"metric {each.name}: teacher {teacher.name!r} has no prompts; leave it out")
             try:
@@ -245,14 +210,75 @@ class MetricSelection:
         return dataclasses.replace(judged, metrics=metrics, rows=_vectors(metrics))
 
 
-def lacking(teachers: Sequence[Teacher]) -> list[str]:
-    """Return a line on each metric that was asked for and can't be measured, like ones of several teachers once."""
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What a teacher's images are measured by, as far as it is there.
+
+    Args:
+        selection: what was asked for.
+        device: of the images and the networks.
+        evaluation: of features; None if none are measured.
+        lacking: metrics that were asked for and can't be measured here, each with the reason.
+    """
+
+    selection: MetricSelection
+    device: str
+    evaluation: Evaluation | None = None
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def of_images(self) -> tuple[MetricDefinition, ...]:
+        """The metrics that aren't of features: built-in ones first, then those by plugins."""
+        there = [name for name in self.selection.metrics if name not in self.lacking]
+        builtin = [each for each in table.TABLE.values() if each.name in there and not each.features]
+        return *builtin, *(plugin.find(name) for name in there if name not in table.TABLE)
+
+    @property
+    def plugged(self) -> tuple[str, ...]:
+        """The metrics by plugins."""
+        return tuple(name for name in self.selection.metrics if name not in table.TABLE and name not in self.lacking)
+
+    @property
+    def quantiser(self) -> str:
+        """The rule from float to uint8."""
+        return self.evaluation.quantiser if self.evaluation is not None else self.selection.quantiser or "edm-round"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What it adds to a cell's key beside the evaluation; nothing by default."""
+        found = dict[str, Any]()
+        for each in self.of_images:
+            identity = each.identity(self.device) if each.identity else ""
+            if each.takes is Takes.PAIR:
+                paired = (*found.get("pairs", ()), each.name)
+                found["pairs"] = [name for name in self.selection.metrics if name in paired]
+                found |= {each.name.removesuffix("_teacher"): identity} if identity else {}
+            elif each.takes is Takes.PROMPT:
+                found[each.name] = {"network": identity, "quantiser": self.quantiser}
+            elif each.takes is Takes.IMAGE:
+                score = {"metric": identity, "quantiser": self.quantiser}
+                found["scores"] = {**found.get("scores", {}), each.name: score}
+        return found
+
+    def full(self, metric: str) -> int:
+        """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
+        if metric not in table.TABLE or not table.TABLE[metric].features or self.evaluation is None:
+            return 0
+        return table.TABLE[metric].biased_below(self.evaluation)
+
+
+def lacking(measurements: Mapping[str, Measurement]) -> list[str]:
+    """Return a line on each metric that was asked for and can't be measured, like ones of several teachers once.
+
+    Args:
+        measurements: by the name of the teacher.
+    """
     found: dict[str, tuple[list[str], list[str]]] = {}
-    for teacher in teachers:
-        for metric, why in teacher.lacking.items():
+    for teacher, measurement in measurements.items():
+        for metric, why in measurement.lacking.items():
             metrics, names = found.setdefault(why, ([], []))
             metrics += [metric] if metric not in metrics else []
-            names += [teacher.name] if teacher.name not in names else []
+            names += [teacher] if teacher not in names else []
     return [f"no {', '.join(metrics)} of {', '.join(names)}: {why}" for why, (metrics, names) in found.items()]
 
 
@@ -271,13 +297,6 @@ def protocol(name: str | None, samples: int | None, replicates: int | None, defa
         raise UserError(f"protocol {name!r}: not known; use {', '.join(PROTOCOLS)}")
     images, sets = PROTOCOLS[name]
     return images if samples is None else samples, sets if replicates is None else replicates
-
-
-def full(metric: str, teacher: Teacher) -> int:
-    """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
-    if metric not in table.TABLE or not table.TABLE[metric].features or teacher.evaluation is None:
-        return 0
-    return table.TABLE[metric].biased_below(teacher.evaluation)
 
 
 def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:

@@ -30,7 +30,7 @@ class Teacher:
         identity: sha256 of weights and configuration: it names the network in keys and files.
         sampler: spec of the teacher sampler, whose many-step samples learned solvers are distilled from.
         sampler_nfe: its calls.
-        evaluation: how samples are judged; None leaves only paired errors.
+        evaluation: how samples are judged unless other metrics are asked for; None leaves only paired errors.
         move: returns this teacher on another device.
         double: the same network on float64 images, for exact solutions of its ODE; None if it only runs in float32.
         exact: measure against these solutions unless told not to, because they are cheap.
@@ -41,7 +41,6 @@ class Teacher:
         condition: what images are conditioned on: part of every key beside `identity`; None if on nothing.
         arithmetic: of the network; see `Arithmetic.label`.
         spec: what `load_teacher` takes to give this teacher again; its name if empty.
-        lacking: metrics that were asked for and can't be measured here, each with the reason.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -62,7 +61,6 @@ class Teacher:
     condition: Condition | None = None
     arithmetic: str = "float32"
     spec: str = ""
-    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def denoiser(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of a batch of the images with these seeds."""

@@ -221,12 +221,14 @@ def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_a
 
     digits = load_teacher("digits")
     judged = dataclasses.replace(digits.evaluation, full=selection.FULL)
-    teacher = dataclasses.replace(digits, evaluation=judged)
-    assert selection.full("fid", teacher) == 50_000
-    assert selection.full("precision", teacher) == selection.full("recall", teacher) == 10_000
-    assert selection.full("precision_data", digits) == 10_000
-    assert not any(selection.full(metric, teacher) for metric in ("kid", "rmse_teacher", "psnr_teacher"))
-    assert selection.full("frechet_data_inf", digits) == 640, "ten images for each of 64 features"
+    papers, own = (
+        selection.Measurement(selection.MetricSelection(), "cpu", each) for each in (judged, digits.evaluation)
+    )
+    assert papers.full("fid") == 50_000
+    assert papers.full("precision") == papers.full("recall") == 10_000
+    assert own.full("precision_data") == 10_000
+    assert not any(papers.full(metric) for metric in ("kid", "rmse_teacher", "psnr_teacher"))
+    assert own.full("frechet_data_inf") == 640, "ten images for each of 64 features"
 
 
 def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_reference_and_quantiser_alone(tmp_path):

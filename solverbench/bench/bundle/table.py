@@ -58,7 +58,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "extractor": extractor,
         "quantiser": quantiser,
         "status": outcome.status,
-        "reason": outcome.reason or outcome.failed.get(metric, cell.teacher.lacking.get(metric, "")),
+        "reason": outcome.reason or outcome.failed.get(metric, cell.lacking.get(metric, "")),
         "cell": cell.address[:16],
         "net_passes": cell.teacher.passes * cell.nfe if found else None,
         "learned": cell.learned,
@@ -82,7 +82,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
 
 def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
     """Network and quantiser that a metric's numbers depend on; empty without, or where the metric can't be measured."""
-    judged, device = cell.teacher.evaluation, cell.teacher.device
+    judged, device = cell.evaluation, cell.measurement.device
     there = {each.name: each for each in cell.metrics}
     found = there.get(metric) or table.TABLE.get(metric)
     if found is None:
@@ -93,7 +93,7 @@ def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
         return "", ""
     if found.takes is Takes.PAIR:
         return found.identity(device), ""
-    return (found.identity(device), cell.protocol.judging.rule(cell.teacher)) if metric in there else ("", "")
+    return (found.identity(device), cell.measurement.quantiser) if metric in there else ("", "")
 
 
 def _training_cost(cell: Cell) -> dict[str, float]:
@@ -104,14 +104,14 @@ def _training_cost(cell: Cell) -> dict[str, float]:
 
 def _metrics(cell: Cell) -> list[str]:
     """What the cell's images are measured by, whether it has results or not."""
-    return table.ordered({*(each.name for each in cell.metrics), *cell.teacher.lacking})
+    return table.ordered({*(each.name for each in cell.metrics), *cell.lacking})
 
 
 def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
     """The metric with all that its number depends on besides solver and teacher, in one word."""
     images = cell.protocol.seeds
     parts = [metric, f"n={found.n if found else cell.protocol.samples}x{cell.protocol.replicates}"]
-    judged = cell.teacher.evaluation
+    judged = cell.evaluation
     extractor, quantiser = _judged_by(cell, metric)
     parts[0] += f":{extractor.replace(' ', '@')}" if extractor else ""
     if judged is not None and metric in judged.metrics:
