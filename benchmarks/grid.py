@@ -70,9 +70,9 @@ def make_up(out: Path, wanted: list[Cell]) -> None:
     for number, block in enumerate(protocol.blocks):
         rows = chance.normal(size=(len(block), FEATURES))
         pictures = chance.integers(0, 255, size=(8 if number == 0 else 0, *SHAPE), dtype=np.uint8)
-        first.write_block(block, BlockResult(Moments.of(rows), rows[:, 0] ** 2, 3, pictures))
+        first.write_block(block, BlockResult(Moments.of(rows), 3, pictures, {"errors": rows[:, 0] ** 2}))
     found = measures.measure(wanted[0], [first.read_block(block) for block in protocol.blocks])
-    numbers = {name: each.as_dict() for name, each in found.items()}
+    numbers = {name: each.as_dict() for name, each in found.found.items()}
     cost = {"seconds": 1.0, "denoiser_seconds": 0.9, "images": protocol.block, "peak_memory_bytes": 10**9}
     for cell in wanted:
         folder = store.cell(cell.key)

@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 
-from solverbench.bench.measure import frechets
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
 from solverbench.metrics.intervals import extrapolated, half_width, over_sets
+from solverbench.metrics.reduction import frechets
 
 CASES = [(8, 500, 1), (8, 500, 3), (32, 1000, 1), (32, 1000, 3), (64, 2000, 1), (64, 2000, 3), (64, 640, 3)]
 """Features, images of a replicate, replicates."""

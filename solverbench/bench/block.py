@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solverbench import seeds
+from solverbench.bench import cells
 from solverbench.bench.cells import Cell
 from solverbench.method import prefixes
 from solverbench.method.prefixes import Call, End
 from solverbench.metrics.frechet import Moments
 from solverbench.metrics.quantise import quantise
+from solverbench.metrics.table import MetricDefinition, Takes
 from solverbench.sampling import endpoints, energy
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import device_name, peak_memory
@@ -77,7 +80,7 @@ class UnitTask:
             goal = endpoints.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, **shared)
         if cell.exact:
             exact = solutions.piece(cell.teacher, solves, self.out, **shared)
-        return _UnitRun(self, {"errors": goal, "exact": exact}).results()
+        return _UnitRun(self, {Takes.PAIR: goal, Takes.EXACT: exact}).results()
 
 
 @dataclass
@@ -85,16 +88,15 @@ class _Sums:
     """What the images of one sample leave behind, batch after batch.
 
     Args:
+        arrays: values of the images by name of the array, batch after batch.
+        failed: why an array can't be made, by its name.
         seconds: spent on them after their last call.
     """
 
     features: list[Tensor] = field(default_factory=list)
     pictures: list[Tensor] = field(default_factory=list)
-    errors: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
-    exact: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
-    perceived: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
-    prompted: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty(0)])
-    scores: defaultdict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
+    arrays: defaultdict[str, list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
+    failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -102,25 +104,24 @@ class _UnitRun:
     """A work as it is done.
 
     Args:
-        goals: what the first images are compared with: final states [p, *shape] of the teacher's own sampler under
-            "errors", exact solutions under "exact"; or None.
+        goals: what the first images are compared with: final states [p, *shape] of the teacher's own sampler, and
+            exact solutions; or None.
     """
 
-    def __init__(self, work: UnitTask, goals: dict[str, Tensor | None]) -> None:
+    def __init__(self, work: UnitTask, goals: dict[Takes, Tensor | None]) -> None:
         self.work, self.goals = work, goals
         self.cell, self.teacher = work.cells[0], work.cells[0].teacher
-        judging = self.cell.protocol.judging
-        self.judged = self.teacher.evaluation
-        self.rule = judging.rule(self.teacher)
-        self.perceptual, self.scorer = judging.perceptual(self.teacher), judging.scorer(self.teacher)
-        self.scores = judging.scores(self.teacher)
+        self.judged, self.rule = self.cell.evaluation, self.cell.measurement.quantiser
+        self.scored = [each for each in self.cell.metrics if each.score is not None]
+        device = self.teacher.device
+        self.networks = {each.name: each.network(device) for each in self.scored if each.network is not None}
         self.tree = prefixes.grow([cell.plan for cell in work.cells if cell.plan is not None])
         self.sums = {end: _Sums() for end in self.tree.ends}
         self.failed: dict[int, Exception] = {}
         self.fit, self.watch = BatchLimit(self.cell.protocol.batch), Stopwatch(self.teacher.device)
         self.starting = 0.0
         self.made: set[Call] = set()
-        self.near: dict[str, Tensor] = {}
+        self.near: dict[Takes, Tensor] = {}
 
     def results(self) -> list[BlockDone | Exception]:
         """Do the work; return what each cell gave, or its error."""
@@ -178,23 +179,37 @@ class _UnitRun:
 
     def _judge(self, sums: _Sums, states: Tensor, part: range) -> None:
         images = decoded(self.teacher, states, self.fit)
-        for name, kept in (("errors", sums.errors), ("exact", sums.exact)):
-            if (near := self._near(name, part)) is not None:
-                kept.append(_errors(images, near))
-        if self.perceptual is not None and (near := self._near("errors", part)) is not None:
-            sums.perceived.append(np.asarray(self.perceptual(images[: len(near)], near).numpy()))
         levels = quantise(images, self.rule)
         done = part.start - self.work.block.start
         first = self.work.block.start == self.cell.protocol.seeds.start
         sums.pictures.append(levels[: PICTURES - done if first and done < PICTURES else 0].cpu())
-        if self.scorer is not None and self.teacher.condition is not None:
-            sums.prompted.append(self.scorer.scores(levels, self.teacher.condition.lines(part)).numpy())
-        for name, metric in self.scores.items():
-            sums.scores[name].append(_values(name, metric.values(levels), part))
-        if self.judged is not None:
-            sums.features.append(_features(self.judged.extractor(levels), part))
+        for metric in (each for each in self.scored if each.array not in sums.failed):
+            with _blamed(sums, metric.array, metric.network is not None):
+                found = self._score(metric, images, levels, part)
+                sums.arrays[metric.array] += [] if found is None else [found]
+        if self.judged is not None and "features" not in sums.failed:
+            with _blamed(sums, "features"):
+                sums.features.append(_features(self.judged.extractor(levels), part))
 
-    def _near(self, name: str, part: range) -> Tensor | None:
+    def _score(self, metric: MetricDefinition, images: Tensor, levels: Tensor, part: range) -> NDArray[Any] | None:
+        """The metric's value of each image of a batch; None if it isn't taken of them."""
+        others: Any = None
+        if metric.takes in self.goals:
+            if (others := self._near(metric.takes, part)) is None:
+                return None
+            images = images[: len(others)]
+        elif metric.takes is Takes.PROMPT:
+            assert self.teacher.condition is not None
+            others = self.teacher.condition.lines(part)
+        assert metric.score is not None
+        found = metric.score(self.networks.get(metric.name), images if metric.takes in self.goals else levels, others)
+        if metric.network is not None and not found.isfinite().all():
+            raise SampleError(
+                f"metric {metric.name} returned values that are not finite, within seeds {part.start}-{part[-1]}"
+            )
+        return np.asarray((found if found.dim() > 1 else found.double()).detach().cpu().numpy())
+
+    def _near(self, name: Takes, part: range) -> Tensor | None:
         """The images that those of `part` are compared with, fewer of them or None where the block has no more."""
         goal, done = self.goals[name], part.start - self.work.block.start
         if goal is None or done >= len(goal):
@@ -209,21 +224,28 @@ class _UnitRun:
         calls = self.watch.parts
         return self.starting + sum(calls.get(call, 0.0) for call in end.path) + self.sums[end].seconds
 
+    def _arrays(self, sums: _Sums, features: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
+        """What is kept of the images, by name, in the order of the file."""
+        found: dict[str, NDArray[Any]] = {}
+        for metric in self.cell.metrics:
+            if metric.takes is Takes.FEATURES:
+                found |= {} if features is None else {metric.array: features}
+            elif metric.score is not None and metric.array not in sums.failed:
+                parts = sums.arrays[metric.array]
+                found[metric.array] = np.concatenate(parts) if parts else np.empty(0)
+        return found
+
     def _done(self, place: int, whole: float, joules: float | None) -> BlockDone:
         [end] = [end for end in self.sums if place in end.plans]
         sums, nfe = self.sums[end], len(end.path)
+        features = torch.cat(sums.features) if sums.features and "features" not in sums.failed else None
         rows = self.judged is not None and self.judged.rows
-        features = torch.cat(sums.features) if sums.features else None
         result = BlockResult(
             Moments.of(features) if features is not None and not rows else None,
-            np.concatenate(sums.errors),
             nfe,
             torch.cat(sums.pictures).numpy(),
-            None if self.goals["exact"] is None else np.concatenate(sums.exact),
-            features.float().numpy() if features is not None and rows else None,
-            None if self.perceptual is None else np.concatenate(sums.perceived),
-            None if self.scorer is None else np.concatenate(sums.prompted),
-            {name: np.concatenate(values) for name, values in sums.scores.items()},
+            self._arrays(sums, features.float().numpy() if features is not None and rows else None),
+            sums.failed,
         )
         known = self.starting + self.watch.seconds + sum(each.seconds for each in self.sums.values())
         combining = max(whole - known, 0.0) / (self.tree.needed + len(self.sums))
@@ -242,10 +264,21 @@ class _UnitRun:
         return BlockDone(result, cost)
 
 
-def _errors(images: Tensor, near: Tensor) -> NDArray[np.float64]:
-    """Mean squared difference of each pair over its pixels; of the first images, as many as `near` has."""
-    squares = (images[: len(near)].double() - near.double()) ** 2
-    return np.asarray(squares.flatten(1).mean(1).cpu().numpy())
+@contextmanager
+def _blamed(sums: _Sums, array: str, broken: bool = True) -> Iterator[None]:
+    """Make an array of a metric that has failed once no more, and note why; the other metrics go on.
+
+    Args:
+        broken: whether what is done may break for its own reasons, as networks and plugins do; else the cell fails.
+    """
+    try:
+        yield
+    except Cancelled:
+        raise
+    except Exception as error:  # an extractor or a plugin may raise anything
+        if not broken:
+            raise
+        sums.failed.setdefault(array, cells.reason(error))
 
 
 def _features(rows: Tensor, part: range) -> Tensor:
@@ -254,11 +287,3 @@ def _features(rows: Tensor, part: range) -> Tensor:
     if not rows.isfinite().all():
         raise SampleError(f"the extractor returned features that are not finite, within seeds {part.start}-{part[-1]}")
     return rows.cpu()
-
-
-def _values(name: str, found: Tensor, part: range) -> NDArray[np.float64]:
-    if tuple(found.shape) != (len(part),):
-        raise SampleError(f"metric {name} returned {tuple(found.shape)} for {len(part)} images; it must return [B]")
-    if not found.isfinite().all():
-        raise SampleError(f"metric {name} returned values that are not finite, within seeds {part.start}-{part[-1]}")
-    return np.asarray(found.detach().double().cpu().numpy())

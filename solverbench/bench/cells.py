@@ -13,10 +13,14 @@ from torch import Tensor
 from solverbench import files, plugins, registries, seeds
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import UserError
+from solverbench.evaluation import selection
+from solverbench.evaluation.selection import Measurement
 from solverbench.learned.trained_files import Trained
 from solverbench.method import tableau
 from solverbench.method.tableau import Plan
-from solverbench.metrics.evaluation import OWN
+from solverbench.metrics import plugin, table
+from solverbench.metrics.evaluation import OWN, Evaluation
+from solverbench.metrics.table import MetricDefinition, Takes
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.endpoints import Goal
@@ -45,6 +49,7 @@ class Cell:
         method: the solver's part of the key, `Solver.key`.
         learned: whether it was trained.
         adapt: what becomes of the teacher's denoiser, of a `solver` with such an option; the spec names it.
+        measurement: what the images are measured by.
         targets: the teacher sampler's plan.
         plan: what is executed; None if the cell can't be run.
         obstacle: why it can't be run, a status and a reason.
@@ -60,6 +65,7 @@ class Cell:
     learned: bool
     adapt: Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]]
     protocol: Protocol
+    measurement: Measurement
     targets: Goal
     plan: Plan | None = None
     obstacle: tuple[str, str] | None = None
@@ -70,7 +76,7 @@ class Cell:
     def key(self) -> dict[str, Any]:
         """Everything that the cell's numbers depend on, as plain JSON values. Written down in docs/store.md."""
         assert self.plan is not None
-        evaluation = self.teacher.evaluation
+        evaluation = self.evaluation
         exact = {"exact": {"n": self.protocol.solved, **solutions.key(self.teacher)}} if self.exact else {}
         return {
             "format": FORMAT,
@@ -82,7 +88,7 @@ class Cell:
             "block": self.protocol.block,
             "paired": self.protocol.paired,
             **exact,
-            **self.protocol.judging.key(self.teacher),
+            **self.measurement.key,
             **({"adapt": registries.fingerprint(self.adapt)} if self._adapted_by_plugin else {}),
             "evaluation": evaluation
             and {
@@ -121,7 +127,7 @@ class Cell:
             "solver": [self.spec.partition(":")[0]],
             "grid": [grid[1]] if grid else [],
             "teacher": [self.teacher.base] if self.teacher.spec else [],
-            "metric": list(self.protocol.judging.scored(self.teacher)),
+            "metric": list(self.measurement.plugged),
             "loss": [trained["loss"]] if "loss" in trained else [],
         }
         told = {
@@ -138,9 +144,22 @@ class Cell:
         return module.partition(".")[0] != "solverbench"
 
     @property
-    def metrics(self) -> frozenset[str]:
-        """What its images are measured by, beside the teacher's own features where nothing was asked for."""
-        return frozenset(self.protocol.judging.metrics) - set(self.teacher.lacking)
+    def evaluation(self) -> Evaluation | None:
+        """What its features are measured by; None if they aren't."""
+        return self.measurement.evaluation
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        """Metrics that were asked for and can't be measured here, each with the reason."""
+        return self.measurement.lacking
+
+    @property
+    def metrics(self) -> tuple[MetricDefinition, ...]:
+        """What its images are measured by: built-in metrics first, then those by plugins."""
+        judged, always = self.evaluation, [table.TABLE[table.ALWAYS]]
+        exact = [each for each in table.TABLE.values() if self.exact and each.takes is Takes.EXACT]
+        features = [plugin.find(name) for name in judged.metrics] if judged is not None else []
+        return *always, *exact, *features, *self.measurement.of_images
 
     @property
     def metric_loss(self) -> bool:
@@ -168,3 +187,13 @@ def reason(error: BaseException, asked: str = "") -> str:
 def teachers_of(cells: Iterable[Cell]) -> list[Teacher]:
     """Return the teachers of some cells, each once, in order."""
     return list({cell.teacher.name: cell.teacher for cell in cells}.values())
+
+
+def each_teacher(cells: Iterable[Cell]) -> list[Cell]:
+    """Return one cell of each teacher, in order: its teacher and measurement are those of the others."""
+    return list({cell.teacher.name: cell for cell in cells}.values())
+
+
+def lacking(cells: Iterable[Cell]) -> list[str]:
+    """Return a line on each metric that was asked for and can't be measured; see `selection.lacking`."""
+    return selection.lacking({cell.teacher.name: cell.measurement for cell in cells})

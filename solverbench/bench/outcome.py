@@ -13,7 +13,6 @@ from solverbench.bench import measure as measures
 from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.measure import Measure
 from solverbench.errors import UserError
-from solverbench.evaluation import selection
 from solverbench.teachers.teacher import Teacher
 
 
@@ -27,6 +26,7 @@ class Outcome:
         measures: by metric.
         pictures: [k, C, H, W] uint8, of the first seeds; None without measures.
         cost: of its stored blocks by label, as timing.json has them.
+        failed: why a metric has no measure although the cell has, by metric.
     """
 
     cell: Cell
@@ -35,17 +35,19 @@ class Outcome:
     measures: Mapping[str, Measure] = field(default_factory=dict)
     pictures: NDArray[np.uint8] | None = None
     cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
         """One line: the measures, or the reason."""
-        parts = (f"{m.metric} {m.value:.4g} ± {m.value - m.interval[0]:.2g}" for m in self.measures.values())
+        parts = [f"{m.metric} {m.value:.4g} ± {m.value - m.interval[0]:.2g}" for m in self.measures.values()]
         biased = any(self.biased(metric) for metric in self.measures)
+        parts = [*parts, *(f"no {metric}" for metric in self.failed)]
         return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")
 
     def biased(self, metric: str) -> bool:
         """Return whether the metric is of features and has fewer images than it ought to have."""
-        return self.cell.protocol.samples < selection.full(metric, self.cell.teacher)
+        return self.cell.protocol.samples < self.cell.measurement.full(metric)
 
     def total(self, name: str) -> float | None:
         """Return the sum of one cost over the blocks; None if it isn't known."""

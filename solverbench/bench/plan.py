@@ -12,7 +12,7 @@ from solverbench.bench import estimates, resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
 from solverbench.bench.bundle import notes
-from solverbench.bench.cells import Cell, teachers_of
+from solverbench.bench.cells import Cell, lacking
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import duration
 from solverbench.bench.protocol import SAMPLES, Protocol
@@ -194,7 +194,7 @@ def _to_train(cell: Cell, lesson: train_missing.TrainingEstimate, pace: float, c
 
 
 def _lacking(cells: Iterable[Outcome | PlannedCell]) -> list[str]:
-    return selection.lacking(teachers_of(each.cell for each in cells))
+    return lacking(each.cell for each in cells)
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from solverbench import seeds
 from solverbench.errors import UserError
 from solverbench.evaluation.selection import MetricSelection
+from solverbench.metrics.reduction import BLOCKS as BLOCKS
 from solverbench.sampling.sample import BATCH
 
-SAMPLES, REPLICATES, BLOCKS, PAIRED = 10_000, 3, 10, 2_000
-"""Images per replicate, replicates, seed blocks per replicate, images per replicate compared with the teacher's own."""
+SAMPLES, REPLICATES, PAIRED = 10_000, 3, 2_000
+"""Images per replicate, replicates, images per replicate compared with the teacher's own."""
 
 
 EXACT = 1000

@@ -10,8 +10,8 @@ from solverbench import registries, seeds
 from solverbench.bench.cells import Cell
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import Protocol
-from solverbench.evaluation.selection import PAIRS
 from solverbench.method.spec import make
+from solverbench.metrics import table
 from solverbench.registries import Result
 from solverbench.teachers.teacher import Teacher, condition
 
@@ -71,7 +71,7 @@ def _alike(name: str, there: str, here: str) -> bool:
 def _ours(cell: Cell, metric: str, n: int, reference: str) -> dict[str, str]:
     protocol: Protocol = cell.protocol
     teacher: Teacher = cell.teacher
-    judged = teacher.evaluation if metric not in (*PAIRS, "rmse_teacher", "rmse_exact") else None
+    judged = cell.evaluation if table.of([metric], lambda each: bool(each.features)) else None
     told = {
         "n": f"{n}",
         "replicates": f"{protocol.replicates}",

@@ -12,11 +12,11 @@ from solverbench.bench import run
 from solverbench.bench.progress import Listener
 from solverbench.bench.published import UNKNOWN, _differences
 from solverbench.errors import MissingError, UserError
-from solverbench.evaluation import references, selection
-from solverbench.evaluation.selection import INCEPTION, PAIRS, PUBLIC
+from solverbench.evaluation import references
+from solverbench.evaluation.selection import MetricSelection
 from solverbench.method.spec import make
-from solverbench.metrics import extractors
-from solverbench.metrics.lpips import LPIPS
+from solverbench.metrics import extractors, plugin
+from solverbench.metrics.table import ALWAYS, INCEPTION, Takes
 from solverbench.registries import Result
 from solverbench.teachers.loading import load_teacher
 from solverbench.wording import suggest
@@ -112,7 +112,8 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
         teacher = load_teacher(published.teacher)
     except UserError as error:
         lines.append(f"teacher: {error}")
-    if published.metric in PUBLIC:
+    metric = plugin.find(published.metric)
+    if metric.public:
         identity = None
         try:
             identity = extractors.load(_extractor(published)).identity
@@ -125,9 +126,9 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
                 references.named_for(teacher, out, identity)
         except UserError as error:
             lines.append(f"{error} (the paper's is {published.protocol['reference']})")
-    if published.metric == "lpips_teacher":
+    if metric.takes is Takes.PAIR and metric.network is not None:
         try:
-            LPIPS().network()
+            metric.network("cpu")
         except MissingError as error:
             lines.append(str(error))
     if teacher is not None and published.spec and published.nfe:
@@ -162,9 +163,10 @@ def reproduce(
         UserError: the cell can't be measured.
     """
     protocol = published.protocol
-    public = published.metric in PUBLIC
+    metric = plugin.find(published.metric)
+    public = metric.public
     quantiser = protocol["quantiser"] if public and protocol["quantiser"] != UNKNOWN else None
-    extractor = _extractor(published) if published.metric in INCEPTION else None
+    extractor = _extractor(published) if metric.features == INCEPTION else None
     ours = samples or protocol.get("samples", protocol["n"])
     result = run.run(
         solvers=published.spec,
@@ -175,7 +177,7 @@ def reproduce(
         replicates=replicates or (None if chosen else protocol["replicates"]),
         seeds=chosen or _seeds(protocol, samples, replicates),
         device=device,
-        metrics=published.metric if published.metric in (*PUBLIC, *PAIRS) else None,
+        metrics=published.metric if public or (metric.takes is Takes.PAIR and metric.name != ALWAYS) else None,
         reference=reference if public else None,
         extractor=extractor,
         quantiser=quantiser,
@@ -185,7 +187,11 @@ def reproduce(
     [outcome] = result.cells
     measure = outcome.measures.get(published.metric)
     if measure is None:
-        why = outcome.reason or outcome.cell.teacher.lacking.get(published.metric, "the teacher has no such metric")
+        why = (
+            outcome.reason
+            or outcome.failed.get(published.metric)
+            or outcome.cell.lacking.get(published.metric, "the teacher has no such metric")
+        )
         raise UserError(f"{published.row}: {outcome.status}, {why}")
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
     few = measure.n if outcome.biased(published.metric) else 0
@@ -195,7 +201,8 @@ def reproduce(
 def _extractor(published: Result) -> str:
     """The network of the published number: the one that its protocol names, or what its metric is usually taken by."""
     named = str(published.protocol["extractor"]).removeprefix("clean-fid/")
-    return named if named in extractors.NAMES else selection.OTHERS.get(published.metric, "legacy_tensorflow")
+    usual = MetricSelection().network([published.metric])
+    return named if named in extractors.NAMES else usual
 
 
 def _seeds(protocol: Any, samples: int | None, replicates: int | None) -> str | None:

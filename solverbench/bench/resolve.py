@@ -10,6 +10,7 @@ from solverbench import plugins, seeds
 from solverbench.bench.cells import FAILED, NEEDS_TRAINING, UNSUPPORTED, Cell, reason
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import BudgetError, GridError, MissingError, UserError
+from solverbench.evaluation.selection import Measurement
 from solverbench.learned import trained_files, zoo
 from solverbench.learned.trained_files import Trained
 from solverbench.method import grids
@@ -40,8 +41,8 @@ def resolve(
     budgets = _budgets(nfe)
     wanted = list(_solvers(solvers))
     cells: list[Cell] = []
-    for each in _teachers(teachers, device):
-        teacher = protocol.judging.of_teacher(each, protocol.samples, protocol.block, out)
+    for teacher in _teachers(teachers, device):
+        measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(
                 f"teacher {teacher.name!r}: has no identity, so that its results can't be told from another network's; "
@@ -49,7 +50,7 @@ def resolve(
             )
         plan = endpoints.sampler_plan(teacher)
         for asked, solver in wanted:
-            cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, out)
+            cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, measurement, out)
     return cells
 
 
@@ -71,7 +72,8 @@ def again(cell: Cell, out: Path) -> Cell:
     """Return the cell as it stands now, with what has been trained for it since."""
     solver = trained_files.learned(cell.spec)
     try:
-        [found] = _cells_of(cell.solver, solver, [cell.nfe], cell.teacher, cell.targets, cell.protocol, out)
+        about = cell.teacher, cell.targets, cell.protocol, cell.measurement
+        [found] = _cells_of(cell.solver, solver, [cell.nfe], *about, out)
     except GridError as error:
         return blocked(cell, FAILED, str(error))
     return found
@@ -83,7 +85,14 @@ def blocked(cell: Cell, status: str, reason: str) -> Cell:
 
 
 def _cells_of(
-    asked: str, solver: Solver, budgets: list[int], teacher: Teacher, goal: Goal, protocol: Protocol, out: Path
+    asked: str,
+    solver: Solver,
+    budgets: list[int],
+    teacher: Teacher,
+    goal: Goal,
+    protocol: Protocol,
+    measurement: Measurement,
+    out: Path,
 ) -> Iterator[Cell]:
     """The cells of one solver. Levels that fit no requested budget are a mistake, else unsupported where they don't."""
     misfits: list[GridError] = []
@@ -92,7 +101,7 @@ def _cells_of(
         method = equipped.key if plan is not None else {}
         about = teacher, asked, solver.spec, method, nfe, solver.learned, solver.adapt
         inferred = solver.inferred if isinstance(solver, LearnedSolver) else ""
-        return Cell(*about, protocol, goal, plan, obstacle, trained, inferred)
+        return Cell(*about, protocol, measurement, goal, plan, obstacle, trained, inferred)
 
     for nfe in budgets:
         equipped, trained = solver, None

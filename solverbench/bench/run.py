@@ -17,7 +17,7 @@ from solverbench.bench import resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import AUTO, _fitted, _number
 from solverbench.bench.bundle import notes, table, write
-from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, teachers_of
+from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, lacking
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.plan import _counted, _lacking
 from solverbench.bench.progress import Listener, Silent
@@ -60,8 +60,8 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 if every cell is done, cached, unsupported or untrained; 1 if some failed; 3 if none could be run."""
-        if self.counts[FAILED]:
+        """0 if every cell is done, cached, unsupported or untrained; 1 if a cell or a metric failed; 3 if none ran."""
+        if self.counts[FAILED] or any(each.failed for each in self.cells):
             return 1
         return 0 if self.counts[DONE] + self.counts[CACHED] else 3
 
@@ -74,6 +74,7 @@ class RunResult:
     def summary(self) -> str:
         """Return lines for people: each cell or metric without a value and why, then how many have each status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
+        lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
         lines += notes.one_method([each.cell for each in self.cells])
         return "\n".join([*lines, *_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"])
 
@@ -149,7 +150,7 @@ def run(
     team = _workers(engine, device, workers, ray_address, gpus_per_worker)
     store, tell = Store.open(out), progress or Silent()
     former = [f"{store.root}: {FORMER}"] if store.former() else []
-    for line in [*former, *tested.newer(torch.__version__), *judging.lacking(teachers_of(wanted))]:
+    for line in [*former, *tested.newer(torch.__version__), *lacking(wanted)]:
         tell.note(line)
     if batch == AUTO:
         settled, wanted = _fitted(settled, wanted, store.root, tell.note)

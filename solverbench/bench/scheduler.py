@@ -148,7 +148,7 @@ class Ledger:
         self._settle(job)
 
     def _settle(self, job: CellProgress) -> None:
-        outcome = Outcome(job.cell, job.status, job.reason, job.measures)
+        outcome = Outcome(job.cell, job.status, job.reason, job.measures, failed=job.failed)
         self.tell.settle(str(job.cell), job.status, outcome.summary)
 
 

@@ -52,6 +52,7 @@ class CellProgress:
         calls: of each missing block, denoiser calls times images that the cell asks for.
         goal_calls: of each missing block, those for what the images are compared with.
         seconds: that its blocks took in this run, each as if alone.
+        failed: why a metric has no measure, by metric.
         damaged: files that are made anew.
         noted, written: when its blocks' costs were last written down, and whether all of them are.
     """
@@ -63,6 +64,7 @@ class CellProgress:
         self.goal_calls: dict[range, int] = {}
         self.seconds = 0.0
         self.measures: dict[str, Measure] = {}
+        self.failed: dict[str, str] = {}
         self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
         self.noted, self.written = time.monotonic(), True
         self.pictures: NDArray[np.uint8] | None = None
@@ -135,7 +137,9 @@ class CellProgress:
         self.note()
         self.timing = self.folder.timing()  # with what other runs did
         found = measure(self.cell, [self.folder.read_block(block) for block in self.cell.protocol.blocks])
-        self.folder.finish({"nfe": self.cell.nfe, "measures": {name: m.as_dict() for name, m in found.items()}})
+        numbers: dict[str, Any] = {"nfe": self.cell.nfe}
+        numbers["measures"] = {name: each.as_dict() for name, each in found.found.items()}
+        self.folder.finish({**numbers, **({"failed": found.failed} if found.failed else {})})
         self._read(self.folder.metrics() or {})
         self.status = DONE
 
@@ -153,11 +157,12 @@ class CellProgress:
         pictures = self.pictures
         if pictures is None:
             pictures = self.folder.pictures(self.cell.protocol.blocks[0])
-        return Outcome(self.cell, self.status, "", self.measures, pictures, self.timing["blocks"])
+        return Outcome(self.cell, self.status, "", self.measures, pictures, self.timing["blocks"], self.failed)
 
     def _read(self, stored: dict[str, Any]) -> None:
         self.status, self.reason = CACHED, ""
         self.measures = {name: Measure.from_dict(name, each) for name, each in stored["measures"].items()}
+        self.failed = stored.get("failed", {})
 
     def _goal_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
         """Calls for what the block's images are compared with, as far as that isn't stored or claimed."""
@@ -240,7 +245,7 @@ def units(jobs: Iterable[CellProgress]) -> list[Unit]:
 
 def _samples(cell: Cell) -> int | None:
     """How many samples' features of a block fit the memory that a unit may take; None without features."""
-    judged = cell.teacher.evaluation
+    judged = cell.evaluation
     if judged is None:
         return None
     return max(1, MEMORY // (4 * len(judged.data.moments.mean) * cell.protocol.block))

@@ -3,55 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from solverbench import registries
 from solverbench.errors import MissingError, UserError
 from solverbench.evaluation import references
-from solverbench.metrics import extractors, plugin
-from solverbench.metrics.evaluation import OWN, Evaluation
+from solverbench.metrics import extractors, plugin, table
+from solverbench.metrics.evaluation import Evaluation
 from solverbench.metrics.extractors import inception as fid
-from solverbench.metrics.extractors.transformers import CLIP
-from solverbench.metrics.lpips import LPIPS
 from solverbench.metrics.quantise import QUANTISERS
-from solverbench.metrics.vectors import NEIGHBOURS
+from solverbench.metrics.table import MetricDefinition, Takes
 from solverbench.teachers.teacher import Teacher
 from solverbench.wording import suggest
 
-INCEPTION = ("fid", "fid_inf", "kid", "precision", "recall", "inception_score")
-"""Of Inception features, by one of clean-fid's modes."""
-
-OTHERS = {"fid_clip": "clip", "fdd": "dinov2"}
-"""Fréchet distances of another network's features, to that network; never called FID."""
-
-PUBLIC = (*INCEPTION, *OTHERS)
-"""Of features that are comparable with papers, against a reference."""
-
-FEATURES = (*OWN, "frechet_data_inf", "kernel_data", "precision_data", "recall_data")
-"""The same of a teacher's own features, under names of their own."""
-
-PAIRS = ("psnr_teacher", "lpips_teacher")
-"""Against the teacher's own sample from the same noise, like rmse_teacher, which is always measured."""
-
-PROMPTED = ("clip_score",)
-"""Of an image and its own prompt."""
-
-VECTORS = ("kid", "precision", "recall", "inception_score", "kernel_data", "precision_data", "recall_data")
-"""Those that need each block's feature vectors; all but the Inception score need the reference's too."""
-
-NEIGHBOURLY = ("precision", "recall", "precision_data", "recall_data")
-
-MANIFOLD = 10_000
-"""Images of a replicate that precision and recall are taken over, the first of each block."""
-
-UNBIASED = ("kid", "kernel_data")
-"""Of features, yet the same on average at any number of images."""
-
-EXTRAPOLATED, SEVERAL = ("fid_inf", "frechet_data_inf"), 10
-"""Distances at infinitely many images, and the images per feature that they take: docs/uncertainty.md."""
+SETS = tuple(dict.fromkeys(each.features for each in table.TABLE.values() if each.features))
+"""The sets of features that metrics are of; a cell's images are turned into one of them."""
 
 PROTOCOLS = {"smoke": (250, 1), "quick": (5_000, 1), "paper": (50_000, 1)}
 """Name to (images, replicates)."""
@@ -61,11 +30,6 @@ OF_DATA = ("data_floor", "teacher_distance")
 
 FULL = 50_000
 """Images of a replicate below which an FID is called biased: the papers' number."""
-
-BUILT_IN = (*PUBLIC, *FEATURES, *PAIRS, *PROMPTED, "rmse_teacher")
-"""What can be asked for by name without a plugin."""
-
-_SCORERS: dict[tuple[str, str], CLIP] = {}
 
 
 @dataclass(frozen=True)
@@ -99,13 +63,12 @@ class MetricSelection:
         """
         listed = metrics.split(",") if isinstance(metrics, str) else list(metrics or ())
         names = tuple(dict.fromkeys(name.strip() for name in listed))
-        known = (*BUILT_IN, *(name for name in registries.metrics if name not in registries.metrics.builtin))
+        known = (*table.ASKABLE, *(name for name in registries.metrics if name not in registries.metrics.builtin))
         for name in names:
             if name not in known:
                 remedy = suggest(name, known, f"known are {', '.join(known)}")
                 raise UserError(asked=f"metric {name!r}", wrong="not known", remedy=remedy)
-        theirs, ours = _of(names, PUBLIC), _of(names, FEATURES)
-        sets = [found for known in (INCEPTION, *((name,) for name in OTHERS), FEATURES) if (found := _of(names, known))]
+        sets = [found for each in SETS if (found := table.of_features(names, each))]
         if len(sets) > 1:
             raise UserError(
                 f"metrics {', '.join(sets[0])} and {', '.join(sets[1])}: of two sets of features; run once for each, "
@@ -113,43 +76,14 @@ class MetricSelection:
             )
         if quantiser is not None and quantiser not in QUANTISERS:
             raise UserError(f"quantiser {quantiser!r}: not known; use {' or '.join(QUANTISERS)}")
-        if extractor is not None and extractor not in fid.MODES and _of(names, INCEPTION):
+        inception = table.of_features(names, table.INCEPTION)
+        if extractor is not None and extractor not in fid.MODES and inception:
             raise UserError(f"extractor {extractor!r}: not one of {', '.join(fid.MODES)}; papers use legacy_tensorflow")
-        users = {"reference": (*theirs, *ours), "extractor": _of(names, INCEPTION)}
+        users = {"reference": [name for each in sets for name in each], "extractor": inception}
         for flag, value in (("reference", reference), ("extractor", extractor)):
             if value is not None and not users[flag]:
                 raise UserError(f"--{flag} {value}: no metric asked for uses it; add --metrics fid, or leave it out")
-        return cls(tuple(name for name in names if name != "rmse_teacher"), reference, extractor, quantiser)
-
-    @property
-    def pairs(self) -> tuple[str, ...]:
-        """The metrics over pairs of images, beside RMSE."""
-        return _of(self.metrics, PAIRS)
-
-    @property
-    def prompted(self) -> tuple[str, ...]:
-        """The metrics of an image and its prompt."""
-        return _of(self.metrics, PROMPTED)
-
-    def scored(self, teacher: Teacher) -> tuple[str, ...]:
-        """Return the metrics by plugins that are there."""
-        return tuple(name for name in self.metrics if name not in BUILT_IN and name not in teacher.lacking)
-
-    def scores(self, teacher: Teacher) -> dict[str, plugin.Metric]:
-        """Return the metrics by plugins that are there, for images on the teacher's device."""
-        return {name: plugin.load(name, teacher.device) for name in self.scored(teacher)}
-
-    def key(self, teacher: Teacher) -> dict[str, Any]:
-        """Return what it adds to a cell's key beside the evaluation; nothing by default."""
-        pairs, found = [name for name in self.pairs if name not in teacher.lacking], dict[str, Any]()
-        if pairs:
-            found = {"pairs": pairs, **({"lpips": LPIPS.identity} if "lpips_teacher" in pairs else {})}
-        if (scorer := self.scorer(teacher)) is not None:
-            found["clip_score"] = {"network": scorer.identity, "quantiser": self.rule(teacher)}
-        if scored := self.scored(teacher):
-            rule = self.rule(teacher)
-            found["scores"] = {name: {"metric": plugin.identity(name), "quantiser": rule} for name in scored}
-        return found
+        return cls(tuple(name for name in names if name != table.ALWAYS), reference, extractor, quantiser)
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -162,25 +96,8 @@ class MetricSelection:
         metrics = {**self.selection, "metrics": ",".join(self.metrics)}
         return [word for key, value in metrics.items() if value for word in (f"--{key}", str(value))]
 
-    def rule(self, teacher: Teacher) -> str:
-        """Return the quantiser of a judged teacher's images."""
-        judged = teacher.evaluation
-        return judged.quantiser if judged is not None else self.quantiser or "edm-round"
-
-    def perceptual(self, teacher: Teacher) -> LPIPS | None:
-        """Return the perceptual distance if it is asked for and there."""
-        wanted = "lpips_teacher" in self.pairs and "lpips_teacher" not in teacher.lacking
-        return LPIPS(teacher.device) if wanted else None
-
-    def scorer(self, teacher: Teacher) -> CLIP | None:
-        """Return what compares images with their prompts if that is asked for and there; one for all blocks."""
-        if not self.prompted or "clip_score" in teacher.lacking:
-            return None
-        made = CLIP(teacher.device)
-        return _SCORERS.setdefault((made.identity, made.device), made)
-
-    def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Teacher:
-        """Return `teacher`, judged as asked; what can't be measured for want of a file or package is in its `lacking`.
+    def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Measurement:
+        """Return what the teacher's images are measured by; what can't be, for want of a file or package, is `lacking`.
 
         Args:
             samples: images of a replicate.
@@ -188,16 +105,16 @@ class MetricSelection:
             out: the results folder, where references are looked for first.
 
         Raises:
-            UserError, RecordError, FeatureError: it can't be judged so, said before any work.
+            UserError, RecordError, FeatureError: they can't be measured so, said before any work.
             MissingError: the reference that was named isn't there.
         """
+        evaluation = teacher.evaluation
         if not self.metrics:
-            judged = teacher.evaluation
-            if judged is None or self.quantiser is None:
-                return teacher
-            return dataclasses.replace(teacher, evaluation=_requantised(judged, self.quantiser))
-        theirs, ours = _of(self.metrics, PUBLIC), _of(self.metrics, FEATURES)
-        lacking = dict([*self._unpaired(teacher), *self._unscored(teacher)])
+            if evaluation is not None and self.quantiser is not None:
+                evaluation = _requantised(evaluation, self.quantiser)
+            return Measurement(self, teacher.device, evaluation)
+        theirs, ours = table.public(self.metrics), table.of_features(self.metrics, table.OWN)
+        lacking = dict(self._unscored(teacher))
         evaluation = None
         if theirs and (missing := self._missing(teacher, theirs, out)):
             lacking |= dict.fromkeys(theirs, missing)
@@ -207,35 +124,25 @@ class MetricSelection:
             evaluation = self._own(teacher, ours, out)
         if evaluation is not None:
             _check_images(evaluation, samples, block)
-        return dataclasses.replace(teacher, evaluation=evaluation, lacking=lacking)
-
-    def _unpaired(self, teacher: Teacher) -> Iterator[tuple[str, str]]:
-        """Each metric of pairs and prompts that can't be measured, with the reason; their networks are loaded."""
-        if "lpips_teacher" in self.pairs:
-            try:
-                LPIPS(teacher.device).network()
-            except MissingError as error:
-                yield "lpips_teacher", str(error)
-        if self.prompted:
-            if teacher.condition is None or not teacher.condition.prompts:
-                raise UserError(f"metric clip_score: teacher {teacher.name!r} has no prompts; leave it out")
-            try:
-                CLIP(teacher.device).check_words()
-            except MissingError as error:
-                yield "clip_score", str(error)
+        return Measurement(self, teacher.device, evaluation, lacking)
 
     def _unscored(self, teacher: Teacher) -> Iterator[tuple[str, str]]:
-        """Each metric by a plugin that lacks a file or a package, with the reason; the others are made ready.
+        """Each metric whose network lacks a file or a package, with the reason; the others are made ready.
 
         Raises:
-            PluginError: one can't be had.
+            UserError: the teacher hasn't what a metric takes.
+            PluginError: a plugin's metric can't be had.
         """
-        for name in self.scored(teacher):
-            plugin.identity(name)
+        for each in Measurement(self, teacher.device).of_images:
+            if each.takes is Takes.PROMPT and (teacher.condition is None or not teacher.condition.prompts):
+                raise UserError(f"metric {each.name}: teacher {teacher.name!r} has no prompts; leave it out")
             try:
-                plugin.load(name, teacher.device)
+                if each.identity is not None:
+                    each.identity(teacher.device)
+                if each.network is not None:
+                    each.network(teacher.device)
             except MissingError as error:
-                yield name, str(error)
+                yield each.name, str(error)
 
     def _missing(self, teacher: Teacher, metrics: tuple[str, ...], out: Path) -> str:
         """What isn't there that metrics of public features need; empty if all is.
@@ -258,7 +165,8 @@ class MetricSelection:
 
     def network(self, metrics: Sequence[str]) -> str:
         """Return the name of the extractor of `metrics`, which are of one set of public features."""
-        return OTHERS.get(metrics[0]) or self.extractor or "legacy_tensorflow"
+        features = table.TABLE[metrics[0]].features
+        return features if features != table.INCEPTION else self.extractor or "legacy_tensorflow"
 
     def _public(self, teacher: Teacher, metrics: tuple[str, ...], samples: int, out: Path) -> Evaluation:
         network = extractors.load(self.network(metrics), teacher.device)
@@ -281,7 +189,7 @@ class MetricSelection:
             data=reference,
             teacher=None,
             metrics=metrics,
-            rows=few or bool(_of(metrics, VECTORS)),
+            rows=few or _vectors(metrics),
             full=FULL,
             probabilities=network.probabilities if isinstance(network, fid.Inception) else None,
         )
@@ -298,17 +206,78 @@ class MetricSelection:
             facts = {name: fact for name, fact in judged.facts.items() if name not in OF_DATA}
             judged = dataclasses.replace(judged, data=data, facts=facts)
         judged = _requantised(judged, self.quantiser or judged.quantiser)
-        return dataclasses.replace(judged, metrics=metrics, rows=bool(_of(metrics, VECTORS)))
+        return dataclasses.replace(judged, metrics=metrics, rows=_vectors(metrics))
 
 
-def lacking(teachers: Sequence[Teacher]) -> list[str]:
-    """Return a line on each metric that was asked for and can't be measured, like ones of several teachers once."""
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What a teacher's images are measured by, as far as it is there.
+
+    Args:
+        selection: what was asked for.
+        device: of the images and the networks.
+        evaluation: of features; None if none are measured.
+        lacking: metrics that were asked for and can't be measured here, each with the reason.
+    """
+
+    selection: MetricSelection
+    device: str
+    evaluation: Evaluation | None = None
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def of_images(self) -> tuple[MetricDefinition, ...]:
+        """The metrics that aren't of features: built-in ones first, then those by plugins."""
+        there = [name for name in self.selection.metrics if name not in self.lacking]
+        builtin = [each for each in table.TABLE.values() if each.name in there and not each.features]
+        return *builtin, *(plugin.find(name) for name in there if name not in table.TABLE)
+
+    @property
+    def plugged(self) -> tuple[str, ...]:
+        """The metrics by plugins."""
+        return tuple(name for name in self.selection.metrics if name not in table.TABLE and name not in self.lacking)
+
+    @property
+    def quantiser(self) -> str:
+        """The rule from float to uint8."""
+        return self.evaluation.quantiser if self.evaluation is not None else self.selection.quantiser or "edm-round"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What it adds to a cell's key beside the evaluation; nothing by default."""
+        found = dict[str, Any]()
+        for each in self.of_images:
+            identity = each.identity(self.device) if each.identity else ""
+            if each.takes is Takes.PAIR:
+                paired = (*found.get("pairs", ()), each.name)
+                found["pairs"] = [name for name in self.selection.metrics if name in paired]
+                found |= {each.name.removesuffix("_teacher"): identity} if identity else {}
+            elif each.takes is Takes.PROMPT:
+                found[each.name] = {"network": identity, "quantiser": self.quantiser}
+            elif each.takes is Takes.IMAGE:
+                score = {"metric": identity, "quantiser": self.quantiser}
+                found["scores"] = {**found.get("scores", {}), each.name: score}
+        return found
+
+    def full(self, metric: str) -> int:
+        """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
+        if metric not in table.TABLE or not table.TABLE[metric].features or self.evaluation is None:
+            return 0
+        return table.TABLE[metric].biased_below(self.evaluation)
+
+
+def lacking(measurements: Mapping[str, Measurement]) -> list[str]:
+    """Return a line on each metric that was asked for and can't be measured, like ones of several teachers once.
+
+    Args:
+        measurements: by the name of the teacher.
+    """
     found: dict[str, tuple[list[str], list[str]]] = {}
-    for teacher in teachers:
-        for metric, why in teacher.lacking.items():
+    for teacher, measurement in measurements.items():
+        for metric, why in measurement.lacking.items():
             metrics, names = found.setdefault(why, ([], []))
             metrics += [metric] if metric not in metrics else []
-            names += [teacher.name] if teacher.name not in names else []
+            names += [teacher] if teacher not in names else []
     return [f"no {', '.join(metrics)} of {', '.join(names)}: {why}" for why, (metrics, names) in found.items()]
 
 
@@ -329,15 +298,6 @@ def protocol(name: str | None, samples: int | None, replicates: int | None, defa
     return images if samples is None else samples, sets if replicates is None else replicates
 
 
-def full(metric: str, teacher: Teacher) -> int:
-    """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
-    if metric in UNBIASED or metric not in (*PUBLIC, *FEATURES) or teacher.evaluation is None:
-        return 0
-    if metric in EXTRAPOLATED:
-        return SEVERAL * teacher.evaluation.data.moments.mean.size
-    return min(teacher.evaluation.full, MANIFOLD) if metric in NEIGHBOURLY else teacher.evaluation.full
-
-
 def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
     """The evaluation by another quantiser, without what was measured by its own, which the teacher's samples keep."""
     if quantiser == judged.quantiser:
@@ -346,20 +306,18 @@ def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
     return dataclasses.replace(judged, quantiser=quantiser, facts={}, teacher=own)
 
 
-def _of(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in known)
+def _vectors(metrics: Sequence[str]) -> bool:
+    """Whether one of these metrics needs the feature vectors of every block."""
+    return bool(table.of(metrics, lambda each: each.vectors))
 
 
 def _check_images(evaluation: Evaluation, samples: int, block: int) -> None:
     """Refuse too few images, or a reference without the vectors that a metric needs."""
-    needs = [name for name in _of(evaluation.metrics, VECTORS) if name != "inception_score"]
-    if needs and evaluation.data.features is None:
-        raise UserError(
-            f"metric {needs[0]}: reference {evaluation.data.name} holds moments alone, not feature vectors; build one "
-            "from images with 'solverbench refs build NAME FOLDER'"
-        )
-    if _of(needs, ("kid", "kernel_data")) and block < 2:
-        raise UserError(f"metric {needs[0]}: {samples} samples are too few, one a block; ask for --samples 20 or more")
-    manifold = _of(needs, NEIGHBOURLY)
-    if manifold and samples - block <= NEIGHBOURS:
-        raise UserError(f"metric {manifold[0]}: {samples} samples are too few; ask for --samples 20 or more")
+    for each in (table.TABLE[name] for name in evaluation.metrics):
+        if each.data_vectors and evaluation.data.features is None:
+            raise UserError(
+                f"metric {each.name}: reference {evaluation.data.name} holds moments alone, not feature vectors; build "
+                "one from images with 'solverbench refs build NAME FOLDER'"
+            )
+        if few := each.too_few(samples, block):
+            raise UserError(f"metric {each.name}: {few}; ask for --samples 20 or more")

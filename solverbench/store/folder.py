@@ -25,11 +25,11 @@ VERSION = 1
 LARGE = 256
 """Number of features from which a matrix of sums is stored as its upper triangle (17 MB of 34 for Inception's 2048)."""
 
+FAILED = "failed_"
+"""Before the name of an array that couldn't be made, in the names of a block's arrays: the reason in UTF-8."""
 
-SCORE = "score_"
-"""Prefix of the names of a block's arrays that hold the values of a plugin's metric."""
-
-_OPTIONAL = ("exact", "features", "perceptual", "prompted")
+_OWN = ("images", "nfe", "n", "total", "outer")
+"""Names of a block's arrays that aren't values of its images."""
 
 
 @dataclass(frozen=True)
@@ -109,26 +109,18 @@ class BlockResult:
     """The stored result of a block of seeds.
 
     Args:
-        moments: moments of the features of its images; None if there are no features, or `features` keeps them all.
-        errors: [p] float64, mean squared error over the pixels of each of its first p images to the teacher's endpoint.
+        moments: moments of the features of its images; None if there are no features, or the vectors are kept.
         nfe: counted calls per image.
         images: [k, C, H, W] uint8, its first k images, for pictures.
-        exact: [q] float64, the same error of its first q images to the exact solution; None if not requested.
-        features: [n, D] float32, kept where their moments are not enough.
-        perceptual: [p] float64, perceptual distance of the same images as `errors`; None if not requested.
-        prompted: [n] float64, fit of each image to its prompt; None if not requested.
-        scores: metric name to [n] float64, the value of each image by a plugin's metric.
+        arrays: values of its images by name, in the order of the file, "errors" first; docs/store.md lists them.
+        failed: name of an array that could not be computed to the reason.
     """
 
     moments: Moments | None
-    errors: NDArray[np.float64]
     nfe: int
     images: NDArray[np.uint8]
-    exact: NDArray[np.float64] | None = None
-    features: NDArray[np.float32] | None = None
-    perceptual: NDArray[np.float64] | None = None
-    prompted: NDArray[np.float64] | None = None
-    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[Any]]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +166,8 @@ class CellFolder:
         """Return the contents of a cell with these blocks; nothing is written.
 
         For a done cell, only metrics.json and the pictures of the first block are read, because there may be thousands
-        of such cells. The blocks of an unfinished cell are read whole.
+        of such cells. The blocks of an unfinished cell are read whole. A cell that lacks some of its metrics counts as
+        unfinished, and a block in which a metric failed as damaged: both are computed again.
         """
         damaged: dict[Path, RecordError] = {}
 
@@ -186,6 +179,8 @@ class CellFolder:
                 return None
 
         metrics = sound(self.path / "metrics.json", self.metrics)
+        if metrics is not None and metrics.get("failed"):
+            metrics = None
         timing = sound(self.path / "timing.json", self.timing) or {"attempts": [], "blocks": {}}
         try:
             names = set(os.listdir(self.path / "blocks"))
@@ -196,7 +191,7 @@ class CellFolder:
             if (self.path / "cell.json").exists():
                 sound(self.path / "cell.json", lambda: files.read_json(self.path / "cell.json"))
             for block in stored:
-                sound(self.place(block), partial(self.read_block, block))
+                sound(self.place(block), partial(self._whole, block))
         pictures = None
         if metrics is not None and len(stored) == len(blocks):
             pictures = sound(self.place(blocks[0]), partial(self.pictures, blocks[0]))
@@ -218,9 +213,9 @@ class CellFolder:
         return self.place(block).exists()
 
     def sound_block(self, block: range) -> bool:
-        """Return whether this block's result is stored and can be read."""
+        """Return whether this block's result is stored, can be read and lacks nothing."""
         try:
-            return self.has_block(block) and self.read_block(block) is not None
+            return self.has_block(block) and self._whole(block) is not None
         except RecordError:
             return False
 
@@ -239,12 +234,9 @@ class CellFolder:
 
     def write_block(self, block: range, result: BlockResult) -> None:
         """Store a block's result; the link to its final name is the commit. An existing result is kept."""
-        arrays: dict[str, NDArray[Any]] = {"errors": result.errors, "images": result.images}
-        arrays["nfe"] = np.array(result.nfe, dtype=np.int64)
-        for name in _OPTIONAL:
-            if getattr(result, name) is not None:
-                arrays[name] = getattr(result, name)
-        arrays |= {SCORE + name: values for name, values in result.scores.items()}
+        arrays: dict[str, NDArray[Any]] = {name: each for name, each in result.arrays.items() if name == "errors"}
+        arrays |= {"images": result.images, "nfe": np.array(result.nfe, dtype=np.int64), **result.arrays}
+        arrays |= {FAILED + name: np.frombuffer(why.encode(), np.uint8) for name, why in result.failed.items()}
         if result.moments is not None:
             moments = result.moments
             arrays |= {"n": np.array(moments.n, dtype=np.int64), "total": moments.total}
@@ -259,9 +251,24 @@ class CellFolder:
         """
         arrays = files.read_arrays(self.place(block))
         moments = Moments(int(arrays["n"]), arrays["total"], _full(arrays["outer"])) if "n" in arrays else None
-        kept = {name: arrays.get(name) for name in _OPTIONAL}
-        scores = {name.removeprefix(SCORE): each for name, each in arrays.items() if name.startswith(SCORE)}
-        return BlockResult(moments, arrays["errors"], int(arrays["nfe"]), arrays["images"], **kept, scores=scores)
+        kept = {name: each for name, each in arrays.items() if name not in _OWN and not name.startswith(FAILED)}
+        failed = {
+            name.removeprefix(FAILED): each.tobytes().decode()
+            for name, each in arrays.items()
+            if name.startswith(FAILED)
+        }
+        return BlockResult(moments, int(arrays["nfe"]), arrays["images"], kept, failed)
+
+    def _whole(self, block: range) -> BlockResult:
+        """A stored block's result.
+
+        Raises:
+            RecordError: the file is damaged, or a metric has failed.
+        """
+        found = self.read_block(block)
+        for why in found.failed.values():
+            raise RecordError(f"{self.place(block)}: lacks a metric ({why.replace(';', ',')}); run again")
+        return found
 
     def pictures(self, block: range) -> NDArray[np.uint8]:
         """Return a stored block's images without reading the whole file.

@@ -30,7 +30,7 @@ class Teacher:
         identity: sha256 of weights and configuration; it names the network in keys and files.
         sampler: spec of the teacher sampler; learned solvers are distilled from its many-step samples.
         sampler_nfe: number of calls of the teacher sampler.
-        evaluation: how samples are judged; only paired errors if None.
+        evaluation: how samples are judged unless other metrics are requested; only paired errors if None.
         move: function that returns this teacher on another device.
         double: the same network on float64 images, for exact solutions of its ODE; None if it only runs in float32.
         exact: whether to measure against the exact solutions by default, because they are cheap.
@@ -41,7 +41,6 @@ class Teacher:
         condition: condition of the images, part of every key in addition to `identity`; None if unconditional.
         arithmetic: arithmetic of the network; see `Arithmetic.label`.
         spec: text with which `load_teacher` returns this teacher again; its name if empty.
-        lacking: requested metrics that cannot be measured here, each with the reason.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -62,7 +61,6 @@ class Teacher:
     condition: Condition | None = None
     arithmetic: str = "float32"
     spec: str = ""
-    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def denoiser(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of a batch of the images with these seeds."""

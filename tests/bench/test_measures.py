@@ -8,10 +8,11 @@ import toys
 import solverbench as sb
 from solverbench import seeds
 from solverbench.bench import run
-from solverbench.bench.measure import Measure, frechets, paired, rmses
+from solverbench.bench.measure import Measure, paired
 from solverbench.errors import UserError
 from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
+from solverbench.metrics.reduction import frechets, rmses
 
 SPREAD = np.array([1.0, 0.7, 0.5, 0.3])
 SHIFT = np.array([0.3, 0.0, 0.1, 0.0])

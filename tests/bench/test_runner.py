@@ -197,10 +197,13 @@ def test_a_failing_cell_is_a_row_and_the_others_go_on(tmp_path, breaks, reason):
     assert not list(tmp_path.glob("cells/*/*/error.txt"))
 
 
-def test_features_that_do_not_fit_fail_the_cell(tmp_path):
+def test_features_that_do_not_fit_fail_their_metrics_alone(tmp_path):
     result = run(tmp_path, toys.teacher(extractor=lambda images: images.flatten().float()), solvers="euler", nfe=3)
-    assert result.cells[0].status == "failed"
-    assert "must return [B, D]" in result.cells[0].reason
+    [outcome] = result.cells
+    assert (outcome.status, list(outcome.measures)) == ("done", ["rmse_teacher"])
+    assert set(outcome.failed) == {"frechet_data", "frechet_teacher"}
+    assert "must return [B, D]" in outcome.failed["frechet_data"]
+    assert result.exit_code == 1
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):

@@ -23,7 +23,9 @@ def folder(tmp_path):
 @pytest.fixture
 def result():
     rows = np.random.default_rng(0).normal(size=(100, 4))
-    return BlockResult(Moments.of(rows), rows[:20, 0] ** 2, 3, np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4))
+    return BlockResult(
+        Moments.of(rows), 3, np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4), {"errors": rows[:20, 0] ** 2}
+    )
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def test_a_block_comes_back_bit_for_bit(folder, result):
     assert found.moments.n == 100
     assert found.moments.outer.tobytes() == result.moments.outer.tobytes()
     assert found.moments.total.tobytes() == result.moments.total.tobytes()
-    assert found.errors.tobytes() == result.errors.tobytes()
+    assert found.arrays["errors"].tobytes() == result.arrays["errors"].tobytes()
     assert (found.nfe, found.images.tolist()) == (3, result.images.tolist())
 
 

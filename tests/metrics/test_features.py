@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from metrics import standin
 
-from solverbench.bench.measure import means
 from solverbench.errors import FeatureError
 from solverbench.metrics import vectors as features
+from solverbench.metrics.reduction import means
 
 
 def vectors(n, seed, shift=0.0, d=6):

@@ -86,7 +86,7 @@ def test_gaussians_have_their_closed_form():
 def test_any_number_of_blocks_stored_in_any_order_give_the_same_bits_merged_in_that_of_their_seeds(tmp_path, count, d):
     parts = [Moments.of(draws(20, d, seed)) for seed in range(count)]
     blocks = [range(20 * number, 20 * number + 20) for number in range(count)]
-    nothing = np.empty(0), 3, np.empty((0, 1, 1, 1), np.uint8)
+    nothing = 3, np.empty((0, 1, 1, 1), np.uint8), {}
     folder = Store(tmp_path).cell({"a": 1})
     for number in np.random.default_rng(0).permutation(count):
         folder.write_block(blocks[number], BlockResult(parts[number], *nothing))

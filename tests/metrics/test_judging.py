@@ -11,10 +11,10 @@ import toys
 
 import solverbench as sb
 from solverbench import files, seeds
-from solverbench.bench import measure as measures
 from solverbench.bench import run
 from solverbench.errors import UserError
 from solverbench.evaluation import selection
+from solverbench.metrics import reduction
 from solverbench.metrics import vectors as features
 from solverbench.metrics.evaluation import Reference
 from solverbench.metrics.frechet import Moments, frechet
@@ -65,7 +65,7 @@ def test_each_metric_is_that_of_all_its_images(tmp_path, reference):
         assert measures["kernel_data"].replicates[number] == pytest.approx(kernel, rel=1e-3)
     plain, left = measures["frechet_data"].replicates, measures["frechet_data"].leave_one_out
     assert measures["frechet_data_inf"].replicates == pytest.approx(10 * plain - 9 * left.mean(1))
-    assert measures["precision_data"].n == 200 <= selection.MANIFOLD
+    assert measures["precision_data"].n == 200 <= reduction.MANIFOLD
 
 
 def test_another_metric_or_quantiser_is_another_cell_and_the_default_is_as_it_was(tmp_path):
@@ -209,7 +209,7 @@ def test_features_of_few_images_are_kept_and_many_stored_as_a_triangle(tmp_path)
 
     rows = torch.randn(5, LARGE).double().numpy()
     folder = Store(tmp_path).cell({"a": 1})
-    folder.write_block(range(5), BlockResult(Moments.of(rows), np.empty(0), 3, np.empty((0, 1, 4, 4), np.uint8)))
+    folder.write_block(range(5), BlockResult(Moments.of(rows), 3, np.empty((0, 1, 4, 4), np.uint8), {}))
     again = folder.read_block(range(5)).moments
     assert again is not None
     assert np.array_equal(again.outer, Moments.of(rows).outer)
@@ -221,12 +221,14 @@ def test_precision_and_recall_are_of_ten_thousand_images_and_biased_below_that_a
 
     digits = load_teacher("digits")
     judged = dataclasses.replace(digits.evaluation, full=selection.FULL)
-    teacher = dataclasses.replace(digits, evaluation=judged)
-    assert selection.full("fid", teacher) == 50_000
-    assert selection.full("precision", teacher) == selection.full("recall", teacher) == 10_000
-    assert selection.full("precision_data", digits) == 10_000
-    assert not any(selection.full(metric, teacher) for metric in ("kid", "rmse_teacher", "psnr_teacher"))
-    assert selection.full("frechet_data_inf", digits) == 640, "ten images for each of 64 features"
+    papers, own = (
+        selection.Measurement(selection.MetricSelection(), "cpu", each) for each in (judged, digits.evaluation)
+    )
+    assert papers.full("fid") == 50_000
+    assert papers.full("precision") == papers.full("recall") == 10_000
+    assert own.full("precision_data") == 10_000
+    assert not any(papers.full(metric) for metric in ("kid", "rmse_teacher", "psnr_teacher"))
+    assert own.full("frechet_data_inf") == 640, "ten images for each of 64 features"
 
 
 def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_reference_and_quantiser_alone(tmp_path):
@@ -266,7 +268,7 @@ def test_each_distance_is_to_its_own_reference(tmp_path):
 
 
 def test_precision_and_recall_take_the_first_images_of_every_block(tmp_path, reference, monkeypatch):
-    monkeypatch.setattr(measures, "MANIFOLD", 120)
+    monkeypatch.setattr(reduction, "MANIFOLD", 120)
     options = SMALL | {"teachers": toys.teacher(), "out": tmp_path, "replicates": 1, "reference": reference}
     found = run.run(**options, metrics="precision_data,recall_data").cells[0].measures
     real = toys.extractor(quantise(toys.data(300))).double().numpy()

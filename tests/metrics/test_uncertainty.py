@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from solverbench.bench.measure import frechets
 from solverbench.errors import FeatureError
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
 from solverbench.metrics.intervals import extrapolated, half_width, jackknife, over_sets, standard_error
+from solverbench.metrics.reduction import frechets
 
 D, N, TRIALS = 12, 400, 200
 SPREAD = np.linspace(0.5, 1.1, D)

@@ -1,5 +1,6 @@
 """The examples of docs/plugins.md in a folder, and the command line."""
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from plugged import EXAMPLES
@@ -18,6 +19,7 @@ def examples(tmp_path, monkeypatch):
 
     for name, text in EXAMPLES.items():
         file(name, text)
+    np.save("real.npy", np.random.default_rng(0).integers(256, size=(200, 1, 8, 8), dtype=np.uint8))
     return file
 
 

@@ -402,7 +402,7 @@ import pickle, sys
 from solverbench.bench.workers.ray_worker import RayWorker
 held, order = pickle.load(open("sent.pickle", "rb"))
 [done], made = RayWorker("/nowhere", (), held).do(order, {})
-pickle.dump((done.result.errors, done.result.scores), open("back.pickle", "wb"))
+pickle.dump(done.result.arrays, open("back.pickle", "wb"))
 """
 
 
@@ -417,11 +417,13 @@ def test_a_worker_gets_the_files_from_the_run(examples):
     for held in plugins.loaded():
         Path(held.path).unlink()
     subprocess.run([sys.executable, "-c", WORKER], check=True, timeout=600)
-    errors, scores = pickle.loads(Path("back.pickle").read_bytes())
+    arrays = pickle.loads(Path("back.pickle").read_bytes())
     [here] = UnitTask([asked], block, Path("here"), Cancel())()
-    assert errors.tolist() == here.result.errors.tolist()
-    assert scores["contrast"].tolist() == here.result.scores["contrast"].tolist()
-    assert len(errors) == 2
+    assert {name: each.tolist() for name, each in arrays.items()} == {
+        name: each.tolist() for name, each in here.result.arrays.items()
+    }
+    assert list(arrays) == ["errors", "score_contrast"]
+    assert len(arrays["errors"]) == 2
 
 
 def test_a_worker_that_cannot_run_a_file_says_why(examples):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import toys
 from plugged import EXAMPLES
 
@@ -15,6 +16,7 @@ from solverbench.errors import PluginError
 from solverbench.evaluation.selection import MetricSelection
 from solverbench.metrics import plugin
 from solverbench.metrics.quantise import quantise
+from solverbench.metrics.table import TABLE
 from solverbench.sampling import sample
 
 SMALL = {"nfe": "3", "samples": 20, "replicates": 2, "batch": 4}
@@ -104,11 +106,67 @@ def test_typed_code_without_a_source_needs_an_identity():
         ("{}['x']", "KeyError: 'x'"),
     ],
 )
-def test_values_that_are_none_fail_the_cell(examples, values, said):
+def test_values_that_are_none_are_a_row_with_the_reason_and_the_other_metrics_have_values(examples, values, said):
     plugins.load(examples("contrast.py", CONTRAST.replace("images.double().flatten(1).std(1)", values)))
+    result = run("runs", "contrast,frechet_data")
+    rows = result.frame.set_index("metric")
+    assert rows.status.tolist() == ["done"] * 3
+    assert said in rows.loc["contrast", "reason"]
+    assert rows.loc[["frechet_data", "rmse_teacher"], "value"].notna().all()
+    assert result.exit_code == 1
+    assert f"no contrast of euler nfe=3 on {toys.teacher().name}: " in result.summary()
+    assert run("without", "frechet_data").cells[0].measures["frechet_data"].value == rows.loc["frechet_data", "value"]
+
+
+def toy_images(outcome):
+    """[R, 10, 2, 16] float32, the pixels of the images of a run's blocks."""
+    teacher, protocol = outcome.cell.teacher, outcome.cell.protocol
+    images = quantise(sample.sample(outcome.cell.plan, teacher, protocol.seeds, nfe=3), "edm-round")
+    return images.flatten(1).float().reshape(2, 10, 2, 16)
+
+
+def test_a_metric_of_sets_is_of_each_replicate_and_of_what_is_left_without_a_block(examples):
+    np.save("real.npy", quantise(toys.data(150)).numpy())
+    plugins.load("sliced.py")
+    [outcome] = run("runs", "sliced").cells
+    found, blocks = outcome.measures["sliced"], toy_images(outcome)
+    metric = registries.metrics.get("sliced")("cpu")
+    assert found.replicates.tolist() == [float(metric.of_set(part.flatten(0, 1))) for part in blocks]
+    left = [[float(metric.of_set(part[torch.arange(10) != g].flatten(0, 1))) for g in range(10)] for part in blocks]
+    assert found.leave_one_out.tolist() == left
+    assert found.n == 20
+    [cached] = run("runs", "sliced").cells
+    assert (cached.status, cached.measures["sliced"].value) == ("cached", found.value)
+
+
+def test_a_set_whose_number_is_none_leaves_the_other_metrics(examples):
+    np.save("real.npy", quantise(toys.data(150)).numpy())
+    plugins.load(examples("sliced.py", EXAMPLES["sliced.py"].replace(".abs().mean()", ".mean() / 0")))
+    rows = run("runs", "sliced,frechet_data").frame.set_index("metric")
+    assert rows.loc["sliced", "reason"] == "metric sliced returned inf for a set of 20 images; it must be finite"
+    assert rows.loc[["frechet_data", "rmse_teacher"], "value"].notna().all()
+    blocks = {path: path.stat().st_ino for path in Path("runs").glob("cells/*/*/blocks/*")}
+    run("runs", "sliced,frechet_data")
+    assert {path: path.stat().st_ino for path in Path("runs").glob("cells/*/*/blocks/*")} == blocks
+
+
+def test_a_metric_that_failed_is_tried_again(examples):
+    text = CONTRAST.replace(
+        "        return", "        if Path('broken').exists():\n            raise OSError('broken')\n        return"
+    )
+    plugins.load(examples("contrast.py", "from pathlib import Path\n\n" + text))
+    run("whole")
+    Path("broken").touch()
+    [failed] = run("runs").cells
+    assert "OSError: broken" in failed.failed["contrast"]
+    assert list(failed.measures) == ["rmse_teacher"]
+    assert run("runs").cells[0].failed == failed.failed
+    Path("broken").unlink()
     [outcome] = run("runs").cells
-    assert outcome.status == "failed"
-    assert said in outcome.reason
+    assert (outcome.status, outcome.failed, list(outcome.measures)) == ("done", {}, ["contrast", "rmse_teacher"])
+    for path in Path("runs").glob("cells/*/*/blocks/*.damaged*"):
+        path.unlink()
+    assert toys.files_of(Path("runs")) == toys.files_of(Path("whole"))
 
 
 def test_a_metric_that_lacks_something_is_left_out_with_the_reason(examples):
@@ -138,10 +196,8 @@ def test_an_unknown_metric_is_refused_with_plugins_among_those_known(examples, i
 
 
 def test_every_built_in_metric_is_listed(invoke):
-    from solverbench.bench.bundle.table import METRICS
-
-    assert registries.metrics.builtin == tuple(sorted(METRICS))
+    assert registries.metrics.builtin == tuple(sorted(TABLE))
     assert all(registries.metrics.get(name) is not None for name in registries.metrics.builtin)
     assert all(registries.losses.get(name) is not None for name in registries.losses.builtin)
-    assert len(invoke("list", "metrics").stdout.splitlines()) == len(METRICS)
+    assert len(invoke("list", "metrics").stdout.splitlines()) == len(TABLE)
     assert len(invoke("list", "losses").stdout.splitlines()) == 7

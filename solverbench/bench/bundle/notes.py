@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from solverbench import tested
-from solverbench.bench.cells import STATUSES, Cell
-from solverbench.bench.outcome import Outcome, teachers_of_outcomes
+from solverbench.bench.cells import STATUSES, Cell, each_teacher, lacking
+from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection
+from solverbench.metrics import table
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
-from solverbench.teachers.teacher import Teacher
 
 
 def several(found: Sequence[Any]) -> str:
@@ -30,9 +30,10 @@ def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
     return {status: found[status] for status in STATUSES}
 
 
-def _lines(teacher: Teacher) -> list[dict[str, Any]]:
+def _lines(cell: Cell) -> list[dict[str, Any]]:
     """Horizontal lines: what the teacher's own sampler and fresh data reach."""
-    facts: Mapping[str, Any] = teacher.evaluation.facts if teacher.evaluation is not None else {}
+    teacher = cell.teacher
+    facts: Mapping[str, Any] = cell.evaluation.facts if cell.evaluation is not None else {}
     known = {
         "teacher_distance": ("frechet_data", f"teacher, {teacher.sampler.split(':')[0]} {teacher.sampler_nfe} calls"),
         "data_floor": ("frechet_data", "data floor"),
@@ -58,7 +59,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     found: list[str] = []
     for outcome in outcomes:
         cell, measured = outcome.cell, outcome.measures.get("frechet_data")
-        facts = cell.teacher.evaluation.facts if cell.teacher.evaluation is not None else {}
+        facts = cell.evaluation.facts if cell.evaluation is not None else {}
         own = facts.get("teacher_distance")
         if cell.learned and measured and own and measured.interval[1] < own["low"]:
             found.append(
@@ -67,13 +68,14 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 "prove a better sampler; read the distance to the teacher beside it"
             )
     found += one_method([outcome.cell for outcome in outcomes])
-    for teacher in teachers_of_outcomes(outcomes):
-        if teacher.evaluation is not None and teacher.evaluation.data.note:
-            found.append(teacher.evaluation.data.note)
-        found += selection.lacking([teacher])
-        if teacher.evaluation is None and not set(teacher.lacking) & set(selection.PUBLIC):
+    for cell in each_teacher(outcome.cell for outcome in outcomes):
+        teacher = cell.teacher
+        if cell.evaluation is not None and cell.evaluation.data.note:
+            found.append(cell.evaluation.data.note)
+        found += lacking([cell])
+        if cell.evaluation is None and not table.public(cell.lacking):
             found.append(f"no FID of {teacher.name}: {_without_fid()}")
-        lines = _lines(teacher)
+        lines = _lines(cell)
         if any(line["n"] != protocol.samples for line in lines):
             found.append(
                 f"the lines of {teacher.name} are at n={lines[0]['n']}, the solvers at n={protocol.samples}: Fréchet "
@@ -119,9 +121,7 @@ def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     tags = []
     if protocol.replicates < REPLICATES and protocol.samples < selection.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
-    full = max(
-        (each.full for teacher in teachers_of_outcomes(outcomes) if (each := teacher.evaluation)), default=SAMPLES
-    )
+    full = max((judged.full for outcome in outcomes if (judged := outcome.cell.evaluation)), default=SAMPLES)
     if any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures):
         told = f"default {SAMPLES}" if full == SAMPLES else f"papers {full}"
         tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")

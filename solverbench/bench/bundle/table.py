@@ -11,10 +11,9 @@ from solverbench import seeds
 from solverbench.bench.cells import Cell
 from solverbench.bench.measure import Measure
 from solverbench.bench.outcome import Outcome
-from solverbench.evaluation import selection
-from solverbench.metrics import plugin
+from solverbench.metrics import table
 from solverbench.metrics.intervals import over_sets
-from solverbench.metrics.lpips import LPIPS
+from solverbench.metrics.table import Takes
 from solverbench.teachers.teacher import condition
 
 COLUMNS = [
@@ -29,41 +28,6 @@ COLUMNS = [
 ]
 
 
-METRICS = {
-    "frechet_data": ("Fréchet distance to the data", "Fréchet to data", "features"),
-    "frechet_teacher": ("Fréchet distance to the teacher's own samples", "Fréchet to teacher", "features"),
-    "fid": ("FID", "FID", "features"),
-    "kid": ("KID", "KID", "features"),
-    "rmse_exact": ("RMSE to the exact solution of the teacher's ODE", "RMSE to exact", "pixels in [-1, 1]"),
-    "rmse_teacher": ("RMSE to the teacher's own sample from the same noise", "RMSE to teacher", "pixels in [-1, 1]"),
-    "fid_inf": ("FID extrapolated to infinitely many images", "FID, n to infinity", "features"),
-    "frechet_data_inf": (
-        "Fréchet distance to the data, extrapolated to infinitely many images",
-        "Fréchet to data, n to infinity",
-        "features",
-    ),
-    "inception_score": ("Inception score", "Inception score", "features"),
-    "kernel_data": ("Kernel distance to the data", "Kernel distance", "features"),
-    "precision": ("Precision", "Precision", "features"),
-    "precision_data": ("Precision", "Precision", "features"),
-    "recall": ("Recall", "Recall", "features"),
-    "recall_data": ("Recall", "Recall", "features"),
-    "fid_clip": ("Fréchet distance of CLIP features", "FID of CLIP", "CLIP ViT-B/32"),
-    "fdd": ("Fréchet distance of DINOv2 features", "FD of DINOv2", "DINOv2 ViT-L/14"),
-    "clip_score": ("CLIP score of image and prompt", "CLIP score", "100 max(cos, 0), higher is better"),
-    "lpips_teacher": ("LPIPS to the teacher's own sample from the same noise", "LPIPS to teacher", LPIPS.identity),
-    "psnr_teacher": ("PSNR to the teacher's own sample from the same noise", "PSNR to teacher", "dB, peak to peak 2"),
-}
-
-
-HIGHER = ("clip_score", "inception_score", "precision", "precision_data", "recall", "recall_data", "psnr_teacher")
-"""Metrics whose higher values are the better ones."""
-
-
-LINEAR = ("kid", "kernel_data", *HIGHER)
-"""Those drawn on a linear axis: shares, decibels, and distances that can be below 0."""
-
-
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return the tidy table: one row per cell and metric, `COLUMNS`; without a value where there is a reason."""
     rows = [_row(outcome, metric) for outcome in outcomes for metric in _metrics(outcome.cell)]
@@ -73,8 +37,8 @@ def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     cell, found = outcome.cell, outcome.measures.get(metric)
     extractor, quantiser = _judged_by(cell, metric)
-    images = {"rmse_exact": cell.protocol.solved}
-    images |= dict.fromkeys(("rmse_teacher", *selection.PAIRS), cell.protocol.paired)
+    images = {Takes.EXACT: cell.protocol.solved, Takes.PAIR: cell.protocol.paired}
+    takes = table.TABLE[metric].takes if metric in table.TABLE else Takes.IMAGE
     seconds, made = outcome.total("seconds"), outcome.total("images")
     low, high = found.interval if found else (None, None)
     return {
@@ -87,14 +51,14 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "low": low,
         "high": high,
         "std_error": found and found.std_error,
-        "n": found.n if found else images.get(metric, cell.protocol.samples),
+        "n": found.n if found else images.get(takes, cell.protocol.samples),
         "replicates": cell.protocol.replicates,
         "seeds": seeds.label(cell.protocol.seeds),
         "reference": found.reference if found else "",
         "extractor": extractor,
         "quantiser": quantiser,
         "status": outcome.status,
-        "reason": outcome.reason or cell.teacher.lacking.get(metric, ""),
+        "reason": outcome.reason or outcome.failed.get(metric, cell.lacking.get(metric, "")),
         "cell": cell.address[:16],
         "net_passes": cell.teacher.passes * cell.nfe if found else None,
         "learned": cell.learned,
@@ -117,17 +81,19 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
 
 
 def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
-    """Extractor and quantiser of a metric of features, or of images and prompts; empty of another, or without them."""
-    judged, scorer = cell.teacher.evaluation, cell.protocol.judging.scorer(cell.teacher)
-    if metric in selection.PROMPTED and scorer is not None:
-        return scorer.identity, cell.protocol.judging.rule(cell.teacher)
-    if metric in cell.protocol.judging.scored(cell.teacher):
-        return plugin.identity(metric), cell.protocol.judging.rule(cell.teacher)
-    if metric == "lpips_teacher":
-        return LPIPS.identity, ""
-    if metric in (*selection.PUBLIC, *selection.FEATURES) and judged is not None:
-        return judged.extractor_id, judged.quantiser
-    return "", ""
+    """Network and quantiser that a metric's numbers depend on; empty without, or where the metric can't be measured."""
+    judged, device = cell.evaluation, cell.measurement.device
+    there = {each.name: each for each in cell.metrics}
+    found = there.get(metric) or table.TABLE.get(metric)
+    if found is None:
+        return "", ""
+    if found.features:
+        return (judged.extractor_id, judged.quantiser) if judged is not None else ("", "")
+    if found.identity is None:
+        return "", ""
+    if found.takes is Takes.PAIR:
+        return found.identity(device), ""
+    return (found.identity(device), cell.measurement.quantiser) if metric in there else ("", "")
 
 
 def _training_cost(cell: Cell) -> dict[str, float]:
@@ -138,26 +104,18 @@ def _training_cost(cell: Cell) -> dict[str, float]:
 
 def _metrics(cell: Cell) -> list[str]:
     """What the cell's images are measured by, whether it has results or not."""
-    judged = cell.teacher.evaluation
-    wanted = {"rmse_teacher", *cell.metrics, *cell.teacher.lacking, *(judged.metrics if judged else ())}
-    wanted |= {"rmse_exact"} if cell.exact else set()
-    return _ordered(wanted)
-
-
-def _ordered(metrics: set[str]) -> list[str]:
-    """The built-in metrics in their order, then those by plugins."""
-    return [*(metric for metric in METRICS if metric in metrics), *sorted(metrics - METRICS.keys())]
+    return table.ordered({*(each.name for each in cell.metrics), *cell.lacking})
 
 
 def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
     """The metric with all that its number depends on besides solver and teacher, in one word."""
     images = cell.protocol.seeds
     parts = [metric, f"n={found.n if found else cell.protocol.samples}x{cell.protocol.replicates}"]
-    judged = cell.teacher.evaluation
+    judged = cell.evaluation
     extractor, quantiser = _judged_by(cell, metric)
     parts[0] += f":{extractor.replace(' ', '@')}" if extractor else ""
     if judged is not None and metric in judged.metrics:
-        reference = judged.teacher if metric == "frechet_teacher" and judged.teacher else judged.data
+        reference = table.TABLE[metric].reference(judged) or judged.data
         named = reference.name.partition(" (")[0].replace(" ", "-")
         parts.append(f"ref={named}@{reference.sha[:12]}")
         parts += [f"crop={reference.crop}"] if reference.crop else []

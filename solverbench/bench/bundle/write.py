@@ -15,28 +15,28 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from solverbench import files, plugins, registries, seeds
+from solverbench import files, registries, seeds
 from solverbench.bench.block import PICTURES
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
 from solverbench.bench.bundle.selection import _command, _selection, name
-from solverbench.bench.bundle.table import HIGHER, LINEAR, METRICS, _metrics, _ordered, frame
-from solverbench.bench.cells import Cell
+from solverbench.bench.bundle.table import _metrics, frame
+from solverbench.bench.cells import Cell, each_teacher
 from solverbench.bench.claims import verdicts
-from solverbench.bench.outcome import Outcome, teachers_of_outcomes
+from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import BLOCKS, Protocol
 from solverbench.errors import MissingError
-from solverbench.evaluation import selection
 from solverbench.learned import recipes, trained_files, zoo
 from solverbench.method.solver import Solver
 from solverbench.method.spec import solver_class
 from solverbench.metrics import plugin
 from solverbench.metrics.quantise import quantise
+from solverbench.metrics.table import INCEPTION, MetricDefinition, ordered
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import THREADS, pool
 from solverbench.sampling.sample import BatchLimit, decoded
-from solverbench.teachers.teacher import Teacher, condition
+from solverbench.teachers.teacher import condition
 
 SCHEMA = 1
 
@@ -78,7 +78,7 @@ def write(
         "protocol": _protocol(outcomes, protocol, root),
         "environment": {**_environment(device), **_plugins(outcomes), "seconds": _seconds(outcomes, seconds)},
         "metrics": _described(outcomes),
-        "lines": [line for teacher in teachers_of_outcomes(outcomes) for line in _lines(teacher)],
+        "lines": [line for cell in _of_teachers(outcomes) for line in _lines(cell)],
         "notes": notes(outcomes, protocol),
         "verdicts": verdicts(outcomes),
         "counts": counts(outcomes),
@@ -121,38 +121,32 @@ def _bibtex(outcomes: Sequence[Outcome]) -> str:
     return "\n\n".join([*found, *given])
 
 
+def _of_teachers(outcomes: Sequence[Outcome]) -> list[Cell]:
+    """One cell of each teacher."""
+    return each_teacher(outcome.cell for outcome in outcomes)
+
+
 def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    teachers = teachers_of_outcomes(outcomes)
+    cells = _of_teachers(outcomes)
     used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
     found: dict[str, dict[str, Any]] = {}
-    for metric in _ordered(used):
-        if metric not in METRICS:
-            found[metric] = _plugged(metric)
-            continue
-        label, short, space = METRICS[metric]
-        found[metric] = {
-            "label": f"{label} ({_space(metric, teachers) if space == 'features' else space})",
-            "short": short,
-            "log": metric not in LINEAR,
-            **({"higher": True} if metric in HIGHER else {}),
-            **({"full": full} if (full := max(selection.full(metric, teacher) for teacher in teachers)) else {}),
+    for each in map(plugin.find, ordered(used)):
+        full = max(cell.measurement.full(each.name) for cell in cells)
+        found[each.name] = {
+            "label": f"{each.label} ({each.space or _space(each, cells)})",
+            "short": each.short,
+            "log": each.log,
+            **({"higher": True} if each.higher else {}),
+            **({"full": full} if full else {}),
         }
     return found
 
 
-def _plugged(metric: str) -> dict[str, Any]:
-    """A metric by a plugin, as it describes itself."""
-    cls, label = plugins.get(registries.metrics, metric), plugin.label(metric)
-    higher = {"higher": True} if cls.higher else {}
-    told = ", higher is better" if cls.higher else ""
-    return {"label": f"{label} (plugin{told})", "short": label, "log": cls.log, **higher}
-
-
-def _space(metric: str, teachers: Sequence[Teacher]) -> str:
+def _space(metric: MetricDefinition, cells: Sequence[Cell]) -> str:
     """Whose features a metric is of."""
-    judged = [teacher for teacher in teachers if teacher.evaluation]
-    if metric in selection.INCEPTION:
-        return "Inception features" + (", higher is better" if metric in HIGHER else "")
+    judged = [cell.teacher for cell in cells if cell.evaluation]
+    if metric.features == INCEPTION:
+        return "Inception features" + (", higher is better" if metric.higher else "")
     return f"{judged[0].name} features" if len(judged) == 1 else "each teacher's own features"
 
 
@@ -174,7 +168,7 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
 
 def _pictures(cell: Cell, states: torch.Tensor) -> NDArray[np.uint8]:
     images = decoded(cell.teacher, states, BatchLimit(PICTURES))
-    found: NDArray[np.uint8] = quantise(images, cell.protocol.judging.rule(cell.teacher)).cpu().numpy()
+    found: NDArray[np.uint8] = quantise(images, cell.measurement.quantiser).cpu().numpy()
     return found
 
 
@@ -198,15 +192,15 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
             f"block, n={protocol.solved} a replicate"
         )
     found |= _trained(outcomes, root)
-    for teacher in teachers_of_outcomes(outcomes):
+    for cell in _of_teachers(outcomes):
+        teacher, evaluation = cell.teacher, cell.evaluation
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
         same = "; the same for every solver" if teacher.condition is not None else ""
         found[f"condition of {teacher.name}"] = condition(teacher) + same
         if teacher.arithmetic != "float32":
             found[f"network of {teacher.name}"] = teacher.arithmetic
-        if teacher.evaluation is not None:
-            evaluation = teacher.evaluation
+        if evaluation is not None:
             found[f"features of {teacher.name}"] = f"{evaluation.extractor_id}, uint8 by {evaluation.quantiser}"
             found[f"data reference of {teacher.name}"] = f"{evaluation.data.name} ({evaluation.data.sha[:12]})"
             if (own := evaluation.teacher) is not None:

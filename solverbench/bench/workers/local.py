@@ -13,6 +13,7 @@ import torch
 
 from solverbench.bench.block import BlockDone, UnitTask
 from solverbench.errors import UserError
+from solverbench.evaluation.selection import Measurement
 from solverbench.sampling.devices import worker_count
 from solverbench.teachers.teacher import Teacher
 
@@ -55,7 +56,7 @@ class LocalWorkers:
         self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
         for place in range(self.size):
             self._free.put(self.devices[place % len(self.devices)])
-        self._copies: dict[tuple[Teacher, str], Teacher] = {}
+        self._copies: dict[tuple[Teacher, str], tuple[Teacher, Measurement]] = {}
         self._copying = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -67,12 +68,11 @@ class LocalWorkers:
     def run(self, work: UnitTask) -> list[BlockDone | Exception]:
         """Return what `work()` gives, done on a device that is free."""
         with self._device() as device:
-            teacher = work.cells[0].teacher
-            if device != self.devices[0]:
-                teacher = self._copy(work, device)
-            return dataclasses.replace(
-                work, cells=[dataclasses.replace(each, teacher=teacher) for each in work.cells]
-            )()
+            if device == self.devices[0]:
+                return work()
+            teacher, measurement = self._copy(work, device)
+            cells = [dataclasses.replace(each, teacher=teacher, measurement=measurement) for each in work.cells]
+            return dataclasses.replace(work, cells=cells)()
 
     @contextmanager
     def _device(self) -> Iterator[str]:
@@ -82,14 +82,14 @@ class LocalWorkers:
         finally:
             self._free.put(device)
 
-    def _copy(self, work: UnitTask, device: str) -> Teacher:
-        """The work's teacher on another device, made once."""
+    def _copy(self, work: UnitTask, device: str) -> tuple[Teacher, Measurement]:
+        """The work's teacher on another device, and what measures it there, made once."""
         cell = work.cells[0]
         with self._copying:
             if (cell.teacher, device) not in self._copies:
                 copy, protocol = cell.teacher.to(device), cell.protocol
-                judged = protocol.judging.of_teacher(copy, protocol.samples, protocol.block, work.out)
-                self._copies[cell.teacher, device] = judged
+                measurement = protocol.judging.of_teacher(copy, protocol.samples, protocol.block, work.out)
+                self._copies[cell.teacher, device] = copy, measurement
             return self._copies[cell.teacher, device]
 
 

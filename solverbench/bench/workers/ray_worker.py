@@ -20,6 +20,7 @@ from solverbench._version import __version__
 from solverbench.bench.block import BlockDone, UnitTask
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import UserError
+from solverbench.evaluation.selection import Measurement
 from solverbench.registries import Offer
 from solverbench.sampling import devices
 from solverbench.sampling.sample import Cancel, SampleError
@@ -54,12 +55,13 @@ class RemoteUnit:
     @classmethod
     def of(cls, cells: Sequence[Cell], block: range, limits: Sequence[float], out: Path) -> RemoteUnit:
         """Return the order for these cells of one teacher."""
-        teacher = cells[0].teacher
+        teacher, measurement = cells[0].teacher, cells[0].measurement
         if teacher.spec:
             stand_in = Teacher(_nobody, teacher.name, teacher.shape)
-            cells = [dataclasses.replace(cell, teacher=stand_in) for cell in cells]
+            unmeasured = Measurement(measurement.selection, measurement.device)
+            cells = [dataclasses.replace(cell, teacher=stand_in, measurement=unmeasured) for cell in cells]
         typed = plugins.typed("teacher", [teacher.base])
-        typed += plugins.typed("metric", cells[0].protocol.judging.scored(teacher))
+        typed += plugins.typed("metric", measurement.plugged)
         about = teacher.spec, teacher.name, teacher.device, teacher.identity
         return cls(cells, block, limits, *about, str(Path(out).resolve()), typed=tuple(typed))
 
@@ -82,7 +84,7 @@ class RayWorker:
             os.chdir(folder)
         sys.path += [path for path in paths if path not in sys.path and Path(path).exists()]
         self._held = held
-        self._teachers: dict[tuple[str, str], Teacher] = {}
+        self._teachers: dict[tuple[str, str], tuple[Teacher, Measurement]] = {}
         self._said: queue.SimpleQueue[tuple[int, int, int]] = queue.SimpleQueue()
 
     def said(self) -> list[tuple[int, int, int]]:
@@ -128,20 +130,21 @@ class RayWorker:
             raise UserError(f"this worker has SolverBench {__version__}, the run {order.version}; install the same")
         for kind, offer in order.typed:
             registries.extensible[kind].adopt(offer)
-        teacher = self._teacher(order)
-        cells = [dataclasses.replace(cell, teacher=teacher) for cell in order.cells]
+        teacher, measurement = self._teacher(order)
+        cells = [dataclasses.replace(cell, teacher=teacher, measurement=measurement) for cell in order.cells]
         return UnitTask(cells, order.block, out, Cancel(), order.limits, lambda *event: self._said.put(event))
 
-    def _teacher(self, order: RemoteUnit) -> Teacher:
+    def _teacher(self, order: RemoteUnit) -> tuple[Teacher, Measurement]:
+        """The order's teacher, and what measures it here."""
         if not order.spec:
-            return order.cells[0].teacher
+            return order.cells[0].teacher, order.cells[0].measurement
         if (order.spec, order.device) not in self._teachers:
             protocol = order.cells[0].protocol
             found = dataclasses.replace(load_teacher(order.spec, order.device), name=order.name)
             if found.identity != order.identity:
                 raise UserError(f"teacher {order.name}: this worker finds another network under {order.spec}")
-            judged = protocol.judging.of_teacher(found, protocol.samples, protocol.block, Path(order.out))
-            self._teachers[order.spec, order.device] = judged
+            measurement = protocol.judging.of_teacher(found, protocol.samples, protocol.block, Path(order.out))
+            self._teachers[order.spec, order.device] = found, measurement
         return self._teachers[order.spec, order.device]
 
 
