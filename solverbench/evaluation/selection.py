@@ -152,17 +152,6 @@ class MetricSelection:
             found["scores"] = {name: {"metric": plugin.identity(name), "quantiser": rule} for name in scored}
         return found
 
-    @property
-    def selection(self) -> dict[str, Any]:
-        """What was asked for, as plain JSON values; nothing by default."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value}
-
-    @property
-    def flags(self) -> list[str]:
-        """It as words of a command line."""
-        metrics = {**self.selection, "metrics": ",".join(self.metrics)}
-        return [word for key, value in metrics.items() if value for word in (f"--{key}", str(value))]
-
     def rule(self, teacher: Teacher) -> str:
         """Return the quantiser of a judged teacher's images."""
         judged = teacher.evaluation
