@@ -112,7 +112,7 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
         tell.end()
     seconds = time.monotonic() - begun
     frame = table.frame(outcomes)
-    folder = write.write(outcomes, protocol, protocol.settle(options), seconds=seconds, command=command, table=frame)
+    folder = write.write(outcomes, protocol, options, seconds=seconds, command=command, table=frame)
     return RunResult(frame, outcomes, folder)
 
 

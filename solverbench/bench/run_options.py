@@ -6,7 +6,6 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from solverbench import plugins
@@ -218,14 +217,14 @@ class RunOptions:
     )
 
     def __post_init__(self) -> None:
-        for name in declared(type(self)):
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))
+        for each in dataclasses.fields(self):
+            if isinstance(value := getattr(self, each.name), list):
+                object.__setattr__(self, each.name, tuple(value))
 
     def changed(self, group: str) -> dict[str, Any]:
         """Return the options of a group that aren't at their default, by name."""
-        found = {name: getattr(self, name) for name, each in declared(type(self)).items() if each.group == group}
-        return {name: value for name, value in found.items() if value != declared(type(self))[name].default}
+        fields = [each for each in dataclasses.fields(self) if each.metadata["group"] == group]
+        return {each.name: value for each in fields if (value := getattr(self, each.name)) != each.default}
 
     @property
     def of_numbers(self) -> RunOptions:
@@ -248,7 +247,6 @@ class RunOptions:
         return shlex.join([*words, *plugins.flags()])
 
 
-@cache
 def declared(cls: type[RunOptions] = RunOptions) -> dict[str, Option]:
     """Return the options by name, in the order of their fields."""
     return {each.name: Option(each.name, each.default, **each.metadata) for each in dataclasses.fields(cls)}

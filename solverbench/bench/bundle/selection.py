@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from solverbench import files
 from solverbench.bench.outcome import Outcome, teachers_of_outcomes
+from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import RunOptions, spans
 from solverbench.sampling import endpoints
 
 
+def settled(outcomes: Sequence[Outcome], protocol: Protocol, options: RunOptions) -> RunOptions:
+    """Return the options with the solvers, teachers and calls of the cells and the numbers of the protocol."""
+    each = [outcome.cell for outcome in outcomes]
+    return replace(
+        protocol.settle(options),
+        solvers=list(dict.fromkeys(cell.solver for cell in each)),
+        nfe=sorted({cell.nfe for cell in each}),
+        teachers=[teacher.spec or teacher.name for teacher in teachers_of_outcomes(outcomes)],
+    )
+
+
 def name(outcomes: Sequence[Outcome], options: RunOptions) -> str:
-    """Return the report's folder: a slug and a short hash of the selection."""
+    """Return the report's folder: a slug and a short hash of the selection; the options are settled."""
     selection = _selection(outcomes, options)
     words = "-".join([*selection["teachers"], *selection["solvers"], "nfe", *spans(selection["nfe"])])
     slug = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")[:60]

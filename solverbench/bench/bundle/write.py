@@ -19,7 +19,7 @@ from solverbench import files, plugins, registries, seeds
 from solverbench.bench.block import PICTURES
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
-from solverbench.bench.bundle.selection import _selection, name
+from solverbench.bench.bundle.selection import _selection, name, settled
 from solverbench.bench.bundle.table import HIGHER, LINEAR, METRICS, _metrics, _ordered, frame
 from solverbench.bench.cells import Cell
 from solverbench.bench.claims import verdicts
@@ -54,14 +54,14 @@ def write(
     """Write the bundle of exactly these cells to OUT/reports/NAME and return that folder.
 
     Args:
-        options: what was asked, settled by the protocol; OUT is its results folder.
+        options: what was asked; OUT is its results folder.
         table: their `frame`, if it is known already.
         command: as it was typed; rebuilt from the options if None.
         seconds: that the run took.
     """
     from solverbench.bench import published
 
-    root = Path(options.out)
+    options, root = settled(outcomes, protocol, options), Path(options.out)
     folder = root / "reports" / name(outcomes, options)
     files.write_bytes(
         folder / "results.csv",
