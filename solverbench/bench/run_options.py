@@ -241,10 +241,10 @@ class RunOptions:
 
     def command(self) -> str:
         """Return the command line that asks the same, in every respect that changes what is written."""
-        words = ["solverbench", "run"]
+        words = ["solverbench", "run", *plugins.flags()]
         for name, option in declared(type(self)).items():
             words += [] if option.group == WORK else option.words(getattr(self, name))
-        return shlex.join([*words, *plugins.flags()])
+        return shlex.join(words)
 
 
 def declared(cls: type[RunOptions] = RunOptions) -> dict[str, Option]:
