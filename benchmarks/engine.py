@@ -17,6 +17,7 @@ import grid
 import harness
 
 from solverbench.bench import run as runner
+from solverbench.bench.run_options import RunOptions
 
 CELL = 10.0
 """Seconds of the cell that the engine's share is taken of."""
@@ -40,7 +41,7 @@ def _cell(place: Path, pairs: int) -> harness.Line:
 
     def run(nfe: str) -> None:
         spec = f"dpm:order=3:grid=polynomial:rho={5 + next(numbers) / 1000:g}"
-        runner.run(**asked, nfe=nfe, solvers=spec, out=place)
+        runner.run(RunOptions(**asked, nfe=nfe, solvers=spec, out=place))
 
     run("4")
     times = harness.alternate({"alone": lambda: run("4"), "of_eight": lambda: run("3-10")}, pairs)
@@ -59,7 +60,7 @@ def _cell(place: Path, pairs: int) -> harness.Line:
 def _resumed(place: Path, solvers: int, pairs: int) -> harness.Line:
     asked: dict[str, Any] = {"solvers": grid.solvers(solvers), "nfe": grid.BUDGETS, "teachers": grid.teacher()}
     asked |= {"samples": 10, "replicates": 3, "workers": 1, "exact": False, "out": place}
-    runner.run(**asked)
+    runner.run(RunOptions(**asked))
     cells = 8 * solvers
     files = [path for path in place.rglob("*") if path.is_file()]
 
@@ -67,7 +68,7 @@ def _resumed(place: Path, solvers: int, pairs: int) -> harness.Line:
         for path in files:
             path.read_bytes()
 
-    times = harness.alternate({"run": lambda: runner.run(**asked), "read": read}, pairs)
+    times = harness.alternate({"run": lambda: runner.run(RunOptions(**asked)), "read": read}, pairs)
     beside = harness.Ratio([a - b for a, b in zip(times["run"].cpu, times["read"].cpu, strict=True)])
     return {
         "benchmark": "engine", "case": "a finished grid, run again", "cells": cells, "files": len(files),

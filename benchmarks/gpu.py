@@ -28,6 +28,7 @@ from torch import Tensor, nn
 import solverbench as sb
 from solverbench import seeds
 from solverbench.bench import run as runner
+from solverbench.bench.run_options import RunOptions
 from solverbench.method import execution
 from solverbench.metrics.evaluation import Evaluation, Reference
 from solverbench.metrics.frechet import Moments
@@ -180,7 +181,7 @@ def _pipeline(setting: Setting, options: harness.Options) -> Iterator[harness.Li
 
         def ours(solvers: str) -> None:
             out = Path(place) / str(next(count))
-            runner.run(**asked, solvers=solvers, out=out)
+            runner.run(RunOptions(**asked, solvers=solvers, out=out))
 
         ways = {
             "cell": lambda: ours("dpm:order=3:grid=polynomial"),

@@ -32,6 +32,7 @@ from solverbench.bench import measure as measures
 from solverbench.bench import plan, resolve, run
 from solverbench.bench.cells import Cell
 from solverbench.bench.protocol import Protocol
+from solverbench.bench.run_options import RunOptions
 from solverbench.metrics.evaluation import Evaluation, Reference
 from solverbench.metrics.frechet import Moments
 from solverbench.store.folder import BlockResult, Store
@@ -119,17 +120,17 @@ def main() -> None:
     teachers = [teacher(f"made-up-{n}") for n in range(given.teachers)]
     selection = {"solvers": specs, "nfe": BUDGETS, "teachers": teachers, "samples": 100, "out": given.out}
     if given.only == "make":
-        protocol = Protocol.of(100, None, None, None, False)
+        asked = RunOptions(**selection)
         os.fsync = lambda file: None  # type: ignore[assignment]
-        make_up(given.out, resolve.resolve(specs, BUDGETS, teachers, protocol, given.out, "cpu"))
+        make_up(given.out, resolve.resolve(asked, Protocol.of(asked)))
     elif given.only == "plan":
-        timed(f"plan {given.cells} finished cells", lambda: plan.plan(**selection).summary(), given.profile)
+        timed(f"plan {given.cells} finished cells", lambda: plan.plan(RunOptions(**selection)).summary(), given.profile)
     elif given.only == "run":
-        timed(f"run {given.cells} finished cells", lambda: run.run(**selection).summary(), given.profile)
+        timed(f"run {given.cells} finished cells", lambda: run.run(RunOptions(**selection)).summary(), given.profile)
     elif given.only == "images":
         for samples in (5_000, 20_000, 80_000):
             fewer = selection | {"solvers": "euler", "nfe": 3, "samples": samples, "replicates": 1, "batch": 100}
-            timed(f"run {samples} images", partial(run.run, **fewer), given.profile)
+            timed(f"run {samples} images", partial(run.run, RunOptions(**fewer)), given.profile)
     else:
         own = [f"--cells={given.cells}", f"--teachers={given.teachers}"] + ["--profile"] * given.profile
         for line in _each(own, given.out):

@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 
 import solverbench
 from solverbench import registries
+from solverbench.bench import run_options
 from solverbench.cli.main import main
 from solverbench.method.solver import declared
 from solverbench.method.spec import make, solver_class
@@ -74,8 +75,19 @@ def python() -> str:
     parts = ["# Python", "`import solverbench as sb`: the names below are all that is public."]
     more = sorted(left - {name for group in GROUPS.values() for name in group})
     for title, group in [*GROUPS.items(), *([("More", more)] if more else [])]:
-        parts += [f"## {title}", *(f"::: solverbench.{name}" for name in group if name in left)]
+        parts.append(f"## {title}")
+        for name in (each for each in group if each in left):
+            parts += [f"::: solverbench.{name}", *([arguments()] if name == "run" else [])]
     return "\n\n".join(parts)
+
+
+def arguments() -> str:
+    """Return the table of the arguments of `run`, which its signature in the source doesn't list."""
+    rows = ["| argument | default | |", "|---|---|---|"]
+    for name, option in run_options.declared().items():
+        default = option.unset or ("" if option.default is None else f"`{option.default!r}`")
+        rows.append(f"| `{name}` | {default} | {option.help.replace('|', '¦')} |")
+    return "\n".join(rows)
 
 
 def commands() -> str:

@@ -12,13 +12,11 @@ from solverbench import files
 from solverbench.bench import estimates
 from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.protocol import Protocol
-from solverbench.errors import RecordError, UserError
-from solverbench.sampling import sample
+from solverbench.errors import RecordError
 from solverbench.sampling.devices import device_name
 from solverbench.sampling.sample import BATCH
 from solverbench.teachers.teacher import Teacher
 
-AUTO = "auto"
 FILE = "batches.json"
 _LEAST = 32
 _GAIN = 1.05
@@ -78,15 +76,6 @@ def fastest(teacher: Teacher, most: int) -> int:
 def _label(teacher: Teacher) -> str:
     """Names the network, what it runs on and how it counts: what its speed depends on."""
     return f"{teacher.ode} {teacher.arithmetic} {device_name(teacher.device)}"
-
-
-def _number(batch: int | str | None) -> int | None:
-    if batch is None or batch == AUTO:
-        return None
-    try:
-        return int(batch)
-    except ValueError:
-        raise UserError(f"batch {batch!r}: neither a number of images nor {AUTO}; give {sample.BATCH}, say") from None
 
 
 def _fitted(

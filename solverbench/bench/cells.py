@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from solverbench import files, plugins, registries, seeds
+from solverbench import files, plugins, registries
 from solverbench.bench.protocol import Protocol
 from solverbench.errors import UserError
 from solverbench.evaluation import selection
@@ -83,10 +83,7 @@ class Cell:
             "solver": tableau.asked(self.method, self.plan),
             "schedule": self.teacher.schedule.key,
             **endpoints.key(self.teacher, self.targets, self.protocol.batch),
-            "seeds": seeds.label(self.protocol.seeds),
-            "samples": self.protocol.samples,
-            "block": self.protocol.block,
-            "paired": self.protocol.paired,
+            **self.protocol.key,
             **exact,
             **self.measurement.key,
             **({"adapt": registries.fingerprint(self.adapt)} if self._adapted_by_plugin else {}),
@@ -108,7 +105,8 @@ class Cell:
     @property
     def exact(self) -> bool:
         """Whether some of its images are compared with the exact solution: as asked, else as the teacher has it."""
-        return self.teacher.exact if self.protocol.exact is None else self.protocol.exact
+        asked = self.protocol.options.exact
+        return self.teacher.exact if asked is None else asked
 
     @property
     def names(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a run would do, and for how long, without doing it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from typing import Any
 
 from solverbench.bench import estimates, resolve, train_missing
 from solverbench.bench import work as jobs
-from solverbench.bench.autobatch import AUTO, _fitted, _number
+from solverbench.bench.autobatch import _fitted
 from solverbench.bench.bundle import notes
 from solverbench.bench.cells import Cell, lacking
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import duration
-from solverbench.bench.protocol import SAMPLES, Protocol
-from solverbench.evaluation import selection
-from solverbench.evaluation.selection import MetricSelection
+from solverbench.bench.protocol import Protocol
+from solverbench.bench.run_options import AUTO, RunOptions
 from solverbench.method.prefixes import Tree
-from solverbench.method.solver import Solver
 from solverbench.sampling import devices
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
@@ -110,48 +108,26 @@ class RunPlan:
         return "\n".join([*(line.rstrip() for line in lines), total])
 
 
-def plan(
-    *,
-    solvers: str | Solver | Sequence[str | Solver],
-    nfe: str | int | Sequence[int] = "3-10",
-    teachers: str | Teacher | Sequence[str | Teacher] = "digits",
-    out: str | Path = "runs",
-    samples: int | None = None,
-    replicates: int | None = None,
-    seeds: range | str | None = None,
-    device: str = "cpu",
-    batch: int | str | None = None,
-    full: bool = False,
-    exact: bool | None = None,
-    train: str | None = None,
-    metrics: str | Sequence[str] | None = None,
-    reference: str | None = None,
-    extractor: str | None = None,
-    quantiser: str | None = None,
-    protocol: str | None = None,
-    workers: int | None = None,
-) -> RunPlan:
-    """Return what `run` with the same arguments would do, and for how long; writes nothing.
+def plan(options: RunOptions) -> RunPlan:
+    """Return what `run` with the same options would do, and for how long; writes nothing.
 
     The time is extrapolated from stored cells of the same teacher, or from a few calls of the denoiser made here.
 
     Raises:
         UserError, MissingError, StoreError, RecordError: as `run` does.
     """
-    train_missing.check(train)
-    judged = MetricSelection.of(metrics, reference, extractor, quantiser)
-    samples, replicates = selection.protocol(protocol, samples, replicates, SAMPLES)
-    settled = Protocol.of(samples, replicates, seeds, _number(batch), full, exact, judged)
-    wanted = resolve.resolve(solvers, nfe, teachers, settled, Path(out), devices.check_device(device))
-    if batch == AUTO:
-        settled, wanted = _fitted(settled, wanted, Path(out), None)
+    train_missing.check(options.train)
+    protocol, out = Protocol.of(options), Path(options.out)
+    wanted = resolve.resolve(options, protocol)
+    if options.batch == AUTO:
+        protocol, wanted = _fitted(protocol, wanted, out, None)
     todo = jobs.gather(wanted, Store.look(out))
-    count = workers or devices.worker_count(device)
+    count = options.workers or devices.worker_count(options.device)
     slow: dict[tuple[str, int], float] = {}
     claimed: set[Path] = set()
     planned: dict[jobs.CellProgress, PlannedCell] = {}
     for job in todo:
-        if train and (lesson := train_missing.lesson(job.cell, Path(out), claimed)) is not None:
+        if options.train and (lesson := train_missing.lesson(job.cell, out, claimed)) is not None:
             teacher = job.cell.teacher
             batches = (teacher.name, lesson.recipe.batch)
             if batches not in slow:
@@ -163,12 +139,12 @@ def plan(
     for unit in work:
         if unit.teacher not in pace:
             found = estimates.stored_pace(todo, unit.teacher)
-            pace[unit.teacher] = estimates.probe(unit.teacher, settled.batch) if found is None else found
+            pace[unit.teacher] = estimates.probe(unit.teacher, protocol.batch) if found is None else found
         for job, share in zip(unit.jobs, unit.shares(), strict=True):
             needed[job] += share
     for job in todo:
         if job not in planned:
-            total = len(settled.blocks) if job.cell.plan else 0
+            total = len(protocol.blocks) if job.cell.plan else 0
             counts = total - len(job.calls), len(job.calls), sum(job.calls.values()) + sum(job.goal_calls.values())
             seconds = needed[job] * pace.get(job.cell.teacher, 0.0) / count
             planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, needed[job], seconds)

@@ -1,11 +1,14 @@
-"""TODO."""
+"""Which images a run makes of each cell, and how they are cut into replicates and blocks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from solverbench import seeds
+from solverbench.bench.run_options import AUTO, NUMBERS, RunOptions
 from solverbench.errors import UserError
+from solverbench.evaluation import selection
 from solverbench.evaluation.selection import MetricSelection
 from solverbench.metrics.reduction import BLOCKS as BLOCKS
 from solverbench.sampling.sample import BATCH
@@ -21,6 +24,9 @@ EXACT = 1000
 MOST = 10_000_000
 """Images of a cell that can be asked for: 200 times a paper's 50 000."""
 
+ACCOUNTED = frozenset({"samples", "replicates", "protocol", "seeds", "full", "exact", "batch", "device"})
+"""Options that a cell's key holds in another form, see `Cell.key`; any other one of NUMBERS is added to it as it is."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -30,40 +36,26 @@ class Protocol:
         seeds: of all images: consecutive, replicate after replicate.
         samples: images per replicate, a multiple of 10.
         batch: images per call of the denoiser.
-        full: compare every image with the teacher's own, not only the first 2000 of each replicate.
-        exact: compare some with the exact solution of the teacher's ODE; None leaves that to the teacher.
         judging: what they are measured by.
+        options: what was asked, those of NUMBERS alone.
     """
 
     seeds: range
     samples: int
     batch: int
-    full: bool
-    exact: bool | None = None
     judging: MetricSelection = field(default_factory=MetricSelection)
+    options: RunOptions = field(default_factory=RunOptions)
 
     @classmethod
-    def of(
-        cls,
-        samples: int,
-        replicates: int | None,
-        chosen: range | str | None,
-        batch: int | None,
-        full: bool,
-        exact: bool | None = None,
-        judging: MetricSelection | None = None,
-    ) -> Protocol:
-        """Return the protocol for what a user asked.
-
-        Args:
-            replicates: 3 if None and `chosen` doesn't say.
-            chosen: seeds, a multiple of `samples`; the default ones if None.
-            batch: the default if None.
-            judging: the teacher's own if None.
+    def of(cls, options: RunOptions) -> Protocol:
+        """Return the protocol for what a user asked; the batch `auto` stands for the default one here.
 
         Raises:
-            UserError: numbers out of range, or that contradict each other.
+            UserError: numbers out of range, or that contradict each other; metrics that can't be measured.
         """
+        judging = MetricSelection.of(options.metrics, options.reference, options.extractor, options.quantiser)
+        samples, replicates = selection.protocol(options.protocol, options.samples, options.replicates, SAMPLES)
+        chosen, batch = options.seeds, _number(options.batch)
         if samples < BLOCKS or samples % BLOCKS:
             near = max(round(samples / BLOCKS), 1) * BLOCKS
             raise UserError(f"samples {samples}: not a positive multiple of {BLOCKS} (seed blocks); use {near}")
@@ -86,7 +78,24 @@ class Protocol:
                 f"replicates of {samples}; use {seeds.label(range(chosen.start, chosen.start + wanted))}, "
                 "or other samples"
             )
-        return cls(chosen, samples, batch or BATCH, full, exact, judging or MetricSelection())
+        return cls(chosen, samples, batch or BATCH, judging, options.of_numbers)
+
+    def settle(self, options: RunOptions) -> RunOptions:
+        """Return the options with the numbers that this protocol has in place of names, defaults and `auto`."""
+        metrics, label = self.judging.metrics or None, seeds.label(self.seeds)
+        settled = replace(options, samples=self.samples, replicates=None, protocol=None, metrics=metrics)
+        return replace(settled, seeds=label, batch=self.batch)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Options that change numbers, aren't at their default and stand nowhere else in a cell's key."""
+        return {name: value for name, value in self.options.changed(NUMBERS).items() if name not in ACCOUNTED}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What it adds to a cell's key."""
+        label = seeds.label(self.seeds)
+        return {"seeds": label, "samples": self.samples, "block": self.block, "paired": self.paired, **self.extra}
 
     @property
     def replicates(self) -> int:
@@ -101,7 +110,7 @@ class Protocol:
     @property
     def paired(self) -> int:
         """Images of a replicate, its first ones, that are compared with the teacher's own."""
-        return self.samples if self.full else min(PAIRED, self.samples)
+        return self.samples if self.options.full else min(PAIRED, self.samples)
 
     @property
     def blocks(self) -> list[range]:
@@ -121,3 +130,12 @@ class Protocol:
     def solves(self, block: range) -> range:
         """Return the first seeds of a block that are compared with the exact solution, where that is asked for."""
         return block[: self.solved // BLOCKS]
+
+
+def _number(batch: int | str | None) -> int | None:
+    if batch is None or batch == AUTO:
+        return None
+    try:
+        return int(batch)
+    except ValueError:
+        raise UserError(f"batch {batch!r}: neither a number of images nor {AUTO}; give {BATCH}, say") from None

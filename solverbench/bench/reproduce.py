@@ -1,9 +1,9 @@
-"""TODO."""
+"""Published numbers, measured again by their protocols."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from solverbench import plugins, registries, seeds
 from solverbench.bench import run
 from solverbench.bench.progress import Listener
 from solverbench.bench.published import UNKNOWN, _differences
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import MissingError, UserError
 from solverbench.evaluation import references
 from solverbench.evaluation.selection import MetricSelection
@@ -142,48 +143,41 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
     return lines
 
 
-def reproduce(
-    published: Result,
-    out: Path,
-    *,
-    samples: int | None = None,
-    replicates: int | None = None,
-    chosen: str | None = None,
-    reference: str | None = None,
-    device: str = "cpu",
-    progress: Listener | None = None,
-) -> Comparison:
+def options(published: Result, given: RunOptions) -> RunOptions:
+    """Return what to run for a published number, by its protocol as far as that is known.
+
+    Args:
+        given: samples, replicates, seeds and reference, where given, replace the published ones; where and on what it
+            runs stays as it is.
+    """
+    protocol, metric = published.protocol, plugin.find(published.metric)
+    public, paired = metric.public, metric.takes is Takes.PAIR and metric.name != ALWAYS
+    return replace(
+        given,
+        solvers=published.spec,
+        nfe=published.nfe,
+        teachers=published.teacher,
+        samples=given.samples or protocol.get("samples", protocol["n"]),
+        replicates=given.replicates or (None if given.seeds else protocol["replicates"]),
+        seeds=given.seeds or _seeds(protocol, given),
+        metrics=published.metric if public or paired else None,
+        reference=given.reference if public else None,
+        extractor=_extractor(published) if metric.features == INCEPTION else None,
+        quantiser=protocol["quantiser"] if public and protocol["quantiser"] != UNKNOWN else None,
+    )
+
+
+def reproduce(published: Result, given: RunOptions, *, progress: Listener | None = None) -> Comparison:
     """Return the published number beside ours, measured by its protocol as far as that is known.
 
     Args:
-        out: the results folder.
-        samples, replicates, chosen: images, sets and seeds in place of the published ones.
+        given: see `options`.
 
     Raises:
         UserError: the cell can't be measured.
     """
-    protocol = published.protocol
-    metric = plugin.find(published.metric)
-    public = metric.public
-    quantiser = protocol["quantiser"] if public and protocol["quantiser"] != UNKNOWN else None
-    extractor = _extractor(published) if metric.features == INCEPTION else None
-    ours = samples or protocol.get("samples", protocol["n"])
-    result = run.run(
-        solvers=published.spec,
-        nfe=published.nfe,
-        teachers=published.teacher,
-        out=out,
-        samples=ours,
-        replicates=replicates or (None if chosen else protocol["replicates"]),
-        seeds=chosen or _seeds(protocol, samples, replicates),
-        device=device,
-        metrics=published.metric if public or (metric.takes is Takes.PAIR and metric.name != ALWAYS) else None,
-        reference=reference if public else None,
-        extractor=extractor,
-        quantiser=quantiser,
-        progress=progress,
-        command=plugins.command(f"solverbench reproduce {published.row}"),
-    )
+    command = plugins.command(f"solverbench reproduce {published.row}")
+    result = run.run(options(published, given), progress=progress, command=command)
     [outcome] = result.cells
     measure = outcome.measures.get(published.metric)
     if measure is None:
@@ -205,8 +199,8 @@ def _extractor(published: Result) -> str:
     return named if named in extractors.NAMES else usual
 
 
-def _seeds(protocol: Any, samples: int | None, replicates: int | None) -> str | None:
+def _seeds(protocol: Any, given: RunOptions) -> str | None:
     """The published seeds where they are known, may be used for evaluation, and as many images are asked for."""
-    if protocol["seeds"] == UNKNOWN or samples or replicates:
+    if protocol["seeds"] == UNKNOWN or given.samples or given.replicates:
         return None
     return str(protocol["seeds"]) if seeds.parse(protocol["seeds"]).start >= seeds.EVALUATION_START else None

@@ -1,4 +1,4 @@
-"""TODO."""
+"""From the options of a run to its cells, each with what would run it or why it can't be run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from solverbench import plugins, seeds
 from solverbench.bench.cells import FAILED, NEEDS_TRAINING, UNSUPPORTED, Cell, reason
 from solverbench.bench.protocol import Protocol
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.evaluation.selection import Measurement
 from solverbench.learned import trained_files, zoo
@@ -18,30 +19,25 @@ from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import expand, make, numbers
 from solverbench.method.tableau import Plan
 from solverbench.method.tracing import check_linear, intervals, trace
-from solverbench.sampling import endpoints
+from solverbench.sampling import devices, endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
 
-def resolve(
-    solvers: str | Solver | Sequence[str | Solver],
-    nfe: str | int | Sequence[int],
-    teachers: str | Teacher | Sequence[str | Teacher],
-    protocol: Protocol,
-    out: Path,
-    device: str,
-) -> list[Cell]:
+def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
     """Return the cells asked for, by teacher, then solver, then number of calls; a solver asked for twice stands once.
 
     Raises:
         UserError: a name, option, value, number or seed that can't be meant, before anything is computed.
+        MissingError: a teacher or device that isn't there.
     """
-    budgets = _budgets(nfe)
-    wanted = list(_solvers(solvers))
+    device, out = devices.check_device(options.device), Path(options.out)
+    budgets = _budgets(options.nfe)
+    wanted = list(_solvers(options.solvers))
     cells: list[Cell] = []
-    for teacher in _teachers(teachers, device):
+    for teacher in _teachers(options.teachers, device):
         measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from solverbench import options
+from solverbench.bench.run_options import WORK, Option, RunOptions, declared
 from solverbench.errors import UserError
 from solverbench.wording import suggest
 
@@ -70,22 +74,38 @@ def _named(_: click.Context, option: click.Parameter, value: str) -> str:
     return value
 
 
-out_option = click.option(
-    "--out", default="runs", show_default=True, metavar="DIR", callback=_named, help="Folder of results."
-)
-device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
+def _made(option: Option) -> Callable[..., Any]:
+    """The click option of an option of `RunOptions`, whose annotation says what type it is read as."""
+    kind: Any = {"int": int, "float": float}.get(_KINDS.get(option.name, ""), str)
+    switch = _KINDS.get(option.name) == "bool"
+    return click.option(
+        f"{option.flag}/--no-{option.flag[2:]}" if switch and option.default is None else option.flag,
+        default=option.default,
+        show_default=not switch and option.default is not None,
+        is_flag=switch,
+        type=None if switch else click.Choice(option.choices) if option.choices else kind,
+        metavar=option.metavar,
+        callback=_named if option.name == "out" else None,
+        help=option.about,
+    )
+
+
+_KINDS = options.of(RunOptions)
+_MADE = {name: _made(option) for name, option in declared().items()}
+
+out_option, device_option = _MADE["out"], _MADE["device"]
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
+strict_option = click.option(
+    "--strict", is_flag=True, help="Exit with 5 if a cell is unsupported, needs training or lacks a metric."
+)
 teacher_option = click.option("--teacher", default="digits", show_default=True, help="The network to sample.")
 
-judging_options = [
-    click.option("--metrics", default=None, metavar="LIST",
-                 help="fid, kid, precision, recall, fid_clip, psnr_teacher, ...  [default: the teacher's own]"),
-    click.option("--reference", default=None, metavar="NAME|FILE",
-                 help="Statistics of real images.  [default: the teacher's own, or those stored in its name]"),
-    click.option("--extractor", default=None, metavar="NAME",
-                 help="Of Inception features: legacy_tensorflow (default), clean or legacy_pytorch."),
-    click.option("--quantiser", default=None, metavar="RULE",
-                 help="Float to uint8: edm-round or adm-floor.  [default: the teacher's, or edm-round]"),
-    click.option("--protocol", default=None, metavar="NAME", help="smoke (250 images), quick (5000), paper (50000)."),
-]  # fmt: skip
-"""What the images are judged by, the same for `run` and `plan`."""
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags of `RunOptions`, with those that any command may have; `run` and `plan` take the same."""
+    groups = {name: each.group for name, each in declared().items()}
+    asked = [made for name, made in _MADE.items() if groups[name] != WORK]
+    work = [made for name, made in _MADE.items() if groups[name] == WORK]
+    for flag in reversed([*asked, plugin_option, config_option, json_option, *work, strict_option]):
+        command = flag(command)
+    return command

@@ -7,7 +7,7 @@ import errno
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ import click
 
 from solverbench import registries
 from solverbench._version import __version__
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.check import check
 from solverbench.cli.compare import compare
 from solverbench.cli.flags import (
     config_option,
     device_option,
     json_option,
-    judging_options,
     out_option,
     plugin_option,
+    run_options,
     teacher_option,
 )
 from solverbench.cli.new import new
@@ -67,59 +68,6 @@ def _fail(line: str, code: int) -> None:
     sys.exit(code)
 
 
-def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags that choose cells, the same for `run` and `plan`."""
-    flags = [
-        click.option("--solvers", default="gas,dpm", show_default=True, metavar="LIST",
-                     help="Specs joined with commas, e.g. gas,dpm:order=2 ('dpm:order=2|3' in quotes: one cell each)."),
-        click.option("--nfe", default="3-10", show_default=True, metavar="RANGE",
-                     help="Denoiser calls: 3-10, 3,5,8 or 4-10:2."),
-        click.option("--teachers", default="digits", show_default=True, metavar="LIST",
-                     help="Networks to sample: names, checkpoints or TOML files."),
-        click.option("--samples", type=int, default=None, metavar="N",
-                     help="Images of one replicate, a multiple of 10.  [default: 10000]"),
-        click.option("--replicates", type=int, default=None, metavar="R", help="Disjoint seed sets.  [default: 3]"),
-        click.option("--seeds", default=None, metavar="FIRST-LAST", help="Image seeds.  [default: from 50000]"),
-        click.option("--full", is_flag=True, help="Pair every image with the teacher's, not 2000 a replicate."),
-        click.option("--exact/--no-exact", default=None,
-                     help="Compare 1000 images a replicate with the exact solution of the teacher's ODE.  "
-                     "[default: on mixture only]"),
-        click.option("--batch", default=None, metavar="B|auto",
-                     help="Images per call; auto tries which number is fastest here.  [default: 500]"),
-        click.option("--train", type=click.Choice(["missing"]), default=None,
-                     help="Train what isn't trained yet, by its recipe, before it is sampled."),
-        *judging_options,
-        device_option,
-        out_option,
-        plugin_option,
-        config_option,
-        json_option,
-    ]  # fmt: skip
-    for flag in reversed(flags):
-        command = flag(command)
-    return command
-
-
-def working_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags that say how a run works, which change no number; `plan` takes them, too."""
-    flags = [
-        click.option("--timeout-cell", type=float, default=None, metavar="SECONDS",
-                     help="Give a cell up after this long."),
-        click.option("--workers", type=int, default=None, metavar="N",
-                     help="Units at once.  [default: one per core or GPU]"),
-        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-                     help="Threads of this process (with --device cuda on every GPU), or workers of a Ray cluster."),
-        click.option("--ray-address", default=None, metavar="HOST:PORT",
-                     help="Of a Ray cluster.  [default: one started here]"),
-        click.option("--gpus-per-worker", type=float, default=None, metavar="F",
-                     help="Of Ray's, also a part.  [default: 1]"),
-        click.option("--strict", is_flag=True, help="Exit with 5 if a cell is unsupported or needs training."),
-    ]  # fmt: skip
-    for flag in reversed(flags):
-        command = flag(command)
-    return command
-
-
 @click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="solverbench")
 @click.pass_context
@@ -135,16 +83,14 @@ def main(ctx: click.Context) -> None:
 
 
 @main.command()
-@selection_options
-@working_options
-def run(strict: bool, **given: Any) -> None:
+@run_options
+def run(strict: bool, as_json: bool, **given: Any) -> None:
     """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""
     from solverbench.bench import run as runner
     from solverbench.cli.progress import display
 
-    as_json = given.pop("as_json")
     with display() as progress:
-        result = runner.run(**_selection(given), progress=progress, command=_command_line())
+        result = runner.run(RunOptions(**given), progress=progress, command=_command_line())
     written = _report(result.folder)
     click.echo()
     click.echo(result.summary())
@@ -155,16 +101,12 @@ def run(strict: bool, **given: Any) -> None:
 
 
 @main.command()
-@selection_options
-@working_options
-def plan(**given: Any) -> None:
+@run_options
+def plan(strict: bool, as_json: bool, **given: Any) -> None:
     """Show the cells of a run, their status and estimated cost. Writes nothing."""
     from solverbench.bench import plan as planning
 
-    as_json = given.pop("as_json")
-    for name in ("strict", "timeout_cell", "engine", "ray_address", "gpus_per_worker"):
-        del given[name]  # of no matter to a plan
-    planned = planning.plan(**_selection(given))
+    planned = planning.plan(RunOptions(**given))
     click.echo(planned.summary())
     if as_json:
         click.echo(json.dumps(planned.as_dict()))
@@ -295,11 +237,6 @@ def _told(row: registries.Listed) -> str:
     if row.unavailable:
         return f"unavailable: {row.unavailable}" + (f" ({row.plugin})" if row.plugin not in row.unavailable else "")
     return f"{row.about} ({row.plugin})".lstrip() if row.plugin else row.about
-
-
-def _selection(given: dict[str, Any]) -> dict[str, Any]:
-    """The flags as the runner's arguments: those not given are left to its defaults."""
-    return {key: value for key, value in given.items() if value is not None}
 
 
 def _command_line() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.flags import device_option, json_option, out_option, plugin_option
 from solverbench.errors import MissingError
 
@@ -55,19 +56,10 @@ def reproduce(
             click.echo(f"{name}: missing: {line}", err=not able)
     if not able:
         raise MissingError(f"reproduce: {len(found)} of {len(found)} rows can't be measured here; see the lines above")
+    given = RunOptions(samples=samples, replicates=replicates, seeds=seeds, reference=reference, device=device, out=out)
     compared = []
     for each in able:
-        compared.append(
-            reproduce.reproduce(
-                each,
-                Path(out),
-                samples=samples,
-                replicates=replicates,
-                chosen=seeds,
-                reference=reference,
-                device=device,
-            )
-        )
+        compared.append(reproduce.reproduce(each, given))
         click.echo("\n".join(compared[-1].lines()))
     agreed = sum(each.agrees for each in compared)
     click.echo(

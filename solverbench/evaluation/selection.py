@@ -85,17 +85,6 @@ class MetricSelection:
                 raise UserError(f"--{flag} {value}: no metric asked for uses it; add --metrics fid, or leave it out")
         return cls(tuple(name for name in names if name != table.ALWAYS), reference, extractor, quantiser)
 
-    @property
-    def selection(self) -> dict[str, Any]:
-        """What was asked for, as plain JSON values; nothing by default."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value}
-
-    @property
-    def flags(self) -> list[str]:
-        """It as words of a command line."""
-        metrics = {**self.selection, "metrics": ",".join(self.metrics)}
-        return [word for key, value in metrics.items() if value for word in (f"--{key}", str(value))]
-
     def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Measurement:
         """Return what the teacher's images are measured by; what can't be, for want of a file or package, is `lacking`.
 

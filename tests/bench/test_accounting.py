@@ -11,13 +11,15 @@ import toys
 from solverbench.bench import block, run
 from solverbench.bench.bundle import notes as bundle_notes
 from solverbench.bench.bundle import provenance
+from solverbench.bench.run_options import RunOptions
 from solverbench.sampling import energy
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 3}
 
 
 def notes(out, **options):
-    protocol = (result := run.run(teachers=toys.teacher(), out=out, **(SMALL | options))).cells[0].cell.protocol
+    result = run.run(RunOptions(teachers=toys.teacher(), out=out, **(SMALL | options)))
+    protocol = result.cells[0].cell.protocol
     return bundle_notes.notes(result.cells, protocol)
 
 
@@ -84,7 +86,7 @@ def test_energy_that_cannot_be_read_is_none(counter, monkeypatch):
 def test_a_units_energy_is_told_as_each_cells_part(tmp_path, monkeypatch):
     drawn = iter(range(0, 10_000, 10))
     monkeypatch.setattr(block.energy, "joules", lambda device: float(next(drawn)))
-    result = run.run(teachers=toys.teacher(), out=tmp_path, solvers="euler,heun", nfe=4, workers=1, **SMALL)
+    result = run.run(RunOptions(teachers=toys.teacher(), out=tmp_path, solvers="euler,heun", nfe=4, workers=1, **SMALL))
     for each in result.cells:
         assert 0 < each.total("joules") <= 10 * 10
     frame = result.frame

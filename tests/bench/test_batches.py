@@ -7,6 +7,7 @@ import torch
 
 from solverbench import files
 from solverbench.bench import autobatch, estimates, plan, run
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import RecordError, UserError
 from solverbench.teachers.teacher import Teacher
 from tests import toys
@@ -41,15 +42,15 @@ def test_a_batch_is_doubled_while_that_pays_and_fits(
 
 def test_another_run_in_the_folder_takes_the_same_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     paced(monkeypatch, {32: 1.0, 64: 0.5})
-    planned = plan.plan(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
+    planned = plan.plan(RunOptions(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path))
     assert not list(tmp_path.iterdir()), "a plan writes nothing"
-    first = run.run(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
+    first = run.run(RunOptions(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path))
     tried = paced(monkeypatch, {32: 1.0, 64: 1.0})
-    again = run.run(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path)
+    again = run.run(RunOptions(**SMALL, teachers=toys.teacher(), batch="auto", out=tmp_path))
     assert not tried
     assert [cell.status for cell in again.cells] == ["cached", "cached"]
     assert {each.cell.key["batch"] for each in (*planned.cells, *first.cells, *again.cells)} == {64}
-    given = run.run(**SMALL, teachers=toys.teacher(), batch="64", out=tmp_path)
+    given = run.run(RunOptions(**SMALL, teachers=toys.teacher(), batch="64", out=tmp_path))
     assert [cell.status for cell in given.cells] == ["cached", "cached"]
 
 
@@ -75,7 +76,7 @@ def test_a_network_that_fails_when_tried_leaves_that_to_its_cells(
 
 def test_a_wrong_word_and_a_damaged_file_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch 'large': neither a number of images nor auto"):
-        plan.plan(**SMALL, teachers=toys.teacher(), batch="large", out=tmp_path)
+        plan.plan(RunOptions(**SMALL, teachers=toys.teacher(), batch="large", out=tmp_path))
     files.write_json(tmp_path / autobatch.FILE, {"x": "many"})
     with pytest.raises(RecordError, match=r"batches.json: damaged; remove it"):
         autobatch.chosen([toys.teacher()], 10, tmp_path, keep=False, say=lambda line: None)

@@ -9,12 +9,13 @@ import toys
 
 from solverbench import reports
 from solverbench.bench import run as runner
+from solverbench.bench.run_options import RunOptions
 
 SMALL = {"samples": 40, "replicates": 2, "nfe": "3,4"}
 
 
 def run(out, solvers="dpm,heun", **options):
-    return runner.run(**({"solvers": solvers, "teachers": toys.teacher(), "out": out} | SMALL | options))
+    return runner.run(RunOptions(**({"solvers": solvers, "teachers": toys.teacher(), "out": out} | SMALL | options)))
 
 
 def record(result):
@@ -79,7 +80,7 @@ def test_a_learned_solver_below_its_teachers_distance_is_pointed_out(tmp_path, m
 
 def test_a_teacher_without_features_is_told_what_an_fid_of_it_needs(tmp_path):
     teacher = replace(toys.teacher(), evaluation=None)
-    result = runner.run(solvers="euler", nfe="2", teachers=teacher, out=tmp_path, samples=20, replicates=1)
+    result = runner.run(RunOptions(solvers="euler", nfe="2", teachers=teacher, out=tmp_path, samples=20, replicates=1))
     [note] = [note for note in record(result)["notes"] if note.startswith("no FID of toy: ")]
     assert "solverbench[fid]" in note or "inception-2015-12-05.pt" in note
     assert (result.exit_code, set(result.frame.metric)) == (0, {"rmse_teacher"})

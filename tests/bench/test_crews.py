@@ -10,6 +10,7 @@ import toys
 
 from solverbench.bench import block
 from solverbench.bench import run as runner
+from solverbench.bench.run_options import RunOptions
 from solverbench.bench.workers import local, ray_worker
 from solverbench.bench.workers.local import LocalWorkers
 from solverbench.bench.workers.ray import RayWorkers
@@ -20,7 +21,7 @@ SMALL = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 1, "
 
 
 def run(out, teacher=None, **options):
-    return runner.run(teachers=teacher or toys.teacher(), out=out, **(SMALL | options))
+    return runner.run(RunOptions(teachers=teacher or toys.teacher(), out=out, **(SMALL | options)))
 
 
 def test_a_run_on_several_devices_gives_the_same_bytes(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from solverbench.bench import plan as planning
 from solverbench.bench import resolve
 from solverbench.bench import run as runner
 from solverbench.bench.protocol import Protocol
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import RecordError, UserError
 from solverbench.evaluation import reference_build, references
 from solverbench.method import schedules, tableau
@@ -100,8 +101,8 @@ def test_an_embedded_teachers_references_are_of_the_sampler_that_runs(name):
 
 
 def resolved(teachers, solvers, out):
-    protocol = Protocol.of(20, 1, None, None, False, exact=True)
-    return resolve.resolve(solvers, "3-10,20", teachers, protocol, out, "cpu")
+    asked = RunOptions(solvers=solvers, nfe="3-10,20", teachers=teachers, samples=20, replicates=1, exact=True, out=out)
+    return resolve.resolve(asked, Protocol.of(asked))
 
 
 def places(found, out):
@@ -243,7 +244,7 @@ def files_of_a_plugin(tmp_path, monkeypatch):
 
 
 def run(**options):
-    return runner.run(solvers="mine", nfe="4", teachers=toys.teacher(), out="runs", **(SMALL | options))
+    return runner.run(RunOptions(solvers="mine", nfe="4", teachers=toys.teacher(), out="runs", **(SMALL | options)))
 
 
 def test_the_source_of_a_plugin_is_in_its_key_but_not_its_comments(files_of_a_plugin):
@@ -264,7 +265,7 @@ def test_a_plugins_edited_helper_is_told_from_its_results(files_of_a_plugin):
     assert made.status == "done"
     assert [each.status for each in run().cells] == ["cached"]
     files_of_a_plugin(helper=HELPER.replace("(x - d)", "0.99 * (x - d)"))
-    planned = planning.plan(solvers="mine", nfe="4", teachers=toys.teacher(), out="runs", **SMALL)
+    planned = planning.plan(RunOptions(solvers="mine", nfe="4", teachers=toys.teacher(), out="runs", **SMALL))
     [cell] = planned.cells
     assert cell.status == "failed"
     assert "from other numbers" in cell.reason
@@ -297,9 +298,9 @@ def test_a_class_without_a_source_is_named_by_its_numbers(tmp_path):
         return Local()
 
     def cell(factor):
-        [found] = resolve.resolve(
-            solver(factor), 1, toys.teacher(), Protocol.of(20, 1, None, 4, False), tmp_path, "cpu"
-        )
+        asked = {"solvers": solver(factor), "nfe": 1, "teachers": toys.teacher(), "out": tmp_path}
+        options = RunOptions(**asked, samples=20, replicates=1, batch=4)
+        [found] = resolve.resolve(options, Protocol.of(options))
         return found
 
     assert cell(0.5).key["solver"]["sources"] == [""]

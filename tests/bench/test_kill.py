@@ -11,6 +11,7 @@ import toys
 
 from solverbench.bench import run
 from solverbench.bench.progress import Silent
+from solverbench.bench.run_options import RunOptions
 from solverbench.store import leases
 
 SELECTION = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 2, "batch": 3}
@@ -23,6 +24,7 @@ torch.set_num_threads(1)  # a process forked after several have worked would wai
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench.bench import run as runner
+from solverbench.bench.run_options import RunOptions
 
 def watched(put, at, name, before, writes):
     def dying(part, path):
@@ -38,7 +40,7 @@ def watched(put, at, name, before, writes):
 def run(at, name, before):
     writes = itertools.count(1)
     os.replace, os.link = (watched(put, at, name, before, writes) for put in (os.replace, os.link))
-    runner.run(teachers=toys.teacher(), out={out!r}, **{selection})
+    runner.run(RunOptions(teachers=toys.teacher(), out={out!r}, **{selection}))
 
 ends = []
 for moment in {moments}:
@@ -70,7 +72,7 @@ def killed(out: Path, moments: list[tuple[int, str, bool]], glob: str) -> list[i
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
-    run.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
+    run.run(RunOptions(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION))
     broken = tmp_path / "broken"
     moments = [(1, "", True), (9, "", False), (30, "", True), (20, ".npz", False)]
     stored = killed(broken, moments, "cells/*/*/blocks/*.npz")
@@ -79,11 +81,11 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
     assert list(broken.glob("**/*.part"))
     assert killed(broken, [(2, "metrics.json", True)], "cells/*/*/metrics.json") == [1]
 
-    result = run.run(teachers=toys.teacher(), out=broken, **SELECTION)
+    result = run.run(RunOptions(teachers=toys.teacher(), out=broken, **SELECTION))
     assert result.exit_code == 0
     assert toys.files_of(tmp_path / "whole") == toys.files_of(broken)
     columns = ["solver", "nfe", "metric", "value", "low", "high", "std_error", "cell"]
-    whole = run.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
+    whole = run.run(RunOptions(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION))
     assert result.frame[columns].equals(whole.frame[columns])
     assert result.folder.name == whole.folder.name
 
@@ -93,6 +95,7 @@ import os, sys
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench.bench import run as runner
+from solverbench.bench.run_options import RunOptions
 from solverbench.store import folder as store
 
 made, write = [], store.files.write_arrays
@@ -102,7 +105,7 @@ def watched(path, arrays, *, replace=True):
     write(path, arrays, replace=replace)
 
 store.files.write_arrays = watched
-runner.run(teachers=toys.teacher(), out={out!r}, workers={workers}, **{selection})
+runner.run(RunOptions(teachers=toys.teacher(), out={out!r}, workers={workers}, **{selection}))
 print(len(made))
 """
 
@@ -115,7 +118,7 @@ def test_two_runs_at_once_share_a_store_and_its_work(tmp_path):
     ]
     made = [int(child.communicate(timeout=600)[0]) for child in children]
     assert sum(made) == 80 + 20, "blocks and teacher samples are made once"
-    run.run(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION)
+    run.run(RunOptions(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION))
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "both")
     costs = [json.loads(path.read_text())["blocks"] for path in tmp_path.glob("both/cells/*/*/timing.json")]
     assert [len(cost) for cost in costs] == [20] * 4, "what each block cost is known, whoever made it"
@@ -132,7 +135,7 @@ def test_a_run_waits_for_what_another_has_and_says_whose_it_is(tmp_path):
             self.lines.append(line)
             self.other.release(self.unit)
 
-    run.run(teachers=toys.teacher(), out=tmp_path, **SELECTION)
+    run.run(RunOptions(teachers=toys.teacher(), out=tmp_path, **SELECTION))
     block = sorted(tmp_path.glob("cells/*/*/blocks/50008-50011.npz"))[0]
     whole, cell = block.read_bytes(), block.parents[1]
     block.unlink()
@@ -140,7 +143,7 @@ def test_a_run_waits_for_what_another_has_and_says_whose_it_is(tmp_path):
     unit = f"{cell.name}-50008-50011"
     assert other.attempt(unit)
     told = Told(other, unit)
-    result = run.run(teachers=toys.teacher(), out=tmp_path, progress=told, **SELECTION)
+    result = run.run(RunOptions(teachers=toys.teacher(), out=tmp_path, **SELECTION), progress=told)
     other.close()
     assert [f"process {os.getpid()}, since 20" in line for line in told.lines] == [True]
     assert (result.exit_code, block.read_bytes()) == (0, whole)

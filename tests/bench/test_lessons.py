@@ -10,6 +10,7 @@ import toys
 from solverbench.bench import plan
 from solverbench.bench import run as runner
 from solverbench.bench.progress import Silent
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import MissingError, UserError
 from solverbench.learned import recipes, trained_files
 
@@ -27,9 +28,12 @@ def recipe(monkeypatch):
     return short
 
 
-def run(out, teacher=None, *, solvers="dpm,gs", nfe="3", train="missing", **options):
+def run(out, teacher=None, *, solvers="dpm,gs", nfe="3", train="missing", progress=None, **options):
     return runner.run(
-        solvers=solvers, nfe=nfe, teachers=teacher or toys.teacher(), out=out, train=train, **(SMALL | options)
+        RunOptions(
+            solvers=solvers, nfe=nfe, teachers=teacher or toys.teacher(), out=out, train=train, **(SMALL | options)
+        ),
+        progress=progress,
     )
 
 
@@ -107,7 +111,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(tmp_path):
 def test_a_plan_says_what_would_be_trained_and_writes_nothing(tmp_path):
     out = tmp_path / "runs"
     options = {"solvers": "dpm,gs", "nfe": "3,4", "teachers": toys.teacher(), "out": out, "train": "missing"} | SMALL
-    planned = plan.plan(**options)
+    planned = plan.plan(RunOptions(**options))
     assert [each.status for each in planned.cells] == ["new", "new", "to-train", "to-train"]
     assert planned.cells[2].reason.startswith("2 trainings of 6 iterations, about ")
     # A call with gradient counts as three; the teacher's thirty images, eight calls each, are made for the first.
@@ -117,7 +121,7 @@ def test_a_plan_says_what_would_be_trained_and_writes_nothing(tmp_path):
     assert "to-train" in planned.summary()
     assert not out.exists()
     run(out)
-    assert [each.status for each in plan.plan(**options).cells] == ["cached", "new", "cached", "to-train"]
+    assert [each.status for each in plan.plan(RunOptions(**options)).cells] == ["cached", "new", "cached", "to-train"]
 
 
 def test_a_budget_that_a_learned_solver_cannot_spend_is_not_trained_for(tmp_path):

@@ -9,6 +9,7 @@ import solverbench as sb
 from solverbench import seeds
 from solverbench.bench import run
 from solverbench.bench.measure import Measure, paired
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import UserError
 from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
@@ -90,7 +91,7 @@ def test_a_cells_metrics_are_those_of_all_its_images_at_once(tmp_path):
     """Everything made again in one batch: noise, samples, uint8, features, distances; RMSE over the first 2000."""
     teacher = toys.teacher()
     options = {"solvers": "dpm", "nfe": 4, "teachers": teacher, "out": tmp_path}
-    [outcome] = run.run(**options, samples=3000, replicates=2, batch=130).cells
+    [outcome] = run.run(RunOptions(**options, samples=3000, replicates=2, batch=130)).cells
     scale = teacher.schedule.prior_scale
     plan = sb.tableau("dpm", nfe=4, teacher=teacher).plan(scale)
     goal = sb.tableau(teacher.sampler, nfe=teacher.sampler_nfe, teacher=teacher).plan(scale)

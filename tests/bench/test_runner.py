@@ -14,6 +14,7 @@ from solverbench.bench import run as runner
 from solverbench.bench import scheduler
 from solverbench.bench import work as jobs
 from solverbench.bench.progress import Silent
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import MissingError, SpecError, StoreError, UserError
 from solverbench.sampling import sample
 from solverbench.store.folder import CellFolder, Store
@@ -21,8 +22,11 @@ from solverbench.store.folder import CellFolder, Store
 SMALL = {"samples": 40, "replicates": 2, "batch": 3}
 
 
-def run(out, teacher=None, *, solvers="dpm,euler", nfe="3,4", **options):
-    return runner.run(solvers=solvers, nfe=nfe, teachers=teacher or toys.teacher(), out=out, **(SMALL | options))
+def run(out, teacher=None, *, solvers="dpm,euler", nfe="3,4", progress=None, **options):
+    return runner.run(
+        RunOptions(solvers=solvers, nfe=nfe, teachers=teacher or toys.teacher(), out=out, **(SMALL | options)),
+        progress=progress,
+    )
 
 
 def statuses(result):
@@ -301,7 +305,9 @@ def test_a_damaged_block_is_named_and_it_alone_is_made_anew(tmp_path):
         path.unlink()
     block = sorted(tmp_path.glob("runs/cells/*/*/blocks/50004-*.npz"))[0]
     block.write_bytes(block.read_bytes()[:-1])
-    planned = planning.plan(solvers="dpm,euler", nfe="3,4", teachers=toys.teacher(), out=tmp_path / "runs", **SMALL)
+    planned = planning.plan(
+        RunOptions(solvers="dpm,euler", nfe="3,4", teachers=toys.teacher(), out=tmp_path / "runs", **SMALL)
+    )
     assert [each.blocks_missing for each in planned.cells].count(1) == 1
     assert f"damaged and made anew: {block.name}" in planned.summary()
     watched, told = Watched(), Told()
@@ -382,7 +388,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(tmp_path, monkeypatch):
 def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
     out = tmp_path / "runs"
     options = {"solvers": "dpm,heun,gs", "nfe": "3,4", "teachers": toys.teacher(), "out": out} | SMALL
-    fresh = planning.plan(**options)
+    fresh = planning.plan(RunOptions(**options))
     assert not out.exists()
     assert [each.status for each in fresh.cells] == ["new", "new", "unsupported", "new", *["needs-training"] * 2]
     assert [each.blocks_missing for each in fresh.cells] == [20, 20, 0, 20, 0, 0]
@@ -392,7 +398,7 @@ def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
 
     run(out, solvers="dpm", nfe=3)
     files = toys.files_of(tmp_path)
-    later = planning.plan(**options)
+    later = planning.plan(RunOptions(**options))
     assert [each.status for each in later.cells][:2] == ["cached", "new"]
     assert later.cells[1].calls == 80 * 4
     assert toys.files_of(tmp_path) == files
@@ -444,7 +450,9 @@ def test_what_a_finished_cell_is_is_written_again_where_it_was_lost(tmp_path):
 def test_bad_input_is_refused_before_anything_is_written(tmp_path, options, error, message):
     out = tmp_path / "runs"
     with pytest.raises(error, match=message) as caught:
-        runner.run(**({"solvers": "euler", "nfe": 3, "teachers": toys.teacher(), "out": out} | SMALL | options))
+        runner.run(
+            RunOptions(**({"solvers": "euler", "nfe": 3, "teachers": toys.teacher(), "out": out} | SMALL | options))
+        )
     assert not out.exists()
     assert "\n" not in str(caught.value)
 

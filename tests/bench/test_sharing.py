@@ -11,6 +11,7 @@ from solverbench.bench import estimates
 from solverbench.bench import plan as planning
 from solverbench.bench import run as runner
 from solverbench.bench import work as jobs
+from solverbench.bench.run_options import RunOptions
 from solverbench.method import prefixes
 from solverbench.method.tableau import Plan
 from solverbench.sampling import endpoints, sample
@@ -45,7 +46,7 @@ def plans(nfe, solvers=SOLVERS):
 
 def run(out, network, **options):
     asked = {"solvers": SOLVERS, "nfe": 4} | SMALL | options
-    return runner.run(teachers=toys.teacher(network, **OWN), out=out, **asked)
+    return runner.run(RunOptions(teachers=toys.teacher(network, **OWN), out=out, **asked))
 
 
 @pytest.mark.parametrize(("nfe", "needed"), [(4, 12), (6, 25), (8, 37)])
@@ -147,7 +148,7 @@ def test_solvers_with_and_without_threshold_share_nothing(tmp_path):
 
 
 def test_plan_tells_calls_asked_and_needed(tmp_path):
-    planned = planning.plan(solvers=SOLVERS, nfe=4, teachers=toys.teacher(**OWN), out=tmp_path, **SMALL)
+    planned = planning.plan(RunOptions(solvers=SOLVERS, nfe=4, teachers=toys.teacher(**OWN), out=tmp_path, **SMALL))
     assert (planned.asked, planned.needed) == (24, 12)
     assert planned.as_dict()["calls_needed"] == 12
     assert "calls for an image of each: 24 asked, 12 needed" in planned.summary()

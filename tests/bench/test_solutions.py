@@ -15,6 +15,7 @@ from solverbench.bench import run as runner
 from solverbench.bench.bundle import selection
 from solverbench.bench.progress import Silent
 from solverbench.bench.protocol import Protocol
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import RecordError, UserError
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.sample import SampleError
@@ -48,8 +49,9 @@ class Counting:
         return self.denoise(x, sigma)
 
 
-def run(out, teacher=None, **options):
-    return runner.run(**({"teachers": teacher or single(), "out": out} | SMALL | options))
+def run(out, teacher=None, *, progress=None, **options):
+    asked = RunOptions(**({"teachers": teacher or single(), "out": out} | SMALL | options))
+    return runner.run(asked, progress=progress)
 
 
 @pytest.mark.parametrize("tolerance", [1e-5, 1e-8, 1e-11])
@@ -279,10 +281,10 @@ def test_a_solve_that_fails_is_the_cells_reason(tmp_path, monkeypatch):
 
 def test_the_plan_counts_solutions_once(tmp_path):
     options = {"teachers": single(), "out": tmp_path} | SMALL
-    costs = [each.calls for each in planning.plan(**(options | {"solvers": "euler,dpm"})).cells]
+    costs = [each.calls for each in planning.plan(RunOptions(**(options | {"solvers": "euler,dpm"}))).cells]
     assert costs == [80 * (3 + 64 + solutions.CALLS), 80 * 3]
     run(tmp_path)
-    assert [each.calls for each in planning.plan(**(options | {"solvers": "dpm"})).cells] == [80 * 3]
+    assert [each.calls for each in planning.plan(RunOptions(**(options | {"solvers": "dpm"}))).cells] == [80 * 3]
 
 
 def test_cells_with_it_are_paired_over_the_same_solutions(tmp_path):
@@ -299,9 +301,9 @@ def test_cells_with_it_are_paired_over_the_same_solutions(tmp_path):
 def test_the_selection_names_it_only_when_it_is_asked_for(tmp_path):
     names = {exact: run(tmp_path, exact=exact).folder.name for exact in (None, True, False)}
     assert len(set(names.values())) == 3
-    protocol = Protocol.of(40, 2, None, None, False)
-    assert protocol.exact is None
-    assert selection.name(run(tmp_path).cells, protocol, "cpu") == names[None]
+    asked = RunOptions(samples=40, replicates=2)
+    assert asked.exact is None
+    assert selection.name(run(tmp_path).cells, Protocol.of(asked).settle(asked)) == names[None]
 
 
 CLASSICAL = [name for name in registries.solvers if not sb.make(name).learned]

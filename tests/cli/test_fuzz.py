@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import solverbench as sb
 from solverbench import files, registries
 from solverbench.bench import cells, run
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import UserError
 
@@ -252,7 +253,7 @@ def test_any_change_of_a_recipe_is_shown_or_refused(place, solver, changes):
 def whole(place):
     """A finished store: its folder, and the numbers of it."""
     out = place / "whole"
-    found = run.run(solvers="euler,dpm", nfe="3", teachers="mixture", exact=False, out=out, **SMALL)
+    found = run.run(RunOptions(solvers="euler,dpm", nfe="3", teachers="mixture", exact=False, out=out, **SMALL))
     return out, found.frame.value.tolist()
 
 
@@ -309,7 +310,7 @@ def test_any_damage_of_a_store_gives_clear_lines_and_never_a_wrong_number(place,
     shutil.rmtree(place / "merged", ignore_errors=True)
     invoke("store", "merge", "damaged", "--out", "merged", folder=place)
     try:
-        found = run.run(solvers="euler,dpm", nfe="3", teachers="mixture", exact=False, out=store, **SMALL)
+        found = run.run(RunOptions(solvers="euler,dpm", nfe="3", teachers="mixture", exact=False, out=store, **SMALL))
     except (UserError, OSError):  # the command line shows both as one line
         return
     for value, right, status in zip(found.frame.value, numbers, found.frame.status, strict=True):

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from solverbench import files
 from solverbench.bench import run as runner
 from solverbench.bench.progress import Silent
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.store import leases
 from solverbench.store import runs as store_runs
@@ -29,7 +30,7 @@ def invoke(*arguments):
 
 
 def run(out, solvers="euler", nfe="3,4"):
-    result = runner.run(solvers=solvers, nfe=nfe, teachers=toys.teacher(), out=out, **SMALL)
+    result = runner.run(RunOptions(solvers=solvers, nfe=nfe, teachers=toys.teacher(), out=out, **SMALL))
     assert result.exit_code == 0, result.summary()
     return result
 
@@ -304,7 +305,7 @@ def test_a_run_says_that_cells_of_an_earlier_format_are_not_reused(runs):
             said.append(line)
 
     options = {"solvers": "euler", "nfe": "3,4", "teachers": toys.teacher(), "out": runs, **SMALL}
-    assert {each.status for each in runner.run(**options, progress=Notes()).cells} == {"done"}
+    assert {each.status for each in runner.run(RunOptions(**options), progress=Notes()).cells} == {"done"}
     assert any("cells of an earlier version, which aren't reused" in line for line in said)
     assert invoke("export", "--to", runs.parent / "all.zip", "--out", runs).exit_code == 0
     assert invoke("verify", "--out", runs).exit_code == 0

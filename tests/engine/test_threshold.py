@@ -8,6 +8,7 @@ from golden import golden
 
 import solverbench as sb
 from solverbench.bench import images, run
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import UserError
 from solverbench.method.thresholding import thresholded
 from solverbench.sampling import endpoints
@@ -54,7 +55,9 @@ def test_it_is_off_by_default_and_no_part_of_the_tableau():
 
 def test_a_thresholded_cell_is_the_plain_one_on_a_thresholded_network(tmp_path):
     def values(solvers, denoise):
-        frame = run.run(solvers=solvers, teachers=toys.teacher(denoise), out=tmp_path / denoise.__name__, **SMALL).frame
+        frame = run.run(
+            RunOptions(solvers=solvers, teachers=toys.teacher(denoise), out=tmp_path / denoise.__name__, **SMALL)
+        ).frame
         return [tuple(part[part.metric == "frechet_data"].value) for _, part in frame.groupby("solver", sort=False)]
 
     plain, with_it = values("dpm,dpm:threshold=true", loud)
@@ -63,7 +66,7 @@ def test_a_thresholded_cell_is_the_plain_one_on_a_thresholded_network(tmp_path):
 
 
 def test_a_thresholded_cell_has_an_address_of_its_own(tmp_path):
-    chosen = run.run(solvers="dpm,dpm:threshold=true", teachers=toys.teacher(loud), out=tmp_path, **SMALL)
+    chosen = run.run(RunOptions(solvers="dpm,dpm:threshold=true", teachers=toys.teacher(loud), out=tmp_path, **SMALL))
     plain, with_it = [each.cell for each in chosen.cells]
     assert plain.plan == with_it.plan
     assert plain.address != with_it.address

@@ -93,6 +93,8 @@ def test_no_level_has_more_than_twenty_one_modules():
         "import solverbench, solverbench.cli.main",
         "from click.testing import CliRunner; from solverbench.cli.main import main; "
         "assert CliRunner().invoke(main, ['list', 'solvers']).exit_code == 0",
+        "from click.testing import CliRunner; from solverbench.cli.main import main; "
+        "assert CliRunner().invoke(main, ['run', '--help']).exit_code == 0",
     ],
 )
 def test_light_things_do_not_import_torch(statement):

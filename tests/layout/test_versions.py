@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from solverbench import tested
 from solverbench.bench import run
 from solverbench.bench.progress import Silent
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 
 PINS = {
@@ -71,7 +72,7 @@ def test_a_run_and_its_report_say_that_torch_is_newer(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.99.0+cu140")
     told, line = Told(), tested.newer("2.99.0+cu140")[0]
     asked = {"solvers": "euler", "nfe": 2, "teachers": toys.teacher(), "samples": 20, "replicates": 1}
-    result = run.run(**asked, out=tmp_path, progress=told)
+    result = run.run(RunOptions(**asked, out=tmp_path), progress=told)
     assert told.lines == [line]
     assert json.loads((result.folder / "bundle.json").read_text())["notes"].count(line) == 1
 

@@ -6,6 +6,7 @@ import pytest
 import toys
 
 from solverbench.bench import published, run
+from solverbench.bench.run_options import RunOptions
 
 SMALL = {"samples": 40, "replicates": 1, "batch": 4}
 
@@ -14,7 +15,7 @@ SMALL = {"samples": 40, "replicates": 1, "batch": 4}
 def outcomes(tmp_path):
     """Ten calls of Euler on a stand-in for CIFAR-10's network, with a number that stands for its FID."""
     teacher = dataclasses.replace(toys.teacher(name="cifar10-dtype=fp16"), spec="cifar10:dtype=fp16")
-    found = run.run(solvers="euler", nfe=4, teachers=teacher, out=tmp_path, **SMALL).cells
+    found = run.run(RunOptions(solvers="euler", nfe=4, teachers=teacher, out=tmp_path, **SMALL)).cells
     return [dataclasses.replace(each, measures={"fid": each.measures["frechet_data"]}) for each in found]
 
 
@@ -25,6 +26,6 @@ def test_a_papers_numbers_stand_beside_those_of_its_network_whatever_its_options
 
 
 def test_our_own_record_is_not_published(tmp_path):
-    found = run.run(solvers="dpm", nfe=3, teachers="digits", out=tmp_path, samples=40, replicates=1).cells
+    found = run.run(RunOptions(solvers="dpm", nfe=3, teachers="digits", out=tmp_path, samples=40, replicates=1)).cells
     assert "rmse_teacher" in found[0].measures
     assert published.beside(found) == []

@@ -19,6 +19,7 @@ from PIL import Image
 import solverbench as sb
 from solverbench import seeds
 from solverbench.bench import run
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.evaluation import references, selection
@@ -202,7 +203,7 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
     lines = ("a red ring", "a blue cross", "red")
     teacher = dataclasses.replace(toys.teacher(), condition=Condition(prompts=lines))
     options = {"solvers": "euler", "nfe": 3, "teachers": teacher, "out": tmp_path, "samples": 30, "replicates": 1}
-    result = run.run(**options, metrics="clip_score", quantiser="adm-floor")
+    result = run.run(RunOptions(**options, metrics="clip_score", quantiser="adm-floor"))
     measure = result.cells[0].measures["clip_score"]
     plan = sb.tableau("euler", nfe=3, teacher=teacher).plan(teacher.schedule.prior_scale)
     images = sb.execute(plan, teacher.denoise, seeds.noise(range(50_000, 50_030), toys.SHAPE))
@@ -217,7 +218,7 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
     assert not row["biased"]
     assert result.cells[0].cell.key["clip_score"]["quantiser"] == "adm-floor"
     with pytest.raises(UserError, match="has no prompts"):
-        run.run(**{**options, "teachers": toys.teacher()}, metrics="clip_score")
+        run.run(RunOptions(**{**options, "teachers": toys.teacher()}, metrics="clip_score"))
 
 
 def test_what_is_missing_is_said_in_the_rows(data, tmp_path, monkeypatch):
@@ -225,7 +226,7 @@ def test_what_is_missing_is_said_in_the_rows(data, tmp_path, monkeypatch):
     options = {"solvers": "euler", "nfe": 3, "teachers": teacher, "samples": 20, "replicates": 1}
 
     def reasons(metrics):
-        frame = run.run(**options, out=tmp_path / metrics, metrics=metrics).frame.set_index("metric")
+        frame = run.run(RunOptions(**options, out=tmp_path / metrics, metrics=metrics)).frame.set_index("metric")
         assert np.isfinite(frame.loc["rmse_teacher", "value"])
         return frame.loc[metrics, "reason"]
 

@@ -12,6 +12,7 @@ import toys
 import solverbench as sb
 from solverbench import files, seeds
 from solverbench.bench import run
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import UserError
 from solverbench.evaluation import selection
 from solverbench.metrics import reduction
@@ -48,7 +49,7 @@ def made(replicate):
 def test_each_metric_is_that_of_all_its_images(tmp_path, reference):
     names = "frechet_data,frechet_data_inf,kernel_data,precision_data,recall_data"
     options = SMALL | {"teachers": toys.teacher(), "out": tmp_path, "metrics": names, "reference": reference}
-    [outcome] = run.run(**options).cells
+    [outcome] = run.run(RunOptions(**options)).cells
     measures = outcome.measures
     assert set(measures) == {*names.split(","), "rmse_teacher"}
     real = toys.extractor(quantise(toys.data(300))).double().numpy()
@@ -72,7 +73,7 @@ def test_another_metric_or_quantiser_is_another_cell_and_the_default_is_as_it_wa
     teacher = toys.teacher()
     keys = []
     for options in ({}, {"metrics": "frechet_data"}, {"quantiser": "adm-floor"}, {"metrics": "psnr_teacher"}):
-        [outcome] = run.run(**SMALL, teachers=teacher, out=tmp_path, **options).cells
+        [outcome] = run.run(RunOptions(**SMALL, teachers=teacher, out=tmp_path, **options)).cells
         keys.append(outcome.cell.key)
     assert len({files.digest(key) for key in keys}) == 4
     assert set(keys[0]["evaluation"]) == {"quantiser", "extractor", "data", "teacher"}
@@ -82,7 +83,10 @@ def test_another_metric_or_quantiser_is_another_cell_and_the_default_is_as_it_wa
 
 def test_the_floor_rule_reaches_the_features(tmp_path):
     found = [
-        run.run(**SMALL, teachers=toys.teacher(), out=tmp_path, quantiser=rule).cells[0].measures["frechet_data"].value
+        run.run(RunOptions(**SMALL, teachers=toys.teacher(), out=tmp_path, quantiser=rule))
+        .cells[0]
+        .measures["frechet_data"]
+        .value
         for rule in ("edm-round", "adm-floor")
     ]
     assert found[0] != found[1]
@@ -105,7 +109,9 @@ def test_psnr_and_lpips_are_means_over_pairs(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     monkeypatch.delitem(sys.modules, "lpips", raising=False)
     teacher = toys.teacher()
-    [outcome] = run.run(**SMALL, teachers=teacher, out=tmp_path / "o", metrics="lpips_teacher,psnr_teacher").cells
+    [outcome] = run.run(
+        RunOptions(**SMALL, teachers=teacher, out=tmp_path / "o", metrics="lpips_teacher,psnr_teacher")
+    ).cells
     monkeypatch.delitem(sys.modules, "lpips")
     assert set(outcome.measures) == {"lpips_teacher", "psnr_teacher", "rmse_teacher"}
     images, goals = (
@@ -127,7 +133,7 @@ def test_psnr_and_lpips_are_means_over_pairs(tmp_path, monkeypatch):
 def test_without_lpips_the_rest_is_measured_and_its_rows_name_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
     options = SMALL | {"teachers": toys.teacher(), "out": tmp_path, "metrics": "lpips_teacher,psnr_teacher"}
-    result = run.run(**options)
+    result = run.run(RunOptions(**options))
     rows = result.frame.set_index("metric")
     assert np.isfinite(rows.loc[["psnr_teacher", "rmse_teacher"], "value"]).all()
     assert "solverbench[lpips]" in rows.loc["lpips_teacher", "reason"]
@@ -136,13 +142,13 @@ def test_without_lpips_the_rest_is_measured_and_its_rows_name_the_extra(tmp_path
     assert "no lpips_teacher of toy: metric lpips_teacher: the lpips package can't be" in result.summary()
     from solverbench import reports
 
-    both = run.run(**options | {"solvers": "euler,dpm:order=2"})
+    both = run.run(RunOptions(**options | {"solvers": "euler,dpm:order=2"}))
     reports.write(both.folder)
     for name in ("table-toy-lpips_teacher.md", "table-toy-lpips_teacher.tex"):
         text = (both.folder / name).read_text(encoding="utf-8")
         assert text.count("no value: every solver: metric lpips") == 1, name
         assert "No value." in text, name
-    alone = run.run(**options | {"metrics": "psnr_teacher"}).cells[0]
+    alone = run.run(RunOptions(**options | {"metrics": "psnr_teacher"})).cells[0]
     assert alone.cell.address == result.cells[0].cell.address, "what isn't measured is no part of the cell"
 
 
@@ -150,7 +156,7 @@ def test_without_the_weights_of_lpips_its_rows_say_where_they_go(tmp_path, monke
     (tmp_path / "lpips.py").write_text("def LPIPS(net, verbose):\n    raise OSError('no route to host')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "lpips", raising=False)
-    result = run.run(**SMALL, teachers=toys.teacher(), out=tmp_path / "o", metrics="lpips_teacher")
+    result = run.run(RunOptions(**SMALL, teachers=toys.teacher(), out=tmp_path / "o", metrics="lpips_teacher"))
     monkeypatch.delitem(sys.modules, "lpips")
     reason = result.frame.set_index("metric").loc["lpips_teacher", "reason"]
     assert "no route to host" in reason
@@ -169,7 +175,7 @@ def test_without_the_weights_of_lpips_its_rows_say_where_they_go(tmp_path, monke
 )
 def test_what_can_not_be_judged_is_refused_before_anything_is_written(tmp_path, reference, options, message):
     with pytest.raises(UserError, match=message) as caught:
-        run.run(**SMALL | {"teachers": toys.teacher(), "out": tmp_path / "o"} | _placed(options, tmp_path))
+        run.run(RunOptions(**SMALL | {"teachers": toys.teacher(), "out": tmp_path / "o"} | _placed(options, tmp_path)))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "o").exists()
 
@@ -190,7 +196,7 @@ def test_protocols_set_images_and_replicates_unless_the_user_does():
 
 
 def test_fewer_images_than_the_metric_needs_are_called_biased_everywhere(tmp_path):
-    result = run.run(**SMALL, teachers=toys.teacher(), out=tmp_path)
+    result = run.run(RunOptions(**SMALL, teachers=toys.teacher(), out=tmp_path))
     rows = result.frame.set_index("metric")
     assert rows.loc["frechet_data", "biased"]
     assert not rows.loc["rmse_teacher", "biased"]
@@ -238,14 +244,14 @@ def test_lines_of_the_teacher_and_the_data_stand_beside_numbers_of_the_same_refe
     options = {"solvers": "euler", "nfe": 3, "teachers": "digits", "samples": 20, "replicates": 1, "out": tmp_path}
 
     def lines(**judged):
-        folder = run.run(**options, **judged).folder
+        folder = run.run(RunOptions(**options, **judged)).folder
         record = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         return {line["label"] for line in record["lines"]}
 
     assert {label.split(",")[0] for label in lines()} == {"teacher", "data floor", "teacher floor"}
     assert lines(metrics="frechet_data,frechet_teacher", reference="real") == {"teacher floor"}
     assert lines(quantiser="adm-floor") == set()
-    rows = run.run(**options, quantiser="adm-floor").frame.set_index("metric")
+    rows = run.run(RunOptions(**options, quantiser="adm-floor")).frame.set_index("metric")
     assert rows.loc["frechet_teacher", "reference"].endswith(", by edm-round")
     assert rows.loc["frechet_teacher", "quantiser"] == "adm-floor"
     assert lines(quantiser="edm-round") == lines()
@@ -260,7 +266,7 @@ def test_each_distance_is_to_its_own_reference(tmp_path):
         teacher=Reference(Moments.of(rows["b"]), "toy samples", "e" * 64),
     )
     options = SMALL | {"teachers": dataclasses.replace(toy, evaluation=judged), "out": tmp_path, "replicates": 1}
-    measures = run.run(**options).cells[0].measures
+    measures = run.run(RunOptions(**options)).cells[0].measures
     own = Moments.of(made(range(50_000, 50_200)))
     assert measures["frechet_data"].value == pytest.approx(frechet(own, Moments.of(rows["a"])), rel=1e-5)
     assert measures["frechet_teacher"].value == pytest.approx(frechet(own, Moments.of(rows["b"])), rel=1e-5)
@@ -270,7 +276,7 @@ def test_each_distance_is_to_its_own_reference(tmp_path):
 def test_precision_and_recall_take_the_first_images_of_every_block(tmp_path, reference, monkeypatch):
     monkeypatch.setattr(reduction, "MANIFOLD", 120)
     options = SMALL | {"teachers": toys.teacher(), "out": tmp_path, "replicates": 1, "reference": reference}
-    found = run.run(**options, metrics="precision_data,recall_data").cells[0].measures
+    found = run.run(RunOptions(**options, metrics="precision_data,recall_data")).cells[0].measures
     real = toys.extractor(quantise(toys.data(300))).double().numpy()
     blocks = [block[:12] for block in np.split(made(range(50_000, 50_200)), 10)]
     expected = features.manifold(blocks, real)

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from solverbench import registries
 from solverbench.bench import published, reproduce
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import UserError
 from solverbench.method.spec import make
@@ -81,10 +82,10 @@ def test_a_wrong_record_is_told_and_ends_with_4(tmp_path):
 
     [found] = reproduce.select("embedded/rmse-teacher/dpm/3", None)
     wrong = replace(found, value=0.9)
-    compared = reproduce.reproduce(wrong, tmp_path, samples=100, replicates=1)
+    compared = reproduce.reproduce(wrong, RunOptions(out=tmp_path, samples=100, replicates=1))
     assert not compared.agrees
     assert "outside the interval" in "\n".join(compared.lines())
-    right = reproduce.reproduce(found, tmp_path, samples=100, replicates=1)
+    right = reproduce.reproduce(found, RunOptions(out=tmp_path, samples=100, replicates=1))
     assert right.difference == pytest.approx(compared.difference + 0.9 - 0.2316)
 
 
@@ -105,10 +106,9 @@ def test_differences_of_protocol_are_told_by_name(tmp_path):
     [found] = reproduce.select("gas/cifar10/dpmpp-3m/4", None)
     assert found.protocol["seeds"] == "unknown", "copied there from another paper"
     from solverbench.bench import protocol, resolve
-    from solverbench.teachers import loading
 
-    protocol = protocol.Protocol.of(100, 1, None, None, False)
-    [cell] = resolve.resolve("dpm:order=3", 4, loading.load_teacher("digits"), protocol, tmp_path, "cpu")
+    asked = RunOptions(solvers="dpm:order=3", nfe=4, samples=100, replicates=1, out=tmp_path)
+    [cell] = resolve.resolve(asked, protocol.Protocol.of(asked))
     told = list(published._differences(found, cell, 100, "other.npz"))
     assert "n: published 50000, here 100" in told
     assert "seeds: not stated, here 50000-50099" in told
@@ -172,11 +172,12 @@ def test_what_is_alike_is_no_difference_and_numbers_are_compared_whole(name, the
 
 def test_a_number_of_few_images_is_called_biased(tmp_path):
     [found] = [each for each in ALL if each.paper and each.metric == "frechet_teacher"][:1]
-    compared = reproduce.reproduce(found, tmp_path, samples=100, replicates=1)
+    asked = RunOptions(out=tmp_path, samples=100, replicates=1)
+    compared = reproduce.reproduce(found, asked)
     assert "(biased, n=100), 95 % interval" in "\n".join(compared.lines())
     assert compared.as_dict()["biased"]
     [plain] = reproduce.select("embedded/rmse-teacher/dpm/3", None)
-    assert "biased" not in "\n".join(reproduce.reproduce(plain, tmp_path, samples=100, replicates=1).lines())
+    assert "biased" not in "\n".join(reproduce.reproduce(plain, asked).lines())
 
 
 def test_a_row_is_measured_by_the_extractor_that_its_paper_names():

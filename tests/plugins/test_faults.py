@@ -11,6 +11,7 @@ import toys
 import solverbench as sb
 from solverbench import conformance, plugins, registries
 from solverbench.bench import run as runner
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import LoopError, NotLinearError
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -43,7 +44,7 @@ def solver(body=STEP, methods="", result="return x"):
 
 def run(solvers, **options):
     given = {"teachers": toys.teacher(), "out": "runs", "samples": 20, "replicates": 1, "batch": 4, "nfe": "5"}
-    return runner.run(solvers=solvers, **(given | options))
+    return runner.run(RunOptions(solvers=solvers, **(given | options)))
 
 
 def line(text, part):

@@ -18,9 +18,9 @@ from solverbench.bench import plan, resolve
 from solverbench.bench import run as runner
 from solverbench.bench.block import UnitTask
 from solverbench.bench.protocol import Protocol
+from solverbench.bench.run_options import RunOptions
 from solverbench.bench.workers import ray_worker
 from solverbench.errors import PluginError, SpecError, UnknownNameError
-from solverbench.evaluation.selection import MetricSelection
 from solverbench.learned import recipes
 from solverbench.learned.training import losses
 from solverbench.learned.training.run import TrainingRun
@@ -44,13 +44,14 @@ class Halved(sb.Solver):
 
 
 def run(solvers, out, **options):
-    return runner.run(solvers=solvers, teachers=toys.teacher(), out=out, **(SMALL | {"nfe": "4"} | options))
+    return runner.run(RunOptions(solvers=solvers, teachers=toys.teacher(), out=out, **(SMALL | {"nfe": "4"} | options)))
 
 
 def cell(solver, out="runs", teacher=None, **options):
     """The one cell of a solver at 4 calls."""
-    protocol = Protocol.of(20, 1, None, 4, False, **options)
-    [found] = resolve.resolve(solver, 4, teacher or toys.teacher(), protocol, Path(out), "cpu")
+    asked = {"solvers": solver, "nfe": 4, "teachers": teacher or toys.teacher(), "out": out}
+    given = RunOptions(**asked, samples=20, replicates=1, batch=4, **options)
+    [found] = resolve.resolve(given, Protocol.of(given))
     return found
 
 
@@ -58,7 +59,7 @@ def test_a_solver_from_a_file_is_counted_shared_and_kept(examples):
     plugins.load("ab2.py")
     alone = run("ab2", "alone")
     assert [each.status for each in alone.cells] == ["done"]
-    planned = plan.plan(solvers="ab2,euler", nfe="4", teachers=toys.teacher(), out="grid", **SMALL)
+    planned = plan.plan(RunOptions(solvers="ab2,euler", nfe="4", teachers=toys.teacher(), out="grid", **SMALL))
     assert planned.needed == planned.asked - 2  # the first step is the same, and so are two calls
     among = run("ab2,euler,dpm", "grid", workers=2)
     path = f"cells/{alone.cells[0].cell.address[:2]}/{alone.cells[0].cell.address}/**/*"
@@ -78,7 +79,7 @@ def test_an_interrupted_run_of_a_plugin_goes_on(examples):
     blocks = sorted(Path("broken").glob("cells/*/*/blocks/*.npz"))
     for path in blocks[3:]:
         path.unlink()
-    [planned] = plan.plan(solvers="ab2", nfe="4", teachers=toys.teacher(), out="broken", **SMALL).cells
+    [planned] = plan.plan(RunOptions(solvers="ab2", nfe="4", teachers=toys.teacher(), out="broken", **SMALL)).cells
     assert (planned.status, planned.blocks_done, planned.blocks_missing) == ("partial", 3, 7)
     run("ab2", "broken")
     assert toys.files_of(Path("broken")) == whole
@@ -410,7 +411,7 @@ def test_a_worker_gets_the_files_from_the_run(examples):
     """A process that has never seen the files, which are gone by then."""
     for name in ("ab2.py", "arctan.py", "blob.py", "contrast.py"):
         plugins.load(name)
-    asked = cell("ab2:grid=arctan", teacher="blob:width=0.5", judging=MetricSelection.of("contrast"))
+    asked = cell("ab2:grid=arctan", teacher="blob:width=0.5", metrics="contrast")
     block = asked.protocol.blocks[0]
     order = pickle.dumps(ray_worker.RemoteUnit.of([asked], block, [], Path("runs")))
     Path("sent.pickle").write_bytes(pickle.dumps((plugins.loaded(), order)))
@@ -444,8 +445,8 @@ def test_on_a_cluster_of_ray_plugins_give_the_same_bytes(examples):
         **SMALL,
         "exact": False,
     }
-    runner.run(out="here", **options)
-    runner.run(out="there", engine="ray", workers=1, **options)
+    runner.run(RunOptions(out="here", **options))
+    runner.run(RunOptions(out="there", engine="ray", workers=1, **options))
     here = toys.files_of(Path("here"), pattern="cells/**/*")
     assert here == toys.files_of(Path("there"), pattern="cells/**/*")
     assert len(here) == 24
@@ -463,7 +464,7 @@ def test_what_was_registered_in_a_notebook_goes_to_a_worker(examples):
         def values(self, images):
             return images.double().flatten(1).mean(1)
 
-    asked = cell("euler", judging=MetricSelection.of("level"))
+    asked = cell("euler", metrics="level")
     [(kind, offer)] = ray_worker.RemoteUnit.of([asked], asked.protocol.blocks[0], [], Path("runs")).typed
     assert (kind, offer.thing) == ("metric", Level)
     assert ray_worker.RemoteUnit.of([cell("euler")], asked.protocol.blocks[0], [], Path("runs")).typed == ()

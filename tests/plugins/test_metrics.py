@@ -12,6 +12,7 @@ from plugged import EXAMPLES
 import solverbench as sb
 from solverbench import plugins, registries
 from solverbench.bench import run as runner
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import PluginError
 from solverbench.evaluation.selection import MetricSelection
 from solverbench.metrics import plugin
@@ -24,7 +25,9 @@ CONTRAST = EXAMPLES["contrast.py"]
 
 
 def run(out, metrics="contrast", **options):
-    return runner.run(solvers="euler", teachers=toys.teacher(), out=out, metrics=metrics, **(SMALL | options))
+    return runner.run(
+        RunOptions(solvers="euler", teachers=toys.teacher(), out=out, metrics=metrics, **(SMALL | options))
+    )
 
 
 def test_the_value_is_the_mean_over_the_images_of_each_replicate(examples):

@@ -7,6 +7,7 @@ import torch
 
 import solverbench as sb
 from solverbench.bench import run
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import GridError, SpecError
 from solverbench.method.schedules import STAND_IN
 from solverbench.sampling import sample
@@ -178,6 +179,7 @@ def test_the_vp_and_the_edm_view_of_one_network_give_the_same_images(tmp_path):
     for spec in ("dpm", "unipc", "heun", "ipndm", "deis", "dpm:order=2:grid=time_uniform"):
         images = [sb.execute(sb.tableau(spec, nfe=6, teacher=t), t.denoise, noise) for t in views.values()]
         torch.testing.assert_close(*images, rtol=1e-9, atol=1e-9)
-    results = [run.run(solvers="dpm", nfe="6", teachers=t, out=tmp_path, samples=20, replicates=1, exact=False,
-                          batch=20).cells[0].pictures.astype(int) for t in views.values()]  # fmt: skip
+    asked = {"solvers": "dpm", "nfe": 6, "out": tmp_path, "samples": 20, "replicates": 1, "exact": False, "batch": 20}
+    cells = [run.run(RunOptions(teachers=each, **asked)).cells[0] for each in views.values()]
+    results = [cell.pictures.astype(int) for cell in cells]
     assert abs(results[0] - results[1]).max() <= 1

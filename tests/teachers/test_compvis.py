@@ -12,6 +12,7 @@ from golden import relative
 import solverbench as sb
 from solverbench import registries
 from solverbench.bench import run
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
 from solverbench.method import schedules
@@ -254,7 +255,7 @@ def test_with_guidance_a_call_passes_two_rows_and_each_holds_its_prompt(folder, 
 
     monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", watched)
     path = described(folder, tiny.TEXT, guidance=guidance, sampler="unipc:order=3:grid=time_uniform", sampler_nfe=4)
-    frame = run.run(solvers="unipc", nfe="5", teachers=str(path), out=tmp_path, workers=1, **SMALL).frame
+    frame = run.run(RunOptions(solvers="unipc", nfe="5", teachers=str(path), out=tmp_path, workers=1, **SMALL)).frame
     assert set(frame.net_passes) == {5 * rows}
     teacher = sb.load_teacher(str(path))
     assert len(seen) == 10 * (4 + 5)  # a seed block is one image here; the teacher's own calls and the solver's

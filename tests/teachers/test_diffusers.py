@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from golden import relative
 
 from solverbench.bench import run
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
 
@@ -157,10 +158,10 @@ def test_with_guidance_a_call_passes_two_rows_and_each_holds_its_class(tmp_path,
     path = tiny.describe(
         tmp_path / "mine.toml", checkpoint=dit_pipeline(tmp_path / "dit"), guidance=2.0, **folders.FAST
     )
-    frame = run.run(
+    frame = run.run(RunOptions(
         solvers="unipc", nfe="5", teachers=str(path), out=tmp_path, samples=10, replicates=1, seeds="50000-50009",
         workers=1,
-    ).frame  # fmt: skip
+    )).frame  # fmt: skip
     assert set(frame.net_passes) == {10}
     assert len(seen) == 10 * (5 + 6)
     assert {each[0] for each in seen} == {10}

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import solverbench as sb
 from solverbench import userdata
 from solverbench.bench import run
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import GridError, MissingError, RecordError, UserError
 from solverbench.method import grids
@@ -74,7 +75,9 @@ def test_a_file_runs_through_the_command_line(tmp_path, name):
 
 def test_a_network_without_references_is_measured_against_its_teacher(tmp_path):
     path = edm_pickles.golden(tmp_path, "ddpmpp_uncond")
-    result = run.run(solvers="dpm,unipc", nfe="4,6", teachers=f"{path}{QUICK}", out=tmp_path / "runs", **SMALL)
+    result = run.run(
+        RunOptions(solvers="dpm,unipc", nfe="4,6", teachers=f"{path}{QUICK}", out=tmp_path / "runs", **SMALL)
+    )
     assert set(result.frame.metric) == {"rmse_teacher"}
     assert result.frame.value.notna().all()
     assert result.exit_code == 0
@@ -283,7 +286,7 @@ def test_options_that_the_network_cannot_have(tmp_path, name, options, line):
 
 def test_a_missing_cuda_device_is_refused_before_the_file_is_read(tmp_path):
     with pytest.raises(MissingError, match="torch sees 0 CUDA devices; use cpu"):
-        run.run(solvers="dpm", nfe="4", teachers=str(tmp_path / "none.pkl"), out=tmp_path, device="cuda")
+        run.run(RunOptions(solvers="dpm", nfe="4", teachers=str(tmp_path / "none.pkl"), out=tmp_path, device="cuda"))
 
 
 def test_a_droppable_class_gives_guidance_its_unconditional_input(tmp_path):

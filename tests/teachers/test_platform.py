@@ -14,6 +14,7 @@ import solverbench as sb
 from solverbench import seeds
 from solverbench.bench import resolve, run
 from solverbench.bench.protocol import Protocol
+from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
 from solverbench.sampling import sample
@@ -65,7 +66,9 @@ def test_a_checkpoint_file_runs_through_the_command_line(checkpoint, tmp_path):
 def test_guidance_doubles_the_passes_and_nothing_else(checkpoint, tmp_path):
     passes = {}
     for weight in ("1", "2.5"):
-        frame = run.run(solvers="dpm", nfe="4", teachers=f"{checkpoint}:guidance={weight}", out=tmp_path, **SMALL).frame
+        frame = run.run(
+            RunOptions(solvers="dpm", nfe="4", teachers=f"{checkpoint}:guidance={weight}", out=tmp_path, **SMALL)
+        ).frame
         passes[weight] = (frame.nfe.tolist(), frame.net_passes.tolist())
     assert passes == {"1": ([4], [4]), "2.5": ([4], [8])}
 
@@ -192,8 +195,8 @@ def test_the_condition_reaches_every_call_whatever_the_batch(checkpoint):
 
 def test_the_condition_and_the_arithmetic_are_part_of_the_key(checkpoint, tmp_path):
     def addresses(options):
-        protocol = Protocol.of(20, 1, None, 7, False)
-        return resolve.resolve("dpm", "4", f"{checkpoint}{options}", protocol, tmp_path, "cpu")[0].address
+        asked = RunOptions(solvers="dpm", nfe=4, teachers=f"{checkpoint}{options}", batch=7, out=tmp_path, **SMALL)
+        return resolve.resolve(asked, Protocol.of(asked))[0].address
 
     found = {addresses(options) for options in ("", ":guidance=2", ":classes=uniform", ":channels_last=true")}
     assert len(found) == 4
@@ -201,15 +204,17 @@ def test_the_condition_and_the_arithmetic_are_part_of_the_key(checkpoint, tmp_pa
 
 
 def test_a_teacher_without_a_condition_keeps_its_keys():
-    protocol = Protocol.of(20, 1, None, 7, False)
-    key = resolve.resolve("dpm", "4", "digits", protocol, Path("runs"), "cpu")[0].key
+    asked = RunOptions(solvers="dpm", nfe=4, batch=7, **SMALL)
+    key = resolve.resolve(asked, Protocol.of(asked))[0].key
     assert "condition" not in key
     assert key["dtype"] == "float32"
 
 
 def test_images_are_what_is_measured_and_pictured(checkpoint, tmp_path):
     def result(options):
-        return run.run(solvers="dpm", nfe="4", teachers=f"{checkpoint}{options}", out=tmp_path, exact=True, **SMALL)
+        return run.run(
+            RunOptions(solvers="dpm", nfe="4", teachers=f"{checkpoint}{options}", out=tmp_path, exact=True, **SMALL)
+        )
 
     plain, doubled = result(""), result(":doubled=true")
     assert plain.cells[0].pictures.shape == (2, 1, 4, 4)
@@ -281,7 +286,7 @@ def test_prompts_are_the_lines_of_a_file(tmp_path):
 def test_fewer_prompts_than_images_are_said_in_the_report(checkpoint, tmp_path):
     teacher = sb.load_teacher(str(checkpoint))
     spoken = dataclasses.replace(teacher, condition=Condition(prompts=("a", "b")))
-    result = run.run(solvers="dpm", nfe="4", teachers=spoken, out=tmp_path, **SMALL)
+    result = run.run(RunOptions(solvers="dpm", nfe="4", teachers=spoken, out=tmp_path, **SMALL))
     notes = json.loads((result.folder / "bundle.json").read_text())["notes"]
     assert any("has 2 prompts for 20 images a replicate" in note for note in notes)
 

@@ -127,4 +127,5 @@ def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
         tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")
     if protocol.batch != BATCH:
         tags.append(f"batch={protocol.batch} (default {BATCH})")
+    tags += [f"{name}={value}" for name, value in protocol.extra.items()]
     return tags

@@ -19,12 +19,13 @@ from solverbench import files, registries, seeds
 from solverbench.bench.block import PICTURES
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
-from solverbench.bench.bundle.selection import _command, _selection, name
+from solverbench.bench.bundle.selection import _selection, name, settled
 from solverbench.bench.bundle.table import _metrics, frame
 from solverbench.bench.cells import Cell, each_teacher
 from solverbench.bench.claims import verdicts
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import BLOCKS, Protocol
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import MissingError
 from solverbench.learned import recipes, trained_files, zoo
 from solverbench.method.solver import Solver
@@ -42,27 +43,26 @@ SCHEMA = 1
 
 
 def write(
-    root: Path,
     outcomes: Sequence[Outcome],
     protocol: Protocol,
+    options: RunOptions,
     *,
-    device: str,
     seconds: float,
     command: str | None,
-    train: str | None = None,
     table: pd.DataFrame | None = None,
 ) -> Path:
-    """Write the bundle of exactly these cells to root/reports/NAME and return that folder.
+    """Write the bundle of exactly these cells to OUT/reports/NAME and return that folder.
 
     Args:
+        options: what was asked; OUT is its results folder.
         table: their `frame`, if it is known already.
-        command: as it was typed; rebuilt from the selection if None.
+        command: as it was typed; rebuilt from the options if None.
         seconds: that the run took.
-        train: what it was told to train.
     """
     from solverbench.bench import published
 
-    folder = root / "reports" / name(outcomes, protocol, device)
+    options, root = settled(outcomes, protocol, options), Path(options.out)
+    folder = root / "reports" / name(outcomes, options)
     files.write_bytes(
         folder / "results.csv",
         (frame(outcomes) if table is None else table).to_csv(index=False, lineterminator="\n").encode(),
@@ -73,10 +73,10 @@ def write(
     files.write_bytes(folder / "cells.json", json.dumps(_cells(outcomes), separators=(",", ":")).encode())
     record = {
         "schema": SCHEMA,
-        "command": command or _command(outcomes, protocol, device, root, train),
-        "selection": _selection(outcomes, protocol, device),
+        "command": command or options.command(),
+        "selection": _selection(outcomes, options),
         "protocol": _protocol(outcomes, protocol, root),
-        "environment": {**_environment(device), **_plugins(outcomes), "seconds": _seconds(outcomes, seconds)},
+        "environment": {**_environment(options.device), **_plugins(outcomes), "seconds": _seconds(outcomes, seconds)},
         "metrics": _described(outcomes),
         "lines": [line for cell in _of_teachers(outcomes) for line in _lines(cell)],
         "notes": notes(outcomes, protocol),

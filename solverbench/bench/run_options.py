@@ -1,0 +1,271 @@
+"""What is asked of a run: each option once, with its default, help text, flag and place in keys and reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from solverbench import plugins
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from solverbench.method.solver import Solver
+    from solverbench.teachers.teacher import Teacher
+
+AUTO = "auto"
+"""The batch that is found by trying."""
+
+CELLS, NUMBERS, METRICS, FILES, WORK = "cells", "numbers", "metrics", "files", "work"
+"""Groups of options.
+
+CELLS choose the cells. NUMBERS and METRICS change what is computed for a cell, so that reports of different values lie
+in different folders. FILES and WORK change no number; a report's command states FILES, but not WORK.
+"""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a run.
+
+    Args:
+        name: of the field and the keyword argument.
+        default: its value where nothing is given.
+        help: what it does, for the command line and `help(sb.run)`.
+        group: see `CELLS`.
+        metavar: stands for the value in the help text.
+        choices: the only values, if it has few.
+        unset: what happens where nothing is given, if the default doesn't say.
+    """
+
+    name: str
+    default: Any
+    help: str
+    group: str
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    unset: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The flag on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def about(self) -> str:
+        """The help text and, where it isn't seen from the value, the default."""
+        return f"{self.help}  [default: {self.unset}]" if self.unset else self.help
+
+    def words(self, value: Any) -> list[str]:
+        """Return the words of a command line that give it `value`; none for None, or for a flag that is off."""
+        if value is None:
+            return []
+        if isinstance(value, bool):
+            off = [] if self.default is False else [f"--no-{self.flag[2:]}"]
+            return [self.flag] if value else off
+        return [self.flag, _text(value)]
+
+
+def _about(
+    group: str, about: str, *, metavar: str | None = None, choices: tuple[str, ...] = (), unset: str = ""
+) -> dict[str, Any]:
+    """The metadata of a field of `RunOptions`; the arguments are those of `Option`."""
+    return {"help": about, "group": group, "metavar": metavar, "choices": choices, "unset": unset}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What `run` and `plan` are asked, on the command line and in Python alike.
+
+    A new option is a field here and the code that uses it. The flag, the argument of `sb.run`, the key of a config
+    file, the command in a report, the name of the report's folder and, for one of NUMBERS, the entry in each cell's
+    key and the tag in the report follow from the field.
+    """
+
+    solvers: str | Solver | Sequence[str | Solver] = field(
+        default="gas,dpm",
+        metadata=_about(
+            CELLS,
+            "Specs joined with commas, e.g. gas,dpm:order=2 ('dpm:order=2|3' in quotes: one cell each).",
+            metavar="LIST",
+        ),
+    )
+    nfe: str | int | Sequence[int] = field(
+        default="3-10", metadata=_about(CELLS, "Denoiser calls: 3-10, 3,5,8 or 4-10:2.", metavar="RANGE")
+    )
+    teachers: str | Teacher | Sequence[str | Teacher] = field(
+        default="digits",
+        metadata=_about(CELLS, "Networks to sample: names, checkpoints or TOML files.", metavar="LIST"),
+    )
+    samples: int | None = field(
+        default=None, metadata=_about(NUMBERS, "Images per replicate, a multiple of 10.", metavar="N", unset="10000")
+    )
+    replicates: int | None = field(
+        default=None, metadata=_about(NUMBERS, "Repetitions, each with image seeds of its own.", metavar="R", unset="3")
+    )
+    seeds: range | str | None = field(
+        default=None,
+        metadata=_about(NUMBERS, "Seeds of the images, both ends included.", metavar="FIRST-LAST", unset="from 50000"),
+    )
+    full: bool = field(
+        default=False,
+        metadata=_about(
+            NUMBERS, "Compare every image with the teacher's own, not only the first 2000 of each replicate."
+        ),
+    )
+    exact: bool | None = field(
+        default=None,
+        metadata=_about(
+            NUMBERS,
+            "Compare 1000 images per replicate with the exact solution of the teacher's ODE.",
+            unset="on mixture only",
+        ),
+    )
+    batch: int | str | None = field(
+        default=None,
+        metadata=_about(
+            NUMBERS,
+            "Images per denoiser call; auto measures which number is fastest on this machine.",
+            metavar="B|auto",
+            unset="500",
+        ),
+    )
+    train: str | None = field(
+        default=None,
+        metadata=_about(
+            FILES,
+            "Train the learned solvers that have no parameters yet, by their recipes, before they are sampled.",
+            choices=("missing",),
+        ),
+    )
+    metrics: str | Sequence[str] | None = field(
+        default=None,
+        metadata=_about(
+            METRICS,
+            "Joined with commas: fid, kid, precision, recall, fid_clip, psnr_teacher, ...",
+            metavar="LIST",
+            unset="the teacher's own",
+        ),
+    )
+    reference: str | None = field(
+        default=None,
+        metadata=_about(
+            METRICS,
+            "Statistics of real images that samples are compared with.",
+            metavar="NAME|FILE",
+            unset="the teacher's own, or those stored in its name",
+        ),
+    )
+    extractor: str | None = field(
+        default=None,
+        metadata=_about(
+            METRICS,
+            "Version of the Inception network for FID and related metrics: legacy_tensorflow, clean or legacy_pytorch.",
+            metavar="NAME",
+            unset="legacy_tensorflow",
+        ),
+    )
+    quantiser: str | None = field(
+        default=None,
+        metadata=_about(
+            METRICS,
+            "How float images become uint8: edm-round or adm-floor.",
+            metavar="RULE",
+            unset="the teacher's, or edm-round",
+        ),
+    )
+    protocol: str | None = field(
+        default=None,
+        metadata=_about(
+            NUMBERS,
+            "Images and replicates by name: smoke (250 images), quick (5000) or paper (50000), one replicate each.",
+            metavar="NAME",
+        ),
+    )
+    device: str = field(default="cpu", metadata=_about(NUMBERS, "cpu, cuda or cuda:0."))
+    out: str | Path = field(default="runs", metadata=_about(FILES, "Folder of results.", metavar="DIR"))
+    timeout_cell: float | None = field(
+        default=None,
+        metadata=_about(WORK, "Give up a cell after this time and report it as failed.", metavar="SECONDS"),
+    )
+    workers: int | None = field(
+        default=None,
+        metadata=_about(
+            WORK, "Tasks that run at the same time; it changes no result.", metavar="N", unset="one per core or GPU"
+        ),
+    )
+    engine: str = field(
+        default="local",
+        metadata=_about(
+            WORK,
+            "Where tasks run: threads of this process (with --device cuda on every GPU), or workers of a Ray cluster.",
+            choices=("local", "ray"),
+        ),
+    )
+    ray_address: str | None = field(
+        default=None,
+        metadata=_about(
+            WORK, "Address of the Ray cluster.", metavar="HOST:PORT", unset="a cluster started on this machine"
+        ),
+    )
+    gpus_per_worker: float | None = field(
+        default=None,
+        metadata=_about(WORK, "GPUs of each Ray worker; with 0.5, two workers share one.", metavar="F", unset="1"),
+    )
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            if isinstance(value := getattr(self, each.name), list):
+                object.__setattr__(self, each.name, tuple(value))
+
+    def changed(self, group: str) -> dict[str, Any]:
+        """Return the options of a group that aren't at their default, by name."""
+        fields = [each for each in dataclasses.fields(self) if each.metadata["group"] == group]
+        return {each.name: value for each in fields if (value := getattr(self, each.name)) != each.default}
+
+    @property
+    def of_numbers(self) -> RunOptions:
+        """The same with the options of NUMBERS alone: what a cell's results depend on beside its metrics."""
+        return type(self)(**self.changed(NUMBERS))
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """What numbers depend on beside their cells, as plain JSON values; the report's folder is named by it."""
+        metrics = {name: value for name, value in self.changed(METRICS).items() if value}
+        judging = {"judging": metrics} if metrics else {}
+        kind = self.device.partition(":")[0]
+        return {**self.changed(NUMBERS), "full": self.full, **judging, "device": kind}
+
+    def command(self) -> str:
+        """Return the command line that asks the same, in every respect that changes what is written."""
+        words = ["solverbench", "run", *plugins.flags()]
+        for name, option in declared(type(self)).items():
+            words += [] if option.group == WORK else option.words(getattr(self, name))
+        return shlex.join(words)
+
+
+def declared(cls: type[RunOptions] = RunOptions) -> dict[str, Option]:
+    """Return the options by name, in the order of their fields."""
+    return {each.name: Option(each.name, each.default, **each.metadata) for each in dataclasses.fields(cls)}
+
+
+def spans(numbers: Sequence[int]) -> list[str]:
+    """Return numbers, sorted, as people write them: 3-6, 9."""
+    found: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return [str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in found]
+
+
+def _text(value: Any) -> str:
+    """A value as it stands on a command line; a Solver or Teacher by its spec or name."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        whole = all(isinstance(each, int) for each in value)
+        return ",".join(spans(value) if whole else map(_text, value))
+    return str(value.spec or value.name) if hasattr(value, "spec") else str(value)
