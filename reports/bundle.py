@@ -19,6 +19,9 @@ import pandas as pd
 SCHEMA = 1
 FINISHED = ("done", "cached")
 STATUSES = (*FINISHED, "failed", "unsupported", "needs-training")
+MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}
+MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no value", "": "not asked for"}
+"""What a table shows in place of a value, by status, and what each mark means."""
 TEXTS = ("teacher", "solver", "spec", "metric", "seeds", "reference", "extractor", "quantiser", "status", "reason")
 FLOATS = ("value", "low", "high", "std_error")
 INTEGERS = ("n", "replicates")

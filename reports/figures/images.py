@@ -15,9 +15,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from solverbench.reports.bundle import unmarked
-from solverbench.reports.figures import Drawing, settings
-from solverbench.reports.tables import MARKS, MEANINGS
+from solverbench.reports.bundle import MARKS, MEANINGS, unmarked
+from solverbench.reports.figures.base import Drawing, settings
 
 _DPI = 200
 _WIDTH = 6.75 * _DPI  # pixels that the grid should fill

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from solverbench.reports import published, verdicts
 from solverbench.reports.bundle import Bundle
-from solverbench.reports.tables import escape_latex, escape_markdown
+from solverbench.reports.pages.tables import escape_latex, escape_markdown
 
 
 def files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:

@@ -14,20 +14,22 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from solverbench.reports import bound, costs, paired, plans, tables, verdicts
-from solverbench.reports.bundle import FINISHED, STATUSES, Bundle
-from solverbench.reports.palette import on_dark
-from solverbench.reports.panel import look_of
+from solverbench.reports import paired, verdicts
+from solverbench.reports.bundle import FINISHED, MEANINGS, STATUSES, Bundle
+from solverbench.reports.figures import bound, costs, plans
+from solverbench.reports.figures.palette import on_dark
+from solverbench.reports.figures.panel import look_of
+from solverbench.reports.figures.sprites import blocks, sprites
+from solverbench.reports.pages import tables
+from solverbench.reports.pages.text import below_teacher, flat, splits
 from solverbench.reports.parts import Part, parts, ranges
 from solverbench.reports.published import rows as published_rows
-from solverbench.reports.sprites import blocks, sprites
-from solverbench.reports.text import below_teacher, flat, splits
 
-_WEB = Path(__file__).with_name("web")
+_WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
 
 
-def html(bundle: Bundle, baseline: str | None = None) -> str:
+def page(bundle: Bundle, baseline: str | None = None) -> str:
     """The text of report.html.
 
     Args:
@@ -246,7 +248,7 @@ def _table(part: Part, index: int, labels: Sequence[str]) -> dict[str, Any]:
             cell = cells.get((label, nfe), tables.Entry())
             value = values.get((label, nfe), math.nan)
             row.append({
-                "text": cell.value or tables.MEANINGS.get(cell.mark, cell.mark), "margin": cell.margin,
+                "text": cell.value or MEANINGS.get(cell.mark, cell.mark), "margin": cell.margin,
                 "rank": cell.rank, "point": place.get((label, nfe)), "sort": None if math.isnan(value) else repr(value),
             })  # fmt: skip
         rows.append({"label": label, "index": labels.index(label), "cells": row})
