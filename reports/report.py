@@ -1,14 +1,13 @@
 """The report of a run: report.md with its figures, tables and image grids, written into the bundle's own folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from solverbench.reports import paired
-from solverbench.reports.bundle import Bundle, BundleError, load
+from solverbench.reports.bundle import BundleError, load
 from solverbench.reports.figures import gallery, widths
 from solverbench.reports.figures.widths import Width
-from solverbench.reports.pages import html, lists, markdown, tables
-from solverbench.reports.parts import Part, parts
+from solverbench.reports.pages import html, lists, markdown, sections, tables
+from solverbench.reports.pages.sections import Report
 
 
 def write(folder: str | Path, *, width: str | Width | None = None, baseline: str | None = None) -> list[Path]:
@@ -21,15 +20,15 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
         not known.
     """
     bundle, wide = load(folder), widths.width(width)
-    found, base = parts(bundle.frame, bundle.record), paired.chosen(bundle.frame, baseline)
+    report = sections.of(bundle, baseline)
     written = []
     try:
-        for name, content in _pages(bundle, found, base):
+        for name, content in _pages(report):
             gallery.put(bundle.folder / name, content)
             written.append(bundle.folder / name)
-        written += gallery.write(bundle, found, wide)
+        written += gallery.write(bundle, report.parts, wide)
         last = bundle.folder / "report.md"  # last: what it shows is there
-        gallery.put(last, markdown.page(bundle, baseline).encode())
+        gallery.put(last, markdown.page(report).encode())
     except OSError as error:
         raise BundleError(
             f"{bundle.folder}: the report cannot be written ({error}); free or unlock the folder"
@@ -37,15 +36,15 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
     return [*written, last]
 
 
-def _pages(bundle: Bundle, found: Sequence[Part], base: str) -> Iterator[tuple[str, bytes]]:
+def _pages(report: Report) -> Iterator[tuple[str, bytes]]:
     """The page and the tables: every file's name and content."""
-    yield "report.html", html.page(bundle, base).encode()  # first: it can be read while figures are drawn
-    for part in found:
+    yield "report.html", html.page(report).encode()  # first: it can be read while figures are drawn
+    for _, numbers in report.numbers():
+        part = numbers.part
         yield f"table-{part.name}.md", tables.markdown(part).encode()
         yield f"table-{part.name}.csv", tables.comma_separated(part).encode()
         yield f"table-{part.name}.tex", tables.latex(part).encode()
-        differences = paired.against(part, base, bundle.cells) if base in part.solvers else {}
-        if any(not each.reason for each in differences.values()):
-            for kind, text in tables.differences(part, base, differences).items():
+        if numbers.compared:
+            for kind, text in tables.differences(part, report.baseline, numbers.differences).items():
                 yield f"paired-{part.name}.{kind}", text.encode()
-    yield from lists.files(bundle)
+    yield from lists.files(report)

@@ -92,13 +92,13 @@ def test_every_table_compiles_and_every_font_of_the_paper_is_embedded(
 
 @pytest.mark.usefixtures("latex")
 def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
-    from solverbench.reports.pages import lists, tables
-    from solverbench.reports.parts import parts
+    from solverbench.reports.pages import lists, sections, tables
 
-    bundle = reports.load(write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"]))
-    for part in parts(bundle.frame, bundle.record):
+    folder = write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"])
+    report = sections.of(reports.load(folder))
+    for part in report.parts:
         (tmp_path / "a" / "table.tex").write_text(tables.latex(part))
-    for name, content in lists.files(bundle):
+    for name, content in lists.files(report):
         if name.endswith(".tex"):
             (tmp_path / "a" / name).write_bytes(content)
     compile(tmp_path / "a", tmp_path)

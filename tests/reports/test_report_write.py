@@ -16,7 +16,7 @@ import pytest
 from solverbench import reports
 from solverbench.reports.bundle import tidy
 from solverbench.reports.figures import gallery, images, widths
-from solverbench.reports.pages import markdown
+from solverbench.reports.pages import markdown, sections
 from solverbench.reports.parts import parts
 
 PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
@@ -43,7 +43,7 @@ def copy(once: Once, tmp_path: Path) -> Path:
 
 
 def page(folder: Path) -> str:
-    return markdown.page(reports.load(folder))
+    return markdown.page(sections.of(reports.load(folder)))
 
 
 def edit(folder: Path, **changes: object) -> None:
