@@ -124,7 +124,8 @@ def compose(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT)
                 bottom = height - legend - (row + 1) * (tall + _BELOW + top) + _BELOW
                 box = (left / width, bottom / height, inner / width, tall / height)
                 axes = figure.add_axes(box, label=part.name)
-                _panel(axes, part, spent[spent["teacher"] == part.teacher], across)
+                own = spent[(spent["teacher"] == part.teacher) & spent["label"].isin(part.solvers)]
+                _panel(axes, part, own, across)
                 axes.set_title(titles[part.name], fontsize=6.5, loc="left", pad=4, linespacing=1.1)
         said = "numbers: NFE" + (", dotted: not beaten in both" if across == "speed" and width > 5 else "")
         figure.text(1 - _RIGHT / width, 1 - 0.08 / height, said, fontsize=6, ha="right", va="top", color=GREY)
