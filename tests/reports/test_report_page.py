@@ -2,11 +2,11 @@
 
 import base64
 import hashlib
-import html.parser
 import json
 import math
 import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from solverbench.reports.figures.sprites import sprites
 from solverbench.reports.pages import html, sections
 
 
-class Outline(html.parser.HTMLParser):
+class Outline(HTMLParser):
     """The elements of a page, and the texts of its scripts and styles."""
 
     def __init__(self, text: str) -> None:
