@@ -6,8 +6,9 @@ Numbers are parsed strictly: an empty value is NaN and keeps its reason, a value
 import json
 import math
 import re
+import tomllib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,18 +20,14 @@ import pandas as pd
 SCHEMA = 1
 FINISHED = ("done", "cached")
 STATUSES = (*FINISHED, "failed", "unsupported", "needs-training")
-TEXTS = ("teacher", "solver", "spec", "metric", "seeds", "reference", "extractor", "quantiser", "status", "reason")
-FLOATS = ("value", "low", "high", "std_error")
-INTEGERS = ("n", "replicates")
-NEEDED = (*TEXTS, *FLOATS, *INTEGERS, "nfe", "learned")
-OPTIONAL = (
-    "net_passes", "sd", "cost_seconds", "cost_denoiser_seconds", "cost_images_per_second", "cost_peak_memory_bytes",
-    "validation", "validation_spread", "cost_training_seeds", "cost_training_student_calls",
-    "cost_training_teacher_calls", "cost_training_seconds", "cost_training_peak_memory_bytes",
-)  # fmt: skip
-"""Numbers on cost, and on the training of a learned solver, which a bundle may lack; NaN then."""
+MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}
+MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no value", "": "not asked for"}
+"""What a table shows in place of a value, by status, and what each mark means."""
 METRIC_LOSS, INFERRED = "†", "‡"
 """Marks at a solver's name: trained on the metric's own features; a method that its paper leaves partly unknown."""
+_COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["columns"]
+_NEEDED = [name for name, about in _COLUMNS.items() if about["use"] == "needed"]
+_VALUES = [name for name in _NEEDED if _COLUMNS[name]["kind"] == "number"]
 _EMPTY = ("", "nan", "none", "<na>")
 
 
@@ -112,28 +109,17 @@ def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
     Floats are NaN where there is no number; `reason` then always says why. A label ends in `METRIC_LOSS` if one of its
     rows was trained so, and in `INFERRED`. Raises BundleError.
     """
-    missing = [column for column in NEEDED if column not in frame.columns]
+    missing = [column for column in _NEEDED if column not in frame.columns]
     if missing:
         raise BundleError(f"{name}: columns {', '.join(missing)} are not there; {_REMEDY}")
     if frame.empty:
         raise BundleError(f"{name}: it has no rows; run a selection that holds at least one cell")
     out = frame.reset_index(drop=True)
-    for column in TEXTS:
-        out[column] = [" ".join(_text(value).split()) for value in frame[column]]
-    for column in FLOATS:
-        out[column] = [_float(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(frame[column])]
-    for column in ("nfe", *INTEGERS):
-        numbers = [_float(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(frame[column])]
-        out[column] = [_whole(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(numbers)]
-    for column in OPTIONAL:
-        given = frame[column] if column in frame else [""] * len(out)
-        out[column] = [_float(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(given)]
-    out["cell"] = [_text(value).strip() for value in frame["cell"]] if "cell" in frame else ""
-    for column in ("learned", "metric_loss"):
-        given = frame[column] if column in frame else [""] * len(out)
-        out[column] = [_flag(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(given)]
-    given = frame["inferred"] if "inferred" in frame else [""] * len(out)
-    out["inferred"] = [" ".join(_text(value).split()) for value in given]
+    for column, about in _COLUMNS.items():
+        if about["use"] != "kept":
+            given = frame[column] if column in frame else [""] * len(out)
+            read = _READERS[about["kind"]]
+            out[column] = [read(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(given)]
     _check(out, name)
     _explain(out)
     out["label"] = _labels(out)
@@ -220,7 +206,7 @@ def _explain(frame: pd.DataFrame) -> None:
     """Drop what is no finite result, and give every row without a value a reason."""
     value = frame["value"].to_numpy(dtype=float)
     known = np.isfinite(value) & frame["status"].isin(FINISHED).to_numpy()
-    for column in FLOATS:
+    for column in _VALUES:
         numbers = frame[column].to_numpy(dtype=float)
         frame[column] = np.where(known & np.isfinite(numbers), numbers, np.nan)
     rows = zip(known, frame["reason"], frame["status"], value, strict=True)
@@ -258,6 +244,10 @@ def _text(value: object) -> str:
     return "" if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
+def _words(value: object, where: str) -> str:
+    return " ".join(_text(value).split())
+
+
 def _float(value: object, where: str) -> float:
     text = _text(value).strip()
     if text.lower() in _EMPTY:
@@ -268,10 +258,11 @@ def _float(value: object, where: str) -> float:
         raise BundleError(f"{where}: {text!r} is not a number; {_REMEDY}") from None
 
 
-def _whole(value: float, where: str) -> float:
-    if not math.isnan(value) and (not math.isfinite(value) or value != int(value) or value < 0):
-        raise BundleError(f"{where}: {value} is not a whole number; {_REMEDY}")
-    return value
+def _whole(value: object, where: str) -> float:
+    number = _float(value, where)
+    if not math.isnan(number) and (not math.isfinite(number) or number != int(number) or number < 0):
+        raise BundleError(f"{where}: {number} is not a whole number; {_REMEDY}")
+    return number
 
 
 def _flag(value: object, where: str) -> bool:
@@ -281,6 +272,14 @@ def _flag(value: object, where: str) -> bool:
     if text in ("false", "0", "0.0", ""):
         return False
     raise BundleError(f"{where}: {text!r} is neither true nor false; {_REMEDY}")
+
+
+_READERS: dict[str, Callable[[object, str], str | float]] = {
+    "text": _words,
+    "number": _float,
+    "whole": _whole,
+    "flag": _flag,
+}
 
 
 def _line(error: BaseException) -> str:

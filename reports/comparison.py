@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from solverbench.reports.bundle import Bundle, BundleError, load
+from solverbench.reports.pages.text import flat
 from solverbench.reports.paired import Difference, of_measures
-from solverbench.reports.text import flat
 
 KEYS = ["teacher", "label", "nfe", "metric"]
 _PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")

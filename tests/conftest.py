@@ -25,9 +25,9 @@ def unrendered(monkeypatch):
     Figures are composed, their tables and scripts written. Rendering takes four fifths of a small run's time. It is
     left out in this process alone, and a report of any size is drawn in it.
     """
-    from solverbench.reports import curves, figures, gallery
+    from solverbench.reports.figures import base, gallery, training
 
-    for module in (curves, figures):
+    for module in (base, training):
         monkeypatch.setattr(module, "render", lambda figure, kind: b"not rendered in this test")
     monkeypatch.setattr(gallery, "_ALONE", 1000)
 

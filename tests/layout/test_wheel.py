@@ -34,6 +34,7 @@ def test_the_wheels_top_level_is_one_package(names):
         "recommended.toml",
         "teachers.toml",
         "solvers.bib",
+        "reports/columns.toml",
         "reports/web/page.html.j2",
         "reports/web/page.js",
         "reports/web/redraw_curves.py.txt",

@@ -11,11 +11,10 @@ from reports_large import write
 from scipy.stats import t as student
 
 from solverbench import reports
-from solverbench.reports import bound, figures
-from solverbench.reports.page import html
-from solverbench.reports.panel import look_of, tags
+from solverbench.reports.figures import bound, curves
+from solverbench.reports.figures.panel import look_of, tags
+from solverbench.reports.pages import html, markdown, sections
 from solverbench.reports.parts import Part, parts
-from solverbench.reports.report import page
 
 SMALL = {"teachers": ["digits"], "budgets": (3, 4), "metrics": ["frechet_data", "precision"]}
 SOLVERS = ["euler", "dpm", "gas", "free"]
@@ -103,7 +102,7 @@ def test_without_leave_one_outs_there_is_a_share_without_interval(tmp_path: Path
 def test_nothing_is_said_without_all_three(tmp_path: Path, solvers: list[str]) -> None:
     bundle = small(tmp_path / "a", solvers)
     assert list(bound.sentences(parts(bundle.frame, bundle.record), bundle.cells)) == []
-    assert "How far to the bound" not in page(bundle) + html(bundle)
+    assert "How far to the bound" not in markdown.page(sections.of(bundle)) + html.page(sections.of(bundle))
 
 
 def test_a_solver_trained_on_the_metric_has_no_share_and_is_no_bound(tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def test_a_solver_trained_on_the_metric_has_no_share_and_is_no_bound(tmp_path: P
 
 def test_report_and_page_say_it_with_what_it_means(tmp_path: Path) -> None:
     bundle = edited(small(tmp_path / "a"), euler=12.0, dpm=10.0, gas=4.0, free=2.0)
-    for text in (page(bundle), html(bundle)):
+    for text in (markdown.page(sections.of(bundle)), html.page(sections.of(bundle))):
         assert "How far to the bound" in text
         assert "only estimates the bound" in text
         assert "gas gets 75" in text.replace("75.0", "75")
@@ -129,5 +128,5 @@ def test_the_bound_is_drawn_dashed_and_named_as_one(tmp_path: Path) -> None:
     assert [tag.text for tag in tags(part)][:4] == ["euler", "dpm", "gas", "free (bound)"]
     assert look_of(part, "free")[2] != "-"
     assert {look_of(part, label)[2] for label in SOLVERS[:3]} == {"-"}
-    axes = figures.compose([part]).axes[0]
+    axes = curves.compose([part]).axes[0]
     assert [line.get_linestyle() for line in axes.lines if line.get_label() == "free"] == ["--"]

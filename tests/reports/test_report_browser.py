@@ -12,7 +12,8 @@ import pytest
 from reports_large import HOSTILE, write
 
 from solverbench import reports
-from solverbench.reports import page, palette
+from solverbench.reports.figures import palette
+from solverbench.reports.pages import html, sections
 
 webdriver = pytest.importorskip("selenium.webdriver")
 WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
@@ -46,7 +47,7 @@ def browser() -> Iterator[Any]:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     solvers = ["euler", "dpm", "heun", "gs", "gas", HOSTILE[0]]
     folder = write(tmp_path_factory.mktemp("page") / "a", solvers, ["digits", "shapes"], (3, 4, 5))
-    (folder / "report.html").write_text(page.html(reports.load(folder)), encoding="utf-8")
+    (folder / "report.html").write_text(html.page(sections.of(reports.load(folder))), encoding="utf-8")
     return folder / "report.html"
 
 

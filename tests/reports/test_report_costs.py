@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
-from solverbench.reports import costs, images, report, tables
 from solverbench.reports.bundle import tidy
-from solverbench.reports.palette import KNOWN
+from solverbench.reports.figures import costs, images
+from solverbench.reports.figures.palette import KNOWN
+from solverbench.reports.pages import markdown, sections, tables
 from solverbench.reports.parts import parts
 
 UNKNOWN = "unknown values of the paper were chosen by validation"
@@ -43,7 +44,7 @@ def test_every_learned_cell_has_its_cost_once_beside_its_metrics(trained: pd.Dat
 
 
 def test_the_table_says_it_for_people(trained: pd.DataFrame, record: dict, write) -> None:
-    text = report.page(reports.load(write(only(trained, "gs", "gas"), record)))
+    text = markdown.page(sections.of(reports.load(write(only(trained, "gs", "gas"), record))))
     assert "| gas | 4 | 3 | 1 200 000 | 1 344 000 | 2 min | 400 MiB | 0.0357 | 0.00029 |" in text
     assert "![Training cost and quality](figure-training.png)" in text
 
@@ -67,6 +68,16 @@ def test_a_report_with_costs_has_their_files_and_one_without_has_none(
         rows = only(source[source["metric"] == "rmse_teacher"], "gs", "dpm")
         written = reports.write(write(rows, record | some, name))
         assert sum(path.name.startswith("figure-training") for path in written) == count
+
+
+def test_a_solver_that_was_measured_otherwise_is_not_in_the_first_parts_panel(
+    trained: pd.DataFrame, record: dict
+) -> None:
+    apart = (trained["solver"] == "gs") & (trained["metric"] == "rmse_teacher")
+    figure = costs.compose(parts(tidy(trained.assign(n=trained["n"].where(~apart, 500))), record))
+    assert figure is not None
+    labels = [{str(line.get_label()) for line in axes.lines} & {"gs", "gas"} for axes in figure.axes]
+    assert labels == [{"gs", "gas"}, {"gs", "gas"}, {"gas"}]
 
 
 @pytest.mark.parametrize("across", ["calls", "speed"])
@@ -125,16 +136,16 @@ def test_marks_stand_in_figures_images_and_the_page(frame: pd.DataFrame, record:
     layout = images.grid(bundle.frame, bundle.images, "digits")
     assert layout is not None
     assert "gs‡" in layout.rows
-    page = report.page(bundle)
+    page = markdown.page(sections.of(bundle))
     assert f"Marks at names: `‡` gs‡: {UNKNOWN}." in page
 
 
 def test_a_verdicts_caution_stands_in_its_row(folder: Path, record: dict, write, frame: pd.DataFrame) -> None:
     record["verdicts"][0]["caution"] = "gas: training seeds differ by 3.0%, this by 2.0%"
     record["verdicts"].append({**record["verdicts"][0], "claim": "gs against s4s_alt", "verdict": "gs ahead"})
-    text = report.page(reports.load(write(frame, record)))
+    text = markdown.page(sections.of(reports.load(write(frame, record))))
     head = text.index("| verdict | claim | metric | difference | 95 % interval | caution |")
     places = [text.index(f"\n| {verdict} |", head) for verdict in ("unresolved", "gs ahead", "held")]
     assert places == sorted(places)
     assert "| gas: training seeds differ by 3.0%, this by 2.0% |" in text
-    assert "| caution |" not in report.page(reports.load(folder))
+    assert "| caution |" not in markdown.page(sections.of(reports.load(folder)))

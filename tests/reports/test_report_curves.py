@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
-from solverbench.reports import curves
+from solverbench.reports.figures import training
 
 ITERATIONS, CALLS = 60, 3
 
@@ -22,7 +22,7 @@ def history(adversarial: bool = True) -> pd.DataFrame:
     table = table.assign(d_real=judged, d_fake=judged - 0.2, discriminator=judged, r1=judged, r2=judged)
     table["validation"] = np.where(i % 20 == 0, 0.5 * np.exp(-i / 30), np.nan)
     table.loc[0, ["loss", "distance", "adversarial", "d_real", "d_fake"]] = np.nan
-    return table[list(curves.HISTORY)]
+    return table[list(training.HISTORY)]
 
 
 def moved(decoupled: float = 0.1) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def moved(decoupled: float = 0.1) -> pd.DataFrame:
         rows += [(i, "level", k, level) for k, level in enumerate(levels)]
         rows += [(i, "told", k, levels[k] * (1 + decoupled * k * i)) for k in range(CALLS)]
         rows += [(i, name, k, k * i / 100) for name in ("mu_logit", "c1", "c2") for k in range(2)]
-    return pd.DataFrame(rows, columns=list(curves.PATH))
+    return pd.DataFrame(rows, columns=list(training.PATH))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_without_a_path_the_curves_are_drawn_alone(run: Path) -> None:
 
 def test_the_curves_show_losses_judgement_and_validation() -> None:
     table = history()
-    losses, judged, validation = curves.curves(table).axes
+    losses, judged, validation = training.curves(table).axes
     drawn = {line.get_label(): line for line in losses.lines if not line.get_label().startswith("_")}
     assert list(drawn) == ["distance", "adversarial", "loss: their weighted sum"]
     assert losses.get_yscale() == validation.get_yscale() == "log"
@@ -75,13 +75,13 @@ def test_the_curves_show_losses_judgement_and_validation() -> None:
 
 
 def test_a_training_without_a_discriminator_has_no_panel_for_it() -> None:
-    losses, validation = curves.curves(history(adversarial=False)).axes
+    losses, validation = training.curves(history(adversarial=False)).axes
     assert len(lines(losses, 1.1)) == 1
     assert validation.get_title(loc="left") == "validation RMSE"
 
 
 def test_the_path_shows_levels_told_ones_and_parameters_by_letter() -> None:
-    levels, first, second = curves.path(moved()).axes
+    levels, first, second = training.path(moved()).axes
     assert levels.get_yscale() == "log"
     assert len(lines(levels, 1.0)) == CALLS + 1
     assert len(lines(levels, 0.9)) == CALLS - 1  # the first call is told its own level
@@ -92,7 +92,7 @@ def test_the_path_shows_levels_told_ones_and_parameters_by_letter() -> None:
 
 
 def test_levels_that_are_told_as_they_are_are_drawn_once() -> None:
-    levels = curves.path(moved(decoupled=0.0)).axes[0]
+    levels = training.path(moved(decoupled=0.0)).axes[0]
     assert levels.get_title(loc="left") == "noise levels"
     assert not lines(levels, 0.9)
 
@@ -100,12 +100,12 @@ def test_levels_that_are_told_as_they_are_are_drawn_once() -> None:
 def test_a_level_of_zero_does_not_spoil_a_logarithmic_axis() -> None:
     table = moved()
     table.loc[(table["name"] == "level") & (table["index"] == CALLS), "value"] = 0.0
-    levels = curves.path(table).axes[0]
+    levels = training.path(table).axes[0]
     assert levels.get_yscale() == "log"
     assert levels.get_ylim()[0] > 0.01
 
 
-HEAD = ",".join(curves.PATH)
+HEAD = ",".join(training.PATH)
 DAMAGES = {
     "no history": (lambda run: (run / "history.csv").unlink(), "history.csv: it is not there"),
     "empty": (lambda run: (run / "history.csv").write_text(""), "cannot be read as CSV"),

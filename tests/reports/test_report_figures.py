@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from solverbench import reports
-from solverbench.reports import figures
-from solverbench.reports.axes import linear_ticks, log_ticks, spread
 from solverbench.reports.bundle import tidy
-from solverbench.reports.palette import KNOWN, style
+from solverbench.reports.figures import base, curves
+from solverbench.reports.figures.axes import linear_ticks, log_ticks, spread
+from solverbench.reports.figures.palette import KNOWN, style
 from solverbench.reports.parts import parts
 
 
@@ -156,7 +156,7 @@ def test_a_solver_keeps_its_colour_and_marker_in_every_selection(frame: pd.DataF
 def test_known_solvers_differ_and_an_unknown_one_has_a_fixed_style() -> None:
     assert len(set(KNOWN.values())) == len(KNOWN)
     assert style("dpm:order=2") == style("dpm") == style("dpmpp", "dpm:grid=logsnr:order=3")
-    code = "from solverbench.reports.palette import style; print(style('myplugin'))"
+    code = "from solverbench.reports.figures.palette import style; print(style('myplugin'))"
     seen = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.strip()
         for env in ({"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}, {"PYTHONPATH": ":".join(sys.path)})
@@ -175,8 +175,8 @@ def test_two_variants_of_a_solver_share_its_colour_and_differ_in_line(frame: pd.
 
 def test_the_csv_beside_a_figure_is_what_is_drawn(frame: pd.DataFrame, record: dict) -> None:
     part = parts(tidy(frame), record)[0]
-    axes = figures.compose([part]).axes[0]
-    table = figures.drawn(part)
+    axes = curves.compose([part]).axes[0]
+    table = curves.drawn(part)
     for solver in part.solvers:
         np.testing.assert_array_equal(table[table["series"] == solver]["value"].to_numpy(float), series(axes, solver))
     assert table[table["series"] == "data floor"]["value"].to_list() == [0.13]
@@ -198,10 +198,10 @@ def test_drawing_leaves_the_session_alone_and_the_session_leaves_the_drawing_alo
     frame: pd.DataFrame, record: dict
 ) -> None:
     source = with_record(frame, record)
-    plain = figures.render(reports.draw(source, "frechet_data"), "svg")
+    plain = base.render(reports.draw(source, "frechet_data"), "svg")
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.fonttype": "path", "axes.grid": True}):
         before = matplotlib.rcParams.copy()
-        assert figures.render(reports.draw(source, "frechet_data"), "svg") == plain
+        assert base.render(reports.draw(source, "frechet_data"), "svg") == plain
         assert matplotlib.rcParams.copy() == before
     assert not pyplot.get_fignums()
 
@@ -215,9 +215,9 @@ def test_a_notebook_shows_the_figure(frame: pd.DataFrame, record: dict, tmp_path
 
 def test_text_stays_text_and_fonts_are_embedded(frame: pd.DataFrame, record: dict) -> None:
     figure = reports.draw(with_record(frame, record), "frechet_data")
-    svg = ET.fromstring(figures.render(figure, "svg").decode())
+    svg = ET.fromstring(base.render(figure, "svg").decode())
     assert "euler" in {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}
-    pdf = figures.render(figure, "pdf")
+    pdf = base.render(figure, "pdf")
     assert b"/FontFile2" in pdf  # TrueType, type 42
     assert b"/Type3" not in pdf
     assert b"CreationDate" not in pdf

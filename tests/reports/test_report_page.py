@@ -2,11 +2,11 @@
 
 import base64
 import hashlib
-import html.parser
 import json
 import math
 import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ import pytest
 from reports_large import HOSTILE, SOLVERS, write
 
 from solverbench import reports
-from solverbench.reports import page
-from solverbench.reports.sprites import sprites
+from solverbench.reports.figures.sprites import sprites
+from solverbench.reports.pages import html, sections
 
 
-class Outline(html.parser.HTMLParser):
+class Outline(HTMLParser):
     """The elements of a page, and the texts of its scripts and styles."""
 
     def __init__(self, text: str) -> None:
@@ -48,7 +48,7 @@ class Outline(html.parser.HTMLParser):
 
 
 def outline(folder: Path) -> Outline:
-    return Outline(page.html(reports.load(folder)))
+    return Outline(html.page(sections.of(reports.load(folder))))
 
 
 def embedded(seen: Outline) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_names_with_special_letters_are_shown_and_never_obeyed(tmp_path: Path, w
         record["lines"][0]["label"] = HOSTILE[1]
         record["verdicts"][0]["claim"] = HOSTILE[0]
         (folder / "bundle.json").write_text(json.dumps(record))
-    text = page.html(reports.load(folder))
+    text = html.page(sections.of(reports.load(folder)))
     seen = Outline(text)
     assert sum(tag == "script" for tag, _ in seen.tags) == 2
     assert not [tag for tag, _ in seen.tags if tag in ("img", "b")]
@@ -173,7 +173,7 @@ def test_a_winner_needs_an_interval_that_excludes_zero(tmp_path: Path) -> None:
 
 def test_the_largest_page_stays_below_ten_megabytes(tmp_path: Path) -> None:
     folder = write(tmp_path / "a")
-    text = page.html(reports.load(folder))
+    text = html.page(sections.of(reports.load(folder)))
     data = embedded(Outline(text))
     assert len(text.encode()) < 10e6
     assert len(data["parts"]) == 20

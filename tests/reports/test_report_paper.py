@@ -13,7 +13,8 @@ from PIL import Image
 from reports_large import HOSTILE, write
 
 from solverbench import reports
-from solverbench.reports.widths import VENUES
+from solverbench.reports.figures.base import blank
+from solverbench.reports.figures.widths import VENUES
 
 PDFLATEX, PDFFONTS = shutil.which("pdflatex"), shutil.which("pdffonts")
 SOME = {"solvers": ["euler", "dpm", "heun", "gs", "gas"], "teachers": ["digits", "shapes"], "budgets": (3, 4, 5)}
@@ -67,7 +68,7 @@ def pdffonts(tmp_path_factory: pytest.TempPathFactory) -> str:
     if not PDFFONTS:
         pytest.skip("no pdffonts")
     empty = tmp_path_factory.mktemp("empty") / "empty.pdf"
-    reports.figures.blank(1, 1).save(empty)
+    blank(1, 1).save(empty)
     found = subprocess.run([PDFFONTS, str(empty)], capture_output=True, text=True, check=False)
     if found.returncode:
         pytest.skip(f"pdffonts can't read a PDF here: {found.stderr.strip() or found.returncode}")
@@ -91,13 +92,13 @@ def test_every_table_compiles_and_every_font_of_the_paper_is_embedded(
 
 @pytest.mark.usefixtures("latex")
 def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
-    from solverbench.reports import lists, tables
-    from solverbench.reports.parts import parts
+    from solverbench.reports.pages import lists, sections, tables
 
-    bundle = reports.load(write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"]))
-    for part in parts(bundle.frame, bundle.record):
+    folder = write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"])
+    report = sections.of(reports.load(folder))
+    for part in report.parts:
         (tmp_path / "a" / "table.tex").write_text(tables.latex(part))
-    for name, content in lists.files(bundle):
+    for name, content in lists.files(report):
         if name.endswith(".tex"):
             (tmp_path / "a" / name).write_bytes(content)
     compile(tmp_path / "a", tmp_path)

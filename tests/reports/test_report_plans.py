@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
-from solverbench.reports import page, plans, report
+from solverbench.reports.figures import plans
+from solverbench.reports.pages import html, markdown, sections
 from solverbench.reports.parts import parts
 
 
@@ -35,16 +36,16 @@ def test_weights_of_a_thousand_calls_are_left_out_and_its_levels_are_drawn(made)
     assert [each.nfe for each in known] == [65, 1000]
     assert plans.weights(known) is None
     assert len(plans.levels(known).axes) == 2
-    assert "levels-digits.png" in report.page(bundle)
-    assert "weights-digits.png" not in report.page(bundle)
-    assert len(page.html(bundle)) < 3_000_000
+    assert "levels-digits.png" in markdown.page(sections.of(bundle))
+    assert "weights-digits.png" not in markdown.page(sections.of(bundle))
+    assert len(html.page(sections.of(bundle))) < 3_000_000
 
 
 def test_the_smaller_of_two_budgets_is_drawn_where_the_larger_has_too_many_calls(made) -> None:
     bundle = reports.load(made(**{"dpm-4": plan(4), "dpm-5": plan(65)}))
     known = plans.of(bundle, parts(bundle.frame, bundle.record), "digits")
     assert plans.weights_budget(known) == 4
-    assert "weights-digits.png" in report.page(bundle)
+    assert "weights-digits.png" in markdown.page(sections.of(bundle))
 
 
 @pytest.mark.parametrize("level", [5e-324, 1e-300, 1e-200])

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
-from solverbench.reports import report, tables
 from solverbench.reports.bundle import tidy
+from solverbench.reports.pages import markdown, sections, tables
 from solverbench.reports.parts import Part, parts, ranges
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -99,7 +99,7 @@ def test_a_table_never_mixes_protocols(folder: Path, frame: pd.DataFrame, record
     assert "| gs |" not in tables.markdown(first)
     assert "| gs |" in tables.markdown(second)
     frame.to_csv(folder / "results.csv", index=False)
-    assert "not to be compared with part 1" in report.page(reports.load(folder))
+    assert "not to be compared with part 1" in markdown.page(sections.of(reports.load(folder)))
 
 
 def test_latex_letters_are_escaped_everywhere(frame: pd.DataFrame, record: dict) -> None:
@@ -127,7 +127,7 @@ def test_markdown_letters_are_escaped(frame: pd.DataFrame, record: dict) -> None
 def test_a_long_reason_is_cut_in_a_legend_and_whole_in_the_page(folder: Path, frame: pd.DataFrame) -> None:
     frame.loc[frame["status"] == "failed", "reason"] = "long " * 200 + "end"
     frame.to_csv(folder / "results.csv", index=False)
-    text = report.page(reports.load(folder))
+    text = markdown.page(sections.of(reports.load(folder)))
     assert "…\n" in text
     assert "long end |" in text
 

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
-from solverbench.reports import gallery, images, report, widths
 from solverbench.reports.bundle import tidy
+from solverbench.reports.figures import gallery, images, widths
+from solverbench.reports.pages import markdown, sections
 from solverbench.reports.parts import parts
 
 PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
@@ -42,7 +43,7 @@ def copy(once: Once, tmp_path: Path) -> Path:
 
 
 def page(folder: Path) -> str:
-    return report.page(reports.load(folder))
+    return markdown.page(sections.of(reports.load(folder)))
 
 
 def edit(folder: Path, **changes: object) -> None:

@@ -1,8 +1,12 @@
-"""TODO."""
+"""The table of a run: results.csv, a row for each cell and metric."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,22 +20,20 @@ from solverbench.metrics.intervals import over_sets
 from solverbench.metrics.table import Takes
 from solverbench.teachers.teacher import condition
 
-COLUMNS = [
-    *("teacher", "solver", "spec", "nfe", "metric", "value", "low", "high", "std_error", "n", "replicates", "seeds"),
-    *("reference", "extractor", "quantiser", "status", "reason", "cell", "net_passes", "learned"),
-    *("metric_loss", "inferred", "validation", "validation_spread"),
-    *("metric_id", "biased", "sd"),
-    *("cost_seconds", "cost_denoiser_seconds", "cost_images_per_second", "cost_peak_memory_bytes"),
-    *("cost_batch", "cost_shared_calls", "cost_joules"),
-    *("cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls"),
-    *("cost_training_seconds", "cost_training_peak_memory_bytes"),
-]
-
 
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return the tidy table: one row per cell and metric, `COLUMNS`; without a value where there is a reason."""
+    """Return the tidy table: one row per cell and metric; without a value where there is a reason."""
     rows = [_row(outcome, metric) for outcome in outcomes for metric in _metrics(outcome.cell)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=_columns())
+
+
+@cache
+def _columns() -> list[str]:
+    """Return the columns in their order, from the file that reports reads them by; reports itself isn't imported."""
+    found = find_spec("solverbench.reports")
+    assert found is not None
+    assert found.origin is not None
+    return list(tomllib.loads(Path(found.origin).with_name("columns.toml").read_text(encoding="utf-8"))["columns"])
 
 
 def _row(outcome: Outcome, metric: str) -> dict[str, Any]:

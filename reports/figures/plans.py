@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import NullFormatter
 
-from solverbench.reports.axes import log_minor_ticks, log_ticks, tick_text
 from solverbench.reports.bundle import Bundle, unmarked
-from solverbench.reports.figures import Drawing, blank, settings
-from solverbench.reports.panel import GREY, SMALL, dress, look_of, size_of
+from solverbench.reports.figures.axes import log_minor_ticks, log_ticks, tick_text
+from solverbench.reports.figures.base import Drawing, blank, settings
+from solverbench.reports.figures.panel import GREY, SMALL, dress, look_of, size_of
+from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
-from solverbench.reports.widths import DEFAULT, Width
 
 _ROW, _HEAD, _FOOT = 0.15, 0.22, 0.36  # inches of a solver's row, above a panel and below it
 _PANELS = 4

@@ -14,13 +14,11 @@ from typing import Literal
 
 import pandas as pd
 
-from solverbench.reports.bundle import INFERRED, METRIC_LOSS
+from solverbench.reports.bundle import INFERRED, MARKS, MEANINGS, METRIC_LOSS
 from solverbench.reports.paired import Difference
 from solverbench.reports.parts import Part, grouped, ranges
 
 Rank = Literal["best", "tied", ""]
-MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}
-MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no value", "": "not asked for"}
 _LACKING = "?"
 _SIGNS = {"-": "--"}  # in LaTeX
 _REASON = 300  # letters of a reason in a legend; twice as many where it stands once for several solvers

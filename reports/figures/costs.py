@@ -8,11 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from solverbench.reports.axes import log_minor_ticks, log_ticks, tick_text
-from solverbench.reports.figures import Drawing, blank, settings, shown
-from solverbench.reports.panel import GREY, dress, handle, look_of, size_of
+from solverbench.reports.figures.axes import log_minor_ticks, log_ticks, tick_text
+from solverbench.reports.figures.base import Drawing, blank, settings
+from solverbench.reports.figures.curves import shown
+from solverbench.reports.figures.panel import GREY, dress, handle, look_of, size_of
+from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part, grouped
-from solverbench.reports.widths import DEFAULT, Width
 
 _HEIGHT, _TOP = 1.8, 0.26  # inches of a panel, and above it
 _LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches beside and below it
@@ -123,7 +124,8 @@ def compose(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT)
                 bottom = height - legend - (row + 1) * (tall + _BELOW + top) + _BELOW
                 box = (left / width, bottom / height, inner / width, tall / height)
                 axes = figure.add_axes(box, label=part.name)
-                _panel(axes, part, spent[spent["teacher"] == part.teacher], across)
+                own = spent[(spent["teacher"] == part.teacher) & spent["label"].isin(part.solvers)]
+                _panel(axes, part, own, across)
                 axes.set_title(titles[part.name], fontsize=6.5, loc="left", pad=4, linespacing=1.1)
         said = "numbers: NFE" + (", dotted: not beaten in both" if across == "speed" and width > 5 else "")
         figure.text(1 - _RIGHT / width, 1 - 0.08 / height, said, fontsize=6, ha="right", va="top", color=GREY)

@@ -1,57 +1,20 @@
-"""Figures for a paper: a metric against NFE, at the width of one column or two.
+"""Figures for a paper: a metric against NFE, at the width of one column or two."""
 
-Drawn with matplotlib's objects alone: no pyplot figure, no global state, and the same bytes for the same numbers.
-"""
-
-import io
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from solverbench.reports.bundle import BundleError
-from solverbench.reports.panel import GREY, Box, curve, margins, place
+from solverbench.reports.figures.base import Drawing, blank, settings
+from solverbench.reports.figures.panel import GREY, Box, curve, margins, place
+from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
-from solverbench.reports.widths import DEFAULT, Width
 
-FORMATS = ("png", "pdf", "svg")
 _ACROSS, _NARROW = 4, 1.6  # panels side by side at most, and inches that each needs
-_DPI = 300
 _AXIS = "NFE (denoiser calls per sample)"
-_SETTINGS: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is the same everywhere
-    "font.size": 7,
-    "text.parse_math": False,
-    "path.simplify": False,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "solverbench",
-}
-_METADATA: dict[str, dict[str, str | None]] = {
-    "png": {"Software": None},
-    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-    "svg": {"Date": None, "Creator": "SolverBench"},
-}
-
-
-class Drawing(Figure):
-    """A matplotlib Figure that a notebook shows by itself, and that is drawn and saved with the paper's settings."""
-
-    def _repr_png_(self) -> bytes:
-        return render(self, "png")
-
-    def save(self, path: str | Path) -> None:
-        """Write the figure in the format that the ending names: png, pdf or svg."""
-        with open(path, "wb") as file:
-            file.write(render(self, Path(path).suffix.removeprefix(".").lower()))
 
 
 def compose(found: Sequence[Part], wide: Width = DEFAULT) -> Drawing:
@@ -66,13 +29,6 @@ def compose(found: Sequence[Part], wide: Width = DEFAULT) -> Drawing:
             _compose_column(figure, [row[0] for row in rows], wide.single)
         else:
             _compose_grid(figure, rows, metrics, wide.double)
-    return figure
-
-
-def blank(width: float, height: float) -> Drawing:
-    """A figure of this size in inches without anything on it."""
-    figure = Drawing(figsize=(width, height), dpi=_DPI)
-    FigureCanvasAgg(figure)
     return figure
 
 
@@ -112,30 +68,6 @@ def drawn(part: Part) -> pd.DataFrame:
     for name, value in (("metric", part.metric), ("teacher", part.teacher), ("panel", part.name)):
         rows.insert(0, name, value)
     return rows
-
-
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as png (300 dpi), pdf (embedded TrueType fonts) or svg (text kept as text), without dates.
-
-    Raises: BundleError for another kind.
-    """
-    if kind not in FORMATS:
-        raise BundleError(f"figure format {kind!r}: it is not known; choose from {', '.join(FORMATS)}")
-    file = io.BytesIO()
-    with settings():
-        figure.savefig(file, format=kind, dpi=figure.dpi, metadata=_METADATA[kind])
-    return file.getvalue()
-
-
-@contextmanager
-def settings() -> Iterator[None]:
-    """Seaborn's style for papers with ours on top, whatever the user's session has set; undone at the end."""
-    import seaborn  # takes a second: only where something is drawn
-
-    defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
-    paper = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper")}
-    with matplotlib.rc_context({**defaults, **paper, **_SETTINGS}):
-        yield
 
 
 def _compose_column(figure: Figure, rows: Sequence[Part], wide: float) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from solverbench.reports import costs, figures, grids, images, plans, redraw
 from solverbench.reports.bundle import Bundle, BundleError, load
-from solverbench.reports.figures import Drawing
+from solverbench.reports.figures import base, costs, curves, grids, images, plans, redraw
+from solverbench.reports.figures.base import Drawing
+from solverbench.reports.figures.widths import Width
 from solverbench.reports.parts import Part, parts, slug
-from solverbench.reports.widths import Width
 
 Files = Iterator[tuple[str, bytes]]
 _ALONE = 12
@@ -40,7 +40,7 @@ def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int 
         sys.executable,
         "-P",
         "-m",
-        "solverbench.reports.gallery",
+        "solverbench.reports.figures.gallery",
         bundle.folder,
         str(wide.single),
         str(wide.double),
@@ -117,8 +117,8 @@ def put(path: Path, content: bytes) -> None:
 
 
 def _curves(name: str, found: Sequence[Part], wide: Width) -> Files:
-    shown = figures.shown(found, wide)
-    return _drawn(name, figures.compose(found, wide), _rows(shown), redraw.curves, "nfe", "value")
+    shown = curves.shown(found, wide)
+    return _drawn(name, curves.compose(found, wide), _rows(shown), redraw.curves, "nfe", "value")
 
 
 def _grid(name: str, found: Sequence[Part], wide: Width) -> Files:
@@ -153,14 +153,14 @@ def _images(bundle: Bundle, teacher: str, name: str) -> Files:
 
 def _drawn(name: str, figure: Drawing, rows: pd.DataFrame, script: Callable[..., str], *details: object) -> Files:
     """A figure in every format, the CSV of what it shows, and the script that draws it again from that."""
-    for kind in figures.FORMATS:
-        yield f"{name}.{kind}", figures.render(figure, kind)
+    for kind in base.FORMATS:
+        yield f"{name}.{kind}", base.render(figure, kind)
     yield f"{name}.csv", rows.to_csv(index=False, lineterminator="\n").encode()
     yield f"{name}.py", script(figure, name, *details).encode()
 
 
 def _rows(found: Sequence[Part]) -> pd.DataFrame:
-    return pd.concat([figures.drawn(part) for part in found], ignore_index=True)
+    return pd.concat([curves.drawn(part) for part in found], ignore_index=True)
 
 
 def _cores() -> int:

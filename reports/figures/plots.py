@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from solverbench.reports import costs, figures, grids, images, plans, widths
 from solverbench.reports.bundle import Bundle, BundleError, load, tidy
-from solverbench.reports.figures import Drawing
+from solverbench.reports.figures import costs, curves, grids, images, plans, widths
+from solverbench.reports.figures.base import Drawing
+from solverbench.reports.figures.widths import Width
 from solverbench.reports.parts import Part, parts
-from solverbench.reports.widths import Width
 
 KINDS = ("nfe", "grid", "speed", "training", "trajectory", "levels", "weights", "images", "differences")
 
@@ -65,7 +65,7 @@ def _of_parts(found: Sequence[Part], kind: str, wide: Width) -> Drawing:
                 f"kind {kind!r}: the results hold no such cost; they are of another version, or of no cell"
             )
         return figure
-    return figures.compose(found, wide)
+    return curves.compose(found, wide)
 
 
 def _of_bundle(bundle: Bundle, found: Sequence[Part], teacher: str, kind: str, nfe: int | None, wide: Width) -> Drawing:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from matplotlib.lines import Line2D
 
-from solverbench.reports.figures import Drawing, blank, settings
-from solverbench.reports.panel import GREY, Box, handle, margins, place
+from solverbench.reports.figures.base import Drawing, blank, settings
+from solverbench.reports.figures.panel import GREY, Box, handle, margins, place
+from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
-from solverbench.reports.widths import DEFAULT, Width
 
 _HEIGHT, _BELOW, _LINE = 1.35, 0.34, 0.115  # inches of a panel, under it, and of a line of text
 _LEAST = 1.7  # inches that a panel needs with its ticks

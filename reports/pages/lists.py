@@ -4,28 +4,20 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from solverbench.reports import published, verdicts
-from solverbench.reports.bundle import Bundle
-from solverbench.reports.tables import escape_latex, escape_markdown
+from solverbench.reports import verdicts
+from solverbench.reports.pages.sections import Report
+from solverbench.reports.pages.tables import escape_latex, escape_markdown
 
 
-def files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
+def files(report: Report) -> Iterator[tuple[str, bytes]]:
     """The files of those lists that hold something: name and content."""
-    if found := verdicts.rows(bundle.record):
-        head = ["verdict", "claim", "metric", "difference", "95 % interval", "caution"]
-        rows = [[row.verdict, row.claim, row.metric, row.shown, row.interval, row.caution] for row in found]
-        yield from _each("verdicts", head, rows, f"{verdicts.counted(found)}.", "lp{4.6cm}lrrp{4.2cm}")
-    if printed := published.rows(bundle):
-        head = ["row", "teacher", "metric", "solver", "NFE", "published", "ours", "95 % interval", "difference",
-                "agrees", "differences in protocol"]  # fmt: skip
-        texts = [
-            [row.row, row.teacher, row.metric, row.solver, str(row.nfe), row.published, row.ours, row.interval,
-             row.difference, row.agrees, row.protocol]
-            for row in printed
-        ]  # fmt: skip
+    if table := report.table("verdicts"):
+        said = f"{verdicts.counted(verdicts.rows(report.bundle.record))}."
+        yield from _each("verdicts", table.head, table.texts, said, "lp{4.6cm}lrrp{4.2cm}")
+    if table := report.table("published"):
         said = "Published numbers beside ours; one agrees if, as it was rounded, it lies within our 95 % interval."
-        yield from _each("published", head, texts, said, "p{2.4cm}p{1.2cm}p{1.5cm}lrrrlrlp{3cm}")
-    if text := str(bundle.record.get("bibtex", "")):
+        yield from _each("published", table.head, table.texts, said, "p{2.4cm}p{1.2cm}p{1.5cm}lrrrlrlp{3cm}")
+    if text := str(report.bundle.record.get("bibtex", "")):
         yield "solvers.bib", (text.rstrip() + "\n").encode()
 
 

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from solverbench.reports import bound
-from solverbench.reports.axes import linear_ticks, log_minor_ticks, log_ticks, spread, tick_text
-from solverbench.reports.palette import style
+from solverbench.reports.figures import bound
+from solverbench.reports.figures.axes import linear_ticks, log_minor_ticks, log_ticks, spread, tick_text
+from solverbench.reports.figures.palette import style
 from solverbench.reports.parts import Part
 
 GREY = "#4d4d4d"

@@ -15,9 +15,9 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from solverbench.reports.bundle import unmarked
-from solverbench.reports.figures import Drawing, settings
-from solverbench.reports.tables import MARKS, MEANINGS
+from solverbench.reports.bundle import MARKS, MEANINGS, unmarked
+from solverbench.reports.figures import sprites
+from solverbench.reports.figures.base import Drawing, settings
 
 _DPI = 200
 _WIDTH = 6.75 * _DPI  # pixels that the grid should fill
@@ -48,7 +48,7 @@ class Grid:
 
 def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) -> Grid | None:
     """The images of one teacher laid out, or None where the bundle holds none of it."""
-    own = {tuple(key.split("|")[1:]): batch for key, batch in images.items() if key.split("|")[0] == teacher}
+    own = {(solver, nfe): images[key] for key, solver, nfe in sprites.blocks(list(images), teacher)}
     rows = frame[frame["teacher"] == teacher].drop_duplicates(["solver", "nfe"])
     solvers, budgets = list(dict.fromkeys(rows["solver"])), sorted(set(rows["nfe"]))
     blocks, marks = dict[tuple[int, int], np.ndarray](), dict[tuple[int, int], str]()
@@ -62,8 +62,8 @@ def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) ->
                 zip(rows["solver"], rows["nfe"], rows["status"], strict=True)}  # fmt: skip
     for i, solver in enumerate(solvers, len(best[:1])):
         for j, nfe in enumerate(budgets):
-            if (solver, str(nfe)) in own:
-                blocks[i, j], keys[i, j] = own[solver, str(nfe)], f"{teacher}|{solver}|{nfe}"
+            if (solver, nfe) in own:
+                blocks[i, j], keys[i, j] = own[solver, nfe], f"{teacher}|{solver}|{nfe}"
             elif (solver, nfe) in statuses:
                 marks[i, j] = MEANINGS[MARKS.get(statuses[solver, nfe], "?")]
     if not blocks:

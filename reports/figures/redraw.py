@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
-from solverbench.reports.images import FAR, Grid, arrangement
-from solverbench.reports.plans import FULL
+from solverbench.reports.figures.images import FAR, Grid, arrangement
+from solverbench.reports.figures.plans import FULL
 
-_WEB = Path(__file__).with_name("web")
+_WEB = Path(__file__).parents[1] / "web"
 
 
 def curves(figure: Figure, name: str, x: str, y: str) -> str:

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from solverbench.reports.axes import log_minor_ticks, log_ticks, tick_text
 from solverbench.reports.bundle import BundleError
-from solverbench.reports.figures import FORMATS, Drawing, render, settings
-from solverbench.reports.panel import GREY, dress
-from solverbench.reports.widths import DEFAULT
+from solverbench.reports.figures.axes import log_minor_ticks, log_ticks, tick_text
+from solverbench.reports.figures.base import FORMATS, Drawing, render, settings
+from solverbench.reports.figures.panel import GREY, dress
+from solverbench.reports.figures.widths import DEFAULT
 
 HISTORY = ("iteration", "loss", "distance", "adversarial", "discriminator", "d_real", "d_fake", "r1", "r2", "gradient",
            "validation")  # fmt: skip

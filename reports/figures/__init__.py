@@ -1,0 +1,1 @@
+"""Every figure of a report, and the script that redraws it."""

@@ -1,0 +1,77 @@
+"""What every figure shares: the paper's settings, the blank sheet, and how it becomes bytes.
+
+Drawn with matplotlib's objects alone: no pyplot figure, no global state, and the same bytes for the same numbers.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from solverbench.reports.bundle import BundleError
+
+FORMATS = ("png", "pdf", "svg")
+_DPI = 300
+_SETTINGS: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is the same everywhere
+    "font.size": 7,
+    "text.parse_math": False,
+    "path.simplify": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "solverbench",
+}
+_METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Date": None, "Creator": "SolverBench"},
+}
+
+
+class Drawing(Figure):
+    """A matplotlib Figure that a notebook shows by itself, and that is drawn and saved with the paper's settings."""
+
+    def _repr_png_(self) -> bytes:
+        return render(self, "png")
+
+    def save(self, path: str | Path) -> None:
+        """Write the figure in the format that the ending names: png, pdf or svg."""
+        with open(path, "wb") as file:
+            file.write(render(self, Path(path).suffix.removeprefix(".").lower()))
+
+
+def blank(width: float, height: float) -> Drawing:
+    """A figure of this size in inches without anything on it."""
+    figure = Drawing(figsize=(width, height), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The figure as png (300 dpi), pdf (embedded TrueType fonts) or svg (text kept as text), without dates.
+
+    Raises: BundleError for another kind.
+    """
+    if kind not in FORMATS:
+        raise BundleError(f"figure format {kind!r}: it is not known; choose from {', '.join(FORMATS)}")
+    file = io.BytesIO()
+    with settings():
+        figure.savefig(file, format=kind, dpi=figure.dpi, metadata=_METADATA[kind])
+    return file.getvalue()
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Seaborn's style for papers with ours on top, whatever the user's session has set; undone at the end."""
+    import seaborn  # takes a second: only where something is drawn
+
+    defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
+    paper = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper")}
+    with matplotlib.rc_context({**defaults, **paper, **_SETTINGS}):
+        yield

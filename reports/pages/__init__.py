@@ -1,0 +1,1 @@
+"""What a report says: report.md, report.html, and the tables beside them."""

@@ -1,0 +1,140 @@
+"""The numbers that the page's script draws: solvers, points, images and plans, as values of JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from solverbench.reports.bundle import Bundle
+from solverbench.reports.figures import bound, plans
+from solverbench.reports.figures.palette import on_dark
+from solverbench.reports.figures.panel import look_of
+from solverbench.reports.figures.sprites import Sprites, blocks
+from solverbench.reports.pages.sections import Report
+from solverbench.reports.parts import Part
+
+
+def of(report: Report, pictures: Sprites) -> dict[str, Any]:
+    """What the script is given; a number that is not finite is None."""
+    found, labels, record = report.parts, report.labels, report.bundle.record
+    data = {
+        "solvers": [_solver(found, label) for label in labels],
+        "parts": [_part(part, labels, record) for part in found],
+        "images": _images(report.bundle.frame, pictures, labels, report.teachers),
+        "plans": _plans(report.bundle, labels, report.teachers),
+    }
+    return {name: _finite(value) for name, value in data.items()}
+
+
+def short(metric: str, record: Mapping[str, Any]) -> str:
+    """A metric's short label."""
+    entry = record["metrics"].get(metric, {})
+    return str(entry.get("short") or entry.get("label") or metric)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null where a number is not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _solver(found: Sequence[Part], label: str) -> dict[str, Any]:
+    """How a solver is drawn on the page: as in the figures, with a colour for a dark ground."""
+    part = next(part for part in found if label in part.solvers)
+    colour, marker, _, fill = look_of(part, label)
+    specs = dict(zip(part.frame["label"], part.frame["spec"], strict=True))
+    learned = bool(part.frame.loc[part.frame["label"] == label, "learned"].any())
+    return {
+        "label": label, "spec": specs[label], "learned": learned, "light": colour,
+        "dark": on_dark(colour), "marker": marker, "hollow": fill != colour,
+        "dash": (_variant_of(part, label) + (label in bound.bounds(part))) % 4,
+    }  # fmt: skip
+
+
+def _variant_of(part: Part, label: str) -> int:
+    """Which of the solvers with its colour and marker it is, from 0."""
+    own = look_of(part, label)[:2]
+    return [other for other in part.solvers if look_of(part, other)[:2] == own].index(label)
+
+
+def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[str, Any]:
+    calls = part.frame["cost_training_student_calls"] + part.frame["cost_training_teacher_calls"].fillna(0)
+    numbers = {name: part.frame[name].to_list() for name in ("value", "low", "high", "std_error", "net_passes")}
+    numbers |= {"speed": part.frame["cost_images_per_second"].to_list(), "calls": calls.to_list()}
+    texts = {name: part.frame[name].to_list() for name in ("label", "status", "reason", "spec", "cell")}
+    budgets = part.frame["nfe"].to_list()
+    points = [
+        {
+            "solver": labels.index(texts["label"][i]), "nfe": int(budgets[i]), "value": numbers["value"][i],
+            "low": numbers["low"][i], "high": numbers["high"][i], "error": numbers["std_error"][i],
+            "status": texts["status"][i], "reason": texts["reason"][i], "spec": texts["spec"][i],
+            "cell": texts["cell"][i], "passes": numbers["net_passes"][i],
+            "speed": _positive(numbers["speed"][i]), "calls": _positive(numbers["calls"][i]),
+        }
+        for i in range(len(part.frame))
+    ]  # fmt: skip
+    points.sort(key=lambda point: (point["solver"], point["nfe"]))
+    return {
+        "teacher": part.teacher, "metric": part.metric, "number": part.number, "label": part.label,
+        "short": short(part.metric, record), "log": part.log, "higher": part.higher, "count": part.count,
+        "seeds": part.seeds, "reference": part.reference, "extractor": part.extractor, "quantiser": part.quantiser,
+        "interval": part.interval, "points": points,
+        "lines": [
+            {"label": line.label, "value": line.value, "low": line.low, "high": line.high} for line in part.lines
+        ],
+        "published": [
+            {
+                "solver": labels.index(part.label_of(each.label)) if part.label_of(each.label) else -1,
+                "printed": each.solver, "nfe": each.nfe, "value": each.value, "row": each.row, "paper": each.paper,
+                "place": each.place,
+            }
+            for each in part.published
+        ],
+    }  # fmt: skip
+
+
+def _positive(value: float) -> float | None:
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _images(frame: pd.DataFrame, pictures: Sprites, labels: Sequence[str], teachers: Sequence[str]) -> dict[str, Any]:
+    """The images of each teacher that has some of a shown solver."""
+    shown = {(solver, nfe): label for solver, nfe, label in
+             zip(frame["solver"], frame["nfe"], frame["label"], strict=True)}  # fmt: skip
+    found = {}
+    for teacher in teachers:
+        own = list(blocks(list(pictures.uris), teacher))
+        cells = [
+            {"solver": labels.index(shown[solver, nfe]), "nfe": nfe, "uri": pictures.uris[key]}
+            for key, solver, nfe in own
+            if (solver, nfe) in shown
+        ]
+        if cells:
+            keys = [key for key, _, _ in own]
+            taught = ({"nfe": nfe, "uri": pictures.uris[key]} for key, solver, nfe in own if solver == "teacher")
+            count = min(pictures.counts[key] for key in keys)
+            found[teacher] = {"side": pictures.sides[keys[0]], "count": count, "blocks": cells,
+                              "teacher": next(taught, None)}  # fmt: skip
+    return found
+
+
+def _plans(bundle: Bundle, labels: Sequence[str], teachers: Sequence[str]) -> dict[str, Any]:
+    """What each cell of not too many calls executes, five digits of each number."""
+    rows = bundle.frame.drop_duplicates(["teacher", "label", "nfe"])
+    found = dict[str, list[dict[str, Any]]]()
+    for teacher, label, nfe, cell in zip(rows["teacher"], rows["label"], rows["nfe"], rows["cell"], strict=True):
+        plan = bundle.cells.get(cell, {}).get("plan")
+        if plan and len(plan["sigmas"]) <= plans.MOST:
+            found.setdefault(teacher, []).append({
+                "solver": labels.index(label), "nfe": int(nfe), "sigmas": [_five(each) for each in plan["sigmas"]],
+                "rows": [[_five(each) for each in row] for row in plan["rows"]],
+            })  # fmt: skip
+    return {teacher: found[teacher] for teacher in teachers if teacher in found}
+
+
+def _five(value: float) -> float:
+    return float(f"{value:.5g}")

@@ -1,0 +1,228 @@
+"""A report as one web page: the text of report.html, which holds everything it shows and asks nothing of a network."""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from solverbench.reports import paired, verdicts
+from solverbench.reports.bundle import MEANINGS
+from solverbench.reports.figures.sprites import sprites
+from solverbench.reports.pages import data, tables
+from solverbench.reports.pages.data import short
+from solverbench.reports.pages.sections import Lines, Numbers, Prose, Report, Section, Table
+from solverbench.reports.parts import Part
+
+_WEB = Path(__file__).parents[1] / "web"
+_SOLVERS_IN_HEADING = 6
+_PLAIN = ("training", "verdicts", "published", "unfinished")
+"""Sections of paragraphs and tables alone."""
+
+
+def page(report: Report) -> str:
+    """The text of report.html."""
+    pictures = sprites(report.bundle.images)
+    style, script = _asset("page.css"), _asset("page.js")
+    given, record = data.of(report, pictures), report.bundle.record
+    context = {
+        **_heading(report),
+        "metrics": [{"name": name, "short": short(name, record)} for name in _metrics(report)],
+        "overview": list(_overview(report)),
+        "verdict_counts": _verdict_counts(report),
+        "notes": [*_lines(report, "notes"), *(f"{mark} {text}" for mark, text in report.marks)],
+        "shares": _lines(report, "bound"),
+        "shares_explained": " ".join(_prose(section) for section in report.all("bound")),
+        "tables": [_numbers(section, block, i, report.labels) for i, (section, block) in enumerate(report.numbers())],
+        "paired": [_paired(block, report) for _, block in report.numbers() if block.compared],
+        "baseline": report.baseline,
+        "has_images": bool(given["images"]),
+        "images_note": pictures.note,
+        "has_plans": bool(given["plans"]),
+        "plain": [_plain(section) for key in _PLAIN for section in report.all(key)],
+        "how": [_plain(section) for key in ("solvers", "facts") for section in report.all(key)],
+        "bibtex": str(record.get("bibtex", "")),
+        "command": report.command,
+        "version": str(record["environment"].get("solverbench", "")),
+        "style": Markup(style), "script": Markup(script), "data": _json(given),
+        "style_hash": _hash(style), "script_hash": _hash(script),
+    }  # fmt: skip
+    context["sections"] = list(_links(context))
+    return str(_template().render(context))
+
+
+def _json(value: Any) -> Markup:
+    """JSON that cannot end the script element it stands in, nor be read as markup."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)
+
+
+def _heading(report: Report) -> dict[str, Any]:
+    labels = report.labels
+    named = ", ".join(labels) if len(labels) <= _SOLVERS_IN_HEADING else f"{len(labels)} solvers"
+    return {
+        "title": f"{named} on {', '.join(report.teachers)}",
+        "heading": named,
+        "teachers": report.teachers,
+        "budgets": report.budgets,
+        "counts": f"{report.cells} cells: {report.statuses}",
+        "tags": report.tags,
+    }
+
+
+def _links(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The page's navigation: anchors and names."""
+    yield from (("overview", "Who is ahead"), ("figure", "Figure"), ("tables", "Tables"))
+    if context["has_images"]:
+        yield "samples", "Samples"
+    if context["has_plans"]:
+        yield "plans", "Levels and weights"
+    yield from ((section["key"], section["link"]) for section in context["plain"])
+    yield "how", "How it was measured"
+
+
+def _metrics(report: Report) -> list[str]:
+    return list(dict.fromkeys(part.metric for part in report.parts))
+
+
+def _lines(report: Report, key: str) -> list[str]:
+    blocks = [block for section in report.all(key) for block in section.blocks]
+    return [text for block in blocks if isinstance(block, Lines) for text in block.texts]
+
+
+def _prose(section: Section) -> str:
+    return " ".join(block.page for block in section.blocks if isinstance(block, Prose) and block.page)
+
+
+def _plain(section: Section) -> dict[str, Any]:
+    """A section of a paragraph and tables."""
+    return {
+        "key": section.key, "title": section.page_title or section.title, "link": section.link,
+        "prose": _prose(section), "tables": [_table(each) for each in section.blocks if isinstance(each, Table)],
+    }  # fmt: skip
+
+
+def _table(table: Table) -> dict[str, Any]:
+    shown = table.columns(page=True)
+    rows = [{"kind": row.kind, "cells": [row.cells[i] for i in shown]} for row in table.rows]
+    return {"head": [table.head[i] for i in shown], "rows": rows, "names": table.names, "tall": table.tall}
+
+
+def _verdict_counts(report: Report) -> str:
+    found = verdicts.rows(report.bundle.record)
+    return f"{verdicts.counted(found)}." if found else ""
+
+
+def _overview(report: Report) -> Iterator[dict[str, Any]]:
+    """Who is ahead, metric by metric."""
+    labels, record, cells_ = report.labels, report.bundle.record, report.bundle.cells
+    standings = [(part, paired.standings(part, cells_)) for part in report.parts]
+    for metric in dict.fromkeys(part.metric for part, _ in standings):
+        own = [(part, found, tables.entries(part)) for part, found in standings if part.metric == metric]
+        budgets = sorted({nfe for part, _, _ in own for nfe in part.nfe})
+        rows = [
+            {"teacher": part.teacher + (f", part {part.number}" if part.number > 1 else ""),
+             "cells": [_winner(part, nfe, found.get(nfe), labels, cells) for nfe in budgets]}
+            for part, found, cells in own
+        ]  # fmt: skip
+        by_pairs = all(each.paired for _, found, _ in own for each in found.values())
+        how = (
+            "its difference from every other one, paired by seed, has a 95 % interval that excludes 0"
+            if by_pairs
+            else "its interval, or its paired difference where that is known, is clear of every other one's"
+        )
+        yield {
+            "name": metric, "short": short(metric, record), "label": own[0][0].label, "nfe": budgets, "rows": rows,
+            "explained": f"A solver is ahead where {how}; else those that cannot be told from the best one are named. "
+            "Sampling error alone: a learned solver trained again moves too. No correction for many comparisons.",
+        }  # fmt: skip
+
+
+def _winner(
+    part: Part, nfe: int, found: paired.Standing | None, labels: Sequence[str],
+    cells: Mapping[tuple[str, int], tables.Entry],
+) -> dict[str, Any]:  # fmt: skip
+    if found is None:
+        asked = nfe in part.nfe
+        return {"kind": "none", "text": "no value" if asked else "", "why": ""}
+    if found.alone:
+        return {"kind": "alone", "text": f"{found.level[0]} alone", "why": "no other solver has a value here"}
+    if not found.winner:
+        named = ", ".join(found.level[:3]) + (f" and {len(found.level) - 3} more" if len(found.level) > 3 else "")
+        return {"kind": "level", "text": f"level: {named}", "why": ", ".join(found.level)}
+    value = cells[found.winner, nfe].value
+    return {"kind": "won", "text": found.winner, "value": value, "index": labels.index(found.winner), "why": ""}
+
+
+def _numbers(section: Section, block: Numbers, index: int, labels: Sequence[str]) -> dict[str, Any]:
+    """The table of one part, with the point of the chart that each cell opens."""
+    part = block.part
+    cells = tables.entries(part)
+    ordered = sorted(zip(part.frame["label"], part.frame["nfe"], strict=True), key=lambda x: (labels.index(x[0]), x[1]))
+    place = {key: i for i, key in enumerate(ordered)}
+    values = {(label, nfe): value for label, nfe, value in
+              zip(part.frame["label"], part.frame["nfe"], part.frame["value"], strict=True)}  # fmt: skip
+    rows = []
+    for label in part.solvers:
+        row = []
+        for nfe in part.nfe:
+            cell = cells.get((label, nfe), tables.Entry())
+            value = values.get((label, nfe), math.nan)
+            row.append({
+                "text": cell.value or MEANINGS.get(cell.mark, cell.mark), "margin": cell.margin,
+                "rank": cell.rank, "point": place.get((label, nfe)), "sort": None if math.isnan(value) else repr(value),
+            })  # fmt: skip
+        rows.append({"label": label, "index": labels.index(label), "cells": row})
+    return {"teacher": part.teacher, "metric": part.metric, "heading": section.page_title,
+            "caption": tables.caption(part), "nfe": [f"NFE {nfe}" for nfe in part.nfe], "rows": rows, "index": index,
+            "legend": tables.legends(part)}  # fmt: skip
+
+
+def _paired(block: Numbers, report: Report) -> dict[str, Any]:
+    """The differences of one part from the baseline."""
+    part = block.part
+    rows = [
+        {"label": label, "index": report.labels.index(label),
+         "cells": [_difference(block.differences.get((label, nfe)), part.higher) for nfe in part.nfe]}
+        for label in part.solvers
+        if label != report.baseline
+    ]  # fmt: skip
+    return {"teacher": part.teacher, "metric": part.metric, "heading": f"{part.label}, {part.teacher}",
+            "nfe": [f"NFE {nfe}" for nfe in part.nfe], "rows": rows}  # fmt: skip
+
+
+def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]:
+    if found is None or found.reason:
+        return {"text": "" if found is None else "–", "interval": "", "why": found.reason if found else "",
+                "kind": "", "sort": None}  # fmt: skip
+    better = found.sign * (-1 if higher else 1) < 0
+    return {
+        "text": f"{found.value:+.3g}", "interval": f"{found.low:+.3g} to {found.high:+.3g}", "why": "",
+        "kind": "" if not found.sign else "better" if better else "worse", "sort": repr(found.value),
+    }  # fmt: skip
+
+
+def _hash(text: str) -> str:
+    """What a Content-Security-Policy knows an inline script or style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _asset(name: str) -> str:
+    return (_WEB / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2")

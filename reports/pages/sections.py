@@ -1,0 +1,439 @@
+"""What a report says, section by section: made once from the bundle, written as report.md and as report.html."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from solverbench.reports import paired, published, verdicts
+from solverbench.reports.bundle import FINISHED, STATUSES, Bundle
+from solverbench.reports.figures import base, bound, costs, gallery, images, plans
+from solverbench.reports.pages import tables, text
+from solverbench.reports.pages.tables import escape_markdown as escape
+from solverbench.reports.paired import Difference
+from solverbench.reports.parts import Part, parts, ranges, slug
+
+
+@dataclass(frozen=True)
+class Prose:
+    """One paragraph, as Markdown in report.md and as plain text on the page; empty where only the other one has it."""
+
+    markdown: str = ""
+    page: str = ""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A list of sentences."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure beside report.md, by its file's name without the ending; the page draws its own."""
+
+    name: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and the number that its column is sorted by where that isn't the text itself."""
+
+    text: str
+    sort: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table; `kind` is "good", "bad" or empty."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Args:
+        unused: columns without content, which only the table's own file keeps.
+        hidden: columns that report.md leaves out.
+        page_only: whether report.md leaves out the whole table.
+        names: whether the first columns are names and the others numbers, by which the page aligns them.
+        tall: whether the page gives it a scroll bar of its own.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+    unused: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    page_only: bool = False
+    names: bool = False
+    tall: bool = False
+
+    def columns(self, page: bool) -> list[int]:
+        """The places of the columns that are shown on the page, or in report.md."""
+        left_out = self.unused if page else (*self.unused, *self.hidden)
+        return [i for i, name in enumerate(self.head) if name not in left_out]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """Every row's texts."""
+        return [[cell.text for cell in row.cells] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The values of one part; `differences` from the baseline, by (label, nfe), empty if it isn't among the solvers."""
+
+    part: Part
+    differences: Mapping[tuple[str, int], Difference]
+
+    @property
+    def compared(self) -> bool:
+        """Whether any difference is known."""
+        return any(not each.reason for each in self.differences.values())
+
+
+Block = Prose | Lines | Figure | Table | Numbers
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it.
+
+    Args:
+        key: what kind of section it is, and its anchor on the page.
+        title: its heading; none in report.md if empty.
+        page_title: the page's heading, where that is another one.
+        link: what the page's navigation calls it.
+    """
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...]
+    page_title: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A bundle and all that its report says.
+
+    Args:
+        baseline: the solver that paired differences are taken from.
+        marks: (mark, what it says) of marks at the names of solvers.
+    """
+
+    bundle: Bundle
+    parts: tuple[Part, ...]
+    baseline: str
+    marks: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The solvers in the order of results.csv."""
+        return list(dict.fromkeys(self.bundle.frame["label"]))
+
+    @cached_property
+    def teachers(self) -> list[str]:
+        """The teachers in the order of results.csv."""
+        return list(dict.fromkeys(self.bundle.frame["teacher"]))
+
+    @property
+    def budgets(self) -> str:
+        """Such as "3-6, 8"."""
+        return ranges(self.bundle.frame["nfe"].to_list())
+
+    @cached_property
+    def cells(self) -> int:
+        """How many cells were asked for."""
+        return len(_cells(self.bundle.frame))
+
+    @property
+    def statuses(self) -> str:
+        """Such as "5 done, 1 failed"."""
+        counts = Counter(_cells(self.bundle.frame)["status"])
+        return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+
+    @property
+    def tags(self) -> list[str]:
+        """Why it should be read with care."""
+        return [str(tag) for tag in self.bundle.record["tags"]]
+
+    @property
+    def command(self) -> str:
+        """The command that made it."""
+        return str(self.bundle.record.get("command", "(command not recorded)"))
+
+    def table(self, key: str) -> Table | None:
+        """The first table of the first section of one kind."""
+        blocks = [block for section in self.all(key) for block in section.blocks]
+        return next((block for block in blocks if isinstance(block, Table)), None)
+
+    def all(self, key: str) -> list[Section]:
+        """The sections of one kind."""
+        return [section for section in self.sections if section.key == key]
+
+    def numbers(self) -> Iterator[tuple[Section, Numbers]]:
+        """The values of each part, with the section that they stand in."""
+        for section in self.all("part"):
+            yield from ((section, block) for block in section.blocks if isinstance(block, Numbers))
+
+
+def of(bundle: Bundle, baseline: str | None = None) -> Report:
+    """What the report of a bundle says.
+
+    Args:
+        baseline: the solver that paired differences are taken from; see `reports.paired.chosen`.
+    """
+    found = parts(bundle.frame, bundle.record)
+    base_ = paired.chosen(bundle.frame, baseline)
+    marks = tuple(tables.footnotes(bundle.frame))
+    return Report(bundle, tuple(found), base_, marks, tuple(_sections(bundle, found, base_, marks)))
+
+
+def _sections(
+    bundle: Bundle, found: Sequence[Part], baseline: str, marks: Sequence[tuple[str, str]]
+) -> Iterator[Section]:
+    record, frame = bundle.record, bundle.frame
+    teachers = list(dict.fromkeys(frame["teacher"]))
+    yield _figure(record, marks)
+    yield from _notes(record, found)
+    yield from _bound(bundle, found)
+    for part in found:
+        yield _numbers(bundle, part, baseline, len(teachers) > 1)
+    yield from _side_by_side(found)
+    yield from _speed(found)
+    yield from _training(found, len(teachers) > 1)
+    yield from _samples(bundle, teachers)
+    yield from _plans(bundle, found, teachers)
+    yield from _verdicts(record)
+    yield from _published(bundle)
+    yield from _unfinished(frame)
+    yield _solvers(frame)
+    yield from _facts(record)
+
+
+def _figure(record: Mapping[str, Any], marks: Sequence[tuple[str, str]]) -> Section:
+    said = (
+        "Bars are the intervals of the tables; where none is seen it is smaller than its marker. A line breaks at a "
+        "budget without a value. Also as [PDF](figure.pdf), [SVG](figure.svg), [CSV of what is drawn](figure.csv) and "
+        "[script that draws it again from that](figure.py); so is every figure here. To hover, sort and flip through, "
+        "open [report.html](report.html)."
+    )
+    blocks: list[Block] = [Figure("figure", "Every metric against NFE"), Prose(said)]
+    if marks:
+        blocks.append(Prose("Marks at names: " + " ".join(f"`{mark}` {escape(what)}." for mark, what in marks)))
+    return Section("figure", "", (*blocks, *_reference_lines(record)))
+
+
+def _reference_lines(record: Mapping[str, Any]) -> Iterator[Prose]:
+    """What the horizontal lines of the figures are."""
+    shown = [
+        f"{line['label']} ({record['metrics'].get(line.get('metric'), {}).get('short', line.get('metric'))}) "
+        f"{line['value']:.3g}" + (f", {line['low']:.3g} to {line['high']:.3g}" if "low" in line else "")
+        for line in record["lines"]
+    ]
+    if shown:
+        yield Prose(
+            f"Horizontal lines, with their 95 % intervals: {escape('; '.join(shown))}. A floor is what fresh sets of "
+            "the same size reach on average against the same reference: nothing is to be gained below it, and a solver "
+            "whose images are as good as those of the reference lies above or below it by chance."
+        )
+
+
+def _notes(record: Mapping[str, Any], found: Sequence[Part]) -> Iterator[Section]:
+    notes = [str(note) for note in record["notes"]]
+    notes += [*text.below_teacher(found, notes), *text.splits(found)]
+    if notes:
+        yield Section("notes", "Notes", (Lines(tuple(notes)),))
+
+
+def _bound(bundle: Bundle, found: Sequence[Part]) -> Iterator[Section]:
+    if lines := tuple(bound.sentences(found, bundle.cells)):
+        said = bound.explained(found)
+        yield Section("bound", "How far to the bound", (Prose(escape(said), said), Lines(lines)))
+
+
+def _numbers(bundle: Bundle, part: Part, baseline: str, several: bool) -> Section:
+    """The table of one part, with the files that hold the same."""
+    numbers = Numbers(part, paired.against(part, baseline, bundle.cells) if baseline in part.solvers else {})
+    figure = ", ".join(f"[{kind.upper()}](figure-{part.name}.{kind})" for kind in (*base.FORMATS, "csv"))
+    table = f"[LaTeX](table-{part.name}.tex), [CSV](table-{part.name}.csv)"
+    files = f"Figure: {figure}. Table: {table}."
+    if numbers.compared:
+        files += f" Paired differences: [Markdown](paired-{part.name}.md), [LaTeX](paired-{part.name}.tex)."
+    later = f", part {part.number}" if part.number > 1 else ""
+    title = f"{part.teacher}: {part.label}" if several else part.label
+    return Section("part", title + later, (numbers, Prose(files)), f"{part.label}, {part.teacher}{later}")
+
+
+def _side_by_side(found: Sequence[Part]) -> Iterator[Section]:
+    for name, group in gallery.side_by_side(found):
+        title = "Trajectory errors" if name == "trajectory" else group[0].label
+        yield Section("side", f"{title}, side by side", (Figure(f"figure-{name}", "Side by side"),))
+
+
+def _speed(found: Sequence[Part]) -> Iterator[Section]:
+    if not costs.speeds(found).empty:
+        said = (
+            "On the machine and at the batch of the run; dotted: cells that no other one beats in both. Also as "
+            "[PDF](figure-speed.pdf), [SVG](figure-speed.svg) and [CSV](figure-speed.csv)."
+        )
+        yield Section("speed", "Speed", (Figure("figure-speed", "Images per second and quality"), Prose(said)))
+
+
+def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
+    """What the learned solvers took to train, beside what they reach."""
+    spent = costs.rows(found)
+    if spent.empty:
+        return
+    said = (
+        "Calls of the network times images, of all training seeds together; those of the teacher, for its images, "
+        "which the seeds share, are counted once. RMSE is over the validation pairs: of the kept seed, and the largest "
+        "less the smallest of all seeds. Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and "
+        "[CSV](figure-training.csv)."
+    )
+    shown = costs.text(spent)
+    numbers = {"student calls": "cost_training_student_calls", "teacher calls": "cost_training_teacher_calls",
+               "time": "cost_training_seconds", "peak memory": "cost_training_peak_memory_bytes",
+               "NFE": "nfe"}  # fmt: skip
+    rows = tuple(
+        Row(tuple(
+            Cell(str(shown.loc[i, name]), repr(float(spent.loc[i, numbers[name]])) if name in numbers else None)
+            for name in shown.columns
+        ))
+        for i in shown.index
+    )  # fmt: skip
+    hidden = () if several else ("teacher",)
+    table = Table(tuple(map(str, shown.columns)), rows, hidden=hidden, names=True)
+    blocks = (Figure("figure-training", "Training cost and quality"), Prose(said), table)
+    yield Section("training", "Training", blocks, "Training cost", "Training cost")
+
+
+def _samples(bundle: Bundle, teachers: Sequence[str]) -> Iterator[Section]:
+    blocks: list[Block] = []
+    for name in teachers:
+        if layout := images.grid(bundle.frame, bundle.images, name):
+            blocks.append(Figure(f"images-{slug(name)}", f"Samples of {name}"))
+            if layout.taught:
+                alt = f"Differences from the teacher's images of {name}"
+                blocks.append(Figure(f"differences-{slug(name)}", alt))
+    if blocks:
+        yield Section("samples", "Samples", (Prose("The same seeds in every block."), *blocks))
+
+
+def _plans(bundle: Bundle, found: Sequence[Part], teachers: Sequence[str]) -> Iterator[Section]:
+    blocks: list[Block] = []
+    for name in teachers:
+        if known := plans.of(bundle, found, name):
+            blocks.append(Figure(f"levels-{slug(name)}", f"Noise levels on {name}"))
+            if plans.weights_budget(known) is not None:
+                blocks.append(Figure(f"weights-{slug(name)}", f"Weights on {name}"))
+    if blocks:
+        said = Prose("What is executed; the weights at the smallest budget of a learned solver.")
+        yield Section("plans", "Noise levels and weights", (said, *blocks))
+
+
+def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
+    found = verdicts.rows(record)
+    if not found:
+        return
+    cautious = any(row.caution for row in found)
+    said = (
+        f"{verdicts.counted(found)}. A claim is held if the paired interval of its difference lies "
+        "at or below 0, not held if above, else unresolved; where two are set against each other without a claim, "
+        "neither is ahead, they are level, if it holds 0. The interval is sampling error: a learned solver trained "
+        "again from other seeds moves too"
+    )
+    if cautious:
+        said += ", and a caution says where their validation RMSE spreads, relatively, by more than the difference"
+    brief = (
+        "A claim is held if the paired 95 % interval of its difference lies at or below 0, not held if above, "
+        "else unresolved."
+    )
+    head = ("verdict", "claim", "metric", "difference", "95 % interval", "caution")
+    kinds = {"held": "good", "not held": "bad"}
+    rows = []
+    for row in found:
+        cells = [Cell(row.verdict), Cell(row.claim), Cell(row.metric), Cell(row.shown, _sort(row.difference)),
+                 Cell(row.interval), Cell(row.caution)]  # fmt: skip
+        rows.append(Row(tuple(cells), kinds.get(row.verdict, "")))
+    blocks = (
+        Prose(f"{said}.", brief),
+        Table(head, tuple(rows), unused=() if cautious else ("caution",), tall=True),
+        Prose("Also as [CSV](verdicts.csv) and [LaTeX](verdicts.tex)."),
+    )
+    yield Section("verdicts", "Verdicts", blocks, link="Verdicts")
+
+
+def _published(bundle: Bundle) -> Iterator[Section]:
+    """Where published numbers stand beside ours."""
+    found = published.rows(bundle)
+    if not found:
+        return
+    files = "[Markdown](published.md), [CSV](published.csv), [LaTeX](published.tex)"
+    said = Prose(
+        f"{len(found)} of them beside ours: {files}.",
+        "Beside ours where a cell has the published solver's options. A number agrees if, as it was rounded, it lies "
+        "within our interval; read it with the differences in protocol.",
+    )
+    head = ("row", "teacher", "metric", "solver", "NFE", "published", "ours", "95 % interval", "difference", "agrees",
+            "differences in protocol")  # fmt: skip
+    rows = tuple(
+        Row((Cell(row.row), Cell(row.teacher), Cell(row.metric), Cell(row.solver), Cell(str(row.nfe)),
+             Cell(row.published), Cell(row.ours, _sort(row.value)), Cell(row.interval),
+             Cell(row.difference, _sort(row.apart)), Cell(row.agrees), Cell(row.protocol)))
+        for row in found
+    )  # fmt: skip
+    table = Table(head, rows, page_only=True, tall=True)
+    yield Section("published", "Published numbers", (said, table), link="Published")
+
+
+def _unfinished(frame: pd.DataFrame) -> Iterator[Section]:
+    """Every cell that is neither done nor cached, with its whole reason."""
+    cells = _cells(frame[~frame["status"].isin(FINISHED)])
+    if len(cells):
+        columns = ("teacher", "label", "nfe", "status", "reason")
+        rows = tuple(_row([str(row[column]) for column in columns]) for _, row in cells.iterrows())
+        table = Table(("teacher", "solver", "NFE", "status", "reason"), rows)
+        yield Section("unfinished", "Cells without a result", (table,), link="Without a result")
+
+
+def _solvers(frame: pd.DataFrame) -> Section:
+    """What each name stands for, written out."""
+    rows = []
+    for label in dict.fromkeys(frame["label"]):
+        own = frame[frame["label"] == label]
+        specs = [spec for spec in dict.fromkeys(own["spec"]) if spec]
+        kind = "learned" if own["learned"].any() else "classical"
+        rows.append(_row([str(label), ", ".join(specs) or str(label), kind]))
+    return Section("solvers", "Solvers", (Table(("solver", "written out", "kind"), tuple(rows)),))
+
+
+def _facts(record: Mapping[str, Any]) -> Iterator[Section]:
+    """The protocol and the environment, each a table of names and values without a head."""
+    for name in ("protocol", "environment"):
+        if record[name]:
+            rows = tuple(_row([str(key), text.flat(value)]) for key, value in record[name].items())
+            yield Section("facts", name.capitalize(), (Table(("", ""), rows),))
+
+
+def _cells(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop_duplicates(["teacher", "label", "nfe"])
+
+
+def _row(texts: Sequence[str]) -> Row:
+    return Row(tuple(map(Cell, texts)))
+
+
+def _sort(value: float) -> str | None:
+    return repr(value) if math.isfinite(value) else None
