@@ -45,7 +45,7 @@ def build(
     Making goes on after an interruption from the last 2000 images, with the same bytes in the end.
 
     Args:
-        source: an .npz, a folder or zip of images, or an embedded generator.
+        source: an .npz, a folder or zip of images, or a teacher that draws images.
         kind: whose .npz it is, one of `KINDS`; guessed if None.
         split: of the data set, for people.
         count: images: the number behind an .npz that doesn't say, or the first ones of a folder.
@@ -123,7 +123,7 @@ def _made(
     few = total.n <= total.total.size and len(features) == total.n
     arrays = {"features": features} if few else {"mu": total.mean, "sigma": total.cov, "features": features}
     [(height, width), *more] = sorted(sizes)
-    source = images.identity if isinstance(images, image_sources.Generated) else pixels
+    source = images.identity if images.fixed else pixels
     return arrays, {**told, "source_sha256": source, "pixels": "of several sizes" if more else f"{width}x{height}"}
 
 

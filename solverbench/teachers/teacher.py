@@ -16,6 +16,9 @@ from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.metrics.evaluation import Evaluation
 from solverbench.teachers.conditions import Condition
 
+FeatureNetwork = Callable[[Tensor], Tensor]
+"""Images [B, C, H, W] on [-1, 1] -> feature vectors [B, D], differentiable in the images."""
+
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
@@ -42,6 +45,11 @@ class Teacher:
         arithmetic: of the network; see `Arithmetic.label`.
         spec: what `load_teacher` takes to give this teacher again; its name if empty.
         lacking: metrics that were asked for and can't be measured here, each with the reason.
+        features: networks by name, each as a function of a device that loads it there: "loss" is what solvers may be
+            trained on, "metric" is what measures them. Training code is given a teacher without the latter, unless a
+            recipe says allow_metric_loss.
+        images_of: a range of seeds -> real images [B, C, H, W] on [-1, 1], on the CPU, each a function of its seed
+            alone; None if there are none to draw.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -63,6 +71,8 @@ class Teacher:
     arithmetic: str = "float32"
     spec: str = ""
     lacking: Mapping[str, str] = field(default_factory=dict)
+    features: Mapping[str, Callable[[str], FeatureNetwork]] = field(default_factory=dict)
+    images_of: Callable[[range], Tensor] | None = None
 
     def denoiser(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of a batch of the images with these seeds."""
@@ -75,6 +85,11 @@ class Teacher:
         if self.move is None:
             return dataclasses.replace(self, device=device)
         return dataclasses.replace(self.move(device), name=self.name, spec=self.spec)
+
+    def without_metric(self) -> Teacher:
+        """Return the teacher without the network that measures: all that training code is given."""
+        trainable = {name: load for name, load in self.features.items() if name != "metric"}
+        return dataclasses.replace(self, features=trainable)
 
     @property
     def base(self) -> str:

@@ -13,16 +13,10 @@ from torch.nn.functional import interpolate
 
 from solverbench import plugins, registries
 from solverbench.errors import MissingError, PluginError, TrainingError
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import FeatureNetwork, Teacher
 
 HUBER_SCALE = 0.00054
 """Per square root of an image's size. Source: Song & Dhariwal 2023, arXiv:2310.14189, section 3.3."""
-
-FEATURE_NETWORKS = {
-    "digits": "solverbench.teachers.embedded.digits:load_loss",
-    "shapes": "solverbench.teachers.embedded.shapes:load_loss",
-}
-"""Teacher to the loader (device) -> network of its training-only features; never the network that measures."""
 
 LPIPS_SIDE = 224
 """Both images are resized to it first. Source: the public code of GAS, arXiv:2510.17699."""
@@ -36,17 +30,18 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
 
     Args:
         name: of a loss, in `registries.losses`: a function of the teacher that returns the distance.
-        allow_metric_loss: without it metric_features is refused.
+        allow_metric_loss: without it metric_features is refused, and a loss is given the teacher without the network
+            that measures.
 
     Raises:
-        UnknownNameError, PluginError: no such loss, or a plugin's that can't be had.
+        UnknownNameError, PluginError: no such loss, or a plugin's that can't be had, or a plugin's network that fails.
         TrainingError: the teacher has no such network.
         MissingError: LPIPS's package or weights aren't there.
     """
     assert allow_metric_loss or name != "metric_features", "the recipe refuses it"
     loss = plugins.get(registries.losses, name)
     with plugins.blamed(registries.losses, name):
-        made: Distance = loss(teacher)
+        made: Distance = loss(teacher if allow_metric_loss else teacher.without_metric())
     offer = registries.losses.plugin(name)
     return made if offer is None else _of_plugin(f"loss {name!r} of {offer.source}", name, made)
 
@@ -60,8 +55,8 @@ def _of_plugin(label: str, name: str, made: Distance) -> Distance:
         with plugins.blamed(registries.losses, name):
             found = made(student, target)
         if not isinstance(found, Tensor) or found.shape != (len(student),):
-            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
-            raise PluginError(f"{label}: returned {what} for {len(student)} images; return one number for each, [B]")
+            asked = f"{len(student)} images; return one number for each, [B]"
+            raise PluginError(f"{label}: returned {_described(found)} for {asked}")
         if student.requires_grad and not found.requires_grad:
             raise PluginError(f"{label}: carries no gradient to the student's images; compute it with torch alone")
         if student.isfinite().all() and not found.isfinite().all():
@@ -69,6 +64,10 @@ def _of_plugin(label: str, name: str, made: Distance) -> Distance:
         return found
 
     return checked
+
+
+def _described(found: object) -> str:
+    return f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
 
 
 def l2(teacher: Teacher) -> Distance:
@@ -92,22 +91,48 @@ def features(teacher: Teacher) -> Distance:
     Raises:
         TrainingError: the teacher has no such network.
     """
-    if teacher.base not in FEATURE_NETWORKS:
+    if "loss" not in teacher.features:
         raise TrainingError(f"loss features: teacher {teacher.name!r} has no loss network; use l2, l1 or huber")
-    module, _, loader = FEATURE_NETWORKS[teacher.base].partition(":")
-    return _on_images(teacher, _features(getattr(importlib.import_module(module), loader)(teacher.device)))
+    return _on_images(teacher, _features(_network(teacher, teacher.features["loss"])))
 
 
 def metric_features(teacher: Teacher) -> Distance:
-    """Return the same by the network that measures.
+    """Return the same by the network that measures: the one place where training code asks for it.
+
+    `distance` lets it through for `allow_metric_loss` alone. A solver trained so is marked in every table: its distance
+    in these features means nothing.
 
     Raises:
         TrainingError: the teacher has none that carries gradient.
     """
-    # Found by a name put together here: no other line of training code leads to what measures.
-    return _on_images(
-        teacher, _features(importlib.import_module("solverbench.learned.training.leakage").network(teacher))
-    )
+    if "metric" not in teacher.features:
+        raise TrainingError(
+            f"loss metric_features: teacher {teacher.name!r} has no differentiable metric; use l2, l1 or huber"
+        )
+    return _on_images(teacher, _features(_network(teacher, teacher.features["metric"])))
+
+
+def _network(teacher: Teacher, load: Callable[[str], FeatureNetwork]) -> FeatureNetwork:
+    """The network that `load` loads on the teacher's device; a plugin's is held to what every such network promises."""
+    name = teacher.base
+    offer = registries.teachers.plugin(name) if name in registries.teachers else None
+    if offer is None:
+        return load(teacher.device)
+    label = f"features of teacher {name!r} of {offer.source}"
+    with plugins.blamed(registries.teachers, name):
+        network = load(teacher.device)
+
+    def checked(images: Tensor) -> Tensor:
+        with plugins.blamed(registries.teachers, name):
+            found = network(images)
+        if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(images):
+            asked = f"{len(images)} images; return one vector for each, [B, D]"
+            raise PluginError(f"{label}: returned {_described(found)} for {asked}")
+        if images.requires_grad and not found.requires_grad:
+            raise PluginError(f"{label}: carry no gradient to the images; compute them with torch alone")
+        return found
+
+    return checked
 
 
 def lpips(teacher: Teacher) -> Distance:
@@ -139,7 +164,7 @@ def _on_images(teacher: Teacher, gap: Distance) -> Distance:
     return decoded
 
 
-def _features(network: Callable[[Tensor], Tensor]) -> Distance:
+def _features(network: FeatureNetwork) -> Distance:
     def gap(student: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = network(target)
