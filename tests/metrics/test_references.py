@@ -118,7 +118,7 @@ def mean_colour(monkeypatch):
         return images.float().flatten(2).mean(2)
 
     made = references.Extractor(extract, "mean-colour")
-    monkeypatch.setattr(references, "extractor", lambda name, device: made)
+    monkeypatch.setattr(reference_build, "extractor", lambda name, device: made)
     return calls
 
 
@@ -204,7 +204,7 @@ def test_bad_images_and_names_are_one_line(tmp_path, mean_colour):
 def test_features_that_are_not_finite_are_refused(tmp_path, monkeypatch):
     images(tmp_path / "real", 3)
     made = references.Extractor(lambda x: torch.full((len(x), 3), float("nan")), "nan")
-    monkeypatch.setattr(references, "extractor", lambda name, device: made)
+    monkeypatch.setattr(reference_build, "extractor", lambda name, device: made)
     with pytest.raises(UserError, match="features of images 0-2 are not finite"):
         reference_build.build("r", str(tmp_path / "real"), tmp_path)
 
