@@ -340,7 +340,7 @@ def test_equal_images_are_one_reference_whatever_their_features_round_to(tmp_pat
     shas = []
     for shift in (0.0, 1e-7):
         made = references.Extractor(lambda x, shift=shift: toys.extractor(x[:, :1]) + shift, "toy-projection")
-        monkeypatch.setattr(references, "extractor", lambda name, device="cpu", made=made: made)
+        monkeypatch.setattr(reference_build, "extractor", lambda name, device="cpu", made=made: made)
         out = tmp_path / f"runs{shift}"
         reference_build.build("real", str(tmp_path / "images"), out)
         shas.append(references.load("real", out, "toy-projection").sha)

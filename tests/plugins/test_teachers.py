@@ -72,10 +72,13 @@ def test_features_and_images_are_in_no_identity(mine):
     ],
 )
 def test_a_loss_network_that_fails_is_blamed(mine, body, said):
-    teacher = mine(network=body)
-    with pytest.raises(PluginError, match=said):
-        student = torch.ones(3, 1, 8, 8, requires_grad=True)
+    teacher, student = mine(network=body), torch.ones(3, 1, 8, 8, requires_grad=True)
+
+    def compare():
         losses.distance("features", teacher)(student, torch.zeros(3, 1, 8, 8))
+
+    with pytest.raises(PluginError, match=said):
+        compare()
 
 
 def test_a_missing_loss_network_is_told_before_the_images_are_made(mine):
@@ -92,7 +95,7 @@ def test_the_network_that_measures_is_loaded_through_its_door_alone(mine):
     gap = losses.distance("metric_features", teacher, allow_metric_loss=True)
     assert gap(images, torch.zeros_like(images)).tolist() == [4, 4]
     sb.register(lambda teacher: teacher.features["metric"](teacher.device), kind="loss", name="leaking")
-    with pytest.raises(PluginError, match="loss 'leaking' of .*: KeyError: 'metric'"):
+    with pytest.raises(PluginError, match=r"loss 'leaking' of .*: KeyError: 'metric'"):
         losses.distance("leaking", teacher)
 
 
@@ -142,7 +145,7 @@ def test_images_that_are_none_are_blamed(mine, body, said):
 
 def test_a_teacher_without_images_or_features_of_its_own_is_refused(mine):
     mine(fields="double=None")
-    with pytest.raises(MissingError, match="mine: a teacher that draws no images; give an .npz of statistics"):
+    with pytest.raises(MissingError, match=r"mine: a teacher that draws no images; give an .npz of statistics"):
         image_sources.of("mine", 2)
     with pytest.raises(UserError, match="extractor 'mine': a teacher without features of its own; use one of"):
         references.extractor("mine")
