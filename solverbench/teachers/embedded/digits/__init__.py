@@ -1,6 +1,6 @@
 """The embedded teacher `digits`: a denoiser of 8x8 handwritten digits with all that is needed to judge its samples.
 
-Training code reaches `digits.loss` through `load_loss`, and must never import `digits.metric`.
+Training code reaches `digits.loss` through `Teacher.features["loss"]`, and must never import `digits.metric`.
 """
 
 from __future__ import annotations

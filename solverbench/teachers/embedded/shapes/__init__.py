@@ -1,6 +1,6 @@
 """The embedded teacher `shapes`: a class-conditional U-Net of 16x16 colour images, with all that judges its samples.
 
-Training code reaches `shapes.loss` through `load_loss`, and must never import `shapes.metric`.
+Training code reaches `shapes.loss` through `Teacher.features["loss"]`, and must never import `shapes.metric`.
 """
 
 from __future__ import annotations
