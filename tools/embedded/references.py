@@ -19,10 +19,10 @@ from solverbench.files import write_arrays
 from solverbench.method.execution import execute
 from solverbench.method.schedules import EDM
 from solverbench.method.spec import make
-from solverbench.method.tableau import Plan
 from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
 from solverbench.sampling import endpoints
+from solverbench.sampling.endpoints import Goal
 from solverbench.seeds import label, noise
 from solverbench.teachers.embedded import artifacts
 
@@ -51,7 +51,7 @@ class Sampler:
     device: str
 
     @functools.cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> Goal:
         """Its plan, from unit noise."""
         return endpoints.goal(make(self.spec), self.nfe, EDM())
 

@@ -129,7 +129,10 @@ def train_teacher(network: Denoiser, options: argparse.Namespace, say: Say) -> N
     def after(facts: dict[str, Any]) -> dict[str, Any]:
         first = data.VALIDATION_SEEDS.start
         losses = [teacher_loss(network, device, VALIDATED[1], k, seed=first) for k in range(VALIDATED[0])]
-        told = {"validation_loss": torch.stack(losses).mean().item(), "sigma": training.sigma_facts(UNIFORM_SHARE)}
+        told: dict[str, Any] = {
+            "validation_loss": torch.stack(losses).mean().item(),
+            "sigma": training.sigma_facts(UNIFORM_SHARE),
+        }
         told |= {"dropped_classes": DROPPED, "arithmetic": "bfloat16", "first_seed": TEACHER_STREAM + seen}
         return told | ({"images": seen + facts["steps"] * batch, "before": before} if before else {})
 
