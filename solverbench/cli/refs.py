@@ -57,7 +57,7 @@ def refs_build(
     name: str, source: str, kind: str | None, extractor: str, split: str, count: int | None, crop: str | None,
     device: str, out: str,
 ) -> None:  # fmt: skip
-    """Store reference NAME from SOURCE: an .npz of statistics, a folder or zip of images, or an embedded teacher.
+    """Store reference NAME from SOURCE: an .npz of statistics, a folder or zip of images, or a teacher that draws them.
 
     An interrupted build goes on where it was.
     """

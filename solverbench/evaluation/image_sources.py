@@ -1,4 +1,4 @@
-"""Sources of a reference's images: a folder, a zip or an embedded generator, read as uint8 batches in order."""
+"""Where the images of a reference come from: a folder, a zip or a teacher; as uint8 batches in order."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from solverbench import files
-from solverbench.errors import MissingError, RecordError, UserError
+from solverbench import files, plugins, registries
+from solverbench.errors import MissingError, PluginError, RecordError, UserError
 from solverbench.metrics.quantise import quantise
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
 from solverbench.wording import one_line
 
 EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Extensions of image files, in lower case; other files are ignored."""
 
 FIRST_SEED = 1_000_000
-"""First seed of an embedded generator's images."""
+"""Of the images that a teacher draws."""
 
 
 CROPS = {
@@ -111,6 +113,11 @@ class Pictures(ABC):
     @abstractmethod
     def identity(self) -> str:
         """The identity of these images, found without decoding them."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the identity alone names the images, so that their pixels needn't."""
+        return False
 
     @property
     @abstractmethod
@@ -202,45 +209,79 @@ class Stored(Pictures):
 
 @dataclass(frozen=True)
 class Generated(Pictures):
-    """The images that an embedded generator draws from seeds 1 000 000 upwards, as uint8 by edm-round.
+    """What a teacher draws from the seeds from 1 000 000 on, as uint8 by edm-round.
 
     Args:
-        name: name of the generator.
-        count: number of images.
+        name: of the teacher, with its options.
+        count: images.
     """
 
     name: str
     count: int
 
     def __post_init__(self) -> None:
-        if self.name not in GENERATORS:
+        if not drawn(self.name):
+            known = ", ".join(registries.teachers.builtin)
             raise MissingError(
-                f"{self.name}: neither a file or folder nor an embedded generator ({', '.join(GENERATORS)}); "
+                f"{self.name}: neither a file or folder nor an embedded generator ({known}); "
                 "give an .npz of statistics, a folder or zip of images, or one of these names"
             )
+        if self.teacher.images_of is None:
+            raise MissingError(
+                f"{self.name}: a teacher that draws no images; give an .npz of statistics or a folder or zip of images"
+            )
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher, on the CPU."""
+        return load_teacher(self.name)
 
     def __len__(self) -> int:
         return self.count
 
     @property
     def identity(self) -> str:
-        return f"{self.name} {FIRST_SEED}-{FIRST_SEED + self.count - 1}"
+        told = plugins.provenance(registries.teachers, self.teacher.base)
+        return ", source ".join([self._drawn, *([told["sha256"]] if told else [])])
+
+    @property
+    def fixed(self) -> bool:
+        return self.teacher.base in registries.teachers.builtin
 
     @property
     def origin(self) -> str:
-        return f"generator {self.identity}"
+        return f"generator {self._drawn}"
+
+    @property
+    def _drawn(self) -> str:
+        return f"{self.teacher.spec} {FIRST_SEED}-{FIRST_SEED + self.count - 1}"
 
     def read(self, part: range) -> Iterator[Tensor]:
-        yield quantise(GENERATORS[self.name](range(FIRST_SEED + part.start, FIRST_SEED + part.stop)))
+        teacher, seeds = self.teacher, range(FIRST_SEED + part.start, FIRST_SEED + part.stop)
+        assert teacher.images_of is not None
+        with plugins.blamed(registries.teachers, teacher.base):
+            found = teacher.images_of(seeds)
+        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
+        if not isinstance(found, Tensor) or not found.is_floating_point() or (found.ndim, len(found)) != (4, len(part)):
+            raise PluginError(
+                f"teacher {teacher.name!r}: images_of returned {what} for {len(part)} seeds; return float images "
+                "[B, C, H, W] on [-1, 1]"
+            )
+        yield quantise(found)
+
+
+def drawn(name: str) -> bool:
+    """Return whether `name` is that of a built-in teacher or of a plugin's, which may draw images."""
+    return name.partition(":")[0] in registries.teachers
 
 
 def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     """Return the images that `source` names.
 
     Args:
-        crop: crop of the images; only for a folder or zip.
-        source: folder, zip, or name of an embedded generator.
-        count: number of images, the first ones; if None all, or 10 000 of a generator.
+        crop: of a folder or zip alone.
+        source: a folder, a zip, or a teacher that draws images.
+        count: the first ones alone; of a teacher 10 000 if None.
 
     Raises:
         MissingError, UserError, RecordError: there are no images, or fewer than `count`.
@@ -248,7 +289,7 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     if count is not None and count < 2:
         raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
     if not Path(source).exists():
-        if crop is not None and source in GENERATORS:
+        if crop is not None and drawn(source):
             raise UserError(f"--crop {crop}: {source}'s images are of one size; leave --crop out")
         return Generated(source, count or 10_000)
     found = Stored.at(Path(source), crop)
@@ -257,28 +298,6 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     if count > len(found):
         raise UserError(f"--count {count}: {source} holds {len(found)} images; give that many or fewer")
     return replace(found, names=found.names[:count], sizes=found.sizes[:count])
-
-
-def _digits(seeds: range) -> Tensor:
-    from solverbench.teachers.embedded.digits import data
-
-    return data.load().copies(seeds).images
-
-
-def _mixture(seeds: range) -> Tensor:
-    from solverbench.teachers.embedded.mixture import density
-
-    return density.load()[0].sample(seeds)
-
-
-def _shapes(seeds: range) -> Tensor:
-    from solverbench.teachers.embedded.shapes import data
-
-    return data.draw(seeds).images
-
-
-GENERATORS: dict[str, Callable[[range], Tensor]] = {"digits": _digits, "mixture": _mixture, "shapes": _shapes}
-"""Embedded teacher to its data generator: seeds -> images, float [B, C, H, W] on [-1, 1]."""
 
 
 def _batches(images: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -45,12 +45,12 @@ def build(
     An interrupted build resumes from its last checkpoint (every 2000 images) and gives the same bytes.
 
     Args:
-        source: .npz, folder or zip of images, or name of an embedded generator.
-        kind: origin of the .npz, one of `KINDS`; guessed if None.
-        split: split of the data set, for information.
-        count: number of images: that of an .npz that does not give it, or the number of first images to use.
-        crop: rule by which the images of a folder or zip are cropped and scaled; unchanged if None.
-        say: callback for progress lines.
+        source: an .npz, a folder or zip of images, or a teacher that draws images.
+        kind: whose .npz it is, one of `KINDS`; guessed if None.
+        split: of the data set, for people.
+        count: images: the number behind an .npz that doesn't say, or the first ones of a folder.
+        crop: how the images of a folder or zip are cut and scaled; they are taken as they are if None.
+        say: takes one progress line now and then.
 
     Raises:
         UserError: the name is not one word, or is taken by another reference.
@@ -123,7 +123,7 @@ def _made(
     few = total.n <= total.total.size and len(features) == total.n
     arrays = {"features": features} if few else {"mu": total.mean, "sigma": total.cov, "features": features}
     [(height, width), *more] = sorted(sizes)
-    source = images.identity if isinstance(images, image_sources.Generated) else pixels
+    source = images.identity if images.fixed else pixels
     return arrays, {**told, "source_sha256": source, "pixels": "of several sizes" if more else f"{width}x{height}"}
 
 

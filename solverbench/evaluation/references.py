@@ -15,7 +15,6 @@ from torch import Tensor
 
 from solverbench import files, registries, userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
-from solverbench.evaluation import image_sources
 from solverbench.evaluation.reference_foreign import UNKNOWN, Array, foreign
 from solverbench.metrics import extractors
 from solverbench.metrics.evaluation import Reference
@@ -62,20 +61,21 @@ class Extractor:
 
 
 def extractor(name: str, device: str = "cpu") -> Extractor:
-    """Return the extractor `name`: a public one, or the feature network of an embedded teacher.
+    """Return the extractor `name`: a public one, or a teacher for its own feature network.
 
     Raises:
-        UserError: there is no such extractor.
-        MissingError: its package, its weights or the teacher is missing.
+        UserError: no such extractor, or a teacher without one.
+        MissingError: its package, its weights or the teacher isn't there.
     """
     if name in extractors.NAMES:
         network = extractors.load(name, device)
         return Extractor(network, network.identity)
-    if name not in image_sources.GENERATORS:
-        known = ", ".join([*extractors.NAMES, *image_sources.GENERATORS])
+    known = ", ".join([*extractors.NAMES, *registries.teachers.builtin])
+    if name not in registries.teachers:
         raise UserError(f"extractor {name!r}: not known; use one of {known}")
     teacher = load_teacher(name, device)
-    assert teacher.evaluation is not None
+    if teacher.evaluation is None:
+        raise UserError(f"extractor {name!r}: a teacher without features of its own; use one of {known}")
     return Extractor(teacher.evaluation.extractor, teacher.evaluation.extractor_id, teacher.shape)
 
 
@@ -103,8 +103,11 @@ def about(path: Path) -> dict[str, Any]:
     return _described(path, files.read_arrays(path))
 
 
-def find(name: str, out: Path) -> Path:
-    """Return the file of the reference `name`, a stored one or the path of an .npz.
+def find(name: str, out: Path, *, draws: bool = False) -> Path:
+    """Return the file of the reference `name`: a stored one, or the path of an .npz.
+
+    Args:
+        draws: there is a teacher of this name that draws images.
 
     Raises:
         MissingError: there is no such reference or file.
@@ -118,7 +121,7 @@ def find(name: str, out: Path) -> Path:
     stem = Path(name).stem
     said = (
         f"run 'solverbench refs build {stem} {stem}', which draws its images"
-        if stem in image_sources.GENERATORS
+        if draws or stem in registries.teachers.builtin
         else f"run 'solverbench refs build {stem} SOURCE', where SOURCE is an .npz or a folder of images"
     )
     looked = " or ".join(map(str, folders(out)))
@@ -155,7 +158,7 @@ def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> s
             f"reference for {teacher.model}: {', '.join(names)} isn't by {extractor_id}; run 'solverbench refs build "
             "NAME SOURCE --extractor EXTRACTOR' and name it"
         )
-    find(teacher.model, out)  # raises with the places searched
+    find(teacher.model, out, draws=teacher.images_of is not None)  # says where it was looked for
     raise AssertionError(teacher.model)
 
 

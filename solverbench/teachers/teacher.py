@@ -16,6 +16,9 @@ from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.metrics.evaluation import Evaluation
 from solverbench.teachers.conditions import Condition
 
+FeatureNetwork = Callable[[Tensor], Tensor]
+"""Images [B, C, H, W] on [-1, 1] -> feature vectors [B, D], differentiable in the images."""
+
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
@@ -41,6 +44,10 @@ class Teacher:
         condition: condition of the images, part of every key in addition to `identity`; None if unconditional.
         arithmetic: arithmetic of the network; see `Arithmetic.label`.
         spec: text with which `load_teacher` returns this teacher again; its name if empty.
+        features: feature networks by name, each a function that loads it on a device. Solvers may be trained on "loss";
+            "metric" measures them. Training code gets a teacher without "metric" unless a recipe sets allow_metric_loss.
+        images_of: a range of seeds -> real images [B, C, H, W] on [-1, 1], on the CPU, each a function of its seed
+            alone; None if the teacher has none.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -61,6 +68,8 @@ class Teacher:
     condition: Condition | None = None
     arithmetic: str = "float32"
     spec: str = ""
+    features: Mapping[str, Callable[[str], FeatureNetwork]] = field(default_factory=dict)
+    images_of: Callable[[range], Tensor] | None = None
 
     def denoiser(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of a batch of the images with these seeds."""
@@ -73,6 +82,11 @@ class Teacher:
         if self.move is None:
             return dataclasses.replace(self, device=device)
         return dataclasses.replace(self.move(device), name=self.name, spec=self.spec)
+
+    def without_metric(self) -> Teacher:
+        """Return the teacher without the network that measures: all that training code is given."""
+        trainable = {name: load for name, load in self.features.items() if name != "metric"}
+        return dataclasses.replace(self, features=trainable)
 
     @property
     def base(self) -> str:

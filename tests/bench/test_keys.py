@@ -31,7 +31,6 @@ from solverbench.method.solver import option
 from solverbench.method.tableau import Plan
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
-from solverbench.teachers import embedded
 from solverbench.teachers.families import schedulers
 from solverbench.teachers.families.diffusers import _schedule
 
@@ -96,7 +95,8 @@ def test_recorded_plans_have_their_recorded_keys_and_numbers():
 @pytest.mark.isa
 @pytest.mark.parametrize("name", ["digits", "mixture", "shapes"])
 def test_an_embedded_teachers_references_are_of_the_sampler_that_runs(name):
-    record = json.loads((Path(embedded.__file__).parent / name / "data" / "record.json").read_text())["references"]
+    folder = Path(sb.__file__).parent / "teachers" / "embedded" / name / "data"
+    record = json.loads((folder / "record.json").read_text())["references"]
     assert endpoints.sampler_plan(sb.load_teacher(name)).asked == (record.get("asked") or record["teacher"]["asked"])
 
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from solverbench.teachers.embedded import streams
 from solverbench.teachers.embedded.digits import data
 
 
@@ -47,11 +48,11 @@ def test_random_numbers_are_those_of_splitmix64() -> None:
     assert mix(golden) == 0xE220A8397B1DCDAF
     seeds = [0, 1, 12345, (1 << 40) + 3]
     expected = [[(mix(mix(s + golden) + k * golden & mask) >> 11) / 2**53 for k in (1, 2, 3)] for s in seeds]
-    assert data.uniforms(torch.tensor(seeds), 3).tolist() == expected
+    assert streams.uniforms(torch.tensor(seeds), 3).tolist() == expected
 
 
 def test_random_numbers_are_uniform_and_uncorrelated_between_neighbouring_seeds() -> None:
-    draws = data.uniforms(torch.arange(20_000), 6)
+    draws = streams.uniforms(torch.arange(20_000), 6)
     assert (draws.mean(0) - 0.5).abs().max() < 0.01
     assert (draws.var(0) - 1 / 12).abs().max() < 0.002
     rows = torch.cat((draws[:-1], draws[1:]), 1).T
@@ -80,8 +81,9 @@ def test_a_shift_moves_the_digit_by_half_a_pixel(digits: data.Digits, column: in
 
 
 def test_seed_ranges_are_disjoint() -> None:
-    streams = [range(first, first + (1 << 40)) for first in (data.TEACHER_STREAM, data.METRIC_STREAM, data.LOSS_STREAM)]
-    ranges = sorted([data.REFERENCE_SEEDS, data.FLOOR_SEEDS, data.VALIDATION_SEEDS, *streams], key=lambda r: r.start)
+    firsts = streams.TEACHER_STREAM, streams.METRIC_STREAM, streams.LOSS_STREAM
+    training = [range(first, first + (1 << 40)) for first in firsts]
+    ranges = sorted([data.REFERENCE_SEEDS, data.FLOOR_SEEDS, data.VALIDATION_SEEDS, *training], key=lambda r: r.start)
     assert all(a.stop <= b.start for a, b in itertools.pairwise(ranges))
 
 

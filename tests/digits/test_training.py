@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from embedded import digits_train as train
+from embedded import training
 from embedded.fitting import NetworkFit, fit, rate
 from torch import nn
 
@@ -80,11 +81,11 @@ def test_what_a_step_draws_depends_on_the_step_alone() -> None:
 
 
 def test_levels_cover_the_range_evenly() -> None:
-    levels = train.levels(70_000, torch.Generator().manual_seed(0))
+    levels = training.levels(70_000, torch.Generator().manual_seed(0), train.UNIFORM_SHARE)
     assert (levels > 0).all()
     logs = levels[10_000:].log()
-    assert logs.mean().item() == pytest.approx(train.P_MEAN, abs=1e-3)
-    assert logs.std().item() == pytest.approx(train.P_STD, abs=1e-3)
+    assert logs.mean().item() == pytest.approx(training.P_MEAN, abs=1e-3)
+    assert logs.std().item() == pytest.approx(training.P_STD, abs=1e-3)
     flat = levels[:10_000].log().sort().values
     assert (flat.diff() < 2.5 * (flat[-1] - flat[0]) / 10_000).all()
 

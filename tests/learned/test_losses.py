@@ -17,7 +17,7 @@ from solverbench import registries
 from solverbench.errors import MissingError, TrainingError
 from solverbench.learned.training import losses
 from solverbench.teachers.loading import load_teacher
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import FeatureNetwork, Teacher
 
 DIGITS = Teacher(lambda x, sigma: x, "digits", (1, 2, 2))
 STUDENT = torch.tensor([3.0, 0.0, 0.0, 4.0]).reshape(1, 1, 2, 2)
@@ -41,15 +41,14 @@ def test_a_loss_has_a_finite_gradient_at_its_minimum(name: str) -> None:
     assert student.grad.isfinite().all()
 
 
-def test_features_are_compared_by_the_teachers_loss_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+def test_features_are_compared_by_the_teachers_loss_network() -> None:
+    asked: list[str] = []
 
-    def load_loss(device: object) -> object:
+    def load(device: str) -> FeatureNetwork:
         asked.append(device)
         return lambda x: torch.stack([x.flatten(1).sum(1), x.flatten(1).amax(1)], 1)
 
-    monkeypatch.setattr("solverbench.teachers.embedded.digits.load_loss", load_loss)
-    distance = losses.distance("features", DIGITS)
+    distance = losses.distance("features", replace(DIGITS, features={"loss": load}))
     student, target = STUDENT.clone().requires_grad_(True), torch.zeros(1, 1, 2, 2, requires_grad=True)
     value: Tensor = distance(student, target)
     assert value.tolist() == [49 + 16]
@@ -61,12 +60,12 @@ def test_features_are_compared_by_the_teachers_loss_network(monkeypatch: pytest.
 
 def test_features_of_a_teacher_without_a_loss_network_are_refused() -> None:
     with pytest.raises(TrainingError, match="loss features: teacher 'mine' has no loss network; use l2, l1 or huber"):
-        losses.distance("features", replace(DIGITS, name="mine"))
+        losses.distance("features", replace(DIGITS, name="mine", features={"metric": lambda device: torch.abs}))
 
 
-def test_losses_on_images_see_them_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solverbench.teachers.embedded.digits.load_loss", lambda device: lambda x: x.flatten(1))
-    teacher = replace(DIGITS, decode=lambda state: 3 * state)
+def test_losses_on_images_see_them_decoded() -> None:
+    features = {"loss": lambda device: lambda x: x.flatten(1)}
+    teacher = replace(DIGITS, decode=lambda state: 3 * state, features=features)
     assert losses.distance("features", teacher)(STUDENT, torch.zeros(1, 1, 2, 2)).tolist() == [9 * 25]
     assert losses.distance("l2", teacher)(STUDENT, torch.zeros(1, 1, 2, 2)).tolist() == [25 / 4]
 
@@ -139,6 +138,19 @@ def test_the_metrics_features_are_a_loss_only_where_the_recipe_says_so(teacher: 
         losses.distance("metric_features", teacher, allow_metric_loss=True)
 
 
+def test_a_loss_is_given_the_network_that_measures_only_where_the_recipe_says_so() -> None:
+    given: list[set[str]] = []
+
+    def watched(teacher: Teacher) -> losses.Distance:
+        given.append(set(teacher.features))
+        return losses.l2(teacher)
+
+    registries.losses.register("watched", watched)
+    for allowed in (False, True):
+        losses.distance("watched", load_teacher("digits"), allow_metric_loss=allowed)
+    assert given == [{"loss"}, {"loss", "metric"}]
+
+
 def test_training_never_imports_the_network_that_measures() -> None:
     program = (
         "import sys\n"
@@ -149,6 +161,7 @@ def test_training_never_imports_the_network_that_measures() -> None:
         "losses.distance('features', teacher)\n"
         "assert 'solverbench.teachers.embedded.digits.loss' in sys.modules\n"
         "assert 'solverbench.teachers.embedded.digits.metric' not in sys.modules\n"
-        "assert 'solverbench.learned.training.leakage' not in sys.modules\n"
+        "losses.distance('metric_features', teacher, allow_metric_loss=True)\n"
+        "assert 'solverbench.teachers.embedded.digits.metric' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from solverbench import files
+from solverbench import files, registries
 from solverbench.errors import UserError
 from solverbench.evaluation import image_sources, reference_build, reference_foreign, references
 from solverbench.metrics.frechet import Gaussian, Moments, Rows, frechet
@@ -220,14 +220,15 @@ def test_an_embedded_generator_gives_the_features_of_its_own_data(tmp_path):
     assert references.about(path)["origin"] == "generator digits 1000000-1000299"
 
 
-@pytest.mark.parametrize("name", image_sources.GENERATORS)
+@pytest.mark.parametrize("name", registries.teachers.builtin)
 def test_an_embedded_generator_draws_images_like_its_teachers(name):
-    drawn = image_sources.GENERATORS[name](range(1_000_000, 1_000_004))
-    assert drawn.shape == (4, *load_teacher(name).shape)
+    teacher = load_teacher(name)
+    drawn = teacher.images_of(range(1_000_000, 1_000_004))
+    assert drawn.shape == (4, *teacher.shape)
     assert drawn.isfinite().all()  # the mixture, being Gaussian, goes beyond [-1, 1] a little
     assert drawn.std() > 0.1
-    assert torch.equal(drawn, image_sources.GENERATORS[name](range(1_000_000, 1_000_004)))
-    assert not torch.equal(drawn, image_sources.GENERATORS[name](range(1_000_004, 1_000_008)))
+    assert torch.equal(drawn, teacher.images_of(range(1_000_000, 1_000_004)))
+    assert not torch.equal(drawn, teacher.images_of(range(1_000_004, 1_000_008)))
 
 
 def noise(width, height, seed=0):

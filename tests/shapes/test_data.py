@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from solverbench.teachers.embedded import streams
 from solverbench.teachers.embedded.shapes import data
 
 
@@ -85,6 +86,7 @@ def test_grain_is_noise_of_its_deviation(drawn: data.Drawn) -> None:
 
 
 def test_seed_ranges_are_disjoint() -> None:
-    streams = [range(first, first + (1 << 40)) for first in (data.TEACHER_STREAM, data.METRIC_STREAM, data.LOSS_STREAM)]
-    ranges = sorted([data.REFERENCE_SEEDS, data.FLOOR_SEEDS, data.VALIDATION_SEEDS, *streams], key=lambda r: r.start)
+    firsts = streams.TEACHER_STREAM, streams.METRIC_STREAM, streams.LOSS_STREAM
+    training = [range(first, first + (1 << 40)) for first in firsts]
+    ranges = sorted([data.REFERENCE_SEEDS, data.FLOOR_SEEDS, data.VALIDATION_SEEDS, *training], key=lambda r: r.start)
     assert all(a.stop <= b.start for a, b in itertools.pairwise(ranges))

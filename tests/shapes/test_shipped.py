@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from embedded import shapes_quality as quality
-from embedded import shapes_train as train
+from embedded import training
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
@@ -155,7 +155,7 @@ def test_the_metric_network_knows_images_that_it_never_saw(drawn: data.Drawn) ->
 
 
 def test_the_loss_network_knows_images_that_it_never_saw(drawn: data.Drawn) -> None:
-    assert train.accuracy(loss.load().logits, drawn.images, drawn.labels) >= 0.9
+    assert training.accuracy(loss.load().logits, drawn.images, drawn.labels) >= 0.9
 
 
 def test_metric_features_are_deterministic_and_do_not_depend_on_the_batch(

@@ -6,11 +6,13 @@ import pytest
 import torch
 from embedded import shapes_references as references
 from embedded import shapes_train as train
+from embedded import training
 from embedded.fitting import NetworkFit, fit
 from embedded.shapes_growth import grown
 
 from solverbench.errors import UserError
 from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded import streams
 from solverbench.teachers.embedded.shapes import data
 from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
 
@@ -67,7 +69,7 @@ def test_more_training_goes_on_from_the_weights_with_fresh_images(
     monkeypatch.setattr(data, "draw", watched)
     assert train.main([*asked, "--more", "5", "--rate", "0"]) == 0
     twice, same = weights.read_record(tmp_path)["teacher"], train.denoiser.load(tmp_path)
-    assert drawn[:5] == [data.TEACHER_STREAM + 8 * k for k in range(8, 13)]
+    assert drawn[:5] == [streams.TEACHER_STREAM + 8 * k for k in range(8, 13)]
     assert (twice["images"], twice["before"]) == (8 * 13, once)
     for a, b in zip(first.parameters(), same.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), "at a rate of 0 nothing changes"
@@ -124,15 +126,15 @@ def test_a_tenth_of_the_images_is_shown_without_its_class(monkeypatch: pytest.Mo
     train.teacher_loss(Denoiser(), CPU, 4000, 0)
     (classes,) = told
     assert (classes == NULL).double().mean().item() == pytest.approx(train.DROPPED, abs=0.02)
-    first = data.draw(range(data.TEACHER_STREAM, data.TEACHER_STREAM + 4000)).labels
+    first = data.draw(range(streams.TEACHER_STREAM, streams.TEACHER_STREAM + 4000)).labels
     assert torch.equal(classes[classes != NULL], first[classes != NULL])
 
 
 def test_levels_cover_the_range_evenly() -> None:
-    levels = train.levels(16_000, torch.Generator().manual_seed(0))
+    levels = training.levels(16_000, torch.Generator().manual_seed(0), train.UNIFORM_SHARE)
     logs = levels[1000:].log()
-    assert logs.mean().item() == pytest.approx(train.P_MEAN, abs=2e-3)
-    assert logs.std().item() == pytest.approx(train.P_STD, abs=5e-3)
+    assert logs.mean().item() == pytest.approx(training.P_MEAN, abs=2e-3)
+    assert logs.std().item() == pytest.approx(training.P_STD, abs=5e-3)
     flat = levels[:1000].log().sort().values
     assert (flat.diff() < 2.5 * (flat[-1] - flat[0]) / 1000).all()
 
@@ -152,7 +154,7 @@ def test_the_commands_make_a_whole_teacher(
     monkeypatch.setattr(data, "FLOOR_SEEDS", data.FLOOR_SEEDS[:140])
     asked = ["--out", str(tmp_path), "--nfe", "2", "--guidance", "1", "2"]
     assert references.main(asked) == 0
-    names = {"metric.safetensors", "loss.safetensors", "teacher.safetensors", weights.RECORD, references.DATA_FILE}
+    names = {"metric.safetensors", "loss.safetensors", "teacher.safetensors", weights.RECORD, "reference-data.npz"}
     names |= {"reference-teacher-1.npz", "reference-teacher-2.npz"}
     assert {path.name for path in tmp_path.iterdir()} == names
     teacher = load(guidance=2.0, folder=tmp_path)

@@ -5,20 +5,19 @@ python -m tools.embedded.mixture_fit --out FOLDER, then mixture_references; half
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from solverbench.errors import UserError
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits import data
 from solverbench.teachers.embedded.mixture.density import FILE, Mixture
+
+from . import commands
 
 COPIES_STREAM = 4 << 40
 """First seed of the copies of the digits that the mixture is fitted on, beside the streams of the digits networks."""
@@ -106,19 +105,12 @@ def make(out: Path, *, components: int, copies: int, iterations: int, floor: flo
 
 def main(arguments: list[str] | None = None) -> int:
     """Fit the mixture into --out; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.embedded.mixture_fit", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the products")
+    parser = commands.parser("mixture_fit", __doc__, "folder of the products", device=False)
     parser.add_argument("--components", type=int, default=100)
     parser.add_argument("--copies", type=int, default=40_000, help="augmented digits that it is fitted on")
     parser.add_argument("--iterations", type=int, default=100, help="at most")
     parser.add_argument("--floor", type=float, default=0.0025, help="smallest variance of a pixel")
-    options = parser.parse_args(arguments)
-    try:
-        make(**vars(options), say=partial(print, flush=True))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return commands.run(parser, arguments, lambda options, say: make(**vars(options), say=say))
 
 
 if __name__ == "__main__":

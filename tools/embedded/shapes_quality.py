@@ -17,22 +17,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from solverbench.errors import UserError
 from solverbench.files import write_bytes
-from solverbench.learned.equip import tableau
-from solverbench.method.schedules import EDM
-from solverbench.method.spec import make
 from solverbench.metrics.frechet import Moments, Statistics, frechet
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.conditions import Condition, passes
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits import reference
+from solverbench.teachers.embedded.judging import reference
 from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, loss, metric
 from solverbench.teachers.embedded.shapes.metric import MetricNet
 
-from . import shapes_train as train
-from .digits_references import moments_of
-from .shapes_references import samples
+from . import commands, training
+from .commands import Say
+from .references import Sampler, moments_of
+from .shapes_references import BATCH
 
 SEEDS = range(2_000_000, 3_000_000)
 """Noise of the guided samples: apart from that of the references."""
@@ -106,10 +103,8 @@ def guided(
     """
     network, classifier = denoiser.load(folder, device=device), metric.load(folder, device=device)
     condition = Condition(classes="seed", count=data.CLASSES, guidance=w)
-    schedule = EDM()
-    plan = tableau(make(sampler), nfe=nfe, schedule=schedule).plan(schedule.prior_scale)
     chosen = SEEDS[:count]
-    made = samples(conditioned(network, condition, device), plan, chosen, device)
+    made = Sampler(sampler, nfe, BATCH, device).samples(conditioned(network, condition, device), chosen, data.SHAPE)
     features = torch.cat([classifier.features(quantise(images)) for images in made])
     told = torch.tensor(condition.labels(chosen, data.SHAPE), device=device)
     right = (classifier.classes(features).argmax(1) == told).double().mean().item()
@@ -119,11 +114,11 @@ def guided(
 @torch.inference_mode()
 def picture(folder: Path, device: str, across: int = 10) -> Image.Image:
     """Return the data (left) and the teacher's samples (right), a row of `across` for each class, enlarged fourfold."""
-    record, schedule = weights.read_record(folder)["references"], EDM()
-    plan = tableau(make(record["sampler"]), nfe=record["nfe"], schedule=schedule).plan(schedule.prior_scale)
+    record = weights.read_record(folder)["references"]
+    sampler = Sampler(record["sampler"], record["nfe"], BATCH, device)
     network = denoiser.load(folder, device=device)
     bind = conditioned(network, Condition(classes="seed", count=data.CLASSES), device)
-    made = torch.cat(list(samples(bind, plan, SEEDS[: data.CLASSES * across], device)))
+    made = torch.cat(list(sampler.samples(bind, SEEDS[: data.CLASSES * across], data.SHAPE)))
     drawn = data.draw(data.VALIDATION_SEEDS[:2000])
     real = torch.stack([drawn.images[drawn.labels == label][:across] for label in range(data.CLASSES)])
     rows = torch.cat((real, made.cpu().reshape(across, data.CLASSES, *data.SHAPE).transpose(0, 1)), 1)
@@ -143,8 +138,8 @@ def lines(folder: Path, device: str, guidance: Sequence[float], count: int) -> I
     yield "| known of held-out images | metric network |"
     yield "|---|---|"
     yield from (f"| {name} | {value:.4f} |" for name, value in attributes(network, drawn).items())
-    logits = loss.load(folder).logits
-    yield f"\nThe loss network's classes on the same images: {train.accuracy(logits, drawn.images, drawn.labels):.4f}\n"
+    known = training.accuracy(loss.load(folder).logits, drawn.images, drawn.labels)
+    yield f"\nThe loss network's classes on the same images: {known:.4f}\n"
     yield f"| corruption of {SET} images | strength | Fréchet distance to the data |"
     yield "|---|---|---|"
     for name, found in ranking(network.features, data_moments, drawn.images[:SET]).items():
@@ -158,28 +153,25 @@ def lines(folder: Path, device: str, guidance: Sequence[float], count: int) -> I
         yield f"| {w:g} | {passes(w, True)} | {right:.3f} | {distance:.3f} |"
 
 
+def report(options: argparse.Namespace, say: Say) -> None:
+    """Print the tables, or draw the picture."""
+    if options.picture:
+        buffer = io.BytesIO()
+        picture(options.folder, options.device).save(buffer, "png", optimize=True)
+        write_bytes(options.picture, buffer.getvalue())
+        return
+    for line in lines(options.folder, options.device, options.guidance, options.samples):
+        say(line)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the report; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.embedded.shapes_quality", description=__doc__)
+    parser = commands.parser("shapes_quality", __doc__)
     parser.add_argument("--folder", type=Path, default=data.FOLDER, help="of the weights and references")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--guidance", type=float, nargs="*", default=(0.0, 1.0, 1.5, 2.0, 4.0))
     parser.add_argument("--samples", type=int, default=2000, help="for each guidance")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="data and samples side by side, and no tables")
-    options = parser.parse_args(arguments)
-    try:
-        weights.check_device(options.device)
-        if options.picture:
-            buffer = io.BytesIO()
-            picture(options.folder, options.device).save(buffer, "png", optimize=True)
-            write_bytes(options.picture, buffer.getvalue())
-            return 0
-        for line in lines(options.folder, options.device, options.guidance, options.samples):
-            print(line, flush=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return commands.run(parser, arguments, report)
 
 
 if __name__ == "__main__":

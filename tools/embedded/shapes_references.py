@@ -6,175 +6,85 @@ python -m tools.embedded.shapes_references --out FOLDER --device cpu, where FOLD
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from solverbench.errors import UserError
-from solverbench.method.execution import execute
-from solverbench.method.schedules import EDM
 from solverbench.method.spec import make
-from solverbench.method.tableau import Plan
-from solverbench.metrics.frechet import Moments, frechet
-from solverbench.sampling import endpoints
-from solverbench.seeds import label, noise
+from solverbench.seeds import label
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, metric
+from solverbench.teachers.embedded.streams import as_tensor
 
-from .digits_references import chunks, moments_of, spread, total_of, write_moments
+from . import commands, references
+from .commands import Say
+from .references import Sampler, chunks, moments_of
 
 SET = 2_000
 """Images in each of the disjoint sets whose distances are taken."""
+BATCH = 250
+"""Images sampled at once."""
 NOISE_SEEDS = range(1_000_000, 1_010_000)
 """Noise of the teacher's samples; their classes are the seeds modulo 10."""
 GUIDANCE = (1.0, 2.0)
-DATA_FILE = "reference-data.npz"
-
-
-def samples(
-    bind: Callable[[Sequence[int]], Callable[[Tensor, Tensor], Tensor]],
-    plan: Plan,
-    seeds: range,
-    device: str,
-    batch: int = 250,
-) -> Iterator[Tensor]:
-    """Yield the images [batch, 3, 16, 16] in [-1, 1] that `plan` (of unit noise) makes from the noise of `seeds`."""
-    for part in chunks(seeds, batch):
-        yield execute(plan, bind(part), noise(part, data.SHAPE).to(device))
-
-
-def data_facts(out: Path, extract: Callable[[Tensor], Tensor], device: str) -> tuple[Moments, dict[str, Any]]:
-    """Write the moments of the data into `out`; return them, and what the record says of them."""
-
-    def moments(seeds: range) -> Moments:
-        return moments_of([data.draw(_tensor(part, device)).images for part in chunks(seeds, 1000)], extract)
-
-    reference = moments(data.REFERENCE_SEEDS)
-    floor = [frechet(moments(part), reference) for part in chunks(data.FLOOR_SEEDS, SET)]
-    return reference, {
-        "data": {
-            "file": DATA_FILE,
-            "n": reference.n,
-            "seeds": label(data.REFERENCE_SEEDS),
-            "sha256": write_moments(out / DATA_FILE, reference),
-        },
-        "data_floor": {
-            "what": "fresh data against the data reference",
-            "seeds": label(data.FLOOR_SEEDS),
-            **spread(floor, SET),
-        },
-    }
-
-
-def teacher_facts(
-    out: Path, sets: Sequence[Sequence[Tensor]], extract: Callable[[Tensor], Tensor], reference: Moments, file: str
-) -> dict[str, Any]:
-    """Write the moments of the sets of samples into `out`; return what the record says of them.
-
-    Args:
-        reference: of the data.
-    """
-    parts = [moments_of(images, extract) for images in sets]
-    total = total_of(parts)
-    return {
-        "file": file,
-        "n": total.n,
-        "noise_seeds": label(NOISE_SEEDS),
-        "sha256": write_moments(out / file, total),
-        "teacher_distance": {
-            "what": "sets of the teacher's samples against the data reference",
-            **spread([frechet(part, reference) for part in parts], SET),
-        },
-        "teacher_floor": {
-            "what": "each set of the teacher's samples against all the other sets",
-            **spread([frechet(part, total - part) for part in parts], SET),
-        },
-    }
 
 
 @torch.inference_mode()
-def make_all(
-    out: Path, *, device: str, sampler: str, nfe: int, guidance: Sequence[float], say: Callable[[str], None]
-) -> None:
-    """Write the reference files into `out`, and the facts measured beside them into its record.
+def make_all(options: argparse.Namespace, say: Say) -> None:
+    """Write the reference files into options.out, and the facts measured beside them into its record.
 
-    A reference that the record has for the same weights and sampler is kept: an interrupted run goes on.
-
-    Args:
-        sampler, nfe: spec and calls of the teacher sampler.
-        guidance: each gets a reference of the teacher's samples.
-        say: takes one progress line now and then.
+    Each value of options.guidance gets a reference of the teacher's samples. One that the record has for the same
+    weights and sampler is kept: an interrupted run goes on.
 
     Raises:
         MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
     """
-    started = time.monotonic()
+    started, out, device = time.monotonic(), options.out, options.device
     extract, network = metric.load(out, device=device).features, denoiser.load(out, device=device)
-    schedule, solver = EDM(), make(sampler)
-    plan = endpoints.goal(solver, nfe, schedule)
-    reference, facts = data_facts(out, extract, device)
+    sampler = Sampler(make(options.sampler).spec, options.nfe, BATCH, device)
+
+    def draw(seeds: range) -> Tensor:
+        return data.draw(as_tensor(seeds, device)).images
+
+    reference = references.drawn_moments(draw, data.REFERENCE_SEEDS, 1000, extract)
+    floor = [references.drawn_moments(draw, part, 1000, extract) for part in chunks(data.FLOOR_SEEDS, SET)]
+    seeds = data.REFERENCE_SEEDS, data.FLOOR_SEEDS
+    facts = references.data_facts(out, reference, floor, key="seeds", seeds=seeds, fresh="fresh data")
     say(f"references: data floor {facts['data_floor']['mean']:.4f}, {time.monotonic() - started:.0f} s")
-    made_by = {
-        "weights_sha256": {name: weights.digest(out / f"{name}.safetensors") for name in ("teacher", "metric")},
-        "sampler": solver.spec,
-        "nfe": nfe,
-        "asked": plan.asked,
-    }
+    made_by: dict[str, Any] = {"weights_sha256": references.weights_of(out), **sampler.facts}
     before = weights.read_record(out).get("references", {})
     kept = before.get("teacher", {}) if {key: before.get(key) for key in made_by} == made_by else {}
-    for w in guidance:
+    for w in options.guidance:
         if f"{w:g}" in kept:
             say(f"references: guidance {w:g} is there already, kept")
             continue
         bind = conditioned(network, Condition(classes="seed", count=data.CLASSES, guidance=w), device)
-        sets = []
+        parts = []
         for chunk in chunks(NOISE_SEEDS, SET):
-            sets.append(list(samples(bind, plan, chunk, device)))
+            parts.append(moments_of(list(sampler.samples(bind, chunk, data.SHAPE)), extract))
             say(f"references: guidance {w:g}, samples {label(chunk)}, {time.monotonic() - started:.0f} s")
-        kept[f"{w:g}"] = teacher_facts(out, sets, extract, reference, f"reference-teacher-{w:g}.npz") | {
-            "sampler": solver.spec,
-            "nfe": nfe,
+        path = out / f"reference-teacher-{w:g}.npz"
+        kept[f"{w:g}"] = {
+            **references.write_moments(path, references.total_of(parts), noise_seeds=label(NOISE_SEEDS)),
+            **references.distances(parts, reference),
+            "sampler": made_by["sampler"],
+            "nfe": made_by["nfe"],
         }
         made = {"quantiser": "edm-round", "teacher": kept, "made": weights.environment(torch.device(device))}
         weights.add_to_record(out, "references", made_by | facts | made)
         say(f"references: guidance {w:g}, distance to the data {kept[f'{w:g}']['teacher_distance']['mean']:.4f}")
 
 
-def _tensor(seeds: range, device: str) -> Tensor:
-    return torch.arange(seeds.start, seeds.stop, device=device)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Make the references of the weights in --out; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.embedded.shapes_references", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder with the trained weights, and of the products")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sampler", default="dpm:order=3:grid=polynomial", help="spec of the teacher sampler")
-    parser.add_argument("--nfe", type=int, default=32, help="its calls")
-    parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCE, help="a reference of samples for each")
-    options = parser.parse_args(arguments)
-    say = functools.partial(print, flush=True)
-    try:
-        weights.check_device(options.device)
-        make_all(
-            options.out,
-            device=options.device,
-            sampler=options.sampler,
-            nfe=options.nfe,
-            guidance=options.guidance,
-            say=say,
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    sampler = "dpm:order=3:grid=polynomial"
+    options = references.parser("shapes_references", __doc__, "the trained weights", sampler=sampler, nfe=32)
+    options.add_argument("--guidance", type=float, nargs="+", default=GUIDANCE, help="a reference of samples for each")
+    return commands.run(options, arguments, make_all)
 
 
 if __name__ == "__main__":

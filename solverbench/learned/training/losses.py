@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import torch
@@ -13,16 +12,10 @@ from solverbench import plugins, registries
 from solverbench.errors import PluginError, TrainingError
 from solverbench.metrics.lpips import colour
 from solverbench.metrics.lpips import network as load_lpips
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import FeatureNetwork, Teacher
 
 HUBER_SCALE = 0.00054
 """Pseudo-Huber c per square root of the image size. Source: Song & Dhariwal 2023, arXiv:2310.14189, section 3.3."""
-
-FEATURE_NETWORKS = {
-    "digits": "solverbench.teachers.embedded.digits:load_loss",
-    "shapes": "solverbench.teachers.embedded.shapes:load_loss",
-}
-"""Teacher name to loader: (device) -> network of its training-only features; never the metric's network."""
 
 LPIPS_SIDE = 224
 """Both images are resized to it first. Source: the public code of GAS, arXiv:2510.17699."""
@@ -34,18 +27,19 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
     """Return the distance (student [B, *shape], teacher's [B, *shape]) -> [B], differentiable in the student.
 
     Args:
-        name: name of a loss in `registries.losses`: a function of the teacher that returns the distance.
-        allow_metric_loss: whether metric_features may be used.
+        name: of a loss, in `registries.losses`: a function of the teacher that returns the distance.
+        allow_metric_loss: without it metric_features is refused, and a loss is given the teacher without the network
+            that measures.
 
     Raises:
-        UnknownNameError, PluginError: there is no such loss, or a plugin's loss cannot be loaded.
+        UnknownNameError, PluginError: no such loss, or a plugin's that can't be had, or a plugin's network that fails.
         TrainingError: the teacher has no such network.
         MissingError: LPIPS's package or weights are missing.
     """
     assert allow_metric_loss or name != "metric_features", "the recipe refuses it"
     loss = plugins.get(registries.losses, name)
     with plugins.blamed(registries.losses, name):
-        made: Distance = loss(teacher)
+        made: Distance = loss(teacher if allow_metric_loss else teacher.without_metric())
     offer = registries.losses.plugin(name)
     return made if offer is None else _of_plugin(f"loss {name!r} of {offer.source}", name, made)
 
@@ -59,8 +53,8 @@ def _of_plugin(label: str, name: str, made: Distance) -> Distance:
         with plugins.blamed(registries.losses, name):
             found = made(student, target)
         if not isinstance(found, Tensor) or found.shape != (len(student),):
-            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
-            raise PluginError(f"{label}: returned {what} for {len(student)} images; return one number for each, [B]")
+            asked = f"{len(student)} images; return one number for each, [B]"
+            raise PluginError(f"{label}: returned {_described(found)} for {asked}")
         if student.requires_grad and not found.requires_grad:
             raise PluginError(f"{label}: carries no gradient to the student's images; compute it with torch alone")
         if student.isfinite().all() and not found.isfinite().all():
@@ -68,6 +62,10 @@ def _of_plugin(label: str, name: str, made: Distance) -> Distance:
         return found
 
     return checked
+
+
+def _described(found: object) -> str:
+    return f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
 
 
 def l2(teacher: Teacher) -> Distance:
@@ -91,22 +89,48 @@ def features(teacher: Teacher) -> Distance:
     Raises:
         TrainingError: the teacher has no such network.
     """
-    if teacher.base not in FEATURE_NETWORKS:
+    if "loss" not in teacher.features:
         raise TrainingError(f"loss features: teacher {teacher.name!r} has no loss network; use l2, l1 or huber")
-    module, _, loader = FEATURE_NETWORKS[teacher.base].partition(":")
-    return _on_images(teacher, _features(getattr(importlib.import_module(module), loader)(teacher.device)))
+    return _on_images(teacher, _features(_network(teacher, teacher.features["loss"])))
 
 
 def metric_features(teacher: Teacher) -> Distance:
-    """Return the squared difference of the images' features in the metric's network.
+    """Return the same by the network that measures: the one place where training code asks for it.
+
+    `distance` lets it through for `allow_metric_loss` alone. A solver trained so is marked in every table: its distance
+    in these features means nothing.
 
     Raises:
         TrainingError: the teacher has no differentiable metric.
     """
-    # Imported by name: no other line of training code leads to the metric's network.
-    return _on_images(
-        teacher, _features(importlib.import_module("solverbench.learned.training.leakage").network(teacher))
-    )
+    if "metric" not in teacher.features:
+        raise TrainingError(
+            f"loss metric_features: teacher {teacher.name!r} has no differentiable metric; use l2, l1 or huber"
+        )
+    return _on_images(teacher, _features(_network(teacher, teacher.features["metric"])))
+
+
+def _network(teacher: Teacher, load: Callable[[str], FeatureNetwork]) -> FeatureNetwork:
+    """The network that `load` loads on the teacher's device; a plugin's is held to what every such network promises."""
+    name = teacher.base
+    offer = registries.teachers.plugin(name) if name in registries.teachers else None
+    if offer is None:
+        return load(teacher.device)
+    label = f"features of teacher {name!r} of {offer.source}"
+    with plugins.blamed(registries.teachers, name):
+        network = load(teacher.device)
+
+    def checked(images: Tensor) -> Tensor:
+        with plugins.blamed(registries.teachers, name):
+            found = network(images)
+        if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(images):
+            asked = f"{len(images)} images; return one vector for each, [B, D]"
+            raise PluginError(f"{label}: returned {_described(found)} for {asked}")
+        if images.requires_grad and not found.requires_grad:
+            raise PluginError(f"{label}: carry no gradient to the images; compute them with torch alone")
+        return found
+
+    return checked
 
 
 def lpips(teacher: Teacher) -> Distance:
@@ -138,7 +162,7 @@ def _on_images(teacher: Teacher, gap: Distance) -> Distance:
     return decoded
 
 
-def _features(network: Callable[[Tensor], Tensor]) -> Distance:
+def _features(network: FeatureNetwork) -> Distance:
     def gap(student: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = network(target)

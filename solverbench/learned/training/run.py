@@ -40,6 +40,8 @@ class TrainingRun:
         return out / "trained" / self.teacher.name / "runs" / name
 
     def _code(self) -> list[str]:
-        """Return the sha256 of plugin code for the solver and the loss, which may change under the same name."""
-        asked = (registries.solvers, self.solver.name), (registries.losses, self.recipe.loss)
+        """Of a solver, a loss or a teacher's loss network by a plugin: it may change under the same name."""
+        asked = [(registries.solvers, self.solver.name), (registries.losses, self.recipe.loss)]
+        if self.teacher.features:
+            asked.append((registries.teachers, self.teacher.base))
         return [told["sha256"] for each in asked if (told := plugins.provenance(*each))]

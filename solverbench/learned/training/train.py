@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from solverbench import files, registries, seeds
+from solverbench import files, plugins, registries, seeds
 from solverbench.errors import TrainingError
 from solverbench.learned import trained_files
 from solverbench.learned.recipes import Recipe
@@ -34,9 +34,11 @@ Progress = Callable[[int, int, float, float | None], None]
 
 
 def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) -> Data:
-    """Return the recipe's pairs on the teacher's device; the teacher's images are made once and stored under `out`."""
-    if registries.losses.plugin(recipe.loss) is not None:
-        losses.distance(recipe.loss, teacher)  # report a bad loss before making the images
+    """Return the recipe's pairs on the teacher's device; the teacher's images are made once and kept under `out`."""
+    asked = (registries.losses, recipe.loss), (registries.teachers, teacher.base)
+    if any(plugins.provenance(*each) for each in asked):
+        # What is wrong with a plugin's loss or loss network is told before the images are made.
+        losses.distance(recipe.loss, teacher, allow_metric_loss=recipe.allow_metric_loss)
 
     def pairs(chosen: range) -> Pairs:
         images = endpoints(teacher, chosen, out, batch=batch)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from solverbench.errors import MissingError, RecordError
+from solverbench.teachers.embedded.streams import as_tensor, uniforms
 
 FOLDER = Path(__file__).parent / "data"
 SHAPE = (1, 8, 8)
@@ -29,8 +30,6 @@ FLOOR_SEEDS = range(2_000_000, 2_200_000)
 """Copies that measure the distance of fresh data from the reference."""
 VALIDATION_SEEDS = range(3_000_000, 3_100_000)
 """Copies for tests and for the nearest-neighbour check."""
-TEACHER_STREAM, METRIC_STREAM, LOSS_STREAM = 1 << 40, 2 << 40, 3 << 40
-"""First training seed of each network: its step n with batches of B takes seeds from stream + n·B on."""
 
 ROTATION = 0.2
 SCALE = 0.1
@@ -40,39 +39,6 @@ SHEAR = 0.15
 POSE = 5
 _DRAWS = POSE + 1
 _RENDER = 24
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-_GOLDEN = _signed(0x9E3779B97F4A7C15)
-_FIRST = _signed(0xBF58476D1CE4E5B9)
-_SECOND = _signed(0x94D049BB133111EB)
-
-
-def _shifted(z: Tensor, bits: int) -> Tensor:
-    """z shifted right without its sign: torch's own shift of int64 keeps it."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mixed(z: Tensor) -> Tensor:
-    """The finaliser of splitmix64 on int64, which wraps as uint64 does."""
-    z = (z ^ _shifted(z, 30)) * _FIRST
-    z = (z ^ _shifted(z, 27)) * _SECOND
-    return z ^ _shifted(z, 31)
-
-
-def uniforms(seeds: Tensor, count: int) -> Tensor:
-    """Return [B, count] float64 numbers in [0, 1), row by row a function of one int64 seed of `seeds` [B].
-
-    Row s is the splitmix64 sequence that starts from the mixed seed, with the upper 53 bits kept.
-
-    Source: Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", figure 16 and Mix13.
-    """
-    steps = torch.arange(1, count + 1, device=seeds.device) * _GOLDEN
-    bits = _mixed(_mixed(seeds + _GOLDEN)[:, None] + steps)
-    return _shifted(bits, 11).double() * 2.0**-53
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +75,7 @@ class Digits:
         The inverse map is A p + shift with A = scale^-1 R(rotation) [[1, shear], [0, 1]] on [-1, 1]^2; the copy is
         rendered at 24x24 by bicubic interpolation with paper outside, averaged to 8x8 and clipped to [0, 1].
         """
-        if isinstance(seeds, range):
-            seeds = torch.arange(seeds.start, seeds.stop, seeds.step)
-        draws = uniforms(seeds.to(self.images.device), _DRAWS)
+        draws = uniforms(as_tensor(seeds, self.images.device), _DRAWS)
         source = (draws[:, 0] * len(self.labels)).long()
         pose = 2 * draws[:, 1:] - 1
         images = grid_sample(

@@ -12,6 +12,7 @@ from torch.nn.functional import layer_norm, silu
 
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits.data import FOLDER, SHAPE
+from solverbench.teachers.embedded.networks import frequencies, preconditioned
 
 _PIXELS = SHAPE[0] * SHAPE[1] * SHAPE[2]
 
@@ -51,9 +52,7 @@ class Denoiser(nn.Module):
     def __init__(self, *, width: int = 256, blocks: int = 4, embedding: int = 64, sigma_data: float = 0.66) -> None:
         super().__init__()
         self.config = {"width": width, "blocks": blocks, "embedding": embedding, "sigma_data": sigma_data}
-        # ln(sigma)/4 spans 2.65 between 0.002 and 80: periods from 25 down to 0.5 keep the network smooth in sigma.
-        frequencies = torch.logspace(-2, 3.6, embedding // 2, base=2, dtype=torch.float64).float()
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", frequencies(embedding // 2), persistent=False)
         self.embed = nn.Sequential(
             nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
@@ -72,12 +71,8 @@ class Denoiser(nn.Module):
             x: [B, 1, 8, 8], clean image + sigma times unit noise.
             sigma: noise level > 0, 0-d (one for all: embedded once) or [B]; may carry gradient.
         """
-        level, data = sigma.double().reshape(-1, 1), self.config["sigma_data"]
-        norm = (level.square() + data**2).sqrt()
-        # Formed in float64 where sigma lives, then moved to x in one transfer.
-        numbers = torch.cat(((data / norm).square(), level * data / norm, 1 / norm, level.log() / 4), 1)
-        skip, out, scale, noise = numbers.to(x.device, x.dtype, non_blocking=True).chunk(4, 1)
         flat = x.flatten(1)
+        skip, out, scale, noise = preconditioned(flat, sigma, self.config["sigma_data"])
         dtype = self.enter.weight.dtype
         network = self._network((scale * flat).to(dtype), noise.to(dtype))
         return (skip * flat + out * network.to(x.dtype)).reshape(x.shape)
@@ -118,7 +113,4 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Denois
     Raises:
         MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
     """
-    tensors, config = weights.read(folder / "teacher.safetensors")
-    network = Denoiser(**config)
-    network.load_state_dict(tensors)
-    return network.requires_grad_(False).eval().to(device)
+    return weights.frozen(Denoiser, folder / "teacher.safetensors", device)

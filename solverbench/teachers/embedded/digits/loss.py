@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, normalize
+from torch.nn.functional import gelu
 
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits.data import CLASSES, FOLDER
+from solverbench.teachers.embedded.networks import PerceptualNet
 
 
-class LossNet(nn.Module):
+class LossNet(PerceptualNet):
     """Classifies a digit, noisy ones too, from overlapping patches; differentiable in its input.
 
     Args:
@@ -32,21 +33,6 @@ class LossNet(nn.Module):
         fine = gelu(self.fine(x), approximate="tanh")
         coarse = gelu(self.coarse(fine), approximate="tanh")
         return fine, coarse, coarse + gelu(self.mixed(coarse), approximate="tanh")
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return class scores [B, 10] for images x [B, 1, 8, 8] in [-1, 1]."""
-        return self.classes(self.layers(x)[-1].mean((2, 3)))  # type: ignore[no-any-return]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return feature vectors [B, D] for images x [B, 1, 8, 8] in [-1, 1], float, with gradient.
-
-        Each depth's activations are scaled to unit length over channels and then by the number of places, so the
-        squared distance of two vectors is the mean over places, summed over depths, as in LPIPS without its weights.
-
-        Source: Zhang et al. 2018, arXiv:1801.03924, equation 1 with w = 1.
-        """
-        parts = [normalize(layer, dim=1, eps=1e-4).flatten(1) / layer[0, 0].numel() ** 0.5 for layer in self.layers(x)]
-        return torch.cat(parts, 1)
 
 
 def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> LossNet:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.backends import cudnn
 from torch.nn.functional import silu
 
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.digits.data import CLASSES, FOLDER, POSE
+from solverbench.teachers.embedded.networks import FeatureNet
 
 FEATURES = 64
 
 
-class MetricNet(nn.Module):
+class MetricNet(FeatureNet):
     """Classifies a digit and reads its pose, so that its features see which digit it is and how it is drawn.
 
     Args:
@@ -39,13 +39,6 @@ class MetricNet(nn.Module):
         x = images.to(self.first.weight.dtype) / 127.5 - 1
         h = silu(self.second(silu(self.first(x))))
         return silu(self.third(h.flatten(1)))
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return `forward` without gradient and, on a GPU, in full float32 (cuDNN would round to TF32)."""
-        with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            features = self(images)
-        assert isinstance(features, Tensor)
-        return features
 
 
 def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> MetricNet:

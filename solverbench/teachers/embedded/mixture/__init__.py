@@ -5,6 +5,7 @@ What a solver loses on it is discretisation error alone: there is no network err
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,24 +26,19 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
         MissingError: a file isn't there.
         RecordError: a file isn't the one that the record names, or the references are of another mixture.
     """
-    from solverbench.errors import RecordError
     from solverbench.files import digest
     from solverbench.method.schedules import EDM
     from solverbench.metrics.evaluation import Evaluation
     from solverbench.teachers.embedded import artifacts as weights
-    from solverbench.teachers.embedded import digits
+    from solverbench.teachers.embedded import digits, judging
     from solverbench.teachers.embedded.mixture import density
     from solverbench.teachers.teacher import Teacher
 
     mixture, config = density.load(folder, device=device)
     record = weights.read_record(folder)
-    references = record.get("references", {})
     metric = weights.digest(digits.FOLDER / "metric.safetensors")
-    if references.get("weights_sha256") != {"mixture": record["mixture"]["sha256"], "metric": metric}:
-        raise RecordError(
-            f"mixture: the references in {folder} are of another mixture or metric network; "
-            f"run python -m tools.embedded.mixture_references --out {folder}"
-        )
+    made_for = {"mixture": record["mixture"]["sha256"], "metric": metric}
+    references = judging.references("mixture", folder, made_for, of="another mixture or metric network")
     return Teacher(
         denoise=mixture,
         name="mixture",
@@ -52,15 +48,16 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
         sampler=references["teacher"]["sampler"],
         sampler_nfe=references["teacher"]["nfe"],
         evaluation=Evaluation(
-            extractor=digits.Extractor(digits.FOLDER, device),
+            extractor=judging.Extractor(partial(digits.metric_network, digits.FOLDER, device)),
             extractor_id=f"digits-metric {metric[:12]}",
             quantiser=references["quantiser"],
-            data=digits.reference(folder, references["data"], "sample_seeds", "exact samples of the mixture"),
-            teacher=digits.reference(folder, references["teacher"], "noise_seeds", "mixture teacher's samples"),
+            data=judging.reference(folder, references["data"], "sample_seeds", "exact samples of the mixture"),
+            teacher=judging.reference(folder, references["teacher"], "noise_seeds", "mixture teacher's samples"),
             facts={name: references[name] for name in FACTS},
         ),
         device=device,
         move=lambda device: load(device, folder=folder),
         double=mixture,
         exact=True,
+        images_of=lambda seeds: density.load(folder)[0].sample(seeds),
     )

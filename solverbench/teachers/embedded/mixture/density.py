@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.digits.data import uniforms
+from solverbench.teachers.embedded.streams import as_tensor, uniforms
 
 FOLDER = Path(__file__).parent / "data"
 FILE = "mixture.safetensors"
@@ -64,9 +64,7 @@ class Mixture:
 
     def sample(self, seeds: Tensor | range) -> Tensor:
         """Return [B, *shape] float32, one exact sample per seed (int64 [B] or a range), which it depends on alone."""
-        if isinstance(seeds, range):
-            seeds = torch.arange(seeds.start, seeds.stop, seeds.step)
-        draws = uniforms(seeds.to(self.means.device), 1 + self.means.shape[1])
+        draws = uniforms(as_tensor(seeds, self.means.device), 1 + self.means.shape[1])
         bounds = self.weights.cumsum(0)[:-1].contiguous()
         component = torch.searchsorted(bounds, draws[:, 0].contiguous(), right=True)
         # Uniforms are multiples of 2^-53 from 0 on: half a step further none of them is 0.

@@ -1,11 +1,12 @@
 """The embedded teacher `shapes`: a class-conditional U-Net of 16x16 colour images, with all that judges its samples.
 
-Training code reaches `shapes.loss` through `load_loss`, and must never import `shapes.metric`.
+Training code reaches `shapes.loss` through `Teacher.features["loss"]`, and must never import `shapes.metric`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,24 +39,19 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
         MissingError: a file isn't there.
         RecordError: a file isn't the one that the record names, or the references are of other weights.
     """
-    from solverbench.errors import RecordError
     from solverbench.files import digest
     from solverbench.method.schedules import EDM
     from solverbench.teachers.conditions import Condition, passes
     from solverbench.teachers.embedded import artifacts as weights
+    from solverbench.teachers.embedded import judging
     from solverbench.teachers.embedded.shapes import data, denoiser
     from solverbench.teachers.teacher import Teacher
 
     condition = Condition(classes=classes, count=data.CLASSES, guidance=guidance)
     network = denoiser.load(folder, device=device)
     record = weights.read_record(folder)
-    references = record.get("references", {})
-    made_for = references.get("weights_sha256")
-    if made_for != {name: record.get(name, {}).get("sha256") for name in ("teacher", "metric")}:
-        raise RecordError(
-            f"shapes: the references in {folder} are of other weights; "
-            f"run python -m tools.embedded.shapes_references --out {folder}"
-        )
+    made_for = {name: record.get(name, {}).get("sha256") for name in ("teacher", "metric")}
+    references = judging.references("shapes", folder, made_for)
     return Teacher(
         denoise=network,
         name="shapes",
@@ -70,6 +66,8 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
         bind=conditioned(network, condition, device),
         passes=passes(guidance, True),
         condition=condition,
+        features={"loss": partial(load_loss, folder=folder), "metric": partial(load_metric, folder=folder)},
+        images_of=lambda seeds: data.draw(seeds).images,
     )
 
 
@@ -105,17 +103,21 @@ def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> L
 
 
 def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> Callable[[Tensor], Tensor]:
-    """Return the metric's features of float images [B, 3, 16, 16] in [-1, 1], differentiable: for `leakage` alone."""
+    """Return what measures, differentiable, for float images [B, 3, 16, 16] in [-1, 1]: see `Teacher.features`."""
+    return metric_network(folder, device).of_floats
+
+
+def metric_network(folder: Path, device: torch.device | str) -> MetricNet:
+    """Return the network that measures: evaluation only."""
     from solverbench.teachers.embedded.shapes import metric
 
-    network = metric.load(folder, device=device)
-    return lambda images: network(127.5 * (images + 1))
+    return metric.load(folder, device=device)
 
 
 def _evaluation(folder: Path, device: str, record: dict[str, Any], condition: Condition) -> Evaluation | None:
     """The evaluation of samples with this condition: None where no reference of the teacher's own has it."""
     from solverbench.metrics.evaluation import Evaluation
-    from solverbench.teachers.embedded.digits import reference
+    from solverbench.teachers.embedded.judging import Extractor, reference
 
     references = record["references"]
     own = references["teacher"].get(f"{condition.guidance:g}")
@@ -123,26 +125,10 @@ def _evaluation(folder: Path, device: str, record: dict[str, Any], condition: Co
         return None
     what = f"shapes teacher's samples at guidance {condition.guidance:g}"
     return Evaluation(
-        extractor=Extractor(folder, device),
+        extractor=Extractor(partial(metric_network, folder, device)),
         extractor_id=f"shapes-metric {record['metric']['sha256'][:12]}",
         quantiser=references["quantiser"],
         data=reference(folder, references["data"], "seeds", "shapes data"),
         teacher=reference(folder, own, "noise_seeds", what),
         facts={"data_floor": references["data_floor"]} | {name: own[name] for name in FACTS},
     )
-
-
-class Extractor:
-    """Metric features, from a network that is loaded when first asked: training has the teacher, and never asks."""
-
-    def __init__(self, folder: Path, device: str) -> None:
-        self.folder, self.device = folder, device
-        self.network: MetricNet | None = None
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features [B, 64] float32 of images [B, 3, 16, 16] uint8."""
-        if self.network is None:
-            from solverbench.teachers.embedded.shapes import metric
-
-            self.network = metric.load(self.folder, device=self.device)
-        return self.network.features(images)

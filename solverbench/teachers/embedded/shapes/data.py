@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from solverbench.teachers.embedded.digits.data import uniforms
+from solverbench.teachers.embedded.streams import as_tensor, uniforms
 
 FOLDER = Path(__file__).parent / "data"
 SIDE = 16
@@ -31,8 +31,6 @@ FLOOR_SEEDS = range(2_000_000, 2_100_000)
 """Images that measure the distance of fresh data from the reference."""
 VALIDATION_SEEDS = range(3_000_000, 3_100_000)
 """Images for tests and for the accuracy of the classifiers: no training stream has them."""
-TEACHER_STREAM, METRIC_STREAM, LOSS_STREAM = 1 << 40, 2 << 40, 3 << 40
-"""First training seed of each network: its step n with batches of B takes seeds from stream + n·B on."""
 
 REACH = 0.25
 SIZES = (0.5, 0.75)
@@ -73,9 +71,7 @@ def draw(seeds: Tensor | range) -> Drawn:
 
     Every edge is a signed distance, clipped to one pixel: crisp, without steps.
     """
-    if isinstance(seeds, range):
-        seeds = torch.arange(seeds.start, seeds.stop, seeds.step)
-    draws = uniforms(seeds, _DRAWS + SIDE * SIDE)
+    draws = uniforms(as_tensor(seeds), _DRAWS + SIDE * SIDE)
     labels = (draws[:, 0] * CLASSES).long()
     grounds = (draws[:, 1] * len(GROUNDS)).long()
     u = draws[:, 2:_DRAWS].float()

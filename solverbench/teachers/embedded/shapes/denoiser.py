@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import group_norm, interpolate, silu
 
 from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.networks import frequencies, preconditioned
 from solverbench.teachers.embedded.shapes.data import CLASSES, FOLDER, SHAPE
 
 NULL = CLASSES
@@ -102,9 +103,7 @@ class Denoiser(nn.Module):
             "sigma_data": sigma_data,
         }
         self.sigma_data = sigma_data
-        # ln(sigma)/4 spans 2.65 between 0.002 and 80: periods from 25 down to 0.5 keep the network smooth in sigma.
-        frequencies = torch.logspace(-2, 3.6, embedding // 4, base=2, dtype=torch.float64).float()
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", frequencies(embedding // 4), persistent=False)
         self.level = nn.Linear(2 * (embedding // 4), embedding)
         self.label = nn.Embedding(CLASSES + 1, embedding)
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
@@ -139,11 +138,7 @@ class Denoiser(nn.Module):
             sigma: noise level > 0, 0-d (one for all) or [B]; may carry gradient.
             classes: [B] int64 below 10, or `NULL`; None is `NULL` for all.
         """
-        level, data = sigma.double().reshape(-1, 1, 1, 1), self.sigma_data
-        norm = (level.square() + data**2).sqrt()
-        # Formed in float64 where sigma lives, then moved to x in one transfer.
-        numbers = torch.cat(((data / norm).square(), level * data / norm, 1 / norm, level.log() / 4), 1)
-        skip, out, scale, noise = numbers.to(x.device, x.dtype, non_blocking=True).chunk(4, 1)
+        skip, out, scale, noise = preconditioned(x, sigma, self.sigma_data)
         dtype = self.enter.weight.dtype
         if classes is None:
             classes = torch.full((1,), NULL, device=x.device)
@@ -186,7 +181,4 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Denois
     Raises:
         MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
     """
-    tensors, config = weights.read(folder / "teacher.safetensors")
-    network = Denoiser(**config)
-    network.load_state_dict(tensors)
-    return network.requires_grad_(False).eval().to(device)
+    return weights.frozen(Denoiser, folder / "teacher.safetensors", device)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.backends import cudnn
 from torch.nn.functional import silu
 
 from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded.networks import FeatureNet
 from solverbench.teachers.embedded.shapes.data import ATTRIBUTES, CLASSES, FOLDER, GROUNDS
 
 FEATURES = 64
 
 
-class MetricNet(nn.Module):
+class MetricNet(FeatureNet):
     """Classifies shape and background and reads position, size and colours, so that its features see all of them.
 
     Args:
@@ -41,13 +41,6 @@ class MetricNet(nn.Module):
         x = images.to(self.first.weight.dtype) / 127.5 - 1
         h = silu(self.third(silu(self.second(silu(self.first(x))))))
         return silu(self.fourth(h.flatten(1)))
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return `forward` without gradient and, on a GPU, in full float32 (cuDNN would round to TF32)."""
-        with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            features = self(images)
-        assert isinstance(features, Tensor)
-        return features
 
 
 def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> MetricNet:

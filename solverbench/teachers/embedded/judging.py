@@ -1,0 +1,79 @@
+"""What the samples of an embedded teacher are judged by, from the files beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from solverbench.errors import RecordError
+from solverbench.files import read_arrays
+from solverbench.metrics.evaluation import Reference
+from solverbench.metrics.frechet import Moments
+from solverbench.teachers.embedded import artifacts
+from solverbench.teachers.embedded.networks import FeatureNet
+
+
+def references(name: str, folder: Path, made_for: Mapping[str, str | None], *, of: str = "other weights") -> Any:
+    """Return the section on references of the record of `folder`.
+
+    Args:
+        name: of the teacher.
+        made_for: the sha256 of each weights file that the references must have been made for.
+        of: what they are of otherwise, for people.
+
+    Raises:
+        RecordError: they were made for other files.
+    """
+    found = artifacts.read_record(folder).get("references", {})
+    if found.get("weights_sha256") != made_for:
+        raise RecordError(
+            f"{name}: the references in {folder} are of {of}; "
+            f"run python -m tools.embedded.{name}_references --out {folder}"
+        )
+    return found
+
+
+def reference(folder: Path, facts: Mapping[str, Any], seeds: str, what: str) -> Reference:
+    """Return the moments in `folder` that `facts`, a section of a record, name.
+
+    Args:
+        seeds: the key of `facts` that says what the images were made from.
+        what: they are, for people.
+
+    Raises:
+        MissingError, RecordError: the file isn't there, or isn't the recorded one.
+    """
+    path = folder / str(facts["file"])
+    if artifacts.digest(path) != facts["sha256"]:
+        raise RecordError(f"{path}: not the file that {artifacts.RECORD} names; restore or remake both")
+    arrays = read_arrays(path)
+    moments = Moments(int(arrays["n"]), arrays["total"], arrays["outer"])
+    sampler = f", {facts['sampler']} {facts['nfe']} calls" if "sampler" in facts else ""
+    name = f"{what}{sampler}, {seeds.replace('_', ' ')} {facts[seeds]}"
+    return Reference(moments, name, facts["sha256"])
+
+
+class Extractor:
+    """Metric features [B, D] float32 of uint8 images, from a network that is loaded when it is first called.
+
+    A training has the teacher and never calls its extractor, so it never loads the network.
+
+    Args:
+        load: returns the network.
+    """
+
+    def __init__(self, load: Callable[[], FeatureNet]) -> None:
+        self._load = load
+
+    @cached_property
+    def network(self) -> FeatureNet:
+        """The network that measures."""
+        return self._load()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features of images [B, C, H, W]."""
+        return self.network.features(images)

@@ -1,0 +1,83 @@
+"""What the networks of the embedded teachers share: EDM's preconditioning, perceptual features, metric features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.backends import cudnn
+from torch.nn.functional import normalize
+
+
+def frequencies(count: int) -> Tensor:
+    """Return [count] float32 angular frequencies for the embedding of ln(sigma)/4.
+
+    ln(sigma)/4 spans 2.65 between 0.002 and 80: periods from 25 down to 0.5 keep the network smooth in sigma.
+    """
+    return torch.logspace(-2, 3.6, count, base=2, dtype=torch.float64).float()
+
+
+def preconditioned(x: Tensor, sigma: Tensor, spread: float) -> tuple[Tensor, ...]:
+    """Return c_skip, c_out, c_in and ln(sigma)/4, each [1 or B, 1, ...] of x's dimensions, dtype and device.
+
+    Args:
+        x: [B, ...].
+        sigma: 0-d or [B].
+        spread: standard deviation of the data.
+
+    Source: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+    level = sigma.double().reshape(-1, *[1] * (x.ndim - 1))
+    norm = (level.square() + spread**2).sqrt()
+    # Formed in float64 where sigma lives, then moved to x in one transfer.
+    numbers = torch.cat(((spread / norm).square(), level * spread / norm, 1 / norm, level.log() / 4), 1)
+    return numbers.to(x.device, x.dtype, non_blocking=True).chunk(4, 1)
+
+
+class PerceptualNet(nn.Module):
+    """A classifier whose activations make a perceptual loss; differentiable in its input.
+
+    A network of this kind defines `layers` and `classes`, the linear layer that reads the mean of the last activations.
+    """
+
+    classes: nn.Linear
+
+    def layers(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the activations [B, C, h, w] of several depths for images x [B, C, H, W] in [-1, 1]."""
+        raise NotImplementedError
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return class scores [B, classes] for images x [B, C, H, W] in [-1, 1]."""
+        return self.classes(self.layers(x)[-1].mean((2, 3)))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return feature vectors [B, D] for images x [B, C, H, W] in [-1, 1], float, with gradient.
+
+        Each depth's activations are scaled to unit length over channels and then by the number of places, so the
+        squared distance of two vectors is the mean over places, summed over depths, as in LPIPS without its weights.
+
+        Source: Zhang et al. 2018, arXiv:1801.03924, equation 1 with w = 1.
+        """
+        parts = [normalize(layer, dim=1, eps=1e-4).flatten(1) / layer[0, 0].numel() ** 0.5 for layer in self.layers(x)]
+        return torch.cat(parts, 1)
+
+
+class FeatureNet(nn.Module):
+    """A network that measures: its `forward` takes images [B, C, H, W] of 0-255 and returns features [B, D].
+
+    A network of this kind defines `classes`, the linear layer that turns features into class scores.
+    """
+
+    classes: nn.Linear
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return `forward` without gradient and, on a GPU, in full float32 (cuDNN would round to TF32)."""
+        with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            features = self(images)
+        assert isinstance(features, Tensor)
+        return features
+
+    def of_floats(self, images: Tensor) -> Tensor:
+        """Return `forward` of float images in [-1, 1], with gradient."""
+        features = self(127.5 * (images + 1))
+        assert isinstance(features, Tensor)
+        return features
