@@ -45,7 +45,7 @@ class Teacher:
         arithmetic: arithmetic of the network; see `Arithmetic.label`.
         spec: text with which `load_teacher` returns this teacher again; its name if empty.
         features: feature networks by name, each a function that loads it on a device. Solvers may be trained on "loss";
-            "metric" measures them. Training code gets a teacher without "metric" unless a recipe sets allow_metric_loss.
+            "metric" measures them, and training code gets none of it unless a recipe sets allow_metric_loss.
         images_of: a range of seeds -> real images [B, C, H, W] on [-1, 1], on the CPU, each a function of its seed
             alone; None if the teacher has none.
     """
