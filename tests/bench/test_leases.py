@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from solverbench.errors import StoreError
-from solverbench.store import leases
+from solverbench.store import leases, queue
 from solverbench.store import runs as store_runs
 from solverbench.store.leases import Leases
-from solverbench.store.queue import Queue
+from solverbench.store.queue import POLL, Queue
 
 HELD = """
 import sys, time
@@ -40,7 +40,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     found = Clock()
-    monkeypatch.setattr(leases, "time", found)
+    for module in (leases, queue, store_runs):
+        monkeypatch.setattr(module, "time", found)
     return found
 
 
@@ -224,7 +225,7 @@ def test_a_queue_leaves_to_others_what_they_have_and_takes_what_they_made(tmp_pa
     made.add("c")
     other.release("c")
     assert queue.next() is None, "it looks again only after a while"
-    clock.now += queue.POLL
+    clock.now += POLL
     assert (queue.next(), queue.come(), queue.waiting) == (None, [("cd", "c")], False)
     mine.close()
     other.close()
@@ -236,7 +237,7 @@ def test_a_queue_does_what_another_run_gave_back_undone(tmp_path, clock):
     queue = Queue(mine, ["a"], list, str, lambda piece: False)
     assert queue.next() is None
     other.release("a")
-    clock.now += queue.POLL
+    clock.now += POLL
     assert queue.next() == ("a", ["a"])
     mine.close()
     other.close()

@@ -37,8 +37,9 @@ def flags(command: click.Command) -> set[str]:
 
 
 def of_module(source: Path) -> set[str]:
-    """The flags that a module's parser declares."""
-    return set(re.findall(r"""["'](--[a-z][\w-]*)["']""", source.read_text(encoding="utf-8")))
+    """The flags that a module's parser declares, with those that the scripts of a folder share."""
+    texts = [each.read_text(encoding="utf-8") for each in (source, source.with_name("commands.py")) if each.exists()]
+    return set(re.findall(r"""["'](--[a-z][\w-]*)["']""", "".join(texts)))
 
 
 def called(words: list[str]) -> tuple[set[str] | None, list[str]]:
