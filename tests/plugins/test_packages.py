@@ -221,7 +221,8 @@ def wheel(tmp_path_factory):
 def test_a_wheel_is_listed_runs_and_is_gone_once_uninstalled(python, wheel):
     pip = [sys.executable, "-m", "pip", "--python", python.program, "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheel], check=True)
-    code = "import json; from solverbench import registries as r; print(json.dumps({k: [[x.name, x.plugin, x.unavailable] for x in v.listed()"
+    code = "import json; from solverbench import registries as r; "
+    code += "print(json.dumps({k: [[x.name, x.plugin, x.unavailable] for x in v.listed()"
     code += " if x.plugin] for k, v in r.extensible.items()}))"
     named = {"solver": "ab2", "teacher": "blob", "grid": "arctan", "metric": "contrast", "loss": "charbonnier"}
     found = json.loads(python("-c", code).stdout)
