@@ -51,7 +51,7 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
 
 
 def check_possible(wanted: Sequence[Cell]) -> None:
-    """Refuse a run in which nothing can be measured.
+    """Check that something can be measured.
 
     Raises:
         MissingError: every cell is unsupported or needs training; the text gives the reason for the first one.
@@ -65,7 +65,7 @@ def check_possible(wanted: Sequence[Cell]) -> None:
 
 
 def again(cell: Cell, out: Path) -> Cell:
-    """Return the cell resolved anew, with parameters trained since."""
+    """Return the cell resolved again, with parameters trained since."""
     solver = trained_files.learned(cell.spec)
     try:
         about = cell.teacher, cell.targets, cell.protocol, cell.measurement

@@ -228,7 +228,7 @@ class RunOptions:
 
     @property
     def of_numbers(self) -> RunOptions:
-        """The same with the options of NUMBERS only, which a cell's results depend on besides its metrics."""
+        """The options with only those of NUMBERS set, which a cell's results depend on besides its metrics."""
         return type(self)(**self.changed(NUMBERS))
 
     @property

@@ -129,7 +129,7 @@ class Ledger:
         self._closed(unit)
 
     def _closed(self, unit: Unit) -> None:
-        """If nothing of a unit is left to do, report its unreported rest as done, such as that of a failed cell."""
+        """Report the unreported rest of a finished unit as done, such as that of a failed cell."""
         if any(unit.block in job.calls for job in unit.jobs):
             return
         if any(self.left[unit]):

@@ -210,7 +210,7 @@ class Unit:
 
     @cached_property
     def calls(self) -> int:
-        """Calls times images that are made."""
+        """Denoiser calls times images that are made."""
         return self.tree.needed * len(self.block) + sum(job.goal_calls[self.block] for job in self.jobs)
 
     def shares(self) -> list[float]:
