@@ -18,40 +18,41 @@ from solverbench._version import __version__
 from solverbench.errors import MissingError, RecordError
 
 CHUNK = 1 << 20
+"""Bytes per read of a download."""
 PINS = "pins.json"
-"""Name of the file next to the downloads: file name to address, sha256 and size."""
+"""Name of the JSON file next to the downloads: file name to URL, sha256 and size."""
 
 Tell = Callable[[int, int | None], None]
 """Progress callback: (bytes so far, total bytes or None if the server does not say)."""
 
 
 def silent(have: int, total: int | None) -> None:
-    """Tell nobody."""
+    """Ignore the progress."""
 
 
 def fetch(url: str, path: Path, tell: Tell = silent) -> str:
-    """Return the sha256 of `path`, which is downloaded from `url` unless it is there.
+    """Download `path` from `url` unless it exists, and return its sha256.
 
-    The checksum is pinned on first use; later it is compared.
+    The checksum is pinned on first use and compared from then on.
 
     Raises:
         MissingError: see `download`.
-        RecordError: the file isn't the pinned one.
+        RecordError: the file differs from the pinned one.
     """
     download(url, path, tell)
     return pinned(path, url)
 
 
 def download(url: str, path: Path, tell: Tell = silent, *, sha256: str = "") -> None:
-    """Download `path` from `url` unless it is there; it is whole or not there.
+    """Download `path` from `url` unless it exists; `path` is complete or absent.
 
-    A download that broke off leaves `.NAME.part`; the next one continues it if the server still has the same file.
+    An interrupted download leaves `.NAME.part`; the next call resumes it if the server still has the same file.
 
     Args:
-        sha256: how the file's sha256 begins, if that is known.
+        sha256: first digits of the file's sha256; empty if unknown.
 
     Raises:
-        MissingError: it can't be downloaded; the text says where the file may be put by hand.
+        MissingError: it can't be downloaded; the text says where to put the file by hand.
         RecordError: the file has another sha256.
     """
     if path.exists():
@@ -84,7 +85,7 @@ def pinned(path: Path, url: str = "") -> str:
     """Return the sha256 of `path`; pin it if the file is new.
 
     Raises:
-        RecordError: it differs from the pinned one.
+        RecordError: the checksum differs from the pinned one.
     """
     pins = read_pins(path.parent)
     found = files.sha256(path)
@@ -102,10 +103,10 @@ def pinned(path: Path, url: str = "") -> str:
 
 
 def read_pins(folder: Path) -> dict[str, Any]:
-    """Return the pins of a folder: file name to url, sha256 and size.
+    """Return the pins of a folder: file name to URL, sha256 and size.
 
     Raises:
-        RecordError: the file of pins is damaged.
+        RecordError: the pins file is damaged.
     """
     path = folder / PINS
     if not path.exists():
@@ -118,7 +119,7 @@ def read_pins(folder: Path) -> dict[str, Any]:
 
 
 def member(archive: Path, name: str, to: Path) -> Path:
-    """Extract the one file named `name`, in any folder of a zip archive, atomically to `to`; return `to`.
+    """Extract the only file named `name`, in any folder of a zip archive, atomically to `to`; return `to`.
 
     Raises:
         RecordError: not a zip archive, or not exactly one such file in it.
@@ -139,7 +140,7 @@ def member(archive: Path, name: str, to: Path) -> Path:
 
 
 def _download(url: str, part: Path, tell: Tell) -> None:
-    """Download to `part`; resume at its end if the server still has the same file."""
+    """Download to `part`, or resume it if the server still has the same file."""
     tag_file = part.with_suffix(".tag")
     have = part.stat().st_size if part.exists() and tag_file.exists() else 0
     headers = {"User-Agent": f"solverbench/{__version__}"}
@@ -150,7 +151,7 @@ def _download(url: str, part: Path, tell: Tell) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
-        part.unlink()  # longer than the server's file, so another file
+        part.unlink()  # longer than the server's file, so a different file
         _download(url, part, tell)
         return
     with reply:

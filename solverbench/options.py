@@ -1,4 +1,4 @@
-"""Options as text or TOML values, read by the types that a function or a dataclass declares for them."""
+"""Parsing of options, given as text or TOML values, by the types that a function or a dataclass declares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS = {"str": "text", "int": "a whole number", "float": "a finite number", "b
 def of(declared: Callable[..., Any]) -> dict[str, str]:
     """Return the options that a function (its keyword-only arguments) or a dataclass (its fields) declares.
 
-    Only those whose annotation is str, int, float or bool, or one of them or None.
+    Only options annotated as str, int, float or bool, or as one of them or None, are returned.
     """
     if isinstance(declared, type) and dataclasses.is_dataclass(declared):
         found = {field.name: _spelled(field.type) for field in dataclasses.fields(declared)}
@@ -34,13 +34,13 @@ def read(
     """Return `given` with each value in its declared type.
 
     Args:
-        asked: what the user wrote, for messages.
-        declared: see `of`.
-        given: text, as in a spec, or TOML values.
-        beside: names that are options too, read elsewhere: for suggestions.
+        asked: the user's text, for messages.
+        declared: function or dataclass, see `of`.
+        given: option name to text, as in a spec, or to TOML value.
+        beside: names of further options that are read elsewhere, for suggestions.
 
     Raises:
-        SpecError: an option that isn't declared, or a value of another type.
+        SpecError: an undeclared option, or a value of another type.
     """
     kinds = of(declared)
     for key in given:
@@ -55,11 +55,11 @@ def parse(asked: str, kind: Any, text: str) -> Any:
     """Return `text` as a value of a type.
 
     Args:
-        asked: what the user wrote, for messages.
+        asked: the user's text, for messages.
         kind: bool, int, float, str, one of them or None, or a tuple of whole numbers.
 
     Raises:
-        SpecError: it isn't one.
+        SpecError: the text is not a value of that type.
     """
     base = next((each for each in (bool, int, float, str) if each == kind or each in _members(kind)), tuple)
     try:
@@ -76,12 +76,12 @@ _WANTED = {
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
-    """The types of a union; none of another type."""
+    """Return the members of a union type; empty for any other type."""
     return () if get_origin(kind) is tuple else getattr(kind, "__args__", ())
 
 
 def outside(value: float, *, low: float | None = None, high: float | None = None, above: float | None = None) -> str:
-    """Return what a number must be, if it isn't: finite, at least `low`, at most `high` and above `above`; else ""."""
+    """Return "" if a number is finite and within the bounds, else the requirement as text; `above` is exclusive."""
     fits = (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
     if math.isfinite(value) and fits:
         return ""
@@ -90,7 +90,7 @@ def outside(value: float, *, low: float | None = None, high: float | None = None
 
 
 def _value(asked: str, key: str, kind: str, value: Any) -> Any:
-    """The value in its type; text is converted, anything else must be of it already."""
+    """Return the value in its declared type; text is converted, any other value must have that type."""
     wrong = SpecError(f"{asked}: {key}={value} isn't {_KINDS[kind]}; give {key} such a value")
     text = value if isinstance(value, str) else None
     if kind == "str":

@@ -1,4 +1,4 @@
-"""How errors are worded: `<what was asked>: <what is wrong, with the value>; <what to do>`, each part a field."""
+"""Wording of errors: `<what was asked>: <what is wrong, with the value>; <what to do>`, each part a field."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Self
 
 
 class Problem(Exception):
-    """An error in three fields, whose text is one sentence.
+    """An error with three fields, whose text is one sentence.
 
     Args:
-        wrong: what is wrong, with the value; the whole sentence if nothing else is given.
-        asked: what was asked for, such as a spec or a path.
-        remedy: what to do.
+        wrong: the mistake, with the value; the whole sentence if nothing else is given.
+        asked: the subject, such as a spec or a path.
+        remedy: instruction for the user.
     """
 
     def __init__(self, wrong: str = "", *, asked: object = "", remedy: str = "") -> None:
@@ -27,31 +27,31 @@ class Problem(Exception):
         return cls(problem.wrong, asked=problem.asked, remedy=problem.remedy)
 
     def __str__(self) -> str:
-        """Return one line, whatever was typed: unprintable characters are written as Python writes them."""
+        """Return the sentence as one line, with unprintable characters escaped as in Python."""
         return _printable(super().__str__())
 
     def without(self, asked: object) -> str:
-        """Return the sentence for a place that names `asked` itself: not repeated if the error is about it."""
+        """Return the sentence for a context that already names `asked`: without the subject if it is `asked`."""
         if self.asked != str(asked):
             return str(self)
         return _printable(f"{self.wrong}; {self.remedy}" if self.remedy else self.wrong)
 
     def finding(self, asked: object) -> str:
-        """Return `without(asked)` and without the remedy."""
+        """Return `without(asked)`, also without the remedy."""
         return _printable(f"{self.asked}: {self.wrong}" if self.asked not in ("", str(asked)) else self.wrong)
 
 
 def suggest(word: str, known: Iterable[str], remedy: str) -> str:
-    """Return `remedy`, after the question whether the nearest of the known words was meant if one is near."""
+    """Return `remedy`, preceded by "did you mean ...?" if a known word is similar."""
     near = difflib.get_close_matches(word.lower(), list(known), n=1)
     return f"did you mean {near[0]!r}? {remedy[0].upper()}{remedy[1:]}" if near else remedy
 
 
 def one_line(what: object, *, typed: bool = False) -> str:
-    """Return the text of an error, or of another thing, on one line; of a long text, its first 160 characters.
+    """Return the text of an error or another object on one line, cut to 160 characters.
 
     Args:
-        typed: put an error's type in front; one without text is told by its type anyway.
+        typed: whether to prepend an error's type; an error without text gives its type in any case.
     """
     text = " ".join(str(what).split())
     text = text if len(text) <= 160 else f"{text[:160]}…"

@@ -1,4 +1,4 @@
-"""How many images a call of the network takes at best on this machine: tried once, then kept beside the results."""
+"""The fastest batch size of a network on this machine, measured once and cached in the results folder."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from solverbench.teachers.teacher import Teacher
 FILE = "batches.json"
 _LEAST = 32
 _GAIN = 1.05
-"""Doubling a batch must make the calls this many times as fast for an image, or the smaller one is kept."""
+"""Minimum speed-up per image for which a doubled batch is preferred."""
 
 
 def chosen(teachers: Sequence[Teacher], most: int, out: Path, *, keep: bool, say: Callable[[str], None]) -> int:
-    """Return how many images a call takes in a run of these teachers: as many as the one takes that wants fewest.
+    """Return the batch size of a run of these teachers: the smallest of their fastest batch sizes.
 
-    The batch is part of every cell's key, because it can change last bits: what was found is kept in the results
-    folder for each network and device, so that another run there means the same cells.
+    The batch size is part of every cell's key, because it can change the last bits. It is cached in the results folder
+    for each network and device, so that a later run there asks for the same cells.
 
     Args:
-        most: images that any batch can have: those of a block.
-        keep: write what was found.
-        say: takes a line for people.
+        most: upper limit, the images of a block.
+        keep: whether to write the measured batch sizes to the results folder.
+        say: callback for a human-readable line.
 
     Raises:
-        RecordError: what is kept there is damaged.
+        RecordError: the cached file is damaged.
     """
     path = out / FILE
     known: dict[str, int] = files.read_json(path) if path.is_file() else {}
@@ -45,7 +45,7 @@ def chosen(teachers: Sequence[Teacher], most: int, out: Path, *, keep: bool, say
         if label not in known:
             try:
                 known[label] = fastest(teacher, most)
-            except Exception:  # its cells will meet the same error again, and say so
+            except Exception:  # the cells raise the same error and report it
                 return min(BATCH, most)
             say(f"batch of {teacher.name}: {known[label]} images a call, found by trying")
             if keep:
@@ -54,10 +54,10 @@ def chosen(teachers: Sequence[Teacher], most: int, out: Path, *, keep: bool, say
 
 
 def fastest(teacher: Teacher, most: int) -> int:
-    """Return the images of a call from which on twice as many are less than a twentieth faster, or don't fit.
+    """Return the batch size at which doubling makes a call less than 5 % faster per image, or exceeds the memory.
 
     Args:
-        most: the answer is no larger.
+        most: upper limit, in images.
     """
     size, pace = min(_LEAST, most), 0.0
     while True:
@@ -74,14 +74,14 @@ def fastest(teacher: Teacher, most: int) -> int:
 
 
 def _label(teacher: Teacher) -> str:
-    """Names the network, what it runs on and how it counts: what its speed depends on."""
+    """Return the network, arithmetic and device, on which the speed depends."""
     return f"{teacher.ode} {teacher.arithmetic} {device_name(teacher.device)}"
 
 
 def _fitted(
     protocol: Protocol, wanted: list[Cell], out: Path, say: Callable[[str], None] | None
 ) -> tuple[Protocol, list[Cell]]:
-    """Protocol and cells with the batch that fits their teachers here; kept in `out` if somebody is told."""
+    """Return protocol and cells with the fastest batch size; cache it in `out` if `say` is given."""
     keep, tell = say is not None, say or (lambda line: None)
     found = chosen(teachers_of(wanted), protocol.block, out, keep=keep, say=tell)
     fitted = replace(protocol, batch=found)

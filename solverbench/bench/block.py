@@ -1,4 +1,4 @@
-"""One block of some cells: their images are made, judged and reduced to sums; nothing else is kept of them."""
+"""One seed block of several cells: sample the images, measure them and reduce them to what the store keeps."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from solverbench.sampling.stopwatch import Stopwatch
 from solverbench.store.folder import BlockResult
 
 PICTURES = 8
-"""Images kept of the first block of a cell, for the strips in a report."""
+"""Number of images kept from the first block of a cell, for the image strips of a report."""
 
 
 @dataclass(frozen=True)
 class BlockDone:
-    """What a block of a cell gave, and at what cost."""
+    """The result of a block of a cell, and its cost."""
 
     result: BlockResult
     cost: dict[str, Any]
@@ -45,15 +45,16 @@ class BlockDone:
 
 @dataclass(frozen=True)
 class UnitTask:
-    """A block of some cells of one teacher, to be done by a worker: a call that several of them make is made once.
+    """A block of several cells of one teacher, as a unit of work; calls that cells share are made once.
 
     Args:
-        cells: with a plan, of the same teacher, protocol and `adapt`.
-        out: the results folder, for the teacher's endpoints and the exact solutions.
-        stop: looked at before every batch and after every sample of it.
-        limits: seconds that each cell may take; none if empty.
-        told: takes (place of the cell, images, calls times images that were made for it first) as they are finished.
-        say: takes a line for people, such as of a damaged file that is made anew.
+        cells: cells with a plan, all of the same teacher, protocol and `adapt`.
+        block: image seeds.
+        out: results folder, for the teacher's endpoints and the exact solutions.
+        stop: checked before every batch and after every sample of it.
+        limits: time limit of each cell, in seconds; empty for no limit.
+        told: progress callback: (cell index, images done, new denoiser calls x images).
+        say: callback for a human-readable line, such as a note on a damaged file that is recomputed.
     """
 
     cells: Sequence[Cell]
@@ -65,10 +66,10 @@ class UnitTask:
     say: Callable[[str], None] = lambda line: None
 
     def __call__(self) -> list[BlockDone | Exception]:
-        """Return what each cell gave, or why it gave nothing.
+        """Return the result of each cell, or its error.
 
         Raises:
-            SampleError: what they are compared with can't be made.
+            SampleError: the teacher's own samples or the exact solutions can't be computed.
             StoreError, RecordError: the store can't be used.
             Cancelled: the run is ending.
         """
@@ -85,12 +86,14 @@ class UnitTask:
 
 @dataclass
 class _Sums:
-    """What the images of one sample leave behind, batch after batch.
+    """What is kept of the images of one plan, batch after batch.
 
     Args:
-        arrays: values of the images by name of the array, batch after batch.
-        failed: why an array can't be made, by its name.
-        seconds: spent on them after their last call.
+        features: feature vectors [B, D] of each batch.
+        pictures: uint8 images for the report.
+        arrays: array name to the per-image values of each batch.
+        failed: array name to the reason why it can't be computed.
+        seconds: time spent on the images after their last denoiser call.
     """
 
     features: list[Tensor] = field(default_factory=list)
@@ -101,11 +104,11 @@ class _Sums:
 
 
 class _UnitRun:
-    """A work as it is done.
+    """A unit of work in progress.
 
     Args:
-        goals: what the first images are compared with: final states [p, *shape] of the teacher's own sampler, and
-            exact solutions; or None.
+        goals: states that the first images are compared with: final states [p, *shape] of the teacher's own sampler,
+            and exact solutions; or None.
     """
 
     def __init__(self, work: UnitTask, goals: dict[Takes, Tensor | None]) -> None:
@@ -124,7 +127,7 @@ class _UnitRun:
         self.near: dict[Takes, Tensor] = {}
 
     def results(self) -> list[BlockDone | Exception]:
-        """Do the work; return what each cell gave, or its error."""
+        """Compute the block; return the result of each cell, or its error."""
         drawn, begun = energy.joules(self.teacher.device), time.perf_counter()
         for part in batches(self.work.block, self.cell.protocol.batch):
             self.work.stop.check()
@@ -153,7 +156,7 @@ class _UnitRun:
         return any(place not in self.failed for place in end.plans)
 
     def _take(self, end: End, found: Tensor | Exception, part: range) -> None:
-        """Take in a batch of a sample, or why there is none."""
+        """Measure a batch of final states, or record its error."""
         begun = time.perf_counter()
         try:
             if isinstance(found, Exception):
@@ -161,7 +164,7 @@ class _UnitRun:
             self._judge(self.sums[end], found, part)
         except Cancelled:
             raise
-        except Exception as error:  # an extractor may raise anything, too
+        except Exception as error:  # an extractor may raise anything
             self.failed |= dict.fromkeys(end.plans, error)
             return
         self.sums[end].seconds += time.perf_counter() - begun
@@ -192,7 +195,7 @@ class _UnitRun:
                 sums.features.append(_features(self.judged.extractor(levels), part))
 
     def _score(self, metric: MetricDefinition, images: Tensor, levels: Tensor, part: range) -> NDArray[Any] | None:
-        """The metric's value of each image of a batch; None if it isn't taken of them."""
+        """Return the metric's value of each image of a batch; None if it doesn't apply to them."""
         others: Any = None
         if metric.takes in self.goals:
             if (others := self._near(metric.takes, part)) is None:
@@ -210,7 +213,7 @@ class _UnitRun:
         return np.asarray((found if found.dim() > 1 else found.double()).detach().cpu().numpy())
 
     def _near(self, name: Takes, part: range) -> Tensor | None:
-        """The images that those of `part` are compared with, fewer of them or None where the block has no more."""
+        """Return the images to compare `part` with; fewer, or None, at the end of the block's comparison images."""
         goal, done = self.goals[name], part.start - self.work.block.start
         if goal is None or done >= len(goal):
             return None
@@ -220,12 +223,12 @@ class _UnitRun:
         return self.near[name]
 
     def _spent(self, end: End) -> float:
-        """Seconds that a cell with this sample would have taken alone, but for combining states."""
+        """Return the seconds that this plan would have taken alone, without combining states."""
         calls = self.watch.parts
         return self.starting + sum(calls.get(call, 0.0) for call in end.path) + self.sums[end].seconds
 
     def _arrays(self, sums: _Sums, features: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
-        """What is kept of the images, by name, in the order of the file."""
+        """Return the per-image arrays by name, in the order of the file."""
         found: dict[str, NDArray[Any]] = {}
         for metric in self.cell.metrics:
             if metric.takes is Takes.FEATURES:
@@ -266,10 +269,11 @@ class _UnitRun:
 
 @contextmanager
 def _blamed(sums: _Sums, array: str, broken: bool = True) -> Iterator[None]:
-    """Make an array of a metric that has failed once no more, and note why; the other metrics go on.
+    """Record the error of a metric's array, so that it is skipped from then on; the other metrics continue.
 
     Args:
-        broken: whether what is done may break for its own reasons, as networks and plugins do; else the cell fails.
+        array: name of the array.
+        broken: whether only the array fails, as for networks and plugins; otherwise the cell fails.
     """
     try:
         yield

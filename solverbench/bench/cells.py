@@ -1,4 +1,4 @@
-"""From what is asked for to cells: one per teacher, solver and number of calls, each with the key of its results."""
+"""Cells: one per teacher, solver and number of calls, each with the key of its results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from solverbench.sampling.endpoints import Goal
 from solverbench.teachers.teacher import Teacher
 
 FORMAT = 2
-"""Version of the key and of what results mean: raise it when equal keys would give different numbers."""
+"""Result format version; bump when equal keys would give different numbers."""
 
 
 DONE, CACHED, FAILED, UNSUPPORTED, NEEDS_TRAINING = STATUSES = (
@@ -44,17 +44,18 @@ class Cell:
     """One teacher, solver and number of calls under a protocol.
 
     Args:
-        solver: as it was asked for.
-        spec: canonical.
+        solver: name as requested.
+        spec: canonical spec.
         method: the solver's part of the key, `Solver.key`.
-        learned: whether it was trained.
-        adapt: what becomes of the teacher's denoiser, of a `solver` with such an option; the spec names it.
-        measurement: what the images are measured by.
-        targets: the teacher sampler's plan.
-        plan: what is executed; None if the cell can't be run.
-        obstacle: why it can't be run, a status and a reason.
-        trained: the file that the learned solver's parameters are from; None of given ones.
-        inferred: what the learned solver's paper leaves unknown, see `LearnedSolver.inferred`.
+        nfe: number of denoiser calls.
+        learned: whether the solver is a learned one.
+        adapt: the solver's adaptor of the teacher's denoiser; the spec names it.
+        measurement: metrics, networks and reference for the images.
+        targets: plan of the teacher's own sampler.
+        plan: plan to execute; None if the cell can't be run.
+        obstacle: status and reason if the cell can't be run.
+        trained: file of the learned solver's parameters; None if they were given in Python.
+        inferred: settings that the learned solver's paper leaves unknown, see `LearnedSolver.inferred`.
     """
 
     teacher: Teacher
@@ -74,7 +75,7 @@ class Cell:
 
     @cached_property
     def key(self) -> dict[str, Any]:
-        """Everything that the cell's numbers depend on, as plain JSON values. Written down in docs/store.md."""
+        """Everything that the cell's numbers depend on, as plain JSON values; documented in docs/store.md."""
         assert self.plan is not None
         evaluation = self.evaluation
         exact = {"exact": {"n": self.protocol.solved, **solutions.key(self.teacher)}} if self.exact else {}
@@ -104,13 +105,13 @@ class Cell:
 
     @property
     def exact(self) -> bool:
-        """Whether some of its images are compared with the exact solution: as asked, else as the teacher has it."""
+        """Whether some images are compared with the exact solution: as requested, else by the teacher's default."""
         asked = self.protocol.options.exact
         return self.teacher.exact if asked is None else asked
 
     @property
     def names(self) -> dict[str, Any]:
-        """What people call it: recorded beside the key, no part of it."""
+        """Human-readable names, stored next to the key but not part of it."""
         trained = self.trained and self.trained.identity
         plugged = {"plugins": self.plugins} if self.plugins else {}
         told = {"teacher": self.teacher.name, "solver": self.solver, "spec": self.spec, "nfe": self.nfe}
@@ -118,7 +119,7 @@ class Cell:
 
     @cached_property
     def plugins(self) -> dict[str, dict[str, str]]:
-        """What of it isn't built in: kind and name to who offers it, and the sha256 of its source."""
+        """The plugins it uses: kind and name to origin and sha256 of the source."""
         grid = re.search(r":grid=([a-z]\w*)", self.spec)
         trained = self.trained.record.get("recipe", {}) if self.trained else {}
         asked = {
@@ -137,23 +138,23 @@ class Cell:
 
     @property
     def _adapted_by_plugin(self) -> bool:
-        """Whether code that isn't this project's stands between the plan and the teacher."""
+        """Whether a plugin's code adapts the teacher's denoiser."""
         module = getattr(self.adapt, "__module__", "") or ""
         return module.partition(".")[0] != "solverbench"
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """What its features are measured by; None if they aren't."""
+        """The evaluation of its features; None if no features are measured."""
         return self.measurement.evaluation
 
     @property
     def lacking(self) -> Mapping[str, str]:
-        """Metrics that were asked for and can't be measured here, each with the reason."""
+        """Requested metrics that can't be measured here, each with the reason."""
         return self.measurement.lacking
 
     @property
     def metrics(self) -> tuple[MetricDefinition, ...]:
-        """What its images are measured by: built-in metrics first, then those by plugins."""
+        """The metrics of its images: built-in ones first, then those of plugins."""
         judged, always = self.evaluation, [table.TABLE[table.ALWAYS]]
         exact = [each for each in table.TABLE.values() if self.exact and each.takes is Takes.EXACT]
         features = [plugin.find(name) for name in judged.metrics] if judged is not None else []
@@ -161,7 +162,7 @@ class Cell:
 
     @property
     def metric_loss(self) -> bool:
-        """Whether its solver was trained on the features that a metric judges it by."""
+        """Whether its solver was trained on the features that a metric uses."""
         return self.trained is not None and self.trained.metric_loss
 
     def __str__(self) -> str:
@@ -169,12 +170,12 @@ class Cell:
 
 
 def reason(error: BaseException, asked: str = "") -> str:
-    """Return one line that says why: a user's mistake in its own words, another exception with type and place.
+    """Return an error as one line: the text of a user error, or the type, place and text of any other exception.
 
-    The place is the line of a plugin that it came up in, if it came up in one.
+    The place is the plugin's line that raised it, if a plugin did.
 
     Args:
-        asked: what is named beside the line, so that a mistake about it needn't name it.
+        asked: subject that is already named next to the line, and so is left out of a user error about it.
     """
     if isinstance(error, UserError):
         return " ".join(error.without(asked).split())
@@ -183,15 +184,15 @@ def reason(error: BaseException, asked: str = "") -> str:
 
 
 def teachers_of(cells: Iterable[Cell]) -> list[Teacher]:
-    """Return the teachers of some cells, each once, in order."""
+    """Return the distinct teachers of the cells, in order."""
     return list({cell.teacher.name: cell.teacher for cell in cells}.values())
 
 
 def each_teacher(cells: Iterable[Cell]) -> list[Cell]:
-    """Return one cell of each teacher, in order: its teacher and measurement are those of the others."""
+    """Return one cell of each teacher, in order; all cells of a teacher share its measurement."""
     return list({cell.teacher.name: cell for cell in cells}.values())
 
 
 def lacking(cells: Iterable[Cell]) -> list[str]:
-    """Return a line on each metric that was asked for and can't be measured; see `selection.lacking`."""
+    """Return one line per requested metric that can't be measured; see `selection.lacking`."""
     return selection.lacking({cell.teacher.name: cell.measurement for cell in cells})

@@ -1,4 +1,4 @@
-"""Claims about solvers, judged from the cells at hand: held, not held or unresolved by a paired interval."""
+"""Claims about solvers, judged from the finished cells by paired intervals: held, not held or unresolved."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from solverbench.bench.outcome import Outcome, paired
 
 LEARNED, CLASSICAL = ("gs", "gas"), ("dpm", "euler")
 CLOSENESS = ("rmse_teacher", "frechet_teacher")
-"""How close a solver is to the teacher's own samples, which is what the learned ones are trained for."""
+"""Metrics of the distance to the teacher's own samples, which learned solvers are trained to minimise."""
 ALL = (*CLOSENESS, "frechet_data")
 FEW, MORE = 4, 7
-"""Calls of a learned solver, and of the classical one that it is set against."""
+"""NFE of a learned solver, and of the classical solver that it is compared with."""
 BEST = 6
-"""Calls of the best classical solver that GAS at `FEW` is set against; and at twice its own, for any number."""
+"""NFE of the best classical solver that GAS at `FEW` is compared with, besides the one at twice its own NFE."""
 ORDERED = (("gas", "gs"), ("gs", "ld3"))
-"""Learned solvers of which the first is claimed to be level with the second or ahead, at the same number of calls."""
+"""Pairs of learned solvers; the first is claimed to be at least level with the second at equal NFE."""
 OPEN = (("gs", "s4s_alt"),)
-"""Learned solvers of which nothing is claimed: a verdict says which is ahead, or that they are level."""
+"""Pairs of learned solvers without a claim; the verdict says which one is ahead, or that they are level."""
 
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """What is to be judged: that `a` is at least level with `b`, or, if `open`, how the two stand.
+    """The claim that `a` is at least level with `b`, or, if `open`, the question which of the two is ahead.
 
     Args:
-        rival: what `b` is, where it was chosen: "the best classical solver of this run".
+        metrics: names of the metrics to judge by.
+        rival: description of `b` if it was chosen from several, as in "the best classical solver of this run".
     """
 
     a: Outcome
@@ -46,7 +47,7 @@ class Claim:
         return f"{_label(self.a)} at least level with {named} on {self.a.cell.teacher.name}"
 
     def verdict(self, low: float, high: float) -> str:
-        """Return what the interval of a's distance less b's says."""
+        """Return the verdict for the interval of a's distance minus b's."""
         if self.open:
             ahead = self.a if high < 0 else self.b if low > 0 else None
             return "level" if ahead is None else f"{ahead.cell.solver} ahead"
@@ -56,19 +57,19 @@ class Claim:
 def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return a verdict for each claim whose two cells have results.
 
-    A claim says that one cell's distance is at most another's. With their difference d and its paired 95 % interval,
-    it is held if the whole interval is at most 0, not held if all of it is above 0, and else unresolved. Where
-    nothing is claimed, the cell whose distance is lower by the whole interval is ahead, and else the two are level.
-    A solver trained on a metric's own features is in no claim.
+    A claim says that one cell's distance is at most another's. It is judged by the paired 95 % interval of their
+    difference: held if the whole interval is at most 0, not held if all of it is above 0, otherwise unresolved. For
+    an open question, the cell with the lower distance is ahead if the interval excludes 0; otherwise the two are level.
+    A solver trained on a metric's own features takes part in no claim.
 
-    A verdict between learned solvers has a caution where their training seeds differ by more than they do.
+    A verdict between learned solvers carries a caution if their training seeds differ by more than the solvers do.
     """
     finished = [outcome for outcome in outcomes if outcome.measures and not outcome.cell.metric_loss]
     return [verdict for claim in _claims(finished) for verdict in _judge(claim)]
 
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[Claim]:
-    """Every claim that the cells allow, each once."""
+    """Yield every claim that the cells allow, each once."""
     learned = [outcome for outcome in outcomes if outcome.cell.learned]
     pairs = [(a, b) for a in learned for b in outcomes if a.cell.teacher is b.cell.teacher]
     for a, b in pairs:
@@ -89,7 +90,7 @@ def _claims(outcomes: Sequence[Outcome]) -> Iterator[Claim]:
 
 
 def _against_best(a: Outcome, nfe: int, outcomes: Iterable[Outcome]) -> Iterator[Claim]:
-    """A claim for each metric against the classical cell that is lowest in it among those with `nfe` calls."""
+    """Yield a claim for each metric, against the classical cell with `nfe` calls that has the lowest value."""
     rivals = [b for b in outcomes if b.cell.teacher is a.cell.teacher and not b.cell.learned and b.cell.nfe == nfe]
     for metric in ALL:
         judged = [b for b in rivals if metric in b.measures]
@@ -118,7 +119,7 @@ def _judge(claim: Claim) -> Iterator[dict[str, Any]]:
 
 
 def _caution(a: Outcome, b: Outcome, difference: float) -> str:
-    """Where two learned solvers differ by less than one's own trainings do; both relative, as metrics have units."""
+    """Return a caution if learned solvers differ by less than their training seeds; both relative, to drop units."""
     cautions = []
     for cell in (a.cell, b.cell):
         trained = cell.trained

@@ -1,4 +1,4 @@
-"""How long work will take on this machine: from what the store knows of the teacher, or from a few calls made now."""
+"""Time estimates for this machine, from the stored blocks of a teacher or from a few probe calls."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from solverbench.sampling import devices, stopwatch
 from solverbench.teachers.teacher import Teacher
 
 _PROBED = 4
-"""Calls of a probe, the first of which warms up."""
+"""Number of calls of a probe; the first one warms up."""
 
 
 def expected(work: Sequence[Unit], jobs: Iterable[CellProgress], workers: int) -> float | None:
-    """Return the seconds that `workers` will need for `work`; None if it is too little for a probe, or can't be known.
+    """Return the seconds that `workers` need for `work`; None if it is too little for a probe, or the probe fails.
 
     Args:
-        jobs: of the run, whose stored blocks tell the pace.
+        work: units of work to do.
+        jobs: all jobs of the run; their stored blocks give the time per call.
+        workers: number of workers.
     """
     known, total = list(jobs), 0.0
     for teacher in {unit.teacher for unit in work}:
@@ -33,14 +35,14 @@ def expected(work: Sequence[Unit], jobs: Iterable[CellProgress], workers: int) -
                 return None
             try:
                 pace = probe(teacher, batch)
-            except (Exception, SystemExit):  # it will meet the same error again, where a cell can say so
+            except (Exception, SystemExit):  # a cell raises the same error and reports it
                 return None
         total += calls * pace / workers
     return total
 
 
 def stored_pace(jobs: Iterable[CellProgress], teacher: Teacher) -> float | None:
-    """Return the seconds per image and call of the blocks that the store has of this teacher and device."""
+    """Return the seconds per image and call of this teacher's stored blocks; None if there are none."""
     seconds = calls = 0.0
     for job in jobs:
         if job.cell.teacher is teacher:
@@ -51,10 +53,10 @@ def stored_pace(jobs: Iterable[CellProgress], teacher: Teacher) -> float | None:
 
 
 def probe(teacher: Teacher, batch: int) -> float:
-    """Return the seconds per image and call, from three calls by one worker after one that warms up.
+    """Return the seconds per image and call, from three calls by one worker after a warm-up call.
 
     Raises:
-        PluginError: the teacher is a plugin's, and its network fails.
+        PluginError: a plugin's teacher whose network fails.
     """
 
     def measure_calls() -> float:

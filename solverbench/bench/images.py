@@ -1,4 +1,4 @@
-"""Samples as files: PNG images or one NPZ, for those who measure them with something else."""
+"""Samples as PNG files or one NPZ, to be measured with other tools."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from solverbench.teachers.loading import load_teacher
 def write(
     solver: str, nfe: int, chosen: str, kind: str, folder: Path, batch: int, teacher: str, device: str, out: Path
 ) -> str:
-    """Sample the images of seeds `chosen` ("50000-50063"), write them to `folder`, and return a line that says so.
+    """Sample the images of seeds `chosen` ("50000-50063"), write them to `folder`, and return a summary line.
 
     Args:
-        solver: its spec.
+        solver: spec of the solver.
         kind: "png", a file per image, named by its seed; or "npz", one file with `images` [n, H, W, C] uint8 and
             `seeds` [n].
         batch: images per call.
-        out: results folder, where a learned solver's own training is looked for.
+        out: results folder, searched for the parameters of a learned solver.
 
     Raises:
-        UserError: a bad spec, budget, seed range, batch or device, a solver that isn't trained, or a folder with other
-            files: whoever measures it would measure those, too.
+        UserError: a bad spec, budget, seed range, batch or device, a solver without trained parameters, or a folder
+            with other files, which would be measured too.
     """
     if nfe < 1 or batch < 1:
         what, value = ("--nfe", nfe) if nfe < 1 else ("--batch", batch)

@@ -1,4 +1,4 @@
-"""The metrics of a cell from its blocks, each with its leave-one-block-out values, and paired differences of two."""
+"""The metrics of a cell from its blocks, with leave-one-block-out values, and paired differences between cells."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Measure:
     """One metric of one cell.
 
     Args:
-        metric: its name; see docs/metrics.md.
+        metric: name of the metric; see docs/metrics.md.
         replicates: [R], the metric of each replicate.
         leave_one_out: [R, 10], the same with one of a replicate's ten groups of images left out.
         n: images per replicate.
-        over: what two measures must share to be compared: seeds, and what the images are compared with.
-        reference: what the images are compared with, for people.
+        over: what two measures must share to be compared: seeds and reference.
+        reference: human-readable name of what the images are compared with.
     """
 
     metric: str
@@ -45,7 +45,7 @@ class Measure:
 
     @cached_property
     def std_error(self) -> float:
-        """Sampling error of the mean at this n, by the delete-a-group jackknife; bias isn't removed."""
+        """Sampling error of the mean at this n, by the delete-a-group jackknife; bias is not removed."""
         return standard_error(self.leave_one_out)
 
     @cached_property
@@ -55,7 +55,7 @@ class Measure:
         return self.value - half, self.value + half
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the measure as plain JSON values; the derived ones are there for readers."""
+        """Return the measure as plain JSON values, including derived ones for readers."""
         low, high = self.interval
         return {
             "value": self.value,
@@ -71,16 +71,16 @@ class Measure:
 
     @classmethod
     def from_dict(cls, metric: str, stored: dict[str, Any]) -> Measure:
-        """Return what `as_dict` described."""
+        """Return the measure that `as_dict` wrote."""
         replicates, leave_one_out = np.array(stored["replicates"]), np.array(stored["leave_one_out"])
         return cls(metric, replicates, leave_one_out, stored["n"], stored["over"], stored["reference"])
 
 
 def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
-    """Return a - b and the ends of its 95 % interval, from leave-one-outs with the same images left out of both.
+    """Return a - b and the ends of its 95 % interval; each leave-one-out drops the same images from both.
 
     Raises:
-        UserError: another metric, other seeds or another reference.
+        UserError: the metrics, seeds or references differ.
     """
     if (a.metric, a.over, a.leave_one_out.shape) != (b.metric, b.over, b.leave_one_out.shape):
         raise UserError(f"{a.metric} over {a.over} and {b.metric} over {b.over}: not paired; compare cells of one run")
@@ -91,11 +91,11 @@ def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """What the blocks of a cell gave.
+    """The measures of a cell.
 
     Args:
-        found: by metric.
-        failed: why a metric has no measure, by metric.
+        found: metric name to measure.
+        failed: metric name to the reason why it has no measure.
     """
 
     found: Mapping[str, Measure]
@@ -103,7 +103,7 @@ class Measures:
 
 
 def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
-    """Return the metrics of `cell` from its blocks, in the order of their seeds; each may fail without the others."""
+    """Return the metrics of `cell` from its blocks, given in seed order; a metric may fail without the others."""
     replicates = [blocks[begin : begin + BLOCKS] for begin in range(0, len(blocks), BLOCKS)]
     kept = Kept(replicates, cell.evaluation, cell.measurement.device)
     lacking = {array: why for block in reversed(blocks) for array, why in block.failed.items()}
@@ -116,13 +116,13 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
                 values, left = metric.reduce(kept)
                 n, over, reference = _beside(cell, metric)
                 found[metric.name] = Measure(metric.name, values, left, n, over, reference)
-            except Exception as error:  # a plugin may raise anything, and a reference may not fit the features
+            except Exception as error:  # a plugin may raise anything; a reference may not fit the features
                 failed[metric.name] = reason(error)
     return Measures(found, failed)
 
 
 def _beside(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
-    """How many images of a replicate a metric is of, what two measures must share, and what they are compared with."""
+    """Return images per replicate, what two measures must share to be compared, and the reference's name."""
     teacher, key, protocol = cell.teacher, cell.key, cell.protocol
     seeded = f"seeds {key['seeds']} by {protocol.samples}"
     if metric.takes is Takes.PAIR:

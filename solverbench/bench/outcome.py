@@ -1,4 +1,4 @@
-"""What became of a requested cell: one status, its reason, its measures, a few pictures, its cost."""
+"""The outcome of a requested cell: status, reason, measures, a few images and cost."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from solverbench.teachers.teacher import Teacher
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A cell and how it ended.
+    """The outcome of a cell.
 
     Args:
         status: done, cached, failed, unsupported or needs-training.
-        reason: why it has no measures; empty if it has.
-        measures: by metric.
-        pictures: [k, C, H, W] uint8, of the first seeds; None without measures.
-        cost: of its stored blocks by label, as timing.json has them.
-        failed: why a metric has no measure although the cell has, by metric.
+        reason: why the cell has no measures; empty if it has some.
+        measures: metric name to measure.
+        pictures: [k, C, H, W] uint8, images of the first seeds; None without measures.
+        cost: block label to the block's cost, as in timing.json.
+        failed: metric name to the reason why it has no measure although the cell has results.
     """
 
     cell: Cell
@@ -46,20 +46,20 @@ class Outcome:
         return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")
 
     def biased(self, metric: str) -> bool:
-        """Return whether the metric is of features and has fewer images than it ought to have."""
+        """Return whether the metric is biased, as it uses features of too few images."""
         return self.cell.protocol.samples < self.cell.measurement.full(metric)
 
     def total(self, name: str) -> float | None:
-        """Return the sum of one cost over the blocks; None if it isn't known."""
+        """Return the sum of one cost over the blocks; None if unknown."""
         known = [block[name] for block in self.cost.values() if name in block]
         return float(sum(known)) if known else None
 
     def least(self, name: str) -> float | None:
-        """Return the smallest of one cost over the blocks; None if it isn't known."""
+        """Return the minimum of one cost over the blocks; None if unknown."""
         return min((float(block[name]) for block in self.cost.values() if name in block), default=None)
 
     def greatest(self, name: str) -> float | None:
-        """Return the largest of one cost over the blocks; None if it isn't known."""
+        """Return the maximum of one cost over the blocks; None if unknown."""
         return max((float(block[name]) for block in self.cost.values() if name in block), default=None)
 
 
@@ -67,7 +67,7 @@ def paired(a: Outcome, b: Outcome, metric: str) -> tuple[float, float, float]:
     """Return a - b in `metric` and the ends of its 95 % interval, paired by the images' seeds.
 
     Raises:
-        UserError: a cell has no such metric, or the two aren't over the same seeds and reference.
+        UserError: a cell lacks the metric, or the seeds or references differ.
     """
     for outcome in (a, b):
         if metric not in outcome.measures:
@@ -77,5 +77,5 @@ def paired(a: Outcome, b: Outcome, metric: str) -> tuple[float, float, float]:
 
 
 def teachers_of_outcomes(outcomes: Sequence[Outcome]) -> list[Teacher]:
-    """Return the teachers of some outcomes, each once, in order."""
+    """Return the distinct teachers of the outcomes, in order."""
     return teachers_of(outcome.cell for outcome in outcomes)

@@ -1,4 +1,4 @@
-"""What a run would do, and for how long, without doing it."""
+"""The plan of a run: what it would compute and how long that would take."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class PlannedCell:
     """What a run would do with a cell.
 
     Args:
-        status: cached, new, partial (some blocks are stored), failed, unsupported, needs-training, or to-train, which
-            is trained first.
-        reason: why it can't be run, how it failed before, or what its training is.
-        blocks_done: stored blocks.
-        blocks_missing: blocks that a run would compute.
-        calls: denoiser calls times images that they ask for, the teacher's own samples and exact solutions included,
+        status: cached, new, partial (some blocks are stored), failed, unsupported, needs-training, or to-train (the
+            run trains it first).
+        reason: why it can't be run, how it failed before, or a description of its training.
+        blocks_done: number of stored blocks.
+        blocks_missing: number of blocks that a run would compute.
+        calls: denoiser calls times images for the missing blocks, including the teacher's own samples, exact solutions
             and the training.
-        needed: its part of the calls that are made, as those that several cells ask for are made once.
-        seconds: estimate for them on this machine with all workers; a rough one where there is a training.
+        needed: its share of the calls that are made, as calls shared by several cells are made once.
+        seconds: estimated time on this machine with all workers; rough if there is a training.
     """
 
     cell: Cell
@@ -49,7 +49,7 @@ class PlannedCell:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the planned cell as plain JSON values."""
         return {
             "teacher": self.cell.teacher.name,
             "solver": self.cell.solver,
@@ -68,11 +68,12 @@ class PlannedCell:
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """What a run would do, in order.
+    """What a run would do.
 
     Args:
-        asked: calls for an image of each cell with something to do.
-        needed: those of them that are made: cells that begin alike share their first calls.
+        cells: the planned cells, in order.
+        asked: calls for one image of each cell with missing blocks, if each cell ran alone.
+        needed: calls that are made for these images, as cells with equal first calls share them.
     """
 
     cells: list[PlannedCell]
@@ -81,7 +82,7 @@ class RunPlan:
 
     @property
     def seconds(self) -> float:
-        """The estimate for all of it."""
+        """The estimated time of the whole run."""
         return sum(each.seconds for each in self.cells)
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class RunPlan:
         return {"cells": cells, "calls_asked": self.asked, "calls_needed": self.needed, "seconds": self.seconds}
 
     def summary(self) -> str:
-        """Return lines for people: one per cell, then the sum."""
+        """Return human-readable lines: one per cell, then the total."""
         table = [("cell", "status", "blocks to do", "estimate", "")]
         for each in self.cells:
             blocks = (
@@ -109,9 +110,9 @@ class RunPlan:
 
 
 def plan(options: RunOptions) -> RunPlan:
-    """Return what `run` with the same options would do, and for how long; writes nothing.
+    """Return what `run` with the same options would do, and its estimated time; write nothing.
 
-    The time is extrapolated from stored cells of the same teacher, or from a few calls of the denoiser made here.
+    The time is extrapolated from stored cells of the same teacher, or from a few probe calls of the denoiser.
 
     Raises:
         UserError, MissingError, StoreError, RecordError: as `run` does.
@@ -152,7 +153,7 @@ def plan(options: RunOptions) -> RunPlan:
 
 
 def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:
-    """Calls for an image of each cell with anything to do, as the cells ask for them and as they are needed."""
+    """Return the calls for one image of each cell with missing blocks: if each ran alone, and as they are shared."""
     trees: dict[tuple[jobs.CellProgress, ...], Tree] = {}
     for unit in work:
         trees.setdefault(unit.jobs, unit.tree)
@@ -160,7 +161,7 @@ def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:
 
 
 def _to_train(cell: Cell, lesson: train_missing.TrainingEstimate, pace: float, count: int) -> PlannedCell:
-    """What a run would do with a cell that it trains first: one worker trains, all of them sample."""
+    """Return the plan of a cell that is trained first: one worker trains, all workers sample."""
     sampling_calls = len(cell.protocol.seeds) * cell.nfe
     alone = (lesson.calls - lesson.teacher_calls) * pace
     together = (lesson.teacher_calls + sampling_calls) * pace / count

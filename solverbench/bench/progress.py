@@ -1,4 +1,4 @@
-"""TODO."""
+"""Progress of a run: the listener interface, a silent listener, and the wording of durations."""
 
 from __future__ import annotations
 
@@ -6,54 +6,57 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """What a run calls, always from the thread that called `run`."""
+    """Callbacks of a run, always called from the thread that called `run`."""
 
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
-        """A training for `cell`, before the work starts, has made so many of its iterations; may raise to interrupt."""
+        """Report iterations of a training for `cell`, before the sampling starts; may raise to interrupt."""
 
     def begin(self, images: int, calls: int, seconds: float | None) -> None:
-        """Work starts: so many images, costing so many denoiser calls (times images), the teacher's own included.
+        """Report that sampling starts.
 
-        `seconds` is what that will take, where it can be told.
+        Args:
+            images: number of images to sample.
+            calls: denoiser calls times images, including the teacher's own samples.
+            seconds: estimated time; None if unknown.
         """
 
     def advance(self, cell: str, images: int, calls: int) -> None:
-        """So many images of `cell` are done, or dropped, and so many calls were made for them first."""
+        """Report images of `cell` that are done or dropped, and the new denoiser calls (times images) for them."""
 
     def settle(self, cell: str, status: str, detail: str) -> None:
-        """A cell has got its status; `detail` is its metrics or its reason."""
+        """Report a cell's status; `detail` is its metrics or its reason."""
 
     def note(self, line: str) -> None:
-        """Something that people should know: what is damaged, whom the run waits for, or what won't be measured."""
+        """Report a line for the user, on a damaged file, a run to wait for, or a metric that can't be measured."""
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Report the end of the run."""
 
 
 class Silent:
-    """Shows nothing."""
+    """A listener that ignores everything."""
 
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def begin(self, images: int, calls: int, seconds: float | None) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def advance(self, cell: str, images: int, calls: int) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def settle(self, cell: str, status: str, detail: str) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def note(self, line: str) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
     def end(self) -> None:
-        """Nothing."""
+        """Ignore the event."""
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Return seconds as human-readable text: `45 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

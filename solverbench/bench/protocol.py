@@ -1,4 +1,4 @@
-"""Which images a run makes of each cell, and how they are cut into replicates and blocks."""
+"""The images of each cell, divided into replicates and seed blocks."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from solverbench.metrics.reduction import BLOCKS as BLOCKS
 from solverbench.sampling.sample import BATCH
 
 SAMPLES, REPLICATES, PAIRED = 10_000, 3, 2_000
-"""Images per replicate, replicates, images per replicate compared with the teacher's own."""
+"""Default images per replicate, replicates, and images per replicate compared with the teacher's own samples."""
 
 
 EXACT = 1000
-"""Images per replicate compared with the exact solution, where that is asked for: the first hundred of each block."""
+"""Images per replicate compared with the exact solution, if requested: the first hundred of each block."""
 
 
 MOST = 10_000_000
-"""Images of a cell that can be asked for: 200 times a paper's 50 000."""
+"""Maximum number of images of a cell: 200 times a paper's 50 000."""
 
 ACCOUNTED = frozenset({"samples", "replicates", "protocol", "seeds", "full", "exact", "batch", "device"})
-"""Options that a cell's key holds in another form, see `Cell.key`; any other one of NUMBERS is added to it as it is."""
+"""Options that `Cell.key` holds in another form; every other option of NUMBERS is added to the key unchanged."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which images of a cell are made and how they are cut.
+    """The images of a cell and their division into replicates and blocks.
 
     Args:
-        seeds: of all images: consecutive, replicate after replicate.
+        seeds: seeds of all images: consecutive, replicate after replicate.
         samples: images per replicate, a multiple of 10.
-        batch: images per call of the denoiser.
-        judging: what they are measured by.
-        options: what was asked, those of NUMBERS alone.
+        batch: images per denoiser call.
+        judging: requested metrics.
+        options: requested options, only those of NUMBERS.
     """
 
     seeds: range
@@ -48,10 +48,10 @@ class Protocol:
 
     @classmethod
     def of(cls, options: RunOptions) -> Protocol:
-        """Return the protocol for what a user asked; the batch `auto` stands for the default one here.
+        """Return the protocol of a user's options; the batch `auto` is the default one here.
 
         Raises:
-            UserError: numbers out of range, or that contradict each other; metrics that can't be measured.
+            UserError: numbers that are out of range or contradict each other; metrics that can't be measured.
         """
         judging = MetricSelection.of(options.metrics, options.reference, options.extractor, options.quantiser)
         samples, replicates = selection.protocol(options.protocol, options.samples, options.replicates, SAMPLES)
@@ -81,19 +81,19 @@ class Protocol:
         return cls(chosen, samples, batch or BATCH, judging, options.of_numbers)
 
     def settle(self, options: RunOptions) -> RunOptions:
-        """Return the options with the numbers that this protocol has in place of names, defaults and `auto`."""
+        """Return the options with this protocol's numbers instead of names, defaults and `auto`."""
         metrics, label = self.judging.metrics or None, seeds.label(self.seeds)
         settled = replace(options, samples=self.samples, replicates=None, protocol=None, metrics=metrics)
         return replace(settled, seeds=label, batch=self.batch)
 
     @property
     def extra(self) -> dict[str, Any]:
-        """Options that change numbers, aren't at their default and stand nowhere else in a cell's key."""
+        """Options that change numbers, differ from their defaults and appear nowhere else in a cell's key."""
         return {name: value for name, value in self.options.changed(NUMBERS).items() if name not in ACCOUNTED}
 
     @property
     def key(self) -> dict[str, Any]:
-        """What it adds to a cell's key."""
+        """The protocol's part of a cell's key."""
         label = seeds.label(self.seeds)
         return {"seeds": label, "samples": self.samples, "block": self.block, "paired": self.paired, **self.extra}
 
@@ -109,7 +109,7 @@ class Protocol:
 
     @property
     def paired(self) -> int:
-        """Images of a replicate, its first ones, that are compared with the teacher's own."""
+        """Number of a replicate's first images that are compared with the teacher's own."""
         return self.samples if self.options.full else min(PAIRED, self.samples)
 
     @property
@@ -118,17 +118,17 @@ class Protocol:
         return [self.seeds[begin : begin + self.block] for begin in range(0, len(self.seeds), self.block)]
 
     def pairs(self, block: range) -> range:
-        """Return the first seeds of a block that are compared with the teacher's own; perhaps none."""
+        """Return the first seeds of a block, those compared with the teacher's own samples; may be empty."""
         place = (block.start - self.seeds.start) % self.samples
         return block[: max(0, min(len(block), self.paired - place))]
 
     @property
     def solved(self) -> int:
-        """Images of a replicate that are compared with the exact solution, where that is asked for."""
+        """Images per replicate that are compared with the exact solution, if requested."""
         return BLOCKS * min(EXACT // BLOCKS, self.block)
 
     def solves(self, block: range) -> range:
-        """Return the first seeds of a block that are compared with the exact solution, where that is asked for."""
+        """Return the first seeds of a block, those compared with the exact solution, if requested."""
         return block[: self.solved // BLOCKS]
 
 

@@ -1,4 +1,4 @@
-"""A published number beside ours: what is needed to measure it, what was measured, and how the protocols differ."""
+"""Published numbers next to measured ones, with the differences between the protocols."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ UNKNOWN = "unknown"
 
 
 OWN_RECORD = "embedded"
-"""What SolverBench itself recorded on its embedded teacher, among the papers."""
+"""Name, among the papers, of the numbers that SolverBench itself recorded on its embedded teacher."""
 
 
 def beside(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return the published numbers of these teachers, metrics and budgets as plain JSON values, for a report.
 
-    What this package recorded itself isn't among them. Where a cell of ours is of the published spec, `label` is its
-    solver, and `differences` says how the protocols differ; the number of another solver, or of one whose spec isn't
-    stated, has an empty label.
+    Numbers that this package recorded itself are left out. If a cell has the published spec, `label` is its solver and
+    `differences` lists how the protocols differ; otherwise, or if the published spec is not stated, `label` is empty.
     """
     there = {(each.cell.teacher.model, each.cell.nfe) for each in outcomes}
     metrics = {metric for each in outcomes for metric in each.measures}
@@ -49,7 +48,7 @@ def beside(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def _differences(published: Result, cell: Cell, n: int, reference: str) -> Iterator[str]:
-    """Each thing that was another, or isn't known to be the same."""
+    """Yield each protocol item that differs, or that the paper does not state."""
     protocol, ours = published.protocol, _ours(cell, published.metric, n, reference)
     for name, here in ours.items():
         there = str(protocol[name])
@@ -62,7 +61,7 @@ def _differences(published: Result, cell: Cell, n: int, reference: str) -> Itera
 
 
 def _alike(name: str, there: str, here: str) -> bool:
-    """Whether ours is the published thing; ours says more of a reference, an extractor or a condition."""
+    """Return whether the items agree; ours describes a reference, an extractor or a condition in more detail."""
     if name in ("n", "replicates", "seeds", "quantiser"):
         return there == here
     return re.search(rf"(?<!\w){re.escape(there.replace(' = ', ' '))}(?!\w)", here) is not None

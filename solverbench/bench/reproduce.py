@@ -1,4 +1,4 @@
-"""Published numbers, measured again by their protocols."""
+"""Reproduction of published numbers by their own protocols."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from solverbench.wording import suggest
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published number and ours.
+    """A published number and ours.
 
     Args:
-        published: it.
-        value, low, high: ours, with its 95 % interval.
-        differences: each difference between the two protocols, by name.
-        few: images that ours is of, where those are so few that it is biased; 0 if they aren't.
+        published: the published number.
+        value: our number.
+        low, high: ends of its 95 % interval.
+        differences: one line per difference between the protocols.
+        few: number of images of our number if they are so few that it is biased; otherwise 0.
     """
 
     published: Result
@@ -48,12 +49,12 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the published number, as it was rounded, lies within our interval."""
+        """Whether our interval contains a value that rounds to the published number."""
         rounding = 10.0**-self.published.digits / 2
         return self.low - rounding <= self.published.value <= self.high + rounding
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read."""
+        """Yield human-readable lines."""
         published = self.published
         yield f"{published.row}: {published.solver}, {published.metric} on {published.teacher}, NFE {published.nfe}"
         places = dict.fromkeys(f"{published.paper}, {published.place}".split(", "))
@@ -70,20 +71,21 @@ class Comparison:
             yield f"  protocol    {difference}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the comparison as plain JSON values."""
         ours = {"measured": self.value, "low": self.low, "high": self.high, "difference": self.difference}
         told = {"row": self.published.row, "published": self.published.value}
         return {**told, **ours, "biased": bool(self.few), "agrees": self.agrees, "differences": self.differences}
 
 
 def select(row: str | None, paper: str | None) -> list[Result]:
-    """Return the published numbers of one row or of a paper.
+    """Return the published numbers of a row, of rows with a common prefix, or of a paper.
 
     Args:
-        row: its name, or the beginning of several: gas/cifar10, gas/cifar10/gas or gas/cifar10/gas/4.
+        row: name or prefix of rows: gas/cifar10, gas/cifar10/gas or gas/cifar10/gas/4.
+        paper: name of the paper.
 
     Raises:
-        UserError: neither or both are given, or none is of that name.
+        UserError: neither or both are given, or nothing has that name.
     """
     if (row is None) == (paper is None):
         raise UserError("reproduce: give one ROW, as in gas/cifar10/gas/4, or --paper; --list alone lists all")
@@ -102,7 +104,7 @@ def select(row: str | None, paper: str | None) -> list[Result]:
 
 
 def missing(published: Result, out: Path, reference: str | None = None) -> list[str]:
-    """Return what isn't here that the number needs, one line each; the images it would take are not looked at."""
+    """Return one line per missing prerequisite of the number; stored images are not checked."""
     lines = []
     if not published.spec:
         lines.append(f"solver {published.solver}: has no spec here, {', '.join(published.unknown)} not stated")
@@ -144,11 +146,11 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
 
 
 def options(published: Result, given: RunOptions) -> RunOptions:
-    """Return what to run for a published number, by its protocol as far as that is known.
+    """Return the options of a run that measures a published number, by its protocol as far as that is known.
 
     Args:
-        given: samples, replicates, seeds and reference, where given, replace the published ones; where and on what it
-            runs stays as it is.
+        given: the user's options. Samples, replicates, seeds and reference replace the published ones if given; device,
+            workers and results folder are kept.
     """
     protocol, metric = published.protocol, plugin.find(published.metric)
     public, paired = metric.public, metric.takes is Takes.PAIR and metric.name != ALWAYS
@@ -168,7 +170,7 @@ def options(published: Result, given: RunOptions) -> RunOptions:
 
 
 def reproduce(published: Result, given: RunOptions, *, progress: Listener | None = None) -> Comparison:
-    """Return the published number beside ours, measured by its protocol as far as that is known.
+    """Return the comparison of a published number with ours, measured by its protocol as far as that is known.
 
     Args:
         given: see `options`.
@@ -193,14 +195,14 @@ def reproduce(published: Result, given: RunOptions, *, progress: Listener | None
 
 
 def _extractor(published: Result) -> str:
-    """The network of the published number: the one that its protocol names, or what its metric is usually taken by."""
+    """Return the extractor that the protocol names, or the default one of its metric."""
     named = str(published.protocol["extractor"]).removeprefix("clean-fid/")
     usual = MetricSelection().network([published.metric])
     return named if named in extractors.NAMES else usual
 
 
 def _seeds(protocol: Any, given: RunOptions) -> str | None:
-    """The published seeds where they are known, may be used for evaluation, and as many images are asked for."""
+    """Return the published seeds if they are known, allowed for evaluation, and the user gives no other count."""
     if protocol["seeds"] == UNKNOWN or given.samples or given.replicates:
         return None
     return str(protocol["seeds"]) if seeds.parse(protocol["seeds"]).start >= seeds.EVALUATION_START else None

@@ -1,4 +1,4 @@
-"""From the options of a run to its cells, each with what would run it or why it can't be run."""
+"""Resolution of a run's options to its cells, each with a plan or the reason why it can't be run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from solverbench.teachers.teacher import Teacher
 
 
 def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
-    """Return the cells asked for, by teacher, then solver, then number of calls; a solver asked for twice stands once.
+    """Return the requested cells by teacher, then solver, then number of calls, without duplicate solvers.
 
     Raises:
-        UserError: a name, option, value, number or seed that can't be meant, before anything is computed.
-        MissingError: a teacher or device that isn't there.
+        UserError: an invalid name, option, value, number or seed; raised before anything is computed.
+        MissingError: a teacher or device that isn't available.
     """
     device, out = devices.check_device(options.device), Path(options.out)
     budgets = _budgets(options.nfe)
@@ -51,10 +51,10 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
 
 
 def check_possible(wanted: Sequence[Cell]) -> None:
-    """Refuse a run in which nothing can be measured.
+    """Check that something can be measured.
 
     Raises:
-        MissingError: each cell is unsupported or needs training; the text says why the first of them can't be run.
+        MissingError: every cell is unsupported or needs training; the text gives the reason for the first one.
     """
     lacking = [cell.obstacle for cell in wanted if cell.obstacle and cell.obstacle[0] in (UNSUPPORTED, NEEDS_TRAINING)]
     if not wanted or len(lacking) < len(wanted):
@@ -65,7 +65,7 @@ def check_possible(wanted: Sequence[Cell]) -> None:
 
 
 def again(cell: Cell, out: Path) -> Cell:
-    """Return the cell as it stands now, with what has been trained for it since."""
+    """Return the cell resolved again, with parameters trained since."""
     solver = trained_files.learned(cell.spec)
     try:
         about = cell.teacher, cell.targets, cell.protocol, cell.measurement
@@ -90,7 +90,7 @@ def _cells_of(
     measurement: Measurement,
     out: Path,
 ) -> Iterator[Cell]:
-    """The cells of one solver. Levels that fit no requested budget are a mistake, else unsupported where they don't."""
+    """Yield the cells of one solver; a grid that misfits some budgets makes them unsupported, all of them an error."""
     misfits: list[GridError] = []
 
     def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: Trained | None) -> Cell:
@@ -117,24 +117,24 @@ def _cells_of(
                     continue
                 tableau = trained.tableau
             plan = tableau.plan_from_noise(teacher.schedule)
-            equipped.adapt(teacher.denoise)  # what can't be made here would end the run later
+            equipped.adapt(teacher.denoise)  # an error here would end the run later
             found = cell(nfe, plan, None, trained)
             if stale := _stale(found, Store(out).at(found.address)):
                 yield cell(nfe, None, (FAILED, stale), trained)
                 continue
-            if not Store(out).at(found.address).done:  # one that is done was checked when it was made
+            if not Store(out).at(found.address).done:  # a finished cell was checked when it was computed
                 check_linear(equipped, grid, tableau)
         except BudgetError as error:
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except GridError as error:
-            if grids.refused(error) and (where := plugins.place(error)):  # no grid at all is a bug, not a misfit
+            if grids.refused(error) and (where := plugins.place(error)):  # a plugin that returns no grid has a bug
                 yield cell(nfe, None, (FAILED, f"{where}: {error}; mend it there"), trained)
                 continue
             misfits.append(error)
             if len(misfits) == len(budgets):
                 raise
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
-        except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other cells go on
+        except (Exception, SystemExit) as error:  # a plugin may raise anything; the other cells continue
             yield cell(nfe, None, (FAILED, reason(error, solver.spec)), trained)
         else:
             claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
@@ -142,7 +142,7 @@ def _cells_of(
 
 
 def _stale(cell: Cell, folder: CellFolder) -> str:
-    """Why what is stored at a cell's address isn't its result; empty if nothing is wrong or stored."""
+    """Return why the results stored at the cell's address are not its own; empty if they are, or nothing is stored."""
     stored = folder.plan()
     if stored is None or cell.plan is None or cell.plan.fits(stored):
         return ""
@@ -154,7 +154,7 @@ def _stale(cell: Cell, folder: CellFolder) -> str:
 
 
 def _lack(solver: LearnedSolver, asked: str, nfe: int, teacher: Teacher, out: Path) -> tuple[str, str]:
-    """Why a learned solver without parameters can't be run: a budget that no training would mend, or none yet."""
+    """Return status and reason of a learned solver without parameters: an impossible budget, or not trained yet."""
     try:
         solver.steps(nfe)
     except BudgetError as error:
@@ -180,7 +180,7 @@ def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
 
 
 def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:
-    """Each solver with the name it is shown by: as asked, or its spec; the same one twice stands once."""
+    """Yield each distinct solver with its displayed name: the spec as typed, or the solver's own spec."""
     listed = [solvers] if isinstance(solvers, (str, Solver)) else solvers
     seen: dict[tuple[str, int], Solver] = {}
     names: set[str] = set()

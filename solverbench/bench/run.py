@@ -1,4 +1,4 @@
-"""The runner: what is asked for becomes cells, their missing work is done or only planned, and a bundle is written."""
+"""The runner: resolve the options to cells, compute what is missing, and write the report's bundle."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ FORMER = (
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What a run leaves.
+    """The result of a run.
 
     Args:
-        frame: the tidy table, one row per cell and metric; the columns of results.csv.
+        frame: tidy table, one row per cell and metric, with the columns of results.csv.
         cells: one outcome per requested cell, in order.
-        folder: the bundle that the report is drawn from.
+        folder: folder of the bundle that the report is drawn from.
     """
 
     frame: pd.DataFrame
@@ -52,7 +52,7 @@ class RunResult:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many cells have each status; they add up to all."""
+        """Number of cells of each status; they add up to all cells."""
         return notes.counts(self.cells)
 
     @property
@@ -64,12 +64,12 @@ class RunResult:
 
     @property
     def strict_exit_code(self) -> int:
-        """5 where `exit_code` is 0 although a cell is unsupported or untrained, or lacks a metric."""
+        """`exit_code`, or 5 in place of 0 if a cell is unsupported or untrained, or lacks a metric."""
         short = self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] + len(_lacking(self.cells))
         return self.exit_code or (5 if short else 0)
 
     def summary(self) -> str:
-        """Return lines for people: each cell or metric without a value and why, then how many have each status."""
+        """Return human-readable lines: cells and metrics without a value, with reasons, then a count per status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
         lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
         lines += notes.one_method([each.cell for each in self.cells])
@@ -77,17 +77,17 @@ class RunResult:
 
 
 def run(options: RunOptions, *, progress: Listener | None = None, command: str | None = None) -> RunResult:
-    """Return the results of every cell asked for: stored ones as they are, missing ones computed and stored.
+    """Return the results of every requested cell; read the stored ones, compute and store the missing ones.
 
     Args:
-        progress: told what happens, from this thread.
-        command: as it was typed, for the report; rebuilt from the options if None.
+        progress: listener, called from this thread.
+        command: command line as typed, for the report; rebuilt from the options if None.
 
     Raises:
-        UserError: a mistake in what is asked, before anything is computed or written.
-        MissingError: a teacher or device that isn't there.
-        StoreError, RecordError: the folder can't be used; what was finished is kept.
-        KeyboardInterrupt: finished blocks are kept, and the same call goes on from there.
+        UserError: invalid options; raised before anything is computed or written.
+        MissingError: a teacher or device that isn't available.
+        StoreError, RecordError: the folder can't be used; finished blocks are kept.
+        KeyboardInterrupt: finished blocks are kept, and the same call resumes from them.
     """
     begun = time.monotonic()
     train_missing.check(options.train)
@@ -129,7 +129,7 @@ def _workers(options: RunOptions) -> local.Workers:
 def run_table(*, progress: Listener | None = None, command: str | None = None, **options: Any) -> pd.DataFrame:
     """Return the tidy table of a run, one row per cell and metric.
 
-    The frame's `attrs["record"]` is the bundle's record: labels, protocol, verdicts.
+    The frame's `attrs["record"]` is the bundle's record, with labels, protocol and verdicts.
     """
     result = run(RunOptions(**options), progress=progress, command=command)
     result.frame.attrs["record"] = json.loads((result.folder / "bundle.json").read_text(encoding="utf-8"))
@@ -137,7 +137,7 @@ def run_table(*, progress: Listener | None = None, command: str | None = None, *
 
 
 def _sign(function: Callable[..., Any]) -> None:
-    """Show the options of a run as arguments of `function`, for `help` and completion, before its own."""
+    """Add the options of a run to the signature and docstring of `function`, for `help` and completion."""
     own = inspect.signature(function)
     options = inspect.signature(RunOptions).parameters.values()
     named = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]

@@ -1,4 +1,4 @@
-"""What is asked of a run: each option once, with its default, help text, flag and place in keys and reports."""
+"""The options of a run, each declared once with its default, help text, flag and role in keys and reports."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from solverbench.teachers.teacher import Teacher
 
 AUTO = "auto"
-"""The batch that is found by trying."""
+"""Value of `batch` that asks for a measured batch size."""
 
 CELLS, NUMBERS, METRICS, FILES, WORK = "cells", "numbers", "metrics", "files", "work"
 """Groups of options.
 
-CELLS choose the cells. NUMBERS and METRICS change what is computed for a cell, so that reports of different values lie
-in different folders. FILES and WORK change no number; a report's command states FILES, but not WORK.
+CELLS choose the cells. NUMBERS and METRICS change what is computed for a cell, so different values give different
+report folders. FILES and WORK change no number; a report's command states FILES, but not WORK.
 """
 
 
@@ -32,13 +32,13 @@ class Option:
     """One option of a run.
 
     Args:
-        name: of the field and the keyword argument.
-        default: its value where nothing is given.
-        help: what it does, for the command line and `help(sb.run)`.
-        group: see `CELLS`.
-        metavar: stands for the value in the help text.
-        choices: the only values, if it has few.
-        unset: what happens where nothing is given, if the default doesn't say.
+        name: name of the field and of the keyword argument.
+        default: default value.
+        help: description for the command line and `help(sb.run)`.
+        group: group of options, see `CELLS`.
+        metavar: placeholder of the value in the help text.
+        choices: the allowed values; empty if not limited to a few.
+        unset: description of the default, if its value doesn't say enough.
     """
 
     name: str
@@ -56,11 +56,11 @@ class Option:
 
     @property
     def about(self) -> str:
-        """The help text and, where it isn't seen from the value, the default."""
+        """The help text, with `unset` as the default if given."""
         return f"{self.help}  [default: {self.unset}]" if self.unset else self.help
 
     def words(self, value: Any) -> list[str]:
-        """Return the words of a command line that give it `value`; none for None, or for a flag that is off."""
+        """Return the command-line words that set it to `value`; none for None, or for a flag that is off."""
         if value is None:
             return []
         if isinstance(value, bool):
@@ -72,17 +72,17 @@ class Option:
 def _about(
     group: str, about: str, *, metavar: str | None = None, choices: tuple[str, ...] = (), unset: str = ""
 ) -> dict[str, Any]:
-    """The metadata of a field of `RunOptions`; the arguments are those of `Option`."""
+    """Return the metadata of a field of `RunOptions`; the arguments are those of `Option`."""
     return {"help": about, "group": group, "metavar": metavar, "choices": choices, "unset": unset}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What `run` and `plan` are asked, on the command line and in Python alike.
+    """The options of `run` and `plan`, on the command line and in Python.
 
-    A new option is a field here and the code that uses it. The flag, the argument of `sb.run`, the key of a config
-    file, the command in a report, the name of the report's folder and, for one of NUMBERS, the entry in each cell's
-    key and the tag in the report follow from the field.
+    A new option needs a field here and the code that uses it. The flag, the argument of `sb.run`, the key of a config
+    file, the command in a report, the name of the report's folder and, for an option of NUMBERS, the entry in each
+    cell's key and the tag in the report follow from the field.
     """
 
     solvers: str | Solver | Sequence[str | Solver] = field(
@@ -222,25 +222,25 @@ class RunOptions:
                 object.__setattr__(self, each.name, tuple(value))
 
     def changed(self, group: str) -> dict[str, Any]:
-        """Return the options of a group that aren't at their default, by name."""
+        """Return the options of a group that differ from their defaults, by name."""
         fields = [each for each in dataclasses.fields(self) if each.metadata["group"] == group]
         return {each.name: value for each in fields if (value := getattr(self, each.name)) != each.default}
 
     @property
     def of_numbers(self) -> RunOptions:
-        """The same with the options of NUMBERS alone: what a cell's results depend on beside its metrics."""
+        """The options with only those of NUMBERS set, which a cell's results depend on besides its metrics."""
         return type(self)(**self.changed(NUMBERS))
 
     @property
     def selection(self) -> dict[str, Any]:
-        """What numbers depend on beside their cells, as plain JSON values; the report's folder is named by it."""
+        """Options that change numbers besides the cells, as plain JSON values; part of the report folder's hash."""
         metrics = {name: value for name, value in self.changed(METRICS).items() if value}
         judging = {"judging": metrics} if metrics else {}
         kind = self.device.partition(":")[0]
         return {**self.changed(NUMBERS), "full": self.full, **judging, "device": kind}
 
     def command(self) -> str:
-        """Return the command line that asks the same, in every respect that changes what is written."""
+        """Return the equivalent command line; options of WORK are left out, as they change nothing in the results."""
         words = ["solverbench", "run", *plugins.flags()]
         for name, option in declared(type(self)).items():
             words += [] if option.group == WORK else option.words(getattr(self, name))
@@ -253,7 +253,7 @@ def declared(cls: type[RunOptions] = RunOptions) -> dict[str, Option]:
 
 
 def spans(numbers: Sequence[int]) -> list[str]:
-    """Return numbers, sorted, as people write them: 3-6, 9."""
+    """Return the sorted numbers as ranges: ["3-6", "9"]."""
     found: list[list[int]] = []
     for number in sorted(set(numbers)):
         if found and number == found[-1][-1] + 1:
@@ -264,7 +264,7 @@ def spans(numbers: Sequence[int]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """A value as it stands on a command line; a Solver or Teacher by its spec or name."""
+    """Return a value as command-line text; a Solver or Teacher by its spec or name."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         whole = all(isinstance(each, int) for each in value)
         return ",".join(spans(value) if whole else map(_text, value))

@@ -1,4 +1,4 @@
-"""The engine: the units of a run are given to workers, and what they give goes to the store from one thread."""
+"""The scheduler: submit the units of a run to workers, and store their results from one thread."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from solverbench.store.queue import Others, Queue
 from solverbench.store.shared import anew
 
 FATAL = (StoreError, RecordError)
-"""What ends the run, as every other cell would meet it too."""
+"""Errors that end the run, as every other cell would raise them too."""
 
 TICK = 0.2
-"""Seconds between two looks at what workers say of their progress."""
+"""Seconds between two polls of the workers' progress."""
 
 
 class Ledger:
-    """What has become of each unit: results go to the store, progress to who listens, from one thread alone.
+    """The state of each unit; writes results to the store and reports progress, from one thread.
 
     Args:
-        jobs: all of the run.
-        workers: how many will do them, for an estimate of the time.
-        limit: seconds that a cell may take in this run; None for as long as it needs.
+        jobs: all jobs of the run.
+        tell: listener for progress.
+        workers: number of workers, for the time estimate.
+        limit: time limit of a cell in this run, in seconds; None for no limit.
     """
 
     def __init__(self, jobs: Sequence[CellProgress], tell: Listener, workers: int, limit: float | None = None) -> None:
@@ -60,7 +61,7 @@ class Ledger:
                 self._conclude(job)
 
     def queue(self, mine: Leases) -> Queue[Unit, tuple[CellProgress, range]]:
-        """Return the units, of which other runs on this store may have or take some."""
+        """Return the queue of units, which is shared with other runs on this store."""
 
         def pieces(unit: Unit) -> list[tuple[CellProgress, range]]:
             return [(job, unit.block) for job in unit.jobs if unit.block in job.calls]
@@ -71,7 +72,7 @@ class Ledger:
         return Queue(mine, self.units, pieces, name, lambda piece: piece[0].stored(piece[1]))
 
     def opened(self, unit: Unit, pieces: Sequence[tuple[CellProgress, range]]) -> Unit | None:
-        """Return what is to be done of a unit now; None if nothing is, as its cells have failed meanwhile."""
+        """Return the part of a unit that is still to do; None if all its cells have failed meanwhile."""
         left = tuple(job for job, _ in pieces if job.status != FAILED)
         for job in left:
             self._begin(job)
@@ -82,11 +83,11 @@ class Ledger:
         return Unit(left, unit.block)
 
     def limits(self, unit: Unit) -> list[float]:
-        """Return the seconds that each of its cells may still take; none if they may take as long as they need."""
+        """Return the seconds left for each cell of a unit; empty without a time limit."""
         return [] if self.limit is None else [self.limit - job.seconds for job in unit.jobs]
 
     def advance(self, unit: Unit, job: CellProgress, images: int, calls: int) -> None:
-        """Pass on that a worker has made so much of a unit."""
+        """Report a worker's progress on a unit, at most what is left of it."""
         left = self.left[unit]
         images, calls = min(images, left[0]), min(calls, left[1])
         left[0] -= images
@@ -94,13 +95,14 @@ class Ledger:
         self.tell.advance(str(job.cell), images, calls)
 
     def close(self, unit: Unit, members: Unit, found: Sequence[BlockDone | Exception] | BaseException) -> None:
-        """Take in what a worker made of a unit, or its error.
+        """Store a worker's results of a unit, or record its error.
 
         Args:
-            members: as `opened` gave it.
+            members: the part of the unit that `opened` returned.
+            found: one result or error per cell, or the error of the whole unit.
 
         Raises:
-            StoreError, RecordError: no cell could be stored.
+            StoreError, RecordError: the store can't be used.
         """
         if isinstance(found, FATAL):
             raise found
@@ -120,14 +122,14 @@ class Ledger:
         self._closed(unit)
 
     def came(self, unit: Unit, job: CellProgress) -> None:
-        """Take in what another run did."""
+        """Record that another run finished a job's block."""
         if job.calls.pop(unit.block, None) is not None and not job.calls:
             self._begin(job)
             self._conclude(job)
         self._closed(unit)
 
     def _closed(self, unit: Unit) -> None:
-        """Once nothing is left to do of a unit, what nobody said of it, as of a cell that failed, counts as gone."""
+        """Report the unreported rest of a finished unit as done, such as that of a failed cell."""
         if any(unit.block in job.calls for job in unit.jobs):
             return
         if any(self.left[unit]):
@@ -143,7 +145,7 @@ class Ledger:
             job.finish()
         except FATAL:
             raise
-        except Exception as error:  # a reference that doesn't fit the features, for one
+        except Exception as error:  # such as a reference that doesn't fit the features
             job.fail(error)
         self._settle(job)
 
@@ -155,14 +157,14 @@ class Ledger:
 def finish(
     jobs: Sequence[CellProgress], store: Store, workers: Workers, tell: Listener, limit: float | None = None
 ) -> list[Outcome]:
-    """Finish all jobs; return their outcomes in order. What another run does is left to it.
+    """Finish all jobs and return their outcomes in order; wait for units that another run computes.
 
     Args:
-        workers: who does the work; entered already.
-        limit: seconds that a cell may take in this run; None for as long as it needs.
+        workers: workers, already entered.
+        limit: time limit of a cell in this run, in seconds; None for no limit.
     """
     ledger, stop = Ledger(jobs, tell, workers.size, limit), Cancel()
-    said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # by workers, to be done by this thread
+    said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # from workers, to be called by this thread
     pending: dict[Future[list[BlockDone | Exception]], tuple[Unit, Unit, list[tuple[CellProgress, range]]]] = {}
 
     def say(unit: Unit, members: Unit, place: int, images: int, calls: int) -> None:
@@ -203,7 +205,7 @@ def finish(
         except BaseException:
             stop.set()
             for job in jobs:
-                with suppress(UserError):  # the disk may be full: that was the error
+                with suppress(UserError):  # the original error may be a full disk
                     job.note()
             raise
     return [job.outcome() for job in jobs]

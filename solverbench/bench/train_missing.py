@@ -1,4 +1,4 @@
-"""Learned cells without parameters, trained as part of a run: one that can't be trained doesn't end it."""
+"""Training of learned cells without parameters as part of a run; a failed training doesn't end the run."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from solverbench.sampling.devices import THREADS
 from solverbench.sampling.sample import BATCH
 
 CHOICES = ("missing",)
-"""What can be trained as part of a run: what isn't there."""
+"""Values of `train`: train what has no parameters yet."""
 
 BACKWARD = 3
-"""A call with gradient costs about so many without: the way back is two of them."""
+"""Cost of a call with gradient in calls without; the backward pass costs about two."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingEstimate:
-    """What training a cell's solver takes, roughly.
+    """The approximate cost of training a cell's solver.
 
     Args:
-        recipe: how it is trained.
-        calls: of the network times images, one with gradient as `BACKWARD`.
-        teacher_calls: among them for the teacher's images, as far as they aren't stored or another lesson's.
+        recipe: training recipe.
+        calls: network calls times images; a call with gradient counts as `BACKWARD`.
+        teacher_calls: the part of `calls` for the teacher's images that are neither stored nor made by an earlier
+            training.
     """
 
     recipe: Recipe
@@ -44,22 +45,23 @@ class TrainingEstimate:
 
     @property
     def text(self) -> str:
-        """It in words."""
+        """Human-readable text."""
         count = self.recipe.training_seeds
         return f"{count} training{'s' * (count > 1)} of {self.recipe.iterations} iterations"
 
 
 def check(choice: str | None) -> None:
-    """Raise UserError if this can't be trained as part of a run."""
+    """Raise UserError if `choice` is not a value of `train`."""
     if choice not in (None, *CHOICES):
         raise UserError(f"train {choice!r}: isn't something to train; use {' or '.join(CHOICES)}, or leave it out")
 
 
 def lesson(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | None:
-    """Return what the training of a cell takes; None if it needs none, or nothing says how.
+    """Return the cost of a cell's training; None if it needs none or has no recipe.
 
     Args:
-        claimed: files of the teacher's images that earlier lessons will make; this one's are added.
+        out: results folder.
+        claimed: files of the teacher's images that earlier trainings will write; this one's are added.
     """
     recipe = _recipe(cell)
     if recipe is None:
@@ -77,12 +79,12 @@ def lesson(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | None
 
 
 def train_missing(wanted: Sequence[Cell], out: Path, device: str, tell: Listener) -> list[Cell]:
-    """Train what the cells lack, one after another; return them as they stand then, in order.
+    """Train the cells that need it, one after another; return all cells, resolved again, in order.
 
-    A training that can't be finished makes its cell a failed one. A second call goes on where the first one stopped.
+    A failed training makes its cell a failed one. A second call resumes where the first one stopped.
 
     Raises:
-        UserError: evaluation seeds that a training would see, before any training.
+        UserError: evaluation seeds that a training would see; raised before any training.
         StoreError: the folder can't be written.
     """
     todo = {cell: recipe for cell in wanted if (recipe := _recipe(cell)) is not None}
@@ -94,13 +96,13 @@ def train_missing(wanted: Sequence[Cell], out: Path, device: str, tell: Listener
 
 
 def _learned(cell: Cell, recipe: Recipe, out: Path, device: str, tell: Listener) -> Cell:
-    """The cell after its training."""
+    """Train the cell's solver and return the resolved cell."""
     try:
         solver, shown = trained_files.learned(cell.spec), _shown(cell, tell)
         training.train_best(solver, cell.nfe, cell.teacher, recipe, out=out, device=device, progress=shown)
     except StoreError:
         raise
-    except Exception as error:  # a teacher's network may raise anything, and the other cells go on
+    except Exception as error:  # a teacher's network may raise anything; the other cells continue
         return resolve.blocked(cell, FAILED, f"training: {cells.reason(error)}")
     return resolve.again(cell, out)
 
@@ -120,7 +122,7 @@ def _recipe(cell: Cell) -> Recipe | None:
 
 @contextmanager
 def _threads() -> Iterator[None]:
-    """As many torch threads as a worker has: steps this small only lose by more. The caller's number comes back."""
+    """Use a worker's number of torch threads, as more slow down such small steps; restore the caller's number."""
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:

@@ -1,4 +1,4 @@
-"""The work of a run: cells beside what the store has of them, and the units in which what is missing gets done."""
+"""The work of a run: the state of each cell in the store, and the units of work for the missing blocks."""
 
 from __future__ import annotations
 
@@ -32,29 +32,30 @@ from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
 
 MEMORY = 1 << 30
-"""Bytes of features that a unit may hold: those of 26 samples of a block of 5000 images by Inception."""
+"""Maximum bytes of features of a unit: those of 26 plans with blocks of 5000 images and Inception features."""
 
 NOTED = 1.0
-"""Seconds from one writing of what a cell's blocks cost to the next: after each block it would take as much of the
-engine's time as the blocks themselves."""
+"""Minimum seconds between two writes of a cell's block costs; a write after each block would take the scheduler as
+long as the blocks themselves."""
 
 NEW, PARTIAL = "new", "partial"
-"""The status of a cell with work left: no block is stored, or some are."""
+"""Status of a cell with missing blocks: no block is stored, or some are."""
 
 
 class CellProgress:
-    """A cell beside what the store has of it, and what has become of it so far.
+    """A cell with its stored blocks and its progress in this run.
 
     Args:
-        claimed: files of teacher endpoints and exact solutions that earlier jobs will make; this one's are added.
+        claimed: files of teacher endpoints and exact solutions that earlier jobs will write; this one's are added.
 
     Attributes:
-        calls: of each missing block, denoiser calls times images that the cell asks for.
-        goal_calls: of each missing block, those for what the images are compared with.
-        seconds: that its blocks took in this run, each as if alone.
-        failed: why a metric has no measure, by metric.
-        damaged: files that are made anew.
-        noted, written: when its blocks' costs were last written down, and whether all of them are.
+        calls: missing block to denoiser calls times images for its samples.
+        goal_calls: missing block to denoiser calls times images for the teacher's own samples and exact solutions.
+        seconds: time of its blocks in this run, each counted as if computed alone.
+        failed: metric name to the reason why it has no measure.
+        damaged: damaged files, which are recomputed, with their errors.
+        noted: time of the last write of the block costs.
+        written: whether all block costs are written.
     """
 
     def __init__(self, cell: Cell, store: Store, claimed: set[Path]) -> None:
@@ -90,7 +91,7 @@ class CellProgress:
             self.reason = f"damaged and made anew: {', '.join(path.name for path in self.damaged)}"
 
     def begin(self) -> None:
-        """Write down what the cell is, and that it is attempted."""
+        """Write the cell's description and record an attempt."""
         self.folder.mend(self.damaged)
         self._describe()
         started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -102,12 +103,12 @@ class CellProgress:
         self.folder.describe(self.cell.key, self.cell.names, self.cell.plan)
 
     def restore(self) -> None:
-        """Write down what a finished cell is, if that was lost."""
+        """Restore the description of a finished cell, in case it was lost."""
         if self.status == CACHED:
             self._describe()
 
     def add(self, block: range, done: BlockDone) -> None:
-        """Store what a block gave."""
+        """Store the result of a block."""
         self.folder.write_block(block, done.result)
         del self.calls[block]
         self.seconds += done.cost["seconds"]
@@ -117,25 +118,25 @@ class CellProgress:
             self.note()
 
     def note(self) -> None:
-        """Write down what its blocks cost, as far as that isn't written yet."""
+        """Write the block costs that are not written yet."""
         if not self.written:
             self.folder.write_timing(self.timing)
             self.noted, self.written = time.monotonic(), True
 
     def stored(self, block: range) -> bool:
-        """Return whether a block is there, by this run or another, and sound as far as that is known."""
+        """Return whether a block is stored, by this run or another, and not known to be damaged."""
         path = self.folder.place(block)
         return self.folder.sound_block(block) if path in self.damaged else self.folder.has_block(block)
 
     def clear(self, block: range) -> None:
-        """Set aside what is there of a block that is done now: a damaged one. It is under a lease."""
+        """Set aside the damaged file of a block that is about to be recomputed; the caller holds its lease."""
         if self.folder.place(block) in self.damaged:
             self.folder.set_aside(block)
 
     def finish(self) -> None:
-        """Make the measures from the blocks, all as they are stored, which makes the cell done."""
+        """Compute the measures from the stored blocks and mark the cell as done."""
         self.note()
-        self.timing = self.folder.timing()  # with what other runs did
+        self.timing = self.folder.timing()  # includes other runs' blocks
         found = measure(self.cell, [self.folder.read_block(block) for block in self.cell.protocol.blocks])
         numbers: dict[str, Any] = {"nfe": self.cell.nfe}
         numbers["measures"] = {name: each.as_dict() for name, each in found.found.items()}
@@ -144,14 +145,14 @@ class CellProgress:
         self.status = DONE
 
     def fail(self, error: BaseException) -> None:
-        """Note why the cell can't be finished now; a later run tries again."""
+        """Record why the cell failed; a later run tries again."""
         self.status, self.reason = FAILED, cells.reason(error)
         self.calls.clear()
         self.note()
         self.folder.fail(self.reason, "".join(traceback.format_exception(error)))
 
     def outcome(self) -> Outcome:
-        """Return how it ended."""
+        """Return the cell's outcome."""
         if self.status not in (DONE, CACHED):
             return Outcome(self.cell, self.status, self.reason)
         pictures = self.pictures
@@ -165,7 +166,7 @@ class CellProgress:
         self.failed = stored.get("failed", {})
 
     def _goal_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
-        """Calls for what the block's images are compared with, as far as that isn't stored or claimed."""
+        """Return the calls for the teacher's own samples and exact solutions that are neither stored nor claimed."""
         cell, teacher, protocol = self.cell, self.cell.teacher, self.cell.protocol
         costs: dict[Path, int] = {}
         if pairs := protocol.pairs(block):
@@ -180,40 +181,40 @@ class CellProgress:
 
 
 def gather(wanted: Iterable[Cell], store: Store) -> list[CellProgress]:
-    """Return the jobs of `wanted` in order; nothing is written."""
+    """Return the jobs of `wanted` in order; write nothing."""
     claimed: set[Path] = set()
     return [CellProgress(cell, store, claimed) for cell in wanted]
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """A block of some jobs of one teacher, done together: what they share of it is computed once."""
+    """A unit of work: a block of several jobs of one teacher, whose shared calls are made once."""
 
     jobs: tuple[CellProgress, ...]
     block: range
 
     @property
     def teacher(self) -> Teacher:
-        """The one whose images are made."""
+        """The common teacher of the jobs."""
         return self.jobs[0].cell.teacher
 
     @cached_property
     def tree(self) -> Tree:
-        """The calls for an image."""
+        """The prefix tree of the calls for one image."""
         return prefixes.grow([job.cell.plan for job in self.jobs if job.cell.plan is not None])
 
     @property
     def images(self) -> int:
-        """Images that it makes, each cell's own."""
+        """Number of images, counted for each cell."""
         return len(self.jobs) * len(self.block)
 
     @cached_property
     def calls(self) -> int:
-        """Calls times images that are needed."""
+        """Denoiser calls times images that are made."""
         return self.tree.needed * len(self.block) + sum(job.goal_calls[self.block] for job in self.jobs)
 
     def shares(self) -> list[float]:
-        """Return each job's part of `calls`: of a shared call, as much as each other job that needs it."""
+        """Return each job's part of `calls`; a shared call is split equally."""
         found = [float(job.goal_calls[self.block]) for job in self.jobs]
         users = {call: sum(len(end.plans) for end in call.below) for end in self.tree.ends for call in end.path}
         for end in self.tree.ends:
@@ -223,9 +224,9 @@ class Unit:
 
 
 def units(jobs: Iterable[CellProgress]) -> list[Unit]:
-    """Return the missing blocks of `jobs` in the order in which they are best done.
+    """Return the missing blocks of `jobs` as units, in the best order.
 
-    Cells of one teacher stand together, as many as a unit may hold, block after block.
+    Cells of one teacher are grouped, as many as a unit may hold, block after block.
     """
     families: dict[tuple[int, str], list[CellProgress]] = {}
     for job in jobs:
@@ -244,7 +245,7 @@ def units(jobs: Iterable[CellProgress]) -> list[Unit]:
 
 
 def _samples(cell: Cell) -> int | None:
-    """How many samples' features of a block fit the memory that a unit may take; None without features."""
+    """Return how many plans' features of a block fit into `MEMORY`; None without features."""
     judged = cell.evaluation
     if judged is None:
         return None
@@ -252,6 +253,6 @@ def _samples(cell: Cell) -> int | None:
 
 
 def _family(cell: Cell) -> tuple[int, str]:
-    """Cells may share calls if this is equal: the same network, met by none of their own adaptors or the same one."""
+    """Return a key that is equal for cells that may share calls: same network, and no adaptor or the same spec."""
     plain = cell.adapt(cell.teacher.denoise) is cell.teacher.denoise
     return id(cell.teacher), "" if plain else cell.spec

@@ -1,4 +1,4 @@
-"""Where the images of a reference come from: a folder, a zip or a teacher; as uint8 batches in order."""
+"""Image sources of a reference: a folder, a zip or a teacher, read as uint8 batches in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif",
 """Extensions of image files, in lower case; other files are ignored."""
 
 FIRST_SEED = 1_000_000
-"""Of the images that a teacher draws."""
+"""First seed of the images that a teacher draws."""
 
 
 CROPS = {
@@ -116,7 +116,7 @@ class Pictures(ABC):
 
     @property
     def fixed(self) -> bool:
-        """Whether the identity alone names the images, so that their pixels needn't."""
+        """Whether the identity determines the images, so that their pixels need not be hashed."""
         return False
 
     @property
@@ -141,7 +141,7 @@ class Stored(Pictures):
         path: folder or zip.
         names: file names relative to `path`, sorted.
         sizes: file sizes in bytes.
-        cut: rule by which they are cropped and scaled; not at all if None.
+        cut: rule by which they are cropped and scaled; None to leave them unchanged.
     """
 
     path: Path
@@ -209,11 +209,11 @@ class Stored(Pictures):
 
 @dataclass(frozen=True)
 class Generated(Pictures):
-    """What a teacher draws from the seeds from 1 000 000 on, as uint8 by edm-round.
+    """Images that a teacher draws from seeds 1 000 000 onwards, as uint8 by edm-round.
 
     Args:
-        name: of the teacher, with its options.
-        count: images.
+        name: name of the teacher, with its options.
+        count: number of images.
     """
 
     name: str
@@ -271,7 +271,7 @@ class Generated(Pictures):
 
 
 def drawn(name: str) -> bool:
-    """Return whether `name` is that of a built-in teacher or of a plugin's, which may draw images."""
+    """Return whether `name` is a registered teacher, built in or from a plugin, which may draw images."""
     return name.partition(":")[0] in registries.teachers
 
 
@@ -279,12 +279,12 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     """Return the images that `source` names.
 
     Args:
-        crop: of a folder or zip alone.
         source: a folder, a zip, or a teacher that draws images.
-        count: the first ones alone; of a teacher 10 000 if None.
+        count: number of first images to use; if None, all images, or 10 000 of a teacher.
+        crop: crop rule; for a folder or zip only.
 
     Raises:
-        MissingError, UserError, RecordError: there are no images, or fewer than `count`.
+        MissingError, UserError, RecordError: no images, or fewer than `count`.
     """
     if count is not None and count < 2:
         raise UserError(f"--count {count}: too few images for a covariance; give at least 2")

@@ -1,4 +1,4 @@
-"""What images are measured by, as a user asks: metrics, extractor, reference and quantiser; a teacher judged so."""
+"""Selection of metrics, extractor, reference and quantiser, and its application to a teacher."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from solverbench.teachers.teacher import Teacher
 from solverbench.wording import suggest
 
 SETS = tuple(dict.fromkeys(each.features for each in table.TABLE.values() if each.features))
-"""The sets of features that metrics are of; a cell's images are turned into one of them."""
+"""Names of the feature sets; the metrics of a cell use at most one of them."""
 
 PROTOCOLS = {"smoke": (250, 1), "quick": (5_000, 1), "paper": (50_000, 1)}
-"""Name to (images, replicates)."""
+"""Protocol name to (images per replicate, replicates)."""
 
 OF_DATA = ("data_floor", "teacher_distance")
-"""Facts of an evaluation that are distances to its own data, and so to no other reference."""
+"""Names of facts that are distances to the teacher's own data and don't hold for another reference."""
 
 FULL = 50_000
-"""Images of a replicate below which an FID is called biased: the papers' number."""
+"""Images per replicate below which an FID is reported as biased: the papers' number."""
 
 
 @dataclass(frozen=True)
 class MetricSelection:
-    """What is measured, beside RMSE.
+    """The metrics to measure besides RMSE, as requested.
 
     Args:
-        metrics: names; empty for what the teacher itself comes with.
-        reference: name or file of real images' statistics; None for the teacher's own, or the one stored in its name.
-        extractor: of Inception features, one of `fid.MODES`.
-        quantiser: from float to uint8; None for the teacher's, or edm-round.
+        metrics: metric names; empty for the teacher's own metrics.
+        reference: name or file of real images' statistics; None for the teacher's own, or those stored in its name.
+        extractor: extractor of Inception features, one of `fid.MODES`; None for legacy_tensorflow.
+        quantiser: rule from float to uint8; None for the teacher's, or edm-round.
     """
 
     metrics: tuple[str, ...] = ()
@@ -56,10 +56,10 @@ class MetricSelection:
         extractor: str | None = None,
         quantiser: str | None = None,
     ) -> MetricSelection:
-        """Return what a user asked for.
+        """Return the selection for a user's options.
 
         Raises:
-            UserError: a name that isn't known, metrics of two sets of features, or an option that nothing would use.
+            UserError: an unknown name, metrics of two feature sets, or an option that no metric uses.
         """
         listed = metrics.split(",") if isinstance(metrics, str) else list(metrics or ())
         names = tuple(dict.fromkeys(name.strip() for name in listed))
@@ -86,16 +86,16 @@ class MetricSelection:
         return cls(tuple(name for name in names if name != table.ALWAYS), reference, extractor, quantiser)
 
     def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Measurement:
-        """Return what the teacher's images are measured by; what can't be, for want of a file or package, is `lacking`.
+        """Return the teacher's measurement; metrics that lack a file or package are listed in `lacking`.
 
         Args:
-            samples: images of a replicate.
-            block: images of a seed block.
-            out: the results folder, where references are looked for first.
+            samples: images per replicate.
+            block: images per seed block.
+            out: results folder, searched first for references.
 
         Raises:
-            UserError, RecordError, FeatureError: they can't be measured so, said before any work.
-            MissingError: the reference that was named isn't there.
+            UserError, RecordError, FeatureError: an impossible selection; raised before any work.
+            MissingError: the requested reference doesn't exist.
         """
         evaluation = teacher.evaluation
         if not self.metrics:
@@ -116,11 +116,11 @@ class MetricSelection:
         return Measurement(self, teacher.device, evaluation, lacking)
 
     def _unscored(self, teacher: Teacher) -> Iterator[tuple[str, str]]:
-        """Each metric whose network lacks a file or a package, with the reason; the others are made ready.
+        """Yield each metric whose network lacks a file or a package, with the reason; load the other networks.
 
         Raises:
-            UserError: the teacher hasn't what a metric takes.
-            PluginError: a plugin's metric can't be had.
+            UserError: a metric takes prompts and the teacher has none.
+            PluginError: a plugin's metric can't be loaded.
         """
         for each in Measurement(self, teacher.device).of_images:
             if each.takes is Takes.PROMPT and (teacher.condition is None or not teacher.condition.prompts):
@@ -134,10 +134,10 @@ class MetricSelection:
                 yield each.name, str(error)
 
     def _missing(self, teacher: Teacher, metrics: tuple[str, ...], out: Path) -> str:
-        """What isn't there that metrics of public features need; empty if all is.
+        """Return what is missing for metrics of public features; empty if nothing is.
 
         Raises:
-            MissingError: the reference that was named isn't there.
+            MissingError: the requested reference doesn't exist.
         """
         if self.reference is not None:
             references.find(self.reference, out)
@@ -153,7 +153,7 @@ class MetricSelection:
         return "; ".join(found)
 
     def network(self, metrics: Sequence[str]) -> str:
-        """Return the name of the extractor of `metrics`, which are of one set of public features."""
+        """Return the name of the extractor of `metrics`, which share one public feature set."""
         features = table.TABLE[metrics[0]].features
         return features if features != table.INCEPTION else self.extractor or "legacy_tensorflow"
 
@@ -170,7 +170,7 @@ class MetricSelection:
         if teacher.decode is None and reference.pixels not in ("", f"{width}x{height}"):
             note = f"reference {reference.name}: of images {reference.pixels}, {teacher.name}'s are {width}x{height}"
             reference = dataclasses.replace(reference, note="; ".join(filter(None, (reference.note, note))))
-        few = samples * 9 <= network.size * 10  # with a block left out there are fewer images than features
+        few = samples * 9 <= network.size * 10  # fewer images than features if a block is left out
         return Evaluation(
             extractor=network,
             extractor_id=network.identity,
@@ -200,13 +200,13 @@ class MetricSelection:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What a teacher's images are measured by, as far as it is there.
+    """The metrics of a teacher's images that are available here.
 
     Args:
-        selection: what was asked for.
-        device: of the images and the networks.
-        evaluation: of features; None if none are measured.
-        lacking: metrics that were asked for and can't be measured here, each with the reason.
+        selection: the requested metrics.
+        device: device of the images and the networks.
+        evaluation: evaluation of features; None if no features are measured.
+        lacking: requested metrics that can't be measured here, each with the reason.
     """
 
     selection: MetricSelection
@@ -216,24 +216,24 @@ class Measurement:
 
     @property
     def of_images(self) -> tuple[MetricDefinition, ...]:
-        """The metrics that aren't of features: built-in ones first, then those by plugins."""
+        """The metrics that don't use features: built-in ones first, then those of plugins."""
         there = [name for name in self.selection.metrics if name not in self.lacking]
         builtin = [each for each in table.TABLE.values() if each.name in there and not each.features]
         return *builtin, *(plugin.find(name) for name in there if name not in table.TABLE)
 
     @property
     def plugged(self) -> tuple[str, ...]:
-        """The metrics by plugins."""
+        """The names of the plugins' metrics."""
         return tuple(name for name in self.selection.metrics if name not in table.TABLE and name not in self.lacking)
 
     @property
     def quantiser(self) -> str:
-        """The rule from float to uint8."""
+        """The name of the rule from float to uint8."""
         return self.evaluation.quantiser if self.evaluation is not None else self.selection.quantiser or "edm-round"
 
     @property
     def key(self) -> dict[str, Any]:
-        """What it adds to a cell's key beside the evaluation; nothing by default."""
+        """Its part of a cell's key besides the evaluation; empty by default."""
         found = dict[str, Any]()
         for each in self.of_images:
             identity = each.identity(self.device) if each.identity else ""
@@ -249,17 +249,17 @@ class Measurement:
         return found
 
     def full(self, metric: str) -> int:
-        """Return the images of a replicate below which `metric` is called biased; 0 for one that never is."""
+        """Return the images per replicate below which `metric` is reported as biased; 0 if it never is."""
         if metric not in table.TABLE or not table.TABLE[metric].features or self.evaluation is None:
             return 0
         return table.TABLE[metric].biased_below(self.evaluation)
 
 
 def lacking(measurements: Mapping[str, Measurement]) -> list[str]:
-    """Return a line on each metric that was asked for and can't be measured, like ones of several teachers once.
+    """Return lines on the requested metrics that can't be measured; equal reasons share one line.
 
     Args:
-        measurements: by the name of the teacher.
+        measurements: teacher name to measurement.
     """
     found: dict[str, tuple[list[str], list[str]]] = {}
     for teacher, measurement in measurements.items():
@@ -271,13 +271,13 @@ def lacking(measurements: Mapping[str, Measurement]) -> list[str]:
 
 
 def protocol(name: str | None, samples: int | None, replicates: int | None, default: int) -> tuple[int, int | None]:
-    """Return images and replicates of the protocol `name`, as far as the user doesn't say otherwise.
+    """Return images per replicate and replicates of the protocol `name`; the user's numbers take precedence.
 
     Args:
-        default: images without a protocol; its replicates then aren't settled here.
+        default: images per replicate without a protocol; the replicates are then returned as given.
 
     Raises:
-        UserError: no such protocol.
+        UserError: an unknown protocol.
     """
     if name is None:
         return default if samples is None else samples, replicates
@@ -288,7 +288,7 @@ def protocol(name: str | None, samples: int | None, replicates: int | None, defa
 
 
 def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
-    """The evaluation by another quantiser, without what was measured by its own, which the teacher's samples keep."""
+    """Return the evaluation with another quantiser, without facts; the teacher's samples keep the old quantiser."""
     if quantiser == judged.quantiser:
         return judged
     own = judged.teacher and dataclasses.replace(judged.teacher, name=f"{judged.teacher.name}, by {judged.quantiser}")
@@ -296,12 +296,12 @@ def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
 
 
 def _vectors(metrics: Sequence[str]) -> bool:
-    """Whether one of these metrics needs the feature vectors of every block."""
+    """Return whether one of these metrics needs the feature vectors of every block."""
     return bool(table.of(metrics, lambda each: each.vectors))
 
 
 def _check_images(evaluation: Evaluation, samples: int, block: int) -> None:
-    """Refuse too few images, or a reference without the vectors that a metric needs."""
+    """Raise UserError for too few images, or a reference without the vectors that a metric needs."""
     for each in (table.TABLE[name] for name in evaluation.metrics):
         if each.data_vectors and evaluation.data.features is None:
             raise UserError(

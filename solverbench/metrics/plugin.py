@@ -1,4 +1,4 @@
-"""Metrics by plugins: a number of each image and their mean, or a number of a set of images."""
+"""Metrics of plugins: the mean of a number per image, or a number of a set of images."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from solverbench.metrics.reduction import Array, Kept
 from solverbench.metrics.table import MetricDefinition, Takes
 
 SCORE = "score_"
-"""Before the name of a plugin's metric, in the names of a block's arrays."""
+"""Prefix of a block's array for a plugin's metric, followed by the metric's name."""
 
 
 class Metric(ABC):
-    """A number of each image, whose mean is reported with its interval; with `of_set`, a number of a set of images.
+    """Base class of plugin metrics: the mean of a number per image, or, with `of_set`, a number of a set of images.
 
-    Subclass it, give it a `name`, write `values`; the docstring's first line is its label in reports. There is one
-    instance for each device, made before anything is measured: load a network in `__init__`. Several threads call it
+    Subclass it, set `name` and define `values`; the docstring's first line is its label in reports. There is one
+    instance per device, created before anything is measured, so load a network in `__init__`. Several threads call it
     at once.
 
     Args:
-        device: of the images that it will be given.
+        device: device of the images.
     """
 
     name: ClassVar[str] = ""
@@ -38,40 +38,40 @@ class Metric(ABC):
     log: ClassVar[bool] = False
     """Whether it is drawn on a logarithmic axis."""
     identity: ClassVar[str] = ""
-    """Of what its numbers depend on beside its source file, such as the sha256 of a network's weights."""
+    """Identity of what its numbers depend on besides its source file, such as the sha256 of a network's weights."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
 
     @abstractmethod
     def values(self, images: Tensor) -> Tensor:
-        """Return a finite number of each image [B], each independent of the other images.
+        """Return a finite number per image [B], independent of the other images.
 
-        With an `of_set` of its own it may also return what that needs of each image, [B, ...]: pixels or features.
+        A subclass with its own `of_set` may also return rows [B, ...] for it, such as pixels or features.
 
         Args:
             images: [B, C, H, W] uint8, as they would be stored in a file.
         """
 
     def of_set(self, values: Tensor) -> float | Tensor:
-        """Return a finite number of a set of images from the `values` of its images: their mean.
+        """Return a finite number of a set of images from their `values`; by default the mean.
 
-        Override it for what isn't a mean, such as a distance between sets. It is called with the images of a replicate,
-        and then with each of the replicate's ten blocks left out, from which the interval follows.
+        Override it for other numbers, such as a distance between sets. It is called with the images of a replicate,
+        and then with each of the replicate's ten blocks left out, which gives the interval.
 
         Args:
-            values: [n, ...] on the CPU, what `values` returned, in the order of the images: float64 if it is a number
-                of each image, else float32.
+            values: [n, ...] on the CPU, the results of `values` in the order of the images: float64 for one number per
+                image, else float32.
         """
         return values.mean()
 
 
 def load(name: str, device: str) -> Metric:
-    """Return a plugin's metric for images on a device, the same one each time.
+    """Return a plugin's metric for images on a device, the same instance each time.
 
     Raises:
-        UnknownNameError, PluginError: no such metric, or it can't be had.
-        UserError: a mistake of the user that the metric itself tells, such as weights that are missing.
+        UnknownNameError, PluginError: no such metric, or it can't be loaded.
+        UserError: an error that the metric itself raises for the user, such as missing weights.
     """
     cls: type[Metric] = plugins.get(registries.metrics, name)
     with plugins.blamed(registries.metrics, name):
@@ -79,10 +79,10 @@ def load(name: str, device: str) -> Metric:
 
 
 def identity(name: str) -> str:
-    """Return what names a plugin's metric in keys: it changes with the file that defines it.
+    """Return the identity of a plugin's metric in keys, which changes with the file that defines it.
 
     Raises:
-        UnknownNameError, PluginError: no such metric, or it can't be had.
+        UnknownNameError, PluginError: no such metric, or it can't be loaded.
     """
     cls: type[Metric] = plugins.get(registries.metrics, name)
     code = plugins.provenance(registries.metrics, name)["sha256"]
@@ -95,15 +95,15 @@ def identity(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """Return what a plugin's metric is called in reports."""
+    """Return the label of a plugin's metric in reports."""
     return (registries.metrics.about(name) or name).rstrip(".")
 
 
 def find(name: str) -> MetricDefinition:
-    """Return the definition of a metric, built in or by a plugin.
+    """Return the definition of a metric, built in or of a plugin.
 
     Raises:
-        UnknownNameError, PluginError: no such metric, or it can't be had.
+        UnknownNameError, PluginError: no such metric, or it can't be loaded.
     """
     if name in table.TABLE:
         return table.TABLE[name]
@@ -123,7 +123,7 @@ def find(name: str) -> MetricDefinition:
 
 
 def lookup(name: str) -> MetricDefinition | None:
-    """Return the definition of a metric; None if nobody has it now."""
+    """Return the definition of a metric; None if it is unknown or can't be loaded."""
     try:
         return find(name)
     except (UnknownNameError, PluginError):

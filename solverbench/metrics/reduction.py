@@ -1,4 +1,4 @@
-"""From what the blocks of a cell keep to numbers: one for each replicate, and ten with a block left out."""
+"""Reduction of a cell's blocks to metrics: one value per replicate, and ten with a block left out."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from solverbench.metrics.frechet import Moments, Rows, Statistics, frechet
 Array = NDArray[np.float64]
 
 BLOCKS = 10
-"""Seed blocks of a replicate."""
+"""Number of seed blocks per replicate."""
 
 MANIFOLD = 10_000
-"""Images of a replicate that precision and recall are taken over, the first of each block."""
+"""Maximum images per replicate for precision and recall, taken from the start of each block."""
 
 
 class Block(Protocol):
-    """What is read of a block's result."""
+    """The interface of a block's result."""
 
     @property
     def moments(self) -> Moments | None:
-        """Of the features of its images; None if there are none, or the feature vectors are kept."""
+        """Moments of the features of its images; None without features, or if the feature vectors are kept."""
 
     @property
     def arrays(self) -> Mapping[str, NDArray[Any]]:
-        """Values of its images by the name of the array."""
+        """Array name to per-image values."""
 
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What the blocks of a cell keep.
+    """The stored values of a cell's blocks.
 
     Args:
         replicates: R times ten blocks.
-        evaluation: what their features are of; None without features.
-        device: of the networks that a plugin's metric may use.
+        evaluation: evaluation of the features; None without features.
+        device: device of the networks that a plugin's metric may use.
     """
 
     replicates: Sequence[Sequence[Block]]
@@ -55,24 +55,24 @@ class Kept:
         return [[block.arrays[name] for block in part] for part in self.replicates]
 
     def each(self, name: str) -> NDArray[Any]:
-        """Return [R, p], the array `name` of the blocks of each replicate in a row."""
+        """Return the array `name` of each replicate's blocks, concatenated: [R, p]."""
         return np.stack([np.concatenate(part) for part in self.blocks(name)])
 
     @property
     def judged(self) -> Evaluation:
-        """The evaluation, which is there where a metric of features is asked for."""
+        """The evaluation; required by metrics of features."""
         assert self.evaluation is not None
         return self.evaluation
 
     @property
     def data_features(self) -> Array:
-        """[m, D], the feature vectors of the reference, which are there where a metric that needs them is asked for."""
+        """The feature vectors [m, D] of the reference; required by metrics with `data_vectors`."""
         assert self.judged.data.features is not None
         return self.judged.data.features
 
     @cached_property
     def vectors(self) -> list[list[Array]]:
-        """The feature vectors [n, D] of each block; empty lists where moments are kept."""
+        """The feature vectors [n, D] of each block; empty lists if moments are kept."""
         return [
             [block.arrays["features"].astype(np.float64) for block in part if "features" in block.arrays]
             for part in self.replicates
@@ -80,7 +80,7 @@ class Kept:
 
     @cached_property
     def sums(self) -> list[list[Moments | Array]]:
-        """The features of each block as `frechets` takes them."""
+        """Moments or feature vectors of each block, as `frechets` takes them."""
         return [_sums(part, rows) for part, rows in zip(self.replicates, self.vectors, strict=True)]
 
     @cached_property
@@ -126,11 +126,11 @@ def rmses(errors: Array) -> tuple[Array, Array]:
 def of_sets(
     replicates: Sequence[Sequence[NDArray[Any]]], number: Callable[[NDArray[Any]], float]
 ) -> tuple[Array, Array]:
-    """Return a number of each replicate's whole set of images [R], and of the set with a block left out [R, G].
+    """Return the number of each replicate's set of images [R], and of the set with a block left out [R, G].
 
     Args:
-        replicates: R times what is kept of the images of each of G blocks [n, ...].
-        number: takes what is kept of the images of a set.
+        replicates: R times the arrays [n, ...] of G blocks, with a row per image.
+        number: function of a set's array.
     """
     values, left = [], []
     for blocks in replicates:
@@ -143,7 +143,7 @@ def frechets(replicates: Sequence[Sequence[Moments | Array]], reference: Statist
     """Return the Fréchet distance to `reference` of each replicate's features [R], and with a block left out [R, 10].
 
     Args:
-        replicates: R times its blocks' moments, or their feature vectors [n, D] where there are fewer than features.
+        replicates: R times its blocks' moments, or feature vectors [n, D] if there are fewer images than features.
     """
     values, left = [], []
     for blocks in replicates:
@@ -161,12 +161,12 @@ def frechets(replicates: Sequence[Sequence[Moments | Array]], reference: Statist
 
 
 def kernels(kept: Kept) -> tuple[Array, Array]:
-    """Return the kernel distances of the features to the data."""
+    """Return the kernel distances of the features to the data: [R], and with a block left out [R, 10]."""
     return means(np.stack([vectors.kernel_blocks(part, kept.data_features) for part in kept.vectors]))
 
 
 def inception_scores(kept: Kept) -> tuple[Array, Array]:
-    """Return the Inception scores of the features."""
+    """Return the Inception scores of the features: [R], and with a block left out [R, 10]."""
     probabilities = kept.judged.probabilities
     assert probabilities is not None
     classes = [[probabilities(torch.from_numpy(rows)).numpy() for rows in part] for part in kept.vectors]
@@ -174,17 +174,17 @@ def inception_scores(kept: Kept) -> tuple[Array, Array]:
 
 
 def manifold(part: str, kept: Kept) -> tuple[Array, Array]:
-    """Return `part` of precision and recall of the features."""
+    """Return `part`, "precision" or "recall", of the features: [R], and with a block left out [R, 10]."""
     return np.array([each[part][0] for each in kept.manifolds]), np.stack([each[part][1] for each in kept.manifolds])
 
 
 def manifold_images(samples: int) -> int:
-    """Return how many of a replicate's images precision and recall are taken over."""
+    """Return how many of a replicate's images precision and recall use."""
     return min(samples // BLOCKS, MANIFOLD // BLOCKS) * BLOCKS
 
 
 def _sums(part: Sequence[Block], rows: Sequence[Array]) -> list[Moments | Array]:
-    """A replicate's blocks as a Fréchet distance takes them: vectors where, one left out, there are too few of them."""
+    """Return a replicate's moments, or its feature vectors if they are too few for moments with a block left out."""
     if rows and sum(map(len, rows)) * (BLOCKS - 1) <= BLOCKS * rows[0].shape[1]:
         return list(rows)
     return [Moments.of(each) for each in rows] if rows else [b.moments for b in part if b.moments is not None]

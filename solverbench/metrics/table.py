@@ -1,4 +1,4 @@
-"""The built-in metrics: one definition each, from what it takes of an image to how it is reported."""
+"""The built-in metrics: one definition each, from inputs to reporting."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from solverbench.metrics.reduction import Array, Kept
 from solverbench.metrics.vectors import NEIGHBOURS
 
 LEAST = 1e-14
-"""Mean squared error that counts as none in PSNR, 146 dB: float32 images don't resolve less."""
+"""Lower limit of the mean squared error in PSNR, 146 dB: float32 images don't resolve less."""
 
 PER_FEATURE = 10
-"""Images per feature that a distance extrapolated to infinitely many images takes: docs/uncertainty.md."""
+"""Images per feature below which an extrapolated distance is reported as biased; see docs/uncertainty.md."""
 
 INCEPTION, OWN = "inception", "own"
-"""Sets of features: of an Inception network, and of a teacher's own network. Others are named by their extractor."""
+"""Names of feature sets: Inception's and those of a teacher's own network; others are named after their extractor."""
 
 
 class Takes(Enum):
-    """What a metric is of."""
+    """The input of a metric."""
 
     PAIR = "an image and the teacher's own from the same noise"
     EXACT = "an image and the exact solution from the same noise"
@@ -45,34 +45,34 @@ def _none(samples: int, block: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class MetricDefinition:
-    """A metric.
+    """The definition of a metric.
 
     Args:
-        name: what it is asked for by.
-        label: what it is called in reports.
-        short: the same in tables.
-        takes: what it is of.
-        array: of a block, that it is made from.
-        reduce: from what the blocks keep to values [R], and with a block left out [R, 10].
-        score: (network, images, others) to a value of each image [B], which `array` keeps. The others are the images
-            compared with, or the prompts. Images are on [-1, 1] in a comparison with others, else uint8. None where
-            another metric's score or an extractor makes the array.
-        network: from a device to the network that `score` takes, ready to be used.
-        identity: from a device to what names the network in keys and rows.
-        features: the set of features; empty for a metric of none.
-        space: what its numbers are of or in, for people; empty for features, which say that themselves.
+        name: name to request it by.
+        label: name in reports.
+        short: name in tables.
+        takes: its input.
+        array: name of the block's array that it is computed from.
+        reduce: what the blocks keep to values [R] and leave-one-block-out values [R, 10].
+        score: (network, images, others) to a value of each image [B], kept in `array`. The others are the images to
+            compare with, or the prompts. Images are on [-1, 1] if compared with other images, else uint8. None if
+            another metric's score or an extractor fills the array.
+        network: device to the loaded network that `score` takes.
+        identity: device to the name of the network in keys and rows.
+        features: name of the feature set; empty if it uses no features.
+        space: human-readable space or unit of its numbers; empty for feature sets that are described elsewhere.
         higher: whether higher values are better.
         log: whether it is drawn on a logarithmic axis.
-        place: in the order of reports.
+        place: position in reports.
         vectors: whether it needs the feature vectors of every block.
         data_vectors: whether it needs those of the reference.
         to_teacher: whether it is a distance to the teacher's samples, not to the data.
-        images: from the images of a replicate to how many of them it is taken over.
-        too_few: from the images of a replicate and of a block to why it can't be taken over them; empty if it can.
-        biased_below: from the evaluation to the images of a replicate below which it is biased; 0 for none.
+        images: images per replicate to how many of them it uses.
+        too_few: images per replicate and per block to the reason why they are too few; empty if they suffice.
+        biased_below: evaluation to the images per replicate below which it is biased; 0 if it never is.
 
     Raises:
-        MissingError: by `network` and `identity`, where a file or a package isn't there.
+        MissingError: raised by `network` and `identity` if a file or a package is missing.
     """
 
     name: str
@@ -98,16 +98,16 @@ class MetricDefinition:
 
     @property
     def public(self) -> bool:
-        """Whether it is of features that are comparable with papers."""
+        """Whether it uses features that are comparable with papers."""
         return self.features not in ("", OWN)
 
     @property
     def builtin(self) -> bool:
-        """Whether it is no plugin's."""
+        """Whether it is a built-in metric."""
         return TABLE.get(self.name) is self
 
     def reference(self, evaluation: Evaluation) -> Reference | None:
-        """Return what features are compared with; None where the teacher has no samples to compare with."""
+        """Return the reference of the features; None if the evaluation has no samples of the teacher."""
         return evaluation.teacher if self.to_teacher else evaluation.data
 
 
@@ -117,7 +117,7 @@ def squared_error(network: None, images: Tensor, others: Tensor) -> Tensor:
 
 
 def mean(array: str, kept: Kept) -> tuple[Array, Array]:
-    """Return the means of an array."""
+    """Return the means of an array: [R], and with a block left out [R, 10]."""
     return reduction.means(kept.each(array))
 
 
@@ -139,7 +139,7 @@ _CLIPS: dict[tuple[str, str], CLIP] = {}
 
 
 def _clip(device: str) -> CLIP:
-    """CLIP with its tokenizer, one for all blocks."""
+    """Return CLIP with its tokenizer, the same instance for all blocks."""
     made = CLIP(device)
     made.check_words()
     return _CLIPS.setdefault((made.identity, made.device), made)
@@ -150,7 +150,7 @@ def _full(evaluation: Evaluation) -> int:
 
 
 def _manifold(name: str, label: str, place: int, features: str) -> MetricDefinition:
-    """Precision or recall."""
+    """Return the definition of precision or recall."""
     return MetricDefinition(
         name, label, label, Takes.FEATURES, "features", partial(reduction.manifold, label.lower()),
         features=features, higher=True, log=False, place=place, vectors=True, data_vectors=True,
@@ -239,29 +239,29 @@ TABLE = {each.name: each for each in _METRICS}
 """The built-in metrics by name."""
 
 ASKABLE = tuple(each.name for each in _METRICS if each.takes is not Takes.EXACT)
-"""What can be asked for by name; the exact solution has an option of its own."""
+"""Metrics that can be requested by name; the exact solution has its own option."""
 
 ALWAYS = "rmse_teacher"
-"""The metric of every cell."""
+"""Name of the metric that every cell has."""
 
 
 def of(names: Iterable[str], chosen: Callable[[MetricDefinition], bool]) -> tuple[str, ...]:
-    """Return those of some metrics that are built in and of a kind."""
+    """Return the names of built-in metrics that satisfy `chosen`."""
     return tuple(name for name in names if name in TABLE and chosen(TABLE[name]))
 
 
 def public(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of features that are comparable with papers, against a reference."""
+    """Return the names of metrics of public features, which are comparable with papers."""
     return of(names, lambda each: each.public)
 
 
 def of_features(names: Iterable[str], features: str) -> tuple[str, ...]:
-    """Return those of one set of features."""
+    """Return the names of metrics of one feature set."""
     return of(names, lambda each: each.features == features)
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Return some metrics in the order of reports: the built-in ones, then those by plugins."""
+    """Return the metrics in the order of reports: the built-in ones, then those of plugins."""
     there = set(names)
     known = sorted((each for each in _METRICS if each.name in there), key=lambda each: each.place)
     return [*(each.name for each in known), *sorted(there - TABLE.keys())]

@@ -1,1 +1,1 @@
-"""."""
+"""The report bundle: tables, images, notes and provenance as plain files."""

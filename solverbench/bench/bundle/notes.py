@@ -1,4 +1,4 @@
-"""TODO."""
+"""Notes, tags and reference lines of a report."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from solverbench.sampling.sample import BATCH
 
 
 def several(found: Sequence[Any]) -> str:
-    """Return how many cells there are, in words."""
+    """Return the number of cells as text, with the right plural."""
     return f"{len(found)} cell{'s' * (len(found) != 1)}"
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Return how many cells have each status; they add up to all."""
+    """Return the number of cells of each status; they add up to all cells."""
     found = Counter(outcome.status for outcome in outcomes)
     return {status: found[status] for status in STATUSES}
 
 
 def _lines(cell: Cell) -> list[dict[str, Any]]:
-    """Horizontal lines: what the teacher's own sampler and fresh data reach."""
+    """Return the horizontal lines of a plot: the values of the teacher's own sampler and of fresh data."""
     teacher = cell.teacher
     facts: Mapping[str, Any] = cell.evaluation.facts if cell.evaluation is not None else {}
     known = {
@@ -55,7 +55,7 @@ def _lines(cell: Cell) -> list[dict[str, Any]]:
 
 
 def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
-    """Return what a reader would trip over: one sentence each."""
+    """Return notes on possible misreadings, one sentence each."""
     found: list[str] = []
     for outcome in outcomes:
         cell, measured = outcome.cell, outcome.measures.get("frechet_data")
@@ -91,7 +91,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
 
 
 def one_method(cells: Sequence[Cell]) -> list[str]:
-    """Return a line for people on each set of cells that are one tableau under several names."""
+    """Return a human-readable line for each set of cells that have the same tableau under several names."""
     alike: dict[tuple[str, int, str, str], list[str]] = {}
     for cell in cells:
         if cell.plan is not None:
@@ -108,7 +108,7 @@ def one_method(cells: Sequence[Cell]) -> list[str]:
 
 
 def _without_fid() -> str:
-    """What is missing for an FID on this machine, or how it is asked for."""
+    """Return what is missing for an FID on this machine, or how to ask for it."""
     try:
         fid.find()
     except MissingError as error:
@@ -117,7 +117,7 @@ def _without_fid() -> str:
 
 
 def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
-    """How the protocol differs from the default one, where that weakens the numbers."""
+    """Return the differences from the default protocol that readers should know."""
     tags = []
     if protocol.replicates < REPLICATES and protocol.samples < selection.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")

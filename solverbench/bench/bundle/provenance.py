@@ -1,4 +1,4 @@
-"""TODO."""
+"""Provenance of a report: package versions, commit, device settings and plugins."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _PACKAGES = (
 
 @cache
 def _versions() -> dict[str, str]:
-    """The packages that numbers may depend on, as far as they are installed; as they were when first asked for."""
+    """Return the versions of installed packages that numbers may depend on, as of the first call."""
     found = {}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -61,7 +61,7 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _commit() -> str:
-    """The commit of this package's checkout when first asked for, + where files differ; empty if it isn't in one."""
+    """Return the commit of this package's checkout at the first call, "+" if files differ; empty outside a checkout."""
     try:
         git = ["git", "-C", str(Path(__file__).parent), "-c", "safe.directory=*"]
         told = subprocess.run(
@@ -75,7 +75,7 @@ def _commit() -> str:
 
 
 def _plugins(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """What isn't built in, each with who offers it and the sha256 of its source."""
+    """Return the plugins used, each with its origin and the sha256 of its source."""
     found: dict[str, str] = {}
     for outcome in outcomes:
         for what, told in outcome.cell.plugins.items():
@@ -84,7 +84,7 @@ def _plugins(outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 
 def _cuda() -> dict[str, Any]:
-    """What can change the last bits on a GPU."""
+    """Return the settings and versions that can change the last bits on a GPU."""
     return {
         "gpus": torch.cuda.device_count(),
         "cuda": torch.version.cuda,

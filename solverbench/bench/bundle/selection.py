@@ -1,4 +1,4 @@
-"""What a report is of, and the name of its folder."""
+"""The selection that a report shows, and the name of its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solverbench.sampling import endpoints
 
 
 def settled(outcomes: Sequence[Outcome], protocol: Protocol, options: RunOptions) -> RunOptions:
-    """Return the options with the solvers, teachers and calls of the cells and the numbers of the protocol."""
+    """Return the options with the cells' solvers, teachers and NFE, and with the protocol's numbers."""
     each = [outcome.cell for outcome in outcomes]
     return replace(
         protocol.settle(options),
@@ -26,7 +26,7 @@ def settled(outcomes: Sequence[Outcome], protocol: Protocol, options: RunOptions
 
 
 def name(outcomes: Sequence[Outcome], options: RunOptions) -> str:
-    """Return the report's folder: a slug and a short hash of the selection; the options are settled."""
+    """Return the name of the report's folder: a slug and a short hash of the selection; expects settled options."""
     selection = _selection(outcomes, options)
     words = "-".join([*selection["teachers"], *selection["solvers"], "nfe", *spans(selection["nfe"])])
     slug = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")[:60]
@@ -34,7 +34,7 @@ def name(outcomes: Sequence[Outcome], options: RunOptions) -> str:
 
 
 def _selection(outcomes: Sequence[Outcome], options: RunOptions) -> dict[str, Any]:
-    """The cells by name, what their teachers depend on, and the settled options that change numbers."""
+    """Return the names of the cells, the conditions of their teachers, and the settled options that change numbers."""
     each = [outcome.cell for outcome in outcomes]
     return {
         "teachers": list(dict.fromkeys(cell.teacher.name for cell in each)),
@@ -48,7 +48,7 @@ def _selection(outcomes: Sequence[Outcome], options: RunOptions) -> dict[str, An
 
 
 def _conditions(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What the teachers' images depend on beside identities, where that isn't the usual."""
+    """Return the teachers' conditions and arithmetic, where they differ from the default."""
     found = {teacher.name: endpoints.conditioned(teacher) for teacher in teachers_of_outcomes(outcomes)}
     for teacher in teachers_of_outcomes(outcomes):
         if teacher.arithmetic != "float32":

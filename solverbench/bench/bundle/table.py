@@ -1,4 +1,4 @@
-"""The table of a run: results.csv, a row for each cell and metric."""
+"""The table of a run, results.csv, with one row per cell and metric."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from solverbench.teachers.teacher import condition
 
 
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return the tidy table: one row per cell and metric; without a value where there is a reason."""
+    """Return the tidy table, one row per cell and metric; a row without a value has a reason."""
     rows = [_row(outcome, metric) for outcome in outcomes for metric in _metrics(outcome.cell)]
     return pd.DataFrame(rows, columns=_columns())
 
 
 @cache
 def _columns() -> list[str]:
-    """Return the columns in their order, from the file that reports reads them by; reports itself isn't imported."""
+    """Return the column names in order, from the reports' columns.toml, without importing `solverbench.reports`."""
     found = find_spec("solverbench.reports")
     assert found is not None
     assert found.origin is not None
@@ -83,7 +83,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
 
 
 def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
-    """Network and quantiser that a metric's numbers depend on; empty without, or where the metric can't be measured."""
+    """Return the network and quantiser of a metric; empty if it has none or can't be measured."""
     judged, device = cell.evaluation, cell.measurement.device
     there = {each.name: each for each in cell.metrics}
     found = there.get(metric) or table.TABLE.get(metric)
@@ -99,18 +99,18 @@ def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
 
 
 def _training_cost(cell: Cell) -> dict[str, float]:
-    """What the training of its solver took, all seeds together, as far as its file says."""
+    """Return the training cost of the cell's solver over all training seeds, as its file records it."""
     cost = (cell.trained and cell.trained.cost) or {}
     return {f"cost_training_{name.removeprefix('training_')}": value for name, value in cost.items()}
 
 
 def _metrics(cell: Cell) -> list[str]:
-    """What the cell's images are measured by, whether it has results or not."""
+    """Return the metrics of the cell, including those that can't be measured."""
     return table.ordered({*(each.name for each in cell.metrics), *cell.lacking})
 
 
 def _metric_id(cell: Cell, metric: str, found: Measure | None) -> str:
-    """The metric with all that its number depends on besides solver and teacher, in one word."""
+    """Return a one-word identifier of the metric with everything its number depends on besides solver and teacher."""
     images = cell.protocol.seeds
     parts = [metric, f"n={found.n if found else cell.protocol.samples}x{cell.protocol.replicates}"]
     judged = cell.evaluation

@@ -1,4 +1,4 @@
-"""The bundle: what a report is drawn from, as plain files that need neither torch nor this package to be read."""
+"""The bundle that a report is drawn from: plain files, readable without torch and this package."""
 
 from __future__ import annotations
 
@@ -51,13 +51,15 @@ def write(
     command: str | None,
     table: pd.DataFrame | None = None,
 ) -> Path:
-    """Write the bundle of exactly these cells to OUT/reports/NAME and return that folder.
+    """Write the bundle of these cells to OUT/reports/NAME and return that folder.
 
     Args:
-        options: what was asked; OUT is its results folder.
-        table: their `frame`, if it is known already.
-        command: as it was typed; rebuilt from the options if None.
-        seconds: that the run took.
+        outcomes: the cells and their results.
+        protocol: protocol of the run.
+        options: requested options; OUT is their results folder.
+        seconds: duration of the run, in seconds.
+        command: command line as typed; rebuilt from the options if None.
+        table: the cells' `frame`, if already computed.
     """
     from solverbench.bench import published
 
@@ -91,13 +93,13 @@ def write(
 
 
 def _seconds(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """What the cells cost when they were made, and this run, which may have found them in the store."""
+    """Return, as text, the time of computing the cells and the time of this run, which may have reused them."""
     made = sum(outcome.total("seconds") or 0.0 for outcome in outcomes)
     return f"{made:.0f} of sampling and features over all workers; this run, with what it found stored, {seconds:.0f}"
 
 
 def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """By the `cell` column: the plan that was executed, and what paired differences are taken of."""
+    """Return `cell` column to the executed plan and the values for paired differences."""
     found = {}
     for outcome in outcomes:
         if (plan := outcome.cell.plan) is not None:
@@ -108,7 +110,7 @@ def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
 
 
 def _bibtex(outcomes: Sequence[Outcome]) -> str:
-    """The papers of the solvers asked for."""
+    """Return the BibTeX entries of the requested solvers."""
     known, wanted, given = registries.bibliography(), list[str](), dict[str, None]()
     for spec in dict.fromkeys(outcome.cell.spec for outcome in outcomes):
         name = spec.partition(":")[0]
@@ -122,7 +124,7 @@ def _bibtex(outcomes: Sequence[Outcome]) -> str:
 
 
 def _of_teachers(outcomes: Sequence[Outcome]) -> list[Cell]:
-    """One cell of each teacher."""
+    """Return one cell of each teacher."""
     return each_teacher(outcome.cell for outcome in outcomes)
 
 
@@ -143,7 +145,7 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
 
 
 def _space(metric: MetricDefinition, cells: Sequence[Cell]) -> str:
-    """Whose features a metric is of."""
+    """Return the name of a metric's feature space."""
     judged = [cell.teacher for cell in cells if cell.evaluation]
     if metric.features == INCEPTION:
         return "Inception features" + (", higher is better" if metric.higher else "")
@@ -151,7 +153,7 @@ def _space(metric: MetricDefinition, cells: Sequence[Cell]) -> str:
 
 
 def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
-    """The same first seeds by every finished cell, and by the teacher's own sampler."""
+    """Return the images of the same first seeds, by every finished cell and by the teacher's own sampler."""
     found = {
         f"{each.cell.teacher.name}|{each.cell.solver}|{each.cell.nfe}": each.pictures
         for each in outcomes
@@ -160,7 +162,7 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
     for outcome in {each.cell.teacher.name: each for each in outcomes if each.pictures is not None}.values():
         cell, teacher = outcome.cell, outcome.cell.teacher
         pairs = cell.protocol.pairs(cell.protocol.blocks[0])
-        with pool(1) as threads:  # the endpoints are there already, unless someone deleted them
+        with pool(1) as threads:  # reads the stored endpoints, unless they were deleted
             work = threads.submit(endpoints.piece, teacher, cell.targets, pairs, root, batch=cell.protocol.batch)
             found[f"{teacher.name}|teacher|{teacher.sampler_nfe}"] = _pictures(cell, work.result()[:PICTURES])
     return found
@@ -209,7 +211,7 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
 
 
 def _trained(outcomes: Sequence[Outcome], root: Path) -> dict[str, str]:
-    """Which trained parameters each learned solver ran with, and where they lie."""
+    """Return the trained parameters that each learned solver used, and where they are stored."""
     found: dict[str, list[str]] = {}
     for cell in (outcome.cell for outcome in outcomes):
         if cell.trained is not None:
@@ -222,7 +224,7 @@ def _trained(outcomes: Sequence[Outcome], root: Path) -> dict[str, str]:
 
 
 def _recipe(cell: Cell) -> str:
-    """How a trained solver's recipe differs from the one that it would be trained by now."""
+    """Return how a trained solver's recipe differs from the current one; empty if it doesn't."""
     assert cell.trained is not None
     with suppress(MissingError):
         now = recipes.chosen(trained_files.learned(cell.spec), cell.teacher)

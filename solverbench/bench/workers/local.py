@@ -1,4 +1,4 @@
-"""Who does the units of a run; here, threads of this process, on every visible GPU in turn."""
+"""Local workers: threads of this process, one per core or GPU."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from solverbench.teachers.teacher import Teacher
 
 
 class Workers(Protocol):
-    """Workers. `run` is called from as many threads at once as it says.
+    """The interface of workers; `run` is called from up to `size` threads at once.
 
     Attributes:
-        size: units that are under way at once.
+        size: number of units computed at the same time.
     """
 
     size: int
 
     def __enter__(self) -> Self:
-        """Get ready."""
+        """Acquire the workers."""
 
     def __exit__(self, *error: object) -> None:
-        """Let go of what was taken."""
+        """Release the workers."""
 
     def run(self, work: UnitTask) -> list[BlockDone | Exception]:
-        """Return what `work()` gives."""
+        """Return the result of `work()`."""
 
 
 class LocalWorkers:
     """Threads of this process: one per core on a CPU, one per device on GPUs.
 
     Args:
-        device: cpu, cuda (all that are visible, in turn) or cuda:0.
-        workers: threads; as above if None.
+        device: cpu, cuda (all visible GPUs, in turn) or cuda:0.
+        workers: number of threads; one per core or GPU if None.
 
     Raises:
-        UserError: fewer workers than one.
+        UserError: fewer than one worker.
     """
 
     def __init__(self, device: str, workers: int | None = None) -> None:
@@ -66,7 +66,7 @@ class LocalWorkers:
         pass
 
     def run(self, work: UnitTask) -> list[BlockDone | Exception]:
-        """Return what `work()` gives, done on a device that is free."""
+        """Return the result of `work()`, computed on a free device."""
         with self._device() as device:
             if device == self.devices[0]:
                 return work()
@@ -83,7 +83,7 @@ class LocalWorkers:
             self._free.put(device)
 
     def _copy(self, work: UnitTask, device: str) -> tuple[Teacher, Measurement]:
-        """The work's teacher on another device, and what measures it there, made once."""
+        """Return the work's teacher and its measurement on another device; created once per device."""
         cell = work.cells[0]
         with self._copying:
             if (cell.teacher, device) not in self._copies:
@@ -94,7 +94,7 @@ class LocalWorkers:
 
 
 def devices(device: str) -> list[str]:
-    """Return the devices that `device` stands for: every visible GPU if it is cuda without a number."""
+    """Return the devices named by `device`: every visible GPU for cuda without a number."""
     if device != "cuda" or torch.cuda.device_count() < 2:
         return [device]
     return ["cuda", *(f"cuda:{k}" for k in range(1, torch.cuda.device_count()))]

@@ -1,4 +1,4 @@
-"""Units of a run done by the workers of a Ray cluster; this process alone writes the store."""
+"""Workers of a Ray cluster; only this process writes the store."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from solverbench.sampling import exact as solutions
 from solverbench.sampling.sample import Cancelled, SampleError
 
 ATTEMPTS = 3
-"""Workers that may die over a unit before its cells fail."""
+"""Number of workers that may die on a unit before its cells fail."""
 
 POLL = 0.5
-"""Seconds between two questions to a worker how far it is."""
+"""Seconds between two polls of a worker's progress."""
 
 
 class RayWorkers:
-    """Workers of a Ray cluster, or of one that is started on this machine for the run.
+    """Workers of an existing Ray cluster, or of one started on this machine for the run.
 
     Args:
-        device: cpu or cuda, of each worker; Ray chooses which GPU.
-        workers: how many; as many as the cluster has GPUs or cores for if None.
-        address: of a cluster, such as auto or HOST:6379; None starts one here.
-        gpus: GPUs of a worker, or a fraction of one.
+        device: device of each worker, cpu or cuda; Ray chooses the GPU.
+        workers: number of workers; as many as the cluster has GPUs or cores for if None.
+        address: address of a cluster, such as auto or HOST:6379; None starts one here.
+        gpus: GPUs per worker, may be a fraction; 1 if None.
 
     Raises:
-        UserError, MissingError: no such device, more than there is, no Ray, or no cluster at that address.
+        UserError, MissingError: an unknown device, too few resources, Ray not installed, or no cluster at the address.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RayWorkers:
             self.ray.shutdown()
 
     def run(self, work: UnitTask) -> list[BlockDone | Exception]:
-        """Return what `work()` gives, done by a worker; by another one if that dies."""
+        """Return the result of `work()`, computed by a worker, or by another one if that dies."""
         order = RemoteUnit.of(work.cells, work.block, work.limits, work.out)
         there = {path: (work.out / path).read_bytes() for path in _goals(work) if (work.out / path).exists()}
         for _ in range(ATTEMPTS):
@@ -110,7 +110,7 @@ class RayWorkers:
             ) from None
 
     def _room(self, resources: dict[str, float]) -> int:
-        """How many workers, as asked, or as many as the cluster has resources for."""
+        """Return the number of workers: as requested, or as many as the cluster has resources for."""
         kind, each = ("GPU", self.gpus) if self.device == "cuda" else ("CPU", 1.0)
         total = resources.get(kind, 0.0)
         most = int(total / each + 1e-9)
@@ -140,7 +140,7 @@ class RayWorkers:
 
 
 def _goals(work: UnitTask) -> list[str]:
-    """What the work's images are compared with: files below the results folder."""
+    """Return the files that the images are compared with, as paths below the results folder."""
     cell = work.cells[0]
     found = []
     if pairs := cell.protocol.pairs(work.block):

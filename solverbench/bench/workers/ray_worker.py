@@ -1,4 +1,4 @@
-"""A worker of a Ray cluster: it has its own copy of each teacher, and a folder of its own for the time of a unit."""
+"""A worker of a Ray cluster, with its own copy of each teacher and a scratch directory per unit."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ from solverbench.teachers.teacher import Teacher
 
 @dataclass(frozen=True)
 class RemoteUnit:
-    """A unit as it is sent.
+    """A unit of work as sent to a worker.
 
     Args:
-        cells: those with a teacher that `load_teacher` gives again are without it.
-        spec: of that teacher; empty if it is sent along.
-        device, identity: of the teacher.
-        out: the results folder as the sender sees it, for references that are stored there.
-        version: of the sender.
-        typed: what it needs that was registered in the run's process by no file.
+        cells: cells of one teacher, sent without it if `load_teacher` can load it from `spec`.
+        block: image seeds.
+        limits: time limit of each cell, in seconds; empty for no limit.
+        spec: spec of the teacher; empty if the teacher is sent along.
+        name, device, identity: attributes of the teacher.
+        out: the sender's results folder, for references that are stored there.
+        version: the sender's version of SolverBench.
+        typed: required plugins that were registered in the run's process without a file.
     """
 
     cells: Sequence[Cell]
@@ -54,7 +56,7 @@ class RemoteUnit:
 
     @classmethod
     def of(cls, cells: Sequence[Cell], block: range, limits: Sequence[float], out: Path) -> RemoteUnit:
-        """Return the order for these cells of one teacher."""
+        """Return the unit to send for these cells of one teacher."""
         teacher, measurement = cells[0].teacher, cells[0].measurement
         if teacher.spec:
             stand_in = Teacher(_nobody, teacher.name, teacher.shape)
@@ -71,12 +73,12 @@ def _nobody(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 class RayWorker:
-    """What runs in a worker's process.
+    """The actor that runs in a worker's process.
 
     Args:
-        folder: that relative paths start from.
-        paths: where the run's process looks for modules, such as a user's own teacher's.
-        held: the files of plugins that were loaded there.
+        folder: working directory, for relative paths.
+        paths: module search path of the run's process, for modules such as a user's own teacher.
+        held: plugin files loaded in the run's process.
     """
 
     def __init__(self, folder: str, paths: Sequence[str] = (), held: Sequence[plugins.Held] = ()) -> None:
@@ -88,18 +90,18 @@ class RayWorker:
         self._said: queue.SimpleQueue[tuple[int, int, int]] = queue.SimpleQueue()
 
     def said(self) -> list[tuple[int, int, int]]:
-        """Return what was finished since this was last asked: (place of the cell, images, calls)."""
+        """Return the progress since the last call: (cell index, images done, new denoiser calls x images)."""
         found = []
         while not self._said.empty():
             found.append(self._said.get())
         return found
 
     def do(self, order: bytes, there: dict[str, bytes]) -> tuple[list[BlockDone | Exception], dict[str, bytes]]:
-        """Return what each cell of the order gave or why it gave nothing, and files that are new, by path.
+        """Return the result or error of each cell, and the contents of new files by path.
 
         Args:
-            order: a pickled `RemoteUnit`.
-            there: files that the unit may need, by path below the results folder.
+            order: pickled `RemoteUnit`.
+            there: contents of files that the unit may need, by path below the results folder.
         """
         for each in self._held:
             plugins.take(each)
@@ -135,7 +137,7 @@ class RayWorker:
         return UnitTask(cells, order.block, out, Cancel(), order.limits, lambda *event: self._said.put(event))
 
     def _teacher(self, order: RemoteUnit) -> tuple[Teacher, Measurement]:
-        """The order's teacher, and what measures it here."""
+        """Return the unit's teacher and its measurement in this process."""
         if not order.spec:
             return order.cells[0].teacher, order.cells[0].measurement
         if (order.spec, order.device) not in self._teachers:
@@ -149,7 +151,7 @@ class RayWorker:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error with its traceback as a note, or one that says the same if it can't be pickled."""
+    """Return the error with its traceback as a note; a `SampleError` with the same text if it can't be pickled."""
     told = "".join(traceback.format_exception(error))
     try:
         error = pickle.loads(pickle.dumps(error))

@@ -1,4 +1,4 @@
-"""Files of this package: weights with their configuration, a record of how each was made, hashes of both."""
+"""Artifact files of the embedded teachers: weights with their configuration, and a record of provenance and hashes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def digest(path: Path) -> str:
     """Return the sha256 of the file's bytes.
 
     Raises:
-        MissingError: the file isn't there.
+        MissingError: the file doesn't exist.
     """
     if not path.is_file():
         raise MissingError(
@@ -38,7 +38,7 @@ def digest(path: Path) -> str:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> str:
-    """Write tensors and their network's configuration as safetensors; return the sha256 of the file."""
+    """Write tensors and the network's configuration as safetensors; return the sha256 of the file."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     content = save(plain, {"config": json.dumps(config, sort_keys=True)})
     write_bytes(path, content)
@@ -46,11 +46,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, object
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors (float32) and the configuration of a weights file, checked against the record beside it.
+    """Return the tensors (float32) and the configuration of a weights file, verified against the folder's record.
 
     Raises:
-        MissingError: the file isn't there.
-        RecordError: it isn't the file that the record names, or no weights file at all.
+        MissingError: the file doesn't exist.
+        RecordError: it differs from the recorded file, or is not a weights file.
     """
     found, recorded = digest(path), read_record(path.parent).get(path.stem, {}).get("sha256")
     if found != recorded:
@@ -64,7 +64,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def frozen(build: Callable[..., Network], path: Path, device: torch.device | str) -> Network:
-    """Return the network that `build` makes of a weights file's configuration, with its weights, frozen, on `device`.
+    """Return the network of a weights file, built by `build(**configuration)`, frozen, on `device`.
 
     Raises:
         MissingError, RecordError: see `read`.
@@ -76,7 +76,7 @@ def frozen(build: Callable[..., Network], path: Path, device: torch.device | str
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of `folder`: how each of its files was made; empty if there is none yet.
+    """Return the record of `folder`, which says how each of its files was made; only the schema if there is none.
 
     Raises:
         RecordError: the file isn't JSON of schema 1.
@@ -94,13 +94,13 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def add_to_record(folder: Path, section: str, facts: Mapping[str, Any]) -> None:
-    """Put `facts` into the record of `folder` under `section`, in place of what stood there."""
+    """Write `facts` to section `section` of the record of `folder`, replacing the old section."""
     record = read_record(folder) | {section: dict(facts)}
     write_bytes(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Return when and where something is made: date (UTC), kind of machine, versions."""
+    """Return the environment for a record: date (UTC), kind of machine, versions."""
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}"
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -112,10 +112,10 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def check_device(device: str) -> None:
-    """Refuse a CUDA device where there is none.
+    """Check that a CUDA device is available if one is requested.
 
     Raises:
-        MissingError: no such device.
+        MissingError: no CUDA device is available.
     """
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise MissingError(f"--device {device}: no CUDA device is available; use --device cpu")

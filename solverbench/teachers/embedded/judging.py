@@ -1,4 +1,4 @@
-"""What the samples of an embedded teacher are judged by, from the files beside its weights."""
+"""References and metric features of an embedded teacher, from the files next to its weights."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from solverbench.teachers.embedded.networks import FeatureNet
 
 
 def references(name: str, folder: Path, made_for: Mapping[str, str | None], *, of: str = "other weights") -> Any:
-    """Return the section on references of the record of `folder`.
+    """Return the references section of the record of `folder`.
 
     Args:
-        name: of the teacher.
-        made_for: the sha256 of each weights file that the references must have been made for.
-        of: what they are of otherwise, for people.
+        name: name of the teacher.
+        made_for: sha256 of each weights file that the references must have been made for.
+        of: what other references would belong to, for the error message.
 
     Raises:
-        RecordError: they were made for other files.
+        RecordError: the references were made for other files.
     """
     found = artifacts.read_record(folder).get("references", {})
     if found.get("weights_sha256") != made_for:
@@ -38,14 +38,14 @@ def references(name: str, folder: Path, made_for: Mapping[str, str | None], *, o
 
 
 def reference(folder: Path, facts: Mapping[str, Any], seeds: str, what: str) -> Reference:
-    """Return the moments in `folder` that `facts`, a section of a record, name.
+    """Return the reference whose moments file in `folder` is named by `facts`, a section of a record.
 
     Args:
-        seeds: the key of `facts` that says what the images were made from.
-        what: they are, for people.
+        seeds: key of `facts` with the seeds of the images.
+        what: human-readable description of the images.
 
     Raises:
-        MissingError, RecordError: the file isn't there, or isn't the recorded one.
+        MissingError, RecordError: the file doesn't exist or differs from the recorded one.
     """
     path = folder / str(facts["file"])
     if artifacts.digest(path) != facts["sha256"]:
@@ -58,12 +58,12 @@ def reference(folder: Path, facts: Mapping[str, Any], seeds: str, what: str) -> 
 
 
 class Extractor:
-    """Metric features [B, D] float32 of uint8 images, from a network that is loaded when it is first called.
+    """Metric features [B, D] float32 of uint8 images, from a network that is loaded at the first call.
 
-    A training has the teacher and never calls its extractor, so it never loads the network.
+    A training holds the teacher but never calls its extractor, so it never loads the network.
 
     Args:
-        load: returns the network.
+        load: function that returns the network.
     """
 
     def __init__(self, load: Callable[[], FeatureNet]) -> None:
@@ -71,7 +71,7 @@ class Extractor:
 
     @cached_property
     def network(self) -> FeatureNet:
-        """The network that measures."""
+        """The metric network."""
         return self._load()
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the networks of the embedded teachers share: EDM's preconditioning, perceptual features, metric features."""
+"""Common parts of the embedded teachers' networks: EDM preconditioning, perceptual features, metric features."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.nn.functional import normalize
 def frequencies(count: int) -> Tensor:
     """Return [count] float32 angular frequencies for the embedding of ln(sigma)/4.
 
-    ln(sigma)/4 spans 2.65 between 0.002 and 80: periods from 25 down to 0.5 keep the network smooth in sigma.
+    ln(sigma)/4 spans 2.65 for sigma between 0.002 and 80; periods from 25 down to 0.5 keep the network smooth in sigma.
     """
     return torch.logspace(-2, 3.6, count, base=2, dtype=torch.float64).float()
 
 
 def preconditioned(x: Tensor, sigma: Tensor, spread: float) -> tuple[Tensor, ...]:
-    """Return c_skip, c_out, c_in and ln(sigma)/4, each [1 or B, 1, ...] of x's dimensions, dtype and device.
+    """Return c_skip, c_out, c_in and ln(sigma)/4, each [1 or B, 1, ...] with the ndim, dtype and device of x.
 
     Args:
         x: [B, ...].
@@ -28,21 +28,21 @@ def preconditioned(x: Tensor, sigma: Tensor, spread: float) -> tuple[Tensor, ...
     """
     level = sigma.double().reshape(-1, *[1] * (x.ndim - 1))
     norm = (level.square() + spread**2).sqrt()
-    # Formed in float64 where sigma lives, then moved to x in one transfer.
+    # Computed in float64 on sigma's device, then moved to x's device in one transfer.
     numbers = torch.cat(((spread / norm).square(), level * spread / norm, 1 / norm, level.log() / 4), 1)
     return numbers.to(x.device, x.dtype, non_blocking=True).chunk(4, 1)
 
 
 class PerceptualNet(nn.Module):
-    """A classifier whose activations make a perceptual loss; differentiable in its input.
+    """A classifier whose activations define a perceptual loss; differentiable in its input.
 
-    A network of this kind defines `layers` and `classes`, the linear layer that reads the mean of the last activations.
+    A subclass defines `layers`, and `classes`, the linear layer on the mean of the last activations.
     """
 
     classes: nn.Linear
 
     def layers(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the activations [B, C, h, w] of several depths for images x [B, C, H, W] in [-1, 1]."""
+        """Return the activations [B, C, h, w] at several depths for images x [B, C, H, W] in [-1, 1]."""
         raise NotImplementedError
 
     def logits(self, x: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ class PerceptualNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return feature vectors [B, D] for images x [B, C, H, W] in [-1, 1], float, with gradient.
 
-        Each depth's activations are scaled to unit length over channels and then by the number of places, so the
-        squared distance of two vectors is the mean over places, summed over depths, as in LPIPS without its weights.
+        Each depth's activations are normalised over channels and divided by the root of the number of positions, so
+        the squared distance of two vectors is the mean over positions, summed over depths, as in LPIPS without weights.
 
         Source: Zhang et al. 2018, arXiv:1801.03924, equation 1 with w = 1.
         """
@@ -62,15 +62,15 @@ class PerceptualNet(nn.Module):
 
 
 class FeatureNet(nn.Module):
-    """A network that measures: its `forward` takes images [B, C, H, W] of 0-255 and returns features [B, D].
+    """A metric network: its `forward` takes images [B, C, H, W] of 0-255 and returns features [B, D].
 
-    A network of this kind defines `classes`, the linear layer that turns features into class scores.
+    A subclass defines `classes`, the linear layer from features to class scores.
     """
 
     classes: nn.Linear
 
     def features(self, images: Tensor) -> Tensor:
-        """Return `forward` without gradient and, on a GPU, in full float32 (cuDNN would round to TF32)."""
+        """Return `forward` without gradient and, on a GPU, in full float32 (cuDNN would use TF32)."""
         with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             features = self(images)
         assert isinstance(features, Tensor)

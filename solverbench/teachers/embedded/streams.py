@@ -1,4 +1,4 @@
-"""Random numbers by seed: an image is a pure function of one integer, whatever batch it is made in."""
+"""Random numbers by seed: an image is a pure function of one integer, independent of its batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 TEACHER_STREAM, METRIC_STREAM, LOSS_STREAM = 1 << 40, 2 << 40, 3 << 40
-"""First training seed of each network: its step n with batches of B takes seeds from stream + n·B on."""
+"""First training seed of each network; step n with batch size B uses the B seeds from stream + n·B."""
 
 
 def as_tensor(seeds: Tensor | range, device: torch.device | str | None = None) -> Tensor:
@@ -26,19 +26,19 @@ _SECOND = _signed(0x94D049BB133111EB)
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:
-    """z shifted right without its sign: torch's own shift of int64 keeps it."""
+    """Return z shifted right without sign extension, unlike torch's shift of int64."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _mixed(z: Tensor) -> Tensor:
-    """The finaliser of splitmix64 on int64, which wraps as uint64 does."""
+    """Return splitmix64's finaliser of int64 z, which wraps as uint64 does."""
     z = (z ^ _shifted(z, 30)) * _FIRST
     z = (z ^ _shifted(z, 27)) * _SECOND
     return z ^ _shifted(z, 31)
 
 
 def uniforms(seeds: Tensor, count: int) -> Tensor:
-    """Return [B, count] float64 numbers in [0, 1), row by row a function of one int64 seed of `seeds` [B].
+    """Return [B, count] float64 numbers in [0, 1); each row is a function of one int64 seed of `seeds` [B].
 
     Row s is the splitmix64 sequence that starts from the mixed seed, with the upper 53 bits kept.
 

@@ -1,6 +1,6 @@
-"""The embedded teacher `digits`: a denoiser of 8x8 handwritten digits with all that is needed to judge its samples.
+"""The embedded teacher `digits`: a denoiser of 8x8 handwritten digits, with metric and references.
 
-Training code reaches `digits.loss` through `Teacher.features["loss"]`, and must never import `digits.metric`.
+Training code gets `digits.loss` through `Teacher.features["loss"]` and must never import `digits.metric`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
     """Return the teacher on `device`, with its evaluation.
 
     Args:
-        folder: of its weights, references and record; the package's own by default.
+        folder: folder of its weights, references and record; the package's own by default.
 
     Raises:
-        MissingError: a file isn't there.
-        RecordError: a file isn't the one that the record names, or the references are of other weights.
+        MissingError: a file doesn't exist.
+        RecordError: a file differs from the recorded one, or the references belong to other weights.
     """
     from solverbench.files import digest
     from solverbench.method.schedules import EDM
@@ -63,19 +63,19 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
 
 
 def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> LossNet:
-    """Return the network to train on: images [B, 1, 8, 8] in [-1, 1] to feature vectors [B, D], differentiable."""
+    """Return the loss network: images [B, 1, 8, 8] in [-1, 1] to feature vectors [B, D], differentiable."""
     from solverbench.teachers.embedded.digits import loss
 
     return loss.load(folder, device=device)
 
 
 def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> Callable[[Tensor], Tensor]:
-    """Return what measures, differentiable, for float images [B, 1, 8, 8] in [-1, 1]: see `Teacher.features`."""
+    """Return the differentiable metric features of float images [B, 1, 8, 8] in [-1, 1]; see `Teacher.features`."""
     return metric_network(folder, device).of_floats
 
 
 def metric_network(folder: Path, device: torch.device | str) -> MetricNet:
-    """Return the network that measures: evaluation only."""
+    """Return the metric network; for evaluation only."""
     from solverbench.teachers.embedded.digits import metric
 
     return metric.load(folder, device=device)

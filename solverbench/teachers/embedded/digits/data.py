@@ -1,6 +1,6 @@
 """Handwritten 8x8 digits and their random affine copies: a copy is a pure function of one integer seed.
 
-The seed is hashed to the copy's random numbers, so neither the batch nor the order in which copies are made matters.
+The copy's random numbers are a hash of the seed, so they depend neither on the batch nor on the order of the copies.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ CLASSES = 10
 CONTENT_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 REFERENCE_SEEDS = range(1_000_000, 1_400_000)
-"""Copies whose moments are the data reference."""
+"""Seeds of the copies whose moments are the data reference."""
 FLOOR_SEEDS = range(2_000_000, 2_200_000)
-"""Copies that measure the distance of fresh data from the reference."""
+"""Seeds of the copies that measure the distance of fresh data from the reference."""
 VALIDATION_SEEDS = range(3_000_000, 3_100_000)
-"""Copies for tests and for the nearest-neighbour check."""
+"""Seeds of the copies for tests and for the nearest-neighbour check."""
 
 ROTATION = 0.2
 SCALE = 0.1
 SHIFT = 0.5
 SHEAR = 0.15
-"""Half ranges of the copies: radians, relative, source pixels, and tangent."""
+"""Half ranges of the copies' poses: ROTATION in radians, SCALE relative, SHIFT in source pixels, SHEAR as tangent."""
 POSE = 5
 _DRAWS = POSE + 1
 _RENDER = 24
@@ -45,7 +45,7 @@ _RENDER = 24
 class Copies:
     """Random affine copies: images [B, 1, 8, 8] float32 in [-1, 1], labels [B] int64, pose [B, 5] float64 in [-1, 1].
 
-    The pose is rotation, log scale, shift in x and y, and shear, each over its half range.
+    The pose is rotation, log scale, shift in x and y, and shear, each divided by its half range.
     """
 
     images: Tensor
@@ -61,19 +61,19 @@ class Digits:
     labels: Tensor
 
     def to(self, device: torch.device | str) -> Digits:
-        """Return these digits on `device`, where their copies are then made."""
+        """Return these digits on `device`; their copies are made there too."""
         return Digits(self.images.to(device), self.labels.to(device))
 
     def fold(self, *, held_out: bool) -> Digits:
-        """Return every fifth digit (`held_out`), or the other four: what the classifiers are tested and trained on."""
+        """Return every fifth digit if `held_out`, to test classifiers, or all the others, to train them."""
         chosen = (torch.arange(len(self.labels), device=self.labels.device) % 5 == 0) == held_out
         return Digits(self.images[chosen], self.labels[chosen])
 
     def copies(self, seeds: Tensor | range) -> Copies:
         """Return one random affine copy per seed ([B] int64 or a range), with a digit drawn uniformly for each.
 
-        The inverse map is A p + shift with A = scale^-1 R(rotation) [[1, shear], [0, 1]] on [-1, 1]^2; the copy is
-        rendered at 24x24 by bicubic interpolation with paper outside, averaged to 8x8 and clipped to [0, 1].
+        The inverse map is A p + shift with A = scale^-1 R(rotation) [[1, shear], [0, 1]] on [-1, 1]^2. The copy is
+        rendered at 24x24 by bicubic interpolation padded with 0 (no ink), averaged to 8x8 and clipped to [0, 1].
         """
         draws = uniforms(as_tensor(seeds, self.images.device), _DRAWS)
         source = (draws[:, 0] * len(self.labels)).long()
@@ -85,7 +85,7 @@ class Digits:
 
 
 def _grid(pose: Tensor) -> Tensor:
-    """Where each of the 24x24 points of a copy lies in its source: [B, 24, 24, 2] float32."""
+    """Return the source coordinates of each of the 24x24 points of a copy, [B, 24, 24, 2] float32."""
     angle, log_scale, across, down, slant = pose.T
     zoom = torch.exp(-log_scale * math.log1p(SCALE))
     cos, sin, shear = zoom * torch.cos(angle * ROTATION), zoom * torch.sin(angle * ROTATION), slant * SHEAR
@@ -99,11 +99,11 @@ def _grid(pose: Tensor) -> Tensor:
 
 @functools.cache
 def load() -> Digits:
-    """Return the 1797 source digits that the package carries, on the CPU; see DATA.md for where they come from.
+    """Return the 1797 source digits of the package, on the CPU; see DATA.md for their origin.
 
     Raises:
-        MissingError: the file isn't there.
-        RecordError: its content isn't the recorded one.
+        MissingError: the file doesn't exist.
+        RecordError: its content differs from the recorded one.
     """
     path = FOLDER / "digits.npz"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The teacher's network: a residual MLP on 64 pixels, modulated by the noise level, in EDM's preconditioning."""
+"""The teacher's network: a residual MLP on 64 pixels, modulated by the noise level, preconditioned as in EDM."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
     """Estimates the clean image: D = c_skip x + c_out F(c_in x, ln(sigma)/4).
 
     Args:
-        width: of every layer.
+        width: width of every layer.
         blocks: residual blocks of two layers each.
         embedding: width of the noise level's embedding, even.
         sigma_data: standard deviation of the data.
@@ -87,10 +87,10 @@ class Denoiser(nn.Module):
 
 
 class Double:
-    """A denoiser with float64 weights, for float64 images: made when first asked, as few runs need it.
+    """A denoiser with float64 weights, for float64 images; created at the first call, as few runs need it.
 
     Args:
-        network: of any dtype; its weights are copied.
+        network: denoiser of any dtype; its weights are copied.
     """
 
     def __init__(self, network: Denoiser) -> None:
@@ -102,7 +102,7 @@ class Double:
         return copy.deepcopy(self.network).double()
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return what the denoiser does, without float32's rounding."""
+        """Return the denoiser's estimate, computed in float64."""
         found: Tensor = self.double(x, sigma)
         return found
 
@@ -111,6 +111,6 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Denois
     """Return the trained denoiser of `folder` in float32, frozen, on `device`.
 
     Raises:
-        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+        MissingError, RecordError: the weights don't exist or differ from the recorded ones.
     """
     return weights.frozen(Denoiser, folder / "teacher.safetensors", device)

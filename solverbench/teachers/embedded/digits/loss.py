@@ -1,4 +1,4 @@
-"""The network to train on: a classifier of another build than the metric's, whose features make a perceptual loss."""
+"""The loss network: a classifier with another architecture than the metric's; its features define a perceptual loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from solverbench.teachers.embedded.networks import PerceptualNet
 
 
 class LossNet(PerceptualNet):
-    """Classifies a digit, noisy ones too, from overlapping patches; differentiable in its input.
+    """A classifier of clean and noisy digits on overlapping patches; differentiable in its input.
 
     Args:
         width: channels at 4x4; half as many at 8x8.
@@ -29,7 +29,7 @@ class LossNet(PerceptualNet):
         self.classes = nn.Linear(width, CLASSES)
 
     def layers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the activations [B, C, h, w] of three depths for images x [B, 1, 8, 8] in [-1, 1]."""
+        """Return the activations [B, C, h, w] at three depths for images x [B, 1, 8, 8] in [-1, 1]."""
         fine = gelu(self.fine(x), approximate="tanh")
         coarse = gelu(self.coarse(fine), approximate="tanh")
         return fine, coarse, coarse + gelu(self.mixed(coarse), approximate="tanh")
@@ -39,6 +39,6 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> LossNe
     """Return the trained loss network of `folder`, frozen, on `device`: gradient flows to its input only.
 
     Raises:
-        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+        MissingError, RecordError: the weights don't exist or differ from the recorded ones.
     """
     return weights.frozen(LossNet, folder / "loss.safetensors", device)

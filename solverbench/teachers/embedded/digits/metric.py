@@ -1,6 +1,6 @@
-"""The network that measures: a small convolutional classifier whose features distances are taken on.
+"""The metric network: a small convolutional classifier whose features are used for distances.
 
-Evaluation only. Whatever trains a solver must not see it, or a lower distance could mean no more than leakage.
+For evaluation only. The training of a solver must not use it, or a lower distance could be mere leakage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FEATURES = 64
 
 
 class MetricNet(FeatureNet):
-    """Classifies a digit and reads its pose, so that its features see which digit it is and how it is drawn.
+    """Predicts the digit and its pose, so that its features encode which digit it is and how it is drawn.
 
     Args:
         width: channels of the first convolution; the second has twice as many.
@@ -45,6 +45,6 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Metric
     """Return the trained metric network of `folder`, frozen, on `device`: evaluation only.
 
     Raises:
-        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+        MissingError, RecordError: the weights don't exist or differ from the recorded ones.
     """
     return weights.frozen(MetricNet, folder / "metric.safetensors", device)

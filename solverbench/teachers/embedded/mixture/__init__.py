@@ -1,6 +1,6 @@
-"""The teacher `mixture`: 100 Gaussians fitted on the digits, whose denoiser is exact and whose samples never end.
+"""The teacher `mixture`: 100 Gaussians fitted to the digits, with an exact denoiser and unlimited exact samples.
 
-What a solver loses on it is discretisation error alone: there is no network error, and the ODE's solution is cheap.
+A solver's error on it is pure discretisation error: there is no network error, and the ODE's solution is cheap.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ FACTS = ("data_floor", "teacher_distance", "teacher_floor", "sampler_error", "di
 
 
 def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
-    """Return the teacher on `device`, judged on the features of the digits metric network.
+    """Return the teacher on `device`, evaluated on the features of the digits metric network.
 
     Args:
-        folder: of its weights, references and record; the package's own by default.
+        folder: folder of its weights, references and record; the package's own by default.
 
     Raises:
-        MissingError: a file isn't there.
-        RecordError: a file isn't the one that the record names, or the references are of another mixture.
+        MissingError: a file doesn't exist.
+        RecordError: a file differs from the recorded one, or the references belong to another mixture or metric.
     """
     from solverbench.files import digest
     from solverbench.method.schedules import EDM

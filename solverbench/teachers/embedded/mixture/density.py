@@ -1,4 +1,4 @@
-"""A mixture of diagonal Gaussians: its exact denoiser at any noise level, and exact samples by seed."""
+"""A mixture of diagonal Gaussians, with its exact denoiser at any noise level and exact samples by seed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FILE = "mixture.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """The density sum_k w_k N(m_k, diag v_k) of images, with noise added at will.
+    """The density sum_k w_k N(m_k, diag v_k) of images, at any noise level.
 
-    Everything is computed in float64 whatever the images' dtype: the squares below cancel too much for float32.
+    Everything is computed in float64 for any dtype of the images, as the squares below cancel too much for float32.
 
     Args:
-        weights: [K] float64, positive, summing to 1.
+        weights: [K] float64, positive, with sum 1.
         means: [K, D] float64.
         variances: [K, D] float64, positive.
         shape: (C, H, W) with C H W = D.
@@ -43,7 +43,7 @@ class Mixture:
 
         Args:
             x: [B, *shape].
-            sigma: 0-d, above 0.
+            sigma: noise level > 0, 0-d.
         """
         rows, noise = x.flatten(1).double(), sigma.to(self.means, non_blocking=True).square()
         spread = self.variances + noise
@@ -63,11 +63,11 @@ class Mixture:
         return self._log_joint(x.flatten(1).double(), self.variances).softmax(1)
 
     def sample(self, seeds: Tensor | range) -> Tensor:
-        """Return [B, *shape] float32, one exact sample per seed (int64 [B] or a range), which it depends on alone."""
+        """Return [B, *shape] float32, one exact sample per seed (int64 [B] or a range), a function of the seed only."""
         draws = uniforms(as_tensor(seeds, self.means.device), 1 + self.means.shape[1])
         bounds = self.weights.cumsum(0)[:-1].contiguous()
         component = torch.searchsorted(bounds, draws[:, 0].contiguous(), right=True)
-        # Uniforms are multiples of 2^-53 from 0 on: half a step further none of them is 0.
+        # Uniforms are multiples of 2^-53, including 0; a shift of half a step makes all of them positive.
         normal = torch.special.ndtri(draws[:, 1:] * (1 - 2.0**-53) + 2.0**-54)
         rows = self.means[component] + self.variances[component].sqrt() * normal
         images: Tensor = rows.float().reshape(len(rows), *self.shape)
@@ -78,7 +78,7 @@ class Mixture:
         return Mixture(self.weights.to(device), self.means.to(device), self.variances.to(device), self.shape)
 
     def _log_joint(self, rows: Tensor, spread: Tensor) -> Tensor:
-        """[B, K], log of w_k N(row; m_k, diag spread_k): (x - m)^2 / s written out, which is two matrix products."""
+        """Return [B, K], the log of w_k N(row; m_k, diag spread_k), with (x - m)^2 / s as two matrix products."""
         scaled = self.means / spread
         squares = rows.square() @ (1 / spread).T - 2 * rows @ scaled.T + (self.means * scaled).sum(1)
         constant = self.weights.log() - 0.5 * (spread.log().sum(1) + math.log(2 * math.pi) * rows.shape[1])
@@ -89,7 +89,7 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> tuple[
     """Return the fitted mixture of `folder` on `device`, and its configuration.
 
     Raises:
-        MissingError, RecordError: its file isn't there, or isn't the recorded one.
+        MissingError, RecordError: its file doesn't exist or differs from the recorded one.
     """
     tensors, config = weights.read(folder / FILE)
     chances, means, variances = (tensors[name].double() for name in ("weights", "means", "variances"))

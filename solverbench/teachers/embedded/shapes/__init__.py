@@ -1,6 +1,6 @@
-"""The embedded teacher `shapes`: a class-conditional U-Net of 16x16 colour images, with all that judges its samples.
+"""The embedded teacher `shapes`: a class-conditional U-Net of 16x16 colour images, with metric and references.
 
-Training code reaches `shapes.loss` through `Teacher.features["loss"]`, and must never import `shapes.metric`.
+Training code gets `shapes.loss` through `Teacher.features["loss"]` and must never import `shapes.metric`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ FACTS = ("teacher_distance", "teacher_floor")
 
 
 def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", folder: Path = FOLDER) -> Teacher:
-    """Return the teacher on `device`; with its evaluation where there is a reference of its own samples.
+    """Return the teacher on `device`, with its evaluation if there is a reference of its own samples.
 
     Args:
-        guidance: w in e_u + w (e_c - e_u); 1 is none and takes one pass a call, everything else two.
-        classes: which class an image's seed gets: `seed` (seed modulo 10), `uniform` or `fixed:K`; with `fixed:K` only
-            paired errors are measured, as the references are of all classes.
-        folder: of its weights, references and record; the package's own by default.
+        guidance: w in e_u + w (e_c - e_u); 1 means no guidance, with one pass per call; any other value takes two.
+        classes: rule from image seed to class: `seed` (seed modulo 10), `uniform` or `fixed:K`; with `fixed:K` only
+            paired errors are measured, as the references contain all classes.
+        folder: folder of its weights, references and record; the package's own by default.
 
     Raises:
         UserError: an option out of range.
-        MissingError: a file isn't there.
-        RecordError: a file isn't the one that the record names, or the references are of other weights.
+        MissingError: a file doesn't exist.
+        RecordError: a file differs from the recorded one, or the references belong to other weights.
     """
     from solverbench.files import digest
     from solverbench.method.schedules import EDM
@@ -74,9 +74,9 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
 def conditioned(
     network: Denoiser, condition: Condition, device: str
 ) -> Callable[[Sequence[int]], Callable[[Tensor, Tensor], Tensor]]:
-    """Return seeds [B] -> the denoiser of the images with these seeds: their classes are bound, and led to.
+    """Return a function from seeds [B] to the denoiser of their images, with bound classes and guidance.
 
-    The network predicts the image, which is affine in the noise: guidance of the one is guidance of the other.
+    The network predicts the image, which is affine in the noise, so guiding the image is guiding the noise.
     """
     import torch
 
@@ -96,26 +96,26 @@ def conditioned(
 
 
 def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> LossNet:
-    """Return the network to train on: images [B, 3, 16, 16] in [-1, 1] to feature vectors [B, D], differentiable."""
+    """Return the loss network: images [B, 3, 16, 16] in [-1, 1] to feature vectors [B, D], differentiable."""
     from solverbench.teachers.embedded.shapes import loss
 
     return loss.load(folder, device=device)
 
 
 def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> Callable[[Tensor], Tensor]:
-    """Return what measures, differentiable, for float images [B, 3, 16, 16] in [-1, 1]: see `Teacher.features`."""
+    """Return the differentiable metric features of float images [B, 3, 16, 16] in [-1, 1]; see `Teacher.features`."""
     return metric_network(folder, device).of_floats
 
 
 def metric_network(folder: Path, device: torch.device | str) -> MetricNet:
-    """Return the network that measures: evaluation only."""
+    """Return the metric network; for evaluation only."""
     from solverbench.teachers.embedded.shapes import metric
 
     return metric.load(folder, device=device)
 
 
 def _evaluation(folder: Path, device: str, record: dict[str, Any], condition: Condition) -> Evaluation | None:
-    """The evaluation of samples with this condition: None where no reference of the teacher's own has it."""
+    """Return the evaluation of samples with this condition; None if no reference of the teacher's own has it."""
     from solverbench.metrics.evaluation import Evaluation
     from solverbench.teachers.embedded.judging import Extractor, reference
 

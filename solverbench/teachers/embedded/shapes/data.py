@@ -1,6 +1,6 @@
 """Coloured shapes on textured backgrounds, 16x16: an image is a pure function of one integer seed.
 
-The seed is hashed to the image's random numbers, so neither the batch nor the order in which images are made matters.
+The image's random numbers are a hash of the seed, so they depend neither on the batch nor on the order of the images.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ CLASSES = len(KINDS) * len(TEXTURES)
 """Class c is kind c // 2 with texture c % 2."""
 GROUNDS = ("gradient", "checks", "grain")
 ATTRIBUTES = 10
-"""Numbers that are known of an image: centre x and y, size, tilt, colour of the shape (3) and of the background (3)."""
+"""Number of an image's attributes: centre x and y, size, tilt, colour of the shape (3) and of the background (3)."""
 
 REFERENCE_SEEDS = range(1_000_000, 1_200_000)
-"""Images whose moments are the data reference."""
+"""Seeds of the images whose moments are the data reference."""
 FLOOR_SEEDS = range(2_000_000, 2_100_000)
-"""Images that measure the distance of fresh data from the reference."""
+"""Seeds of the images that measure the distance of fresh data from the reference."""
 VALIDATION_SEEDS = range(3_000_000, 3_100_000)
-"""Images for tests and for the accuracy of the classifiers: no training stream has them."""
+"""Seeds of the images for tests and for the accuracy of the classifiers; no training stream contains them."""
 
 REACH = 0.25
 SIZES = (0.5, 0.75)
-"""Half range of the centre and range of the radius, in half images."""
+"""Half range of the centre, and range of the radius; unit: half the image side."""
 TILT = math.pi / 6
-"""Half range of the angle."""
+"""Half range of the angle, in radians."""
 GRAIN = 0.08
-"""Deviation of the grain, in the range of the image."""
+"""Standard deviation of the grain, for an image range of [0, 1]."""
 STRIPE, CHECK = 4, 8
 """Periods of stripes and checks, in pixels."""
 _PIXEL = 2 / SIDE
@@ -47,11 +47,12 @@ _DRAWS = 16
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Images [B, 3, 16, 16] float32 in [-1, 1] with what is known of them.
+    """Images with their classes and attributes.
 
     Args:
-        labels: [B] int64, the class.
-        grounds: [B] int64, the kind of background.
+        images: [B, 3, 16, 16] float32 in [-1, 1].
+        labels: [B] int64, class of each image.
+        grounds: [B] int64, kind of background.
         attributes: [B, 10] float64 in [-1, 1], see ATTRIBUTES.
     """
 
@@ -62,14 +63,14 @@ class Drawn:
 
     @property
     def kinds(self) -> Tensor:
-        """[B] int64, the shape."""
+        """Kind of shape, [B] int64."""
         return self.labels // len(TEXTURES)
 
 
 def draw(seeds: Tensor | range) -> Drawn:
     """Return one image per seed ([B] int64 or a range), on the device of `seeds`.
 
-    Every edge is a signed distance, clipped to one pixel: crisp, without steps.
+    Every edge is a signed distance clipped to one pixel, so it is sharp and antialiased.
     """
     draws = uniforms(as_tensor(seeds), _DRAWS + SIDE * SIDE)
     labels = (draws[:, 0] * CLASSES).long()
@@ -95,7 +96,7 @@ def draw(seeds: Tensor | range) -> Drawn:
 
 
 def _frame(centre: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates [B, 16, 16] of the pixels from `centre` [B, 2], along axes turned by `angle` [B]."""
+    """Return the pixels' coordinates [B, 16, 16] from `centre` [B, 2], along axes rotated by `angle` [B]."""
     x, y = _axes(centre.device)
     x, y = x - centre[:, :1, None], y - centre[:, 1:, None]
     cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
@@ -103,13 +104,13 @@ def _frame(centre: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _axes(device: torch.device) -> tuple[Tensor, Tensor]:
-    """x [1, 1, 16] and y [1, 16, 1] of the pixels' centres, in [-1, 1]."""
+    """Return x [1, 1, 16] and y [1, 16, 1] of the pixels' centres, in [-1, 1]."""
     middles = (torch.arange(SIDE, device=device) * 2 + 1) / SIDE - 1
     return middles[None, None, :], middles[None, :, None]
 
 
 def _distance(kinds: Tensor, p: Tensor, q: Tensor, size: Tensor) -> Tensor:
-    """Signed distance [B, 16, 16] to the edge of each shape of radius `size`, negative inside."""
+    """Return the signed distance [B, 16, 16] to the edge of each shape of radius `size`, negative inside."""
     radius, across, along = torch.hypot(p, q), p.abs(), q.abs()
     slant = math.sqrt(3) / 2 * across - q / 2  # rows count downwards: the triangle points up
     arm = 0.35 * size
@@ -127,12 +128,12 @@ def _distance(kinds: Tensor, p: Tensor, q: Tensor, size: Tensor) -> Tensor:
 
 
 def _wave(cycles: Tensor, period: int) -> Tensor:
-    """A square wave of `cycles` in [-1, 1], each edge spread over one pixel; `period` in pixels."""
+    """Return a square wave of `cycles` in [-1, 1], each edge spread over one pixel; `period` is in pixels."""
     return ((0.25 - (cycles - cycles.floor() - 0.5).abs()) * (2 * period)).clamp(-1, 1)
 
 
 def _ground(grounds: Tensor, colour: Tensor, u: Tensor, grain: Tensor) -> Tensor:
-    """Backgrounds [B, 3, 16, 16] of `colour` [B, 3, 1, 1], from three numbers [B, 3] and unit noise [B, 16, 16]."""
+    """Return backgrounds [B, 3, 16, 16] of `colour` [B, 3, 1, 1], from numbers [B, 3] and unit noise [B, 16, 16]."""
     x, y = _axes(grain.device)
     turn = 2 * math.pi * u[:, 0, None, None]
     gradient = 0.7 * (torch.cos(turn) * x + torch.sin(turn) * y)
@@ -145,6 +146,6 @@ def _ground(grounds: Tensor, colour: Tensor, u: Tensor, grain: Tensor) -> Tensor
 
 
 def _colour(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """RGB [B, 3] in [0, 1] from hue (turns), saturation and value [B]."""
+    """Return RGB [B, 3] in [0, 1] from hue (in turns), saturation and value [B]."""
     k = torch.remainder(torch.tensor([5.0, 3.0, 1.0], device=hue.device) + 6 * hue[:, None], 6)
     return value[:, None] * (1 - saturation[:, None] * torch.minimum(k, 4 - k).clamp(0, 1))

@@ -1,4 +1,4 @@
-"""The teacher's network: a small U-Net with attention, told the noise level and the class, in EDM's preconditioning."""
+"""The teacher's network: a small U-Net with attention, given noise level and class, preconditioned as in EDM."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from solverbench.teachers.embedded.networks import frequencies, preconditioned
 from solverbench.teachers.embedded.shapes.data import CLASSES, FOLDER, SHAPE
 
 NULL = CLASSES
-"""The class that stands for "any": its estimate is the unconditional one."""
+"""Label of the unconditional estimate."""
 _GROUP = 16
 _HEAD = 32
 
 
 class Norm(nn.Module):
-    """Group normalisation with 16 channels a group, without weights: what follows scales."""
+    """Group normalisation with 16 channels per group, without weights, as the next layer scales."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
-    """h + conv(silu(norm(conv(silu(norm(h)))) (1 + scale) + shift)), then attention if asked; the identity at first."""
+    """h + conv(silu(norm(conv(silu(norm(h)))) (1 + scale) + shift)), then optional attention; the identity at first."""
 
     def __init__(self, width: int, *, attention: bool) -> None:
         super().__init__()
@@ -59,9 +59,9 @@ class Block(nn.Module):
 
 
 def _attended(tokens: Tensor) -> Tensor:
-    """Values [B, heads, 32, s, s] mixed by softmax(q.k / sqrt(32)), from queries, keys, values [B, 3 heads 32, s, s].
+    """Return values [B, heads, 32, s*s] mixed by softmax(q.k / sqrt(32)); `tokens` [B, 3 heads 32, s, s] is q, k, v.
 
-    Written out: on a CPU the backward pass of torch's own attention takes longer than the whole rest of the network.
+    Written out because the backward pass of torch's own attention takes longer on a CPU than the rest of the network.
     """
     query, key, value = tokens.reshape(len(tokens), 3, -1, _HEAD, tokens[0, 0].numel()).unbind(1)
     shares = torch.softmax(query.transpose(-1, -2) @ key * _HEAD**-0.5, -1)
@@ -75,7 +75,7 @@ class Denoiser(nn.Module):
     Args:
         widths: channels at 16x16, 8x8 and 4x4.
         blocks: residual blocks of each level, on the way down and again on the way up.
-        attention: of each level, whether its blocks have it.
+        attention: whether the blocks of each level have attention.
         embedding: width of the embedding of noise level and class, even.
         sigma_data: standard deviation of the data.
 
@@ -146,7 +146,7 @@ class Denoiser(nn.Module):
         return skip * x + out * network.to(x.dtype)
 
     def _network(self, h: Tensor, noise: Tensor, classes: Tensor) -> Tensor:
-        with torch.autocast(h.device.type, enabled=False):  # levels differ by less than bfloat16 can tell
+        with torch.autocast(h.device.type, enabled=False):  # noise levels differ by less than bfloat16 resolves
             phase = noise * self.frequencies
             embedded = self.embed(self.level(torch.cat((phase.cos(), phase.sin()), 1)) + self.label(classes))
             films = self._films(embedded)
@@ -164,7 +164,7 @@ class Denoiser(nn.Module):
         return self.leave(silu(self.norm(h)))  # type: ignore[no-any-return]
 
     def _films(self, embedded: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Scale and shift of each block, in the order in which they are met."""
+        """Return scale and shift of each block, in the order of execution."""
         stages = [*self.down, *reversed(list(self.up))]
         widths = [cast(Block, block).width for stage in stages for block in _modules(stage)]
         parts = torch.split(self.film(embedded)[:, :, None, None], [w for width in widths for w in (width, width)], 1)
@@ -179,6 +179,6 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Denois
     """Return the trained denoiser of `folder` in float32, frozen, on `device`.
 
     Raises:
-        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+        MissingError, RecordError: the weights don't exist or differ from the recorded ones.
     """
     return weights.frozen(Denoiser, folder / "teacher.safetensors", device)

@@ -1,6 +1,6 @@
-"""The network that measures: a small convolutional classifier whose features distances are taken on.
+"""The metric network: a small convolutional classifier whose features are used for distances.
 
-Evaluation only. Whatever trains a solver must not see it, or a lower distance could mean no more than leakage.
+For evaluation only. The training of a solver must not use it, or a lower distance could be mere leakage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FEATURES = 64
 
 
 class MetricNet(FeatureNet):
-    """Classifies shape and background and reads position, size and colours, so that its features see all of them.
+    """Predicts shape, background, position, size, tilt and colours, so that its features encode all of them.
 
     Args:
         width: channels at 16x16; twice as many at 8x8, three times at 4x4.
@@ -47,6 +47,6 @@ def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> Metric
     """Return the trained metric network of `folder`, frozen, on `device`: evaluation only.
 
     Raises:
-        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+        MissingError, RecordError: the weights don't exist or differ from the recorded ones.
     """
     return weights.frozen(MetricNet, folder / "metric.safetensors", device)
