@@ -66,7 +66,7 @@ def difference(a: Row, b: Row, part: Part, cells: Cells) -> Difference:
 
 
 def of_measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
-    """Return a - b of two measures of a bundle: replicates [R], leave_one_out [R, G], and `over`, their images."""
+    """Return a - b of two measures of a bundle: replicates [R], leave_one_out [R, G], `over` (images, reference)."""
     return combined((a, b), (1.0, -1.0))
 
 

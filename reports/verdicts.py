@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _RANKS = {"not held": 0, "unresolved": 1, "held": 3}
-"""Sort order of verdicts; an unclaimed lead (rank 2) comes before claims that were held."""
+"""Sort order of verdicts; comparisons without a claim (rank 2) come before claims that were held."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def _share(row: Row, classical: Row, bound: Row, part: Part, cells: Cells) -> Sh
         return Share(*names, value)
     measures = [cells.get(str(each["cell"]), {}).get("measures", {}).get(part.metric, {})
                 for each in (classical, row, bound)]  # fmt: skip
-    spread = combined(measures, (1 - value, -1.0, value))  # 0, and its spread is the share's times the way
+    spread = combined(measures, (1 - value, -1.0, value))  # its value is 0, its spread is the share's times |way|
     half = (spread.high - spread.low) / 2 / abs(way)
     return Share(*names, value, value - half, value + half)
 

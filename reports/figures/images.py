@@ -104,7 +104,7 @@ def drawn(layout: Grid) -> pd.DataFrame:
 
 
 def _difference(block: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Return the difference of the first k images of both, [k, 3, H, W] uint8."""
+    """Return the differences of the first k images of both as colours, [k, 3, H, W] uint8."""
     count = min(len(block), len(goal))
     apart = np.abs(block[:count].astype(int) - goal[:count].astype(int)).mean(axis=1)
     shades = matplotlib.colormaps["inferno"](np.minimum(apart / FAR, 1.0), bytes=True)[..., :3]
