@@ -1,8 +1,8 @@
-"""All that is measured here, or what is named: `python benchmarks [NAME ...]`, from the project's folder.
+"""Runs all benchmarks, or the named ones: `python benchmarks [NAME ...]`, from the project's folder.
 
-A line of JSON for each figure, with its spread, its goal and a verdict (`reached`, `missed`, or `unresolved` where the
-spread hides it), the commit and the machine; --save appends it to results.jsonl. `faults.py` and `uncertainty.py`
-beside this measure no time and are run by themselves.
+Prints a line of JSON per figure, with its spread, its goal and a verdict (`reached`, `missed`, or `unresolved` if the
+spread is too wide to decide), the commit and the machine; --save appends it to results.jsonl. `faults.py` and
+`uncertainty.py` in this folder measure no time and are run separately.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Other projects' solvers as they are, from a local clone that the user names: run beside ours, never copied here.
+"""Other projects' solvers, unmodified, from a local clone that the user names: run beside ours, never copied here.
 
-Each adaptor imports the clone's own code, so that only a clone that you trust should be named, and says which commit,
-with which options, and how many calls of the denoiser it made.
+Each adaptor imports the clone's own code, so only name clones that you trust. It reports the commit, the options, and
+the number of denoiser calls.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Comparator:
-    """A solver of another project, ready to be run.
+    """A solver of another project, ready to run.
 
     Args:
-        name: what the figures call it.
-        spec: the same solver here.
-        goal: how many times its time per step ours should be less; None where none was set.
-        prepare: (denoise, levels [N+1], dtype) -> what makes a sample of unit noise [B, C, H, W].
-        options: what it was asked for.
+        name: its name in the figures.
+        spec: the spec of the same solver here.
+        goal: smallest wanted ratio of its time per step to ours; None where none was set.
+        prepare: (denoise, levels [N+1], dtype) -> function from unit noise [B, C, H, W] to a sample.
+        options: the options it was called with.
         source: project and commit.
-        kept: whether unit noise stands for the variance-preserving state, which is sqrt(1 + sigma^2) times it here.
+        kept: whether unit noise is its variance-preserving state; our state is sqrt(1 + sigma^2) times that.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Comparator:
 
 @contextmanager
 def _importing(root: Path, *names: str) -> Iterator[tuple[ModuleType, ...]]:
-    """The modules of a clone; its folder is looked in first, and only meanwhile."""
+    """Yield the modules of a clone; its folder is first on the import path meanwhile."""
     sys.path.insert(0, str(root))
     try:
         yield tuple(importlib.import_module(name) for name in names)
@@ -64,8 +64,8 @@ def _commit(clone: Path) -> str:
 def diff_sampler(clone: Path) -> list[Comparator]:
     """Return diff-sampler's Euler, DPM-Solver++ and UniPC, with and without their thresholding.
 
-    Its code thresholds every output where data is predicted; that is other work than ours, and so is turned off for
-    the goals and told apart.
+    Its code thresholds every output in data prediction, which ours does not. Thresholding is therefore turned off for
+    the goals and reported separately.
     """
     with _importing(clone / "diff-solvers-main", "solver_utils", "solvers") as (updates, solvers):
         own = updates.dynamic_thresholding_fn
@@ -110,12 +110,12 @@ class GASSolver:
     """GAS's generalized solver on an EDM network, as its wrapper sets it up, without LPIPS and discriminator.
 
     Args:
-        clone: of GAS.
+        clone: folder of GAS's clone.
         denoise: (x, sigma) -> the data prediction.
         steps: N, and its order.
         levels: last and first noise level, from which its EDM adaptor refits a VP schedule.
         t_eps: the last time.
-        device: of its parameters, which are where the images are.
+        device: the device of its parameters and of the images.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class GASSolver:
         schedule = schedules.NoiseScheduleVP("linear", continuous_beta_0=least, continuous_beta_1=least + slope)
         model = schedules.model_wrapper(model=network, noise_schedule=schedule, model_type="x_start")
         self.solver, self.steps, self.end = solvers.GeneralizedSolver(model, schedule), steps, t_eps
-        self.offset = 1e-5  # of the logits, as in its wrapper
+        self.offset = 1e-5  # for the logits, as in its wrapper
         even = torch.linspace(1.0, t_eps, steps + 1, dtype=dtype, device=device).flip(0)
         self.logits = nn.Parameter(self._logits(even))
         self.corrections = {"t_couple": nn.Parameter(even.new_zeros(steps))}
@@ -156,7 +156,7 @@ class GASSolver:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained."""
+        """The trainable parameters."""
         return [self.logits, *self.corrections.values()]
 
     def _logits(self, times: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class GASSolver:
         return torch.cat([ends[0], inner, ends[1]]).flip(0)
 
     def __call__(self, noise: Tensor) -> Tensor:
-        """Return the images of unit noise, in the VP frame at the last time."""
+        """Return the images made from unit noise, in the VP frame at the last time."""
         found: Tensor = self.solver.sample(noise, steps=self.steps, order=self.steps)
         return found
 
@@ -209,7 +209,7 @@ def ld3(clone: Path) -> list[Comparator]:
         times = levels.to(dtype)
 
         def network(x: Tensor, t: Tensor, *condition: object) -> Tensor:
-            return (x - denoise(x, t[0])) / t[:, None, None, None]  # it asks for the noise
+            return (x - denoise(x, t[0])) / t[:, None, None, None]  # it expects the noise prediction
 
         def run(noise: Tensor) -> Tensor:
             with torch.no_grad():
@@ -224,7 +224,7 @@ PROJECTS: dict[str, Any] = {"diff-sampler": diff_sampler, "gas": gas, "ld3": ld3
 
 
 def found(options: harness.Options) -> Iterator[Comparator | SimpleNamespace]:
-    """Yield every comparator whose clone was named; of the others, the name and why it isn't measured."""
+    """Yield every comparator whose clone was named; for the others, the name and why it is not measured."""
     for project, make in PROJECTS.items():
         clone = options.clones.get(project)
         if clone is None:

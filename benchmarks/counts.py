@@ -1,4 +1,4 @@
-"""What a piece of code does, counted: tensor operations and the bytes that they read and write. No clock."""
+"""Operation counts of a piece of code: tensor operations and the bytes that they read and write. No timing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 FREE = ("empty", "new_empty", "empty_like", "empty_strided", "detach", "lift_fresh", "alias", "_reshape_alias")
-"""They touch no numbers."""
+"""Operations that read and write no numbers; they are not counted."""
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations done while it is entered; views and allocations are none.
+    """Counts the operations executed while it is active, without views and allocations.
 
     Attributes:
-        names: how often each was done.
+        names: number of executions by operation.
         moved: bytes of tensors that they read and wrote.
     """
 
@@ -40,18 +40,18 @@ class Operations(TorchDispatchMode):
 
     @property
     def total(self) -> int:
-        """All operations."""
+        """The number of all operations."""
         return self.names.total()
 
 
 def _view(func: Any) -> bool:
-    """Whether what it returns is a part of what it was given, unchanged."""
+    """Return whether the operation returns a view of its input."""
     returned = [each.alias_info for each in func._schema.returns]
     return any(info is not None and not info.is_write for info in returned)
 
 
 def _unread(func: Any, args: Sequence[Any]) -> int:
-    """Bytes of arguments that are only written."""
+    """Return the bytes of arguments that are only written."""
     return _bytes(args[0]) if func.overloadpacket.__name__ in ("copy_", "fill_", "zero_", "normal_") else 0
 
 

@@ -1,8 +1,8 @@
-"""What the engine itself takes of a cell: planning, keys, leases, records; and how soon a finished grid is there again.
+"""The engine's overhead per cell: planning, keys, leases, records; and the time to load a finished grid again.
 
-python benchmarks/engine.py: two JSON lines. Cells of 30 blocks, as by default, of one image each and with a network
-that costs nothing, are run one after the other: what one takes is the engine's, compared with a cell of ten seconds.
-What all cells of a teacher are compared with is there already.
+python benchmarks/engine.py: two JSON lines. Cells of 30 blocks (the default), with one image per block and a network
+that costs nothing, run one after the other. The time per cell is the engine's own, compared with a cell of ten
+seconds. The references that all cells of a teacher share already exist.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
 
 CELL = 10.0
-"""Seconds of the cell that the engine's share is taken of."""
+"""Seconds of the cell that the engine's share refers to."""
 
 MOST = 0.01
 RESUMED = 1.0
-"""Seconds, beside reading the files."""
+"""Goal in seconds for loading a finished grid, in addition to reading the files."""
 
 
 def measure(options: harness.Options) -> Iterator[harness.Line]:

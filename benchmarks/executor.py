@@ -1,8 +1,8 @@
-"""Solver time per step beside other projects' solvers, with a denoiser that costs nothing; what each does, counted.
+"""Solver time per step against other projects' solvers, with a denoiser that costs nothing; operations counted.
 
-python benchmarks/executor.py [--diff-sampler PATH] [--gas PATH] [--ld3 PATH]: a JSON line for each solver and size.
-Each pair is made of a whole run of either on the same noise; both give the same sample of a denoiser that isn't
-trivial. Ours runs a plan, made once for a cell; what that takes is told beside it.
+python benchmarks/executor.py [--diff-sampler PATH] [--gas PATH] [--ld3 PATH]: a JSON line per solver and size. Each
+pair is a whole run of ours and one of theirs on the same noise; for a non-trivial denoiser both give the same sample.
+Ours executes a plan that is made once per cell; the planning time is reported separately.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def measure(options: harness.Options) -> Iterator[harness.Line]:
 
 
 def tableau_of(spec: str, nfe: int = NFE) -> Tableau:
-    """Return a solver's tableau on EDM's range; a learned one's as it is before training."""
+    """Return a solver's tableau on EDM's range; a learned solver's is the untrained one."""
     solver = sb.make(f"{spec}:grid=polynomial" if not spec.startswith("gs") else spec)
     schedule = sb.EDM()
     if isinstance(solver, LearnedSolver):
@@ -57,13 +57,13 @@ def null(size: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def shrinking(x: Tensor, sigma: Tensor) -> Tensor:
-    """A denoiser that depends on its input, and not linearly; beyond [-1, 1], so that thresholding shows."""
+    """Return a nonlinear function of the input that exceeds [-1, 1], so that thresholding has an effect."""
     level = torch.as_tensor(sigma).to(x).reshape(-1)[0]
     return 2 * torch.tanh(x / (1 + level**2).sqrt())
 
 
 def _both_ways(size: tuple[int, ...], pairs: int) -> harness.Line:
-    """The chain of a CPU beside the matrix-vector product that CUDA takes, both on this CPU."""
+    """Return a comparison of the CPU's chain with the matrix-vector product that CUDA uses, both on this CPU."""
     plan, denoise, noise = tableau_of("dpm:order=3").plan(), null(size), seeds.noise(range(size[0]), size[1:])
     buffer, levels = _Buffer(noise, plan.rows), _levels(plan.sigmas)
 
@@ -120,7 +120,7 @@ def _same_work(
     adapt: Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]],
     noise: Tensor,
 ) -> tuple[dict[str, int], float]:
-    """The calls of either, and how far their samples are apart, relative, both in float64 on a few images."""
+    """Return the calls of each, and the relative difference of their samples, both in float64 on a few images."""
     few = noise[:4].double()
     ours, theirs = Counter(shrinking), Counter(shrinking)
     with torch.no_grad():

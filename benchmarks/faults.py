@@ -1,10 +1,10 @@
-"""A campaign of faults against the store: kills, damage, full disks, two runs at once; the same bytes after each.
+"""Fault injection on the store: kills, damage, full disks, concurrent runs; the results must be identical each time.
 
-python benchmarks/faults.py: about 300 faults in some minutes, from a seed; a line for each, exit code 1 if one shows.
+python benchmarks/faults.py: about 300 faults in some minutes, from a seed; a line for each, exit code 1 on a failure.
 
-Every run is the command line in a process of its own, forked from this one so that torch is imported once. After each
-fault the same command goes on; what it ends with is compared byte for byte with an undisturbed run. Checked all along:
-an exit code that is documented, no traceback, and no file of results that was whole is ever written again.
+Every run is the command line in a separate process, forked from this one so that torch is imported once. After each
+fault the same command resumes, and its results are compared byte for byte with an undisturbed run. Always checked:
+the exit code is documented, there is no traceback, and no complete results file is ever rewritten.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ SELECTION = ["--solvers", "euler,dpm", "--nfe", "3", "--teachers", "mixture", "-
 SELECTION += ["--batch", "2", "--no-exact", "--device", "cpu"]
 DOCUMENTED = (0, 1, 2, 3, 4, 5, 130)
 LIMIT = 600.0
-"""Seconds after which a run is taken to hang."""
+"""Seconds after which a run counts as hanging."""
 
 
 INTERRUPTS = 5
-"""In a row."""
+"""Number of consecutive interrupts."""
 
 
 class Shown(Exception):
@@ -61,7 +61,7 @@ class Shown(Exception):
 
 @dataclass
 class Child:
-    """A run in a process of its own."""
+    """A run in a separate process."""
 
     pid: int
     said: Path
@@ -81,11 +81,11 @@ class Child:
 
     @property
     def text(self) -> str:
-        """What it wrote to stdout and stderr."""
+        """Its output on stdout and stderr."""
         return self.said.read_text(errors="replace") if self.said.exists() else ""
 
     def ends(self, *codes: int) -> str:
-        """Wait, and return what it said; it must end with one of these codes and no traceback."""
+        """Wait for the end and return the output; raise Shown for another exit code or a traceback."""
         code = self.wait()
         if "Traceback" in self.text:
             raise Shown(f"a traceback: {self.text[-3000:]}")
@@ -95,15 +95,15 @@ class Child:
 
 
 def nothing() -> None:
-    """No hook."""
+    """Do nothing: the default hook."""
 
 
 class Campaign:
-    """The faults, each a method; all of them share the undisturbed run.
+    """The faults, one per method; all of them share the undisturbed run.
 
     Args:
         place: a folder for the stores.
-        chance: where every choice comes from.
+        chance: the source of all random choices.
     """
 
     def __init__(self, place: Path, chance: random.Random) -> None:
@@ -116,7 +116,7 @@ class Campaign:
         self.table = table(place / "whole")
 
     def go(self, out: Path, hook: Callable[[], None] = nothing, command: list[str] | None = None) -> Child:
-        """Start the command line on the store at `out`, after `hook` in its process."""
+        """Start the command line on the store at `out`, after calling `hook` in its process."""
         self.count += 1
         said = self.place / f"said-{self.count}"
         arguments = [*(command or ["run", *SELECTION]), "--out", str(out)]
@@ -130,7 +130,7 @@ class Campaign:
             os.dup2(sink, 1)
             os.dup2(sink, 2)
             sys.argv = ["solverbench", *arguments]
-            cli._report = lambda folder: []  # figures take seconds and touch no result
+            cli._report = lambda folder: []  # figures take seconds and do not affect results
             hook()
             cli.main.main(arguments, prog_name="solverbench")
         except SystemExit as error:
@@ -143,14 +143,14 @@ class Campaign:
             os._exit(code)
 
     def fresh(self) -> Path:
-        """Return a place for a new store, and forget earlier ones."""
+        """Return a path for a new store, and delete earlier ones."""
         for path in self.place.glob("out-*"):
             shutil.rmtree(path, ignore_errors=True)
         self.count += 1
         return self.place / f"out-{self.count}"
 
     def partial(self) -> Path:
-        """Return a store that a run was killed in, at any time; perhaps a finished one."""
+        """Return a store whose run was killed at a random time; the run may have finished."""
         out = self.fresh()
         child = self.go(out)
         self.sleep(self.chance.uniform(0.2, 1.3) * self.seconds)
@@ -159,11 +159,11 @@ class Campaign:
         return out
 
     def sleep(self, seconds: float) -> None:
-        """Let a child work."""
+        """Wait while a child works."""
         time.sleep(seconds)
 
     def finish(self, out: Path, without: str = "") -> str:
-        """Go on to the end; return what was said. What was whole stays, and the end is the undisturbed run's.
+        """Resume to the end and return the output; raise Shown unless complete files are unchanged and results equal.
 
         Args:
             without: a file that may be missing in the end.
@@ -175,7 +175,7 @@ class Campaign:
         return said
 
     def compare(self, out: Path, without: str = "") -> None:
-        """Raise Shown if the store's results aren't the undisturbed run's."""
+        """Raise Shown if the store's results differ from the undisturbed run's."""
         found = results(out)
         names = sorted(found.keys() | self.whole.keys())
         names = [name for name in names if found.get(name) != self.whole.get(name)]
@@ -185,7 +185,7 @@ class Campaign:
             raise Shown("another table than undisturbed")
 
     def kills(self, wanted: int, told: Callable[[str], None]) -> None:
-        """SIGKILL at random times, again and again on one store until it is finished; then on a new one."""
+        """Send SIGKILL at random times, repeatedly on one store until it is finished, then on a new one."""
         done = 0
         while done < wanted:
             out, hits = self.fresh(), 0
@@ -208,7 +208,7 @@ class Campaign:
                 told(f"{hits} kills, the last with {len(before)} files stored before it")
 
     def interrupts(self) -> str:
-        """SIGINT, as by Ctrl-C, some times one after another: exit code 130 and a line."""
+        """Send SIGINT (Ctrl-C) several times in succession; each run must end with 130, or with 0 if it finished."""
         out, said = self.fresh(), ""
         for _ in range(INTERRUPTS):
             before = stamps(out)
@@ -222,7 +222,7 @@ class Campaign:
         return last(said) if said.strip() else "before its first line"
 
     def damage(self, *, finished: bool, cut: bool) -> str:
-        """A file of the store cut short, or with a bit flipped; named, set aside where need be, and made anew."""
+        """Truncate a file of the store or flip a bit; it must be reported, set aside if needed, and recomputed."""
         if finished:
             out = self.fresh()
             shutil.copytree(self.place / "whole", out)
@@ -254,13 +254,13 @@ class Campaign:
             said = self.go(out, command=["store", "verify", "--set-aside"]).ends(4)
             if name not in said:
                 raise Shown(f"{name}: damaged, and verify names something else: {said}")
-        # No finished cell needs the teacher's images: they are made when one does.
+        # No finished cell needs the teacher's images: they are recomputed when a cell needs them.
         self.finish(out, without=name if name.startswith("targets/") else "")
         self.go(out, command=["store", "verify"]).ends(0)
         return f"{name}: {'made anew by the run' if sound else 'named by verify, then made anew'}"
 
     def full_disk(self) -> str:
-        """A disk that is full at some time; then it has space again."""
+        """Run on a disk that fills up at a random point; then give it space again."""
         out = self.fresh()
         size = sum(len(content) for content in self.whole.values())
         limit = int(size * self.chance.uniform(0.05, 1.1)) // 4096 * 4096 + 65536
@@ -277,7 +277,7 @@ class Campaign:
         return f"{kind}: {last(said)}"
 
     def read_only(self) -> str:
-        """A store that can't be written, from some time on; then it can be again."""
+        """Make a partial store read-only; then make it writable again."""
         out = self.partial()
         out.mkdir(exist_ok=True)
         with read_only(out) as how:
@@ -291,7 +291,7 @@ class Campaign:
         return f"{how}: {last(said)}"
 
     def together(self, *, jumping: bool, killing: bool) -> str:
-        """Two runs at once on one store, perhaps with clocks that jump, perhaps one of them killed."""
+        """Start two runs at once on one store, optionally with jumping clocks, optionally killing one of them."""
         out, record = self.fresh(), self.place / f"record-{self.count}"
         seed = self.chance.randrange(10**9)
 
@@ -317,7 +317,7 @@ class Campaign:
         return f"{len(made)} files made, {twice} of them twice"
 
     def stopped(self) -> str:
-        """A run that stands still for longer than the others' patience, and then goes on: taken over, harmless."""
+        """Suspend a run for longer than the others' patience, then continue it; it must be taken over without harm."""
         out = self.fresh()
 
         def hook() -> None:
@@ -336,7 +336,7 @@ class Campaign:
         return "waited, and took over" if "waiting for" in said else "had nothing to wait for"
 
     def broken_leases(self) -> str:
-        """Leases of runs that nobody knows, and rubbish among them: waited for, then taken over."""
+        """Leave leases of unknown runs and unreadable ones; they must be waited for, then taken over."""
         out = self.partial()
         folder = out / "leases"
         (folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -363,7 +363,7 @@ class Campaign:
         return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing was left to do"
 
     def merging(self) -> str:
-        """A merge that is killed, and made again."""
+        """Kill a merge, and repeat it."""
         out = self.fresh()
         command = ["store", "merge", str(self.place / "whole")]
         child = self.go(out, command=command)
@@ -380,7 +380,7 @@ class Campaign:
         return f"after {stored} of {len(self.whole)} files"
 
     def clock(self) -> str:
-        """A run alone whose wall clock jumps by years at each look."""
+        """Run alone with a wall clock that jumps by years at each reading."""
         out, seed = self.fresh(), self.chance.randrange(10**9)
         child = self.go(out, lambda: jumping_clock(seed))
         self.sleep(self.chance.uniform(0.1, 1.2) * self.seconds)
@@ -393,23 +393,23 @@ class Campaign:
 
 
 def last(said: str) -> str:
-    """The last line of what was said, of a path its last part alone."""
+    """Return the last line of the output, with paths reduced to their last part."""
     return re.sub(r"\S*/", "", said.strip().splitlines()[-1])
 
 
 def kill(child: Child) -> None:
-    """SIGKILL, unless it has ended."""
+    """Send SIGKILL unless the process has ended."""
     with suppress(ProcessLookupError):
         os.kill(child.pid, signal.SIGKILL)
 
 
 def results(out: Path) -> dict[str, bytes]:
-    """The bytes of every file of results by name; no costs, no leftovers."""
+    """Return the bytes of every results file by name, without timings and temporary files."""
     return {name: (out / name).read_bytes() for name in layout.walk(out) if not name.endswith("timing.json")}
 
 
 def table(out: Path) -> list[dict[str, str]]:
-    """The report's table, without costs and statuses."""
+    """Return the report's table, without costs and statuses."""
     [path] = out.glob("reports/*/results.csv")
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
@@ -417,7 +417,7 @@ def table(out: Path) -> list[dict[str, str]]:
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
-    """Which file it is and when it was written, of each whole block, target and solution."""
+    """Return the inode and modification time of each valid block, target and solution."""
     names = [
         name for name in layout.walk(out) if name.endswith(".npz") and layout.check(out, name, check_trained) is None
     ]
@@ -425,7 +425,7 @@ def stamps(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def unchanged(before: dict[str, tuple[int, int]], out: Path) -> None:
-    """Raise Shown if a file that was whole was written again."""
+    """Raise Shown if a complete file was rewritten or removed."""
     for name, stamp in before.items():
         path = out / name
         if not path.exists() or (path.stat().st_ino, path.stat().st_mtime_ns) != stamp:
@@ -433,7 +433,7 @@ def unchanged(before: dict[str, tuple[int, int]], out: Path) -> None:
 
 
 def recorded(record: Path) -> None:
-    """Note every array file that this process makes."""
+    """Record the path of every array file that this process writes."""
     write = files.write_arrays
 
     def watched(path, arrays, *, replace=True):  # type: ignore[no-untyped-def]
@@ -445,7 +445,7 @@ def recorded(record: Path) -> None:
 
 
 def jumping_clock(seed: int) -> None:
-    """Make this process's wall clock jump by up to thirty years, both ways, at every look."""
+    """Make this process's wall clock jump by up to thirty years, in both directions, at every reading."""
     chance, now, moment = random.Random(seed), time.time, jobs.datetime
 
     class Jumping(moment):  # type: ignore[misc, valid-type]
@@ -461,7 +461,7 @@ def jumping_clock(seed: int) -> None:
 
 @contextmanager
 def small_disk(out: Path, size: int) -> Iterator[Callable[[], None] | None]:
-    """Yield what makes the disk at `out` large; None where nothing can be mounted."""
+    """Yield a function that enlarges the disk at `out`; None if mounting is not possible."""
     out.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(out)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -477,7 +477,7 @@ def small_disk(out: Path, size: int) -> Iterator[Callable[[], None] | None]:
 
 @contextmanager
 def read_only(out: Path) -> Iterator[str]:
-    """Make everything below `out` read-only meanwhile; yield how, or nothing where it can't be."""
+    """Make everything below `out` read-only temporarily; yield the method, or an empty string if impossible."""
     bound = subprocess.run(["mount", "--bind", str(out), str(out)], capture_output=True, check=False).returncode == 0
     if not bound and os.geteuid() == 0:
         yield ""
@@ -499,7 +499,7 @@ def read_only(out: Path) -> Iterator[str]:
 
 
 def own_mounts() -> None:
-    """Go on in a mount namespace of its own where that can be, so that no mount outlives the campaign."""
+    """Re-execute in a separate mount namespace if possible, so that no mount outlives the campaign."""
     command = ["unshare", "--mount"]
     if "SOLVERBENCH_FAULTS" in os.environ or os.geteuid() != 0 or not shutil.which(command[0]):
         return

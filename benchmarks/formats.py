@@ -1,7 +1,7 @@
-"""What a teacher's options channels_last and compile are worth on this CPU, and how many calls compiling takes to pay.
+"""The gain of a teacher's options channels_last and compile on this CPU, and the calls until compiling pays off.
 
-python benchmarks/formats.py: JSON lines. The network is EDM's for 32x32 images, cut down to 6 million parameters, with
-random weights. Compiling counts from the first call to its end, with an empty cache; a cell's time has it within.
+python benchmarks/formats.py: JSON lines. The network is EDM's for 32x32 images, reduced to 6 million parameters, with
+random weights. Compile time is that of the first call, with an empty cache; a cell's time includes it.
 """
 
 from __future__ import annotations

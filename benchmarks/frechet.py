@@ -19,7 +19,7 @@ GOAL = 5.0
 
 
 def by_root(a: Moments, b: Moments) -> float:
-    """Return the distance as clean-fid and the papers' scripts evaluate it."""
+    """Return the distance as clean-fid and the papers' scripts compute it."""
     root = linalg.sqrtm(a.cov @ b.cov)
     return float(((a.mean - b.mean) ** 2).sum() + np.trace(a.cov) + np.trace(b.cov) - 2 * np.trace(root.real))
 

@@ -1,9 +1,9 @@
-"""What only a GPU can show: graphs, cells and grids against sample-to-PNG-then-FID, precision, training.
+"""Measurements that need a GPU: graphs, cells and grids against sample-to-PNG-then-FID, precision, training.
 
-python benchmarks/gpu.py [--diff-sampler PATH] [--gas PATH]: JSON lines, or one that says that no GPU is here. The
+python benchmarks/gpu.py [--diff-sampler PATH] [--gas PATH]: JSON lines, or one that says that there is no GPU. The
 network is EDM's for 32x32 images (SongUNet, 55.7 million parameters) with random weights; features come from a stack of
-convolutions of about Inception's cost. --quick rehearses the script with tiny sizes, on a CPU if need be; the figures
-of a rehearsal mean nothing.
+convolutions of about Inception's cost. --quick tests the script with tiny sizes, on a CPU if necessary; its figures are
+meaningless.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ EDM = {
 }  # fmt: skip
 TINY = EDM | {"img_resolution": 16, "model_channels": 32, "channel_mult": (1,), "num_blocks": 1}
 CELL, GRID = 1.3, 2.0
-"""Images per second against the anchors' way: of a cell, and of the six solvers together at NFE 4."""
+"""Goals for images per second relative to the anchors' scripts: of a cell, and of the six solvers together at NFE 4."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and with what it is measured."""
+    """The device, networks and sizes of a measurement."""
 
     device: str
     network: nn.Module
@@ -59,17 +59,17 @@ class Setting:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Image shape (C, H, W)."""
         side = int(self.network.shape[1])  # type: ignore[index]
         return 3, side, side
 
     def done(self) -> None:
-        """Wait for the device."""
+        """Wait until the device has finished."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
     def timed(self, ways: dict[str, Callable[[], object]]) -> dict[str, harness.Times]:
-        """Return the times of each way, up to where the device has done it."""
+        """Return the times of each way, including the device's work."""
 
         def waited(way: Callable[[], object]) -> Callable[[], object]:
             return lambda: (way(), self.done())
@@ -78,7 +78,7 @@ class Setting:
 
     @property
     def teacher(self) -> sb.Teacher:
-        """The network as a teacher, judged by the stack's features."""
+        """The network as a teacher, evaluated with the stack's features."""
 
         def features(levels: Tensor) -> Tensor:
             with torch.no_grad():
@@ -94,7 +94,7 @@ class Setting:
 
 
 class Stack(nn.Module):
-    """Convolutions at 299x299 of about 6 GMAC an image, as Inception-v3 has, to `width` features."""
+    """Convolutions at 299x299 of about 6 GMAC per image, as in Inception-v3, to `width` features."""
 
     def __init__(self, width: int, side: int = 299) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Stack(nn.Module):
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [B, width] of images on [-1, 1]."""
+        """Return the features [B, width] of images in [-1, 1]."""
         found: Tensor = self.layers(nn.functional.interpolate(x, self.side, mode="bilinear"))
         return found
 
@@ -128,7 +128,7 @@ def _setting(options: harness.Options) -> Setting:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     network = Preconditioned("EDMPrecond", TINY if options.quick else EDM)
-    for parameter in network.parameters():  # those that begin at 0 leave nothing to compute
+    for parameter in network.parameters():  # parameters that are initialised to 0 would make the work trivial
         nn.init.normal_(parameter, std=0.02)
     network = network.to(device).eval().requires_grad_(False)
     stack = (Stack(16, 32) if options.quick else Stack(2048)).to(device).eval().requires_grad_(False)
@@ -138,7 +138,7 @@ def _setting(options: harness.Options) -> Setting:
 
 @torch.no_grad()
 def _executor(setting: Setting, options: harness.Options) -> Iterator[harness.Line]:
-    """Eager and captured beside as many bare forwards, each compared with its like."""
+    """Yield eager and captured execution against the same number of bare forwards."""
     plan = executor.tableau_of("dpm:order=3").plan(80.0)
     for batch in setting.batches:
         noise = seeds.noise(range(batch), setting.shape).to(setting.device)
@@ -167,7 +167,7 @@ def _executor(setting: Setting, options: harness.Options) -> Iterator[harness.Li
 
 
 def _pipeline(setting: Setting, options: harness.Options) -> Iterator[harness.Line]:
-    """Images per second of a cell and of the six solvers at NFE 4, against the anchors' two scripts."""
+    """Yield images per second of a cell and of the six solvers at NFE 4, against the anchors' two scripts."""
     batch, nfe, teacher = setting.batches[-1], 4, setting.teacher
     asked: dict[str, Any] = {
         "nfe": nfe, "teachers": teacher, "samples": setting.images, "replicates": 1, "batch": batch, "exact": False,
@@ -202,7 +202,7 @@ def _pipeline(setting: Setting, options: harness.Options) -> Iterator[harness.Li
 
 @torch.no_grad()
 def _anchor(setting: Setting, sampler: comparators.Comparator | None, nfe: int) -> float:
-    """The two scripts in one process: images to PNG files; these to features, moments and a distance by a root."""
+    """Run the anchors' two scripts in one process: images to PNG files, then features, moments, Fréchet distance."""
     tableau = executor.tableau_of("dpm:order=3", nfe)
     levels = torch.cat([tableau.sigmas, tableau.levels[-1:]]).to(setting.device)
     plan = tableau.plan(80.0)
@@ -229,7 +229,7 @@ def _anchor(setting: Setting, sampler: comparators.Comparator | None, nfe: int) 
 
 @torch.no_grad()
 def _precision(setting: Setting, options: harness.Options) -> Iterator[harness.Line]:
-    """Forwards per second in each arithmetic over float32's, and how far the images move."""
+    """Yield forwards per second in each arithmetic relative to float32, and the change of the images."""
     batch, plan = setting.batches[-1], executor.tableau_of("dpm:order=3").plan(80.0)
     noise = seeds.noise(range(batch), setting.shape).to(setting.device)
     plain = sb.execute(plan, setting.network, noise)
@@ -266,7 +266,7 @@ def _precision(setting: Setting, options: harness.Options) -> Iterator[harness.L
 
 
 def _training(setting: Setting, options: harness.Options) -> Iterator[harness.Line]:
-    """An iteration in each memory mode against GAS's code, and the memory of each."""
+    """Yield an iteration in each memory mode against GAS's code, and the memory of each."""
     clone, teacher = options.clones.get("gas"), replace(setting.teacher, evaluation=None)
     for nfe in (4, 10):
         ways: dict[str, Callable[[], object]] = {
@@ -288,7 +288,7 @@ def _training(setting: Setting, options: harness.Options) -> Iterator[harness.Li
 
 
 def _held(setting: Setting, way: Callable[[], object]) -> float | None:
-    """The most that torch holds on the device during an iteration."""
+    """Return the peak memory in GiB that torch allocates on the device during an iteration; None without CUDA."""
     if setting.device != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats()

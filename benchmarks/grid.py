@@ -1,8 +1,8 @@
-"""Seconds and memory to plan, and to run again, a grid of finished cells; and memory for growing numbers of images.
+"""Time and memory to plan and to rerun a grid of finished cells; and memory for growing numbers of images.
 
-python benchmarks/grid.py: a store of 5000 cells, 150 000 blocks, is made up with the store's own writers, then planned
-and run, each in a process of its own; a line of JSON for each. --profile shows where the time goes. `python benchmarks
-grid` does it with a record of the machine.
+python benchmarks/grid.py: a synthetic store of 5000 cells, 150 000 blocks, is written with the store's own writers,
+then planned and run, each in a separate process; a line of JSON for each. --profile shows where the time goes.
+`python benchmarks grid` adds a record of the machine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BUDGETS = "3-10"
 
 
 def teacher(name: str = "made-up") -> sb.Teacher:
-    """Return a Gaussian whose images are judged by four of their pixels."""
+    """Return a Gaussian teacher whose features are four pixels of an image."""
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         return x / (1 + float(sigma) ** 2)
@@ -57,13 +57,13 @@ def teacher(name: str = "made-up") -> sb.Teacher:
 
 
 def solvers(count: int) -> list[str]:
-    """Return so many specs: DPM++ and Euler on grids of different curvature."""
+    """Return `count` specs: multistep solvers and Euler on grids of different curvature."""
     kinds = ("dpm:order=2", "dpm:order=3", "euler", "unipc:order=2", "ipndm:order=3")
     return [f"{kinds[n % len(kinds)]}:grid=polynomial:rho={3 + 0.02 * (n // len(kinds)):g}" for n in range(count)]
 
 
 def make_up(out: Path, wanted: list[Cell]) -> None:
-    """Store results for all cells: the first one's by its own writers, the others' blocks as links to them."""
+    """Store results for all cells: the first cell's with the store's writers, the others' blocks as links to them."""
     store = Store.open(out)
     chance = np.random.default_rng(1)
     protocol = wanted[0].protocol
@@ -88,7 +88,7 @@ def make_up(out: Path, wanted: list[Cell]) -> None:
 
 
 def timed(name: str, work: Callable[[], object], profile: bool) -> None:
-    """Do `work` and print a line of JSON on it."""
+    """Execute `work` and print a line of JSON on its time and memory."""
     begun, used = time.perf_counter(), time.process_time()
     if profile:
         watch = cProfile.Profile(time.process_time)
@@ -107,7 +107,7 @@ def timed(name: str, work: Callable[[], object], profile: bool) -> None:
 
 
 def main() -> None:
-    """Make the store up and measure."""
+    """Write the synthetic store and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=5000)
     parser.add_argument("--teachers", type=int, default=1, help="of the cells, which are so many fewer solvers")
@@ -143,7 +143,7 @@ def measure(options: harness.Options) -> Iterator[harness.Line]:
 
 
 def _each(own: Sequence[str], out: Path | None) -> Iterator[harness.Line]:
-    """The lines of the parts, each done in a process of its own."""
+    """Yield the lines of the parts, each executed in a separate process."""
     with tempfile.TemporaryDirectory() as place:
         for only in ("make", "plan", "run", "images"):
             if only == "images":

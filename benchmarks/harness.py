@@ -24,7 +24,7 @@ import torch
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 TURN = 0.05
-"""CPU seconds that a turn takes at least: what is quicker is repeated."""
+"""Smallest CPU time of a turn in seconds; faster calls are repeated."""
 
 PAIRS = 15
 
@@ -33,12 +33,12 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a benchmark.
+    """The options of a benchmark.
 
     Args:
-        pairs: rounds in which the ways alternate, after one that warms up.
-        clones: where local clones of other projects are, by name; none of those that aren't there.
-        quick: smaller sizes, where a benchmark has them.
+        pairs: rounds in which the ways alternate, after a warm-up.
+        clones: local clones of other projects, by name; missing ones are left out.
+        quick: whether to use smaller sizes, where a benchmark has them.
     """
 
     pairs: int
@@ -48,13 +48,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one call of a way, round after round."""
+    """Seconds per call of a way, by round."""
 
     cpu: Sequence[float]
     wall: Sequence[float]
 
     def as_dict(self) -> dict[str, float]:
-        """Return medians and the least."""
+        """Return the medians and the smallest CPU time."""
         return {
             "cpu_median": statistics.median(self.cpu),
             "cpu_least": min(self.cpu),
@@ -63,7 +63,7 @@ class Times:
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
-    """Return the times of each way; in every other round they take turns in reverse order."""
+    """Return the times of each way; in every other round the order is reversed."""
     repeats = {name: _repeats(way) for name, way in ways.items()}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     wall: dict[str, list[float]] = {name: [] for name in ways}
@@ -79,7 +79,7 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def _repeats(way: Callable[[], object]) -> int:
-    """How often a way is called in a turn; finding out warms it up."""
+    """Return the number of calls of a way per turn; finding it warms the way up."""
     count = 1
     while True:
         used = time.process_time()
@@ -93,7 +93,7 @@ def _repeats(way: Callable[[], object]) -> int:
 
 @dataclass(frozen=True)
 class Ratio:
-    """One quantity over another, pair by pair."""
+    """The ratio of two quantities, pair by pair."""
 
     values: Sequence[float]
 
@@ -104,12 +104,12 @@ class Ratio:
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median ratio."""
         return statistics.median(self.values)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the true median is, with 95 % confidence, whatever the distribution: two of the ordered values.
+        """The 95 % confidence interval of the median, for any distribution: two of the ordered values.
 
         The k-th from each end, for the largest k with P(fewer than k of n tosses are heads) <= 2.5 %; unbounded where
         there are too few pairs for that.
@@ -121,14 +121,14 @@ class Ratio:
         return (ordered[k - 1], ordered[n - k]) if k else (-math.inf, math.inf)
 
     def verdict(self, *, at_least: float = -math.inf, at_most: float = math.inf) -> str:
-        """Return `reached` or `missed` if the whole interval says so, else `unresolved`: never green by luck."""
+        """Return `reached` or `missed` if the whole interval is on that side of the goal, else `unresolved`."""
         low, high = self.interval
         if at_least <= low and high <= at_most:
             return "reached"
         return "missed" if high < at_least or low > at_most else "unresolved"
 
     def as_dict(self) -> Line:
-        """Return the numbers that are reported."""
+        """Return the reported numbers."""
         low, high = statistics.quantiles(self.values, n=4)[::2] if len(self.values) > 1 else (None, None)
         bounds = [bound if math.isfinite(bound) else None for bound in self.interval]
         found = {"median": self.median, "quartiles": [low, high], "interval": bounds, "pairs": len(self.values)}
@@ -136,7 +136,7 @@ class Ratio:
 
 
 def _shortened(value: Any) -> Any:
-    """Numbers to six digits."""
+    """Return the value with numbers rounded to six digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
@@ -145,7 +145,7 @@ def _shortened(value: Any) -> Any:
 
 
 def machine() -> Line:
-    """Return what the figures were measured on."""
+    """Return a description of the machine."""
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
@@ -164,7 +164,7 @@ def _processor() -> str:
 
 
 def commit(folder: Path) -> str:
-    """Return the commit that is checked out at `folder`, with + if files differ from it; empty if there is none."""
+    """Return the commit checked out at `folder`, with + if files differ from it; empty if there is none."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
@@ -175,7 +175,7 @@ def commit(folder: Path) -> str:
 
 
 def main(*measures: Callable[[Options], Iterable[Line]], words: Sequence[str] | None = None) -> None:
-    """Do what the command line asks for: measure, print a line of JSON for each figure, and keep it if asked."""
+    """Parse the command line, measure, print a line of JSON per figure, and append it to the results if requested."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--pairs", type=int, default=PAIRS, help="rounds in which the ways alternate")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, to see that it works")

@@ -1,8 +1,8 @@
-"""What an executor adds to the network: its time per step over one forward of the small U-Net, and the direct ratio.
+"""The executor's overhead over the network: its time per step relative to one forward of the small U-Net.
 
 python benchmarks/overhead.py: two JSON lines. Derived: time per step with a denoiser that costs nothing, over the time
-of a forward of the teacher `shapes`. Direct: a whole run over as many bare forwards, whose spread is wider than what it
-is to show.
+of a forward of the teacher `shapes`. Direct: a whole run over the same number of bare forwards, whose spread is wider
+than the overhead to be measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CPU seconds from float images to the array an extractor takes: in memory against a round trip through PNG files.
 
-python benchmarks/pipeline.py: a JSON line for 32 and for 256 pixels. In memory is the rounding to uint8: the extractor
-takes that array as it is. The bytes are the same either way.
+python benchmarks/pipeline.py: a JSON line for 32 and for 256 pixels. The in-memory way only rounds to uint8; the
+extractor takes that array as it is. Both ways give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 from solverbench.metrics.quantise import quantise
 
 MOST = 0.02
-"""Of a round trip's time, at 32 pixels."""
+"""Goal for the in-memory fraction of a round trip's time, at 32 pixels."""
 
 
 def measure(options: harness.Options) -> Iterator[harness.Line]:

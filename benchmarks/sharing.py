@@ -1,8 +1,8 @@
-"""CPU seconds of six solvers done together against each alone: calls that several make are made once.
+"""CPU seconds of six solvers executed together against each alone: shared calls are made once.
 
 python benchmarks/sharing.py [--pairs 15]: a JSON line for each number of calls. Ratios of CPU time in alternating pairs
-within one run; both ways give the same bytes. The calls are the promise; the time follows them where the network is
-the cost.
+within one run; both ways give the same bytes. The number of calls is guaranteed; the time follows it where the network
+dominates.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from solverbench.sampling import sample
 CORE = ("euler", "dpm:order=2", "dpm:order=3", "unipc:order=3", "ipndm:order=4", "deis:order=4")
 IMAGES = 64
 SHARE = 0.95
-"""Of the ratio of calls, that the time is to reach."""
+"""Goal for the ratio of times, as a fraction of the ratio of calls."""
 
 
 def drawn(plans: Sequence[Plan], teacher: sb.Teacher, images: int) -> tuple[list[torch.Tensor], int]:
-    """Return the samples of `plans` by one tree, and the calls."""
+    """Return the samples of `plans` from one shared tree, and the number of calls."""
     calls = 0
 
     def start(part: range) -> tuple[object, torch.Tensor]:

@@ -1,8 +1,8 @@
-"""An iteration of a learned solver's training: time beside GAS's code, and the memory of each way, by calls per image.
+"""An iteration of a learned solver's training: time against GAS's code, and memory of each way, by calls per image.
 
 python benchmarks/training.py [--gas PATH]: JSON lines. The network is the teacher `shapes`, 24 images, the mean squared
-difference as the loss; no LPIPS and no discriminator on either side. Time in alternating pairs of CPU time; memory
-counted from what torch allocates and frees.
+difference as the loss; no LPIPS and no discriminator on either side. Time is CPU time in alternating pairs; memory is
+counted from torch's allocations and frees.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from solverbench.learned.training.trainer import Trainer
 BATCH = 24
 CALLS = (4, 10)
 TIME, MEMORY, FLAT = 1.7, 0.25, 1.15
-"""Memory mode against storing and against GAS's code, and its memory at the most calls over that at the fewest."""
+"""Goals: recompute over store in time, recompute over GAS in memory, recompute's memory at most over fewest calls."""
 
 Step = Callable[[], object]
 
@@ -41,7 +41,7 @@ def measure(options: harness.Options) -> Iterator[harness.Line]:
 
 
 def data(teacher: sb.Teacher, count: int = 2 * BATCH) -> Data:
-    """Return pairs whose images are made up: they only have to be there."""
+    """Return pairs with synthetic images; their values do not matter."""
 
     def pairs(chosen: range) -> Pairs:
         noise = seeds.noise(chosen, teacher.shape).to(teacher.device)
@@ -51,11 +51,11 @@ def data(teacher: sb.Teacher, count: int = 2 * BATCH) -> Data:
 
 
 def ours(nfe: int, memory: str, solver: str = "gs", *, first: bool = True, teacher: sb.Teacher | None = None) -> Step:
-    """Return an iteration of ours: batch, student, loss, gradient, clipped step, average.
+    """Return one of our training iterations: batch, student, loss, gradient, clipped step, average.
 
     Args:
-        memory: as in a recipe.
-        first: keep the outputs of the first call, where they are constant.
+        memory: the memory mode, as in a recipe.
+        first: whether to keep the outputs of the first call where they are constant.
         teacher: `shapes` if None.
     """
     teacher = teacher or sb.load_teacher("shapes")
@@ -109,7 +109,7 @@ def _times(nfe: int, clone: Path | None, pairs: int) -> harness.Line:
 
 
 def _memory(clone: Path | None, calls: tuple[int, ...]) -> harness.Line:
-    """The most that tensors hold, by way and calls."""
+    """Return the peak tensor memory, by way and number of calls."""
     ways = ["store", "recompute"] + (["gas"] if clone is not None else [])
     found = {
         way: {nfe: peak(theirs(nfe, clone) if clone and way == "gas" else ours(nfe, way)) for nfe in calls}
@@ -132,7 +132,7 @@ def _said(reached: bool) -> str:
 
 
 def peak(step: Step) -> float:
-    """Return the most megabytes that tensors held at once during `step`, beside those that were there: counted."""
+    """Return the peak additional tensor memory during `step` in MiB, counted from allocations."""
     step()
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         step()
@@ -142,7 +142,7 @@ def peak(step: Step) -> float:
 
 
 def _first(pairs: int) -> harness.Line:
-    """LD3's iteration, whose first call is constant: kept, against made again each time."""
+    """Return LD3's iteration time with the constant first call kept, relative to recomputing it each time."""
     nfe = CALLS[0]
     ways = {"kept": ours(nfe, "store", "ld3"), "again": ours(nfe, "store", "ld3", first=False)}
     times = harness.alternate(ways, pairs)

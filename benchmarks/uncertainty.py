@@ -1,7 +1,7 @@
-"""How often the intervals of a Fréchet distance cover what they should, on Gaussians whose distance is known.
+"""Coverage of the intervals of a Fréchet distance, on Gaussians whose distance is known.
 
-python benchmarks/uncertainty.py [TRIALS]: the tables of docs/uncertainty.md, as Markdown; the last is what is left of
-the bias after extrapolation, by the images that there are for a feature.
+python benchmarks/uncertainty.py [TRIALS]: the tables of docs/uncertainty.md, as Markdown; the last one is the bias that
+remains after extrapolation, by the number of images per feature.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CASES = [(8, 500, 1), (8, 500, 3), (32, 1000, 1), (32, 1000, 3), (64, 2000, 1), 
 """Features, images of a replicate, replicates."""
 SHIFT = 0.05
 SCARCE = (1, 2, 3, 5, 10, 20)
-"""Images for each of 64 features, in the table of what extrapolation leaves."""
+"""Numbers of images per feature (64 features), in the table of the bias after extrapolation."""
 
 
 def main(trials: int) -> None:
@@ -60,14 +60,14 @@ def main(trials: int) -> None:
 
 
 def left_over(d: int, n: int, trials: int) -> str:
-    """Return a row: the mean extrapolated distance at n images of d features against the true one."""
+    """Return a table row: the mean extrapolated distance at n images of d features, against the true one."""
     generator, spread = np.random.default_rng([d, n]), np.linspace(0.4, 1.1, d)
     reference = Gaussian(np.zeros(d), np.eye(d))
     truth = frechet(Gaussian(np.full(d, SHIFT), np.diag(spread**2)), reference)
     values, free = [], []
     for _ in range(trials):
         blocks = SHIFT + spread * generator.normal(size=(10, n // 10, d))
-        # As in a run: vectors where, a block left out, there are fewer of them than features.
+        # As in a run: raw vectors if, with a block left out, there are fewer of them than features.
         parts = list(blocks) if n * 9 <= d * 10 else [Moments.of(block) for block in blocks]
         found, left = frechets([parts], reference)
         values.append(found[0])

@@ -1,6 +1,6 @@
-"""Tables and figures from a bundle on disk; imports no other package of the project, and never torch."""
+"""Tables and figures from a bundle on disk. Imports no other package of the project, and never torch."""
 
-if __name__ != "solverbench.reports":  # in a checkout this folder could be imported twice, by two names
+if __name__ != "solverbench.reports":  # in a checkout this folder could be imported twice, under two names
     raise ImportError("reports: import it as solverbench.reports")
 
 from solverbench.reports.bundle import Bundle as Bundle

@@ -1,6 +1,6 @@
-"""What a report is drawn from: one folder with results.csv, bundle.json and images.npz, read without torch.
+"""The input of a report: one folder with results.csv, bundle.json and images.npz, read without torch.
 
-Numbers are parsed strictly: an empty value is NaN and keeps its reason, a value that is no number is an error.
+Numbers are parsed strictly: an empty value is NaN and keeps its reason; a value that is not a number is an error.
 """
 
 import json
@@ -22,9 +22,9 @@ FINISHED = ("done", "cached")
 STATUSES = (*FINISHED, "failed", "unsupported", "needs-training")
 MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}
 MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no value", "": "not asked for"}
-"""What a table shows in place of a value, by status, and what each mark means."""
+"""The mark that a table shows in place of a value, by status, and the meaning of each mark."""
 METRIC_LOSS, INFERRED = "†", "‡"
-"""Marks at a solver's name: trained on the metric's own features; a method that its paper leaves partly unknown."""
+"""Marks after a solver's name: trained on the metric's own features; a method that its paper only partly specifies."""
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["columns"]
 _NEEDED = [name for name, about in _COLUMNS.items() if about["use"] == "needed"]
 _VALUES = [name for name in _NEEDED if _COLUMNS[name]["kind"] == "number"]
@@ -37,7 +37,7 @@ class BundleError(Exception):
 
 @dataclass(frozen=True)
 class Bundle:
-    """One report's material: `frame` has a row per (teacher, solver, nfe, metric), `record` is bundle.json."""
+    """The data of one report: `frame` has a row per (teacher, solver, nfe, metric), `record` is bundle.json."""
 
     folder: Path
     frame: pd.DataFrame
@@ -45,22 +45,22 @@ class Bundle:
 
     @cached_property
     def images(self) -> dict[str, np.ndarray]:
-        """The sample images by "teacher|solver|nfe", uint8 [k, C, H, W], read when first asked for."""
+        """The sample images by "teacher|solver|nfe", uint8 [k, C, H, W], read on first access."""
         path = self.folder / "images.npz"
         return _read_images(path) if path.exists() else {}
 
     @cached_property
     def cells(self) -> dict[str, dict[str, Any]]:
-        """By the `cell` column: its "plan" (sigmas, rows) and "measures" (leave-one-outs), where they are known.
+        """The "plan" (sigmas, rows) and "measures" (leave-one-outs) of each known cell, by the `cell` column.
 
-        A bundle of an older version has no cells.json: they are then read from the store that it lies in.
+        A bundle of an older version has no cells.json; its cells are read from the store that contains it.
         """
         path = self.folder / "cells.json"
         return _read_cells(path) if path.exists() else _from_store(self.folder.parents[1] / "cells", self.frame)
 
 
 def load(folder: str | Path) -> Bundle:
-    """The bundle in `folder`, checked.
+    """Return the checked bundle in `folder`.
 
     Raises: BundleError naming the file, what is wrong with it, and what to do.
     """
@@ -79,12 +79,12 @@ def load(folder: str | Path) -> Bundle:
 
 
 def load_results(out: str | Path = "runs", name: str | None = None) -> Bundle:
-    """The results of a finished run: `.frame` with a row per cell and metric, `.record` with protocol and verdicts.
+    """Return the results of a finished run: `.frame` per cell and metric, `.record` with protocol and verdicts.
 
     Args:
         out: a results folder, or the folder of one report.
-        name: of the report in it; needed where there are several.
-    Raises: BundleError where there is no such report, or no sound one.
+        name: the name of the report in it; required if there are several.
+    Raises: BundleError if there is no such report, or it is damaged.
     """
     out = Path(out)
     if name is None and (out / "bundle.json").is_file():
@@ -104,10 +104,10 @@ _REMEDY = "run the selection again to write it anew"
 
 
 def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
-    """A copy with every needed column in its own type, and `label`: the name of the row in tables and figures.
+    """Return a copy with every required column in its own type, and `label`: the row's name in tables and figures.
 
-    Floats are NaN where there is no number; `reason` then always says why. A label ends in `METRIC_LOSS` if one of its
-    rows was trained so, and in `INFERRED`. Raises BundleError.
+    Floats are NaN where there is no number; `reason` then always says why. A label ends in `METRIC_LOSS` if any of its
+    rows was trained on the metric's own features, and in `INFERRED` if any is inferred. Raises BundleError.
     """
     missing = [column for column in _NEEDED if column not in frame.columns]
     if missing:
@@ -175,14 +175,14 @@ def _read_cells(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _from_store(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The cells of a frame as a store's own files have them; those that are not there are left out."""
+    """Return the cells of a frame from the store's own files; cells without files are left out."""
     found = {}
     for key in dict.fromkeys(frame["cell"]):
         if re.fullmatch("[0-9a-f]{16}", key):
             for folder in root.glob(f"{key[:2]}/{key}*"):
                 try:
                     cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
-                    plan = cell["plan"] if "plan" in cell else cell["key"]["plan"]  # where format 1 had it
+                    plan = cell["plan"] if "plan" in cell else cell["key"]["plan"]  # its place in format 1
                     measures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["measures"]
                 except (OSError, ValueError, KeyError):
                     continue
@@ -203,7 +203,7 @@ def _check(frame: pd.DataFrame, name: str) -> None:
 
 
 def _explain(frame: pd.DataFrame) -> None:
-    """Drop what is no finite result, and give every row without a value a reason."""
+    """Drop values that are not finite results, and give every row without a value a reason."""
     value = frame["value"].to_numpy(dtype=float)
     known = np.isfinite(value) & frame["status"].isin(FINISHED).to_numpy()
     for column in _VALUES:
@@ -220,7 +220,7 @@ def _why(status: str, value: float) -> str:
 
 
 def _labels(frame: pd.DataFrame) -> list[str]:
-    """The solver's name as asked; where one name stands for several specs at one NFE, with the options that differ."""
+    """Return the solver names as asked, plus the options that differ if one name has several specs at one NFE."""
     labels = dict[tuple[str, str], str]()
     for solver, rows in frame.groupby("solver", sort=False):
         clash = rows.groupby(["teacher", "nfe", "metric"])["spec"].nunique().max() > 1
@@ -236,7 +236,7 @@ def _labels(frame: pd.DataFrame) -> list[str]:
 
 
 def unmarked(label: str) -> str:
-    """A label without the marks at its end."""
+    """Return a label without the marks at its end."""
     return label.rstrip(METRIC_LOSS + INFERRED)
 
 

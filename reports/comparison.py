@@ -1,4 +1,4 @@
-"""Two runs side by side: what differs in their specs, protocols and environments, and paired differences of cells."""
+"""Comparison of two runs: differing specs, protocols and environments, and paired differences of cells."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ _PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two runs have in common and what not.
+    """The common and the differing parts of two runs.
 
     Args:
-        names: of the two runs.
-        settings: (where, key, a's value, b's value) of what differs, in selection, protocol and environment.
-        specs: (solver, a's spec, b's spec, what differs) of solvers of one name that are not the same.
-        only: cells that one of them alone has, such as "gas at NFE 4 on digits", by its name.
-        cells: a row for each cell and metric of both: the columns `KEYS`, a, b, difference (b less a), low, high,
+        names: the names of the two runs.
+        settings: (where, key, a's value, b's value) of each difference in selection, protocol and environment.
+        specs: (solver, a's spec, b's spec, what differs) of solvers with equal names and different specs.
+        only: by run name, the cells that only this run has, such as "gas at NFE 4 on digits".
+        cells: a row for each cell and metric in both: the columns `KEYS`, a, b, difference (b - a), low, high,
             paired (whether the interval is of paired differences), same (the same cell of a store), note.
     """
 
@@ -36,7 +36,7 @@ class Comparison:
     cells: pd.DataFrame
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read."""
+        """Yield the comparison as human-readable lines."""
         a, b = self.names
         yield f"a = {a}"
         yield f"b = {b}"
@@ -60,7 +60,7 @@ class Comparison:
         yield from _table(differing) if len(differing) else [] if same else ["no cell is in both"]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the comparison as plain JSON values."""
         rows = [
             {
                 key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -76,13 +76,12 @@ class Comparison:
 
 
 def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
-    """What differs between two runs, and b less a on the cells that both have.
+    """Return the differences between two runs, and b - a on the cells that both have.
 
-    A difference is paired by seed where both runs' cells are over the same images and reference. Where nothing but the
-    seeds differs, and no seed is in both, its interval is that of independent values; else it has none, and the note
-    says why.
+    A difference is paired by seed if both cells use the same images and reference. If only the seeds differ and no seed
+    is in both, the interval is that of independent values. Otherwise there is no interval, and the note says why.
 
-    Raises: BundleError where a folder holds no sound bundle, or both are the same.
+    Raises: BundleError if a folder holds no valid bundle, or both are the same.
     """
     one, other = (each if isinstance(each, Bundle) else load(each) for each in (a, b))
     if one.folder == other.folder:
@@ -100,7 +99,7 @@ def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
 
 
 def _as_in(a: Bundle, b: Bundle) -> Bundle:
-    """b with a's names for solvers that b calls otherwise: of one spec, as `ipndm` and `ipndm:order=4` are."""
+    """Return b with a's names for solvers of equal spec that b names differently, such as `ipndm:order=4`."""
     names = {(row.teacher, row.spec, row.nfe): row.label for row in a.frame.itertuples()}
     taken = {(row.teacher, row.label, row.nfe) for row in a.frame.itertuples()}
 
@@ -113,7 +112,7 @@ def _as_in(a: Bundle, b: Bundle) -> Bundle:
 
 
 def _names(a: Path, b: Path) -> tuple[str, str]:
-    """The folders' own names, or their whole paths where those are the same."""
+    """Return the folders' own names, or their whole paths if the names are equal."""
     return (a.name, b.name) if a.name != b.name else (str(a), str(b))
 
 
@@ -173,7 +172,7 @@ def _both(a: Bundle, b: Bundle) -> pd.DataFrame:
 
 
 def _difference(a: Bundle, b: Bundle, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> tuple[Difference, str]:
-    """b less a, and why it is not paired."""
+    """Return b - a, and the reason if it is not paired."""
     missing = {name: str(row["reason"]) for name, row in (("a", one), ("b", other)) if math.isnan(row["value"])}
     if len(missing) == 2 and missing["a"] == missing["b"]:
         return Difference(reason=f"both: {missing['a']}"), ""
@@ -198,7 +197,7 @@ def _difference(a: Bundle, b: Bundle, one: Mapping[Any, Any], other: Mapping[Any
 
 
 def _disjoint(a: str, b: str) -> bool:
-    """Whether two ranges of seeds, first-last, have none in common."""
+    """Return whether two ranges of seeds, first-last, are disjoint."""
     try:
         (first, last), (begin, end) = ([int(number) for number in each.split("-")] for each in (a, b))
     except ValueError:
@@ -211,7 +210,7 @@ def _none(*values: Any) -> bool:
 
 
 def _table(cells: pd.DataFrame) -> Iterator[str]:
-    """The cells as lines of a table in plain text; a star where the interval excludes 0."""
+    """Yield the cells as lines of a plain-text table, with a star where the interval excludes 0."""
     head = ("teacher", "solver", "NFE", "metric", "a", "b", "b - a", "95 % interval", "")
     rows = [head]
     for row in cells.to_dict("records"):

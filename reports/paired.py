@@ -1,6 +1,6 @@
-"""Differences of two cells paired by the images' seeds, and which solver is ahead of all others at a budget.
+"""Paired differences of two cells by the images' seeds, and which solver is ahead of all others at a budget.
 
-From the leave-one-out values that the cells keep: what two cells share, the noise of their images, cancels.
+Computed from the cells' leave-one-out values: noise that two cells share, that of their images, cancels.
 """
 
 import math
@@ -20,7 +20,7 @@ Row = Mapping[Any, Any]
 
 
 LARGEST = 1e305
-"""Beyond it differences and intervals overflow."""
+"""Largest absolute value; beyond it differences and intervals overflow."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Standing:
-    """Who is ahead at one budget: `winner`, or none, with those `level` with the best one.
+    """The solver that is ahead at one budget: `winner`, or empty, with the solvers `level` with the best one.
 
-    `paired` says whether paired differences decided it, or intervals that do not overlap; `alone`, that nobody else was
-    there.
+    `paired` says whether paired differences decided it, rather than intervals that do not overlap; `alone`, that no
+    other solver has a value.
     """
 
     winner: str
@@ -53,7 +53,7 @@ class Standing:
 
 
 def difference(a: Row, b: Row, part: Part, cells: Cells) -> Difference:
-    """a - b in the part's metric, for two of its rows.
+    """Return a - b in the part's metric, for two of its rows.
 
     Source: the delete-a-group jackknife of each replicate, Student's t with R (G - 1) degrees of freedom.
     """
@@ -66,12 +66,12 @@ def difference(a: Row, b: Row, part: Part, cells: Cells) -> Difference:
 
 
 def of_measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
-    """a - b of two measures as a bundle has them: replicates [R], leave_one_out [R, G], and what they are over."""
+    """Return a - b of two measures of a bundle: replicates [R], leave_one_out [R, G], `over` (images, reference)."""
     return combined((a, b), (1.0, -1.0))
 
 
 def combined(measures: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Difference:
-    """The weighted sum of measures as a bundle has them, with its interval; as `of_measures`."""
+    """Return the weighted sum of measures of a bundle, with its interval; see `of_measures`."""
     try:
         left = [np.asarray(each["leave_one_out"], dtype=float) for each in measures]
         values = np.array([np.asarray(each["replicates"], dtype=float) for each in measures])
@@ -93,10 +93,10 @@ def combined(measures: Sequence[Mapping[str, Any]], weights: Sequence[float]) ->
 
 
 def standing(part: Part, nfe: int, cells: Cells) -> Standing | None:
-    """Who is ahead at this budget; None where nobody has a value.
+    """Return who is ahead at this budget; None if no solver has a value.
 
-    The best one wins if its paired difference to each other solver excludes 0; where such differences are not known,
-    if its interval overlaps no other. Solvers trained on the metric's own features take no part.
+    The best solver wins if its paired difference to each other solver excludes 0. Where that difference is not known,
+    the two intervals must not overlap. Solvers trained on the metric's own features take no part.
     """
     rows = part.frame[(part.frame["nfe"] == nfe) & part.frame["value"].notna() & ~part.frame["metric_loss"]]
     ranked = sorted(_rows(rows), key=lambda row: row["value"] * (-1 if part.higher else 1))
@@ -115,12 +115,12 @@ def standing(part: Part, nfe: int, cells: Cells) -> Standing | None:
 
 
 def standings(part: Part, cells: Cells) -> dict[int, Standing]:
-    """Who is ahead, by budget; those at which nobody has a value are left out."""
+    """Return who is ahead, by budget; budgets at which no solver has a value are left out."""
     return {nfe: found for nfe in part.nfe if (found := standing(part, nfe, cells)) is not None}
 
 
 def against(part: Part, baseline: str, cells: Cells) -> dict[tuple[str, int], Difference]:
-    """Each solver's value less the baseline's at the same budget, by (label, nfe); the baseline itself is left out."""
+    """Return each other solver's value minus the baseline's at the same budget, by (label, nfe)."""
     base = {int(row["nfe"]): row for row in _rows(part.frame[part.frame["label"] == baseline])}
     found = {}
     for row in _rows(part.frame[part.frame["label"] != baseline]):
@@ -131,9 +131,9 @@ def against(part: Part, baseline: str, cells: Cells) -> dict[tuple[str, int], Di
 
 
 def chosen(frame: pd.DataFrame, baseline: str | None) -> str:
-    """The label of the solver that others are compared with: dpm, else the first classical one, if none is chosen.
+    """Return the label of the baseline: the chosen one, or by default dpm, else the first classical solver.
 
-    Raises: BundleError where the results do not hold the one that is.
+    Raises: BundleError if the results do not hold the chosen one.
     """
     labels = list(dict.fromkeys(frame["label"]))
     if baseline is None:
@@ -150,6 +150,6 @@ def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
 
 
 def _overlap(a: Row, b: Row) -> bool:
-    """Whether two intervals overlap; one that is not known is taken to reach the other."""
+    """Return whether two intervals overlap; an unknown interval counts as overlapping."""
     known = all(math.isfinite(row[end]) for row in (a, b) for end in ("low", "high"))
     return not known or (a["low"] <= b["high"] and b["low"] <= a["high"])

@@ -1,6 +1,6 @@
-"""What may stand side by side: the rows of one teacher and metric that share n, seeds, reference and extractor.
+"""Comparable results: the rows of one teacher and metric that share n, seeds, reference and extractor.
 
-Rows measured differently are never drawn in one table or figure; they become a further part.
+Rows measured differently are never drawn in one table or figure; they form a further part.
 """
 
 import math
@@ -18,7 +18,7 @@ PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
 @dataclass(frozen=True)
 class Line:
-    """A horizontal line: the teacher sampler's own value or the data floor; its label says an n unlike the part's."""
+    """A horizontal line: the teacher sampler's value or the data floor; its label gives n if it is not the part's."""
 
     label: str
     value: float
@@ -28,9 +28,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Published:
-    """A published number: of `solver` as printed; `label` is ours with the same options, or empty.
+    """A published number: of `solver` as printed; `label` is our solver with the same options, or empty.
 
-    `differences` between the two protocols.
+    `differences` are those between the two protocols.
     """
 
     solver: str
@@ -46,11 +46,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one teacher and metric under one protocol, with what a caption says about them.
+    """Rows of one teacher and metric under one protocol, with the facts for their caption.
 
-    `n` images per replicate; `n`, `replicates` are 0 where no row has a value. `number` counts parts from 1. `higher`
-    says that higher values are better; below `full` images the metric is biased (0: at no number). `published` are the
-    numbers of papers for the same teacher and metric.
+    `n` images per replicate; `n` and `replicates` are 0 if no row has a value. `number` counts parts from 1. `higher`
+    says that higher values are better. Below `full` images the metric is biased (0: never). `published` are the numbers
+    of papers for the same teacher and metric.
     """
 
     teacher: str
@@ -97,22 +97,22 @@ class Part:
 
     @property
     def beside(self) -> tuple[Published, ...]:
-        """The published numbers of solvers that are here: those that a figure shows; a table has the others, too."""
+        """The published numbers of solvers in this part, which a figure shows; a table shows the others, too."""
         return tuple(each for each in self.published if self.label_of(each.label))
 
     def label_of(self, solver: str) -> str:
-        """The row label of a solver as it was asked for; empty where it is not here."""
+        """Return the row label of a solver as it was asked for; empty if the part does not have it."""
         labels = self.frame.loc[self.frame["solver"] == solver, "label"]
         return str(labels.iloc[0]) if len(labels) else ""
 
     @cached_property
     def nfe(self) -> list[int]:
-        """The budgets asked for, rising, finished or not."""
+        """The budgets asked for, ascending, finished or not."""
         return sorted({int(nfe) for nfe in self.frame["nfe"]})
 
     @property
     def count(self) -> str:
-        """How many images a number stands for, such as "n = 10 000 × 3"."""
+        """The number of images per value, such as "n = 10 000 × 3"."""
         if not self.n:
             return "no value" if self.frame["status"].isin(FINISHED).any() else "no finished cell"
         tag = ", biased" if self.biased else ""
@@ -120,12 +120,12 @@ class Part:
 
     @property
     def biased(self) -> bool:
-        """Whether its numbers are of fewer images than their metric needs."""
+        """Whether its values use fewer images than the metric needs."""
         return self.n < self.full
 
 
 def parts(frame: pd.DataFrame, record: Mapping[str, Any]) -> list[Part]:
-    """Every part of a tidy frame: teachers in order of appearance, metrics in bundle.json's order."""
+    """Return every part of a tidy frame: teachers in order of appearance, metrics in bundle.json's order."""
     metrics = [metric for metric in record.get("metrics", {}) if (frame["metric"] == metric).any()]
     metrics += [metric for metric in dict.fromkeys(frame["metric"]) if metric not in metrics]
     found = []
@@ -138,17 +138,17 @@ def parts(frame: pd.DataFrame, record: Mapping[str, Any]) -> list[Part]:
 
 
 def grouped(number: int) -> str:
-    """10000 as "10 000"."""
+    """Return 10000 as "10 000"."""
     return f"{number:,}".replace(",", " ")
 
 
 def slug(text: str) -> str:
-    """The text as a piece of a file name: letters, digits, dot, dash and underscore."""
+    """Return the text as part of a file name: letters, digits, dot, dash and underscore."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in text)
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """[3, 4, 5, 8] as "3-5, 8"."""
+    """Return [3, 4, 5, 8] as "3-5, 8"."""
     pieces, numbers = [], sorted(set(numbers))
     while numbers:
         length = next((i for i in range(len(numbers)) if numbers[i] != numbers[0] + i), len(numbers))
@@ -158,7 +158,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def _split(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows by protocol; a row without a value goes where its solver is, or else to the first part."""
+    """Return the rows by protocol; a row without a value joins its solver's other rows, or else the first part."""
     keys = [_key(row) if math.isfinite(row["value"]) else None for _, row in rows.iterrows()]
     known = list(dict.fromkeys(key for key in keys if key is not None))
     if len(known) < 2:
@@ -211,7 +211,7 @@ def _lines(record: Mapping[str, Any], teacher: str, metric: str, images: int) ->
 
 
 def _published(record: Mapping[str, Any], teacher: str, metric: str) -> tuple[Published, ...]:
-    """The published numbers of a teacher and metric; one without a finite value or a number of calls is left out."""
+    """Return the published numbers of a teacher and metric that have a finite value and a number of calls."""
     found = []
     for entry in record.get("published", []):
         value, nfe, digits = entry.get("value"), entry.get("nfe"), entry.get("digits", 2)
@@ -224,7 +224,7 @@ def _published(record: Mapping[str, Any], teacher: str, metric: str) -> tuple[Pu
 
 
 def _interval(record: Mapping[str, Any]) -> str:
-    """What the protocol says about intervals."""
+    """Return the protocol's description of intervals."""
     named = [str(value) for key, value in record.get("protocol", {}).items() if "interval" in key.lower()]
     return named[0] if named else "as recorded in results.csv"
 

@@ -1,4 +1,4 @@
-"""Published numbers beside the measured ones."""
+"""Published numbers compared with the measured ones."""
 
 import math
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from solverbench.reports.parts import Part, Published, parts
 
 @dataclass(frozen=True)
 class Row:
-    """One published number beside ours: texts for a table, and two numbers to sort by, NaN where there is none.
+    """One published number and ours: texts for a table, and two numbers to sort by, NaN where there is none.
 
-    `apart` is ours less the published one. `agrees` is "yes" or "no", empty where nothing of ours is comparable.
+    `apart` is ours minus the published one. `agrees` is "yes" or "no", empty if we have no comparable number.
     """
 
     row: str
@@ -33,7 +33,7 @@ class Row:
 
 
 def rows(bundle: Bundle) -> list[Row]:
-    """A row for every published number of the bundle's teachers, metrics and budgets."""
+    """Return a row per published number of the bundle's teachers, metrics and budgets."""
     return [row for part in parts(bundle.frame, bundle.record) if part.number == 1 for row in _of(part)]
 
 
@@ -54,6 +54,6 @@ def _of(part: Part) -> Iterator[Row]:
 
 
 def _agrees(each: Published, low: float, high: float) -> str:
-    """Whether the published number, as it was rounded, lies within our interval."""
+    """Return whether the published number, as it was rounded, lies within our interval."""
     rounding = 10.0**-each.digits / 2
     return "yes" if low - rounding <= each.value <= high + rounding else "no"

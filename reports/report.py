@@ -11,13 +11,12 @@ from solverbench.reports.pages.sections import Report
 
 
 def write(folder: str | Path, *, width: str | Width | None = None, baseline: str | None = None) -> list[Path]:
-    """The files written into `folder`, report.md last; each is put in its place whole or not at all.
+    """Write the report's files into `folder`, each atomically; return their paths, report.md last.
 
     Args:
         width: the venue whose columns the figures fit: icml, cvpr, neurips, iclr.
-        baseline: the solver that paired differences are taken from; dpm, or the first classical one, if None.
-    Raises: BundleError where the folder holds no sound bundle, or cannot be written to; for a venue or solver that is
-        not known.
+        baseline: the baseline of paired differences; if None, dpm or else the first classical solver.
+    Raises: BundleError if the folder holds no valid bundle or is not writable, or the venue or solver is unknown.
     """
     bundle, wide = load(folder), widths.width(width)
     report = sections.of(bundle, baseline)
@@ -27,7 +26,7 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
             gallery.put(bundle.folder / name, content)
             written.append(bundle.folder / name)
         written += gallery.write(bundle, report.parts, wide)
-        last = bundle.folder / "report.md"  # last: what it shows is there
+        last = bundle.folder / "report.md"  # last, so that the files it refers to exist
         gallery.put(last, markdown.page(report).encode())
     except OSError as error:
         raise BundleError(
@@ -37,7 +36,7 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
 
 
 def _pages(report: Report) -> Iterator[tuple[str, bytes]]:
-    """The page and the tables: every file's name and content."""
+    """Yield the name and content of every file of the page and the tables."""
     yield "report.html", html.page(report).encode()  # first: it can be read while figures are drawn
     for _, numbers in report.numbers():
         part = numbers.part

@@ -1,4 +1,4 @@
-"""The verdicts that a run recorded, as rows for a table: first what was not held."""
+"""The verdicts that a run recorded, as rows for a table: claims that were not held come first."""
 
 import math
 from collections import Counter
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 _RANKS = {"not held": 0, "unresolved": 1, "held": 3}
-"""What stands first; who is ahead, where nothing was claimed, stands before what is held."""
+"""Sort order of verdicts; comparisons without a claim (rank 2) come before claims that were held."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim and what became of it; `shown` and `interval` are texts, or the reason why there is no number."""
+    """One claim and its outcome; `shown` and `interval` are texts, or the reason why there is no number."""
 
     verdict: str
     claim: str
@@ -24,7 +24,7 @@ class Verdict:
 
 
 def rows(record: Mapping[str, Any]) -> list[Verdict]:
-    """The verdicts of bundle.json, ranked."""
+    """Return the verdicts of bundle.json, ranked."""
     found = []
     for entry in sorted(record["verdicts"], key=lambda entry: _RANKS.get(str(entry.get("verdict")), 2)):
         numbers = [entry.get(key) for key in ("difference", "low", "high")]
@@ -42,6 +42,6 @@ def rows(record: Mapping[str, Any]) -> list[Verdict]:
 
 
 def counted(found: Sequence[Verdict]) -> str:
-    """Such as "3 claims: 1 unresolved, 2 held"."""
+    """Return a count such as "3 claims: 1 unresolved, 2 held"."""
     counts = Counter(row.verdict for row in found)
     return f"{len(found)} claims: {', '.join(f'{count} {name}' for name, count in counts.items())}"

@@ -1,1 +1,1 @@
-"""Scripts for developers; no part of the package."""
+"""Scripts for developers; not part of the package."""

@@ -1,7 +1,7 @@
-"""Runs a command on the package in the shape in which it is installed: one folder, made of links into the checkout.
+"""Runs a command on the package as it is installed: one folder, made of links into the checkout.
 
-python tools/installed.py mypy -p solverbench: mypy and import-linter can't join the checkout's folders to one package.
-Options of the tools are read from this project's pyproject.toml.
+python tools/installed.py mypy -p solverbench: mypy and import-linter cannot join the checkout's folders to one package.
+The tools' options are read from this project's pyproject.toml.
 """
 
 import os
@@ -28,7 +28,7 @@ def assemble(folder: Path) -> None:
 
 
 def run(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command in an assembled folder, with its package before any installed one."""
+    """Run a command in an assembled folder; its package takes precedence over an installed one."""
     return subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Where things go on a panel: ticks of a logarithmic axis, and labels beside line ends that do not collide."""
+"""Layout within a panel: ticks of a logarithmic axis, and labels next to line ends that do not overlap."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ _MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Three to eight round numbers in [low, high] > 0: powers of ten where they do, evenly spaced in a narrow range."""
+    """Return three to eight round numbers in [low, high] > 0: powers of ten, or even spacing in a narrow range."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for mantissas in _MANTISSAS:
         ticks = [float(f"{m}e{e}") for e in range(first, last + 1) for m in mantissas]
@@ -18,14 +18,14 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def log_minor_ticks(low: float, high: float) -> list[float]:
-    """The multiples 1-9 of powers of ten in [low, high] > 0; powers alone over more than four decades."""
+    """Return the multiples 1-9 of powers of ten in [low, high] > 0; only powers over more than four decades."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     mantissas = range(1, 10) if math.log10(high / low) <= 4 else (1,)
     return [tick for e in exponents for m in mantissas if low <= (tick := float(f"{m}e{e}")) <= high]
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """Three to eight round numbers in [low, high]."""
+    """Return three to eight round numbers in [low, high]."""
     if not high > low:
         return [low]
     step = 10.0 ** math.floor(math.log10((high - low) / 2))
@@ -37,22 +37,22 @@ def linear_ticks(low: float, high: float) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-    """A tick as people write it: 0.05, 20, 1e-05."""
+    """Return a tick's label: 0.05, 20, 1e-05."""
     return f"{value:.4g}"
 
 
 def spread(wanted: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Centres near the wanted ones, in the same order, so that boxes of these heights do not overlap in [low, high].
+    """Return centres near the wanted ones, in the same order, so that boxes of these heights do not overlap.
 
-    Least squares with order kept: pool adjacent violators on the positions less the room that the boxes below take.
-    If the boxes need more room than there is, they start at `low` and go beyond `high`.
+    Order-constrained least squares: pool adjacent violators on the positions minus the total height of the boxes below.
+    If the boxes do not fit into [low, high], they start at `low` and extend beyond `high`.
     """
     order = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
     offsets, room = list[float](), 0.0
     for i in order:
         offsets.append(room + heights[i] / 2)
         room += heights[i]
-    pools = list[tuple[float, int]]()  # (mean, how many)
+    pools = list[tuple[float, int]]()  # (mean, count)
     for i, offset in zip(order, offsets, strict=True):
         pools.append((wanted[i] - offset, 1))
         while len(pools) > 1 and pools[-2][0] >= pools[-1][0]:

@@ -1,6 +1,6 @@
-"""What every figure shares: the paper's settings, the blank sheet, and how it becomes bytes.
+"""Shared by all figures: the settings for papers, the blank figure, and rendering to bytes.
 
-Drawn with matplotlib's objects alone: no pyplot figure, no global state, and the same bytes for the same numbers.
+Uses matplotlib objects only: no pyplot figure, no global state, and the same bytes for the same numbers.
 """
 
 import io
@@ -35,28 +35,28 @@ _METADATA: dict[str, dict[str, str | None]] = {
 
 
 class Drawing(Figure):
-    """A matplotlib Figure that a notebook shows by itself, and that is drawn and saved with the paper's settings."""
+    """A matplotlib Figure that a notebook displays, drawn and saved with the settings for papers."""
 
     def _repr_png_(self) -> bytes:
         return render(self, "png")
 
     def save(self, path: str | Path) -> None:
-        """Write the figure in the format that the ending names: png, pdf or svg."""
+        """Write the figure in the format given by the file ending: png, pdf or svg."""
         with open(path, "wb") as file:
             file.write(render(self, Path(path).suffix.removeprefix(".").lower()))
 
 
 def blank(width: float, height: float) -> Drawing:
-    """A figure of this size in inches without anything on it."""
+    """Return an empty figure of this size in inches."""
     figure = Drawing(figsize=(width, height), dpi=_DPI)
     FigureCanvasAgg(figure)
     return figure
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as png (300 dpi), pdf (embedded TrueType fonts) or svg (text kept as text), without dates.
+    """Return the figure as png (300 dpi), pdf (embedded TrueType fonts) or svg (text kept as text), without dates.
 
-    Raises: BundleError for another kind.
+    Raises: BundleError for another format.
     """
     if kind not in FORMATS:
         raise BundleError(f"figure format {kind!r}: it is not known; choose from {', '.join(FORMATS)}")
@@ -68,8 +68,8 @@ def render(figure: Figure, kind: str) -> bytes:
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Seaborn's style for papers with ours on top, whatever the user's session has set; undone at the end."""
-    import seaborn  # takes a second: only where something is drawn
+    """Apply seaborn's paper style and our own settings, whatever the session has set; restore them at the end."""
+    import seaborn  # takes a second to import: only when something is drawn
 
     defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
     paper = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper")}

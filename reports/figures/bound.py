@@ -1,7 +1,7 @@
-"""How far learned solvers get from the best classical one to `free`, whose every number is trained.
+"""How close learned solvers get to `free`, in which every number is trained, from the best classical solver.
 
-`free` stands for what any linear solver could reach with so many calls. It is trained itself, so that it is an estimate
-of that bound, and for the distance that it was trained by: by another metric a solver may pass it.
+`free` estimates what any linear solver could reach with the same number of calls. It is only an estimate of that bound,
+because it is trained itself, and for its training distance: a solver may be better than it in another metric.
 """
 
 import math
@@ -12,14 +12,14 @@ from solverbench.reports.paired import Cells, Row, combined, difference
 from solverbench.reports.parts import Part
 
 BOUND = "free"
-"""The solver that bounds the others, by the name in its spec."""
+"""Name, in its spec, of the solver that bounds the others."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """How much of the way from the best classical solver to the bound a learned one gets at one budget.
+    """The fraction of the distance from the best classical solver to the bound that a learned one covers at one budget.
 
-    `value` is 1 at the bound and 0 at the classical solver, with its 95 % interval, NaN where that is not known;
+    `value` is 1 at the bound and 0 at the classical solver. Its 95 % interval is NaN where it is not known.
     `reason` says why there is no number.
     """
 
@@ -34,17 +34,17 @@ class Share:
 
 
 def bounds(part: Part) -> list[str]:
-    """The labels of the part that stand for the bound."""
+    """Return the part's labels that represent the bound."""
     return [label for label, spec in part.specs.items() if spec.partition(":")[0] == BOUND]
 
 
 def shown(part: Part, label: str) -> str:
-    """A label as figures have it: the bound is named as one."""
+    """Return a label as shown in figures; the bound is marked as such."""
     return f"{label} (bound)" if label in bounds(part) else label
 
 
 def shares(part: Part, cells: Cells) -> list[Share]:
-    """A share for each learned solver and budget of the part at which a classical one and the bound have values."""
+    """Return a share per learned solver and budget at which a classical solver and the bound have values."""
     found = []
     named = bounds(part)
     frame = part.frame[part.frame["value"].notna() & ~part.frame["metric_loss"]]
@@ -59,7 +59,7 @@ def shares(part: Part, cells: Cells) -> list[Share]:
 
 
 def sentences(found: Sequence[Part], cells: Cells) -> Iterator[str]:
-    """A line for each part and learned solver that has shares: "gas gets 97 % [96, 98] at NFE 4 (from deis); ..."."""
+    """Yield a line per part and learned solver that has shares: "gas gets 97 % [96, 98] at NFE 4 (from deis); ..."."""
     several = len({part.teacher for part in found}) > 1
     for part in found:
         known = shares(part, cells)
@@ -71,7 +71,7 @@ def sentences(found: Sequence[Part], cells: Cells) -> Iterator[str]:
 
 
 def explained(found: Sequence[Part]) -> str:
-    """What the lines mean."""
+    """Return the explanation of these lines."""
     named = ", ".join(dict.fromkeys(label for part in found for label in bounds(part)))
     return (
         f"How much of the way from the best classical solver of this run at the same NFE to {named} a learned one "
@@ -95,7 +95,7 @@ def _share(row: Row, classical: Row, bound: Row, part: Part, cells: Cells) -> Sh
         return Share(*names, value)
     measures = [cells.get(str(each["cell"]), {}).get("measures", {}).get(part.metric, {})
                 for each in (classical, row, bound)]  # fmt: skip
-    spread = combined(measures, (1 - value, -1.0, value))  # 0, and its spread is the share's times the way
+    spread = combined(measures, (1 - value, -1.0, value))  # its value is 0, its spread is the share's times |way|
     half = (spread.high - spread.low) / 2 / abs(way)
     return Share(*names, value, value - half, value + half)
 

@@ -1,4 +1,4 @@
-"""What quality costs: the calls that learned solvers took to train, and images per second: a table, and figures."""
+"""The cost of quality: training calls of learned solvers, and images per second; a table, and figures."""
 
 import math
 import textwrap
@@ -15,17 +15,17 @@ from solverbench.reports.figures.panel import GREY, dress, handle, look_of, size
 from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part, grouped
 
-_HEIGHT, _TOP = 1.8, 0.26  # inches of a panel, and above it
-_LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches beside and below it
-_NUMBERS = 40  # points of a panel up to which each has its NFE beside it; else those of the first and last NFE
-_LOWER = 1.25  # of a panel where there are many rows
+_HEIGHT, _TOP = 1.8, 0.26  # inches: a panel's height, and the space above it
+_LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches: the space beside and below a panel
+_NUMBERS = 40  # label every point with its NFE up to this many points in a panel, beyond it only the first and last NFE
+_LOWER = 1.25  # inches: a panel's height with many rows
 _AXES = {"calls": "network calls spent in training", "speed": "images per second"}
 _SPENT = ["cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls",
           "cost_training_seconds", "cost_training_peak_memory_bytes", "validation", "validation_spread"]  # fmt: skip
 
 
 def rows(found: Sequence[Part]) -> pd.DataFrame:
-    """A row for every learned cell whose training cost is known: its cost, and its value in each metric."""
+    """Return a row per learned cell with a known training cost: its cost, and its value in each metric."""
     tables = []
     for part in found:
         own = part.frame[part.frame["cost_training_student_calls"].notna()]
@@ -42,7 +42,7 @@ def rows(found: Sequence[Part]) -> pd.DataFrame:
 
 
 def text(spent: pd.DataFrame) -> pd.DataFrame:
-    """The costs of `rows` as people read them."""
+    """Return the costs of `rows` as human-readable text."""
     return pd.DataFrame(
         {
             "teacher": spent["teacher"],
@@ -60,7 +60,7 @@ def text(spent: pd.DataFrame) -> pd.DataFrame:
 
 
 def speeds(found: Sequence[Part]) -> pd.DataFrame:
-    """A row for every cell whose images per second are known: `speed`, and its value in each metric."""
+    """Return a row per cell with known images per second: `speed`, and its value in each metric."""
     tables = [
         part.frame[part.frame["cost_images_per_second"] > 0][
             ["teacher", "label", "nfe", "value", "cost_images_per_second"]
@@ -79,7 +79,7 @@ def speeds(found: Sequence[Part]) -> pd.DataFrame:
 
 
 def front(points: pd.DataFrame, metric: str, higher: bool) -> pd.DataFrame:
-    """Of these cells, the fastest first, those that no other one beats in speed and metric: the Pareto front."""
+    """Return the Pareto front in speed and metric of these cells, the fastest first."""
     known = points[points[metric].notna()].sort_values("speed", ascending=False, kind="stable")
     sign = -1 if higher else 1
     best, kept = math.inf, []
@@ -91,12 +91,12 @@ def front(points: pd.DataFrame, metric: str, higher: bool) -> pd.DataFrame:
 
 
 def compose(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT) -> Drawing | None:
-    """The figure: a row for each teacher, a column for each metric; a point for each cell, at its NFE's number.
+    """Return the figure: a row per teacher, a column per metric; each cell is a point with its NFE.
 
-    None where no cell's cost is known.
+    None if no cell's cost is known.
 
     Args:
-        across: what the metric is drawn against: calls (of training) or speed (images per second).
+        across: the x axis: calls (of training) or speed (images per second).
     """
     spent = speeds(found) if across == "speed" else rows(found)
     if spent.empty:
@@ -138,7 +138,7 @@ def compose(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT)
 
 
 def drawn(found: Sequence[Part], across: str, wide: Width = DEFAULT) -> pd.DataFrame:
-    """Exactly what the figure shows: a row for each point, with `panel`, and all that is known of the cost."""
+    """Return exactly the data shown in the figure: a row per point, with `panel`, and every known cost column."""
     spent = speeds(found) if across == "speed" else rows(found)
     tables = []
     for part in _fitting(found, spent, wide):
@@ -155,7 +155,7 @@ def drawn(found: Sequence[Part], across: str, wide: Width = DEFAULT) -> pd.DataF
 
 
 def _fitting(found: Sequence[Part], spent: pd.DataFrame, wide: Width) -> list[Part]:
-    """The parts of which `spent` has values, as many as fit in a figure."""
+    """Return the parts that have values in `spent`, as many as fit into a figure."""
     return shown([part for part in found if part.number == 1 and part.metric in spent.columns], wide)
 
 
@@ -202,24 +202,24 @@ def _panel(axes: Axes, part: Part, spent: pd.DataFrame, across: str) -> None:
 
 
 def _name(part: Part, metrics: Sequence[str], teachers: Sequence[str]) -> str:
-    """The title of a panel: the metric and its images, with the teacher where there are several."""
+    """Return a panel's title: the metric and its images, with the teacher if there are several."""
     name = part.label.split(" (")[0] if len(metrics) > 1 else part.label
     name += ", " + part.count.replace(" ", "\u00a0") if part.n else ""
     return f"{part.teacher}: {name}" if len(teachers) > 1 else name
 
 
 def _intervals(part: Part) -> pd.DataFrame:
-    """The interval of each value, by label and NFE."""
+    """Return the interval of each value, by label and NFE."""
     return part.frame.set_index(["label", "nfe"])[["low", "high"]]
 
 
 def _edge(colour: str, fill: str) -> str:
-    """A filled marker stands on white, a hollow one has its colour at the edge."""
+    """Return the edge colour: white for a filled marker, its own colour for a hollow one."""
     return "white" if fill == colour else colour
 
 
 def _stretched(values: Sequence[float]) -> tuple[float, float]:
-    """The range of positive values with a margin for markers and their numbers."""
+    """Return the range of positive values with a margin for markers and their numbers."""
     if not values:
         return 0.1, 10.0
     low, high = math.log10(min(values)), math.log10(max(values))
@@ -228,12 +228,12 @@ def _stretched(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _few(ticks: Sequence[float]) -> list[float]:
-    """At most four of them."""
+    """Return at most four of the ticks."""
     return list(ticks[:: -(-len(ticks) // 4)])
 
 
 def _short(calls: float) -> str:
-    """A number of calls: 300k, 1.5M."""
+    """Return a number of calls as text: 300k, 1.5M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if calls >= size:
             return f"{calls / size:.3g}{letter}"

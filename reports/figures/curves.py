@@ -13,12 +13,12 @@ from solverbench.reports.figures.panel import GREY, Box, curve, margins, place
 from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
 
-_ACROSS, _NARROW = 4, 1.6  # panels side by side at most, and inches that each needs
+_ACROSS, _NARROW = 4, 1.6  # panels side by side at most, and the inches that each needs
 _AXIS = "NFE (denoiser calls per sample)"
 
 
 def compose(found: Sequence[Part], wide: Width = DEFAULT) -> Drawing:
-    """The figure of these parts: a row for each teacher and part number, a column for each metric that is `shown`."""
+    """Return the figure of these parts: a row per teacher and part number, a column per metric that is `shown`."""
     found = shown(found, wide)
     with settings():
         figure = blank(wide.single, 3.0)
@@ -33,16 +33,16 @@ def compose(found: Sequence[Part], wide: Width = DEFAULT) -> Drawing:
 
 
 def shown(found: Sequence[Part], wide: Width = DEFAULT) -> list[Part]:
-    """The parts that fit in one figure: those of the first metrics, four at most."""
+    """Return the parts that fit into one figure: those of the first metrics, four at most."""
     most = min(_ACROSS, int(wide.double / _NARROW))
     metrics = list(dict.fromkeys(part.metric for part in found))[:most]
     return [part for part in found if part.metric in metrics]
 
 
 def drawn(part: Part) -> pd.DataFrame:
-    """Exactly what a panel shows: its points with their intervals, then published ones, then horizontal lines (no nfe).
+    """Return exactly the data of a panel: points with intervals, then published points, then horizontal lines (no nfe).
 
-    `panel` names the axes, `kind` is measured, published or line.
+    `panel` names the axes; `kind` is measured, published or line.
     """
     tables = []
     for label in part.solvers:
@@ -71,7 +71,7 @@ def drawn(part: Part) -> pd.DataFrame:
 
 
 def _compose_column(figure: Figure, rows: Sequence[Part], wide: float) -> None:
-    """One metric at the width of one column; the teacher's name stands above each row if there are several."""
+    """Draw one metric at the width of one column, with the teacher's name above each row if there are several."""
     titles = [_title(part, 36) for part in rows]
     needs = [margins(figure, part) for part in rows]
     left = max(need[0] for need in needs) + 0.115 * max(title.count("\n") + 1 for title in titles) + 0.05
@@ -93,7 +93,7 @@ def _compose_column(figure: Figure, rows: Sequence[Part], wide: float) -> None:
 
 
 def _compose_grid(figure: Figure, rows: Sequence[Sequence[Part]], metrics: Sequence[str], wide: float) -> None:
-    """Metrics side by side at the width of two columns, each with its label above."""
+    """Draw metrics side by side at the width of two columns, each with its label above."""
     several = len(rows) > 1
     titles = [[_title(part, int(14.8 * wide) // len(metrics)) for part in row] for row in rows]
     heads = [0.115 * max(title.count("\n") + 1 for title in row) + 0.07 + 0.16 * several for row in titles]
@@ -118,7 +118,7 @@ def _compose_grid(figure: Figure, rows: Sequence[Sequence[Part]], metrics: Seque
 
 
 def _title(part: Part, width: int) -> str:
-    """The metric's label with n and replicates, evenly filled lines of at most `width` letters, as few as it takes."""
+    """Return the metric's label with n and replicates, balanced over the fewest lines of at most `width` characters."""
     text = re.sub(r"\([^)]{1,24}\)", lambda found: found[0].replace(" ", "\u00a0"), part.label)
     text += ", " + part.count.replace(" ", "\u00a0") if part.n else ""
     text += "; hollow: published" if part.beside else ""

@@ -1,7 +1,7 @@
-"""The figures of a report, each with its data and the script that redraws it; many are drawn on every core.
+"""The figures of a report, each with its data and the script that redraws it; large sets use every core.
 
-Other processes run this module on shares of a bundle that they read themselves. They aren't forked and import nothing
-of the caller's, so that a notebook or a script without a main guard may write a report, too.
+Other processes run this module on shares of a bundle that they read themselves. They are not forked and import nothing
+of the caller's, so a notebook or a script without a main guard can write a report, too.
 """
 
 import os
@@ -21,7 +21,7 @@ from solverbench.reports.parts import Part, parts, slug
 
 Files = Iterator[tuple[str, bytes]]
 _ALONE = 12
-"""Figures that one process draws sooner than others have started."""
+"""Number of figures below which one process is faster than starting others."""
 _MOST = 8
 
 
@@ -29,8 +29,8 @@ def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int 
     """Write every figure into the bundle's folder; return the files in the order of `gallery`.
 
     Args:
-        processes: how many draw; as many as there are cores, 8 at most, if None, and one where figures are few.
-    Raises: BundleError where another process failed, with what it said; OSError where the folder can't be written to.
+        processes: number of processes; if None, one per core up to 8, or a single one for few figures.
+    Raises: BundleError with another process's message if it failed; OSError if the folder is not writable.
     """
     names = list(gallery(bundle, found, wide))
     if processes is None:
@@ -68,7 +68,7 @@ def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int 
 
 
 def draw(bundle: Bundle, found: Sequence[Part], wide: Width, share: int, shares: int) -> dict[str, list[str]]:
-    """Write the `share`-th of `shares` of the figures into the bundle's folder; return each one's files."""
+    """Write the `share`-th of `shares` of the figures into the bundle's folder; return the files of each."""
     written: dict[str, list[str]] = {}
     for name, files in list(gallery(bundle, found, wide).items())[share::shares]:
         written[name] = []
@@ -79,7 +79,7 @@ def draw(bundle: Bundle, found: Sequence[Part], wide: Width, share: int, shares:
 
 
 def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Callable[[], Files]]:
-    """What makes each figure's files, by the figure's name; nothing is drawn before it is called."""
+    """Return the function that makes each figure's files, by figure name; nothing is drawn before the call."""
     made: dict[str, Callable[[], Files]] = {}
     for part in found:
         made[f"figure-{part.name}"] = partial(_curves, f"figure-{part.name}", [part], wide)
@@ -97,7 +97,7 @@ def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Cal
 
 
 def side_by_side(found: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
-    """The grids worth drawing beside the figures of single parts: those of several panels."""
+    """Yield the grids of more than one panel, which are drawn in addition to the figures of single parts."""
     for metric in dict.fromkeys(part.metric for part in found):
         group = [part for part in found if part.metric == metric]
         if len({part.teacher for part in group}) > 1:
@@ -107,7 +107,7 @@ def side_by_side(found: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
 
 
 def put(path: Path, content: bytes) -> None:
-    """Put `content` in its place whole or not at all."""
+    """Write `content` to `path` atomically."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_bytes(content)
@@ -152,7 +152,7 @@ def _images(bundle: Bundle, teacher: str, name: str) -> Files:
 
 
 def _drawn(name: str, figure: Drawing, rows: pd.DataFrame, script: Callable[..., str], *details: object) -> Files:
-    """A figure in every format, the CSV of what it shows, and the script that draws it again from that."""
+    """Return a figure in every format, the CSV of its data, and the script that redraws it from that CSV."""
     for kind in base.FORMATS:
         yield f"{name}.{kind}", base.render(figure, kind)
     yield f"{name}.csv", rows.to_csv(index=False, lineterminator="\n").encode()

@@ -1,4 +1,4 @@
-"""Metrics against NFE as a grid of small panels with one legend: teachers side by side, or errors of trajectories."""
+"""Metrics against NFE as a grid of small panels with one legend: teachers side by side, or trajectory errors."""
 
 import re
 import textwrap
@@ -11,14 +11,14 @@ from solverbench.reports.figures.panel import GREY, Box, handle, margins, place
 from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
 
-_HEIGHT, _BELOW, _LINE = 1.35, 0.34, 0.115  # inches of a panel, under it, and of a line of text
+_HEIGHT, _BELOW, _LINE = 1.35, 0.34, 0.115  # inches: a panel, the space below it, and a line of text
 _LEAST = 1.7  # inches that a panel needs with its ticks
 TRAJECTORY = ("rmse_exact", "rmse_teacher", "lpips_teacher")
 """Errors of a sample against the end of the teacher's trajectory from the same noise."""
 
 
 def compose(found: Sequence[Part], wide: Width = DEFAULT) -> Drawing:
-    """A panel for each part, row by row, and one legend for all below them."""
+    """Return a grid with a panel per part, row by row, and one common legend below."""
     columns = max(1, min(len(found), int(wide.double / _LEAST)))
     rows = [found[i : i + columns] for i in range(0, len(found), columns)]
     across = wide.double if columns > 1 else wide.single
@@ -56,12 +56,12 @@ def compose(found: Sequence[Part], wide: Width = DEFAULT) -> Drawing:
 
 
 def trajectory(found: Sequence[Part]) -> list[Part]:
-    """The parts of errors against the end of the teacher's trajectory, by metric."""
+    """Return the parts with errors against the end of the teacher's trajectory, by metric."""
     return [part for metric in TRAJECTORY for part in found if part.metric == metric]
 
 
 def _handles(found: Sequence[Part]) -> list[Line2D]:
-    """An entry for each solver of any panel, then for the horizontal lines and published numbers."""
+    """Return a legend entry for each solver of any panel, then for the horizontal lines and published numbers."""
     homes = {label: part for part in reversed(found) for label in part.solvers}
     labels = list(dict.fromkeys(label for part in found for label in part.solvers))
     handles = [handle(label, homes[label]) for label in labels]
@@ -76,7 +76,7 @@ def _handles(found: Sequence[Part]) -> list[Line2D]:
 
 
 def _title(part: Part, found: Sequence[Part], width: int) -> str:
-    """What tells a panel from the others: the teacher, the metric, or both."""
+    """Return what distinguishes a panel from the others: the teacher, the metric, or both."""
     metric = re.sub(r" \([^)]*\)$", "", part.label)
     pieces = [part.teacher] if len({each.teacher for each in found}) > 1 else []
     pieces += [metric] if len({each.metric for each in found}) > 1 or not pieces else []

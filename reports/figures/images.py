@@ -1,6 +1,6 @@
-"""A grid of sample images for each teacher: solvers down, NFE across, the same seeds everywhere.
+"""A grid of sample images per teacher: solvers as rows, NFE as columns, the same seeds everywhere.
 
-The teacher's many-step samples stand first, above every column. Small images are enlarged by whole pixels.
+The teacher's many-step samples are the first row, across all columns. Small images are enlarged by an integer factor.
 """
 
 import math
@@ -20,21 +20,21 @@ from solverbench.reports.figures import sprites
 from solverbench.reports.figures.base import Drawing, settings
 
 _DPI = 200
-_WIDTH = 6.75 * _DPI  # pixels that the grid should fill
+_WIDTH = 6.75 * _DPI  # target width of the grid in pixels
 _FACE = 22  # font size of labels in pixels
-_LETTER = 14  # pixels that a letter of a label takes across
-_LARGE, _SMALL = 72, 40  # sides in pixels that an enlarged image should have at most and at least
+_LETTER = 14  # width of a label's character in pixels
+_LARGE, _SMALL = 72, 40  # largest and smallest side of an enlarged image in pixels
 _VOID = 235  # grey of a cell without images
 _GAP = 10  # pixels between cells
 FAR = 64
-"""Grey levels of difference that are drawn white."""
+"""Difference in grey levels from which on a pixel is white."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """Blocks of images by (row, column) with their labels and their keys in images.npz.
 
-    `taught` says that the first row is the teacher's own; `note` stands below.
+    `taught` says that the first row is the teacher's own; `note` is printed below.
     """
 
     rows: Sequence[str]
@@ -47,7 +47,7 @@ class Grid:
 
 
 def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) -> Grid | None:
-    """The images of one teacher laid out, or None where the bundle holds none of it."""
+    """Return the grid of one teacher's images, or None if the bundle holds none."""
     own = {(solver, nfe): images[key] for key, solver, nfe in sprites.blocks(list(images), teacher)}
     rows = frame[frame["teacher"] == teacher].drop_duplicates(["solver", "nfe"])
     solvers, budgets = list(dict.fromkeys(rows["solver"])), sorted(set(rows["nfe"]))
@@ -76,7 +76,7 @@ def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) ->
 
 
 def differences(layout: Grid) -> Grid | None:
-    """The grid with each solver's images replaced by how far they are from the teacher's, None without the teacher's.
+    """Return the grid with each solver's images replaced by their distance from the teacher's; None without those.
 
     The mean over channels of the absolute difference of grey levels, from black (none) to white (`FAR` or more).
     """
@@ -93,7 +93,7 @@ def differences(layout: Grid) -> Grid | None:
 
 
 def drawn(layout: Grid) -> pd.DataFrame:
-    """What the grid shows: for each block its labels and where it stands in images.npz, or why it is empty."""
+    """Return the data of the grid: for each block its labels and its key in images.npz, or why it is empty."""
     places = sorted({*layout.blocks, *layout.marks})
     return pd.DataFrame([
         {"row": i, "column": j, "series": " ".join(layout.rows[i].split()),
@@ -104,7 +104,7 @@ def drawn(layout: Grid) -> pd.DataFrame:
 
 
 def _difference(block: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """[k, 3, H, W] uint8, the first k images of both."""
+    """Return the differences of the first k images of both as colours, [k, 3, H, W] uint8."""
     count = min(len(block), len(goal))
     apart = np.abs(block[:count].astype(int) - goal[:count].astype(int)).mean(axis=1)
     shades = matplotlib.colormaps["inferno"](np.minimum(apart / FAR, 1.0), bytes=True)[..., :3]
@@ -113,7 +113,7 @@ def _difference(block: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 
 def draw(layout: Grid) -> Drawing:
-    """The grid as a matplotlib Figure, pixel for pixel."""
+    """Return the grid as a matplotlib Figure, pixel for pixel."""
     told = arrangement(layout)
     width, height = told["width"], told["height"]
     across, down, zoom, cell = told["across"], told["down"], told["zoom"], np.array(told["cell"])
@@ -135,9 +135,9 @@ def draw(layout: Grid) -> Drawing:
 
 
 def arrangement(layout: Grid) -> dict[str, Any]:
-    """Where everything stands, in pixels from the upper left: width, height, cell (height, width), corners by place.
+    """Return the layout in pixels from the upper left: width, height, cell (height, width), corners by (row, column).
 
-    With them the images across and down in a block and the whole factor by which they are enlarged.
+    It also has the number of images across and down in a block, and the integer factor by which they are enlarged.
     """
     batches = list(layout.blocks.values())
     shape = np.max([batch.shape[2:] for batch in batches], axis=0)
@@ -156,7 +156,7 @@ def arrangement(layout: Grid) -> dict[str, Any]:
 
 
 def _arrange(count: int, side: int, columns: int) -> tuple[int, int, int]:
-    """Images across and down in a block, and the whole factor by which they are enlarged, to fill a page's width."""
+    """Return the images across and down in a block, and the integer enlargement factor that fills a page's width."""
     room = (_WIDTH - 200) / columns
     smallest = max(1, -(-_SMALL // side)) * side
     down = 2 if columns > 3 and count > 1 else 1
@@ -165,7 +165,7 @@ def _arrange(count: int, side: int, columns: int) -> tuple[int, int, int]:
 
 
 def _block(batch: np.ndarray, across: int, down: int, zoom: int, cell: np.ndarray) -> np.ndarray:
-    """The first across*down images side by side, enlarged by nearest neighbour, one white pixel between them."""
+    """Return the first across*down images as one array, nearest-neighbour enlarged, one white pixel between them."""
     block = np.full((*cell, 3), 255, dtype=np.uint8)
     high, wide = batch.shape[2] * zoom, batch.shape[3] * zoom
     for k, image in enumerate(batch[: across * down]):
@@ -178,7 +178,7 @@ def _block(batch: np.ndarray, across: int, down: int, zoom: int, cell: np.ndarra
 def _write(
     figure: Figure, layout: Grid, corners: Mapping[tuple[int, int], tuple[int, int]], cell: tuple[int, int]
 ) -> None:
-    """Row names at the left, column names above, and the status in each cell without images."""
+    """Write row names at the left, column names above, and the status in each cell without images."""
     width, height = figure.get_size_inches() * _DPI
 
     def text(x: float, y: float, words: str, side: str, room: float = math.inf) -> None:

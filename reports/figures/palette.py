@@ -1,6 +1,6 @@
 """The colour and marker of a solver: the same in every figure, whatever else is drawn.
 
-Colours are seaborn's colour-blind palette and darker or lighter mates of it; family members share a hue.
+Colours are seaborn's colour-blind palette, and darker or lighter variants of it; members of a family share a hue.
 """
 
 import colorsys
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Style:
-    """How one solver is drawn."""
+    """The colour and marker of one solver."""
 
     colour: str
     marker: str
@@ -39,7 +39,7 @@ _MARKERS = ("o", "s", "^", "D", "v")
 
 
 def style(solver: str, spec: str = "") -> Style:
-    """The style of a solver by its name as asked, else by its canonical spec's name, else one that its letters fix."""
+    """Return the style for a solver's name as asked, else for its canonical name, else one derived from its letters."""
     for text in (solver, spec):
         if (name := text.split(":")[0]) in KNOWN:
             return KNOWN[name]
@@ -48,7 +48,7 @@ def style(solver: str, spec: str = "") -> Style:
 
 
 def on_dark(colour: str, back: str = "#16171a", least: float = 4.5) -> str:
-    """The colour, lightened until it stands out from a dark ground: at least this contrast (WCAG 2)."""
+    """Return the colour, lightened until its contrast with a dark background is at least `least` (WCAG 2)."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
     while contrast(colour, back) < least and light < 1:
@@ -59,7 +59,7 @@ def on_dark(colour: str, back: str = "#16171a", least: float = 4.5) -> str:
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of two colours, 1 to 21.  Source: WCAG 2.2, relative luminance."""
+    """Return the contrast of two colours, 1 to 21.  Source: WCAG 2.2, relative luminance."""
     a, b = sorted((_luminance(one), _luminance(other)))
     return (b + 0.05) / (a + 0.05)
 

@@ -1,6 +1,6 @@
 """One panel: a metric against NFE for the solvers of one part, with direct labels in a column at its right.
 
-Everything is placed in inches, so that a figure has the width of a paper's column whatever its labels say.
+Everything is placed in inches, so a figure has the width of a paper's column whatever its labels say.
 """
 
 import math
@@ -23,8 +23,8 @@ from solverbench.reports.parts import Part
 
 GREY = "#4d4d4d"
 SMALL = 6.0  # points: labels and ticks
-_MARK, _TEXT, _EDGE = 0.14, 0.21, 0.03  # inches from the axes' right edge to a label's marker, its text; end margin
-_GAP = 0.015  # inches of air between two labels
+_MARK, _TEXT, _EDGE = 0.14, 0.21, 0.03  # inches from the axes' right edge to a label's marker, to its text; end margin
+_GAP = 0.015  # inches between two labels
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))  # variants of one solver
 _SIZES = {"*": 5.6, "X": 4.2, "P": 4.2, "p": 3.8, "h": 3.8, "D": 2.9}  # points; other markers 3.2
 _LINES = ("--", ":", "-.")  # horizontal lines
@@ -32,7 +32,7 @@ _LINES = ("--", ":", "-.")  # horizontal lines
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of the figure in inches from its lower left corner."""
+    """A rectangle of the figure, in inches from its lower left corner."""
 
     left: float
     bottom: float
@@ -42,7 +42,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Tag:
-    """A direct label: its text, the data value beside which it would like to stand, and how its line looks."""
+    """A direct label: its text, the data value at its preferred position, and the style of its line."""
 
     text: str
     at: float
@@ -54,10 +54,10 @@ class Tag:
 
 
 def place(figure: Figure, part: Part, box: Box, *, tagged: bool = True) -> Axes:
-    """Draw the part with its axes in the box; ticks, labels and axis labels stand outside of it.
+    """Draw the part with its axes in the box; ticks, labels and axis labels are outside it.
 
     Args:
-        tagged: with direct labels at the right.
+        tagged: whether to draw direct labels at the right.
     """
     width, height = figure.get_size_inches()
     extent = (box.left / width, box.bottom / height, box.width / width, box.height / height)
@@ -76,7 +76,7 @@ def place(figure: Figure, part: Part, box: Box, *, tagged: bool = True) -> Axes:
 
 
 def margins(figure: Figure, part: Part) -> tuple[float, float, float]:
-    """Inches that the part needs left of its axes for ticks, right of them for labels, and the labels' height."""
+    """Return the inches that the part needs left of its axes (ticks) and right (labels), and the labels' height."""
     sizes = [_size(figure, tag.text) for tag in tags(part)]
     ticks = [_size(figure, tick_text(tick))[0] for tick in _ticks(part, *_limits(part))]
     right = _TEXT + max(width for width, _ in sizes) + _EDGE if sizes else 0.06
@@ -84,12 +84,12 @@ def margins(figure: Figure, part: Part) -> tuple[float, float, float]:
 
 
 def curve(part: Part, label: str) -> pd.DataFrame:
-    """What is drawn of one solver: value, low, high for every budget asked for, NaN where there is no value."""
+    """Return one solver's drawn data: value, low, high for every budget asked for, NaN where there is no value."""
     return part.curves[label]
 
 
 def tags(part: Part) -> list[Tag]:
-    """A label for every solver that has a value, at the last one, and for every horizontal line."""
+    """Return a label for every solver that has a value, at its last value, and for every horizontal line."""
     found = list[Tag]()
     for label in part.solvers:
         values = curve(part, label)["value"].dropna()
@@ -104,9 +104,9 @@ def tags(part: Part) -> list[Tag]:
 
 
 def look_of(part: Part, label: str) -> tuple[str, str, str | tuple[int, tuple[float, ...]], str]:
-    """Colour, marker, dash and fill: the first two belong to the solver, the others tell its variants apart.
+    """Return colour, marker, dash and fill: the first two identify the solver, the others its variants.
 
-    One that stands for a bound is dashed.
+    A solver that represents a bound is dashed.
     """
     looks = {other: style(other, spec) for other, spec in part.specs.items()}
     look, twins = looks[label], [other for other in part.solvers if looks[other] == looks[label]]
@@ -116,7 +116,7 @@ def look_of(part: Part, label: str) -> tuple[str, str, str | tuple[int, tuple[fl
 
 
 def handle(label: str, part: Part) -> Line2D:
-    """The entry of a solver in a legend."""
+    """Return a solver's legend entry."""
     colour, marker, dash, fill = look_of(part, label)
     plain = fill == colour
     return Line2D(
@@ -126,7 +126,7 @@ def handle(label: str, part: Part) -> Line2D:
 
 
 def size_of(marker: str) -> float:
-    """The size in points at which a marker looks as large as the others."""
+    """Return the size in points at which a marker looks as large as the others."""
     return _SIZES.get(marker, 3.2)
 
 
@@ -147,7 +147,7 @@ def _frame(axes: Axes, part: Part) -> None:
 
 
 def dress(axes: Axes) -> None:
-    """Give the axes the look of all figures: two thin spines, small ticks, a light grid."""
+    """Give the axes the common look: two thin spines, small ticks, a light grid."""
     axes.tick_params(which="minor", length=1.5, width=0.4)
     axes.tick_params(labelsize=SMALL, length=2.5, width=0.6, pad=2)
     axes.grid(axis="y", color="#e6e6e6", lw=0.5, zorder=0)
@@ -163,7 +163,7 @@ def _ticks(part: Part, low: float, high: float) -> list[float]:
 
 
 def _limits(part: Part) -> tuple[float, float]:
-    """The y range of values, intervals and lines with a margin; positive ones alone on a logarithmic axis."""
+    """Return the y range of values, intervals and lines with a margin; only positive ones on a logarithmic axis."""
     numbers = [*part.frame[["value", "low", "high"]].to_numpy().ravel()]
     numbers += [number for line in part.lines for number in (line.value, line.low, line.high)]
     numbers += [each.value for each in part.beside if part.nfe[0] <= each.nfe <= part.nfe[-1]]
@@ -186,7 +186,7 @@ def _draw_lines(axes: Axes, part: Part) -> None:
 
 
 def _draw_solver(axes: Axes, part: Part, label: str) -> None:
-    """Line, interval bars and markers; the line stops at a budget without a value, or without a positive one."""
+    """Draw line, interval bars and markers; the line stops at a budget without a value, or without a positive one."""
     points = curve(part, label)
     colour, marker, dash, fill = look_of(part, label)
     learned = bool(part.frame.loc[part.frame["label"] == label, "learned"].any())
@@ -204,12 +204,12 @@ def _draw_solver(axes: Axes, part: Part, label: str) -> None:
         mfc=fill, mec="white" if fill == colour else colour, mew=0.35 if fill == colour else 0.8, zorder=order,
         label=label,
     )  # fmt: skip
-    if outside.any():  # zero or less: an arrowhead at the lower edge says "below"
+    if outside.any():  # zero or less: an arrowhead at the lower edge means "below"
         axes.plot(x[outside], np.full(outside.sum(), bottom), color=colour, ls="", marker=7, ms=4, clip_on=False)
 
 
 def _draw_published(axes: Axes, part: Part) -> None:
-    """Published numbers: hollow, larger than a marker, without line."""
+    """Draw published numbers: hollow, larger than a marker, without a line."""
     for each in part.beside:
         if part.nfe[0] <= each.nfe <= part.nfe[-1] and (each.value > 0 or not part.log):
             colour, marker = look_of(part, part.label_of(each.label))[:2]
@@ -220,14 +220,14 @@ def _draw_published(axes: Axes, part: Part) -> None:
 
 
 def _dodge(part: Part, label: str) -> float:
-    """Where there is one budget only, solvers stand side by side within it."""
+    """Return the horizontal offset that separates solvers if there is only one budget."""
     if len(part.nfe) > 1 or len(part.solvers) < 2:
         return 0.0
     return 0.6 * (part.solvers.index(label) / (len(part.solvers) - 1) - 0.5)
 
 
 def _draw_tags(figure: Figure, axes: Axes, part: Part, found: Sequence[Tag], heights: Sequence[float]) -> None:
-    """The labels at the right, each led to from the height where its line ends."""
+    """Draw the labels at the right, each with a leader from the height at which its line ends."""
     if not found:
         return
     inches = figure.dpi_scale_trans.inverted()
@@ -265,14 +265,14 @@ def _line(figure: Figure, x: Sequence[float], y: Sequence[float], colour: str, w
 
 
 def _short(text: str, width: int = 13) -> str:
-    """A label broken at its options or words into lines of about `width` letters; a number of images stays whole."""
+    """Return a label, broken at options or words into lines of about `width` characters; image counts stay whole."""
     text = re.sub(r"n = [\d ]+", lambda found: found[0].replace(" ", "\u00a0"), text.replace(":", " "))
     text = re.sub(rf"\S{{{width + 1},}}", lambda found: found[0].replace("=", "= "), text)
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
 
 
 def _size(figure: Figure, text: str) -> tuple[float, float]:
-    """Width and height in inches that a label takes, with some air."""
+    """Return the width and height of a label in inches, with some padding."""
     probe = figure.text(0, 0, text, fontsize=SMALL, linespacing=1.0, style="italic")
     extent = probe.get_window_extent()
     probe.remove()

@@ -1,4 +1,4 @@
-"""What solvers execute, from the plans in a bundle: noise levels on a log axis, and weights as heat maps."""
+"""Plans in a bundle as figures: noise levels on a logarithmic axis, and weights as heat maps."""
 
 import math
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from solverbench.reports.figures.panel import GREY, SMALL, dress, look_of, size_
 from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
 
-_ROW, _HEAD, _FOOT = 0.15, 0.22, 0.36  # inches of a solver's row, above a panel and below it
+_ROW, _HEAD, _FOOT = 0.15, 0.22, 0.36  # inches: a solver's row, the space above a panel and below it
 _PANELS = 4
 FULL = 2.0
-"""The size of a weight from which on its colour is full."""
+"""Absolute weight from which on its colour is saturated."""
 MOST = 64
-"""Calls of a plan whose weights can still be told apart in a figure; those of more are left out."""
-_TINY = 1e-280  # a level below is as good as 0, and its axis would end at 0
-_LETTER = 0.062  # inches that a letter of a label takes
+"""Largest number of calls whose weights are still legible in a figure; longer plans are left out."""
+_TINY = 1e-280  # levels below this are practically 0, and would stretch the axis to 0
+_LETTER = 0.062  # width of a label's character in inches
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one cell executes: `sigmas` [N] told to the network, `rows` [N + 1][k + 1] of weights.
+    """The plan of one cell: `sigmas` [N] passed to the network, `rows` [N + 1][k + 1] of weights.
 
-    `part` is one that the solver is in, for its looks.
+    `part` is a part that contains the solver; it determines its style.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Plan:
 
 
 def of(bundle: Bundle, found: Sequence[Part], teacher: str) -> list[Plan]:
-    """The plans of one teacher's cells, as far as the bundle has them, by solver and then budget."""
+    """Return the plans of one teacher's cells that the bundle has, by solver and then budget."""
     plans = dict[tuple[str, int], Plan]()
     for part in (part for part in found if part.teacher == teacher):
         columns = (part.frame[name] for name in ("label", "nfe", "cell", "learned"))
@@ -58,7 +58,7 @@ def of(bundle: Bundle, found: Sequence[Part], teacher: str) -> list[Plan]:
 
 
 def levels(known: Sequence[Plan], wide: Width = DEFAULT) -> Drawing | None:
-    """A panel for each of up to four budgets: a row for each solver, with the noise level of each of its calls."""
+    """Return a figure with a panel for each of up to four budgets: a row per solver, a noise level per call."""
     budgets = shown_budgets(known)
     if not budgets:
         return None
@@ -86,7 +86,7 @@ def levels(known: Sequence[Plan], wide: Width = DEFAULT) -> Drawing | None:
 
 
 def levels_drawn(known: Sequence[Plan], teacher: str) -> pd.DataFrame:
-    """Exactly what the figure of levels shows: a row for each call; `row` is its height in the panel."""
+    """Return exactly the data of the figure of levels: a row per call; `row` is its height in the panel."""
     names = list(dict.fromkeys(plan.label for plan in known))
     return pd.DataFrame([
         {"panel": f"NFE {plan.nfe}", "teacher": teacher, "kind": "measured", "series": plan.label, "nfe": plan.nfe,
@@ -96,7 +96,7 @@ def levels_drawn(known: Sequence[Plan], teacher: str) -> pd.DataFrame:
 
 
 def weights(known: Sequence[Plan], wide: Width = DEFAULT, nfe: int | None = None) -> Drawing | None:
-    """A heat map for each solver at one budget: row k is the input of call k, the last row the sample.
+    """Return a heat map per solver at one budget: row k is the input of call k, the last row the sample.
 
     The first column multiplies the starting noise and is drawn relative to its own first entry.
     """
@@ -128,7 +128,7 @@ def weights(known: Sequence[Plan], wide: Width = DEFAULT, nfe: int | None = None
 
 
 def weights_drawn(known: Sequence[Plan], teacher: str, nfe: int | None = None) -> pd.DataFrame:
-    """Exactly what the heat maps show; `shade` is what the colour stands for."""
+    """Return exactly the data of the heat maps; `shade` is the value that the colour shows."""
     chosen = [plan for plan in known if plan.nfe == (weights_budget(known) if nfe is None else nfe)]
     return pd.DataFrame([
         {"panel": plan.label, "teacher": teacher, "series": plan.label, "nfe": plan.nfe, "row": k, "column": j,
@@ -140,13 +140,13 @@ def weights_drawn(known: Sequence[Plan], teacher: str, nfe: int | None = None) -
 
 
 def weights_budget(known: Sequence[Plan]) -> int | None:
-    """The smallest budget that a learned solver has, else the smallest one; None if none can be drawn."""
+    """Return the smallest budget that a learned solver has, else the smallest one; None if none can be drawn."""
     drawn = [plan for plan in known if plan.nfe <= MOST]
     return min((plan.nfe for plan in drawn if plan.learned), default=min((plan.nfe for plan in drawn), default=None))
 
 
 def shown_budgets(known: Sequence[Plan]) -> list[int]:
-    """Up to four budgets, the first and the last among them."""
+    """Return up to four budgets, the first and the last among them."""
     budgets = sorted({plan.nfe for plan in known})
     if len(budgets) <= _PANELS:
         return budgets
@@ -154,13 +154,13 @@ def shown_budgets(known: Sequence[Plan]) -> list[int]:
 
 
 def shades_of(plan: Plan) -> list[list[float]]:
-    """What is shown of each weight: itself, in the noise's column its part of the first one."""
+    """Return the value shown for each weight: itself, or relative to the first one in the noise's column."""
     first = abs(plan.rows[0][0]) or 1.0
     return [[row[0] / first, *row[1 : k + 1]] for k, row in enumerate(plan.rows)]
 
 
 def scaled(value: float) -> float:
-    """A weight on the scale of colours, -1 to 1: the signed square root lets small weights be seen."""
+    """Return a weight on the colour scale, -1 to 1: the signed square root keeps small weights visible."""
     return math.copysign(math.sqrt(min(1.0, abs(value) / FULL)), value)
 
 
@@ -211,7 +211,7 @@ def _heat(axes: Axes, plan: Plan, *, first: bool, big: bool) -> None:
 
 
 def _scale(axes: Axes) -> None:
-    """A bar that says which colour is which weight."""
+    """Draw a colour bar for the weights."""
     axes.pcolormesh(
         np.linspace(-1, 1, 129)[None].repeat(2, 0)[:1, :128], cmap=matplotlib.colormaps["PuOr_r"], norm=Normalize(-1, 1)
     )
@@ -236,7 +236,7 @@ def _brief(weight: float) -> str:
 
 
 def _read(stored: Any) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]] | None:
-    """The numbers of a plan; None where it is no triangle of finite ones."""
+    """Return the numbers of a plan; None if it is not a triangle of finite ones."""
     try:
         sigmas = tuple(float(sigma) for sigma in stored["sigmas"])
         rows = tuple(tuple(float(weight) for weight in row) for row in stored["rows"])

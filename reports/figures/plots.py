@@ -1,4 +1,4 @@
-"""One figure of a bundle by its kind, as a notebook asks for it."""
+"""One figure of a bundle by its kind, for use in a notebook."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,19 @@ def draw(
     source: Bundle | pd.DataFrame | str, metric: str | None = None, teacher: str | None = None, *, kind: str = "nfe",
     nfe: int | None = None, width: str | Width | None = None,
 ) -> Drawing:  # fmt: skip
-    """A figure; without `kind`, one metric against NFE, a row for each teacher, or every metric side by side.
+    """Return a figure; without `kind`, one metric against NFE with a row per teacher, or every metric side by side.
 
     Args:
         source: a loaded bundle, the folder of one, or the frame that a run returns (labels and lines then come from
-            `frame.attrs["record"]`, where they are there).
+            `frame.attrs["record"]`, if present).
         metric: such as "frechet_data".
-        teacher: one teacher's name; all of them without it.
+        teacher: one teacher's name; None for all of them.
         kind: nfe, grid (teachers side by side), speed (images per second), training (its cost), trajectory (errors to
-            the teacher's images and to exact solutions), levels, weights, images, differences. The last four are of one
-            teacher, the first one if none is named, and need a bundle.
-        nfe: the budget whose weights are shown; the smallest one that a learned solver has, if None.
+            the teacher's images and to exact solutions), levels, weights, images, differences. The last four show one
+            teacher (the first one if none is named) and need a bundle.
+        nfe: the budget whose weights are shown; if None, the smallest one that a learned solver has.
         width: a venue whose columns the figure fits: icml, cvpr, neurips, iclr.
-    Raises: BundleError for a frame without the needed columns, or anything asked for that the results do not hold.
+    Raises: BundleError for a frame without the required columns, or a request for data that the results do not hold.
     """
     if kind not in KINDS:
         raise BundleError(f"kind {kind!r}: it is not known; choose from {', '.join(KINDS)}")

@@ -1,7 +1,7 @@
-"""The script beside a figure that draws it again from its CSV, with pandas and matplotlib alone.
+"""The script that redraws a figure from its CSV, with pandas and matplotlib alone.
 
-Numbers come from the CSV; where panels, labels and ticks stand, and what a solver looks like, is read off the figure
-and written into the script, where a user can change it.
+Numbers come from the CSV. The places of panels, labels and ticks and the style of each solver are taken from the
+figure and written into the script, where a user can change them.
 """
 
 from pathlib import Path
@@ -20,10 +20,10 @@ _WEB = Path(__file__).parents[1] / "web"
 
 
 def curves(figure: Figure, name: str, x: str, y: str) -> str:
-    """The script of a figure whose panels hold lines or points.
+    """Return the script of a figure whose panels hold lines or points.
 
     Args:
-        name: of the figure's files, without their ending.
+        name: the name of the figure's files, without their ending.
         x, y: the columns that are drawn.
     """
     layout = _layout(figure) | {"panels": [_panel(axes) for axes in figure.axes]}
@@ -31,7 +31,7 @@ def curves(figure: Figure, name: str, x: str, y: str) -> str:
 
 
 def heat(figure: Figure, name: str) -> str:
-    """The script of a figure of heat maps; the last of its axes is the bar of colours."""
+    """Return the script of a figure of heat maps; the last of its axes is the colour bar."""
     kept = ("panel", "box", "xlim", "ylim", "xticks", "yticks", "title", "notes")
     panels = [{key: value for key, value in _panel(axes).items() if key in kept} for axes in figure.axes]
     layout = _layout(figure) | {"panels": panels[:-1], "scale": panels[-1]}
@@ -39,13 +39,13 @@ def heat(figure: Figure, name: str) -> str:
 
 
 def images(figure: Figure, name: str, grid: Grid) -> str:
-    """The script of a grid of images, which come from images.npz; that of differences if the grid has a note."""
+    """Return the script of a grid of images from images.npz, or of differences if the grid has a note."""
     layout = _layout(figure) | {"far": FAR if grid.note else 0, **arrangement(grid)}
     return _filled("redraw_images.py.txt", name, {"LAYOUT": layout})
 
 
 def _filled(template: str, name: str, constants: dict[str, Any]) -> str:
-    """The template with its constants; a string of the figure's is one of Python's, whatever letters it has."""
+    """Return the template with its constants filled in; any string becomes a valid Python literal."""
     text = (_WEB / template).read_text(encoding="utf-8").replace("NAME_OF_FIGURE", name)
     for key, value in constants.items():
         text = text.replace(f"\n{key} = ...\n", f"\n{key} = {_literal(value)}\n", 1)
@@ -53,7 +53,7 @@ def _filled(template: str, name: str, constants: dict[str, Any]) -> str:
 
 
 def _literal(value: Any, indent: int = 1) -> str:
-    """A Python literal of the value in lines of at most 118 letters where that can be."""
+    """Return a Python literal of the value, in lines of at most 118 characters if possible."""
     if not isinstance(value, dict | list | tuple):
         return repr(value)
     first, last = ("{", "}") if isinstance(value, dict) else ("[", "]") if isinstance(value, list) else ("(", ")")
@@ -72,7 +72,7 @@ def _literal(value: Any, indent: int = 1) -> str:
 
 
 def _layout(figure: Figure) -> dict[str, Any]:
-    """Size, texts, leader lines and legends."""
+    """Return the figure's size, texts, leader lines and legends."""
     width, height = (float(side) for side in figure.get_size_inches())
     return {
         "size": (width, height), "dpi": float(figure.dpi), "texts": [_text(text) for text in figure.texts],
@@ -124,12 +124,12 @@ def _panel(axes: Axes) -> dict[str, Any]:
 
 
 def _pad(axes: Axes) -> float:
-    """Points between the axes and their title."""
+    """Return the distance between the axes and their title in points."""
     return float(axes.titleOffsetTrans.get_matrix()[1, 2]) * 72 / float(axes.figure.dpi)  # type: ignore[attr-defined]
 
 
 def _look(line: Line2D) -> dict[str, Any]:
-    """A line's colour, dashes, marker and sizes as keyword arguments of matplotlib."""
+    """Return a line's colour, dashes, marker and sizes as matplotlib keyword arguments."""
     style, dash = line.get_linestyle(), line._unscaled_dash_pattern  # type: ignore[attr-defined]
     return {
         "color": _colour(line.get_color()), "ls": _plain_style(style, dash), "lw": float(line.get_linewidth()),

@@ -10,15 +10,15 @@ import numpy as np
 from PIL import Image
 
 MOST = 5 << 20
-"""Bytes that all images of a page may take."""
+"""Largest total size in bytes of a page's images."""
 _LADDER = ((8, 0, "PNG"), (8, 0, "JPEG"), (4, 0, "JPEG"), (4, 128, "JPEG"), (2, 128, "JPEG"), (2, 64, "JPEG"),
            (1, 64, "JPEG"), (1, 32, "JPEG"))  # fmt: skip
-"""Images of a cell, longest side (0: as it is), format: the first that fits is taken."""
+"""(images per cell, longest side or 0 for unchanged, format) in order of preference: the first that fits is used."""
 
 
 @dataclass(frozen=True)
 class Sprites:
-    """Images by "teacher|solver|nfe", and a sentence about what became of them."""
+    """Images by "teacher|solver|nfe", and a sentence on how they were reduced."""
 
     uris: Mapping[str, str]
     sides: Mapping[str, tuple[int, int]]
@@ -27,7 +27,7 @@ class Sprites:
 
 
 def sprites(images: Mapping[str, np.ndarray], most: int = MOST) -> Sprites:
-    """The images, whole and lossless where they take at most `most` bytes, else fewer, as JPEG, or smaller."""
+    """Return the images, complete and lossless if they fit into `most` bytes, else fewer, as JPEG, or smaller."""
     for step, (count, side, kind) in enumerate(_LADDER):
         pages = _encode(images, count, side, kind, most if step + 1 < len(_LADDER) else None)
         if pages is not None:
@@ -47,7 +47,7 @@ def sprites(images: Mapping[str, np.ndarray], most: int = MOST) -> Sprites:
 def _encode(
     images: Mapping[str, np.ndarray], count: int, side: int, kind: str, most: int | None
 ) -> Sequence[tuple[str, str]] | None:
-    """A data URI for each batch; None once they take more than `most`."""
+    """Return a data URI per batch; None once they take more than `most` bytes."""
     found, taken = [], 0
     for key, batch in images.items():
         content = _file(_strip(batch[:count], _size(batch, side)), kind)
@@ -60,14 +60,14 @@ def _encode(
 
 
 def _size(batch: np.ndarray, side: int) -> tuple[int, int]:
-    """Height and width that an image is shown at."""
+    """Return the height and width at which an image is shown."""
     high, wide = batch.shape[2:]
     factor = min(1.0, side / max(high, wide)) if side else 1.0
     return max(1, round(high * factor)), max(1, round(wide * factor))
 
 
 def _strip(batch: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Images side by side without gaps."""
+    """Return the images side by side without gaps."""
     if size == batch.shape[2:]:
         row = np.concatenate(list(batch), axis=2)
         return Image.fromarray(row[0] if len(row) == 1 else row.transpose(1, 2, 0))
@@ -92,7 +92,7 @@ def _file(image: Image.Image, kind: str) -> bytes:
 
 
 def blocks(keys: Sequence[str], teacher: str) -> Iterator[tuple[str, str, int]]:
-    """(key, solver, nfe) of one teacher's images."""
+    """Yield (key, solver, nfe) of one teacher's images."""
     for key in keys:
         pieces = key.split("|")
         if len(pieces) == 3 and pieces[0] == teacher and pieces[2].isdigit():

@@ -1,4 +1,4 @@
-"""Figures of one training, from the tables in its folder: its losses, and how its solver's numbers moved."""
+"""Figures of one training, from the tables in its folder: its losses, and how its solver's parameters changed."""
 
 import math
 import os
@@ -21,20 +21,22 @@ from solverbench.reports.figures.widths import DEFAULT
 
 HISTORY = ("iteration", "loss", "distance", "adversarial", "discriminator", "d_real", "d_fake", "r1", "r2", "gradient",
            "validation")  # fmt: skip
-"""Columns of history.csv, a row for each iteration; empty where it has no such number."""
+"""Columns of history.csv, a row per iteration; a cell is empty where the iteration has no such number."""
 PATH = ("iteration", "name", "index", "value")
-"""Columns of path.csv: the entry `index` of the number `name`, which is "level", "told" or a parameter's name."""
+"""Columns of path.csv: entry `index` of the array `name`, which is "level", "told" or a parameter's name."""
 
 _BLUE, _ORANGE, _RED, _GREEN = "#0173b2", "#de8f05", "#d55e00", "#029e73"
-_HEIGHT, _TOP, _BELOW = 1.55, 0.26, 0.4  # inches of a panel, above and below it
-_LEFT, _RIGHT = 0.46, 0.12  # beside it
-_SMOOTH = 40  # a running median is over one of so many parts of the run
+_HEIGHT, _TOP, _BELOW = 1.55, 0.26, 0.4  # inches: a panel, the space above and below it
+_LEFT, _RIGHT = 0.46, 0.12  # inches: the space beside it
+_SMOOTH = 40  # window of a running median: the run's length over this number
 
 
 def training(folder: str | Path) -> list[Path]:
-    """The figures drawn into a training's folder: curves.{png,pdf,svg} of history.csv, path.{...} of path.csv if there.
+    """Draw a training's figures into its folder: curves.{png,pdf,svg} of history.csv, path.{...} of path.csv.
 
-    Raises: BundleError where there is no sound history.csv, a damaged path.csv, or the folder cannot be written to.
+    path.csv is optional. Return the figures' paths.
+
+    Raises: BundleError if history.csv is missing or damaged, path.csv is damaged, or the folder is not writable.
     """
     folder = Path(folder)
     history = _table(folder / "history.csv", HISTORY, ())
@@ -50,7 +52,7 @@ def training(folder: str | Path) -> list[Path]:
 
 
 def curves(history: pd.DataFrame) -> Drawing:
-    """The losses over the iterations, what the discriminator tells apart if there was one, and the validation error."""
+    """Return the losses over the iterations, the discriminator's outputs if there was one, and the validation error."""
     adversarial = bool(history["d_real"].notna().any())
     with settings():
         figure, panels = _panels(3 if adversarial else 2, 3 if adversarial else 2)
@@ -65,7 +67,7 @@ def curves(history: pd.DataFrame) -> Drawing:
 
 
 def path(moved: pd.DataFrame) -> Drawing:
-    """The noise levels over the iterations, and the solver's parameters, those of one letter in a panel."""
+    """Return the noise levels over the iterations, and the solver's parameters, one panel per letter."""
     groups = dict[str, pd.DataFrame]()
     levels = moved[moved["name"].isin(["level", "told"])]
     rest = moved[~moved["name"].isin(["level", "told"])]
@@ -85,7 +87,7 @@ def path(moved: pd.DataFrame) -> Drawing:
 
 
 def _panels(count: int, columns: int) -> tuple[Drawing, list[Axes]]:
-    """A figure of two columns' width with so many empty panels, row by row."""
+    """Return a figure of two columns' width with `count` empty panels, row by row."""
     rows = -(-count // columns)
     height = rows * (_TOP + _HEIGHT + _BELOW)
     figure = Drawing(figsize=(DEFAULT.double, height), dpi=300)
@@ -100,7 +102,7 @@ def _panels(count: int, columns: int) -> tuple[Drawing, list[Axes]]:
 
 
 def _losses(axes: Axes, history: pd.DataFrame, adversarial: bool) -> None:
-    """The distance, and with a discriminator the whole loss and its adversarial part."""
+    """Draw the distance, and with a discriminator the whole loss and its adversarial part."""
     shown = {"distance": (_BLUE, "distance")}
     if adversarial:
         shown |= {"adversarial": (_ORANGE, "adversarial"), "loss": (GREY, "loss: their weighted sum")}
@@ -142,7 +144,7 @@ def _validation(axes: Axes, history: pd.DataFrame) -> None:
 
 
 def _levels(axes: Axes, rows: pd.DataFrame) -> None:
-    """Each state's level, from the first to the last, and dashed the level told at a call, where it isn't the same."""
+    """Draw each state's level from first to last, and, dashed, the level passed to the network where it differs."""
     count = int(rows["index"].max()) + 1
     states = _series(rows[rows["name"] == "level"])
     told = _series(rows[rows["name"] == "told"])
@@ -171,7 +173,7 @@ def _parameters(axes: Axes, stem: str, rows: pd.DataFrame) -> None:
 
 
 def _series(rows: pd.DataFrame) -> dict[tuple[str, int], "pd.Series[float]"]:
-    """The value of each (name, index) by iteration."""
+    """Return the value of each (name, index) by iteration."""
     return {
         (str(name), int(float(str(index)))): one.sort_values("iteration").set_index("iteration")["value"]
         for (name, index), one in rows.groupby(["name", "index"], sort=True)
@@ -179,13 +181,13 @@ def _series(rows: pd.DataFrame) -> dict[tuple[str, int], "pd.Series[float]"]:
 
 
 def _shade(i: int, count: int) -> str:
-    """Early ones dark, late ones light, none too light to be seen."""
+    """Return the colour of line `i`: early ones dark, late ones light, none too light to be seen."""
     colour = matplotlib.colormaps["viridis"](0.88 * i / max(count - 1, 1))
     return matplotlib.colors.to_hex(colour)
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis over the positive values; a linear one if there are few of them, or none."""
+    """Use a logarithmic axis over the positive values, or a linear one if few or none are positive."""
     positive = [value for value in values if math.isfinite(value) and value > 0]
     known = [value for value in values if math.isfinite(value)]
     if len(positive) < 0.9 * len(known) or not positive:
@@ -202,7 +204,7 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _smooth(values: "pd.Series[float]") -> "pd.Series[float]":
-    """A running median."""
+    """Return a running median."""
     return values.rolling(max(1, len(values) // _SMOOTH), center=True, min_periods=1).median()
 
 
@@ -224,7 +226,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _stem(name: str) -> str:
-    """c1, c2, … are all c."""
+    """Return the letter of a parameter's name: "c" for c1, c2, …"""
     return re.sub(r"\d+$", "", str(name)) or str(name)
 
 
@@ -234,7 +236,7 @@ def _natural(name: str) -> tuple[str, int]:
 
 
 def _table(path: Path, columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
-    """A CSV file with these columns, as numbers but for `words`."""
+    """Return a CSV file with these columns, as numbers except for `words`."""
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How wide a figure is: the columns of the venues that these papers go to, in inches."""
+"""Widths of figures: the columns of the usual venues, in inches."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from solverbench.reports.bundle import BundleError
 
 @dataclass(frozen=True)
 class Width:
-    """A venue's widths in inches: `single` for a figure of one panel, `double` for one of several side by side."""
+    """A venue's widths in inches: `single` for a figure of one panel, `double` for several side by side."""
 
     single: float
     double: float
@@ -19,7 +19,7 @@ VENUES = {
     "neurips": Width(2.7, 5.5),
     "iclr": Width(2.7, 5.5),
 }
-"""Column and text width; NeurIPS and ICLR have one column of 5.5, of which `single` is half, less a gap.
+"""Column and text width. NeurIPS and ICLR have one column of 5.5 inches; their `single` is half of it, less a gap.
 
 Source: the authors' kits of ICML (3.25 and 6.75), CVPR (3 1/4 and 6 7/8), NeurIPS and ICLR (5.5).
 """
@@ -27,9 +27,9 @@ DEFAULT = VENUES["icml"]
 
 
 def width(name: str | Width | None) -> Width:
-    """The widths of a venue by its name; the default ones for None.
+    """Return the widths of a venue by its name; the default ones for None.
 
-    Raises: BundleError for a name that is not known.
+    Raises: BundleError for an unknown name.
     """
     if isinstance(name, Width):
         return name

@@ -1,1 +1,1 @@
-"""What a report says: report.md, report.html, and the tables beside them."""
+"""The contents of a report: report.md, report.html, and the tables beside them."""

@@ -1,4 +1,4 @@
-"""The numbers that the page's script draws: solvers, points, images and plans, as values of JSON."""
+"""The data that the page's script draws: solvers, points, images and plans, as JSON values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from solverbench.reports.parts import Part
 
 
 def of(report: Report, pictures: Sprites) -> dict[str, Any]:
-    """What the script is given; a number that is not finite is None."""
+    """Return the script's data; a number that is not finite becomes None."""
     found, labels, record = report.parts, report.labels, report.bundle.record
     data = {
         "solvers": [_solver(found, label) for label in labels],
@@ -28,13 +28,13 @@ def of(report: Report, pictures: Sprites) -> dict[str, Any]:
 
 
 def short(metric: str, record: Mapping[str, Any]) -> str:
-    """A metric's short label."""
+    """Return a metric's short label."""
     entry = record["metrics"].get(metric, {})
     return str(entry.get("short") or entry.get("label") or metric)
 
 
 def _finite(value: Any) -> Any:
-    """The value with null where a number is not finite."""
+    """Return the value with None for numbers that are not finite."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -43,7 +43,7 @@ def _finite(value: Any) -> Any:
 
 
 def _solver(found: Sequence[Part], label: str) -> dict[str, Any]:
-    """How a solver is drawn on the page: as in the figures, with a colour for a dark ground."""
+    """Return a solver's style on the page: as in the figures, with a colour for a dark background."""
     part = next(part for part in found if label in part.solvers)
     colour, marker, _, fill = look_of(part, label)
     specs = dict(zip(part.frame["label"], part.frame["spec"], strict=True))
@@ -56,7 +56,7 @@ def _solver(found: Sequence[Part], label: str) -> dict[str, Any]:
 
 
 def _variant_of(part: Part, label: str) -> int:
-    """Which of the solvers with its colour and marker it is, from 0."""
+    """Return the index, from 0, of a solver among those with its colour and marker."""
     own = look_of(part, label)[:2]
     return [other for other in part.solvers if look_of(part, other)[:2] == own].index(label)
 
@@ -102,7 +102,7 @@ def _positive(value: float) -> float | None:
 
 
 def _images(frame: pd.DataFrame, pictures: Sprites, labels: Sequence[str], teachers: Sequence[str]) -> dict[str, Any]:
-    """The images of each teacher that has some of a shown solver."""
+    """Return the images of each teacher that has images of a shown solver."""
     shown = {(solver, nfe): label for solver, nfe, label in
              zip(frame["solver"], frame["nfe"], frame["label"], strict=True)}  # fmt: skip
     found = {}
@@ -123,7 +123,7 @@ def _images(frame: pd.DataFrame, pictures: Sprites, labels: Sequence[str], teach
 
 
 def _plans(bundle: Bundle, labels: Sequence[str], teachers: Sequence[str]) -> dict[str, Any]:
-    """What each cell of not too many calls executes, five digits of each number."""
+    """Return the plan of each cell with few enough calls, five digits of each number."""
     rows = bundle.frame.drop_duplicates(["teacher", "label", "nfe"])
     found = dict[str, list[dict[str, Any]]]()
     for teacher, label, nfe, cell in zip(rows["teacher"], rows["label"], rows["nfe"], rows["cell"], strict=True):

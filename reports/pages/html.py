@@ -1,4 +1,4 @@
-"""A report as one web page: the text of report.html, which holds everything it shows and asks nothing of a network."""
+"""A report as one web page: the text of report.html, which is self-contained and makes no network request."""
 
 import base64
 import hashlib
@@ -23,11 +23,11 @@ from solverbench.reports.parts import Part
 _WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
 _PLAIN = ("training", "verdicts", "published", "unfinished")
-"""Sections of paragraphs and tables alone."""
+"""Sections of paragraphs and tables only."""
 
 
 def page(report: Report) -> str:
-    """The text of report.html."""
+    """Return the text of report.html."""
     pictures = sprites(report.bundle.images)
     style, script = _asset("page.css"), _asset("page.js")
     given, record = data.of(report, pictures), report.bundle.record
@@ -58,7 +58,7 @@ def page(report: Report) -> str:
 
 
 def _json(value: Any) -> Markup:
-    """JSON that cannot end the script element it stands in, nor be read as markup."""
+    """Return JSON that cannot end its script element, nor be read as markup."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -79,7 +79,7 @@ def _heading(report: Report) -> dict[str, Any]:
 
 
 def _links(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The page's navigation: anchors and names."""
+    """Yield the page's navigation: anchors and names."""
     yield from (("overview", "Who is ahead"), ("figure", "Figure"), ("tables", "Tables"))
     if context["has_images"]:
         yield "samples", "Samples"
@@ -103,7 +103,7 @@ def _prose(section: Section) -> str:
 
 
 def _plain(section: Section) -> dict[str, Any]:
-    """A section of a paragraph and tables."""
+    """Return a section of a paragraph and tables."""
     return {
         "key": section.key, "title": section.page_title or section.title, "link": section.link,
         "prose": _prose(section), "tables": [_table(each) for each in section.blocks if isinstance(each, Table)],
@@ -122,7 +122,7 @@ def _verdict_counts(report: Report) -> str:
 
 
 def _overview(report: Report) -> Iterator[dict[str, Any]]:
-    """Who is ahead, metric by metric."""
+    """Yield who is ahead, metric by metric."""
     labels, record, cells_ = report.labels, report.bundle.record, report.bundle.cells
     standings = [(part, paired.standings(part, cells_)) for part in report.parts]
     for metric in dict.fromkeys(part.metric for part, _ in standings):
@@ -163,7 +163,7 @@ def _winner(
 
 
 def _numbers(section: Section, block: Numbers, index: int, labels: Sequence[str]) -> dict[str, Any]:
-    """The table of one part, with the point of the chart that each cell opens."""
+    """Return the table of one part; each cell refers to its point in the chart."""
     part = block.part
     cells = tables.entries(part)
     ordered = sorted(zip(part.frame["label"], part.frame["nfe"], strict=True), key=lambda x: (labels.index(x[0]), x[1]))
@@ -187,7 +187,7 @@ def _numbers(section: Section, block: Numbers, index: int, labels: Sequence[str]
 
 
 def _paired(block: Numbers, report: Report) -> dict[str, Any]:
-    """The differences of one part from the baseline."""
+    """Return the differences of one part from the baseline."""
     part = block.part
     rows = [
         {"label": label, "index": report.labels.index(label),
@@ -211,7 +211,7 @@ def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]
 
 
 def _hash(text: str) -> str:
-    """What a Content-Security-Policy knows an inline script or style by."""
+    """Return the hash by which a Content-Security-Policy allows an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

@@ -10,7 +10,7 @@ from solverbench.reports.pages.tables import escape_latex, escape_markdown
 
 
 def files(report: Report) -> Iterator[tuple[str, bytes]]:
-    """The files of those lists that hold something: name and content."""
+    """Yield (name, content) of the files of the lists that are not empty."""
     if table := report.table("verdicts"):
         said = f"{verdicts.counted(verdicts.rows(report.bundle.record))}."
         yield from _each("verdicts", table.head, table.texts, said, "lp{4.6cm}lrrp{4.2cm}")
@@ -30,20 +30,20 @@ def _each(
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], said: str) -> str:
-    """The list as a Markdown table, `said` above."""
+    """Return the list as a Markdown table, with `said` above."""
     lines = [head, ["---"] * len(head), *([escape_markdown(text) for text in row] for row in rows)]
     return "\n".join([escape_markdown(said), "", *(f"| {' | '.join(line)} |" for line in lines), ""])
 
 
 def comma_separated(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The list as CSV."""
+    """Return the list as CSV."""
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows([head, *rows])
     return file.getvalue()
 
 
 def latex(name: str, head: Sequence[str], rows: Sequence[Sequence[str]], said: str, columns: str) -> str:
-    r"""The list as LaTeX for \usepackage{booktabs,longtable}: it may run over several pages."""
+    r"""Return the list as LaTeX for \usepackage{booktabs,longtable}; it can span several pages."""
     titles = f"    {' & '.join(map(escape_latex, head))} \\\\"
     return "\n".join([
         "% needs \\usepackage{booktabs,longtable}; a longtable stands in one column",

@@ -8,14 +8,14 @@ from solverbench.reports.pages.tables import escape_markdown as escape
 
 
 def page(report: Report) -> str:
-    """The text of report.md."""
+    """Return the text of report.md."""
     paragraphs = [*_head(report), *(each for section in report.sections for each in _section(section))]
     lines = [line.rstrip() for paragraph in paragraphs for line in (*paragraph.split("\n"), "")]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _head(report: Report) -> Iterator[str]:
-    """What stands above the first figure."""
+    """Yield the paragraphs above the first figure."""
     yield "# " + escape(f"{', '.join(report.labels)} at NFE {report.budgets} on {', '.join(report.teachers)}")
     if report.tags:
         yield "> **Read with care:** " + "; ".join(map(escape, report.tags))
@@ -31,7 +31,7 @@ def _section(section: Section) -> Iterator[str]:
 
 
 def _block(block: Block) -> Iterator[str]:
-    """The block's paragraph; none where the page alone has it."""
+    """Yield the block's paragraph, unless only the page has it."""
     match block:
         case Prose():
             if block.markdown:

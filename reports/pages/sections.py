@@ -1,4 +1,4 @@
-"""What a report says, section by section: made once from the bundle, written as report.md and as report.html."""
+"""The sections of a report: made once from the bundle, written as report.md and as report.html."""
 
 import math
 from collections import Counter
@@ -20,7 +20,7 @@ from solverbench.reports.parts import Part, parts, ranges, slug
 
 @dataclass(frozen=True)
 class Prose:
-    """One paragraph, as Markdown in report.md and as plain text on the page; empty where only the other one has it."""
+    """One paragraph, as Markdown in report.md and as plain text on the page; empty if only the other one has it."""
 
     markdown: str = ""
     page: str = ""
@@ -35,7 +35,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure beside report.md, by its file's name without the ending; the page draws its own."""
+    """A figure of report.md, by its file's name without the ending; the page draws its own."""
 
     name: str
     alt: str
@@ -43,7 +43,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and the number that its column is sorted by where that isn't the text itself."""
+    """A text, and the sort key of its column if it differs from the text."""
 
     text: str
     sort: str | None = None
@@ -65,8 +65,8 @@ class Table:
         unused: columns without content, which only the table's own file keeps.
         hidden: columns that report.md leaves out.
         page_only: whether report.md leaves out the whole table.
-        names: whether the first columns are names and the others numbers, by which the page aligns them.
-        tall: whether the page gives it a scroll bar of its own.
+        names: whether the first columns are names and the others numbers; the page aligns them accordingly.
+        tall: whether the page gives the table its own scroll bar.
     """
 
     head: tuple[str, ...]
@@ -78,19 +78,19 @@ class Table:
     tall: bool = False
 
     def columns(self, page: bool) -> list[int]:
-        """The places of the columns that are shown on the page, or in report.md."""
+        """Return the indices of the columns that are shown on the page, or in report.md."""
         left_out = self.unused if page else (*self.unused, *self.hidden)
         return [i for i, name in enumerate(self.head) if name not in left_out]
 
     @property
     def texts(self) -> list[list[str]]:
-        """Every row's texts."""
+        """The texts of every row."""
         return [[cell.text for cell in row.cells] for row in self.rows]
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The values of one part; `differences` from the baseline, by (label, nfe), empty if it isn't among the solvers."""
+    """The values of one part; `differences` from the baseline by (label, nfe), empty if it is not among the solvers."""
 
     part: Part
     differences: Mapping[tuple[str, int], Difference]
@@ -106,13 +106,13 @@ Block = Prose | Lines | Figure | Table | Numbers
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it.
+    """A heading and the blocks below it.
 
     Args:
-        key: what kind of section it is, and its anchor on the page.
+        key: the section's kind, and its anchor on the page.
         title: its heading; none in report.md if empty.
-        page_title: the page's heading, where that is another one.
-        link: what the page's navigation calls it.
+        page_title: the page's heading, if it differs.
+        link: its name in the page's navigation.
     """
 
     key: str
@@ -124,11 +124,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A bundle and all that its report says.
+    """A bundle and the contents of its report.
 
     Args:
-        baseline: the solver that paired differences are taken from.
-        marks: (mark, what it says) of marks at the names of solvers.
+        baseline: the baseline of paired differences.
+        marks: (mark, meaning) of the marks after names of solvers.
     """
 
     bundle: Bundle
@@ -149,50 +149,50 @@ class Report:
 
     @property
     def budgets(self) -> str:
-        """Such as "3-6, 8"."""
+        """The budgets as text, such as "3-6, 8"."""
         return ranges(self.bundle.frame["nfe"].to_list())
 
     @cached_property
     def cells(self) -> int:
-        """How many cells were asked for."""
+        """The number of cells asked for."""
         return len(_cells(self.bundle.frame))
 
     @property
     def statuses(self) -> str:
-        """Such as "5 done, 1 failed"."""
+        """The statuses as text, such as "5 done, 1 failed"."""
         counts = Counter(_cells(self.bundle.frame)["status"])
         return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
     @property
     def tags(self) -> list[str]:
-        """Why it should be read with care."""
+        """The reasons to read the report with care."""
         return [str(tag) for tag in self.bundle.record["tags"]]
 
     @property
     def command(self) -> str:
-        """The command that made it."""
+        """The command that made the report."""
         return str(self.bundle.record.get("command", "(command not recorded)"))
 
     def table(self, key: str) -> Table | None:
-        """The first table of the first section of one kind."""
+        """Return the first table of the first section of one kind."""
         blocks = [block for section in self.all(key) for block in section.blocks]
         return next((block for block in blocks if isinstance(block, Table)), None)
 
     def all(self, key: str) -> list[Section]:
-        """The sections of one kind."""
+        """Return the sections of one kind."""
         return [section for section in self.sections if section.key == key]
 
     def numbers(self) -> Iterator[tuple[Section, Numbers]]:
-        """The values of each part, with the section that they stand in."""
+        """Yield the values of each part, with the section that contains them."""
         for section in self.all("part"):
             yield from ((section, block) for block in section.blocks if isinstance(block, Numbers))
 
 
 def of(bundle: Bundle, baseline: str | None = None) -> Report:
-    """What the report of a bundle says.
+    """Return the report of a bundle.
 
     Args:
-        baseline: the solver that paired differences are taken from; see `reports.paired.chosen`.
+        baseline: the baseline of paired differences; see `reports.paired.chosen`.
     """
     found = parts(bundle.frame, bundle.record)
     base_ = paired.chosen(bundle.frame, baseline)
@@ -236,7 +236,7 @@ def _figure(record: Mapping[str, Any], marks: Sequence[tuple[str, str]]) -> Sect
 
 
 def _reference_lines(record: Mapping[str, Any]) -> Iterator[Prose]:
-    """What the horizontal lines of the figures are."""
+    """Yield the explanation of the figures' horizontal lines."""
     shown = [
         f"{line['label']} ({record['metrics'].get(line.get('metric'), {}).get('short', line.get('metric'))}) "
         f"{line['value']:.3g}" + (f", {line['low']:.3g} to {line['high']:.3g}" if "low" in line else "")
@@ -264,7 +264,7 @@ def _bound(bundle: Bundle, found: Sequence[Part]) -> Iterator[Section]:
 
 
 def _numbers(bundle: Bundle, part: Part, baseline: str, several: bool) -> Section:
-    """The table of one part, with the files that hold the same."""
+    """Return the section of one part: its table, and the names of the files with the same data."""
     numbers = Numbers(part, paired.against(part, baseline, bundle.cells) if baseline in part.solvers else {})
     figure = ", ".join(f"[{kind.upper()}](figure-{part.name}.{kind})" for kind in (*base.FORMATS, "csv"))
     table = f"[LaTeX](table-{part.name}.tex), [CSV](table-{part.name}.csv)"
@@ -292,7 +292,7 @@ def _speed(found: Sequence[Part]) -> Iterator[Section]:
 
 
 def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
-    """What the learned solvers took to train, beside what they reach."""
+    """Yield the training cost of learned solvers, beside their values."""
     spent = costs.rows(found)
     if spent.empty:
         return
@@ -376,7 +376,7 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
 
 
 def _published(bundle: Bundle) -> Iterator[Section]:
-    """Where published numbers stand beside ours."""
+    """Yield the comparison of published numbers with ours."""
     found = published.rows(bundle)
     if not found:
         return
@@ -399,7 +399,7 @@ def _published(bundle: Bundle) -> Iterator[Section]:
 
 
 def _unfinished(frame: pd.DataFrame) -> Iterator[Section]:
-    """Every cell that is neither done nor cached, with its whole reason."""
+    """Yield every cell that is neither done nor cached, with its whole reason."""
     cells = _cells(frame[~frame["status"].isin(FINISHED)])
     if len(cells):
         columns = ("teacher", "label", "nfe", "status", "reason")
@@ -409,7 +409,7 @@ def _unfinished(frame: pd.DataFrame) -> Iterator[Section]:
 
 
 def _solvers(frame: pd.DataFrame) -> Section:
-    """What each name stands for, written out."""
+    """Return the meaning of each solver name, written out."""
     rows = []
     for label in dict.fromkeys(frame["label"]):
         own = frame[frame["label"] == label]
@@ -420,7 +420,7 @@ def _solvers(frame: pd.DataFrame) -> Section:
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[Section]:
-    """The protocol and the environment, each a table of names and values without a head."""
+    """Yield the protocol and the environment, each a table of names and values without a head."""
     for name in ("protocol", "environment"):
         if record[name]:
             rows = tuple(_row([str(key), text.flat(value)]) for key, value in record[name].items())

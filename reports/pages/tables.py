@@ -1,6 +1,6 @@
-"""Tables of one part: solvers down, NFE across, as Markdown, CSV and LaTeX (booktabs).
+"""Tables of one part: solvers as rows, NFE as columns, as Markdown, CSV and LaTeX (booktabs).
 
-The best value of each NFE is bold, and those whose interval overlaps the best's are marked; a cell without a value
+The best value of each NFE is bold, and those whose interval overlaps the best's are marked. A cell without a value
 shows a short mark, and the legend says why. Digits follow the standard error.
 """
 
@@ -21,7 +21,7 @@ from solverbench.reports.parts import Part, grouped, ranges
 Rank = Literal["best", "tied", ""]
 _LACKING = "?"
 _SIGNS = {"-": "--"}  # in LaTeX
-_REASON = 300  # letters of a reason in a legend; twice as many where it stands once for several solvers
+_REASON = 300  # characters of a reason in a legend; twice as many for a reason shared by several solvers
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Entry:
 
 
 def entries(part: Part) -> dict[tuple[str, int], Entry]:
-    """Every cell of the table by (label, nfe)."""
+    """Return every cell of the table by (label, nfe)."""
     found = dict[tuple[str, int], Entry]()
     for nfe in part.nfe:
         rows = part.frame[part.frame["nfe"] == nfe]
@@ -57,9 +57,9 @@ def entries(part: Part) -> dict[tuple[str, int], Entry]:
 
 
 def decimals(value: float, error: float) -> int:
-    """Places after the point: the standard error keeps one digit, or two where it starts with 1 or 2.
+    """Return the decimal places: the standard error keeps one digit, or two if it starts with 1 or 2.
 
-    Three significant digits of the value where there is no standard error.
+    Without a standard error, the value keeps three significant digits.
     """
     if math.isfinite(error) and error > 0:
         first = int(f"{error:e}"[0])
@@ -68,7 +68,7 @@ def decimals(value: float, error: float) -> int:
 
 
 def markdown(part: Part) -> str:
-    """The table as Markdown, with its caption above and its legend below."""
+    """Return the table as Markdown, with its caption above and its legend below."""
     cells = entries(part)
     head = ["solver", *(f"NFE {nfe}" for nfe in part.nfe)]
     lines = [_row(head), _row(["---", *["---:"] * len(part.nfe)])]
@@ -83,7 +83,7 @@ def markdown(part: Part) -> str:
 
 
 def comma_separated(part: Part) -> str:
-    """The table as CSV: for each NFE the value as shown or its mark, half the interval, and the rank."""
+    """Return the table as CSV: for each NFE the value as shown or its mark, half the interval, and the rank."""
     cells = entries(part)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -95,7 +95,7 @@ def comma_separated(part: Part) -> str:
 
 
 def latex(part: Part) -> str:
-    r"""The table as LaTeX for \usepackage{booktabs}, with caption, label and the legend as a note below."""
+    r"""Return the table as LaTeX for \usepackage{booktabs}, with caption, label and the legend as a note below."""
     cells = entries(part)
     best = "highest" if part.higher else "lowest"
     said = f"{caption(part)} Bold: {best} at that NFE; underlined: its interval overlaps the {best} one's."
@@ -130,7 +130,7 @@ def latex(part: Part) -> str:
 
 
 def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Difference]) -> dict[str, str]:
-    r"""Paired differences from a baseline as {"md", "csv", "tex"}; bold where the interval excludes 0."""
+    r"""Return paired differences from a baseline as {"md", "csv", "tex"}; bold where the interval excludes 0."""
     said = (
         f"{part.label}, teacher {part.teacher}: value less that of {baseline} at the same NFE, paired by seed, with "
         f"its 95 % interval. Bold: the interval excludes 0. {'Higher' if part.higher else 'Lower'} values are better."
@@ -163,7 +163,7 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
 
 
 def _apart(found: Difference, firm: str, small: str) -> str:
-    """A difference and its interval; `firm` around one that excludes 0, `small` around the interval."""
+    """Return a difference and its interval; `firm` wraps one that excludes 0, `small` wraps the interval."""
     if found.reason:
         return "–" if small == "{}" else "--"
     value, low, high = (f"{number:+.3g}" for number in (found.value, found.low, found.high))
@@ -173,7 +173,7 @@ def _apart(found: Difference, firm: str, small: str) -> str:
 
 
 def caption(part: Part) -> str:
-    """What the numbers are: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
+    """Return the caption: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
     what = f"{part.label}, teacher {part.teacher}."
     if not part.n:
         return f"{what} {part.count.capitalize()}."
@@ -186,7 +186,7 @@ def caption(part: Part) -> str:
 
 
 def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, str]]:
-    """(mark, what it means and why) of cells without a value, like reasons of one solver once, and of marked names."""
+    """Return (mark, meaning and reason) of cells without a value, grouped by solver and reason, and of marked names."""
     cells = entries(part)
     groups = dict[tuple[str, str, str], list[int]]()
     for label in part.solvers:
@@ -207,7 +207,7 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
 
 
 def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
-    """What is said of finished cells without a value of this metric: each reason once, and of which it is."""
+    """Return the texts on finished cells without a value of this metric: each reason once, with its solvers."""
     groups = dict[str, dict[str, list[int]]]()
     for label in part.solvers:
         for nfe in part.nfe:
@@ -223,7 +223,7 @@ def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
 
 
 def footnotes(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """(mark, what it says) of the marks at the names of solvers: see `reports.bundle.METRIC_LOSS` and `INFERRED`."""
+    """Return (mark, meaning) of marks after names of solvers: see `reports.bundle.METRIC_LOSS` and `INFERRED`."""
     found = []
     trained = frame[frame["metric_loss"]]
     cells = [
@@ -240,14 +240,14 @@ def footnotes(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def escape_markdown(text: str) -> str:
-    """The text with Markdown's and HTML's own letters escaped, fit for a table cell."""
+    """Return the text with Markdown's and HTML's special characters escaped, for a table cell."""
     text = re.sub(r"([\\`*\[\]|#])", r"\\\1", text)
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
     return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def escape_latex(text: str) -> str:
-    """The text with LaTeX's own letters escaped; a letter that pdflatex does not know is named by its number."""
+    """Return the text with LaTeX's special characters escaped; one that pdflatex lacks becomes its code point."""
     return "".join(_LATEX.get(letter, letter if ord(letter) < 0x180 else f"[U+{ord(letter):04X}]") for letter in text)
 
 
@@ -264,9 +264,9 @@ _LATEX = {
 def _ranks(
     values: Sequence[float], lows: Sequence[float], highs: Sequence[float], outside: Sequence[bool]
 ) -> list[Rank]:
-    """The lowest value is best; one is tied with it if its interval begins below the end of the best one's.
+    """Return the ranks: the lowest value is best; one is tied if its interval begins below the end of the best's.
 
-    A value that stands `outside` has no rank.
+    A value that is `outside` has no rank.
     """
     known = [i for i, value in enumerate(values) if not (math.isnan(value) or outside[i])]
     if not known:

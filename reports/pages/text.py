@@ -1,4 +1,4 @@
-"""Sentences of a report that the numbers themselves give rise to."""
+"""Sentences of a report that are derived from its numbers."""
 
 import math
 import re
@@ -10,9 +10,9 @@ from solverbench.reports.parts import PROTOCOL, Line, Part, ranges
 
 
 def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
-    """A note for each solver whose distance to the data is below its teacher's own, but for cells `said` speaks of.
+    """Return a note per solver whose distance to the data is below its teacher's own, except cells named in `said`.
 
-    Lower than the teacher is not closer to the teacher: truncation errors can sharpen a weak one's samples.
+    Lower than the teacher is not closer to the teacher: truncation errors can sharpen a weak teacher's samples.
     """
     notes, several = [], len({part.teacher for part in found}) > 1
     for part in (part for part in found if part.metric == "frechet_data"):
@@ -34,7 +34,7 @@ def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
 
 
 def _below(cells: Sequence[tuple[int, float, float]], line: Line) -> str:
-    """The end of such a note, for cells (nfe, value, high)."""
+    """Return the end of such a note, for cells (nfe, value, high)."""
     values = ", ".join(f"{value:.3g}" for _, value, _ in cells)
     edge = line.value if math.isnan(line.low) else line.low
     unclear = [nfe for nfe, value, high in cells if (value if math.isnan(high) else high) >= edge]
@@ -48,7 +48,7 @@ def _below(cells: Sequence[tuple[int, float, float]], line: Line) -> str:
 
 
 def splits(found: Sequence[Part]) -> list[str]:
-    """What later parts differ in from the first one."""
+    """Return how each later part differs from the first one."""
     notes = []
     for part in (part for part in found if part.number > 1):
         first = next(p for p in found if (p.teacher, p.metric, p.number) == (part.teacher, part.metric, 1))
@@ -63,7 +63,7 @@ def splits(found: Sequence[Part]) -> list[str]:
 
 
 def flat(value: Any) -> str:
-    """A value of bundle.json on one line."""
+    """Return a value of bundle.json on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key}: {flat(entry)}" for key, entry in value.items())
     if isinstance(value, list):
@@ -72,6 +72,6 @@ def flat(value: Any) -> str:
 
 
 def _speaks_of(notes: Sequence[str], solver: str, nfe: int) -> bool:
-    """Whether a note already compares this cell with the teacher."""
+    """Return whether a note already compares this cell with the teacher."""
     cell = re.compile(rf"(?<!\S){re.escape(solver)}(?: at)? NFE {nfe}\b")
     return any("teacher" in note and cell.search(note) for note in notes)

@@ -1,1 +1,1 @@
-"""The command line's commands, a file for each group of them; `solverbench.cli.main` puts them together."""
+"""The command line's commands, a file for each group of them; `solverbench.cli.main` assembles them."""

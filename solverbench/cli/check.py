@@ -64,7 +64,7 @@ def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_jso
 
 
 def _shown(asked: str, outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """Say how each check went as soon as it did."""
+    """Print each check's outcome as soon as it is known; return them all for JSON."""
     rows: list[tuple[str, str, str]] = []
     subject = asked
     for outcome in outcomes:

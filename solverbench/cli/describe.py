@@ -1,4 +1,4 @@
-"""What `solverbench info` and `doctor` say, as text."""
+"""The text of `solverbench info` and `doctor`."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
 
 EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
-"""Optional extras of the package, each with the module that it brings."""
+"""Optional extras of the package, each with the module that it installs."""
 
 BUDGETS = range(1, 13)
 
 
 def named(name: str, teacher_name: str, out: Path) -> str:
-    """Return what a name of any kind stands for; a solver's, which may have options, if it is of several kinds.
+    """Return the description of a name of any kind; a solver (options allowed) takes precedence.
 
     Args:
-        teacher_name: the one whose trained files are told first of a learned solver.
+        teacher_name: the teacher whose trained files are listed first for a learned solver.
 
     Raises:
-        UnknownNameError, SpecError, PluginError: it can't be read, or had.
+        UnknownNameError, SpecError, PluginError: the name is unknown, invalid, or not available.
     """
     if name.partition(":")[0] not in registries.solvers:
         if name in registries.teachers:
@@ -49,10 +49,10 @@ def named(name: str, teacher_name: str, out: Path) -> str:
 
 
 def thing(registry: registries.Registry, name: str) -> str:
-    """Return what a grid, a metric or a loss is, where it is from, and its options.
+    """Return the description of a grid, a metric or a loss: its origin, and its options.
 
     Raises:
-        PluginError: a plugin offers it, but it can't be had.
+        PluginError: the plugin that offers it fails.
     """
     found, full = plugins.get(registry, name), registry.resolve(name)
     lines = [
@@ -70,10 +70,10 @@ def thing(registry: registries.Registry, name: str) -> str:
 
 
 def solver(spec: str, teacher: str, out: Path) -> str:
-    """Return what a solver is, what it takes, and what it can spend.
+    """Return the description of a solver: its options, and its possible budgets.
 
     Raises:
-        UnknownNameError, SpecError: the spec can't be read.
+        UnknownNameError, SpecError: the spec is unknown or invalid.
     """
     found = make(spec)
     cls = solver_class(spec.partition(":")[0])
@@ -100,13 +100,13 @@ def solver(spec: str, teacher: str, out: Path) -> str:
 
 
 def _offered(registry: registries.Registry, name: str) -> list[str]:
-    """Which plugin it comes from."""
+    """Return a line with the plugin that provides it; empty if none does."""
     told = plugins.provenance(registry, name)
     return [f"  plugin   {told['source']}, sha256 {told['sha256'][:16] or 'unknown'}"] if told else []
 
 
 def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
-    """For which teachers and numbers of calls there are parameters, the teacher that was asked for first."""
+    """Yield the teachers and numbers of calls with trained parameters, the requested teacher first."""
     budgets: dict[str, set[int]] = {teacher: set()}
     for entry in zoo_listing.entries(out):
         if entry.trained is not None and entry.trained.spec == asked.spec:
@@ -116,7 +116,7 @@ def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
 
 
 def _recommended(name: str) -> list[str]:
-    """What the literature runs the solver with, by family of teacher, and where it says so."""
+    """Return the options that the literature uses, by family of teacher, with the source."""
     found = registries.recommended(name)
     lines = [
         f"    {family:<17} {name}:{entry['options']}\n{'':<22} {entry['source']}" for family, entry in found.items()
@@ -125,7 +125,7 @@ def _recommended(name: str) -> list[str]:
 
 
 def teacher(name: str) -> str:
-    """Return what a teacher is and what its samples are measured against."""
+    """Return the description of a teacher and of the references for its samples."""
     found = load_teacher(name)
     schedule, judged = found.schedule, found.evaluation
     lines = [
@@ -150,7 +150,7 @@ def teacher(name: str) -> str:
 
 
 def doctor(out: Path) -> Iterator[tuple[bool, str]]:
-    """Yield (whether it is well, a line on it) for each thing that a run needs."""
+    """Yield (whether it is in order, a line on it) for each requirement of a run."""
     yield True, f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
     for package in ("torch", "numpy", "scipy", "pandas", "seaborn", "torchdiffeq", "safetensors"):
         yield True, f"{package} {importlib.metadata.version(package)}"

@@ -13,7 +13,7 @@ from solverbench.downloads import Tell
 
 @contextmanager
 def download_bars() -> Iterator[Callable[[str], Tell]]:
-    """Yield what adds a bar for a file and returns the function that moves it."""
+    """Yield a function that adds a bar for a file and returns the function that moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
 

@@ -50,7 +50,7 @@ config_option = click.option(
 
 
 def _load_plugins(_: click.Context, __: click.Parameter, paths: tuple[str, ...]) -> None:
-    """Load the files, before any name is looked up."""
+    """Load the files before any name is looked up."""
     if paths:
         from solverbench import plugins
 
@@ -75,7 +75,7 @@ def _named(_: click.Context, option: click.Parameter, value: str) -> str:
 
 
 def _made(option: Option) -> Callable[..., Any]:
-    """The click option of an option of `RunOptions`, whose annotation says what type it is read as."""
+    """Return the click option of an option of `RunOptions`; its annotation gives the type."""
     kind: Any = {"int": int, "float": float}.get(_KINDS.get(option.name, ""), str)
     switch = _KINDS.get(option.name) == "bool"
     return click.option(
@@ -102,7 +102,7 @@ teacher_option = click.option("--teacher", default="digits", show_default=True, 
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags of `RunOptions`, with those that any command may have; `run` and `plan` take the same."""
+    """Add the flags of `RunOptions` and the flags common to all commands; for `run` and `plan`."""
     groups = {name: each.group for name, each in declared().items()}
     asked = [made for name, made in _MADE.items() if groups[name] != WORK]
     work = [made for name, made in _MADE.items() if groups[name] == WORK]

@@ -1,4 +1,4 @@
-"""The command line: `solverbench run --solvers gas,dpm --nfe 3-10`, and what goes with it."""
+"""The command line: `solverbench run --solvers gas,dpm --nfe 3-10`, and the other commands."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from solverbench.cli.zoo import zoo
 from solverbench.errors import UserError
 
 LISTED = {each.plural: each for each in registries.extensible.values()}
-"""What `solverbench list` has, by its name there."""
+"""The registries that `solverbench list` shows, by plural name."""
 
 
 class Lines(click.Group):
-    """A group whose commands end a user's mistake with one line on stderr and the mistake's exit code."""
+    """A group whose commands report a user's mistake in one line on stderr, with the mistake's exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -79,7 +79,7 @@ def main(ctx: click.Context) -> None:
     solverbench plan --solvers gas,dpm --nfe 3-10    what that would do, and cost
     solverbench info dpm                             options, budgets and paper of a solver
     """
-    ctx.obj = _draw_training  # this file alone opens the door to reports
+    ctx.obj = _draw_training  # only this file imports reports
 
 
 @main.command()

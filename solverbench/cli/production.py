@@ -1,7 +1,7 @@
-"""Makes the trained solvers that the package carries: `python -m solverbench.cli.production --teacher NAME --out DIR`.
+"""Makes the package's trained solvers: `python -m solverbench.cli.production --teacher NAME --out DIR`.
 
-Every (solver, calls, training seed) is one run in a process of its own, because a run is too small to fill a device.
-What is finished is kept: start it again and it goes on.
+Every (solver, calls, training seed) is one run in its own process, because a run is too small to fill a device.
+Finished runs are kept: start it again to resume.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ RUN_COLUMNS = (
 
 
 class _Deadline(Exception):
-    """The time is up; raised between two iterations."""
+    """The time limit is reached; raised between two iterations."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One run."""
+    """One training run."""
 
     solver: str
     nfe: int
@@ -57,15 +57,15 @@ class Task:
 
     @property
     def weight(self) -> float:
-        """Roughly its time, in any unit: the longest are started first."""
+        """Its approximate time, in arbitrary units: the longest runs start first."""
         return self.recipe.iterations * (self.nfe * (1.4 if self.recipe.adversarial else 1) + 3)
 
     def job(self, teacher: Teacher) -> TrainingRun:
-        """Return the run for `teacher`."""
+        """Return the training run for `teacher`."""
         return TrainingRun(trained_files.learned(self.solver), self.nfe, teacher, self.recipe, self.seed)
 
     def result(self, teacher: Teacher, out: Path) -> Trained | None:
-        """Return what the run made, if it is finished."""
+        """Return the run's result, or None if it is not finished."""
         path = self.job(teacher).folder(out) / "trained.safetensors"
         return trained_files.load(path, teacher=teacher, nfe=self.nfe) if path.is_file() else None
 
@@ -73,14 +73,14 @@ class Task:
 def plan(
     solvers: str, nfe: str, training_seeds: int | None, settings: Sequence[str], teacher: str = "digits"
 ) -> list[Task]:
-    """Return the runs that are asked for, by the recipes for `teacher`.
+    """Return the requested runs, by the recipes for `teacher`.
 
     Args:
         settings: key=value, or solver.key=value for one solver.
-        teacher: its spec; its recipes are those of its name alone.
+        teacher: its spec; recipes are chosen by its name alone.
 
     Raises:
-        SpecError: a solver, a number or a setting that can't be read.
+        SpecError: a solver, a number or a setting that can't be parsed.
     """
     names = expand(solvers)
     tasks = []
@@ -108,7 +108,7 @@ _pairs: dict[tuple[range, range], Data] = {}
 
 
 def _start(name: str, device: str, out: str, deadline: float, held: Sequence[plugins.Held] = ()) -> None:
-    """Load the teacher once for all runs of this process, after the plugins."""
+    """Load the plugins and then the teacher, once for all runs of this process."""
     global _worker
     torch.set_num_threads(1)
     for each in held:
@@ -117,7 +117,7 @@ def _start(name: str, device: str, out: str, deadline: float, held: Sequence[plu
 
 
 def _run(task: Task) -> float | None:
-    """Make one run; return its seconds, None if the time was up."""
+    """Execute one run; return its seconds, None if the time limit was reached."""
     teacher, out, deadline = _worker
     seeds = task.recipe.train, task.recipe.validation
     if seeds not in _pairs:
@@ -139,7 +139,7 @@ def _run(task: Task) -> float | None:
 
 
 def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, seconds: float) -> Iterator[str]:
-    """Make the runs that are missing, `jobs` at a time, for at most `seconds`; yield a line for each that ends."""
+    """Execute the missing runs, `jobs` at a time, for at most `seconds`; yield a line for each run that ends."""
     missing = sorted((t for t in tasks if t.result(teacher, out) is None), key=lambda t: -t.weight)
     if not missing:
         return
@@ -169,10 +169,10 @@ def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, secon
 
 
 def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
-    """Write OUT/zoo from the finished runs; return what is missing, in words.
+    """Write OUT/zoo from the finished runs; return the missing runs, in words.
 
-    For each solver and number of calls whose training seeds are all there: the file of the best by validation error,
-    and curves/<solver>-nfe<N>.csv. For all finished runs: runs.csv, where lines of other solvers stay.
+    For each solver and number of calls with all training seeds: the file of the best run by validation error, and
+    curves/<solver>-nfe<N>.csv. For all finished runs: runs.csv, in which lines of other solvers are kept.
     """
     place = out / "zoo" / teacher.name
     groups: dict[tuple[str, int], list[Task]] = {}
@@ -223,7 +223,7 @@ def _summary(solver: str, nfe: int, trained: Trained, best: Trained | None) -> d
 
 
 def _write_curve(history: Path, target: Path) -> None:
-    """Thin a run's history to at most 100 rows: means over equal windows, a window's last iteration and validation."""
+    """Reduce a run's history to at most 100 rows: means over equal windows, last iteration and validation of each."""
     with history.open(newline="") as file:
         rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     width = math.ceil(len(rows) / CURVE_ROWS)
@@ -307,6 +307,6 @@ def main(
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:  # of a plugin's file, which is loaded while options are read
+    except UserError as error:  # from a plugin's file, which is loaded while options are parsed
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

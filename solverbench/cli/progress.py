@@ -1,4 +1,4 @@
-"""What a run tells while it works, and two ways to show it: bars on a terminal, plain lines elsewhere."""
+"""The progress of a run, shown in two ways: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY = 5.0
 
 
 class Pace:
-    """How far the work is: images for the rate, calls for the time left, as few calls make a quick image."""
+    """Progress of sampling: images give the rate, calls the time left, because images with few calls are faster."""
 
     def __init__(self, images: int, calls: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.images, self.calls = images, calls
@@ -38,7 +38,7 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds left at the pace so far; None before anything is done."""
+        """Seconds left at the pace so far; None before any call is done."""
         if not self.done_calls:
             return None
         return (self.calls - self.done_calls) * (self.clock() - self.begun) / self.done_calls
@@ -53,7 +53,7 @@ def _expected(seconds: float | None) -> str:
 
 
 class Course:
-    """How far the training of a cell is: iterations, the last loss and validation error, and the time left."""
+    """Progress of training a cell: iterations, the last loss and validation error, and the time left."""
 
     def __init__(self, cell: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.cell, self.clock = cell, clock
@@ -62,7 +62,7 @@ class Course:
         self.text = ""
 
     def advance(self, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
-        """Take in an iteration; those made before the first one that is told were made by an earlier run."""
+        """Record an iteration; those before the first one recorded belong to an earlier run."""
         now = self.clock()
         if self.first is None:
             self.first = iteration, now
@@ -92,7 +92,7 @@ class Lines:
         self.last = clock()
 
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
-        """Say how the training goes, now and then and at its end."""
+        """Print the training's progress, at intervals and at its end."""
         if self.course.cell != cell:
             self.course = Course(cell, self.clock)
         self.course.advance(iteration, iterations, loss, validation)
@@ -101,29 +101,29 @@ class Lines:
             self._write(str(self.course))
 
     def begin(self, images: int, calls: int, seconds: float | None) -> None:
-        """Say how much there is to do, if anything."""
+        """Print the amount of work, if there is any."""
         self.pace = Pace(images, calls, self.clock)
         self.last = self.clock()
         if images:
             self._write(f"to do: {images} images{_expected(seconds)}")
 
     def advance(self, cell: str, images: int, calls: int) -> None:
-        """Say the pace, now and then."""
+        """Print the pace, at intervals."""
         self.pace.advance(images, calls)
         if self.clock() - self.last >= self.every:
             self.last = self.clock()
             self._write(f"{cell}: {self.pace}")
 
     def settle(self, cell: str, status: str, detail: str) -> None:
-        """Say a cell's status."""
+        """Print a cell's status."""
         self._write(f"{cell}: {status}{detail and ', ' + detail}")
 
     def note(self, line: str) -> None:
-        """Say it."""
+        """Print the line."""
         self._write(line)
 
     def end(self) -> None:
-        """Nothing."""
+        """Do nothing: lines leave nothing to remove."""
 
     def _write(self, line: str) -> None:
         self.stream.write(line + "\n")
@@ -134,7 +134,7 @@ class Bar:
     """One bar over all images with rate and time left, a line per settled cell above it. For a terminal.
 
     Args:
-        console: where it is drawn.
+        console: the console to draw on.
     """
 
     def __init__(self, console: Console) -> None:
@@ -146,7 +146,7 @@ class Bar:
         self.lesson = self.progress.add_task("", total=None, pace="", visible=False)
 
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
-        """Move the training's bar, which is gone once it is full."""
+        """Move the training's bar, which disappears once it is full."""
         if self.course.cell != cell:
             self.course = Course(cell)
             self.progress.start()
@@ -158,7 +158,7 @@ class Bar:
         )  # fmt: skip
 
     def begin(self, images: int, calls: int, seconds: float | None) -> None:
-        """Show the bar, if there is anything to do."""
+        """Show the bar, if there is any work."""
         self.pace = Pace(images, calls)
         if images:
             self.progress.console.print(f"to do: {images} images{_expected(seconds)}", highlight=False)
@@ -175,7 +175,7 @@ class Bar:
         self.note(f"{cell}: {status}{detail and ', ' + detail}")
 
     def note(self, line: str) -> None:
-        """Print it above the bar."""
+        """Print the line above the bar."""
         self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
@@ -185,7 +185,7 @@ class Bar:
 
 @contextmanager
 def display(stream: TextIO | None = None) -> Iterator[Listener]:
-    """Yield what suits the stream (stderr if None): a bar on a terminal, else plain lines. It is gone afterwards."""
+    """Yield the display for the stream (stderr if None): a bar on a terminal, else plain lines; end it afterwards."""
     stream = stream or sys.stderr
     shown: Bar | Lines = Bar(Console(file=stream)) if stream.isatty() else Lines(stream)
     try:
@@ -198,7 +198,7 @@ def display(stream: TextIO | None = None) -> Iterator[Listener]:
 def training_display(
     label: str, stream: TextIO | None = None
 ) -> Iterator[Callable[[int, int, float, float | None], None]]:
-    """Yield what training calls after each iteration: (iteration, of how many, loss, validation error or None)."""
+    """Yield the callback for each training iteration: (iteration, iterations, loss, validation error or None)."""
     stream = stream or sys.stderr
     if not stream.isatty():
         yield _TrainingLines(label, stream)
@@ -214,7 +214,7 @@ def training_display(
 
 
 class _TrainingLines:
-    """A line now and then."""
+    """Plain lines of training progress, at intervals."""
 
     def __init__(self, label: str, stream: TextIO) -> None:
         self.label, self.stream = label, stream

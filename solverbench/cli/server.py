@@ -1,6 +1,6 @@
-"""A store's runs as pages on this machine alone: its reports, and what is being computed now. Only reads.
+"""Web pages of a store's runs, for this machine only: its reports, and the work in progress. Read-only.
 
-Python's own http.server, bound to 127.0.0.1. A request names a report and a file in it; nothing else is ever opened.
+Python's own http.server, bound to 127.0.0.1. A request names a report and a file in it; no other file is ever opened.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from solverbench.errors import UserError
 
 HOST = "127.0.0.1"
 FRESH = 60.0
-"""Seconds since the last change in the store up to which a run is taken to be going on."""
+"""Seconds since the store's last change up to which a run counts as active."""
 KINDS = (".html", ".md", ".csv", ".json", ".png", ".pdf", ".svg", ".tex", ".py", ".npz", ".bib")
 """Files of a report that are served, by their ending."""
 POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
 POLICY += "connect-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
-"""Of the server's own pages; a report has its own policy in it."""
+"""Content-Security-Policy of the server's own pages; a report contains its own policy."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A cell or a training that isn't finished: `done` of `total` blocks (0: not known), changed `age` seconds ago."""
+    """An unfinished cell or training: `done` of `total` blocks (0: unknown), changed `age` seconds ago."""
 
     name: str
     detail: str
@@ -82,12 +82,12 @@ def serve(root: Path, port: int) -> http.server.ThreadingHTTPServer:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A thread for each request; a browser that goes away is no error."""
+    """A thread per request; a browser that disconnects is not an error."""
 
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: what went wrong was answered, or nobody waits for an answer."""
+        """Do nothing: the error was answered, or the browser has disconnected."""
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal stays as it is."""
+        """Do nothing: requests are not printed to the terminal."""
 
     def _answer(self, body: bool) -> None:
         if not self._asked_for_here():
@@ -132,7 +132,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
         return self._send(http.HTTPStatus.OK, content, kind, body, own)
 
     def _asked_for_here(self) -> bool:
-        """Whether the browser meant this server: a page from elsewhere can't reach it under a name of its own."""
+        """Return whether the Host header names this server: another site can't reach it through its own host name."""
         host = self.headers.get("Host", "").rpartition(":")
         return (host[0] or host[2]) in (HOST, "localhost")
 
@@ -155,13 +155,13 @@ class Pages(http.server.BaseHTTPRequestHandler):
 
 
 def names(root: Path) -> list[str]:
-    """Return the reports of the store, the last changed first."""
+    """Return the names of the store's reports, the last changed first."""
     found = [path for path in root.glob("reports/*/bundle.json") if not path.parent.is_symlink()]
     return [path.parent.name for path in sorted(found, key=_changed, reverse=True)]
 
 
 def file(root: Path, run: str, name: str) -> Path | None:
-    """Return the path of a report's file, None unless it is a plain file of a served kind right in that folder."""
+    """Return the path of a report's file; None unless it is a plain file of a served kind directly in its folder."""
     if run not in names(root) or not re.fullmatch(r"[^/\\\0]+", name) or name.startswith("."):
         return None
     path = root / "reports" / run / name
@@ -170,14 +170,14 @@ def file(root: Path, run: str, name: str) -> Path | None:
 
 
 def index(root: Path) -> str:
-    """Return the page that lists the store's runs and what is being computed."""
+    """Return the page that lists the store's runs and the work in progress."""
     going = list(unfinished(root))
     live = is_live(root)
     return _render("index", {"root": str(root.resolve()), "runs": list(runs(root)), "unfinished": going, "live": live})
 
 
 def frame(run: str) -> str:
-    """Return the page around a report, which loads it again when it was drawn anew."""
+    """Return the page around a report; it reloads the report after a redraw."""
     return _render("run", {"run": run, "source": f"/files/{quote(run, safe='')}/report.html"})
 
 
@@ -201,19 +201,19 @@ def runs(root: Path) -> Iterator[Run]:
 
 
 def unfinished(root: Path) -> Iterator[Progress]:
-    """Yield the store's cells and trainings that aren't finished, the last changed first."""
+    """Yield the store's unfinished cells and trainings, the last changed first."""
     found = [*_cells(root), *_trainings(root)]
     yield from sorted(found, key=lambda each: each.age)
 
 
 def is_live(root: Path) -> bool:
-    """Return whether something in the store changed a moment ago."""
+    """Return whether the store changed within the last `FRESH` seconds."""
     newest = max((_changed(path) for path in _signs(root)), default=0.0)
     return time.time() - newest < FRESH
 
 
 def _signs(root: Path) -> Iterator[Path]:
-    """Files that a run or a training touches now and then."""
+    """Yield the files that an active run or training touches regularly."""
     yield from root.glob("leases/runs/*")
     yield from root.glob("cells/*/*/blocks")
     yield from root.glob("targets/*")

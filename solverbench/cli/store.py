@@ -90,7 +90,7 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
     from solverbench.store import transfer
     from solverbench.store.folder import Store
 
-    for source in sources:  # all of them before anything is written
+    for source in sources:  # all of them, before anything is written
         if not Path(source).exists():
             raise UserError(f"merge {source}: not there; give a store's folder, or an export")
     into, code = Store.look(out), 0

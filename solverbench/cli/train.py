@@ -68,7 +68,7 @@ def train(
             click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")
         return
     Store.open(out)
-    torch.set_num_threads(1)  # steps this small only lose by more: several times slower on a busy machine
+    torch.set_num_threads(1)  # more threads only slow down steps this small, several times on a busy machine
     for solver, settled in chosen:
         for calls in budgets:
             place = Path(out) / "trained" / network.name / trained_files.file_name(solver, calls)
@@ -96,7 +96,7 @@ def train(
 
 
 def _before(place: Path) -> Trained | None:
-    """What is there already, of the same solver; one that can't be read any more is trained anew."""
+    """Return the trained solver stored there before; None if it is missing, or unreadable and so retrained."""
     from solverbench.errors import RecordError
     from solverbench.learned import trained_files
 
@@ -106,7 +106,7 @@ def _before(place: Path) -> Trained | None:
 
 
 def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:
-    """Say how many of the teacher's images are made first, and for how long."""
+    """Print how many of the teacher's images are made first, and the estimated time."""
     from solverbench.bench import estimates
     from solverbench.sampling import endpoints
     from solverbench.sampling.devices import worker_count

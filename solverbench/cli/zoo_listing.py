@@ -1,4 +1,4 @@
-"""What `solverbench zoo list` and `zoo show` say of trained solvers, and how one gets into the user's own zoo."""
+"""The text of `solverbench zoo list` and `zoo show`, and the copying of a trained solver into the user's own zoo."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = ("solver", "nfe", "teacher", "validation", "training", "where", "ident
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A file in a zoo: the trained solver in it, or why it can't be read; `where` is a name of `zoo.places`."""
+    """A file in a zoo: its trained solver, or why it can't be read; `where` is a name of `zoo.places`."""
 
     path: Path
     where: str
@@ -48,7 +48,7 @@ class Entry:
 
 
 def entries(out: Path) -> Iterator[Entry]:
-    """Yield what lies in OUT/trained, the user's own zoo and the packaged one, each by teacher, solver and calls."""
+    """Yield the entries of OUT/trained, the user's own zoo and the packaged one, each by teacher, solver and calls."""
     for where, folder in zoo.places(out).items():
         found = []
         for path in sorted(folder.glob("*/*-nfe*.safetensors")):
@@ -60,7 +60,7 @@ def entries(out: Path) -> Iterator[Entry]:
 
 
 def table(found: Sequence[Entry]) -> str:
-    """Return the entries as a table of `COLUMNS`; below it a line on each of another recipe, or that can't be read."""
+    """Return the entries as a table of `COLUMNS`, then a line per entry with an outdated recipe or unreadable file."""
     rows = [COLUMNS, *(_row(entry.trained, entry.where) for entry in found if entry.trained is not None)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -71,9 +71,9 @@ def table(found: Sequence[Entry]) -> str:
 
 
 def recipe_changes(trained: Trained) -> str:
-    """Return how its recipe differs from the one that it would be trained by now; empty if it doesn't.
+    """Return how a trained solver's recipe differs from the current one; empty if it does not.
 
-    The teacher isn't loaded for it, so that what a recipe says for any family of teachers counts as unchanged.
+    The teacher is not loaded for this, so a recipe that matches the current one of any teacher family is unchanged.
     """
     made, teacher = trained.record.get("recipe", {}), trained.teacher.partition("-")[0]
     try:
@@ -85,10 +85,10 @@ def recipe_changes(trained: Trained) -> str:
 
 
 def chosen(name: str, nfe: int | None, teacher: str, out: Path) -> Trained:
-    """Return the trained solver that a file, or a spec with `nfe` and `teacher`, names.
+    """Return the trained solver named by a file, or by a spec with `nfe` and `teacher`.
 
     Raises:
-        RecordError: the file can't be used, or is for another number of calls.
+        RecordError: the file is unusable, or for another number of calls.
         NeedsTrainingError: there is none for this solver, teacher and number of calls.
         UserError: a spec without `nfe`.
     """
@@ -106,11 +106,11 @@ def chosen(name: str, nfe: int | None, teacher: str, out: Path) -> Trained:
 
 
 def add(path: Path) -> str:
-    """Copy a trained solver's file into the user's own zoo, where every command finds it; return lines that say so.
+    """Copy a trained solver's file into the user's own zoo, where every command finds it; return a report in lines.
 
     Raises:
-        RecordError: not such a file, damaged, or for another network than the teacher that it names.
-        StoreError: the zoo can't be written.
+        RecordError: the file is not a trained solver, is damaged, or is for another network than its teacher's.
+        StoreError: the zoo is not writable.
     """
     trained = trained_files.load(path)
     if Path(trained.teacher).name != trained.teacher:
@@ -118,7 +118,7 @@ def add(path: Path) -> str:
             f"{path}: its teacher is named {trained.teacher!r}, which is no folder's name; train it again"
         )
     if trained.teacher in registries.teachers:
-        with contextlib.suppress(MissingError, PluginError):  # a teacher that can't be had here can't be compared
+        with contextlib.suppress(MissingError, PluginError):  # a teacher that is not available here can't be compared
             trained_files.load(path, teacher=load_teacher(trained.teacher))
     place = userdata.zoo() / trained.teacher / trained_files.file_name(trained.spec, trained.nfe)
     before = _there(place)
@@ -128,7 +128,7 @@ def add(path: Path) -> str:
 
 
 def _there(place: Path) -> str:
-    """What a file in the zoo holds, for people; empty if there is none."""
+    """Return the identity of a file in the zoo as human-readable text; empty if there is none."""
     if not place.is_file():
         return ""
     try:
@@ -138,12 +138,12 @@ def _there(place: Path) -> str:
 
 
 def described(trained: Trained) -> str:
-    """Return all that a trained solver's file says, for people."""
+    """Return the contents of a trained solver's file as human-readable text."""
     return "\n".join(_described(trained))
 
 
 def numbers(tableau: Tableau) -> list[str]:
-    """Return the tableau as lines for people, 6 digits: what each call is told, its state's level and its weights."""
+    """Return the tableau as human-readable lines, 6 digits: each call's told level, state's level and weights."""
     told = [*(f"{sigma:.6g}" for sigma in tableau.sigmas.tolist()), "-"]
     lines = [f"  start {float(tableau.start):.6g}", f"  {'row':<7}{'told':>12}{'level':>12}  weights of x, d_0, d_1, …"]
     for k, row in enumerate(tableau.weights.tolist()):
@@ -204,7 +204,7 @@ def _spent(cost: Mapping[str, float]) -> str:
 
 
 def cost_line(trained: Trained) -> str:
-    """Return what the trainings behind it took, in words."""
+    """Return the costs of the trainings behind a trained solver, in words."""
     cost = trained.cost
     return "unknown" if cost is None else f"{_spent(cost)}, peak memory {cost['peak_memory_bytes'] / 2**20:.0f} MiB"
 

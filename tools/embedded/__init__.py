@@ -1,1 +1,1 @@
-"""The scripts that made the embedded teachers: trained weights, references, quality. Run from a checkout's root."""
+"""Scripts that made the embedded teachers: trained weights, references, quality. Run them from a checkout's root."""

@@ -1,4 +1,4 @@
-"""What the commands of this package share: options, and errors told in one line."""
+"""Shared by the commands of this package: options, and one-line error messages."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from solverbench.errors import UserError
 from solverbench.teachers.embedded import artifacts
 
 Say = Callable[[str], None]
-"""Takes one progress line now and then."""
+"""Callback for occasional progress lines."""
 
 
 def parser(name: str, about: str | None, out: str = "", *, device: bool = True) -> argparse.ArgumentParser:
-    """Return a parser of the command `python -m tools.embedded.NAME`.
+    """Return a parser for the command `python -m tools.embedded.NAME`.
 
     Args:
         about: its description.
-        out: help of the option --out; it has none if empty.
-        device: it has the option --device.
+        out: help of the option --out; empty for a command without it.
+        device: whether it has the option --device.
     """
     made = argparse.ArgumentParser(prog=f"python -m tools.embedded.{name}", description=about)
     if out:
@@ -34,7 +34,7 @@ def parser(name: str, about: str | None, out: str = "", *, device: bool = True) 
 def run(
     options: argparse.ArgumentParser, arguments: list[str] | None, work: Callable[[argparse.Namespace, Say], None]
 ) -> int:
-    """Parse the arguments, do the work with them, and return the exit code; a user's mistake is one line."""
+    """Parse the arguments, do the work, and return the exit code; report a user's mistake in one line."""
     given = options.parse_args(arguments)
     try:
         artifacts.check_device(getattr(given, "device", "cpu"))

@@ -1,4 +1,4 @@
-"""Makes what the digits teacher's samples are judged by: moments of the data and of its own many-step samples.
+"""Makes the references for the digits teacher's samples: moments of the data and of its own many-step samples.
 
 python -m tools.embedded.digits_references --out FOLDER --device cpu, where FOLDER holds the trained weights.
 """
@@ -24,9 +24,9 @@ from .commands import Say
 from .references import Sampler, chunks, moments_of
 
 SET = 10_000
-"""Images in each of the disjoint sets whose distances are taken."""
+"""Images in each of the disjoint sets whose distances are measured."""
 NOISE_SEEDS = range(1_000_000, 1_100_000)
-"""Noise of the teacher's samples."""
+"""Noise seeds of the teacher's samples."""
 
 
 def nearest(images: Tensor, others: Tensor) -> Tensor:
@@ -38,10 +38,10 @@ def nearest(images: Tensor, others: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def make_all(options: argparse.Namespace, say: Say) -> None:
-    """Write both reference files into options.out, and the facts measured beside them into its record.
+    """Write both reference files into options.out, and the facts measured with them into its record.
 
     Raises:
-        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+        MissingError, RecordError: the weights are missing, or differ from the recorded ones.
     """
     started, out, device = time.monotonic(), options.out, options.device
     extract, network = metric.load(out, device=device).features, denoiser.load(out, device=device)

@@ -28,12 +28,12 @@ from .commands import Say
 from .fitting import NetworkFit
 
 UNIFORM_SHARE = 7
-"""One in so many of the teacher's noise levels is log-uniform."""
+"""One in this many of the teacher's noise levels is log-uniform."""
 POSE_WEIGHT = 0.5
 
 
 def teacher_loss(network: Denoiser, digits: Digits, batch: int, step: int, *, seed: int = TEACHER_STREAM) -> Tensor:
-    """Return the denoising loss on fresh copies; what it draws depends on (seed, step, batch) alone."""
+    """Return the denoising loss on fresh copies; its random draws depend only on (seed, step, batch)."""
     first, device = seed + step * batch, digits.images.device
     clean = digits.copies(training.batch_seeds(first, batch, device)).images
     generator = torch.Generator(device).manual_seed(first)
@@ -58,7 +58,7 @@ def loss_loss(network: LossNet, digits: Digits, batch: int, step: int) -> Tensor
 
 
 def accuracy(classify: Callable[[Tensor], Tensor], digits: Digits, *, copies: int = 0) -> float:
-    """Return the share of `digits`, or of that many validation copies of them, that `classify` gets right.
+    """Return the fraction of `digits`, or of `copies` validation copies of them, that `classify` gets right.
 
     Args:
         classify: images [B, 1, 8, 8] in [-1, 1] -> scores [B, 10].
@@ -112,7 +112,7 @@ def train_teacher(network: Denoiser, digits: Digits, options: argparse.Namespace
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train the networks that are asked for and not yet there; return the exit code."""
+    """Train the requested networks that do not exist yet; return the exit code."""
     options = training.parser(
         "digits_train", __doc__, minutes=60.0, batches=(8192, 512), rate=2e-3, classifier_batch=512
     )

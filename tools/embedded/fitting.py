@@ -1,4 +1,4 @@
-"""The one training loop of this package: Adam, a moving average of the weights, checkpoints that resume exactly."""
+"""This package's only training loop: Adam, a moving average of the weights, checkpoints that resume exactly."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class NetworkFit:
     """One network to train.
 
     Args:
-        name: of its weights file and of its section of the record.
-        network: on its device; its weights are overwritten.
+        name: the name of its weights file and of its section of the record.
+        network: the network, on its device; its weights are overwritten.
         loss: step -> scalar, a function of the step and the weights alone (it draws its own data and noise).
         rate: peak learning rate: linear warm-up over 500 steps (a fifth of a shorter run), then a half cosine to 0.
-        steps: how many; None: as many as fit in `minutes`, timed over the steps 100-400.
-        minutes: budget when `steps` is None.
+        steps: number of steps; if None, as many as fit in `minutes`, timed over the steps 100-400.
+        minutes: time limit if `steps` is None.
     """
 
     name: str
@@ -44,12 +44,12 @@ class NetworkFit:
 
     @property
     def plan(self) -> dict[str, int | float | None]:
-        """What an interrupted run must have in common with this one."""
+        """The settings that must be equal for an interrupted run to resume."""
         return {"rate": self.rate, "steps": self.steps, "minutes": self.minutes}
 
 
 def rate(step: int, steps: int | None, peak: float) -> float:
-    """Return the learning rate of `step`; while `steps` is unknown, the warm-up's."""
+    """Return the learning rate of `step`; while `steps` is unknown, that of the warm-up."""
     warm = min(WARM_UP, max(steps // 5, 1)) if steps else WARM_UP
     if step < warm or not steps:
         return peak * min(1.0, (step + 1) / warm)
@@ -59,12 +59,12 @@ def rate(step: int, steps: int | None, peak: float) -> float:
 def fit(job: NetworkFit, checkpoint: Path, say: Callable[[str], None], *, every: float = 30.0) -> dict[str, Any]:
     """Train `job.network`, leave the moving average of its weights in it, and return the facts of the run.
 
-    A run that finds its checkpoint goes on from there as if it had never stopped (on the CPU, bit by bit). The caller
-    removes the checkpoint once the weights are safe.
+    A run that finds its checkpoint resumes as if it had never stopped (on the CPU, bit for bit). The caller removes the
+    checkpoint once the weights are written.
 
     Args:
         checkpoint: file, replaced atomically about every `every` seconds and at the end.
-        say: takes one progress line now and then.
+        say: callback for occasional progress lines.
 
     Raises:
         TrainingError: the loss is no longer finite.

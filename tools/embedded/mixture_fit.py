@@ -1,6 +1,6 @@
 """Fits the mixture on augmented digits by expectation maximisation, in float64.
 
-python -m tools.embedded.mixture_fit --out FOLDER, then mixture_references; half a minute on one core.
+python -m tools.embedded.mixture_fit --out FOLDER, then mixture_references. Takes half a minute on one core.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from solverbench.teachers.embedded.mixture.density import FILE, Mixture
 from . import commands
 
 COPIES_STREAM = 4 << 40
-"""First seed of the copies of the digits that the mixture is fitted on, beside the streams of the digits networks."""
+"""First seed of the digit copies that the mixture is fitted on; separate from the streams of the digits networks."""
 FRESH_SEEDS = data.VALIDATION_SEEDS[:10_000]
-"""Copies that its likelihood is checked on."""
+"""Seeds of the copies that its likelihood is checked on."""
 
 
 def fit(
@@ -30,13 +30,13 @@ def fit(
 ) -> tuple[Mixture, list[float]]:
     """Return the mixture and the mean log likelihood (nats per image) before each iteration.
 
-    Starts from `components` images drawn as k-means++ does, each with a quarter of the images' variance. Stops early
+    Starts from `components` images drawn as in k-means++, each with a quarter of the images' variance. Stops early
     when an iteration gains less than 1e-4 nats per image.
 
     Args:
         images: [N, C, H, W].
-        floor: smallest variance of a pixel: pixels that are always paper have none of their own.
-        say: takes one progress line now and then.
+        floor: smallest variance of a pixel, because pixels that are always blank have no variance of their own.
+        say: callback for occasional progress lines.
 
     Source: Dempster, Laird & Rubin 1977 (EM); Arthur & Vassilvitskii 2007 (k-means++).
     """
@@ -57,7 +57,7 @@ def fit(
 
 
 def improved(mixture: Mixture, images: Tensor, floor: float) -> Mixture:
-    """Return the mixture after one step of expectation maximisation: at least as likely, but for the floor."""
+    """Return the mixture after one EM step: at least as likely, unless the variance floor applies."""
     rows = images.flatten(1).double()
     posterior = mixture.posterior(images)
     counts = posterior.sum(0).clamp(min=1e-9)[:, None]
@@ -67,7 +67,7 @@ def improved(mixture: Mixture, images: Tensor, floor: float) -> Mixture:
 
 
 def _spread_out(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Indices of `count` rows, each drawn with its squared distance to the nearest one before."""
+    """Return `count` row indices, each drawn with weight equal to its squared distance to the nearest earlier one."""
     chosen = [int(torch.randint(len(rows), (1,), generator=generator))]
     nearest = (rows - rows[chosen[0]]).square().sum(1)
     while len(chosen) < count:

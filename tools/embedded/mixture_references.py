@@ -1,5 +1,5 @@
-"""Makes what samples of the mixture are judged by: moments of exact samples and of the teacher sampler's, on features
-of the digits metric network, and how far the sampler is from the exact solution.
+"""Makes the references for samples of the mixture: moments of exact samples and of the teacher sampler's, on features
+of the digits metric network, and the sampler's error against the exact solution.
 
 python -m tools.embedded.mixture_references --out FOLDER --device cpu, where FOLDER holds the fitted mixture.
 """
@@ -32,15 +32,15 @@ FIRST_REFERENCE, FIRST_FLOOR, FIRST_NOISE = 1_000_000, 2_000_000, 1_000_000
 """First seeds of the exact samples, of those that measure the floor, and of the noise of the teacher's samples."""
 REFERENCE_SETS, FLOOR_SETS, TEACHER_SETS = 40, 20, 10
 SOLVED = 1000
-"""Noise seeds, the first ones, on which the sampler is compared with the exact solution."""
+"""Number of noise seeds, from the first on, for which the sampler is compared with the exact solution."""
 
 
 @torch.inference_mode()
 def make_all(options: argparse.Namespace, say: Say) -> None:
-    """Write both reference files into options.out, and the facts measured beside them into its record.
+    """Write both reference files into options.out, and the facts measured with them into its record.
 
     Raises:
-        MissingError, RecordError: the mixture isn't there, or isn't the recorded one.
+        MissingError, RecordError: the mixture is missing, or differs from the recorded one.
     """
     started, out, size, device = time.monotonic(), options.out, options.size, options.device
     mixture, _ = density.load(out, device=device)
@@ -90,7 +90,7 @@ def make_all(options: argparse.Namespace, say: Say) -> None:
 
 
 def made_for(folder: Path) -> dict[str, str]:
-    """Return the hashes of what references in `folder` depend on: the mixture there, and the metric network."""
+    """Return the hashes of the inputs of the references in `folder`: its mixture, and the metric network."""
     names = {"mixture": folder / density.FILE, "metric": digits.FOLDER / "metric.safetensors"}
     return {name: weights.digest(path) for name, path in names.items()}
 

@@ -1,4 +1,4 @@
-"""What the commands that make references share: moments of images, sets of samples, facts for the record, options."""
+"""Shared by the commands that make references: moments of images, sets of samples, facts for the record, options."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from . import commands
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Extract = Callable[[Tensor], Tensor]
-"""uint8 images [B, C, H, W] -> features [B, D]."""
+"""Feature extractor: uint8 images [B, C, H, W] -> features [B, D]."""
 
 DATA_FILE, TEACHER_FILE = "reference-data.npz", "reference-teacher.npz"
 
@@ -40,9 +40,9 @@ class Sampler:
     """The teacher sampler.
 
     Args:
-        spec, nfe: its spec and its calls.
+        spec, nfe: its spec and its number of calls.
         batch: images sampled at once.
-        device: where.
+        device: the device to sample on.
     """
 
     spec: str
@@ -57,13 +57,13 @@ class Sampler:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the record says of it."""
+        """Its facts for the record."""
         return {"sampler": self.spec, "nfe": self.nfe, "asked": self.plan.asked}
 
     def samples(
         self, bind: Callable[[Sequence[int]], Denoise], seeds: range, shape: tuple[int, int, int]
     ) -> Iterator[Tensor]:
-        """Yield the images [batch, *shape] in [-1, 1] that it makes from the noise of `seeds`.
+        """Yield its images [batch, *shape] in [-1, 1] from the noise of `seeds`.
 
         Args:
             bind: seeds -> the denoiser of their images.
@@ -73,17 +73,17 @@ class Sampler:
 
 
 def chunks(seeds: range, size: int) -> Iterator[range]:
-    """Yield `seeds` in parts of `size`, the last perhaps shorter."""
+    """Yield `seeds` in parts of `size`; the last may be shorter."""
     return (seeds[first : first + size] for first in range(0, len(seeds), size))
 
 
 def moments_of(images: Sequence[Tensor], extract: Extract) -> Moments:
-    """Return the moments of the images of all `images`, as uint8, on the features of `extract`."""
+    """Return the moments of all `images`, as uint8, on the features of `extract`."""
     return Moments.of(torch.cat([extract(quantise(part)) for part in images]))
 
 
 def drawn_moments(draw: Callable[[range], Tensor], seeds: range, part: int, extract: Extract) -> Moments:
-    """Return the moments of the images that `draw` makes of `seeds`, `part` at once."""
+    """Return the moments of the images that `draw` makes from `seeds`, `part` at a time."""
     return moments_of([draw(each) for each in chunks(seeds, part)], extract)
 
 
@@ -101,10 +101,10 @@ def spread(values: Sequence[float], n: int) -> dict[str, Any]:
 
 
 def write_moments(path: Path, moments: Moments, **made_of: Any) -> dict[str, Any]:
-    """Write `moments`; return what the record says of the file.
+    """Write `moments`; return the record's facts on the file.
 
     Args:
-        made_of: what the images were made of, for the record.
+        made_of: the inputs of the images, for the record.
     """
     write_arrays(path, {"n": np.array(moments.n), "total": moments.total, "outer": moments.outer})
     return {"file": path.name, "n": moments.n, **made_of, "sha256": artifacts.digest(path)}
@@ -116,10 +116,10 @@ def data_facts(
     """Write the moments of the data into `out`; return the sections of the record on the data and on fresh data.
 
     Args:
-        floor: of disjoint sets of fresh data, all of one size.
-        key: of the record, what images are made from.
-        seeds: of the reference and of the fresh data.
-        fresh: what the fresh data are, for people.
+        floor: moments of disjoint sets of fresh data, all of one size.
+        key: the record's key for the seeds.
+        seeds: the seeds of the reference and of the fresh data.
+        fresh: human-readable description of the fresh data.
     """
     return {
         "data": write_moments(out / DATA_FILE, reference, **{key: label(seeds[0])}),
@@ -135,8 +135,9 @@ def distances(parts: Sequence[Moments], reference: Moments, **made_of: str) -> d
     """Return the sections of the record on the distances of sets of the teacher's samples, all of one size.
 
     Args:
-        reference: of the data.
-        made_of: what the samples were made of, for the record.
+        parts: moments of the sets.
+        reference: moments of the data.
+        made_of: the inputs of the samples, for the record.
     """
     total, size = total_of(parts), parts[0].n
     return {
@@ -157,13 +158,13 @@ def both(
     out: Path, made_for: Mapping[str, str], about_data: dict[str, Any], reference: Moments,
     parts: Sequence[Moments], seeds: range, sampler: Sampler,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the moments of the teacher's samples into `out`; return what a record says of both references.
+    """Write the moments of the teacher's samples into `out`; return the record of both references.
 
     Args:
         made_for: the sha256 of each weights file.
         about_data: see `data_facts`.
-        reference: of the data.
-        parts: of sets of the teacher's samples, made from the noise of `seeds`.
+        reference: moments of the data.
+        parts: moments of sets of the teacher's samples, made from the noise of `seeds`.
     """
     noise_seeds = label(seeds)
     teacher = write_moments(out / TEACHER_FILE, total_of(parts), noise_seeds=noise_seeds, **sampler.facts)
@@ -183,7 +184,7 @@ def weights_of(out: Path) -> dict[str, str]:
 
 
 def parser(name: str, about: str | None, out: str, *, sampler: str, nfe: int) -> argparse.ArgumentParser:
-    """Return a parser of a command that makes references; `sampler` and `nfe` are defaults."""
+    """Return a parser for a command that makes references; `sampler` and `nfe` are defaults."""
     made = commands.parser(name, about, f"folder with {out}, and of the products")
     made.add_argument("--sampler", default=sampler, help="spec of the teacher sampler")
     made.add_argument("--nfe", type=int, default=nfe, help="its calls")

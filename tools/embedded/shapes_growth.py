@@ -1,4 +1,4 @@
-"""A larger network that computes what a trained one does: training goes on from there with more capacity."""
+"""Growth of a trained network into a larger one that computes the same function, to train on with more capacity."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from solverbench.teachers.embedded.shapes.denoiser import Block, Denoiser
 
 @torch.no_grad()
 def grown(network: Denoiser, widths: Sequence[int], blocks: Sequence[int]) -> Denoiser:
-    """Return a network of those widths and blocks that gives what `network` gives, up to rounding.
+    """Return a network of these widths and blocks whose output equals `network`'s, up to rounding.
 
-    The channels that it adds are normalised in groups of their own and nothing reads them at first; the blocks that it
-    adds are identities. They start from torch's random state.
+    The added channels are normalised in their own groups, and nothing reads them at first. The added blocks are
+    identities. Both are initialised from torch's random state.
 
     Args:
         widths: channels of each level, multiples of 16 and at least the network's.
@@ -26,7 +26,7 @@ def grown(network: Denoiser, widths: Sequence[int], blocks: Sequence[int]) -> De
     Raises:
         UserError: one of them is smaller.
 
-    Source: Chen et al. 2016, arXiv:1511.05641 (growth that keeps the function).
+    Source: Chen et al. 2016, arXiv:1511.05641 (function-preserving growth).
     """
     before, count = network.config["widths"], network.config["blocks"]
     if any(new < old for new, old in zip([*widths, *blocks], [*before, *count], strict=True)):
@@ -47,7 +47,7 @@ def grown(network: Denoiser, widths: Sequence[int], blocks: Sequence[int]) -> De
     for k, width in enumerate(widths):
         added = blocks[k] - count[k]
         for j in range(count[k]):
-            # The old blocks come first on the way down and last on the way up: each merge finds its own skip.
+            # The old blocks come first on the way down and last on the way up, so each merge finds its own skip.
             pairs = ((network.down[k][j], larger.down[k][j]), (network.up[k][j], larger.up[k][j + added]))  # type: ignore[index]
             for block, heir in pairs:
                 _inherit_block(heir, block, old[k], width)
@@ -70,7 +70,7 @@ def grown(network: Denoiser, widths: Sequence[int], blocks: Sequence[int]) -> De
 
 
 def _inherit(layer: nn.Module, source: nn.Module, outputs: Tensor, inputs: Tensor) -> None:
-    """Give `layer` at those channels what `source` has; its outputs there read nothing else."""
+    """Copy `source`'s weights into these channels of `layer`; these outputs read no other inputs."""
     weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
     weight[outputs] = 0
     weight[outputs[:, None], inputs] = cast(Tensor, source.weight)
@@ -86,7 +86,7 @@ def _inherit_block(heir: Block, block: Block, old: Tensor, width: int) -> None:
 
 
 def _places(network: Denoiser) -> dict[int, tuple[int, int]]:
-    """Of each block, by its identity: where its scale starts among the outputs of `film`, and its width."""
+    """Return, by the `id` of each block, the start of its scale among the outputs of `film`, and its width."""
     places, start = {}, 0
     for stage in (*network.down, *reversed(list(network.up))):
         for block in cast(nn.ModuleList, stage):

@@ -1,6 +1,6 @@
-"""Reports what the shapes networks are worth: accuracies, the ranking of corruptions, classes of guided samples.
+"""Reports the quality of the shapes networks: accuracies, the ranking of corruptions, classes of guided samples.
 
-python -m tools.embedded.shapes_quality [--guidance 0 1 2 4] [--picture FILE]: tables in Markdown, in some minutes.
+python -m tools.embedded.shapes_quality [--guidance 0 1 2 4] [--picture FILE]: Markdown tables, in a few minutes.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from .references import Sampler, moments_of
 from .shapes_references import BATCH
 
 SEEDS = range(2_000_000, 3_000_000)
-"""Noise of the guided samples: apart from that of the references."""
+"""Noise seeds of the guided samples; separate from those of the references."""
 SET = 5000
-"""Images of the data that are corrupted."""
+"""Number of data images that are corrupted."""
 
 
 def noisy(x: Tensor, strength: float) -> Tensor:
-    """Return the images with noise of this deviation, always the same."""
+    """Return the images plus fixed noise with this standard deviation."""
     return x + strength * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
 
 def blurred(x: Tensor, strength: float) -> Tensor:
-    """Return the images, this far on the way to their 3x3 means."""
+    """Return the images, interpolated by this fraction towards their 3x3 means."""
     return torch.lerp(x, avg_pool2d(x, 3, 1, 1, count_include_pad=False), strength)
 
 
 def miscoloured(x: Tensor, strength: float) -> Tensor:
-    """Return the images, this far on the way to red for green, green for blue, blue for red."""
+    """Return the images, interpolated by this fraction towards red as green, green as blue, blue as red."""
     return torch.lerp(x, x.roll(1, 1), strength)
 
 
 def swapped(x: Tensor, strength: float) -> Tensor:
-    """Return the images, this share of them with the right half of the next one."""
+    """Return the images; this fraction of them has the right half of another image."""
     count = round(strength * len(x))
     mixed = torch.cat((x[..., : data.SIDE // 2], x.roll(1, 0)[..., data.SIDE // 2 :]), -1)
     return torch.cat((mixed[:count], x[count:]))
@@ -65,11 +65,11 @@ CORRUPTIONS: Mapping[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, 
     "wrong colours": (miscoloured, (0.0, 0.05, 0.1, 0.2, 0.4)),
     "halves swapped": (swapped, (0.0, 0.1, 0.2, 0.4)),
 }
-"""What is done to images of the data, and how strongly: the distance must rise from each strength to the next."""
+"""Corruptions of data images, with their strengths: the distance must rise from each strength to the next."""
 
 
 def ranking(extract: Callable[[Tensor], Tensor], reference: Statistics, images: Tensor) -> dict[str, list[float]]:
-    """Return for each corruption the distance of the corrupted `images` to `reference` at each strength."""
+    """Return, for each corruption, the distance of the corrupted `images` to `reference` at each strength."""
     return {
         name: [frechet(moments_of(torch.split(corrupt(images, s), 1000), extract), reference) for s in strengths]
         for name, (corrupt, strengths) in CORRUPTIONS.items()
@@ -78,7 +78,7 @@ def ranking(extract: Callable[[Tensor], Tensor], reference: Statistics, images: 
 
 @torch.inference_mode()
 def attributes(network: MetricNet, drawn: data.Drawn) -> dict[str, float]:
-    """Return the shares of classes, shapes and backgrounds that the network gets right, and the R^2 of the rest."""
+    """Return the fractions of classes, shapes and backgrounds that the network gets right, and the R^2 of the rest."""
     features = torch.cat([network.features(quantise(part)) for part in torch.split(drawn.images, 1000)])
     classes, grounds = network.classes(features).argmax(1), network.grounds(features).argmax(1)
     told = network.attributes(features).double()
@@ -96,10 +96,12 @@ def attributes(network: MetricNet, drawn: data.Drawn) -> dict[str, float]:
 def guided(
     folder: Path, w: float, reference: Statistics, *, count: int, sampler: str, nfe: int, device: str
 ) -> tuple[float, float]:
-    """Return what share of `count` samples at guidance `w` is of the class that it was told, and their distance.
+    """Return the fraction of `count` samples at guidance `w` that show the requested class, and their distance.
+
+    The metric network determines the class shown.
 
     Args:
-        reference: of the data. The class is what the metric network says.
+        reference: moments of the data.
     """
     network, classifier = denoiser.load(folder, device=device), metric.load(folder, device=device)
     condition = Condition(classes="seed", count=data.CLASSES, guidance=w)
@@ -113,7 +115,7 @@ def guided(
 
 @torch.inference_mode()
 def picture(folder: Path, device: str, across: int = 10) -> Image.Image:
-    """Return the data (left) and the teacher's samples (right), a row of `across` for each class, enlarged fourfold."""
+    """Return the data (left) and the teacher's samples (right), a row of `across` per class, enlarged fourfold."""
     record = weights.read_record(folder)["references"]
     sampler = Sampler(record["sampler"], record["nfe"], BATCH, device)
     network = denoiser.load(folder, device=device)
@@ -130,7 +132,7 @@ def picture(folder: Path, device: str, across: int = 10) -> Image.Image:
 
 
 def lines(folder: Path, device: str, guidance: Sequence[float], count: int) -> Iterator[str]:
-    """Yield the report, line by line as it is measured."""
+    """Yield the report's lines as they are measured."""
     record = weights.read_record(folder)["references"]
     data_moments = reference(folder, record["data"], "seeds", "shapes data").moments
     drawn = data.draw(data.VALIDATION_SEEDS[:20_000])

@@ -1,4 +1,4 @@
-"""Makes what the shapes teacher's samples are judged by: moments of the data and of its own many-step samples.
+"""Makes the references for the shapes teacher's samples: moments of the data and of its own many-step samples.
 
 python -m tools.embedded.shapes_references --out FOLDER --device cpu, where FOLDER holds the trained weights.
 """
@@ -25,23 +25,23 @@ from .commands import Say
 from .references import Sampler, chunks, moments_of
 
 SET = 2_000
-"""Images in each of the disjoint sets whose distances are taken."""
+"""Images in each of the disjoint sets whose distances are measured."""
 BATCH = 250
 """Images sampled at once."""
 NOISE_SEEDS = range(1_000_000, 1_010_000)
-"""Noise of the teacher's samples; their classes are the seeds modulo 10."""
+"""Noise seeds of the teacher's samples; their classes are the seeds modulo 10."""
 GUIDANCE = (1.0, 2.0)
 
 
 @torch.inference_mode()
 def make_all(options: argparse.Namespace, say: Say) -> None:
-    """Write the reference files into options.out, and the facts measured beside them into its record.
+    """Write the reference files into options.out, and the facts measured with them into its record.
 
-    Each value of options.guidance gets a reference of the teacher's samples. One that the record has for the same
-    weights and sampler is kept: an interrupted run goes on.
+    Each value of options.guidance gets a reference of the teacher's samples. References that the record already has for
+    the same weights and sampler are kept, so an interrupted run resumes.
 
     Raises:
-        MissingError, RecordError: the weights aren't there, or aren't the recorded ones.
+        MissingError, RecordError: the weights are missing, or differ from the recorded ones.
     """
     started, out, device = time.monotonic(), options.out, options.device
     extract, network = metric.load(out, device=device).features, denoiser.load(out, device=device)

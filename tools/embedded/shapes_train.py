@@ -30,24 +30,24 @@ from .fitting import NetworkFit
 from .shapes_growth import grown
 
 VALIDATED = (20, 1000)
-"""Batches that the trained teacher's loss is taken over, and unseen images in each."""
+"""Number of batches for the trained teacher's validation loss, and unseen images in each."""
 UNIFORM_SHARE = 16
-"""One in so many of the teacher's noise levels is log-uniform."""
+"""One in this many of the teacher's noise levels is log-uniform."""
 DROPPED = 0.1
-"""Share of the images whose class the teacher isn't told: it learns the unconditional estimate from them."""
+"""Fraction of the images whose class is withheld from the teacher, to train the unconditional estimate."""
 GROUND_WEIGHT, ATTRIBUTE_WEIGHT = 0.5, 2.0
 SHIPPED: tuple[dict[str, Any], ...] = (
     {"steps": 36_000, "rate": 3e-3},
     {"more": 42_000, "rate": 2e-3},
     {"more": 24_000, "rate": 1.5e-3, "widths": [48, 64, 128], "blocks": [3, 1, 1]},
 )
-"""The stages in which the teacher of this package was trained: the small network is cheaper while it still learns."""
+"""The stages in which this package's teacher was trained: a small network is cheaper early in training."""
 
 
 def denoising_loss(network: Denoiser, clean: Tensor, sigma: Tensor, noise: Tensor, classes: Tensor) -> Tensor:
     """Return `training.denoising_loss` of images of these classes.
 
-    The network's own arithmetic is bfloat16 here: half the time on a CPU that has it, and sampling is float32.
+    The network runs in bfloat16 here, which takes half the time on a CPU that supports it; sampling uses float32.
 
     Args:
         clean, noise: [B, 3, 16, 16]; sigma: [B] float64; classes: [B] int64.
@@ -64,7 +64,7 @@ def denoising_loss(network: Denoiser, clean: Tensor, sigma: Tensor, noise: Tenso
 def teacher_loss(
     network: Denoiser, device: torch.device, batch: int, step: int, *, seed: int = TEACHER_STREAM
 ) -> Tensor:
-    """Return the denoising loss on fresh images; what it draws depends on (seed, step, batch) alone."""
+    """Return the denoising loss on fresh images; its random draws depend only on (seed, step, batch)."""
     first = seed + step * batch
     drawn = data.draw(training.batch_seeds(first, batch, device))
     generator = torch.Generator(device).manual_seed(first)
@@ -114,7 +114,7 @@ def train(name: str, options: argparse.Namespace, say: Say) -> None:
 
 
 def train_teacher(network: Denoiser, options: argparse.Namespace, say: Say) -> None:
-    """Train the teacher from `network`'s weights on; with options.more, from those in options.out."""
+    """Train the teacher, starting from `network`'s weights or, with options.more, from those in options.out."""
     device, batch = torch.device(options.device), options.batch
     before = weights.read_record(options.out).get("teacher", {}) if options.more else {}
     if before:
@@ -140,7 +140,7 @@ def train_teacher(network: Denoiser, options: argparse.Namespace, say: Say) -> N
 
 
 def stages(folder: Path) -> int:
-    """Return in how many stages the teacher in `folder` was trained; 0: there is none."""
+    """Return the number of stages in which the teacher in `folder` was trained; 0 if there is none."""
     count, facts = 0, weights.read_record(folder).get("teacher")
     while facts:
         count, facts = count + 1, facts.get("before")
@@ -148,7 +148,7 @@ def stages(folder: Path) -> int:
 
 
 def train_in_stages(name: str, options: argparse.Namespace, say: Say) -> None:
-    """Train one network; with options.shipped the teacher in the stages that are still to come."""
+    """Train one network; with options.shipped, train the teacher through its remaining stages."""
     if options.shipped and name == "teacher":
         for stage in SHIPPED[stages(options.out) :]:
             train(name, argparse.Namespace(**vars(options) | stage), say)
@@ -157,12 +157,12 @@ def train_in_stages(name: str, options: argparse.Namespace, say: Say) -> None:
 
 
 def work(options: argparse.Namespace, say: Say) -> None:
-    """Train the networks that are asked for and not yet there, and the teacher further if that is asked for."""
+    """Train the requested networks that do not exist yet; continue the teacher's training if requested."""
     training.train_all(options, say, train_in_stages, again=bool(options.more or options.shipped))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train the networks that are asked for; return the exit code."""
+    """Train the requested networks; return the exit code."""
     options = training.parser(
         "shapes_train", __doc__, minutes=75.0, batches=(1024, 64), rate=3e-3, classifier_batch=128
     )

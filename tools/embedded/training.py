@@ -1,4 +1,4 @@
-"""What the commands that train the networks of digits and shapes share: noise levels, losses, options, the record."""
+"""Shared by the commands that train the digits and shapes networks: noise levels, losses, options, the record."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .fitting import NetworkFit, fit
 NETWORKS = ("metric", "loss", "teacher")
 FIRST_SEEDS = {"metric": METRIC_STREAM, "loss": LOSS_STREAM, "teacher": TEACHER_STREAM}
 P_MEAN, P_STD = -0.8, 1.4
-"""Noise levels that a teacher learns from: log-normal, and a share of them log-uniform between the bounds below."""
+"""Distribution of a teacher's training noise levels: log-normal, with a share log-uniform between the bounds below."""
 SIGMA_BOUNDS = (1e-3, 200.0)
 LOSS_NOISE = 0.4
-"""A loss network sees images with up to this much noise added."""
+"""Largest strength of the noise added to a loss network's training images."""
 CLASSIFIER_RATE = 2e-3
 
 
@@ -34,9 +34,9 @@ def levels(batch: int, generator: torch.Generator, share: int) -> Tensor:
     """Return [batch] float64 noise levels, stratified: the i-th lies in the i-th of equal parts of the distribution.
 
     Args:
-        share: one in so many is log-uniform.
+        share: one in this many is log-uniform.
 
-    Source: Karras et al. 2022, arXiv:2206.00364, table 1 (log-normal); the log-uniform share covers the far ends.
+    Source: Karras et al. 2022, arXiv:2206.00364, table 1 (log-normal); the log-uniform share covers the extremes.
     """
     device = generator.device
     parts = torch.arange(batch, device=device) + torch.rand(
@@ -68,7 +68,7 @@ def denoising_loss(
 
 
 def noisy(images: Tensor, seed: int) -> Tensor:
-    """Return the images with noise of random strength, which depends on the seed alone."""
+    """Return the images with noise of random strength; both depend only on the seed."""
     generator = torch.Generator(images.device).manual_seed(seed)
     strength = LOSS_NOISE * torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)
     noise = torch.randn(images.shape, generator=generator, device=images.device)
@@ -81,7 +81,7 @@ def batch_seeds(first: int, batch: int, device: torch.device) -> Tensor:
 
 
 def scores(network: FeatureNet | PerceptualNet, images: Tensor) -> Tensor:
-    """Return the class scores that a classifier gives images in [-1, 1]."""
+    """Return a classifier's class scores of images in [-1, 1]."""
     found = network.classes(network(quantise(images))) if isinstance(network, FeatureNet) else network.logits(images)
     assert isinstance(found, Tensor)
     return found
@@ -89,13 +89,13 @@ def scores(network: FeatureNet | PerceptualNet, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(classify: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, *, part: int = 1000) -> float:
-    """Return the share of `images` that `classify` (images in [-1, 1] -> scores) puts into the class of `labels`."""
+    """Return the fraction of `images` that `classify` (images in [-1, 1] -> scores) assigns the class in `labels`."""
     found = torch.cat([classify(each).argmax(1) for each in torch.split(images, part)])
     return (found == labels).double().mean().item()
 
 
 def start(name: str) -> None:
-    """Seed torch for the network's initial weights: this is a program, and its random state is its own."""
+    """Seed torch for the network's initial weights; changing the global random state is safe in a script."""
     torch.manual_seed(NETWORKS.index(name) + 1)
 
 
@@ -111,7 +111,7 @@ def train_classifier(
 
     Args:
         loss: see `NetworkFit`.
-        measure: a classifier (images -> scores) -> what the record says of it.
+        measure: a classifier (images -> scores) -> its measured facts for the record.
     """
     job = NetworkFit(name, network, loss, CLASSIFIER_RATE, options.classifier_steps)
 
@@ -131,7 +131,7 @@ def train(
     """Train a network into options.out: its weights, the teacher's as float16, and its section of the record.
 
     Args:
-        after: facts of the run -> what the record says beside them, measured on the trained network.
+        after: facts of the run -> further facts for the record, measured on the trained network.
     """
     name, network, config = job.name, job.network, job.network.config
     checkpoint = options.out / f"{name}.checkpoint"
@@ -150,7 +150,7 @@ def train(
 
 
 def sigma_facts(share: int) -> dict[str, Any]:
-    """Return what the record says of the noise levels."""
+    """Return the record's facts on the noise levels."""
     return {"p_mean": P_MEAN, "p_std": P_STD, "log_uniform_share": 1 / share}
 
 
@@ -163,7 +163,7 @@ def parser(
     rate: float,
     classifier_batch: int,
 ) -> argparse.ArgumentParser:
-    """Return a parser of a training command.
+    """Return a parser for a training command.
 
     Args:
         minutes, rate, classifier_batch: defaults.
@@ -190,11 +190,11 @@ def train_all(
     *,
     again: bool = False,
 ) -> None:
-    """Train the networks that are asked for and not yet there.
+    """Train the requested networks that do not exist yet.
 
     Args:
         train: (name, options, say), trains one network.
-        again: train the teacher even if it is there.
+        again: whether to train the teacher even if it exists.
     """
     gpu, cpu = options.batches
     options.batch = options.batch or (gpu if torch.device(options.device).type == "cuda" else cpu)

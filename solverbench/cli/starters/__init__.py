@@ -1,4 +1,4 @@
-"""Small packages to start a plugin from, as `solverbench new` writes them: they work, and pass `check`, as they are."""
+"""Starter packages for plugins, as `solverbench new` writes them; unmodified, they work and pass `check`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from solverbench.errors import UserError
 from solverbench.plugins import WORD
 
 KINDS = {"solver": "solvers", "learned-solver": "solvers", "teacher": "teachers"}
-"""What can be started, with the group of entry points that offers it."""
+"""The kinds of starters, each with the entry-point group that offers it."""
 
 _TARGETS = {"solver": "$Name", "learned-solver": "$Name", "teacher": "load"}
 
 
 def write(kind: str, name: str, to: Path) -> list[Path]:
-    """Return the files of a new package, to/name, that were written.
+    """Write a new package to/name; return its files.
 
     Args:
-        kind: of KINDS.
-        name: of what it offers, of its module and of its folder.
+        kind: a key of KINDS.
+        name: the name of the solver or teacher, of its module and of its folder.
 
     Raises:
-        UserError: a name that can't be used or is taken, or a folder that is there.
+        UserError: the name is invalid or taken, or the folder exists.
     """
     _check(kind, name)
     folder = to / name
