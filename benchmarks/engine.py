@@ -50,7 +50,7 @@ def _cell(place: Path, pairs: int) -> harness.Line:
         for each, count in ((times["alone"].cpu, 1), (times["alone"].wall, 1), (times["of_eight"].cpu, 8))
     )
     return {
-        "benchmark": "engine", "case": "one cell of 30 blocks, done anew", "seconds": times["alone"].as_dict(),
+        "benchmark": "engine", "case": "one cell of 30 blocks, done again", "seconds": times["alone"].as_dict(),
         "share_of_ten_seconds": alone.as_dict(), "goal": MOST, "verdict": alone.verdict(at_most=MOST),
         "share_wall": wall.as_dict(), "share_of_one_of_eight_cells": one.as_dict(),
         "verdict_of_one_of_eight_cells": one.verdict(at_most=MOST),

@@ -100,7 +100,7 @@ def load_results(out: str | Path = "runs", name: str | None = None) -> Bundle:
     return load(out / "reports" / str(name))
 
 
-_REMEDY = "run the selection again to write it anew"
+_REMEDY = "run the selection again to write it again"
 
 
 def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:

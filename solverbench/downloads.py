@@ -115,7 +115,7 @@ def read_pins(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {name: {"sha256": pin["sha256"], "url": pin["url"], "size": pin["size"]} for name, pin in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise RecordError(f"{path}: damaged; delete it, which pins the files beside it anew") from None
+        raise RecordError(f"{path}: damaged; delete it, which pins the files next to it again") from None
 
 
 def member(archive: Path, name: str, to: Path) -> Path:

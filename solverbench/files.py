@@ -234,7 +234,7 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 def _damage(path: Path, what: str) -> RecordError:
     return RecordError(
-        asked=path, wrong=f"damaged, {what}", remedy="delete this file and run again, which makes it anew"
+        asked=path, wrong=f"damaged, {what}", remedy="delete this file and run again, which makes it again"
     )
 
 

@@ -41,7 +41,7 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
         measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(
-                f"teacher {teacher.name!r}: has no identity, so that its results can't be told from another network's; "
+                f"teacher {teacher.name!r}: has no identity, so its results can't be told from another network's; "
                 "give Teacher(identity=...), such as the sha256 of its weights"
             )
         plan = endpoints.sampler_plan(teacher)
@@ -128,7 +128,7 @@ def _cells_of(
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except GridError as error:
             if grids.refused(error) and (where := plugins.place(error)):  # a plugin that returns no grid has a bug
-                yield cell(nfe, None, (FAILED, f"{where}: {error}; mend it there"), trained)
+                yield cell(nfe, None, (FAILED, f"{where}: {error}; fix it there"), trained)
                 continue
             misfits.append(error)
             if len(misfits) == len(budgets):

@@ -23,7 +23,7 @@ from solverbench.store import leases
 from solverbench.store.folder import Store
 from solverbench.store.leases import Leases
 from solverbench.store.queue import Others, Queue
-from solverbench.store.shared import anew
+from solverbench.store.shared import remade
 
 FATAL = (StoreError, RecordError)
 """Errors that end the run, as every other cell would raise them too."""
@@ -52,7 +52,7 @@ class Ledger:
         tell.begin(images, calls, estimates.expected(self.units, jobs, workers))
         for job in jobs:
             for error in job.damaged.values():
-                tell.note(anew(error))
+                tell.note(remade(error))
             if job not in waiting:
                 job.restore()
                 self._settle(job)

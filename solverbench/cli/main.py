@@ -152,7 +152,7 @@ def sample(
     "--baseline",
     metavar="SOLVER",
     default=None,
-    help="What paired differences are taken from.  [default: dpm, or the first classical solver]",
+    help="Baseline solver of the paired differences.  [default: dpm, or the first classical solver]",
 )
 @out_option
 def report(name: str | None, training: str | None, width: str | None, baseline: str | None, out: str) -> None:

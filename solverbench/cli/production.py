@@ -267,7 +267,7 @@ def pack(out: Path, target: Path) -> None:
 @click.option("--set", "settings", multiple=True, metavar="[SOLVER.]KEY=VALUE", help="A setting of the recipes.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
-@click.option("--seconds", type=click.FloatRange(0), default=math.inf, help="Stop in good order after these.")
+@click.option("--seconds", type=click.FloatRange(0), default=math.inf, help="Stop cleanly after this many seconds.")
 @click.option("--list", "listing", is_flag=True, help="Train nothing; say what is missing.")
 @plugin_option
 @click.option("--pack", "archive", type=click.Path(path_type=Path), help="Write zoo/ as this tar file, too.")

@@ -42,7 +42,7 @@ def refs_list(out: str, as_json: bool) -> None:
     show_default=True,
     help="For images: legacy_tensorflow, clean, legacy_pytorch, clip, dinov2, or an embedded teacher for its own.",
 )
-@click.option("--split", default="unknown", show_default=True, help="Of the data set, such as train.")
+@click.option("--split", default="unknown", show_default=True, help="Split of the data set, such as train.")
 @click.option("--count", type=int, default=None, metavar="N", help="Images: the first ones, or those behind an .npz.")
 @click.option(
     "--crop",
@@ -104,7 +104,7 @@ def refs_verify(names: tuple[str, ...], out: str) -> None:
     default="legacy_tensorflow",
     show_default=True,
     type=click.Choice(["legacy_tensorflow", "clean", "legacy_pytorch"]),
-    help="Whose network.",
+    help="Which Inception network to download.",
 )
 def refs_fetch(extractor: str) -> None:
     """Download an Inception network (91 MB) from where clean-fid does, into your data folder."""

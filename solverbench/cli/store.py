@@ -32,7 +32,7 @@ def store_status(out: str, as_json: bool) -> None:
 
 
 @store.command("verify")
-@click.option("--set-aside", "aside", is_flag=True, help="Rename damaged files, so that the next run makes them anew.")
+@click.option("--set-aside", "aside", is_flag=True, help="Rename damaged files, so that the next run makes them again.")
 @out_option
 @json_option
 def store_verify(aside: bool, out: str, as_json: bool) -> None:

@@ -64,7 +64,7 @@ def teachers_fetch(name: str, references: bool) -> None:
 
 @teachers.command("import")
 @click.argument("source", metavar="FILE|FOLDER")
-@click.option("--name", required=True, help="What it is to be called.")
+@click.option("--name", required=True, help="Name of the imported teacher.")
 @click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="An option of its description; repeatable.")
 def teachers_import(source: str, name: str, options: tuple[str, ...]) -> None:
     """Check and convert your own checkpoint, and describe it so that --teachers NAME works. Runs no code of it."""

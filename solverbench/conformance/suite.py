@@ -85,7 +85,7 @@ class Check:
         except LoopError as error:
             return Outcome(self.label, self.name, FAIL, error.without(self.label))
         except (Exception, SystemExit) as error:  # whatever a plugin raises
-            return Outcome(self.label, self.name, FAIL, f"{self._blame(error)}; mend it there")
+            return Outcome(self.label, self.name, FAIL, f"{self._blame(error)}; fix it there")
 
     def _blame(self, error: BaseException) -> str:
         """Return an error's text with its line in the subject's code, or else with the subject's location."""

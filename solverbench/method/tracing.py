@@ -199,7 +199,7 @@ def _raised(solver: Solver, error: BaseException, method: str) -> LoopError:
     if not registries.place(error, type(solver).__module__):
         said = f"{registries.origin(getattr(type(solver), method))}: {said}"
     number = isinstance(error, (AttributeError, TypeError)) and re.search(r"'float' object|not float", str(error))
-    remedy = "keep levels and coefficients as 0-d tensors, without .item() or float()" if number else "mend it there"
+    remedy = "keep levels and coefficients as 0-d tensors, without .item() or float()" if number else "fix it there"
     return _broken(solver, said, remedy)
 
 

@@ -294,7 +294,7 @@ class CellFolder:
             return None
         found = files.read_json(path)
         if found.pop("cell", None) != self.address:
-            remedy = "delete this file and run again, which makes it anew"
+            remedy = "delete this file and run again, which makes it again"
             raise RecordError(asked=path, wrong="written for another cell", remedy=remedy)
         return found
 

@@ -43,7 +43,7 @@ class Damage:
             return "merge a store that has it whole, or delete it and train again"
         if self.name.startswith("references/"):
             return "merge a store that has it whole, or delete it and build it again"
-        return "use --set-aside and run again, which makes it anew, or merge a store that has it whole"
+        return "use --set-aside and run again, which makes it again, or merge a store that has it whole"
 
     def __str__(self) -> str:
         return f"{self.name}: {self.what}; {self.remedy}"

@@ -44,15 +44,15 @@ def made_once(
                 return files.read_arrays(path)
             except RecordError as error:
                 files.set_aside(path)
-                say(anew(error))
+                say(remade(error))
         files.write_arrays(path, make(), replace=False)
         # Read back, so that the first run and later runs take the same path.
         return files.read_arrays(path)
 
 
-def anew(error: RecordError) -> str:
+def remade(error: RecordError) -> str:
     """Return the line that says what becomes of a damaged file, in place of what its error tells to do."""
-    return f"{error.finding('')}; set aside as *{files.DAMAGED} and made anew"
+    return f"{error.finding('')}; set aside as *{files.DAMAGED} and made again"
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]] | None:

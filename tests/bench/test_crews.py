@@ -203,5 +203,5 @@ def test_a_unit_that_kills_every_worker_fails_its_cells(tmp_path):
         return toys.denoise(x, sigma)
 
     result = run(tmp_path, toys.teacher(deadly), engine="ray", workers=1, solvers="euler", nfe=3)
-    assert "3 workers died over it" in result.cells[0].reason
+    assert "3 workers died on this unit" in result.cells[0].reason
     assert [each.status for each in run(tmp_path, solvers="euler", nfe=3).cells] == ["done"]

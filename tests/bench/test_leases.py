@@ -137,7 +137,7 @@ def test_silence_is_death_only_after_the_patience_of_the_one_who_looks(elsewhere
     mine.close()
 
 
-def test_a_heartbeat_begins_the_patience_anew(elsewhere, clock):
+def test_a_heartbeat_begins_the_patience_again(elsewhere, clock):
     root, _, beat = elsewhere
     mine = Leases(root, every=5, patience=60)
     for count in range(100):

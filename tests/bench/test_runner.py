@@ -298,7 +298,7 @@ class Told(Silent):
         self.lines.append(line)
 
 
-def test_a_damaged_block_is_named_and_it_alone_is_made_anew(tmp_path):
+def test_a_damaged_block_is_named_and_it_alone_is_made_again(tmp_path):
     run(tmp_path / "whole")
     run(tmp_path / "runs")
     for path in tmp_path.glob("runs/cells/*/*/metrics.json"):
@@ -309,11 +309,11 @@ def test_a_damaged_block_is_named_and_it_alone_is_made_anew(tmp_path):
         RunOptions(solvers="dpm,euler", nfe="3,4", teachers=toys.teacher(), out=tmp_path / "runs", **SMALL)
     )
     assert [each.blocks_missing for each in planned.cells].count(1) == 1
-    assert f"damaged and made anew: {block.name}" in planned.summary()
+    assert f"damaged and made again: {block.name}" in planned.summary()
     watched, told = Watched(), Told()
     assert set(statuses(run(tmp_path / "runs", toys.teacher(watched), progress=told)).values()) == {"done"}
     assert told.lines == [
-        f"{block}: damaged, its checksum doesn't match its content; set aside as *.damaged and made anew"
+        f"{block}: damaged, its checksum doesn't match its content; set aside as *.damaged and made again"
     ]
     assert 0 < watched.calls <= 2 * 4
     block.with_name(block.name + ".damaged").unlink()
@@ -350,7 +350,7 @@ def test_the_first_result_of_a_block_stays(tmp_path):
     assert not list(folder.glob("blocks/.*"))
 
 
-def test_a_damaged_target_is_named_and_made_anew(tmp_path):
+def test_a_damaged_target_is_named_and_made_again(tmp_path):
     run(tmp_path / "whole", solvers="euler", nfe="3,4")
     run(tmp_path / "runs", solvers="euler", nfe=3)
     target = sorted(tmp_path.glob("runs/targets/*/*.npz"))[2]
@@ -358,7 +358,7 @@ def test_a_damaged_target_is_named_and_made_anew(tmp_path):
     told = Told()
     run(tmp_path / "runs", solvers="euler", nfe=4, progress=told)
     assert told.lines == [
-        f"{target}: damaged, its checksum doesn't match its content; set aside as *.damaged and made anew"
+        f"{target}: damaged, its checksum doesn't match its content; set aside as *.damaged and made again"
     ]
     target.with_name(target.name + ".damaged").unlink()
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "runs")

@@ -139,7 +139,7 @@ def test_a_network_that_only_runs_in_float32_is_solved_loosely_and_says_so(tmp_p
     assert (found - exact).abs().max() < 1e-4
 
 
-def test_a_foreign_solution_is_refused_and_a_damaged_one_made_anew(tmp_path):
+def test_a_foreign_solution_is_refused_and_a_damaged_one_made_again(tmp_path):
     solutions.piece(single(), CHOSEN, tmp_path)
     path = solutions.location(single(), CHOSEN, tmp_path)
     path.rename(path.with_name("50000-50001.npz"))
@@ -149,7 +149,7 @@ def test_a_foreign_solution_is_refused_and_a_damaged_one_made_anew(tmp_path):
     other.write_bytes(b"")
     told = []
     found = solutions.piece(single(), range(50_000, 50_002), tmp_path, say=told.append)
-    assert told == [f"{other}: damaged, its checksum doesn't match its content; set aside as *.damaged and made anew"]
+    assert told == [f"{other}: damaged, its checksum doesn't match its content; set aside as *.damaged and made again"]
     assert torch.equal(found, solutions.piece(single(), range(50_000, 50_002), tmp_path / "fresh"))
 
 

@@ -48,7 +48,7 @@ def test_a_second_run_computes_nothing_and_says_so(ran, tmp_path):
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_lost_or_damaged_block_of_a_finished_cell_is_found_and_made_anew(tmp_path):
+def test_a_lost_or_damaged_block_of_a_finished_cell_is_found_and_made_again(tmp_path):
     """A finished cell's numbers aren't read from its blocks again, so that `store verify` is what finds the damage."""
     line = ("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path)
     assert invoke(*line).exit_code == 0
@@ -67,7 +67,7 @@ def test_a_lost_or_damaged_block_of_a_finished_cell_is_found_and_made_anew(tmp_p
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_the_damaged_pictures_of_a_finished_cell_are_made_anew_with_a_line(tmp_path):
+def test_the_damaged_pictures_of_a_finished_cell_are_made_again_with_a_line(tmp_path):
     line = ("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path)
     assert invoke(*line).exit_code == 0
     block = sorted(tmp_path.glob("cells/*/*/blocks/*.npz"))[0]

@@ -94,7 +94,7 @@ def test_a_folder_without_a_store_is_exit_code_3(tmp_path, command):
     "pattern",
     [*(f"cells/*/*/{name}" for name in ("blocks/*", "metrics.json", "cell.json", "timing.json")), "targets/*/*"],
 )
-def test_every_kind_of_damage_is_named_set_aside_and_made_anew(runs, made, pattern):
+def test_every_kind_of_damage_is_named_set_aside_and_made_again(runs, made, pattern):
     path = sorted(runs.glob(pattern))[3 if pattern.endswith("*") else 0]
     flip(path)
     named = invoke("verify", "--out", runs)

@@ -576,7 +576,7 @@ def test_a_bug_in_a_test_of_ones_own_is_one_line():
 def test_what_a_loop_raises_is_named_with_its_line():
     found = next(check for check in conformance.checks(Indexing) if check.name == "nfe").outcome()
     assert found.status == conformance.FAIL
-    assert re.match(r".*test_planted\.py:\d+: IndexError: .*; mend it there$", found.finding)
+    assert re.match(r".*test_planted\.py:\d+: IndexError: .*; fix it there$", found.finding)
 
 
 class Unread(Trained):

@@ -208,7 +208,7 @@ def test_a_planted_bug_is_caught(planted, name):
     (check,) = (check for check in conformance.checks(planted) if check.name == name)
     found = check.outcome()
     assert (found.name, found.status) == (name, conformance.FAIL)
-    assert "mend it there" not in found.finding
+    assert "fix it there" not in found.finding
     assert "; " in found.finding  # what was found; what to do
 
 

@@ -158,7 +158,7 @@ def test_a_changed_file_is_trained_in_a_folder_of_its_own(teacher: Teacher, reci
     assert TrainingRun(trained_files.learned("heavy"), 4, teacher, recipe, 0).folder(tmp_path) != before
 
 
-def test_a_file_by_a_changed_loop_is_out_of_date_and_trained_anew(call: Callable[..., Result]) -> None:
+def test_a_file_by_a_changed_loop_is_out_of_date_and_trained_again(call: Callable[..., Result]) -> None:
     call("train", "heavy", "--nfe", "3", *SHORT)
     place = Path("runs/trained/digits/heavy-nfe3.safetensors")
     before = trained_files.load(place).identity
@@ -175,7 +175,7 @@ def test_a_file_by_a_changed_loop_is_out_of_date_and_trained_anew(call: Callable
     assert statuses(3)["heavy"] == "done"
 
 
-def test_parameters_of_other_shapes_are_trained_anew(call: Callable[..., Result]) -> None:
+def test_parameters_of_other_shapes_are_trained_again(call: Callable[..., Result]) -> None:
     call("train", "heavy", "--nfe", "3", *SHORT)
     edited(("torch.zeros(nfe, dtype", "torch.zeros(nfe + 1, dtype"))
     assert "train it again" in call("run", "--solvers", "heavy,euler", "--nfe", "3", *SMALL, code=2).stderr

@@ -103,5 +103,5 @@ def test_a_first_call_that_nothing_changes_is_made_once(
     torch.testing.assert_close(moving.vector, plain.vector, rtol=1e-6, atol=1e-9)
 
 
-def test_where_noises_move_the_first_call_is_made_anew(teacher: Teacher, recipe: Recipe, data: Data) -> None:
+def test_where_noises_move_the_first_call_is_made_again(teacher: Teacher, recipe: Recipe, data: Data) -> None:
     assert Trainer(TrainingRun(learned("ld3"), 4, teacher, replace(recipe, radius=1e-3), 0), data).first is None

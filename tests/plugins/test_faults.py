@@ -79,10 +79,10 @@ FAULTS = {
     ),
     "raises": (
         solver(f"if n == 4:\n                raise RuntimeError('no fifth step')\n            {STEP}"), "raise ",
-        "RuntimeError: no fifth step; mend it there",
+        "RuntimeError: no fifth step; fix it there",
     ),
-    "typo": (solver("x = denosie(x, s)"), "denosie", "NameError: name 'denosie' is not defined; mend it there"),
-    "exit": (solver("raise SystemExit(7)"), "SystemExit", "SystemExit: 7; mend it there"),
+    "typo": (solver("x = denosie(x, s)"), "denosie", "NameError: name 'denosie' is not defined; fix it there"),
+    "exit": (solver("raise SystemExit(7)"), "SystemExit", "SystemExit: 7; fix it there"),
     "no state": (solver("x = denoise(None, s)"), "None", "denoise is handed None as x; hand it the state"),
     "all levels": (
         solver("x = denoise(x, grid.sigmas)"), "denoise(x, grid",
@@ -103,7 +103,7 @@ FAULTS = {
     "a rising grid": (
         solver(methods="def grid(self, schedule, steps):\n        return sb.Grid(super().grid(schedule, steps)"
                        ".sigmas.flip(0), schedule)\n"), "sb.Grid(",
-        "levels must strictly decrease; mend it there",
+        "levels must strictly decrease; fix it there",
     ),
     "adapt": (
         solver(methods="def adapt(self, denoise):\n        return 1 / 0\n"), "1 / 0",
@@ -234,7 +234,7 @@ def test_a_grid_that_rises_fails_its_cells_alone(examples, invoke):
     result = invoke("run", "--plugin", plugin, "--teachers", "mixture", "--solvers", "euler:grid=rising,euler", *SMALL)
     path = Path(plugin).resolve()
     assert f"euler:grid=rising nfe=5 on mixture: failed, {path}:5: grid 1+16.8" in result.stdout
-    assert "16.8 follows 1; levels must strictly decrease; mend it there" in result.stdout
+    assert "16.8 follows 1; levels must strictly decrease; fix it there" in result.stdout
     assert "2 cells: 1 done, 1 failed" in result.stdout
     rising = invoke("run", "--teachers", "mixture", "--solvers", "euler:grid=1+2+3,euler", *SMALL)
     assert (rising.exit_code, rising.stdout) == (2, "")  # the levels are the user's own

@@ -195,7 +195,7 @@ def test_the_condition_reaches_every_call_whatever_the_batch(checkpoint):
 
 def test_the_condition_and_the_arithmetic_are_part_of_the_key(checkpoint, tmp_path):
     def addresses(options):
-        asked = RunOptions(solvers="dpm", nfe=4, teachers=f"{checkpoint}{options}", batch=7, out=tmp_path, samples=20, replicates=1)
+        asked = RunOptions(solvers="dpm", nfe=4, teachers=f"{checkpoint}{options}", out=tmp_path, **SMALL)
         return resolve.resolve(asked, Protocol.of(asked))[0].address
 
     found = {addresses(options) for options in ("", ":guidance=2", ":classes=uniform", ":channels_last=true")}
@@ -204,7 +204,7 @@ def test_the_condition_and_the_arithmetic_are_part_of_the_key(checkpoint, tmp_pa
 
 
 def test_a_teacher_without_a_condition_keeps_its_keys():
-    asked = RunOptions(solvers="dpm", nfe=4, batch=7, samples=20, replicates=1)
+    asked = RunOptions(solvers="dpm", nfe=4, **SMALL)
     key = resolve.resolve(asked, Protocol.of(asked))[0].key
     assert "condition" not in key
     assert key["dtype"] == "float32"

@@ -96,7 +96,7 @@ class RayWorkers:
                 if not (work.out / path).exists():
                     write_bytes(work.out / path, content)
             return found
-        lost = SampleError(f"{ATTEMPTS} workers died over it; see Ray's logs, such as for memory that ran out")
+        lost = SampleError(f"{ATTEMPTS} workers died on this unit; see Ray's logs, such as for memory that ran out")
         return [lost] * len(work.cells)
 
     def _start(self) -> None:

@@ -40,7 +40,7 @@ class TrainingRun:
         return out / "trained" / self.teacher.name / "runs" / name
 
     def _code(self) -> list[str]:
-        """Of a solver, a loss or a teacher's loss network by a plugin: it may change under the same name."""
+        """Hashes of the source of a plugin's solver, loss or loss network, which may change under the same name."""
         asked = [(registries.solvers, self.solver.name), (registries.losses, self.recipe.loss)]
         if self.teacher.features:
             asked.append((registries.teachers, self.teacher.base))

@@ -1,0 +1,44 @@
+"""Phrases that readers stumbled over don't come back in docstrings, comments, messages and pages."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("solverbench", "baselines", "registries", "reports", "tools", "benchmarks", "docs", "examples")
+PHRASES = {
+    "anew": "again; recomputed",
+    "by this door": "this way",
+    "by the same door": "the same way",
+    "left away": "left out",
+    "isn't any more": "is no longer",
+    "take up what": "resume from; restore from",
+    "taken up again": "resumed",
+    "what is there of": "the part that is stored",
+    "what they come to": "the tableau that they give",
+    "asked again and again": "polled",
+    "of a beginning": "of the first part",
+    "stands beside": "is next to",
+    "in vain": "without effect; name what failed",
+    "mend it there": "fix it there",
+}
+"""What isn't written, and what is written instead."""
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_it_is_said_in_plain_words(phrase):
+    found = []
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".md", ".j2", ".txt") and "node_modules" not in path.parts:
+                text = " ".join(path.read_text(encoding="utf-8").split())
+                found += [path.relative_to(ROOT).as_posix()] * len(re.findall(rf"\b{phrase}\b", text, re.I))
+    assert not found, f"say {PHRASES[phrase]!r} instead"
+
+
+def test_no_docstring_is_a_placeholder_or_begins_in_the_middle():
+    wrong = re.compile(r'"""(?:TODO\.?|\.|Nothing\.|Nothing: |Of |The same\b)')
+    for folder in ("solverbench", "baselines", "registries", "reports"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            assert not wrong.findall(path.read_text(encoding="utf-8")), path
