@@ -17,6 +17,8 @@ SELECTION = {"solvers": "dpm,euler", "nfe": "3,4", "samples": 40, "replicates": 
 CHILD = """
 import itertools, json, os, signal, sys
 from pathlib import Path
+import torch
+torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench import runner

@@ -23,6 +23,8 @@ COMMON = ["batch=8", "train_size=40", "validation_size=20"]
 CHILD = """
 import json, os, signal, sys, time
 from pathlib import Path
+import torch
+torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench import recipes, training
