@@ -35,7 +35,7 @@ def test_cells_that_are_one_method_are_named(tmp_path):
 def test_the_environment_names_commit_and_packages():
     found = provenance._environment("cpu")
     assert {"torch", "numpy", "python", "commit", "device", "cores"} <= found.keys()
-    checkout = (Path(__file__).parents[2] / ".git").exists() and shutil.which("git")
+    checkout = (Path(provenance.__file__).parents[3] / ".git").exists() and shutil.which("git")
     assert found["commit"] or not checkout
 
 
