@@ -56,11 +56,19 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if found != recorded:
         raise RecordError(f"{path}: its sha256 is {found[:12]}…, {RECORD} says {recorded}; restore or remake both")
     try:
-        with safe_open(path, "pt") as file:
-            config = json.loads((file.metadata() or {})["config"])
-            return {name: file.get_tensor(name).float() for name in file.keys()}, config  # noqa: SIM118
+        return _content(path)
+    except (SafetensorError, KeyError, ValueError):
+        pass  # An interrupt inside torch's C++ code surfaces as another error: blame the file only if it fails again.
+    try:
+        return _content(path)
     except (SafetensorError, KeyError, ValueError) as error:
         raise RecordError(f"{path}: not a weights file of ours ({error}); restore or remake it") from error
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, "pt") as file:
+        config = json.loads((file.metadata() or {})["config"])
+        return {name: file.get_tensor(name).float() for name in file.keys()}, config  # noqa: SIM118
 
 
 def frozen(build: Callable[..., Network], path: Path, device: torch.device | str) -> Network:
