@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from solverbench.errors import (
-    NeedsTrainingError,
-)
+from solverbench.errors import NeedsTrainingError
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.zoo import OUTDATED, find, training_command
 from solverbench.method import tracing
@@ -20,15 +18,13 @@ from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
 
-def needed(solver: LearnedSolver, nfe: int, teacher: Teacher | None, folders: Sequence[Path] = ()) -> Trained:
+def needed(solver: LearnedSolver, nfe: int, teacher: Teacher, folders: Sequence[Path] = ()) -> Trained:
     """Return the trained `solver` for `teacher` and `nfe`; its stored tableau is the one that is executed.
 
     Raises:
-        NeedsTrainingError: it is not trained, its code has changed since, or no teacher is given.
+        NeedsTrainingError: it is not trained, or its code has changed since.
         RecordError: the file found cannot be used; see `load`.
     """
-    if teacher is None:
-        raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
     trained = find(solver, teacher, nfe, folders)
     if trained is None:
         asked = solver.name if solver == type(solver)() else solver.spec
@@ -70,7 +66,8 @@ def tableau(
     """
     solver = make(solver) if isinstance(solver, str) else solver
     teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
-    if isinstance(solver, LearnedSolver) and solver.parameters is None and grid is None and nfe is not None:
-        trained = needed(solver, nfe, teacher, () if out is None else (out / "trained",))
+    untrained = solver if isinstance(solver, LearnedSolver) and solver.parameters is None else None
+    if untrained is not None and teacher is not None and grid is None and nfe is not None:
+        trained = needed(untrained, nfe, teacher, () if out is None else (out / "trained",))
         return tracing.spends(trained.tableau, solver, nfe)
     return tracing.tableau(solver, nfe=nfe, schedule=teacher.schedule if teacher else schedule, grid=grid)
