@@ -139,9 +139,7 @@ def _dict(value: Any) -> dict[str, Any]:
 def _specs(a: Bundle, b: Bundle) -> Iterator[tuple[str, str, str, str]]:
     mine, theirs = (dict(zip(each.frame["label"], each.frame["spec"], strict=True)) for each in (a, b))
     for label in (label for label in mine if label in theirs and mine[label] != theirs[label]):
-        one, other = (
-            dict(option.partition("=")[::2] for option in spec.split(":")[1:]) for spec in (mine[label], theirs[label])
-        )
+        one, other = _options(mine[label]), _options(theirs[label])
         changed = [
             f"{key} {one.get(key, '(none)')} -> {other.get(key, '(none)')}"
             for key in dict.fromkeys([*one, *other])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solverbench import plugins, registries
-from solverbench.errors import FeatureError, PluginError, UnknownNameError
+from solverbench.errors import FeatureError, PluginError
 from solverbench.metrics import reduction, table
 from solverbench.metrics.reduction import Array, Kept
 from solverbench.metrics.table import MetricDefinition, Takes
@@ -120,14 +120,6 @@ def find(name: str) -> MetricDefinition:
         higher=cls.higher,
         log=cls.log,
     )  # fmt: skip
-
-
-def lookup(name: str) -> MetricDefinition | None:
-    """Return the definition of a metric; None if it is unknown or can't be loaded."""
-    try:
-        return find(name)
-    except (UnknownNameError, PluginError):
-        return None
 
 
 def _numbers(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
