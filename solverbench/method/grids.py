@@ -14,13 +14,13 @@ from torch import Tensor
 
 from solverbench import plugins, registries
 from solverbench.errors import GridError, PluginError, UnknownNameError
-from solverbench.method.schedules import NoiseSchedule, VPDiscrete
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
 
 VERSIONS: dict[str, int] = {}
 """Versions of named grids other than 1; bump one when its formula gives other levels, so no old result is reused."""
 
-GITS_ENDS = 0.01
-"""Relative tolerance between a schedule's ends and those of a published list, which are rounded to three digits."""
+ROUNDED = 0.01
+"""Relative tolerance between a schedule's ends and typed or published levels, which are rounded to three digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +72,47 @@ def refused(error: GridError) -> bool:
 def explicit(levels: Sequence[float] | Tensor, schedule: NoiseSchedule) -> Grid:
     """Return the grid of the given levels [M+1], in the order from start to end."""
     return Grid(torch.as_tensor(levels, dtype=torch.float64), schedule)
+
+
+def check_ends(grid: Grid, asked: str) -> None:
+    """Check that explicit levels lie between the ends of their schedule; the last may also be 0.
+
+    Raises:
+        GridError: an end lies outside, or the levels look like times of a flow.
+    """
+    schedule, first, last = grid.schedule, float(grid.sigmas[0]), float(grid.sigmas[-1])
+    if isinstance(schedule, RectifiedFlow) and first <= 1:
+        levels = "+".join(f"{_level_at(float(t), schedule):.6g}" for t in grid.sigmas)
+        raise GridError(
+            asked=asked,
+            wrong=f"levels from {first:g} to {last:g} look like a flow's times t, but a level is t/(1 - t)",
+            remedy=f"give grid={levels}",
+        )
+    for name, level, outside in (
+        ("start", first, first > schedule.sigma_max * (1 + ROUNDED)),
+        ("end", last, 0 < last < schedule.sigma_min * (1 - ROUNDED)),
+    ):
+        if outside:
+            raise GridError(
+                asked=asked,
+                wrong=f"its {name} {level:g} is outside the model's {schedule.sigma_max:g} to {schedule.sigma_min:g}",
+                remedy="stay between these two; the last level may also be 0",
+            )
+
+
+def inner_ends(grid: Grid) -> str:
+    """Return a sentence about ends that lie inside the schedule; empty if the grid covers the whole schedule."""
+    schedule, first, last = grid.schedule, float(grid.sigmas[0].detach()), float(grid.sigmas[-1].detach())
+    starts = first < min(schedule.sigma_first, schedule.sigma_max) * (1 - ROUNDED)
+    ends = last > schedule.sigma_min * (1 + ROUNDED)
+    if not starts and not ends:
+        return ""
+    where = " and ".join([f"starts at {first:g}"] * starts + [f"ends at {last:g}"] * ends)
+    return f"the grid {where}, inside the model's levels from {schedule.sigma_max:g} to {schedule.sigma_min:g}"
+
+
+def _level_at(time: float, schedule: RectifiedFlow) -> float:
+    return 0.0 if time == 0 else float(schedule.sigma(torch.tensor(min(time, schedule.t_start), dtype=torch.float64)))
 
 
 def polynomial(schedule: NoiseSchedule, steps: int, *, rho: float = 7.0) -> Grid:
@@ -159,7 +200,7 @@ def gits(solver: str, schedule: NoiseSchedule, steps: int) -> Grid:
         raise GridError(asked=asked, wrong="none is published", remedy=f"use {', '.join(map(str, sorted(lists)))}")
     levels = torch.tensor(lists[steps], dtype=torch.float64)
     own = torch.tensor([schedule.sigma_max, schedule.sigma_min], dtype=torch.float64)
-    if not torch.allclose(levels[[0, -1]], own, rtol=GITS_ENDS, atol=0.0):
+    if not torch.allclose(levels[[0, -1]], own, rtol=ROUNDED, atol=0.0):
         raise GridError(
             asked=asked,
             wrong=f"it goes from {levels[0]:g} to {levels[-1]:g}, as Stable Diffusion does, and this schedule from "
@@ -201,7 +242,14 @@ def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = No
     """
     make = function(name)
     with plugins.blamed(registries.grids, name):
-        found = make(schedule, steps, **({} if rho is None else {"rho": rho}))
+        try:
+            found = make(schedule, steps, **({} if rho is None else {"rho": rho}))
+        except OverflowError:
+            raise GridError(
+                asked=f"grid={name}:rho={rho or 0:g}",
+                wrong="its levels are too large for float64",
+                remedy="use a larger rho",
+            ) from None
     if not isinstance(found, Grid) or found.steps != steps:
         told = f"a grid of {found.steps} steps" if isinstance(found, Grid) else repr(found)
         raise PluginError(

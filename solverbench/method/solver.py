@@ -97,6 +97,8 @@ class Solver(ABC):
             _check(f"{self.name}:{_key(field)}={_text(value)}", field, kind, value)
         levels = self._levels()
         named = write_levels(levels)
+        if not isinstance(levels, str):
+            grids.explicit(levels, EDM())  # levels that no schedule allows are an error of the spec
         object.__setattr__(self, "levels", named)
         default = grids.default_rho(named) if isinstance(levels, str) else None
         if default is None and self.rho is not None:
@@ -106,6 +108,10 @@ class Solver(ABC):
                 remedy="leave it out",
             )
         object.__setattr__(self, "rho", self.rho if self.rho is not None else default)
+
+    def at(self, levels: Sequence[float]) -> Self:
+        """Return this solver on explicit levels, checked as if they were given in its spec."""
+        return dataclasses.replace(self, levels=write_levels(levels), rho=None)
 
     @property
     def consistent(self) -> bool:
@@ -161,6 +167,7 @@ class Solver(ABC):
         if isinstance(levels, str):
             return grids.named(levels, schedule, steps, self.rho)
         grid = grids.explicit(levels, schedule)
+        grids.check_ends(grid, self.spec)
         if grid.steps != steps:
             raise GridError(
                 asked=self.spec,

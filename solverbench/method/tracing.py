@@ -14,9 +14,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from solverbench import registries
-from solverbench.errors import BudgetError, LoopError, NeedsTrainingError, NotLinearError, UserError
+from solverbench.errors import (
+    BudgetError,
+    GridError,
+    LoopError,
+    NeedsTrainingError,
+    NotLinearError,
+    UserError,
+)
 from solverbench.method.execution import unrounded
-from solverbench.method.grids import Grid, explicit
+from solverbench.method.grids import Grid, check_ends, explicit
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.method.solver import Denoise, LearnedSolver, Solver
 from solverbench.method.tableau import Tableau
@@ -40,11 +47,15 @@ def tableau(
     Raises:
         BudgetError: the solver cannot spend exactly `nfe` calls.
         NeedsTrainingError: the solver is learned and has no parameters.
+        SpecError: an option does not act on these levels.
         GridError, LoopError, NotLinearError: see `trace`.
     """
-    schedule = schedule or EDM()
     if grid is not None:
-        return spends(trace(solver, explicit(grid, schedule)), solver, nfe)
+        found = explicit(grid, schedule or EDM())
+        if schedule is not None:
+            check_ends(found, solver.name)
+        return spends(trace(solver.at(found.sigmas.tolist()), found), solver, nfe)
+    schedule = schedule or EDM()
     if nfe is None:
         raise BudgetError(asked=solver.spec, wrong="neither nfe nor grid is given", remedy="give one, as in nfe=6")
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
@@ -75,7 +86,7 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
         check: whether to compare loop and tableau on random nonlinear networks; if not, the result may carry gradient.
 
     Raises:
-        GridError: the grid ends in 0, and the solver cannot step to 0.
+        GridError: the grid ends in 0, and the solver cannot step to 0; or, with `check`, see `check_start`.
         LoopError: see `sampled`; or a state is changed in place.
         NotLinearError: the loop is not a fixed linear combination of x and the outputs.
     """
@@ -96,6 +107,7 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
         raise _changing(solver, grid)
     tableau = tape.tableau(sample, grid)
     if check:
+        check_start(solver, grid, tableau)
         check_linear(solver, grid, tableau)
     return tableau
 
@@ -294,8 +306,37 @@ def _scalar(value: Tensor | float) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64).reshape(())
 
 
+GROWTH = 2.0
+"""Factor by which weights may grow when the start level grows tenfold; those with a logarithm of it grow by 1.2."""
+
+
+def check_start(solver: Solver, grid: Grid, tableau: Tableau) -> None:
+    """Check that a tableau that starts at the stand-in for an infinite level has a limit as that level grows.
+
+    A step that divides a difference of outputs by the level that it reaches, such as Heun's, has weights in proportion
+    to the level that it starts from. From the stand-in they multiply an error of the network by a million.
+
+    Raises:
+        GridError: the weights grow with the start level.
+    """
+    schedule, start = grid.schedule, float(grid.sigmas[0])
+    if schedule.sigma_first == schedule.sigma_max or start <= schedule.sigma_first * (1 + 1e-9):
+        return
+    higher = grid.sigmas.detach().clone()
+    higher[0] *= 10
+    if trace(solver, Grid(higher, schedule), check=False).amplification > GROWTH * tableau.amplification:
+        raise GridError(
+            asked=f"{solver.name}:grid={solver.levels}",
+            wrong=f"starts at {start:g}, which stands for an infinite level, and its weights grow with that level",
+            remedy="use grid=polynomial or grid=logsnr, which start at a finite one, or a solver of one call a step",
+        )
+
+
 ROUNDINGS = 512
 """Allowed difference of a sample between loop and tableau, in rounding errors of its start."""
+
+WEIGHT_ROUNDINGS = 4096
+"""Allowed difference in rounding errors of each weight: a loop forms a weight in many operations, whose terms may cancel."""
 
 
 _checked: set[tuple[type[Solver], str, tuple[float, ...]]] = set()
@@ -329,8 +370,10 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
             by_tableau = unrounded(tableau, network, x)
         size, gap = float(by_loop.abs().max()), float((by_loop - by_tableau).abs().max())
         # From a high start level, the rounding error of x, which nearly cancels, exceeds that of the sample.
-        error, rounding = gap / size, ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max()) / size
-        if calls != tableau.nfe or not math.isfinite(error) or error > 1e-10 + rounding:
+        rounding = ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max())
+        rounding += _sensitivity(tableau, network, x, by_tableau, generator)
+        error, allowed = gap / size, 1e-10 + rounding / size
+        if calls != tableau.nfe or not math.isfinite(error) or error > allowed:
             raise NotLinearError(
                 asked=solver.spec,
                 wrong=f"loop and tableau differ on a random network (relative {error:.1e}, {calls} and "
@@ -338,6 +381,22 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
                 remedy="combine x and the outputs linearly, without branches on their values",
             )
     _checked.add(seen)
+
+
+def _sensitivity(
+    tableau: Tableau, network: Callable[..., Tensor], x: Tensor, sample: Tensor, generator: torch.Generator
+) -> float:
+    """Return how far rounding moves a sample: its largest change when each weight is rounded off by `WEIGHT_ROUNDINGS`.
+
+    Large weights that cancel lose digits, and later calls of the network multiply what is lost.
+    """
+    moved = []
+    for _ in range(2):
+        signs = torch.randint(0, 2, tableau.weights.shape, generator=generator).double() * 2 - 1
+        changed = tableau.weights.detach() * (1 + WEIGHT_ROUNDINGS * torch.finfo(x.dtype).eps * signs)
+        other = Tableau(tableau.sigmas, changed, tableau.levels, tableau.start)
+        moved.append(float((unrounded(other, network, x) - sample).abs().max()))
+    return max(moved)
 
 
 def _random_network(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:
