@@ -336,7 +336,7 @@ ROUNDINGS = 512
 """Allowed difference of a sample between loop and tableau, in rounding errors of its start."""
 
 WEIGHT_ROUNDINGS = 4096
-"""Allowed difference in rounding errors of each weight: a loop forms a weight in many operations, whose terms may cancel."""
+"""Allowed difference in rounding errors of each weight: a loop forms it in many operations, whose terms may cancel."""
 
 
 _checked: set[tuple[type[Solver], str, tuple[float, ...]]] = set()
