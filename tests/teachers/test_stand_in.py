@@ -11,7 +11,7 @@ import torch
 import solverbench as sb
 from solverbench.bench import run
 from solverbench.bench.run_options import RunOptions
-from solverbench.errors import GridError, NotLinearError
+from solverbench.errors import GridError, MissingError, NotLinearError
 from solverbench.learned import recipes
 from solverbench.learned.trained_files import learned
 from solverbench.learned.training import train as training
@@ -125,7 +125,7 @@ def test_the_default_sampler_of_a_flow_is_near_the_solution():
 
 
 def test_heun_from_a_stand_in_is_refused_in_one_line(tmp_path):
-    with pytest.raises(GridError, match=r"heun:grid=time_uniform: starts at 1e\+06, which stands for an infinite"):
+    with pytest.raises(MissingError, match=r"heun:grid=time_uniform: starts at 1e\+06, which stands for an infinite"):
         run.run(RunOptions(solvers="heun:grid=time_uniform", nfe="6,8", teachers=teacher(sampler="dpm"), out=tmp_path))
     assert spec.make("heun:grid=100+5+0.002").grid(sb.EDM(), 2).sigmas[0] == 100  # no schedule's stand-in
 
