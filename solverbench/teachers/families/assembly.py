@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete, VPLinear
 from solverbench.teachers.adaptors import Adapted
 from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided, passes
@@ -228,6 +228,8 @@ def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
     if isinstance(schedule, RectifiedFlow):
         changes = {"t_end": low and low / (1 + low), "t_start": high and high / (1 + high)}
         return dataclasses.replace(schedule, **{key: t for key, t in changes.items() if t is not None})
+    if isinstance(schedule, VPLinear):
+        return _refit(schedule, low, high, description)
     assert isinstance(schedule, VPDiscrete)
     if high is not None:
         raise SpecError(
@@ -238,6 +240,20 @@ def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
         return schedule
     ended = dataclasses.replace(schedule, t_eps=float(schedule.time(torch.tensor(low, dtype=torch.float64))))
     return ended.asked_by(**schedule.key, sigma_min=float(low))
+
+
+def _refit(schedule: VPLinear, low: float | None, high: float | None, description: Description) -> NoiseSchedule:
+    """Return a continuous schedule between other levels, within its own."""
+    if low is None and high is None:
+        return schedule
+    end, start = schedule.sigma_min if low is None else low, schedule.sigma_max if high is None else high
+    if not schedule.sigma_min * (1 - 1e-9) <= end < start <= schedule.sigma_max * (1 + 1e-9):
+        raise SpecError(
+            asked=description.name, wrong=f"sigma_min={end:g}, sigma_max={start:g}",
+            remedy=f"the network knows {schedule.sigma_min:g} to {schedule.sigma_max:g}; give levels within that, "
+            "sigma_min below sigma_max",
+        )  # fmt: skip
+    return VPLinear.refit(end, start).asked_by(frame="vp", sigma_min=float(end), sigma_max=float(start))
 
 
 def _told(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
 from solverbench.teachers import adaptors
 from solverbench.teachers.families import assembly, networks, schedulers, text
 from solverbench.wording import one_line
@@ -83,15 +81,16 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     given = description.settings(Settings)
     assembly.require(description.name)
     folder = Folder(description, given.variant)
-    scheduler = folder.scheduler()
-    prediction = schedulers.prediction(scheduler)
+    asked = folder.scheduler()
+    scheduler = schedulers.settled(asked)
+    schedule = schedulers.schedule(scheduler)
     model = folder.model(folder.network, description.arithmetic.torch)
     size = given.size or _size(description, model)
     network = networks.read(model, null_class=given.null_class, distilled=given.distilled)
     # Conditions are checked before the other parts are read, which takes long.
     description.condition(count=network.classes, text=network.text, absent=network.absent is not None or network.text)
     weights = {"network": adaptors.fingerprint(model)}
-    facts: dict[str, Any] = {"scheduler": _facts(scheduler), "network": _plain(model.config)}
+    facts: dict[str, Any] = {"scheduler": schedulers.facts(scheduler), "network": _plain(model.config)}
     if type(model).__name__ == "FluxTransformer2DModel":
         facts["distilled"] = given.distilled
     decode = encode = None
@@ -122,9 +121,9 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     prepared = assembly.prepare(model, device, description.arithmetic)
     made = assembly.Parts(
         network=networks.read(prepared, null_class=given.null_class, distilled=given.distilled, pixels=pixels),
-        prediction=prediction,
-        schedule=_schedule(scheduler),
-        told=_told(scheduler),
+        prediction=schedulers.prediction(scheduler),
+        schedule=schedule,
+        told=schedulers.told(scheduler, schedule),
         size=size,
         weights=weights,
         encode=encode,
@@ -292,19 +291,6 @@ class Folder:
             )
 
 
-def _schedule(config: Mapping[str, Any]) -> NoiseSchedule:
-    if schedulers.flows(config):
-        first, last = schedulers.flow_times(config)
-        return RectifiedFlow(t_start=1.0, t_end=last, t_first=first)
-    return VPDiscrete.from_alphas_cumprod(schedulers.alphas_cumprod(config)).asked_by(**schedulers.rule(config))
-
-
-def _told(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Return the map from the schedule's time to the network's, counted in training steps (a flow's from 0 to M)."""
-    count = schedulers.steps(config)
-    return (lambda t: count * t) if schedulers.flows(config) else assembly.counted(count)
-
-
 def _size(description: Description, model: Any) -> int:
     size = networks.side(model.config)
     if size is None:
@@ -371,14 +357,6 @@ def _encoder(
     if kind == "FluxTransformer2DModel":
         return text.flux(parts, length or 512)
     return text.stable_diffusion(parts)
-
-
-def _facts(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts of the scheduler that belong to the model."""
-    made: dict[str, Any] = {"prediction": schedulers.prediction(scheduler), "steps": schedulers.steps(scheduler)}
-    if not schedulers.flows(scheduler):
-        made["alphas_cumprod"] = schedulers.alphas_cumprod(scheduler).tolist()
-    return made
 
 
 def _plain(config: Any) -> dict[str, Any]:
