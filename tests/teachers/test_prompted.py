@@ -199,6 +199,9 @@ def test_a_flux_folder_follows_its_pipeline(tmp_path, distilled):
     assert relative(folders.ours(teacher, sigmas, noise, seeds=[1, 2]), expected) < 1e-5
 
 
+NAMED = {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
+
+
 @pytest.mark.parametrize("kind", ["sd3", "flux"])
 def test_a_network_alone_takes_its_encoders_from_files(tmp_path, kind):
     """The same as from the pipeline's folder, which lies in pieces."""
@@ -208,7 +211,7 @@ def test_a_network_alone_takes_its_encoders_from_files(tmp_path, kind):
         names = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
         parts = {"transformer": folders.flux(), **{name: parts[name] for name in names}}
         parts |= {**folders.text(tmp_path), "text_encoder_2": folders.t5(), "tokenizer_2": folders.t5_tokenizer()}
-    whole = folders.save(tmp_path / "whole", "Pipeline", scheduler, **parts)
+    whole = folders.save(tmp_path / "whole", NAMED[kind], scheduler, **parts)
     options = {"text_length": 16} | ({"size": 8} if kind == "flux" else {})
     told = {"prompts": tiny.prompts(tmp_path / "p.txt"), "options": options}
     together = folders.load(whole, **told)

@@ -47,6 +47,7 @@ class Parts:
         weights: digest of each network that the images depend on.
         facts: plain values that the images depend on.
         sampler, sampler_nfe: teacher sampler and its calls, unless the description overrides them.
+        notes: what a user should know about how the model was read.
     """
 
     network: Network
@@ -61,6 +62,7 @@ class Parts:
     facts: Mapping[str, Any] = field(default_factory=dict)
     sampler: str = "unipc:order=3:variant=bh2:grid=time_uniform"
     sampler_nfe: int = 20
+    notes: tuple[str, ...] = ()
 
 
 def require(asked: str) -> None:
@@ -209,6 +211,7 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
         passes=passes(condition.guidance, free) if condition else 1,
         condition=condition,
         arithmetic=arithmetic.label,
+        notes=parts.notes,
     )
 
 

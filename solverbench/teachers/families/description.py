@@ -154,7 +154,10 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
         SpecError: an unknown key, a value of the wrong type, or a file that is not TOML.
     """
     if not path.exists():
-        raise MissingError(f"teacher {str(path)!r}: there is no such file or folder; give a checkpoint or a TOML file")
+        raise MissingError(
+            asked=f"teacher {str(path)!r}", wrong="there is no such file or folder",
+            remedy=_download(str(path)) or "give a checkpoint or a TOML file",
+        )  # fmt: skip
     asked, described = str(path), path.suffix == ".toml"
     table = _table(path) if described else {"checkpoint": path.name}
     others: Any = table.pop("files", {})
@@ -189,7 +192,11 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
     """
     description = read(path, given)
     if not description.checkpoint.exists():
-        raise MissingError(f"{description.name}: its checkpoint {description.checkpoint} isn't there; correct the path")
+        given_as = str(description.checkpoint.relative_to(path.resolve().parent)) if path.suffix == ".toml" else ""
+        raise MissingError(
+            asked=description.name, wrong=f"its checkpoint {description.checkpoint} isn't there",
+            remedy=_download(given_as) or "correct the path",
+        )  # fmt: skip
     if not description.family:
         description = dataclasses.replace(description, family=recognise(description.checkpoint))
     if description.family not in registries.families:
@@ -207,12 +214,37 @@ def recognise(path: Path) -> str:
     """
     if path.is_dir() and not any(path.iterdir()):
         raise RecordError(f"{path}: an empty folder; name a checkpoint's file, or the folder that holds its files")
-    found = [name for name in registries.families if _module(name).recognises(path)]
+    found = [name for name in registries.families if _recognised(name, path)]
+    if not found and (error := _named(path)) is not None:
+        raise error
     if len(found) != 1:
         what = f"could be {' or '.join(found)}" if found else "is no checkpoint that a family knows"
         example = f"{path}:family={found[0] if found else 'edm'}"
         raise RecordError(f"{path}: {what}; if it is one, say of which, as in {example}. {_families()}")
     return found[0]
+
+
+def _recognised(name: str, path: Path) -> bool:
+    try:
+        return bool(_module(name).recognises(path))
+    except UserError:
+        raise
+    except Exception:  # a family that stumbles over a damaged or foreign file doesn't know it
+        return False
+
+
+def _named(path: Path) -> RecordError | None:
+    from solverbench.teachers.families import names
+
+    return names.unknown(path)
+
+
+def _download(text: str) -> str:
+    """Return how to get a hub repository if `text` reads like its id, else an empty text."""
+    from solverbench.teachers.families import names
+
+    hub = names.hub_id(text)
+    return names.download(hub) if hub else ""
 
 
 def _families() -> str:

@@ -12,7 +12,7 @@ import torch
 
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.teachers import adaptors
-from solverbench.teachers.families import assembly, networks, schedulers, text
+from solverbench.teachers.families import assembly, folders, networks, schedulers, tensor_files, text
 from solverbench.wording import one_line
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ KINDS = {
 }
 """Supported classes by the package that must hold them; nothing else of a folder is imported or executed."""
 
-RENAMED = {"Transformer2DModel": "DiTTransformer2DModel"}
-"""Class names in older folders to current ones."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -52,7 +49,7 @@ class Settings:
         null_class: class for no condition, if the configuration does not give it.
         distilled: guidance told to a network distilled from a guided one (FLUX.1-dev).
         text_length: number of tokens for T5; as upstream if None.
-        variant: variant of the weight files, such as fp16.
+        variant: variant of the weight files, such as fp16; parts without it give their base files.
         checkpointing: whether to use gradient checkpointing.
     """
 
@@ -116,6 +113,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
             facts["zeros"] = folder.zeros
         if network.pooled or getattr(model, "use_additional_conditions", False):
             facts["pixels"] = _told_size(description, model, network, parts, pixels)
+    folder.unused()
     if given.checkpointing:
         assembly.checkpointed(model)
     prepared = assembly.prepare(model, device, description.arithmetic)
@@ -129,6 +127,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         encode=encode,
         decode=decode,
         facts=facts,
+        notes=(*filter(None, [schedulers.dropped(asked)]), *folder.notes),
         **(FLOW_SAMPLER if schedulers.flows(scheduler) else {}),
     )
     return assembly.teacher(description, device, made, load)
@@ -152,6 +151,8 @@ class Folder:
         if not self.path.is_dir():
             raise RecordError(f"{self.path}: a file, but family diffusers takes a folder, the one with {INDEX}")
         self.index = _read(self.path / INDEX) if (self.path / INDEX).is_file() else None
+        self.taken: set[str | None] = set()
+        self.notes: list[str] = []
         if self.index is not None:
             self._check(self.index)
             found = [name for name in NETWORKS if self._named(name)]
@@ -186,14 +187,48 @@ class Folder:
         import diffusers
 
         path = self._place(name)
-        kind = str(_peek(path / CONFIG).get("_class_name", ""))
+        kind = folders.actual(path, _peek(path / CONFIG))
         self._known(name, "diffusers", kind)
-        cls = getattr(diffusers, RENAMED.get(kind, kind))
+        cls = getattr(diffusers, kind)
+        variant = self._variant(path, "diffusers")
         with assembly.quiet():
-            how = {"torch_dtype": dtype, "variant": self.variant, "low_cpu_mem_usage": False}
-            found, said = self._made(name, cls, path, {**how, "output_loading_info": True})
+            said: Mapping[str, Any]
+            if (index := folders.pickled_shards(path, variant)) is not None:
+                found, said = self._assembled(cls, path, tensor_files.sharded(index).tensors)
+            else:
+                how = {"torch_dtype": dtype, "variant": variant, "low_cpu_mem_usage": False}
+                found, said = self._made(name, cls, path, {**how, "output_loading_info": True})
+                found, said = self._unwrapped(cls, path, variant, found, said)
         self._whole(path, said)
-        return found.eval()
+        return found.to(dtype).eval()
+
+    def _assembled(self, cls: Any, path: Path, state: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the network of a configuration with tensors that upstream does not load itself."""
+        found = cls.from_config(cls.load_config(path, local_files_only=True))
+        try:
+            missing, unexpected = found.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise RecordError(
+                asked=path, wrong=f"its tensors don't fit its configuration ({one_line(error)})",
+                remedy="download it again",
+            ) from None  # fmt: skip
+        return found, {"missing_keys": missing, "unexpected_keys": unexpected}
+
+    def _unwrapped(
+        self, cls: Any, path: Path, variant: str | None, found: Any, said: Mapping[str, Any]
+    ) -> tuple[Any, Mapping[str, Any]]:
+        """Return the network; if a wrapper's prefix made all names unknown, read again without it and note that."""
+        extra, missing = (sorted(map(str, said.get(key) or [])) for key in ("unexpected_keys", "missing_keys"))
+        if not extra or not missing:
+            return found, said
+        file = folders.single(path, variant)
+        if file is None:
+            return found, said
+        state, removed = tensor_files.unwrapped(tensor_files.read(file), missing[0])
+        if not removed:
+            return found, said
+        self.notes.append(f"{file.name}: {' and '.join(removed)} removed from its tensors' names")
+        return self._assembled(cls, path, state)
 
     @property
     def pipeline(self) -> str:
@@ -228,16 +263,37 @@ class Folder:
             if name.startswith("tokenizer"):
                 kind = kind or str(_peek(path / "tokenizer_config.json").get("tokenizer_class", "CLIPTokenizer"))
                 self._known(name, "transformers", kind)
+                folders.check_words(path)
                 made[name] = self._made(name, getattr(transformers, kind), path, {})
             else:
-                kind = kind or (_peek(path / CONFIG).get("architectures") or [""])[0]
+                config = _peek(path / CONFIG)
+                kind = kind or (config.get("architectures") or [""])[0]
                 self._known(name, "transformers", kind)
+                folders.actual(path, config)
+                how = {"dtype": torch.float32, "variant": self._variant(path, "transformers")}
                 with assembly.quiet():
                     made[name], said = self._made(
-                        name, getattr(transformers, kind), path, {"dtype": torch.float32, "output_loading_info": True}
+                        name, getattr(transformers, kind), path, {**how, "output_loading_info": True}
                     )
                 self._whole(path, said)
         return made
+
+    def unused(self) -> None:
+        """Raise `SpecError` if no part that was read has the variant."""
+        if self.variant and self.variant not in self.taken:
+            raise SpecError(
+                asked=self.description.name, wrong=f"variant={self.variant}, but no part has weights of this variant",
+                remedy="leave variant out, or download these files, too",
+            )  # fmt: skip
+
+    def _variant(self, path: Path, library: str) -> str | None:
+        if not path.is_dir():
+            return None  # `_made` says so
+        found = folders.chosen(path, library, self.variant)
+        self.taken.add(found)
+        if self.variant and found is None:
+            self.notes.append(f"{path.name}: no weights of variant {self.variant}; its base weights are read")
+        return found
 
     def _made(self, name: str, cls: Any, path: Path, how: Mapping[str, Any]) -> Any:
         """Return the part as upstream loads it, from local files only: safetensors first, others by weights_only."""
@@ -261,6 +317,11 @@ class Folder:
         if name and (described := self.description.file(name)) is not None:
             return described
         own = self.path / name
+        if self.index is not None and name and not own.is_dir():
+            raise MissingError(
+                asked=self.path, wrong=f"has no folder {name}, which its {INDEX} names",
+                remedy=f"download it again, or give files.{name} in a TOML description",
+            )  # fmt: skip
         return own if own.is_dir() else self.path
 
     def _named(self, name: str) -> bool:
@@ -273,11 +334,7 @@ class Folder:
 
     def _check(self, index: Mapping[str, Any]) -> None:
         """Refuse a pipeline that needs its own code or unsupported classes."""
-        kind = index.get("_class_name")
-        if not isinstance(kind, str):
-            raise RecordError(
-                f"{self.path}: pipeline {kind} is code of its own, which isn't run; use sb.Teacher around it"
-            )
+        folders.check(self.path, index)
         for name in (*NETWORKS, *FIRST_STAGES):
             if self._named(name):
                 library, cls = index[name]
