@@ -106,7 +106,8 @@ class Teacher:
         told = self.condition
         if told is None or self.passes == 1:
             return self.identity
-        return files.digest([self.identity, told.guidance, told.negative])
+        rescaled = [told.rescale] if told.rescale else []
+        return files.digest([self.identity, told.guidance, told.negative, *rescaled])
 
     def images(self, states: Tensor) -> Tensor:
         """Return the images [B, C, H, W] on [-1, 1] of final states [B, *shape]."""

@@ -196,6 +196,40 @@ def test_what_a_schedulers_sampler_does_to_samples_is_said(tmp_path):
     assert folders.load(folders.ddpm(tmp_path / "b", clip_sample=False)).notes == ()
 
 
+def test_a_clipped_teacher_follows_upstreams_clipped_sampler(tmp_path):
+    folder = folders.ddpm(tmp_path / "a", clip_sample=True)
+    teacher = folders.load(folder, options={"clip": 1.0})
+    assert teacher.notes == ()
+    assert teacher.identity != folders.load(folder).identity
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    scheduler, sigmas = folders.ddim(teacher, config)
+    scheduler.register_to_config(clip_sample=True)
+    noise, network = tiny.random(2, 3, 8, 8), folders.unet()
+    found = folders.ours(teacher, sigmas, noise)
+
+    x = noise
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, t).sample, t, x, eta=0.0, use_clipped_model_output=True).prev_sample
+    end = teacher.schedule.alpha(teacher.schedule.time(torch.tensor(sigmas[-1], dtype=torch.float64)))
+    # Upstream computes the noise from the clipped prediction in float32: 1e-7 over the last s of 0.01, in each step.
+    assert relative(found.double() * end, x.double()) < 2e-4
+    with pytest.raises(SpecError, match="clip=0: not a bound above 0"):
+        folders.load(folder, options={"clip": 0.0})
+
+
+def test_notes_are_logged_once_and_kept_by_an_import(tmp_path, caplog, monkeypatch):
+    import solverbench as sb
+    from solverbench.teachers import catalogue
+
+    monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
+    folder = folders.ddpm(tmp_path / "a", clip_sample=True)
+    teacher = sb.load_teacher(str(folder))
+    assert [record.message for record in caplog.records] == [f"a: {note}" for note in teacher.notes]
+    catalogue.take(folder, "mine", {})
+    assert "# clip_sample of the DDPMScheduler: not applied" in catalogue.info("mine")
+
+
 def test_a_tokenizer_of_pieces_alone_says_which_package_it_needs(tmp_path, monkeypatch):
     from solverbench.teachers.families import folders as checked
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete, VPLinear
-from solverbench.teachers.adaptors import Adapted
+from solverbench.teachers.adaptors import Adapted, Clipped
 from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided, passes
 from solverbench.teachers.families.conversion import Converted
@@ -47,6 +47,7 @@ class Parts:
         weights: digest of each network that the images depend on.
         facts: plain values that the images depend on.
         sampler, sampler_nfe: teacher sampler and its calls, unless the description overrides them.
+        clip: bound of the data prediction, clipped in every call; None if it isn't.
         notes: what a user should know about how the model was read.
     """
 
@@ -62,6 +63,7 @@ class Parts:
     facts: Mapping[str, Any] = field(default_factory=dict)
     sampler: str = "unipc:order=3:variant=bh2:grid=time_uniform"
     sampler_nfe: int = 20
+    clip: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -176,7 +178,7 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
         parts = dataclasses.replace(parts, encode=Remembered(parts.encode))
     network, arithmetic = parts.network, description.arithmetic
     free = network.absent is not None or network.text
-    condition = description.condition(count=network.classes, text=network.text, absent=free)
+    condition = description.condition(count=network.classes, text=network.text, absent=free, rescaled=True)
     shape = (network.channels, parts.size, parts.size)
 
     schedule = _ended(parts.schedule, description)
@@ -185,13 +187,14 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
         return network.predict(arithmetic.cast(y), t.float().expand(len(y)), told)
 
     def adapted(network: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        return Adapted(network, schedule, parts.prediction, told=parts.told)
+        found = Adapted(network, schedule, parts.prediction, told=parts.told)
+        return found if parts.clip is None else Clipped(found, parts.clip)
 
     def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         assert condition is not None
         given, absent = _told(condition, chosen, shape, parts, device)
         cast = [tuple(_cast(each, arithmetic.torch) for each in told) for told in (given, absent or ())]
-        return adapted(Guided(predict, cast[0], cast[1] or None, condition.guidance))
+        return adapted(Guided(predict, cast[0], cast[1] or None, condition.guidance, condition.rescale))
 
     def unbound(x: Tensor, sigma: Tensor) -> Tensor:
         return bind(range(len(x)))(x, sigma)

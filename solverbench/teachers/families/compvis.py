@@ -124,7 +124,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     condition = conversion.part(state, conversion.CONDITION)
     rows, absent = _classes(description, given, len(condition["embedding.weight"])) if kind == CLASSES else (0, None)
     # Conditions are checked before the networks are built, which takes long.
-    description.condition(count=rows, text=kind == TEXT, absent=kind == TEXT or absent is not None)
+    description.condition(count=rows, text=kind == TEXT, absent=kind == TEXT or absent is not None, rescaled=True)
     source = conversion.averaged(state) if told.averaged else state
     parts = conversion.part(source, conversion.UNET), conversion.part(state, conversion.FIRST_STAGE)
     found = {

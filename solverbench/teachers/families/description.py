@@ -42,8 +42,10 @@ class Description:
         classes: class policy of a class-conditional model; see `Condition`.
         prompts: text file with one prompt per line.
         prompt_count: minimum number of prompts, as a protocol requires.
-        negative: negative prompt, from which guidance leads away.
+        negative: negative prompt, from which guidance leads away. None if there is none, which some networks are told
+            by zeros; "" is the encoded empty prompt.
         guidance: guidance weight; 1 is no guidance.
+        guidance_rescale: share of guidance's rescaling; see `Condition`. None is none.
         dtype, channels_last, compile: see `Arithmetic`.
         sigma_min, sigma_max: levels where sampling ends and starts, in the EDM frame.
         sampler, sampler_nfe: teacher sampler and its calls.
@@ -59,6 +61,7 @@ class Description:
     prompt_count: int | None = None
     negative: str | None = None
     guidance: float | None = None
+    guidance_rescale: float | None = None
     dtype: str = "fp32"
     channels_last: bool = False
     compile: bool = False
@@ -95,13 +98,16 @@ class Description:
             raise MissingError(f"{self.name}: its {what} {path} isn't there; correct files.{what} of its description")
         return path
 
-    def condition(self, *, count: int = 0, text: bool = False, absent: bool = False) -> Condition | None:
+    def condition(
+        self, *, count: int = 0, text: bool = False, absent: bool = False, rescaled: bool = False
+    ) -> Condition | None:
         """Return the condition of the images; None for a network without a condition input.
 
         Args:
             count: number of the network's classes; 0 if it has none.
             text: whether it takes a prompt.
             absent: whether it has an unconditional input, which guidance needs.
+            rescaled: whether its family rescales guidance.
 
         Raises:
             UserError: the network does not support the policy, prompts or guidance, or it needs prompts and there are
@@ -118,12 +124,17 @@ class Description:
                 f"{self.name}: guidance {self.guidance:g}, but this network has no unconditional input to lead away "
                 "from; leave guidance out"
             )
+        if self.guidance_rescale and not (absent and rescaled):
+            raise UserError(
+                asked=self.name, wrong=f"guidance_rescale {self.guidance_rescale:g}, but this network doesn't take it",
+                remedy="leave guidance_rescale out",
+            )  # fmt: skip
         if not count and not text:
             return None
         lines = self._lines() if text else ()
         policy = (self.classes or "seed") if count else None
         weight = 1.0 if self.guidance is None else self.guidance
-        return Condition(policy, count, lines, self.negative or "", weight)
+        return Condition(policy, count, lines, self.negative or "", weight, self.guidance_rescale or 0.0)
 
     def _lines(self) -> tuple[str, ...]:
         if self.prompts is None:

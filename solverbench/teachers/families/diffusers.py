@@ -51,6 +51,9 @@ class Settings:
         text_length: number of tokens for T5; as upstream if None.
         variant: variant of the weight files, such as fp16; parts without it give their base files.
         checkpointing: whether to use gradient checkpointing.
+        clip: bound to which the data prediction is clipped in every call; not clipped if None.
+        zeros: whether no negative prompt is told by zeros rather than by the encoded empty prompt, in Stable Diffusion
+            XL; as its index says if None.
     """
 
     size: int | None = None
@@ -59,6 +62,8 @@ class Settings:
     text_length: int | None = None
     variant: str | None = None
     checkpointing: bool = False
+    clip: float | None = None
+    zeros: bool | None = None
 
 
 def recognises(path: Path) -> bool:
@@ -85,11 +90,19 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     size = given.size or _size(description, model)
     network = networks.read(model, null_class=given.null_class, distilled=given.distilled)
     # Conditions are checked before the other parts are read, which takes long.
-    description.condition(count=network.classes, text=network.text, absent=network.absent is not None or network.text)
+    free = network.absent is not None or network.text
+    description.condition(count=network.classes, text=network.text, absent=free, rescaled=True)
     weights = {"network": adaptors.fingerprint(model)}
+    if given.zeros is not None and not network.pooled:
+        raise SpecError(
+            asked=description.name, wrong="zeros is Stable Diffusion XL's, and this network isn't one",
+            remedy="leave zeros out",
+        )  # fmt: skip
     facts: dict[str, Any] = {"scheduler": schedulers.facts(scheduler), "network": _plain(model.config)}
     if type(model).__name__ == "FluxTransformer2DModel":
         facts["distilled"] = given.distilled
+    if given.clip is not None:
+        facts["clip"] = given.clip
     decode = encode = None
     pixels = 0
     if (stage := folder.first_stage) is not None:
@@ -107,10 +120,11 @@ def load(description: Description, device: str = "cpu") -> Teacher:
             else:
                 weights[name] = adaptors.fingerprint(part)
                 assembly.prepare(part, device)
-        encode = _encoder(description, model, parts, folder, given.text_length)
+        zeros = _zeros(description, folder, given)
+        encode = _encoder(description, model, parts, folder, given.text_length, zeros)
         facts["text_length"] = given.text_length
         if network.pooled:
-            facts["zeros"] = folder.zeros
+            facts["zeros"] = zeros
         if network.pooled or getattr(model, "use_additional_conditions", False):
             facts["pixels"] = _told_size(description, model, network, parts, pixels)
     folder.unused()
@@ -127,7 +141,8 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         encode=encode,
         decode=decode,
         facts=facts,
-        notes=(*filter(None, [schedulers.dropped(asked)]), *folder.notes),
+        clip=given.clip,
+        notes=(*filter(None, ["" if given.clip else schedulers.dropped(asked)]), *folder.notes),
         **(FLOW_SAMPLER if schedulers.flows(scheduler) else {}),
     )
     return assembly.teacher(description, device, made, load)
@@ -194,15 +209,17 @@ class Folder:
         with assembly.quiet():
             said: Mapping[str, Any]
             if (index := folders.pickled_shards(path, variant)) is not None:
-                found, said = self._assembled(cls, path, tensor_files.sharded(index).tensors)
+                found, said = self._assembled(cls, path, dtype, tensor_files.sharded(index).tensors)
             else:
                 how = {"torch_dtype": dtype, "variant": variant, "low_cpu_mem_usage": False}
                 found, said = self._made(name, cls, path, {**how, "output_loading_info": True})
-                found, said = self._unwrapped(cls, path, variant, found, said)
+                found, said = self._unwrapped(cls, path, dtype, variant, found, said)
         self._whole(path, said)
-        return found.to(dtype).eval()
+        return found.eval()
 
-    def _assembled(self, cls: Any, path: Path, state: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _assembled(
+        self, cls: Any, path: Path, dtype: torch.dtype, state: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         """Return the network of a configuration with tensors that upstream does not load itself."""
         found = cls.from_config(cls.load_config(path, local_files_only=True))
         try:
@@ -212,10 +229,10 @@ class Folder:
                 asked=path, wrong=f"its tensors don't fit its configuration ({one_line(error)})",
                 remedy="download it again",
             ) from None  # fmt: skip
-        return found, {"missing_keys": missing, "unexpected_keys": unexpected}
+        return found.to(dtype), {"missing_keys": missing, "unexpected_keys": unexpected}
 
     def _unwrapped(
-        self, cls: Any, path: Path, variant: str | None, found: Any, said: Mapping[str, Any]
+        self, cls: Any, path: Path, dtype: torch.dtype, variant: str | None, found: Any, said: Mapping[str, Any]
     ) -> tuple[Any, Mapping[str, Any]]:
         """Return the network; if a wrapper's prefix made all names unknown, read again without it and note that."""
         extra, missing = (sorted(map(str, said.get(key) or [])) for key in ("unexpected_keys", "missing_keys"))
@@ -228,7 +245,7 @@ class Folder:
         if not removed:
             return found, said
         self.notes.append(f"{file.name}: {' and '.join(removed)} removed from its tensors' names")
-        return self._assembled(cls, path, state)
+        return self._assembled(cls, path, dtype, state)
 
     @property
     def pipeline(self) -> str:
@@ -397,7 +414,12 @@ PIXART = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
 
 def _encoder(
-    description: Description, model: Any, parts: Mapping[str, Any], folder: Folder, length: int | None
+    description: Description,
+    model: Any,
+    parts: Mapping[str, Any],
+    folder: Folder,
+    length: int | None,
+    zeros: bool,
 ) -> text.Encode:
     kind = type(model).__name__
     if kind == "PixArtTransformer2DModel":
@@ -408,12 +430,19 @@ def _encoder(
             )
         return text.pixart(parts, length or PIXART[folder.pipeline])
     if len(parts) == 4 and kind == "UNet2DConditionModel":
-        return text.stable_diffusion_xl(parts, zeros=folder.zeros)
+        return text.stable_diffusion_xl(parts, zeros=zeros)
     if kind == "SD3Transformer2DModel":
         return text.stable_diffusion_3(parts, model.config["joint_attention_dim"], length or 256)
     if kind == "FluxTransformer2DModel":
         return text.flux(parts, length or 512)
     return text.stable_diffusion(parts)
+
+
+def _zeros(description: Description, folder: Folder, given: Settings) -> bool:
+    """Return whether an empty negative prompt is told by zeros: an explicit one is encoded, as upstream does."""
+    if given.zeros is not None:
+        return given.zeros
+    return folder.zeros and description.negative != ""
 
 
 def _plain(config: Any) -> dict[str, Any]:
