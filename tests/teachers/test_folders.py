@@ -3,9 +3,11 @@
 Needs diffusers and transformers.
 """
 
+import argparse
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -188,6 +190,51 @@ def test_a_wrappers_prefix_is_removed_and_said(tmp_path, prefix):
     after = folders.load(folder)
     assert after.identity == before.identity
     assert f"diffusion_pytorch_model.safetensors: {prefix} removed from its tensors' names" in after.notes
+
+
+@pytest.mark.parametrize("beside", [np.float64(1.5), argparse.Namespace(lr=1), torch.device("cpu")], ids=str)
+def test_foreign_objects_beside_a_folders_tensors_are_skipped(tmp_path, beside):
+    folder = folders.ddpm(tmp_path / "ddpm")
+    before = folders.load(folder)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save({**folders.unet().state_dict(), "best": beside}, folder / "unet" / "diffusion_pytorch_model.bin")
+    after = folders.load(folder)
+    assert after.identity == before.identity
+    assert len(after.notes) == 1 + isinstance(beside, argparse.Namespace)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_checkpoint_with_more_than_tensors_is_the_same_teacher(tmp_path, prefix):
+    import solverbench as sb
+
+    state = tiny.ldm()
+    options = ":size=16:head_channels=32"
+    plain = sb.load_teacher(f"{tiny.save(tmp_path / 'plain.ckpt', state)}{options}")
+    wrapped = {prefix + key: value for key, value in state.items()}
+    path = tiny.save(tmp_path / "more.ckpt", wrapped, best=np.float64(1), args=argparse.Namespace(a=1))
+    found = sb.load_teacher(f"{path}{options}")
+    assert found.identity == plain.identity
+    assert found.notes[0] == "more.ckpt: skipped argparse.Namespace beside the tensors; nothing of them was run"
+    assert found.notes[1:] == (("more.ckpt: module. removed from its tensors' names",) if prefix else ())
+
+
+def test_a_tokenizer_of_pieces_alone_is_read(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    (tmp_path / "text").write_text("a red bird\ntwo cats on a mat\nthe sea\n" * 20)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "spiece"), vocab_size=20, pad_id=0, eos_id=1,
+        unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    parts = {"text_encoder": folders.t5(), "tokenizer": folders.t5_tokenizer()}
+    folder = folders.save(tmp_path / "a", "PixArtAlphaPipeline", diffusers.DDIMScheduler(**folders.VP),
+                          transformer=folders.pixart(False), vae=folders.vae(), **parts)  # fmt: skip
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    shutil.copy(tmp_path / "spiece.model", folder / "tokenizer")
+    (folder / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 0}')
+    teacher = folders.load(folder, prompts=tiny.prompts(tmp_path / "p.txt"))
+    assert words(teacher).isfinite().all()
 
 
 def test_what_a_schedulers_sampler_does_to_samples_is_said(tmp_path):

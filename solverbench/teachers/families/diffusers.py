@@ -212,7 +212,10 @@ class Folder:
                 found, said = self._assembled(cls, path, dtype, tensor_files.sharded(index).tensors)
             else:
                 how = {"torch_dtype": dtype, "variant": variant, "low_cpu_mem_usage": False}
-                found, said = self._made(name, cls, path, {**how, "output_loading_info": True})
+                try:
+                    found, said = self._made(name, cls, path, {**how, "output_loading_info": True})
+                except RecordError:
+                    found, said = self._with_foreign(cls, path, dtype, variant)
                 found, said = self._unwrapped(cls, path, dtype, variant, found, said)
         self._whole(path, said)
         return found.eval()
@@ -231,17 +234,33 @@ class Folder:
             ) from None  # fmt: skip
         return found.to(dtype), {"missing_keys": missing, "unexpected_keys": unexpected}
 
+    def _with_foreign(self, cls: Any, path: Path, dtype: torch.dtype, variant: str | None) -> tuple[Any, Any]:
+        """Return the network of a .bin file with foreign objects beside its tensors, which upstream refuses.
+
+        Raises:
+            RecordError: the error being handled, if the file has none, or another one about the file.
+        """
+        file = folders.single(path, variant)
+        if file is None or file.suffix != ".bin":
+            raise
+        read = tensor_files.contents(file)
+        if not read.skipped:
+            raise
+        self.notes += read.notes
+        return self._assembled(cls, path, dtype, read.tensors)
+
     def _unwrapped(
         self, cls: Any, path: Path, dtype: torch.dtype, variant: str | None, found: Any, said: Mapping[str, Any]
     ) -> tuple[Any, Mapping[str, Any]]:
         """Return the network; if a wrapper's prefix made all names unknown, read again without it and note that."""
         extra, missing = (sorted(map(str, said.get(key) or [])) for key in ("unexpected_keys", "missing_keys"))
-        if not extra or not missing:
-            return found, said
         file = folders.single(path, variant)
-        if file is None:
+        if not extra or file is None:
             return found, said
-        state, removed = tensor_files.unwrapped(tensor_files.read(file), missing[0])
+        tensors = tensor_files.read(file)
+        if not missing:  # what a .bin file holds beside tensors is no tensor that is unexpected
+            return found, {**said, "unexpected_keys": [key for key in extra if key in tensors]}
+        state, removed = tensor_files.unwrapped(tensors, missing[0])
         if not removed:
             return found, said
         self.notes.append(f"{file.name}: {' and '.join(removed)} removed from its tensors' names")

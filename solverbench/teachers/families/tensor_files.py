@@ -41,10 +41,11 @@ _TYPES = {
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """The tensors of a file by name, and what a user should know about how they were read."""
+    """The tensors of a file by name, what a user should know about how they were read, and whether more lay there."""
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
+    skipped: bool = False
 
 
 def read(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
@@ -72,8 +73,9 @@ def contents(path: Path, *, mapped: bool = False) -> Contents:
     content, skipped = _torch(path, mapped and zipfile.is_zipfile(path))
     found, notes = _tensors(path, content)
     if skipped:
-        notes = *notes, f"{path.name}: skipped {', '.join(skipped)} beside the tensors; nothing of them was run"
-    return Contents(found, notes)
+        names = ", ".join(skipped[:8]) + (f" and {len(skipped) - 8} more" if len(skipped) > 8 else "")
+        notes = *notes, f"{path.name}: skipped {names} beside the tensors; nothing of them was run"
+    return Contents(found, notes, skipped is not None)
 
 
 def sharded(index: Path) -> Contents:
@@ -193,13 +195,13 @@ def _broken(path: Path, error: Exception) -> RecordError:
     return RecordError(f"{path}: not a whole safetensors file ({text}); download it again")
 
 
-def _torch(path: Path, mapped: bool) -> tuple[Any, tuple[str, ...]]:
-    """Return the content of torch's format and the names of the foreign objects that were skipped."""
+def _torch(path: Path, mapped: bool) -> tuple[Any, tuple[str, ...] | None]:
+    """Return the content of torch's format, and the foreign names that were skipped; None if torch reads it itself."""
     stand_ins: list[Any] = [type(name, (), {"__module__": module}) for module, names in INERT.items() for name in names]
     try:
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol, which the reader checks itself
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), ()
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), None
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
             return beside.read(path, mapped=mapped)
