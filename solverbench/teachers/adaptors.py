@@ -78,6 +78,29 @@ class Adapted:
         return 0 * one, one
 
 
+class Clipped:
+    """A data prediction clipped to [-bound, bound] in every call, as `clip_sample` of diffusers does in every step.
+
+    Where it clips, the path is no longer that of the network's ODE, and gradients are 0.
+
+    Args:
+        denoise: (x [B, ...], sigma 0-d) -> data prediction of x's shape.
+        bound: largest absolute value, above 0; 1 for images on [-1, 1].
+
+    Raises:
+        SpecError: a bound that is not above 0.
+    """
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor], bound: float = 1.0) -> None:
+        if not 0 < bound < float("inf"):
+            raise SpecError(asked=f"clip={bound:g}", wrong="not a bound above 0", remedy="1 fits images on [-1, 1]")
+        self.denoise, self.bound = denoise, bound
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the clipped data prediction, of x's shape."""
+        return self.denoise(x, sigma).clamp(-self.bound, self.bound)
+
+
 def per_image(network: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a network with one time per image, (y [B, ...], t [B]), as one with a single time for all, t 0-d."""
     return lambda y, t: network(y, t.expand(len(y)))

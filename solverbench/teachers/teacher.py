@@ -51,6 +51,7 @@ class Teacher:
         condition: condition of the images, part of every key in addition to `identity`; None if unconditional.
         arithmetic: arithmetic of the network; see `Arithmetic.label`.
         spec: text with which `load_teacher` returns this teacher again; its name if empty.
+        notes: what a user should know about how it was read, one sentence each; loading says them.
         features: feature networks by name, each a function that loads it on a device. Solvers may be trained on "loss";
             "metric" measures them, and training code gets none of it unless a recipe sets allow_metric_loss.
         images_of: a range of seeds -> real images [B, C, H, W] on [-1, 1], on the CPU, each a function of its seed
@@ -76,6 +77,7 @@ class Teacher:
     condition: Condition | None = None
     arithmetic: str = "float32"
     spec: str = ""
+    notes: tuple[str, ...] = ()
     features: Mapping[str, Callable[[str], FeatureNetwork]] = field(default_factory=dict)
     images_of: Callable[[range], Tensor] | None = None
 
@@ -112,7 +114,8 @@ class Teacher:
         told = self.condition
         if told is None or self.passes == 1:
             return self.identity
-        return files.digest([self.identity, told.guidance, told.negative])
+        rescaled = [told.rescale] if told.rescale else []
+        return files.digest([self.identity, told.guidance, told.negative, *rescaled])
 
     def images(self, states: Tensor) -> Tensor:
         """Return the images [B, C, H, W] on [-1, 1] of final states [B, *shape]."""

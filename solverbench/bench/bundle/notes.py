@@ -73,6 +73,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     found += one_method([outcome.cell for outcome in outcomes]) + reference(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
         teacher = cell.teacher
+        found += [f"{teacher.name}: {note}" for note in teacher.notes]
         if cell.evaluation is not None and cell.evaluation.data.note:
             found.append(cell.evaluation.data.note)
         found += lacking([cell])
