@@ -326,7 +326,7 @@ def _parts(seeds: range, teacher: Teacher) -> Iterator[range]:
 
 def _deviation(values: Tensor) -> Tensor:
     """Return the standard error [L] of the means of values [L, n]."""
-    return values.std(1) / values.shape[1] ** 0.5
+    return values.std(1) / math.sqrt(values.shape[1])
 
 
 @lru_cache(maxsize=2)
