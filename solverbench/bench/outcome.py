@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solverbench.bench import measure as measures
+from solverbench.bench import statistics
 from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.measure import Measure
 from solverbench.errors import UserError
@@ -27,6 +28,7 @@ class Outcome:
         pictures: [k, C, H, W] uint8, images of the first seeds; None without measures.
         cost: block label to the block's cost, as in timing.json.
         failed: metric name to the reason why it has no measure although the cell has results.
+        statistics: statistics of its images, see `bench.statistics`; empty without results, or for earlier ones.
     """
 
     cell: Cell
@@ -36,13 +38,20 @@ class Outcome:
     pictures: NDArray[np.uint8] | None = None
     cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """What its images show that its numbers don't: code -> sentence, see `bench.statistics.flags`."""
+        teacher = self.cell.teacher
+        return statistics.flags(self.statistics, pixels=teacher.decode is None, teacher=teacher.name)
 
     @property
     def summary(self) -> str:
         """One line: the measures, or the reason."""
         parts = [f"{m.metric} {m.value:.4g} ± {m.value - m.interval[0]:.2g}" for m in self.measures.values()]
         biased = any(self.biased(metric) for metric in self.measures)
-        parts = [*parts, *(f"no {metric}" for metric in self.failed)]
+        parts = [*parts, *(f"no {metric}" for metric in self.failed), *self.flags.values()]
         return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")
 
     def biased(self, metric: str) -> bool:

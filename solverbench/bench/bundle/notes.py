@@ -67,6 +67,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
                 "prove a better sampler; read the distance to the teacher beside it"
             )
+    found += [f"{outcome.cell}: {told}" for outcome in outcomes for told in outcome.flags.values()]
     found += one_method([outcome.cell for outcome in outcomes])
     for cell in each_teacher(outcome.cell for outcome in outcomes):
         teacher = cell.teacher
