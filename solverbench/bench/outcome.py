@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solverbench.bench import measure as measures
+from solverbench.bench import statistics
 from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.measure import Measure
 from solverbench.errors import UserError
@@ -34,6 +35,7 @@ class Outcome:
         cost: block label to the block's cost, as in timing.json.
         failed: metric name to the reason why it has no measure although the cell has results.
         convergence: the error of the teacher sampler, that paired errors refer to; None if it wasn't measured.
+        statistics: statistics of its images, see `bench.statistics`; empty without results, or for earlier ones.
     """
 
     cell: Cell
@@ -44,18 +46,22 @@ class Outcome:
     cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     convergence: Convergence | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reference_error(self) -> float | None:
         """The error of the reference of paired errors, RMSE on [-1, 1]; None if it is unknown."""
-        return self.convergence and self.convergence.error
+        return None if self.convergence is None else self.convergence.error
 
     def flags(self, metric: str = table.ALWAYS) -> Mapping[str, str]:
         """Return what a reader of a metric's value should know: code, one word, to sentence.
 
-        `reference-error` stands last, on the metrics that compare with the teacher's own samples.
+        First those of the cell, then those of its images (`bench.statistics`). `reference-error` stands last, on the
+        metrics that compare with the teacher's own samples.
         """
-        found, measured = dict(self.cell.flags), self.measures.get(table.ALWAYS)
+        teacher = self.cell.teacher
+        shown = statistics.flags(self.statistics, pixels=teacher.decode is None, teacher=teacher.name)
+        found, measured = {**self.cell.flags, **shown}, self.measures.get(table.ALWAYS)
         paired = metric in table.TABLE and table.TABLE[metric].takes is Takes.PAIR
         if paired and measured is not None and self.convergence and self.convergence.marks(measured.value):
             found[REFERENCE] = (

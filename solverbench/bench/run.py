@@ -73,7 +73,7 @@ class RunResult:
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
         lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
         flagged = [each for each in self.cells if each.measures]
-        lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.cell.flags.items()]
+        lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.flags().items()]
         lines += [*notes.one_method([each.cell for each in self.cells]), *notes.reference(self.cells)]
         return "\n".join([*lines, *_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"])
 

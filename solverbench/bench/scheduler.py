@@ -59,8 +59,8 @@ class Ledger:
         self.left = {unit: [unit.images, unit.calls] for unit in self.units}
         self.begun: set[CellProgress] = set()
         images, calls = sum(unit.images for unit in self.units), sum(unit.calls for unit in self.units)
-        references = self.references.calls
-        tell.begin(images, calls + references, estimates.expected(self.units, jobs, workers, self.references.tasks))
+        calls += self.references.calls
+        tell.begin(images, calls, estimates.expected(self.units, jobs, workers, self.references.tasks))
         for job in jobs:
             for error in job.damaged.values():
                 tell.note(remade(error))
@@ -162,8 +162,9 @@ class Ledger:
 
     def _settle(self, job: CellProgress) -> None:
         outcome = Outcome(
-            job.cell, job.status, job.reason, job.measures, failed=job.failed, convergence=self.references.of(job.cell)
-        )
+            job.cell, job.status, job.reason, job.measures, failed=job.failed,
+            convergence=self.references.of(job.cell), statistics=job.statistics,
+        )  # fmt: skip
         self.tell.settle(str(job.cell), job.status, outcome.summary)
 
 

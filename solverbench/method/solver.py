@@ -72,6 +72,7 @@ class Solver(ABC):
     rho: float | None = option(None, above=0.0, help="the grid's exponent; the grid's own default if not given")
 
     def __init_subclass__(cls) -> None:
+        _own_defaults(cls)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     @classmethod
@@ -215,7 +216,7 @@ class Solver(ABC):
             grid = grids.key(levels, self.rho)
         else:
             grid = {"name": levels}
-        sources = [registries.source(cls) for cls in type(self).__mro__ if not _built_in(cls)]
+        sources = [registries.source(cls) for cls in type(self).__mro__ if not built_in(cls)]
         return {
             "name": self.name,
             "version": self.version,
@@ -227,6 +228,40 @@ class Solver(ABC):
     def _levels(self) -> str | list[float]:
         """Return the name of the grid, or its explicit levels."""
         return read_levels(f"{self.name}:grid={self.levels}", self.levels)
+
+
+def _own_defaults(cls: type[Solver]) -> None:
+    """Make a plain class attribute with the name of an inherited option the option's default in `cls`.
+
+    A dataclass reads annotated attributes alone, and would ignore it.
+
+    Raises:
+        SpecError: an attribute that is taken for the default grid, and isn't read.
+    """
+    mine = vars(cls)
+    if "grid_name" in mine or isinstance(mine.get("grid"), (str, list, tuple)):
+        name = "grid_name" if "grid_name" in mine else "grid"
+        raise SpecError(
+            asked=f"class {cls.__qualname__}: {name} = {mine[name]!r}",
+            wrong="not the default grid's name",
+            remedy='give levels = NAME, as in levels = "logsnr"',
+        )
+    annotated = mine.get("__annotations__", {})
+    for base in reversed(cls.__mro__[1:]):
+        for name, field in vars(base).get("__dataclass_fields__", {}).items():
+            if name not in mine or name in annotated or "choices" not in field.metadata:
+                continue
+            given = mine[name]
+            if isinstance(given, dataclasses.Field):
+                metadata = {**given.metadata, "key": given.metadata["key"] or field.metadata["key"]}
+                given = given.default
+            elif callable(given) or isinstance(given, property):
+                continue
+            else:
+                metadata = dict(field.metadata)
+            setattr(cls, name, dataclasses.field(default=given, metadata=metadata))
+            cls.__annotations__ = {**annotated, name: get_type_hints(base)[name]}
+            annotated = cls.__annotations__
 
 
 class Classical(Solver):
@@ -397,8 +432,8 @@ class LearnedSolver(Solver):
         return self.parameters
 
 
-def _built_in(cls: type) -> bool:
-    """Return whether a class comes with this project or with Python."""
+def built_in(cls: type) -> bool:
+    """Return whether a class comes with this project or with Python, not from a plugin."""
     return cls.__module__.partition(".")[0] in ("solverbench", "builtins", "abc", "typing")
 
 

@@ -7,6 +7,7 @@ import numbers
 import operator
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from solverbench.errors import (
     NotLinearError,
     UserError,
 )
+from solverbench.method import suspects
 from solverbench.method.execution import unrounded
 from solverbench.method.grids import Grid, check_ends, explicit
 from solverbench.method.schedules import EDM, NoiseSchedule
@@ -60,11 +62,25 @@ def tableau(
         raise BudgetError(asked=solver.spec, wrong="neither nfe nor grid is given", remedy="give one, as in nfe=6")
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
         raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
-    return spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
+    return claimed(trace(solver, own_grid(solver, schedule, nfe)), solver, schedule, nfe)
+
+
+def own_grid(solver: Solver, schedule: NoiseSchedule, nfe: int) -> Grid:
+    """Return the solver's grid for `nfe` calls.
+
+    Raises:
+        BudgetError: the solver cannot spend exactly `nfe` calls.
+        LoopError: it is a plugin's, and makes other levels than its spec says.
+    """
+    steps = intervals(solver, nfe)
+    grid = solver.grid(schedule, steps)
+    if isinstance(grid, Grid) and (wrong := suspects.other_levels(solver, grid, steps)):
+        raise LoopError(asked=solver.spec, wrong=wrong, remedy=suspects.LEVELS_REMEDY)
+    return grid
 
 
 def spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
-    """Return the tableau if it makes `nfe` calls.
+    """Return the tableau on explicit levels if it makes `nfe` calls, or `nfe` is None.
 
     Raises:
         BudgetError: it makes another number of calls.
@@ -77,6 +93,30 @@ def spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
             near=[found.nfe],
         )
     return found
+
+
+def claimed(found: Tableau, solver: Solver, schedule: NoiseSchedule, nfe: int) -> Tableau:
+    """Return the tableau on the solver's own grid for `nfe` calls if it makes as many.
+
+    Raises:
+        BudgetError: it makes another number, so that its `steps` and its loop don't fit each other.
+    """
+    if nfe != found.nfe:
+        wrong, remedy = miscounted(solver, schedule, nfe, found.nfe)
+        raise BudgetError(asked=f"{solver.spec} with nfe={nfe}", wrong=wrong, remedy=remedy)
+    return found
+
+
+def miscounted(solver: Solver, schedule: NoiseSchedule, nfe: int, made: int) -> tuple[str, str]:
+    """Return what is wrong with a solver that claims `nfe` calls and makes `made`, and what to do."""
+
+    def count(grid: Grid) -> int:
+        tape = _Tape(_most(grid) + 1)
+        sampled(solver, tape, tape.unit(0), grid)
+        return len(tape.rows)
+
+    wrong = f"claims nfe={nfe} with steps({nfe}) = {intervals(solver, nfe)}, but its loop makes {made} calls"
+    return wrong, suspects.calls_advice(solver, schedule, nfe, made, count)
 
 
 def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
@@ -105,11 +145,31 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
         ) from error
     if tape.changed:
         raise _changing(solver, grid)
-    tableau = tape.tableau(sample, grid)
+    try:
+        tableau = tape.tableau(sample, grid)
+    except ValueError as error:
+        if "above the diagonal" not in str(error):
+            raise
+        raise _unfit(solver, grid) from error
     if check:
         check_start(solver, grid, tableau)
         check_linear(solver, grid, tableau)
     return tableau
+
+
+def _unfit(solver: Solver, grid: Grid) -> NotLinearError:
+    """Return the error for a loop that combines more than the start and the earlier outputs."""
+
+    def run() -> Tensor:
+        tape = _Tape(_most(grid) + 1)
+        sample = sampled(solver, tape, tape.unit(0), grid)
+        return torch.stack([*tape.rows, sample])
+
+    wrong, remedy = suspects.cause(solver, run) or (
+        f"{registries.origin(type(solver).integrate)}: adds to a state what is neither x nor an earlier output",
+        "combine x and the outputs linearly, without constants",
+    )
+    return NotLinearError(asked=solver.spec, wrong=wrong, remedy=remedy)
 
 
 def intervals(solver: Solver, nfe: int) -> int:
@@ -177,7 +237,7 @@ class _Watched:
     def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
         if self.left == 0:
             wrong = "the loop calls denoise more than 4 times a step and doesn't end"
-            raise _Misuse(wrong, remedy="end it at grid.steps")
+            raise _Misuse(wrong, remedy=suspects.FIXED)
         self.left -= 1
         if what := _unlike(x, self.like):
             raise _Misuse(f"denoise is handed {what} as x", remedy="hand it the state")
@@ -378,12 +438,14 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
         rounding += _sensitivity(tableau, network, x, by_tableau, generator)
         error, allowed = gap / size, 1e-10 + rounding / size
         if calls != tableau.nfe or not math.isfinite(error) or error > allowed:
-            raise NotLinearError(
-                asked=solver.spec,
-                wrong=f"loop and tableau differ on a random network (relative {error:.1e}, {calls} and "
-                f"{tableau.nfe} calls)",
-                remedy="combine x and the outputs linearly, without branches on their values",
+            differ = (
+                f"loop and tableau differ on a random network (relative {error:.1e}, {calls} and {tableau.nfe} calls)"
             )
+            why = suspects.cause(solver, partial(sampled, solver, _plain(network), x, grid))
+            if why is None and calls != tableau.nfe:
+                why = "the number of calls depends on the values, as with an adaptive step size", suspects.FIXED
+            wrong, remedy = why or ("", "combine x and the outputs linearly, without branches on their values")
+            raise NotLinearError(asked=solver.spec, wrong=f"{wrong}: {differ}" if wrong else differ, remedy=remedy)
     _checked.add(seen)
 
 
@@ -401,6 +463,15 @@ def _sensitivity(
         other = Tableau(tableau.sigmas, changed, tableau.levels, tableau.start)
         moved.append(float((unrounded(other, network, x) - sample).abs().max()))
     return max(moved)
+
+
+def _plain(network: Callable[..., Tensor]) -> Denoise:
+    """Return a network as the denoiser of a loop."""
+
+    def denoise(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        return network(x, sigma)
+
+    return denoise
 
 
 def _random_network(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:

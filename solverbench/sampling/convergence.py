@@ -163,9 +163,7 @@ class Measurement:
         images: NDArray[np.float64] = decoded(self.teacher, states, BatchLimit(self._batch)).double().cpu().numpy()
         return images
 
-    def _differences(
-        self, own: NDArray[np.float64], rival: Rival, shared: Mapping[str, Any]
-    ) -> NDArray[np.float64]:
+    def _differences(self, own: NDArray[np.float64], rival: Rival, shared: Mapping[str, Any]) -> NDArray[np.float64]:
         """Return each image's mean squared difference [n]; NaN where the rival has no finite images."""
         try:
             apart = self._images(rival, shared) - own

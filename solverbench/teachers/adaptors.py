@@ -58,7 +58,7 @@ class Adapted:
         """
         t = self.schedule.time(sigma)
         alpha = self.schedule.alpha(t)
-        keep, take = self._coefficients(alpha, alpha * sigma, sigma)
+        keep, take = coefficients(self.predicts, alpha, alpha * sigma, sigma)
         t = t.clamp(max=self.schedule.t_last)
         t = t if self.told is None else self.told(t)
         # Computed in float64, then moved to x's device in one transfer.
@@ -66,16 +66,17 @@ class Adapted:
         found: Tensor = keep * x + take * self.network(alpha * x, t).to(x.dtype)
         return found
 
-    def _coefficients(self, alpha: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (a, b) with x0 = a x + b (the network's output)."""
-        one = torch.ones_like(sigma)
-        if self.predicts == "eps":
-            return one, -sigma
-        if self.predicts == "v":
-            return alpha**2 / (alpha**2 + s**2), -s / (alpha**2 + s**2)
-        if self.predicts == "flow":
-            return alpha / (alpha + s), -s / (alpha + s)
-        return 0 * one, one
+
+def coefficients(predicts: str, alpha: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (a, b) with x0 = a x + b (the network's output), 0-d, of a prediction of `PREDICTIONS`."""
+    one = torch.ones_like(sigma)
+    if predicts == "eps":
+        return one, -sigma
+    if predicts == "v":
+        return alpha**2 / (alpha**2 + s**2), -s / (alpha**2 + s**2)
+    if predicts == "flow":
+        return alpha / (alpha + s), -s / (alpha + s)
+    return 0 * one, one
 
 
 class Clipped:

@@ -65,6 +65,7 @@ from helper import slope
 
 class Mine(sb.Solver):
     name = "mine"
+    consistent = False
 
     def integrate(self, denoise, x, grid):
         s = grid.sigmas
@@ -299,6 +300,7 @@ def test_a_class_without_a_source_is_named_by_its_numbers(tmp_path):
     def solver(factor):
         class Local(sb.Solver):
             name = "local"
+            consistent = False
 
             def integrate(self, denoise, x, grid):
                 return x + factor * denoise(x, grid.sigmas[0])
