@@ -245,8 +245,8 @@ def known(teacher: Teacher, images: Tensor | None) -> Known:
     Args:
         images: real images [n, *shape] on [-1, 1]; None for the teacher's own.
     """
-    if images is None and teacher.images_of is not None and teacher.decode is None and one_condition(teacher.condition):
-        images = _drawn(teacher)
+    if images is None and teacher.images_of is not None and teacher.decode is None and teacher.condition is None:
+        images = _drawn(teacher)  # of no certain class
     if images is None:
         return samples(teacher)
     return _real(teacher, images)

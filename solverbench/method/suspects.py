@@ -162,6 +162,17 @@ GROSS_REMEDY = (
 """What to do about a solver that `gross` finds wrong."""
 
 
+def believed(solver: Solver, tableau: Tableau) -> Tableau:
+    """Return the tableau, unless a plugin's solver is grossly wrong, see `gross`.
+
+    Raises:
+        LoopError: it is.
+    """
+    if wrong := gross(solver, tableau):
+        raise LoopError(asked=solver.spec, wrong=wrong, remedy=GROSS_REMEDY)
+    return tableau
+
+
 def other_levels(solver: Solver, grid: Grid, steps: int) -> str:
     """Return how a grid differs from the one that the solver's spec names; empty if it doesn't.
 

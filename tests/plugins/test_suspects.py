@@ -7,9 +7,11 @@ import toys
 
 import solverbench as sb
 from solverbench import conformance, plugins
+from solverbench.bench import images
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import BudgetError, LoopError, NotLinearError, SpecError
+from solverbench.sampling import endpoints
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -104,6 +106,15 @@ def test_a_bug_is_refused_before_anything_is_sampled(examples, bug):
     if part:
         number = 1 + next(n for n, line in enumerate(text.splitlines()) if part in line)
         assert f"suspect.py:{number}: " in suspect.reason
+
+
+def test_a_teachers_sampler_and_images_are_not_made_by_such_a_solver(examples, tmp_path):
+    path = examples("suspect.py", loop("x = x + (t - s) * denoise(x, s)"))
+    plugins.load(path)
+    with pytest.raises(LoopError, match="at call 2 the state has the noise of level 80"):
+        endpoints.sampler_plan(toys.teacher(sampler="suspect", sampler_nfe=4))
+    with pytest.raises(LoopError, match="at call 2 the state has the noise of level 80"):
+        images.write("suspect", 4, "50000", "png", tmp_path / "images", 1, "mixture", "cpu", tmp_path / "runs")
 
 
 def test_a_solver_that_is_meant_to_be_inconsistent_is_run(examples):
