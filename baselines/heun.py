@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from solverbench.errors import GridError
-from solverbench.method import Classical, Denoise, Grid, NoiseSchedule
+from solverbench.method import Classical, Denoise, Grid
 
 
 class Heun(Classical):
@@ -21,20 +20,6 @@ class Heun(Classical):
     local_order: ClassVar[int | None] = 2
     global_order: ClassVar[int | None] = 2
     stages: ClassVar[int] = 2
-
-    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """Return the grid.
-
-        Raises:
-            GridError: it starts at the stand-in for an infinite level, from which no mean of slopes holds.
-        """
-        grid = super().grid(schedule, steps)
-        if schedule.sigma_first < schedule.sigma_max and grid.sigmas[0] > schedule.sigma_first:
-            raise GridError(
-                f"{self.name}:grid={self.levels}: starts at {float(grid.sigmas[0]):g}, which stands for an infinite "
-                "level, and a mean of slopes holds for no step from there; use grid=polynomial or grid=logsnr"
-            )
-        return grid
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; 2M calls for M intervals."""

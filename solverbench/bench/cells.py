@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,7 @@ class Cell:
         obstacle: status and reason if the cell can't be run.
         trained: file of the learned solver's parameters; None if they were given in Python.
         inferred: settings that the learned solver's paper leaves unknown, see `LearnedSolver.inferred`.
+        flags: what a reader of its numbers should know: code, one word, to sentence.
     """
 
     teacher: Teacher
@@ -72,6 +73,7 @@ class Cell:
     obstacle: tuple[str, str] | None = None
     trained: Trained | None = None
     inferred: str = ""
+    flags: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> dict[str, Any]:

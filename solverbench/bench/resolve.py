@@ -14,11 +14,12 @@ from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.evaluation.selection import Measurement
 from solverbench.learned import trained_files, zoo
 from solverbench.learned.trained_files import Trained
-from solverbench.method import grids
-from solverbench.method.solver import LearnedSolver, Solver
+from solverbench.method import grids, probe
+from solverbench.method.grids import Grid
+from solverbench.method.solver import LearnedSolver, Solver, Unnamed
 from solverbench.method.spec import expand, make, numbers
-from solverbench.method.tableau import Plan
-from solverbench.method.tracing import check_linear, intervals, trace
+from solverbench.method.tableau import Plan, Tableau
+from solverbench.method.tracing import check_linear, check_start, intervals, trace
 from solverbench.sampling import devices, endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
@@ -45,8 +46,12 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
                 "give Teacher(identity=...), such as the sha256 of its weights"
             )
         plan = endpoints.sampler_plan(teacher)
+        settled = {}  # on this schedule, two solvers may take the same grid
         for asked, solver in wanted:
-            cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, measurement, out)
+            own = solver.on(teacher.schedule)
+            settled.setdefault((own.spec, id(getattr(own, "parameters", None))), (asked, own))
+        for asked, own in settled.values():
+            cells += _cells_of(asked, own, budgets, teacher, plan, protocol, measurement, out)
     return cells
 
 
@@ -90,17 +95,16 @@ def _cells_of(
     measurement: Measurement,
     out: Path,
 ) -> Iterator[Cell]:
-    """Yield the cells of one solver; a grid that misfits some budgets makes them unsupported, all of them an error."""
-    misfits: list[GridError] = []
+    """Yield the cells of one solver; a budget that the grid doesn't fit is unsupported, whatever else is asked for."""
 
     def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: Trained | None) -> Cell:
         method = equipped.key if plan is not None else {}
         about = teacher, asked, solver.spec, method, nfe, solver.learned, solver.adapt
         inferred = solver.inferred if isinstance(solver, LearnedSolver) else ""
-        return Cell(*about, protocol, measurement, goal, plan, obstacle, trained, inferred)
+        return Cell(*about, protocol, measurement, goal, plan, obstacle, trained, inferred, flags)
 
     for nfe in budgets:
-        equipped, trained = solver, None
+        equipped, trained, flags = solver, None, dict[str, str]()
         if isinstance(solver, LearnedSolver) and solver.parameters is None:
             trained = zoo.find(solver, teacher, nfe, [out / "trained"])
             if trained is None:
@@ -111,12 +115,14 @@ def _cells_of(
         try:
             grid = equipped.grid(teacher.schedule, intervals(equipped, nfe))
             tableau = trace(equipped, grid, check=False)
+            check_start(equipped, grid, tableau)
             if trained is not None:
                 if not trained.still(tableau):
                     yield cell(nfe, None, (NEEDS_TRAINING, _untrained(asked, nfe, teacher, out, zoo.OUTDATED)), None)
                     continue
                 tableau = trained.tableau
             plan = tableau.plan_from_noise(teacher.schedule)
+            flags = _flags(equipped, grid, tableau)
             equipped.adapt(teacher.denoise)  # an error here would end the run later
             found = cell(nfe, plan, None, trained)
             if stale := _stale(found, Store(out).at(found.address)):
@@ -130,15 +136,20 @@ def _cells_of(
             if grids.refused(error) and (where := plugins.place(error)):  # a plugin that returns no grid has a bug
                 yield cell(nfe, None, (FAILED, f"{where}: {error}; fix it there"), trained)
                 continue
-            misfits.append(error)
-            if len(misfits) == len(budgets):
-                raise
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except (Exception, SystemExit) as error:  # a plugin may raise anything; the other cells continue
             yield cell(nfe, None, (FAILED, reason(error, solver.spec)), trained)
         else:
             claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
             yield found if plan.nfe == nfe else cell(nfe, None, (FAILED, claim), trained)
+
+
+def _flags(solver: Solver, grid: Grid, tableau: Tableau) -> dict[str, str]:
+    """Return what a reader of the cell's numbers should know: code to sentence."""
+    told = {"inner-ends": grids.inner_ends(grid)}
+    if not solver.learned:  # its parameters fit another network's outputs than a Gaussian's
+        told["long-steps"] = probe.unstable(tableau, grid.schedule)
+    return {code: sentence for code, sentence in told.items() if sentence}
 
 
 def _stale(cell: Cell, folder: CellFolder) -> str:
@@ -182,13 +193,13 @@ def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
 def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:
     """Yield each distinct solver with its displayed name: the spec as typed, or the solver's own spec."""
     listed = [solvers] if isinstance(solvers, (str, Solver)) else solvers
-    seen: dict[tuple[str, int], Solver] = {}
+    seen: dict[tuple[str, bool, int], Solver] = {}
     names: set[str] = set()
     for item in listed:
         for one in [item] if isinstance(item, Solver) else expand(item):
             solver = make(one) if isinstance(one, str) else one
             spec = solver.spec
-            same = spec, id(getattr(solver, "parameters", None))
+            same = spec, isinstance(solver.levels, Unnamed), id(getattr(solver, "parameters", None))
             if same in seen:
                 continue
             name = one if isinstance(one, str) else spec

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solverbench.errors import BudgetError, GridError
 from solverbench.method import grids
-from solverbench.method.grids import GITS_ENDS, Grid
+from solverbench.method.grids import ROUNDED, Grid
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Denoise, Solver, read_levels, refuse_budget
 
@@ -103,7 +103,7 @@ class Discretisation:
         """Return the grid that a prior names or lists, with `ends` as its ends.
 
         Raises:
-            GridError: there are no such levels for `steps` steps, or a list's ends differ by more than GITS_ENDS
+            GridError: there are no such levels for `steps` steps, or a list's ends differ by more than ROUNDED
                 (which allows for rounding).
         """
         levels, ends = read_levels(f"prior={prior}", prior), self.ends(schedule)
@@ -114,7 +114,7 @@ class Discretisation:
         asked = f"prior={prior} with {steps} steps"
         if grid.steps != steps:
             raise GridError(f"{asked}: {len(levels)} levels make {grid.steps} steps; give {steps + 1} levels")
-        return with_ends(asked, grid, ends, GITS_ENDS)
+        return with_ends(asked, grid, ends, ROUNDED)
 
     def check(self, asked: str, theta1: Tensor, steps: int) -> None:
         """Raise GridError unless `theta1` was made for `steps` steps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from solverbench import plugins, registries
 from solverbench.errors import GridError, PluginError, UnknownNameError
-from solverbench.method.schedules import NoiseSchedule, VPDiscrete
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VariancePreserving, VPDiscrete
 
 VERSIONS: dict[str, int] = {}
 """Versions of named grids other than 1; bump one when its formula gives other levels, so no old result is reused."""
 
-GITS_ENDS = 0.01
-"""Relative tolerance between a schedule's ends and those of a published list, which are rounded to three digits."""
+ROUNDED = 0.01
+"""Relative tolerance between a schedule's ends and typed or published levels, which are rounded to three digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +72,63 @@ def refused(error: GridError) -> bool:
 def explicit(levels: Sequence[float] | Tensor, schedule: NoiseSchedule) -> Grid:
     """Return the grid of the given levels [M+1], in the order from start to end."""
     return Grid(torch.as_tensor(levels, dtype=torch.float64), schedule)
+
+
+def check_ends(grid: Grid, asked: str) -> None:
+    """Check that explicit levels lie between the ends of their schedule; the last may also be 0.
+
+    Raises:
+        GridError: an end lies outside, or the levels look like times of the schedule or like training steps.
+    """
+    schedule, first, last = grid.schedule, float(grid.sigmas[0].detach()), float(grid.sigmas[-1].detach())
+    if levels := _from_times(grid):
+        formula = "t/(1 - t)" if isinstance(schedule, RectifiedFlow) else "sqrt(1 - alpha^2)/alpha"
+        raise GridError(
+            asked=asked,
+            wrong=f"levels from {first:g} to {last:g} look like the model's times, but a level is {formula}",
+            remedy=f"give grid={levels}",
+        )
+    for name, level, outside in (
+        ("start", first, first > schedule.sigma_max * (1 + ROUNDED)),
+        ("end", last, 0 < last < schedule.sigma_min * (1 - ROUNDED)),
+    ):
+        if outside:
+            raise GridError(
+                asked=asked,
+                wrong=f"its {name} {level:g} is outside the model's {schedule.sigma_max:g} to {schedule.sigma_min:g}",
+                remedy="stay between these two; the last level may also be 0",
+            )
+
+
+def inner_ends(grid: Grid) -> str:
+    """Return a sentence about ends that lie inside the schedule; empty if the grid covers the whole schedule."""
+    schedule, first, last = grid.schedule, float(grid.sigmas[0].detach()), float(grid.sigmas[-1].detach())
+    starts = first < min(schedule.sigma_first, schedule.sigma_max) * (1 - ROUNDED)
+    ends = last > schedule.sigma_min * (1 + ROUNDED)
+    if not starts and not ends:
+        return ""
+    where = " and ".join([f"starts at {first:g}"] * starts + [f"ends at {last:g}"] * ends)
+    return f"the grid {where}, inside the model's levels from {schedule.sigma_max:g} to {schedule.sigma_min:g}"
+
+
+LIKE_TIMES = 0.95
+"""Share of the last time from which on a first level is taken for a time; a sampler starts near its last time."""
+
+
+def _from_times(grid: Grid) -> str:
+    """Return the levels at a grid's values read as times, or as training steps from 0; empty if they aren't."""
+    schedule, values = grid.schedule, grid.sigmas.detach()
+    if not isinstance(schedule, (RectifiedFlow, VariancePreserving)):
+        return ""
+    first, steps = float(values[0]), len(schedule.log_alphas) if isinstance(schedule, VPDiscrete) else 0
+    if LIKE_TIMES <= first / schedule.t_start and first <= 1:
+        times = values
+    elif steps and schedule.sigma_max < first < steps and LIKE_TIMES * steps <= first + 1:
+        times = (values + 1) / steps
+    else:
+        return ""
+    levels = schedule.sigma(times.clamp(min=schedule.t_end, max=schedule.t_start)).tolist()
+    return "+".join("0" if value == 0 else f"{level:.6g}" for value, level in zip(values.tolist(), levels, strict=True))
 
 
 def polynomial(schedule: NoiseSchedule, steps: int, *, rho: float = 7.0) -> Grid:
@@ -159,7 +216,7 @@ def gits(solver: str, schedule: NoiseSchedule, steps: int) -> Grid:
         raise GridError(asked=asked, wrong="none is published", remedy=f"use {', '.join(map(str, sorted(lists)))}")
     levels = torch.tensor(lists[steps], dtype=torch.float64)
     own = torch.tensor([schedule.sigma_max, schedule.sigma_min], dtype=torch.float64)
-    if not torch.allclose(levels[[0, -1]], own, rtol=GITS_ENDS, atol=0.0):
+    if not torch.allclose(levels[[0, -1]], own, rtol=ROUNDED, atol=0.0):
         raise GridError(
             asked=asked,
             wrong=f"it goes from {levels[0]:g} to {levels[-1]:g}, as Stable Diffusion does, and this schedule from "
@@ -176,9 +233,19 @@ def learned(schedule: NoiseSchedule, steps: int) -> Grid:
     )
 
 
-def default_rho(name: str) -> float | None:
-    """Return the rho that the named grid takes by default; None for a grid without one."""
-    return (getattr(function(name), "__kwdefaults__", None) or {}).get("rho")
+PARAMETERS = ("rho", "shift", "offset")
+"""Keywords of grids that a solver's options of the same names set."""
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Return the `PARAMETERS` that the named grid takes, with their defaults."""
+    defaults = getattr(function(name), "__kwdefaults__", None) or {}
+    return {key: defaults[key] for key in PARAMETERS if key in defaults}
+
+
+def places_end(name: str) -> bool:
+    """Return whether the named grid takes a keyword `end`, the level that follows its calls, such as 0."""
+    return "end" in (getattr(function(name), "__kwdefaults__", None) or {})
 
 
 def function(name: str) -> Callable[..., Grid]:
@@ -192,16 +259,30 @@ def function(name: str) -> Callable[..., Grid]:
     return found
 
 
-def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = None) -> Grid:
-    """Return the named grid of `steps` intervals on `schedule`, with its default rho if `rho` is None.
+def named(name: str, schedule: NoiseSchedule, steps: int, **given: Any) -> Grid:
+    """Return the named grid of `steps` intervals on `schedule`.
+
+    Args:
+        given: keywords of the grid, see `PARAMETERS` and `places_end`; its own default replaces None.
 
     Raises:
         UnknownNameError: no such grid.
+        GridError: the grid does not fit the schedule or the number of steps, or its levels can't be computed.
         PluginError: a plugin offers it but does not load, fails, or returns no grid of `steps` intervals.
     """
-    make = function(name)
+    make, given = function(name), {key: value for key, value in given.items() if value is not None}
     with plugins.blamed(registries.grids, name):
-        found = make(schedule, steps, **({} if rho is None else {"rho": rho}))
+        try:
+            found = make(schedule, steps, **given)
+        except ArithmeticError as error:
+            if name not in registries.grids.builtin:
+                raise
+            asked = ":".join([f"grid={name}", *(f"{key}={value:g}" for key, value in given.items())])
+            raise GridError(
+                asked=f"{asked} with {steps} steps",
+                wrong=f"its levels can't be computed in float64 ({type(error).__name__})",
+                remedy=f"use {' and '.join(given) or 'a schedule'} nearer to 1",
+            ) from None
     if not isinstance(found, Grid) or found.steps != steps:
         told = f"a grid of {found.steps} steps" if isinstance(found, Grid) else repr(found)
         raise PluginError(
@@ -212,18 +293,18 @@ def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = No
     return found
 
 
-def key(name: str, rho: float | None) -> dict[str, Any]:
-    """Return the grid's part of a cell's key: its name, its rho, and the version or source of its function.
+def key(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the grid's part of a cell's key: its name, its parameters, and the version or source of its function.
 
     Raises:
         UnknownNameError: no such grid.
         PluginError: a plugin offers it but does not load.
     """
     made = function(name)
-    exponent = {} if rho is None else {"rho": float(rho)}
+    numbers = {each: float(value) for each, value in given.items() if value is not None}
     if name in registries.grids.builtin:
-        return {"name": name, "version": VERSIONS.get(name, 1), **exponent}
-    return {"name": name, "source": registries.source(made), **exponent}
+        return {"name": name, "version": VERSIONS.get(name, 1), **numbers}
+    return {"name": name, "source": registries.source(made), **numbers}
 
 
 def resolve(name: str) -> str:

@@ -12,6 +12,10 @@ from solverbench.errors import SpecError
 from solverbench.method.solver import Solver, declared, unknown_option
 
 
+PRESETS = {"ddim": {"levels": "time_uniform"}}
+"""Options that an alias gives unless its spec does. DDIM steps equally in the model's time, Euler's method in EDM's."""
+
+
 def make(spec: str) -> Solver:
     """Return the solver that `spec` names, e.g. "dpm:order=2:grid=logsnr".
 
@@ -33,7 +37,7 @@ def make(spec: str) -> Solver:
             raise SpecError(asked=spec, wrong=f"{key!r} is given twice", remedy="give it once")
         given[field.name] = options.parse(spec, kind, _read_levels(spec, text[1:]) if text[0] == "@" else text)
     with plugins.blamed(registries.solvers, name):
-        return cls(**given)
+        return cls(**(PRESETS.get(name, {}) | given))
 
 
 def solver_class(name: str) -> type[Solver]:

@@ -74,6 +74,11 @@ class Tableau:
         data = (self.weights[:, 1:].sum(1) - (1 - kept)).abs()
         return float(torch.maximum(noise, data).max())
 
+    @property
+    def amplification(self) -> float:
+        """The largest sum of absolute weights of the outputs in a row: the factor on an error of the outputs."""
+        return float(self.weights.detach()[:, 1:].abs().sum(1).max())
+
     def plan_from_noise(self, schedule: NoiseSchedule) -> Plan:
         """Return the plan that starts from unit noise."""
         return self.plan(self.noise_scale(schedule))
