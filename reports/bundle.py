@@ -23,7 +23,7 @@ STATUSES = (*FINISHED, "failed", "unsupported", "needs-training")
 MARKS = {"unsupported": "-", "needs-training": "t", "failed": "x"}
 MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no value", "": "not asked for"}
 """The mark that a table shows in place of a value, by status, and the meaning of each mark."""
-METRIC_LOSS, INFERRED = "†", "‡"
+METRIC_LOSS, INFERRED, FLAGGED = "†", "‡", "*"
 """Marks after a solver's name: trained on the metric's own features; a method that its paper only partly specifies."""
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["columns"]
 _NEEDED = [name for name, about in _COLUMNS.items() if about["use"] == "needed"]

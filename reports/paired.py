@@ -98,7 +98,12 @@ def standing(part: Part, nfe: int, cells: Cells) -> Standing | None:
     The best solver wins if its paired difference to each other solver excludes 0. Where that difference is not known,
     the two intervals must not overlap. Solvers trained on the metric's own features take no part.
     """
-    rows = part.frame[(part.frame["nfe"] == nfe) & part.frame["value"].notna() & ~part.frame["metric_loss"]]
+    rows = part.frame[
+        (part.frame["nfe"] == nfe)
+        & part.frame["value"].notna()
+        & ~part.frame["metric_loss"]
+        & (part.frame["flags"] == "")
+    ]
     ranked = sorted(_rows(rows), key=lambda row: row["value"] * (-1 if part.higher else 1))
     if not ranked:
         return None

@@ -7,9 +7,11 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import secrets
 import shutil
+import stat
 import struct
 import threading
 import zipfile
@@ -18,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,12 @@ HEX = 64
 
 DAMAGED = ".damaged"
 """Suffix of the name of a file that was set aside."""
+
+JSON_BYTES, ARRAY_BYTES = 1 << 26, 1 << 32
+"""Largest size of a JSON file and of an array file, in bytes; a larger one counts as damaged before it is read."""
+
+ENTRIES = 4096
+"""Largest number of arrays in a file."""
 
 FOREIGN = (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error)
 """Exceptions raised by reading an array file that is damaged or foreign."""
@@ -140,6 +148,25 @@ def sha256(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
+def regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a link, a device or a pipe is refused without waiting for it.
+
+    Raises:
+        RecordError: it is not a regular file.
+        StoreError: it cannot be opened.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _irregular(path) from None
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _irregular(path)
+    return os.fdopen(number, "rb")
+
+
 def write_json(path: Path, body: Mapping[str, Any], *, replace: bool = True, lines: bool = True) -> None:
     """Write `body` with its checksum.
 
@@ -160,13 +187,24 @@ def read_json(path: Path) -> dict[str, Any]:
         StoreError: the file cannot be read.
     """
     try:
-        body = json.loads(_read(path))
+        body = json.loads(_read(path, JSON_BYTES), parse_constant=_refuse, object_pairs_hook=_unique)
         checksum = body.pop("checksum")
+        agrees = checksum == digest(body)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _damage(path, "not one of our files, or cut short") from None
-    if checksum != digest(body):
+    if not agrees:
         raise _damage(path, "its checksum doesn't match its content")
     return dict(body)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("a name that occurs twice")
+    return found
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, replace: bool = True) -> None:
@@ -193,14 +231,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         RecordError: the file is damaged or foreign.
         StoreError: the file cannot be read.
     """
-    content = _read(path)
-    if hashlib.sha256(content[:-HEX]).hexdigest().encode() != content[-HEX:]:
+    content = _read(path, ARRAY_BYTES)
+    if hashlib.sha256(memoryview(content)[:-HEX]).hexdigest().encode() != content[-HEX:]:
         raise _damage(path, "its checksum doesn't match its content")
-    try:
-        with _PARSING, np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return dict(archive)
-    except FOREIGN:
-        raise _damage(path, "not one of our files") from None
+    with _damaged(path, "not one of our files"), _archive(io.BytesIO(content), len(content)) as archive:
+        return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in archive.infolist()}
 
 
 def read_array(path: Path, name: str) -> NDArray[Any]:
@@ -210,21 +245,61 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
         RecordError: the array is damaged or missing.
         StoreError: the file cannot be read.
     """
-    try:
-        with _PARSING, open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found: NDArray[Any] = archive[name]
-            return found
-    except FOREIGN:
-        raise _damage(path, f"its array {name!r} can't be read") from None
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    what = f"its array {name!r} can't be read"
+    with regular(path) as file, _damaged(path, what), _archive(file, os.fstat(file.fileno()).st_size) as archive:
+        return _array(archive, archive.getinfo(f"{name}.npy"))
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _damaged(path: Path, what: str) -> Iterator[None]:
+    """Raise RecordError for whatever reading a foreign array file raises."""
     try:
-        return path.read_bytes()
+        yield
     except OSError as error:
-        raise _unreadable(path, error) from error
+        if error.errno is not None:
+            raise _unreadable(path, error) from error
+        raise _damage(path, what) from None
+    except Exception:  # zipfile and numpy's header parser raise many kinds
+        raise _damage(path, what) from None
+
+
+@contextmanager
+def _archive(file: BinaryIO, size: int) -> Iterator[zipfile.ZipFile]:
+    """Yield an archive whose entries are not compressed, all together no larger than the file, with distinct names."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        names = {entry.filename for entry in entries if entry.filename.endswith(".npy")}
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or not 0 < len(entries) == len(names) <= ENTRIES or sum(e.file_size for e in entries) > size:
+            raise ValueError(file)
+        yield archive
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    """Return an entry's array; nothing is allocated unless its header agrees with the entry's size."""
+    with archive.open(entry) as file:
+        with _PARSING:
+            version = np.lib.format.read_magic(file)
+            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, transposed, kind = header(file)
+        if kind.hasobject or math.prod(shape) * kind.itemsize != entry.file_size - file.tell():
+            raise ValueError(entry.filename)
+        content = bytearray(file.read())  # reading to the end verifies the entry's own checksum
+        return np.frombuffer(content, kind).reshape(shape, order="F" if transposed else "C")
+
+
+def _read(path: Path, most: int) -> bytes:
+    with regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise _damage(path, f"{size} bytes, where such a file has {most} at most")
+        try:
+            return file.read()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+
+def _irregular(path: Path) -> RecordError:
+    return RecordError(asked=path, wrong="a link or another special file, not a regular one", remedy="delete it")
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
@@ -246,13 +321,39 @@ def refusal(path: Path, size: int, error: OSError) -> StoreError:
 
 
 def listed(folder: Path) -> list[Path]:
-    """Return the paths in a folder, in order; empty if the folder does not exist or was just removed."""
-    try:
-        return [folder / name for name in sorted(os.listdir(folder))]
-    except OSError:
-        return []
+    """Return the paths in a folder, in order; empty if it is missing, was just removed, or is a link."""
+    return sorted(Path(entry.path) for entry in _entries(folder))
 
 
 def below(folder: Path) -> list[Path]:
-    """Return all files below a folder, in order; folders removed during the walk are skipped."""
-    return sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    """Return the regular files below a folder, in order. Links are not followed, also not the folder itself."""
+    return sorted(path for path, kind in _tree(folder) if stat.S_ISREG(kind))
+
+
+def special(folder: Path) -> list[Path]:
+    """Return what is neither a regular file nor a folder, in order: links, pipes, sockets and devices."""
+    return sorted(path for path, kind in _tree(folder) if not stat.S_ISREG(kind))
+
+
+def _tree(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yield each path below a folder, or the folder if it is no folder, that isn't a folder itself, with its mode."""
+    waiting = [folder]
+    while waiting:
+        try:
+            kind = (path := waiting.pop()).lstat().st_mode
+        except OSError:  # removed during the walk
+            continue
+        if stat.S_ISDIR(kind):
+            waiting += (Path(entry.path) for entry in _entries(path))
+        else:
+            yield path, kind
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    if folder.is_symlink():
+        return []
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:
+        return []

@@ -177,7 +177,7 @@ def _numbers(section: Section, block: Numbers, index: int, labels: Sequence[str]
             cell = cells.get((label, nfe), tables.Entry())
             value = values.get((label, nfe), math.nan)
             row.append({
-                "text": cell.value or MEANINGS.get(cell.mark, cell.mark), "margin": cell.margin,
+                "text": f"{cell.value}{cell.flag}" or MEANINGS.get(cell.mark, cell.mark), "margin": cell.margin,
                 "rank": cell.rank, "point": place.get((label, nfe)), "sort": None if math.isnan(value) else repr(value),
             })  # fmt: skip
         rows.append({"label": label, "index": labels.index(label), "cells": row})

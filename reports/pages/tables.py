@@ -14,7 +14,7 @@ from typing import Literal
 
 import pandas as pd
 
-from solverbench.reports.bundle import INFERRED, MARKS, MEANINGS, METRIC_LOSS
+from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS
 from solverbench.reports.paired import Difference
 from solverbench.reports.parts import Part, grouped, ranges
 
@@ -26,13 +26,23 @@ _REASON = 300  # characters of a reason in a legend; twice as many for a reason 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell of a table: `value` and `margin` (half the interval) as text, or a mark and the reason for it."""
+    """One cell of a table: `value` and `margin` (half the interval) as text, or a mark and the reason for it.
+
+    Args:
+        flags: what a reader should know about the value, sentences joined by "; "; such a value is never marked best.
+    """
 
     value: str = ""
     margin: str = ""
     rank: Rank = ""
     mark: str = ""
     reason: str = ""
+    flags: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The mark after the value."""
+        return FLAGGED * bool(self.flags)
 
 
 def entries(part: Part) -> dict[tuple[str, int], Entry]:
@@ -43,7 +53,8 @@ def entries(part: Part) -> dict[tuple[str, int], Entry]:
         columns = [rows[column].to_list() for column in ("value", "low", "high")]
         if part.higher:
             columns = [[-number for number in columns[i]] for i in (0, 2, 1)]
-        ranks = _ranks(columns[0], columns[1], columns[2], rows["metric_loss"].to_list())
+        unranked = (rows["metric_loss"] | (rows["flags"] != "")).to_list()
+        ranks = _ranks(columns[0], columns[1], columns[2], unranked)
         for rank, (_, row) in zip(ranks, rows.iterrows(), strict=True):
             key = (str(row["label"]), nfe)
             if math.isnan(row["value"]):
@@ -52,7 +63,7 @@ def entries(part: Part) -> dict[tuple[str, int], Entry]:
                 margin = (row["high"] - row["low"]) / 2
                 places = decimals(row["value"], row["std_error"])
                 shown = "" if math.isnan(margin) else f"{margin:.{places}f}"
-                found[key] = Entry(value=f"{row['value']:.{places}f}", margin=shown, rank=rank)
+                found[key] = Entry(value=f"{row['value']:.{places}f}", margin=shown, rank=rank, flags=str(row["flags"]))
     return found
 
 
@@ -203,7 +214,7 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
         text = f"{MEANINGS[mark]}: {label} at NFE {ranges(budgets if alike else budgets[:1])}: {reason}{also}"
         found.append((mark, escape(text)))
     found += [(_LACKING, escape(text)) for text in _lacking(part, cells)]
-    return found + [(mark, escape(text)) for mark, text in footnotes(part.frame)]
+    return found + [(mark, escape(text)) for mark, text in (*footnotes(part.frame), *_flagged(part, cells))]
 
 
 def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
@@ -219,6 +230,22 @@ def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
         alike = labels == dict.fromkeys(part.solvers, part.nfe)
         reason = reason if len(reason) <= 2 * _REASON else reason[: 2 * _REASON - 1] + "…"
         found.append(f"{MEANINGS[_LACKING]}: {'every solver' if alike and len(labels) > 1 else said}: {reason}")
+    return found
+
+
+def _flagged(part: Part, cells: dict[tuple[str, int], Entry]) -> list[tuple[str, str]]:
+    """Return (mark, text) of flagged values, grouped by solver and sentence; numbers are those of the first one."""
+    groups = dict[tuple[str, str], list[int]]()
+    for label in part.solvers:
+        for nfe in part.nfe:
+            if text := cells.get((label, nfe), Entry()).flags:
+                groups.setdefault((label, re.sub(r"[\d.e+-]+", "#", text)), []).append(nfe)
+    found = []
+    for (label, _), budgets in groups.items():
+        also = f" (and likewise at {ranges(budgets[1:])})" if len(budgets) > 1 else ""
+        found.append(
+            (FLAGGED, f"never marked best: {label} at NFE {budgets[0]}: {cells[label, budgets[0]].flags}{also}")
+        )
     return found
 
 
@@ -286,7 +313,8 @@ def _markdown(cell: Entry) -> str:
     if cell.mark:
         return f"`{cell.mark}`"
     sign = {"best": "**", "tied": "_", "": ""}[cell.rank]
-    return f"{sign}{cell.value}{sign}" + (f" ± {cell.margin}" if cell.margin else "")
+    flag = escape_markdown(cell.flag)
+    return f"{sign}{cell.value}{sign}{flag}" + (f" ± {cell.margin}" if cell.margin else "")
 
 
 def _latex(cell: Entry) -> str:
@@ -294,7 +322,7 @@ def _latex(cell: Entry) -> str:
         return _SIGNS.get(cell.mark, cell.mark)
     command = {"best": "\\textbf{%s}", "tied": "\\underline{%s}", "": "%s"}[cell.rank]
     margin = cell.margin.removeprefix("0") if "." in cell.margin else cell.margin
-    return command % cell.value + (f"{{\\scriptsize$\\,\\pm${margin}}}" if cell.margin else "")
+    return command % cell.value + cell.flag + (f"{{\\scriptsize$\\,\\pm${margin}}}" if cell.margin else "")
 
 
 def _row(cells: Sequence[str]) -> str:

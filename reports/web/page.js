@@ -639,5 +639,11 @@
   });
   setTheme();
   choose();
+  // In a frame, whose page may not look inside, a redrawn report keeps its place by the frame's name.
+  if (window !== top) {
+    const [, at] = /^at (\d+)$/.exec(window.name) || [];
+    if (at) scrollTo(0, Number(at));
+    addEventListener("pagehide", () => { window.name = `at ${Math.round(scrollY)}`; });
+  }
   document.documentElement.dataset.ready = "yes";
 })();

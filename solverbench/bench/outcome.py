@@ -42,7 +42,7 @@ class Outcome:
         """One line: the measures, or the reason."""
         parts = [f"{m.metric} {m.value:.4g} ± {m.value - m.interval[0]:.2g}" for m in self.measures.values()]
         biased = any(self.biased(metric) for metric in self.measures)
-        parts = [*parts, *(f"no {metric}" for metric in self.failed)]
+        parts = [*parts, *(f"no {metric}" for metric in self.failed), *(f"flagged {code}" for code in self.cell.flags)]
         return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")
 
     def biased(self, metric: str) -> bool:

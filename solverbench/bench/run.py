@@ -72,6 +72,8 @@ class RunResult:
         """Return human-readable lines: cells and metrics without a value, with reasons, then a count per status."""
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
         lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
+        flagged = [each for each in self.cells if each.measures]
+        lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.cell.flags.items()]
         lines += notes.one_method([each.cell for each in self.cells])
         return "\n".join([*lines, *_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"])
 
@@ -96,6 +98,8 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
     protocol = Protocol.of(options)
     wanted = resolve.resolve(options, protocol)
     team = _workers(options)
+    if not options.train:
+        resolve.check_possible(wanted)
     store, tell = Store.open(options.out), progress or Silent()
     former = [f"{store.root}: {FORMER}"] if store.former() else []
     for line in [*former, *tested.newer(torch.__version__), *lacking(wanted)]:

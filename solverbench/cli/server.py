@@ -10,27 +10,44 @@ import http
 import http.server
 import json
 import mimetypes
+import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from solverbench import files
 from solverbench._version import __version__
-from solverbench.errors import UserError
+from solverbench.errors import RecordError, StoreError, UserError
+from solverbench.store import layout
+from solverbench.store.folder import CellFolder
 
 HOST = "127.0.0.1"
 FRESH = 60.0
 """Seconds since the store's last change up to which a run counts as active."""
 KINDS = (".html", ".md", ".csv", ".json", ".png", ".pdf", ".svg", ".tex", ".py", ".npz", ".bib")
 """Files of a report that are served, by their ending."""
+WORKERS = 16
+"""Number of threads that answer requests; further requests wait."""
+WAITING = 1024
+"""Number of connections that may wait for a thread."""
+LARGEST = 1 << 26
+"""Size in bytes of the largest bundle.json that is read for the list."""
 POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
 POLICY += "connect-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
-"""Content-Security-Policy of the server's own pages; a report contains its own policy."""
+"""Content-Security-Policy of the server's own pages."""
+FOREIGN = "sandbox allow-scripts allow-popups; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+FOREIGN += "script-src 'unsafe-inline'; connect-src 'none'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+"""Policy of a report's page, which may come from a stranger: an origin of its own, and no request to any server."""
+INERT = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+"""Policy of every other file of a report."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +99,22 @@ def serve(root: Path, port: int) -> http.server.ThreadingHTTPServer:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A thread per request; a browser that disconnects is not an error."""
+    """A fixed number of threads answers the requests; a browser that disconnects is not an error."""
 
-    daemon_threads = True
+    request_queue_size = WAITING
+
+    def __init__(self, address: tuple[str, int], handler: type[http.server.BaseHTTPRequestHandler]) -> None:
+        self._workers = ThreadPoolExecutor(WORKERS, "serve")
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer the request in one of the threads."""
+        self._workers.submit(self.process_request_thread, request, client_address)
+
+    def server_close(self) -> None:
+        """Close the socket; requests that wait are dropped."""
+        super().server_close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Do nothing: the error was answered, or the browser has disconnected."""
@@ -94,9 +124,8 @@ class Pages(http.server.BaseHTTPRequestHandler):
     """The store's pages; `store` is set by `serve`."""
 
     store: Path
-    protocol_version = "HTTP/1.1"
     server_version, sys_version = "SolverBench", ""
-    timeout = 30
+    timeout = 10  # seconds for one request, so that a client that sends nothing doesn't keep a thread
 
     def do_GET(self) -> None:
         """Answer with a page or a file."""
@@ -112,51 +141,65 @@ class Pages(http.server.BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         if not self._asked_for_here():
             return self._send(http.HTTPStatus.FORBIDDEN, b"not this machine's own name\n", "text/plain", body)
-        pieces = [unquote(piece) for piece in urlsplit(self.path).path.split("/")[1:]]
+        pieces = [unquote(piece, errors="surrogateescape") for piece in urlsplit(self.path).path.split("/")[1:]]
         if pieces == [""]:
-            return self._send(http.HTTPStatus.OK, index(self.store).encode(), "text/html", body)
+            return self._send(http.HTTPStatus.OK, _bytes(index(self.store)), "text/html", body)
         if len(pieces) == 2 and pieces[0] == "runs" and pieces[1] in names(self.store):
-            return self._send(http.HTTPStatus.OK, frame(pieces[1]).encode(), "text/html", body)
+            return self._send(http.HTTPStatus.OK, _bytes(frame(pieces[1])), "text/html", body)
         path = file(self.store, pieces[1], pieces[2]) if len(pieces) == 3 and pieces[0] == "files" else None
         if path is None:
             return self._send(http.HTTPStatus.NOT_FOUND, b"there is no such page\n", "text/plain", body)
         try:
-            content, changed = path.read_bytes(), path.stat().st_mtime
-        except OSError:
-            return self._send(http.HTTPStatus.NOT_FOUND, b"it can't be read\n", "text/plain", body)
+            with files.regular(path) as content:
+                self._send_file(path, content, body)
+        except (RecordError, StoreError):
+            self._send(http.HTTPStatus.NOT_FOUND, b"it can't be read\n", "text/plain", body)
+
+    def _send_file(self, path: Path, content: BinaryIO, body: bool) -> None:
+        found = os.fstat(content.fileno())
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         kind = "text/plain" if path.suffix in (".md", ".tex", ".py", ".bib", ".csv") else kind
-        own = {"Last-Modified": email.utils.formatdate(changed, usegmt=True), "ETag": f'"{changed!r}-{len(content)}"'}
-        if path.suffix != ".html":
-            own["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
-        return self._send(http.HTTPStatus.OK, content, kind, body, own)
+        self._head(
+            http.HTTPStatus.OK,
+            found.st_size,
+            kind,
+            {
+                "Last-Modified": email.utils.formatdate(found.st_mtime, usegmt=True),
+                "ETag": f'"{found.st_mtime!r}-{found.st_size}"',
+                "Content-Security-Policy": FOREIGN if path.suffix == ".html" else INERT,
+            },
+        )
+        if body:
+            shutil.copyfileobj(content, self.wfile)
 
     def _asked_for_here(self) -> bool:
         """Return whether the Host header names this server: another site can't reach it through its own host name."""
         host = self.headers.get("Host", "").rpartition(":")
         return (host[0] or host[2]) in (HOST, "localhost")
 
-    def _send(
-        self, status: http.HTTPStatus, content: bytes, kind: str, body: bool, own: Mapping[str, str] | None = None
-    ) -> None:
+    def _send(self, status: http.HTTPStatus, content: bytes, kind: str, body: bool) -> None:
+        self._head(status, len(content), kind, {"Content-Security-Policy": POLICY})
+        if body:
+            self.wfile.write(content)
+
+    def _head(self, status: http.HTTPStatus, size: int, kind: str, own: Mapping[str, str]) -> None:
         self.send_response(status)
         text = kind.startswith("text/") or kind in ("application/json", "image/svg+xml")
         self.send_header("Content-Type", kind + ("; charset=utf-8" if text else ""))
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(size))
         self.send_header("Cache-Control", "no-cache")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         self.send_header("Referrer-Policy", "no-referrer")
-        for name, value in (own if own is not None else {"Content-Security-Policy": POLICY}).items():
+        for name, value in own.items():
             self.send_header(name, value)
         self.end_headers()
-        if body:
-            self.wfile.write(content)
 
 
 def names(root: Path) -> list[str]:
     """Return the names of the store's reports, the last changed first."""
-    found = [path for path in root.glob("reports/*/bundle.json") if not path.parent.is_symlink()]
+    bundles = (path / "bundle.json" for path in files.listed(root / "reports") if not path.is_symlink())
+    found = [path for path in bundles if path.is_file()]
     return [path.parent.name for path in sorted(found, key=_changed, reverse=True)]
 
 
@@ -178,7 +221,7 @@ def index(root: Path) -> str:
 
 def frame(run: str) -> str:
     """Return the page around a report; it reloads the report after a redraw."""
-    return _render("run", {"run": run, "source": f"/files/{quote(run, safe='')}/report.html"})
+    return _render("run", {"run": run, "source": f"/files/{_quoted(run)}/report.html"})
 
 
 def runs(root: Path) -> Iterator[Run]:
@@ -186,18 +229,18 @@ def runs(root: Path) -> Iterator[Run]:
     for name in names(root):
         folder = root / "reports" / name
         try:
-            record = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+            record = _json(folder / "bundle.json")
             chosen = record.get("selection", {})
             about = (
                 f"{', '.join(map(str, chosen.get('solvers', [])))} on {', '.join(map(str, chosen.get('teachers', [])))}"
             )
             counts = ", ".join(f"{count} {status}" for status, count in record.get("counts", {}).items() if count)
             command = str(record.get("command", ""))
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except (UserError, ValueError, AttributeError, TypeError, RecursionError) as error:
             about, counts, command = "", f"bundle.json can't be read ({type(error).__name__})", ""
         changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(_changed(folder / "bundle.json")))
         drawn = (folder / "report.html").is_file()
-        yield Run(name, about, counts, command, changed, drawn, f"/runs/{quote(name, safe='')}")
+        yield Run(name, about, counts, command, changed, drawn, f"/runs/{_quoted(name)}")
 
 
 def unfinished(root: Path) -> Iterator[Progress]:
@@ -221,21 +264,20 @@ def _signs(root: Path) -> Iterator[Path]:
 
 
 def _cells(root: Path) -> Iterator[Progress]:
-    for path in root.glob("cells/*/*/cell.json"):
-        folder = path.parent
+    for folder in layout.cells(root):
+        path = folder / "cell.json"
         if (folder / "metrics.json").exists():
             continue
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
+            told = _json(path)
+            said = CellFolder(folder, folder.name).failure() or ""
             key, named = told["key"], {**told["key"], **told["names"]}  # format 1 had nfe in the key
             first, _, last = str(key["seeds"]).partition("-")
             total = -(-(int(last or first) - int(first) + 1) // int(key["block"]))
             name = f"{named['solver']} NFE {named['nfe']} on {named['teacher']}"
-        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        except (UserError, ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
             continue
-        done = sum(1 for _ in (folder / "blocks").glob("*.npz"))
-        error = folder / "error.txt"
-        said = error.read_text(encoding="utf-8", errors="replace").partition("\n")[0] if error.is_file() else ""
+        done = sum(path.suffix == ".npz" for path in files.listed(folder / "blocks"))
         detail = f"failed: {said}" if said else "blocks"
         age = time.time() - max(_changed(path), _changed(folder / "blocks"))
         yield Progress(name, detail, done, total, age, age < FRESH and not said)
@@ -246,6 +288,23 @@ def _trainings(root: Path) -> Iterator[Progress]:
         age = time.time() - _changed(path)
         name = f"training {path.parent.name} on {path.parents[2].name}"
         yield Progress(name, "at its last checkpoint", 0, 0, age, age < 10 * FRESH)
+
+
+def _json(path: Path) -> Any:
+    """Return the content of a JSON file; UserError or ValueError if it can't be read or is too large."""
+    with files.regular(path) as file:
+        if os.fstat(file.fileno()).st_size > LARGEST:
+            raise ValueError("too large")
+        return json.load(file)
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="", errors="surrogateescape")
+
+
+def _bytes(page: str) -> bytes:
+    """Return a page in UTF-8; a folder's name may hold bytes that aren't."""
+    return page.encode(errors="replace")
 
 
 def _changed(path: Path) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from solverbench.errors import NeedsTrainingError
+from torch import Tensor
+
+from solverbench.errors import NeedsTrainingError, SpecError
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.zoo import OUTDATED, find, training_command
 from solverbench.method import tracing
@@ -37,6 +39,10 @@ def needed(solver: LearnedSolver, nfe: int, teacher: Teacher, folders: Sequence[
     return trained
 
 
+def _probe(x: Tensor, sigma: Tensor) -> Tensor:
+    return x
+
+
 def tableau(
     solver: str | Solver,
     *,
@@ -48,7 +54,8 @@ def tableau(
 ) -> Tableau:
     """Return the tableau of a solver on a teacher's schedule, on another schedule, or on explicit levels.
 
-    Dynamic thresholding is not linear, so the tableau excludes it: execute the tableau on `solver.adapt(denoise)`.
+    A tableau is linear, so it excludes dynamic thresholding and other changes of the denoiser. A spec that asks for
+    one is refused. For a Solver, execute the tableau on `solver.adapt(denoise)`.
 
     Args:
         solver: spec such as "dpm:order=3", or a Solver.
@@ -59,12 +66,19 @@ def tableau(
         out: results folder; its trained solvers take precedence over the packaged ones.
 
     Raises:
-        SpecError, UnknownNameError: the spec cannot be read.
+        SpecError, UnknownNameError: the spec cannot be read, or asks for a change of the denoiser.
         BudgetError: the solver cannot spend exactly `nfe` calls.
         NeedsTrainingError: a learned solver has no parameters for this teacher and `nfe`.
         GridError, LoopError, NotLinearError: see `trace`.
     """
-    solver = make(solver) if isinstance(solver, str) else solver
+    if isinstance(solver, str):
+        asked, solver = solver, make(solver)
+        if solver.adapt(_probe) is not _probe:
+            raise SpecError(
+                asked=asked,
+                wrong="it changes the denoiser, which a tableau can't hold",
+                remedy="give the Solver, sb.make(spec), and execute its tableau on solver.adapt(denoise)",
+            )
     teacher = load_teacher(teacher) if isinstance(teacher, str) else teacher
     untrained = solver if isinstance(solver, LearnedSolver) and solver.parameters is None else None
     if untrained is not None and teacher is not None and grid is None and nfe is not None:

@@ -107,6 +107,8 @@ class Solver(ABC):
         levels = self._levels()
         named, given = write_levels(levels), {key: getattr(self, key) for key in grids.PARAMETERS}
         taken = grids.parameters(named) if isinstance(levels, str) else {}
+        if not isinstance(levels, str):
+            grids.explicit(levels, EDM())  # levels that no schedule allows are an error of the spec
         for key, value in given.items():
             if key not in taken and value is not None:
                 raise SpecError(

@@ -60,6 +60,7 @@ def tableau(
         raise BudgetError(asked=solver.spec, wrong="neither nfe nor grid is given", remedy="give one, as in nfe=6")
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
         raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
+    solver = solver.on(schedule)
     return spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
 
 
@@ -306,9 +307,8 @@ def _scalar(value: Tensor | float) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64).reshape(())
 
 
-GROWTH = 4.0
-"""Factor by which weights may grow when the start level grows tenfold. Those in proportion to it grow by 10, those in
-proportion to its square root by 3.2: DPM-Solver-2 at the midpoint, whose error falls with more calls."""
+GROWTH = 2.0
+"""Factor by which weights may grow when the start level grows tenfold; those with a logarithm of it grow by 1.2."""
 
 
 def check_start(solver: Solver, grid: Grid, tableau: Tableau) -> None:
@@ -320,7 +320,7 @@ def check_start(solver: Solver, grid: Grid, tableau: Tableau) -> None:
     Raises:
         GridError: the weights grow with the start level.
     """
-    start, schedule = float(grid.sigmas[0]), grid.schedule
+    schedule, start = grid.schedule, float(grid.sigmas[0])
     if not schedule.stands_in or start <= schedule.sigma_first * (1 + 1e-9):
         return
     higher = grid.sigmas.detach().clone()

@@ -17,7 +17,7 @@ from solverbench import files, seeds
 from solverbench.errors import RecordError, StoreError
 from solverbench.method.tableau import Plan
 from solverbench.metrics.frechet import Moments
-from solverbench.store import leases
+from solverbench.store import layout, leases, schema
 
 VERSION = 1
 """Version of the layout of folders and files, which docs/store.md describes."""
@@ -47,10 +47,14 @@ class Store:
         """Return the store at `root`, creating it if it is missing; check that it is writable.
 
         Raises:
-            StoreError: `root` is a file, a folder that cannot be written, or a store of another version.
+            StoreError: `root` is a file, a folder that cannot be written, a store of another version, or contains
+                a link where results are written.
             RecordError: its store.json is damaged.
         """
         store = cls.look(root)
+        for folder in (*layout.FOLDERS, "reports", "leases"):
+            for path in (store.root / folder, *files.listed(store.root / folder)):
+                layout.refuse_links(store.root, path.relative_to(store.root).as_posix())
         files.write_json(store.root / "store.json", {"format": "solverbench-store", "version": VERSION})
         return store
 
@@ -87,9 +91,9 @@ class Store:
 
         Such cells are not found by key, but remain readable for reports, `verify`, `merge` and `export`.
         """
-        for path in itertools.islice(self.root.glob("cells/??/*/cell.json"), 8):
+        for path in itertools.islice(layout.cells(self.root), 8):
             try:
-                if "plan" in files.read_json(path)["key"]:
+                if "plan" in files.read_json(path / "cell.json")["key"]:
                     return True
             except (RecordError, StoreError, KeyError, TypeError):
                 continue
@@ -100,7 +104,12 @@ class Store:
         return self.at(files.digest(key))
 
     def at(self, address: str) -> CellFolder:
-        """Return the folder of the cell with this address, whether or not it exists."""
+        """Return the folder of the cell with this address, whether or not it exists.
+
+        Raises:
+            StoreError: a link is in its place.
+        """
+        layout.refuse_links(self.root, f"cells/{address[:2]}/{address}/blocks")
         return CellFolder(self.root / "cells" / address[:2] / address, address)
 
 
@@ -249,11 +258,13 @@ class CellFolder:
         Raises:
             RecordError: the file is damaged.
         """
-        arrays = files.read_arrays(self.place(block))
+        path = self.place(block)
+        arrays = files.read_arrays(path)
+        schema.checked(path, schema.block, arrays)
         moments = Moments(int(arrays["n"]), arrays["total"], _full(arrays["outer"])) if "n" in arrays else None
         kept = {name: each for name, each in arrays.items() if name not in _OWN and not name.startswith(FAILED)}
         failed = {
-            name.removeprefix(FAILED): each.tobytes().decode()
+            name.removeprefix(FAILED): each.tobytes().decode(errors="replace")
             for name, each in arrays.items()
             if name.startswith(FAILED)
         }
@@ -276,7 +287,9 @@ class CellFolder:
         Raises:
             RecordError: the images are damaged.
         """
-        return files.read_array(self.place(block), "images")
+        found: NDArray[np.uint8] = files.read_array(self.place(block), "images")
+        schema.checked(self.place(block), schema.pictures, found)
+        return found
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json, which marks the cell as done, and remove error.txt."""
@@ -296,7 +309,7 @@ class CellFolder:
         if found.pop("cell", None) != self.address:
             remedy = "delete this file and run again, which makes it again"
             raise RecordError(asked=path, wrong="written for another cell", remedy=remedy)
-        return found
+        return schema.checked(path, schema.metrics, found)
 
     def fail(self, reason: str, details: str) -> None:
         """Write error.txt: the reason on its first line, then the details."""
@@ -305,12 +318,17 @@ class CellFolder:
     def failure(self) -> str | None:
         """Return the reason of the last failure; None if there was none since the cell was last finished."""
         path = self.path / "error.txt"
-        return path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0] if path.exists() else None
+        if not path.exists():
+            return None
+        with files.regular(path) as file:
+            return file.readline(schema.TEXT).decode(errors="replace").rstrip("\n")
 
     def timing(self) -> dict[str, Any]:
         """Return time and cost of making the cell: {"attempts": [...], "blocks": {label: {...}}}."""
         path = self.path / "timing.json"
-        return files.read_json(path) if path.exists() else {"attempts": [], "blocks": {}}
+        if not path.exists():
+            return {"attempts": [], "blocks": {}}
+        return schema.checked(path, schema.timing, files.read_json(path))
 
     def write_timing(self, timing: Mapping[str, Any]) -> None:
         """Merge `timing` into timing.json; other runs may do the same at the same time."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solverbench import files
-from solverbench.errors import RecordError
+from solverbench.errors import RecordError, StoreError
+from solverbench.store import schema
 
 CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing)\.json")
 PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
@@ -22,6 +23,9 @@ TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.part")
 
 FOLDERS = ("cells", "targets", "solutions", "references", "trained")
 """Folders that a merge copies; reports can be drawn again, and leases are temporary."""
+
+
+CELL_FOLDER = re.compile(r"cells/[0-9a-f]{2}/[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Damage:
     @property
     def remedy(self) -> str:
         """The remedy, in the words of an error message."""
+        if "never followed" in self.what:
+            return "delete it"
         if self.name.startswith("trained/"):
             return "merge a store that has it whole, or delete it and train again"
         if self.name.startswith("references/"):
@@ -50,12 +56,44 @@ class Damage:
 
 
 def walk(root: Path) -> Iterator[str]:
-    """Yield the names of all result files below a store's folder, in order; other files are skipped."""
+    """Yield the names of all result files below a store's folder, in order.
+
+    Files of other names are skipped. Links are neither followed nor yielded.
+    """
     for folder in FOLDERS:
         for path in files.below(root / folder):
             name = path.relative_to(root).as_posix()
             if known(name):
                 yield name
+
+
+def cells(root: Path) -> Iterator[Path]:
+    """Yield the folders of cells, in order; links are skipped."""
+    for shelf in files.listed(root / "cells"):
+        for path in files.listed(shelf):
+            if CELL_FOLDER.fullmatch(path.relative_to(root).as_posix()) and not path.is_symlink() and path.is_dir():
+                yield path
+
+
+def special(root: Path) -> Iterator[Damage]:
+    """Yield what a store never holds: links, pipes, sockets and devices."""
+    for folder in (*FOLDERS, "reports", "leases"):
+        for path in files.special(root / folder):
+            yield Damage(path.relative_to(root).as_posix(), "a link or another special file, which is never followed")
+
+
+def refuse_links(root: Path, name: str) -> None:
+    """Check that no part of a name below a store's folder is a link; the folder itself may be one.
+
+    Raises:
+        StoreError: a part is a link, through which files elsewhere would be written or deleted.
+    """
+    path = root
+    for part in Path(name).parts:
+        path = path / part
+        if path.is_symlink():
+            remedy = "delete it; to keep results on another disk, link the whole results folder"
+            raise StoreError(asked=path, wrong="a link inside a results folder, which is never followed", remedy=remedy)
 
 
 def known(name: str) -> bool:
@@ -71,21 +109,25 @@ def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damag
     Args:
         check_trained: function that raises RecordError for a damaged parameter file of a learned solver.
 
-    Raises:
-        StoreError: the file cannot be read.
     """
     path = root / name
     try:
         if found := CELL.fullmatch(name):
             _check_cell(path, *found.groups())
-        elif COST.fullmatch(name) or PLAN.fullmatch(name):
+        elif PLAN.fullmatch(name):
+            schema.checked(path, schema.plan, files.read_json(path))
+        elif COST.fullmatch(name):
             files.read_json(path)
         elif ARRAYS.fullmatch(name):
-            files.read_arrays(path)
-        elif name.startswith("trained/") and path.suffix == ".safetensors":
-            check_trained(path)
-    except RecordError as error:
+            _check_arrays(path, name.partition("/")[0])
+        elif name.startswith("trained/"):
+            files.regular(path).close()
+            if path.suffix == ".safetensors":
+                check_trained(path)
+    except (RecordError, StoreError) as error:
         return Damage(name, error.finding(path))
+    except (MemoryError, RecursionError) as error:
+        return Damage(name, f"can't be read ({type(error).__name__})")
     return None
 
 
@@ -95,3 +137,12 @@ def _check_cell(path: Path, address: str, kind: str) -> None:
         raise RecordError(asked=path, wrong="the key of another cell")
     if kind == "metrics" and body.get("cell") != address:
         raise RecordError(asked=path, wrong="written for another cell")
+    schema.checked(path, {"cell": schema.cell, "metrics": schema.metrics, "timing": schema.timing}[kind], body)
+
+
+def _check_arrays(path: Path, kind: str) -> None:
+    arrays = files.read_arrays(path)
+    if kind == "cells":
+        schema.checked(path, schema.block, arrays)
+    elif kind in ("targets", "solutions"):
+        schema.checked(path, schema.samples, arrays)

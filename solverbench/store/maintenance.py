@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,20 +74,17 @@ def status(store: Store) -> Status:
     """
     _present(store)
     cells = Counter({DONE: 0, FAILED: 0, UNFINISHED: 0})
-    for cell in (each for shelf in files.listed(store.root / "cells") for each in files.listed(shelf)):
+    for cell in layout.cells(store.root):
         there = {path.name for path in files.listed(cell)}
         cells[DONE if "metrics.json" in there else FAILED if "error.txt" in there else UNFINISHED] += 1
     sizes = dict.fromkeys((*layout.FOLDERS, "reports"), 0)
     leftovers = 0
     for folder in sizes:
-        for place, _, names in os.walk(store.root / folder):
-            for name in names:
-                leftovers += _leftover(name)
-                try:
-                    sizes[folder] += os.stat(os.path.join(place, name)).st_size
-                except OSError:  # a run has just renamed the file
-                    continue
-    reports = len(list(store.root.glob("reports/*/bundle.json")))
+        for path in files.below(store.root / folder):
+            leftovers += _leftover(path.name)
+            with suppress(OSError):  # a run has just renamed the file
+                sizes[folder] += path.lstat().st_size
+    reports = sum((path / "bundle.json").is_file() for path in files.listed(store.root / "reports"))
     free = shutil.disk_usage(store.root).free
     return Status(dict(cells), sizes, reports, store_runs.runs(store.root), leftovers, free)
 
@@ -107,10 +104,10 @@ def verify(
         say: progress callback: number of files read, every 1000 files.
 
     Raises:
-        StoreError: there is no store, or a file cannot be read or renamed.
+        StoreError: there is no store, or a file cannot be renamed.
     """
     _present(store)
-    damaged = []
+    damaged = list(layout.special(store.root))
     for count, name in enumerate(layout.walk(store.root), 1):
         if count % 1000 == 0:
             say(count)
@@ -163,8 +160,7 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
             if (temporary and not living) or path.name.endswith(files.DAMAGED):
                 found.append(path)
     cells = _unreported(store, living) if unreported else []
-    freed = sum(path.stat().st_size for path in found)
-    freed += sum(path.stat().st_size for cell in cells for path in cell.rglob("*") if path.is_file())
+    freed = sum(path.lstat().st_size for path in [*found, *(each for cell in cells for each in files.below(cell))])
     if not dry:
         try:
             for path in found:
@@ -188,14 +184,14 @@ def reported(store: Store, name: str) -> list[str]:
         RecordError: the report cannot be read.
     """
     table = store.root / "reports" / name / "results.csv"
-    if Path(name).name != name or not table.is_file():
-        found = sorted(path.parent.name for path in store.root.glob("reports/*/results.csv"))
+    if table not in _tables(store):
+        found = [table.parent.name for table in _tables(store)]
         raise UserError(f"report {name!r}: {store.root}/reports has {', '.join(found) or 'none'}; name one of them")
     return sorted(address for address in _shown(table) if address and _stored(store, address))
 
 
 def _stored(store: Store, address: str) -> bool:
-    return any(store.root.glob(f"cells/{address[:2]}/{address}*"))
+    return any(cell.name.startswith(address) for cell in files.listed(store.root / "cells" / address[:2]))
 
 
 def _shown(table: Path) -> set[str]:
@@ -210,8 +206,14 @@ def _shown(table: Path) -> set[str]:
 def _unreported(store: Store, living: list[Run]) -> list[Path]:
     if living:
         raise StoreError(f"gc of cells: a run may be at work here ({living[0].holder}); wait for its end")
-    shown = {address for table in store.root.glob("reports/*/results.csv") for address in _shown(table)}
-    return [cell for cell in sorted(store.root.glob("cells/??/*")) if cell.is_dir() and cell.name[:16] not in shown]
+    shown = {address for table in _tables(store) for address in _shown(table)}
+    return [cell for cell in layout.cells(store.root) if cell.name[:16] not in shown]
+
+
+def _tables(store: Store) -> list[Path]:
+    """Return the tables of the store's reports, in order."""
+    tables = (folder / "results.csv" for folder in files.listed(store.root / "reports") if not folder.is_symlink())
+    return [table for table in tables if table.is_file() and not table.is_symlink()]
 
 
 def _leftover(name: str) -> bool:

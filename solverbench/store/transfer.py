@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, StoreError, UserError
 from solverbench.method.tableau import Plan
-from solverbench.store import layout
+from solverbench.store import layout, schema
 from solverbench.store.folder import CellFolder, Store
 
 LIST = "export.json"
@@ -35,6 +35,9 @@ CLOSE = 1e-3
 
 Between two instruction sets of one processor it is about 1e-5: a float32 network differs in its last bits.
 """
+
+RATIO = 100
+"""Largest size of an export's files relative to its zip."""
 
 COLUMNS = [
     *("teacher", "solver", "spec", "nfe", "seeds", "samples", "metric", "value", "low", "high", "std_error", "n"),
@@ -92,10 +95,12 @@ def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> 
         Store.open(store.root)
         merged = Merged(check_trained)
         _check_list(root, merged)
-        for folder in sorted((root / "cells").glob("??/*")):
-            if folder.is_dir() and not folder.name.startswith("."):
-                _merge_cell(root, folder, store, merged)
-        for name in layout.walk(root):
+        merged.damaged += [f"{damage}; not taken" for damage in layout.special(root)]
+        names = list(layout.walk(root))
+        held = {name for name in names if name.startswith("cells/")}
+        for folder in layout.cells(root):
+            _merge_cell(root, folder, store, merged, held)
+        for name in names:
             known = layout.COST.fullmatch(name) and (store.root / name).exists()  # each machine has its own cost
             if not known and not name.startswith(("cells/", "trained/")):
                 _copy(root, name, store.root, merged)
@@ -103,23 +108,26 @@ def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> 
         return merged
 
 
-def _merge_cell(root: Path, folder: Path, store: Store, merged: Merged) -> None:
-    """Merge a cell's blocks, then its metrics if all blocks are now equal, because metrics belong to exact blocks."""
+def _merge_cell(root: Path, folder: Path, store: Store, merged: Merged, held: Set[str]) -> None:
+    """Merge a cell's blocks, then its metrics if all blocks are now equal, because metrics belong to exact blocks.
+
+    Args:
+        held: names of the source's regular files.
+    """
     home = folder.relative_to(root).as_posix()
-    there = CellFolder(store.root / home, folder.name)
-    names = [f"{home}/cell.json", *(f"{home}/blocks/{path.name}" for path in sorted(folder.glob("blocks/*.npz")))]
-    names = [name for name in names if layout.known(name) and (root / name).is_file()]
-    taken = [_copy(root, name, store.root, merged) for name in names]
+    there = store.at(folder.name)
+    blocks = [f"{home}/blocks/{path.name}" for path in files.listed(folder / "blocks")]
+    taken = [_copy(root, name, store.root, merged) for name in (f"{home}/cell.json", *blocks) if name in held]
     metrics = f"{home}/metrics.json"
     whole = (store.root / metrics).exists() and layout.check(store.root, metrics, merged.check_trained) is None
-    if (folder / "metrics.json").is_file() and (all(taken) or whole):
+    if metrics in held and (all(taken) or whole):
         _copy(root, metrics, store.root, merged)
-    if (folder / "timing.json").is_file():
+    if f"{home}/timing.json" in held:
         if damage := layout.check(root, f"{home}/timing.json", merged.check_trained):
             merged.damaged.append(str(damage))
         elif (timing := CellFolder(folder, folder.name).timing()) != _timing(there):
             there.write_timing(timing)
-    if (folder / "error.txt").is_file() and not (there.path / "metrics.json").exists():
+    if f"{home}/error.txt" in held and not (there.path / "metrics.json").exists():
         files.write_bytes(there.path / "error.txt", (folder / "error.txt").read_bytes(), replace=False)
 
 
@@ -154,6 +162,7 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
     if damage := layout.check(root, name, merged.check_trained):
         merged.damaged.append(f"{root / name}: {damage.what}; not taken")
         return False
+    layout.refuse_links(out, name)
     mended = False
     if (out / name).exists():
         if _same(root / name, out / name):
@@ -227,7 +236,7 @@ def _check_list(root: Path, merged: Merged) -> None:
     for name, sha in (listed if isinstance(listed, dict) else {}).items():
         if not layout.known(name):
             continue
-        if not (root / name).is_file():
+        if not _regular(root / name):
             merged.damaged.append(f"{name}: in the export's list, and not there; export again")
         elif files.sha256(root / name) != sha:
             merged.damaged.append(f"{name}: isn't what the export's list says; export again")
@@ -254,12 +263,15 @@ def _unpack(source: Path, place: Path) -> None:
     """Unpack only those members of a zip whose names are result files; nothing else is written."""
     try:
         with zipfile.ZipFile(source) as archive:
-            for each in archive.infolist():
-                link = stat.S_ISLNK(each.external_attr >> 16)
-                if not link and (each.filename in ("store.json", LIST) or layout.known(each.filename)):
-                    (place / each.filename).parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(each) as packed, open(place / each.filename, "xb") as file:
-                        shutil.copyfileobj(packed, file)
+            wanted = [each for each in archive.infolist() if _wanted(each)]
+            size, packed_size = sum(each.file_size for each in wanted), source.stat().st_size
+            if size > RATIO * packed_size:
+                wrong = f"its {packed_size} bytes unpack to {size}, more than {RATIO} times as many"
+                raise RecordError(asked=f"merge {source}", wrong=wrong, remedy="unpack it yourself and give the folder")
+            for each in wanted:
+                (place / each.filename).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(each) as packed, open(place / each.filename, "xb") as file:
+                    shutil.copyfileobj(packed, file)
     except OSError as error:
         raise StoreError(f"merge {source}: can't be unpacked ({error.strerror or error}); check it") from None
     except (*files.FOREIGN, RuntimeError) as error:
@@ -268,6 +280,12 @@ def _unpack(source: Path, place: Path) -> None:
         raise StoreError(
             f"merge {source}: no whole export of a store, it has no store.json; give another file, or export again"
         )
+
+
+def _wanted(entry: zipfile.ZipInfo) -> bool:
+    """Return whether a zip's entry is a result file and no link."""
+    link = stat.S_ISLNK(entry.external_attr >> 16)
+    return not link and (entry.filename in ("store.json", LIST) or layout.known(entry.filename))
 
 
 def export(
@@ -298,18 +316,17 @@ def export(
     """
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise UserError(f"--to {to}: is there already; choose another place, or delete it")
-    cells = [path.parent for path in sorted(store.root.glob("cells/??/*/cell.json"))]
+    cells = [path for path in layout.cells(store.root) if (path / "cell.json").exists()]
     if addresses is not None:
         cells = list(dict.fromkeys(_addressed(cells, address) for address in addresses))
     names: dict[str, None] = {}
     rows: list[dict[str, Any]] = []
     for cell in cells:
-        told = files.read_json(cell / "cell.json")
-        home = cell.relative_to(store.root).as_posix()
-        names |= dict.fromkeys(f"{home}/{each.relative_to(cell).as_posix()}" for each in sorted(cell.rglob("*")))
+        told = schema.checked(cell / "cell.json", schema.cell, files.read_json(cell / "cell.json"))
+        names |= dict.fromkeys(path.relative_to(store.root).as_posix() for path in files.below(cell))
         names |= dict.fromkeys(_beside(store.root, told, targets, file_name))
         rows += _rows(cell, told)
-    kept = [name for name in names if layout.known(name) and (store.root / name).is_file()]
+    kept = [name for name in names if layout.known(name) and _regular(store.root / name)]
     if not rows and not kept:
         raise UserError(f"export: no cell in {store.root}; run something first")
     packed: dict[str, Callable[[], bytes]] = {
@@ -331,6 +348,10 @@ def export(
     return [*packed, LIST]
 
 
+def _regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
 def _addressed(cells: Sequence[Path], address: str) -> Path:
     found = [cell for cell in cells if cell.name.startswith(address.lower())] if address else []
     if len(found) != 1:
@@ -346,7 +367,7 @@ def _beside(root: Path, told: dict[str, Any], targets: bool, file_name: Callable
         yield f"trained/{names['teacher']}/{file_name(names['spec'], names['nfe'])}"
     if targets:
         folder = files.digest({name: key[name] for name in TARGETS if name in key})[:32]
-        yield from (f"targets/{folder}/{path.name}" for path in sorted((root / "targets" / folder).glob("*.*")))
+        yield from (path.relative_to(root).as_posix() for path in files.below(root / "targets" / folder))
 
 
 def _rows(cell: Path, told: dict[str, Any]) -> list[dict[str, Any]]:

@@ -462,6 +462,29 @@ def test_levels_that_fit_only_one_budget_are_unsupported_elsewhere(tmp_path):
     assert [each.status for each in result.cells] == ["done", "unsupported"]
 
 
+def test_a_grid_that_fits_no_cell_ends_no_run(tmp_path):
+    """Also where every budget of a solver is one that its grid doesn't fit."""
+    result = run(tmp_path, solvers="euler:grid=80+9+0.002,euler", nfe="5,6")
+    assert list(statuses(result)) == [
+        ("euler:grid=80+9+0.002", 5),
+        ("euler:grid=80+9+0.002", 6),
+        ("euler", 5),
+        ("euler", 6),
+    ]
+    assert [each.status for each in result.cells] == ["unsupported", "unsupported", "done", "done"]
+
+
+def test_levels_that_end_inside_the_schedule_are_flagged(tmp_path):
+    result = run(tmp_path, solvers="euler:grid=10+1+0.1+0.002,euler,heun", nfe="3,4")
+    flagged = {
+        (each.solver, each.nfe): tuple(each.flags) for each in (cell.cell for cell in result.cells) if each.flags
+    }
+    assert flagged == {("euler:grid=10+1+0.1+0.002", 3): ("inner-ends",), ("heun", 4): ("long-steps",)}
+    assert "the grid starts at 10, inside the model's levels from 80 to 0.002" in result.summary()
+    [text] = set(result.frame[result.frame.nfe.eq(3) & result.frame.solver.str.contains("10\\+1")]["flags"])
+    assert text.startswith("inner-ends: the grid starts at 10")
+
+
 def test_a_solver_asked_for_twice_stands_once(tmp_path):
     assert list(statuses(run(tmp_path, solvers="ddim,euler", nfe="3,3"))) == [("ddim", 3)]
 

@@ -222,6 +222,12 @@ def test_conflicting_content_is_named_and_kept_and_its_metrics_with_it(runs, tmp
     assert not metrics.exists(), "they would be of another block"
 
 
+def scaled(measure, factor):
+    """A measure of a metric that is `factor` times as large."""
+    measure |= {name: measure[name] * factor for name in ("value", "low", "high")}
+    measure["replicates"] = [each * factor for each in measure["replicates"]]
+
+
 def rounded(runs, size=1e-6):
     """Another machine's results for the same cells: every float moved by a share of its array's largest value."""
     drawn = np.random.default_rng(0)
@@ -237,7 +243,7 @@ def rounded(runs, size=1e-6):
     for path in runs.glob("cells/*/*/metrics.json"):
         body = files.read_json(path)
         for measure in body["measures"].values():
-            measure["value"] *= 1 + size
+            scaled(measure, 1 + size)
         files.write_json(path, body)
     for path in runs.glob("cells/*/*/cell.json"):
         body = files.read_json(path)
@@ -281,7 +287,7 @@ def test_more_than_rounding_is_a_conflict(runs, tmp_path, what):
         if what == "plan":
             body["plan"]["rows"][1][0] *= 1.001
         else:
-            body["measures"]["rmse_teacher"]["value"] *= 1.01
+            scaled(body["measures"]["rmse_teacher"], 1.01)
         files.write_json(path, body)
     result = invoke("merge", tmp_path / "other", "--out", runs)
     assert result.exit_code == 4

@@ -49,7 +49,7 @@ def test_json_reads_back_to_an_equal_tableau(spec: str, digits: sb.Teacher, tmp_
     path = tmp_path / "a.json"
     export.write(spec, NFE, "digits", "json", path, tmp_path)
     back = export.from_json(path.read_text(), str(path))
-    assert back.tableau.equals(sb.tableau(spec, nfe=NFE, teacher=digits), tolerance=0)
+    assert back.tableau.equals(sb.tableau(sb.make(spec), nfe=NFE, teacher=digits), tolerance=0)
     assert (back.spec, back.teacher, back.teacher_identity) == (sb.make(spec).spec, "digits", digits.identity)
     assert back.prior_scale == digits.schedule.prior_scale
     assert back.threshold is ("threshold" in spec)
@@ -67,7 +67,7 @@ def test_the_python_file_makes_the_same_images_without_solverbench(
     done = subprocess.run([sys.executable, "-I", "-c", ALONE, *files], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     images = torch.load(tmp_path / "images.pt", weights_only=True)
-    tableau = sb.tableau(spec, nfe=NFE, teacher=digits)
+    tableau = sb.tableau(sb.make(spec), nfe=NFE, teacher=digits)
     adapted = sb.make(spec).adapt(denoise)
     by_tableau = sb.execute(tableau, adapted, noise * digits.schedule.prior_scale)
     torch.testing.assert_close(images, by_tableau, rtol=1e-4, atol=1e-5)

@@ -65,8 +65,8 @@ def moved(spec: str, schedule: sb.NoiseSchedule, nfe: int, by: float = 0.3) -> s
 
 
 def network(x: Tensor, sigma: Tensor) -> Tensor:
-    """A denoiser in the EDM frame that isn't linear."""
-    return torch.asinh(1.3 * x / (1 + sigma**2).sqrt() + 0.2)
+    """A denoiser in the EDM frame that isn't linear, and that depends on its level by more than the state's scale."""
+    return torch.asinh(1.3 * x / (1 + sigma**2).sqrt() + 0.2 * torch.atan(sigma))
 
 
 def samples(solver: sb.Solver, grid: sb.Grid) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,7 @@ def test_the_sampler_makes_our_samples(digits, noise, spec):
     sampler = sb.k_diffusion_sampler(spec, nfe=4, teacher=digits)
     with torch.no_grad():
         found = sampler(digits_by_vector(digits), noise * sampler.scale)
-        plan = sb.tableau(spec, nfe=4, teacher=digits).plan_from_noise(digits.schedule)
+        plan = sb.tableau(sb.make(spec), nfe=4, teacher=digits).plan_from_noise(digits.schedule)
         expected = sb.execute(plan, sb.make(spec).adapt(digits.denoise), noise)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 

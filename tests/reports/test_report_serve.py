@@ -186,3 +186,50 @@ def test_an_old_stores_reports_need_neither_torch_nor_a_teacher(
     assert codes[COMMANDS.index(command)] == 0, said[-1500:]
     if command[0] == "report":
         assert (runs / "reports" / command[1] / "report.html").stat().st_size > 50_000
+
+
+def test_a_reports_page_has_an_origin_of_its_own_and_reaches_no_server(port: int) -> None:
+    policy = ask(port, "/files/a/report.html")[2]["Content-Security-Policy"]
+    assert policy.startswith("sandbox allow-scripts allow-popups;")
+    assert "allow-same-origin" not in policy
+    assert "connect-src 'none'" in policy
+    assert "sandbox" in ask(port, "/files/a/results.csv")[2]["Content-Security-Policy"]
+    assert "sandbox" not in ask(port, "/runs/a")[2]["Content-Security-Policy"]
+
+
+def test_500_requests_at_once_are_all_answered_by_few_threads(port: int) -> None:
+    answers, most = list[int](), 0
+    gate = threading.Event()
+
+    def one() -> None:
+        gate.wait()
+        answers.append(ask(port, "/files/a/results.csv")[0])
+
+    clients = [threading.Thread(target=one) for _ in range(500)]
+    for client in clients:
+        client.start()
+    gate.set()
+    while any(client.is_alive() for client in clients):
+        most = max(most, sum(thread.name.startswith("serve_") for thread in threading.enumerate()))
+        clients[-1].join(0.01)
+    assert answers == [200] * 500
+    assert 1 < most <= server.WORKERS
+
+
+def test_folders_of_any_name_and_odd_files_leave_the_list_whole(store: Path, port: int) -> None:
+    odd = os.fsencode(store / "reports") + b"/caf\xe9"
+    os.mkdir(odd)
+    with open(odd + b"/bundle.json", "wb") as file:
+        file.write(b"{}")
+    (store / "reports" / "pipe").mkdir()
+    os.mkfifo(store / "reports" / "pipe" / "bundle.json")
+    (store / "reports" / "deep").mkdir()
+    (store / "reports" / "deep" / "bundle.json").write_text("[" * 100_000)
+    cell = store / "cells" / "ab" / ("ab" * 32)
+    cell.mkdir(parents=True)
+    os.mkfifo(cell / "cell.json")
+    status, text, _ = ask(port, "/")
+    assert status == 200
+    assert 'href="/runs/a"' in text
+    assert "caf%E9" in text or "caf?" in text
+    assert ask(port, "/runs/caf%E9")[0] == 200

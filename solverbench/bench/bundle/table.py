@@ -71,6 +71,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "metric_id": _metric_id(cell, metric, found),
         "biased": outcome.biased(metric),
         "sd": over_sets(found.replicates)[1] if found and len(found.replicates) > 1 else None,
+        "flags": "; ".join(f"{code}: {sentence}" for code, sentence in cell.flags.items()) if found else "",
         "cost_seconds": seconds,
         "cost_denoiser_seconds": outcome.total("denoiser_seconds"),
         "cost_images_per_second": made / seconds if made and seconds else None,
