@@ -46,7 +46,7 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
                 "give Teacher(identity=...), such as the sha256 of its weights"
             )
         plan = endpoints.sampler_plan(teacher)
-        settled = {}  # on this schedule, two solvers may take the same grid
+        settled: dict[tuple[str, int], tuple[str, Solver]] = {}  # on this schedule, two solvers may take the same grid
         for asked, solver in wanted:
             own = solver.on(teacher.schedule)
             settled.setdefault((own.spec, id(getattr(own, "parameters", None))), (asked, own))

@@ -82,10 +82,12 @@ def check_ends(grid: Grid, asked: str) -> None:
     """
     schedule, first, last = grid.schedule, float(grid.sigmas[0].detach()), float(grid.sigmas[-1].detach())
     if levels := _from_times(grid):
-        formula = "t/(1 - t)" if isinstance(schedule, RectifiedFlow) else "sqrt(1 - alpha^2)/alpha"
+        flow = isinstance(schedule, RectifiedFlow)
+        times = "a flow's times t" if flow else "training steps" if first > schedule.t_start else "the model's times"
+        formula = "t/(1 - t)" if flow else "sqrt(1 - alpha^2)/alpha"
         raise GridError(
             asked=asked,
-            wrong=f"levels from {first:g} to {last:g} look like the model's times, but a level is {formula}",
+            wrong=f"levels from {first:g} to {last:g} look like {times}, but a level is {formula}",
             remedy=f"give grid={levels}",
         )
     for name, level, outside in (
@@ -121,7 +123,7 @@ def _from_times(grid: Grid) -> str:
     if not isinstance(schedule, (RectifiedFlow, VariancePreserving)):
         return ""
     first, steps = float(values[0]), len(schedule.log_alphas) if isinstance(schedule, VPDiscrete) else 0
-    if LIKE_TIMES <= first / schedule.t_start and first <= 1:
+    if first / schedule.t_start >= LIKE_TIMES and first <= 1:
         times = values
     elif steps and schedule.sigma_max < first < steps and LIKE_TIMES * steps <= first + 1:
         times = (values + 1) / steps
@@ -274,14 +276,12 @@ def named(name: str, schedule: NoiseSchedule, steps: int, **given: Any) -> Grid:
     with plugins.blamed(registries.grids, name):
         try:
             found = make(schedule, steps, **given)
-        except ArithmeticError as error:
-            if name not in registries.grids.builtin:
-                raise
+        except OverflowError:  # a float's own; a tensor's becomes an infinite level, which Grid refuses
             asked = ":".join([f"grid={name}", *(f"{key}={value:g}" for key, value in given.items())])
             raise GridError(
-                asked=f"{asked} with {steps} steps",
-                wrong=f"its levels can't be computed in float64 ({type(error).__name__})",
-                remedy=f"use {' and '.join(given) or 'a schedule'} nearer to 1",
+                asked=asked,
+                wrong="its levels are too large for float64",
+                remedy="use a larger rho" if "rho" in given else "use another grid",
             ) from None
     if not isinstance(found, Grid) or found.steps != steps:
         told = f"a grid of {found.steps} steps" if isinstance(found, Grid) else repr(found)

@@ -7,8 +7,11 @@ Source: the code of diffusers 0.42.1; Lin et al. 2023, arXiv:2305.08891, table 2
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from solverbench.errors import GridError
@@ -39,9 +42,7 @@ def dpm_leading(schedule: NoiseSchedule, steps: int, *, offset: int = 1, end: fl
     return _at_steps("dpm_leading", schedule, np.arange(1, steps + 1)[::-1] * (count // (steps + 1)) + offset, end)
 
 
-def trailing(
-    schedule: NoiseSchedule, steps: int, *, shift: float | None = None, end: float | None = None
-) -> Grid:
+def trailing(schedule: NoiseSchedule, steps: int, *, shift: float | None = None, end: float | None = None) -> Grid:
     """Return levels at training steps round(M - k M/N) - 1, k = 0..N-1: timestep_spacing=trailing.
 
     On a flow they are at u = 1 - k/N, shifted: the times that pipelines of FLUX.1 and later ones give.
@@ -56,9 +57,7 @@ def trailing(
     return _at_steps("trailing", schedule, np.round(np.arange(count, 0, -count / steps))[:steps] - 1, end)
 
 
-def linspace(
-    schedule: NoiseSchedule, steps: int, *, shift: float | None = None, end: float | None = None
-) -> Grid:
+def linspace(schedule: NoiseSchedule, steps: int, *, shift: float | None = None, end: float | None = None) -> Grid:
     """Return levels at training steps round((M-1)(N-1-k)/(N-1)), k = 0..N-1: linspace of DDIM and DDPM.
 
     The last call is at sigma_min, which only `end` = 0 follows. On a flow they are at N equally spaced u from 1 to
@@ -71,7 +70,10 @@ def linspace(
         u = torch.linspace(1.0, schedule.t_end, steps, dtype=torch.float64)
         return _at_times("linspace", schedule, u, shift, end)
     _unshifted("linspace", schedule, shift)
-    return _at_steps("linspace", schedule, _linear(_count("linspace", schedule, "or a flow"), steps), end)
+    count = _count("linspace", schedule, "or a flow")
+    if steps == 1:
+        raise GridError(asked="grid=linspace with 1 call", wrong="it would be at the last level", remedy="use trailing")
+    return _at_steps("linspace", schedule, _linear(count, steps), end)
 
 
 def dpm_linspace(schedule: NoiseSchedule, steps: int, *, end: float | None = None) -> Grid:
@@ -96,11 +98,13 @@ def flow_shift(schedule: NoiseSchedule, steps: int, *, shift: float | None = Non
     """
     if not isinstance(schedule, RectifiedFlow):
         raise GridError(
-            asked=f"grid=flow_shift on {type(schedule).__name__}", wrong="only a flow has a shift", remedy="use time_uniform"
+            asked=f"grid=flow_shift on {type(schedule).__name__}",
+            wrong="only a flow has a shift",
+            remedy="use time_uniform",
         )
     s = schedule.shift if shift is None else shift
-    ends = [t / (s - (s - 1) * t) for t in (schedule.t_start, schedule.t_end)]
-    sigmas = schedule.sigma(_shifted(torch.linspace(*ends, steps + 1, dtype=torch.float64), s))
+    first, last = (t / (s * (1 - t) + t) for t in (schedule.t_start, schedule.t_end))
+    sigmas = schedule.sigma(_shifted(torch.linspace(first, last, steps + 1, dtype=torch.float64), s))
     sigmas[0], sigmas[-1] = schedule.sigma_max, schedule.sigma_min
     return Grid(sigmas, schedule)
 
@@ -125,7 +129,7 @@ def _unshifted(name: str, schedule: NoiseSchedule, shift: float | None) -> None:
         )
 
 
-def _linear(count: int, points: int) -> np.ndarray:
+def _linear(count: int, points: int) -> NDArray[Any]:
     """Return whole steps equally spaced from the last training step to the first one, as numpy rounds them."""
     return np.linspace(0, count - 1, points).round()[::-1]
 
@@ -140,7 +144,7 @@ def _at_times(name: str, schedule: RectifiedFlow, u: Tensor, shift: float | None
     return _ended(f"grid={name} with {len(u)} calls", schedule, sigmas, end, "give end=zero, or a shift above 1")
 
 
-def _at_steps(name: str, schedule: NoiseSchedule, steps: np.ndarray, end: float | None) -> Grid:
+def _at_steps(name: str, schedule: NoiseSchedule, steps: NDArray[Any], end: float | None) -> Grid:
     assert isinstance(schedule, VPDiscrete)
     count, asked = len(schedule.log_alphas), f"grid={name} with {len(steps)} calls"
     if len(set(steps.tolist())) < len(steps) or steps[0] >= count or steps[-1] < 0:

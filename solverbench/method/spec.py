@@ -6,13 +6,13 @@ import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from solverbench import options, plugins, registries
 from solverbench.errors import SpecError
 from solverbench.method.solver import Solver, declared, unknown_option
 
-
-PRESETS = {"ddim": {"levels": "time_uniform"}}
+PRESETS: dict[str, dict[str, Any]] = {"ddim": {"levels": "time_uniform"}}
 """Options that an alias gives unless its spec does. DDIM steps equally in the model's time, Euler's method in EDM's."""
 
 
