@@ -16,7 +16,7 @@ from solverbench.learned import trained_files, zoo
 from solverbench.learned.trained_files import Trained
 from solverbench.method import grids, probe, suspects
 from solverbench.method.grids import Grid
-from solverbench.method.solver import LearnedSolver, Solver
+from solverbench.method.solver import LearnedSolver, Solver, Unnamed
 from solverbench.method.spec import expand, make, numbers
 from solverbench.method.tableau import Plan, Tableau
 from solverbench.method.tracing import check_linear, check_start, miscounted, own_grid, trace
@@ -46,8 +46,12 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
                 "give Teacher(identity=...), such as the sha256 of its weights"
             )
         plan = endpoints.sampler_plan(teacher)
+        settled: dict[tuple[str, int], tuple[str, Solver]] = {}  # on this schedule, two solvers may take the same grid
         for asked, solver in wanted:
-            cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, measurement, out)
+            own = solver.on(teacher.schedule)
+            settled.setdefault((own.spec, id(getattr(own, "parameters", None))), (asked, own))
+        for asked, own in settled.values():
+            cells += _cells_of(asked, own, budgets, teacher, plan, protocol, measurement, out)
     return cells
 
 
@@ -194,13 +198,13 @@ def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
 def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:
     """Yield each distinct solver with its displayed name: the spec as typed, or the solver's own spec."""
     listed = [solvers] if isinstance(solvers, (str, Solver)) else solvers
-    seen: dict[tuple[str, int], Solver] = {}
+    seen: dict[tuple[str, bool, int], Solver] = {}
     names: set[str] = set()
     for item in listed:
         for one in [item] if isinstance(item, Solver) else expand(item):
             solver = make(one) if isinstance(one, str) else one
             spec = solver.spec
-            same = spec, id(getattr(solver, "parameters", None))
+            same = spec, isinstance(solver.levels, Unnamed), id(getattr(solver, "parameters", None))
             if same in seen:
                 continue
             name = one if isinstance(one, str) else spec

@@ -189,14 +189,14 @@ def other_levels(solver: Solver, grid: Grid, steps: int) -> str:
         return ""
     for count in range(min(grid.steps, steps + 1), 1, -1):
         try:
-            levels = named(asked, grid.schedule, count, solver.rho).sigmas
+            levels = named(asked, grid.schedule, count, **solver.grid_options()).sigmas
         except GridError:
             continue
         if all(((found - level).abs() <= 1e-9 * level).any() for level in levels[levels > 0]):
             return ""
     first = float(inner[0])
     try:
-        there = float(named(asked, grid.schedule, steps, solver.rho).sigmas[1])
+        there = float(named(asked, grid.schedule, steps, **solver.grid_options()).sigmas[1])
         beside = f", where grid={solver.levels} has {there:.4g}" if not math.isclose(first, there) else ""
     except GridError:
         beside = ""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solverbench.errors import SpecError
-from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow
 
 PREDICTIONS = ("eps", "v", "x0", "flow")
 
@@ -34,7 +34,8 @@ class Adapted:
     Source: Salimans & Ho 2022, arXiv:2202.00512, appendix D (v); Liu et al. 2022, arXiv:2209.03003 (flow).
 
     Raises:
-        SpecError: an unknown prediction.
+        SpecError: an unknown prediction; or eps on a schedule whose first level stands for an infinite one, where the
+            state is noise alone, and x0 = x - 1e6 eps multiplies an error of the network by a million.
     """
 
     def __init__(
@@ -47,6 +48,16 @@ class Adapted:
     ) -> None:
         if predicts not in PREDICTIONS:
             raise SpecError(f"predicts={predicts!r}: not a parametrisation; use {', '.join(PREDICTIONS)}")
+        if predicts == "eps" and schedule.stands_in:
+            flow = isinstance(schedule, RectifiedFlow)
+            other = "leave out the last of alphas_cumprod, which is 0, and count one step less in told"
+            raise SpecError(
+                asked=f"predicts=eps on {type(schedule).__name__}",
+                wrong=f"the schedule starts without signal: x - {schedule.sigma_max:g} eps multiplies the network's "
+                "error by as much",
+                remedy="give what the network predicts (mostly v), or a schedule that starts at a finite level: "
+                + ("RectifiedFlow(t_start=0.999)" if flow else other),
+            )
         self.network, self.schedule, self.predicts, self.told = network, schedule, predicts, told
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:

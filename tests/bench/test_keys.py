@@ -78,7 +78,7 @@ class Mine(sb.Solver):
 def planned():
     """Spec, budget and schedule, each with its key and some numbers of its plan."""
     for (name, schedule), spec, nfe in itertools.product(SCHEDULES.items(), SPECS, BUDGETS):
-        solver = sb.make(spec)
+        solver = sb.make(spec).on(schedule)
         try:
             plan = sb.tableau(solver, nfe=nfe, schedule=schedule).plan_from_noise(schedule)
         except UserError:

@@ -489,7 +489,8 @@ def test_levels_that_end_inside_the_schedule_are_flagged(tmp_path):
 
 
 def test_a_solver_asked_for_twice_stands_once(tmp_path):
-    assert list(statuses(run(tmp_path, solvers="ddim,euler", nfe="3,3"))) == [("ddim", 3)]
+    specs = "ddim,euler:grid=time_uniform,ddim:rho=1"
+    assert list(statuses(run(tmp_path, solvers=specs, nfe="3,3"))) == [("ddim", 3)]
 
 
 def test_two_teachers_of_one_name_are_refused(tmp_path):
