@@ -49,17 +49,10 @@ class Adapted:
         if predicts not in PREDICTIONS:
             raise SpecError(f"predicts={predicts!r}: not a parametrisation; use {', '.join(PREDICTIONS)}")
         if predicts == "eps" and schedule.stands_in:
-            flow = isinstance(schedule, RectifiedFlow)
             raise SpecError(
                 asked=f"predicts=eps on {type(schedule).__name__}",
-                wrong=f"the schedule starts without signal, and x - {schedule.sigma_max:g} eps multiplies an error of the "
-                "network by as much",
-                remedy="give what the network predicts (mostly v), or a schedule that starts at the first finite level: "
-                + (
-                    "RectifiedFlow(t_start=0.999)"
-                    if flow
-                    else "leave out the last of alphas_cumprod, which is 0, and count one step less in told"
-                ),
+                wrong=f"its start holds no data, and x - {schedule.sigma_max:g} eps multiplies an error of the network",
+                remedy=f"give what the network predicts, mostly v, or start at a finite level: {_finite(schedule)}",
             )
         self.network, self.schedule, self.predicts, self.told = network, schedule, predicts, told
 
@@ -90,6 +83,13 @@ class Adapted:
         if self.predicts == "flow":
             return alpha / (alpha + s), -s / (alpha + s)
         return 0 * one, one
+
+
+def _finite(schedule: NoiseSchedule) -> str:
+    """Return how to make the schedule without its infinite first level."""
+    if isinstance(schedule, RectifiedFlow):
+        return "RectifiedFlow(t_start=0.999)"
+    return "leave out the last of alphas_cumprod, which is 0, and count one step less in told"
 
 
 def per_image(network: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
