@@ -14,12 +14,12 @@ from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.evaluation.selection import Measurement
 from solverbench.learned import trained_files, zoo
 from solverbench.learned.trained_files import Trained
-from solverbench.method import grids, probe
+from solverbench.method import grids, probe, suspects
 from solverbench.method.grids import Grid
 from solverbench.method.solver import LearnedSolver, Solver, Unnamed
 from solverbench.method.spec import expand, make, numbers
 from solverbench.method.tableau import Plan, Tableau
-from solverbench.method.tracing import check_linear, check_start, intervals, trace
+from solverbench.method.tracing import check_linear, check_start, miscounted, own_grid, trace
 from solverbench.sampling import devices, endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
@@ -113,7 +113,7 @@ def _cells_of(
             seeds.check_apart(protocol.seeds, trained.seeds, f"{asked} nfe={nfe}")
             equipped = trained.solver
         try:
-            grid = equipped.grid(teacher.schedule, intervals(equipped, nfe))
+            grid = own_grid(equipped, teacher.schedule, nfe)
             tableau = trace(equipped, grid, check=False)
             check_start(equipped, grid, tableau)
             if trained is not None:
@@ -130,6 +130,8 @@ def _cells_of(
                 continue
             if not Store(out).at(found.address).done:  # a finished cell was checked when it was computed
                 check_linear(equipped, grid, tableau)
+                if plan.nfe == nfe:
+                    suspects.believed(equipped, tableau)
         except BudgetError as error:
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except GridError as error:
@@ -140,8 +142,11 @@ def _cells_of(
         except (Exception, SystemExit) as error:  # a plugin may raise anything; the other cells continue
             yield cell(nfe, None, (FAILED, reason(error, solver.spec)), trained)
         else:
-            claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
-            yield found if plan.nfe == nfe else cell(nfe, None, (FAILED, claim), trained)
+            if plan.nfe == nfe:
+                yield found
+            else:
+                wrong, remedy = miscounted(equipped, teacher.schedule, nfe, plan.nfe)
+                yield cell(nfe, None, (FAILED, f"{wrong}; {remedy}"), trained)
 
 
 def _flags(solver: Solver, grid: Grid, tableau: Tableau) -> dict[str, str]:
@@ -203,6 +208,8 @@ def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[s
             if same in seen:
                 continue
             name = one if isinstance(one, str) else spec
+            if name in names and same[:2] not in {known[:2] for known in seen}:
+                name = f"{solver.name} on its default grid"
             if name in names:
                 raise UserError(f"solvers: {name} is given with two sets of parameters; measure one set per run")
             seen[same] = solver

@@ -81,6 +81,7 @@ class Solver(ABC):
     offset: int | None = option(None, above=-1, help="steps_offset of the leading grids; 1 if not given")
 
     def __init_subclass__(cls) -> None:
+        _own_defaults(cls)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     @classmethod
@@ -192,7 +193,7 @@ class Solver(ABC):
         if isinstance(levels, str):
             if (own := self.on(schedule)) is not self:
                 return own.grid(schedule, steps)
-            return grids.named(levels, schedule, steps, **self._given())
+            return grids.named(levels, schedule, steps, **self.grid_parameters)
         grid = grids.explicit(levels, schedule)
         grids.check_ends(grid, self.spec)
         if grid.steps != steps:
@@ -239,10 +240,10 @@ class Solver(ABC):
         if not isinstance(levels, str):
             grid: dict[str, Any] = {"levels": levels}
         elif levels in registries.grids:
-            grid = grids.key(levels, self._given())
+            grid = grids.key(levels, self.grid_parameters)
         else:
             grid = {"name": levels}
-        sources = [registries.source(cls) for cls in type(self).__mro__ if not _built_in(cls)]
+        sources = [registries.source(cls) for cls in type(self).__mro__ if not built_in(cls)]
         return {
             "name": self.name,
             "version": self.version,
@@ -251,13 +252,49 @@ class Solver(ABC):
             **({"sources": sources} if sources else {}),
         }
 
-    def _given(self) -> dict[str, Any]:
+    @property
+    def grid_parameters(self) -> dict[str, Any]:
         """Return the parameters of the grid."""
         return {key: getattr(self, key) for key in grids.PARAMETERS}
 
     def _levels(self) -> str | list[float]:
         """Return the name of the grid, or its explicit levels."""
         return read_levels(f"{self.name}:grid={self.levels}", self.levels)
+
+
+def _own_defaults(cls: type[Solver]) -> None:
+    """Make a plain class attribute with the name of an inherited option the option's default in `cls`.
+
+    A dataclass reads annotated attributes alone, and would ignore it.
+
+    Raises:
+        SpecError: an attribute that is taken for the default grid, and isn't read.
+    """
+    mine = vars(cls)
+    if "grid_name" in mine or isinstance(mine.get("grid"), (str, list, tuple)):
+        name = "grid_name" if "grid_name" in mine else "grid"
+        raise SpecError(
+            asked=f"class {cls.__qualname__}: {name} = {mine[name]!r}",
+            wrong="not the default grid's name",
+            remedy='give levels = NAME, as in levels = "logsnr"',
+        )
+    annotated = mine.get("__annotations__", {})
+    for base in reversed(cls.__mro__[1:]):
+        for name, field in vars(base).get("__dataclass_fields__", {}).items():
+            if name not in mine or name in annotated or "choices" not in field.metadata:
+                continue
+            given = mine[name]
+            if isinstance(given, dataclasses.Field):
+                metadata = {**given.metadata, "key": given.metadata["key"] or field.metadata["key"]}
+                given = given.default
+            elif callable(given) or isinstance(given, property):
+                continue
+            else:
+                metadata = dict(field.metadata)
+            given = Unnamed(given) if metadata["key"] == "grid" and isinstance(given, str) else given
+            setattr(cls, name, dataclasses.field(default=given, metadata=metadata))
+            cls.__annotations__ = {**annotated, name: get_type_hints(base)[name]}
+            annotated = cls.__annotations__
 
 
 class Classical(Solver):
@@ -320,7 +357,7 @@ class Classical(Solver):
         if self.end == "sigma_min" or not isinstance(levels, str):
             return super().grid(schedule, steps)
         if grids.places_end(levels):
-            return grids.named(levels, schedule, steps, **self._given(), end=0.0)
+            return grids.named(levels, schedule, steps, **self.grid_parameters, end=0.0)
         body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
         return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
 
@@ -446,8 +483,8 @@ def _nothing_given() -> dict[str, Any]:
     return dict.fromkeys(grids.PARAMETERS)
 
 
-def _built_in(cls: type) -> bool:
-    """Return whether a class comes with this project or with Python."""
+def built_in(cls: type) -> bool:
+    """Return whether a class comes with this project or with Python, not from a plugin."""
     return cls.__module__.partition(".")[0] in ("solverbench", "builtins", "abc", "typing")
 
 

@@ -65,7 +65,7 @@ class Adapted:
         """
         t = self.schedule.time(sigma)
         alpha = self.schedule.alpha(t)
-        keep, take = self._coefficients(alpha, alpha * sigma, sigma)
+        keep, take = coefficients(self.predicts, alpha, alpha * sigma, sigma)
         t = t.clamp(max=self.schedule.t_last)
         t = t if self.told is None else self.told(t)
         # Computed in float64, then moved to x's device in one transfer.
@@ -73,16 +73,40 @@ class Adapted:
         found: Tensor = keep * x + take * self.network(alpha * x, t).to(x.dtype)
         return found
 
-    def _coefficients(self, alpha: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (a, b) with x0 = a x + b (the network's output)."""
-        one = torch.ones_like(sigma)
-        if self.predicts == "eps":
-            return one, -sigma
-        if self.predicts == "v":
-            return alpha**2 / (alpha**2 + s**2), -s / (alpha**2 + s**2)
-        if self.predicts == "flow":
-            return alpha / (alpha + s), -s / (alpha + s)
-        return 0 * one, one
+
+def coefficients(predicts: str, alpha: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (a, b) with x0 = a x + b (the network's output), 0-d, of a prediction of `PREDICTIONS`."""
+    one = torch.ones_like(sigma)
+    if predicts == "eps":
+        return one, -sigma
+    if predicts == "v":
+        return alpha**2 / (alpha**2 + s**2), -s / (alpha**2 + s**2)
+    if predicts == "flow":
+        return alpha / (alpha + s), -s / (alpha + s)
+    return 0 * one, one
+
+
+class Clipped:
+    """A data prediction clipped to [-bound, bound] in every call, as `clip_sample` of diffusers does in every step.
+
+    Where it clips, the path is no longer that of the network's ODE, and gradients are 0.
+
+    Args:
+        denoise: (x [B, ...], sigma 0-d) -> data prediction of x's shape.
+        bound: largest absolute value, above 0; 1 for images on [-1, 1].
+
+    Raises:
+        SpecError: a bound that is not above 0.
+    """
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor], bound: float = 1.0) -> None:
+        if not 0 < bound < float("inf"):
+            raise SpecError(asked=f"clip={bound:g}", wrong="not a bound above 0", remedy="1 fits images on [-1, 1]")
+        self.denoise, self.bound = denoise, bound
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the clipped data prediction, of x's shape."""
+        return self.denoise(x, sigma).clamp(-self.bound, self.bound)
 
 
 def _finite(schedule: NoiseSchedule) -> str:

@@ -86,7 +86,10 @@ def test_every_cell_ends_in_exactly_one_status(tmp_path):
     assert reasons["dpm", 3] == ""
     assert "use nfe=2 or nfe=4" in reasons["heun", 3]
     assert f"solverbench train gs --nfe 3 --teacher toy --out {tmp_path}" in reasons["gs", 3]
-    assert reasons[Twice().spec, 3] == "claims nfe=3, but its loop makes 6 calls"
+    assert reasons[Twice().spec, 3] == (
+        "claims nfe=3 with steps(3) = 3, but its loop makes 6 calls; let steps(3) refuse (sb.refuse_budget): the loop "
+        "can make 2 or 4"
+    )
     assert "a bug of a plugin" in reasons[Broken().spec, 3]
     assert result.exit_code == 1
 

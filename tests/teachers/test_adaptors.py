@@ -201,3 +201,12 @@ def test_the_vp_and_the_edm_view_of_one_network_give_the_same_images(tmp_path):
     cells = [run.run(RunOptions(teachers=each, **asked)).cells[0] for each in views.values()]
     results = [cell.pictures.astype(int) for cell in cells]
     assert abs(results[0] - results[1]).max() <= 1
+
+
+def test_a_clipped_prediction_stays_within_its_bound_and_is_the_same_inside():
+    denoise = sb.Clipped(lambda x, sigma: x * 2, 1.0)
+    x = torch.tensor([-2.0, -0.3, 0.1, 0.9])
+    assert denoise(x, torch.tensor(1.0)).tolist() == pytest.approx([-1.0, -0.6, 0.2, 1.0])
+    for bound in (0.0, -1.0, math.inf):
+        with pytest.raises(SpecError, match="not a bound above 0"):
+            sb.Clipped(denoise, bound)
