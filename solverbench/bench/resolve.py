@@ -208,6 +208,8 @@ def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[s
             if same in seen:
                 continue
             name = one if isinstance(one, str) else spec
+            if name in names and same[:2] not in {known[:2] for known in seen}:
+                name = f"{solver.name} on its default grid"
             if name in names:
                 raise UserError(f"solvers: {name} is given with two sets of parameters; measure one set per run")
             seen[same] = solver

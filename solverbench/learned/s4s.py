@@ -80,7 +80,7 @@ class S4S(LearnedSolver):
     def _fixed(self, schedule: NoiseSchedule, steps: int) -> Grid:
         if self.form != "single":
             return super().grid(schedule, steps)
-        given = "".join(f":{key}={value!r}" for key, value in self.grid_options().items() if value is not None)
+        given = "".join(f":{key}={value!r}" for key, value in self.grid_parameters.items() if value is not None)
         return make(f"dpm:singlestep=true:order={self.order}:grid={self.levels}{given}").grid(schedule, steps)
 
 

@@ -193,7 +193,7 @@ class Solver(ABC):
         if isinstance(levels, str):
             if (own := self.on(schedule)) is not self:
                 return own.grid(schedule, steps)
-            return grids.named(levels, schedule, steps, **self.grid_options())
+            return grids.named(levels, schedule, steps, **self.grid_parameters)
         grid = grids.explicit(levels, schedule)
         grids.check_ends(grid, self.spec)
         if grid.steps != steps:
@@ -240,7 +240,7 @@ class Solver(ABC):
         if not isinstance(levels, str):
             grid: dict[str, Any] = {"levels": levels}
         elif levels in registries.grids:
-            grid = grids.key(levels, self.grid_options())
+            grid = grids.key(levels, self.grid_parameters)
         else:
             grid = {"name": levels}
         sources = [registries.source(cls) for cls in type(self).__mro__ if not built_in(cls)]
@@ -252,7 +252,8 @@ class Solver(ABC):
             **({"sources": sources} if sources else {}),
         }
 
-    def grid_options(self) -> dict[str, Any]:
+    @property
+    def grid_parameters(self) -> dict[str, Any]:
         """Return the parameters of the grid."""
         return {key: getattr(self, key) for key in grids.PARAMETERS}
 
@@ -290,6 +291,7 @@ def _own_defaults(cls: type[Solver]) -> None:
                 continue
             else:
                 metadata = dict(field.metadata)
+            given = Unnamed(given) if metadata["key"] == "grid" and isinstance(given, str) else given
             setattr(cls, name, dataclasses.field(default=given, metadata=metadata))
             cls.__annotations__ = {**annotated, name: get_type_hints(base)[name]}
             annotated = cls.__annotations__
@@ -355,7 +357,7 @@ class Classical(Solver):
         if self.end == "sigma_min" or not isinstance(levels, str):
             return super().grid(schedule, steps)
         if grids.places_end(levels):
-            return grids.named(levels, schedule, steps, **self.grid_options(), end=0.0)
+            return grids.named(levels, schedule, steps, **self.grid_parameters, end=0.0)
         body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
         return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
 
