@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("wanted", nargs=-1, metavar="[FILE.py|SPEC|TEACHER]...")
-@click.option("--all", "everything", is_flag=True, help="Check every solver and teacher that is registered.")
+@click.option("--all", "everything", is_flag=True, help="Check every registered solver and teacher.")
 @click.option(
     "--teacher",
     default=None,
     metavar="NAME",
-    help="Check solvers on this teacher's noise schedule.  [default: EDM's, 80 to 0.002]",
+    help="Teacher whose noise schedule solvers are checked on.  [default: EDM's, from 80 to 0.002]",
 )
 @plugin_option
 @json_option
 def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_json: bool) -> None:
-    """Check that a solver or a teacher keeps what every one promises; exit code 4 if it doesn't.
+    """Check that a solver or a teacher follows the interface.
+
+    The exit code is 4 if a check fails.
 
     \b
     solverbench check my_solver.py          every solver and teacher in the file
@@ -42,7 +44,8 @@ def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_jso
     from solverbench.teachers.loading import load_teacher
 
     if bool(wanted) is everything:
-        raise UserError(f"check: {'names and --all' if everything else 'nothing to check'}; give a name, or --all")
+        wrong = "both names and --all are given" if everything else "nothing to check"
+        raise UserError(asked="check", wrong=wrong, remedy="give either names or --all")
     schedule = load_teacher(teacher).schedule if teacher is not None else None
     if everything:
         found = list(subjects.everything())

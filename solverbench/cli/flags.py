@@ -45,7 +45,7 @@ config_option = click.option(
     is_eager=True,
     expose_value=False,
     metavar="FILE.toml",
-    help="Read flags from a TOML file (keys are long flags); the command line wins.",
+    help="Read flags from a TOML file whose keys are long flags; the command line takes precedence.",
 )
 
 
@@ -64,7 +64,7 @@ plugin_option = click.option(
     callback=_load_plugins,
     expose_value=False,
     metavar="FILE.py",
-    help="Load solvers, teachers, grids, metrics and losses from a file of yours; repeatable.",
+    help="Load solvers, teachers, grids, metrics and losses from your Python file; repeatable.",
 )
 
 
@@ -94,11 +94,13 @@ _KINDS = options.of(RunOptions)
 _MADE = {name: _made(option) for name, option in declared().items()}
 
 out_option, device_option = _MADE["out"], _MADE["device"]
-json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON at the end of stdout.")
 strict_option = click.option(
-    "--strict", is_flag=True, help="Exit with 5 if a cell is unsupported, needs training or lacks a metric."
+    "--strict", is_flag=True, help="Exit with code 5 if a cell is unsupported, needs training or lacks a metric."
 )
-teacher_option = click.option("--teacher", default="digits", show_default=True, help="The network to sample.")
+teacher_option = click.option(
+    "--teacher", default="digits", show_default=True, help="Teacher: a name, a checkpoint or a TOML file."
+)
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

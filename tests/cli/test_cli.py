@@ -230,6 +230,20 @@ def test_every_command_explains_itself(command):
     assert "Usage" in result.stdout
 
 
+def _commands(group, path=()):
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command, len(max(group.commands, key=len))
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+
+
+@pytest.mark.parametrize(("command", "widest"), [pytest.param(c, w, id=n) for n, c, w in _commands(main)])
+def test_every_command_begins_its_help_with_a_sentence_that_fits(command, widest):
+    said = command.get_short_help_str(limit=78 - 6 - widest)  # as the list of commands shows it in 80 columns
+    assert said[0].isupper()
+    assert not said.endswith("...")
+
+
 MISTAKES = [
     ("run --solvers unpic", 2, "did you mean|not registered"),
     ("run --solvers dpm:ordr=2", 2, "did you mean 'order'"),
@@ -268,7 +282,7 @@ MISTAKES = [
     ("run --train all", 2, "is not 'missing'"),
     ("report nothing --out {tmp}", 2, "no report"),
     ("report --training {tmp}", 2, "history.csv: it is not there"),
-    ("report some --training {tmp}", 2, "two things to draw"),
+    ("report some --training {tmp}", 2, "only one of them can be drawn"),
 ]
 
 
