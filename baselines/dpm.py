@@ -26,8 +26,10 @@ class DPMSolverPP(ExponentialIntegrator):
     name: ClassVar[str] = "dpm"
     paper: ClassVar[str] = "DPM-Solver++, arXiv:2211.01095; DPM-Solver, arXiv:2206.00927"
 
-    d2: str = option("half", choices=("half", "full"), help="weight of order 3's second difference; half as public")
-    singlestep: bool = option(False, help="blocks of up to `order` calls, each from a single state")
+    d2: str = option(
+        "half", choices=("half", "full"), help="weight of the second difference at order 3; the public code uses half"
+    )
+    singlestep: bool = option(False, help="use blocks of up to `order` calls, each from a single state")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,7 +51,7 @@ class Offer:
             module, _, attribute = self.target.partition(":")
             try:
                 if not attribute:
-                    raise ImportError(f"the entry point names a module alone; name what is in it, as in {module}:Name")
+                    raise ImportError(f"the entry point names only a module; name an object in it, as in {module}:Name")
                 found = importlib.import_module(module)
                 for part in attribute.split("."):
                     found = getattr(found, part)

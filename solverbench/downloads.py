@@ -65,8 +65,8 @@ def download(url: str, path: Path, tell: Tell = silent, *, sha256: str = "") -> 
         os.replace(part, path)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         why = getattr(error, "reason", None) or error
-        kept = f"; {part.stat().st_size} bytes are kept and gone on from" if part.exists() else ""
-        remedy = f"run this again, or get it elsewhere and put it at {path}"
+        kept = f"; {part.stat().st_size} bytes are kept, and the next download resumes there" if part.exists() else ""
+        remedy = f"run this again, or download it by other means to {path}"
         raise MissingError(asked=url, wrong=f"can't be downloaded ({why}){kept}", remedy=remedy) from None
     finally:
         if not part.exists():
@@ -77,7 +77,7 @@ def _check(url: str, part: Path, sha256: str) -> None:
     found = files.sha256(part) if sha256 else ""
     if not found.startswith(sha256):
         part.unlink()
-        wrong = f"its sha256 begins with {found[: len(sha256)]}, not as its name says"
+        wrong = f"its sha256 begins with {found[: len(sha256)]} instead of {sha256}, as in its name"
         raise RecordError(asked=url, wrong=wrong, remedy="try again")
 
 
@@ -115,7 +115,9 @@ def read_pins(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {name: {"sha256": pin["sha256"], "url": pin["url"], "size": pin["size"]} for name, pin in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise RecordError(f"{path}: damaged; delete it, which pins the files next to it again") from None
+        raise RecordError(
+            f"{path}: damaged; delete it, and the checksums of the files next to it are pinned again"
+        ) from None
 
 
 def member(archive: Path, name: str, to: Path) -> Path:
@@ -130,7 +132,7 @@ def member(archive: Path, name: str, to: Path) -> Path:
         with zipfile.ZipFile(archive) as content:
             found = [each for each in content.namelist() if each.rpartition("/")[2] == name]
             if len(found) != 1:
-                raise RecordError(f"{archive}: holds {len(found)} files named {name}, not one; download it again")
+                raise RecordError(f"{archive}: holds {len(found)} files named {name} instead of one; download it again")
             size = content.getinfo(found[0]).file_size
             with files.beside(to, size) as part, content.open(found[0]) as source, part.open("wb") as sink:
                 shutil.copyfileobj(source, sink, CHUNK)

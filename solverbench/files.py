@@ -163,7 +163,7 @@ def read_json(path: Path) -> dict[str, Any]:
         body = json.loads(_read(path))
         checksum = body.pop("checksum")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _damage(path, "not one of our files, or cut short") from None
+        raise _damage(path, "not a SolverBench file, or incomplete") from None
     if checksum != digest(body):
         raise _damage(path, "its checksum doesn't match its content")
     return dict(body)
@@ -200,7 +200,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with _PARSING, np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return dict(archive)
     except FOREIGN:
-        raise _damage(path, "not one of our files") from None
+        raise _damage(path, "not a SolverBench file") from None
 
 
 def read_array(path: Path, name: str) -> NDArray[Any]:
@@ -234,13 +234,13 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 def _damage(path: Path, what: str) -> RecordError:
     return RecordError(
-        asked=path, wrong=f"damaged, {what}", remedy="delete this file and run again, which makes it again"
+        asked=path, wrong=f"damaged, {what}", remedy="delete this file and run again to compute it again"
     )
 
 
 def refusal(path: Path, size: int, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "free some space and run again, what is finished is kept"
+        remedy = "free some space and run again (finished results are kept)"
         return StoreError(f"{path}: no space left for {size} bytes ({error.strerror}); {remedy}")
     return StoreError(f"{path}: can't be written ({error.strerror}); choose another place or change its permissions")
 

@@ -79,7 +79,7 @@ def register(thing: Any = None, *, kind: str | None = None, name: str | None = N
     called = getattr(thing, "__qualname__", repr(thing))
     found = kind or _kind(thing)
     if found not in registries.extensible:
-        asked = f"kind={kind!r} isn't one" if kind else "of no kind"
+        asked = f"kind={kind!r} isn't known" if kind else "its kind can't be recognised"
         raise SpecError(f"{called}: {asked}; register it with kind={' or '.join(map(repr, registries.extensible))}")
     word = name or (getattr(thing, "name", None) if isinstance(thing, type) else getattr(thing, "__name__", None))
     if not isinstance(word, str) or not WORD.fullmatch(word):

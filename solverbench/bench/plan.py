@@ -105,7 +105,7 @@ class RunPlan:
         counted = _counted(Counter(each.status for each in self.cells))
         total = f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
-            total += f"\ncalls for an image of each: {self.asked} asked, {self.needed} needed"
+            total += f"\nnetwork calls per image, summed over cells: {self.asked} requested, {self.needed} needed"
         return "\n".join([*(line.rstrip() for line in lines), total])
 
 

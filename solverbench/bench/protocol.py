@@ -138,4 +138,6 @@ def _number(batch: int | str | None) -> int | None:
     try:
         return int(batch)
     except ValueError:
-        raise UserError(f"batch {batch!r}: neither a number of images nor {AUTO}; give {BATCH}, say") from None
+        raise UserError(
+            f"batch {batch!r}: neither a number of images nor {AUTO}; give a number such as {BATCH}"
+        ) from None

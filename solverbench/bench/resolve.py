@@ -41,7 +41,8 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
         measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(
-                f"teacher {teacher.name!r}: has no identity, so its results can't be told from another network's; "
+                f"teacher {teacher.name!r}: has no identity, so its results can't be distinguished from "
+                "another network's; "
                 "give Teacher(identity=...), such as the sha256 of its weights"
             )
         plan = endpoints.sampler_plan(teacher)
@@ -61,7 +62,7 @@ def check_possible(wanted: Sequence[Cell]) -> None:
         return
     status, why = lacking[0]
     others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
-    raise MissingError(f"{wanted[0]}: {status}, so that there is nothing to measure{others}: {why}")
+    raise MissingError(f"{wanted[0]}: {status}, so there is nothing to measure{others}: {why}")
 
 
 def again(cell: Cell, out: Path) -> Cell:
@@ -147,8 +148,9 @@ def _stale(cell: Cell, folder: CellFolder) -> str:
     if stored is None or cell.plan is None or cell.plan.fits(stored):
         return ""
     return (
-        f"{folder.path}: holds results of the same name from other numbers: what the solver computes has changed, but "
-        "not its source, as when a function that a plugin imports was edited; raise `version` in the solver's class, "
+        f"{folder.path}: holds results of other coefficients: what the solver computes has changed, "
+        "although its source has not, for example because a function that a plugin imports was edited; "
+        "raise `version` in the solver's class, "
         "or delete that folder"
     )
 
@@ -166,7 +168,7 @@ def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path, lack: str = "n
     command = zoo.training_command(asked, nfe, teacher, out)
     if command is None:
         name = asked.partition(":")[0]
-        return f"{lack}, and no recipe to train {name} by; give it parameters in Python"
+        return f"{lack}, and no recipe for training {name}; give it parameters in Python"
     return f"{lack}; run: {command}"
 
 

@@ -31,7 +31,7 @@ from solverbench.errors import UserError
 from solverbench.store.folder import Store
 
 FORMER = (
-    "holds cells of an earlier version, which aren't reused: what they were asked for is computed again; 'solverbench "
+    "holds cells of an earlier version, which aren't reused, so their results are computed again; 'solverbench "
     "store gc --cells' removes those that no report shows"
 )
 

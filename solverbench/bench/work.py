@@ -88,7 +88,7 @@ class CellProgress:
         failure = self.folder.failure()
         self.reason = f"failed before: {failure}" if failure else ""
         if self.damaged:
-            self.reason = f"damaged and made again: {', '.join(path.name for path in self.damaged)}"
+            self.reason = f"damaged files, computed again: {', '.join(path.name for path in self.damaged)}"
 
     def begin(self) -> None:
         """Write the cell's description and record an attempt."""

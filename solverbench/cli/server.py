@@ -68,9 +68,9 @@ def serve(root: Path, port: int) -> http.server.ThreadingHTTPServer:
         UserError: no such folder, or the port is taken.
     """
     if not root.is_dir():
-        raise UserError(f"serve --out {root}: it is not there; name a folder that runs wrote to")
+        raise UserError(f"serve --out {root}: doesn't exist; name a results folder")
     if not 0 <= port < 1 << 16:
-        raise UserError(f"serve --port {port}: no port; give one from 1024 to 65535, or 0 for any that is free")
+        raise UserError(f"serve --port {port}: not a port number; give one from 1024 to 65535, or 0 for a free one")
 
     class Handler(Pages):
         store = root
@@ -78,7 +78,9 @@ def serve(root: Path, port: int) -> http.server.ThreadingHTTPServer:
     try:
         return Server((HOST, port), Handler)
     except OSError as error:
-        raise UserError(f"serve --port {port}: can't be opened ({error.strerror}); choose another, or 0") from None
+        raise UserError(
+            f"serve --port {port}: can't be opened ({error.strerror}); choose another, or 0 for a free one"
+        ) from None
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -92,7 +92,7 @@ def train(
                 click.echo(f"  note: {note}")
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
-                click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
+                click.echo(f"  replaces other parameters, validation RMSE {was:.4f}")
             for seed in range(len(errors)):
                 folder = TrainingRun(solver, calls, network, settled, seed).folder(Path(out))
                 if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():

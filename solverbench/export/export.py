@@ -77,7 +77,7 @@ def write(solver: str, nfe: int, teacher: str, kind: str, path: Path, out: Path)
     said = ""
     if kind == "diffusers":
         config, own = _config(exported, loaded)
-        said = "" if own else ", for a pipeline whose network is told sigma and gives the image from x0 + sigma n"
+        said = "" if own else ", for a pipeline whose network takes sigma and predicts the image from x0 + sigma n"
         if folder:
             made = {path / CONFIG: texts.scheduler_config(config), path / MODULE: texts.scheduler()}
         else:
@@ -133,7 +133,7 @@ def _exported(solver: str | Solver | Tableau, nfe: int | None, teacher: Teacher,
     """Return the numbers of a solver given as spec, Solver or Tableau."""
     if isinstance(solver, Tableau):
         if nfe not in (None, solver.nfe):
-            raise BudgetError(f"a tableau of {solver.nfe} calls with nfe={nfe}: leave nfe out")
+            raise BudgetError(f"nfe={nfe}: the tableau has {solver.nfe} calls; leave nfe out")
         scale = solver.noise_scale(teacher.schedule)
         return Exported("tableau", teacher.name, teacher.identity, scale, False, solver)
     made = make(solver) if isinstance(solver, str) else solver
@@ -150,7 +150,10 @@ def collect(solver: Solver, nfe: int, teacher: Teacher, out: Path | None = None)
         BudgetError, NeedsTrainingError: see `solverbench.tableau`.
     """
     if type(solver).adapt not in (Solver.adapt, Classical.adapt):
-        raise SpecError(f"{solver.spec}: changes the network's outputs by code of its own; a file of numbers can't")
+        raise SpecError(
+            f"{solver.spec}: changes the network's outputs by its own code, which numbers can't express; "
+            "export another solver"
+        )
     numbers = tableau(solver, nfe=nfe, teacher=teacher, out=out)
     return Exported(
         spec=solver.spec,
@@ -200,9 +203,14 @@ def from_json(text: str, source: str = "tableau") -> Exported:
         body = json.loads(text)
         form, version = body["format"], body["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise RecordError(f"{source}: isn't a {FORMAT} text; give what 'zoo export --format json' wrote") from None
+        raise RecordError(
+            f"{source}: isn't a {FORMAT} file; give a file that 'zoo export --format json' wrote"
+        ) from None
     if (form, version) != (FORMAT, VERSION):
-        raise RecordError(f"{source}: {form} version {version}, this reads {FORMAT} version {VERSION}; export it again")
+        raise RecordError(
+            f"{source}: {form} version {version}, but this SolverBench reads {FORMAT} version {VERSION}; "
+            "export it again"
+        )
     try:
         numbers = {
             name: torch.tensor(body[name], dtype=torch.float64) for name in ("sigmas", "weights", "levels", "start")

@@ -31,11 +31,11 @@ class Timed(LearnedSolver):
     offset at the start would weigh 1e6 times as much as any other.
     """
 
-    levels: str = option(default="learned", key="grid", choices=("learned",), help="always the learned one")
+    levels: str = option(default="learned", key="grid", choices=("learned",), help="learned is the only value")
     t_eps: float | None = option(
         default=None,
         above=0.0,
-        help="end of the standard VP time range, as published; the teacher's own ends if not given",
+        help="end of the VP time range, as published; if not given, the ends of the teacher's levels",
     )
 
     def group(self, name: str) -> str:
@@ -47,8 +47,8 @@ class Timed(LearnedSolver):
         held = len(self.trained["mu_logit"]) + 1
         if held != steps:
             raise GridError(
-                f"{self.name}: parameters for {held} steps, {steps} asked for; "
-                "use those trained for this number of calls"
+                f"{self.name}: its parameters are for {held} steps, but {steps} are requested; use "
+                "parameters trained for this number of calls"
             )
         clock = self._clock(schedule)
         return Grid(clock.sigma(self._times(self.trained["mu_logit"], clock)), clock)
@@ -121,10 +121,18 @@ class Generalized(Timed):
 
     paper: ClassVar[str] = "GAS, arXiv:2510.17699"
 
-    form: str = option("gs", choices=("gs", "lms", "pc"), help="corrections, or the weights of S4S's forms")
-    theory: bool = option(True, help="false: free coefficients in place of theory plus corrections")
-    offsets: bool = option(True, help="false: the network is told the time of its state")
-    lower_order_final: bool = option(False, help="lower the base's order over the last steps, down to 1")
+    form: str = option(
+        "gs",
+        choices=("gs", "lms", "pc"),
+        help="parametrisation: corrections as in GS (gs), or weights as in S4S (lms, pc)",
+    )
+    theory: bool = option(
+        True, help="learn corrections to theoretical coefficients; false: learn all coefficients freely"
+    )
+    offsets: bool = option(
+        True, help="learn the time that the network gets at each call; false: use the time of its state"
+    )
+    lower_order_final: bool = option(False, help="reduce the order of the base solver to 1 over the last steps")
 
     def __post_init__(self) -> None:
         super().__post_init__()

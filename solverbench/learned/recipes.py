@@ -117,8 +117,9 @@ class Recipe:
         stages.parse(self.stages)
         if self.loss == METRIC_LOSS and not self.allow_metric_loss:
             raise SpecError(
-                f"loss={METRIC_LOSS}: trains on the features that the result is judged by, so that a lower distance "
-                "would mean nothing; use another loss, or say allow_metric_loss=true: it is then marked everywhere"
+                f"loss={METRIC_LOSS}: trains on the features that metrics use, so a lower distance would "
+                "prove nothing; use another loss, or set allow_metric_loss=true, which marks the results "
+                "in every report"
             )
         for purpose, used, allowed in (("train", self.train, TRAINING), ("validation", self.validation, VALIDATION)):
             if used.stop > allowed.stop:
@@ -126,8 +127,8 @@ class Recipe:
                 raise SpecError(f"{asked}: seeds up to {used.stop - 1}; stay within {seeds.label(allowed)}")
         if self.batch > self.train_size:
             raise SpecError(
-                f"batch={self.batch}, train_size={self.train_size}: a batch of more than train_size pairs; lower batch "
-                "or raise train_size"
+                f"batch={self.batch}, train_size={self.train_size}: the batch is larger than train_size; "
+                "lower batch or raise train_size"
             )
 
     @property
@@ -243,7 +244,7 @@ def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[s
     chain = [_read(solver, folder)]
     while "base" in chain[0]:
         if len(chain) > 8:
-            raise RecordError(f"recipe of {solver}: its bases go round in a circle; end the chain")
+            raise RecordError(f"recipe of {solver}: its base recipes form a circle; remove one of the references")
         chain.insert(0, _read(str(chain[0]["base"]), folder))
     merged: dict[str, Any] = {}
     for table in tables:
@@ -313,7 +314,7 @@ def _check(name: str, kind: Any, value: Any) -> None:
         or any(type(e) is not wanted for e in entries)
     ):
         raise SpecError(
-            f"{name}={value!r}: needs {'a list of ' if wanted is not kind else ''}{wanted.__name__}; give that"
+            f"{name}={value!r}: needs {'a list of ' if wanted is not kind else ''}{wanted.__name__}; change the value"
         )
     if limits["choices"] and value not in limits["choices"]:
         raise SpecError(f"{name}={value}: isn't one of its values; use {', '.join(limits['choices'])}")

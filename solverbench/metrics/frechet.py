@@ -134,8 +134,8 @@ def frechet(a: Statistics, b: Statistics) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise FeatureError(
-            f"Fréchet distance: {a.mean.size} features against a reference of {b.mean.size}; "
-            "give a reference made with the same extractor"
+            f"Fréchet distance: the images have {a.mean.size} features, but the reference has "
+            f"{b.mean.size}; give a reference made with the same extractor"
         )
     for each in (a, b):
         if each.n == 1:

@@ -88,8 +88,8 @@ def identity(name: str) -> str:
     code = plugins.provenance(registries.metrics, name)["sha256"]
     if not code and not cls.identity:
         raise PluginError(
-            f"metric {name!r}: its source can't be read, so that its numbers can't be told from those of another one; "
-            "define it in a file, or give it an `identity`"
+            f"metric {name!r}: its source can't be read, so its results can't be distinguished from another "
+            "metric's; define it in a file, or give it an `identity`"
         )
     return " ".join(filter(None, (name, cls.identity, code[:16])))
 

@@ -86,7 +86,8 @@ def manifold(blocks: Sequence[Array], y: Array, *, k: int = NEIGHBOURS) -> dict[
     least = min(len(y), len(x) - max(len(block) for block in blocks))
     if least <= k:
         raise FeatureError(
-            f"precision and recall: {least} images in a set have no neighbour number {k} of each; give at least {k + 1}"
+            f"precision and recall: sets of {least} images are too small for the {k} nearest neighbours of "
+            f"each; give at least {k + 1}"
         )
     held = np.concatenate([(part <= _radii(y, k)).any(1) for part in _distances(x, y)])
     left = np.array([held[of != g].mean() for g in range(groups)])

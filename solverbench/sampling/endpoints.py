@@ -103,11 +103,11 @@ def _hold(path: Path, plan: Plan) -> None:
     try:
         stored = Plan.of(files.read_json(path))
     except (KeyError, TypeError, ValueError):
-        raise RecordError(f"{path}: holds no plan; delete this folder and run again") from None
+        raise RecordError(f"{path}: has no plan; delete this folder and run again") from None
     if not plan.fits(stored):
         raise RecordError(
-            f"{path.parent}: holds samples by other numbers: what the teacher's sampler computes has changed, but not "
-            "its source; raise `version` in its class, or delete this folder"
+            f"{path.parent}: holds samples of another sampler: what the teacher's sampler computes has "
+            "changed, although its source has not; raise `version` in its class, or delete this folder"
         )
 
 

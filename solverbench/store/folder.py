@@ -70,8 +70,8 @@ class Store:
                 found = files.read_json(store.root / "store.json")
             except RecordError:
                 raise RecordError(
-                    f"{root}/store.json: damaged; if this version made the store, copy store.json from a new one "
-                    "(it is the same in each), otherwise choose another --out"
+                    f"{root}/store.json: damaged; if this version made the store, copy store.json from "
+                    "another store, where it is the same; otherwise choose another --out"
                 ) from None
             if found != {"format": "solverbench-store", "version": VERSION}:
                 raise StoreError(
@@ -294,7 +294,7 @@ class CellFolder:
             return None
         found = files.read_json(path)
         if found.pop("cell", None) != self.address:
-            remedy = "delete this file and run again, which makes it again"
+            remedy = "delete this file and run again to compute it again"
             raise RecordError(asked=path, wrong="written for another cell", remedy=remedy)
         return found
 

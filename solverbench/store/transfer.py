@@ -71,11 +71,13 @@ class Merged:
 
     def lines(self) -> list[str]:
         """Return it as human-readable lines."""
-        found = [f"mended     {name}" for name in self.mended]
-        found += [f"CONFLICT   {name}: both have it, with other content; kept as it was" for name in self.conflicts]
+        found = [f"repaired   {name}" for name in self.mended]
+        found += [
+            f"CONFLICT   {name}: differs in the two stores; the existing file was kept" for name in self.conflicts
+        ]
         found += [f"DAMAGED    {line}" for line in self.damaged]
-        counts = f"{self.copied} files copied, {self.equal} were there, {len(self.mended)} mended"
-        counts += f", {self.close} there but for another machine's rounding" if self.close else ""
+        counts = f"{self.copied} files copied, {self.equal} already there, {len(self.mended)} repaired"
+        counts += f", {self.close} equal up to another machine's rounding" if self.close else ""
         return [*found, f"{counts}, {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"]
 
 
@@ -152,7 +154,7 @@ def _merge_trained(root: Path, out: Path, merged: Merged) -> None:
 def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
     """Copy a file; return whether `out` now has the same content."""
     if damage := layout.check(root, name, merged.check_trained):
-        merged.damaged.append(f"{root / name}: {damage.what}; not taken")
+        merged.damaged.append(f"{root / name}: {damage.what}; not copied")
         return False
     mended = False
     if (out / name).exists():
@@ -228,19 +230,21 @@ def _check_list(root: Path, merged: Merged) -> None:
         if not layout.known(name):
             continue
         if not (root / name).is_file():
-            merged.damaged.append(f"{name}: in the export's list, and not there; export again")
+            merged.damaged.append(f"{name}: listed in the export, but missing; export again")
         elif files.sha256(root / name) != sha:
-            merged.damaged.append(f"{name}: isn't what the export's list says; export again")
+            merged.damaged.append(f"{name}: does not match the sha256 in the export's list; export again")
 
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
     """Yield a folder with the contents of `source`, unpacked if it is a zip."""
     if not source.exists():
-        raise MissingError(f"merge {source}: not there; give a store's folder, or an export")
+        raise MissingError(f"merge {source}: doesn't exist; give a store's folder, or an export")
     if source.is_dir():
         if not (source / "store.json").exists():
-            raise StoreError(f"merge {source}: no store, it has no store.json; give a store's folder, or an export")
+            raise StoreError(
+                f"merge {source}: not a store, because it has no store.json; give a store's folder, or an export"
+            )
         Store.look(source)
         yield source
         return
@@ -263,10 +267,10 @@ def _unpack(source: Path, place: Path) -> None:
     except OSError as error:
         raise StoreError(f"merge {source}: can't be unpacked ({error.strerror or error}); check it") from None
     except (*files.FOREIGN, RuntimeError) as error:
-        raise RecordError(f"merge {source}: not a zip that can be read ({error}); export it again") from None
+        raise RecordError(f"merge {source}: not a readable zip file ({error}); export it again") from None
     if not (place / "store.json").exists():
         raise StoreError(
-            f"merge {source}: no whole export of a store, it has no store.json; give another file, or export again"
+            f"merge {source}: not a complete export, because it has no store.json; give another file, or export again"
         )
 
 
@@ -297,7 +301,7 @@ def export(
         StoreError: `to` cannot be written.
     """
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise UserError(f"--to {to}: is there already; choose another place, or delete it")
+        raise UserError(f"--to {to}: exists already; choose another place, or delete it")
     cells = [path.parent for path in sorted(store.root.glob("cells/??/*/cell.json"))]
     if addresses is not None:
         cells = list(dict.fromkeys(_addressed(cells, address) for address in addresses))
@@ -311,7 +315,7 @@ def export(
         rows += _rows(cell, told)
     kept = [name for name in names if layout.known(name) and (store.root / name).is_file()]
     if not rows and not kept:
-        raise UserError(f"export: no cell in {store.root}; run something first")
+        raise UserError(f"export: {store.root} has no cell; run something first")
     packed: dict[str, Callable[[], bytes]] = {
         "store.json": (store.root / "store.json").read_bytes,
         "results.csv": lambda: _table(rows),
@@ -334,7 +338,7 @@ def export(
 def _addressed(cells: Sequence[Path], address: str) -> Path:
     found = [cell for cell in cells if cell.name.startswith(address.lower())] if address else []
     if len(found) != 1:
-        what = f"{len(found)} cells begin so" if found else "no such cell"
+        what = f"{len(found)} cells begin with this" if found else "no such cell"
         raise UserError(f"--cell {address!r}: {what}; give the address as in the column 'cell' of results.csv")
     return found[0]
 

@@ -83,7 +83,7 @@ def fetch(name: str, tell: Callable[[str], downloads.Tell], *, references: bool 
             lines.append(f"  to measure FID against it: solverbench refs build {name} {path} --kind {about['kind']}")
         found[role] = downloads.member(path, about["member"], folder / f"{role}.ckpt") if "member" in about else path
     if entry["family"] == UNSUPPORTED:
-        lines.append(f"{name}: downloaded, but no family here reads it yet")
+        lines.append(f"{name}: downloaded, but no family supports it yet")
         return lines
     description = _described(name, entry, found)
     place = userdata.teachers() / f"{name}.toml"
@@ -107,9 +107,9 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
     place = userdata.teachers() / f"{name}.toml"
     if name in registries.teachers or name in registries.catalogue() or place.exists():
         where = place if place.exists() else "the catalogue"
-        raise UserError(f"--name {name!r}: taken, by {where}; choose another name")
+        raise UserError(f"--name {name!r}: already used by {where}; choose another name")
     if path.suffix == ".toml":
-        raise UserError(f"{path}: is a description already; give it as it is: --teachers {path}")
+        raise UserError(f"{path}: is already a description; use it directly with --teachers {path}")
     description = families.read(path, given)
     family = description.family or families.recognise(description.checkpoint)
     families.load(path, {**given, "family": family}, "cpu")
@@ -143,7 +143,7 @@ def verify(name: str) -> Iterator[tuple[str, str]]:
             path = folder / _file_name(about)
             if not path.exists():
                 found = OPTIONAL if role == "reference" else FAIL
-                yield found, f"{role}: {path} isn't there; run: solverbench teachers fetch {name}"
+                yield found, f"{role}: {path} doesn't exist; run: solverbench teachers fetch {name}"
                 continue
             yield _tried(role, lambda path=path: f"{path}, sha256 {downloads.pinned(path)}")  # type: ignore[misc]
     if name in registries.teachers or described:
@@ -164,7 +164,7 @@ def _called(name: str) -> str:
         d = teacher.denoiser([0])(x, torch.tensor(schedule.sigma_max, dtype=torch.float64))
     if d.shape != x.shape or not d.isfinite().all():
         raise RecordError(
-            f"{name}: a call gives {tuple(d.shape)}, finite: {bool(d.isfinite().all())}; get the file again"
+            f"{name}: a call gives {tuple(d.shape)}, finite: {bool(d.isfinite().all())}; download the file again"
         )
     return f"{' x '.join(map(str, teacher.shape))}, identity {teacher.identity[:12]}, a call is finite"
 
@@ -186,7 +186,7 @@ def _entry(name: str) -> dict[str, Any]:
 
 def _state(name: str, entry: Mapping[str, Any]) -> str:
     if entry["family"] == UNSUPPORTED:
-        return "no family here reads it"
+        return "no family supports it"
     return "here" if (userdata.teachers() / f"{name}.toml").is_file() else "to fetch"
 
 

@@ -309,7 +309,7 @@ def test_a_damaged_block_is_named_and_it_alone_is_made_again(tmp_path):
         RunOptions(solvers="dpm,euler", nfe="3,4", teachers=toys.teacher(), out=tmp_path / "runs", **SMALL)
     )
     assert [each.blocks_missing for each in planned.cells].count(1) == 1
-    assert f"damaged and made again: {block.name}" in planned.summary()
+    assert f"damaged files, computed again: {block.name}" in planned.summary()
     watched, told = Watched(), Told()
     assert set(statuses(run(tmp_path / "runs", toys.teacher(watched), progress=told)).values()) == {"done"}
     assert told.lines == [

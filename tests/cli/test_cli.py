@@ -86,7 +86,7 @@ def test_a_training_says_what_it_replaces(tmp_path):
     first = invoke(*line, "--set", "iterations=4")
     assert first.exit_code == 0, first.output
     assert "in place of" not in first.stdout + invoke(*line, "--set", "iterations=4").stdout
-    assert "in place of other parameters" in invoke(*line, "--set", "iterations=3").stdout
+    assert "replaces other parameters" in invoke(*line, "--set", "iterations=3").stdout
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -132,7 +132,7 @@ def test_a_trained_solver_is_verified_and_never_set_aside(runs):
     flip(folder / packed.name)
     result = invoke("verify", "--set-aside", "--out", runs)
     assert result.exit_code == 4
-    assert "merge a store that has it whole, or delete it and train again" in result.stdout
+    assert "merge a store with an intact copy, or delete it and train again" in result.stdout
     assert (folder / packed.name).exists()
 
 
@@ -154,7 +154,7 @@ def test_gc_leaves_the_temporary_files_of_a_run_at_work(runs):
     part.write_bytes(b"x")
     mine = leases.Leases(runs)
     assert mine.attempt("cell-1")
-    assert "temporary files stay while a run may be at work" in invoke("gc", "--out", runs).stdout
+    assert "temporary files are kept because a run may be active" in invoke("gc", "--out", runs).stdout
     assert part.exists()
     assert invoke("gc", "--cells", "--out", runs).exit_code == 3
     mine.close()
@@ -217,7 +217,7 @@ def test_conflicting_content_is_named_and_kept_and_its_metrics_with_it(runs, tmp
     result = invoke("merge", runs, "--out", tmp_path / "other")
     assert result.exit_code == 4
     name = path.relative_to(tmp_path / "other")
-    assert f"CONFLICT   {name}: both have it, with other content; kept as it was" in result.stdout
+    assert f"CONFLICT   {name}: differs in the two stores; the existing file was kept" in result.stdout
     assert path.read_bytes() == before
     assert not metrics.exists(), "they would be of another block"
 
@@ -364,7 +364,7 @@ def test_an_export_that_lost_a_file_says_so(runs, tmp_path):
     block(tmp_path / "a").unlink()
     result = invoke("merge", tmp_path / "a", "--out", tmp_path / "other")
     assert result.exit_code == 4
-    assert "in the export's list, and not there" in result.stdout
+    assert "listed in the export, but missing" in result.stdout
 
 
 def test_nothing_of_a_zip_is_written_outside_its_place(runs, tmp_path):

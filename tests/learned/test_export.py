@@ -97,7 +97,7 @@ def test_a_solver_with_an_adaptor_of_its_own_is_refused(digits: sb.Teacher) -> N
         def adapt(self, denoise):  # type: ignore[no-untyped-def]
             return lambda x, sigma: 2 * denoise(x, sigma)
 
-    with pytest.raises(SpecError, match="by code of its own"):
+    with pytest.raises(SpecError, match="by its own code"):
         export.collect(Doubled(), 3, digits)
 
 

@@ -125,7 +125,7 @@ def test_the_default_sampler_of_a_flow_is_near_the_solution():
 
 
 def test_heun_from_a_stand_in_is_refused_in_one_line(tmp_path):
-    with pytest.raises(GridError, match=r"heun:grid=time_uniform: starts at 1e\+06, which stands for an infinite"):
+    with pytest.raises(GridError, match=r"heun:grid=time_uniform: starts at 1e\+06, which replaces an infinite"):
         run.run(RunOptions(solvers="heun:grid=time_uniform", nfe="6,8", teachers=teacher(sampler="dpm"), out=tmp_path))
     assert spec.make("heun:grid=100+5+0.002").grid(sb.EDM(), 2).sigmas[0] == 100  # no schedule's stand-in
 
@@ -135,7 +135,7 @@ def test_heun_from_a_stand_in_is_refused_in_one_line(tmp_path):
 def test_a_prior_gives_its_levels_between_the_modes_ends(mode, prior):
     steps, schedule = 4, replace(FLOW, t_end=1 / 11)
     if mode == "time" and "+" in prior:
-        with pytest.raises(GridError, match=r"goes from 499 to 0\.1, and this schedule from 1e\+06"):
+        with pytest.raises(GridError, match=r"goes from 499 to 0\.1, but this schedule goes from 1e\+06"):
             untrained(f"ld3:mode=time:prior={prior}", schedule, steps)
         return
     wanted = spec.make(f"euler:grid={prior}").grid(schedule, steps).sigmas

@@ -43,9 +43,11 @@ class RayWorkers:
         if ":" in device:
             raise UserError(f"device {device!r}: Ray chooses which GPU a worker gets; give cuda")
         if workers is not None and workers < 1:
-            raise UserError(f"workers {workers}: at least one is needed; leave it out for as many as there is room for")
+            raise UserError(f"workers {workers}: at least one is needed; leave it out to use the whole cluster")
         if gpus is not None and (device == "cpu" or not gpus > 0):
-            raise UserError(f"gpus-per-worker {gpus:g}: not a share of a GPU, on device {device}; leave it out")
+            raise UserError(
+                f"gpus-per-worker {gpus:g}: needs a number above 0 and device cuda, not {device}; leave it out"
+            )
         self.device, self.workers, self.address, self.gpus = device, workers, address, gpus or 1.0
         self.size = 1
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -96,7 +98,9 @@ class RayWorkers:
                 if not (work.out / path).exists():
                     write_bytes(work.out / path, content)
             return found
-        lost = SampleError(f"{ATTEMPTS} workers died on this unit; see Ray's logs, such as for memory that ran out")
+        lost = SampleError(
+            f"{ATTEMPTS} workers died while computing this; see Ray's logs for the cause, such as too little memory"
+        )
         return [lost] * len(work.cells)
 
     def _start(self) -> None:

@@ -47,7 +47,7 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
 def _of_plugin(label: str, name: str, made: Distance) -> Distance:
     """Return the distance with checks of its contract: shape, gradient and finiteness."""
     if not callable(made):
-        raise PluginError(f"{label}: made {made!r}, which can't be called; return a function of (student, target)")
+        raise PluginError(f"{label}: returned {made!r}, which can't be called; return a function of (student, target)")
 
     def checked(student: Tensor, target: Tensor) -> Tensor:
         with plugins.blamed(registries.losses, name):

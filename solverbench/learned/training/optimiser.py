@@ -126,7 +126,7 @@ def _check(solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe)
         if not trained & groups:
             raise TrainingError(
                 f"{solver.name}: stages={recipe.stages}: a stage trains {'+'.join(sorted(trained))}, its parameters "
-                f"are {'+'.join(sorted(groups))}; say --set stages=all"
+                f"are {'+'.join(sorted(groups))}; use --set stages=all"
             )
 
 

@@ -88,7 +88,7 @@ class Inception:
                     raise
                 except RuntimeError as error:
                     raise RecordError(
-                        f"{self.path}: gives no 2048 features ({one_line(error)}); {self._again}"
+                        f"{self.path}: doesn't give 2048 features ({one_line(error)}); {self._again}"
                     ) from None
         return torch.cat(found)
 
@@ -105,7 +105,7 @@ class Inception:
             weight = network.classes if isinstance(network, PytorchInception) else network.base.output.weight
         except AttributeError:
             raise RecordError(
-                f"{self.path}: has no output layer, which the Inception score needs; {self._again}"
+                f"{self.path}: has no output layer, but the Inception score needs it; {self._again}"
             ) from None
         return torch.softmax(features.double() @ weight.detach().cpu().double().T, dim=1)
 
@@ -166,7 +166,9 @@ def find(mode: str = "legacy_tensorflow") -> Path:
         except MissingError as error:
             if (userdata.data() / FILE).is_file():
                 raise
-            raise MissingError(f"{error}; then {FILE} (91 MB) into {userdata.data()}, by '{fetching(mode)}'") from None
+            raise MissingError(
+                f"{error}; then run '{fetching(mode)}', which downloads {FILE} (91 MB) to {userdata.data()}"
+            ) from None
         name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
     for place in (userdata.data(), folder):
         if (place / name).is_file():
@@ -222,7 +224,9 @@ def three(images: Tensor) -> Tensor:
     """
     if images.dim() != 4 or images.dtype != torch.uint8 or not 1 <= images.shape[1] <= 4:
         what = f"{images.dtype} {tuple(images.shape)}"
-        raise FeatureError(f"Inception features: of {what}; give uint8 images [B, C, H, W] with 1 to 4 channels")
+        raise FeatureError(
+            f"Inception features: the images are {what}; give uint8 images [B, C, H, W] with 1 to 4 channels"
+        )
     return images[:, :1].expand(-1, 3, -1, -1) if images.shape[1] < 3 else images[:, :3]
 
 
@@ -232,7 +236,7 @@ def _clean(name: str) -> Any:
         return importlib.import_module(f"cleanfid.{name}")
     except ImportError as error:
         raise MissingError(
-            f"Inception features: clean-fid isn't there ({error}); run pip install 'solverbench[fid]', or where "
+            f"Inception features: clean-fid isn't installed ({error}); run pip install 'solverbench[fid]', or where "
             "torchvision can't be installed: pip install --no-deps clean-fid && pip install requests"
         ) from None
 

@@ -64,7 +64,9 @@ class CLIP:
         self.size = int(told.get("projection_dim", 512))
         patch = told.get("vision_config", {}).get("patch_size", 32)
         if patch != 32:
-            raise RecordError(f"{self.path.parent}: of patches of {patch} pixels, not ViT-B/32's 32; {_put(self)}")
+            raise RecordError(
+                f"{self.path.parent}: its patches have {patch} pixels instead of ViT-B/32's 32; {_put(self)}"
+            )
         self._lock = threading.Lock()
         self._loaded: Any = None
         self._words: Any = None
@@ -116,8 +118,8 @@ class CLIP:
         there = {path.name for path in self.path.parent.iterdir()}
         if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
             raise MissingError(
-                f"CLIP's tokenizer: tokenizer.json, or vocab.json and merges.txt, aren't in {self.path.parent}; put "
-                f"them there from {self.repository}"
+                "CLIP's tokenizer: tokenizer.json, or vocab.json and merges.txt, are missing in "
+                f"{self.path.parent}; put them there from {self.repository}"
             )
 
     def _tokenizer(self) -> Any:
@@ -153,7 +155,9 @@ class DINOv2:
         told = _config(self.path, "dinov2")
         self.size, patch = int(told.get("hidden_size", 768)), told.get("patch_size", 14)
         if patch != 14:
-            raise RecordError(f"{self.path.parent}: of patches of {patch} pixels, not ViT-L/14's 14; {_put(self)}")
+            raise RecordError(
+                f"{self.path.parent}: its patches have {patch} pixels instead of ViT-L/14's 14; {_put(self)}"
+            )
         self._lock = threading.Lock()
         self._loaded: Any = None
 
@@ -239,7 +243,7 @@ def _weights(folder: str, repository: str) -> Path:
         if (home / name).is_file() and (home / "config.json").is_file():
             return home / name
     raise MissingError(
-        f"{folder}: config.json and {' or '.join(WEIGHTS)} aren't in {home}; put them there from {repository}"
+        f"{folder}: config.json and {' or '.join(WEIGHTS)} are missing in {home}; put them there from {repository}"
     )
 
 
@@ -252,7 +256,9 @@ def _config(path: Path, kind: str) -> dict[str, Any]:
         ) from None
     if not isinstance(told, dict) or told.get("model_type") != kind:
         found = told.get("model_type") if isinstance(told, dict) else told
-        raise RecordError(f"{path.parent / 'config.json'}: of a {found} network, not of {kind}; put that there")
+        raise RecordError(
+            f"{path.parent / 'config.json'}: describes a {found} network instead of {kind}; replace the files"
+        )
     return told
 
 
@@ -265,10 +271,10 @@ def _loaded(kind: str, path: Path, device: str, remedy: str) -> Any:
                 str(path.parent), local_files_only=True, output_loading_info=True, dtype=torch.float32
             )
         except Exception as error:  # a damaged file raises what it likes
-            raise RecordError(f"{path}: not that network ({one_line(error)}); {remedy}") from None
+            raise RecordError(f"{path}: not the expected network ({one_line(error)}); {remedy}") from None
     if told["missing_keys"] or told["mismatched_keys"]:
         lacking = sorted(map(str, told["missing_keys"] or told["mismatched_keys"]))[0]
-        raise RecordError(f"{path}: not that network (no {lacking}); {remedy}")
+        raise RecordError(f"{path}: not the expected network (no {lacking}); {remedy}")
     return network.eval().requires_grad_(False).to(device)
 
 

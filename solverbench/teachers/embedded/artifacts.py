@@ -31,9 +31,7 @@ def digest(path: Path) -> str:
         MissingError: the file doesn't exist.
     """
     if not path.is_file():
-        raise MissingError(
-            f"{path.name}: there is no such file in {path.parent}; install solverbench again or remake it"
-        )
+        raise MissingError(f"{path.name}: missing in {path.parent}; install SolverBench again or rebuild it")
     return sha256(path)
 
 
@@ -54,7 +52,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     found, recorded = digest(path), read_record(path.parent).get(path.stem, {}).get("sha256")
     if found != recorded:
-        raise RecordError(f"{path}: its sha256 is {found[:12]}…, {RECORD} says {recorded}; restore or remake both")
+        raise RecordError(f"{path}: its sha256 is {found[:12]}…, {RECORD} says {recorded}; restore or rebuild both")
     try:
         return _content(path)
     except (SafetensorError, KeyError, ValueError):
@@ -62,7 +60,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return _content(path)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise RecordError(f"{path}: not a weights file of ours ({error}); restore or remake it") from error
+        raise RecordError(f"{path}: not a SolverBench weights file ({error}); restore or rebuild it") from error
 
 
 def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -95,9 +93,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RecordError(f"{path}: not JSON ({error}); restore or remake it") from error
+        raise RecordError(f"{path}: not JSON ({error}); restore or rebuild it") from error
     if not isinstance(record, dict) or record.get("schema") != 1:
-        raise RecordError(f"{path}: not a record of schema 1; restore or remake it")
+        raise RecordError(f"{path}: not a record of schema 1; restore or rebuild it")
     return record
 
 

@@ -41,12 +41,14 @@ def prediction(config: Mapping[str, Any]) -> str:
     """
     name = str(config.get("_class_name", "scheduler"))
     if name in DISCRETE:
-        raise RecordError(f"{name}: its noise process isn't read; give a model with a discrete VP or flow scheduler")
+        raise RecordError(
+            f"{name}: its noise process isn't supported; give a model with a discrete VP or flow scheduler"
+        )
     if flows(config):
         return "flow"
     asked = config.get("prediction_type", "epsilon")
     if asked not in PREDICTIONS:
-        raise RecordError(f"{name}: prediction_type {asked!r} isn't read; it may be {', '.join(PREDICTIONS)}")
+        raise RecordError(f"{name}: prediction_type {asked!r} isn't supported; use one of {', '.join(PREDICTIONS)}")
     return PREDICTIONS[asked]
 
 
@@ -69,7 +71,7 @@ def flow_times(config: Mapping[str, Any]) -> tuple[float, float]:
     """
     if config.get("invert_sigmas", False):
         raise RecordError(
-            "scheduler: invert_sigmas turns the time round, which isn't read; use sb.Teacher on the network"
+            "scheduler: invert_sigmas reverses the time, which isn't supported; use sb.Teacher on the network"
         )
     count = steps(config)
     shift = (

@@ -36,7 +36,7 @@ def read(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
         RecordError: it is not a checkpoint, or names something other than tensors and plain containers.
     """
     if not path.is_file():
-        raise MissingError(f"{path}: no such file; give the path of the checkpoint as it was downloaded")
+        raise MissingError(f"{path}: no such file; give the path of the downloaded checkpoint")
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path, mapped and zipfile.is_zipfile(path))
     content = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     found = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
@@ -60,7 +60,8 @@ def _torch(path: Path, mapped: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise RecordError(
-            f"{path}: not loaded, as it is no plain checkpoint of tensors ({_reason(error)}); nothing in it was run"
+            f"{path}: not a plain checkpoint of tensors ({_reason(error)}); it was not loaded, and nothing "
+            "in it was run"
         ) from None
     except Exception as error:  # on bytes that are no checkpoint the reader stumbles wherever it happens to be
         raise RecordError(f"{path}: not a whole torch file ({one_line(error)}); download it again") from None
