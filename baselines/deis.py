@@ -46,7 +46,11 @@ class DEIS(Classical):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form == "rho" and self.quadrature == "compat":
-            raise SpecError("deis:form=rho:quadrature=compat: the public code integrates rho exactly; leave it out")
+            raise SpecError(
+                asked="deis:form=rho:quadrature=compat",
+                wrong="the public code integrates rho exactly",
+                remedy="leave it out",
+            )
 
     @property
     def consistent(self) -> bool:

@@ -35,11 +35,16 @@ class DPMSolverPP(ExponentialIntegrator):
         super().__post_init__()
         if self.d2 == "full" and (self.order != 3 or self.singlestep):
             kind = "singlestep" if self.singlestep else f"order {self.order}"
-            raise SpecError(f"dpm:d2=full: {kind} has no second difference; use it with multistep order 3 alone")
+            raise SpecError(
+                asked="dpm:d2=full",
+                wrong=f"{kind} has no second difference",
+                remedy="use it with multistep order 3 alone",
+            )
         if self.singlestep and not self.lower_order_final:
             raise SpecError(
-                "dpm:singlestep=true:lower_order_final=false: its list of orders is fixed by the number of calls; "
-                "leave lower_order_final out"
+                asked="dpm:singlestep=true:lower_order_final=false",
+                wrong="its list of orders is fixed by the number of calls",
+                remedy="leave lower_order_final out",
             )
 
     @property

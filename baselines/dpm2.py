@@ -30,7 +30,11 @@ class DPM2(Classical):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.r > 1:
-            raise SpecError(f"dpm2:r={self.r:g}: the inner level lies beyond the end of the step; use 0 < r <= 1")
+            raise SpecError(
+                asked=f"dpm2:r={self.r:g}",
+                wrong="the inner level lies beyond the end of the step",
+                remedy="use 0 < r <= 1",
+            )
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; 2M calls for M intervals."""

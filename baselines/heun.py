@@ -31,8 +31,12 @@ class Heun(Classical):
         grid = super().grid(schedule, steps)
         if schedule.sigma_first < schedule.sigma_max and grid.sigmas[0] > schedule.sigma_first:
             raise GridError(
-                f"{self.name}:grid={self.levels}: starts at {float(grid.sigmas[0]):g}, which replaces an "
-                "infinite level, where the mean of two slopes is not valid; use grid=polynomial or grid=logsnr"
+                asked=f"{self.name}:grid={self.levels}",
+                wrong=(
+                    f"starts at {float(grid.sigmas[0]):g}, which replaces an "
+                    "infinite level, where the mean of two slopes is not valid"
+                ),
+                remedy="use grid=polynomial or grid=logsnr",
             )
         return grid
 

@@ -241,8 +241,12 @@ def _damage(path: Path, what: str) -> RecordError:
 def refusal(path: Path, size: int, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "free some space and run again (finished results are kept)"
-        return StoreError(f"{path}: no space left for {size} bytes ({error.strerror}); {remedy}")
-    return StoreError(f"{path}: can't be written ({error.strerror}); choose another place or change its permissions")
+        return StoreError(asked=path, wrong=f"no space left for {size} bytes ({error.strerror})", remedy=remedy)
+    return StoreError(
+        asked=path,
+        wrong=f"can't be written ({error.strerror})",
+        remedy="choose another place or change its permissions",
+    )
 
 
 def listed(folder: Path) -> list[Path]:

@@ -40,7 +40,7 @@ def chosen(teachers: Sequence[Teacher], most: int, out: Path, *, keep: bool, say
     path = out / FILE
     known: dict[str, int] = files.read_json(path) if path.is_file() else {}
     if not all(type(count) is int and count > 0 for count in known.values()):
-        raise RecordError(f"{path}: damaged; delete it, and --batch auto measures again")
+        raise RecordError(asked=path, wrong="damaged", remedy="delete it, and --batch auto measures again")
     for label, teacher in (found := {_label(teacher): teacher for teacher in teachers}).items():
         if label not in known:
             try:

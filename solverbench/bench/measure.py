@@ -83,7 +83,11 @@ def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
         UserError: the metrics, seeds or references differ.
     """
     if (a.metric, a.over, a.leave_one_out.shape) != (b.metric, b.over, b.leave_one_out.shape):
-        raise UserError(f"{a.metric} over {a.over} and {b.metric} over {b.over}: not paired; compare cells of one run")
+        raise UserError(
+            asked=f"{a.metric} over {a.over} and {b.metric} over {b.over}",
+            wrong="not paired",
+            remedy="compare cells of one run",
+        )
     difference = a.value - b.value
     half = half_width(a.leave_one_out - b.leave_one_out)
     return difference, difference - half, difference + half

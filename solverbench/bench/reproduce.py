@@ -95,7 +95,9 @@ def select(row: str | None, paper: str | None) -> list[Result]:
         raise UserError(asked="reproduce", wrong=wrong, remedy=remedy)
     name = paper if row is None else row.partition("/")[0]
     if name not in registries.papers():
-        raise UserError(f"paper {name!r}: not known; known are {', '.join(registries.papers())}")
+        raise UserError(
+            asked=f"paper {name!r}", wrong="not known", remedy=f"known are {', '.join(registries.papers())}"
+        )
     found = list(registries.results(str(name)))
     if row is not None:
         wanted = row.strip("/").split("/")
@@ -194,7 +196,7 @@ def reproduce(published: Result, given: RunOptions, *, progress: Listener | None
             or outcome.failed.get(published.metric)
             or outcome.cell.lacking.get(published.metric, "the teacher has no such metric")
         )
-        raise UserError(f"{published.row}: {outcome.status}, {why}")
+        raise UserError(asked=published.row, wrong=f"{outcome.status}, {why}")
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
     few = measure.n if outcome.biased(published.metric) else 0
     return Comparison(published, measure.value, *measure.interval, differences, few)

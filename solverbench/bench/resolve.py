@@ -41,9 +41,9 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
         measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(
-                f"teacher {teacher.name!r}: has no identity, so its results can't be distinguished from "
-                "another network's; "
-                "give Teacher(identity=...), such as the sha256 of its weights"
+                asked=f"teacher {teacher.name!r}",
+                wrong="has no identity, so its results can't be distinguished from another network's",
+                remedy="give Teacher(identity=...), such as the sha256 of its weights",
             )
         plan = endpoints.sampler_plan(teacher)
         for asked, solver in wanted:
@@ -62,7 +62,7 @@ def check_possible(wanted: Sequence[Cell]) -> None:
         return
     status, why = lacking[0]
     others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
-    raise MissingError(f"{wanted[0]}: {status}, so there is nothing to measure{others}: {why}")
+    raise MissingError(asked=wanted[0], wrong=f"{status}, so there is nothing to measure{others}: {why}")
 
 
 def again(cell: Cell, out: Path) -> Cell:
@@ -177,7 +177,7 @@ def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
         nfe = [nfe]
     found = numbers(nfe if isinstance(nfe, str) else ",".join(map(str, nfe)))
     if not found:
-        raise UserError("nfe: no number of calls is given; give some, as in 3-10")
+        raise UserError(asked="nfe", wrong="no number of calls is given", remedy="give some, as in 3-10")
     return found
 
 
@@ -195,12 +195,16 @@ def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[s
                 continue
             name = one if isinstance(one, str) else spec
             if name in names:
-                raise UserError(f"solvers: {name} is given with two sets of parameters; measure one set per run")
+                raise UserError(
+                    asked="solvers",
+                    wrong=f"{name} is given with two sets of parameters",
+                    remedy="measure one set per run",
+                )
             seen[same] = solver
             names.add(name)
             yield name, solver
     if not seen:
-        raise UserError("solvers: none is given; give some, as in gas,dpm")
+        raise UserError(asked="solvers", wrong="none is given", remedy="give some, as in gas,dpm")
 
 
 def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) -> Iterator[Teacher]:
@@ -213,6 +217,10 @@ def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) ->
                 seen[teacher.name] = teacher.identity
                 yield teacher
             elif seen[teacher.name] != teacher.identity:
-                raise UserError(f"teachers: two different ones are named {teacher.name!r}; give them other names")
+                raise UserError(
+                    asked="teachers",
+                    wrong=f"two different ones are named {teacher.name!r}",
+                    remedy="give them other names",
+                )
     if not seen:
-        raise UserError("teachers: none is given; give one, as in digits")
+        raise UserError(asked="teachers", wrong="none is given", remedy="give one, as in digits")

@@ -53,7 +53,9 @@ class TrainingEstimate:
 def check(choice: str | None) -> None:
     """Raise UserError if `choice` is not a value of `train`."""
     if choice not in (None, *CHOICES):
-        raise UserError(f"train {choice!r}: not a choice; use {' or '.join(CHOICES)}, or leave it out")
+        raise UserError(
+            asked=f"train {choice!r}", wrong="not a choice", remedy=f"use {' or '.join(CHOICES)}, or leave it out"
+        )
 
 
 def lesson(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | None:

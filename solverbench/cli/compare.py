@@ -44,4 +44,8 @@ def folder(run: str, out: str) -> Path:
         if (path / "bundle.json").is_file():
             return path
     there = ", ".join(sorted(p.parent.name for p in (Path(out) / "reports").glob("*/bundle.json")))
-    raise UserError(f"run {run!r}: no report; {out} has {there or 'none'}; name one of them or a report's folder")
+    raise UserError(
+        asked=f"run {run!r}",
+        wrong=f"no report; {out} has {there or 'none'}",
+        remedy="name one of them or a report's folder",
+    )

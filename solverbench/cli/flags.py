@@ -22,7 +22,9 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> No
     try:
         given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"--config {path}: can't be read ({error}); give a TOML file of long flags") from None
+        raise UserError(
+            asked=f"--config {path}", wrong=f"can't be read ({error})", remedy="give a TOML file of long flags"
+        ) from None
     options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option) and p.name != "config"}
     for key, value in given.items():
         name = key.replace("-", "_")
@@ -30,7 +32,11 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> No
             wrong = f"no flag {key!r} in '{ctx.info_name}'"
             raise UserError(asked=f"--config {path}", wrong=wrong, remedy=suggest(name, options, "see --help"))
         if isinstance(value, dict):
-            raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
+            raise UserError(
+                asked=f"--config {path}",
+                wrong=f"{key!r} is a table",
+                remedy="write flags as key = value at the top level",
+            )
         if isinstance(value, list) and not options[name].multiple:
             value = ",".join(map(str, value))
         elif options[name].multiple and not isinstance(value, list):
@@ -70,7 +76,7 @@ plugin_option = click.option(
 
 def _named(_: click.Context, option: click.Parameter, value: str) -> str:
     if not value.strip():
-        raise UserError(f"--{option.name} {value!r}: names no folder; give one, such as runs")
+        raise UserError(asked=f"--{option.name} {value!r}", wrong="names no folder", remedy="give one, such as runs")
     return value
 
 

@@ -182,7 +182,9 @@ def report(name: str | None, training: str | None, width: str | None, baseline: 
     if training is not None:
         if name is not None:
             raise UserError(
-                f"report {name!r} --training {training}: only one of them can be drawn; give NAME or --training"
+                asked=f"report {name!r} --training {training}",
+                wrong="only one of them can be drawn",
+                remedy="give NAME or --training",
             )
         named = sorted(Path(out).glob(f"trained/*/runs/{training}")) if Path(training).name == training else []
         for path in _draw_training(named[0] if named else Path(training)):
@@ -194,7 +196,11 @@ def report(name: str | None, training: str | None, width: str | None, baseline: 
         name = max(found, key=lambda each: found[each], default=None)
     if name not in found:
         asked = "report" if name is None else f"report {name!r}"
-        raise UserError(f"{asked}: {folder} has {', '.join(found) or 'no report'}; name one of them, or run first")
+        raise UserError(
+            asked=asked,
+            wrong=f"{folder} has {', '.join(found) or 'no report'}",
+            remedy="name one of them, or run first",
+        )
     _say_written(folder / name, _report(folder / name, width, baseline))
 
 

@@ -97,7 +97,11 @@ def _settings_of(name: str, names: Sequence[str], settings: Sequence[str]) -> li
     for setting in settings:
         owner, dot, rest = setting.partition("=")[0].partition(".")
         if dot and owner not in names:
-            raise SpecError(f"setting {setting!r}: {owner!r} isn't among {', '.join(names)}; write solver.key=value")
+            raise SpecError(
+                asked=f"setting {setting!r}",
+                wrong=f"{owner!r} isn't among {', '.join(names)}",
+                remedy="write solver.key=value",
+            )
         if not dot or owner == name:
             chosen.append(setting.removeprefix(f"{name}.") if rest else setting)
     return chosen

@@ -74,7 +74,9 @@ def reproduce(
             click.echo(f"{name}: missing: {line}", err=not able)
     if not able:
         raise MissingError(
-            f"reproduce: {len(found)} of {len(found)} rows can't be measured here; provide what the lines above name"
+            asked="reproduce",
+            wrong=f"{len(found)} of {len(found)} rows can't be measured here",
+            remedy="provide what the lines above name",
         )
     given = RunOptions(samples=samples, replicates=replicates, seeds=seeds, reference=reference, device=device, out=out)
     compared = []

@@ -101,7 +101,9 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
 
     for source in sources:  # all of them, before anything is written
         if not Path(source).exists():
-            raise UserError(f"merge {source}: doesn't exist; give a store's folder, or an export")
+            raise UserError(
+                asked=f"merge {source}", wrong="doesn't exist", remedy="give a store's folder, or an export"
+            )
     into, code = Store.look(out), 0
     for source in sources:
         merged = transfer.merge(Path(source), into, check_trained)

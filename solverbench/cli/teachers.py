@@ -91,7 +91,7 @@ def teachers_import(source: str, name: str, options: tuple[str, ...]) -> None:
     for text in options:
         key, equals, value = text.partition("=")
         if not equals or not key or not value:
-            raise SpecError(f"--set {text}: isn't KEY=VALUE; write it as --set guidance=2")
+            raise SpecError(asked=f"--set {text}", wrong="isn't KEY=VALUE", remedy="write it as --set guidance=2")
         given[key] = value
     place = catalogue.take(Path(source), name, given)
     click.echo(f"{name} in {place}; run: solverbench run --teachers {name}")

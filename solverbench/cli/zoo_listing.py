@@ -96,12 +96,15 @@ def chosen(name: str, nfe: int | None, teacher: str, out: Path) -> Trained:
         return trained_files.load(Path(name), nfe=nfe)
     solver = trained_files.learned(name)
     if nfe is None:
-        raise UserError(f"zoo show {name}: a solver has one file for each number of calls; give --nfe")
+        raise UserError(
+            asked=f"zoo show {name}", wrong="a solver has one file for each number of calls", remedy="give --nfe"
+        )
     found = zoo.find(solver, load_teacher(teacher), nfe, (out / "trained",))
     if found is None:
         raise NeedsTrainingError(
-            f"{solver.name} nfe={nfe}: not trained for teacher {teacher!r}; 'solverbench zoo list' shows "
-            "the trained ones"
+            asked=f"{solver.name} nfe={nfe}",
+            wrong=f"not trained for teacher {teacher!r}",
+            remedy="'solverbench zoo list' shows the trained ones",
         )
     return found
 
@@ -116,7 +119,9 @@ def add(path: Path) -> str:
     trained = trained_files.load(path)
     if Path(trained.teacher).name != trained.teacher:
         raise RecordError(
-            f"{path}: the name of its teacher, {trained.teacher!r}, can't be a folder name; train it again"
+            asked=path,
+            wrong=f"the name of its teacher, {trained.teacher!r}, can't be a folder name",
+            remedy="train it again",
         )
     if trained.teacher in registries.teachers:
         with contextlib.suppress(MissingError, PluginError):  # a teacher that is not available here can't be compared

@@ -113,15 +113,18 @@ class Discretisation:
         grid = grids.explicit(levels, schedule)
         asked = f"prior={prior} with {steps} steps"
         if grid.steps != steps:
-            raise GridError(f"{asked}: {len(levels)} levels make {grid.steps} steps; give {steps + 1} levels")
+            raise GridError(
+                asked=asked, wrong=f"{len(levels)} levels make {grid.steps} steps", remedy=f"give {steps + 1} levels"
+            )
         return with_ends(asked, grid, ends, GITS_ENDS)
 
     def check(self, asked: str, theta1: Tensor, steps: int) -> None:
         """Raise GridError unless `theta1` was made for `steps` steps."""
         if len(theta1) != steps + 1:
             raise GridError(
-                f"{asked}: its parameters are for {len(theta1) - 1} steps, but {steps} are requested; use "
-                "parameters trained for this number of calls"
+                asked=asked,
+                wrong=f"its parameters are for {len(theta1) - 1} steps, but {steps} are requested",
+                remedy="use parameters trained for this number of calls",
             )
 
 
@@ -160,9 +163,13 @@ def with_ends(asked: str, grid: Grid, own: Tensor, tolerance: float) -> Grid:
     """
     if not torch.allclose(grid.sigmas[[0, -1]], own, rtol=tolerance, atol=0.0):
         raise GridError(
-            f"{asked}: it goes from {float(grid.sigmas[0]):g} to {float(grid.sigmas[-1]):g}, but this "
-            "schedule goes from "
-            f"{own[0]:g} to {own[1]:g}; use levels with the teacher's ends"
+            asked=asked,
+            wrong=(
+                f"it goes from {float(grid.sigmas[0]):g} to {float(grid.sigmas[-1]):g}, but this "
+                "schedule goes from "
+                f"{own[0]:g} to {own[1]:g}"
+            ),
+            remedy="use levels with the teacher's ends",
         )
     return Grid(torch.cat([own[:1], grid.sigmas[1:-1], own[1:]]), grid.schedule)
 

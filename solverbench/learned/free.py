@@ -63,7 +63,11 @@ class Free(LearnedSolver):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.first < 1:
-            raise SpecError(f"free:first={self.first:g}: the first call would be above the start level; give 1 or more")
+            raise SpecError(
+                asked=f"free:first={self.first:g}",
+                wrong="the first call would be above the start level",
+                remedy="give 1 or more",
+            )
 
     def group(self, name: str) -> str:
         """Return the group of a parameter."""
@@ -74,7 +78,9 @@ class Free(LearnedSolver):
         named = super().grid(schedule, nfe).sigmas
         if named[-1] == 0:
             raise GridError(
-                f"free:grid={self.levels}: its last level is 0, where the network cannot be called; leave the 0 out"
+                asked=f"free:grid={self.levels}",
+                wrong="its last level is 0, where the network cannot be called",
+                remedy="leave the 0 out",
             )
         gaps = named.clamp(max=schedule.sigma_first).log().diff().neg()
         beyond = math.log(schedule.sigma_max / schedule.sigma_first)  # above 0 if the start replaces an infinite level
@@ -90,8 +96,9 @@ class Free(LearnedSolver):
         gaps = self.trained["gaps"]
         if len(gaps) != steps:
             raise GridError(
-                f"free: its parameters are for {len(gaps)} steps, but {steps} are requested; use parameters "
-                "trained for this number of calls"
+                asked="free",
+                wrong=f"its parameters are for {len(gaps)} steps, but {steps} are requested",
+                remedy="use parameters trained for this number of calls",
             )
         ends = super().grid(schedule, steps).sigmas[[0, -1]]
         first, last = ends[0].log() - self._skipped, ends[1].log()

@@ -47,8 +47,9 @@ class Timed(LearnedSolver):
         held = len(self.trained["mu_logit"]) + 1
         if held != steps:
             raise GridError(
-                f"{self.name}: its parameters are for {held} steps, but {steps} are requested; use "
-                "parameters trained for this number of calls"
+                asked=self.name,
+                wrong=f"its parameters are for {held} steps, but {steps} are requested",
+                remedy="use parameters trained for this number of calls",
             )
         clock = self._clock(schedule)
         return Grid(clock.sigma(self._times(self.trained["mu_logit"], clock)), clock)
@@ -84,9 +85,12 @@ class Timed(LearnedSolver):
         # A refitted schedule has a small negative beta_min: its sigma is 0 a little above time 0, and NaN below.
         if not (float(told.detach()) > 0 and float(sigma_told.detach()) > 0):
             raise TrainingError(
-                f"{self.name}: call {n + 1} would be at time {float(told.detach()):.3g} (offset "
-                f"{float(offset.detach()):.3g}), where there is no noise level above 0; lower the learning rate or "
-                "start again from another seed"
+                asked=self.name,
+                wrong=(
+                    f"call {n + 1} would be at time {float(told.detach()):.3g} (offset "
+                    f"{float(offset.detach()):.3g}), where there is no noise level above 0"
+                ),
+                remedy="lower the learning rate or start again from another seed",
             )
         alpha, alpha_told = vp.alpha(t), vp.alpha(told)
         d = denoise(alpha / alpha_told * x, sigma_told, level=sigma)
@@ -137,7 +141,11 @@ class Generalized(Timed):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form != "gs" and not self.theory:
-            raise SpecError(f"{self.name}:form={self.form}:theory=false: its linear part is exact; leave theory out")
+            raise SpecError(
+                asked=f"{self.name}:form={self.form}:theory=false",
+                wrong="its linear part is exact",
+                remedy="leave theory out",
+            )
 
     @property
     def first_fixed(self) -> bool:

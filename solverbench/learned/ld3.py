@@ -47,15 +47,23 @@ class LD3(LearnedSolver):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.compat and self.mode == "time":
-            raise SpecError("ld3:compat=true:mode=time: the public code's limit is the same here; leave compat out")
+            raise SpecError(
+                asked="ld3:compat=true:mode=time",
+                wrong="the public code's limit is the same here",
+                remedy="leave compat out",
+            )
         if self.compat and not self.limited:
-            raise SpecError("ld3:compat=true:limited=false: compat=true requires limited=true; leave one of them out")
+            raise SpecError(
+                asked="ld3:compat=true:limited=false",
+                wrong="compat=true requires limited=true",
+                remedy="leave one of them out",
+            )
         if self.prior is not None:
             object.__setattr__(self, "prior", write_levels(read_levels(f"ld3:prior={self.prior}", self.prior)))
         try:
             self._base()
         except SpecError as error:
-            raise SpecError(f"ld3:base={self.base}: {error}") from None
+            raise SpecError(asked=f"ld3:base={self.base}", wrong=str(error)) from None
 
     @property
     def first_fixed(self) -> bool:

@@ -47,7 +47,11 @@ class S4S(LearnedSolver):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.levels == "learned":
-            raise SpecError("s4s:grid=learned: its grid is fixed; use s4s_alt or s4s_joint, or name another grid")
+            raise SpecError(
+                asked="s4s:grid=learned",
+                wrong="its grid is fixed",
+                remedy="use s4s_alt or s4s_joint, or name another grid",
+            )
         _check(self.name, self.form, self.order, self.prediction)
 
     @property
@@ -186,7 +190,13 @@ class S4SJoint(Scheduled):
 def _check(name: str, form: str, order: int, prediction: str) -> None:
     if form != "lms" and prediction == "noise":
         raise SpecError(
-            f"{name}:form={form}:prediction=noise: this form is defined only for data; leave prediction or form out"
+            asked=f"{name}:form={form}:prediction=noise",
+            wrong="this form is defined only for data",
+            remedy="leave prediction or form out",
         )
     if form == "single" and order > 3:
-        raise SpecError(f"{name}:form=single:order={order}: blocks of at most 3 calls start from a known solver; use 3")
+        raise SpecError(
+            asked=f"{name}:form=single:order={order}",
+            wrong="blocks of at most 3 calls start from a known solver",
+            remedy="use 3",
+        )

@@ -32,7 +32,9 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
         if path.is_file():
             trained = load(path, teacher=teacher, nfe=nfe)
             if trained.spec != learned(solver).spec:
-                raise RecordError(f"{path}: holds {trained.spec}, not {learned(solver).spec}; train it again")
+                raise RecordError(
+                    asked=path, wrong=f"holds {trained.spec}, not {learned(solver).spec}", remedy="train it again"
+                )
             return trained
     return None
 

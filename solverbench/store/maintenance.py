@@ -190,7 +190,11 @@ def reported(store: Store, name: str) -> list[str]:
     table = store.root / "reports" / name / "results.csv"
     if Path(name).name != name or not table.is_file():
         found = sorted(path.parent.name for path in store.root.glob("reports/*/results.csv"))
-        raise UserError(f"report {name!r}: {store.root}/reports has {', '.join(found) or 'none'}; name one of them")
+        raise UserError(
+            asked=f"report {name!r}",
+            wrong=f"{store.root}/reports has {', '.join(found) or 'none'}",
+            remedy="name one of them",
+        )
     return sorted(address for address in _shown(table) if address and _stored(store, address))
 
 
@@ -204,12 +208,16 @@ def _shown(table: Path) -> set[str]:
         with open(table, newline="", encoding="utf-8") as file:
             return {row["cell"] for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, csv.Error):
-        raise RecordError(f"{table}: can't be read, so its cells aren't known; delete that report") from None
+        raise RecordError(
+            asked=table, wrong="can't be read, so its cells aren't known", remedy="delete that report"
+        ) from None
 
 
 def _unreported(store: Store, living: list[Run]) -> list[Path]:
     if living:
-        raise StoreError(f"gc --cells: a run may be active here ({living[0].holder}); wait until it ends")
+        raise StoreError(
+            asked="gc --cells", wrong=f"a run may be active here ({living[0].holder})", remedy="wait until it ends"
+        )
     shown = {address for table in store.root.glob("reports/*/results.csv") for address in _shown(table)}
     return [cell for cell in sorted(store.root.glob("cells/??/*")) if cell.is_dir() and cell.name[:16] not in shown]
 
@@ -220,7 +228,9 @@ def _leftover(name: str) -> bool:
 
 def _present(store: Store) -> None:
     if not (store.root / "store.json").exists():
-        raise StoreError(f"{store.root}: not a store, because it has no store.json; give --out the folder of a run")
+        raise StoreError(
+            asked=store.root, wrong="not a store, because it has no store.json", remedy="give --out the folder of a run"
+        )
 
 
 def size(count: int) -> str:

@@ -90,7 +90,7 @@ def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> 
     """
     with _opened(source) as root:
         if root.resolve() == store.root.resolve():
-            raise StoreError(f"merge {source}: the same folder as --out; give another store")
+            raise StoreError(asked=f"merge {source}", wrong="the same folder as --out", remedy="give another store")
         Store.open(store.root)
         merged = Merged(check_trained)
         _check_list(root, merged)
@@ -239,11 +239,13 @@ def _check_list(root: Path, merged: Merged) -> None:
 def _opened(source: Path) -> Iterator[Path]:
     """Yield a folder with the contents of `source`, unpacked if it is a zip."""
     if not source.exists():
-        raise MissingError(f"merge {source}: doesn't exist; give a store's folder, or an export")
+        raise MissingError(asked=f"merge {source}", wrong="doesn't exist", remedy="give a store's folder, or an export")
     if source.is_dir():
         if not (source / "store.json").exists():
             raise StoreError(
-                f"merge {source}: not a store, because it has no store.json; give a store's folder, or an export"
+                asked=f"merge {source}",
+                wrong="not a store, because it has no store.json",
+                remedy="give a store's folder, or an export",
             )
         Store.look(source)
         yield source
@@ -265,12 +267,18 @@ def _unpack(source: Path, place: Path) -> None:
                     with archive.open(each) as packed, open(place / each.filename, "xb") as file:
                         shutil.copyfileobj(packed, file)
     except OSError as error:
-        raise StoreError(f"merge {source}: can't be unpacked ({error.strerror or error}); check it") from None
+        raise StoreError(
+            asked=f"merge {source}", wrong=f"can't be unpacked ({error.strerror or error})", remedy="check it"
+        ) from None
     except (*files.FOREIGN, RuntimeError) as error:
-        raise RecordError(f"merge {source}: not a readable zip file ({error}); export it again") from None
+        raise RecordError(
+            asked=f"merge {source}", wrong=f"not a readable zip file ({error})", remedy="export it again"
+        ) from None
     if not (place / "store.json").exists():
         raise StoreError(
-            f"merge {source}: not a complete export, because it has no store.json; give another file, or export again"
+            asked=f"merge {source}",
+            wrong="not a complete export, because it has no store.json",
+            remedy="give another file, or export again",
         )
 
 
@@ -301,7 +309,7 @@ def export(
         StoreError: `to` cannot be written.
     """
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise UserError(f"--to {to}: exists already; choose another place, or delete it")
+        raise UserError(asked=f"--to {to}", wrong="exists already", remedy="choose another place, or delete it")
     cells = [path.parent for path in sorted(store.root.glob("cells/??/*/cell.json"))]
     if addresses is not None:
         cells = list(dict.fromkeys(_addressed(cells, address) for address in addresses))
@@ -315,7 +323,7 @@ def export(
         rows += _rows(cell, told)
     kept = [name for name in names if layout.known(name) and (store.root / name).is_file()]
     if not rows and not kept:
-        raise UserError(f"export: {store.root} has no cell; run something first")
+        raise UserError(asked="export", wrong=f"{store.root} has no cell", remedy="run something first")
     packed: dict[str, Callable[[], bytes]] = {
         "store.json": (store.root / "store.json").read_bytes,
         "results.csv": lambda: _table(rows),
@@ -326,7 +334,7 @@ def export(
     with _writing(to) as put:
         for name, content in packed.items():
             if name in kept and (damage := layout.check(store.root, name, check_trained)):
-                raise RecordError(f"{store.root / name}: {damage.what}; {damage.remedy}")
+                raise RecordError(asked=store.root / name, wrong=damage.what, remedy=damage.remedy)
             body = content()
             shas[name] = hashlib.sha256(body).hexdigest()
             put(name, body)
@@ -339,7 +347,9 @@ def _addressed(cells: Sequence[Path], address: str) -> Path:
     found = [cell for cell in cells if cell.name.startswith(address.lower())] if address else []
     if len(found) != 1:
         what = f"{len(found)} cells begin with this" if found else "no such cell"
-        raise UserError(f"--cell {address!r}: {what}; give the address as in the column 'cell' of results.csv")
+        raise UserError(
+            asked=f"--cell {address!r}", wrong=what, remedy="give the address as in the column 'cell' of results.csv"
+        )
     return found[0]
 
 

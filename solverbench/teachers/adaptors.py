@@ -46,7 +46,9 @@ class Adapted:
         told: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if predicts not in PREDICTIONS:
-            raise SpecError(f"predicts={predicts!r}: not a parametrisation; use {', '.join(PREDICTIONS)}")
+            raise SpecError(
+                asked=f"predicts={predicts!r}", wrong="not a parametrisation", remedy=f"use {', '.join(PREDICTIONS)}"
+            )
         self.network, self.schedule, self.predicts, self.told = network, schedule, predicts, told
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:

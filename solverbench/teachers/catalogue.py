@@ -103,13 +103,13 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
         MissingError, RecordError, SpecError: see `families.load`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise UserError(f"--name {name!r}: not one word; use letters, digits, - and _")
+        raise UserError(asked=f"--name {name!r}", wrong="not one word", remedy="use letters, digits, - and _")
     place = userdata.teachers() / f"{name}.toml"
     if name in registries.teachers or name in registries.catalogue() or place.exists():
         where = place if place.exists() else "the catalogue"
-        raise UserError(f"--name {name!r}: already used by {where}; choose another name")
+        raise UserError(asked=f"--name {name!r}", wrong=f"already used by {where}", remedy="choose another name")
     if path.suffix == ".toml":
-        raise UserError(f"{path}: is already a description; use it directly with --teachers {path}")
+        raise UserError(asked=path, wrong="is already a description", remedy=f"use it directly with --teachers {path}")
     description = families.read(path, given)
     family = description.family or families.recognise(description.checkpoint)
     families.load(path, {**given, "family": family}, "cpu")
@@ -164,7 +164,9 @@ def _called(name: str) -> str:
         d = teacher.denoiser([0])(x, torch.tensor(schedule.sigma_max, dtype=torch.float64))
     if d.shape != x.shape or not d.isfinite().all():
         raise RecordError(
-            f"{name}: a call gives {tuple(d.shape)}, finite: {bool(d.isfinite().all())}; download the file again"
+            asked=name,
+            wrong=f"a call gives {tuple(d.shape)}, finite: {bool(d.isfinite().all())}",
+            remedy="download the file again",
         )
     return f"{' x '.join(map(str, teacher.shape))}, identity {teacher.identity[:12]}, a call is finite"
 
@@ -200,7 +202,9 @@ def _note(about: Mapping[str, str]) -> list[str]:
 
 def _described(name: str, entry: Mapping[str, Any], found: Mapping[str, Path]) -> str:
     if "checkpoint" not in found:
-        raise MissingError(f"{name}: no address of its checkpoint is known; see 'solverbench teachers info {name}'")
+        raise MissingError(
+            asked=name, wrong="no address of its checkpoint is known", remedy=f"see 'solverbench teachers info {name}'"
+        )
     plain = {"name": name, "family": entry["family"], "checkpoint": str(found["checkpoint"])}
     plain |= {key: entry[key] for key in ("guidance", "sampler", "sampler_nfe") if key in entry}
     return _toml(plain)

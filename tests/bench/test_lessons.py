@@ -65,9 +65,7 @@ def test_without_it_the_cell_needs_training(tmp_path):
 
 def test_strict_asks_for_every_cell(tmp_path):
     assert run(tmp_path, solvers="dpm").strict_exit_code == 0
-    with pytest.raises(
-        MissingError, match="heun nfe=3 on toy: unsupported, so that there is nothing to measure: "
-    ) as no:
+    with pytest.raises(MissingError, match="heun nfe=3 on toy: unsupported, so there is nothing to measure: ") as no:
         run(tmp_path, solvers="heun")
     assert no.value.exit_code == 3
     assert run(tmp_path, solvers="dpm,heun").strict_exit_code == 5

@@ -317,7 +317,7 @@ def test_plan_takes_the_flags_of_run_and_both_name_what_is_one_method(tmp_path):
     line = "are one method at NFE 4 on digits: computed once"
     planned = invoke("plan", *same, *working, "--out", tmp_path)
     assert (planned.exit_code, line in planned.stdout) == (0, True)
-    assert "8 asked, 4 needed" in planned.stdout
+    assert "8 requested, 4 needed" in planned.stdout
     made = invoke("run", *same, *working, "--out", tmp_path)
     assert (made.exit_code, line in made.stdout) == (0, True)
 
@@ -328,6 +328,6 @@ def test_a_reference_of_images_of_another_shape_is_one_line(tmp_path):
     build = ("refs", "build", "mine", tmp_path / "grey", "--out", tmp_path)
     refused = invoke(*build, "--extractor", "shapes")
     assert refused.exit_code == 2, refused.output
-    assert "images of 3x8x8, but this extractor takes 3x16x16 alone" in refused.stderr
+    assert "images are 3x8x8, but this extractor takes only 3x16x16" in refused.stderr
     assert invoke(*build, "--extractor", "digits").exit_code == 0
     assert "no reference in" in invoke("refs", "verify", "--out", tmp_path / "none").stdout

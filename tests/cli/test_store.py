@@ -252,7 +252,7 @@ def test_another_machines_rounding_is_no_conflict_and_changes_nothing(runs, tmp_
     result = invoke("merge", tmp_path / "other", "--out", runs)
     assert result.exit_code == 0, result.stdout
     many = len(list(runs.glob("cells/*/*/blocks/*.npz"))) + len(list(runs.glob("targets/*/*.npz"))) + 2
-    assert f"{many} there but for another machine's rounding, 0 in conflict" in result.stdout
+    assert f"{many} equal up to another machine's rounding, 0 in conflict" in result.stdout
     assert toys.files_of(runs) == before
 
 
@@ -318,7 +318,7 @@ def test_merge_leaves_damaged_files_and_mends_damaged_ones(runs, tmp_path):
     block(tmp_path / "other", 0).unlink()
     result = invoke("merge", runs, "--out", tmp_path / "other")
     assert result.exit_code == 4
-    assert result.stdout.count("DAMAGED") == result.stdout.count("mended  ") == 1
+    assert result.stdout.count("DAMAGED") == result.stdout.count("repaired  ") == 1
     assert invoke("verify", "--out", tmp_path / "other").exit_code == 0
 
 

@@ -102,12 +102,12 @@ def _tableau(trained: trained_files.Trained) -> sb.Tableau:
 
 def test_adding_says_what_it_replaces(tmp_path, own):
     first = trained_files.load(zoo.packaged() / "digits" / "gs-nfe4.safetensors")
-    assert "in place of" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
-    assert "in place of" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
+    assert "replaces" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
+    assert "replaces" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
     altered(tmp_path / "a.safetensors")
-    assert f"in place of {first.identity[:12]}" in invoke("add", tmp_path / "a.safetensors").stdout
+    assert f"replaces {first.identity[:12]}" in invoke("add", tmp_path / "a.safetensors").stdout
     (own / "digits" / "gs-nfe4.safetensors").write_bytes(b"no")
-    assert "in place of a damaged file" in invoke("add", tmp_path / "a.safetensors").stdout
+    assert "replaces a damaged file" in invoke("add", tmp_path / "a.safetensors").stdout
 
 
 def test_what_cannot_be_added_says_why_and_leaves_no_trace(tmp_path, own):

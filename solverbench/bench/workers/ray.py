@@ -41,12 +41,18 @@ class RayWorkers:
         self, device: str, workers: int | None = None, address: str | None = None, gpus: float | None = None
     ) -> None:
         if ":" in device:
-            raise UserError(f"device {device!r}: Ray chooses which GPU a worker gets; give cuda")
+            raise UserError(asked=f"device {device!r}", wrong="Ray chooses which GPU a worker gets", remedy="give cuda")
         if workers is not None and workers < 1:
-            raise UserError(f"workers {workers}: at least one is needed; leave it out to use the whole cluster")
+            raise UserError(
+                asked=f"workers {workers}",
+                wrong="at least one is needed",
+                remedy="leave it out to use the whole cluster",
+            )
         if gpus is not None and (device == "cpu" or not gpus > 0):
             raise UserError(
-                f"gpus-per-worker {gpus:g}: needs a number above 0 and device cuda, not {device}; leave it out"
+                asked=f"gpus-per-worker {gpus:g}",
+                wrong=f"needs a number above 0 and device cuda, not {device}",
+                remedy="leave it out",
             )
         self.device, self.workers, self.address, self.gpus = device, workers, address, gpus or 1.0
         self.size = 1
@@ -99,7 +105,8 @@ class RayWorkers:
                     write_bytes(work.out / path, content)
             return found
         lost = SampleError(
-            f"{ATTEMPTS} workers died while computing this; see Ray's logs for the cause, such as too little memory"
+            wrong=f"{ATTEMPTS} workers died while computing this",
+            remedy="see Ray's logs for the cause, such as too little memory",
         )
         return [lost] * len(work.cells)
 
@@ -109,8 +116,9 @@ class RayWorkers:
             self.ray.init(address=self.address, **(quiet if self.address is None else {"log_to_driver": False}))
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise MissingError(
-                f"ray-address {self.address!r}: no Ray cluster answers ({str(error).splitlines()[0]}); "
-                "start one with 'ray start --head', or leave --ray-address out for one on this machine"
+                asked=f"ray-address {self.address!r}",
+                wrong=f"no Ray cluster answers ({str(error).splitlines()[0]})",
+                remedy="start one with 'ray start --head', or leave --ray-address out for one on this machine",
             ) from None
 
     def _room(self, resources: dict[str, float]) -> int:
@@ -120,7 +128,9 @@ class RayWorkers:
         most = int(total / each + 1e-9)
         if most < (self.workers or 1):
             asked = f"workers {self.workers or 1} with {each:g} {kind} each"
-            raise MissingError(f"{asked}: the Ray cluster has {total:g} {kind}s; ask for at most {most} workers")
+            raise MissingError(
+                asked=asked, wrong=f"the Ray cluster has {total:g} {kind}s", remedy=f"ask for at most {most} workers"
+            )
         return self.workers or most
 
     def _hired(self) -> Any:
@@ -159,5 +169,7 @@ def _ray() -> Any:
         return importlib.import_module("ray")
     except ImportError:
         raise MissingError(
-            "engine ray: the package ray isn't installed; pip install 'solverbench[ray]', or leave --engine out"
+            asked="engine ray",
+            wrong="the package ray isn't installed",
+            remedy="pip install 'solverbench[ray]', or leave --engine out",
         ) from None

@@ -109,7 +109,8 @@ class RayWorker:
             asked: RemoteUnit = pickle.loads(order)  # from the process of the same run
         except Exception as error:
             raise SampleError(
-                f"a worker can't load what this run uses ({reason(error)}); install the same packages on the worker"
+                wrong=f"a worker can't load what this run uses ({reason(error)})",
+                remedy="install the same packages on the worker",
             ) from None
         with tempfile.TemporaryDirectory(prefix="solverbench-") as folder:
             out = Path(folder)
@@ -132,7 +133,8 @@ class RayWorker:
     def _work(self, order: RemoteUnit, out: Path) -> UnitTask:
         if order.version != __version__:
             raise UserError(
-                f"this worker has SolverBench {__version__}, but the run has {order.version}; install the same version"
+                wrong=f"this worker has SolverBench {__version__}, but the run has {order.version}",
+                remedy="install the same version",
             )
         for kind, offer in order.typed:
             registries.extensible[kind].adopt(offer)
@@ -149,8 +151,9 @@ class RayWorker:
             found = dataclasses.replace(load_teacher(order.spec, order.device), name=order.name)
             if found.identity != order.identity:
                 raise UserError(
-                    f"teacher {order.name}: {order.spec} is another network on this worker; give every "
-                    "worker the same files"
+                    asked=f"teacher {order.name}",
+                    wrong=f"{order.spec} is another network on this worker",
+                    remedy="give every worker the same files",
                 )
             measurement = protocol.judging.of_teacher(found, protocol.samples, protocol.block, Path(order.out))
             self._teachers[order.spec, order.device] = found, measurement

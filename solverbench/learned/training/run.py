@@ -26,7 +26,9 @@ class TrainingRun:
         if self.recipe.adversarial and self.solver.distilled:
             weight = f"adversarial_weight={self.recipe.adversarial_weight:g}"
             raise TrainingError(
-                f"{self.label}: {weight}, but {self.solver.name} has no adversarial training; leave it out or train gas"
+                asked=self.label,
+                wrong=f"{weight}, but {self.solver.name} has no adversarial training",
+                remedy="leave it out or train gas",
             )
 
     @property

@@ -322,4 +322,4 @@ def _relaxations(job: TrainingRun, data: Data) -> list[Relaxation]:
 def _check_finite(row: Mapping[str, float]) -> None:
     for name, value in row.items():
         if not math.isfinite(value):
-            raise TrainingError(f"{name} is {value}; lower the learning rate, as in --set lr=1e-3")
+            raise TrainingError(wrong=f"{name} is {value}", remedy="lower the learning rate, as in --set lr=1e-3")
