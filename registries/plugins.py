@@ -106,14 +106,14 @@ def place(error: BaseException, *owners: str) -> str:
     """
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{error.filename}:{error.lineno}"
-    tops, found = {_room(owner) for owner in owners}, ""
+    tops, found = {_top_package(owner) for owner in owners}, ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        if _room(str(frame.f_globals.get("__name__"))) in tops:
+        if _top_package(str(frame.f_globals.get("__name__"))) in tops:
             found = f"{frame.f_code.co_filename}:{line}"
     return found
 
 
-def _room(module: str) -> str:
+def _top_package(module: str) -> str:
     """Return a module's top package; for ours, the subpackage, which separates a built-in solver from its executor."""
     parts = module.split(".")
     return ".".join(parts[: 2 if parts[0] == "solverbench" else 1])

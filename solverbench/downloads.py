@@ -139,7 +139,7 @@ def member(archive: Path, name: str, to: Path) -> Path:
                     remedy="download it again",
                 )
             size = content.getinfo(found[0]).file_size
-            with files.beside(to, size) as part, content.open(found[0]) as source, part.open("wb") as sink:
+            with files.replacing(to, size) as part, content.open(found[0]) as source, part.open("wb") as sink:
                 shutil.copyfileobj(source, sink, CHUNK)
     except zipfile.BadZipFile as error:
         raise RecordError(

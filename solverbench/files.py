@@ -45,7 +45,7 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
     Raises:
         StoreError: the folder cannot be written, or no space is left.
     """
-    with beside(path, len(content)) as part:
+    with replacing(path, len(content)) as part:
         with open(part, "xb") as file:
             file.write(content)
             file.flush()
@@ -55,7 +55,7 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
 
 
 @contextmanager
-def beside(path: Path, size: int = 0) -> Iterator[Path]:
+def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     """Yield a temporary place in the folder of `path` for a file or folder, which is then renamed to `path`.
 
     It is removed if something is raised inside; nothing is renamed if it isn't there.

@@ -118,14 +118,14 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
         elif metric.takes is not Takes.FEATURES or metric.reference(kept.judged) is not None:
             try:
                 values, left = metric.reduce(kept)
-                n, over, reference = _beside(cell, metric)
+                n, over, reference = _compared_to(cell, metric)
                 found[metric.name] = Measure(metric.name, values, left, n, over, reference)
             except Exception as error:  # a plugin may raise anything; a reference may not fit the features
                 failed[metric.name] = reason(error)
     return Measures(found, failed)
 
 
-def _beside(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
+def _compared_to(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
     """Return images per replicate, what two measures must share to be compared, and the reference's name."""
     teacher, key, protocol = cell.teacher, cell.key, cell.protocol
     seeded = f"seeds {key['seeds']} by {protocol.samples}"

@@ -65,7 +65,7 @@ def check_possible(wanted: Sequence[Cell]) -> None:
     raise MissingError(asked=wanted[0], wrong=f"{status}, so there is nothing to measure{others}: {why}")
 
 
-def again(cell: Cell, out: Path) -> Cell:
+def resolved_again(cell: Cell, out: Path) -> Cell:
     """Return the cell resolved again, with parameters trained since."""
     solver = trained_files.learned(cell.spec)
     try:

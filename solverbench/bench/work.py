@@ -92,7 +92,7 @@ class CellProgress:
 
     def begin(self) -> None:
         """Write the cell's description and record an attempt."""
-        self.folder.mend(self.damaged)
+        self.folder.discard_damaged(self.damaged)
         self._describe()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}

@@ -230,7 +230,7 @@ class CellFolder:
         """Rename a damaged block's file, so that the block is recomputed."""
         files.set_aside(self.place(block))
 
-    def mend(self, damaged: Iterable[Path]) -> None:
+    def discard_damaged(self, damaged: Iterable[Path]) -> None:
         """Set aside the JSON files among `damaged` that are still damaged; they will be rewritten."""
         for path in damaged:
             try:
@@ -327,7 +327,7 @@ class CellFolder:
             try:
                 known = self.timing()
             except RecordError:
-                self.mend([self.path / "timing.json"])
+                self.discard_damaged([self.path / "timing.json"])
                 known = self.timing()
             attempts = [*known["attempts"], *(each for each in timing["attempts"] if each not in known["attempts"])]
             blocks = {**known["blocks"], **timing["blocks"]}

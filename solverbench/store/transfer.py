@@ -51,7 +51,7 @@ class Merged:
         copied: number of files copied.
         equal: number of files that both have with the same content.
         close: number of files that both have and that differ only by rounding; left unchanged.
-        mended: files that were damaged in the store and sound in the source.
+        repaired: files that were damaged in the store and sound in the source.
         conflicts: sound files that both have with different content; left unchanged.
         damaged: damaged files of the source, which were not copied.
     """
@@ -60,7 +60,7 @@ class Merged:
     copied: int = 0
     equal: int = 0
     close: int = 0
-    mended: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
@@ -71,12 +71,12 @@ class Merged:
 
     def lines(self) -> list[str]:
         """Return it as human-readable lines."""
-        found = [f"repaired   {name}" for name in self.mended]
+        found = [f"repaired   {name}" for name in self.repaired]
         found += [
             f"CONFLICT   {name}: differs in the two stores; the existing file was kept" for name in self.conflicts
         ]
         found += [f"DAMAGED    {line}" for line in self.damaged]
-        counts = f"{self.copied} files copied, {self.equal} already there, {len(self.mended)} repaired"
+        counts = f"{self.copied} files copied, {self.equal} already there, {len(self.repaired)} repaired"
         counts += f", {self.close} equal up to another machine's rounding" if self.close else ""
         return [*found, f"{counts}, {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"]
 
@@ -156,7 +156,7 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
     if damage := layout.check(root, name, merged.check_trained):
         merged.damaged.append(f"{root / name}: {damage.what}; not copied")
         return False
-    mended = False
+    repaired = False
     if (out / name).exists():
         if _same(root / name, out / name):
             merged.equal += 1
@@ -168,10 +168,10 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
                 merged.conflicts.append(name)
             return False
         files.set_aside(out / name)
-        mended = True
+        repaired = True
     files.write_bytes(out / name, (root / name).read_bytes(), replace=False)
     merged.copied += 1
-    merged.mended += [name] * mended
+    merged.repaired += [name] * repaired
     return True
 
 
@@ -319,7 +319,7 @@ def export(
         told = files.read_json(cell / "cell.json")
         home = cell.relative_to(store.root).as_posix()
         names |= dict.fromkeys(f"{home}/{each.relative_to(cell).as_posix()}" for each in sorted(cell.rglob("*")))
-        names |= dict.fromkeys(_beside(store.root, told, targets, file_name))
+        names |= dict.fromkeys(_related(store.root, told, targets, file_name))
         rows += _rows(cell, told)
     kept = [name for name in names if layout.known(name) and (store.root / name).is_file()]
     if not rows and not kept:
@@ -353,7 +353,7 @@ def _addressed(cells: Sequence[Path], address: str) -> Path:
     return found[0]
 
 
-def _beside(root: Path, told: dict[str, Any], targets: bool, file_name: Callable[[str, int], str]) -> Iterator[str]:
+def _related(root: Path, told: dict[str, Any], targets: bool, file_name: Callable[[str, int], str]) -> Iterator[str]:
     """Yield the other files behind a cell's numbers: its solver's parameters and, on request, the teacher's images."""
     key, names = told["key"], {**told["key"], **told["names"]}  # format 1 had spec and nfe in the key
     if names["trained"]:
@@ -382,7 +382,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
 @contextmanager
 def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
     """Yield what writes a file into the folder or zip, which is there only once all of it is."""
-    with files.beside(to) as part:
+    with files.replacing(to) as part:
         if to.suffix == ".zip":
             with zipfile.ZipFile(part, "x") as archive:
                 # With the earliest date a zip allows, so that the same cells give the same bytes.

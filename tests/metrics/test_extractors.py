@@ -308,7 +308,7 @@ def test_the_crop_and_size_of_a_reference_are_in_the_protocol_of_the_metric(data
     assert "|crop=adm:8|u8=edm-round|" in found["small"][0]
     assert ", crop adm:8, sha256" in found["small"][1]
     assert "its images are 50x33, but digits's are 8x8" in found["whole"][2]
-    assert "of images 16x16, digits's are 8x8" in found["large"][2]
+    assert "its images are 16x16, but digits's are 8x8" in found["large"][2]
     assert "digits's are 8x8" not in found["small"][2]
 
 

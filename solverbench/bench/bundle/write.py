@@ -85,7 +85,7 @@ def write(
         "verdicts": verdicts(outcomes),
         "counts": counts(outcomes),
         "tags": _tags(outcomes, protocol),
-        "published": published.beside(outcomes),
+        "published": published.compared(outcomes),
         "bibtex": _bibtex(outcomes),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())

@@ -65,7 +65,7 @@ class RayWorkers:
             self._start()
             self._started = True
         try:
-            self.size = self._room(self.ray.cluster_resources())
+            self.size = self._capacity(self.ray.cluster_resources())
         except UserError:
             self.__exit__()
             raise
@@ -75,8 +75,8 @@ class RayWorkers:
 
     def __exit__(self, *error: object) -> None:
         while not self._idle.empty():
-            if (hand := self._idle.get()) is not None:
-                self.ray.kill(hand)
+            if (actor := self._idle.get()) is not None:
+                self.ray.kill(actor)
         if self._started:
             self.ray.shutdown()
 
@@ -85,21 +85,21 @@ class RayWorkers:
         order = RemoteUnit.of(work.cells, work.block, work.limits, work.out)
         there = {path: (work.out / path).read_bytes() for path in _goals(work) if (work.out / path).exists()}
         for _ in range(ATTEMPTS):
-            hand = self._idle.get()
+            actor = self._idle.get()
             try:
-                hand = self._hired() if hand is None else hand
-                found, made = self._awaited(hand, order, there, work)
+                actor = self._hired() if actor is None else actor
+                found, made = self._awaited(actor, order, there, work)
             except self.ray.exceptions.RayActorError:
-                hand = None
+                actor = None
                 continue
             except self.ray.exceptions.RayTaskError as error:
                 return [SampleError(str(error.cause))] * len(work.cells)
             except Cancelled:
-                self.ray.kill(hand)
-                hand = None
+                self.ray.kill(actor)
+                actor = None
                 raise
             finally:
-                self._idle.put(hand)
+                self._idle.put(actor)
             for path, content in made.items():
                 if not (work.out / path).exists():
                     write_bytes(work.out / path, content)
@@ -121,7 +121,7 @@ class RayWorkers:
                 remedy="start one with 'ray start --head', or leave --ray-address out for one on this machine",
             ) from None
 
-    def _room(self, resources: dict[str, float]) -> int:
+    def _capacity(self, resources: dict[str, float]) -> int:
         """Return the number of workers: as requested, or as many as the cluster has resources for."""
         kind, each = ("GPU", self.gpus) if self.device == "cuda" else ("CPU", 1.0)
         total = resources.get(kind, 0.0)
@@ -140,15 +140,15 @@ class RayWorkers:
         return hired.remote(str(Path.cwd()), [path for path in sys.path if path], plugins.loaded())
 
     def _awaited(
-        self, hand: Any, order: RemoteUnit, there: dict[str, bytes], work: UnitTask
+        self, actor: Any, order: RemoteUnit, there: dict[str, bytes], work: UnitTask
     ) -> tuple[list[BlockDone | Exception], dict[str, bytes]]:
-        answer = hand.do.remote(self.ray.cloudpickle.dumps(order), there)
+        answer = actor.do.remote(self.ray.cloudpickle.dumps(order), there)
         while not self.ray.wait([answer], timeout=POLL)[0]:
-            for event in self.ray.get(hand.said.remote()):
+            for event in self.ray.get(actor.said.remote()):
                 work.told(*event)
             work.stop.check()
         found, made = self.ray.get(answer)
-        for event in self.ray.get(hand.said.remote()):
+        for event in self.ray.get(actor.said.remote()):
             work.told(*event)
         return found, made
 

@@ -76,7 +76,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
 
     Raises:
         MissingError: diffusers or a part is missing.
-        RecordError: a part is damaged, of an unsupported kind, or would execute code of its own.
+        RecordError: a part is damaged, of an unsupported kind, or would execute its own code.
         SpecError: an option is missing or does not fit.
         UserError: see `Description.condition`.
     """
