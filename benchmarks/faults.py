@@ -257,7 +257,7 @@ class Campaign:
         # No finished cell needs the teacher's images: they are recomputed when a cell needs them.
         self.finish(out, without=name if name.startswith("targets/") else "")
         self.go(out, command=["store", "verify"]).ends(0)
-        return f"{name}: {'made again by the run' if sound else 'named by verify, then made again'}"
+        return f"{name}: {'computed again by the run' if sound else 'named by verify, then computed again'}"
 
     def full_disk(self) -> str:
         """Run on a disk that fills up at a random point; then give it space again."""

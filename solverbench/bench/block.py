@@ -175,9 +175,11 @@ class _UnitRun:
             if self.work.limits and (spent := self._spent(end)) > self.work.limits[place]:
                 done = part.stop - self.work.block.start
                 self.failed[place] = SampleError(
-                    f"took longer than the time limit of a cell ({spent:.3g} s for {done} of a block's "
-                    f"{len(self.work.block)} images, where {self.work.limits[place]:.3g} s were left); "
-                    "raise --timeout-cell, or ask for fewer samples"
+                    wrong=(
+                        f"took longer than the time limit of a cell ({spent:.3g} s for {done} of a block's "
+                        f"{len(self.work.block)} images, where {self.work.limits[place]:.3g} s were left)"
+                    ),
+                    remedy="raise --timeout-cell, or ask for fewer samples",
                 )
             new = 0 if place != end.plans[0] else sum(call not in self.made for call in end.path)
             self.work.told(place, len(part), new * len(part))
@@ -307,7 +309,9 @@ def _blamed(sums: _Sums, array: str, broken: bool = True) -> Iterator[None]:
 
 def _features(rows: Tensor, part: range) -> Tensor:
     if rows.shape[0] != len(part) or rows.dim() != 2:
-        raise SampleError(f"the extractor returned {tuple(rows.shape)} for {len(part)} images; it must return [B, D]")
+        raise SampleError(
+            wrong=f"the extractor returned {tuple(rows.shape)} for {len(part)} images", remedy="it must return [B, D]"
+        )
     if not rows.isfinite().all():
         raise SampleError(f"the extractor returned features that are not finite, within seeds {part.start}-{part[-1]}")
     return rows.cpu()

@@ -83,7 +83,11 @@ def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
         UserError: the metrics, seeds or references differ.
     """
     if (a.metric, a.over, a.leave_one_out.shape) != (b.metric, b.over, b.leave_one_out.shape):
-        raise UserError(f"{a.metric} over {a.over} and {b.metric} over {b.over}: not paired; compare cells of one run")
+        raise UserError(
+            asked=f"{a.metric} over {a.over} and {b.metric} over {b.over}",
+            wrong="not paired",
+            remedy="compare cells of one run",
+        )
     difference = a.value - b.value
     half = half_width(a.leave_one_out - b.leave_one_out)
     return difference, difference - half, difference + half
@@ -114,14 +118,14 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
         elif metric.takes is not Takes.FEATURES or metric.reference(kept.judged) is not None:
             try:
                 values, left = metric.reduce(kept)
-                n, over, reference = _beside(cell, metric)
+                n, over, reference = _compared_to(cell, metric)
                 found[metric.name] = Measure(metric.name, values, left, n, over, reference)
             except Exception as error:  # a plugin may raise anything; a reference may not fit the features
                 failed[metric.name] = reason(error)
     return Measures(found, failed)
 
 
-def _beside(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
+def _compared_to(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
     """Return images per replicate, what two measures must share to be compared, and the reference's name."""
     teacher, key, protocol = cell.teacher, cell.key, cell.protocol
     seeded = f"seeds {key['seeds']} by {protocol.samples}"

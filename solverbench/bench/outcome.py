@@ -105,7 +105,9 @@ def paired(a: Outcome, b: Outcome, metric: str) -> tuple[float, float, float]:
     for outcome in (a, b):
         if metric not in outcome.measures:
             found = ", ".join(outcome.measures) or f"none ({outcome.status})"
-            raise UserError(f"{outcome.cell}: has no {metric}, but {found}; compare cells that have it")
+            raise UserError(
+                asked=outcome.cell, wrong=f"has no {metric}, but {found}", remedy="compare cells that have it"
+            )
     return measures.paired(a.measures[metric], b.measures[metric])
 
 

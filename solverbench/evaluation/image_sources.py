@@ -198,7 +198,7 @@ class Stored(Pictures):
             with Image.open(io.BytesIO(content())) as image:
                 colour = image.convert("RGB")
         except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-            line = "of no known format" if isinstance(error, UnidentifiedImageError) else one_line(error)
+            line = "of an unknown format" if isinstance(error, UnidentifiedImageError) else one_line(error)
             raise RecordError(f"{self.path / name}: not an image ({line}); remove or replace it") from None
         try:
             whole = colour if self.cut is None else self.cut(colour)
@@ -228,7 +228,7 @@ class Generated(Pictures):
             )
         if self.teacher.images_of is None:
             raise MissingError(
-                f"{self.name}: a teacher that draws no images; give an .npz of statistics or a folder or zip of images"
+                f"{self.name}: this teacher can't draw images; give an .npz of statistics or a folder or zip of images"
             )
 
     @cached_property
@@ -290,7 +290,7 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
         raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
     if not Path(source).exists():
         if crop is not None and drawn(source):
-            raise UserError(f"--crop {crop}: {source}'s images are of one size; leave --crop out")
+            raise UserError(f"--crop {crop}: {source}'s images all have one size; leave --crop out")
         return Generated(source, count or 10_000)
     found = Stored.at(Path(source), crop)
     if count is None:

@@ -66,7 +66,9 @@ def build(
         arrays = {key: arrays[key] for key in ("mu", "sigma", "features") if key in arrays}
         _statistics(Path(source), arrays)
     elif kind is not None:
-        what = "an .npz of statistics; leave --kind out" if Path(source).exists() else "there; check the path"
+        what = (
+            "an .npz of statistics; leave --kind out" if Path(source).exists() else "a file or folder; check the path"
+        )
         raise UserError(f"--kind {kind}: {source} isn't {what}")
     else:
         arrays, told = _made(name, image_sources.of(source, count, crop), path, extractor_name, device, say)
@@ -74,7 +76,9 @@ def build(
     if path.exists():
         if _sha(files.read_arrays(path)) == _sha(arrays) and about(path) == told:
             return path
-        raise UserError(f"reference {name!r}: {path} holds another one; choose another name, or delete that file")
+        raise UserError(
+            f"reference {name!r}: {path} exists with other content; choose another name, or delete that file"
+        )
     files.write_arrays(path, {**arrays, "about": _encoded(told)})
     _checkpoint(path).unlink(missing_ok=True)
     return path
@@ -95,11 +99,13 @@ def _made(
     if checkpoint.exists():
         before = files.read_arrays(checkpoint)
         if _decoded(before["about"]) != told:
-            raise UserError(f"{checkpoint}: half made, of other images or by another extractor; delete this file")
+            raise UserError(
+                f"{checkpoint}: an unfinished build from other images or by another extractor; delete this file"
+            )
         begin, kept = int(before["begin"]), [before["features"]]
         total = Moments(int(before["n"]), before["total"], before["outer"])
         pixels, sizes = bytes(before["pixels"]).decode(), {(int(h), int(w)) for h, w in before["sizes"]}
-        say(f"{name}: {begin} of {len(images)} images were done")
+        say(f"{name}: resuming after {begin} of {len(images)} images")
     while begin < len(images):
         part = range(begin, min(begin + BLOCK, len(images)))
         hasher, found = hashlib.sha256(pixels.encode()), []

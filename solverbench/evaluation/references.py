@@ -54,8 +54,8 @@ class Extractor:
         if tuple(images.shape[1:]) != self.shape:
             here, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
             raise FeatureError(
-                f"reference {name!r}: images of {here}, but this extractor takes {wanted} alone; give such images, or "
-                "another --extractor"
+                f"reference {name!r}: the images are {here}, but this extractor takes only {wanted}; give "
+                "such images, or another --extractor"
             )
         return images
 
@@ -155,8 +155,9 @@ def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> s
         return fitting[0]
     if names:
         raise MissingError(
-            f"reference for {teacher.model}: {', '.join(names)} isn't by {extractor_id}; run 'solverbench refs build "
-            "NAME SOURCE --extractor EXTRACTOR' and name it"
+            f"reference for {teacher.model}: no stored reference is by {extractor_id} (found: "
+            f"{', '.join(names)}); run 'solverbench refs build NAME SOURCE --extractor EXTRACTOR' and give "
+            "--reference NAME"
         )
     find(teacher.model, out, draws=teacher.images_of is not None)  # says where it was looked for
     raise AssertionError(teacher.model)
@@ -280,7 +281,7 @@ def _maker(path: Path) -> str:
 
 def _described(path: Path, arrays: dict[str, Array]) -> dict[str, Any]:
     if "about" not in arrays:
-        raise RecordError(f"{path}: not one of our references; run 'solverbench refs build NAME {path}'")
+        raise RecordError(f"{path}: not a SolverBench reference; run 'solverbench refs build NAME {path}'")
     return _decoded(arrays["about"])
 
 

@@ -308,9 +308,11 @@ class Classical(Solver):
 
     stages: ClassVar[int] = 1
 
-    afs: bool = option(False, help="take the first evaluation from the score of a Gaussian: one call less")
-    end: str = option("sigma_min", choices=("sigma_min", "zero"), help="zero: one more step and call, to level 0")
-    threshold: bool = option(False, help="clip the network's images by their own 0.995 quantile, if above 1")
+    afs: bool = option(False, help="replace the first evaluation by the score of a Gaussian, which saves a call")
+    end: str = option(
+        "sigma_min", choices=("sigma_min", "zero"), help="zero: add a step to level 0, which costs a call"
+    )
+    threshold: bool = option(False, help="clip the network's images at their 0.995 quantile if it is above 1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -415,7 +417,7 @@ class LearnedSolver(Solver):
     distilled: ClassVar[bool] = False
     """Whether its name says that no discriminator trains it."""
 
-    recipe: str | None = option(default=None, help="the recipe to train by; that of its own name if not given")
+    recipe: str | None = option(default=None, help="name of the training recipe; if not given, the solver's name")
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -425,7 +427,7 @@ class LearnedSolver(Solver):
             raise SpecError(
                 asked=f"{self.name}:recipe={self.recipe}",
                 wrong="there is no such recipe",
-                remedy=f"use a solver's, or {there}",
+                remedy=f"use a solver's recipe, or {there}",
             )
 
     def default_grid(self, schedule: NoiseSchedule) -> str:
@@ -565,7 +567,7 @@ def _check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> 
     if choices and value not in choices:
         raise SpecError(
             asked=asked,
-            wrong=f"{_text(value)} isn't a value it takes",
+            wrong=f"{_text(value)} isn't one of its values",
             remedy=f"use {' or '.join(map(_text, choices))}",
         )
     if above is not None and value is not None and (wanted := options.outside(value, above=above)):

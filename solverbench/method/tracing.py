@@ -241,11 +241,11 @@ class _Watched:
             raise _Misuse(wrong, remedy=suspects.FIXED)
         self.left -= 1
         if what := _unlike(x, self.like):
-            raise _Misuse(f"denoise is handed {what} as x", remedy="hand it the state")
+            raise _Misuse(f"denoise gets {what} as x", remedy="pass it the state")
         for name, value in (("sigma", sigma), ("level", sigma if level is None else level)):
             if not (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, numbers.Real)):
-                wrong = f"denoise is told {_told(value)} as {name}"
-                raise _Misuse(wrong, remedy="tell it one level, such as grid.sigmas[n]")
+                wrong = f"denoise gets {_told(value)} as {name}"
+                raise _Misuse(wrong, remedy="pass it one level, such as grid.sigmas[n]")
         return self.denoise(x, sigma, level=level)
 
 
@@ -259,7 +259,7 @@ def _unlike(found: Any, x: Tensor) -> str:
 def _told(thing: Any) -> str:
     if isinstance(thing, Tensor):
         return f"a tensor {tuple(thing.shape)}"
-    return "None" if thing is None else f"a thing of type {type(thing).__name__}"
+    return "None" if thing is None else f"an object of type {type(thing).__name__}"
 
 
 def _broken(solver: Solver, found: str, remedy: str) -> LoopError:

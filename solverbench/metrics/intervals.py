@@ -21,7 +21,11 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
         FeatureError: there are fewer than two sets.
     """
     if len(values) < 2:
-        raise FeatureError(f"deviation over sets of images: {len(values)} set has none; ask for --replicates 2 or more")
+        raise FeatureError(
+            asked="deviation over sets of images",
+            wrong="one set has no deviation",
+            remedy="ask for --replicates 2 or more",
+        )
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
     half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation / len(values) ** 0.5
     return mean, deviation, (mean - half, mean + half)

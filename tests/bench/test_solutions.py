@@ -149,7 +149,9 @@ def test_a_foreign_solution_is_refused_and_a_damaged_one_made_again(tmp_path):
     other.write_bytes(b"")
     told = []
     found = solutions.piece(single(), range(50_000, 50_002), tmp_path, say=told.append)
-    assert told == [f"{other}: damaged, its checksum doesn't match its content; set aside as *.damaged and made again"]
+    assert told == [
+        f"{other}: damaged, its checksum doesn't match its content; set aside as *.damaged and computed again"
+    ]
     assert torch.equal(found, solutions.piece(single(), range(50_000, 50_002), tmp_path / "fresh"))
 
 

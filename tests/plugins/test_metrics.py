@@ -94,7 +94,7 @@ def test_typed_code_without_a_source_needs_an_identity():
     names = {"__name__": "__main__x", "sb": sb}
     exec(CONTRAST, names)
     sb.register(names["Contrast"])
-    with pytest.raises(PluginError, match="metric 'contrast': its source can't be read, so that its numbers can't be"):
+    with pytest.raises(PluginError, match="metric 'contrast': its source can't be read, so its results can't be"):
         MetricSelection.of("contrast").of_teacher(toys.teacher(), 20, 2, Path())
     names["Contrast"].identity = "mine, of today"
     assert plugin.identity("contrast") == "contrast mine, of today"

@@ -134,7 +134,7 @@ def test_heun_from_a_stand_in_is_refused_in_one_line(tmp_path):
 def test_a_prior_gives_its_levels_between_the_modes_ends(mode, prior):
     steps, schedule = 4, replace(FLOW, t_end=1 / 11)
     if mode == "time" and "+" in prior:
-        with pytest.raises(GridError, match=r"goes from 499 to 0\.1, and this schedule from 1e\+06"):
+        with pytest.raises(GridError, match=r"goes from 499 to 0\.1, but this schedule goes from 1e\+06"):
             untrained(f"ld3:mode=time:prior={prior}", schedule, steps)
         return
     wanted = spec.make(f"euler:grid={prior}").grid(schedule, steps).sigmas

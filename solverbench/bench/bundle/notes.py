@@ -68,7 +68,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
             found.append(
                 f"{cell.solver} NFE {cell.nfe} is nearer to the data ({measured.value:.3g}) than its teacher's own "
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
-                "prove a better sampler; read the distance to the teacher beside it"
+                "prove a better sampler; compare the distances to the teacher, too"
             )
     found += one_method([outcome.cell for outcome in outcomes]) + reference(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
@@ -88,8 +88,8 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
         prompts = len(teacher.condition.prompts) if teacher.condition is not None else 0
         if 0 < prompts < protocol.samples:
             found.append(
-                f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: a prompt stands for "
-                "several of them, with other noise"
+                f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: each "
+                "prompt is used for several images, with different noise"
             )
     return found + tested.newer(torch.__version__)
 

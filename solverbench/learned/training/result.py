@@ -53,11 +53,12 @@ def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:
     """Return a warning for users of the result; empty if there is none."""
     best = min(measured, key=lambda row: row["validation"])
     if best is measured[0]:
-        return "the validation error never fell below the untrained solver's: lower the rate, or train longer"
+        return "the validation error never fell below the untrained solver's; lower the learning rate, or train longer"
     if best["iteration"] <= student.iteration / 2 and not student.job.recipe.patience:
         return (
             f"the validation error stopped falling at iteration {best['iteration']:.0f} of {student.iteration} "
-            f"({best['validation']:.4g}, at the end {measured[-1]['validation']:.4g}): lower the rate, or choose=best"
+            f"({best['validation']:.4g}, at the end {measured[-1]['validation']:.4g}); lower the learning "
+            "rate, or set choose=best"
         )
     return ""
 

@@ -31,8 +31,9 @@ def references(name: str, folder: Path, made_for: Mapping[str, str | None], *, o
     found = artifacts.read_record(folder).get("references", {})
     if found.get("weights_sha256") != made_for:
         raise RecordError(
-            f"{name}: the references in {folder} are of {of}; "
-            f"run python -m tools.embedded.{name}_references --out {folder}"
+            asked=name,
+            wrong=f"the references in {folder} were computed for {of}",
+            remedy=f"run python -m tools.embedded.{name}_references --out {folder}",
         )
     return found
 
@@ -49,7 +50,9 @@ def reference(folder: Path, facts: Mapping[str, Any], seeds: str, what: str) -> 
     """
     path = folder / str(facts["file"])
     if artifacts.digest(path) != facts["sha256"]:
-        raise RecordError(f"{path}: not the file that {artifacts.RECORD} names; restore or remake both")
+        raise RecordError(
+            asked=path, wrong=f"not the file that {artifacts.RECORD} names", remedy="restore or rebuild both"
+        )
     arrays = read_arrays(path)
     moments = Moments(int(arrays["n"]), arrays["total"], arrays["outer"])
     sampler = f", {facts['sampler']} {facts['nfe']} calls" if "sampler" in facts else ""
