@@ -100,7 +100,7 @@ def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> 
         Store.open(store.root)
         merged = Merged(check_trained)
         _check_list(root, merged)
-        merged.damaged += [f"{damage}; not taken" for damage in layout.special(root)]
+        merged.damaged += [f"{damage}; not copied" for damage in layout.special(root)]
         names = list(layout.walk(root))
         held = {name for name in names if name.startswith("cells/")}
         for folder in layout.cells(root):
@@ -168,7 +168,7 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
         merged.damaged.append(f"{root / name}: {damage.what}; not copied")
         return False
     layout.refuse_links(out, name)
-    mended = False
+    repaired = False
     if (out / name).exists():
         if _same(root / name, out / name):
             merged.equal += 1
@@ -346,7 +346,7 @@ def export(
     for cell in cells:
         told = schema.checked(cell / "cell.json", schema.cell, files.read_json(cell / "cell.json"))
         names |= dict.fromkeys(path.relative_to(store.root).as_posix() for path in files.below(cell))
-        names |= dict.fromkeys(_beside(store.root, told, targets, file_name))
+        names |= dict.fromkeys(_related(store.root, told, targets, file_name))
         rows += _rows(cell, told)
     kept = [name for name in names if layout.known(name) and _regular(store.root / name)]
     if not rows and not kept:
