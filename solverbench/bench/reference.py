@@ -100,8 +100,9 @@ class References:
         """
         said: queue.SimpleQueue[str] = queue.SimpleQueue()
         for task in self.tasks:
-            if task.found is None:
-                self._measure(task, threads, tell, {"stop": stop, "say": said.put})
+            if task.found is not None:
+                continue
+            self._measure(task, threads, tell, {"stop": stop, "say": said.put})
             while not said.empty():
                 tell.note(said.get())
             if task.line:

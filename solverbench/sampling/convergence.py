@@ -75,11 +75,13 @@ class Measurement:
     Args:
         out: the results folder.
         batch: images per call of the denoiser.
+        images: number of images; if None `IMAGES`, or `FEW` for larger ones.
     """
 
     teacher: Teacher
     out: Path
     batch: int = BATCH
+    images: int | None = None
 
     @cached_property
     def plan(self) -> Goal:
@@ -90,7 +92,8 @@ class Measurement:
     def seeds(self) -> range:
         """Seeds of the compared images: the first evaluation seeds."""
         small = self.teacher.decode is None and math.prod(self.teacher.shape) <= SMALL
-        return range(seeds.EVALUATION_START, seeds.EVALUATION_START + (IMAGES if small else FEW))
+        count = self.images or (IMAGES if small else FEW)
+        return range(seeds.EVALUATION_START, seeds.EVALUATION_START + count)
 
     @cached_property
     def rivals(self) -> Sequence[Rival | Comparison]:
@@ -175,18 +178,19 @@ class Measurement:
         return found
 
 
-def measure(teacher: Teacher, out: Path | str, *, batch: int = BATCH) -> Convergence:
+def measure(teacher: Teacher, out: Path | str, *, batch: int = BATCH, images: int | None = None) -> Convergence:
     """Return the error of the teacher's sampler: that which comes with it, a stored one, or a measured one.
 
     Args:
         out: the results folder, which keeps images and comparison.
         batch: images per call of the denoiser.
+        images: number of images; see `Measurement`.
 
     Raises:
         SampleError: the teacher sampler's images can't be made.
         StoreError, RecordError: the store can't be used.
     """
-    task = Measurement(teacher, Path(out), batch)
+    task = Measurement(teacher, Path(out), batch, images)
     if (found := task.known) is not None:
         return found
     with pool(worker_count(teacher.device)) as threads:
