@@ -70,7 +70,10 @@ def rough(name: str, found: Convergence) -> str:
 def tasks(wanted: Iterable[Cell], out: Path) -> list[ReferenceTask]:
     """Return the measurement of each teacher of which a cell can be run."""
     first = {cell.teacher.name: cell for cell in reversed([cell for cell in wanted if cell.plan is not None])}
-    return [ReferenceTask(Measurement(cell.teacher, out, cell.protocol.batch)) for cell in reversed(first.values())]
+    return [
+        ReferenceTask(Measurement(cell.teacher, out, cell.protocol.batch, goal=cell.targets))
+        for cell in reversed(first.values())
+    ]
 
 
 class References:

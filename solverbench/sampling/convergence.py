@@ -42,6 +42,12 @@ LEAST = 40
 EXPONENTIAL = ("dpm", "unipc")
 """Solvers of data predictions in log sigma; the second solver to these is `deis`, to all others `unipc`."""
 
+RULE = 1
+"""Version of the rule by which the other samplers are chosen; raise it when the rule changes."""
+
+NAMES = ("doubled", "other")
+"""Names of the two comparisons in the store."""
+
 GRID = "time_quadratic"
 """Grid of the second solver where the sampler's own has no such number of steps, as a published table of levels."""
 
@@ -76,17 +82,19 @@ class Measurement:
         out: the results folder.
         batch: images per call of the denoiser.
         images: number of images; if None `IMAGES`, or `FEW` for larger ones.
+        goal: the teacher sampler's plan, if it is known already.
     """
 
     teacher: Teacher
     out: Path
     batch: int = BATCH
     images: int | None = None
+    goal: Goal | None = None
 
     @cached_property
     def plan(self) -> Goal:
         """The teacher sampler's plan."""
-        return endpoints.sampler_plan(self.teacher)
+        return endpoints.sampler_plan(self.teacher) if self.goal is None else self.goal
 
     @cached_property
     def seeds(self) -> range:
@@ -102,9 +110,9 @@ class Measurement:
 
     @property
     def key(self) -> dict[str, Any]:
-        """Everything that the comparison depends on besides the seeds."""
-        others = {each.name: each.plan.asked for each in self.rivals if isinstance(each, Rival)}
-        return {**endpoints.key(self.teacher, self.plan, self._batch), "compared": others}
+        """Everything that the comparison depends on besides the seeds: the sampler, and the rule for the others."""
+        others = [make(f"{name}:order=3").key for name in ("deis", "unipc")]
+        return {**endpoints.key(self.teacher, self.plan, self._batch), "rule": RULE, "others": others}
 
     @property
     def place(self) -> Path:
@@ -118,7 +126,7 @@ class Measurement:
             return told
         try:
             return self._told(files.read_arrays(self.place))
-        except RecordError:
+        except (RecordError, KeyError):
             return None
 
     @property
@@ -146,12 +154,18 @@ class Measurement:
 
         def compare() -> dict[str, NDArray[Any]]:
             own = self._images(Rival("own", self.teacher, self.plan), shared)
-            return {each.name: self._differences(own, each, shared) for each in self.rivals if isinstance(each, Rival)}
+            found: dict[str, NDArray[Any]] = {}
+            for name, each in zip(NAMES, self.rivals, strict=True):
+                rival = isinstance(each, Rival)
+                found[name] = self._differences(own, each, shared) if rival else np.full(len(own), np.nan)
+                found[f"{name}_what"] = _bytes(each.what)
+                found[f"{name}_reason"] = _bytes("images not finite" if rival else each.reason)
+            return found
 
         return self._told(made_once(self.place, Path(self.out), compare, **_for_store(shared)))
 
     def _told(self, arrays: Mapping[str, NDArray[Any]]) -> Convergence:
-        compared = tuple(each if isinstance(each, Comparison) else _read(each, arrays) for each in self.rivals)
+        compared = tuple(_read(name, arrays) for name in NAMES)
         return Convergence(len(self.seeds), seeds.label(self.seeds), compared, self.plan.asked)
 
     @property
@@ -244,9 +258,15 @@ def _first(name: str, teacher: Teacher, candidates: Iterable[tuple[Solver | str,
     return None
 
 
-def _read(rival: Rival, arrays: Mapping[str, NDArray[Any]]) -> Comparison:
-    rmse = float(np.sqrt(arrays[rival.name].mean()))
-    return Comparison(rival.what, rmse) if math.isfinite(rmse) else Comparison(rival.what, None, "images not finite")
+def _read(name: str, arrays: Mapping[str, NDArray[Any]]) -> Comparison:
+    rmse, what = float(np.sqrt(arrays[name].mean())), arrays[f"{name}_what"].tobytes().decode()
+    if math.isfinite(rmse):
+        return Comparison(what, rmse)
+    return Comparison(what, None, arrays[f"{name}_reason"].tobytes().decode())
+
+
+def _bytes(text: str) -> NDArray[Any]:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _for_store(shared: Mapping[str, Any]) -> dict[str, Any]:
