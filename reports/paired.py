@@ -107,13 +107,11 @@ def standing(part: Part, nfe: int, cells: Cells) -> Standing | None:
     """Return who is ahead at this budget; None if no solver has a value.
 
     The best solver wins if its paired difference to each other solver excludes 0. Where that difference is not known,
-    the two intervals must not overlap. A difference smaller than the error of the reference decides nothing. Solvers trained on the metric's own features take no part.
+    the two intervals must not overlap. A difference smaller than
+    the error of the reference decides nothing. Solvers trained on the metric's own features take no part.
     """
     rows = part.frame[
-        (part.frame["nfe"] == nfe)
-        & part.frame["value"].notna()
-        & ~part.frame["metric_loss"]
-        & ~excluded(part.frame)
+        (part.frame["nfe"] == nfe) & part.frame["value"].notna() & ~part.frame["metric_loss"] & ~excluded(part.frame)
     ]
     ranked = sorted(_rows(rows), key=lambda row: row["value"] * (-1 if part.higher else 1))
     if not ranked:

@@ -20,9 +20,7 @@ PROJECTION = torch.randn(16, 5, generator=_generator) / 4
 VARIANCE = 0.02
 
 
-ERROR = Convergence(
-    64, "50000-50063", (Comparison("what it is", 0.0),), endpoints.goal(make("heun"), 8, EDM()).asked
-)
+ERROR = Convergence(64, "50000-50063", (Comparison("what it is", 0.0),), endpoints.goal(make("heun"), 8, EDM()).asked)
 """An error of the toy sampler, heun with 8 calls, that keeps runs from measuring it; the true one is 0.6."""
 
 

@@ -48,7 +48,7 @@ class Outcome:
     @property
     def reference_error(self) -> float | None:
         """The error of the reference of paired errors, RMSE on [-1, 1]; None if it is unknown."""
-        return self.convergence and self.convergence.error
+        return None if self.convergence is None else self.convergence.error
 
     def flags(self, metric: str = table.ALWAYS) -> Mapping[str, str]:
         """Return what a reader of a metric's value should know: code, one word, to sentence.

@@ -115,7 +115,7 @@ class RunPlan:
     @property
     def seconds(self) -> float:
         """The estimated time of the whole run."""
-        return sum(each.seconds for each in [*self.cells, *self.references])
+        return sum(each.seconds for each in self.cells) + sum(each.seconds for each in self.references)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""

@@ -59,8 +59,8 @@ class Ledger:
         self.left = {unit: [unit.images, unit.calls] for unit in self.units}
         self.begun: set[CellProgress] = set()
         images, calls = sum(unit.images for unit in self.units), sum(unit.calls for unit in self.units)
-        references = self.references.calls
-        tell.begin(images, calls + references, estimates.expected(self.units, jobs, workers, self.references.tasks))
+        calls += self.references.calls
+        tell.begin(images, calls, estimates.expected(self.units, jobs, workers, self.references.tasks))
         for job in jobs:
             for error in job.damaged.values():
                 tell.note(remade(error))

@@ -156,10 +156,12 @@ class Measurement:
             own = self._images(Rival("own", self.teacher, self.plan), shared)
             found: dict[str, NDArray[Any]] = {}
             for name, each in zip(NAMES, self.rivals, strict=True):
-                rival = isinstance(each, Rival)
-                found[name] = self._differences(own, each, shared) if rival else np.full(len(own), np.nan)
                 found[f"{name}_what"] = _bytes(each.what)
-                found[f"{name}_reason"] = _bytes("images not finite" if rival else each.reason)
+                if isinstance(each, Rival):
+                    found[name], why = self._differences(own, each, shared), "images not finite"
+                else:
+                    found[name], why = np.full(len(own), np.nan), each.reason
+                found[f"{name}_reason"] = _bytes(why)
             return found
 
         return self._told(made_once(self.place, Path(self.out), compare, **_for_store(shared)))
@@ -180,9 +182,7 @@ class Measurement:
         images: NDArray[np.float64] = decoded(self.teacher, states, BatchLimit(self._batch)).double().cpu().numpy()
         return images
 
-    def _differences(
-        self, own: NDArray[np.float64], rival: Rival, shared: Mapping[str, Any]
-    ) -> NDArray[np.float64]:
+    def _differences(self, own: NDArray[np.float64], rival: Rival, shared: Mapping[str, Any]) -> NDArray[np.float64]:
         """Return each image's mean squared difference [n]; NaN where the rival has no finite images."""
         try:
             apart = self._images(rival, shared) - own

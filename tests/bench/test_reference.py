@@ -4,8 +4,8 @@ import dataclasses
 import math
 
 import pytest
-import toys
 import torch
+import toys
 
 import solverbench as sb
 from solverbench import files, reports, seeds
@@ -110,7 +110,8 @@ def test_the_report_has_the_error_the_mark_and_the_sentences(results):
         [part] = [part for part in parts(bundle.frame, bundle.record) if part.metric == "rmse_teacher"]
         table = tables.markdown(part)
         assert ("reference-error: its RMSE" in table) is marked
-        assert ("**" in table) and "never marked best" not in table
+        assert "**" in table
+        assert "never marked best" not in table
 
 
 def test_its_calls_are_in_the_plan_and_in_the_progress_and_it_is_measured_once(tmp_path):

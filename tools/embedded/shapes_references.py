@@ -42,8 +42,8 @@ def make_all(options: argparse.Namespace, say: Say) -> None:
     """Write the reference files into options.out, and the facts measured with them into its record.
 
     Each value of options.guidance gets a reference of the teacher's samples. References that the record already has for
-    the same weights and sampler are kept, so an interrupted run resumes; with options.keep, those of other samplers too:
-    each says which sampler made it. Then the error of the teacher's sampler is measured.
+    the same weights and sampler are kept, so an interrupted run resumes; with options.keep, those of other samplers
+    too: each says which sampler made it. Then the error of the teacher's sampler is measured.
 
     Raises:
         MissingError, RecordError: the weights are missing, or differ from the recorded ones.

@@ -23,7 +23,7 @@ from solverbench.teachers.families.edm_networks import FULL_PRECISION, Precondit
 from solverbench.teachers.teacher import SAMPLER_NFE, Teacher
 
 SAMPLER = "unipc:order=3:grid=logsnr"
-"""Teacher sampler, with `SAMPLER_NFE` calls; see docs/uncertainty.md. EDM's own is heun:end=zero with 35 or 79 calls."""
+"""Teacher sampler, with `SAMPLER_NFE` calls; see docs/uncertainty.md. EDM's own is heun:end=zero, 35 or 79 calls."""
 
 ROUNDED_SAMPLER = "heun:end=zero", 79
 """Teacher sampler and its calls of a network that knows only some levels, which more steps wouldn't find distinct."""

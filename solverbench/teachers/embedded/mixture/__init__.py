@@ -29,8 +29,8 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
     from solverbench.files import digest
     from solverbench.method.schedules import EDM
     from solverbench.metrics.evaluation import Evaluation
-    from solverbench.teachers.embedded import artifacts as weights
     from solverbench.teachers.convergence import Comparison, Convergence
+    from solverbench.teachers.embedded import artifacts as weights
     from solverbench.teachers.embedded import digits, judging
     from solverbench.teachers.embedded.mixture import density
     from solverbench.teachers.teacher import Teacher
