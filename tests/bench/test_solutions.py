@@ -261,7 +261,8 @@ def test_a_second_solver_finds_the_solutions_and_a_second_run_needs_nothing(tmp_
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
     class Impatient(Silent):
         def advance(self, cell, images, calls):
-            raise KeyboardInterrupt
+            if images:  # not while the reference is measured
+                raise KeyboardInterrupt
 
     run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from solverbench._version import __version__
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.training.trainer import Trainer
 from solverbench.sampling.devices import peak_memory
+from solverbench.teachers.convergence import Convergence
 
 
 def result(student: Trainer) -> Trained:
@@ -41,12 +42,17 @@ def result(student: Trainer) -> Trained:
             "training": [recipe.train.start, recipe.train.stop - 1],
             "validation": [recipe.validation.start, recipe.validation.stop - 1],
         },
-        "targets": {"sampler": teacher.sampler, "nfe": teacher.sampler_nfe},
+        "targets": {"sampler": teacher.sampler, "nfe": teacher.sampler_nfe, **_error(student.data.convergence)},
         "runs": [run],
         "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     parameters = {name: part.clone() for name, part in student.descent.parameters(chosen[1]).items()}
     return Trained(student.job.solver.spec, student.job.nfe, teacher.name, teacher.ode, parameters, tableau, record)
+
+
+def _error(found: Convergence | None) -> dict[str, Any]:
+    """Return the error of the teacher's sampler for the record; empty if it wasn't measured."""
+    return {} if found is None else {"error": found.error, "compared": found.text}
 
 
 def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:

@@ -13,6 +13,7 @@ from solverbench.errors import RecordError
 from solverbench.files import read_arrays
 from solverbench.metrics.evaluation import Reference
 from solverbench.metrics.frechet import Moments
+from solverbench.teachers.convergence import Convergence
 from solverbench.teachers.embedded import artifacts
 from solverbench.teachers.embedded.networks import FeatureNet
 
@@ -58,6 +59,11 @@ def reference(folder: Path, facts: Mapping[str, Any], seeds: str, what: str) -> 
     sampler = f", {facts['sampler']} {facts['nfe']} calls" if "sampler" in facts else ""
     name = f"{what}{sampler}, {seeds.replace('_', ' ')} {facts[seeds]}"
     return Reference(moments, name, facts["sha256"])
+
+
+def sampler_error(facts: Mapping[str, Any], section: str = "convergence") -> Convergence | None:
+    """Return the measured error of the teacher's sampler in a record; None if it has none."""
+    return Convergence.of(facts[section]) if section in facts else None
 
 
 class Extractor:

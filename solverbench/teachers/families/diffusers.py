@@ -143,13 +143,8 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         facts=facts,
         clip=given.clip,
         notes=(*filter(None, ["" if given.clip else schedulers.dropped(asked)]), *folder.notes),
-        **(FLOW_SAMPLER if schedulers.flows(scheduler) else {}),
     )
     return assembly.teacher(description, device, made, load)
-
-
-FLOW_SAMPLER: dict[str, Any] = {"sampler": "unipc:order=3:variant=bh2:grid=time_uniform", "sampler_nfe": 40}
-"""Teacher sampler of a flow: equally spaced times as in the published samplers, but of a higher order than Euler."""
 
 
 class Folder:

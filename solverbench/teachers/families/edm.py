@@ -20,7 +20,13 @@ from solverbench.teachers.conditions import Condition, Guided, passes
 from solverbench.teachers.families import edm_pickles
 from solverbench.teachers.families.description import Description
 from solverbench.teachers.families.edm_networks import FULL_PRECISION, Preconditioned
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import SAMPLER_NFE, Teacher
+
+SAMPLER = "unipc:order=3:grid=logsnr"
+"""Teacher sampler, with `SAMPLER_NFE` calls; see docs/uncertainty.md. EDM's own is heun:end=zero, 35 or 79 calls."""
+
+ROUNDED_SAMPLER = "heun:end=zero", 79
+"""Teacher sampler and its calls of a network that knows only some levels, which more steps wouldn't find distinct."""
 
 ENDS = (0.002, 80.0)
 """Levels where EDM's sampler ends and starts, clipped to the network's range. Source: arXiv:2206.00364, table 1."""
@@ -65,14 +71,15 @@ def load(description: Description, device: str) -> Teacher:
     schedule = _schedule(description, settings, network)
     denoise = description.arithmetic.prepare(network, device, float32=FULL_PRECISION)
     double = Double(network) if condition is None and description.dtype == "fp32" else None
+    sampler, nfe = ROUNDED_SAMPLER if network.levels else (SAMPLER, SAMPLER_NFE)
     return Teacher(
         denoise=denoise if condition is None else Labelled(denoise, network.classes),
         name=description.name,
         shape=network.shape,
         schedule=schedule,
         identity=identity,
-        sampler=description.sampler or "heun:end=zero",
-        sampler_nfe=description.sampler_nfe or (35 if network.shape[1] <= 32 else 79),
+        sampler=description.sampler or sampler,
+        sampler_nfe=description.sampler_nfe or nfe,
         device=device,
         move=lambda device: load(description, device),
         double=double,
