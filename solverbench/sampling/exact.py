@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchdiffeq import odeint
 
 from solverbench import files, seeds
 from solverbench.errors import RecordError
@@ -46,6 +45,8 @@ def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, 
 
     Source: Karras et al. 2022, arXiv:2206.00364, equation 4; Chen, torchdiffeq.
     """
+    from torchdiffeq import odeint  # imports all of scipy.integrate: only where an equation is solved
+
     ends = -torch.tensor([start, end], dtype=torch.float64).log()
     options = {"norm": _worst, "step_t": ends[1:].to(x.device), "max_num_steps": MAX_STEPS}
 
