@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from solverbench.errors import RecordError
@@ -45,3 +48,24 @@ def head(path: Path) -> bytes:
     except OSError as error:
         remedy = "check the path and its permissions"
         raise RecordError(asked=path, wrong=f"can't be read ({one_line(error)})", remedy=remedy) from None
+
+
+@contextmanager
+def archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Yield a zip for reading.
+
+    Raises:
+        BadZipFile: its directory lists fewer files than it says, which zipfile itself doesn't notice.
+    """
+    with zipfile.ZipFile(path) as opened:
+        with path.open("rb") as file:
+            file.seek(-(_END + len(opened.comment)), 2)
+            end = file.read(_END)
+        said = int.from_bytes(end[10:12], "little")  # 65535 if there are more, or nothing is known
+        if end.startswith(b"PK\5\6") and said not in (len(opened.infolist()), 0xFFFF):
+            raise zipfile.BadZipFile(f"{len(opened.infolist())} of {said} files are listed")
+        yield opened
+
+
+_END = 22
+"""Bytes of a zip's last record, without its comment."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,7 +124,7 @@ def _opened(path: Path, *, missing: bool = False) -> Iterator[Any]:
             with path.open("rb") as file:
                 yield file
             return
-        with zipfile.ZipFile(path) as archive:
+        with contents.archive(path) as archive:
             names = archive.namelist()
             if missing and (f"{BATCH}.npy" not in names or "mu.npy" in names):
                 yield None

@@ -94,7 +94,7 @@ def _in_folder(root: Path, passed: Counter[str]) -> Iterator[tuple[str, int]]:
 def _in_zip(path: Path, passed: Counter[str]) -> Iterator[tuple[str, int]]:
     """Yield name and size of each image of a zip."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with contents.archive(path) as archive:
             members = [info for info in archive.infolist() if not info.is_dir()]
             for info in archive.infolist():
                 if not _is_image(info.filename):

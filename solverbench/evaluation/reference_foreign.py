@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,7 @@ def foreign(
 def _archived(path: Path) -> tuple[dict[str, Array], set[str]]:
     """Return the wanted arrays of an .npz, each read to its end so that its checksum is verified; and all names."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with contents.archive(path) as archive:
             members = [name for name in archive.namelist() if name.endswith(".npy")]
             keys = [name.removesuffix(".npy") for name in members]
             twice = {key for key in keys if keys.count(key) > 1}
