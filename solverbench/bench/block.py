@@ -259,7 +259,7 @@ class _UnitRun:
             "images": len(self.work.block),
             "shared_calls": sum(sum(len(each.plans) for each in call.below) > 1 for call in end.path),
             "peak_memory_bytes": peak_memory(self.teacher.device),
-            "batch": self.fit.most,
+            "batch": min(self.fit.most, len(self.work.block)),
             "host": socket.gethostname(),
             "device": device_name(self.teacher.device),
             **({} if joules is None else {"joules": joules * seconds / whole}),
