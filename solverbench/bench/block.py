@@ -235,7 +235,8 @@ class _UnitRun:
                 found |= {} if features is None else {metric.array: features}
             elif metric.score is not None and metric.array not in sums.failed:
                 parts = sums.arrays[metric.array]
-                found[metric.array] = np.concatenate(parts) if parts else np.empty(0)
+                with _blamed(sums, metric.array, metric.network is not None):  # a plugin's batches may differ in shape
+                    found[metric.array] = np.concatenate(parts) if parts else np.empty(0)
         return found
 
     def _done(self, place: int, whole: float, joules: float | None) -> BlockDone:
@@ -279,7 +280,7 @@ def _blamed(sums: _Sums, array: str, broken: bool = True) -> Iterator[None]:
         yield
     except Cancelled:
         raise
-    except Exception as error:  # an extractor or a plugin may raise anything
+    except (Exception, SystemExit) as error:  # an extractor or a plugin may raise anything
         if not broken:
             raise
         sums.failed.setdefault(array, cells.reason(error))

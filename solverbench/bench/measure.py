@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from solverbench.bench.cells import Cell, reason
-from solverbench.errors import UserError
+from solverbench.errors import FeatureError, UserError
 from solverbench.metrics.intervals import half_width, standard_error, within
 from solverbench.metrics.reduction import BLOCKS, Array, Kept
 from solverbench.metrics.table import TABLE, UNBOUNDED, MetricDefinition, Takes
@@ -131,9 +131,11 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
         elif metric.takes is not Takes.FEATURES or metric.reference(kept.judged) is not None:
             try:
                 values, left = metric.reduce(kept)
+                if not (np.isfinite(values).all() and np.isfinite(left).all()):
+                    raise FeatureError(f"metric {metric.name}: not finite, although what it is made of is")
                 n, over, reference = _beside(cell, metric)
                 found[metric.name] = Measure(metric.name, values, left, n, over, reference, metric.bounds)
-            except Exception as error:  # a plugin may raise anything; a reference may not fit the features
+            except (Exception, SystemExit) as error:  # anything, by a plugin
                 failed[metric.name] = reason(error)
     return Measures(found, failed)
 
