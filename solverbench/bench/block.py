@@ -255,7 +255,8 @@ class _UnitRun:
                 found |= {} if features is None else {metric.array: features}
             elif metric.score is not None and metric.array not in sums.failed:
                 parts = sums.arrays[metric.array]
-                found[metric.array] = np.concatenate(parts) if parts else np.empty(0)
+                with _blamed(sums, metric.array, metric.network is not None):  # a plugin's batches may differ in shape
+                    found[metric.array] = np.concatenate(parts) if parts else np.empty(0)
         return found
 
     def _done(self, place: int, whole: float, joules: float | None) -> BlockDone:
@@ -281,7 +282,7 @@ class _UnitRun:
             "images": len(self.work.block),
             "shared_calls": sum(sum(len(each.plans) for each in call.below) > 1 for call in end.path),
             "peak_memory_bytes": peak_memory(self.teacher.device),
-            "batch": self.fit.most,
+            "batch": min(self.fit.most, len(self.work.block)),
             "host": socket.gethostname(),
             "device": device_name(self.teacher.device),
             **({} if joules is None else {"joules": joules * seconds / whole}),
@@ -301,7 +302,7 @@ def _blamed(sums: _Sums, array: str, broken: bool = True) -> Iterator[None]:
         yield
     except Cancelled:
         raise
-    except Exception as error:  # an extractor or a plugin may raise anything
+    except (Exception, SystemExit) as error:  # an extractor or a plugin may raise anything
         if not broken:
             raise
         sums.failed.setdefault(array, cells.reason(error))

@@ -64,6 +64,18 @@ def standard_error(leave_one_out: Array) -> float:
     return float(np.sqrt(sum(jackknife(row) ** 2 for row in leave_one_out)) / len(leave_one_out))
 
 
+def within(value: float, half: float, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return the ends of value ± half, cut to the range of the metric.
+
+    The true value lies in that range, so the cut interval covers it exactly as often as the whole one.
+
+    Args:
+        bounds: least and greatest value that the metric can have.
+    """
+    low, high = bounds
+    return max(value - half, low), min(value + half, high)
+
+
 def half_width(leave_one_out: Array, level: float = 0.95) -> float:
     """Return the half width of the Student interval with R (G-1) degrees of freedom, from [R, G] leave-one-outs."""
     replicates, groups = leave_one_out.shape

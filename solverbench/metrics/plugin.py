@@ -37,6 +37,8 @@ class Metric(ABC):
     """Whether higher values are better."""
     log: ClassVar[bool] = False
     """Whether it is drawn on a logarithmic axis."""
+    bounds: ClassVar[tuple[float, float]] = table.UNBOUNDED
+    """Least and greatest value that it can have; intervals end there."""
     identity: ClassVar[str] = ""
     """Identity of what its numbers depend on besides its source file, such as the sha256 of a network's weights."""
 
@@ -120,6 +122,7 @@ def find(name: str) -> MetricDefinition:
         space="plugin, higher is better" if cls.higher else "plugin",
         higher=cls.higher,
         log=cls.log,
+        bounds=cls.bounds,
     )  # fmt: skip
 
 

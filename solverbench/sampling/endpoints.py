@@ -80,7 +80,12 @@ def piece(
             check()
             made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit).cpu())
         seconds = round(time.perf_counter() - begun, 3)
-        cost = {"seconds": seconds, "images": len(chosen), "batch": fit.most, "host": socket.gethostname()}
+        cost = {
+            "seconds": seconds,
+            "images": len(chosen),
+            "batch": min(fit.most, len(chosen)),
+            "host": socket.gethostname(),
+        }
         files.write_json(timing(path), {**cost, "device": teacher.device})
         return {"images": torch.cat(made).numpy()}
 
