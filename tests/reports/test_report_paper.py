@@ -1,5 +1,6 @@
 """What goes into a paper: LaTeX compiles, fonts are embedded, scripts draw the same figure again."""
 
+import ast
 import json
 import re
 import shutil
@@ -13,7 +14,9 @@ from PIL import Image
 from reports_large import HOSTILE, write
 
 from solverbench import reports
-from solverbench.reports.figures.base import blank
+from solverbench.reports import drawing
+from solverbench.reports.drawing.base import blank
+from solverbench.reports.figures import scripts
 from solverbench.reports.figures.widths import VENUES
 
 PDFLATEX, PDFFONTS = shutil.which("pdflatex"), shutil.which("pdffonts")
@@ -113,12 +116,12 @@ def test_fonts_of_each_figure_are_embedded_truetype(folder: Path, pdffonts: str)
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """An interpreter that sees pandas and matplotlib with what they need, and nothing of this project."""
+    """An interpreter that sees pandas, matplotlib and seaborn with what they need, and nothing of this project."""
     import importlib.util
 
     site = tmp_path_factory.mktemp("fresh")
-    needed = ["pandas", "numpy", "matplotlib", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata", "packaging",
-              "pyparsing", "kiwisolver", "contourpy", "cycler", "fontTools", "PIL"]  # fmt: skip
+    needed = ["pandas", "numpy", "matplotlib", "seaborn", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata",
+              "packaging", "pyparsing", "kiwisolver", "contourpy", "cycler", "fontTools", "PIL"]  # fmt: skip
     for name in needed:
         spec = importlib.util.find_spec(name)
         if spec is not None:
@@ -127,7 +130,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             (site / place.name).symlink_to(place)
     for place in Path(np.__file__).parents[1].glob("*.libs"):
         (site / place.name).symlink_to(place)
-    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]"
+    code += "; runpy.run_path(sys.argv[0], run_name='__main__')"
     return [sys.executable, "-I", "-S", "-c", code]
 
 
@@ -145,7 +149,7 @@ for script in scripts:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         try:
-            runpy.run_path(script)
+            runpy.run_path(script, run_name="__main__")
         except BaseException:
             failed[script] = traceback.format_exc()
 print(json.dumps(failed))
@@ -174,10 +178,47 @@ def test_a_script_draws_the_same_figure_from_its_csv_without_this_project(
     to, failed = redrawn
     assert failed.get(str(folder / f"{name}.py")) is None
     again, before = (np.asarray(Image.open(place / f"{name}.png").convert("L")).astype(int) for place in (to, folder))
-    assert again.shape == before.shape
-    assert np.abs(again - before).mean() < 0.05  # of 255
+    np.testing.assert_array_equal(again, before)  # the code and its numbers are the same, so the pixels are, too
     assert np.abs(before - 255).mean() > 1
+    assert (to / f"{name}.svg").read_bytes() == (folder / f"{name}.svg").read_bytes()
     assert (to / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_scripts_of_hostile_names_draw_the_same(tmp_path: Path, elsewhere: list[str]) -> None:
+    path = write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"])
+    reports.write(path)
+    scripts = sorted(map(str, path.glob("*.py")))
+    (tmp_path / "driver.py").write_text(DRIVER, encoding="utf-8")
+    line = [*elsewhere, str(tmp_path / "driver.py"), str(tmp_path), *scripts]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
+    assert len(scripts) >= 5
+    for script in map(Path, scripts):
+        assert (tmp_path / f"{script.stem}.svg").read_bytes() == script.with_suffix(".svg").read_bytes()
+
+
+@pytest.mark.parametrize("kind", scripts.MODULES)
+def test_the_modules_that_a_script_copies_share_no_name_and_need_no_other(kind: str) -> None:
+    """A second definition would take the place of the first one; an import of the project would be cut off."""
+    names: list[str] = []
+    for module in scripts.MODULES[kind]:
+        tree = ast.parse((Path(drawing.__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.append(node.name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names += [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("solverbench"):
+                assert node in tree.body, ast.unparse(node)  # an import within a function would stay in the script
+                assert str(node.module).rpartition(".")[2] in scripts.MODULES[kind]
+                assert all(each.asname is None for each in node.names)
+            elif isinstance(node, ast.Import):
+                assert not any(each.name.startswith("solverbench") for each in node.names)
+    assert sorted(names) == sorted(set(names))
+    assert "draw" in names
+    assert "solverbench.reports" not in scripts.script(kind, "name", {}).replace("`solverbench.reports", "`")
 
 
 def test_a_script_reads_the_numbers_from_its_csv(folder: Path, elsewhere: list[str], tmp_path: Path) -> None:
