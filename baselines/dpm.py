@@ -57,6 +57,8 @@ class DPMSolverPP(ExponentialIntegrator):
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the grid of `steps` intervals, one level per call; on logsnr, singlestep blocks have equal length."""
+        if (own := self.on(schedule)) is not self:
+            return own.grid(schedule, steps)
         grid = super().grid(schedule, steps)
         body = grid.sigmas[grid.sigmas > 0]
         if not self.singlestep or self.levels != "logsnr" or len(body) < 2:

@@ -3,7 +3,8 @@
 import solverbench as sb
 
 SAME = [
-    ("ddim", "euler"),
+    ("ddim", "euler:grid=time_uniform"),
+    ("ddim", "euler"),  # one formula on two grids
     ("dpm:order=1:grid=polynomial", "euler"),
     ("dpm:order=2:grid=polynomial", "dpm:order=3:grid=polynomial"),
     ("unipc:order=1", "dpm:order=1"),  # UniPC corrects
@@ -22,7 +23,7 @@ def main() -> None:
         levels = "  ".join(f"{float(sigma):7.3f}" for sigma in tableau.sigmas)
         largest = float(tableau.weights[:, 1:].abs().max())
         print(f"{spec:<6} largest weight {largest:8.2f}   called at {levels}")
-    assert sb.tableau("ddim", nfe=6).equals(sb.tableau("euler", nfe=6))
+    assert sb.tableau("ddim", nfe=6).equals(sb.tableau("euler:grid=time_uniform", nfe=6))
 
 
 if __name__ == "__main__":

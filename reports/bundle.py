@@ -25,6 +25,8 @@ MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no v
 """The mark that a table shows in place of a value, by status, and the meaning of each mark."""
 METRIC_LOSS, INFERRED, FLAGGED = "†", "‡", "*"
 """Marks after a solver's name: trained on the metric's own features; a method that its paper only partly specifies."""
+REFERENCE_ERROR = "reference-error:"
+"""Start of the flag of a value that is small beside the error of its reference; it stands last."""
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["columns"]
 _NEEDED = [name for name, about in _COLUMNS.items() if about["use"] == "needed"]
 _VALUES = [name for name in _NEEDED if _COLUMNS[name]["kind"] == "number"]
@@ -238,6 +240,11 @@ def _labels(frame: pd.DataFrame) -> list[str]:
 def unmarked(label: str) -> str:
     """Return a label without the marks at its end."""
     return label.rstrip(METRIC_LOSS + INFERRED)
+
+
+def excluded(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows have a flag that keeps them from being the best: any but that of the reference's error."""
+    return (rows["flags"] != "") & ~rows["flags"].str.startswith(REFERENCE_ERROR)
 
 
 def _text(value: object) -> str:

@@ -5,14 +5,14 @@ Computed from the cells' leave-one-out values: noise that two cells share, that 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from solverbench.reports.bundle import BundleError, unmarked
+from solverbench.reports.bundle import BundleError, excluded, unmarked
 from solverbench.reports.parts import Part
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -25,16 +25,27 @@ LARGEST = 1e305
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b with its 95 % interval; `reason` says why there are no numbers."""
+    """a - b with its 95 % interval; `reason` says why there are no numbers.
+
+    `reference` is the error of the reference of both: a smaller difference has no sign. NaN if it is unknown.
+    """
 
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
     reason: str = ""
+    reference: float = math.nan
+
+    @property
+    def below(self) -> bool:
+        """Whether the difference is smaller than the error of the reference."""
+        return abs(self.value) < self.reference
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where the whole interval is below or above 0, else 0."""
+        """-1 or 1 where the whole interval is below or above 0, else 0; also 0 for a difference that is `below`."""
+        if self.below:
+            return 0
         return -1 if self.high < 0 else 1 if self.low > 0 else 0
 
 
@@ -62,7 +73,7 @@ def difference(a: Row, b: Row, part: Part, cells: Cells) -> Difference:
         return Difference(reason="no value")
     if found[0] is None or found[1] is None:
         return Difference(reason="the leave-one-outs of a cell are not here")
-    return of_measures(found[0], found[1])
+    return replace(of_measures(found[0], found[1]), reference=float(a["reference_error"]))
 
 
 def of_measures(a: Mapping[str, Any], b: Mapping[str, Any]) -> Difference:
@@ -96,13 +107,11 @@ def standing(part: Part, nfe: int, cells: Cells) -> Standing | None:
     """Return who is ahead at this budget; None if no solver has a value.
 
     The best solver wins if its paired difference to each other solver excludes 0. Where that difference is not known,
-    the two intervals must not overlap. Solvers trained on the metric's own features take no part.
+    the two intervals must not overlap. A difference smaller than the error of the reference decides nothing. Solvers
+    trained on the metric's own features take no part.
     """
     rows = part.frame[
-        (part.frame["nfe"] == nfe)
-        & part.frame["value"].notna()
-        & ~part.frame["metric_loss"]
-        & (part.frame["flags"] == "")
+        (part.frame["nfe"] == nfe) & part.frame["value"].notna() & ~part.frame["metric_loss"] & ~excluded(part.frame)
     ]
     ranked = sorted(_rows(rows), key=lambda row: row["value"] * (-1 if part.higher else 1))
     if not ranked:
@@ -113,7 +122,7 @@ def standing(part: Part, nfe: int, cells: Cells) -> Standing | None:
     level = tuple(
         str(other["label"])
         for other, each in zip(others, differences, strict=True)
-        if (_overlap(best, other) if each.reason else each.sign == 0)
+        if (_overlap(best, other) or _below(best, other) if each.reason else each.sign == 0)
     )
     winner = "" if level or not others else str(best["label"])
     return Standing(winner, (str(best["label"]), *level) if level or not others else (), paired, not others)
@@ -151,7 +160,12 @@ def chosen(frame: pd.DataFrame, baseline: str | None) -> str:
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
-    return frame[["label", "nfe", "cell", "value", "low", "high"]].to_dict("records")
+    return frame[["label", "nfe", "cell", "value", "low", "high", "reference_error"]].to_dict("records")
+
+
+def _below(a: Row, b: Row) -> bool:
+    """Return whether two values differ by less than the error of their reference; an unknown error is none."""
+    return bool(abs(a["value"] - b["value"]) < a["reference_error"])
 
 
 def _overlap(a: Row, b: Row) -> bool:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from solverbench.reports import load_results as load_results
     from solverbench.reports import write as report  # noqa: F401
     from solverbench.teachers.adaptors import Adapted as Adapted
+    from solverbench.teachers.adaptors import Clipped as Clipped
     from solverbench.teachers.adaptors import fingerprint as fingerprint
     from solverbench.teachers.adaptors import per_image as per_image
     from solverbench.teachers.conditions import Condition as Condition
@@ -83,7 +84,7 @@ _homes = {
     "solverbench.metrics.evaluation": ["Evaluation", "Reference"],
     "solverbench.metrics.plugin": ["Metric"],
     "solverbench.plugins": ["register"],
-    "solverbench.teachers.adaptors": ["Adapted", "fingerprint", "per_image"],
+    "solverbench.teachers.adaptors": ["Adapted", "Clipped", "fingerprint", "per_image"],
     "solverbench.teachers.conditions": ["Condition", "Guided"],
     "solverbench.teachers.loading": ["load_teacher"],
     "solverbench.teachers.teacher": ["Teacher"],

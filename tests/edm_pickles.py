@@ -98,20 +98,21 @@ def _own(part):
     )
 
 
-def write(path, class_name, init_kwargs, weights, protocol=4):
-    """Write a network pickle with all that upstream's snapshots hold; return its path."""
+def write(path, class_name, init_kwargs, weights, protocol=4, **beside):
+    """Write a network pickle with all that upstream's snapshots hold, and `beside`; return its path."""
     content = {
         "ema": network(class_name, init_kwargs, weights),
         "loss_fn": Persistent("EDMLoss", P_mean=-1.2, P_std=1.2, sigma_data=0.5),
         "augment_pipe": Persistent("AugmentPipe", Hz_geom=np.ones((3, 3)), p=0.12),
         "dataset_kwargs": {"class_name": "training.dataset.ImageFolderDataset", "path": "cifar10.zip"},
+        **beside,
     }
     with upstream():
         path.write_bytes(pickle.dumps(content, protocol=protocol))
     return path
 
 
-def golden(folder, name, protocol=4):
+def golden(folder, name, protocol=4, **beside):
     """Write the network of a golden case as a pickle."""
     case = next(case for case in CASES if case["name"] == name)
-    return write(folder / f"{name}.pkl", case["class_name"], case["init_kwargs"], arrays(case)[0], protocol)
+    return write(folder / f"{name}.pkl", case["class_name"], case["init_kwargs"], arrays(case)[0], protocol, **beside)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pandas as pd
 
-from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS
+from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS, REFERENCE_ERROR, excluded
 from solverbench.reports.paired import Difference
 from solverbench.reports.parts import Part, grouped, ranges
 
@@ -29,7 +29,8 @@ class Entry:
     """One cell of a table: `value` and `margin` (half the interval) as text, or a mark and the reason for it.
 
     Args:
-        flags: what a reader should know about the value, sentences joined by "; "; such a value is never marked best.
+        flags: what a reader should know about the value, sentences joined by "; "; such a value is never marked best,
+            unless the only one is about the error of its reference.
     """
 
     value: str = ""
@@ -53,7 +54,7 @@ def entries(part: Part) -> dict[tuple[str, int], Entry]:
         columns = [rows[column].to_list() for column in ("value", "low", "high")]
         if part.higher:
             columns = [[-number for number in columns[i]] for i in (0, 2, 1)]
-        unranked = (rows["metric_loss"] | (rows["flags"] != "")).to_list()
+        unranked = (rows["metric_loss"] | excluded(rows)).to_list()
         ranks = _ranks(columns[0], columns[1], columns[2], unranked)
         for rank, (_, row) in zip(ranks, rows.iterrows(), strict=True):
             key = (str(row["label"]), nfe)
@@ -243,9 +244,9 @@ def _flagged(part: Part, cells: dict[tuple[str, int], Entry]) -> list[tuple[str,
     found = []
     for (label, _), budgets in groups.items():
         also = f" (and likewise at {ranges(budgets[1:])})" if len(budgets) > 1 else ""
-        found.append(
-            (FLAGGED, f"never marked best: {label} at NFE {budgets[0]}: {cells[label, budgets[0]].flags}{also}")
-        )
+        text = cells[label, budgets[0]].flags
+        never = "" if text.startswith(REFERENCE_ERROR) else "never marked best: "
+        found.append((FLAGGED, f"{never}{label} at NFE {budgets[0]}: {text}{also}"))
     return found
 
 

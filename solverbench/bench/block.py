@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solverbench import seeds
-from solverbench.bench import cells
+from solverbench.bench import cells, statistics
 from solverbench.bench.cells import Cell
 from solverbench.method import prefixes
 from solverbench.method.prefixes import Call, End
@@ -93,6 +93,7 @@ class _Sums:
         pictures: uint8 images for the report.
         arrays: array name to the per-image values of each batch.
         failed: array name to the reason why it can't be computed.
+        statistics: rows of `statistics.ROWS` of each batch.
         seconds: time spent on the images after their last denoiser call.
     """
 
@@ -100,6 +101,7 @@ class _Sums:
     pictures: list[Tensor] = field(default_factory=list)
     arrays: defaultdict[str, list[NDArray[Any]]] = field(default_factory=lambda: defaultdict(list))
     failed: dict[str, str] = field(default_factory=dict)
+    statistics: list[list[NDArray[np.float64]]] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -125,6 +127,7 @@ class _UnitRun:
         self.starting = 0.0
         self.made: set[Call] = set()
         self.near: dict[Takes, Tensor] = {}
+        self.own: dict[int, NDArray[np.float64]] = {}
 
     def results(self) -> list[BlockDone | Exception]:
         """Compute the block; return the result of each cell, or its error."""
@@ -185,6 +188,7 @@ class _UnitRun:
         levels = quantise(images, self.rule)
         done = part.start - self.work.block.start
         first = self.work.block.start == self.cell.protocol.seeds.start
+        sums.statistics.append(self._statistics(states, levels, part))
         sums.pictures.append(levels[: PICTURES - done if first and done < PICTURES else 0].cpu())
         for metric in (each for each in self.scored if each.array not in sums.failed):
             with _blamed(sums, metric.array, metric.network is not None):
@@ -193,6 +197,20 @@ class _UnitRun:
         if self.judged is not None and "features" not in sums.failed:
             with _blamed(sums, "features"):
                 sums.features.append(_features(self.judged.extractor(levels), part))
+
+    def _statistics(self, states: Tensor, levels: Tensor, part: range) -> list[NDArray[np.float64]]:
+        """Return the rows of `statistics.ROWS` of a batch."""
+        whole, goal = statistics.row(states, levels), self.goals[Takes.PAIR]
+        done = part.start - self.work.block.start
+        near = self._near(Takes.PAIR, part)
+        if goal is None or near is None:
+            return [whole, statistics.nothing(), statistics.nothing()]
+        count = len(near)
+        if done not in self.own:
+            own = goal[done : done + count]
+            self.own[done] = statistics.row(own, quantise(near, self.rule).to(own.device))
+        mine = whole if count == len(part) else statistics.row(states[:count], levels[:count])
+        return [whole, mine, self.own[done]]
 
     def _score(self, metric: MetricDefinition, images: Tensor, levels: Tensor, part: range) -> NDArray[Any] | None:
         """Return the metric's value of each image of a batch; None if it doesn't apply to them."""
@@ -241,13 +259,15 @@ class _UnitRun:
     def _done(self, place: int, whole: float, joules: float | None) -> BlockDone:
         [end] = [end for end in self.sums if place in end.plans]
         sums, nfe = self.sums[end], len(end.path)
+        rows = [statistics.joined(each) for each in zip(*sums.statistics, strict=True)]
         features = torch.cat(sums.features) if sums.features and "features" not in sums.failed else None
-        rows = self.judged is not None and self.judged.rows
+        kept = self.judged is not None and self.judged.rows
         result = BlockResult(
-            Moments.of(features) if features is not None and not rows else None,
+            Moments.of(features) if features is not None and not kept else None,
             nfe,
             torch.cat(sums.pictures).numpy(),
-            self._arrays(sums, features.float().numpy() if features is not None and rows else None),
+            self._arrays(sums, features.float().numpy() if features is not None and kept else None)
+            | {statistics.NAME: np.stack(rows)},
             sums.failed,
         )
         known = self.starting + self.watch.seconds + sum(each.seconds for each in self.sums.values())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from solverbench.bench.outcome import Outcome, paired
+from solverbench.metrics.table import ALWAYS
 
 LEARNED, CLASSICAL = ("gs", "gas"), ("dpm", "euler")
 CLOSENESS = ("rmse_teacher", "frechet_teacher")
@@ -62,6 +63,7 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     an open question, the cell with the lower distance is ahead if the interval excludes 0; otherwise the two are level.
     A solver trained on a metric's own features takes part in no claim.
 
+    A difference of RMSE that is smaller than the error of the reference decides nothing, and its verdict says so.
     A verdict between learned solvers carries a caution if their training seeds differ by more than the solvers do.
     """
     finished = [outcome for outcome in outcomes if outcome.measures and not outcome.cell.metric_loss]
@@ -104,9 +106,11 @@ def _judge(claim: Claim) -> Iterator[dict[str, Any]]:
     for metric in claim.metrics:
         if metric in a.measures and metric in b.measures:
             difference, low, high = paired(a, b, metric)
+            error = a.reference_error if metric == ALWAYS else None
+            below = error is not None and abs(difference) < error
             verdict = {
                 "claim": claim.text,
-                "verdict": claim.verdict(low, high),
+                "verdict": claim.verdict(-math.inf, math.inf) if below else claim.verdict(low, high),
                 "difference": difference,
                 "low": low,
                 "high": high,
@@ -114,7 +118,9 @@ def _judge(claim: Claim) -> Iterator[dict[str, Any]]:
             }
             level = abs(b.measures[metric].value)
             relative = abs(difference) / level if level else math.inf
-            caution = _caution(a, b, relative) if b.cell.learned else ""
+            cautions = [_caution(a, b, relative)] if b.cell.learned else []
+            cautions += [f"smaller than the error of the reference, {error:.2g}"] if below else []
+            caution = "; ".join(filter(None, cautions))
             yield verdict | ({"caution": caution} if caution else {})
 
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import torch
 
 from solverbench import plugins, registries, seeds
+from solverbench.bench.reference import ReferenceTask
 from solverbench.bench.work import CellProgress, Unit
 from solverbench.sampling import devices, stopwatch
 from solverbench.teachers.teacher import Teacher
@@ -16,18 +17,22 @@ _PROBED = 4
 """Number of calls of a probe; the first one warms up."""
 
 
-def expected(work: Sequence[Unit], jobs: Iterable[CellProgress], workers: int) -> float | None:
+def expected(
+    work: Sequence[Unit], jobs: Iterable[CellProgress], workers: int, references: Iterable[ReferenceTask] = ()
+) -> float | None:
     """Return the seconds that `workers` need for `work`; None if it is too little for a probe, or the probe fails.
 
     Args:
         work: units of work to do.
         jobs: all jobs of the run; their stored blocks give the time per call.
         workers: number of workers.
+        references: measurements of the references' errors.
     """
     known, total = list(jobs), 0.0
+    others = {task.name: sum(task.calls.values()) for task in references}
     for teacher in {unit.teacher for unit in work}:
         own = [unit for unit in work if unit.teacher is teacher]
-        calls = sum(unit.calls for unit in own)
+        calls = sum(unit.calls for unit in own) + others.get(teacher.name, 0)
         pace = stored_pace(known, teacher)
         if pace is None:
             batch = own[0].jobs[0].cell.protocol.batch

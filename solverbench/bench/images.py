@@ -13,6 +13,7 @@ from solverbench import files, seeds
 from solverbench.errors import BudgetError, UserError
 from solverbench.learned.equip import tableau
 from solverbench.method.spec import make
+from solverbench.method.suspects import believed
 from solverbench.metrics.quantise import quantise
 from solverbench.sampling import devices, sample
 from solverbench.sampling.sample import batches
@@ -46,7 +47,7 @@ def write(
     Store.look(out)
     network = load_teacher(teacher, devices.check_device(device))
     method = make(solver)
-    plan = tableau(method, nfe=nfe, teacher=network, out=out).plan_from_noise(network.schedule)
+    plan = believed(method, tableau(method, nfe=nfe, teacher=network, out=out)).plan_from_noise(network.schedule)
     fit, made = sample.BatchLimit(batch), []
     for part in batches(wanted, batch):
         states = sample.sample(plan, network, part, nfe=nfe, watch=method.adapt, fit=fit)

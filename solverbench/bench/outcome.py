@@ -10,10 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solverbench.bench import measure as measures
+from solverbench.bench import statistics
 from solverbench.bench.cells import Cell, teachers_of
 from solverbench.bench.measure import Measure
 from solverbench.errors import UserError
+from solverbench.metrics import table
+from solverbench.metrics.table import Takes
+from solverbench.teachers.convergence import SHARE, Convergence
 from solverbench.teachers.teacher import Teacher
+
+REFERENCE = "reference-error"
+"""Code of the flag of a value that is small beside the error of its reference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +34,8 @@ class Outcome:
         pictures: [k, C, H, W] uint8, images of the first seeds; None without measures.
         cost: block label to the block's cost, as in timing.json.
         failed: metric name to the reason why it has no measure although the cell has results.
+        convergence: the error of the teacher sampler, that paired errors refer to; None if it wasn't measured.
+        statistics: statistics of its images, see `bench.statistics`; empty without results, or for earlier ones.
     """
 
     cell: Cell
@@ -36,13 +45,37 @@ class Outcome:
     pictures: NDArray[np.uint8] | None = None
     cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    convergence: Convergence | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reference_error(self) -> float | None:
+        """The error of the reference of paired errors, RMSE on [-1, 1]; None if it is unknown."""
+        return None if self.convergence is None else self.convergence.error
+
+    def flags(self, metric: str = table.ALWAYS) -> Mapping[str, str]:
+        """Return what a reader of a metric's value should know: code, one word, to sentence.
+
+        First those of the cell, then those of its images (`bench.statistics`). `reference-error` stands last, on the
+        metrics that compare with the teacher's own samples.
+        """
+        teacher = self.cell.teacher
+        shown = statistics.flags(self.statistics, pixels=teacher.decode is None, teacher=teacher.name)
+        found, measured = {**self.cell.flags, **shown}, self.measures.get(table.ALWAYS)
+        paired = metric in table.TABLE and table.TABLE[metric].takes is Takes.PAIR
+        if paired and measured is not None and self.convergence and self.convergence.marks(measured.value):
+            found[REFERENCE] = (
+                f"its RMSE {measured.value:.2g} is below {SHARE} times the error of its reference, "
+                f"{self.reference_error:.2g}"
+            )
+        return found
 
     @property
     def summary(self) -> str:
         """One line: the measures, or the reason."""
         parts = [f"{m.metric} {m.value:.4g} ± {m.value - m.interval[0]:.2g}" for m in self.measures.values()]
         biased = any(self.biased(metric) for metric in self.measures)
-        parts = [*parts, *(f"no {metric}" for metric in self.failed), *(f"flagged {code}" for code in self.cell.flags)]
+        parts = [*parts, *(f"no {metric}" for metric in self.failed), *(f"flagged {code}" for code in self.flags())]
         return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")
 
     def biased(self, metric: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from solverbench.bench import estimates, resolve, train_missing
+from solverbench.bench import estimates, reference, resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import _fitted
 from solverbench.bench.bundle import notes
@@ -66,6 +67,35 @@ class PlannedCell:
         }
 
 
+@dataclass(frozen=True)
+class PlannedReference:
+    """What a run would do about the error of a teacher's reference.
+
+    Args:
+        teacher: name of the teacher.
+        images: number of images that are compared.
+        calls: denoiser calls times images that are missing; 0 if the error is known.
+        seconds: estimated time on this machine with all workers.
+        error: the error if it is known: RMSE on [-1, 1].
+    """
+
+    teacher: str
+    images: int
+    calls: int
+    seconds: float
+    error: float | None
+
+    @property
+    def line(self) -> str:
+        """A human-readable line; empty if nothing is missing."""
+        if not self.calls:
+            return ""
+        return (
+            f"error of the reference of {self.teacher}: measured on {self.images} images, {self.calls} calls, about "
+            f"{duration(self.seconds)}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class RunPlan:
     """What a run would do.
@@ -74,21 +104,25 @@ class RunPlan:
         cells: the planned cells, in order.
         asked: calls for one image of each cell with missing blocks, if each cell ran alone.
         needed: calls that are made for these images, as cells with equal first calls share them.
+        references: measurements of the references' errors, each with the calls that are missing and their time.
     """
 
     cells: list[PlannedCell]
     asked: int
     needed: int
+    references: Sequence[PlannedReference] = ()
 
     @property
     def seconds(self) -> float:
         """The estimated time of the whole run."""
-        return sum(each.seconds for each in self.cells)
+        return sum(each.seconds for each in self.cells) + sum(each.seconds for each in self.references)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
         cells = [each.as_dict() for each in self.cells]
-        return {"cells": cells, "calls_asked": self.asked, "calls_needed": self.needed, "seconds": self.seconds}
+        references = [dataclasses.asdict(each) for each in self.references]
+        calls = {"calls_asked": self.asked, "calls_needed": self.needed}
+        return {"cells": cells, "references": references, **calls, "seconds": self.seconds}
 
     def summary(self) -> str:
         """Return human-readable lines: one per cell, then the total."""
@@ -102,6 +136,7 @@ class RunPlan:
         widths = [max(len(row[column]) for row in table) for column in range(4)]
         lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
         lines += [*notes.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
+        lines += [each.line for each in self.references if each.line]
         counted = _counted(Counter(each.status for each in self.cells))
         total = f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
@@ -149,7 +184,23 @@ def plan(options: RunOptions) -> RunPlan:
             counts = total - len(job.calls), len(job.calls), sum(job.calls.values()) + sum(job.goal_calls.values())
             seconds = needed[job] * pace.get(job.cell.teacher, 0.0) / count
             planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, needed[job], seconds)
-    return RunPlan([planned[job] for job in todo], *_calls(work))
+    references = list(_references(reference.tasks(wanted, out), todo, pace, protocol.batch, count))
+    return RunPlan([planned[job] for job in todo], *_calls(work), references)
+
+
+def _references(
+    tasks: Iterable[reference.ReferenceTask],
+    todo: Sequence[jobs.CellProgress],
+    pace: Mapping[Teacher, float],
+    batch: int,
+    count: int,
+) -> Iterator[PlannedReference]:
+    for task in tasks:
+        calls, teacher = sum(task.calls.values()), task.measurement.teacher
+        known = pace.get(teacher) or estimates.stored_pace(todo, teacher) if calls else 0.0
+        each = estimates.probe(teacher, batch) if known is None else known
+        error = task.found.error if task.found is not None else None
+        yield PlannedReference(task.name, task.images, calls, calls * each / count, error)
 
 
 def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:

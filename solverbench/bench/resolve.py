@@ -14,12 +14,12 @@ from solverbench.errors import BudgetError, GridError, MissingError, UserError
 from solverbench.evaluation.selection import Measurement
 from solverbench.learned import trained_files, zoo
 from solverbench.learned.trained_files import Trained
-from solverbench.method import grids, probe
+from solverbench.method import grids, probe, suspects
 from solverbench.method.grids import Grid
-from solverbench.method.solver import LearnedSolver, Solver
+from solverbench.method.solver import LearnedSolver, Solver, Unnamed
 from solverbench.method.spec import expand, make, numbers
 from solverbench.method.tableau import Plan, Tableau
-from solverbench.method.tracing import check_linear, check_start, intervals, trace
+from solverbench.method.tracing import check_linear, check_start, miscounted, own_grid, trace
 from solverbench.sampling import devices, endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
@@ -46,8 +46,12 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
                 "give Teacher(identity=...), such as the sha256 of its weights"
             )
         plan = endpoints.sampler_plan(teacher)
+        settled: dict[tuple[str, int], tuple[str, Solver]] = {}  # on this schedule, two solvers may take the same grid
         for asked, solver in wanted:
-            cells += _cells_of(asked, solver, budgets, teacher, plan, protocol, measurement, out)
+            own = solver.on(teacher.schedule)
+            settled.setdefault((own.spec, id(getattr(own, "parameters", None))), (asked, own))
+        for asked, own in settled.values():
+            cells += _cells_of(asked, own, budgets, teacher, plan, protocol, measurement, out)
     return cells
 
 
@@ -109,7 +113,7 @@ def _cells_of(
             seeds.check_apart(protocol.seeds, trained.seeds, f"{asked} nfe={nfe}")
             equipped = trained.solver
         try:
-            grid = equipped.grid(teacher.schedule, intervals(equipped, nfe))
+            grid = own_grid(equipped, teacher.schedule, nfe)
             tableau = trace(equipped, grid, check=False)
             check_start(equipped, grid, tableau)
             if trained is not None:
@@ -126,6 +130,8 @@ def _cells_of(
                 continue
             if not Store(out).at(found.address).done:  # a finished cell was checked when it was computed
                 check_linear(equipped, grid, tableau)
+                if plan.nfe == nfe:
+                    suspects.believed(equipped, tableau)
         except BudgetError as error:
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except GridError as error:
@@ -136,8 +142,11 @@ def _cells_of(
         except (Exception, SystemExit) as error:  # a plugin may raise anything; the other cells continue
             yield cell(nfe, None, (FAILED, reason(error, solver.spec)), trained)
         else:
-            claim = f"claims nfe={nfe}, but its loop makes {plan.nfe} calls"
-            yield found if plan.nfe == nfe else cell(nfe, None, (FAILED, claim), trained)
+            if plan.nfe == nfe:
+                yield found
+            else:
+                wrong, remedy = miscounted(equipped, teacher.schedule, nfe, plan.nfe)
+                yield cell(nfe, None, (FAILED, f"{wrong}; {remedy}"), trained)
 
 
 def _flags(solver: Solver, grid: Grid, tableau: Tableau) -> dict[str, str]:
@@ -189,13 +198,13 @@ def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
 def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:
     """Yield each distinct solver with its displayed name: the spec as typed, or the solver's own spec."""
     listed = [solvers] if isinstance(solvers, (str, Solver)) else solvers
-    seen: dict[tuple[str, int], Solver] = {}
+    seen: dict[tuple[str, bool, int], Solver] = {}
     names: set[str] = set()
     for item in listed:
         for one in [item] if isinstance(item, Solver) else expand(item):
             solver = make(one) if isinstance(one, str) else one
             spec = solver.spec
-            same = spec, id(getattr(solver, "parameters", None))
+            same = spec, isinstance(solver.levels, Unnamed), id(getattr(solver, "parameters", None))
             if same in seen:
                 continue
             name = one if isinstance(one, str) else spec

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from solverbench import tested
-from solverbench.bench import resolve, train_missing
+from solverbench.bench import reference, resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import _fitted
 from solverbench.bench.bundle import notes, table, write
@@ -73,8 +73,8 @@ class RunResult:
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
         lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
         flagged = [each for each in self.cells if each.measures]
-        lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.cell.flags.items()]
-        lines += notes.one_method([each.cell for each in self.cells])
+        lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.flags().items()]
+        lines += [*notes.one_method([each.cell for each in self.cells]), *notes.reference(self.cells)]
         return "\n".join([*lines, *_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"])
 
 
@@ -111,7 +111,9 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
             if options.train:
                 wanted = train_missing.train_missing(wanted, store.root, options.device, tell)
             resolve.check_possible(wanted)
-            outcomes = finish(jobs.gather(wanted, store), store, team, tell, options.timeout_cell)
+            outcomes = finish(
+                jobs.gather(wanted, store), store, team, tell, options.timeout_cell, reference.tasks(wanted, store.root)
+            )
     finally:
         tell.end()
     seconds = time.monotonic() - begun

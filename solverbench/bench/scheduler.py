@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from solverbench import seeds
@@ -14,6 +15,7 @@ from solverbench.bench.block import BlockDone, UnitTask
 from solverbench.bench.cells import FAILED
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import Listener
+from solverbench.bench.reference import References, ReferenceTask
 from solverbench.bench.work import NEW, PARTIAL, CellProgress, Unit, units
 from solverbench.bench.workers.local import Workers
 from solverbench.errors import RecordError, StoreError, UserError
@@ -40,16 +42,25 @@ class Ledger:
         tell: listener for progress.
         workers: number of workers, for the time estimate.
         limit: time limit of a cell in this run, in seconds; None for no limit.
+        references: the references of the cells, whose errors are measured first.
     """
 
-    def __init__(self, jobs: Sequence[CellProgress], tell: Listener, workers: int, limit: float | None = None) -> None:
-        self.tell, self.limit = tell, limit
+    def __init__(
+        self,
+        jobs: Sequence[CellProgress],
+        tell: Listener,
+        workers: int,
+        limit: float | None = None,
+        references: References | None = None,
+    ) -> None:
+        self.tell, self.limit, self.references = tell, limit, references or References()
         waiting = [job for job in jobs if job.status in (NEW, PARTIAL)]
         self.units = units(waiting)
         self.left = {unit: [unit.images, unit.calls] for unit in self.units}
         self.begun: set[CellProgress] = set()
         images, calls = sum(unit.images for unit in self.units), sum(unit.calls for unit in self.units)
-        tell.begin(images, calls, estimates.expected(self.units, jobs, workers))
+        calls += self.references.calls
+        tell.begin(images, calls, estimates.expected(self.units, jobs, workers, self.references.tasks))
         for job in jobs:
             for error in job.damaged.values():
                 tell.note(remade(error))
@@ -150,20 +161,30 @@ class Ledger:
         self._settle(job)
 
     def _settle(self, job: CellProgress) -> None:
-        outcome = Outcome(job.cell, job.status, job.reason, job.measures, failed=job.failed)
+        outcome = Outcome(
+            job.cell, job.status, job.reason, job.measures, failed=job.failed,
+            convergence=self.references.of(job.cell), statistics=job.statistics,
+        )  # fmt: skip
         self.tell.settle(str(job.cell), job.status, outcome.summary)
 
 
 def finish(
-    jobs: Sequence[CellProgress], store: Store, workers: Workers, tell: Listener, limit: float | None = None
+    jobs: Sequence[CellProgress],
+    store: Store,
+    workers: Workers,
+    tell: Listener,
+    limit: float | None = None,
+    measured: Iterable[ReferenceTask] = (),
 ) -> list[Outcome]:
     """Finish all jobs and return their outcomes in order; wait for units that another run computes.
 
     Args:
         workers: workers, already entered.
         limit: time limit of a cell in this run, in seconds; None for no limit.
+        measured: measurements of the references' errors, which are made first.
     """
-    ledger, stop = Ledger(jobs, tell, workers.size, limit), Cancel()
+    references = References(measured)
+    ledger, stop = Ledger(jobs, tell, workers.size, limit, references), Cancel()
     said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # from workers, to be called by this thread
     pending: dict[Future[list[BlockDone | Exception]], tuple[Unit, Unit, list[tuple[CellProgress, range]]]] = {}
 
@@ -180,6 +201,7 @@ def finish(
     with leases.opened(store.root) as mine, pool(workers.size) as threads:
         todo, others = ledger.queue(mine), Others(tell.note)
         try:
+            references.measure(threads, tell, stop)
             while True:
                 while len(pending) < 2 * workers.size and (given := todo.next()) is not None:
                     unit, pieces = given
@@ -208,4 +230,4 @@ def finish(
                 with suppress(UserError):  # the original error may be a full disk
                     job.note()
             raise
-    return [job.outcome() for job in jobs]
+    return [replace(job.outcome(), convergence=references.of(job.cell)) for job in jobs]

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from solverbench import seeds
-from solverbench.bench import cells
+from solverbench.bench import cells, statistics
 from solverbench.bench.block import BlockDone
 from solverbench.bench.cells import CACHED, DONE, FAILED, Cell
 from solverbench.bench.measure import Measure, measure
@@ -53,6 +53,7 @@ class CellProgress:
         goal_calls: missing block to denoiser calls times images for the teacher's own samples and exact solutions.
         seconds: time of its blocks in this run, each counted as if computed alone.
         failed: metric name to the reason why it has no measure.
+        statistics: statistics of its images, see `bench.statistics`; empty for results of an earlier version.
         damaged: damaged files, which are recomputed, with their errors.
         noted: time of the last write of the block costs.
         written: whether all block costs are written.
@@ -66,6 +67,7 @@ class CellProgress:
         self.seconds = 0.0
         self.measures: dict[str, Measure] = {}
         self.failed: dict[str, str] = {}
+        self.statistics: dict[str, Any] = {}
         self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
         self.noted, self.written = time.monotonic(), True
         self.pictures: NDArray[np.uint8] | None = None
@@ -137,9 +139,12 @@ class CellProgress:
         """Compute the measures from the stored blocks and mark the cell as done."""
         self.note()
         self.timing = self.folder.timing()  # includes other runs' blocks
-        found = measure(self.cell, [self.folder.read_block(block) for block in self.cell.protocol.blocks])
+        blocks = [self.folder.read_block(block) for block in self.cell.protocol.blocks]
+        found = measure(self.cell, blocks)
         numbers: dict[str, Any] = {"nfe": self.cell.nfe}
         numbers["measures"] = {name: each.as_dict() for name, each in found.found.items()}
+        if images := statistics.summary([block.arrays for block in blocks]):
+            numbers[statistics.NAME] = images
         self.folder.finish({**numbers, **({"failed": found.failed} if found.failed else {})})
         self._read(self.folder.metrics() or {})
         self.status = DONE
@@ -158,12 +163,16 @@ class CellProgress:
         pictures = self.pictures
         if pictures is None:
             pictures = self.folder.pictures(self.cell.protocol.blocks[0])
-        return Outcome(self.cell, self.status, "", self.measures, pictures, self.timing["blocks"], self.failed)
+        return Outcome(
+            self.cell, self.status, "", self.measures, pictures, self.timing["blocks"], self.failed,
+            statistics=self.statistics,
+        )  # fmt: skip
 
     def _read(self, stored: dict[str, Any]) -> None:
         self.status, self.reason = CACHED, ""
         self.measures = {name: Measure.from_dict(name, each) for name, each in stored["measures"].items()}
         self.failed = stored.get("failed", {})
+        self.statistics = stored.get(statistics.NAME, {})
 
     def _goal_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
         """Return the calls for the teacher's own samples and exact solutions that are neither stored nor claimed."""

@@ -27,27 +27,48 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Check solvers on this teacher's noise schedule.  [default: EDM's, 80 to 0.002]",
 )
+@click.option(
+    "--images",
+    default=None,
+    metavar="FOLDER",
+    help="Compare a teacher's predictions with these real images: a folder or a zip.  [default: the teacher's own]",
+)
+@click.option("--crop", default=None, metavar="RULE:SIZE", help="Crop and scale them, as `refs build` does.")
 @plugin_option
 @json_option
-def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_json: bool) -> None:
+def check(
+    wanted: tuple[str, ...],
+    everything: bool,
+    teacher: str | None,
+    images: str | None,
+    crop: str | None,
+    as_json: bool,
+) -> None:
     """Check that a solver or a teacher keeps what every one promises; exit code 4 if it doesn't.
 
     \b
     solverbench check my_solver.py          every solver and teacher in the file
     solverbench check heun dpm:order=2      by name, with options
     solverbench check digits                a teacher
+    solverbench check model.toml --images FOLDER
     """
+    from solverbench.conformance import images as real
     from solverbench.conformance import processes, subjects
     from solverbench.conformance.suite import run_all
     from solverbench.teachers.loading import load_teacher
 
     if bool(wanted) is everything:
         raise UserError(f"check: {'names and --all' if everything else 'nothing to check'}; give a name, or --all")
+    if crop is not None and images is None:
+        raise UserError(
+            asked=f"--crop {crop}", wrong="there are no images to crop", remedy="give them by --images FOLDER"
+        )
     schedule = load_teacher(teacher).schedule if teacher is not None else None
     if everything:
         found = list(subjects.everything())
     else:
         found = [(text, subject, "") for text in wanted for subject in subjects.named(text)]
+    given = real.read_for([subject for _, subject, _ in found], images, crop) if images is not None else {}
     processes.ask([subject for _, subject, _ in found if subject is not None])
     told = []
     for name, subject, lacking in found:
@@ -55,7 +76,7 @@ def check(wanted: tuple[str, ...], everything: bool, teacher: str | None, as_jso
             click.echo(f"{name}\n  {'fail':<12}  {'loaded':<19}  {lacking}")
             told.append(_told(name, [("loaded", "fail", lacking)]))
             continue
-        told.append(_shown(name, run_all(subject, schedule)))
+        told.append(_shown(name, run_all(subject, schedule, given.get(id(subject)))))
     counts = Counter(each["status"] for one in told for each in one["checks"])
     click.echo(f"{counts['pass']} pass, {counts['fail']} fail, {counts['not declared']} not declared")
     if as_json:

@@ -20,6 +20,7 @@ from solverbench.method.solver import LearnedSolver, Solver, declared
 from solverbench.method.spec import make, ranges, solver_class
 from solverbench.method.tracing import intervals
 from solverbench.metrics import plugin
+from solverbench.sampling import convergence, endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
@@ -136,6 +137,8 @@ def teacher(name: str) -> str:
         f"  identity   {found.identity}",
         f"  sampler    {found.sampler}, {found.sampler_nfe} calls",
     ]
+    told = convergence.shipped(found, endpoints.sampler_plan(found))
+    lines.append(f"  error      {told.text if told is not None else 'measured by a run, once for each results folder'}")
     asked = "measured unless --no-exact" if found.exact else "measured with --exact"
     lines.append(f"  exact      {solutions.describe(found)}; {asked}")
     if judged is not None:

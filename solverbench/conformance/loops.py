@@ -10,12 +10,13 @@ from torch import Tensor
 from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed, Recorder
 from solverbench.errors import BudgetError, NotLinearError
+from solverbench.method import suspects
 from solverbench.method.execution import unrounded
 from solverbench.method.grids import explicit
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Solver, read_levels
 from solverbench.method.spec import ranges
-from solverbench.method.tracing import sampled, trace
+from solverbench.method.tracing import miscounted, sampled, trace
 
 
 def linear(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -39,7 +40,8 @@ def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
         counter = Recorder()
         sampled(ready, counter, trials.start(grid), grid)
         if counter.calls != budget:
-            raise Failed(f"makes {counter.calls} calls where it claims {budget}; mend `steps` or the loop")
+            advice = miscounted(ready, schedule, budget, counter.calls)[1]
+            raise Failed(f"makes {counter.calls} calls where it claims {budget}; mend the loop, or {advice}")
         counted.append(budget)
     for budget in sorted(set(BUDGETS) - taken):
         nearest = {n for n in taken if abs(n - budget) == min(abs(other - budget) for other in taken)}
@@ -93,7 +95,7 @@ def scrambled(solver: Solver, schedule: NoiseSchedule) -> str:
 
 
 def last_level(solver: Solver, schedule: NoiseSchedule) -> str:
-    """Raise unless the solver's grid has the schedule's ends, and a consistent loop arrives at the last level.
+    """Raise unless the solver's grid is the one that its spec names, and a consistent loop arrives at its last level.
 
     Explicit levels, and GS's `t_eps`, may have other ends.
     """
@@ -103,6 +105,8 @@ def last_level(solver: Solver, schedule: NoiseSchedule) -> str:
         wanted = ready.steps(budget)
         if grid.steps != wanted:
             raise Failed(f"makes a grid of {grid.steps} steps for {wanted}; `grid` must return {wanted + 1} levels")
+        if wrong := suspects.other_levels(ready, grid, wanted):
+            raise Failed(f"{wrong}; {suspects.LEVELS_REMEDY}")
         first, last = float(grid.sigmas[0].detach()), float(grid.sigmas[-1].detach())
         if not given and not (_among(first, firsts) and _among(last, lasts)):
             raise Failed(

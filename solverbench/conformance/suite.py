@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from torch import Tensor
+
 from solverbench import registries
-from solverbench.conformance import declarations, denoising, learning, loops, orders, processes
+from solverbench.conformance import accuracy, declarations, denoising, learning, loops, orders, processes
+from solverbench.conformance.accuracy import Known
 from solverbench.conformance.trials import Failed
 from solverbench.errors import LoopError
 from solverbench.method.schedules import EDM, NoiseSchedule
@@ -108,7 +111,7 @@ class Check:
 Subject = Solver | type[Solver] | Teacher
 
 
-def checks(subject: Subject, schedule: NoiseSchedule | None = None) -> list[Check]:
+def checks(subject: Subject, schedule: NoiseSchedule | None = None, images: Tensor | None = None) -> list[Check]:
     """Return the checks that apply to `subject`, for use in your own test:
 
         @pytest.mark.parametrize("check", checks(Mine()), ids=str)
@@ -119,40 +122,45 @@ def checks(subject: Subject, schedule: NoiseSchedule | None = None) -> list[Chec
         subject: a solver, a solver class (instantiated with its defaults), or a teacher. Other options need checks of
             other instances. A learned solver without parameters is checked with slightly perturbed initial ones.
         schedule: the noise schedule for a solver; EDM() if not given. A teacher has its own.
+        images: real images [n, *shape] on [-1, 1] for a teacher, which its predictions are compared with; its own
+            real images or its samples if not given.
     """
-    return [check for check in _all(subject, schedule) if not check.undeclared]
+    return [check for check in _all(subject, schedule, images) if not check.undeclared]
 
 
-def run_all(subject: Subject, schedule: NoiseSchedule | None = None) -> Iterator[Outcome]:
+def run_all(subject: Subject, schedule: NoiseSchedule | None = None, images: Tensor | None = None) -> Iterator[Outcome]:
     """Yield the outcome of every check, including undeclared ones; any exception counts as a failure.
 
     A finding shared by several failed checks is given once; the others refer to the first of them.
     """
     told: dict[str, str] = {}
-    for check in _all(subject, schedule):
+    for check in _all(subject, schedule, images):
         found = check.outcome()
         if not found.passed and told.setdefault(found.finding, found.name) != found.name:
             found = found._replace(finding=f"the same as {told[found.finding]}")
         yield found
 
 
-def assert_conforms(subject: Subject, schedule: NoiseSchedule | None = None) -> None:
+def assert_conforms(subject: Subject, schedule: NoiseSchedule | None = None, images: Tensor | None = None) -> None:
     """Run all checks.
 
     Raises:
         ConformanceError: some checks fail; the text has one line for each.
     """
-    failed = [outcome.line for outcome in run_all(subject, schedule) if not outcome.passed]
+    failed = [outcome.line for outcome in run_all(subject, schedule, images) if not outcome.passed]
     if failed:
         raise ConformanceError("\n".join(failed))
 
 
-def _all(subject: Subject, schedule: NoiseSchedule | None) -> list[Check]:
+def _all(subject: Subject, schedule: NoiseSchedule | None, images: Tensor | None) -> list[Check]:
     found = subject() if isinstance(subject, type) else subject
     if isinstance(found, Teacher):
         return [
             Check(function.__name__, found, partial(function, found), "" if applies(found) else reason)
             for function, applies, reason in _TEACHER
+        ] + [
+            Check(function.__name__, found, partial(_judged, function, found, images), "" if applies(found) else reason)
+            for function, applies, reason in _ACCURACY
         ]
     chosen = schedule or EDM()
     return [
@@ -168,6 +176,11 @@ def _fresh(function: Callable[[Solver, NoiseSchedule], str], solver: Solver, sch
     except Exception:  # an instance may hold anything
         own = solver
     return function(own, schedule)
+
+
+def _judged(function: Callable[[Teacher, Known], str], teacher: Teacher, images: Tensor | None) -> str:
+    """Run a check of predictions on the given images, or on those that the teacher has or makes."""
+    return function(teacher, accuracy.known(teacher, images))
 
 
 def _always(subject: object) -> bool:
@@ -237,3 +250,15 @@ _TEACHER: list[tuple[Callable[[Teacher], str], Callable[[Teacher], bool], str]] 
     (denoising.move, lambda teacher: teacher.move is not None, "it can't be moved to another device (move)"),
 ]
 """Every check of a teacher: (function, whether it applies to a teacher, reason if it does not)."""
+
+_GUIDED = "guidance moves its predictions away from the mean of the images"
+
+_ACCURACY: list[tuple[Callable[[Teacher, Known], str], Callable[[Teacher], bool], str]] = [
+    (accuracy.error, accuracy.unguided, _GUIDED),
+    (accuracy.growth, accuracy.unguided, _GUIDED),
+    (accuracy.bias, accuracy.unguided, _GUIDED),
+    (accuracy.size, accuracy.unguided, _GUIDED),
+    (accuracy.span, accuracy.on_pixels, "its final states aren't images (decode), or it is guided"),
+    (accuracy.channels, accuracy.coloured, "it has no three channels of colour, or it is guided"),
+]
+"""Every check of a teacher's predictions on images, in the same form."""

@@ -80,8 +80,8 @@ class S4S(LearnedSolver):
     def _fixed(self, schedule: NoiseSchedule, steps: int) -> Grid:
         if self.form != "single":
             return super().grid(schedule, steps)
-        rho = "" if self.rho is None else f":rho={self.rho!r}"
-        return make(f"dpm:singlestep=true:order={self.order}:grid={self.levels}{rho}").grid(schedule, steps)
+        given = "".join(f":{key}={value!r}" for key, value in self.grid_options().items() if value is not None)
+        return make(f"dpm:singlestep=true:order={self.order}:grid={self.levels}{given}").grid(schedule, steps)
 
 
 class Scheduled(LearnedSolver):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from solverbench import plugins, registries
 from solverbench.errors import GridError, PluginError, UnknownNameError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VariancePreserving, VPDiscrete
 
 VERSIONS: dict[str, int] = {}
 """Versions of named grids other than 1; bump one when its formula gives other levels, so no old result is reused."""
@@ -78,14 +78,16 @@ def check_ends(grid: Grid, asked: str) -> None:
     """Check that explicit levels lie between the ends of their schedule; the last may also be 0.
 
     Raises:
-        GridError: an end lies outside, or the levels look like times of a flow.
+        GridError: an end lies outside, or the levels look like times of the schedule or like training steps.
     """
-    schedule, first, last = grid.schedule, float(grid.sigmas[0]), float(grid.sigmas[-1])
-    if isinstance(schedule, RectifiedFlow) and first <= 1:
-        levels = "+".join(f"{_level_at(float(t), schedule):.6g}" for t in grid.sigmas)
+    schedule, first, last = grid.schedule, float(grid.sigmas[0].detach()), float(grid.sigmas[-1].detach())
+    if levels := _from_times(grid):
+        flow = isinstance(schedule, RectifiedFlow)
+        times = "a flow's times t" if flow else "training steps" if first > schedule.t_start else "the model's times"
+        formula = "t/(1 - t)" if flow else "sqrt(1 - alpha^2)/alpha"
         raise GridError(
             asked=asked,
-            wrong=f"levels from {first:g} to {last:g} look like a flow's times t, but a level is t/(1 - t)",
+            wrong=f"levels from {first:g} to {last:g} look like {times}, but a level is {formula}",
             remedy=f"give grid={levels}",
         )
     for name, level, outside in (
@@ -111,8 +113,24 @@ def inner_ends(grid: Grid) -> str:
     return f"the grid {where}, inside the model's levels from {schedule.sigma_max:g} to {schedule.sigma_min:g}"
 
 
-def _level_at(time: float, schedule: RectifiedFlow) -> float:
-    return 0.0 if time == 0 else float(schedule.sigma(torch.tensor(min(time, schedule.t_start), dtype=torch.float64)))
+LIKE_TIMES = 0.95
+"""Share of the last time from which on a first level is taken for a time; a sampler starts near its last time."""
+
+
+def _from_times(grid: Grid) -> str:
+    """Return the levels at a grid's values read as times, or as training steps from 0; empty if they aren't."""
+    schedule, values = grid.schedule, grid.sigmas.detach()
+    if not isinstance(schedule, (RectifiedFlow, VariancePreserving)):
+        return ""
+    first, steps = float(values[0]), len(schedule.log_alphas) if isinstance(schedule, VPDiscrete) else 0
+    if first / schedule.t_start >= LIKE_TIMES and first <= 1:
+        times = values
+    elif steps and schedule.sigma_max < first < steps and LIKE_TIMES * steps <= first + 1:
+        times = (values + 1) / steps
+    else:
+        return ""
+    levels = schedule.sigma(times.clamp(min=schedule.t_end, max=schedule.t_start)).tolist()
+    return "+".join("0" if value == 0 else f"{level:.6g}" for value, level in zip(values.tolist(), levels, strict=True))
 
 
 def polynomial(schedule: NoiseSchedule, steps: int, *, rho: float = 7.0) -> Grid:
@@ -217,9 +235,19 @@ def learned(schedule: NoiseSchedule, steps: int) -> Grid:
     )
 
 
-def default_rho(name: str) -> float | None:
-    """Return the rho that the named grid takes by default; None for a grid without one."""
-    return (getattr(function(name), "__kwdefaults__", None) or {}).get("rho")
+PARAMETERS = ("rho", "shift", "offset")
+"""Keywords of grids that a solver's options of the same names set."""
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Return the `PARAMETERS` that the named grid takes, with their defaults."""
+    defaults = getattr(function(name), "__kwdefaults__", None) or {}
+    return {key: defaults[key] for key in PARAMETERS if key in defaults}
+
+
+def places_end(name: str) -> bool:
+    """Return whether the named grid takes a keyword `end`, the level that follows its calls, such as 0."""
+    return "end" in (getattr(function(name), "__kwdefaults__", None) or {})
 
 
 def function(name: str) -> Callable[..., Grid]:
@@ -233,22 +261,27 @@ def function(name: str) -> Callable[..., Grid]:
     return found
 
 
-def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = None) -> Grid:
-    """Return the named grid of `steps` intervals on `schedule`, with its default rho if `rho` is None.
+def named(name: str, schedule: NoiseSchedule, steps: int, **given: Any) -> Grid:
+    """Return the named grid of `steps` intervals on `schedule`.
+
+    Args:
+        given: keywords of the grid, see `PARAMETERS` and `places_end`; its own default replaces None.
 
     Raises:
         UnknownNameError: no such grid.
+        GridError: the grid does not fit the schedule or the number of steps, or its levels can't be computed.
         PluginError: a plugin offers it but does not load, fails, or returns no grid of `steps` intervals.
     """
-    make = function(name)
+    make, given = function(name), {key: value for key, value in given.items() if value is not None}
     with plugins.blamed(registries.grids, name):
         try:
-            found = make(schedule, steps, **({} if rho is None else {"rho": rho}))
-        except OverflowError:
+            found = make(schedule, steps, **given)
+        except OverflowError:  # a float's own; a tensor's becomes an infinite level, which Grid refuses
+            asked = ":".join([f"grid={name}", *(f"{key}={value:g}" for key, value in given.items())])
             raise GridError(
-                asked=f"grid={name}:rho={rho or 0:g}",
+                asked=asked,
                 wrong="its levels are too large for float64",
-                remedy="use a larger rho",
+                remedy="use a larger rho" if "rho" in given else "use another grid",
             ) from None
     if not isinstance(found, Grid) or found.steps != steps:
         told = f"a grid of {found.steps} steps" if isinstance(found, Grid) else repr(found)
@@ -260,18 +293,18 @@ def named(name: str, schedule: NoiseSchedule, steps: int, rho: float | None = No
     return found
 
 
-def key(name: str, rho: float | None) -> dict[str, Any]:
-    """Return the grid's part of a cell's key: its name, its rho, and the version or source of its function.
+def key(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the grid's part of a cell's key: its name, its parameters, and the version or source of its function.
 
     Raises:
         UnknownNameError: no such grid.
         PluginError: a plugin offers it but does not load.
     """
     made = function(name)
-    exponent = {} if rho is None else {"rho": float(rho)}
+    numbers = {each: float(value) for each, value in given.items() if value is not None}
     if name in registries.grids.builtin:
-        return {"name": name, "version": VERSIONS.get(name, 1), **exponent}
-    return {"name": name, "source": registries.source(made), **exponent}
+        return {"name": name, "version": VERSIONS.get(name, 1), **numbers}
+    return {"name": name, "source": registries.source(made), **numbers}
 
 
 def resolve(name: str) -> str:

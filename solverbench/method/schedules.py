@@ -20,6 +20,9 @@ from torch import Tensor
 from solverbench import registries
 from solverbench.errors import GridError
 
+LATER = {"later": True}
+"""Metadata of a field added to a schedule after its first release: keys leave it out at its default."""
+
 STAND_IN = 1e6
 """The level used for infinity where a model's alpha reaches 0; there x = sigma n holds no data."""
 
@@ -31,6 +34,11 @@ class NoiseSchedule(ABC):
     """Version of the formulas; bump when they give different numbers, so that old results are not reused."""
 
     _rule: dict[str, Any] | None = None
+
+    @property
+    def default_grid(self) -> str:
+        """The name of the grid of solvers that are given none; empty if each solver has its own."""
+        return ""
 
     @property
     def key(self) -> dict[str, Any]:
@@ -88,6 +96,11 @@ class NoiseSchedule(ABC):
     def sigma_first(self) -> float:
         """The level at which grids in sigma or lambda start: `sigma_max`, unless that is the stand-in."""
         return self.sigma_max
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether `sigma_max` stands for an infinite level, at which the state holds no data."""
+        return self.sigma_first < self.sigma_max
 
     @property
     def t_first(self) -> float:
@@ -365,13 +378,58 @@ class RectifiedFlow(NoiseSchedule):
 
     Args:
         t_first: the model's first time below 1; set to t_start if that is below 1.
+        shift: s of the map t = s u/(1 + (s - 1) u) by which the model's pipeline moves its equally spaced times u
+            towards noise (Esser et al. 2024, arXiv:2403.03206, equation 23). It multiplies sigma by s. It leaves the
+            model's own time t unchanged, so only the grids flow_shift, trailing and linspace use it.
     """
 
     t_start: float = 0.999
     t_end: float = 1e-3
     t_first: float = 0.999
+    shift: float = field(default=1.0, metadata=LATER)
+
+    @staticmethod
+    def dynamic_shift(
+        mu: float | None = None,
+        *,
+        tokens: int | None = None,
+        form: str = "exponential",
+        low: tuple[int, float] = (256, 0.5),
+        high: tuple[int, float] = (4096, 1.15),
+    ) -> float:
+        """Return the shift that a pipeline chooses by resolution, as diffusers' use_dynamic_shifting does.
+
+        Args:
+            mu: parameter of the shift; computed from `tokens` if None.
+            tokens: number of the network's image tokens, (height/16)(width/16) for FLUX.1 and SD3.
+            form: time_shift_type: exponential, with shift = e^mu, or linear, with shift = mu.
+            low: tokens and mu at one end of the line on which mu lies (base_image_seq_len, base_shift).
+            high: tokens and mu at the other end (max_image_seq_len, max_shift).
+
+        Raises:
+            GridError: neither or both of `mu` and `tokens`, an unknown form, or a linear shift that is not above 0.
+        """
+        asked = f"RectifiedFlow.dynamic_shift(mu={mu}, tokens={tokens}, form={form!r})"
+        if (mu is None) == (tokens is None):
+            raise GridError(asked=asked, wrong="mu follows from tokens", remedy="give one of them")
+        if form not in ("exponential", "linear"):
+            raise GridError(asked=asked, wrong="unknown form", remedy="use exponential or linear")
+        if mu is None:
+            assert tokens is not None
+            mu = low[1] + (high[1] - low[1]) * (tokens - low[0]) / (high[0] - low[0])
+        if form == "exponential":
+            return math.exp(mu)
+        if mu <= 0:
+            raise GridError(asked=asked, wrong=f"a linear shift of {mu:g}", remedy="it must be above 0")
+        return mu
 
     def __post_init__(self) -> None:
+        if not 0 < self.shift < math.inf:
+            raise GridError(
+                asked=f"RectifiedFlow(shift={self.shift:g})",
+                wrong="sigma is multiplied by it",
+                remedy="use a finite number above 0, such as 3; 1 is no shift",
+            )
         if not 0 < self.t_end < self.t_start <= 1 or not self.t_end < self.t_first < 1:
             raise GridError(
                 f"RectifiedFlow({self.t_start:g}, {self.t_end:g}, {self.t_first:g}): sigma = t/(1 - t); use "
@@ -379,6 +437,10 @@ class RectifiedFlow(NoiseSchedule):
             )
         if self.t_start < 1:
             object.__setattr__(self, "t_first", self.t_start)
+
+    @property
+    def default_grid(self) -> str:
+        return "time_uniform" if self.shift == 1 else "flow_shift"
 
     @property
     def sigma_min(self) -> float:
@@ -426,6 +488,8 @@ def _plain_fields(schedule: NoiseSchedule) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     for each in dataclasses.fields(schedule):
         value = getattr(schedule, each.name)
+        if "later" in each.metadata and value == each.default:
+            continue
         if isinstance(value, (tuple, list)) and all(isinstance(item, (int, float)) for item in value):
             if value:
                 found[each.name] = array_digest([float(item) for item in value])

@@ -31,6 +31,12 @@ class Denoise(Protocol):
     def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor: ...
 
 
+class Unnamed(str):
+    """The grid that a solver takes by default; another one takes its place on a schedule that has its own default."""
+
+    __slots__ = ()
+
+
 def option(
     default: Any, *, key: str | None = None, choices: Sequence[Any] = (), above: float | None = None, help: str = ""
 ) -> Any:
@@ -44,6 +50,7 @@ def option(
         help: one line for `solverbench info`.
     """
     metadata = {"key": key, "choices": tuple(choices), "above": above, "help": help}
+    default = Unnamed(default) if key == "grid" else default
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -70,8 +77,11 @@ class Solver(ABC):
 
     levels: str = option("polynomial", key="grid", help="a named grid, or the M+1 levels joined with +")
     rho: float | None = option(None, above=0.0, help="the grid's exponent; the grid's own default if not given")
+    shift: float | None = option(None, above=0.0, help="a flow's shift in its grid; the schedule's own if not given")
+    offset: int | None = option(None, above=-1, help="steps_offset of the leading grids; 1 if not given")
 
     def __init_subclass__(cls) -> None:
+        _own_defaults(cls)
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     @classmethod
@@ -96,22 +106,38 @@ class Solver(ABC):
             value = getattr(self, field.name)
             _check(f"{self.name}:{_key(field)}={_text(value)}", field, kind, value)
         levels = self._levels()
-        named = write_levels(levels)
+        named, given = write_levels(levels), {key: getattr(self, key) for key in grids.PARAMETERS}
+        taken = grids.parameters(named) if isinstance(levels, str) else {}
         if not isinstance(levels, str):
             grids.explicit(levels, EDM())  # levels that no schedule allows are an error of the spec
-        object.__setattr__(self, "levels", named)
-        default = grids.default_rho(named) if isinstance(levels, str) else None
-        if default is None and self.rho is not None:
-            raise SpecError(
-                asked=f"{self.name}:grid={self.levels}:rho={self.rho:g}",
-                wrong="this grid has no rho",
-                remedy="leave it out",
-            )
-        object.__setattr__(self, "rho", self.rho if self.rho is not None else default)
+        for key, value in given.items():
+            if key not in taken and value is not None:
+                raise SpecError(
+                    asked=f"{self.name}:grid={self.levels}:{key}={value:g}",
+                    wrong=f"this grid has no {key}",
+                    remedy="leave it out",
+                )
+            if value is None:
+                object.__setattr__(self, key, taken.get(key))
+        asked = any(value not in (None, taken.get(key)) for key, value in given.items())
+        unnamed = isinstance(self.levels, Unnamed) and not asked
+        object.__setattr__(self, "levels", Unnamed(named) if unnamed else str(named))
+
+    def on(self, schedule: NoiseSchedule) -> Self:
+        """Return this solver with the grid that it takes on `schedule`; itself if a grid was named.
+
+        The class's default grid was made for images in EDM's frame. A flow's default is uniform in its time.
+        """
+        named = self.default_grid(schedule) if isinstance(self.levels, Unnamed) else self.levels
+        return self if named == self.levels else dataclasses.replace(self, levels=named, **_nothing_given())
+
+    def default_grid(self, schedule: NoiseSchedule) -> str:
+        """Return the name of the grid on `schedule` if none is named."""
+        return schedule.default_grid or self.levels
 
     def at(self, levels: Sequence[float]) -> Self:
         """Return this solver on explicit levels, checked as if they were given in its spec."""
-        return dataclasses.replace(self, levels=write_levels(levels), rho=None)
+        return dataclasses.replace(self, levels=write_levels(levels), **_nothing_given())
 
     @property
     def consistent(self) -> bool:
@@ -165,7 +191,9 @@ class Solver(ABC):
         """
         levels = self._levels()
         if isinstance(levels, str):
-            return grids.named(levels, schedule, steps, self.rho)
+            if (own := self.on(schedule)) is not self:
+                return own.grid(schedule, steps)
+            return grids.named(levels, schedule, steps, **self.grid_options())
         grid = grids.explicit(levels, schedule)
         grids.check_ends(grid, self.spec)
         if grid.steps != steps:
@@ -206,16 +234,16 @@ class Solver(ABC):
         options = {
             key: float(value) if isinstance(value, int) and float in getattr(kind, "__args__", (kind,)) else value
             for key, (field, kind) in declared(type(self)).items()
-            if key not in ("grid", "rho") and (value := getattr(self, field.name)) != field.default
+            if key not in ("grid", *grids.PARAMETERS) and (value := getattr(self, field.name)) != field.default
         }
         levels = self._levels()
         if not isinstance(levels, str):
             grid: dict[str, Any] = {"levels": levels}
         elif levels in registries.grids:
-            grid = grids.key(levels, self.rho)
+            grid = grids.key(levels, self.grid_options())
         else:
             grid = {"name": levels}
-        sources = [registries.source(cls) for cls in type(self).__mro__ if not _built_in(cls)]
+        sources = [registries.source(cls) for cls in type(self).__mro__ if not built_in(cls)]
         return {
             "name": self.name,
             "version": self.version,
@@ -224,9 +252,47 @@ class Solver(ABC):
             **({"sources": sources} if sources else {}),
         }
 
+    def grid_options(self) -> dict[str, Any]:
+        """Return the parameters of the grid."""
+        return {key: getattr(self, key) for key in grids.PARAMETERS}
+
     def _levels(self) -> str | list[float]:
         """Return the name of the grid, or its explicit levels."""
         return read_levels(f"{self.name}:grid={self.levels}", self.levels)
+
+
+def _own_defaults(cls: type[Solver]) -> None:
+    """Make a plain class attribute with the name of an inherited option the option's default in `cls`.
+
+    A dataclass reads annotated attributes alone, and would ignore it.
+
+    Raises:
+        SpecError: an attribute that is taken for the default grid, and isn't read.
+    """
+    mine = vars(cls)
+    if "grid_name" in mine or isinstance(mine.get("grid"), (str, list, tuple)):
+        name = "grid_name" if "grid_name" in mine else "grid"
+        raise SpecError(
+            asked=f"class {cls.__qualname__}: {name} = {mine[name]!r}",
+            wrong="not the default grid's name",
+            remedy='give levels = NAME, as in levels = "logsnr"',
+        )
+    annotated = mine.get("__annotations__", {})
+    for base in reversed(cls.__mro__[1:]):
+        for name, field in vars(base).get("__dataclass_fields__", {}).items():
+            if name not in mine or name in annotated or "choices" not in field.metadata:
+                continue
+            given = mine[name]
+            if isinstance(given, dataclasses.Field):
+                metadata = {**given.metadata, "key": given.metadata["key"] or field.metadata["key"]}
+                given = given.default
+            elif callable(given) or isinstance(given, property):
+                continue
+            else:
+                metadata = dict(field.metadata)
+            setattr(cls, name, dataclasses.field(default=given, metadata=metadata))
+            cls.__annotations__ = {**annotated, name: get_type_hints(base)[name]}
+            annotated = cls.__annotations__
 
 
 class Classical(Solver):
@@ -261,6 +327,10 @@ class Classical(Solver):
         """Whether every row keeps a constant image; false with an analytic first step."""
         return not self.afs
 
+    def default_grid(self, schedule: NoiseSchedule) -> str:
+        """Return the name of the grid if none is named; on flows, steps of several calls need a finite first level."""
+        return "logsnr" if schedule.default_grid and self.stages > 1 else super().default_grid(schedule)
+
     def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return `denoise`, or `thresholded(denoise)` with threshold=true; a tableau is linear and cannot hold it."""
         return thresholded(denoise) if self.threshold else denoise
@@ -279,8 +349,13 @@ class Classical(Solver):
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the grid of `steps` intervals; with end=zero the last of them goes from sigma_min to 0."""
-        if self.end == "sigma_min" or not isinstance(self._levels(), str):
+        if (own := self.on(schedule)) is not self:
+            return own.grid(schedule, steps)
+        levels = self._levels()
+        if self.end == "sigma_min" or not isinstance(levels, str):
             return super().grid(schedule, steps)
+        if grids.places_end(levels):
+            return grids.named(levels, schedule, steps, **self.grid_options(), end=0.0)
         body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
         return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
 
@@ -351,6 +426,10 @@ class LearnedSolver(Solver):
                 remedy=f"use a solver's, or {there}",
             )
 
+    def default_grid(self, schedule: NoiseSchedule) -> str:
+        """Return the class's own: training starts from it, on every schedule."""
+        return self.levels
+
     @property
     def first_fixed(self) -> bool:
         """Whether the first call's input and level are independent of the parameters, so its output can be cached."""
@@ -397,8 +476,13 @@ class LearnedSolver(Solver):
         return self.parameters
 
 
-def _built_in(cls: type) -> bool:
-    """Return whether a class comes with this project or with Python."""
+def _nothing_given() -> dict[str, Any]:
+    """Return the parameters of a grid, none of them given."""
+    return dict.fromkeys(grids.PARAMETERS)
+
+
+def built_in(cls: type) -> bool:
+    """Return whether a class comes with this project or with Python, not from a plugin."""
     return cls.__module__.partition(".")[0] in ("solverbench", "builtins", "abc", "typing")
 
 

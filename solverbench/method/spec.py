@@ -6,10 +6,14 @@ import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from solverbench import options, plugins, registries
 from solverbench.errors import SpecError
 from solverbench.method.solver import Solver, declared, unknown_option
+
+PRESETS: dict[str, dict[str, Any]] = {"ddim": {"levels": "time_uniform"}}
+"""Options that an alias gives unless its spec does. DDIM steps equally in the model's time, Euler's method in EDM's."""
 
 
 def make(spec: str) -> Solver:
@@ -33,7 +37,7 @@ def make(spec: str) -> Solver:
             raise SpecError(asked=spec, wrong=f"{key!r} is given twice", remedy="give it once")
         given[field.name] = options.parse(spec, kind, _read_levels(spec, text[1:]) if text[0] == "@" else text)
     with plugins.blamed(registries.solvers, name):
-        return cls(**given)
+        return cls(**(PRESETS.get(name, {}) | given))
 
 
 def solver_class(name: str) -> type[Solver]:

@@ -7,6 +7,7 @@ import numbers
 import operator
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from solverbench.errors import (
     NotLinearError,
     UserError,
 )
+from solverbench.method import suspects
 from solverbench.method.execution import unrounded
 from solverbench.method.grids import Grid, check_ends, explicit
 from solverbench.method.schedules import EDM, NoiseSchedule
@@ -60,11 +62,26 @@ def tableau(
         raise BudgetError(asked=solver.spec, wrong="neither nfe nor grid is given", remedy="give one, as in nfe=6")
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
         raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
-    return spends(trace(solver, solver.grid(schedule, intervals(solver, nfe))), solver, nfe)
+    solver = solver.on(schedule)
+    return claimed(trace(solver, own_grid(solver, schedule, nfe)), solver, schedule, nfe)
+
+
+def own_grid(solver: Solver, schedule: NoiseSchedule, nfe: int) -> Grid:
+    """Return the solver's grid for `nfe` calls.
+
+    Raises:
+        BudgetError: the solver cannot spend exactly `nfe` calls.
+        LoopError: it is a plugin's, and makes other levels than its spec says.
+    """
+    steps = intervals(solver, nfe)
+    grid = solver.grid(schedule, steps)
+    if isinstance(grid, Grid) and (wrong := suspects.other_levels(solver, grid, steps)):
+        raise LoopError(asked=solver.spec, wrong=wrong, remedy=suspects.LEVELS_REMEDY)
+    return grid
 
 
 def spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
-    """Return the tableau if it makes `nfe` calls.
+    """Return the tableau on explicit levels if it makes `nfe` calls, or `nfe` is None.
 
     Raises:
         BudgetError: it makes another number of calls.
@@ -77,6 +94,30 @@ def spends(found: Tableau, solver: Solver, nfe: int | None) -> Tableau:
             near=[found.nfe],
         )
     return found
+
+
+def claimed(found: Tableau, solver: Solver, schedule: NoiseSchedule, nfe: int) -> Tableau:
+    """Return the tableau on the solver's own grid for `nfe` calls if it makes as many.
+
+    Raises:
+        BudgetError: it makes another number, so that its `steps` and its loop don't fit each other.
+    """
+    if nfe != found.nfe:
+        wrong, remedy = miscounted(solver, schedule, nfe, found.nfe)
+        raise BudgetError(asked=f"{solver.spec} with nfe={nfe}", wrong=wrong, remedy=remedy)
+    return found
+
+
+def miscounted(solver: Solver, schedule: NoiseSchedule, nfe: int, made: int) -> tuple[str, str]:
+    """Return what is wrong with a solver that claims `nfe` calls and makes `made`, and what to do."""
+
+    def count(grid: Grid) -> int:
+        tape = _Tape(_most(grid) + 1)
+        sampled(solver, tape, tape.unit(0), grid)
+        return len(tape.rows)
+
+    wrong = f"claims nfe={nfe} with steps({nfe}) = {intervals(solver, nfe)}, but its loop makes {made} calls"
+    return wrong, suspects.calls_advice(solver, schedule, nfe, made, count)
 
 
 def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
@@ -105,11 +146,31 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
         ) from error
     if tape.changed:
         raise _changing(solver, grid)
-    tableau = tape.tableau(sample, grid)
+    try:
+        tableau = tape.tableau(sample, grid)
+    except ValueError as error:
+        if "above the diagonal" not in str(error):
+            raise
+        raise _unfit(solver, grid) from error
     if check:
         check_start(solver, grid, tableau)
         check_linear(solver, grid, tableau)
     return tableau
+
+
+def _unfit(solver: Solver, grid: Grid) -> NotLinearError:
+    """Return the error for a loop that combines more than the start and the earlier outputs."""
+
+    def run() -> Tensor:
+        tape = _Tape(_most(grid) + 1)
+        sample = sampled(solver, tape, tape.unit(0), grid)
+        return torch.stack([*tape.rows, sample])
+
+    wrong, remedy = suspects.cause(solver, run) or (
+        f"{registries.origin(type(solver).integrate)}: adds to a state what is neither x nor an earlier output",
+        "combine x and the outputs linearly, without constants",
+    )
+    return NotLinearError(asked=solver.spec, wrong=wrong, remedy=remedy)
 
 
 def intervals(solver: Solver, nfe: int) -> int:
@@ -177,7 +238,7 @@ class _Watched:
     def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
         if self.left == 0:
             wrong = "the loop calls denoise more than 4 times a step and doesn't end"
-            raise _Misuse(wrong, remedy="end it at grid.steps")
+            raise _Misuse(wrong, remedy=suspects.FIXED)
         self.left -= 1
         if what := _unlike(x, self.like):
             raise _Misuse(f"denoise is handed {what} as x", remedy="hand it the state")
@@ -306,8 +367,12 @@ def _scalar(value: Tensor | float) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64).reshape(())
 
 
-GROWTH = 2.0
-"""Factor by which weights may grow when the start level grows tenfold; those with a logarithm of it grow by 1.2."""
+GROWTH = 4.0
+"""Factor by which weights may grow when the start level grows tenfold.
+
+Weights with a logarithm of the level grow by 1.2. Those with its square root grow by 3.2, as in DPM-Solver-2 at the
+midpoint, whose error falls with more calls. Weights in proportion to the level grow by 10.
+"""
 
 
 def check_start(solver: Solver, grid: Grid, tableau: Tableau) -> None:
@@ -320,7 +385,7 @@ def check_start(solver: Solver, grid: Grid, tableau: Tableau) -> None:
         GridError: the weights grow with the start level.
     """
     schedule, start = grid.schedule, float(grid.sigmas[0])
-    if schedule.sigma_first == schedule.sigma_max or start <= schedule.sigma_first * (1 + 1e-9):
+    if not schedule.stands_in or start <= schedule.sigma_first * (1 + 1e-9):
         return
     higher = grid.sigmas.detach().clone()
     higher[0] *= 10
@@ -333,10 +398,7 @@ def check_start(solver: Solver, grid: Grid, tableau: Tableau) -> None:
 
 
 ROUNDINGS = 512
-"""Allowed difference of a sample between loop and tableau, in rounding errors of its start."""
-
-WEIGHT_ROUNDINGS = 4096
-"""Allowed difference in rounding errors of each weight: a loop forms it in many operations, whose terms may cancel."""
+"""Number of rounding errors, of its start and of each operation, by which a sample of loop and tableau may differ."""
 
 
 _checked: set[tuple[type[Solver], str, tuple[float, ...]]] = set()
@@ -356,47 +418,68 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
     for scale in (1.0, 0.1):
         network = _random_network(generator)
         x = torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator) * scale * float(tableau.start)
-        calls = 0
-
-        def denoise(
-            x: Tensor, sigma: Tensor, *, level: Tensor | None = None, network: Callable[..., Tensor] = network
-        ) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return network(x, sigma)
-
+        loop = _Loop(network)
         with torch.no_grad():
-            by_loop = sampled(solver, denoise, x, grid)
+            by_loop = sampled(solver, loop, x, grid)
             by_tableau = unrounded(tableau, network, x)
         size, gap = float(by_loop.abs().max()), float((by_loop - by_tableau).abs().max())
         # From a high start level, the rounding error of x, which nearly cancels, exceeds that of the sample.
-        rounding = ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max())
-        rounding += _sensitivity(tableau, network, x, by_tableau, generator)
-        error, allowed = gap / size, 1e-10 + rounding / size
-        if calls != tableau.nfe or not math.isfinite(error) or error > allowed:
-            raise NotLinearError(
-                asked=solver.spec,
-                wrong=f"loop and tableau differ on a random network (relative {error:.1e}, {calls} and "
-                f"{tableau.nfe} calls)",
-                remedy="combine x and the outputs linearly, without branches on their values",
+        allowed = 1e-10 * size + ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max())
+        if gap > allowed:
+            allowed += _rounding(solver, network, x, grid, by_loop)
+        if loop.calls != tableau.nfe or not math.isfinite(gap / size) or gap > allowed:
+            differ = (
+                f"loop and tableau differ on a random network (relative {gap / size:.1e}, {loop.calls} and "
+                f"{tableau.nfe} calls)"
             )
+            why = suspects.cause(solver, partial(sampled, solver, _Loop(network), x, grid))
+            if why is None and loop.calls != tableau.nfe:
+                why = "the number of calls depends on the values, as with an adaptive step size", suspects.FIXED
+            wrong, remedy = why or ("", "combine x and the outputs linearly, without branches on their values")
+            raise NotLinearError(asked=solver.spec, wrong=f"{wrong}: {differ}" if wrong else differ, remedy=remedy)
     _checked.add(seen)
 
 
-def _sensitivity(
-    tableau: Tableau, network: Callable[..., Tensor], x: Tensor, sample: Tensor, generator: torch.Generator
-) -> float:
-    """Return how far rounding moves a sample: its largest change when each weight is rounded off by `WEIGHT_ROUNDINGS`.
+class _Loop:
+    """A network as the denoiser of a loop; it counts its calls."""
 
-    Large weights that cancel lose digits, and later calls of the network multiply what is lost.
+    def __init__(self, network: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.network, self.calls = network, 0
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        with torch._C.DisableTorchFunction():
+            return self.network(x, sigma)
+
+
+def _rounding(
+    solver: Solver, network: Callable[[Tensor, Tensor], Tensor], x: Tensor, grid: Grid, sample: Tensor
+) -> float:
+    """Return how far a loop's sample moves if the result of each operation on images has `ROUNDINGS` rounding errors.
+
+    Large weights that cancel lose digits, which no weight of the tableau shows where they cancel between two steps.
+    Coefficients are left as they are: loop and tableau compute the same ones.
     """
-    moved = []
-    for _ in range(2):
-        signs = torch.randint(0, 2, tableau.weights.shape, generator=generator).double() * 2 - 1
-        changed = tableau.weights.detach() * (1 + WEIGHT_ROUNDINGS * torch.finfo(x.dtype).eps * signs)
-        other = Tableau(tableau.sigmas, changed, tableau.levels, tableau.start)
-        moved.append(float((unrounded(other, network, x) - sample).abs().max()))
-    return max(moved)
+    with torch.no_grad(), _Inexact(x.shape):
+        moved = sampled(solver, _Loop(network), x, grid)
+    return float((moved - sample).abs().max())
+
+
+class _Inexact(TorchFunctionMode):
+    """Multiply the results of the given shape by 1 + e, with e of random sign and `ROUNDINGS` rounding errors."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape, self.generator = shape, torch.Generator().manual_seed(0)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if not isinstance(found, Tensor) or found.shape != self.shape or not found.is_floating_point():
+            return found
+        signs = torch.randint(0, 2, self.shape, generator=self.generator).to(found) * 2 - 1
+        return found * (1 + ROUNDINGS * torch.finfo(found.dtype).eps * signs)
 
 
 def _random_network(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:

@@ -22,6 +22,7 @@ from solverbench.errors import RecordError, UserError
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Solver
 from solverbench.method.spec import make
+from solverbench.method.suspects import believed
 from solverbench.method.tableau import Plan, asked
 from solverbench.method.tracing import tableau
 from solverbench.sampling.devices import THREADS, pool, worker_count
@@ -159,7 +160,8 @@ class Goal(Plan):
 
 def goal(solver: Solver, nfe: int, schedule: NoiseSchedule) -> Goal:
     """Return the plan of `solver` as a teacher sampler of `nfe` calls on `schedule`."""
-    plan = tableau(solver, nfe=nfe, schedule=schedule).plan_from_noise(schedule)
+    solver = solver.on(schedule)
+    plan = believed(solver, tableau(solver, nfe=nfe, schedule=schedule)).plan_from_noise(schedule)
     named = {"solver": asked(solver.key, plan), "schedule": schedule.key}
     return Goal(plan.sigmas, plan.rows, files.digest(named))
 

@@ -16,12 +16,13 @@ PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
 COST = re.compile(r"targets/[0-9a-f]{32}/\d+-\d+/timing\.json")
 ERROR = re.compile(r"cells/[0-9a-f]{2}/[0-9a-f]{64}/error\.txt")
 ARRAYS = re.compile(
-    r"(cells/[0-9a-f]{2}/[0-9a-f]{64}/blocks|(targets|solutions)/[0-9a-f]{32})/\d+-\d+\.npz|references/[^/.][^/]*\.npz"
+    r"(cells/[0-9a-f]{2}/[0-9a-f]{64}/blocks|(targets|solutions|convergence)/[0-9a-f]{32})/\d+-\d+\.npz"
+    r"|references/[^/.][^/]*\.npz"
 )
 TRAINED = re.compile(r"trained/[^/.][^/]*/(runs/[^/.][^/]*/)?[^/.][^/]*")
 TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.part")
 
-FOLDERS = ("cells", "targets", "solutions", "references", "trained")
+FOLDERS = ("cells", "targets", "solutions", "convergence", "references", "trained")
 """Folders that a merge copies; reports can be drawn again, and leases are temporary."""
 
 
@@ -146,3 +147,5 @@ def _check_arrays(path: Path, kind: str) -> None:
         schema.checked(path, schema.block, arrays)
     elif kind in ("targets", "solutions"):
         schema.checked(path, schema.samples, arrays)
+    elif kind == "convergence":
+        schema.checked(path, schema.differences, arrays)

@@ -116,6 +116,13 @@ def samples(arrays: Mapping[str, NDArray[Any]]) -> None:
         raise ValueError(f"images are {arrays['images'].dtype} {list(arrays['images'].shape)}, not samples [n, ...]")
 
 
+def differences(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Check a file of the mean squared differences between a teacher sampler's images and others."""
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or array.ndim != 1 or not len(array) or (array < 0).any():
+            raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, not mean squared differences [n]")
+
+
 def pictures(images: NDArray[Any]) -> None:
     """Check the images of a block."""
     if images.dtype != np.uint8 or images.ndim != 4:

@@ -39,6 +39,9 @@ Between two instruction sets of one processor it is about 1e-5: a float32 networ
 RATIO = 100
 """Largest size of an export's files relative to its zip."""
 
+LATER = frozenset({"statistics"})
+"""Names in blocks and metrics.json that earlier versions didn't write."""
+
 COLUMNS = [
     *("teacher", "solver", "spec", "nfe", "seeds", "samples", "metric", "value", "low", "high", "std_error", "n"),
     *("reference", "cell"),
@@ -198,13 +201,20 @@ def _close(a: Path, b: Path) -> bool:
     """Return whether two sound result files differ by no more than the rounding of two machines."""
     try:
         if a.suffix == ".npz":
-            mine, theirs = files.read_arrays(a), files.read_arrays(b)
+            mine, theirs = _comparable(files.read_arrays(a), files.read_arrays(b))
             return mine.keys() == theirs.keys() and all(_close_arrays(mine[name], theirs[name]) for name in mine)
         if a.name == "plan.json":
             return Plan.of(files.read_json(a)).fits(Plan.of(files.read_json(b)))
-        return a.name == "metrics.json" and _close_values(files.read_json(a), files.read_json(b))
+        return a.name == "metrics.json" and _close_values(*_comparable(files.read_json(a), files.read_json(b)))
     except (RecordError, KeyError, TypeError, ValueError):
         return False
+
+
+def _comparable(a: dict[str, Any], b: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the entries of two result files, without those that only a later version writes if one lacks them."""
+    lacking = LATER - (a.keys() & b.keys())
+    mine, theirs = ({name: each for name, each in one.items() if name not in lacking} for one in (a, b))
+    return mine, theirs
 
 
 def _close_arrays(a: NDArray[Any], b: NDArray[Any]) -> bool:

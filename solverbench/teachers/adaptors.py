@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solverbench.errors import SpecError
-from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow
 
 PREDICTIONS = ("eps", "v", "x0", "flow")
 
@@ -34,7 +34,8 @@ class Adapted:
     Source: Salimans & Ho 2022, arXiv:2202.00512, appendix D (v); Liu et al. 2022, arXiv:2209.03003 (flow).
 
     Raises:
-        SpecError: an unknown prediction.
+        SpecError: an unknown prediction; or eps on a schedule whose first level stands for an infinite one, where the
+            state is noise alone, and x0 = x - 1e6 eps multiplies an error of the network by a million.
     """
 
     def __init__(
@@ -47,6 +48,16 @@ class Adapted:
     ) -> None:
         if predicts not in PREDICTIONS:
             raise SpecError(f"predicts={predicts!r}: not a parametrisation; use {', '.join(PREDICTIONS)}")
+        if predicts == "eps" and schedule.stands_in:
+            flow = isinstance(schedule, RectifiedFlow)
+            other = "leave out the last of alphas_cumprod, which is 0, and count one step less in told"
+            raise SpecError(
+                asked=f"predicts=eps on {type(schedule).__name__}",
+                wrong=f"the schedule starts without signal: x - {schedule.sigma_max:g} eps multiplies the network's "
+                "error by as much",
+                remedy="give what the network predicts (mostly v), or a schedule that starts at a finite level: "
+                + ("RectifiedFlow(t_start=0.999)" if flow else other),
+            )
         self.network, self.schedule, self.predicts, self.told = network, schedule, predicts, told
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -58,7 +69,7 @@ class Adapted:
         """
         t = self.schedule.time(sigma)
         alpha = self.schedule.alpha(t)
-        keep, take = self._coefficients(alpha, alpha * sigma, sigma)
+        keep, take = coefficients(self.predicts, alpha, alpha * sigma, sigma)
         t = t.clamp(max=self.schedule.t_last)
         t = t if self.told is None else self.told(t)
         # Computed in float64, then moved to x's device in one transfer.
@@ -66,16 +77,40 @@ class Adapted:
         found: Tensor = keep * x + take * self.network(alpha * x, t).to(x.dtype)
         return found
 
-    def _coefficients(self, alpha: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (a, b) with x0 = a x + b (the network's output)."""
-        one = torch.ones_like(sigma)
-        if self.predicts == "eps":
-            return one, -sigma
-        if self.predicts == "v":
-            return alpha**2 / (alpha**2 + s**2), -s / (alpha**2 + s**2)
-        if self.predicts == "flow":
-            return alpha / (alpha + s), -s / (alpha + s)
-        return 0 * one, one
+
+def coefficients(predicts: str, alpha: Tensor, s: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (a, b) with x0 = a x + b (the network's output), 0-d, of a prediction of `PREDICTIONS`."""
+    one = torch.ones_like(sigma)
+    if predicts == "eps":
+        return one, -sigma
+    if predicts == "v":
+        return alpha**2 / (alpha**2 + s**2), -s / (alpha**2 + s**2)
+    if predicts == "flow":
+        return alpha / (alpha + s), -s / (alpha + s)
+    return 0 * one, one
+
+
+class Clipped:
+    """A data prediction clipped to [-bound, bound] in every call, as `clip_sample` of diffusers does in every step.
+
+    Where it clips, the path is no longer that of the network's ODE, and gradients are 0.
+
+    Args:
+        denoise: (x [B, ...], sigma 0-d) -> data prediction of x's shape.
+        bound: largest absolute value, above 0; 1 for images on [-1, 1].
+
+    Raises:
+        SpecError: a bound that is not above 0.
+    """
+
+    def __init__(self, denoise: Callable[[Tensor, Tensor], Tensor], bound: float = 1.0) -> None:
+        if not 0 < bound < float("inf"):
+            raise SpecError(asked=f"clip={bound:g}", wrong="not a bound above 0", remedy="1 fits images on [-1, 1]")
+        self.denoise, self.bound = denoise, bound
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the clipped data prediction, of x's shape."""
+        return self.denoise(x, sigma).clamp(-self.bound, self.bound)
 
 
 def per_image(network: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:

@@ -112,12 +112,13 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
         raise UserError(f"{path}: is a description already; give it as it is: --teachers {path}")
     description = families.read(path, given)
     family = description.family or families.recognise(description.checkpoint)
-    families.load(path, {**given, "family": family}, "cpu")
+    loaded = families.load(path, {**given, "family": family}, "cpu")
     plain = {"name": name, "family": family, "checkpoint": str(description.checkpoint.resolve())}
     plain |= {key: value for key, value in given.items() if key not in ("name", "family")}
     if description.prompts is not None:
         plain["prompts"] = str(description.prompts.resolve())
-    files.write_bytes(place, _toml(plain).encode())
+    said = "".join(f"# {note}\n" for note in loaded.notes)
+    files.write_bytes(place, (said + _toml(plain)).encode())
     return place
 
 
@@ -166,7 +167,9 @@ def _called(name: str) -> str:
         raise RecordError(
             f"{name}: a call gives {tuple(d.shape)}, finite: {bool(d.isfinite().all())}; get the file again"
         )
-    return f"{' x '.join(map(str, teacher.shape))}, identity {teacher.identity[:12]}, a call is finite"
+    return f"{' x '.join(map(str, teacher.shape))}, identity {teacher.identity[:12]}, a call is finite" + "".join(
+        f"; {note}" for note in teacher.notes
+    )
 
 
 def _tried(what: str, trial: Callable[[], str]) -> tuple[str, str]:

@@ -30,9 +30,12 @@ class Condition:
             without text.
         negative: negative prompt, from which guidance leads away.
         guidance: w in e_u + w (e_c - e_u), at least 0; 1 is no guidance.
+        rescale: share of the guided prediction that is rescaled to the conditional one's deviation, 0 to 1; see
+            `Guided`.
 
     Raises:
-        UserError: an unknown policy, a class beyond the last, or a guidance that is not a finite number of at least 0.
+        UserError: an unknown policy, a class beyond the last, a guidance that is not a finite number of at least 0, or
+            a rescaling outside [0, 1] or without guidance.
     """
 
     classes: str | None = None
@@ -40,6 +43,7 @@ class Condition:
     prompts: tuple[str, ...] = field(default=(), repr=False)
     negative: str = ""
     guidance: float = 1.0
+    rescale: float = 0.0
 
     def __post_init__(self) -> None:
         if self.classes is not None:
@@ -50,6 +54,17 @@ class Condition:
                 raise UserError(f"classes {self.classes!r}: the network has {self.count}; use 0 to {self.count - 1}")
         if not 0 <= self.guidance < float("inf"):
             raise UserError(f"guidance {self.guidance:g}: not a finite number of at least 0; 1 is none, 7.5 is strong")
+        if not 0 <= self.rescale <= 1:
+            raise UserError(
+                asked=f"guidance_rescale {self.rescale:g}",
+                wrong="not a share",
+                remedy="0 is none, 0.7 is common, 1 is all",
+            )
+        if self.rescale and self.guidance == 1:
+            raise UserError(
+                asked=f"guidance_rescale {self.rescale:g}", wrong="there is no guidance to rescale",
+                remedy="give guidance, too, or leave it out",
+            )  # fmt: skip
 
     def labels(self, chosen: Sequence[int], shape: Sequence[int]) -> list[int]:
         """Return the class of each image with these seeds.
@@ -72,6 +87,8 @@ class Condition:
     def key(self) -> dict[str, Any]:
         """The facts that the images depend on, as plain JSON values: part of a cell's key."""
         found: dict[str, Any] = {"guidance": self.guidance}
+        if self.rescale:
+            found["guidance_rescale"] = self.rescale
         if self.classes is not None:
             found |= {"classes": self.classes, "count": self.count}
         if self.classes == "uniform":
@@ -90,7 +107,8 @@ class Condition:
         if self.prompts:
             said.append(f"prompt line seed mod {len(self.prompts)}")
             said += [f"negative prompt {self.negative!r}"] if self.negative else []
-        return ", ".join([*said, f"guidance {self.guidance:g}"])
+        said.append(f"guidance {self.guidance:g}")
+        return ", ".join([*said, *([f"rescaled by {self.rescale:g}"] if self.rescale else [])])
 
 
 class Guided:
@@ -102,8 +120,10 @@ class Guided:
         given: condition of the batch.
         absent: tensors for no condition or the negative prompt, shaped as `given`; None if the network has none.
         guidance: weight w. With w = 1 or no `absent`, only the conditional rows are computed.
+        rescale: share r in (1 - r + r std(e_c)/std(guided)) guided, with the deviations of each image.
 
-    Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with w counted from 1.
+    Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with w counted from 1; Lin et al. 2023, arXiv:2305.08891,
+    section 3.4, for the rescaling of the network's output.
     """
 
     def __init__(
@@ -112,8 +132,9 @@ class Guided:
         given: tuple[Tensor, ...],
         absent: tuple[Tensor, ...] | None,
         guidance: float,
+        rescale: float = 0.0,
     ) -> None:
-        self.predict, self.given, self.guidance = predict, given, guidance
+        self.predict, self.given, self.guidance, self.rescale = predict, given, guidance, rescale
         self.both: tuple[Tensor, ...] | None = None
         if passes(guidance, absent is not None) == 2:
             assert absent is not None
@@ -123,7 +144,12 @@ class Guided:
         if self.both is None:
             return self.predict(x, t, self.given)
         free, led = self.predict(torch.cat((x, x)), t, self.both).chunk(2)
-        return free + self.guidance * (led - free)
+        found = free + self.guidance * (led - free)
+        if not self.rescale:
+            return found
+        axes = tuple(range(1, found.ndim))
+        ratio = led.std(axes, keepdim=True) / found.std(axes, keepdim=True)
+        return found * (1 - self.rescale + self.rescale * ratio)
 
 
 def passes(guidance: float, absent: bool) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import multiprocessing
 import re
 from pathlib import Path
 
@@ -20,6 +22,8 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
         text: registered or imported name, or path of a TOML description or of a checkpoint's file or folder, whose
             family is recognised from its content. Options may follow, as in `shapes:guidance=2` or
             `model.pkl:classes=fixed:3:dtype=fp16`.
+
+    What a user should know about how it was read (`Teacher.notes`) is logged as warnings, one line each.
 
     Raises:
         UnknownNameError: there is no such teacher.
@@ -42,7 +46,10 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
         raise _unknown(head)
     if not isinstance(teacher, Teacher):
         raise PluginError(f"teacher {head!r}: its loader returned {teacher!r}, not a Teacher; correct the plugin")
-    return dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)
+    found = dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)
+    for note in found.notes if multiprocessing.parent_process() is None else ():  # workers would repeat it
+        logging.getLogger(__name__).warning("%s: %s", found.name, note)
+    return found
 
 
 def _unknown(name: str) -> UnknownNameError:

@@ -15,6 +15,11 @@ from solverbench.errors import SpecError
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.metrics.evaluation import Evaluation
 from solverbench.teachers.conditions import Condition
+from solverbench.teachers.convergence import Convergence
+
+SAMPLER, SAMPLER_NFE = "unipc:order=3:grid=time_quadratic", 100
+"""Default teacher sampler and its calls: within 4e-4 RMSE of the exact solution on every kind of schedule here; see
+docs/uncertainty.md."""
 
 FeatureNetwork = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] on [-1, 1] -> feature vectors [B, D], differentiable in the images."""
@@ -33,6 +38,8 @@ class Teacher:
         identity: sha256 of weights and configuration; it names the network in keys and files.
         sampler: spec of the teacher sampler; learned solvers are distilled from its many-step samples.
         sampler_nfe: number of calls of the teacher sampler.
+        sampler_error: the sampler's measured error, if it comes with the teacher; a run measures it if None, or if it
+            is about another sampler.
         evaluation: how samples are judged unless other metrics are requested; only paired errors if None.
         move: function that returns this teacher on another device.
         double: the same network on float64 images, for exact solutions of its ODE; None if it only runs in float32.
@@ -44,6 +51,7 @@ class Teacher:
         condition: condition of the images, part of every key in addition to `identity`; None if unconditional.
         arithmetic: arithmetic of the network; see `Arithmetic.label`.
         spec: text with which `load_teacher` returns this teacher again; its name if empty.
+        notes: what a user should know about how it was read, one sentence each; loading says them.
         features: feature networks by name, each a function that loads it on a device. Solvers may be trained on "loss";
             "metric" measures them, and training code gets none of it unless a recipe sets allow_metric_loss.
         images_of: a range of seeds -> real images [B, C, H, W] on [-1, 1], on the CPU, each a function of its seed
@@ -55,8 +63,9 @@ class Teacher:
     shape: tuple[int, int, int]
     schedule: NoiseSchedule = field(default_factory=EDM)
     identity: str = "unidentified"
-    sampler: str = "heun"
-    sampler_nfe: int = 64
+    sampler: str = SAMPLER
+    sampler_nfe: int = SAMPLER_NFE
+    sampler_error: Convergence | None = None
     evaluation: Evaluation | None = None
     device: str = "cpu"
     move: Callable[[str], Teacher] | None = None
@@ -68,6 +77,7 @@ class Teacher:
     condition: Condition | None = None
     arithmetic: str = "float32"
     spec: str = ""
+    notes: tuple[str, ...] = ()
     features: Mapping[str, Callable[[str], FeatureNetwork]] = field(default_factory=dict)
     images_of: Callable[[range], Tensor] | None = None
 
@@ -104,7 +114,8 @@ class Teacher:
         told = self.condition
         if told is None or self.passes == 1:
             return self.identity
-        return files.digest([self.identity, told.guidance, told.negative])
+        rescaled = [told.rescale] if told.rescale else []
+        return files.digest([self.identity, told.guidance, told.negative, *rescaled])
 
     def images(self, states: Tensor) -> Tensor:
         """Return the images [B, C, H, W] on [-1, 1] of final states [B, *shape]."""

@@ -32,7 +32,15 @@ from solverbench.method.tableau import Plan
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.teachers.families import schedulers
-from solverbench.teachers.families.diffusers import _schedule
+
+
+def _settled(config):
+    return schedulers.settled({"_class_name": "DDPMScheduler", "prediction_type": "v_prediction", **config})
+
+
+def _schedule(config):
+    return schedulers.schedule(_settled(config))
+
 
 PLANS = Path(__file__).parent.parent / "data" / "plans.json"
 SPECS = [
@@ -57,6 +65,7 @@ from helper import slope
 
 class Mine(sb.Solver):
     name = "mine"
+    consistent = False
 
     def integrate(self, denoise, x, grid):
         s = grid.sigmas
@@ -69,7 +78,7 @@ class Mine(sb.Solver):
 def planned():
     """Spec, budget and schedule, each with its key and some numbers of its plan."""
     for (name, schedule), spec, nfe in itertools.product(SCHEDULES.items(), SPECS, BUDGETS):
-        solver = sb.make(spec)
+        solver = sb.make(spec).on(schedule)
         try:
             plan = sb.tableau(solver, nfe=nfe, schedule=schedule).plan_from_noise(schedule)
         except UserError:
@@ -291,6 +300,7 @@ def test_a_class_without_a_source_is_named_by_its_numbers(tmp_path):
     def solver(factor):
         class Local(sb.Solver):
             name = "local"
+            consistent = False
 
             def integrate(self, denoise, x, grid):
                 return x + factor * denoise(x, grid.sigmas[0])
@@ -319,13 +329,15 @@ def test_a_plugins_grid_is_named_by_its_source(files_of_a_plugin):
 
 def test_the_rule_of_a_scheduler_holds_all_that_its_betas_come_from():
     """Whatever option changes the table changes the rule."""
-    base = {"beta_schedule": "sigmoid", "num_train_timesteps": 100}
+    base = {"beta_schedule": "sigmoid", "num_train_timesteps": 100, "prediction_type": "v_prediction"}
     changes = [{"beta_start": 2e-4}, {"beta_end": 0.03}, {"beta_schedule": "linear"}, {"num_train_timesteps": 101}]
     changes += [{"rescale_betas_zero_snr": True}, {"trained_betas": [0.1, 0.2]}]
+    changes += [{"_class_name": "CogVideoXDDIMScheduler", "snr_shift_scale": 2.0, "beta_start": 1e-4, "beta_end": 0.02}]
     for change in changes:
-        table = [schedulers.alphas_cumprod(config) for config in (base, base | change)]
+        read = [_settled(config) for config in (base, base | change)]
+        table = [schedulers.alphas_cumprod(each) for each in read]
         assert table[0].shape != table[1].shape or not torch.equal(*table)
-        assert schedulers.rule(base) != schedulers.rule(base | change), change
+        assert schedulers.rule(read[0]) != schedulers.rule(read[1]), change
 
 
 def test_equal_images_are_one_reference_whatever_their_features_round_to(tmp_path, monkeypatch):

@@ -86,7 +86,10 @@ def test_every_cell_ends_in_exactly_one_status(tmp_path):
     assert reasons["dpm", 3] == ""
     assert "use nfe=2 or nfe=4" in reasons["heun", 3]
     assert f"solverbench train gs --nfe 3 --teacher toy --out {tmp_path}" in reasons["gs", 3]
-    assert reasons[Twice().spec, 3] == "claims nfe=3, but its loop makes 6 calls"
+    assert reasons[Twice().spec, 3] == (
+        "claims nfe=3 with steps(3) = 3, but its loop makes 6 calls; let steps(3) refuse (sb.refuse_budget): the loop "
+        "can make 2 or 4"
+    )
     assert "a bug of a plugin" in reasons[Broken().spec, 3]
     assert result.exit_code == 1
 
@@ -486,7 +489,8 @@ def test_levels_that_end_inside_the_schedule_are_flagged(tmp_path):
 
 
 def test_a_solver_asked_for_twice_stands_once(tmp_path):
-    assert list(statuses(run(tmp_path, solvers="ddim,euler", nfe="3,3"))) == [("ddim", 3)]
+    specs = "ddim,euler:grid=time_uniform,ddim:rho=1"
+    assert list(statuses(run(tmp_path, solvers=specs, nfe="3,3"))) == [("ddim", 3)]
 
 
 def test_two_teachers_of_one_name_are_refused(tmp_path):

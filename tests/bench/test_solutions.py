@@ -231,7 +231,7 @@ def test_without_it_a_cell_is_what_it_was_before_there_was_such_a_metric(tmp_pat
         *("seeds", "samples", "block", "paired", "evaluation"),
     }
     with np.load(next(tmp_path.glob("cells/*/*/blocks/*.npz"))) as block:
-        assert set(block.files) == {"errors", "images", "nfe", "n", "total", "outer"}
+        assert set(block.files) == {"errors", "images", "nfe", "n", "total", "outer", "statistics"}
 
 
 def test_the_key_names_tolerance_and_count(tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ class Corrected(sb.Solver):
 
 
 @pytest.mark.parametrize("schedule", [FLOW, zero_snr()], ids=["flow", "zero SNR"])
-@pytest.mark.parametrize("spec", ["heun", "heun:end=zero", "dpm2", "dpm2:r=1", "unipc:prediction=noise", Corrected])
+@pytest.mark.parametrize("spec", ["heun", "heun:end=zero", "dpm2:r=1", "unipc:prediction=noise", Corrected])
 def test_weights_that_grow_with_the_stand_in_are_refused(
     spec: str | type[sb.Solver], schedule: sb.NoiseSchedule
 ) -> None:

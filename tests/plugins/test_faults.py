@@ -75,7 +75,8 @@ FAULTS = {
     ),
     "endless": (
         solver(f"while True:\n                {STEP}"), STEP,
-        "the loop calls denoise more than 4 times a step and doesn't end; end it at grid.steps",
+        "the loop calls denoise more than 4 times a step and doesn't end; end it at grid.steps: the grid fixes the "
+        "steps, an adaptive step size can't be run",
     ),
     "raises": (
         solver(f"if n == 4:\n                raise RuntimeError('no fifth step')\n            {STEP}"), "raise ",

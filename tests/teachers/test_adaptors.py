@@ -43,14 +43,32 @@ def exact(x, sigma):
     return MEAN + VARIANCE / (VARIANCE + sigma**2) * (x - MEAN)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("predicts", ["eps", "v", "x0", "flow"])
+@pytest.mark.parametrize(
+    ("name", "predicts"),
+    [
+        (name, predicts)
+        for name, schedule in SCHEDULES.items()
+        for predicts in ("eps", "v", "x0", "flow")
+        if predicts != "eps" or not schedule.stands_in
+    ],
+)
 def test_every_parametrisation_is_the_same_denoiser(name, predicts):
     schedule = SCHEDULES[name]
     denoise = sb.Adapted(gaussian(schedule, predicts), schedule, predicts)
     for level in torch.logspace(math.log10(schedule.sigma_first), math.log10(schedule.sigma_min), 7).double():
         x = MEAN + (VARIANCE + level**2).sqrt() * torch.randn(50, generator=torch.Generator().manual_seed(1)).double()
         torch.testing.assert_close(denoise(x, level), exact(x, level), rtol=1e-6, atol=1e-9 * max(1, float(level)))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("zero terminal", "leave out the last of alphas_cumprod"), ("flow to 1", r"t_start=0\.999")]
+)
+def test_noise_predicted_from_no_signal_is_refused(name, remedy):
+    """With errors of a thousandth, 10 calls by Euler's method end 4.03 off with eps, .129 off with v."""
+    schedule = SCHEDULES[name]
+    with pytest.raises(SpecError, match=f"predicts=eps on .* 1e\\+06 eps multiplies the network's error.*{remedy}"):
+        sb.Adapted(gaussian(schedule, "eps"), schedule)
+    assert sb.Adapted(gaussian(schedule, "v"), schedule, "v").predicts == "v"
 
 
 @pytest.mark.parametrize("predicts", ["v", "x0", "flow"])
@@ -183,3 +201,12 @@ def test_the_vp_and_the_edm_view_of_one_network_give_the_same_images(tmp_path):
     cells = [run.run(RunOptions(teachers=each, **asked)).cells[0] for each in views.values()]
     results = [cell.pictures.astype(int) for cell in cells]
     assert abs(results[0] - results[1]).max() <= 1
+
+
+def test_a_clipped_prediction_stays_within_its_bound_and_is_the_same_inside():
+    denoise = sb.Clipped(lambda x, sigma: x * 2, 1.0)
+    x = torch.tensor([-2.0, -0.3, 0.1, 0.9])
+    assert denoise(x, torch.tensor(1.0)).tolist() == pytest.approx([-1.0, -0.6, 0.2, 1.0])
+    for bound in (0.0, -1.0, math.inf):
+        with pytest.raises(SpecError, match="not a bound above 0"):
+            sb.Clipped(denoise, bound)

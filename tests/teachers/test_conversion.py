@@ -109,49 +109,62 @@ def test_the_moving_average_takes_the_weights_place():
         conversion.averaged(found | broken)
 
 
+FLOW = "FlowMatchEulerDiscreteScheduler"
+
+
+def settled(_class_name="DDPMScheduler", **config):
+    return schedulers.settled({"_class_name": _class_name, **config})
+
+
 @pytest.mark.parametrize(
     ("config", "predicts"),
     [
         ({}, "eps"),
         ({"prediction_type": "v_prediction"}, "v"),
         ({"prediction_type": "sample"}, "x0"),
-        ({"prediction_type": "flow_prediction", "_class_name": "UniPCMultistepScheduler"}, "flow"),
+        (
+            {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "_class_name": "UniPCMultistepScheduler"},
+            "flow",
+        ),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "flow"),
     ],
 )
 def test_what_a_network_predicts_is_the_schedulers_word(config, predicts):
-    assert schedulers.prediction(config) == predicts
+    assert schedulers.prediction(settled(**config)) == predicts
 
 
 def test_betas_follow_their_rule():
-    assert schedulers.betas({})[[0, -1]].tolist() == [pytest.approx(1e-4), pytest.approx(0.02)]
-    found = schedulers.betas({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
+    assert schedulers.betas(settled())[[0, -1]].tolist() == [pytest.approx(1e-4), pytest.approx(0.02)]
+    found = schedulers.betas(settled(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012))
     exact = sb.VPDiscrete.stable_diffusion() if hasattr(sb, "VPDiscrete") else None
     if exact is not None:
         assert torch.allclose(torch.log1p(-found).cumsum(0) / 2, torch.tensor(exact.log_alphas, dtype=torch.float64))
-    assert schedulers.betas({"trained_betas": [0.1, 0.2], "beta_schedule": "linear"}).tolist() == [0.1, 0.2]
-    cosine = schedulers.alphas_cumprod({"beta_schedule": "squaredcos_cap_v2"})
+    assert schedulers.betas(settled(trained_betas=[0.1, 0.2], beta_schedule="linear")).tolist() == [0.1, 0.2]
+    cosine = schedulers.alphas_cumprod(settled(beta_schedule="squaredcos_cap_v2"))
     assert float(cosine[499]) == pytest.approx(0.49384, abs=1e-4)
     with pytest.raises(RecordError, match="beta_schedule 'laplace' isn't known"):
-        schedulers.betas({"beta_schedule": "laplace"})
+        schedulers.betas(settled(beta_schedule="laplace"))
     with pytest.raises(RecordError, match="not all between 0 and 1"):
-        schedulers.betas({"beta_end": 2.0})
+        schedulers.betas(settled(beta_end=2.0))
 
 
 def test_rescaled_to_no_signal_the_first_step_stays_and_the_last_is_zero():
-    plain = schedulers.alphas_cumprod({})
-    found = schedulers.alphas_cumprod({"rescale_betas_zero_snr": True})
+    plain = schedulers.alphas_cumprod(settled())
+    found = schedulers.alphas_cumprod(settled(rescale_betas_zero_snr=True, prediction_type="v_prediction"))
     assert float(found[-1]) == 0
     assert float(found[0]) == pytest.approx(float(plain[0]), rel=1e-12)
     assert bool((found[1:] < found[:-1]).all())
 
 
 def test_times_of_a_flow_are_shifted_unless_they_depend_on_the_image():
-    assert schedulers.flow_times({}) == (pytest.approx(0.999), pytest.approx(0.001))
-    assert schedulers.flow_times({"shift": 3.0}) == (pytest.approx(2.997 / 2.998), pytest.approx(0.003 / 1.002))
-    assert schedulers.flow_times({"shift": 3.0, "use_dynamic_shifting": True})[1] == pytest.approx(0.001)
+    assert schedulers.flow_times(settled(FLOW)) == (pytest.approx(0.999), pytest.approx(0.001))
+    assert schedulers.flow_times(settled(FLOW, shift=3.0)) == (
+        pytest.approx(2.997 / 2.998),
+        pytest.approx(0.003 / 1.002),
+    )
+    assert schedulers.flow_times(settled(FLOW, shift=3.0, use_dynamic_shifting=True))[1] == pytest.approx(0.001)
     with pytest.raises(RecordError, match="invert_sigmas"):
-        schedulers.flow_times({"invert_sigmas": True})
+        schedulers.flow_times(settled(FLOW, invert_sigmas=True))
 
 
 def test_files_and_folders_are_recognised_without_diffusers(tmp_path):

@@ -1,12 +1,15 @@
 """EDM's networks: upstream's numbers from upstream's files, and nothing in a file is run."""
 
+import argparse
 import io
 import json
 import os
+import pathlib
 import pickle
 import warnings
 
 import edm_pickles
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -117,6 +120,16 @@ def test_a_data_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path, m
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(userdata.VARIABLE, str(tmp_path / "file"))
     assert sb.load_teacher(str(edm_pickles.golden(tmp_path, "ddpmpp_uncond"))).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_paths_devices_sizes_and_types_beside_a_network_change_nothing(tmp_path, protocol):
+    before = sb.load_teacher(str(edm_pickles.golden(tmp_path, "ddpmpp_uncond"))).identity
+    path = edm_pickles.golden(
+        tmp_path, "ddpmpp_uncond", protocol, device=torch.device("cpu"), size=torch.Size([3, 16]), dtype=torch.float16,
+        args=argparse.Namespace(lr=1), place=pathlib.PosixPath("/a/b"), best=np.float64(1.5), rows=np.arange(3),
+    )  # fmt: skip
+    assert sb.load_teacher(str(path)).identity == before
 
 
 class Wants:

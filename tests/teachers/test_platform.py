@@ -132,6 +132,34 @@ def test_files_that_are_no_teacher_are_told_apart(tmp_path):
         sb.load_teacher(str(describe(tmp_path, checkpoint="gone.pkl", guidnce=2)))
 
 
+def test_rescaled_guidance_has_the_conditional_predictions_deviation():
+    """Lin et al. 2023, section 3.4: all of it has that deviation, a share lies between, none is plain guidance."""
+    x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t, labels = torch.tensor(1.0), torch.tensor([1.0, 2.0, 3.0])[:, None, None, None].double()
+
+    def predict(x, t, told):
+        return x * told[0] + told[0] ** 2 * x.flip(-1)
+
+    def guided(rescale):
+        return Guided(predict, (labels,), (0 * labels + 0.5,), 4.0, rescale)(x, t)
+
+    led, axes = predict(x, t, (labels,)), (1, 2, 3)
+    assert torch.allclose(guided(1.0).std(axes), led.std(axes))
+    assert torch.allclose(guided(0.25), 0.75 * guided(0.0) + 0.25 * guided(1.0))
+    assert float((guided(0.0) - guided(1.0)).abs().max()) > 1
+
+
+def test_rescaling_is_a_part_of_the_key_unless_there_is_none():
+    plain = Condition("seed", 10, guidance=2.0)
+    assert "guidance_rescale" not in plain.key
+    assert Condition("seed", 10, guidance=2.0, rescale=0.7).key == {**plain.key, "guidance_rescale": 0.7}
+    assert "rescaled by 0.7" in str(Condition("seed", 10, guidance=2.0, rescale=0.7))
+    with pytest.raises(UserError, match="there is no guidance to rescale; give guidance"):
+        Condition("seed", 10, rescale=0.7)
+    with pytest.raises(UserError, match=r"guidance_rescale 1\.5: not a share"):
+        Condition("seed", 10, guidance=2.0, rescale=1.5)
+
+
 def test_an_option_of_a_registered_loader_is_typed():
     with pytest.raises(SpecError, match="digits: no option 'guidance'"):
         sb.load_teacher("digits:guidance=2")

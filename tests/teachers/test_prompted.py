@@ -53,15 +53,19 @@ def noted(folder, **more):
 
 
 @pytest.mark.parametrize(
-    ("negative", "zeros"), [("rain", True), ("", True), ("", False)], ids=["negative", "zeros", "empty"]
+    ("negative", "zeros", "rescale"),
+    [("rain", True, 0.0), (None, True, 0.0), (None, False, 0.0), ("", True, 0.0), ("", True, 0.7)],
+    ids=["negative", "zeros", "encoded", "empty", "rescaled"],
 )
-def test_a_stable_diffusion_xl_folder_follows_its_pipeline(tmp_path, negative, zeros):
+def test_a_stable_diffusion_xl_folder_follows_its_pipeline(tmp_path, negative, zeros, rescale):
     parts = xl_parts(tmp_path)
     folder = folders.save(
         tmp_path / "xl", "StableDiffusionXLPipeline", diffusers.DDIMScheduler(**folders.VP), **parts
     )  # fmt: skip
     noted(folder, force_zeros_for_empty_prompt=zeros)
-    told = {"prompts": tiny.prompts(tmp_path / "p.txt"), "guidance": 4.0, "negative": negative}
+    told = {"prompts": tiny.prompts(tmp_path / "p.txt"), "guidance": 4.0}
+    told |= {} if negative is None else {"negative": negative}
+    told |= {"guidance_rescale": rescale} if rescale else {}
     teacher = folders.load(folder, **told)
     assert teacher.passes == 2
     scheduler, sigmas = folders.ddim(teacher, folders.VP)
@@ -71,12 +75,32 @@ def test_a_stable_diffusion_xl_folder_follows_its_pipeline(tmp_path, negative, z
     pipeline.set_progress_bar_config(disable=True)
     noise = tiny.random(2, 4, 8, 8)
     made = pipeline(
-        tiny.PROMPTS[1:], negative_prompt=[negative] * 2 if negative or not zeros else None, height=16, width=16,
-        guidance_scale=4.0, num_inference_steps=folders.STEPS, latents=noise, output_type="latent",
+        tiny.PROMPTS[1:], negative_prompt=None if negative is None else [negative] * 2, height=16, width=16,
+        guidance_scale=4.0, guidance_rescale=rescale, num_inference_steps=folders.STEPS, latents=noise,
+        output_type="latent",
     ).images  # fmt: skip
     end = teacher.schedule.alpha(teacher.schedule.time(torch.tensor(sigmas[-1], dtype=torch.float64)))
     found = folders.ours(teacher, sigmas, noise, seeds=[1, 2])
     assert relative(found.double() * end, made.double()) < 1e-5
+
+
+def test_an_explicit_empty_negative_prompt_and_zeros_are_two_teachers(tmp_path):
+    folder = folders.save(
+        tmp_path / "xl", "StableDiffusionXLPipeline", diffusers.DDIMScheduler(**folders.VP), **xl_parts(tmp_path)
+    )
+    told = {"prompts": tiny.prompts(tmp_path / "p.txt"), "guidance": 4.0}
+    missing, empty = folders.load(folder, **told), folders.load(folder, **told, negative="")
+    off = folders.load(folder, **told, options={"zeros": False})
+    assert missing.identity != empty.identity == off.identity
+    assert folders.load(folder, **told, options={"zeros": True}).identity == missing.identity
+    x, sigma = tiny.random(1, 4, 8, 8), torch.tensor(2.0, dtype=torch.float64)
+    with torch.no_grad():
+        images = [each.denoiser([1])(x, sigma) for each in (missing, empty, off)]
+    assert relative(images[1], images[0]) > 1e-3
+    assert torch.equal(images[1], images[2])
+    stable = folders.stable_diffusion(tmp_path / "sd")
+    with pytest.raises(SpecError, match="zeros is Stable Diffusion XL's"):
+        folders.load(stable, **told, options={"zeros": True})
 
 
 def test_a_refiner_is_refused_by_what_it_is_told(tmp_path):
@@ -199,6 +223,9 @@ def test_a_flux_folder_follows_its_pipeline(tmp_path, distilled):
     assert relative(folders.ours(teacher, sigmas, noise, seeds=[1, 2]), expected) < 1e-5
 
 
+NAMED = {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
+
+
 @pytest.mark.parametrize("kind", ["sd3", "flux"])
 def test_a_network_alone_takes_its_encoders_from_files(tmp_path, kind):
     """The same as from the pipeline's folder, which lies in pieces."""
@@ -208,7 +235,7 @@ def test_a_network_alone_takes_its_encoders_from_files(tmp_path, kind):
         names = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
         parts = {"transformer": folders.flux(), **{name: parts[name] for name in names}}
         parts |= {**folders.text(tmp_path), "text_encoder_2": folders.t5(), "tokenizer_2": folders.t5_tokenizer()}
-    whole = folders.save(tmp_path / "whole", "Pipeline", scheduler, **parts)
+    whole = folders.save(tmp_path / "whole", NAMED[kind], scheduler, **parts)
     options = {"text_length": 16} | ({"size": 8} if kind == "flux" else {})
     told = {"prompts": tiny.prompts(tmp_path / "p.txt"), "options": options}
     together = folders.load(whole, **told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +11,15 @@ import torch
 
 from solverbench import tested
 from solverbench.bench.cells import STATUSES, Cell, each_teacher, lacking
-from solverbench.bench.outcome import Outcome
+from solverbench.bench.outcome import REFERENCE, Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
+from solverbench.bench.reference import rough
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection
 from solverbench.metrics import table
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
+from solverbench.teachers.convergence import SHARE
 
 
 def several(found: Sequence[Any]) -> str:
@@ -67,9 +70,10 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
                 "prove a better sampler; read the distance to the teacher beside it"
             )
-    found += one_method([outcome.cell for outcome in outcomes])
+    found += one_method([outcome.cell for outcome in outcomes]) + reference(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
         teacher = cell.teacher
+        found += [f"{teacher.name}: {note}" for note in teacher.notes]
         if cell.evaluation is not None and cell.evaluation.data.note:
             found.append(cell.evaluation.data.note)
         found += lacking([cell])
@@ -105,6 +109,52 @@ def one_method(cells: Sequence[Cell]) -> list[str]:
         f"{' and '.join(names)} are one method at {', '.join(places)}: computed once, reported under each name"
         for names, places in groups.items()
     ]
+
+
+def reference(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return what the errors of the references mean for the paired errors shown, one sentence each."""
+    found: list[str] = []
+    for teacher in teachers_of_outcomes(outcomes):
+        own = [each for each in outcomes if each.cell.teacher.name == teacher.name and table.ALWAYS in each.measures]
+        told = own[0].convergence if own else None
+        if told is None:
+            continue
+        if told.error is None:
+            found.append(f"the error of the reference of {teacher.name} is {told.text}")
+            continue
+        if line := rough(teacher.name, told):
+            found.append(line)
+        marked = [each for each in own if REFERENCE in each.flags()]
+        if marked:
+            found.append(
+                f"{len(marked)} of {several(own)} on {teacher.name} have an RMSE below {SHARE} times the error of "
+                f"their reference, {told.error:.2g}, which takes part in it: {_grouped(marked)}"
+            )
+        if pairs := _alike(own, told.error):
+            found.append(
+                f"on {teacher.name} these differences of RMSE are smaller than the error of the reference, "
+                f"{told.error:.2g}: {pairs}"
+            )
+    return found
+
+
+def _grouped(own: Sequence[Outcome]) -> str:
+    """Return cells as text, such as `dpm NFE 9, 10; unipc NFE 10`."""
+    groups: dict[str, list[int]] = {}
+    for each in own:
+        groups.setdefault(each.cell.solver, []).append(each.cell.nfe)
+    return "; ".join(f"{solver} NFE {', '.join(map(str, budgets))}" for solver, budgets in groups.items())
+
+
+def _alike(own: Sequence[Outcome], error: float) -> str:
+    """Return the pairs of solvers whose RMSE at one NFE differs by less than `error`."""
+    pairs: dict[str, list[int]] = {}
+    for a, b in itertools.combinations(own, 2):
+        values = [each.measures[table.ALWAYS].value for each in (a, b)]
+        same = a.cell.plan is not None and b.cell.plan is not None and a.cell.plan.key == b.cell.plan.key
+        if a.cell.nfe == b.cell.nfe and not same and abs(values[0] - values[1]) < error:
+            pairs.setdefault(f"{a.cell.solver} and {b.cell.solver}", []).append(a.cell.nfe)
+    return "; ".join(f"{names} at NFE {', '.join(map(str, budgets))}" for names, budgets in pairs.items())
 
 
 def _without_fid() -> str:

@@ -198,6 +198,8 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
         teacher, evaluation = cell.teacher, cell.evaluation
         found[f"teacher {teacher.name}"] = f"{teacher.identity[:16]}, own sampler {teacher.sampler} with "
         found[f"teacher {teacher.name}"] += f"{teacher.sampler_nfe} calls"
+        error = next((each.convergence for each in outcomes if each.cell.teacher is teacher and each.convergence), None)
+        found[f"reference error of {teacher.name}"] = "not measured" if error is None else error.text
         same = "; the same for every solver" if teacher.condition is not None else ""
         found[f"condition of {teacher.name}"] = condition(teacher) + same
         if teacher.arithmetic != "float32":

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
-from solverbench.teachers.adaptors import Adapted
+from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete, VPLinear
+from solverbench.teachers.adaptors import Adapted, Clipped
 from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided, passes
 from solverbench.teachers.families.conversion import Converted
@@ -47,6 +47,8 @@ class Parts:
         weights: digest of each network that the images depend on.
         facts: plain values that the images depend on.
         sampler, sampler_nfe: teacher sampler and its calls, unless the description overrides them.
+        clip: bound of the data prediction, clipped in every call; None if it isn't.
+        notes: what a user should know about how the model was read.
     """
 
     network: Network
@@ -61,6 +63,8 @@ class Parts:
     facts: Mapping[str, Any] = field(default_factory=dict)
     sampler: str = "unipc:order=3:variant=bh2:grid=time_uniform"
     sampler_nfe: int = 20
+    clip: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def require(asked: str) -> None:
@@ -174,7 +178,7 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
         parts = dataclasses.replace(parts, encode=Remembered(parts.encode))
     network, arithmetic = parts.network, description.arithmetic
     free = network.absent is not None or network.text
-    condition = description.condition(count=network.classes, text=network.text, absent=free)
+    condition = description.condition(count=network.classes, text=network.text, absent=free, rescaled=True)
     shape = (network.channels, parts.size, parts.size)
 
     schedule = _ended(parts.schedule, description)
@@ -183,13 +187,14 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
         return network.predict(arithmetic.cast(y), t.float().expand(len(y)), told)
 
     def adapted(network: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        return Adapted(network, schedule, parts.prediction, told=parts.told)
+        found = Adapted(network, schedule, parts.prediction, told=parts.told)
+        return found if parts.clip is None else Clipped(found, parts.clip)
 
     def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         assert condition is not None
         given, absent = _told(condition, chosen, shape, parts, device)
         cast = [tuple(_cast(each, arithmetic.torch) for each in told) for told in (given, absent or ())]
-        return adapted(Guided(predict, cast[0], cast[1] or None, condition.guidance))
+        return adapted(Guided(predict, cast[0], cast[1] or None, condition.guidance, condition.rescale))
 
     def unbound(x: Tensor, sigma: Tensor) -> Tensor:
         return bind(range(len(x)))(x, sigma)
@@ -209,6 +214,7 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
         passes=passes(condition.guidance, free) if condition else 1,
         condition=condition,
         arithmetic=arithmetic.label,
+        notes=parts.notes,
     )
 
 
@@ -228,6 +234,8 @@ def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
     if isinstance(schedule, RectifiedFlow):
         changes = {"t_end": low and low / (1 + low), "t_start": high and high / (1 + high)}
         return dataclasses.replace(schedule, **{key: t for key, t in changes.items() if t is not None})
+    if isinstance(schedule, VPLinear):
+        return _refit(schedule, low, high, description)
     assert isinstance(schedule, VPDiscrete)
     if high is not None:
         raise SpecError(
@@ -238,6 +246,20 @@ def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
         return schedule
     ended = dataclasses.replace(schedule, t_eps=float(schedule.time(torch.tensor(low, dtype=torch.float64))))
     return ended.asked_by(**schedule.key, sigma_min=float(low))
+
+
+def _refit(schedule: VPLinear, low: float | None, high: float | None, description: Description) -> NoiseSchedule:
+    """Return a continuous schedule between other levels, within its own."""
+    if low is None and high is None:
+        return schedule
+    end, start = schedule.sigma_min if low is None else low, schedule.sigma_max if high is None else high
+    if not schedule.sigma_min * (1 - 1e-9) <= end < start <= schedule.sigma_max * (1 + 1e-9):
+        raise SpecError(
+            asked=description.name, wrong=f"sigma_min={end:g}, sigma_max={start:g}",
+            remedy=f"the network knows {schedule.sigma_min:g} to {schedule.sigma_max:g}; give levels within that, "
+            "sigma_min below sigma_max",
+        )  # fmt: skip
+    return VPLinear.refit(end, start).asked_by(frame="vp", sigma_min=float(end), sigma_max=float(start))
 
 
 def _told(

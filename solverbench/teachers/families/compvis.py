@@ -14,7 +14,7 @@ from torch import Tensor
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.method.schedules import VPDiscrete, array_digest
 from solverbench.teachers import adaptors
-from solverbench.teachers.families import assembly, conversion, networks, text
+from solverbench.teachers.families import assembly, conversion, names, networks, text
 from solverbench.teachers.families import tensor_files as checkpoints
 
 if TYPE_CHECKING:
@@ -99,9 +99,10 @@ def recognises(path: Path) -> bool:
     if not path.is_file() or path.suffix == ".toml":
         return False
     try:
-        return any(key.startswith(conversion.UNET) for key in checkpoints.read(path, mapped=True))
+        state, _ = checkpoints.unwrapped(checkpoints.read(path, mapped=True), conversion.UNET)
     except RecordError:
         return False
+    return f"{conversion.UNET}input_blocks.0.0.weight" in state and not names.tensors(state, path)[0]
 
 
 def load(description: Description, device: str = "cpu") -> Teacher:
@@ -115,14 +116,15 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     """
     given, name = description.settings(Settings), description.name
     assembly.require(name)
-    state = checkpoints.read(description.checkpoint)
+    read = checkpoints.contents(description.checkpoint)
+    state, removed = checkpoints.unwrapped(read.tensors, conversion.UNET)
     kind = _kind(description, state)
     told = _settled(description, given, kind, state)
     tokenizer = _tokenizer(description) if kind == TEXT else None
     condition = conversion.part(state, conversion.CONDITION)
     rows, absent = _classes(description, given, len(condition["embedding.weight"])) if kind == CLASSES else (0, None)
     # Conditions are checked before the networks are built, which takes long.
-    description.condition(count=rows, text=kind == TEXT, absent=kind == TEXT or absent is not None)
+    description.condition(count=rows, text=kind == TEXT, absent=kind == TEXT or absent is not None, rescaled=True)
     source = conversion.averaged(state) if told.averaged else state
     parts = conversion.part(source, conversion.UNET), conversion.part(state, conversion.FIRST_STAGE)
     found = {
@@ -163,8 +165,13 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         facts=facts,
         sampler=told.sampler,
         sampler_nfe=told.sampler_nfe,
+        notes=(*read.notes, *_said(description.checkpoint, removed)),
     )
     return assembly.teacher(description, device, made, load)
+
+
+def _said(path: Path, removed: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"{path.name}: {' and '.join(removed)} removed from its tensors' names",) if removed else ()
 
 
 def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
@@ -174,6 +181,9 @@ def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
         RecordError: none of the three kinds.
     """
     path = description.checkpoint
+    wrong, remedy = names.tensors(state, path)
+    if wrong:
+        raise RecordError(asked=path, wrong=wrong, remedy=remedy)
     if not any(key.startswith(conversion.UNET) for key in state):
         raise RecordError(
             f"{path}: has no {conversion.UNET}* tensors, so that it is no CompVis checkpoint but another family's; "

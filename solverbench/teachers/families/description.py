@@ -42,8 +42,10 @@ class Description:
         classes: class policy of a class-conditional model; see `Condition`.
         prompts: text file with one prompt per line.
         prompt_count: minimum number of prompts, as a protocol requires.
-        negative: negative prompt, from which guidance leads away.
+        negative: negative prompt, from which guidance leads away. None if there is none, which some networks are told
+            by zeros; "" is the encoded empty prompt.
         guidance: guidance weight; 1 is no guidance.
+        guidance_rescale: share of guidance's rescaling; see `Condition`. None is none.
         dtype, channels_last, compile: see `Arithmetic`.
         sigma_min, sigma_max: levels where sampling ends and starts, in the EDM frame.
         sampler, sampler_nfe: teacher sampler and its calls.
@@ -59,6 +61,7 @@ class Description:
     prompt_count: int | None = None
     negative: str | None = None
     guidance: float | None = None
+    guidance_rescale: float | None = None
     dtype: str = "fp32"
     channels_last: bool = False
     compile: bool = False
@@ -95,13 +98,16 @@ class Description:
             raise MissingError(f"{self.name}: its {what} {path} isn't there; correct files.{what} of its description")
         return path
 
-    def condition(self, *, count: int = 0, text: bool = False, absent: bool = False) -> Condition | None:
+    def condition(
+        self, *, count: int = 0, text: bool = False, absent: bool = False, rescaled: bool = False
+    ) -> Condition | None:
         """Return the condition of the images; None for a network without a condition input.
 
         Args:
             count: number of the network's classes; 0 if it has none.
             text: whether it takes a prompt.
             absent: whether it has an unconditional input, which guidance needs.
+            rescaled: whether its family rescales guidance.
 
         Raises:
             UserError: the network does not support the policy, prompts or guidance, or it needs prompts and there are
@@ -118,12 +124,17 @@ class Description:
                 f"{self.name}: guidance {self.guidance:g}, but this network has no unconditional input to lead away "
                 "from; leave guidance out"
             )
+        if self.guidance_rescale and not (absent and rescaled):
+            raise UserError(
+                asked=self.name, wrong=f"guidance_rescale {self.guidance_rescale:g}, but this network doesn't take it",
+                remedy="leave guidance_rescale out",
+            )  # fmt: skip
         if not count and not text:
             return None
         lines = self._lines() if text else ()
         policy = (self.classes or "seed") if count else None
         weight = 1.0 if self.guidance is None else self.guidance
-        return Condition(policy, count, lines, self.negative or "", weight)
+        return Condition(policy, count, lines, self.negative or "", weight, self.guidance_rescale or 0.0)
 
     def _lines(self) -> tuple[str, ...]:
         if self.prompts is None:
@@ -154,7 +165,10 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
         SpecError: an unknown key, a value of the wrong type, or a file that is not TOML.
     """
     if not path.exists():
-        raise MissingError(f"teacher {str(path)!r}: there is no such file or folder; give a checkpoint or a TOML file")
+        raise MissingError(
+            asked=f"teacher {str(path)!r}", wrong="there is no such file or folder",
+            remedy=_download(str(path)) or "give a checkpoint or a TOML file",
+        )  # fmt: skip
     asked, described = str(path), path.suffix == ".toml"
     table = _table(path) if described else {"checkpoint": path.name}
     others: Any = table.pop("files", {})
@@ -189,7 +203,11 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
     """
     description = read(path, given)
     if not description.checkpoint.exists():
-        raise MissingError(f"{description.name}: its checkpoint {description.checkpoint} isn't there; correct the path")
+        given_as = str(description.checkpoint.relative_to(path.resolve().parent)) if path.suffix == ".toml" else ""
+        raise MissingError(
+            asked=description.name, wrong=f"its checkpoint {description.checkpoint} isn't there",
+            remedy=_download(given_as) or "correct the path",
+        )  # fmt: skip
     if not description.family:
         description = dataclasses.replace(description, family=recognise(description.checkpoint))
     if description.family not in registries.families:
@@ -207,12 +225,37 @@ def recognise(path: Path) -> str:
     """
     if path.is_dir() and not any(path.iterdir()):
         raise RecordError(f"{path}: an empty folder; name a checkpoint's file, or the folder that holds its files")
-    found = [name for name in registries.families if _module(name).recognises(path)]
+    found = [name for name in registries.families if _recognised(name, path)]
+    if not found and (error := _named(path)) is not None:
+        raise error
     if len(found) != 1:
         what = f"could be {' or '.join(found)}" if found else "is no checkpoint that a family knows"
         example = f"{path}:family={found[0] if found else 'edm'}"
         raise RecordError(f"{path}: {what}; if it is one, say of which, as in {example}. {_families()}")
     return found[0]
+
+
+def _recognised(name: str, path: Path) -> bool:
+    try:
+        return bool(_module(name).recognises(path))
+    except UserError:
+        raise
+    except Exception:  # a family that stumbles over a damaged or foreign file doesn't know it
+        return False
+
+
+def _named(path: Path) -> RecordError | None:
+    from solverbench.teachers.families import names
+
+    return names.unknown(path)
+
+
+def _download(text: str) -> str:
+    """Return how to get a hub repository if `text` reads like its id, else an empty text."""
+    from solverbench.teachers.families import names
+
+    hub = names.hub_id(text)
+    return names.download(hub) if hub else ""
 
 
 def _families() -> str:

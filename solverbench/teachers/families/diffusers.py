@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
 from solverbench.teachers import adaptors
-from solverbench.teachers.families import assembly, networks, schedulers, text
+from solverbench.teachers.families import assembly, folders, networks, schedulers, tensor_files, text
 from solverbench.wording import one_line
 
 if TYPE_CHECKING:
@@ -41,9 +39,6 @@ KINDS = {
 }
 """Supported classes by the package that must hold them; nothing else of a folder is imported or executed."""
 
-RENAMED = {"Transformer2DModel": "DiTTransformer2DModel"}
-"""Class names in older folders to current ones."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -54,8 +49,11 @@ class Settings:
         null_class: class for no condition, if the configuration does not give it.
         distilled: guidance told to a network distilled from a guided one (FLUX.1-dev).
         text_length: number of tokens for T5; as upstream if None.
-        variant: variant of the weight files, such as fp16.
+        variant: variant of the weight files, such as fp16; parts without it give their base files.
         checkpointing: whether to use gradient checkpointing.
+        clip: bound to which the data prediction is clipped in every call; not clipped if None.
+        zeros: whether no negative prompt is told by zeros rather than by the encoded empty prompt, in Stable Diffusion
+            XL; as its index says if None.
     """
 
     size: int | None = None
@@ -64,6 +62,8 @@ class Settings:
     text_length: int | None = None
     variant: str | None = None
     checkpointing: bool = False
+    clip: float | None = None
+    zeros: bool | None = None
 
 
 def recognises(path: Path) -> bool:
@@ -83,17 +83,26 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     given = description.settings(Settings)
     assembly.require(description.name)
     folder = Folder(description, given.variant)
-    scheduler = folder.scheduler()
-    prediction = schedulers.prediction(scheduler)
+    asked = folder.scheduler()
+    scheduler = schedulers.settled(asked)
+    schedule = schedulers.schedule(scheduler)
     model = folder.model(folder.network, description.arithmetic.torch)
     size = given.size or _size(description, model)
     network = networks.read(model, null_class=given.null_class, distilled=given.distilled)
     # Conditions are checked before the other parts are read, which takes long.
-    description.condition(count=network.classes, text=network.text, absent=network.absent is not None or network.text)
+    free = network.absent is not None or network.text
+    description.condition(count=network.classes, text=network.text, absent=free, rescaled=True)
     weights = {"network": adaptors.fingerprint(model)}
-    facts: dict[str, Any] = {"scheduler": _facts(scheduler), "network": _plain(model.config)}
+    if given.zeros is not None and not network.pooled:
+        raise SpecError(
+            asked=description.name, wrong="zeros is Stable Diffusion XL's, and this network isn't one",
+            remedy="leave zeros out",
+        )  # fmt: skip
+    facts: dict[str, Any] = {"scheduler": schedulers.facts(scheduler), "network": _plain(model.config)}
     if type(model).__name__ == "FluxTransformer2DModel":
         facts["distilled"] = given.distilled
+    if given.clip is not None:
+        facts["clip"] = given.clip
     decode = encode = None
     pixels = 0
     if (stage := folder.first_stage) is not None:
@@ -111,25 +120,29 @@ def load(description: Description, device: str = "cpu") -> Teacher:
             else:
                 weights[name] = adaptors.fingerprint(part)
                 assembly.prepare(part, device)
-        encode = _encoder(description, model, parts, folder, given.text_length)
+        zeros = _zeros(description, folder, given)
+        encode = _encoder(description, model, parts, folder, given.text_length, zeros)
         facts["text_length"] = given.text_length
         if network.pooled:
-            facts["zeros"] = folder.zeros
+            facts["zeros"] = zeros
         if network.pooled or getattr(model, "use_additional_conditions", False):
             facts["pixels"] = _told_size(description, model, network, parts, pixels)
+    folder.unused()
     if given.checkpointing:
         assembly.checkpointed(model)
     prepared = assembly.prepare(model, device, description.arithmetic)
     made = assembly.Parts(
         network=networks.read(prepared, null_class=given.null_class, distilled=given.distilled, pixels=pixels),
-        prediction=prediction,
-        schedule=_schedule(scheduler),
-        told=_told(scheduler),
+        prediction=schedulers.prediction(scheduler),
+        schedule=schedule,
+        told=schedulers.told(scheduler, schedule),
         size=size,
         weights=weights,
         encode=encode,
         decode=decode,
         facts=facts,
+        clip=given.clip,
+        notes=(*filter(None, ["" if given.clip else schedulers.dropped(asked)]), *folder.notes),
         **(FLOW_SAMPLER if schedulers.flows(scheduler) else {}),
     )
     return assembly.teacher(description, device, made, load)
@@ -153,6 +166,8 @@ class Folder:
         if not self.path.is_dir():
             raise RecordError(f"{self.path}: a file, but family diffusers takes a folder, the one with {INDEX}")
         self.index = _read(self.path / INDEX) if (self.path / INDEX).is_file() else None
+        self.taken: set[str | None] = set()
+        self.notes: list[str] = []
         if self.index is not None:
             self._check(self.index)
             found = [name for name in NETWORKS if self._named(name)]
@@ -187,14 +202,69 @@ class Folder:
         import diffusers
 
         path = self._place(name)
-        kind = str(_peek(path / CONFIG).get("_class_name", ""))
+        kind = folders.actual(path, _peek(path / CONFIG))
         self._known(name, "diffusers", kind)
-        cls = getattr(diffusers, RENAMED.get(kind, kind))
+        cls = getattr(diffusers, kind)
+        variant = self._variant(path, "diffusers")
         with assembly.quiet():
-            how = {"torch_dtype": dtype, "variant": self.variant, "low_cpu_mem_usage": False}
-            found, said = self._made(name, cls, path, {**how, "output_loading_info": True})
+            said: Mapping[str, Any]
+            if (index := folders.pickled_shards(path, variant)) is not None:
+                found, said = self._assembled(cls, path, dtype, tensor_files.sharded(index).tensors)
+            else:
+                how = {"torch_dtype": dtype, "variant": variant, "low_cpu_mem_usage": False}
+                try:
+                    found, said = self._made(name, cls, path, {**how, "output_loading_info": True})
+                except RecordError:
+                    found, said = self._with_foreign(cls, path, dtype, variant)
+                found, said = self._unwrapped(cls, path, dtype, variant, found, said)
         self._whole(path, said)
         return found.eval()
+
+    def _assembled(
+        self, cls: Any, path: Path, dtype: torch.dtype, state: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the network of a configuration with tensors that upstream does not load itself."""
+        found = cls.from_config(cls.load_config(path, local_files_only=True))
+        try:
+            missing, unexpected = found.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise RecordError(
+                asked=path, wrong=f"its tensors don't fit its configuration ({one_line(error)})",
+                remedy="download it again",
+            ) from None  # fmt: skip
+        return found.to(dtype), {"missing_keys": missing, "unexpected_keys": unexpected}
+
+    def _with_foreign(self, cls: Any, path: Path, dtype: torch.dtype, variant: str | None) -> tuple[Any, Any]:
+        """Return the network of a .bin file with foreign objects beside its tensors, which upstream refuses.
+
+        Raises:
+            RecordError: the error being handled, if the file has none, or another one about the file.
+        """
+        file = folders.single(path, variant)
+        if file is None or file.suffix != ".bin":
+            raise
+        read = tensor_files.contents(file)
+        if not read.skipped:
+            raise
+        self.notes += read.notes
+        return self._assembled(cls, path, dtype, read.tensors)
+
+    def _unwrapped(
+        self, cls: Any, path: Path, dtype: torch.dtype, variant: str | None, found: Any, said: Mapping[str, Any]
+    ) -> tuple[Any, Mapping[str, Any]]:
+        """Return the network; if a wrapper's prefix made all names unknown, read again without it and note that."""
+        extra, missing = (sorted(map(str, said.get(key) or [])) for key in ("unexpected_keys", "missing_keys"))
+        file = folders.single(path, variant)
+        if not extra or file is None:
+            return found, said
+        tensors = tensor_files.read(file)
+        if not missing:  # what a .bin file holds beside tensors is no tensor that is unexpected
+            return found, {**said, "unexpected_keys": [key for key in extra if key in tensors]}
+        state, removed = tensor_files.unwrapped(tensors, missing[0])
+        if not removed:
+            return found, said
+        self.notes.append(f"{file.name}: {' and '.join(removed)} removed from its tensors' names")
+        return self._assembled(cls, path, dtype, state)
 
     @property
     def pipeline(self) -> str:
@@ -229,16 +299,37 @@ class Folder:
             if name.startswith("tokenizer"):
                 kind = kind or str(_peek(path / "tokenizer_config.json").get("tokenizer_class", "CLIPTokenizer"))
                 self._known(name, "transformers", kind)
+                folders.check_words(path)
                 made[name] = self._made(name, getattr(transformers, kind), path, {})
             else:
-                kind = kind or (_peek(path / CONFIG).get("architectures") or [""])[0]
+                config = _peek(path / CONFIG)
+                kind = kind or (config.get("architectures") or [""])[0]
                 self._known(name, "transformers", kind)
+                folders.actual(path, config)
+                how = {"dtype": torch.float32, "variant": self._variant(path, "transformers")}
                 with assembly.quiet():
                     made[name], said = self._made(
-                        name, getattr(transformers, kind), path, {"dtype": torch.float32, "output_loading_info": True}
+                        name, getattr(transformers, kind), path, {**how, "output_loading_info": True}
                     )
                 self._whole(path, said)
         return made
+
+    def unused(self) -> None:
+        """Raise `SpecError` if no part that was read has the variant."""
+        if self.variant and self.variant not in self.taken:
+            raise SpecError(
+                asked=self.description.name, wrong=f"variant={self.variant}, but no part has weights of this variant",
+                remedy="leave variant out, or download these files, too",
+            )  # fmt: skip
+
+    def _variant(self, path: Path, library: str) -> str | None:
+        if not path.is_dir():
+            return None  # `_made` says so
+        found = folders.chosen(path, library, self.variant)
+        self.taken.add(found)
+        if self.variant and found is None:
+            self.notes.append(f"{path.name}: no weights of variant {self.variant}; its base weights are read")
+        return found
 
     def _made(self, name: str, cls: Any, path: Path, how: Mapping[str, Any]) -> Any:
         """Return the part as upstream loads it, from local files only: safetensors first, others by weights_only."""
@@ -262,6 +353,11 @@ class Folder:
         if name and (described := self.description.file(name)) is not None:
             return described
         own = self.path / name
+        if self.index is not None and name and not own.is_dir():
+            raise MissingError(
+                asked=self.path, wrong=f"has no folder {name}, which its {INDEX} names",
+                remedy=f"download it again, or give files.{name} in a TOML description",
+            )  # fmt: skip
         return own if own.is_dir() else self.path
 
     def _named(self, name: str) -> bool:
@@ -274,11 +370,7 @@ class Folder:
 
     def _check(self, index: Mapping[str, Any]) -> None:
         """Refuse a pipeline that needs its own code or unsupported classes."""
-        kind = index.get("_class_name")
-        if not isinstance(kind, str):
-            raise RecordError(
-                f"{self.path}: pipeline {kind} is code of its own, which isn't run; use sb.Teacher around it"
-            )
+        folders.check(self.path, index)
         for name in (*NETWORKS, *FIRST_STAGES):
             if self._named(name):
                 library, cls = index[name]
@@ -290,19 +382,6 @@ class Folder:
                 f"{self.path}: {name or 'network'} is {library}.{kind or 'unknown'}, which isn't read, nor is any code "
                 f"of its own run; it may be {', '.join(sorted(KINDS['diffusers']))}"
             )
-
-
-def _schedule(config: Mapping[str, Any]) -> NoiseSchedule:
-    if schedulers.flows(config):
-        first, last = schedulers.flow_times(config)
-        return RectifiedFlow(t_start=1.0, t_end=last, t_first=first)
-    return VPDiscrete.from_alphas_cumprod(schedulers.alphas_cumprod(config)).asked_by(**schedulers.rule(config))
-
-
-def _told(config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Return the map from the schedule's time to the network's, counted in training steps (a flow's from 0 to M)."""
-    count = schedulers.steps(config)
-    return (lambda t: count * t) if schedulers.flows(config) else assembly.counted(count)
 
 
 def _size(description: Description, model: Any) -> int:
@@ -354,7 +433,12 @@ PIXART = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
 
 
 def _encoder(
-    description: Description, model: Any, parts: Mapping[str, Any], folder: Folder, length: int | None
+    description: Description,
+    model: Any,
+    parts: Mapping[str, Any],
+    folder: Folder,
+    length: int | None,
+    zeros: bool,
 ) -> text.Encode:
     kind = type(model).__name__
     if kind == "PixArtTransformer2DModel":
@@ -365,7 +449,7 @@ def _encoder(
             )
         return text.pixart(parts, length or PIXART[folder.pipeline])
     if len(parts) == 4 and kind == "UNet2DConditionModel":
-        return text.stable_diffusion_xl(parts, zeros=folder.zeros)
+        return text.stable_diffusion_xl(parts, zeros=zeros)
     if kind == "SD3Transformer2DModel":
         return text.stable_diffusion_3(parts, model.config["joint_attention_dim"], length or 256)
     if kind == "FluxTransformer2DModel":
@@ -373,12 +457,11 @@ def _encoder(
     return text.stable_diffusion(parts)
 
 
-def _facts(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts of the scheduler that belong to the model."""
-    made: dict[str, Any] = {"prediction": schedulers.prediction(scheduler), "steps": schedulers.steps(scheduler)}
-    if not schedulers.flows(scheduler):
-        made["alphas_cumprod"] = schedulers.alphas_cumprod(scheduler).tolist()
-    return made
+def _zeros(description: Description, folder: Folder, given: Settings) -> bool:
+    """Return whether an empty negative prompt is told by zeros: an explicit one is encoded, as upstream does."""
+    if given.zeros is not None:
+        return given.zeros
+    return folder.zeros and description.negative != ""
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _converted(path: Path) -> Network:
 def _unpickled(path: Path, file: BinaryIO) -> Any:
     """Return the pickle's content as data."""
     try:
-        return _Reader(file).load()
+        return Reader(file).load()
     except Refused as error:
         raise RecordError(
             f"{path}: asks for {error}, which is neither tensors nor plain values; refused, and nothing in it was run: "
@@ -143,7 +143,7 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
         ) from None
 
 
-class _Reader(pickle._Unpickler):
+class Reader(pickle._Unpickler):
     """An unpickler that knows a few names, each bound to a callable that stores data.
 
     It uses Python's implementation, because the C one allocates as many memo entries as a file claims. Tuples are
@@ -169,9 +169,11 @@ class _Reader(pickle._Unpickler):
             return type("Container", (_Container,), {"kind": name})
         if full == "dnnlib.util.EasyDict":
             return type("Mapping", (dict,), {})
+        if full in _DROPPED or _number_type(module, name):
+            return type("Dropped", (_Dropped,), {"kind": name})
         if full not in _MEANINGS:
             raise Refused(full)
-        return _Call(_MEANINGS[full])
+        return Call(_MEANINGS[full])
 
     def persistent_load(self, pid: Any) -> Any:
         raise Refused(f"a persistent id ({one_line(pid)})")
@@ -186,14 +188,14 @@ def _weighed(load: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 _TUPLES = (pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
-_Reader.dispatch = {
+Reader.dispatch = {
     code: _weighed(load) if bytes([code]) in _TUPLES else load
     for code, load in pickle._Unpickler.dispatch.items()
     if bytes([code]) != pickle.FROZENSET  # it would hash its values too
 }
 
 
-class _Call:
+class Call:
     """A function that a pickle may call; it has no settable attributes."""
 
     __slots__ = ("_function",)
@@ -276,9 +278,18 @@ def _storage(content: Any) -> Any:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    return view(storage, offset, size, stride).clone()
+
+
+def view(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
+    """Return a tensor on a storage, after checks.
+
+    Raises:
+        Refused: it isn't a storage, or has fewer numbers.
+    """
     if not isinstance(storage, torch.storage.TypedStorage):
         raise Refused(f"a tensor of a {type(storage).__name__}")
-    flat = torch.empty(0, dtype=storage.dtype).set_(storage)
+    flat = torch.empty(0, dtype=storage.dtype, device=storage._untyped_storage.device).set_(storage)
     asked = f"a tensor of {one_line(size)} numbers from {flat.numel()}"
     if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
         raise Refused(asked)
@@ -287,7 +298,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if math.prod(size) > flat.numel() or (all(size) and last >= flat.numel()):
         raise Refused(asked)
-    return flat.as_strided(size, stride, offset).clone()
+    return flat.as_strided(size, stride, offset)
 
 
 def _parameter(data: Any, *_: Any) -> Tensor:
@@ -332,6 +343,34 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         """Drop the state."""
+
+
+class _Dropped(Record):
+    """An object that a training leaves beside the network, without its content: a path, a device, a size, a type."""
+
+    kind = ""
+
+    def __new__(cls, *_: Any) -> _Dropped:
+        made = super().__new__(cls)
+        made.class_name, made.state = cls.kind, {}
+        return made
+
+    def __init__(self, *_: Any) -> None:
+        """Drop the arguments."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Drop the state."""
+
+
+def _number_type(module: str, name: str) -> bool:
+    return module == "torch" and name in _NUMBER_TYPES
+
+
+_NUMBER_TYPES = frozenset(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))
+_DROPPED = frozenset(
+    {"torch.device", "torch.Size", "argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath",
+     "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"}
+)  # fmt: skip
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:

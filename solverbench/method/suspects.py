@@ -1,0 +1,209 @@
+"""Diagnoses of a solver's loop that can't be run as a tableau, or whose tableau isn't that of its spec."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from solverbench import registries
+from solverbench.errors import GridError, LoopError
+from solverbench.method.grids import Grid, named
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.solver import Solver, built_in, read_levels
+from solverbench.method.tableau import Tableau
+
+RANDOM = frozenset(
+    {
+        "bernoulli", "bernoulli_", "cauchy_", "dropout", "exponential_", "geometric_", "log_normal_", "multinomial",
+        "normal", "normal_", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
+        "random_", "randperm", "uniform_",
+    }
+)  # fmt: skip
+"""Names of torch's functions and methods that draw random numbers."""
+
+DETERMINISTIC = (
+    "solvers here are deterministic: leave the noise out, as ancestral sampling, SDE solvers and churn do with eta = 0"
+)
+"""What to do about a stochastic solver."""
+
+FIXED = "end it at grid.steps: the grid fixes the steps, an adaptive step size can't be run"
+"""What to do about a loop that doesn't end, or whose number of calls depends on values."""
+
+GROSS = 1e-6
+"""Deviation, as a share of the largest weight, from which a tableau doesn't keep a constant image; float32 coefficients
+deviate by 1e-7."""
+
+
+class _Watch(TorchFunctionMode):
+    """Record the first random draw and the first result below float64 in a loop, each as (name, FILE:LINE).
+
+    Args:
+        module: module of the loop's class.
+    """
+
+    def __init__(self, module: str) -> None:
+        super().__init__()
+        self.module = module
+        self.random: tuple[str, str] | None = None
+        self.narrow: tuple[str, str] | None = None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if self.random is None and name in RANDOM:
+            self.random = name, self._place()
+        floating = isinstance(found, Tensor) and found.is_floating_point()
+        if self.narrow is None and floating and found.dtype != torch.float64 and (place := self._place()):
+            self.narrow = name, place
+        return found
+
+    def _place(self) -> str:
+        """Return FILE:LINE of the innermost frame in the loop's module; empty if there is none."""
+        frame = inspect.currentframe()
+        while frame is not None:
+            if frame.f_globals.get("__name__") == self.module:
+                return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            frame = frame.f_back
+        return ""
+
+
+def cause(solver: Solver, run: Callable[[], Tensor]) -> tuple[str, str] | None:
+    """Return why a solver's loop is no fixed linear combination, and what to do; None if it isn't known.
+
+    Args:
+        run: runs the loop on the same input each time and returns its sample.
+    """
+    watch = _Watch(type(solver).__module__)
+    try:
+        with torch.no_grad():
+            with watch:
+                first = run()
+            second = run()
+    except LoopError:
+        return None
+    if watch.random is not None:
+        name, place = watch.random
+        return f"{_at(place)}the loop draws random numbers ({name})", DETERMINISTIC
+    if first.shape != second.shape or not torch.equal(first, second):
+        return (
+            "two runs of the loop from one state differ: it draws random numbers, or keeps something from run to run",
+            DETERMINISTIC,
+        )
+    if watch.narrow is not None:
+        name, place = watch.narrow
+        return (
+            f"{_at(place)}levels or coefficients are in float32 or below ({name})",
+            "keep them in float64, as grid.sigmas is",
+        )
+    return None
+
+
+def _at(place: str) -> str:
+    return f"{place}: " if place else ""
+
+
+def calls_advice(solver: Solver, schedule: NoiseSchedule, nfe: int, made: int, count: Callable[[Grid], int]) -> str:
+    """Return what to do about a solver that makes `made` calls on the grid of `steps(nfe)` intervals.
+
+    Args:
+        count: grid -> calls that the loop makes on it.
+    """
+    steps, possible = solver.steps(nfe), dict[int, int]()
+    for other in sorted(range(1, 2 * max(nfe, steps) + 3), key=lambda other: abs(other - steps)):
+        try:
+            calls = count(solver.grid(schedule, other))
+        except Exception:  # a plugin may raise anything; another number of steps may do
+            continue
+        if calls == nfe:
+            return f"let steps({nfe}) return {other}, with which it makes {nfe} calls"
+        possible[calls] = other
+    near = sorted(sorted(possible, key=lambda calls: (abs(calls - nfe), calls))[:2])
+    return f"let steps({nfe}) refuse (sb.refuse_budget): the loop can make {' or '.join(map(str, near or [made]))}"
+
+
+def gross(solver: Solver, tableau: Tableau) -> str:
+    """Return what is grossly wrong with the traced loop of a solver that isn't built in; empty if nothing is.
+
+    A row of a solver that declares `consistent` gives a constant image d as d and unit noise at the level that the
+    network is told. It doesn't where another level is told, or the output is taken for the noise.
+    """
+    if built_in(type(solver)) or not solver.consistent:
+        return ""
+    weights, kept = tableau.weights.detach(), (tableau.levels / tableau.start).detach()
+    noise, data = weights[:, 0] - kept, weights[:, 1:].sum(1) - (1 - kept)
+    allowed = GROSS * float(weights.abs().max().clamp(min=1))
+    wrong = torch.maximum(noise.abs(), data.abs()) > allowed
+    if not wrong.any():
+        return ""
+    row = int(wrong.double().argmax())
+    what = f"call {row + 1}" if row < tableau.nfe else "the end"
+    start = float(tableau.start)
+    if abs(float(noise[row])) > allowed:
+        found = (
+            f"the state has the noise of level {float(weights[row, 0]) * start:.3g}, not {float(kept[row]) * start:.3g}"
+        )
+    else:
+        found = f"the outputs' weights sum to {float(weights[row, 1:].sum()):.3g}, not {1 - float(kept[row]):.3g}"
+    return f"{registries.origin(type(solver).integrate)}: at {what} {found}"
+
+
+GROSS_REMEDY = (
+    "denoise returns the clean image, not the noise, and is told the level of the state that it is given; if it is "
+    "meant, declare consistent = False"
+)
+"""What to do about a solver that `gross` finds wrong."""
+
+
+def believed(solver: Solver, tableau: Tableau) -> Tableau:
+    """Return the tableau, unless a plugin's solver is grossly wrong, see `gross`.
+
+    Raises:
+        LoopError: it is.
+    """
+    if wrong := gross(solver, tableau):
+        raise LoopError(asked=solver.spec, wrong=wrong, remedy=GROSS_REMEDY)
+    return tableau
+
+
+def other_levels(solver: Solver, grid: Grid, steps: int) -> str:
+    """Return how a grid differs from the one that the solver's spec names; empty if it doesn't.
+
+    Only `grid` of a class that isn't built in is doubted, and not that of a learned solver, whose levels are trained.
+    It may add levels to those of the named grid, such as a last one of 0 or levels in between.
+    """
+    method = type(solver).grid
+    asked = read_levels(solver.spec, solver.levels)
+    if solver.learned or not isinstance(asked, str) or method.__module__.partition(".")[0] == "solverbench":
+        return ""
+    found = grid.sigmas.detach()
+    inner = found[1:][found[1:] > 0][:-1] if float(found[-1]) > 0 else found[1:-1]
+    if not len(inner):
+        return ""
+    for count in range(min(grid.steps, steps + 1), 1, -1):
+        try:
+            levels = named(asked, grid.schedule, count, **solver.grid_options()).sigmas
+        except GridError:
+            continue
+        if all(((found - level).abs() <= 1e-9 * level).any() for level in levels[levels > 0]):
+            return ""
+    first = float(inner[0])
+    try:
+        there = float(named(asked, grid.schedule, steps, **solver.grid_options()).sigmas[1])
+        beside = f", where grid={solver.levels} has {there:.4g}" if not math.isclose(first, there) else ""
+    except GridError:
+        beside = ""
+    return f"{registries.origin(method)}: its own `grid` makes other levels than its spec says ({first:.4g}{beside})"
+
+
+LEVELS_REMEDY = (
+    "register the function that makes them (kind='grid') and give the class levels = \"NAME\", so that the spec says so"
+)
+"""What to do about a class whose `grid` makes other levels than its spec says."""
