@@ -18,10 +18,13 @@ from solverbench.reports import drawing
 from solverbench.reports.drawing.base import blank
 from solverbench.reports.figures import scripts
 from solverbench.reports.figures.widths import VENUES
+from solverbench.reports.pages import lists
 
 PDFLATEX, PDFFONTS = shutil.which("pdflatex"), shutil.which("pdffonts")
 SOME = {"solvers": ["euler", "dpm", "heun", "gs", "gas"], "teachers": ["digits", "shapes"], "budgets": (3, 4, 5)}
-PREAMBLE = "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,booktabs,longtable,graphicx}\n"
+PREAMBLE = (
+    "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,array,booktabs,longtable,graphicx}\n"
+)
 METRICS = ["frechet_data", "rmse_teacher"]
 
 
@@ -95,7 +98,7 @@ def test_every_table_compiles_and_every_font_of_the_paper_is_embedded(
 
 @pytest.mark.usefixtures("latex")
 def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
-    from solverbench.reports.pages import lists, sections, tables
+    from solverbench.reports.pages import sections, tables
 
     folder = write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"])
     report = sections.of(reports.load(folder))
@@ -105,6 +108,45 @@ def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
         if name.endswith(".tex"):
             (tmp_path / "a" / name).write_bytes(content)
     compile(tmp_path / "a", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "shares"), [("verdicts", lists.VERDICTS), ("published", lists.PUBLISHED)])
+def test_a_list_has_its_label_once_and_the_width_of_a_line(folder: Path, name: str, shares: tuple[float, ...]) -> None:
+    """In a longtable what stands before \\endhead, without \\endfirsthead, is set on every page."""
+    text = (folder / f"{name}.tex").read_text(encoding="utf-8")
+    first, repeated, body = re.split(r"\\endfirsthead|\\endhead", text)
+    assert "\\caption{" in first
+    assert first.count(f"\\label{{tab:{name}}}") == text.count("\\label") == 1
+    head = first[first.index("\\toprule") :]
+    assert repeated.strip() == head.strip()
+    assert sum(shares) == pytest.approx(1.0)
+    assert re.findall(r"p\{\\dimexpr ([0-9.]+)\\linewidth-2\\tabcolsep\\relax\}", text) == [
+        f"{each:.2f}" for each in shares
+    ]
+    assert text.count("p{") == len(shares)  # no column has a width of its own
+    for line in [head.splitlines()[1], *body[body.index("\\endfoot") :].splitlines()[1:-3]]:
+        assert len(re.split(r"(?<!\\\\)&", line.replace("\\&", ""))) == len(shares)
+    for title, share in zip(head.splitlines()[1].rstrip("\\ ").split("&"), shares, strict=True):
+        longest = max(len(word) for word in title.replace("\\%", "%").split())
+        assert 3.2 * longest < share * 345 - 3  # points: a letter of \\scriptsize; the line of an article
+
+
+@pytest.mark.parametrize("pattern", ["table-*.tex", "paired-*.tex", "verdicts.tex", "published.tex"])
+def test_every_environment_of_a_table_ends_and_its_caption_stands_once(folder: Path, pattern: str) -> None:
+    paths = sorted(folder.glob(pattern))
+    assert paths
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        opened: list[str] = []
+        for what, name in re.findall(r"\\(begin|end)\{([a-z*]+)\}", text):
+            if what == "begin":
+                opened.append(name)
+            else:
+                assert opened.pop() == name, path.name
+        assert opened == []
+        plain = re.sub(r"\\[{}\\]", "", text)
+        assert plain.count("{") == plain.count("}")
+        assert text.count("\\caption{") == text.count("\\label{") == 1
 
 
 def test_fonts_of_each_figure_are_embedded_truetype(folder: Path, pdffonts: str) -> None:
