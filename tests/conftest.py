@@ -25,7 +25,8 @@ def unrendered(monkeypatch):
     Figures are composed, their tables and scripts written. Rendering takes four fifths of a small run's time. It is
     left out in this process alone, and a report of any size is drawn in it.
     """
-    from solverbench.reports.figures import base, gallery, training
+    from solverbench.reports.drawing import base
+    from solverbench.reports.figures import gallery, training
 
     for module in (base, training):
         monkeypatch.setattr(module, "render", lambda figure, kind: b"not rendered in this test")

@@ -8,11 +8,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from solverbench.reports.drawing.palette import bounds
 from solverbench.reports.paired import Cells, Row, combined, difference
 from solverbench.reports.parts import Part
-
-BOUND = "free"
-"""Name, in its spec, of the solver that bounds the others."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +31,10 @@ class Share:
     reason: str = ""
 
 
-def bounds(part: Part) -> list[str]:
-    """Return the part's labels that represent the bound."""
-    return [label for label, spec in part.specs.items() if spec.partition(":")[0] == BOUND]
-
-
-def shown(part: Part, label: str) -> str:
-    """Return a label as shown in figures; the bound is marked as such."""
-    return f"{label} (bound)" if label in bounds(part) else label
-
-
 def shares(part: Part, cells: Cells) -> list[Share]:
     """Return a share per learned solver and budget at which a classical solver and the bound have values."""
     found = []
-    named = bounds(part)
+    named = bounds(part.specs)
     frame = part.frame[part.frame["value"].notna() & ~part.frame["metric_loss"]]
     for nfe in part.nfe if named else []:
         rows = sorted(frame[frame["nfe"] == nfe].to_dict("records"), key=lambda row: _badness(row, part))
@@ -72,7 +60,7 @@ def sentences(found: Sequence[Part], cells: Cells) -> Iterator[str]:
 
 def explained(found: Sequence[Part]) -> str:
     """Return the explanation of these lines."""
-    named = ", ".join(dict.fromkeys(label for part in found for label in bounds(part)))
+    named = ", ".join(dict.fromkeys(label for part in found for label in bounds(part.specs)))
     return (
         f"How much of the way from the best classical solver of this run at the same NFE to {named} a learned one "
         f"gets: 0 % is that classical solver, 100 % is {named}, all of whose weights and levels are trained. "

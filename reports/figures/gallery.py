@@ -4,95 +4,106 @@ Other processes run this module on shares of a bundle that they read themselves.
 of the caller's, so a notebook or a script without a main guard can write a report, too.
 """
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from solverbench.reports.bundle import Bundle, BundleError, load
-from solverbench.reports.figures import base, costs, curves, grids, images, plans, redraw
-from solverbench.reports.figures.base import Drawing
+from solverbench.reports.drawing import base
+from solverbench.reports.figures import contents, curves, plans
+from solverbench.reports.figures.contents import Content
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.parts import Part, parts, slug
 
-Files = Iterator[tuple[str, bytes]]
+Contents = Mapping[str, Content]
+STAMPS = "figures.json"
+"""The file in a report's folder that says what each figure was drawn from, and the digests of its files."""
 _ALONE = 12
 """Number of figures below which one process is faster than starting others."""
 _MOST = 8
 
 
 def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int | None = None) -> list[Path]:
-    """Write every figure into the bundle's folder; return the files in the order of `gallery`.
+    """Write the figures that are not there yet into the bundle's folder; return all files in the order of `gallery`.
+
+    The last one is figures.json.
+
+    A figure is there if figures.json has its stamp, which a digest of its data, images, constants and drawing code is,
+    and its files are as they were written.
 
     Args:
         processes: number of processes; if None, one per core up to 8, or a single one for few figures.
     Raises: BundleError with another process's message if it failed; OSError if the folder is not writable.
     """
-    names = list(gallery(bundle, found, wide))
-    if processes is None:
-        processes = 1 if len(names) <= _ALONE else min(_cores(), _MOST)
+    made = {name: content for name, make in gallery(bundle, found, wide).items() if (content := make()) is not None}
+    known = _stamps(bundle.folder)
+    stamps = {name: content.stamp for name, content in made.items()}
+    missing = [name for name in made if not _there(bundle.folder, known.get(name), stamps[name])]
+    if missing:
+        if processes is None:
+            processes = 1 if len(missing) <= _ALONE else min(_cores(), _MOST)
+        _draw_all(bundle, made, missing, wide, processes)
+        put(bundle.folder / STAMPS, _record(bundle.folder, stamps).encode())
+    return [*(bundle.folder / file for name in made for file in _files(name)), bundle.folder / STAMPS]
+
+
+def _draw_all(bundle: Bundle, made: Contents, names: Sequence[str], wide: Width, processes: int) -> None:
+    """Draw the figures of these names, shared out to this process and `processes` - 1 others."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "solverbench.reports.figures.gallery",
-        bundle.folder,
-        str(wide.single),
-        str(wide.double),
-    ]
+    command = [sys.executable, "-P", "-m", "solverbench.reports.figures.gallery", str(bundle.folder), str(wide.single),
+               str(wide.double)]  # fmt: skip
     others = [
         subprocess.Popen(
-            [*map(str, command), str(share), str(processes)], env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+            [*command, *names[share::processes]], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, encoding="utf-8",
         )
-        for share in range(1, processes)
+        for share in range(1, min(processes, len(names)))
     ]  # fmt: skip
     try:
-        written = draw(bundle, found, wide, 0, processes)
+        draw(bundle.folder, made, names[::processes])
         for other in others:
-            told, complaint = other.communicate()
+            _, complaint = other.communicate()
             if other.returncode:
                 last = (complaint.strip().splitlines() or [f"exit code {other.returncode}"])[-1]
                 raise BundleError(f"{bundle.folder}: its figures can't be drawn ({last}); draw the report again")
-            written |= {name: files for name, *files in (line.split("\t") for line in told.splitlines())}
     finally:
         for other in others:
             other.kill()
             other.communicate()
-    return [bundle.folder / file for name in names for file in written[name]]
 
 
-def draw(bundle: Bundle, found: Sequence[Part], wide: Width, share: int, shares: int) -> dict[str, list[str]]:
-    """Write the `share`-th of `shares` of the figures into the bundle's folder; return the files of each."""
-    written: dict[str, list[str]] = {}
-    for name, files in list(gallery(bundle, found, wide).items())[share::shares]:
-        written[name] = []
-        for file, content in files():
-            put(bundle.folder / file, content)
-            written[name].append(file)
-    return written
+def draw(folder: Path, made: Contents, names: Sequence[str]) -> None:
+    """Write the files of the figures of these names: a picture in every format, its data, and its script."""
+    for name in names:
+        figure = made[name].draw()
+        for kind in base.FORMATS:
+            put(folder / f"{name}.{kind}", base.render(figure, kind))
+        put(folder / f"{name}.csv", made[name].csv)
+        put(folder / f"{name}.py", made[name].script(name))
 
 
-def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Callable[[], Files]]:
-    """Return the function that makes each figure's files, by figure name; nothing is drawn before the call."""
-    made: dict[str, Callable[[], Files]] = {}
+def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Callable[[], Content | None]]:
+    """Return the function that returns each figure's content, or None, by figure name."""
+    made: dict[str, Callable[[], Content | None]] = {}
     for part in found:
-        made[f"figure-{part.name}"] = partial(_curves, f"figure-{part.name}", [part], wide)
-    made["figure"] = partial(_curves, "figure", found, wide)
+        made[f"figure-{part.name}"] = partial(contents.curves, [part], wide)
+    made["figure"] = partial(contents.curves, found, wide)
     for name, group in side_by_side(found):
-        made[f"figure-{name}"] = partial(_grid, f"figure-{name}", group, wide)
+        made[f"figure-{name}"] = partial(contents.grid, group, wide)
     for name, across in (("training", "calls"), ("speed", "speed")):
-        made[f"figure-{name}"] = partial(_costs, f"figure-{name}", found, across, wide)
+        made[f"figure-{name}"] = partial(contents.costs, found, across, wide)
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
-        made[f"levels-{slug(teacher)}"] = partial(_levels, bundle, found, teacher, wide)
-        made[f"weights-{slug(teacher)}"] = partial(_weights, bundle, found, teacher, wide)
-        for name in ("images", "differences"):
-            made[f"{name}-{slug(teacher)}"] = partial(_images, bundle, teacher, name)
+        known = plans.of(bundle, found, teacher)
+        made[f"levels-{slug(teacher)}"] = partial(contents.levels, known, wide)
+        made[f"weights-{slug(teacher)}"] = partial(contents.weights, known, wide)
+        made[f"images-{slug(teacher)}"] = partial(contents.images, bundle, teacher)
+        made[f"differences-{slug(teacher)}"] = partial(contents.images, bundle, teacher, differences=True)
     return made
 
 
@@ -102,7 +113,7 @@ def side_by_side(found: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
         group = [part for part in found if part.metric == metric]
         if len({part.teacher for part in group}) > 1:
             yield slug(f"teachers-{metric}"), group
-    if len(errors := grids.trajectory(found)) > 1:
+    if len(errors := curves.trajectory(found)) > 1:
         yield "trajectory", errors
 
 
@@ -116,62 +127,48 @@ def put(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _curves(name: str, found: Sequence[Part], wide: Width) -> Files:
-    shown = curves.shown(found, wide)
-    return _drawn(name, curves.compose(found, wide), _rows(shown), redraw.curves, "nfe", "value")
+def _files(name: str) -> list[str]:
+    return [f"{name}.{kind}" for kind in (*base.FORMATS, "csv", "py")]
 
 
-def _grid(name: str, found: Sequence[Part], wide: Width) -> Files:
-    return _drawn(name, grids.compose(found, wide), _rows(found), redraw.curves, "nfe", "value")
+def _stamps(folder: Path) -> dict[str, Any]:
+    """Return what figures.json says; nothing if it is missing or damaged, so that every figure is drawn again."""
+    try:
+        found = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _costs(name: str, found: Sequence[Part], across: str, wide: Width) -> Files:
-    if (figure := costs.compose(found, across, wide)) is not None:
-        yield from _drawn(name, figure, costs.drawn(found, across, wide), redraw.curves, across, "value")
+def _there(folder: Path, known: Any, stamp: str) -> bool:
+    """Return whether the record of a figure has this stamp and its files have their digests."""
+    if not isinstance(known, dict) or known.get("stamp") != stamp or not isinstance(known.get("files"), dict):
+        return False
+    return bool(known["files"]) and all(_digest(folder / file) == digest for file, digest in known["files"].items())
 
 
-def _levels(bundle: Bundle, found: Sequence[Part], teacher: str, wide: Width) -> Files:
-    known = plans.of(bundle, found, teacher)
-    if (figure := plans.levels(known, wide)) is not None:
-        rows = plans.levels_drawn(known, teacher)
-        yield from _drawn(f"levels-{slug(teacher)}", figure, rows, redraw.curves, "sigma", "row")
+def _record(folder: Path, stamps: Mapping[str, str]) -> str:
+    files = {name: {file: _digest(folder / file) for file in _files(name)} for name in stamps}
+    found = {name: {"stamp": stamp, "files": files[name]} for name, stamp in stamps.items()}
+    return json.dumps(found, indent=1) + "\n"
 
 
-def _weights(bundle: Bundle, found: Sequence[Part], teacher: str, wide: Width) -> Files:
-    known = plans.of(bundle, found, teacher)
-    if (figure := plans.weights(known, wide)) is not None:
-        yield from _drawn(f"weights-{slug(teacher)}", figure, plans.weights_drawn(known, teacher), redraw.heat)
-
-
-def _images(bundle: Bundle, teacher: str, name: str) -> Files:
-    grid = images.grid(bundle.frame, bundle.images, teacher)
-    if grid is not None and name == "differences":
-        grid = images.differences(grid)
-    if grid is not None:
-        yield from _drawn(f"{name}-{slug(teacher)}", images.draw(grid), images.drawn(grid), redraw.images, grid)
-
-
-def _drawn(name: str, figure: Drawing, rows: pd.DataFrame, script: Callable[..., str], *details: object) -> Files:
-    """Return a figure in every format, the CSV of its data, and the script that redraws it from that CSV."""
-    for kind in base.FORMATS:
-        yield f"{name}.{kind}", base.render(figure, kind)
-    yield f"{name}.csv", rows.to_csv(index=False, lineterminator="\n").encode()
-    yield f"{name}.py", script(figure, name, *details).encode()
-
-
-def _rows(found: Sequence[Part]) -> pd.DataFrame:
-    return pd.concat([curves.drawn(part) for part in found], ignore_index=True)
+def _digest(path: Path) -> str | None:
+    """Return the sha256 of a file, None if it can't be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _main(folder: str, single: str, double: str, share: str, shares: str) -> None:
+def _main(folder: str, single: str, double: str, *names: str) -> None:
     bundle = load(folder)
-    found = parts(bundle.frame, bundle.record)
-    for name, files in draw(bundle, found, Width(float(single), float(double)), int(share), int(shares)).items():
-        print(name, *files, sep="\t")
+    makers = gallery(bundle, parts(bundle.frame, bundle.record), Width(float(single), float(double)))
+    draw(bundle.folder, {name: content for name in names if (content := makers[name]()) is not None}, names)
 
 
 if __name__ == "__main__":

@@ -1,196 +1,62 @@
-"""A grid of sample images per teacher: solvers as rows, NFE as columns, the same seeds everywhere.
+"""Which sample images of a bundle stand where in the grid of a teacher."""
 
-The teacher's many-step samples are the first row, across all columns. Small images are enlarged by an integer factor.
-"""
-
-import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-import matplotlib
-import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from solverbench.reports.bundle import MARKS, MEANINGS, unmarked
 from solverbench.reports.figures import sprites
-from solverbench.reports.figures.base import Drawing, settings
-
-_DPI = 200
-_WIDTH = 6.75 * _DPI  # target width of the grid in pixels
-_FACE = 22  # font size of labels in pixels
-_LETTER = 14  # width of a label's character in pixels
-_LARGE, _SMALL = 72, 40  # largest and smallest side of an enlarged image in pixels
-_VOID = 235  # grey of a cell without images
-_GAP = 10  # pixels between cells
-FAR = 64
-"""Difference in grey levels from which on a pixel is white."""
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Blocks of images by (row, column) with their labels and their keys in images.npz.
+class Samples:
+    """Keys in images.npz by (row, column), with labels; `marks` say why a place is empty.
 
-    `taught` says that the first row is the teacher's own; `note` is printed below.
+    `taught` says that the first row is the teacher's own.
     """
 
     rows: Sequence[str]
     columns: Sequence[str]
-    blocks: Mapping[tuple[int, int], np.ndarray]
-    marks: Mapping[tuple[int, int], str]
     keys: Mapping[tuple[int, int], str]
+    marks: Mapping[tuple[int, int], str]
     taught: bool
-    note: str = ""
 
 
-def grid(frame: pd.DataFrame, images: Mapping[str, np.ndarray], teacher: str) -> Grid | None:
-    """Return the grid of one teacher's images, or None if the bundle holds none."""
-    own = {(solver, nfe): images[key] for key, solver, nfe in sprites.blocks(list(images), teacher)}
+def grid(frame: pd.DataFrame, images: Collection[str], teacher: str) -> Samples | None:
+    """Return the grid of one teacher's images, given their keys; None if the bundle holds none."""
+    own = {(solver, nfe) for _, solver, nfe in sprites.blocks(list(images), teacher)}
     rows = frame[frame["teacher"] == teacher].drop_duplicates(["solver", "nfe"])
     solvers, budgets = list(dict.fromkeys(rows["solver"])), sorted(set(rows["nfe"]))
-    blocks, marks = dict[tuple[int, int], np.ndarray](), dict[tuple[int, int], str]()
-    keys = dict[tuple[int, int], str]()
-    best = [(calls, batch) for (name, calls), batch in own.items() if name == "teacher"]
-    labels = [f"teacher\n{best[0][0]} calls"] if best else []
-    for j in range(len(budgets)):
-        if best:
-            blocks[0, j], keys[0, j] = best[0][1], f"{teacher}|teacher|{best[0][0]}"
+    keys, marks = dict[tuple[int, int], str](), dict[tuple[int, int], str]()
+    best = sorted(calls for name, calls in own if name == "teacher")
+    labels = [f"teacher\n{best[0]} calls"] if best else []
+    for j in range(len(budgets) if best else 0):
+        keys[0, j] = f"{teacher}|teacher|{best[0]}"
     statuses = {(solver, nfe): status for solver, nfe, status in
                 zip(rows["solver"], rows["nfe"], rows["status"], strict=True)}  # fmt: skip
     for i, solver in enumerate(solvers, len(best[:1])):
         for j, nfe in enumerate(budgets):
             if (solver, nfe) in own:
-                blocks[i, j], keys[i, j] = own[solver, nfe], f"{teacher}|{solver}|{nfe}"
+                keys[i, j] = f"{teacher}|{solver}|{nfe}"
             elif (solver, nfe) in statuses:
                 marks[i, j] = MEANINGS[MARKS.get(statuses[solver, nfe], "?")]
-    if not blocks:
+    if not keys:
         return None
     marks_ = {
         solver: label.removeprefix(unmarked(label)) for solver, label in zip(rows["solver"], rows["label"], strict=True)
     }
     labels += ["\n".join(textwrap.wrap(name.replace(":", " "), 15)) + marks_[name] for name in solvers]
-    return Grid(labels, [f"NFE {nfe}" for nfe in budgets], blocks, marks, keys, bool(best))
+    return Samples(labels, [f"NFE {nfe}" for nfe in budgets], keys, marks, bool(best))
 
 
-def differences(layout: Grid) -> Grid | None:
-    """Return the grid with each solver's images replaced by their distance from the teacher's; None without those.
-
-    The mean over channels of the absolute difference of grey levels, from black (none) to white (`FAR` or more).
-    """
-    if not layout.taught:
-        return None
-    goals = {j: block for (i, j), block in layout.blocks.items() if i == 0}
-    blocks = {
-        (i, j): block if i == 0 else _difference(block, goals[j])
-        for (i, j), block in layout.blocks.items()
-        if i == 0 or block.shape[1:] == goals[j].shape[1:]
-    }
-    note = f"mean absolute difference from the teacher's image: black 0, white {FAR} of 255 or more"
-    return replace(layout, blocks=blocks, note=note)
-
-
-def drawn(layout: Grid) -> pd.DataFrame:
+def drawn(layout: Samples) -> pd.DataFrame:
     """Return the data of the grid: for each block its labels and its key in images.npz, or why it is empty."""
-    places = sorted({*layout.blocks, *layout.marks})
+    places = sorted({*layout.keys, *layout.marks})
     return pd.DataFrame([
         {"row": i, "column": j, "series": " ".join(layout.rows[i].split()),
          "nfe": layout.columns[j].removeprefix("NFE "), "key": layout.keys.get((i, j), ""),
          "missing": layout.marks.get((i, j), "")}
         for i, j in places
     ])  # fmt: skip
-
-
-def _difference(block: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    """Return the differences of the first k images of both as colours, [k, 3, H, W] uint8."""
-    count = min(len(block), len(goal))
-    apart = np.abs(block[:count].astype(int) - goal[:count].astype(int)).mean(axis=1)
-    shades = matplotlib.colormaps["inferno"](np.minimum(apart / FAR, 1.0), bytes=True)[..., :3]
-    shades[apart >= FAR] = 255
-    return np.ascontiguousarray(shades.transpose(0, 3, 1, 2))
-
-
-def draw(layout: Grid) -> Drawing:
-    """Return the grid as a matplotlib Figure, pixel for pixel."""
-    told = arrangement(layout)
-    width, height = told["width"], told["height"]
-    across, down, zoom, cell = told["across"], told["down"], told["zoom"], np.array(told["cell"])
-    corners = told["corners"]
-    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
-    for place, (y, x) in corners.items():
-        if place in layout.blocks:
-            canvas[y : y + cell[0], x : x + cell[1]] = _block(layout.blocks[place], across, down, zoom, cell)
-        else:
-            canvas[y : y + cell[0], x : x + cell[1]] = _VOID
-    with settings():
-        figure = Drawing(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-        FigureCanvasAgg(figure)
-        figure.figimage(canvas, 0, 0, origin="upper")
-        _write(figure, layout, corners, (int(cell[0]), int(cell[1])))
-        if layout.note:
-            figure.text(corners[0, 0][1] / width, 16 / height, layout.note, fontsize=18 * 72 / _DPI, va="center")
-    return figure
-
-
-def arrangement(layout: Grid) -> dict[str, Any]:
-    """Return the layout in pixels from the upper left: width, height, cell (height, width), corners by (row, column).
-
-    It also has the number of images across and down in a block, and the integer factor by which they are enlarged.
-    """
-    batches = list(layout.blocks.values())
-    shape = np.max([batch.shape[2:] for batch in batches], axis=0)
-    count = min(len(batch) for batch in batches)
-    across, down, zoom = _arrange(count, int(max(shape)), len(layout.columns))
-    cell = (int(shape[0]) * zoom + 1) * down - 1, (int(shape[1]) * zoom + 1) * across - 1
-    left, top = 16 + _LETTER * max(len(line) for row in layout.rows for line in row.split("\n")), 40
-    rows, columns = len(layout.rows), len(layout.columns)
-    corners = {
-        (i, j): (top + i * (cell[0] + _GAP), left + j * (cell[1] + _GAP)) for i in range(rows) for j in range(columns)
-    }
-    return {
-        "width": left + columns * (cell[1] + _GAP) + _GAP, "across": across, "down": down, "zoom": zoom, "cell": cell,
-        "height": top + rows * (cell[0] + _GAP) + _GAP + (30 if layout.note else 0), "corners": corners,
-    }  # fmt: skip
-
-
-def _arrange(count: int, side: int, columns: int) -> tuple[int, int, int]:
-    """Return the images across and down in a block, and the integer enlargement factor that fills a page's width."""
-    room = (_WIDTH - 200) / columns
-    smallest = max(1, -(-_SMALL // side)) * side
-    down = 2 if columns > 3 and count > 1 else 1
-    across = int(max(1, min(count // down, 8, room // smallest)))
-    return across, down, max(1, min(_LARGE // side, int(room / across / side)))
-
-
-def _block(batch: np.ndarray, across: int, down: int, zoom: int, cell: np.ndarray) -> np.ndarray:
-    """Return the first across*down images as one array, nearest-neighbour enlarged, one white pixel between them."""
-    block = np.full((*cell, 3), 255, dtype=np.uint8)
-    high, wide = batch.shape[2] * zoom, batch.shape[3] * zoom
-    for k, image in enumerate(batch[: across * down]):
-        y, x = k // across * (high + 1), k % across * (wide + 1)
-        large = image.transpose(1, 2, 0).repeat(zoom, axis=0).repeat(zoom, axis=1)
-        block[y : y + high, x : x + wide] = large  # one grey channel becomes three by broadcasting
-    return block
-
-
-def _write(
-    figure: Figure, layout: Grid, corners: Mapping[tuple[int, int], tuple[int, int]], cell: tuple[int, int]
-) -> None:
-    """Write row names at the left, column names above, and the status in each cell without images."""
-    width, height = figure.get_size_inches() * _DPI
-
-    def text(x: float, y: float, words: str, side: str, room: float = math.inf) -> None:
-        lines = words.split("\n")
-        wide = max(len(line) for line in lines) * _LETTER
-        size = _FACE * min(1.0, room / wide, cell[0] * 1.1 / (len(lines) * 1.15 * _FACE)) * 72 / _DPI
-        figure.text(x / width, 1 - y / height, words, fontsize=size, ha=side, va="center", linespacing=1.05)
-
-    for j, name in enumerate(layout.columns):
-        text(corners[0, j][1] + cell[1] / 2, corners[0, j][0] - 18, name, "center")
-    for i, name in enumerate(layout.rows):
-        text(corners[i, 0][1] - 10, corners[i, 0][0] + cell[0] / 2, name, "right")
-    for place, mark in layout.marks.items():
-        words = mark if len(mark) * _LETTER < cell[1] else mark.replace(" ", "\n")
-        text(corners[place][1] + cell[1] / 2, corners[place][0] + cell[0] / 2, words, "center", cell[1])

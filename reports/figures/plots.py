@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from solverbench.reports.bundle import Bundle, BundleError, load, tidy
-from solverbench.reports.figures import costs, curves, grids, images, plans, widths
-from solverbench.reports.figures.base import Drawing
+from solverbench.reports.drawing.base import Drawing
+from solverbench.reports.figures import contents, curves, plans, widths
+from solverbench.reports.figures.contents import Content
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.parts import Part, parts
 
@@ -46,37 +47,35 @@ def draw(
     if kind in ("levels", "weights", "images", "differences"):
         if not isinstance(source, Bundle):
             raise BundleError(f"kind {kind!r}: a frame does not hold it; give a bundle, as from load_results")
-        return _of_bundle(source, chosen, teacher or chosen[0].teacher, kind, nfe, widths.width(width))
-    return _of_parts(chosen, kind, widths.width(width))
+        return _of_bundle(source, chosen, teacher or chosen[0].teacher, kind, nfe, widths.width(width)).draw()
+    return _of_parts(chosen, kind, widths.width(width)).draw()
 
 
-def _of_parts(found: Sequence[Part], kind: str, wide: Width) -> Drawing:
+def _of_parts(found: Sequence[Part], kind: str, wide: Width) -> Content:
     if kind == "grid":
-        return grids.compose(found, wide)
+        return contents.grid(found, wide)
     if kind == "trajectory":
-        errors = grids.trajectory(found)
+        errors = curves.trajectory(found)
         if not errors:
             raise BundleError("kind 'trajectory': the results hold no error to a trajectory's end")
-        return grids.compose(errors, wide)
+        return contents.grid(errors, wide)
     if kind in ("speed", "training"):
-        figure = costs.compose(found, "speed" if kind == "speed" else "calls", wide)
-        if figure is None:
+        content = contents.costs(found, "speed" if kind == "speed" else "calls", wide)
+        if content is None:
             raise BundleError(
                 f"kind {kind!r}: the results hold no such cost; they are of another version, or of no cell"
             )
-        return figure
-    return curves.compose(found, wide)
+        return content
+    return contents.curves(found, wide)
 
 
-def _of_bundle(bundle: Bundle, found: Sequence[Part], teacher: str, kind: str, nfe: int | None, wide: Width) -> Drawing:
-    figure: Drawing | None
+def _of_bundle(bundle: Bundle, found: Sequence[Part], teacher: str, kind: str, nfe: int | None, wide: Width) -> Content:
+    content: Content | None
     if kind in ("levels", "weights"):
         known = plans.of(bundle, found, teacher)
-        figure = plans.levels(known, wide) if kind == "levels" else plans.weights(known, wide, nfe)
+        content = contents.levels(known, wide) if kind == "levels" else contents.weights(known, wide, nfe)
     else:
-        layout = images.grid(bundle.frame, bundle.images, teacher)
-        layout = images.differences(layout) if layout is not None and kind == "differences" else layout
-        figure = None if layout is None else images.draw(layout)
-    if figure is None:
+        content = contents.images(bundle, teacher, differences=kind == "differences")
+    if content is None:
         raise BundleError(f"kind {kind!r}: the bundle has none of {teacher}; run the selection again to write it")
-    return figure
+    return content

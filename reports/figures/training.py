@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from solverbench.reports.bundle import BundleError
-from solverbench.reports.figures.axes import log_minor_ticks, log_ticks, tick_text
-from solverbench.reports.figures.base import FORMATS, Drawing, render, settings
-from solverbench.reports.figures.panel import GREY, dress
+from solverbench.reports.drawing.base import FORMATS, Drawing, render, settings
+from solverbench.reports.drawing.palette import GREY, dress
+from solverbench.reports.drawing.ticks import log_minor_ticks, log_ticks, tick_text
 from solverbench.reports.figures.widths import DEFAULT
 
 HISTORY = ("iteration", "loss", "distance", "adversarial", "discriminator", "d_real", "d_fake", "r1", "r2", "gradient",

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from solverbench.reports.bundle import Bundle
-from solverbench.reports.figures import bound, plans
-from solverbench.reports.figures.palette import on_dark
-from solverbench.reports.figures.panel import look_of
+from solverbench.reports.drawing.palette import bounds, look_of
+from solverbench.reports.figures import plans
 from solverbench.reports.figures.sprites import Sprites, blocks
+from solverbench.reports.pages.contrast import on_dark
 from solverbench.reports.pages.sections import Report
 from solverbench.reports.parts import Part
 
@@ -45,20 +45,20 @@ def _finite(value: Any) -> Any:
 def _solver(found: Sequence[Part], label: str) -> dict[str, Any]:
     """Return a solver's style on the page: as in the figures, with a colour for a dark background."""
     part = next(part for part in found if label in part.solvers)
-    colour, marker, _, fill = look_of(part, label)
+    colour, marker, _, fill = look_of(part.specs, label)
     specs = dict(zip(part.frame["label"], part.frame["spec"], strict=True))
     learned = bool(part.frame.loc[part.frame["label"] == label, "learned"].any())
     return {
         "label": label, "spec": specs[label], "learned": learned, "light": colour,
         "dark": on_dark(colour), "marker": marker, "hollow": fill != colour,
-        "dash": (_variant_of(part, label) + (label in bound.bounds(part))) % 4,
+        "dash": (_variant_of(part, label) + (label in bounds(part.specs))) % 4,
     }  # fmt: skip
 
 
 def _variant_of(part: Part, label: str) -> int:
     """Return the index, from 0, of a solver among those with its colour and marker."""
-    own = look_of(part, label)[:2]
-    return [other for other in part.solvers if look_of(part, other)[:2] == own].index(label)
+    own = look_of(part.specs, label)[:2]
+    return [other for other in part.solvers if look_of(part.specs, other)[:2] == own].index(label)
 
 
 def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[str, Any]:

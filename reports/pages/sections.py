@@ -11,7 +11,8 @@ import pandas as pd
 
 from solverbench.reports import paired, published, verdicts
 from solverbench.reports.bundle import FINISHED, STATUSES, Bundle
-from solverbench.reports.figures import base, bound, costs, gallery, images, plans
+from solverbench.reports.drawing import base
+from solverbench.reports.figures import bound, costs, gallery, images, plans
 from solverbench.reports.pages import tables, text
 from solverbench.reports.pages.tables import escape_markdown as escape
 from solverbench.reports.paired import Difference

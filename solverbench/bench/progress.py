@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -19,6 +20,9 @@ class Listener(Protocol):
             calls: denoiser calls times images, including the teacher's own samples.
             seconds: estimated time; None if unknown.
         """
+
+    def share(self, images: Mapping[str, int]) -> None:
+        """Report, after `begin`, the number of images to sample of each cell that has any."""
 
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Report images of `cell` that are done or dropped, and the new denoiser calls (times images) for them."""
@@ -40,6 +44,9 @@ class Silent:
         """Ignore the event."""
 
     def begin(self, images: int, calls: int, seconds: float | None) -> None:
+        """Ignore the event."""
+
+    def share(self, images: Mapping[str, int]) -> None:
         """Ignore the event."""
 
     def advance(self, cell: str, images: int, calls: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
@@ -61,6 +62,10 @@ class Ledger:
         images, calls = sum(unit.images for unit in self.units), sum(unit.calls for unit in self.units)
         calls += self.references.calls
         tell.begin(images, calls, estimates.expected(self.units, jobs, workers, self.references.tasks))
+        shares = Counter[str]()
+        for unit in self.units:
+            shares.update({str(job.cell): len(unit.block) for job in unit.jobs})
+        tell.share(shares)
         for job in jobs:
             for error in job.damaged.values():
                 tell.note(remade(error))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -18,16 +19,23 @@ EVERY = 5.0
 
 
 class Pace:
-    """Progress of sampling: images give the rate, calls the time left, because images with few calls are faster."""
+    """Progress of a run: images give the rate, calls the time left, because images with few calls are faster."""
 
     def __init__(self, images: int, calls: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.images, self.calls = images, calls
         self.done_images = self.done_calls = 0
+        self.shares: Mapping[str, int] = {}
+        self.done = Counter[str]()
         self.clock = clock
         self.begun = clock()
 
-    def advance(self, images: int, calls: int) -> None:
-        """Count finished work."""
+    def share(self, images: Mapping[str, int]) -> None:
+        """Set the number of images of each cell."""
+        self.shares = images
+
+    def advance(self, cell: str, images: int, calls: int) -> None:
+        """Count finished work of a cell."""
+        self.done[cell] += images
         self.done_images += images
         self.done_calls += calls
 
@@ -43,9 +51,16 @@ class Pace:
             return None
         return (self.calls - self.done_calls) * (self.clock() - self.begun) / self.done_calls
 
+    def of(self, cell: str) -> str:
+        """Return a cell's own progress; its name alone if it has no images of its own."""
+        if cell not in self.shares:
+            return cell
+        return f"{cell}: {min(self.done[cell], self.shares[cell])}/{self.shares[cell]} images"
+
     def __str__(self) -> str:
+        """Return the progress of the whole run."""
         left = "" if self.left is None else f", {duration(self.left)} left"
-        return f"{self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
+        return f"whole run: {self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
 
 
 def _expected(seconds: float | None) -> str:
@@ -107,12 +122,16 @@ class Lines:
         if images:
             self._write(f"to do: {images} images{_expected(seconds)}")
 
+    def share(self, images: Mapping[str, int]) -> None:
+        """Record the number of images of each cell."""
+        self.pace.share(images)
+
     def advance(self, cell: str, images: int, calls: int) -> None:
-        """Print the pace, at intervals."""
-        self.pace.advance(images, calls)
+        """Print the cell's progress and the run's, at intervals."""
+        self.pace.advance(cell, images, calls)
         if self.clock() - self.last >= self.every:
             self.last = self.clock()
-            self._write(f"{cell}: {self.pace}")
+            self._write(f"{self.pace.of(cell)}; {self.pace}")
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status."""
@@ -139,7 +158,12 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self.pace = Pace(0, 0)
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[pace]}")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(16),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[pace]}"),
+        )
         self.progress = Progress(*columns, console=console, transient=True)
         self.task = self.progress.add_task("", total=None, pace="", visible=False)
         self.course = Course("")
@@ -165,10 +189,14 @@ class Bar:
             self.progress.update(self.task, total=calls, visible=True)
             self.progress.start()
 
+    def share(self, images: Mapping[str, int]) -> None:
+        """Record the number of images of each cell."""
+        self.pace.share(images)
+
     def advance(self, cell: str, images: int, calls: int) -> None:
-        """Move the bar."""
-        self.pace.advance(images, calls)
-        self.progress.update(self.task, advance=calls, description=cell, pace=str(self.pace))
+        """Move the bar of the run, and show the cell's own progress beside it."""
+        self.pace.advance(cell, images, calls)
+        self.progress.update(self.task, advance=calls, description=self.pace.of(cell), pace=str(self.pace))
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status above the bar."""

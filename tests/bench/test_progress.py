@@ -22,26 +22,30 @@ def test_time_left_follows_calls_and_the_rate_images():
     pace = Pace(images=100, calls=1000, clock=clock)
     assert pace.left is None
     clock.now += 10
-    pace.advance(images=50, calls=200)
+    pace.advance("dpm", images=50, calls=200)
     assert pace.rate == 5
     assert pace.left == 40
-    assert str(pace) == "50/100 images, 5/s, 40 s left"
+    assert str(pace) == "whole run: 50/100 images, 5/s, 40 s left"
 
 
 def test_plain_lines_come_now_and_then_and_for_every_cell():
     clock, stream = Clock(), io.StringIO()
     lines = Lines(stream, every=5, clock=clock)
-    lines.begin(100, 1000, 90.0)
-    for _ in range(10):
+    lines.begin(100, 1100, 90.0)
+    lines.share({"dpm nfe=3 on toy": 80, "unipc nfe=3 on toy": 20})
+    for i in range(10):
         clock.now += 1
-        lines.advance("dpm nfe=3 on toy", 10, 100)
+        lines.advance("unipc nfe=3 on toy" if i < 2 else "dpm nfe=3 on toy", 10, 100)
+    clock.now += 5
+    lines.advance("the reference of toy", 0, 100)
     lines.settle("dpm nfe=3 on toy", "done", "rmse_teacher 0.1 ± 0.01")
     lines.settle("gs nfe=3 on toy", "unsupported", "")
     lines.end()
     assert stream.getvalue().splitlines() == [
         "to do: 100 images, about 1 min 30 s",
-        "dpm nfe=3 on toy: 50/100 images, 10/s, 5 s left",
-        "dpm nfe=3 on toy: 100/100 images, 10/s, 0 s left",
+        "dpm nfe=3 on toy: 30/80 images; whole run: 50/100 images, 10/s, 6 s left",
+        "dpm nfe=3 on toy: 80/80 images; whole run: 100/100 images, 10/s, 1 s left",
+        "the reference of toy; whole run: 100/100 images, 7/s, 0 s left",
         "dpm nfe=3 on toy: done, rmse_teacher 0.1 ± 0.01",
         "gs nfe=3 on toy: unsupported",
     ]
@@ -62,11 +66,13 @@ def test_the_bar_shows_cells_and_pace_on_a_terminal():
     stream = io.StringIO()
     bar = Bar(Console(file=stream, force_terminal=True, width=120))
     bar.begin(100, 1000, None)
+    bar.share({"dpm nfe=3 on toy": 60})
     bar.advance("dpm nfe=3 on toy", 50, 500)
     bar.settle("dpm nfe=3 on toy", "done", "[bold] rmse 0.1")
     bar.end()
     assert "dpm nfe=3 on toy: done, [bold] rmse 0.1" in stream.getvalue()
-    assert "50/100 images" in stream.getvalue()
+    assert "dpm nfe=3 on toy: 50/60 images" in stream.getvalue()
+    assert "whole run: 50/100 images" in stream.getvalue()
 
 
 @pytest.mark.parametrize(

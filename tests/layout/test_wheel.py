@@ -37,7 +37,7 @@ def test_the_wheels_top_level_is_one_package(names):
         "reports/columns.toml",
         "reports/web/page.html.j2",
         "reports/web/page.js",
-        "reports/web/redraw_curves.py.txt",
+        "reports/drawing/curves.py",
         "solverbench/cli/web/index.html.j2",
         "solverbench/cli/starters/pyproject.toml.txt",
         "solverbench/cli/starters/solver/module.py.txt",

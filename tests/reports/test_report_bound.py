@@ -11,8 +11,9 @@ from reports_large import write
 from scipy.stats import t as student
 
 from solverbench import reports
-from solverbench.reports.figures import bound, curves
-from solverbench.reports.figures.panel import look_of, tags
+from solverbench.reports.drawing.palette import look_of
+from solverbench.reports.drawing.panel import panels, tags
+from solverbench.reports.figures import bound, contents
 from solverbench.reports.pages import html, markdown, sections
 from solverbench.reports.parts import Part, parts
 
@@ -125,8 +126,10 @@ def test_report_and_page_say_it_with_what_it_means(tmp_path: Path) -> None:
 
 def test_the_bound_is_drawn_dashed_and_named_as_one(tmp_path: Path) -> None:
     part = first(small(tmp_path / "a"))
-    assert [tag.text for tag in tags(part)][:4] == ["euler", "dpm", "gas", "free (bound)"]
-    assert look_of(part, "free")[2] != "-"
-    assert {look_of(part, label)[2] for label in SOLVERS[:3]} == {"-"}
-    axes = curves.compose([part]).axes[0]
+    content = contents.curves([part])
+    [panel] = panels(content.data, content.figure)
+    assert [tag.text for tag in tags(panel)][:4] == ["euler", "dpm", "gas", "free (bound)"]
+    assert look_of(part.specs, "free")[2] != "-"
+    assert {look_of(part.specs, label)[2] for label in SOLVERS[:3]} == {"-"}
+    axes = content.draw().axes[0]
     assert [line.get_linestyle() for line in axes.lines if line.get_label() == "free"] == ["--"]

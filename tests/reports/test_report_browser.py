@@ -12,7 +12,6 @@ import pytest
 from reports_large import HOSTILE, write
 
 from solverbench import reports
-from solverbench.reports.figures import palette
 from solverbench.reports.pages import html, sections
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -260,7 +259,7 @@ def test_text_stands_out_in_both_themes(shown: Any, chosen: str) -> None:
 
     def contrast(a: list[int], b: list[int]) -> float:
 
-        return palette.contrast(*("#" + "".join(f"{part:02x}" for part in colour) for colour in (a, b)))
+        return contrast.contrast(*("#" + "".join(f"{part:02x}" for part in colour) for colour in (a, b)))
 
     assert contrast(ink, back) > 12
     assert contrast(soft, back) > 4.5

@@ -8,8 +8,8 @@ import pytest
 
 from solverbench import reports
 from solverbench.reports.bundle import tidy
-from solverbench.reports.figures import costs, images
-from solverbench.reports.figures.palette import KNOWN
+from solverbench.reports.drawing.palette import KNOWN
+from solverbench.reports.figures import contents, costs, images
 from solverbench.reports.pages import markdown, sections, tables
 from solverbench.reports.parts import parts
 
@@ -50,7 +50,7 @@ def test_the_table_says_it_for_people(trained: pd.DataFrame, record: dict, write
 
 
 def test_the_figure_has_a_panel_for_each_metric_and_a_point_for_each_cell(trained: pd.DataFrame, record: dict) -> None:
-    figure = costs.compose(parts(tidy(trained), record))
+    figure = contents.costs(parts(tidy(trained), record)).draw()
     assert len(figure.axes) == 3
     axes = figure.axes[0]
     assert axes.get_xscale() == axes.get_yscale() == "log"
@@ -75,8 +75,9 @@ def test_a_solver_that_was_measured_otherwise_is_not_in_the_first_parts_panel(
     trained: pd.DataFrame, record: dict
 ) -> None:
     apart = (trained["solver"] == "gs") & (trained["metric"] == "rmse_teacher")
-    figure = costs.compose(parts(tidy(trained.assign(n=trained["n"].where(~apart, 500))), record))
-    assert figure is not None
+    content = contents.costs(parts(tidy(trained.assign(n=trained["n"].where(~apart, 500))), record))
+    assert content is not None
+    figure = content.draw()
     labels = [{str(line.get_label()) for line in axes.lines} & {"gs", "gas"} for axes in figure.axes]
     assert labels == [{"gs", "gas"}, {"gs", "gas"}, {"gas"}]
 
@@ -88,9 +89,10 @@ def test_a_teacher_without_a_value_leaves_another_ones_figures(trained: pd.DataF
     first = own[own["metric"] == "rmse_teacher"].assign(teacher="mixture", status="needs-training", value=np.nan)
     others = [first.assign(metric=f"other_{k}") for k in range(5)]
     known = parts(tidy(pd.concat([*others, own])), record)
-    figure = costs.compose(known, across)
+    content = contents.costs(known, across)
+    figure = content.draw()
     assert [axes.get_label() for axes in figure.axes] == [part.name for part in known if part.teacher == "digits"]
-    assert set(costs.drawn(known, across)["teacher"]) == {"digits"}
+    assert set(content.data["teacher"]) == {"digits"}
 
 
 def test_an_unknown_cost_is_left_empty(trained: pd.DataFrame, record: dict) -> None:

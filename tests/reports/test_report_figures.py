@@ -18,9 +18,10 @@ from matplotlib.transforms import Bbox
 
 from solverbench import reports
 from solverbench.reports.bundle import tidy
-from solverbench.reports.figures import base, curves
-from solverbench.reports.figures.axes import linear_ticks, log_ticks, spread
-from solverbench.reports.figures.palette import KNOWN, style
+from solverbench.reports.drawing import base
+from solverbench.reports.drawing.palette import KNOWN, style
+from solverbench.reports.drawing.ticks import linear_ticks, log_ticks, spread
+from solverbench.reports.figures import contents
 from solverbench.reports.parts import parts
 
 
@@ -156,7 +157,7 @@ def test_a_solver_keeps_its_colour_and_marker_in_every_selection(frame: pd.DataF
 def test_known_solvers_differ_and_an_unknown_one_has_a_fixed_style() -> None:
     assert len(set(KNOWN.values())) == len(KNOWN)
     assert style("dpm:order=2") == style("dpm") == style("dpmpp", "dpm:grid=logsnr:order=3")
-    code = "from solverbench.reports.figures.palette import style; print(style('myplugin'))"
+    code = "from solverbench.reports.drawing.palette import style; print(style('myplugin'))"
     seen = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.strip()
         for env in ({"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}, {"PYTHONPATH": ":".join(sys.path)})
@@ -175,8 +176,8 @@ def test_two_variants_of_a_solver_share_its_colour_and_differ_in_line(frame: pd.
 
 def test_the_csv_beside_a_figure_is_what_is_drawn(frame: pd.DataFrame, record: dict) -> None:
     part = parts(tidy(frame), record)[0]
-    axes = curves.compose([part]).axes[0]
-    table = curves.drawn(part)
+    content = contents.curves([part])
+    axes, table = content.draw().axes[0], content.data
     for solver in part.solvers:
         np.testing.assert_array_equal(table[table["series"] == solver]["value"].to_numpy(float), series(axes, solver))
     assert table[table["series"] == "data floor"]["value"].to_list() == [0.13]

@@ -1,5 +1,6 @@
 """What goes into a paper: LaTeX compiles, fonts are embedded, scripts draw the same figure again."""
 
+import ast
 import json
 import re
 import shutil
@@ -13,12 +14,17 @@ from PIL import Image
 from reports_large import HOSTILE, write
 
 from solverbench import reports
-from solverbench.reports.figures.base import blank
+from solverbench.reports import drawing
+from solverbench.reports.drawing.base import blank
+from solverbench.reports.figures import scripts
 from solverbench.reports.figures.widths import VENUES
+from solverbench.reports.pages import lists
 
 PDFLATEX, PDFFONTS = shutil.which("pdflatex"), shutil.which("pdffonts")
 SOME = {"solvers": ["euler", "dpm", "heun", "gs", "gas"], "teachers": ["digits", "shapes"], "budgets": (3, 4, 5)}
-PREAMBLE = "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,booktabs,longtable,graphicx}\n"
+PREAMBLE = (
+    "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,array,booktabs,longtable,graphicx}\n"
+)
 METRICS = ["frechet_data", "rmse_teacher"]
 
 
@@ -92,7 +98,7 @@ def test_every_table_compiles_and_every_font_of_the_paper_is_embedded(
 
 @pytest.mark.usefixtures("latex")
 def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
-    from solverbench.reports.pages import lists, sections, tables
+    from solverbench.reports.pages import sections, tables
 
     folder = write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"])
     report = sections.of(reports.load(folder))
@@ -104,6 +110,45 @@ def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
     compile(tmp_path / "a", tmp_path)
 
 
+@pytest.mark.parametrize(("name", "shares"), [("verdicts", lists.VERDICTS), ("published", lists.PUBLISHED)])
+def test_a_list_has_its_label_once_and_the_width_of_a_line(folder: Path, name: str, shares: tuple[float, ...]) -> None:
+    """In a longtable what stands before \\endhead, without \\endfirsthead, is set on every page."""
+    text = (folder / f"{name}.tex").read_text(encoding="utf-8")
+    first, repeated, body = re.split(r"\\endfirsthead|\\endhead", text)
+    assert "\\caption{" in first
+    assert first.count(f"\\label{{tab:{name}}}") == text.count("\\label") == 1
+    head = first[first.index("\\toprule") :]
+    assert repeated.strip() == head.strip()
+    assert sum(shares) == pytest.approx(1.0)
+    assert re.findall(r"p\{\\dimexpr ([0-9.]+)\\linewidth-2\\tabcolsep\\relax\}", text) == [
+        f"{each:.2f}" for each in shares
+    ]
+    assert text.count("p{") == len(shares)  # no column has a width of its own
+    for line in [head.splitlines()[1], *body[body.index("\\endfoot") :].splitlines()[1:-3]]:
+        assert len(re.split(r"(?<!\\\\)&", line.replace("\\&", ""))) == len(shares)
+    for title, share in zip(head.splitlines()[1].rstrip("\\ ").split("&"), shares, strict=True):
+        longest = max(len(word) for word in title.replace("\\%", "%").split())
+        assert 3.2 * longest < share * 345 - 3  # points: a letter of \\scriptsize; the line of an article
+
+
+@pytest.mark.parametrize("pattern", ["table-*.tex", "paired-*.tex", "verdicts.tex", "published.tex"])
+def test_every_environment_of_a_table_ends_and_its_caption_stands_once(folder: Path, pattern: str) -> None:
+    paths = sorted(folder.glob(pattern))
+    assert paths
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        opened: list[str] = []
+        for what, name in re.findall(r"\\(begin|end)\{([a-z*]+)\}", text):
+            if what == "begin":
+                opened.append(name)
+            else:
+                assert opened.pop() == name, path.name
+        assert opened == []
+        plain = re.sub(r"\\[{}\\]", "", text)
+        assert plain.count("{") == plain.count("}")
+        assert text.count("\\caption{") == text.count("\\label{") == 1
+
+
 def test_fonts_of_each_figure_are_embedded_truetype(folder: Path, pdffonts: str) -> None:
     for path in sorted(folder.glob("*.pdf")):
         listed = subprocess.run([pdffonts, str(path)], capture_output=True, text=True, check=True).stdout
@@ -113,12 +158,12 @@ def test_fonts_of_each_figure_are_embedded_truetype(folder: Path, pdffonts: str)
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """An interpreter that sees pandas and matplotlib with what they need, and nothing of this project."""
+    """An interpreter that sees pandas, matplotlib and seaborn with what they need, and nothing of this project."""
     import importlib.util
 
     site = tmp_path_factory.mktemp("fresh")
-    needed = ["pandas", "numpy", "matplotlib", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata", "packaging",
-              "pyparsing", "kiwisolver", "contourpy", "cycler", "fontTools", "PIL"]  # fmt: skip
+    needed = ["pandas", "numpy", "matplotlib", "seaborn", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata",
+              "packaging", "pyparsing", "kiwisolver", "contourpy", "cycler", "fontTools", "PIL"]  # fmt: skip
     for name in needed:
         spec = importlib.util.find_spec(name)
         if spec is not None:
@@ -127,7 +172,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             (site / place.name).symlink_to(place)
     for place in Path(np.__file__).parents[1].glob("*.libs"):
         (site / place.name).symlink_to(place)
-    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = sys.argv[1:]"
+    code += "; runpy.run_path(sys.argv[0], run_name='__main__')"
     return [sys.executable, "-I", "-S", "-c", code]
 
 
@@ -145,7 +191,7 @@ for script in scripts:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         try:
-            runpy.run_path(script)
+            runpy.run_path(script, run_name="__main__")
         except BaseException:
             failed[script] = traceback.format_exc()
 print(json.dumps(failed))
@@ -174,10 +220,47 @@ def test_a_script_draws_the_same_figure_from_its_csv_without_this_project(
     to, failed = redrawn
     assert failed.get(str(folder / f"{name}.py")) is None
     again, before = (np.asarray(Image.open(place / f"{name}.png").convert("L")).astype(int) for place in (to, folder))
-    assert again.shape == before.shape
-    assert np.abs(again - before).mean() < 0.05  # of 255
+    np.testing.assert_array_equal(again, before)  # the code and its numbers are the same, so the pixels are, too
     assert np.abs(before - 255).mean() > 1
+    assert (to / f"{name}.svg").read_bytes() == (folder / f"{name}.svg").read_bytes()
     assert (to / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_scripts_of_hostile_names_draw_the_same(tmp_path: Path, elsewhere: list[str]) -> None:
+    path = write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"])
+    reports.write(path)
+    scripts = sorted(map(str, path.glob("*.py")))
+    (tmp_path / "driver.py").write_text(DRIVER, encoding="utf-8")
+    line = [*elsewhere, str(tmp_path / "driver.py"), str(tmp_path), *scripts]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
+    assert len(scripts) >= 5
+    for script in map(Path, scripts):
+        assert (tmp_path / f"{script.stem}.svg").read_bytes() == script.with_suffix(".svg").read_bytes()
+
+
+@pytest.mark.parametrize("kind", scripts.MODULES)
+def test_the_modules_that_a_script_copies_share_no_name_and_need_no_other(kind: str) -> None:
+    """A second definition would take the place of the first one; an import of the project would be cut off."""
+    names: list[str] = []
+    for module in scripts.MODULES[kind]:
+        tree = ast.parse((Path(drawing.__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.append(node.name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names += [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("solverbench"):
+                assert node in tree.body, ast.unparse(node)  # an import within a function would stay in the script
+                assert str(node.module).rpartition(".")[2] in scripts.MODULES[kind]
+                assert all(each.asname is None for each in node.names)
+            elif isinstance(node, ast.Import):
+                assert not any(each.name.startswith("solverbench") for each in node.names)
+    assert sorted(names) == sorted(set(names))
+    assert "draw" in names
+    assert "solverbench.reports" not in scripts.script(kind, "name", {}).replace("`solverbench.reports", "`")
 
 
 def test_a_script_reads_the_numbers_from_its_csv(folder: Path, elsewhere: list[str], tmp_path: Path) -> None:

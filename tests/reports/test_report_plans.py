@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
-from solverbench.reports.figures import plans
+from solverbench.reports.figures import contents, plans
 from solverbench.reports.pages import html, markdown, sections
 from solverbench.reports.parts import parts
 
@@ -34,8 +34,8 @@ def test_weights_of_a_thousand_calls_are_left_out_and_its_levels_are_drawn(made)
     bundle = reports.load(made(**{"dpm-4": plan(65), "dpm-5": plan(1000)}))
     known = plans.of(bundle, parts(bundle.frame, bundle.record), "digits")
     assert [each.nfe for each in known] == [65, 1000]
-    assert plans.weights(known) is None
-    assert len(plans.levels(known).axes) == 2
+    assert contents.weights(known) is None
+    assert len(contents.levels(known).draw().axes) == 2
     assert "levels-digits.png" in markdown.page(sections.of(bundle))
     assert "weights-digits.png" not in markdown.page(sections.of(bundle))
     assert len(html.page(sections.of(bundle))) < 3_000_000
@@ -52,4 +52,4 @@ def test_the_smaller_of_two_budgets_is_drawn_where_the_larger_has_too_many_calls
 def test_a_level_as_good_as_0_has_an_axis(made, level: float) -> None:
     bundle = reports.load(made(**{"dpm-4": plan(4, [80.0, 1.0, 0.1, level]), "dpm-5": plan(5)}))
     known = plans.of(bundle, parts(bundle.frame, bundle.record), "digits")
-    assert plans.levels(known).axes[0].get_xlim()[1] > 0
+    assert contents.levels(known).draw().axes[0].get_xlim()[1] > 0

@@ -15,7 +15,9 @@ import pytest
 
 from solverbench import reports
 from solverbench.reports.bundle import tidy
-from solverbench.reports.figures import gallery, images, widths
+from solverbench.reports.drawing import base
+from solverbench.reports.drawing.images import Grid, draw_grid
+from solverbench.reports.figures import contents, gallery, images, widths
 from solverbench.reports.pages import markdown, sections
 from solverbench.reports.parts import parts
 
@@ -56,7 +58,7 @@ def test_write_returns_every_file_and_leaves_no_other(once: Once) -> None:
     figures = ["figure", *(f"figure-{part}" for part in PARTS), "images-digits", "differences-digits"]
     expected = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf", "svg", "csv", "py")}
     expected |= {f"table-{part}.{kind}" for part in PARTS for kind in ("md", "csv", "tex")}
-    expected |= {f"verdicts.{kind}" for kind in ("md", "csv", "tex")} | {"report.html", "report.md"}
+    expected |= {f"verdicts.{kind}" for kind in ("md", "csv", "tex")} | {"report.html", "report.md", "figures.json"}
     assert {path.name for path in written} == expected
     assert set(folder.iterdir()) - before == set(written)
     assert written[-1].name == "report.md"
@@ -137,13 +139,75 @@ def test_a_failed_write_leaves_the_old_report_whole(copy: Path, monkeypatch: pyt
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.fixture
+def drawings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The formats of the pictures that are drawn in this process from now on; they hold a word instead."""
+    made: list[str] = []
+    monkeypatch.setattr(base, "render", lambda figure, kind: made.append(kind) or b"a picture")
+    return made
+
+
+def test_a_report_that_did_not_change_is_not_drawn_again(copy: Path, once: Once, drawings: list[str]) -> None:
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    assert [path.name for path in reports.write(copy)] == [path.name for path in once.written]
+    assert drawings == []
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"\x89PNG"), lambda path: path.unlink()])
+def test_a_damaged_or_missing_picture_alone_is_drawn_again(copy: Path, drawings: list[str], spoil) -> None:
+    spoil(copy / "images-digits.png")
+    reports.write(copy)
+    assert drawings == ["png", "pdf", "svg"]
+    assert (copy / "images-digits.png").read_bytes() == b"a picture"
+    reports.write(copy)
+    assert len(drawings) == 3
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", '{"figure": 1}', '{"figure": {"stamp": 1, "files": []}}', "[" * 10**5]
+)
+def test_a_damaged_record_of_the_figures_draws_them_again(copy: Path, once: Once, drawings: list[str], text) -> None:
+    (copy / "figures.json").unlink() if text is None else (copy / "figures.json").write_text(text, encoding="utf-8")
+    reports.write(copy)
+    assert len(drawings) == len([path for path in once.written if path.suffix in (".png", ".pdf", ".svg")])
+
+
+def test_what_a_picture_shows_decides_whether_it_is_drawn_again(
+    copy: Path, drawings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = len(list(copy.glob("*.png")))
+    edit(copy, notes=["another note"])
+    reports.write(copy)
+    assert drawings == []  # no figure shows it
+    table = (copy / "results.csv").read_text(encoding="utf-8")
+    (copy / "results.csv").write_text(table.replace(",0.015,", ",0.016,"), encoding="utf-8")  # an RMSE
+    reports.write(copy)
+    assert len(drawings) == 3 * 2  # the figure of RMSE and the one of all metrics
+    drawings.clear()
+    with np.load(copy / "images.npz") as archive:
+        stored = dict(archive)
+    stored["digits|gas|4"][0] += 1
+    np.savez(copy / "images.npz", **stored)
+    reports.write(copy)
+    assert len(drawings) == 3 * 2  # images and differences
+    drawings.clear()
+    reports.write(copy, width="iclr")
+    assert len(drawings) == 3 * (figures - 2)  # images have a width of their own
+    drawings.clear()
+    script = contents.scripts.script
+    monkeypatch.setattr(contents.scripts, "script", lambda *asked: script(*asked) + "# another drawing code\n")
+    reports.write(copy, width="iclr")
+    assert len(drawings) == 3 * figures
+
+
 def test_figures_are_the_same_bytes_by_however_many_processes(once: Once, folder: Path) -> None:
     drawn = {path.stem for path in once.written if path.suffix == ".png"}
     assert len(drawn) <= gallery._ALONE  # by one process
     alone = {path.name: path.read_bytes() for path in once.written if path.stem in drawn}
     written = _figures(folder, 3)
-    assert [path.name for path in written] == list(alone)
-    assert {path.name: path.read_bytes() for path in written} == alone
+    assert [path.name for path in written] == [*alone, gallery.STAMPS]
+    assert {path.name: path.read_bytes() for path in written[:-1]} == alone
 
 
 def test_a_process_that_cannot_draw_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,16 +260,14 @@ def test_an_image_grid_has_a_row_per_solver_below_the_teacher(folder: Path) -> N
         (7, 0): "needs training",
         (7, 4): "failed",
     }
-    np.testing.assert_array_equal(layout.blocks[6, 1], bundle.images["digits|gs|4"])
+    np.testing.assert_array_equal(bundle.images[layout.keys[6, 1]], bundle.images["digits|gs|4"])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_small_images_are_enlarged_pixel_for_pixel(frame: pd.DataFrame, channels: int) -> None:
+def test_small_images_are_enlarged_pixel_for_pixel(channels: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (2, channels, 8, 8), dtype=np.uint8)
-    rows = tidy(frame[(frame["solver"] == "gs") & (frame["nfe"] == 4)])
-    layout = images.grid(rows, {"digits|gs|4": image}, "digits")
-    assert layout is not None
-    canvas = images.draw(layout).canvas
+    layout = Grid(["gs"], ["NFE 4"], {(0, 0): image}, {}, taught=False)
+    canvas = draw_grid(layout).canvas
     canvas.draw()
     shown = np.asarray(canvas.buffer_rgba())[..., :3]
     zoom = 9

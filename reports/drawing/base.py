@@ -13,8 +13,6 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from solverbench.reports.bundle import BundleError
-
 FORMATS = ("png", "pdf", "svg")
 _DPI = 300
 _SETTINGS: dict[Any, Any] = {
@@ -46,9 +44,9 @@ class Drawing(Figure):
             file.write(render(self, Path(path).suffix.removeprefix(".").lower()))
 
 
-def blank(width: float, height: float) -> Drawing:
+def blank(width: float, height: float, dpi: int = _DPI) -> Drawing:
     """Return an empty figure of this size in inches."""
-    figure = Drawing(figsize=(width, height), dpi=_DPI)
+    figure = Drawing(figsize=(width, height), dpi=dpi)
     FigureCanvasAgg(figure)
     return figure
 
@@ -56,10 +54,10 @@ def blank(width: float, height: float) -> Drawing:
 def render(figure: Figure, kind: str) -> bytes:
     """Return the figure as png (300 dpi), pdf (embedded TrueType fonts) or svg (text kept as text), without dates.
 
-    Raises: BundleError for another format.
+    Raises: ValueError for another format.
     """
     if kind not in FORMATS:
-        raise BundleError(f"figure format {kind!r}: it is not known; choose from {', '.join(FORMATS)}")
+        raise ValueError(f"figure format {kind!r}: it is not known; choose from {', '.join(FORMATS)}")
     file = io.BytesIO()
     with settings():
         figure.savefig(file, format=kind, dpi=figure.dpi, metadata=_METADATA[kind])

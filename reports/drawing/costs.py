@@ -1,0 +1,142 @@
+"""The cost of quality as a figure: training calls of learned solvers, or images per second, against a metric."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from solverbench.reports.drawing.base import Drawing, blank, settings
+from solverbench.reports.drawing.palette import GREY, dress, look_of, size_of
+from solverbench.reports.drawing.panel import Panel, handle, panels
+from solverbench.reports.drawing.ticks import log_minor_ticks, log_ticks, tick_text
+
+_HEIGHT, _TOP = 1.8, 0.26  # inches: a panel's height, and the space above it
+_LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches: the space beside and below a panel
+_NUMBERS = 40  # label every point with its NFE up to this many points in a panel, beyond it only the first and last NFE
+_LOWER = 1.25  # inches: a panel's height with many rows
+_AXES = {"calls": "network calls spent in training", "speed": "images per second"}
+
+
+def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
+    """Return the figure: a row per teacher, a column per metric; each cell is a point with its NFE.
+
+    Args:
+        data: the rows of its CSV.
+        figure: as of `curves.draw`; `across`, the x axis: calls (of training) or speed (images per second).
+    """
+    found, across, (single, double) = panels(data, figure), figure["across"], figure["width"]
+    metrics = list(dict.fromkeys(panel.metric for panel in found))
+    teachers = [name for name in dict.fromkeys(panel.teacher for panel in found) if (data["teacher"] == name).any()]
+    found = [panel for panel in found if panel.teacher in teachers]
+    with settings():
+        width = single if len(metrics) == 1 else double
+        labels = list(dict.fromkeys(data["series"]))
+        homes = {label: next(panel for panel in found if label in panel.specs) for label in labels}
+        per_line = max(1, int((width - 0.7) / (0.42 + 0.065 * max(map(len, labels)))))
+        legend = 0.08 + 0.14 * -(-len(labels) // per_line)
+        tall = _HEIGHT if len(teachers) < 3 else _LOWER
+        inner = width / len(metrics) - _LEFT - _RIGHT
+        titles = {panel.name: _wrapped(_name(panel, metrics, teachers), int(inner * 19)) for panel in found}
+        top = _TOP + 0.1 * max(0, max(title.count("\n") for title in titles.values()) - 1)
+        height = legend + len(teachers) * (tall + _BELOW + top)
+        drawing = blank(width, height)
+        for panel in found:
+            column, row = metrics.index(panel.metric), teachers.index(panel.teacher)
+            left = column * width / len(metrics) + _LEFT
+            bottom = height - legend - (row + 1) * (tall + _BELOW + top) + _BELOW
+            box = (left / width, bottom / height, inner / width, tall / height)
+            axes = drawing.add_axes(box, label=panel.name)
+            _draw_panel(axes, panel, across)
+            axes.set_title(titles[panel.name], fontsize=6.5, loc="left", pad=4, linespacing=1.1)
+        said = "numbers: NFE" + (", dotted: not beaten in both" if across == "speed" and width > 5 else "")
+        drawing.text(1 - _RIGHT / width, 1 - 0.08 / height, said, fontsize=6, ha="right", va="top", color=GREY)
+        drawing.legend(
+            handles=[handle(label, homes[label].specs) for label in labels], loc="upper left", ncols=per_line,
+            frameon=False, fontsize=6.5, handletextpad=0.3, columnspacing=1.2, bbox_to_anchor=(0.0, 1.0), borderpad=0.3,
+            labelspacing=0.3,
+        )  # fmt: skip
+    return drawing
+
+
+def _draw_panel(axes: Axes, panel: Panel, across: str) -> None:
+    known = panel.measured
+    known = known[known["value"].notna() & ((known["value"] > 0) | (not panel.log))]
+    if panel.log:
+        axes.set_yscale("log")
+        ends = [low for low, value in zip(known["low"], known["value"], strict=True) if low > value / 3]
+        low, high = _stretched([*known["value"], *ends, *known["high"].dropna()])
+        axes.set_ylim(low, high)
+        axes.set_yticks(marks := log_ticks(low, high), [tick_text(mark) for mark in marks])
+        axes.set_yticks(log_minor_ticks(low, high), minor=True)
+    numbered = set(known["nfe"]) if len(known) <= _NUMBERS else {known["nfe"].min(), known["nfe"].max()}
+    for label in dict.fromkeys(known["series"]):
+        own = known[known["series"] == label].sort_values("nfe")
+        colour, marker, dash, fill = look_of(panel.specs, label)
+        axes.plot(own[across], own["value"], color=colour, ls=dash, lw=0.8, alpha=0.6, zorder=2)
+        axes.plot(
+            own[across], own["value"], color=fill, ls="", marker=marker, ms=1.2 * size_of(marker),
+            mec=_edge(colour, fill), mew=0.35 if fill == colour else 0.8, zorder=3, label=label,
+        )  # fmt: skip
+        barred = own[own["low"].notna() & own["high"].notna()]
+        floor = barred["low"].clip(lower=axes.get_ylim()[0]) if panel.log else barred["low"]
+        axes.vlines(barred[across], floor, barred["high"], color=colour, lw=0.8, zorder=3)
+        for nfe, x, y in zip(own["nfe"], own[across], own["value"], strict=True):
+            if nfe not in numbered:
+                continue
+            axes.annotate(
+                f"{nfe:.0f}", (x, y), (2.5, 2.0), textcoords="offset points", fontsize=4.8, color=colour, zorder=4
+            )
+    if across == "speed":
+        best = panel.rows[panel.rows["kind"] == "front"]
+        axes.plot(best["speed"], best["value"], color=GREY, ls=":", lw=0.8, zorder=1.5, label="_front")
+    axes.set_xscale("log")
+    low, high = _stretched(known[across].to_list())
+    axes.set_xlim(low, high)
+    axes.set_xticks(ticks := _few(log_ticks(low, high)), [_brief(tick) for tick in ticks])
+    axes.set_xticks(log_minor_ticks(low, high), minor=True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(_AXES[across], fontsize=6.5, labelpad=2)
+    dress(axes)
+
+
+def _name(panel: Panel, metrics: Sequence[str], teachers: Sequence[str]) -> str:
+    """Return a panel's title: the metric and its images, with the teacher if there are several."""
+    name = panel.label.split(" (")[0] if len(metrics) > 1 else panel.label
+    name += ", " + panel.count.replace(" ", "\u00a0") if panel.images else ""
+    return f"{panel.teacher}: {name}" if len(teachers) > 1 else name
+
+
+def _edge(colour: str, fill: str) -> str:
+    """Return the edge colour: white for a filled marker, its own colour for a hollow one."""
+    return "white" if fill == colour else colour
+
+
+def _stretched(values: Sequence[float]) -> tuple[float, float]:
+    """Return the range of positive values with a margin for markers and their numbers."""
+    if not values:
+        return 0.1, 10.0
+    low, high = math.log10(min(values)), math.log10(max(values))
+    margin = max(0.08 * (high - low), 0.05)
+    return 10 ** (low - margin), 10 ** (high + margin)
+
+
+def _few(ticks: Sequence[float]) -> list[float]:
+    """Return at most four of the ticks."""
+    return list(ticks[:: -(-len(ticks) // 4)])
+
+
+def _brief(calls: float) -> str:
+    """Return a number of calls as text: 300k, 1.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if calls >= size:
+            return f"{calls / size:.3g}{letter}"
+    return f"{calls:.3g}"
+
+
+def _wrapped(title: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(title, max(width, 12)))

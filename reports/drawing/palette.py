@@ -1,0 +1,100 @@
+"""The look of figures, and the colour and marker of a solver: the same in each, whatever else is drawn.
+
+Colours are seaborn's colour-blind palette, and darker or lighter variants of it; members of a family share a hue.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+
+GREY = "#4d4d4d"
+SMALL = 6.0  # points: labels and ticks
+_SIZES = {"*": 5.6, "X": 4.2, "P": 4.2, "p": 3.8, "h": 3.8, "D": 2.9}  # points; other markers 3.2
+
+
+@dataclass(frozen=True)
+class Style:
+    """The colour and marker of one solver."""
+
+    colour: str
+    marker: str
+
+
+KNOWN = {
+    "euler": Style("#949494", "o"),
+    "ddim": Style("#5c5c5c", "o"),
+    "heun": Style("#ca9161", "^"),
+    "dpm2": Style("#7d5130", "v"),
+    "dpm": Style("#0173b2", "s"),
+    "unipc": Style("#029e73", "D"),
+    "deis": Style("#56b4e9", "P"),
+    "ipndm": Style("#cc78bc", "X"),
+    "ipndm_v": Style("#7f4b9c", "X"),
+    "ld3": Style("#8f1d4f", "<"),
+    "s4s": Style("#a69a00", ">"),
+    "s4s_alt": Style("#6b6300", ">"),
+    "s4s_joint": Style("#c2b83c", ">"),
+    "gs": Style("#de8f05", "p"),
+    "gas": Style("#d55e00", "*"),
+    "free": Style("#000000", "h"),
+}
+_COLOURS = ("#332288", "#44aa99", "#117733", "#aa4499", "#6699cc", "#661100", "#bb5566")
+_MARKERS = ("o", "s", "^", "D", "v")
+
+
+def style(solver: str, spec: str = "") -> Style:
+    """Return the style for a solver's name as asked, else for its canonical name, else one derived from its letters."""
+    for text in (solver, spec):
+        if (name := text.split(":")[0]) in KNOWN:
+            return KNOWN[name]
+    number = zlib.crc32((spec or solver).split(":")[0].encode())
+    return Style(_COLOURS[number % len(_COLOURS)], _MARKERS[number // len(_COLOURS) % len(_MARKERS)])
+
+
+BOUND = "free"
+"""Name, in its spec, of the solver that bounds the others."""
+_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))  # variants of one solver
+
+
+def bounds(specs: Mapping[str, str]) -> list[str]:
+    """Return the labels that represent the bound."""
+    return [label for label, spec in specs.items() if spec.partition(":")[0] == BOUND]
+
+
+def shown_label(specs: Mapping[str, str], label: str) -> str:
+    """Return a label as shown in figures; the bound is marked as such."""
+    return f"{label} (bound)" if label in bounds(specs) else label
+
+
+def look_of(specs: Mapping[str, str], label: str) -> tuple[str, str, str | tuple[int, tuple[float, ...]], str]:
+    """Return colour, marker, dash and fill: the first two identify the solver, the others its variants.
+
+    A solver that represents a bound is dashed.
+
+    Args:
+        specs: the spec of every label in the panel, in their order.
+    """
+    looks = {other: style(other, spec) for other, spec in specs.items()}
+    look, twins = looks[label], [other for other in specs if looks[other] == looks[label]]
+    variant = twins.index(label)
+    dash = _DASHES[(variant + (label in bounds(specs))) % len(_DASHES)]
+    return look.colour, look.marker, dash, look.colour if variant % 2 == 0 else "white"
+
+
+def size_of(marker: str) -> float:
+    """Return the size in points at which a marker looks as large as the others."""
+    return _SIZES.get(marker, 3.2)
+
+
+def dress(axes: Axes) -> None:
+    """Give the axes the common look: two thin spines, small ticks, a light grid."""
+    axes.tick_params(which="minor", length=1.5, width=0.4)
+    axes.tick_params(labelsize=SMALL, length=2.5, width=0.6, pad=2)
+    axes.grid(axis="y", color="#e6e6e6", lw=0.5, zorder=0)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_linewidth(0.6)

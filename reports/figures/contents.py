@@ -1,0 +1,130 @@
+"""What each figure of a report is drawn from: the rows of its CSV and its constants, which its script holds, too."""
+
+import hashlib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from solverbench.reports.bundle import Bundle, unmarked
+from solverbench.reports.drawing.base import Drawing
+from solverbench.reports.figures import costs as spending
+from solverbench.reports.figures import curves as points
+from solverbench.reports.figures import images as samples
+from solverbench.reports.figures import plans, scripts
+from solverbench.reports.figures.widths import DEFAULT, Width
+from solverbench.reports.parts import Part
+
+_LIBRARIES = ("matplotlib", "numpy", "pandas", "pillow", "seaborn")
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a figure is drawn from.
+
+    `kind` is the module of `solverbench.reports.drawing` that draws it, `data` the rows of its CSV, `figure` its
+    constants, `stored` the batches of images that it shows.
+    """
+
+    kind: str
+    data: pd.DataFrame
+    figure: Mapping[str, Any]
+    stored: Mapping[str, np.ndarray] | None = None
+
+    def draw(self) -> Drawing:
+        """Return the figure."""
+        module = importlib.import_module(f"solverbench.reports.drawing.{self.kind}")
+        more = () if self.stored is None else (self.stored,)
+        drawing: Drawing = module.draw(self.data, self.figure, *more)
+        return drawing
+
+    @cached_property
+    def csv(self) -> bytes:
+        """The rows as a CSV file."""
+        return self.data.to_csv(index=False, lineterminator="\n").encode()
+
+    def script(self, name: str) -> bytes:
+        """Return the script that draws the figure again from NAME.csv, and from images.npz if it shows images."""
+        return scripts.script(self.kind, name, self.figure).encode()
+
+    @property
+    def stamp(self) -> str:
+        """A digest of everything that a picture depends on: data, images, constants, drawing code and libraries."""
+        found = hashlib.sha256(self.csv + b"\0" + self.script(""))
+        for library in _LIBRARIES:
+            found.update(f"{library} {version(library)}\0".encode())
+        for key, batch in (self.stored or {}).items():
+            found.update(f"{key} {batch.shape}\0".encode() + batch.tobytes())
+        return found.hexdigest()
+
+
+def curves(found: Sequence[Part], wide: Width = DEFAULT) -> Content:
+    """Return the content of a figure of these parts: a column per metric that fits, a row per teacher and part."""
+    return _panels("curves", points.shown(found, wide), wide)
+
+
+def grid(found: Sequence[Part], wide: Width = DEFAULT) -> Content:
+    """Return the content of a grid with a panel per part and one legend."""
+    return _panels("grids", found, wide)
+
+
+def costs(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT) -> Content | None:
+    """Return the content of a figure of quality against cost; None if no cell's cost is known.
+
+    Args:
+        across: the x axis: calls (of training) or speed (images per second).
+    """
+    spent = spending.speeds(found) if across == "speed" else spending.rows(found)
+    fitting = points.shown(spending.valued(found, spent), wide)
+    data = spending.drawn(fitting, across) if fitting and not spent.empty else pd.DataFrame()
+    return None if data.empty else Content("costs", data, _constants(fitting, wide) | {"across": across})
+
+
+def levels(known: Sequence[plans.Plan], wide: Width = DEFAULT) -> Content | None:
+    """Return the content of the figure of one teacher's noise levels; None without plans."""
+    if not known:
+        return None
+    specs = {label: spec for plan in known for label, spec in plan.part.specs.items()}
+    names = [unmarked(label) for label in dict.fromkeys(plan.label for plan in known)]
+    figure = {"width": (wide.single, wide.double), "rows": names, "specs": specs}
+    return Content("levels", plans.levels_drawn(known, known[0].part.teacher), figure)
+
+
+def weights(known: Sequence[plans.Plan], wide: Width = DEFAULT, nfe: int | None = None) -> Content | None:
+    """Return the content of the heat maps of one teacher's weights; None if no plan of the budget can be drawn."""
+    data = plans.weights_drawn(known, known[0].part.teacher, nfe) if known else pd.DataFrame()
+    return None if data.empty else Content("weights", data, {"width": (wide.single, wide.double)})
+
+
+def images(bundle: Bundle, teacher: str, *, differences: bool = False) -> Content | None:
+    """Return the content of a teacher's grid of images, or of differences from its own; None without those."""
+    layout = samples.grid(bundle.frame, bundle.images, teacher)
+    if layout is None or (differences and not layout.taught):
+        return None
+    figure = {"rows": list(layout.rows), "columns": list(layout.columns), "taught": layout.taught,
+              "differences": differences}  # fmt: skip
+    stored = {key: bundle.images[key] for key in layout.keys.values()}
+    return Content("images", samples.drawn(layout), figure, stored)
+
+
+def _panels(kind: str, found: Sequence[Part], wide: Width) -> Content:
+    data = pd.concat([points.drawn(part) for part in found], ignore_index=True)
+    return Content(kind, data, _constants(found, wide))
+
+
+def _constants(found: Sequence[Part], wide: Width) -> dict[str, Any]:
+    return {"width": (wide.single, wide.double), "panels": {part.name: _facts(part) for part in found}}
+
+
+def _facts(part: Part) -> dict[str, Any]:
+    """Return the fields of a `drawing.panel.Panel` besides its name and rows."""
+    learned = part.frame.loc[part.frame["learned"].astype(bool), "label"]
+    return {
+        "teacher": part.teacher, "metric": part.metric, "number": part.number, "label": part.label, "images": part.n,
+        "count": part.count, "log": part.log, "specs": dict(part.specs), "learned": list(dict.fromkeys(learned)),
+    }  # fmt: skip
