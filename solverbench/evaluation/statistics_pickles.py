@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from solverbench.errors import RecordError
 from solverbench.evaluation import contents
-from solverbench.teachers.families.edm_pickles import Refused, _Call, _Dtype, _Reader
+from solverbench.teachers.families.edm_pickles import Refused, Call, _Dtype, Reader
 
 
 def read(path: Path) -> Any:
@@ -89,13 +89,13 @@ _VALUES = frozenset(
 """The names that a pickle of statistics may mention."""
 
 
-class _Statistics(_Reader):
+class _Statistics(Reader):
     """The reader of EDM's networks, with arrays, and without networks."""
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full in _ARRAYS:
-            return _Call(_ARRAYS[full])
+            return Call(_ARRAYS[full])
         if full not in _VALUES:
             raise Refused(full)
         return super().find_class(module, name)
