@@ -1,9 +1,11 @@
 """A teacher that costs nothing: a Gaussian mixture's exact denoiser on 1x4x4 images, judged by a random projection."""
 
+import functools
 import math
 
 import torch
 
+from solverbench.errors import UserError
 from solverbench.method.schedules import EDM
 from solverbench.method.spec import make
 from solverbench.metrics.evaluation import Evaluation, Reference
@@ -20,8 +22,14 @@ PROJECTION = torch.randn(16, 5, generator=_generator) / 4
 VARIANCE = 0.02
 
 
-ERROR = Convergence(64, "50000-50063", (Comparison("what it is", 0.0),), endpoints.goal(make("heun"), 8, EDM()).asked)
-"""An error of the toy sampler, heun with 8 calls, that keeps runs from measuring it; the true one is 0.6."""
+@functools.cache
+def converged(sampler, nfe):
+    """An error of a toy's sampler that keeps runs from measuring it; the true one of heun with 8 calls is 0.6."""
+    try:
+        asked = endpoints.goal(make(sampler), nfe, EDM()).asked
+    except UserError:  # a sampler that the test wants refused
+        return None
+    return Convergence(64, "50000-50063", (Comparison("what it is", 0.0),), asked)
 
 
 def denoise(x, sigma):
@@ -61,7 +69,8 @@ def teacher(denoise=denoise, *, extractor=extractor, identity="toy", name="toy",
         Reference(moments, "toy samples", "e" * 64),
         facts,
     )
-    options = {"sampler": "heun", "sampler_nfe": 8, "sampler_error": ERROR, "evaluation": evaluation} | changes
+    options = {"sampler": "heun", "sampler_nfe": 8, "evaluation": evaluation} | changes
+    options.setdefault("sampler_error", converged(options["sampler"], options["sampler_nfe"]))
     return Teacher(denoise, name, SHAPE, identity=identity, **options)
 
 
