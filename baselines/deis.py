@@ -34,15 +34,23 @@ class DEIS(Classical):
     name: ClassVar[str] = "deis"
     paper: ClassVar[str] = "DEIS, arXiv:2204.13902"
 
-    levels: str = option("time_quadratic", key="grid", help="a named grid, or the M+1 levels joined with +")
-    order: int = option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
-    form: str = option("tab", choices=("tab", "rho"), help="interpolate in the model's time or in sigma")
-    quadrature: str = option("exact", choices=("exact", "compat"), help="compat: the public code's rectangle rule")
+    levels: str = option("time_quadratic", key="grid", help="grid name, or M+1 noise levels joined with +")
+    order: int = option(4, choices=(1, 2, 3, 4), help="number of outputs that a regular step combines")
+    form: str = option(
+        "tab", choices=("tab", "rho"), help="variable of the interpolation: the model's time (tab) or sigma (rho)"
+    )
+    quadrature: str = option(
+        "exact", choices=("exact", "compat"), help="compat: integrate by the public code's rectangle rule"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form == "rho" and self.quadrature == "compat":
-            raise SpecError("deis:form=rho:quadrature=compat: the public code integrates rho exactly; leave it out")
+            raise SpecError(
+                asked="deis:form=rho:quadrature=compat",
+                wrong="the public code integrates rho exactly",
+                remedy="leave it out",
+            )
 
     @property
     def consistent(self) -> bool:

@@ -26,18 +26,25 @@ class DPMSolverPP(ExponentialIntegrator):
     name: ClassVar[str] = "dpm"
     paper: ClassVar[str] = "DPM-Solver++, arXiv:2211.01095; DPM-Solver, arXiv:2206.00927"
 
-    d2: str = option("half", choices=("half", "full"), help="weight of order 3's second difference; half as public")
-    singlestep: bool = option(False, help="blocks of up to `order` calls, each from a single state")
+    d2: str = option(
+        "half", choices=("half", "full"), help="weight of the second difference at order 3; the public code uses half"
+    )
+    singlestep: bool = option(False, help="use blocks of up to `order` calls, each from a single state")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.d2 == "full" and (self.order != 3 or self.singlestep):
             kind = "singlestep" if self.singlestep else f"order {self.order}"
-            raise SpecError(f"dpm:d2=full: {kind} has no second difference; use it with multistep order 3 alone")
+            raise SpecError(
+                asked="dpm:d2=full",
+                wrong=f"{kind} has no second difference",
+                remedy="use it with multistep order 3 alone",
+            )
         if self.singlestep and not self.lower_order_final:
             raise SpecError(
-                "dpm:singlestep=true:lower_order_final=false: its list of orders is fixed by the number of calls; "
-                "leave lower_order_final out"
+                asked="dpm:singlestep=true:lower_order_final=false",
+                wrong="its list of orders is fixed by the number of calls",
+                remedy="leave lower_order_final out",
             )
 
     @property

@@ -23,12 +23,18 @@ class DPM2(Classical):
     global_order = 2
     stages: ClassVar[int] = 2
 
-    r: float = option(0.5, above=0.0, help="where the inner evaluation lies, as a part of the step in lambda, to 1")
+    r: float = option(
+        0.5, above=0.0, help="position of the inner evaluation, as a fraction of the step in lambda; at most 1"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.r > 1:
-            raise SpecError(f"dpm2:r={self.r:g}: the inner level lies past the step's end; use 0 < r <= 1")
+            raise SpecError(
+                asked=f"dpm2:r={self.r:g}",
+                wrong="the inner level lies beyond the end of the step",
+                remedy="use 0 < r <= 1",
+            )
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; 2M calls for M intervals."""

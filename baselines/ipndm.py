@@ -19,7 +19,7 @@ class IPNDM(Classical):
     paper: ClassVar[str] = "iPNDM, arXiv:2204.13902"
     uniform: ClassVar[bool] = True
 
-    order: int = option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
+    order: int = option(4, choices=(1, 2, 3, 4), help="number of outputs that a regular step combines")
 
     @property
     def local_order(self) -> int | None:

@@ -22,8 +22,8 @@ class IPNDMV(Classical):
     name: ClassVar[str] = "ipndm_v"
     paper: ClassVar[str] = "variable-step Adams-Bashforth for iPNDM, arXiv:2204.13902"
 
-    order: int = option(4, choices=(1, 2, 3, 4), help="values that a regular step combines")
-    compat: bool = option(False, help="the weights of the public code, wrong at orders 3 and 4")
+    order: int = option(4, choices=(1, 2, 3, 4), help="number of outputs that a regular step combines")
+    compat: bool = option(False, help="use the weights of the public code, which are wrong at orders 3 and 4")
 
     @property
     def consistent(self) -> bool:

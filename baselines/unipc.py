@@ -35,7 +35,7 @@ class UniPC(ExponentialIntegrator):
     variant: str = option(
         "bh2",
         choices=("bh1", "bh2"),
-        help="B(h), h or expm1(h); GAS, LD3 take bh1 on pixel models",
+        help="B(h): h (bh1) or expm1(h) (bh2); GAS and LD3 use bh1 for pixel models",
     )
 
     @property

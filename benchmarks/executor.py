@@ -38,7 +38,7 @@ def measure(options: harness.Options) -> Iterator[harness.Line]:
             yield {"benchmark": "executor", "comparator": other.name, "verdict": f"not measured: {other.lack}"}
             continue
         for size in sizes:
-            yield _beside(other, size, options.pairs)
+            yield _paired(other, size, options.pairs)
 
 
 def tableau_of(spec: str, nfe: int = NFE) -> Tableau:
@@ -83,7 +83,7 @@ def _both_ways(size: tuple[int, ...], pairs: int) -> harness.Line:
     }  # fmt: skip
 
 
-def _beside(other: comparators.Comparator, size: tuple[int, ...], pairs: int) -> harness.Line:
+def _paired(other: comparators.Comparator, size: tuple[int, ...], pairs: int) -> harness.Line:
     begun = time.process_time()
     tableau = tableau_of(other.spec.removesuffix(":threshold=true"))
     planned = time.process_time() - begun

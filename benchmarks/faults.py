@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import platform
 import random
@@ -25,7 +26,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,9 @@ class Campaign:
     def __init__(self, place: Path, chance: random.Random) -> None:
         self.place, self.chance = place, chance
         self.count = 0
+        # Imports and tables that the first command makes are made here, not again in each forked process.
+        with redirect_stdout(io.StringIO()):
+            cli.main.main(["plan", *SELECTION, "--out", str(place / "none")], standalone_mode=False)
         begun = time.monotonic()
         self.go(place / "whole").ends(0)
         self.seconds = time.monotonic() - begun
@@ -257,7 +261,7 @@ class Campaign:
         # No finished cell needs the teacher's images: they are recomputed when a cell needs them.
         self.finish(out, without=name if name.startswith("targets/") else "")
         self.go(out, command=["store", "verify"]).ends(0)
-        return f"{name}: {'made again by the run' if sound else 'named by verify, then made again'}"
+        return f"{name}: {'computed again by the run' if sound else 'named by verify, then computed again'}"
 
     def full_disk(self) -> str:
         """Run on a disk that fills up at a random point; then give it space again."""

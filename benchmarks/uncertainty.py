@@ -1,7 +1,7 @@
 """Coverage of the intervals of a Fréchet distance, on Gaussians whose distance is known.
 
-python benchmarks/uncertainty.py [TRIALS]: the tables of docs/uncertainty.md, as Markdown; the last one is the bias that
-remains after extrapolation, by the number of images per feature.
+python benchmarks/uncertainty.py [TRIALS]: the tables of docs/uncertainty.md, as Markdown; the last ones are the bias
+that remains after extrapolation, by the number of images per feature, and intervals cut to a metric's range.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import sys
 import numpy as np
 
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
-from solverbench.metrics.intervals import extrapolated, half_width, over_sets
+from solverbench.metrics.intervals import extrapolated, half_width, over_sets, within
 from solverbench.metrics.reduction import frechets
+from solverbench.metrics.vectors import manifold
 
 CASES = [(8, 500, 1), (8, 500, 3), (32, 1000, 1), (32, 1000, 3), (64, 2000, 1), (64, 2000, 3), (64, 640, 3)]
 """Features, images of a replicate, replicates."""
@@ -57,6 +58,35 @@ def main(trials: int) -> None:
     print("\n| images a feature | n | true distance | mean at n | mean extrapolated | off by |\n|" + "---|" * 6)
     for ratio in SCARCE:
         print(left_over(64, 64 * ratio // 10 * 10, trials))
+    print(
+        "\n| metric | mean | interval leaves the range | whole interval covers | cut interval covers |\n|" + "---|" * 5
+    )
+    print(*cut(trials), sep="\n")
+
+
+def cut(trials: int) -> list[str]:
+    """Return table rows: how often intervals of bounded metrics cover their mean, whole and cut to the range."""
+    found: dict[str, list[tuple[float, float, tuple[float, float]]]] = {}
+    for number in range(trials):
+        generator = np.random.default_rng([7, number])
+        data, draws = np.random.default_rng(7).normal(size=(300, 3)), generator.normal(size=(10, 10, 3))
+        for spread in (0.2, 0.9):
+            for name, (value, left) in manifold(list(spread * draws), data).items():
+                case = f"{name}, 100 images of deviation {spread}"
+                found.setdefault(case, []).append((value, half_width(left[None]), (0.0, 1.0)))
+        same = generator.normal(size=(10, 4, 2))
+        distance, left = frechets([[Moments.of(block) for block in same]], Gaussian(np.zeros(2), np.eye(2)))
+        found.setdefault("Fréchet, same Gaussian, 40 images", []).append((distance[0], half_width(left), (0.0, np.inf)))
+    rows = []
+    for name, each in found.items():
+        mean = float(np.mean([value for value, _, _ in each]))
+        whole = [(value - half, value + half) for value, half, _ in each]
+        ends = [within(*one) for one in each]
+        below = [low < own[0] or high > own[1] for (low, high), (*_, own) in zip(whole, each, strict=True)]
+        outside = 100 * np.mean(below)
+        covers = [100 * np.mean([low <= mean <= high for low, high in some]) for some in (whole, ends)]
+        rows.append(f"| {name} | {mean:.4f} | {outside:.1f} % | {covers[0]:.1f} % | {covers[1]:.1f} % |")
+    return rows
 
 
 def left_over(d: int, n: int, trials: int) -> str:

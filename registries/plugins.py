@@ -51,7 +51,7 @@ class Offer:
             module, _, attribute = self.target.partition(":")
             try:
                 if not attribute:
-                    raise ImportError(f"the entry point names a module alone; name what is in it, as in {module}:Name")
+                    raise ImportError(f"the entry point names only a module; name an object in it, as in {module}:Name")
                 found = importlib.import_module(module)
                 for part in attribute.split("."):
                     found = getattr(found, part)
@@ -106,14 +106,14 @@ def place(error: BaseException, *owners: str) -> str:
     """
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{error.filename}:{error.lineno}"
-    tops, found = {_room(owner) for owner in owners}, ""
+    tops, found = {_top_package(owner) for owner in owners}, ""
     for frame, line in traceback.walk_tb(error.__traceback__):
-        if _room(str(frame.f_globals.get("__name__"))) in tops:
+        if _top_package(str(frame.f_globals.get("__name__"))) in tops:
             found = f"{frame.f_code.co_filename}:{line}"
     return found
 
 
-def _room(module: str) -> str:
+def _top_package(module: str) -> str:
     """Return a module's top package; for ours, the subpackage, which separates a built-in solver from its executor."""
     parts = module.split(".")
     return ".".join(parts[: 2 if parts[0] == "solverbench" else 1])

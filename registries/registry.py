@@ -78,7 +78,7 @@ class Registry:
             return
         if full in self._entries or (taken is not None and not _same(taken, offer)):
             by = self.origin(full) if taken is None else taken.source
-            raise ValueError(f"{self.kind} {name!r}: registered already by {by}; choose another name")
+            raise ValueError(f"{self.kind} {name!r}: already registered by {by}; choose another name")
         if wrong := self._wrong(name, thing):
             raise ValueError(f"{self.kind} {name!r}: {wrong}")
         self._registered[name] = offer
@@ -174,7 +174,9 @@ class Registry:
                 yield Listed(name, (), "", sources, error.without(self._asked(name)))
         for offer in self._installed():
             if offer.name in self._entries or offer.name in self._aliases:
-                yield Listed(offer.name, (), "", offer.source, f"{self.kind} {offer.name!r} is built in, which wins")
+                yield Listed(
+                    offer.name, (), "", offer.source, f"{self.kind} {offer.name!r} is built in and takes precedence"
+                )
 
     def __iter__(self) -> Iterator[str]:
         offered = {offer.name for offer in self._installed()} - set(self._aliases)
@@ -208,7 +210,7 @@ class Registry:
             same = False
         if not same:
             sources = " and ".join(offer.source for offer in (first, *others))
-            raise Unavailable(asked=asked, wrong=f"offered by {sources}", remedy="rename one, or do without it")
+            raise Unavailable(asked=asked, wrong=f"offered by {sources}", remedy="rename one, or uninstall one of them")
         if wrong := self._wrong(name, first.thing):
             raise Unavailable(asked=asked, wrong=f"{first.source} offers {first.target}, {wrong}")
         return replace(first, source=others[0].source) if others else first  # a package may register what it offers

@@ -187,7 +187,7 @@ def _difference(a: Bundle, b: Bundle, one: Mapping[Any, Any], other: Mapping[Any
     differing = [name for name in _PROTOCOL if one[name] != other[name] and not _none(one[name], other[name])]
     value = float(other["value"] - one["value"])
     if differing == ["seeds"] and _disjoint(one["seeds"], other["seeds"]):
-        half = math.hypot(*((row["high"] - row["low"]) / 2 for row in (one, other)))
+        half = math.hypot(*(max(row["high"] - row["value"], row["value"] - row["low"]) for row in (one, other)))
         return Difference(value, value - half, value + half), "independent: other seeds"
     if differing:
         return Difference(value), f"not to be compared: other {', '.join(differing)}"

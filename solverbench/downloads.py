@@ -65,8 +65,8 @@ def download(url: str, path: Path, tell: Tell = silent, *, sha256: str = "") -> 
         os.replace(part, path)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         why = getattr(error, "reason", None) or error
-        kept = f"; {part.stat().st_size} bytes are kept and gone on from" if part.exists() else ""
-        remedy = f"run this again, or get it elsewhere and put it at {path}"
+        kept = f"; {part.stat().st_size} bytes are kept, and the next download resumes there" if part.exists() else ""
+        remedy = f"run this again, or download it by other means to {path}"
         raise MissingError(asked=url, wrong=f"can't be downloaded ({why}){kept}", remedy=remedy) from None
     finally:
         if not part.exists():
@@ -77,7 +77,7 @@ def _check(url: str, part: Path, sha256: str) -> None:
     found = files.sha256(part) if sha256 else ""
     if not found.startswith(sha256):
         part.unlink()
-        wrong = f"its sha256 begins with {found[: len(sha256)]}, not as its name says"
+        wrong = f"its sha256 begins with {found[: len(sha256)]} instead of {sha256}, as in its name"
         raise RecordError(asked=url, wrong=wrong, remedy="try again")
 
 
@@ -92,8 +92,9 @@ def pinned(path: Path, url: str = "") -> str:
     known = pins.get(path.name)
     if known is not None and known["sha256"] != found:
         raise RecordError(
-            f"{path}: its sha256 is {found[:12]}…, but {known['sha256'][:12]}… was pinned at its first use; delete the "
-            f"file to download it again, or {path.parent / PINS} if it is meant to differ"
+            asked=path,
+            wrong=f"its sha256 is {found[:12]}…, but {known['sha256'][:12]}… was pinned at its first use",
+            remedy=f"delete the file to download it again, or {path.parent / PINS} if it is meant to differ",
         )
     if known is None:
         pins[path.name] = {"url": url, "sha256": found, "size": path.stat().st_size}
@@ -115,7 +116,9 @@ def read_pins(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {name: {"sha256": pin["sha256"], "url": pin["url"], "size": pin["size"]} for name, pin in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise RecordError(f"{path}: damaged; delete it, which pins the files next to it again") from None
+        raise RecordError(
+            asked=path, wrong="damaged", remedy="delete it, and the checksums of the files next to it are pinned again"
+        ) from None
 
 
 def member(archive: Path, name: str, to: Path) -> Path:
@@ -130,12 +133,18 @@ def member(archive: Path, name: str, to: Path) -> Path:
         with zipfile.ZipFile(archive) as content:
             found = [each for each in content.namelist() if each.rpartition("/")[2] == name]
             if len(found) != 1:
-                raise RecordError(f"{archive}: holds {len(found)} files named {name}, not one; download it again")
+                raise RecordError(
+                    asked=archive,
+                    wrong=f"holds {len(found)} files named {name} instead of one",
+                    remedy="download it again",
+                )
             size = content.getinfo(found[0]).file_size
-            with files.beside(to, size) as part, content.open(found[0]) as source, part.open("wb") as sink:
+            with files.replacing(to, size) as part, content.open(found[0]) as source, part.open("wb") as sink:
                 shutil.copyfileobj(source, sink, CHUNK)
     except zipfile.BadZipFile as error:
-        raise RecordError(f"{archive}: not a whole zip archive ({error}); delete it and download it again") from None
+        raise RecordError(
+            asked=archive, wrong=f"not a whole zip archive ({error})", remedy="delete it and download it again"
+        ) from None
     return to
 
 

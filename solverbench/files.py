@@ -53,7 +53,7 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
     Raises:
         StoreError: the folder cannot be written, or no space is left.
     """
-    with beside(path, len(content)) as part:
+    with replacing(path, len(content)) as part:
         with open(part, "xb") as file:
             file.write(content)
             file.flush()
@@ -63,7 +63,7 @@ def write_bytes(path: Path, content: bytes, *, replace: bool = True) -> None:
 
 
 @contextmanager
-def beside(path: Path, size: int = 0) -> Iterator[Path]:
+def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     """Yield a temporary place in the folder of `path` for a file or folder, which is then renamed to `path`.
 
     It is removed if something is raised inside; nothing is renamed if it isn't there.
@@ -309,15 +309,19 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 def _damage(path: Path, what: str) -> RecordError:
     return RecordError(
-        asked=path, wrong=f"damaged, {what}", remedy="delete this file and run again, which makes it again"
+        asked=path, wrong=f"damaged, {what}", remedy="delete this file and run again to compute it again"
     )
 
 
 def refusal(path: Path, size: int, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "free some space and run again, what is finished is kept"
-        return StoreError(f"{path}: no space left for {size} bytes ({error.strerror}); {remedy}")
-    return StoreError(f"{path}: can't be written ({error.strerror}); choose another place or change its permissions")
+        remedy = "free some space and run again (finished results are kept)"
+        return StoreError(asked=path, wrong=f"no space left for {size} bytes ({error.strerror})", remedy=remedy)
+    return StoreError(
+        asked=path,
+        wrong=f"can't be written ({error.strerror})",
+        remedy="choose another place or change its permissions",
+    )
 
 
 def listed(folder: Path) -> list[Path]:

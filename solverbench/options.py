@@ -91,7 +91,7 @@ def outside(value: float, *, low: float | None = None, high: float | None = None
 
 def _value(asked: str, key: str, kind: str, value: Any) -> Any:
     """Return the value in its declared type; text is converted, any other value must have that type."""
-    wrong = SpecError(f"{asked}: {key}={value} isn't {_KINDS[kind]}; give {key} such a value")
+    wrong = SpecError(asked=asked, wrong=f"{key}={value} isn't {_KINDS[kind]}", remedy=f"give {key} such a value")
     text = value if isinstance(value, str) else None
     if kind == "str":
         if text is None:

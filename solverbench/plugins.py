@@ -79,11 +79,13 @@ def register(thing: Any = None, *, kind: str | None = None, name: str | None = N
     called = getattr(thing, "__qualname__", repr(thing))
     found = kind or _kind(thing)
     if found not in registries.extensible:
-        asked = f"kind={kind!r} isn't one" if kind else "of no kind"
-        raise SpecError(f"{called}: {asked}; register it with kind={' or '.join(map(repr, registries.extensible))}")
+        asked = f"kind={kind!r} isn't known" if kind else "its kind can't be recognised"
+        raise SpecError(
+            asked=called, wrong=asked, remedy=f"register it with kind={' or '.join(map(repr, registries.extensible))}"
+        )
     word = name or (getattr(thing, "name", None) if isinstance(thing, type) else getattr(thing, "__name__", None))
     if not isinstance(word, str) or not WORD.fullmatch(word):
-        raise SpecError(f"{called}: name {word!r}; give {_named(thing)} a lowercase word as `name`")
+        raise SpecError(asked=called, wrong=f"name {word!r}", remedy=f"give {_named(thing)} a lowercase word as `name`")
     try:
         registries.extensible[found].register(word, thing)
     except ValueError as error:
@@ -103,7 +105,9 @@ def load(path: str | Path) -> ModuleType:
     try:
         source = Path(path).read_bytes()
     except OSError as error:
-        raise PluginError(f"plugin {path}: can't be read ({error.strerror}); give the path of a Python file") from None
+        raise PluginError(
+            asked=f"plugin {path}", wrong=f"can't be read ({error.strerror})", remedy="give the path of a Python file"
+        ) from None
     return take(Held(str(Path(path).resolve()), source))
 
 
@@ -122,17 +126,19 @@ def take(held: Held) -> ModuleType:
         spec.loader.exec_module(module)
         _claim(module, _registered[known:])
         if len(_registered) == known:
-            raise PluginError(f"plugin {held.path}: registers nothing; {_missing(module)}")
+            raise PluginError(asked=f"plugin {held.path}", wrong="registers nothing", remedy=_missing(module))
     except PluginError:
         _forget(held.module, known)
         raise
     except UserError as error:
         _forget(held.module, known)
-        raise PluginError(f"plugin {registries.place(error, held.module) or held.path}: {error}") from None
+        raise PluginError(
+            asked=f"plugin {registries.place(error, held.module) or held.path}", wrong=str(error)
+        ) from None
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         _forget(held.module, known)
         beside = "" if registries.place(error, held.module) else f"{held.path}: "
-        raise PluginError(f"plugin {beside}{registries.why(error, held.module)}; correct it") from None
+        raise PluginError(wrong=f"plugin {beside}{registries.why(error, held.module)}", remedy="correct it") from None
     _held[held.module] = held
     _offered[held.module] = tuple(dict.fromkeys(_registered[known:]))
     return module
@@ -208,7 +214,9 @@ def blamed(registry: registries.Registry, name: str) -> Iterator[None]:
         if offer is None:
             raise
         told = registries.why(error, offer.target.partition(":")[0])
-        raise PluginError(f"{registry.kind} {name!r} of {offer.source}: {told}; correct it") from error
+        raise PluginError(
+            asked=f"{registry.kind} {name!r} of {offer.source}", wrong=told, remedy="correct it"
+        ) from error
 
 
 def place(error: BaseException) -> str:

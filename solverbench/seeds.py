@@ -54,12 +54,16 @@ def parse(text: str) -> range:
     """
     match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
     if match is None:
-        raise UserError(f"seeds {text!r}: not a range of seeds; write FIRST-LAST, such as 50000-79999")
+        raise UserError(
+            asked=f"seeds {text!r}", wrong="not a range of seeds", remedy="write FIRST-LAST, such as 50000-79999"
+        )
     first, last = int(match[1]), int(match[2] or match[1])
     if last < first:
-        raise UserError(f"seeds {text!r}: reversed, {last} is below {first}; write {last}-{first}")
+        raise UserError(
+            asked=f"seeds {text!r}", wrong=f"reversed, {last} is below {first}", remedy=f"write {last}-{first}"
+        )
     if last >= 2**63:
-        raise UserError(f"seeds {text!r}: {last} is too large for a seed; use seeds below 2^63")
+        raise UserError(asked=f"seeds {text!r}", wrong=f"{last} is too large for a seed", remedy="use seeds below 2^63")
     return range(first, last + 1)
 
 
@@ -78,6 +82,7 @@ def check_apart(evaluation: range, used: Mapping[str, range], what: str) -> None
         first, last = max(evaluation.start, seeds.start), min(evaluation.stop, seeds.stop) - 1
         if first <= last:
             raise UserError(
-                f"seeds {label(evaluation)}: {label(range(first, last + 1))} are {purpose} seeds of {what}; "
-                f"evaluate on seeds from {max(EVALUATION_START, seeds.stop)}"
+                asked=f"seeds {label(evaluation)}",
+                wrong=f"{label(range(first, last + 1))} are {purpose} seeds of {what}",
+                remedy=f"evaluate on seeds from {max(EVALUATION_START, seeds.stop)}",
             )

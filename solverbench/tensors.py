@@ -40,10 +40,10 @@ def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise RecordError(asked=path, wrong=f"damaged ({error})", remedy="train it again") from None
     if not isinstance(metadata, dict) or metadata.get("format") != format:
-        remedy = "give one that SolverBench wrote"
-        raise RecordError(asked=path, wrong=f"isn't a {format} file of ours", remedy=remedy)
+        remedy = "give a file that SolverBench wrote"
+        raise RecordError(asked=path, wrong=f"isn't a SolverBench file of the format {format}", remedy=remedy)
     if metadata.get("version") != version:
-        wrong = f"version {metadata.get('version')} of {format}, this reads {version}"
+        wrong = f"version {metadata.get('version')} of {format}, but this SolverBench reads version {version}"
         raise RecordError(asked=path, wrong=wrong, remedy="train it again")
     checksum = metadata.pop("checksum", None)
     try:

@@ -13,7 +13,9 @@ def newer(installed: str) -> list[str]:
     """
     if _release(installed) <= _release(TORCH):
         return []
-    return [f"torch {installed} is newer than {TORCH}, the newest that was tested; if something fails, try that one"]
+    return [
+        f"torch {installed} is newer than {TORCH}, the newest that was tested; if something fails, try that version"
+    ]
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -141,9 +141,14 @@ def _overview(report: Report) -> Iterator[dict[str, Any]]:
         )
         yield {
             "name": metric, "short": short(metric, record), "label": own[0][0].label, "nfe": budgets, "rows": rows,
-            "explained": f"A solver is ahead where {how}; else those that cannot be told from the best one are named. "
-            "Sampling error alone: a learned solver trained again moves too. No correction for many comparisons.",
+            "explained": f"A solver is ahead where {how}; {_OTHERWISE}",
         }  # fmt: skip
+
+
+_OTHERWISE = (
+    "otherwise all solvers that cannot be distinguished from the best one are named. This covers sampling error only: "
+    "a learned solver trained again also changes. There is no correction for multiple comparisons."
+)
 
 
 def _winner(

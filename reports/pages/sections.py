@@ -225,10 +225,10 @@ def _sections(
 
 def _figure(record: Mapping[str, Any], marks: Sequence[tuple[str, str]]) -> Section:
     said = (
-        "Bars are the intervals of the tables; where none is seen it is smaller than its marker. A line breaks at a "
-        "budget without a value. Also as [PDF](figure.pdf), [SVG](figure.svg), [CSV of what is drawn](figure.csv) and "
-        "[script that draws it again from that](figure.py); so is every figure here. To hover, sort and flip through, "
-        "open [report.html](report.html)."
+        "Bars show the intervals of the tables; an invisible bar is smaller than its marker. A line has a gap "
+        "where a budget has no value. Like every figure here, this one is also stored as "
+        "[PDF](figure.pdf), [SVG](figure.svg), [CSV of the drawn values](figure.csv) and [script that "
+        "draws it from them](figure.py). [report.html](report.html) adds tooltips, sortable tables and an image viewer."
     )
     blocks: list[Block] = [Figure("figure", "Every metric against NFE"), Prose(said)]
     if marks:
@@ -350,16 +350,16 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
         return
     cautious = any(row.caution for row in found)
     said = (
-        f"{verdicts.counted(found)}. A claim is held if the paired interval of its difference lies "
-        "at or below 0, not held if above, else unresolved; where two are set against each other without a claim, "
-        "neither is ahead, they are level, if it holds 0. The interval is sampling error: a learned solver trained "
-        "again from other seeds moves too"
+        f"{verdicts.counted(found)}. A claim is held if the paired interval of its difference lies at or below "
+        "0, not held if it lies above 0, and unresolved otherwise. Two solvers that are compared without a "
+        "claim are level if the interval contains 0; otherwise one is ahead. The interval covers sampling "
+        "error only: a learned solver trained from other seeds also changes"
     )
     if cautious:
-        said += ", and a caution says where their validation RMSE spreads, relatively, by more than the difference"
+        said += ", and a caution is given where their validation RMSE varies, relatively, by more than the difference"
     brief = (
-        "A claim is held if the paired 95 % interval of its difference lies at or below 0, not held if above, "
-        "else unresolved."
+        "A claim is held if the paired 95 % interval of its difference lies at or below 0, not held if it lies "
+        "above 0, and unresolved otherwise."
     )
     head = ("verdict", "claim", "metric", "difference", "95 % interval", "caution")
     kinds = {"held": "good", "not held": "bad"}

@@ -61,7 +61,7 @@ def entries(part: Part) -> dict[tuple[str, int], Entry]:
             if math.isnan(row["value"]):
                 found[key] = Entry(mark=MARKS.get(str(row["status"]), "?"), reason=str(row["reason"]))
             else:
-                margin = (row["high"] - row["low"]) / 2
+                margin = max(row["high"] - row["value"], row["value"] - row["low"])  # one end may be cut
                 places = decimals(row["value"], row["std_error"])
                 shown = "" if math.isnan(margin) else f"{margin:.{places}f}"
                 found[key] = Entry(value=f"{row['value']:.{places}f}", margin=shown, rank=rank, flags=str(row["flags"]))

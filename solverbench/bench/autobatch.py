@@ -40,14 +40,14 @@ def chosen(teachers: Sequence[Teacher], most: int, out: Path, *, keep: bool, say
     path = out / FILE
     known: dict[str, int] = files.read_json(path) if path.is_file() else {}
     if not all(type(count) is int and count > 0 for count in known.values()):
-        raise RecordError(f"{path}: damaged; remove it, and --batch auto tries again")
+        raise RecordError(asked=path, wrong="damaged", remedy="delete it, and --batch auto measures again")
     for label, teacher in (found := {_label(teacher): teacher for teacher in teachers}).items():
         if label not in known:
             try:
                 known[label] = fastest(teacher, most)
             except Exception:  # the cells raise the same error and report it
                 return min(BATCH, most)
-            say(f"batch of {teacher.name}: {known[label]} images a call, found by trying")
+            say(f"batch of {teacher.name}: {known[label]} images per call, as measured here")
             if keep:
                 files.write_json(path, known)
     return min(most, *(known[label] for label in found))

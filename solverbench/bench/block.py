@@ -175,9 +175,11 @@ class _UnitRun:
             if self.work.limits and (spent := self._spent(end)) > self.work.limits[place]:
                 done = part.stop - self.work.block.start
                 self.failed[place] = SampleError(
-                    f"took longer than the time limit of a cell ({spent:.3g} s for {done} of a block's "
-                    f"{len(self.work.block)} images, where {self.work.limits[place]:.3g} s were left); "
-                    "raise --timeout-cell, or ask for fewer samples"
+                    wrong=(
+                        f"took longer than the time limit of a cell ({spent:.3g} s for {done} of a block's "
+                        f"{len(self.work.block)} images, where {self.work.limits[place]:.3g} s were left)"
+                    ),
+                    remedy="raise --timeout-cell, or ask for fewer samples",
                 )
             new = 0 if place != end.plans[0] else sum(call not in self.made for call in end.path)
             self.work.told(place, len(part), new * len(part))
@@ -253,7 +255,8 @@ class _UnitRun:
                 found |= {} if features is None else {metric.array: features}
             elif metric.score is not None and metric.array not in sums.failed:
                 parts = sums.arrays[metric.array]
-                found[metric.array] = np.concatenate(parts) if parts else np.empty(0)
+                with _blamed(sums, metric.array, metric.network is not None):  # a plugin's batches may differ in shape
+                    found[metric.array] = np.concatenate(parts) if parts else np.empty(0)
         return found
 
     def _done(self, place: int, whole: float, joules: float | None) -> BlockDone:
@@ -279,7 +282,7 @@ class _UnitRun:
             "images": len(self.work.block),
             "shared_calls": sum(sum(len(each.plans) for each in call.below) > 1 for call in end.path),
             "peak_memory_bytes": peak_memory(self.teacher.device),
-            "batch": self.fit.most,
+            "batch": min(self.fit.most, len(self.work.block)),
             "host": socket.gethostname(),
             "device": device_name(self.teacher.device),
             **({} if joules is None else {"joules": joules * seconds / whole}),
@@ -299,7 +302,7 @@ def _blamed(sums: _Sums, array: str, broken: bool = True) -> Iterator[None]:
         yield
     except Cancelled:
         raise
-    except Exception as error:  # an extractor or a plugin may raise anything
+    except (Exception, SystemExit) as error:  # an extractor or a plugin may raise anything
         if not broken:
             raise
         sums.failed.setdefault(array, cells.reason(error))
@@ -307,7 +310,9 @@ def _blamed(sums: _Sums, array: str, broken: bool = True) -> Iterator[None]:
 
 def _features(rows: Tensor, part: range) -> Tensor:
     if rows.shape[0] != len(part) or rows.dim() != 2:
-        raise SampleError(f"the extractor returned {tuple(rows.shape)} for {len(part)} images; it must return [B, D]")
+        raise SampleError(
+            wrong=f"the extractor returned {tuple(rows.shape)} for {len(part)} images", remedy="it must return [B, D]"
+        )
     if not rows.isfinite().all():
         raise SampleError(f"the extractor returned features that are not finite, within seeds {part.start}-{part[-1]}")
     return rows.cpu()

@@ -133,7 +133,10 @@ def _caution(a: Outcome, b: Outcome, difference: float) -> str:
             cautions.append(f"{cell.solver}: the spread of its training seeds is unknown")
         elif trained.spread / trained.validation > difference:
             spread = trained.spread / trained.validation
-            cautions.append(f"{cell.solver}: training seeds differ by {spread:.1%}, this by {difference:.1%}")
+            cautions.append(
+                f"{cell.solver}: its validation RMSE varies by {spread:.1%} between training seeds, more "
+                f"than this difference of {difference:.1%}"
+            )
     return "; ".join(cautions)
 
 

@@ -43,7 +43,11 @@ def write(
     wanted = seeds.parse(chosen)
     own = {f"{seed:09d}.png" for seed in wanted} if kind == "png" else {f"{seeds.label(wanted)}.npz"}
     if others := sorted({path.name for path in files.listed(folder)} - own):
-        raise UserError(f"{folder}: holds other files ({len(others)}, such as {others[0]}); give --to an empty folder")
+        raise UserError(
+            asked=folder,
+            wrong=f"holds other files ({len(others)}, such as {others[0]})",
+            remedy="give --to an empty folder",
+        )
     Store.look(out)
     network = load_teacher(teacher, devices.check_device(device))
     method = make(solver)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from solverbench.bench.cells import Cell, reason
-from solverbench.errors import UserError
-from solverbench.metrics.intervals import half_width, standard_error
+from solverbench.errors import FeatureError, UserError
+from solverbench.metrics.intervals import half_width, standard_error, within
 from solverbench.metrics.reduction import BLOCKS, Array, Kept
-from solverbench.metrics.table import MetricDefinition, Takes
+from solverbench.metrics.table import TABLE, UNBOUNDED, MetricDefinition, Takes
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import BlockResult
 
@@ -29,6 +30,7 @@ class Measure:
         n: images per replicate.
         over: what two measures must share to be compared: seeds and reference.
         reference: human-readable name of what the images are compared with.
+        bounds: least and greatest value that the metric can have.
     """
 
     metric: str
@@ -37,6 +39,7 @@ class Measure:
     n: int
     over: str
     reference: str
+    bounds: tuple[float, float] = UNBOUNDED
 
     @property
     def value(self) -> float:
@@ -50,9 +53,13 @@ class Measure:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `value`, by Student's t with 9 R degrees of freedom."""
-        half = half_width(self.leave_one_out)
-        return self.value - half, self.value + half
+        """The 95 % interval of `value`, by Student's t with 9 R degrees of freedom, cut to the metric's range."""
+        return within(self.value, self.half, self.bounds)
+
+    @cached_property
+    def half(self) -> float:
+        """Half the width of the interval before it is cut."""
+        return half_width(self.leave_one_out)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the measure as plain JSON values, including derived ones for readers."""
@@ -67,13 +74,23 @@ class Measure:
             "reference": self.reference,
             "replicates": self.replicates.tolist(),
             "leave_one_out": self.leave_one_out.tolist(),
+            **({} if self.metric in TABLE or self.bounds == UNBOUNDED else {"bounds": [*map(_finite, self.bounds)]}),
         }
 
     @classmethod
     def from_dict(cls, metric: str, stored: dict[str, Any]) -> Measure:
         """Return the measure that `as_dict` wrote."""
         replicates, leave_one_out = np.array(stored["replicates"]), np.array(stored["leave_one_out"])
-        return cls(metric, replicates, leave_one_out, stored["n"], stored["over"], stored["reference"])
+        if metric in TABLE:
+            bounds = TABLE[metric].bounds
+        else:  # a plugin's, which needn't be loaded
+            ends = zip(stored.get("bounds", (None, None)), UNBOUNDED, strict=True)
+            bounds = tuple(other if end is None else end for end, other in ends)  # type: ignore[assignment]
+        return cls(metric, replicates, leave_one_out, stored["n"], stored["over"], stored["reference"], bounds)
+
+
+def _finite(end: float) -> float | None:
+    return end if math.isfinite(end) else None
 
 
 def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
@@ -83,7 +100,11 @@ def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
         UserError: the metrics, seeds or references differ.
     """
     if (a.metric, a.over, a.leave_one_out.shape) != (b.metric, b.over, b.leave_one_out.shape):
-        raise UserError(f"{a.metric} over {a.over} and {b.metric} over {b.over}: not paired; compare cells of one run")
+        raise UserError(
+            asked=f"{a.metric} over {a.over} and {b.metric} over {b.over}",
+            wrong="not paired",
+            remedy="compare cells of one run",
+        )
     difference = a.value - b.value
     half = half_width(a.leave_one_out - b.leave_one_out)
     return difference, difference - half, difference + half
@@ -114,14 +135,16 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
         elif metric.takes is not Takes.FEATURES or metric.reference(kept.judged) is not None:
             try:
                 values, left = metric.reduce(kept)
-                n, over, reference = _beside(cell, metric)
-                found[metric.name] = Measure(metric.name, values, left, n, over, reference)
-            except Exception as error:  # a plugin may raise anything; a reference may not fit the features
+                if not (np.isfinite(values).all() and np.isfinite(left).all()):
+                    raise FeatureError(f"metric {metric.name}: not finite, although what it is made of is")
+                n, over, reference = _compared_to(cell, metric)
+                found[metric.name] = Measure(metric.name, values, left, n, over, reference, metric.bounds)
+            except (Exception, SystemExit) as error:  # anything, by a plugin
                 failed[metric.name] = reason(error)
     return Measures(found, failed)
 
 
-def _beside(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
+def _compared_to(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
     """Return images per replicate, what two measures must share to be compared, and the reference's name."""
     teacher, key, protocol = cell.teacher, cell.key, cell.protocol
     seeded = f"seeds {key['seeds']} by {protocol.samples}"

@@ -73,7 +73,7 @@ class Outcome:
     @property
     def summary(self) -> str:
         """One line: the measures, or the reason."""
-        parts = [f"{m.metric} {m.value:.4g} ± {m.value - m.interval[0]:.2g}" for m in self.measures.values()]
+        parts = [f"{m.metric} {m.value:.4g} ± {m.half:.2g}" for m in self.measures.values()]
         biased = any(self.biased(metric) for metric in self.measures)
         parts = [*parts, *(f"no {metric}" for metric in self.failed), *(f"flagged {code}" for code in self.flags())]
         return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")
@@ -105,7 +105,9 @@ def paired(a: Outcome, b: Outcome, metric: str) -> tuple[float, float, float]:
     for outcome in (a, b):
         if metric not in outcome.measures:
             found = ", ".join(outcome.measures) or f"none ({outcome.status})"
-            raise UserError(f"{outcome.cell}: has no {metric}, but {found}; compare cells that have it")
+            raise UserError(
+                asked=outcome.cell, wrong=f"has no {metric}, but {found}", remedy="compare cells that have it"
+            )
     return measures.paired(a.measures[metric], b.measures[metric])
 
 

@@ -140,7 +140,7 @@ class RunPlan:
         counted = _counted(Counter(each.status for each in self.cells))
         total = f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
-            total += f"\ncalls for an image of each: {self.asked} asked, {self.needed} needed"
+            total += f"\nnetwork calls per image, summed over cells: {self.asked} requested, {self.needed} needed"
         return "\n".join([*(line.rstrip() for line in lines), total])
 
 
@@ -163,12 +163,12 @@ def plan(options: RunOptions) -> RunPlan:
     claimed: set[Path] = set()
     planned: dict[jobs.CellProgress, PlannedCell] = {}
     for job in todo:
-        if options.train and (lesson := train_missing.lesson(job.cell, out, claimed)) is not None:
+        if options.train and (training := train_missing.estimate(job.cell, out, claimed)) is not None:
             teacher = job.cell.teacher
-            batches = (teacher.name, lesson.recipe.batch)
+            batches = (teacher.name, training.recipe.batch)
             if batches not in slow:
-                slow[batches] = estimates.probe(teacher, lesson.recipe.batch)
-            planned[job] = _to_train(job.cell, lesson, slow[batches], count)
+                slow[batches] = estimates.probe(teacher, training.recipe.batch)
+            planned[job] = _to_train(job.cell, training, slow[batches], count)
     work = jobs.units(job for job in todo if job not in planned)
     needed: defaultdict[jobs.CellProgress, float] = defaultdict(float)
     pace: dict[Teacher, float] = {}
@@ -211,13 +211,13 @@ def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:
     return sum(tree.asked for tree in trees.values()), sum(tree.needed for tree in trees.values())
 
 
-def _to_train(cell: Cell, lesson: train_missing.TrainingEstimate, pace: float, count: int) -> PlannedCell:
+def _to_train(cell: Cell, training: train_missing.TrainingEstimate, pace: float, count: int) -> PlannedCell:
     """Return the plan of a cell that is trained first: one worker trains, all workers sample."""
     sampling_calls = len(cell.protocol.seeds) * cell.nfe
-    alone = (lesson.calls - lesson.teacher_calls) * pace
-    together = (lesson.teacher_calls + sampling_calls) * pace / count
-    reason = f"{lesson.text}, about {duration(alone)}"
-    blocks, calls = len(cell.protocol.blocks), lesson.calls + sampling_calls
+    alone = (training.calls - training.teacher_calls) * pace
+    together = (training.teacher_calls + sampling_calls) * pace / count
+    reason = f"{training.text}, about {duration(alone)}"
+    blocks, calls = len(cell.protocol.blocks), training.calls + sampling_calls
     return PlannedCell(cell, "to-train", reason, 0, blocks, calls, calls, alone + together)
 
 

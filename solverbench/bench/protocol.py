@@ -58,25 +58,37 @@ class Protocol:
         chosen, batch = options.seeds, _number(options.batch)
         if samples < BLOCKS or samples % BLOCKS:
             near = max(round(samples / BLOCKS), 1) * BLOCKS
-            raise UserError(f"samples {samples}: not a positive multiple of {BLOCKS} (seed blocks); use {near}")
+            raise UserError(
+                asked=f"samples {samples}",
+                wrong=f"not a positive multiple of {BLOCKS} (seed blocks)",
+                remedy=f"use {near}",
+            )
         if replicates is not None and replicates < 1:
-            raise UserError(f"replicates {replicates}: at least one is needed; use {REPLICATES}")
+            raise UserError(
+                asked=f"replicates {replicates}", wrong="at least one is needed", remedy=f"use {REPLICATES}"
+            )
         if batch is not None and batch < 1:
-            raise UserError(f"batch {batch}: at least one image is needed; use {BATCH}")
+            raise UserError(asked=f"batch {batch}", wrong="at least one image is needed", remedy=f"use {BATCH}")
         if samples * (replicates or REPLICATES) > MOST:
-            raise UserError(f"samples {samples} x {replicates or REPLICATES}: more than {MOST} images; ask for fewer")
+            raise UserError(
+                asked=f"samples {samples} x {replicates or REPLICATES}",
+                wrong=f"more than {MOST} images",
+                remedy="ask for fewer",
+            )
         if isinstance(chosen, str):
             chosen = seeds.parse(chosen)
             if len(chosen) > MOST:
-                raise UserError(f"seeds {seeds.label(chosen)}: more than {MOST} images; ask for fewer")
+                raise UserError(
+                    asked=f"seeds {seeds.label(chosen)}", wrong=f"more than {MOST} images", remedy="ask for fewer"
+                )
         if chosen is None:
             chosen = range(seeds.EVALUATION_START, seeds.EVALUATION_START + samples * (replicates or REPLICATES))
         if len(chosen) % samples or replicates not in (None, len(chosen) // samples):
             wanted = samples * (replicates or max(len(chosen) // samples, 1))
             raise UserError(
-                f"seeds {seeds.label(chosen)}: {len(chosen)} seeds are not {replicates or 'a whole number of'} "
-                f"replicates of {samples}; use {seeds.label(range(chosen.start, chosen.start + wanted))}, "
-                "or other samples"
+                asked=f"seeds {seeds.label(chosen)}",
+                wrong=f"{len(chosen)} seeds are not {replicates or 'a whole number of'} replicates of {samples}",
+                remedy=f"use {seeds.label(range(chosen.start, chosen.start + wanted))}, or other samples",
             )
         return cls(chosen, samples, batch or BATCH, judging, options.of_numbers)
 
@@ -138,4 +150,8 @@ def _number(batch: int | str | None) -> int | None:
     try:
         return int(batch)
     except ValueError:
-        raise UserError(f"batch {batch!r}: neither a number of images nor {AUTO}; give {BATCH}, say") from None
+        raise UserError(
+            asked=f"batch {batch!r}",
+            wrong=f"neither a number of images nor {AUTO}",
+            remedy=f"give a number such as {BATCH}",
+        ) from None

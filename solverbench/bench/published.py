@@ -22,7 +22,7 @@ OWN_RECORD = "embedded"
 """Name, among the papers, of the numbers that SolverBench itself recorded on its embedded teacher."""
 
 
-def beside(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def compared(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return the published numbers of these teachers, metrics and budgets as plain JSON values, for a report.
 
     Numbers that this package recorded itself are left out. If a cell has the published spec, `label` is its solver and

@@ -70,7 +70,10 @@ def rough(name: str, found: Convergence) -> str:
 def tasks(wanted: Iterable[Cell], out: Path) -> list[ReferenceTask]:
     """Return the measurement of each teacher of which a cell can be run."""
     first = {cell.teacher.name: cell for cell in reversed([cell for cell in wanted if cell.plan is not None])}
-    return [ReferenceTask(Measurement(cell.teacher, out, cell.protocol.batch)) for cell in reversed(first.values())]
+    return [
+        ReferenceTask(Measurement(cell.teacher, out, cell.protocol.batch, goal=cell.targets))
+        for cell in reversed(first.values())
+    ]
 
 
 class References:
@@ -100,8 +103,9 @@ class References:
         """
         said: queue.SimpleQueue[str] = queue.SimpleQueue()
         for task in self.tasks:
-            if task.found is None:
-                self._measure(task, threads, tell, {"stop": stop, "say": said.put})
+            if task.found is not None:
+                continue
+            self._measure(task, threads, tell, {"stop": stop, "say": said.put})
             while not said.empty():
                 tell.note(said.get())
             if task.line:

@@ -63,11 +63,13 @@ class Comparison:
         few = f" (biased, n={self.few})" if self.few else ""
         yield f"  measured    {self.value:.4g}{few}, 95 % interval {self.low:.4g} to {self.high:.4g}"
         yield f"  difference  {self.difference:+.3g}, " + (
-            "the published number lies within the interval" if self.agrees else "outside the interval"
+            "the published number lies within the interval"
+            if self.agrees
+            else "the published number lies outside the interval"
         )
         if published.note:
             yield f"  note        {published.note}"
-        for difference in self.differences or ["none that is known"]:
+        for difference in self.differences or ["no known difference"]:
             yield f"  protocol    {difference}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,10 +90,14 @@ def select(row: str | None, paper: str | None) -> list[Result]:
         UserError: neither or both are given, or nothing has that name.
     """
     if (row is None) == (paper is None):
-        raise UserError("reproduce: give one ROW, as in gas/cifar10/gas/4, or --paper; --list alone lists all")
+        wrong = "no row and no paper is given" if row is None else "both a row and a paper are given"
+        remedy = "give one ROW, as in gas/cifar10/gas/4, or --paper NAME; --list shows all"
+        raise UserError(asked="reproduce", wrong=wrong, remedy=remedy)
     name = paper if row is None else row.partition("/")[0]
     if name not in registries.papers():
-        raise UserError(f"paper {name!r}: not known; known are {', '.join(registries.papers())}")
+        raise UserError(
+            asked=f"paper {name!r}", wrong="not known", remedy=f"known are {', '.join(registries.papers())}"
+        )
     found = list(registries.results(str(name)))
     if row is not None:
         wanted = row.strip("/").split("/")
@@ -107,9 +113,11 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
     """Return one line per missing prerequisite of the number; stored images are not checked."""
     lines = []
     if not published.spec:
-        lines.append(f"solver {published.solver}: has no spec here, {', '.join(published.unknown)} not stated")
+        lines.append(
+            f"solver {published.solver}: its source doesn't state {', '.join(published.unknown)}, so it has no spec"
+        )
     elif published.nfe == 0:
-        lines.append(f"solver {published.solver}: its calls aren't stated")
+        lines.append(f"solver {published.solver}: its source doesn't state its calls")
     teacher = None
     try:
         teacher = load_teacher(published.teacher)
@@ -128,7 +136,7 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
             else:
                 references.named_for(teacher, out, identity)
         except UserError as error:
-            lines.append(f"{error} (the paper's is {published.protocol['reference']})")
+            lines.append(f"{error} (the paper used {published.protocol['reference']})")
     if metric.takes is Takes.PAIR and metric.network is not None:
         try:
             metric.network("cpu")
@@ -188,7 +196,7 @@ def reproduce(published: Result, given: RunOptions, *, progress: Listener | None
             or outcome.failed.get(published.metric)
             or outcome.cell.lacking.get(published.metric, "the teacher has no such metric")
         )
-        raise UserError(f"{published.row}: {outcome.status}, {why}")
+        raise UserError(asked=published.row, wrong=f"{outcome.status}, {why}")
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
     few = measure.n if outcome.biased(published.metric) else 0
     return Comparison(published, measure.value, *measure.interval, differences, few)

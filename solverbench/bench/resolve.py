@@ -42,8 +42,9 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
         measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(
-                f"teacher {teacher.name!r}: has no identity, so its results can't be told from another network's; "
-                "give Teacher(identity=...), such as the sha256 of its weights"
+                asked=f"teacher {teacher.name!r}",
+                wrong="has no identity, so its results can't be distinguished from another network's",
+                remedy="give Teacher(identity=...), such as the sha256 of its weights",
             )
         plan = endpoints.sampler_plan(teacher)
         settled: dict[tuple[str, int], tuple[str, Solver]] = {}  # on this schedule, two solvers may take the same grid
@@ -66,10 +67,10 @@ def check_possible(wanted: Sequence[Cell]) -> None:
         return
     status, why = lacking[0]
     others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
-    raise MissingError(f"{wanted[0]}: {status}, so that there is nothing to measure{others}: {why}")
+    raise MissingError(asked=wanted[0], wrong=f"{status}, so there is nothing to measure{others}: {why}")
 
 
-def again(cell: Cell, out: Path) -> Cell:
+def resolved_again(cell: Cell, out: Path) -> Cell:
     """Return the cell resolved again, with parameters trained since."""
     solver = trained_files.learned(cell.spec)
     try:
@@ -163,8 +164,9 @@ def _stale(cell: Cell, folder: CellFolder) -> str:
     if stored is None or cell.plan is None or cell.plan.fits(stored):
         return ""
     return (
-        f"{folder.path}: holds results of the same name from other numbers: what the solver computes has changed, but "
-        "not its source, as when a function that a plugin imports was edited; raise `version` in the solver's class, "
+        f"{folder.path}: holds results of other coefficients: what the solver computes has changed, "
+        "although its source has not, for example because a function that a plugin imports was edited; "
+        "raise `version` in the solver's class, "
         "or delete that folder"
     )
 
@@ -182,7 +184,7 @@ def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path, lack: str = "n
     command = zoo.training_command(asked, nfe, teacher, out)
     if command is None:
         name = asked.partition(":")[0]
-        return f"{lack}, and no recipe to train {name} by; give it parameters in Python"
+        return f"{lack}, and no recipe for training {name}; give it parameters in Python"
     return f"{lack}; run: {command}"
 
 
@@ -191,7 +193,7 @@ def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
         nfe = [nfe]
     found = numbers(nfe if isinstance(nfe, str) else ",".join(map(str, nfe)))
     if not found:
-        raise UserError("nfe: no number of calls is given; give some, as in 3-10")
+        raise UserError(asked="nfe", wrong="no number of calls is given", remedy="give some, as in 3-10")
     return found
 
 
@@ -208,13 +210,19 @@ def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[s
             if same in seen:
                 continue
             name = one if isinstance(one, str) else spec
+            if name in names and same[:2] not in {known[:2] for known in seen}:
+                name = f"{solver.name} on its default grid"
             if name in names:
-                raise UserError(f"solvers: {name} is given with two sets of parameters; measure one set per run")
+                raise UserError(
+                    asked="solvers",
+                    wrong=f"{name} is given with two sets of parameters",
+                    remedy="measure one set per run",
+                )
             seen[same] = solver
             names.add(name)
             yield name, solver
     if not seen:
-        raise UserError("solvers: none is given; give some, as in gas,dpm")
+        raise UserError(asked="solvers", wrong="none is given", remedy="give some, as in gas,dpm")
 
 
 def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) -> Iterator[Teacher]:
@@ -227,6 +235,10 @@ def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) ->
                 seen[teacher.name] = teacher.identity
                 yield teacher
             elif seen[teacher.name] != teacher.identity:
-                raise UserError(f"teachers: two different ones are named {teacher.name!r}; give them other names")
+                raise UserError(
+                    asked="teachers",
+                    wrong=f"two different ones are named {teacher.name!r}",
+                    remedy="give them other names",
+                )
     if not seen:
-        raise UserError("teachers: none is given; give one, as in digits")
+        raise UserError(asked="teachers", wrong="none is given", remedy="give one, as in digits")

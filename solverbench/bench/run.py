@@ -31,7 +31,7 @@ from solverbench.errors import UserError
 from solverbench.store.folder import Store
 
 FORMER = (
-    "holds cells of an earlier version, which aren't reused: what they were asked for is computed again; 'solverbench "
+    "holds cells of an earlier version, which aren't reused, so their results are computed again; 'solverbench "
     "store gc --cells' removes those that no report shows"
 )
 
@@ -98,7 +98,7 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
     begun = time.monotonic()
     train_missing.check(options.train)
     if options.timeout_cell is not None and not options.timeout_cell > 0:
-        raise UserError(f"timeout-cell {options.timeout_cell}: not a time; give seconds above 0")
+        raise UserError(asked=f"timeout-cell {options.timeout_cell}", wrong="not a time", remedy="give seconds above 0")
     protocol = Protocol.of(options)
     wanted = resolve.resolve(options, protocol)
     team = _workers(options)
@@ -130,9 +130,13 @@ def _workers(options: RunOptions) -> local.Workers:
     if options.engine == "ray":
         return RayWorkers(options.device, options.workers, options.ray_address, options.gpus_per_worker)
     if options.engine != "local":
-        raise UserError(f"engine {options.engine!r}: no such engine; use local or ray")
+        raise UserError(asked=f"engine {options.engine!r}", wrong="no such engine", remedy="use local or ray")
     if options.ray_address is not None or options.gpus_per_worker is not None:
-        raise UserError("engine 'local': takes no ray-address or gpus-per-worker; give --engine ray with them")
+        raise UserError(
+            asked="engine 'local'",
+            wrong="takes no ray-address or gpus-per-worker",
+            remedy="give --engine ray with them",
+        )
     return local.LocalWorkers(options.device, options.workers)
 
 

@@ -89,22 +89,23 @@ class RunOptions:
         default="gas,dpm",
         metadata=_about(
             CELLS,
-            "Specs joined with commas, e.g. gas,dpm:order=2 ('dpm:order=2|3' in quotes: one cell each).",
+            "Specs joined with commas, such as gas,dpm:order=2. 'dpm:order=2|3' means both orders; quote the |.",
             metavar="LIST",
         ),
     )
     nfe: str | int | Sequence[int] = field(
-        default="3-10", metadata=_about(CELLS, "Denoiser calls: 3-10, 3,5,8 or 4-10:2.", metavar="RANGE")
+        default="3-10",
+        metadata=_about(CELLS, "Numbers of denoiser calls, such as 3-10, 3,5,8 or 4-10:2.", metavar="RANGE"),
     )
     teachers: str | Teacher | Sequence[str | Teacher] = field(
         default="digits",
-        metadata=_about(CELLS, "Networks to sample: names, checkpoints or TOML files.", metavar="LIST"),
+        metadata=_about(CELLS, "Teachers joined with commas: names, checkpoints or TOML files.", metavar="LIST"),
     )
     samples: int | None = field(
         default=None, metadata=_about(NUMBERS, "Images per replicate, a multiple of 10.", metavar="N", unset="10000")
     )
     replicates: int | None = field(
-        default=None, metadata=_about(NUMBERS, "Repetitions, each with image seeds of its own.", metavar="R", unset="3")
+        default=None, metadata=_about(NUMBERS, "Repetitions, each with its own image seeds.", metavar="R", unset="3")
     )
     seeds: range | str | None = field(
         default=None,
@@ -137,7 +138,7 @@ class RunOptions:
         default=None,
         metadata=_about(
             FILES,
-            "Train the learned solvers that have no parameters yet, by their recipes, before they are sampled.",
+            "First train, by their recipes, the learned solvers that have no parameters yet.",
             choices=("missing",),
         ),
     )
@@ -145,7 +146,7 @@ class RunOptions:
         default=None,
         metadata=_about(
             METRICS,
-            "Joined with commas: fid, kid, precision, recall, fid_clip, psnr_teacher, ...",
+            "Metrics joined with commas, such as fid,kid,psnr_teacher; 'solverbench list metrics' shows all.",
             metavar="LIST",
             unset="the teacher's own",
         ),
@@ -156,7 +157,7 @@ class RunOptions:
             METRICS,
             "Statistics of real images that samples are compared with.",
             metavar="NAME|FILE",
-            unset="the teacher's own, or those stored in its name",
+            unset="the teacher's own, or those stored under its name",
         ),
     )
     extractor: str | None = field(
@@ -172,7 +173,7 @@ class RunOptions:
         default=None,
         metadata=_about(
             METRICS,
-            "How float images become uint8: edm-round or adm-floor.",
+            "Rule that converts float images to uint8: edm-round or adm-floor.",
             metavar="RULE",
             unset="the teacher's, or edm-round",
         ),
@@ -181,27 +182,30 @@ class RunOptions:
         default=None,
         metadata=_about(
             NUMBERS,
-            "Images and replicates by name: smoke (250 images), quick (5000) or paper (50000), one replicate each.",
+            "Named protocol with one replicate: smoke (250 images), quick (5000) or paper (50000).",
             metavar="NAME",
         ),
     )
-    device: str = field(default="cpu", metadata=_about(NUMBERS, "cpu, cuda or cuda:0."))
-    out: str | Path = field(default="runs", metadata=_about(FILES, "Folder of results.", metavar="DIR"))
+    device: str = field(default="cpu", metadata=_about(NUMBERS, "Device: cpu, cuda or cuda:0."))
+    out: str | Path = field(default="runs", metadata=_about(FILES, "Results folder.", metavar="DIR"))
     timeout_cell: float | None = field(
         default=None,
-        metadata=_about(WORK, "Give up a cell after this time and report it as failed.", metavar="SECONDS"),
+        metadata=_about(WORK, "Stop a cell after this time and report it as failed.", metavar="SECONDS"),
     )
     workers: int | None = field(
         default=None,
         metadata=_about(
-            WORK, "Tasks that run at the same time; it changes no result.", metavar="N", unset="one per core or GPU"
+            WORK,
+            "Number of tasks that run in parallel; it changes no result.",
+            metavar="N",
+            unset="one per core or GPU",
         ),
     )
     engine: str = field(
         default="local",
         metadata=_about(
             WORK,
-            "Where tasks run: threads of this process (with --device cuda on every GPU), or workers of a Ray cluster.",
+            "local: tasks run in threads of this process, with --device cuda on every GPU. ray: on a Ray cluster.",
             choices=("local", "ray"),
         ),
     )
@@ -213,7 +217,7 @@ class RunOptions:
     )
     gpus_per_worker: float | None = field(
         default=None,
-        metadata=_about(WORK, "GPUs of each Ray worker; with 0.5, two workers share one.", metavar="F", unset="1"),
+        metadata=_about(WORK, "GPUs per Ray worker; with 0.5, two workers share a GPU.", metavar="F", unset="1"),
     )
 
     def __post_init__(self) -> None:

@@ -53,10 +53,12 @@ class TrainingEstimate:
 def check(choice: str | None) -> None:
     """Raise UserError if `choice` is not a value of `train`."""
     if choice not in (None, *CHOICES):
-        raise UserError(f"train {choice!r}: isn't something to train; use {' or '.join(CHOICES)}, or leave it out")
+        raise UserError(
+            asked=f"train {choice!r}", wrong="not a choice", remedy=f"use {' or '.join(CHOICES)}, or leave it out"
+        )
 
 
-def lesson(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | None:
+def estimate(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | None:
     """Return the cost of a cell's training; None if it needs none or has no recipe.
 
     Args:
@@ -104,7 +106,7 @@ def _learned(cell: Cell, recipe: Recipe, out: Path, device: str, tell: Listener)
         raise
     except Exception as error:  # a teacher's network may raise anything; the other cells continue
         return resolve.blocked(cell, FAILED, f"training: {cells.reason(error)}")
-    return resolve.again(cell, out)
+    return resolve.resolved_again(cell, out)
 
 
 def _shown(cell: Cell, tell: Listener) -> Callable[[int, int, float, float | None], None]:

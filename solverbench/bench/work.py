@@ -90,11 +90,11 @@ class CellProgress:
         failure = self.folder.failure()
         self.reason = f"failed before: {failure}" if failure else ""
         if self.damaged:
-            self.reason = f"damaged and made again: {', '.join(path.name for path in self.damaged)}"
+            self.reason = f"damaged files, computed again: {', '.join(path.name for path in self.damaged)}"
 
     def begin(self) -> None:
         """Write the cell's description and record an attempt."""
-        self.folder.mend(self.damaged)
+        self.folder.discard_damaged(self.damaged)
         self._describe()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         versions = {"torch": torch.__version__, "host": socket.gethostname(), "pid": os.getpid()}

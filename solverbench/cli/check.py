@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("wanted", nargs=-1, metavar="[FILE.py|SPEC|TEACHER]...")
-@click.option("--all", "everything", is_flag=True, help="Check every solver and teacher that is registered.")
+@click.option("--all", "everything", is_flag=True, help="Check every registered solver and teacher.")
 @click.option(
     "--teacher",
     default=None,
     metavar="NAME",
-    help="Check solvers on this teacher's noise schedule.  [default: EDM's, 80 to 0.002]",
+    help="Teacher whose noise schedule solvers are checked on.  [default: EDM's, from 80 to 0.002]",
 )
 @click.option(
     "--images",

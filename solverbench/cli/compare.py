@@ -17,9 +17,10 @@ from solverbench.errors import UserError
 @out_option
 @json_option
 def compare(run_a: str, run_b: str, out: str, as_json: bool) -> None:
-    """Say what differs between two runs, and show the differences of their cells, paired by seed where they can be.
+    """Show how the options and the results of two runs differ.
 
-    RUN_A and RUN_B are names in DIR/reports, or folders of reports anywhere.
+    RUN_A and RUN_B are names in DIR/reports, or paths of report folders. Differences of results are paired by seed
+    where the images allow it.
     """
     import solverbench
 
@@ -43,4 +44,8 @@ def folder(run: str, out: str) -> Path:
         if (path / "bundle.json").is_file():
             return path
     there = ", ".join(sorted(p.parent.name for p in (Path(out) / "reports").glob("*/bundle.json")))
-    raise UserError(f"run {run!r}: no report; {out} has {there or 'none'}; name one of them or a report's folder")
+    raise UserError(
+        asked=f"run {run!r}",
+        wrong=f"no report; {out} has {there or 'none'}",
+        remedy="name one of them or a report's folder",
+    )

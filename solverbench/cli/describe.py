@@ -161,11 +161,8 @@ def doctor(out: Path) -> Iterator[tuple[bool, str]]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield True, f"CUDA: {', '.join(devices) or 'no device; runs use the CPU'}"
     for extra, module in EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        yield (
-            True,
-            f"extra {extra}: {'there' if there else f'''not there; pip install 'solverbench[{extra}]' '''}".strip(),
-        )
+        lacking = f"not installed (optional: pip install 'solverbench[{extra}]')"
+        yield True, f"extra {extra}: {lacking if importlib.util.find_spec(module) is None else 'installed'}"
     for name in registries.teachers:
         yield _attempt(f"teacher {name}", lambda name=name: f"identity {load_teacher(name).identity[:12]}")
     for name in registries.solvers:
@@ -184,14 +181,14 @@ def _writable(out: Path) -> str:
     if not out.exists():
         parent = next(p for p in out.resolve().parents if p.exists())
         if not os.access(parent, os.W_OK):
-            raise UserError(f"{parent} can't be written; choose another --out")
-        return "not there yet, can be made"
+            raise UserError(wrong=f"{parent} can't be written", remedy="choose another --out")
+        return "doesn't exist yet, but can be created"
     Store.look(out)
     try:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise UserError(f"can't be written ({error.strerror}); choose another --out") from None
-    return "there, can be read and written"
+        raise UserError(wrong=f"can't be written ({error.strerror})", remedy="choose another --out") from None
+    return "exists, readable and writable"
 
 
 def _budgets(found: Solver) -> str:
@@ -204,7 +201,7 @@ def _budgets(found: Solver) -> str:
         except LoopError as error:
             return f"unknown: {error.without(found.spec)}"
         able.append(nfe)
-    return "every nfe" if len(able) == len(BUDGETS) else f"nfe {ranges(able)}, of {BUDGETS[0]}-{BUDGETS[-1]} looked at"
+    return "every nfe" if len(able) == len(BUDGETS) else f"nfe {ranges(able)}, of {BUDGETS[0]}-{BUDGETS[-1]} tried"
 
 
 def _text(value: Any) -> str:

@@ -22,7 +22,9 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> No
     try:
         given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"--config {path}: can't be read ({error}); give a TOML file of long flags") from None
+        raise UserError(
+            asked=f"--config {path}", wrong=f"can't be read ({error})", remedy="give a TOML file of long flags"
+        ) from None
     options = {p.name: p for p in ctx.command.params if isinstance(p, click.Option) and p.name != "config"}
     for key, value in given.items():
         name = key.replace("-", "_")
@@ -30,7 +32,11 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: str | None) -> No
             wrong = f"no flag {key!r} in '{ctx.info_name}'"
             raise UserError(asked=f"--config {path}", wrong=wrong, remedy=suggest(name, options, "see --help"))
         if isinstance(value, dict):
-            raise UserError(f"--config {path}: {key!r} is a table; write flags as key = value at the top level")
+            raise UserError(
+                asked=f"--config {path}",
+                wrong=f"{key!r} is a table",
+                remedy="write flags as key = value at the top level",
+            )
         if isinstance(value, list) and not options[name].multiple:
             value = ",".join(map(str, value))
         elif options[name].multiple and not isinstance(value, list):
@@ -45,7 +51,7 @@ config_option = click.option(
     is_eager=True,
     expose_value=False,
     metavar="FILE.toml",
-    help="Read flags from a TOML file (keys are long flags); the command line wins.",
+    help="Read flags from a TOML file whose keys are long flags; the command line takes precedence.",
 )
 
 
@@ -64,13 +70,13 @@ plugin_option = click.option(
     callback=_load_plugins,
     expose_value=False,
     metavar="FILE.py",
-    help="Load solvers, teachers, grids, metrics and losses from a file of yours; repeatable.",
+    help="Load solvers, teachers, grids, metrics and losses from your Python file; repeatable.",
 )
 
 
 def _named(_: click.Context, option: click.Parameter, value: str) -> str:
     if not value.strip():
-        raise UserError(f"--{option.name} {value!r}: names no folder; give one, such as runs")
+        raise UserError(asked=f"--{option.name} {value!r}", wrong="names no folder", remedy="give one, such as runs")
     return value
 
 
@@ -94,11 +100,13 @@ _KINDS = options.of(RunOptions)
 _MADE = {name: _made(option) for name, option in declared().items()}
 
 out_option, device_option = _MADE["out"], _MADE["device"]
-json_option = click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON at the end of stdout.")
 strict_option = click.option(
-    "--strict", is_flag=True, help="Exit with 5 if a cell is unsupported, needs training or lacks a metric."
+    "--strict", is_flag=True, help="Exit with code 5 if a cell is unsupported, needs training or lacks a metric."
 )
-teacher_option = click.option("--teacher", default="digits", show_default=True, help="The network to sample.")
+teacher_option = click.option(
+    "--teacher", default="digits", show_default=True, help="Teacher: a name, a checkpoint or a TOML file."
+)
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

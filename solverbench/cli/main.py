@@ -50,7 +50,7 @@ class Lines(click.Group):
         except UserError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            _fail("interrupted: what is finished is kept; run the same command to go on", 130)
+            _fail("interrupted: finished results are kept; run the same command to resume", 130)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 sys.stderr.close()
@@ -75,9 +75,9 @@ def main(ctx: click.Context) -> None:
     """Measure few-step diffusion solvers, classical and learned, on one teacher, by one protocol.
 
     \b
-    solverbench run --solvers gas,dpm --nfe 3-10     the whole thing: cells, table, figure
-    solverbench plan --solvers gas,dpm --nfe 3-10    what that would do, and cost
-    solverbench info dpm                             options, budgets and paper of a solver
+    solverbench run --solvers gas,dpm --nfe 3-10     sample, measure and write a report
+    solverbench plan --solvers gas,dpm --nfe 3-10    show what that run computes and its cost
+    solverbench info dpm                             show a solver's options, budgets and paper
     """
     ctx.obj = _draw_training  # only this file imports reports
 
@@ -85,7 +85,10 @@ def main(ctx: click.Context) -> None:
 @main.command()
 @run_options
 def run(strict: bool, as_json: bool, **given: Any) -> None:
-    """Sample and measure every teacher x solver x NFE, then write the report. Resumes by itself."""
+    """Sample and measure each solver at each NFE on each teacher.
+
+    Writes a report. The same command resumes an interrupted run.
+    """
     from solverbench.bench import run as runner
     from solverbench.cli.progress import display
 
@@ -102,7 +105,10 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
 @main.command()
 @run_options
 def plan(strict: bool, as_json: bool, **given: Any) -> None:
-    """Show the cells of a run, their status and estimated cost. Writes nothing."""
+    """Show the cells of a run, their status and estimated cost.
+
+    Writes nothing.
+    """
     from solverbench.bench import plan as planning
 
     planned = planning.plan(RunOptions(**given))
@@ -117,11 +123,19 @@ main.add_command(train)
 @main.command()
 @click.argument("solver", metavar="SPEC")
 @click.option("--nfe", type=int, required=True, help="Denoiser calls.")
-@click.option("--seeds", default="50000-50063", show_default=True, metavar="FIRST-LAST", help="One image per seed.")
+@click.option(
+    "--seeds",
+    default="50000-50063",
+    show_default=True,
+    metavar="FIRST-LAST",
+    help="Seeds of the images; each seed gives one image.",
+)
 @click.option("--format", "kind", type=click.Choice(["png", "npz"]), default="png", show_default=True,
               help="PNG: a file per image. NPZ: one file with 'images' (uint8 NHWC) and 'seeds'.")  # fmt: skip
-@click.option("--to", "folder", metavar="DIR", help="Where the images go.  [default: samples/TEACHER-SPEC-nfeN-SEEDS]")
-@click.option("--batch", type=int, default=500, show_default=True, help="Images per call.")
+@click.option(
+    "--to", "folder", metavar="DIR", help="Folder for the images.  [default: samples/TEACHER-SPEC-nfeN-SEEDS]"
+)
+@click.option("--batch", type=int, default=500, show_default=True, help="Images per denoiser call.")
 @teacher_option
 @device_option
 @out_option
@@ -130,7 +144,10 @@ main.add_command(train)
 def sample(
     solver: str, nfe: int, seeds: str, kind: str, folder: str | None, batch: int, teacher: str, device: str, out: str
 ) -> None:
-    """Write the images that solver SPEC makes of given seeds, for use with a metric of your own."""
+    """Write the images that a solver makes from given seeds.
+
+    The images are for use with a metric of your own.
+    """
     from solverbench.bench import images
 
     name = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", f"{teacher}-{solver.lower()}-nfe{nfe}-{seeds}").strip("-")
@@ -140,25 +157,34 @@ def sample(
 
 @main.command()
 @click.argument("name", required=False)
-@click.option("--training", metavar="FOLDER", help="Draw the curves of one training instead, in DIR/trained/*/runs.")
+@click.option(
+    "--training", metavar="FOLDER", help="Draw the curves of one training in DIR/trained/*/runs instead of a report."
+)
 @click.option(
     "--width",
     metavar="VENUE",
     default=None,
-    help="Columns that figures fit: icml, cvpr, neurips or iclr.  [default: icml]",
+    help="Venue whose column width the figures fit: icml, cvpr, neurips or iclr.  [default: icml]",
 )
 @click.option(
     "--baseline",
     metavar="SOLVER",
     default=None,
-    help="Baseline solver of the paired differences.  [default: dpm, or the first classical solver]",
+    help="Baseline solver for the paired differences.  [default: dpm, or the first classical solver]",
 )
 @out_option
 def report(name: str | None, training: str | None, width: str | None, baseline: str | None, out: str) -> None:
-    """Draw the report of a finished run again: NAME in DIR/reports, or the newest one. Needs no teacher."""
+    """Draw the report of a finished run again.
+
+    NAME is a folder in DIR/reports; the newest one is the default. The teacher is not needed.
+    """
     if training is not None:
         if name is not None:
-            raise UserError(f"report {name!r} --training {training}: two things to draw; ask for one of them")
+            raise UserError(
+                asked=f"report {name!r} --training {training}",
+                wrong="only one of them can be drawn",
+                remedy="give NAME or --training",
+            )
         named = sorted(Path(out).glob(f"trained/*/runs/{training}")) if Path(training).name == training else []
         for path in _draw_training(named[0] if named else Path(training)):
             click.echo(path)
@@ -169,7 +195,11 @@ def report(name: str | None, training: str | None, width: str | None, baseline: 
         name = max(found, key=lambda each: found[each], default=None)
     if name not in found:
         asked = "report" if name is None else f"report {name!r}"
-        raise UserError(f"{asked}: {folder} has {', '.join(found) or 'no report'}; name one of them, or run first")
+        raise UserError(
+            asked=asked,
+            wrong=f"{folder} has {', '.join(found) or 'no report'}",
+            remedy="name one of them, or run first",
+        )
     _say_written(folder / name, _report(folder / name, width, baseline))
 
 
@@ -178,7 +208,10 @@ def report(name: str | None, training: str | None, width: str | None, baseline: 
 @plugin_option
 @json_option
 def list_(what: str, as_json: bool) -> None:
-    """List solvers, teachers, grids, metrics, losses or recipes, built in and by plugins: one line each."""
+    """List solvers, teachers, grids, metrics, losses or recipes.
+
+    Prints one line for each, whether it is built in or comes from a plugin.
+    """
     if what == "recipes":
         places = sorted(Path(registries.__file__).parent.glob("recipes/*.toml"))
         rows = [registries.Listed(path.stem, (), str(path)) for path in places]
@@ -198,7 +231,10 @@ def list_(what: str, as_json: bool) -> None:
 @out_option
 @plugin_option
 def info(name: str, teacher: str, out: str) -> None:
-    """Describe a solver (options, budgets, paper, trained files), a teacher, a grid, a metric or a loss."""
+    """Describe a solver, teacher, grid, metric or loss.
+
+    For a solver, prints its options, budgets, paper and trained files.
+    """
     from solverbench.cli import describe
 
     click.echo(describe.named(name, teacher, Path(out)))
@@ -208,7 +244,10 @@ def info(name: str, teacher: str, out: str) -> None:
 @out_option
 @plugin_option
 def doctor(out: str) -> None:
-    """Check this installation: packages, device, packaged files, the results folder."""
+    """Check this installation and the results folder.
+
+    Loads every packaged teacher and solver, and lists package versions and devices.
+    """
     from solverbench.cli import describe
 
     checks = list(describe.doctor(Path(out)))
@@ -268,4 +307,4 @@ def _say_written(folder: Path, written: Iterable[Path]) -> None:
     for label, name in (("figure", "figure.png"), ("numbers", "results.csv")):
         if (folder / name).exists():
             click.echo(f"{label:<8} {folder / name}")
-    click.echo(f"         and {len(names)} files beside them")
+    click.echo(f"         and {len(names)} more files in the same folder")

@@ -10,13 +10,18 @@ import click
 @click.command()
 @click.argument("kind", type=click.Choice(["solver", "learned-solver", "teacher"]))
 @click.argument("name")
-@click.option("--to", "folder", default=".", show_default=True, metavar="DIR", help="Where the folder NAME is made.")
+@click.option(
+    "--to", "folder", default=".", show_default=True, metavar="DIR", help="Parent folder of the new folder NAME."
+)
 def new(kind: str, name: str, folder: str) -> None:
-    """Write a small package with a solver, a learned solver or a teacher NAME, to put your own into."""
+    """Write a small package with a working solver or teacher.
+
+    The folder NAME holds a package to replace with your own code.
+    """
     from solverbench.cli import starters
 
     written = starters.write(kind, name, Path(folder))
     for path in written:
         click.echo(path)
     module = next(path for path in written if path.name == f"{name}.py")
-    click.echo(f"it works as it is: solverbench check {module}")
+    click.echo(f"to check it, run: solverbench check {module}")

@@ -97,7 +97,11 @@ def _settings_of(name: str, names: Sequence[str], settings: Sequence[str]) -> li
     for setting in settings:
         owner, dot, rest = setting.partition("=")[0].partition(".")
         if dot and owner not in names:
-            raise SpecError(f"setting {setting!r}: {owner!r} isn't among {', '.join(names)}; write solver.key=value")
+            raise SpecError(
+                asked=f"setting {setting!r}",
+                wrong=f"{owner!r} isn't among {', '.join(names)}",
+                remedy="write solver.key=value",
+            )
         if not dot or owner == name:
             chosen.append(setting.removeprefix(f"{name}.") if rest else setting)
     return chosen
@@ -164,7 +168,7 @@ def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, secon
             except UserError as error:
                 yield f"{label} seed={task.seed}: FAILED: {error}"
                 continue
-            rate = "stopped, the time is up" if took is None else f"{took:.0f} s"
+            rate = "stopped: the time limit is reached" if took is None else f"{took:.0f} s"
             yield f"{label} seed={task.seed}: {rate}"
 
 
@@ -259,18 +263,29 @@ def pack(out: Path, target: Path) -> None:
 
 
 @click.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Runs, the teacher's images, and zoo/.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the training runs, the teacher's images and zoo/.",
+)
 @click.option("--teacher", "name", default="digits", show_default=True)
 @click.option("--solvers", default="gs,gas", show_default=True)
 @click.option("--nfe", default="1-10", show_default=True)
-@click.option("--training-seeds", type=click.IntRange(1), help="Instead of the recipes'.")
-@click.option("--set", "settings", multiple=True, metavar="[SOLVER.]KEY=VALUE", help="A setting of the recipes.")
+@click.option("--training-seeds", type=click.IntRange(1), help="Replaces the setting in the recipes.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="[SOLVER.]KEY=VALUE",
+    help="Change a setting of the recipes; repeatable.",
+)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
 @click.option("--seconds", type=click.FloatRange(0), default=math.inf, help="Stop cleanly after this many seconds.")
-@click.option("--list", "listing", is_flag=True, help="Train nothing; say what is missing.")
+@click.option("--list", "listing", is_flag=True, help="List the missing trainings and train nothing.")
 @plugin_option
-@click.option("--pack", "archive", type=click.Path(path_type=Path), help="Write zoo/ as this tar file, too.")
+@click.option("--pack", "archive", type=click.Path(path_type=Path), help="Also write zoo/ as this tar file.")
 def main(
     out: Path,
     name: str,

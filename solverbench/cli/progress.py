@@ -167,7 +167,7 @@ class Bar:
         self.progress = Progress(*columns, console=console, transient=True)
         self.task = self.progress.add_task("", total=None, pace="", visible=False)
         self.course = Course("")
-        self.lesson = self.progress.add_task("", total=None, pace="", visible=False)
+        self.training = self.progress.add_task("", total=None, pace="", visible=False)
 
     def learn(self, cell: str, iteration: int, iterations: int, loss: float, validation: float | None) -> None:
         """Move the training's bar, which disappears once it is full."""
@@ -177,7 +177,7 @@ class Bar:
         self.course.advance(iteration, iterations, loss, validation)
         head, _, pace = str(self.course).partition(": ")
         self.progress.update(
-            self.lesson, completed=iteration, total=iterations, description=head, pace=pace,
+            self.training, completed=iteration, total=iterations, description=head, pace=pace,
             visible=iteration < iterations,
         )  # fmt: skip
 

@@ -12,14 +12,17 @@ from solverbench.cli.flags import device_option, json_option, out_option, plugin
 
 @click.group()
 def refs() -> None:
-    """References: statistics of real images that FID is taken against."""
+    """Manage references, the statistics of real images for FID."""
 
 
 @refs.command("list")
 @out_option
 @json_option
 def refs_list(out: str, as_json: bool) -> None:
-    """List stored references: those in DIR/references, then those among your data."""
+    """List stored references.
+
+    References are searched in DIR/references, then in your data folder.
+    """
     from solverbench.evaluation import references
 
     rows = [(name, path, references.about(path)) for name, path in references.listed(Path(out))]
@@ -35,20 +38,28 @@ def refs_list(out: str, as_json: bool) -> None:
 @refs.command("build")
 @click.argument("name")
 @click.argument("source")
-@click.option("--kind", default=None, help="Whose .npz it is: edm, guided-diffusion, clean-fid or pytorch-fid.")
+@click.option("--kind", default=None, help="Layout of an .npz: edm, guided-diffusion, clean-fid or pytorch-fid.")
 @click.option(
     "--extractor",
     default="legacy_tensorflow",
     show_default=True,
-    help="For images: legacy_tensorflow, clean, legacy_pytorch, clip, dinov2, or an embedded teacher for its own.",
+    help="Feature network: legacy_tensorflow, clean, legacy_pytorch, clip, dinov2, or an embedded teacher's name.",
 )
-@click.option("--split", default="unknown", show_default=True, help="Split of the data set, such as train.")
-@click.option("--count", type=int, default=None, metavar="N", help="Images: the first ones, or those behind an .npz.")
+@click.option(
+    "--split", default="unknown", show_default=True, help="Split of the data set, such as train; recorded only."
+)
+@click.option(
+    "--count",
+    type=int,
+    default=None,
+    metavar="N",
+    help="Use only the first N images of a folder, or state the number of images behind an .npz.",
+)
 @click.option(
     "--crop",
     default=None,
     metavar="RULE:SIZE",
-    help="Cut and scale the images of a folder: edm, adm, torch or plain, as in adm:256.",
+    help="Crop and resize the images of a folder by edm, adm, torch or plain, as in adm:256.",
 )
 @device_option
 @out_option
@@ -57,9 +68,10 @@ def refs_build(
     name: str, source: str, kind: str | None, extractor: str, split: str, count: int | None, crop: str | None,
     device: str, out: str,
 ) -> None:  # fmt: skip
-    """Store reference NAME from SOURCE: an .npz of statistics, a folder or zip of images, or a teacher that draws them.
+    """Compute or convert a reference and store it as NAME.
 
-    An interrupted build goes on where it was.
+    SOURCE is an .npz of statistics, a folder or zip of images, or the name of an embedded teacher, which draws its
+    images. The same command resumes an interrupted build.
     """
     from solverbench.evaluation import reference_build, references
     from solverbench.evaluation.image_sources import Crop
@@ -88,7 +100,10 @@ def refs_build(
 @click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
 @out_option
 def refs_verify(names: tuple[str, ...], out: str) -> None:
-    """Read references whole and say what is in them; all stored ones without NAME."""
+    """Read references completely and describe them.
+
+    Without NAME, reads all stored references.
+    """
     from solverbench.evaluation import references
 
     stored = names or [name for name, _ in references.listed(Path(out))]
@@ -104,10 +119,13 @@ def refs_verify(names: tuple[str, ...], out: str) -> None:
     default="legacy_tensorflow",
     show_default=True,
     type=click.Choice(["legacy_tensorflow", "clean", "legacy_pytorch"]),
-    help="Which Inception network to download.",
+    help="Inception network to download.",
 )
 def refs_fetch(extractor: str) -> None:
-    """Download an Inception network (91 MB) from where clean-fid does, into your data folder."""
+    """Download an Inception network (91 MB) into your data folder.
+
+    It is downloaded from the address that clean-fid uses.
+    """
     from solverbench.cli.download_bars import download_bars
     from solverbench.metrics.extractors import inception as fid
 

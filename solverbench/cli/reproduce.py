@@ -15,13 +15,29 @@ from solverbench.errors import MissingError
 
 @click.command()
 @click.argument("row", required=False)
-@click.option("--paper", default=None, metavar="NAME", help="All numbers of a paper: gas, diff-sampler, ...")
-@click.option("--list", "listing", is_flag=True, help="Show the published numbers and stop.")
-@click.option("--samples", type=int, default=None, metavar="N", help="Images, in place of the published number.")
-@click.option("--replicates", type=int, default=None, metavar="R", help="Sets of them, likewise.")
-@click.option("--seeds", default=None, metavar="FIRST-LAST", help="Image seeds, likewise.")
 @click.option(
-    "--reference", default=None, metavar="NAME|FILE", help="For FID.  [default: stored in the teacher's name]"
+    "--paper", default=None, metavar="NAME", help="Measure all numbers of a paper, such as gas or diff-sampler."
+)
+@click.option("--list", "listing", is_flag=True, help="Show the published numbers and stop.")
+@click.option("--samples", type=int, default=None, metavar="N", help="Images per replicate.  [default: as published]")
+@click.option(
+    "--replicates",
+    type=int,
+    default=None,
+    metavar="R",
+    help="Repetitions, each with its own image seeds.  [default: as published]",
+)
+@click.option(
+    "--seeds",
+    default=None,
+    metavar="FIRST-LAST",
+    help="Seeds of the images, both ends included.  [default: as published]",
+)
+@click.option(
+    "--reference",
+    default=None,
+    metavar="NAME|FILE",
+    help="Reference for FID.  [default: the one stored under the teacher's name]",
 )
 @device_option
 @out_option
@@ -31,10 +47,12 @@ def reproduce(
     row: str | None, paper: str | None, listing: bool, samples: int | None, replicates: int | None,
     seeds: str | None, reference: str | None, device: str, out: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure a published number again: ROW is PAPER/TABLE/SOLVER/NFE, or the beginning of several.
+    """Measure a published number again.
 
-    Says what is missing, or prints published, measured, interval, difference, and each difference in protocol.
-    Ends with 0 if all agree, 4 if a published number lies outside our interval, 3 if something is missing.
+    ROW is PAPER/TABLE/SOLVER/NFE; a shorter ROW, such as PAPER/TABLE, selects several numbers. Prints the published
+    and the measured number, the interval, the difference, and each difference in protocol. If something is missing,
+    prints what it is. The exit code is 0 if all numbers agree, 4 if a published number lies outside our interval, and
+    3 if something is missing.
     """
     from solverbench import registries
     from solverbench.bench import reproduce
@@ -55,7 +73,11 @@ def reproduce(
         for line in lines:
             click.echo(f"{name}: missing: {line}", err=not able)
     if not able:
-        raise MissingError(f"reproduce: {len(found)} of {len(found)} rows can't be measured here; see the lines above")
+        raise MissingError(
+            asked="reproduce",
+            wrong=f"{len(found)} of {len(found)} rows can't be measured here",
+            remedy="provide what the lines above name",
+        )
     given = RunOptions(samples=samples, replicates=replicates, seeds=seeds, reference=reference, device=device, out=out)
     compared = []
     for each in able:
@@ -63,8 +85,8 @@ def reproduce(
         click.echo("\n".join(compared[-1].lines()))
     agreed = sum(each.agrees for each in compared)
     click.echo(
-        f"{len(found)} row{'s' * (len(found) != 1)}: {agreed} agree, {len(compared) - agreed} don't, "
-        f"{len(found) - len(able)} not possible"
+        f"{len(found)} row{'s' * (len(found) != 1)}: {agreed} agree, {len(compared) - agreed} disagree, "
+        f"{len(found) - len(able)} can't be measured here"
     )
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in compared]))

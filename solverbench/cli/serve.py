@@ -11,16 +11,17 @@ from solverbench.cli.flags import out_option
 
 @click.command()
 @out_option
-@click.option("--port", type=int, default=8732, show_default=True, help="0: any that is free.")
+@click.option("--port", type=int, default=8732, show_default=True, help="Port of the server; 0 chooses a free one.")
 def serve(out: str, port: int) -> None:
-    """Show the runs in DIR as pages on this machine alone (127.0.0.1), fresh while one is going on. Ctrl-C ends it.
+    """Show the runs in DIR as web pages on this machine.
 
-    From elsewhere: ssh -L 8732:127.0.0.1:8732 HOST
+    The pages follow active runs. Only this machine (127.0.0.1) can open them; from another machine, use
+    ssh -L 8732:127.0.0.1:8732 HOST. Ctrl-C stops the server.
     """
     from solverbench.cli import server
 
     pages = server.serve(Path(out), port)
-    click.echo(f"http://{server.HOST}:{pages.server_address[1]}/  shows {out}; Ctrl-C ends it")
+    click.echo(f"http://{server.HOST}:{pages.server_address[1]}/  shows {out}; Ctrl-C stops the server")
     try:
         pages.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:

@@ -85,9 +85,13 @@ def serve(root: Path, port: int) -> http.server.ThreadingHTTPServer:
         UserError: no such folder, or the port is taken.
     """
     if not root.is_dir():
-        raise UserError(f"serve --out {root}: it is not there; name a folder that runs wrote to")
+        raise UserError(asked=f"serve --out {root}", wrong="doesn't exist", remedy="name a results folder")
     if not 0 <= port < 1 << 16:
-        raise UserError(f"serve --port {port}: no port; give one from 1024 to 65535, or 0 for any that is free")
+        raise UserError(
+            asked=f"serve --port {port}",
+            wrong="not a port number",
+            remedy="give one from 1024 to 65535, or 0 for a free one",
+        )
 
     class Handler(Pages):
         store = root
@@ -95,7 +99,11 @@ def serve(root: Path, port: int) -> http.server.ThreadingHTTPServer:
     try:
         return Server((HOST, port), Handler)
     except OSError as error:
-        raise UserError(f"serve --port {port}: can't be opened ({error.strerror}); choose another, or 0") from None
+        raise UserError(
+            asked=f"serve --port {port}",
+            wrong=f"can't be opened ({error.strerror})",
+            remedy="choose another, or 0 for a free one",
+        ) from None
 
 
 class Server(http.server.ThreadingHTTPServer):

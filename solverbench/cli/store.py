@@ -14,14 +14,14 @@ from solverbench.errors import UserError
 
 @click.group()
 def store() -> None:
-    """The results folder: what it holds, whether it is sound, and moving results between folders."""
+    """Show, verify, clean, merge and export stored results."""
 
 
 @store.command("status")
 @out_option
 @json_option
 def store_status(out: str, as_json: bool) -> None:
-    """Say what is stored: cells, sizes, runs at work, free space."""
+    """Show the stored cells, sizes, active runs and free space."""
     from solverbench.store import maintenance
     from solverbench.store.folder import Store
 
@@ -32,11 +32,16 @@ def store_status(out: str, as_json: bool) -> None:
 
 
 @store.command("verify")
-@click.option("--set-aside", "aside", is_flag=True, help="Rename damaged files, so that the next run makes them again.")
+@click.option(
+    "--set-aside", "aside", is_flag=True, help="Rename damaged files, so that the next run computes them again."
+)
 @out_option
 @json_option
 def store_verify(aside: bool, out: str, as_json: bool) -> None:
-    """Read every stored result and name the damaged ones; ends with 4 if there are any."""
+    """Read every stored result and list the damaged ones.
+
+    The exit code is 4 if there are any.
+    """
     from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import maintenance
     from solverbench.store.folder import Store
@@ -46,18 +51,21 @@ def store_verify(aside: bool, out: str, as_json: bool) -> None:
     )
     for damage in found:
         click.echo(f"DAMAGED  {Path(out) / damage.name}: {damage.what}; {damage.remedy}")
-    click.echo(f"{len(found)} damaged files" if found else "all sound")
+    click.echo(f"{len(found)} damaged files" if found else "no damaged files")
     if as_json:
         click.echo(json.dumps([{"file": damage.name, "what": damage.what} for damage in found]))
     sys.exit(4 if found else 0)
 
 
 @store.command("gc")
-@click.option("--dry-run", is_flag=True, help="Remove nothing; say what would go.")
-@click.option("--cells", is_flag=True, help="Remove the cells that no report shows, too.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+@click.option("--cells", is_flag=True, help="Also remove the cells that no report shows.")
 @out_option
 def store_gc(dry_run: bool, cells: bool, out: str) -> None:
-    """Remove leftovers: temporary files and leases of killed runs, damaged files that were set aside."""
+    """Remove files that killed runs left behind.
+
+    These are temporary files, leases, and damaged files that were set aside.
+    """
     from solverbench.store import leases, maintenance
     from solverbench.store import runs as store_runs
     from solverbench.store.folder import Store
@@ -66,7 +74,7 @@ def store_gc(dry_run: bool, cells: bool, out: str) -> None:
     look = 0.0
     if any(run.state == "silent" for run in store_runs.runs(found.root)):
         look = leases.PATIENCE
-        click.echo(f"listening {look:.0f} s for runs on other machines", err=True)
+        click.echo(f"waiting {look:.0f} s for signs of runs on other machines", err=True)
     removed = maintenance.collect(found, dry=dry_run, unreported=cells, look=look)
     for path in (*removed.files, *removed.cells):
         click.echo(path)
@@ -82,9 +90,10 @@ def store_gc(dry_run: bool, cells: bool, out: str) -> None:
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @out_option
 def store_merge(sources: tuple[str, ...], out: str) -> None:
-    """Copy into DIR what each SOURCE, another results folder or an export, has and DIR lacks.
+    """Copy results that DIR lacks from other folders.
 
-    Nothing is overwritten: a file that both have with other content is named, and the command ends with 4.
+    SOURCE is a results folder or an export. No file in DIR is overwritten, except a damaged one. Files that differ in
+    the two stores are listed, and the exit code is then 4.
     """
     from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import transfer
@@ -92,7 +101,9 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
 
     for source in sources:  # all of them, before anything is written
         if not Path(source).exists():
-            raise UserError(f"merge {source}: not there; give a store's folder, or an export")
+            raise UserError(
+                asked=f"merge {source}", wrong="doesn't exist", remedy="give a store's folder, or an export"
+            )
     into, code = Store.look(out), 0
     for source in sources:
         merged = transfer.merge(Path(source), into, check_trained)
@@ -103,12 +114,22 @@ def store_merge(sources: tuple[str, ...], out: str) -> None:
 
 @store.command("export")
 @click.option("--to", required=True, metavar="PATH", help="A new folder, or a file ending in .zip.")
-@click.option("--cell", "cells", multiple=True, metavar="ADDRESS", help="A cell, as in results.csv; repeatable.")
-@click.option("--report", "report", metavar="NAME", help="The cells of a report in DIR/reports.")
-@click.option("--targets", is_flag=True, help="The teacher's own images, too.")
+@click.option(
+    "--cell",
+    "cells",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Export only this cell, addressed as in results.csv; repeatable.",
+)
+@click.option("--report", "report", metavar="NAME", help="Export only the cells of a report in DIR/reports.")
+@click.option("--targets", is_flag=True, help="Also export the teacher's own images.")
 @out_option
 def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: bool, out: str) -> None:
-    """Write cells (all, unless told which) with their numbers as CSV and a list of hashes; `store merge` takes it."""
+    """Write stored cells to a new folder or zip file.
+
+    Exports all cells unless --cell or --report selects some. The export holds their numbers as CSV and the sha256 of
+    each file. `store merge` reads it.
+    """
     from solverbench.learned.trained_files import file_name
     from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import maintenance, transfer

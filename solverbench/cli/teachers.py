@@ -13,14 +13,14 @@ from solverbench.cli.flags import json_option, plugin_option
 
 @click.group()
 def teachers() -> None:
-    """Teachers: what there is, where it comes from, and bringing your own."""
+    """List, describe, download, import and verify teachers."""
 
 
 @teachers.command("list")
 @plugin_option
 @json_option
 def teachers_list(as_json: bool) -> None:
-    """List teachers: built in, published by others, imported."""
+    """List built-in, published and imported teachers."""
     from solverbench.teachers import catalogue
 
     rows = list(catalogue.rows())
@@ -37,7 +37,10 @@ def teachers_list(as_json: bool) -> None:
 @click.argument("name")
 @plugin_option
 def teachers_info(name: str) -> None:
-    """Say what NAME is, where it is published, how the papers sample and judge it."""
+    """Describe a teacher.
+
+    For a published teacher, prints its source and how papers sample and evaluate it.
+    """
     from solverbench import registries
     from solverbench.teachers import catalogue
 
@@ -51,9 +54,17 @@ def teachers_info(name: str) -> None:
 
 @teachers.command("fetch")
 @click.argument("name")
-@click.option("--references/--no-references", default=True, show_default=True, help="Also the statistics for FID.")
+@click.option(
+    "--references/--no-references",
+    default=True,
+    show_default=True,
+    help="Also download the reference statistics for FID.",
+)
 def teachers_fetch(name: str, references: bool) -> None:
-    """Download NAME into the data folder; goes on where it broke off, and pins checksums on first use."""
+    """Download a published teacher into your data folder.
+
+    The same command resumes an interrupted download. The first download pins the checksum of each file.
+    """
     from solverbench.cli.download_bars import download_bars
     from solverbench.teachers import catalogue
 
@@ -65,9 +76,14 @@ def teachers_fetch(name: str, references: bool) -> None:
 @teachers.command("import")
 @click.argument("source", metavar="FILE|FOLDER")
 @click.option("--name", required=True, help="Name of the imported teacher.")
-@click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="An option of its description; repeatable.")
+@click.option(
+    "--set", "options", multiple=True, metavar="KEY=VALUE", help="Set an option of its description; repeatable."
+)
 def teachers_import(source: str, name: str, options: tuple[str, ...]) -> None:
-    """Check and convert your own checkpoint, and describe it so that --teachers NAME works. Runs no code of it."""
+    """Check, convert and describe your own checkpoint.
+
+    Afterwards, --teachers NAME loads it. No code in the checkpoint is run.
+    """
     from solverbench.errors import SpecError
     from solverbench.teachers import catalogue
 
@@ -75,7 +91,7 @@ def teachers_import(source: str, name: str, options: tuple[str, ...]) -> None:
     for text in options:
         key, equals, value = text.partition("=")
         if not equals or not key or not value:
-            raise SpecError(f"--set {text}: isn't KEY=VALUE; write it as --set guidance=2")
+            raise SpecError(asked=f"--set {text}", wrong="isn't KEY=VALUE", remedy="write it as --set guidance=2")
         given[key] = value
     place = catalogue.take(Path(source), name, given)
     click.echo(f"{name} in {place}; run: solverbench run --teachers {name}")
@@ -85,7 +101,10 @@ def teachers_import(source: str, name: str, options: tuple[str, ...]) -> None:
 @click.argument("name")
 @plugin_option
 def teachers_verify(name: str) -> None:
-    """Check NAME's files against their pinned checksums, load it, and call it once."""
+    """Check a teacher's files, load it and call it once.
+
+    The files are compared with their pinned checksums.
+    """
     from solverbench.teachers import catalogue
 
     checks = list(catalogue.verify(name))

@@ -21,11 +21,15 @@ from solverbench.cli.flags import config_option, device_option, out_option, plug
 
 @click.command()
 @click.argument("solvers", metavar="SOLVERS")
-@click.option("--nfe", default="3-10", show_default=True, metavar="RANGE", help="Denoiser calls to train for.")
+@click.option(
+    "--nfe", default="3-10", show_default=True, metavar="RANGE", help="Numbers of denoiser calls to train for."
+)
 @teacher_option
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe; repeatable.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."
+)
 @click.option("--recipe", is_flag=True, help="Show the recipe and stop.")
-@click.option("--tensorboard", is_flag=True, help="Write each run for TensorBoard, too.")
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard logs of each training.")
 @device_option
 @out_option
 @plugin_option
@@ -42,10 +46,11 @@ def train(
     device: str,
     out: str,
 ) -> None:
-    """Train learned SOLVERS (gs,gas, ld3, s4s, free, a plugin's) for each NFE; `run` with this --out then uses them.
+    """Train learned solvers for each NFE.
 
-    Each is trained from several seeds, and the one with the lowest validation error is kept. An interrupted training
-    goes on where it was. Its losses, and how its levels and coefficients moved, are drawn beside its tables.
+    SOLVERS are specs joined with commas, such as gs,gas. `run` with the same --out uses the trained parameters. Each
+    solver is trained from several seeds, and the parameters with the lowest validation error are kept. The same
+    command resumes an interrupted training. Tables and curves of each training are written to DIR/trained.
     """
     import torch
 
@@ -57,6 +62,7 @@ def train(
     from solverbench.method import spec
     from solverbench.sampling.devices import check_device
     from solverbench.store.folder import Store
+    from solverbench.teachers.convergence import ROUGH
     from solverbench.teachers.loading import load_teacher
 
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
@@ -85,9 +91,15 @@ def train(
             click.echo(f"  cost: {cost_line(trained)}")
             for note in sorted({run["note"] for run in trained.record["runs"] if run.get("note")}):
                 click.echo(f"  note: {note}")
+            targets = trained.record["targets"]
+            if (targets.get("error") or 0) > ROUGH:
+                click.echo(
+                    f"  note: the teacher's images aren't converged: {targets['compared']}; give the teacher's sampler "
+                    "more calls (sampler_nfe), or another solver (sampler)"
+                )
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
-                click.echo(f"  in place of other parameters, validation RMSE {was:.4f}")
+                click.echo(f"  replaces other parameters, validation RMSE {was:.4f}")
             for seed in range(len(errors)):
                 folder = TrainingRun(solver, calls, network, settled, seed).folder(Path(out))
                 if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():

@@ -12,7 +12,7 @@ from solverbench.cli.flags import json_option, out_option, plugin_option, teache
 
 @click.group()
 def zoo() -> None:
-    """Trained solvers: what there is, what is in a file, as numbers for other code, from other code."""
+    """List, show, add, export and import trained solvers."""
 
 
 @zoo.command("list")
@@ -20,7 +20,10 @@ def zoo() -> None:
 @plugin_option
 @json_option
 def zoo_list(out: str, as_json: bool) -> None:
-    """List trained solvers, and where each is: DIR/trained, your own zoo or the packaged one; the first wins."""
+    """List trained solvers and the file of each.
+
+    Files are searched in DIR/trained, in your own zoo and in the packaged zoo, in this order.
+    """
     from solverbench.cli import zoo_listing
 
     found = list(zoo_listing.entries(Path(out)))
@@ -31,13 +34,16 @@ def zoo_list(out: str, as_json: bool) -> None:
 
 @zoo.command("show")
 @click.argument("name", metavar="FILE|SOLVER")
-@click.option("--nfe", type=int, default=None, help="Denoiser calls; needed with SOLVER.")
+@click.option("--nfe", type=int, default=None, help="Denoiser calls; required with SOLVER.")
 @teacher_option
 @out_option
 @plugin_option
 @json_option
 def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) -> None:
-    """Show a trained solver: recipe, seeds, errors, costs, versions, tableau."""
+    """Show the record and the tableau of a trained solver.
+
+    The record holds the recipe, seeds, errors, costs and versions.
+    """
     from solverbench.cli import zoo_listing
 
     trained = zoo_listing.chosen(name, nfe, teacher, Path(out))
@@ -58,7 +64,10 @@ def zoo_show(name: str, nfe: int | None, teacher: str, out: str, as_json: bool) 
 @out_option
 @plugin_option
 def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: str) -> None:
-    """Write any solver SPEC, learned or classical, as numbers for other code."""
+    """Write a solver's coefficients for use in other code.
+
+    SPEC is any solver, learned or classical.
+    """
     from solverbench.export import export
 
     click.echo(export.write(solver, nfe, teacher, kind, Path(path), Path(out)))
@@ -68,9 +77,10 @@ def zoo_export(solver: str, nfe: int, kind: str, path: str, teacher: str, out: s
 @click.argument("file", metavar="FILE")
 @plugin_option
 def zoo_add(file: str) -> None:
-    """Copy a trained solver's FILE into your own zoo, so that every --out finds it.
+    """Copy a trained solver's file into your own zoo.
 
-    The zoo is the folder zoo in $SOLVERBENCH_DATA, which is by default solverbench among your data.
+    Every --out then finds it. Your zoo is the folder zoo in $SOLVERBENCH_DATA, by default ~/.local/share/solverbench
+    on Linux.
     """
     from solverbench.cli import zoo_listing
 
@@ -79,16 +89,19 @@ def zoo_add(file: str) -> None:
 
 @zoo.command("import")
 @click.argument("source", metavar="FILE")
-@click.option("--nfe", type=int, required=True, help="Denoiser calls that it was trained for.")
+@click.option("--nfe", type=int, required=True, help="Denoiser calls that the solver was trained for.")
 @click.option("--solver", default="gas", show_default=True, metavar="SPEC",
-              help="What it is: gas, gs, or ld3 with its options, as in ld3:base=ipndm:mode=time.")  # fmt: skip
+              help="Solver in the file: gas, gs, or ld3 with its options, as in ld3:base=ipndm:mode=time.")  # fmt: skip
 @click.option("--t-eps", type=float, default=None, metavar="X",
               help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
 @teacher_option
 @out_option
 @plugin_option
 def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
-    """Take a file of the GAS or LD3 repository into DIR/trained, where `run` finds it. Runs no code of the file."""
+    """Convert a trained file of the GAS or LD3 repository.
+
+    The result is written to DIR/trained, where `run` finds it. No code in the file is run.
+    """
     from solverbench.learned import upstream
     from solverbench.teachers.loading import load_teacher
 

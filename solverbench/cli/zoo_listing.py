@@ -66,7 +66,7 @@ def table(found: Sequence[Entry]) -> str:
     lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     for entry in found:
         if entry.trained is not None and (changed := recipe_changes(entry.trained)):
-            lines.append(f"by another recipe than today's: {entry.path}: {changed}")
+            lines.append(f"trained by an earlier recipe: {entry.path}: {changed}")
     return "\n".join([*lines, *(f"unreadable: {entry.problem}" for entry in found if entry.trained is None)])
 
 
@@ -96,11 +96,15 @@ def chosen(name: str, nfe: int | None, teacher: str, out: Path) -> Trained:
         return trained_files.load(Path(name), nfe=nfe)
     solver = trained_files.learned(name)
     if nfe is None:
-        raise UserError(f"zoo show {name}: a solver has a file for each number of calls; give --nfe")
+        raise UserError(
+            asked=f"zoo show {name}", wrong="a solver has one file for each number of calls", remedy="give --nfe"
+        )
     found = zoo.find(solver, load_teacher(teacher), nfe, (out / "trained",))
     if found is None:
         raise NeedsTrainingError(
-            f"{solver.name} nfe={nfe}: not trained for teacher {teacher!r}; 'solverbench zoo list' shows what is"
+            asked=f"{solver.name} nfe={nfe}",
+            wrong=f"not trained for teacher {teacher!r}",
+            remedy="'solverbench zoo list' shows the trained ones",
         )
     return found
 
@@ -115,7 +119,9 @@ def add(path: Path) -> str:
     trained = trained_files.load(path)
     if Path(trained.teacher).name != trained.teacher:
         raise RecordError(
-            f"{path}: its teacher is named {trained.teacher!r}, which is no folder's name; train it again"
+            asked=path,
+            wrong=f"the name of its teacher, {trained.teacher!r}, can't be a folder name",
+            remedy="train it again",
         )
     if trained.teacher in registries.teachers:
         with contextlib.suppress(MissingError, PluginError):  # a teacher that is not available here can't be compared
@@ -124,7 +130,7 @@ def add(path: Path) -> str:
     before = _there(place)
     files.write_bytes(place, path.read_bytes())
     lines = [f"{trained.spec} nfe={trained.nfe} for {trained.teacher} ({trained.identity[:12]}) in {place}"]
-    return "\n".join([*lines, *([f"  in place of {before}"] if before and before != trained.identity[:12] else [])])
+    return "\n".join([*lines, *([f"  replaces {before}"] if before and before != trained.identity[:12] else [])])
 
 
 def _there(place: Path) -> str:

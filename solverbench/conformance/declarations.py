@@ -18,7 +18,7 @@ def documented(solver: Solver, schedule: NoiseSchedule) -> str:
     if not WORD.fullmatch(cls.name):
         raise Failed(f"is called {cls.name!r}; give the class a lowercase word as `name`")
     if not doc.strip() or doc.startswith(f"{cls.__name__}("):  # a dataclass's automatic docstring
-        raise Failed("has no docstring; say in a line what the method is")
+        raise Failed("has no docstring; describe the method in one line")
     if not cls.paper:
         raise Failed("has no `paper`; name its source, or say that it is unpublished")
     return f"{cls.name}, {cls.paper}"
@@ -62,5 +62,5 @@ def representable(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless the repr is one line that names the class and contains no memory address."""
     text = repr(solver)
     if type(solver).__name__ not in text or "\n" in text or " at 0x" in text:
-        raise Failed(f"repr is {text[:60]!r}; leave the dataclass's own")
+        raise Failed(f"repr is {text[:60]!r}; keep the dataclass's own")
     return text

@@ -49,7 +49,7 @@ def schedule(teacher: Teacher) -> str:
     """Raise unless the schedule's levels fall and stay above 0, and `sigma` and `time` are inverse."""
     found = teacher.schedule
     if not 0 < found.sigma_min < found.sigma_first <= found.sigma_max:
-        raise Failed(f"goes from {found.sigma_max:g} to {found.sigma_min:g}; levels fall and stay above 0")
+        raise Failed(f"goes from {found.sigma_max:g} to {found.sigma_min:g}; give levels that fall and stay above 0")
     levels = torch.stack([_level(teacher, share / 8) for share in range(9)])
     again = found.sigma(found.time(levels))
     error = float(((again - levels) / levels).abs().max())
@@ -79,7 +79,7 @@ def form(teacher: Teacher) -> str:
         except Exception as error:  # a network may raise anything
             raise Failed(
                 f"raises {type(error).__name__} ({' '.join(str(error).split())}) for x {tuple(x.shape)} float32 and "
-                f"sigma [] float64; take a 0-d float64 CPU tensor as sigma and convert it inside"
+                "sigma [] float64; take a 0-d float64 CPU tensor as sigma and convert it inside"
             ) from error
         if not isinstance(d, Tensor):
             raise Failed(f"returns a {type(d).__name__}; return the data prediction, a tensor of x's shape")
@@ -127,10 +127,10 @@ def removes_noise(teacher: Teacher) -> str:
         error = _rms(teacher.denoiser(SEEDS)(images + float(level) * _noise(teacher), level) - images)
     if not error < 0.9 * float(level):
         raise Failed(
-            f"images of its own with noise of {level:.3g} are left with {error:.2g}; return the clean image, and check "
-            "scale and level that the network is told"
+            f"its own images with noise of {level:.3g} are denoised to an error of {error:.2g}; return the "
+            "clean image, and check the scale and the level passed to the network"
         )
-    return f"images of its own with noise of {level:.3g} are left with {error:.2g}"
+    return f"its own images with noise of {level:.3g} are denoised to an error of {error:.2g}"
 
 
 def batch(teacher: Teacher) -> str:
@@ -142,10 +142,10 @@ def batch(teacher: Teacher) -> str:
     error = trials.relative(together, apart)
     if not error < ALONE:
         raise Failed(
-            f"{len(SEEDS)} images at once differ from one by one by {error:.1e}; call network.eval(), use no sums over "
-            "a batch"
+            f"{len(SEEDS)} images in a batch differ from single images by {error:.1e}; call network.eval(), "
+            "and use no sums over the batch"
         )
-    return f"{len(SEEDS)} images at once are {len(SEEDS)} times one, to {error:.0e}"
+    return f"{len(SEEDS)} images in a batch equal single images to {error:.0e}"
 
 
 def repeatable(teacher: Teacher) -> str:
@@ -157,7 +157,7 @@ def repeatable(teacher: Teacher) -> str:
         denoise(2 * x, _level(teacher, 0.9))
         error = trials.relative(denoise(x, level), first)
     if error != 0:
-        raise Failed(f"a second call differs by {error:.1e}; call network.eval(), keep nothing from call to call")
+        raise Failed(f"a second call differs by {error:.1e}; call network.eval(), keep no state between calls")
     return "the same bits after another call"
 
 
@@ -171,7 +171,7 @@ def inputs(teacher: Teacher) -> str:
         if not torch.equal(now, before):
             change = float((now - before).abs().max())
             raise Failed(f"changes {what} in place, by up to {change:.1e}; make new tensors")
-    return "x and sigma are left as they were"
+    return "x and sigma are unchanged"
 
 
 def randomness(teacher: Teacher) -> str:
@@ -179,15 +179,17 @@ def randomness(teacher: Teacher) -> str:
     with torch.no_grad():
         moved = trials.disturbed(lambda: teacher.denoiser(SEEDS)(_noise(teacher), _level(teacher, 0.5)))
     if moved:
-        raise Failed(f"seeds or draws from {moved}; call network.eval(), draw nothing")
-    return "global states of torch, numpy and random untouched"
+        raise Failed(f"seeds or draws from {moved}; call network.eval(), and use no randomness")
+    return "global random states of torch, numpy and random unchanged"
 
 
 def detached(teacher: Teacher) -> str:
     """Raise unless the result carries no gradient when the inputs carry none."""
     if teacher.denoiser(SEEDS)(_noise(teacher), _level(teacher, 0.5)).requires_grad:
-        raise Failed("returns a result with a gradient graph; call network.requires_grad_(False)")
-    return "no gradient graph where none came in"
+        raise Failed(
+            "its result has a gradient graph, although its inputs have none; call network.requires_grad_(False)"
+        )
+    return "no gradient graph for inputs without one"
 
 
 def state_gradient(teacher: Teacher) -> str:
@@ -253,7 +255,7 @@ def conditions(teacher: Teacher) -> str:
     """Raise unless an image's condition depends only on its seed, and the teacher declares the condition."""
     x, level = _noise(teacher), _level(teacher, 0.5)
     if teacher.condition is None:
-        raise Failed("binds a condition (bind) and doesn't say which; give condition=sb.Condition(...)")
+        raise Failed("binds a condition (bind) but doesn't declare it; give condition=sb.Condition(...)")
     json.dumps(teacher.condition.key)
     mixed = [SEEDS[2], SEEDS[0], SEEDS[2], SEEDS[3]]
     with torch.no_grad():
@@ -262,7 +264,8 @@ def conditions(teacher: Teacher) -> str:
     error = trials.relative(together, apart)
     if not error < ALONE:
         raise Failed(
-            f"an image's prediction differs by {error:.1e} with the seeds beside it; bind each seed's own condition"
+            f"an image's prediction differs by {error:.1e} with the other seeds in the batch; bind each "
+            "seed's own condition"
         )
     return str(teacher.condition)
 

@@ -41,13 +41,13 @@ def parameters(solver: Solver, schedule: NoiseSchedule) -> str:
         for name, tensor in initial.items():
             if tensor.dtype != torch.float64 or tensor.device.type != "cpu" or not tensor.isfinite().all():
                 raise Failed(
-                    f"{name!r} starts as {tensor.dtype} on {tensor.device} at nfe={budget}, with "
+                    f"{name!r} is initially {tensor.dtype} on {tensor.device} at nfe={budget}, with "
                     f"{int((~tensor.isfinite()).sum())} values not finite; give finite float64 on the CPU"
                 )
             if solver.group(name) not in GROUPS:
-                raise Failed(f"{name!r} is of the group {solver.group(name)!r}; use {', '.join(GROUPS)}")
+                raise Failed(f"{name!r} is in group {solver.group(name)!r}; use {', '.join(GROUPS)}")
             if name not in again or not torch.equal(tensor, again[name]):
-                raise Failed(f"{name!r} starts otherwise the second time; draw nothing in `initial`")
+                raise Failed(f"{name!r} has other initial values at a second call; use no randomness in `initial`")
         counts[budget] = sum(tensor.numel() for tensor in initial.values())
     if not counts:
         raise Failed(f"has initial parameters for no budget from 1 to {BUDGETS[-1]}; check `steps` and `initial`")
@@ -101,7 +101,7 @@ def recipe(solver: Solver, schedule: NoiseSchedule) -> str:
         trained = frozenset[str]().union(*(part for part, _ in stages.parse(found.stages)))
         for name, group in groups.items():
             if group not in trained:
-                raise Failed(f"stages={found.stages} never train {name!r}, which is of {group}; add the group")
+                raise Failed(f"stages={found.stages} never train {name!r}, which is in group {group}; add the group")
     return f"{solver.recipe_name}, {', '.join(tables) or 'the same for every teacher'}"
 
 
@@ -123,11 +123,14 @@ def saved(solver: Solver, schedule: NoiseSchedule) -> str:
         try:
             read = trained_files.load(path, solver=ready)
         except RecordError as error:
-            raise Failed(f"a file of it can't be read again: {error}") from None
+            raise Failed(f"its saved parameters can't be loaded: {error}") from None
     again = ready.with_parameters(read.parameters)
     if list(read.parameters) != list(ready.trained):
-        raise Failed(f"parameters come back as {list(read.parameters)}; `initial` must give them in one order")
+        raise Failed(
+            f"saved parameters come back in the order {list(read.parameters)}; return them in the same "
+            "order from every call of `initial`"
+        )
     plan = trace(again, again.grid(schedule, again.steps(budget)), check=False).plan_from_noise(schedule)
     if plan != tableau.plan_from_noise(schedule) or not read.tableau.equals(tableau, 0.0):
-        raise Failed("a file of it, read again, gives other numbers; keep everything that is trained in `parameters`")
-    return f"{path.name}, {size} bytes, gives the same numbers"
+        raise Failed("saved and loaded parameters give other results; keep everything that is trained in `parameters`")
+    return f"{path.name}, {size} bytes, loads with the same results"

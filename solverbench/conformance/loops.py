@@ -91,7 +91,7 @@ def scrambled(solver: Solver, schedule: NoiseSchedule) -> str:
                 f"makes {counter.calls} calls, {budget} claimed, for {int(sample.isfinite().sum())} finite values of "
                 f"{sample.numel()} on {'+'.join(f'{v:.3g}' for v in grid.sigmas.tolist())}; use grid.sigmas alone"
             )
-    return "finite on random falling levels"
+    return "finite on random decreasing levels"
 
 
 def last_level(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -134,10 +134,10 @@ def dtype(solver: Solver, schedule: NoiseSchedule) -> str:
         sample = sampled(ready, recorder, trials.start(grid).to(kind), grid)
         seen = {sample.dtype, *(state.dtype for state, _ in recorder.inputs)}
         if seen != {kind}:
-            raise Failed(f"turns a {kind} state to {seen - {kind}}; keep coefficients as 0-d tensors")
+            raise Failed(f"turns a {kind} state into {seen - {kind}}; keep coefficients as 0-d tensors")
         if any(sigma.dtype != torch.float64 or sigma.ndim for _, sigma in recorder.inputs):
-            raise Failed("tells the network a level that isn't 0-d float64; pass grid.sigmas[n]")
-    return "float64, float32 and bfloat16 kept; levels told as 0-d float64"
+            raise Failed("passes the network a level that isn't 0-d float64; pass grid.sigmas[n]")
+    return "float64, float32 and bfloat16 kept; levels passed as 0-d float64"
 
 
 def device(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -166,7 +166,7 @@ def inputs(solver: Solver, schedule: NoiseSchedule) -> str:
         changes = [float((now - before).abs().max()) for now, before in both if not torch.equal(now, before)]
         if changes:
             raise Failed(f"changes {what} in place, by up to {max(changes):.1e}; return new tensors")
-    return "state, outputs and grid are left as they were"
+    return "state, outputs and grid are unchanged"
 
 
 def randomness(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -174,8 +174,8 @@ def randomness(solver: Solver, schedule: NoiseSchedule) -> str:
     _, ready, grid = trials.typical(solver, schedule)
     moved = trials.disturbed(lambda: sampled(ready, trials.network, trials.start(grid), grid))
     if moved:
-        raise Failed(f"seeds or draws from {moved}; a loop has no randomness")
-    return "global states of torch, numpy and random untouched"
+        raise Failed(f"seeds or draws from {moved}; use no randomness in the loop")
+    return "global random states of torch, numpy and random unchanged"
 
 
 def batch(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -186,8 +186,8 @@ def batch(solver: Solver, schedule: NoiseSchedule) -> str:
     apart = torch.cat([sampled(ready, trials.network, row[None], grid) for row in x])
     error = trials.relative(together, apart)
     if not error < 1e-10:
-        raise Failed(f"8 images at once differ from one by one by {error:.1e}; no sums over a batch")
-    return f"8 images at once are 8 times one, to {error:.0e}"
+        raise Failed(f"8 images in a batch differ from single images by {error:.1e}; use no sums over the batch")
+    return f"8 images in a batch equal single images to {error:.0e}"
 
 
 def repeatable(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -206,8 +206,8 @@ def detached(solver: Solver, schedule: NoiseSchedule) -> str:
     _, ready, grid = trials.typical(solver, schedule)
     sample = sampled(ready, trials.network, trials.start(grid), grid)
     if sample.requires_grad or trace(ready, grid, check=False).weights.requires_grad:
-        raise Failed("returns a result with a gradient graph; make no tensor require gradient")
-    return "no gradient graph where none came in"
+        raise Failed("its result has a gradient graph, although its inputs have none; set requires_grad on no tensor")
+    return "no gradient graph for inputs without one"
 
 
 def consistent(solver: Solver, schedule: NoiseSchedule) -> str:
@@ -219,8 +219,8 @@ def consistent(solver: Solver, schedule: NoiseSchedule) -> str:
             found = tableau.inconsistency()
             if not found < 1e-9 * float(tableau.weights.abs().max().clamp(min=1)):
                 raise Failed(
-                    f"rows miss W[k,0] = level/start or their sum by {found:.1e} at nfe={budget}; check which level "
-                    "each call is told, or declare consistent = False"
+                    f"rows miss W[k,0] = level/start or their sum by {found:.1e} at nfe={budget}; check the "
+                    "level passed to each call, or declare consistent = False"
                 )
             worst = max(worst, found)
     return f"rows keep a constant image, to {worst:.0e}"

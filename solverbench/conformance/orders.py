@@ -30,5 +30,5 @@ def _compare(claim: int | None, found: order.Slopes) -> str:
     assert claim is not None
     slopes = ", ".join(f"{name} {slope:.2f}" for name, slope in found.items())
     if not all(abs(slope - claim) <= TOLERANCE for slope in found.values()):
-        raise Failed(f"declares {claim}, measured {slopes}; mend the coefficients or the declaration")
+        raise Failed(f"declares {claim}, measured {slopes}; correct the coefficients or the declaration")
     return f"declares {claim}, measured {slopes}"

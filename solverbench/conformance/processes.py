@@ -61,7 +61,7 @@ def cell_key(solver: Solver, schedule: NoiseSchedule) -> str:
     there = _there(solver)
     differing = [budget for budget in here if there.get(budget) != here[budget]]
     if differing:
-        raise Failed(f"another process makes other numbers at nfe={', '.join(differing)}; {_REMEDY}")
+        raise Failed(f"another process gets other results at nfe={', '.join(differing)}; {_REMEDY}")
     return f"equal in two processes at {ranges(map(int, here)) or 'no'} calls"
 
 
@@ -120,10 +120,12 @@ def elsewhere(subjects: Sequence[Solver | Teacher]) -> list[dict[str, str]]:
     try:
         done = subprocess.run(command, input=asked, capture_output=True, text=True, env=known, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise Failed(f"another process needs more than {TIMEOUT:g} seconds; compute less when imported") from None
+        raise Failed(
+            f"loading takes more than {TIMEOUT:g} seconds in another process; compute less at import"
+        ) from None
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2]
-        raise Failed(f"another process can't make it ({said}); let its file be importable as it is")
+        raise Failed(f"another process can't load it ({said}); make its file importable on its own")
     found: list[dict[str, str]] = json.loads(done.stdout.rpartition("\n")[2])
     return found
 

@@ -62,7 +62,7 @@ def _of_file(path: Path) -> list[Solver | Teacher]:
         has = ", ".join(f"{kind} {name!r}" for kind, name in offered)
         raise PluginError(
             asked=f"check {path}",
-            wrong=f"has {has} alone",
+            wrong=f"has only {has}",
             remedy="only solvers and teachers are checked: give a file of those",
         )
     return found

@@ -210,7 +210,7 @@ _SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], b
     (loops.batch, _always, ""),
     (loops.repeatable, _always, ""),
     (loops.detached, _always, ""),
-    (loops.consistent, lambda solver: solver.consistent, "it says consistent = False"),
+    (loops.consistent, lambda solver: solver.consistent, "it declares consistent = False"),
     (loops.level_gradients, _always, ""),
     (learning.parameters, _learned, _UNTRAINED),
     (learning.parameter_gradients, _learned, _UNTRAINED),

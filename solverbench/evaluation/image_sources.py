@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -19,13 +18,13 @@ from torch import Tensor
 
 from solverbench import files, plugins, registries
 from solverbench.errors import MissingError, PluginError, RecordError, UserError
+from solverbench.evaluation import contents, image_files, pixels
+from solverbench.evaluation import image_arrays as arrays
+from solverbench.evaluation.pictures import Pictures as Pictures
+from solverbench.evaluation.pictures import unheard
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
-from solverbench.wording import one_line
-
-EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Extensions of image files, in lower case; other files are ignored."""
 
 FIRST_SEED = 1_000_000
 """First seed of the images that a teacher draws."""
@@ -98,41 +97,6 @@ class Crop:
         return image.crop((left, top, left + size, top + size))
 
 
-class Pictures(ABC):
-    """Images in a fixed order."""
-
-    @property
-    def crop(self) -> str:
-        """The rule by which they are cropped and scaled; empty if none."""
-        return ""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def identity(self) -> str:
-        """The identity of these images, found without decoding them."""
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the identity determines the images, so that their pixels need not be hashed."""
-        return False
-
-    @property
-    @abstractmethod
-    def origin(self) -> str:
-        """Their origin as human-readable text."""
-
-    @abstractmethod
-    def read(self, part: range) -> Iterator[Tensor]:
-        """Yield uint8 batches [B, C, H, W] of the images numbered `part`, in order; a batch has images of one size.
-
-        Raises:
-            RecordError: a file is not an image.
-        """
-
-
 @dataclass(frozen=True)
 class Stored(Pictures):
     """The image files of a folder and its subfolders, or of a zip, sorted by name and converted to RGB.
@@ -142,33 +106,25 @@ class Stored(Pictures):
         names: file names relative to `path`, sorted.
         sizes: file sizes in bytes.
         cut: rule by which they are cropped and scaled; None to leave them unchanged.
+        said: how many images were found, and what was passed over.
     """
 
     path: Path
     names: tuple[str, ...] = field(repr=False)
     sizes: tuple[int, ...] = field(repr=False)
     cut: Crop | None = None
+    said: str = field(default="", repr=False)
 
     @classmethod
     def at(cls, path: Path, cut: Crop | None = None) -> Stored:
         """Return the images of the folder or zip `path`.
 
         Raises:
-            RecordError: the file is not a zip.
-            UserError: it contains no image.
+            RecordError, UserError: see `image_files.found`.
         """
-        if path.is_dir():
-            found = sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if _is_image(p))
-        else:
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    found = sorted((i.filename, i.file_size) for i in archive.infolist() if _is_image(Path(i.filename)))
-            except zipfile.BadZipFile as error:
-                raise RecordError(f"{path}: not a zip ({error}); give a folder or a whole zip of images") from None
-        if not found:
-            raise UserError(f"{path}: holds no image ({', '.join(sorted(EXTENSIONS))}); give another folder or zip")
-        names, sizes = zip(*found, strict=True)
-        return cls(path, tuple(names), tuple(sizes), cut)
+        found = image_files.found(path)
+        names, sizes = zip(*found.files, strict=True)
+        return cls(path, tuple(names), tuple(sizes), cut, str(found))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -185,25 +141,29 @@ class Stored(Pictures):
     def origin(self) -> str:
         return self.path.resolve().name
 
-    def read(self, part: range) -> Iterator[Tensor]:
+    def read(self, part: range, note: Callable[[str], None] = unheard) -> Iterator[Tensor]:
         names = self.names[part.start : part.stop]
         if self.path.is_dir():
-            yield from _batches(self._decoded(name, (self.path / name).read_bytes) for name in names)
+            yield from _batches(self._decoded(name, (self.path / name).read_bytes, note) for name in names)
             return
         with zipfile.ZipFile(self.path) as archive:
-            yield from _batches(self._decoded(name, partial(archive.read, name)) for name in names)
+            yield from _batches(self._decoded(name, partial(archive.read, name), note) for name in names)
 
-    def _decoded(self, name: str, content: Callable[[], bytes]) -> Tensor:
+    def _decoded(self, name: str, content: Callable[[], bytes], note: Callable[[str], None]) -> Tensor:
+        path, read = self.path / name, b"unread"
         try:
-            with Image.open(io.BytesIO(content())) as image:
-                colour = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-            line = "of no known format" if isinstance(error, UnidentifiedImageError) else one_line(error)
-            raise RecordError(f"{self.path / name}: not an image ({line}); remove or replace it") from None
+            read = content()
+            with Image.open(io.BytesIO(read)) as image:
+                colour = pixels.colours(image, note)
+        except pixels.ModeError as error:
+            raise RecordError(asked=path, wrong=error.wrong, remedy=error.remedy) from None
+        except Exception as error:  # a damaged file makes zipfile and Pillow raise nearly anything
+            told = "of no known format" if isinstance(error, UnidentifiedImageError) else error
+            raise contents.unreadable(path, read, "not an image", told, "remove or replace it") from None
         try:
             whole = colour if self.cut is None else self.cut(colour)
         except ValueError as error:
-            raise UserError(f"{self.path / name}: {error}; choose another --crop, or remove it") from None
+            raise UserError(f"{path}: {error}; choose another --crop, or remove it") from None
         return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
 
 
@@ -228,7 +188,7 @@ class Generated(Pictures):
             )
         if self.teacher.images_of is None:
             raise MissingError(
-                f"{self.name}: a teacher that draws no images; give an .npz of statistics or a folder or zip of images"
+                f"{self.name}: this teacher can't draw images; give an .npz of statistics or a folder or zip of images"
             )
 
     @cached_property
@@ -256,7 +216,7 @@ class Generated(Pictures):
     def _drawn(self) -> str:
         return f"{self.teacher.spec} {FIRST_SEED}-{FIRST_SEED + self.count - 1}"
 
-    def read(self, part: range) -> Iterator[Tensor]:
+    def read(self, part: range, note: Callable[[str], None] = unheard) -> Iterator[Tensor]:
         teacher, seeds = self.teacher, range(FIRST_SEED + part.start, FIRST_SEED + part.stop)
         assert teacher.images_of is not None
         with plugins.blamed(registries.teachers, teacher.base):
@@ -279,7 +239,7 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     """Return the images that `source` names.
 
     Args:
-        source: a folder, a zip, or a teacher that draws images.
+        source: a folder, a zip, an array of images in an .npz or .npy, or a teacher that draws images.
         count: number of first images to use; if None, all images, or 10 000 of a teacher.
         crop: crop rule; for a folder or zip only.
 
@@ -290,9 +250,14 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
         raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
     if not Path(source).exists():
         if crop is not None and drawn(source):
-            raise UserError(f"--crop {crop}: {source}'s images are of one size; leave --crop out")
+            raise UserError(f"--crop {crop}: {source}'s images all have one size; leave --crop out")
         return Generated(source, count or 10_000)
-    found = Stored.at(Path(source), crop)
+    path = Path(source)
+    if path.is_file() and arrays.of_arrays(path):
+        if crop is not None:
+            raise UserError(f"--crop {crop}: {source} holds an array of images of one size; leave --crop out")
+        return arrays.Arrays.at(path, count)
+    found = Stored.at(path, crop)
     if count is None:
         return found
     if count > len(found):
@@ -303,7 +268,3 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
 def _batches(images: Iterator[Tensor]) -> Iterator[Tensor]:
     for _, alike in groupby(images, key=lambda image: image.shape):
         yield torch.stack(list(alike))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import torch
 
 from solverbench import files
 from solverbench.errors import FeatureError, UserError
-from solverbench.evaluation import image_sources
+from solverbench.evaluation import image_arrays, image_sources
 from solverbench.evaluation.image_sources import Crop
-from solverbench.evaluation.reference_foreign import UNKNOWN, Array, foreign
-from solverbench.evaluation.references import _bytes, _decoded, _encoded, _sha, _statistics, about, extractor, folders
+from solverbench.evaluation.reference_checks import checked
+from solverbench.evaluation.reference_foreign import SUFFIXES, UNKNOWN, Array, foreign
+from solverbench.evaluation.references import _bytes, _decoded, _encoded, _sha, about, extractor, folders
 from solverbench.metrics.frechet import Moments
 
 BLOCK = 2000
@@ -40,15 +42,16 @@ def build(
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Store the reference `name` in DIR/references, from an .npz of statistics or from images; return its file.
+    """Store the reference `name` in DIR/references, from statistics or from images; return its file.
 
     An interrupted build resumes from its last checkpoint (every 2000 images) and gives the same bytes.
 
     Args:
-        source: an .npz, a folder or zip of images, or a teacher that draws images.
-        kind: whose .npz it is, one of `KINDS`; guessed if None.
+        source: statistics as .npz, .npy or .pkl; images as a folder, a zip, an .npz of `arr_0` or an .npy; or a teacher
+            that draws images.
+        kind: whose statistics they are, one of `KINDS`; guessed if None.
         split: of the data set, for people.
-        count: images: the number behind an .npz that doesn't say, or the first ones of a folder.
+        count: images: the number behind statistics that don't say, or the first ones of a folder.
         crop: how the images of a folder or zip are cut and scaled; they are taken as they are if None.
         say: takes one progress line now and then.
 
@@ -59,14 +62,15 @@ def build(
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) is None:
         raise UserError(f"reference name {name!r}: not one word of letters, digits, '.', '_', '+' and '-'; choose one")
     path = folders(out)[0] / f"{name}.npz"
-    if Path(source).suffix == ".npz" and Path(source).is_file():
+    file = Path(source)
+    if file.suffix in SUFFIXES and file.is_file() and not image_arrays.of_arrays(file):
         if crop is not None:
             raise UserError(f"--crop {crop}: {source} holds statistics, not images; leave --crop out")
-        arrays, told = foreign(Path(source), kind, count)
+        arrays, told = foreign(file, kind, count)
         arrays = {key: arrays[key] for key in ("mu", "sigma", "features") if key in arrays}
-        _statistics(Path(source), arrays)
+        checked(file, arrays, told["n"])
     elif kind is not None:
-        what = "an .npz of statistics; leave --kind out" if Path(source).exists() else "there; check the path"
+        what = "a file of statistics; leave --kind out" if file.exists() else "a file or folder; check the path"
         raise UserError(f"--kind {kind}: {source} isn't {what}")
     else:
         arrays, told = _made(name, image_sources.of(source, count, crop), path, extractor_name, device, say)
@@ -74,7 +78,9 @@ def build(
     if path.exists():
         if _sha(files.read_arrays(path)) == _sha(arrays) and about(path) == told:
             return path
-        raise UserError(f"reference {name!r}: {path} holds another one; choose another name, or delete that file")
+        raise UserError(
+            f"reference {name!r}: {path} exists with other content; choose another name, or delete that file"
+        )
     files.write_arrays(path, {**arrays, "about": _encoded(told)})
     _checkpoint(path).unlink(missing_ok=True)
     return path
@@ -84,6 +90,7 @@ def _made(
     name: str, images: image_sources.Pictures, path: Path, extractor_name: str, device: str, say: Callable[[str], None]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays and facts of a reference made from `images`; write a checkpoint after each block."""
+    say(f"{name}: {images.said}")
     made_by = extractor(extractor_name, device)
     told = {"name": name, "origin": images.origin, "kind": "images", "extractor": made_by.identity, "n": len(images)}
     told |= {"split": UNKNOWN, "source_sha256": images.identity, **({"crop": images.crop} if images.crop else {})}
@@ -95,15 +102,18 @@ def _made(
     if checkpoint.exists():
         before = files.read_arrays(checkpoint)
         if _decoded(before["about"]) != told:
-            raise UserError(f"{checkpoint}: half made, of other images or by another extractor; delete this file")
+            raise UserError(
+                f"{checkpoint}: an unfinished build from other images or by another extractor; delete this file"
+            )
         begin, kept = int(before["begin"]), [before["features"]]
         total = Moments(int(before["n"]), before["total"], before["outer"])
         pixels, sizes = bytes(before["pixels"]).decode(), {(int(h), int(w)) for h, w in before["sizes"]}
-        say(f"{name}: {begin} of {len(images)} images were done")
+        say(f"{name}: resuming after {begin} of {len(images)} images")
+    noted = Counter[str]()
     while begin < len(images):
         part = range(begin, min(begin + BLOCK, len(images)))
         hasher, found = hashlib.sha256(pixels.encode()), []
-        for batch in images.read(part):
+        for batch in images.read(part, lambda line: noted.update([line])):
             sizes.add((batch.shape[2], batch.shape[3]))
             hasher.update(repr(tuple(batch.shape)).encode() + batch.numpy().tobytes())
             found.append(made_by.extract(made_by.fitted(batch, name)).cpu())
@@ -118,6 +128,8 @@ def _made(
         state["sizes"] = np.array(sorted(sizes))
         files.write_arrays(checkpoint, state)
         say(f"{name}: {begin} of {len(images)} images")
+    for line, count in sorted(noted.items()):
+        say(f"{name}: {count} of {len(images)} images {line}")
     features = np.concatenate(kept)
     # With at most as many images as features, store the vectors: the covariance would not have full rank.
     few = total.n <= total.total.size and len(features) == total.n

@@ -15,16 +15,14 @@ from torch import Tensor
 
 from solverbench import files, registries, userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
+from solverbench.evaluation.reference_checks import checked, positive
 from solverbench.evaluation.reference_foreign import UNKNOWN, Array, foreign
 from solverbench.metrics import extractors
 from solverbench.metrics.evaluation import Reference
 from solverbench.metrics.extractors.transformers import CLIP, DINOv2
-from solverbench.metrics.frechet import Gaussian, Moments, Rows, Statistics
+from solverbench.metrics.frechet import Rows, Statistics
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
-
-_ASYMMETRY, _NEGATIVE = 1e-6, 1e-6
-
 
 _TRANSFORMERS = (CLIP.folder, DINOv2.folder)
 
@@ -54,8 +52,8 @@ class Extractor:
         if tuple(images.shape[1:]) != self.shape:
             here, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
             raise FeatureError(
-                f"reference {name!r}: images of {here}, but this extractor takes {wanted} alone; give such images, or "
-                "another --extractor"
+                f"reference {name!r}: the images are {here}, but this extractor takes only {wanted}; give "
+                "such images, or another --extractor"
             )
         return images
 
@@ -155,8 +153,9 @@ def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> s
         return fitting[0]
     if names:
         raise MissingError(
-            f"reference for {teacher.model}: {', '.join(names)} isn't by {extractor_id}; run 'solverbench refs build "
-            "NAME SOURCE --extractor EXTRACTOR' and name it"
+            f"reference for {teacher.model}: no stored reference is by {extractor_id} (found: "
+            f"{', '.join(names)}); run 'solverbench refs build NAME SOURCE --extractor EXTRACTOR' and give "
+            "--reference NAME"
         )
     find(teacher.model, out, draws=teacher.images_of is not None)  # says where it was looked for
     raise AssertionError(teacher.model)
@@ -175,14 +174,14 @@ def load(name: str, out: Path, extractor_id: str) -> Reference:
         arrays = files.read_arrays(path)
         told = _described(path, arrays)
     else:
-        arrays, told = foreign(path)
+        arrays, told = foreign(path, judged=extractor_id)
     made_by = str(told["extractor"])
     if not _compatible(made_by, extractor_id):
         raise UserError(
             f"reference {path}: made by {made_by}, but the images are judged by {extractor_id}; "
             "give a reference of the same extractor, or another --extractor"
         )
-    statistics, features = _statistics(path, arrays)
+    statistics, features = checked(path, arrays, int(told["n"]))
     count = f"{told['n']} images" if told["n"] else "image count unknown"
     sha = _source(told, arrays)
     crop, cut = told.get("crop", ""), f", crop {told['crop']}" if told.get("crop") else ""
@@ -203,7 +202,7 @@ def verify(path: Path) -> str:
         if path.parent.name == "references":
             raise
         arrays, told = foreign(path)
-    statistics, features = _statistics(path, arrays)
+    statistics, features = checked(path, arrays, int(told["n"]))
     count = f"n={told['n']}" if told["n"] else "n unknown"
     count += "".join(f", {word} {told[word]}" for word in ("crop", "pixels") if told.get(word))
     kept = f", {len(features)} feature vectors" if features is not None else ""
@@ -214,53 +213,14 @@ def verify(path: Path) -> str:
     )
 
 
-def _statistics(path: Path, arrays: dict[str, Array]) -> tuple[Statistics, Array | None]:
-    """Return the checked statistics and feature vectors (or None) of a file's arrays."""
-    for key, array in arrays.items():
-        if key == "about":
-            continue
-        if array.dtype.kind != "f":
-            raise RecordError(f"{path}: {key} is {array.dtype}, not floating point; make the file again")
-        if not np.isfinite(array).all():
-            raise FeatureError(f"{path}: {key} holds values that are not finite; make the file again")
-    features = arrays.get("features")
-    if features is not None and (features.ndim != 2 or len(features) < 2):
-        raise FeatureError(f"{path}: features are {features.shape}, too few images or no vectors; give at least 2")
-    if "mu" not in arrays:
-        assert features is not None
-        rows = features.astype(np.float64)
-        return Rows(rows) if len(rows) <= rows.shape[1] else Moments.of(rows), rows
-    mu, sigma = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
-    if mu.ndim != 1 or sigma.shape != (mu.size, mu.size):
-        raise FeatureError(f"{path}: mu is {mu.shape} and sigma {sigma.shape}; they must be [D] and [D, D]")
-    if features is not None and features.shape[1] != mu.size:
-        raise FeatureError(f"{path}: features are {features.shape} and mu {mu.shape}; make the file again")
-    scale = max(float(sigma.diagonal().max()), 1e-300)
-    if np.abs(sigma - sigma.T).max() > _ASYMMETRY * scale:
-        raise FeatureError(f"{path}: sigma isn't symmetric, so no covariance; make the file again")
-    sigma = (sigma + sigma.T) / 2
-    if not _positive(sigma + _NEGATIVE * scale * mu.size**0.5 * np.eye(mu.size)):
-        raise FeatureError(f"{path}: sigma has negative eigenvalues, so no covariance; make the file again")
-    told = _decoded(arrays["about"]) if "about" in arrays else {}
-    return Gaussian(mu, sigma, int(told.get("n", 0))), None if features is None else features.astype(np.float64)
-
-
 def _note(label: str, statistics: Statistics) -> str:
     """Return a warning if the covariance is singular or may be; empty otherwise."""
     size, n = statistics.mean.size, statistics.n
-    if not isinstance(statistics, Rows) and (not n or n > size) and _positive(statistics.cov):
+    if not isinstance(statistics, Rows) and (not n or n > size) and positive(statistics.cov):
         return ""
     images = f"{n} images" if n else "an unknown number of images"
     said = f"its covariance is singular ({images}, {size} features): distances to it are computed exactly, but biased"
     return f"reference {label}: {said}" if label else said
-
-
-def _positive(matrix: Array) -> bool:
-    try:
-        np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return False
-    return True
 
 
 def _compatible(made_by: str, extractor_id: str) -> bool:
@@ -280,7 +240,7 @@ def _maker(path: Path) -> str:
 
 def _described(path: Path, arrays: dict[str, Array]) -> dict[str, Any]:
     if "about" not in arrays:
-        raise RecordError(f"{path}: not one of our references; run 'solverbench refs build NAME {path}'")
+        raise RecordError(f"{path}: not a SolverBench reference; run 'solverbench refs build NAME {path}'")
     return _decoded(arrays["about"])
 
 

@@ -71,8 +71,8 @@ class MetricSelection:
         sets = [found for each in SETS if (found := table.of_features(names, each))]
         if len(sets) > 1:
             raise UserError(
-                f"metrics {', '.join(sets[0])} and {', '.join(sets[1])}: of two sets of features; run once for each, "
-                "with the same --out"
+                f"metrics {', '.join(sets[0])} and {', '.join(sets[1])}: they need different features; run "
+                "once for each, with the same --out"
             )
         if quantiser is not None and quantiser not in QUANTISERS:
             raise UserError(f"quantiser {quantiser!r}: not known; use {' or '.join(QUANTISERS)}")
@@ -163,12 +163,15 @@ class MetricSelection:
         reference = references.load(name, out, network.identity)
         if reference.moments.mean.size != network.size:
             raise UserError(
-                f"reference {reference.name}: of {reference.moments.mean.size} features, but {network.identity} gives "
-                f"{network.size}; give a reference of that extractor"
+                f"reference {reference.name}: has {reference.moments.mean.size} features, but "
+                f"{network.identity} gives {network.size}; give a reference of that extractor"
             )
         height, width = teacher.shape[1:]
         if teacher.decode is None and reference.pixels not in ("", f"{width}x{height}"):
-            note = f"reference {reference.name}: of images {reference.pixels}, {teacher.name}'s are {width}x{height}"
+            note = (
+                f"reference {reference.name}: its images are {reference.pixels}, but {teacher.name}'s are "
+                f"{width}x{height}"
+            )
             reference = dataclasses.replace(reference, note="; ".join(filter(None, (reference.note, note))))
         few = samples * 9 <= network.size * 10  # fewer images than features if a block is left out
         return Evaluation(
@@ -187,7 +190,7 @@ class MetricSelection:
         judged = teacher.evaluation
         if judged is None:
             raise UserError(
-                f"metrics {', '.join(metrics)}: teacher {teacher.name!r} comes with no features of its own; "
+                f"metrics {', '.join(metrics)}: teacher {teacher.name!r} has no features of its own; "
                 "ask for --metrics fid"
             )
         if self.reference is not None:
@@ -305,7 +308,7 @@ def _check_images(evaluation: Evaluation, samples: int, block: int) -> None:
     for each in (table.TABLE[name] for name in evaluation.metrics):
         if each.data_vectors and evaluation.data.features is None:
             raise UserError(
-                f"metric {each.name}: reference {evaluation.data.name} holds moments alone, not feature vectors; build "
+                f"metric {each.name}: reference {evaluation.data.name} holds only moments, no feature vectors; build "
                 "one from images with 'solverbench refs build NAME FOLDER'"
             )
         if few := each.too_few(samples, block):

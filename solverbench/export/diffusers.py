@@ -104,7 +104,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """
         if begin_index:
             raise ValueError(
-                f"TableauScheduler: begin at call {begin_index}: its weights hold for whole runs; use strength=1"
+                f"TableauScheduler: begin at call {begin_index}: its weights hold only for whole runs; use strength=1"
             )
 
     def set_timesteps(
@@ -133,7 +133,8 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 )
         if num_inference_steps not in (None, calls):
             raise ValueError(
-                f"TableauScheduler: {num_inference_steps} steps asked for, its numbers are for {calls} calls; give "
+                f"TableauScheduler: {num_inference_steps} steps are requested, but its numbers are for "
+                f"{calls} calls; give "
                 f"num_inference_steps={calls}, or export the solver for {num_inference_steps}"
             )
         self.num_inference_steps = calls
@@ -174,7 +175,8 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             model_output = model_output[:, : sample.shape[1]]
         if model_output.shape != sample.shape:
             raise ValueError(
-                f"TableauScheduler: an output {tuple(model_output.shape)} for a sample {tuple(sample.shape)}"
+                f"TableauScheduler: the output has the shape {tuple(model_output.shape)}, but the sample "
+                f"{tuple(sample.shape)}"
             )
         d = self._image(y, model_output.to(y.dtype), config.alphas[k], config.alphas[k] * config.sigmas[k])
         self._history.append(threshold(d) if config.thresholding else d)
@@ -196,7 +198,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         known, noisy = list(map(float, self.timesteps)), []
         for image, added, t in zip(original_samples, noise, timesteps.flatten().tolist(), strict=True):
             if t not in known:
-                raise ValueError(f"TableauScheduler: add_noise at {t:g}; it knows the times {known} alone")
+                raise ValueError(f"TableauScheduler: add_noise at {t:g}; only the timesteps {known} are known")
             k = known.index(t)
             noisy.append(self.config.alphas[k] * (image + self.config.sigmas[k] * added))
         return torch.stack(noisy)
@@ -208,15 +210,15 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError(f"TableauScheduler: all {calls} calls are made; call set_timesteps before another run")
         if not math.isclose(float(timestep), told[calls], rel_tol=1e-3, abs_tol=1e-6):
             raise ValueError(
-                f"TableauScheduler: call {calls + 1} is at timestep {float(timestep):g}, but is made for "
-                f"{told[calls]:g}; its weights hold for whole runs of all timesteps in order"
+                f"TableauScheduler: call {calls + 1} is at timestep {float(timestep):g}, but its weights "
+                f"are for {told[calls]:g}; use all timesteps in order"
             )
         away = abs(self._start - 1)
         if calls or self._asked or away == 0:
             return
         said = (
-            f"TableauScheduler: its first input is {self._start:.6g} times unit noise, and this pipeline hasn't asked "
-            "for that; give it latents=noise * scheduler.init_noise_sigma"
+            f"TableauScheduler: its first input must be {self._start:.6g} times unit noise, but this pipeline "
+            "doesn't scale its noise; give it latents=noise * scheduler.init_noise_sigma"
         )
         if away > UNSCALED[1]:
             raise ValueError(said)

@@ -65,19 +65,23 @@ def write(solver: str, nfe: int, teacher: str, kind: str, path: Path, out: Path)
         UserError: a bad spec, budget or path, an untrained solver, or one that adapts the network in its own way.
     """
     if nfe < 1:
-        raise BudgetError(f"--nfe {nfe}: below 1; give a positive number")
+        raise BudgetError(asked=f"--nfe {nfe}", wrong="below 1", remedy="give a positive number")
     folder = kind == "diffusers" and path.suffix != ".py"
     if path.is_dir() and not folder:
         name = f"solver.{'json' if kind == 'json' else 'py'}"
-        raise UserError(f"--to {path}: is a folder; give the file to write, as in {path / name}")
+        raise UserError(
+            asked=f"--to {path}", wrong="is a folder", remedy=f"give the file to write, as in {path / name}"
+        )
     if folder and path.is_file():
-        raise UserError(f"--to {path}: is a file; give the folder of a scheduler, or a file ending in .py")
+        raise UserError(
+            asked=f"--to {path}", wrong="is a file", remedy="give the folder of a scheduler, or a file ending in .py"
+        )
     loaded = load_teacher(teacher)
     exported = collect(make(solver), nfe, loaded, out)
     said = ""
     if kind == "diffusers":
         config, own = _config(exported, loaded)
-        said = "" if own else ", for a pipeline whose network is told sigma and gives the image from x0 + sigma n"
+        said = "" if own else ", for a pipeline whose network takes sigma and predicts the image from x0 + sigma n"
         if folder:
             made = {path / CONFIG: texts.scheduler_config(config), path / MODULE: texts.scheduler()}
         else:
@@ -104,7 +108,11 @@ def diffusers_scheduler(
         SpecError, BudgetError, NeedsTrainingError: see `collect`.
     """
     if importlib.util.find_spec("diffusers") is None:
-        raise MissingError("diffusers_scheduler: diffusers isn't installed; pip install 'solverbench[diffusers]'")
+        raise MissingError(
+            asked="diffusers_scheduler",
+            wrong="diffusers isn't installed",
+            remedy="pip install 'solverbench[diffusers]'",
+        )
     from solverbench.export.diffusers import TableauScheduler
 
     loaded = load_teacher(teacher) if isinstance(teacher, str) else teacher
@@ -133,12 +141,12 @@ def _exported(solver: str | Solver | Tableau, nfe: int | None, teacher: Teacher,
     """Return the numbers of a solver given as spec, Solver or Tableau."""
     if isinstance(solver, Tableau):
         if nfe not in (None, solver.nfe):
-            raise BudgetError(f"a tableau of {solver.nfe} calls with nfe={nfe}: leave nfe out")
+            raise BudgetError(asked=f"nfe={nfe}", wrong=f"the tableau has {solver.nfe} calls", remedy="leave nfe out")
         scale = solver.noise_scale(teacher.schedule)
         return Exported("tableau", teacher.name, teacher.identity, scale, False, solver)
     made = make(solver) if isinstance(solver, str) else solver
     if nfe is None:
-        raise BudgetError(f"{made.spec}: nfe isn't given; give it, as in nfe=6")
+        raise BudgetError(asked=made.spec, wrong="nfe isn't given", remedy="give it, as in nfe=6")
     return collect(made, nfe, teacher, out)
 
 
@@ -150,7 +158,11 @@ def collect(solver: Solver, nfe: int, teacher: Teacher, out: Path | None = None)
         BudgetError, NeedsTrainingError: see `solverbench.tableau`.
     """
     if type(solver).adapt not in (Solver.adapt, Classical.adapt):
-        raise SpecError(f"{solver.spec}: changes the network's outputs by code of its own; a file of numbers can't")
+        raise SpecError(
+            asked=solver.spec,
+            wrong="changes the network's outputs by its own code, which numbers can't express",
+            remedy="export another solver",
+        )
     numbers = tableau(solver, nfe=nfe, teacher=teacher, out=out)
     return Exported(
         spec=solver.spec,
@@ -200,9 +212,15 @@ def from_json(text: str, source: str = "tableau") -> Exported:
         body = json.loads(text)
         form, version = body["format"], body["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise RecordError(f"{source}: isn't a {FORMAT} text; give what 'zoo export --format json' wrote") from None
+        raise RecordError(
+            asked=source, wrong=f"isn't a {FORMAT} file", remedy="give a file that 'zoo export --format json' wrote"
+        ) from None
     if (form, version) != (FORMAT, VERSION):
-        raise RecordError(f"{source}: {form} version {version}, this reads {FORMAT} version {VERSION}; export it again")
+        raise RecordError(
+            asked=source,
+            wrong=f"{form} version {version}, but this SolverBench reads {FORMAT} version {VERSION}",
+            remedy="export it again",
+        )
     try:
         numbers = {
             name: torch.tensor(body[name], dtype=torch.float64) for name in ("sigmas", "weights", "levels", "start")
@@ -218,7 +236,7 @@ def from_json(text: str, source: str = "tableau") -> Exported:
         if exported.tableau.nfe != body["nfe"]:
             raise ValueError(f"{exported.tableau.nfe} calls, nfe is {body['nfe']}")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RecordError(f"{source}: an incomplete tableau ({error}); export it again") from None
+        raise RecordError(asked=source, wrong=f"an incomplete tableau ({error})", remedy="export it again") from None
     return exported
 
 

@@ -75,6 +75,6 @@ class Sampler:
         if own.shape != given.shape or not torch.allclose(own, given, rtol=1e-4, atol=1e-6):
             shown = "+".join(f"{level:g}" for level in given.flatten().tolist()[:12])
             raise ValueError(
-                f"{self.name}: sigmas {shown}, but its weights hold for its own {len(own)} levels alone; leave sigmas "
+                f"{self.name}: sigmas {shown}, but its weights hold only for its own {len(own)} levels; leave sigmas "
                 "out, or give SIGMAS"
             )

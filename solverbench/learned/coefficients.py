@@ -85,7 +85,9 @@ class Coefficients:
         held = sum(name[0] == "b" and name[1:].isdigit() for name in parameters)
         if held != steps:
             raise GridError(
-                f"{asked}: parameters for {held} steps, {steps} asked for; use those trained for this number of calls"
+                asked=asked,
+                wrong=f"its parameters are for {held} steps, but {steps} are requested",
+                remedy="use parameters trained for this number of calls",
             )
 
     def integrate(self, parameters: Mapping[str, Tensor], denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:

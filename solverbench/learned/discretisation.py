@@ -120,8 +120,9 @@ class Discretisation:
         """Raise GridError unless `theta1` was made for `steps` steps."""
         if len(theta1) != steps + 1:
             raise GridError(
-                f"{asked}: parameters for {len(theta1) - 1} steps, {steps} asked for; "
-                "use those trained for this number of calls"
+                asked=asked,
+                wrong=f"its parameters are for {len(theta1) - 1} steps, but {steps} are requested",
+                remedy="use parameters trained for this number of calls",
             )
 
 
@@ -160,12 +161,17 @@ def with_ends(asked: str, grid: Grid, own: Tensor, tolerance: float) -> Grid:
     """
     if not torch.allclose(grid.sigmas[[0, -1]], own, rtol=tolerance, atol=0.0):
         raise GridError(
-            f"{asked}: it goes from {float(grid.sigmas[0]):g} to {float(grid.sigmas[-1]):g}, and this schedule from "
-            f"{own[0]:g} to {own[1]:g}; use levels with the teacher's ends"
+            asked=asked,
+            wrong=(
+                f"it goes from {float(grid.sigmas[0]):g} to {float(grid.sigmas[-1]):g}, but this "
+                "schedule goes from "
+                f"{own[0]:g} to {own[1]:g}"
+            ),
+            remedy="use levels with the teacher's ends",
         )
     return Grid(torch.cat([own[:1], grid.sigmas[1:-1], own[1:]]), grid.schedule)
 
 
 def refuse_one_call(solver: Solver, nfe: int) -> BudgetError:
     """Return the error for a number of calls with no level to learn."""
-    return refuse_budget(solver, nfe, "both ends are fixed, so that one step leaves no level to learn", [2])
+    return refuse_budget(solver, nfe, "both ends are fixed, so one step has no level to learn", [2])

@@ -31,11 +31,13 @@ def needed(solver: LearnedSolver, nfe: int, teacher: Teacher, folders: Sequence[
     if trained is None:
         asked = solver.name if solver == type(solver)() else solver.spec
         command = training_command(asked, nfe, teacher)
-        remedy = f"run '{command}'" if command else "there is no recipe for it: give it parameters in Python"
-        raise NeedsTrainingError(f"{asked} nfe={nfe}: not trained for teacher {teacher.name!r}; {remedy}")
+        remedy = f"run '{command}'" if command else "there is no recipe for it, so give it parameters in Python"
+        raise NeedsTrainingError(
+            asked=f"{asked} nfe={nfe}", wrong=f"not trained for teacher {teacher.name!r}", remedy=remedy
+        )
     equipped = solver.with_parameters(trained.parameters)
     if not trained.still(trace(equipped, equipped.grid(teacher.schedule, equipped.steps(nfe)), check=False)):
-        raise NeedsTrainingError(f"{solver.spec} nfe={nfe}: {OUTDATED}; train it again")
+        raise NeedsTrainingError(asked=f"{solver.spec} nfe={nfe}", wrong=OUTDATED, remedy="train it again")
     return trained
 
 

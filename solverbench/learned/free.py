@@ -41,7 +41,9 @@ class Free(LearnedSolver):
     """
 
     name: ClassVar[str] = "free"
-    paper: ClassVar[str] = "the family is that of arXiv:2403.01329 (Bespoke Non-Stationary solvers), the rest ours"
+    paper: ClassVar[str] = (
+        "the family of arXiv:2403.01329 (Bespoke Non-Stationary solvers), with a parametrisation of our own"
+    )
     trained_by: ClassVar[Mapping[str, Any] | None] = {
         "base": "gs",
         "choose": "best",
@@ -54,14 +56,18 @@ class Free(LearnedSolver):
         "shapes": {"iterations": 1000, "validate_every": 50},
     }
 
-    levels: str = option("time_uniform", key="grid", help="the grid that training starts from")
-    base: str = option("unipc", choices=("unipc", "dpm", "ipndm", "euler"), help="the solver that it starts from")
-    first: float = option(8.0, above=0.0, help="training starts with the first call at the start level over this")
+    levels: str = option("time_uniform", key="grid", help="initial grid of the training")
+    base: str = option("unipc", choices=("unipc", "dpm", "ipndm", "euler"), help="initial solver of the training")
+    first: float = option(8.0, above=0.0, help="initial level of the first call is the start level divided by this")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.first < 1:
-            raise SpecError(f"free:first={self.first:g}: a call above the start; give 1 or more")
+            raise SpecError(
+                asked=f"free:first={self.first:g}",
+                wrong="the first call would be above the start level",
+                remedy="give 1 or more",
+            )
 
     def group(self, name: str) -> str:
         """Return the group of a parameter."""
@@ -71,7 +77,11 @@ class Free(LearnedSolver):
         """Return `base` on the grid, with the first call at start/`first` and without offsets or corrections."""
         named = super().grid(schedule, nfe).sigmas
         if named[-1] == 0:
-            raise GridError(f"free:grid={self.levels}: ends in 0, where no call can be made; leave the 0 out")
+            raise GridError(
+                asked=f"free:grid={self.levels}",
+                wrong="its last level is 0, where the network cannot be called",
+                remedy="leave the 0 out",
+            )
         gaps = named.clamp(max=schedule.sigma_first).log().diff().neg()
         beyond = math.log(schedule.sigma_max / schedule.sigma_first)  # above 0 if the start replaces an infinite level
         parameters = {
@@ -86,7 +96,9 @@ class Free(LearnedSolver):
         gaps = self.trained["gaps"]
         if len(gaps) != steps:
             raise GridError(
-                f"free: parameters for {len(gaps)} steps, {steps} asked for; use those trained for this number of calls"
+                asked="free",
+                wrong=f"its parameters are for {len(gaps)} steps, but {steps} are requested",
+                remedy="use parameters trained for this number of calls",
             )
         ends = super().grid(schedule, steps).sigmas[[0, -1]]
         first, last = ends[0].log() - self._skipped, ends[1].log()

@@ -31,11 +31,11 @@ class Timed(LearnedSolver):
     offset at the start would weigh 1e6 times as much as any other.
     """
 
-    levels: str = option(default="learned", key="grid", choices=("learned",), help="always the learned one")
+    levels: str = option(default="learned", key="grid", choices=("learned",), help="learned is the only value")
     t_eps: float | None = option(
         default=None,
         above=0.0,
-        help="end of the standard VP time range, as published; the teacher's own ends if not given",
+        help="end of the VP time range, as published; if not given, the ends of the teacher's levels",
     )
 
     def group(self, name: str) -> str:
@@ -47,8 +47,9 @@ class Timed(LearnedSolver):
         held = len(self.trained["mu_logit"]) + 1
         if held != steps:
             raise GridError(
-                f"{self.name}: parameters for {held} steps, {steps} asked for; "
-                "use those trained for this number of calls"
+                asked=self.name,
+                wrong=f"its parameters are for {held} steps, but {steps} are requested",
+                remedy="use parameters trained for this number of calls",
             )
         clock = self._clock(schedule)
         return Grid(clock.sigma(self._times(self.trained["mu_logit"], clock)), clock)
@@ -84,9 +85,12 @@ class Timed(LearnedSolver):
         # A refitted schedule has a small negative beta_min: its sigma is 0 a little above time 0, and NaN below.
         if not (float(told.detach()) > 0 and float(sigma_told.detach()) > 0):
             raise TrainingError(
-                f"{self.name}: call {n + 1} would be at time {float(told.detach()):.3g} (offset "
-                f"{float(offset.detach()):.3g}), where there is no noise level above 0; lower the learning rate or "
-                "start again from another seed"
+                asked=self.name,
+                wrong=(
+                    f"call {n + 1} would be at time {float(told.detach()):.3g} (offset "
+                    f"{float(offset.detach()):.3g}), where there is no noise level above 0"
+                ),
+                remedy="lower the learning rate or start again from another seed",
             )
         alpha, alpha_told = vp.alpha(t), vp.alpha(told)
         d = denoise(alpha / alpha_told * x, sigma_told, level=sigma)
@@ -121,15 +125,27 @@ class Generalized(Timed):
 
     paper: ClassVar[str] = "GAS, arXiv:2510.17699"
 
-    form: str = option("gs", choices=("gs", "lms", "pc"), help="corrections, or the weights of S4S's forms")
-    theory: bool = option(True, help="false: free coefficients in place of theory plus corrections")
-    offsets: bool = option(True, help="false: the network is told the time of its state")
-    lower_order_final: bool = option(False, help="lower the base's order over the last steps, down to 1")
+    form: str = option(
+        "gs",
+        choices=("gs", "lms", "pc"),
+        help="parametrisation: corrections as in GS (gs), or weights as in S4S (lms, pc)",
+    )
+    theory: bool = option(
+        True, help="learn corrections to theoretical coefficients; false: learn all coefficients freely"
+    )
+    offsets: bool = option(
+        True, help="learn the time that the network gets at each call; false: use the time of its state"
+    )
+    lower_order_final: bool = option(False, help="reduce the order of the base solver to 1 over the last steps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form != "gs" and not self.theory:
-            raise SpecError(f"{self.name}:form={self.form}:theory=false: its linear part is exact; leave theory out")
+            raise SpecError(
+                asked=f"{self.name}:form={self.form}:theory=false",
+                wrong="its linear part is exact",
+                remedy="leave theory out",
+            )
 
     @property
     def first_fixed(self) -> bool:

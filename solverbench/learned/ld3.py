@@ -31,27 +31,39 @@ class LD3(LearnedSolver):
     distilled: ClassVar[bool] = True
     paper: ClassVar[str] = "LD3, arXiv:2405.15506"
 
-    levels: str = option("learned", key="grid", choices=("learned",), help="always the learned one")
-    base: str = option("unipc", choices=("unipc", "dpm", "ipndm", "euler"), help="the solver whose levels are learned")
-    order: int | None = option(None, help="the base's order; its own default if not given")
-    variant: str | None = option(None, help="unipc's B(h); bh1 with mode=lambda, bh2 with mode=time if not given")
-    mode: str = option("lambda", choices=("lambda", "time"), help="the variable in which levels and shifts are learned")
-    prior: str | None = option(None, help="the grid to start from: named, levels joined with +, or @file; else equal")
-    compat: bool = option(False, help="shifts limited by the gaps between logits, as in the public code")
-    limited: bool = option(True, help="false: shifts aren't limited; what an imported file may need")
+    levels: str = option("learned", key="grid", choices=("learned",), help="learned is the only value")
+    base: str = option("unipc", choices=("unipc", "dpm", "ipndm", "euler"), help="solver whose levels are learned")
+    order: int | None = option(None, help="order of the base solver; if not given, its default")
+    variant: str | None = option(
+        None, help="B(h) of base=unipc; if not given, bh1 with mode=lambda and bh2 with mode=time"
+    )
+    mode: str = option("lambda", choices=("lambda", "time"), help="variable in which levels and shifts are learned")
+    prior: str | None = option(
+        None, help="initial grid: a name, levels joined with +, or @file; if not given, equal steps"
+    )
+    compat: bool = option(False, help="limit shifts by the gaps between logits, as the public code does")
+    limited: bool = option(True, help="false: don't limit shifts, as some imported files require")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.compat and self.mode == "time":
-            raise SpecError("ld3:compat=true:mode=time: the public code's limit is the same here; leave compat out")
+            raise SpecError(
+                asked="ld3:compat=true:mode=time",
+                wrong="the public code's limit is the same here",
+                remedy="leave compat out",
+            )
         if self.compat and not self.limited:
-            raise SpecError("ld3:compat=true:limited=false: compat is a limit; leave one of them out")
+            raise SpecError(
+                asked="ld3:compat=true:limited=false",
+                wrong="compat=true requires limited=true",
+                remedy="leave one of them out",
+            )
         if self.prior is not None:
             object.__setattr__(self, "prior", write_levels(read_levels(f"ld3:prior={self.prior}", self.prior)))
         try:
             self._base()
         except SpecError as error:
-            raise SpecError(f"ld3:base={self.base}: {error}") from None
+            raise SpecError(asked=f"ld3:base={self.base}", wrong=str(error)) from None
 
     @property
     def first_fixed(self) -> bool:

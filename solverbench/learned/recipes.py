@@ -111,23 +111,29 @@ class Recipe:
         for name, kind in _kinds().items():
             _check(name, kind, getattr(self, name))
         if self.loss not in registries.losses:
-            raise SpecError(f"loss={self.loss}: isn't one of its values; use {', '.join(registries.losses)}")
+            raise SpecError(
+                asked=f"loss={self.loss}", wrong="isn't one of its values", remedy=f"use {', '.join(registries.losses)}"
+            )
         if self.loss not in registries.losses.builtin:
             plugins.get(registries.losses, self.loss)
         stages.parse(self.stages)
         if self.loss == METRIC_LOSS and not self.allow_metric_loss:
             raise SpecError(
-                f"loss={METRIC_LOSS}: trains on the features that the result is judged by, so that a lower distance "
-                "would mean nothing; use another loss, or say allow_metric_loss=true: it is then marked everywhere"
+                asked=f"loss={METRIC_LOSS}",
+                wrong="trains on the features that metrics use, so a lower distance would prove nothing",
+                remedy="use another loss, or set allow_metric_loss=true, which marks the results in every report",
             )
         for purpose, used, allowed in (("train", self.train, TRAINING), ("validation", self.validation, VALIDATION)):
             if used.stop > allowed.stop:
                 asked = f"{purpose}_first={used.start}, {purpose}_size={len(used)}"
-                raise SpecError(f"{asked}: seeds up to {used.stop - 1}; stay within {seeds.label(allowed)}")
+                raise SpecError(
+                    asked=asked, wrong=f"seeds up to {used.stop - 1}", remedy=f"stay within {seeds.label(allowed)}"
+                )
         if self.batch > self.train_size:
             raise SpecError(
-                f"batch={self.batch}, train_size={self.train_size}: a batch of more than train_size pairs; lower batch "
-                "or raise train_size"
+                asked=f"batch={self.batch}, train_size={self.train_size}",
+                wrong="the batch is larger than train_size",
+                remedy="lower batch or raise train_size",
             )
 
     @property
@@ -155,11 +161,17 @@ class Recipe:
         for setting in settings:
             key, equals, text = setting.partition("=")
             if not equals or not key or not text:
-                raise SpecError(f"recipe setting {setting!r}: isn't key=value; write it as in iterations=1000")
+                raise SpecError(
+                    asked=f"recipe setting {setting!r}",
+                    wrong="isn't key=value",
+                    remedy="write it as in iterations=1000",
+                )
             if key not in _kinds():
                 raise _unknown(f"recipe setting {setting!r}", key)
             if key in given:
-                raise SpecError(f"recipe setting {setting!r}: {key!r} is given twice; give it once")
+                raise SpecError(
+                    asked=f"recipe setting {setting!r}", wrong=f"{key!r} is given twice", remedy="give it once"
+                )
             given[key] = options.parse(f"recipe setting {setting!r}", _kinds()[key], text)
         return replace(self, **given)
 
@@ -217,7 +229,7 @@ def load(solver: str, teacher: str, folder: Path | None = None, *, family: str =
     try:
         return of(settings)
     except SpecError as error:
-        raise RecordError(f"recipe of {solver} for {teacher}: {error}") from None
+        raise RecordError(asked=f"recipe of {solver} for {teacher}", wrong=str(error)) from None
 
 
 def of(settings: Mapping[str, Any]) -> Recipe:
@@ -231,7 +243,7 @@ def of(settings: Mapping[str, Any]) -> Recipe:
             raise _unknown("recipe", key)
     missing = [name for name in _kinds() if name not in settings]
     if missing:
-        raise SpecError(f"recipe: {', '.join(missing)} missing; give every setting")
+        raise SpecError(asked="recipe", wrong=f"{', '.join(missing)} missing", remedy="give every setting")
     return Recipe(**{name: _plain(kind, settings[name]) for name, kind in _kinds().items()})
 
 
@@ -243,7 +255,11 @@ def _settings(solver: str, tables: Sequence[str], folder: Path | None) -> dict[s
     chain = [_read(solver, folder)]
     while "base" in chain[0]:
         if len(chain) > 8:
-            raise RecordError(f"recipe of {solver}: its bases go round in a circle; end the chain")
+            raise RecordError(
+                asked=f"recipe of {solver}",
+                wrong="its base recipes form a circle",
+                remedy="remove one of the references",
+            )
         chain.insert(0, _read(str(chain[0]["base"]), folder))
     merged: dict[str, Any] = {}
     for table in tables:
@@ -267,10 +283,10 @@ def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
         try:
             return _checked(f"recipe {source}", tomllib.loads(source.read_text(encoding="utf-8")))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecordError(f"recipe {source}: not TOML ({error}); correct it") from None
+            raise RecordError(asked=f"recipe {source}", wrong=f"not TOML ({error})", remedy="correct it") from None
     if declared is not None:
         return {"base": USUAL}
-    raise MissingError(f"recipe of {name}: there is no {source}; write one, or train gs or gas")
+    raise MissingError(asked=f"recipe of {name}", wrong=f"there is no {source}", remedy="write one, or train gs or gas")
 
 
 def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False) -> Mapping[str, Any]:
@@ -280,7 +296,9 @@ def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False
         if not isinstance(settings, Mapping):
             if everywhere:
                 raise RecordError.of(_unknown(recipe, table))
-            raise RecordError(f"{recipe}: {table!r} outside a table; put it under [any] or a teacher's name")
+            raise RecordError(
+                asked=recipe, wrong=f"{table!r} outside a table", remedy="put it under [any] or a teacher's name"
+            )
         for key in settings:
             if key not in _kinds():
                 raise RecordError.of(_unknown(f"{recipe} [{table}]", key))
@@ -313,10 +331,14 @@ def _check(name: str, kind: Any, value: Any) -> None:
         or any(type(e) is not wanted for e in entries)
     ):
         raise SpecError(
-            f"{name}={value!r}: needs {'a list of ' if wanted is not kind else ''}{wanted.__name__}; give that"
+            asked=f"{name}={value!r}",
+            wrong=f"needs {'a list of ' if wanted is not kind else ''}{wanted.__name__}",
+            remedy="change the value",
         )
     if limits["choices"] and value not in limits["choices"]:
-        raise SpecError(f"{name}={value}: isn't one of its values; use {', '.join(limits['choices'])}")
+        raise SpecError(
+            asked=f"{name}={value}", wrong="isn't one of its values", remedy=f"use {', '.join(limits['choices'])}"
+        )
     for entry in entries if wanted in (int, float) else ():
         if wanted_range := options.outside(entry, low=limits["low"], high=limits["high"], above=limits["above"]):
             raise SpecError(asked=f"{name}={entry}", wrong="out of range", remedy=f"give {wanted_range}")

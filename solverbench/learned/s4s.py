@@ -14,9 +14,9 @@ from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Denoise, LearnedSolver, option, read_levels, write_levels
 from solverbench.method.spec import make
 
-FORM_HELP = "multistep, with a corrector, or blocks that each start from one state"
-ORDER_HELP = "outputs that a regular step combines; of a block with form=single"
-PREDICTION_HELP = "what is combined; noise with form=lms alone"
+FORM_HELP = "multistep (lms), multistep with a corrector (pc), or blocks that each start from one state (single)"
+ORDER_HELP = "number of outputs that a regular step combines; with form=single, calls in a block"
+PREDICTION_HELP = "prediction that is combined; noise requires form=lms"
 INFERRED = "S4S has no public code: what its paper leaves open is inferred, and was chosen by validation"
 
 
@@ -39,7 +39,7 @@ class S4S(LearnedSolver):
     inferred: ClassVar[str] = INFERRED
     paper: ClassVar[str] = "S4S, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
 
-    levels: str = option("logsnr", key="grid", help="a named grid, or the M+1 levels joined with +; not learned")
+    levels: str = option("logsnr", key="grid", help="grid name, or M+1 noise levels joined with +; not learned")
     form: str = option("lms", choices=("lms", "pc", "single"), help=FORM_HELP)
     order: int = option(3, choices=(1, 2, 3, 4), help=ORDER_HELP)
     prediction: str = option("data", choices=("data", "noise"), help=PREDICTION_HELP)
@@ -47,7 +47,11 @@ class S4S(LearnedSolver):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.levels == "learned":
-            raise SpecError("s4s:grid=learned: its grid is fixed; use s4s_alt or s4s_joint, or name another grid")
+            raise SpecError(
+                asked="s4s:grid=learned",
+                wrong="its grid is fixed",
+                remedy="use s4s_alt or s4s_joint, or name another grid",
+            )
         _check(self.name, self.form, self.order, self.prediction)
 
     @property
@@ -80,7 +84,7 @@ class S4S(LearnedSolver):
     def _fixed(self, schedule: NoiseSchedule, steps: int) -> Grid:
         if self.form != "single":
             return super().grid(schedule, steps)
-        given = "".join(f":{key}={value!r}" for key, value in self.grid_options().items() if value is not None)
+        given = "".join(f":{key}={value!r}" for key, value in self.grid_parameters.items() if value is not None)
         return make(f"dpm:singlestep=true:order={self.order}:grid={self.levels}{given}").grid(schedule, steps)
 
 
@@ -92,12 +96,14 @@ class Scheduled(LearnedSolver):
     prediction) enters the step.
     """
 
-    levels: str = option("learned", key="grid", choices=("learned",), help="always the learned one")
+    levels: str = option("learned", key="grid", choices=("learned",), help="learned is the only value")
     form: str = option("lms", choices=("lms", "pc", "single"), help=FORM_HELP)
     order: int = option(3, choices=(1, 2, 3, 4), help=ORDER_HELP)
     prediction: str = option("data", choices=("data", "noise"), help=PREDICTION_HELP)
-    mode: str = option("lambda", choices=("lambda", "time"), help="the variable in which levels and shifts are learned")
-    prior: str | None = option(None, help="the grid to start from: named, levels joined with +, or @file; else equal")
+    mode: str = option("lambda", choices=("lambda", "time"), help="variable in which levels and shifts are learned")
+    prior: str | None = option(
+        None, help="initial grid: a name, levels joined with +, or @file; if not given, equal steps"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,6 +189,14 @@ class S4SJoint(Scheduled):
 
 def _check(name: str, form: str, order: int, prediction: str) -> None:
     if form != "lms" and prediction == "noise":
-        raise SpecError(f"{name}:form={form}:prediction=noise: defined for data alone; leave prediction out, or form")
+        raise SpecError(
+            asked=f"{name}:form={form}:prediction=noise",
+            wrong="this form is defined only for data",
+            remedy="leave prediction or form out",
+        )
     if form == "single" and order > 3:
-        raise SpecError(f"{name}:form=single:order={order}: blocks of at most 3 calls start from a known solver; use 3")
+        raise SpecError(
+            asked=f"{name}:form=single:order={order}",
+            wrong="blocks of at most 3 calls start from a known solver",
+            remedy="use 3",
+        )

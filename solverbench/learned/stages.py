@@ -37,11 +37,17 @@ def _stage(text: str, part: str) -> Stage:
     groups = frozenset(GROUPS if names == ALL else names.split("+"))
     wrong = sorted(groups - set(GROUPS))
     if wrong:
-        raise SpecError(f"stages={text}: {wrong[0]!r} isn't a group of parameters; use {', '.join(GROUPS)} or {ALL}")
+        raise SpecError(
+            asked=f"stages={text}",
+            wrong=f"{wrong[0]!r} isn't a group of parameters",
+            remedy=f"use {', '.join(GROUPS)} or {ALL}",
+        )
     try:
         weight = float(share) if colon else 1.0
     except ValueError:
         weight = 0.0
     if not 0 < weight < float("inf"):
-        raise SpecError(f"stages={text}: {share!r} isn't a share of the iterations; give a number above 0")
+        raise SpecError(
+            asked=f"stages={text}", wrong=f"{share!r} isn't a share of the iterations", remedy="give a number above 0"
+        )
     return groups, weight

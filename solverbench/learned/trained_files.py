@@ -152,7 +152,7 @@ def load(
         # A file older than an option implies that option's default.
         trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]))
     except UnknownNameError as error:
-        remedy = f"{error.remedy} If a plugin has it, load that, as in --plugin FILE.py."
+        remedy = f"{error.remedy} If a plugin defines it, load the plugin with --plugin FILE.py."
         raise UnknownNameError(asked=path, wrong=error.finding(""), remedy=remedy) from None
     except (KeyError, TypeError, ValueError) as error:
         wrong = f"an incomplete trained solver ({error})"

@@ -28,7 +28,9 @@ from solverbench.method.tracing import trace
 from solverbench.teachers.teacher import Teacher
 
 GAS_LAYOUT = "a dict whose ema.shadow_params lists mu_logit [N-1], t_couple [N] and for i = 1..N: c_i [N], a_i [N]"
-LD3_LAYOUT = "a dict whose best_t_steps [2(N+1)] are N+1 falling times of the grid and the N+1 that the network is told"
+LD3_LAYOUT = (
+    "a dict whose best_t_steps [2(N+1)] are N+1 decreasing grid times, then the N+1 times that the network gets"
+)
 
 ENDS = 1e-4
 """Relative tolerance between the ends of LD3's times and the teacher's; LD3 stores them in float32, via lambda."""
@@ -44,7 +46,9 @@ def read(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: 
     if not isinstance(make(solver), LD3):
         return gas(path, teacher, nfe, solver=solver, t_eps=t_eps)
     if t_eps is not None:
-        raise RecordError(f"{path}: t_eps={t_eps:g}, but LD3's files hold the times themselves; leave --t-eps out")
+        raise RecordError(
+            asked=path, wrong=f"t_eps={t_eps:g}, but files of LD3 contain the times", remedy="leave --t-eps out"
+        )
     return ld3(path, teacher, nfe, solver=solver)
 
 
@@ -67,10 +71,16 @@ def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: f
     method = make(solver if t_eps is None else f"{solver}:t_eps={t_eps!r}")
     if not isinstance(method, Timed):
         raise RecordError(
-            f"{path}: holds a gas or gs, not a {method.name}; use --solver gas or --solver gs, or ld3 for a file of LD3"
+            asked=path,
+            wrong=f"holds a GAS or GS solver, not {method.name}",
+            remedy="use --solver gas or --solver gs, or ld3 for a file of LD3",
         )
     if replace(method, t_eps=None) != make(method.name):
-        raise RecordError(f"{path}: {solver} isn't what the GAS repository trains; leave options other than t_eps out")
+        raise RecordError(
+            asked=path,
+            wrong=f"{solver} isn't what the GAS repository trains",
+            remedy="leave options other than t_eps out",
+        )
     content = _read(path)
     checkpoint = _checkpoint(content, path)
     parameters = _parameters(checkpoint, path)
@@ -105,7 +115,7 @@ def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Train
     """
     method = make(solver)
     if not isinstance(method, LD3):
-        raise RecordError(f"{path}: holds an ld3, not a {method.name}; use --solver ld3")
+        raise RecordError(asked=path, wrong=f"holds an LD3 solver, not {method.name}", remedy="use --solver ld3")
     content = _read(path)
     times, told = _times(_unpickled(content, path, "the LD3 repository"), path)
     _check_calls(path, len(times) - 1, nfe)
@@ -115,10 +125,12 @@ def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Train
         ends = method.discretisation.ends(schedule)
         grid = with_ends("its times as levels", explicit(schedule.sigma(times), schedule), ends, ENDS)
         if not torch.allclose(told[0], times[0], rtol=ENDS, atol=0.0):
-            raise GridError(f"its first call is told time {float(told[0]):g}, not {float(times[0]):g}")
+            raise GridError(f"its first call gets time {float(told[0]):g} instead of {float(times[0]):g}")
     except GridError as error:
         raise RecordError(
-            f"{path}: no solver on the levels of {teacher.name} ({error}); name its own teacher"
+            asked=path,
+            wrong=f"its times don't fit the levels of {teacher.name} ({error})",
+            remedy="name the teacher that it was trained for",
         ) from None
     shape, evaluated = method.discretisation, schedule.sigma(told)
     shifts = shape.places(evaluated, schedule) - shape.places(grid.sigmas, schedule)
@@ -127,7 +139,7 @@ def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Train
     if not torch.allclose(equipped.told(equipped.grid(schedule, nfe))[1:], evaluated[1:-1], rtol=1e-11, atol=0.0):
         equipped = replace(equipped, limited=False, compat=False)
     about = {"layout": "LD3 repository, best_t_steps", "first": float(times[0]), "last": float(times[-1])}
-    return _trained(path, content, equipped, teacher, nfe, about, "name its own teacher")
+    return _trained(path, content, equipped, teacher, nfe, about, "name the teacher that it was trained for")
 
 
 def keep(trained: Trained, source: Path, out: Path) -> Path:
@@ -138,7 +150,9 @@ def keep(trained: Trained, source: Path, out: Path) -> Path:
     """
     place = out / "trained" / trained.teacher / trained_files.file_name(trained.spec, trained.nfe)
     if place.exists() and trained_files.load(place).identity != trained.identity:
-        raise RecordError(f"{source}: {place} holds another one; move it away or give another --out")
+        raise RecordError(
+            asked=source, wrong=f"{place} holds another trained solver", remedy="move it away, or choose another --out"
+        )
     trained_files.save(trained, place)
     return place
 
@@ -150,7 +164,9 @@ def _trained(
     try:
         tableau = trace(solver, solver.grid(teacher.schedule, nfe))
     except (GridError, TrainingError, ValueError) as error:
-        raise RecordError(f"{path}: no solver on the levels of {teacher.name} ({error}); {remedy}") from None
+        raise RecordError(
+            asked=path, wrong=f"no solver on the levels of {teacher.name} ({error})", remedy=remedy
+        ) from None
     record = {
         "imported": {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), **about},
         "runs": [],
@@ -162,16 +178,22 @@ def _trained(
 
 def _check_calls(path: Path, found: int, nfe: int) -> None:
     if found != nfe:
-        raise RecordError(f"{path}: its shapes are those of nfe={found}, not of nfe={nfe}; use --nfe {found}")
+        raise RecordError(
+            asked=path, wrong=f"its shapes are for nfe={found}, not for nfe={nfe}", remedy=f"use --nfe {found}"
+        )
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise RecordError(f"{path}: there is no such file; give a file of the GAS or LD3 repository") from None
+        raise RecordError(
+            asked=path, wrong="there is no such file", remedy="give a file of the GAS or LD3 repository"
+        ) from None
     except OSError as error:
-        raise RecordError(f"{path}: can't be read ({error.strerror}); give a file that can") from None
+        raise RecordError(
+            asked=path, wrong=f"can't be read ({error.strerror})", remedy="give a readable file"
+        ) from None
 
 
 def _checkpoint(content: bytes, path: Path) -> Mapping[str, Any]:
@@ -190,8 +212,9 @@ def _unpickled(content: bytes, path: Path, source: str) -> Any:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file makes torch's reader raise nearly anything
         raise RecordError(
-            f"{path}: can't be read as tensors and plain values alone ({type(error).__name__}), nothing else is "
-            f"unpickled; give a file of {source}"
+            asked=path,
+            wrong=f"can't be read as tensors and plain values ({type(error).__name__}), and nothing else is unpickled",
+            remedy=f"give a file of {source}",
         ) from None
 
 
@@ -199,7 +222,7 @@ def _times(found: Any, path: Path) -> tuple[Tensor, Tensor]:
     """Return LD3's grid times and told times, [N+1] each, float64."""
 
     def foreign(what: str) -> RecordError:
-        return RecordError(f"{path}: isn't a file of LD3, it {what}; give {LD3_LAYOUT}")
+        return RecordError(asked=path, wrong=f"isn't a file of LD3, it {what}", remedy=f"give {LD3_LAYOUT}")
 
     times = found.get("best_t_steps") if isinstance(found, dict) else None
     if times is None:
@@ -209,12 +232,16 @@ def _times(found: Any, path: Path) -> tuple[Tensor, Tensor]:
     if times.ndim != 1 or len(times) % 2 or len(times) < 6:
         raise foreign(f"has a best_t_steps of shape {list(times.shape)}")
     if not times.isfinite().all():
-        raise RecordError(f"{path}: best_t_steps has a number that isn't finite; give a file from before that")
+        raise RecordError(
+            asked=path,
+            wrong="best_t_steps has a number that isn't finite",
+            remedy="give an earlier file of the training",
+        )
     grid, told = times.detach().double().chunk(2)
     if not (grid.diff() < 0).all():
         raise foreign(f"has a best_t_steps whose first half, {'+'.join(f'{t:g}' for t in grid.tolist())}, doesn't fall")
     if not (times > 0).all():
-        raise foreign(f"has a best_t_steps with {float(times.min()):g}, and times are above 0")
+        raise foreign(f"has a best_t_steps with the time {float(times.min()):g}, which isn't above 0")
     return grid, told
 
 
@@ -240,16 +267,20 @@ def _parameters(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         if shape != size:
             raise _foreign(path, f"has {name} of shape {list(shape)}, not {list(size)}, among {len(shadow)} tensors")
     if not all(part.is_floating_point() and part.layout == torch.strided for part in shadow):
-        raise _foreign(path, "has parameters that aren't plain floating point numbers")
+        raise _foreign(path, "has parameters that aren't floating point tensors")
     parameters = {name: part.detach().double() for name, part in zip(names, shadow, strict=True)}
     for name, part in parameters.items():
         if not part.isfinite().all():
-            raise RecordError(f"{path}: {name} has a number that isn't finite; give a checkpoint from before that")
+            raise RecordError(
+                asked=path,
+                wrong=f"{name} has a number that isn't finite",
+                remedy="give an earlier checkpoint of the training",
+            )
     return parameters
 
 
 def _foreign(path: Path, what: str) -> RecordError:
-    return RecordError(f"{path}: isn't a GAS checkpoint, it {what}; give {GAS_LAYOUT}")
+    return RecordError(asked=path, wrong=f"isn't a GAS checkpoint, it {what}", remedy=f"give {GAS_LAYOUT}")
 
 
 def _number(value: Any) -> int | float | None:

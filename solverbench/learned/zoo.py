@@ -14,7 +14,7 @@ from solverbench.learned.trained_files import Trained, file_name, learned, load
 from solverbench.method.solver import LearnedSolver
 from solverbench.teachers.teacher import Teacher
 
-OUTDATED = "its code has changed since it was trained, or the schedule: its parameters give another tableau now"
+OUTDATED = "its code or the schedule has changed since it was trained, so its parameters now give another tableau"
 
 
 def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Sequence[Path] = ()) -> Trained | None:
@@ -32,7 +32,9 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
         if path.is_file():
             trained = load(path, teacher=teacher, nfe=nfe)
             if trained.spec != learned(solver).spec:
-                raise RecordError(f"{path}: holds {trained.spec}, not {learned(solver).spec}; train it again")
+                raise RecordError(
+                    asked=path, wrong=f"holds {trained.spec}, not {learned(solver).spec}", remedy="train it again"
+                )
             return trained
     return None
 

@@ -117,7 +117,7 @@ class Captured:
     @torch.no_grad()
     def __init__(self, plan: Plan, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> None:
         if x.device.type != "cuda":
-            raise ValueError(f"Captured: x is on {x.device}, and only CUDA has graphs; use execute there")
+            raise ValueError(f"Captured: x is on {x.device}, but CUDA graphs need CUDA; use execute there")
         self._past = _Buffer(x, plan.rows)
         levels = torch.tensor(plan.sigmas, dtype=torch.float64, device=x.device).unbind()
         aside = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
@@ -294,7 +294,7 @@ def _combined(row: Tensor, history: Sequence[Tensor]) -> Tensor:
 
 def _same_shape(d: Tensor, x: Tensor) -> Tensor:
     if not isinstance(d, Tensor):  # a user's network may return anything
-        told = "None" if d is None else f"a thing of type {type(d).__name__}"
+        told = "None" if d is None else f"an object of type {type(d).__name__}"
         raise ValueError(f"denoise returned {told} for a state {tuple(x.shape)}; return the data prediction")
     if d.shape != x.shape:
         raise ValueError(f"denoise returned {tuple(d.shape)} for a state {tuple(x.shape)}; return the state's shape")

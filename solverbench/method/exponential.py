@@ -33,10 +33,12 @@ class ExponentialIntegrator(Classical):
     Source: Lu et al. 2022, arXiv:2211.01095, proposition 4.1 (data); arXiv:2206.00927, proposition 3.1 (noise).
     """
 
-    levels: str = option("logsnr", key="grid", help="a named grid, or the M+1 levels joined with +")
-    order: int = option(3, choices=(1, 2, 3), help="values that a regular step combines")
-    prediction: str = option("data", choices=("data", "noise"), help="what is extrapolated between calls")
-    lower_order_final: bool = option(True, help="lower the order over the last steps, down to 1")
+    levels: str = option("logsnr", key="grid", help="grid name, or M+1 noise levels joined with +")
+    order: int = option(3, choices=(1, 2, 3), help="number of outputs that a regular step combines")
+    prediction: str = option(
+        "data", choices=("data", "noise"), help="network prediction that is extrapolated between calls"
+    )
+    lower_order_final: bool = option(True, help="reduce the order to 1 over the last steps")
 
     def predict(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
         """Return m at state `x` of level `sigma`. Costs one call."""

@@ -221,7 +221,8 @@ def gits(solver: str, schedule: NoiseSchedule, steps: int) -> Grid:
     if not torch.allclose(levels[[0, -1]], own, rtol=ROUNDED, atol=0.0):
         raise GridError(
             asked=asked,
-            wrong=f"it goes from {levels[0]:g} to {levels[-1]:g}, as Stable Diffusion does, and this schedule from "
+            wrong=f"it goes from {levels[0]:g} to {levels[-1]:g}, as Stable Diffusion does, but this schedule "
+            "goes from "
             f"{own[0]:g} to {own[1]:g}",
             remedy="use another grid",
         )

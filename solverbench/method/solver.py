@@ -193,7 +193,7 @@ class Solver(ABC):
         if isinstance(levels, str):
             if (own := self.on(schedule)) is not self:
                 return own.grid(schedule, steps)
-            return grids.named(levels, schedule, steps, **self.grid_options())
+            return grids.named(levels, schedule, steps, **self.grid_parameters)
         grid = grids.explicit(levels, schedule)
         grids.check_ends(grid, self.spec)
         if grid.steps != steps:
@@ -240,7 +240,7 @@ class Solver(ABC):
         if not isinstance(levels, str):
             grid: dict[str, Any] = {"levels": levels}
         elif levels in registries.grids:
-            grid = grids.key(levels, self.grid_options())
+            grid = grids.key(levels, self.grid_parameters)
         else:
             grid = {"name": levels}
         sources = [registries.source(cls) for cls in type(self).__mro__ if not built_in(cls)]
@@ -252,7 +252,8 @@ class Solver(ABC):
             **({"sources": sources} if sources else {}),
         }
 
-    def grid_options(self) -> dict[str, Any]:
+    @property
+    def grid_parameters(self) -> dict[str, Any]:
         """Return the parameters of the grid."""
         return {key: getattr(self, key) for key in grids.PARAMETERS}
 
@@ -290,6 +291,7 @@ def _own_defaults(cls: type[Solver]) -> None:
                 continue
             else:
                 metadata = dict(field.metadata)
+            given = Unnamed(given) if metadata["key"] == "grid" and isinstance(given, str) else given
             setattr(cls, name, dataclasses.field(default=given, metadata=metadata))
             cls.__annotations__ = {**annotated, name: get_type_hints(base)[name]}
             annotated = cls.__annotations__
@@ -306,9 +308,11 @@ class Classical(Solver):
 
     stages: ClassVar[int] = 1
 
-    afs: bool = option(False, help="take the first evaluation from the score of a Gaussian: one call less")
-    end: str = option("sigma_min", choices=("sigma_min", "zero"), help="zero: one more step and call, to level 0")
-    threshold: bool = option(False, help="clip the network's images by their own 0.995 quantile, if above 1")
+    afs: bool = option(False, help="replace the first evaluation by the score of a Gaussian, which saves a call")
+    end: str = option(
+        "sigma_min", choices=("sigma_min", "zero"), help="zero: add a step to level 0, which costs a call"
+    )
+    threshold: bool = option(False, help="clip the network's images at their 0.995 quantile if it is above 1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -355,7 +359,7 @@ class Classical(Solver):
         if self.end == "sigma_min" or not isinstance(levels, str):
             return super().grid(schedule, steps)
         if grids.places_end(levels):
-            return grids.named(levels, schedule, steps, **self.grid_options(), end=0.0)
+            return grids.named(levels, schedule, steps, **self.grid_parameters, end=0.0)
         body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
         return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
 
@@ -413,7 +417,7 @@ class LearnedSolver(Solver):
     distilled: ClassVar[bool] = False
     """Whether its name says that no discriminator trains it."""
 
-    recipe: str | None = option(default=None, help="the recipe to train by; that of its own name if not given")
+    recipe: str | None = option(default=None, help="name of the training recipe; if not given, the solver's name")
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -423,7 +427,7 @@ class LearnedSolver(Solver):
             raise SpecError(
                 asked=f"{self.name}:recipe={self.recipe}",
                 wrong="there is no such recipe",
-                remedy=f"use a solver's, or {there}",
+                remedy=f"use a solver's recipe, or {there}",
             )
 
     def default_grid(self, schedule: NoiseSchedule) -> str:
@@ -563,7 +567,7 @@ def _check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> 
     if choices and value not in choices:
         raise SpecError(
             asked=asked,
-            wrong=f"{_text(value)} isn't a value it takes",
+            wrong=f"{_text(value)} isn't one of its values",
             remedy=f"use {' or '.join(map(_text, choices))}",
         )
     if above is not None and value is not None and (wanted := options.outside(value, above=above)):

@@ -179,7 +179,7 @@ def other_levels(solver: Solver, grid: Grid, steps: int) -> str:
     Only `grid` of a class that isn't built in is doubted, and not that of a learned solver, whose levels are trained.
     It may add levels to those of the named grid, such as a last one of 0 or levels in between.
     """
-    method = type(solver).grid
+    method, solver = type(solver).grid, solver.on(grid.schedule)
     asked = read_levels(solver.spec, solver.levels)
     if solver.learned or not isinstance(asked, str) or method.__module__.partition(".")[0] == "solverbench":
         return ""
@@ -189,14 +189,14 @@ def other_levels(solver: Solver, grid: Grid, steps: int) -> str:
         return ""
     for count in range(min(grid.steps, steps + 1), 1, -1):
         try:
-            levels = named(asked, grid.schedule, count, **solver.grid_options()).sigmas
+            levels = named(asked, grid.schedule, count, **solver.grid_parameters).sigmas
         except GridError:
             continue
         if all(((found - level).abs() <= 1e-9 * level).any() for level in levels[levels > 0]):
             return ""
     first = float(inner[0])
     try:
-        there = float(named(asked, grid.schedule, steps, **solver.grid_options()).sigmas[1])
+        there = float(named(asked, grid.schedule, steps, **solver.grid_parameters).sigmas[1])
         beside = f", where grid={solver.levels} has {there:.4g}" if not math.isclose(first, there) else ""
     except GridError:
         beside = ""

@@ -43,14 +43,17 @@ class Tableau:
         n = len(self.sigmas)
         shapes = tuple(self.sigmas.shape), tuple(self.weights.shape), tuple(self.levels.shape), tuple(self.start.shape)
         if shapes != ((n,), (n + 1, n + 1), (n + 1,), ()) or n == 0:
-            raise ValueError(f"Tableau: shapes {shapes}; give sigmas [N], weights [N+1, N+1], levels [N+1], start []")
+            raise ValueError(
+                f"Tableau: its arrays have the shapes {shapes}; give sigmas [N], weights [N+1, N+1], levels "
+                "[N+1], start []"
+            )
         numbers = torch.cat([self.sigmas, self.weights.flatten(), self.levels, self.start[None]]).detach()
         if not numbers.isfinite().all():
             raise ValueError("Tableau: has a number that isn't finite; check the grid and the coefficients")
         if not (self.sigmas > 0).all():
-            raise ValueError(f"Tableau: told levels {self.sigmas.tolist()}; the network needs positive levels")
+            raise ValueError(f"Tableau: the network gets the levels {self.sigmas.tolist()}; give positive levels")
         if self.weights.detach().triu(1).any():
-            raise ValueError("Tableau: weights above the diagonal; a call can use only earlier outputs")
+            raise ValueError("Tableau: has weights above the diagonal; a call can use only earlier outputs")
 
     @property
     def nfe(self) -> int:

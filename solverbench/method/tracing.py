@@ -241,11 +241,11 @@ class _Watched:
             raise _Misuse(wrong, remedy=suspects.FIXED)
         self.left -= 1
         if what := _unlike(x, self.like):
-            raise _Misuse(f"denoise is handed {what} as x", remedy="hand it the state")
+            raise _Misuse(f"denoise gets {what} as x", remedy="pass it the state")
         for name, value in (("sigma", sigma), ("level", sigma if level is None else level)):
             if not (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, numbers.Real)):
-                wrong = f"denoise is told {_told(value)} as {name}"
-                raise _Misuse(wrong, remedy="tell it one level, such as grid.sigmas[n]")
+                wrong = f"denoise gets {_told(value)} as {name}"
+                raise _Misuse(wrong, remedy="pass it one level, such as grid.sigmas[n]")
         return self.denoise(x, sigma, level=level)
 
 
@@ -259,7 +259,7 @@ def _unlike(found: Any, x: Tensor) -> str:
 def _told(thing: Any) -> str:
     if isinstance(thing, Tensor):
         return f"a tensor {tuple(thing.shape)}"
-    return "None" if thing is None else f"a thing of type {type(thing).__name__}"
+    return "None" if thing is None else f"an object of type {type(thing).__name__}"
 
 
 def _broken(solver: Solver, found: str, remedy: str) -> LoopError:
@@ -418,50 +418,53 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
     for scale in (1.0, 0.1):
         network = _random_network(generator)
         x = torch.randn(3, 2, 2, 2, dtype=torch.float64, generator=generator) * scale * float(tableau.start)
-        loop = _Loop(network)
+        calls = 0
+
+        def denoise(
+            x: Tensor, sigma: Tensor, *, level: Tensor | None = None, network: Callable[..., Tensor] = network
+        ) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return network(x, sigma)
+
         with torch.no_grad():
-            by_loop = sampled(solver, loop, x, grid)
+            by_loop = sampled(solver, denoise, x, grid)
             by_tableau = unrounded(tableau, network, x)
         size, gap = float(by_loop.abs().max()), float((by_loop - by_tableau).abs().max())
         # From a high start level, the rounding error of x, which nearly cancels, exceeds that of the sample.
         allowed = 1e-10 * size + ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max())
         if gap > allowed:
             allowed += _rounding(solver, network, x, grid, by_loop)
-        if loop.calls != tableau.nfe or not math.isfinite(gap / size) or gap > allowed:
+        error = gap / size
+        if calls != tableau.nfe or not math.isfinite(error) or gap > allowed:
             differ = (
-                f"loop and tableau differ on a random network (relative {gap / size:.1e}, {loop.calls} and "
-                f"{tableau.nfe} calls)"
+                f"loop and tableau differ on a random network (relative {error:.1e}, {calls} and {tableau.nfe} calls)"
             )
-            why = suspects.cause(solver, partial(sampled, solver, _Loop(network), x, grid))
-            if why is None and loop.calls != tableau.nfe:
+            why = suspects.cause(solver, partial(sampled, solver, _plain(network), x, grid))
+            if why is None and calls != tableau.nfe:
                 why = "the number of calls depends on the values, as with an adaptive step size", suspects.FIXED
             wrong, remedy = why or ("", "combine x and the outputs linearly, without branches on their values")
             raise NotLinearError(asked=solver.spec, wrong=f"{wrong}: {differ}" if wrong else differ, remedy=remedy)
     _checked.add(seen)
 
 
-class _Loop:
-    """A network as the denoiser of a loop; it counts its calls."""
-
-    def __init__(self, network: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.network, self.calls = network, 0
-
-    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
-        self.calls += 1
-        with torch._C.DisableTorchFunction():
-            return self.network(x, sigma)
-
-
-def _rounding(
-    solver: Solver, network: Callable[[Tensor, Tensor], Tensor], x: Tensor, grid: Grid, sample: Tensor
-) -> float:
+def _rounding(solver: Solver, network: Callable[..., Tensor], x: Tensor, grid: Grid, sample: Tensor) -> float:
     """Return how far a loop's sample moves if the result of each operation on images has `ROUNDINGS` rounding errors.
 
+    It is 0 for a loop that gives another sample each time: what moves there is no rounding.
     Large weights that cancel lose digits, which no weight of the tableau shows where they cancel between two steps.
     Coefficients are left as they are: loop and tableau compute the same ones.
     """
-    with torch.no_grad(), _Inexact(x.shape):
-        moved = sampled(solver, _Loop(network), x, grid)
+
+    def exactly(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            return network(x, sigma)
+
+    with torch.no_grad():
+        if not torch.equal(sampled(solver, _plain(network), x, grid), sample):
+            return 0.0
+        with _Inexact(x.shape):
+            moved = sampled(solver, _plain(exactly), x, grid)
     return float((moved - sample).abs().max())
 
 
@@ -480,6 +483,15 @@ class _Inexact(TorchFunctionMode):
             return found
         signs = torch.randint(0, 2, self.shape, generator=self.generator).to(found) * 2 - 1
         return found * (1 + ROUNDINGS * torch.finfo(found.dtype).eps * signs)
+
+
+def _plain(network: Callable[..., Tensor]) -> Denoise:
+    """Return a network as the denoiser of a loop."""
+
+    def denoise(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        return network(x, sigma)
+
+    return denoise
 
 
 def _random_network(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:

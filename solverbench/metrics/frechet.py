@@ -134,12 +134,15 @@ def frechet(a: Statistics, b: Statistics) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise FeatureError(
-            f"Fréchet distance: {a.mean.size} features against a reference of {b.mean.size}; "
-            "give a reference made with the same extractor"
+            asked="Fréchet distance",
+            wrong=f"the images have {a.mean.size} features, but the reference has {b.mean.size}",
+            remedy="give a reference made with the same extractor",
         )
     for each in (a, b):
         if each.n == 1:
-            raise FeatureError("Fréchet distance: a set of 1 image has no covariance; give at least 2")
+            raise FeatureError(
+                asked="Fréchet distance", wrong="a set of 1 image has no covariance", remedy="give at least 2"
+            )
     if isinstance(a, Rows) or isinstance(b, Rows):
         factors = _factor(a) @ _factor(b).T
         trace = np.linalg.svd(factors, compute_uv=False).sum()

@@ -21,7 +21,11 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
         FeatureError: there are fewer than two sets.
     """
     if len(values) < 2:
-        raise FeatureError(f"deviation over sets of images: {len(values)} set has none; ask for --replicates 2 or more")
+        raise FeatureError(
+            asked="deviation over sets of images",
+            wrong="one set has no deviation",
+            remedy="ask for --replicates 2 or more",
+        )
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
     half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation / len(values) ** 0.5
     return mean, deviation, (mean - half, mean + half)
@@ -58,6 +62,18 @@ def jackknife(leave_one_out: Array) -> float:
 def standard_error(leave_one_out: Array) -> float:
     """Return the standard error of a mean over R replicates from their leave-one-out values [R, G]."""
     return float(np.sqrt(sum(jackknife(row) ** 2 for row in leave_one_out)) / len(leave_one_out))
+
+
+def within(value: float, half: float, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return the ends of value ± half, cut to the range of the metric.
+
+    The true value lies in that range, so the cut interval covers it exactly as often as the whole one.
+
+    Args:
+        bounds: least and greatest value that the metric can have.
+    """
+    low, high = bounds
+    return max(value - half, low), min(value + half, high)
 
 
 def half_width(leave_one_out: Array, level: float = 0.95) -> float:

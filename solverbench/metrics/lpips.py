@@ -73,7 +73,7 @@ def network(asked: str, device: str, *, download: bool = True) -> Any:
     package, weights = _package(asked), Path(torch.hub.get_dir()) / "checkpoints" / Path(WEIGHTS).name
     remedy = f"put {WEIGHTS} at {weights}"
     if not download and not weights.is_file():
-        raise MissingError(asked=asked, wrong="VGG16's weights aren't there", remedy=remedy)
+        raise MissingError(asked=asked, wrong="the VGG16 weights are missing", remedy=remedy)
     with _LOCK:
         key = package, device
         if key not in _LOADED:
@@ -83,7 +83,7 @@ def network(asked: str, device: str, *, download: bool = True) -> Any:
                     made = package.LPIPS(net="vgg", verbose=False).requires_grad_(False)
                 _LOADED[key] = made.eval().to(device)
             except (OSError, RuntimeError) as error:
-                wrong = f"VGG16's weights can't be had ({one_line(error)})"
+                wrong = f"the VGG16 weights can't be downloaded ({one_line(error)})"
                 raise MissingError(asked=asked, wrong=wrong, remedy=remedy) from None
         return _LOADED[key]
 

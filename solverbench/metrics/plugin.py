@@ -37,6 +37,8 @@ class Metric(ABC):
     """Whether higher values are better."""
     log: ClassVar[bool] = False
     """Whether it is drawn on a logarithmic axis."""
+    bounds: ClassVar[tuple[float, float]] = table.UNBOUNDED
+    """Least and greatest value that it can have; intervals end there."""
     identity: ClassVar[str] = ""
     """Identity of what its numbers depend on besides its source file, such as the sha256 of a network's weights."""
 
@@ -88,8 +90,9 @@ def identity(name: str) -> str:
     code = plugins.provenance(registries.metrics, name)["sha256"]
     if not code and not cls.identity:
         raise PluginError(
-            f"metric {name!r}: its source can't be read, so that its numbers can't be told from those of another one; "
-            "define it in a file, or give it an `identity`"
+            asked=f"metric {name!r}",
+            wrong="its source can't be read, so its results can't be distinguished from another metric's",
+            remedy="define it in a file, or give it an `identity`",
         )
     return " ".join(filter(None, (name, cls.identity, code[:16])))
 
@@ -119,13 +122,16 @@ def find(name: str) -> MetricDefinition:
         space="plugin, higher is better" if cls.higher else "plugin",
         higher=cls.higher,
         log=cls.log,
+        bounds=cls.bounds,
     )  # fmt: skip
 
 
 def _numbers(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
     found = metric.values(images)
     if tuple(found.shape) != (len(images),):
-        raise FeatureError(f"metric {name} returned {tuple(found.shape)} for {len(images)} images; it must return [B]")
+        raise FeatureError(
+            wrong=f"metric {name} returned {tuple(found.shape)} for {len(images)} images", remedy="it must return [B]"
+        )
     return found
 
 
@@ -133,7 +139,8 @@ def _rows(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
     found = metric.values(images)
     if not found.dim() or len(found) != len(images):
         raise FeatureError(
-            f"metric {name} returned {tuple(found.shape)} for {len(images)} images; it must return [B, ...]"
+            wrong=f"metric {name} returned {tuple(found.shape)} for {len(images)} images",
+            remedy="it must return [B, ...]",
         )
     return found if found.dim() == 1 else found.float()
 
@@ -144,7 +151,9 @@ def _of_set(name: str, array: str, kept: Kept) -> tuple[Array, Array]:
     def number(rows: NDArray[Any]) -> float:
         found = float(metric.of_set(torch.from_numpy(rows)))
         if not np.isfinite(found):
-            raise FeatureError(f"metric {name} returned {found} for a set of {len(rows)} images; it must be finite")
+            raise FeatureError(
+                wrong=f"metric {name} returned {found} for a set of {len(rows)} images", remedy="it must be finite"
+            )
         return found
 
     return reduction.of_sets(kept.blocks(array), number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +28,9 @@ PER_FEATURE = 10
 
 INCEPTION, OWN = "inception", "own"
 """Names of feature sets: Inception's and those of a teacher's own network; others are named after their extractor."""
+
+
+UNBOUNDED, FROM_ZERO = (-math.inf, math.inf), (0.0, math.inf)
 
 
 class Takes(Enum):
@@ -69,6 +73,7 @@ class MetricDefinition:
         to_teacher: whether it is a distance to the teacher's samples, not to the data.
         images: images per replicate to how many of them it uses.
         too_few: images per replicate and per block to the reason why they are too few; empty if they suffice.
+        bounds: least and greatest value that it can have; intervals end there.
         biased_below: evaluation to the images per replicate below which it is biased; 0 if it never is.
 
     Raises:
@@ -94,6 +99,7 @@ class MetricDefinition:
     to_teacher: bool = False
     images: Callable[[int], int] = lambda samples: samples
     too_few: Callable[[int, int], str] = _none
+    bounds: tuple[float, float] = UNBOUNDED
     biased_below: Callable[[Evaluation], int] = lambda evaluation: 0
 
     @property
@@ -153,7 +159,7 @@ def _manifold(name: str, label: str, place: int, features: str) -> MetricDefinit
     """Return the definition of precision or recall."""
     return MetricDefinition(
         name, label, label, Takes.FEATURES, "features", partial(reduction.manifold, label.lower()),
-        features=features, higher=True, log=False, place=place, vectors=True, data_vectors=True,
+        features=features, higher=True, log=False, place=place, vectors=True, data_vectors=True, bounds=(0.0, 1.0),
         images=reduction.manifold_images,
         too_few=lambda samples, block: f"{samples} samples are too few" if samples - block <= NEIGHBOURS else "",
         biased_below=lambda evaluation: min(evaluation.full, reduction.MANIFOLD),
@@ -174,7 +180,7 @@ def _frechet(
     return MetricDefinition(
         name, label, short, Takes.FEATURES, "features",
         lambda kept: kept.to_teacher if to_teacher else kept.to_data,
-        features=features, space=space, place=place, to_teacher=to_teacher, biased_below=_full,
+        features=features, space=space, place=place, to_teacher=to_teacher, biased_below=_full, bounds=FROM_ZERO,
     )  # fmt: skip
 
 
@@ -195,6 +201,7 @@ _METRICS = (
     MetricDefinition(
         "inception_score", "Inception score", "Inception score", Takes.FEATURES, "features", reduction.inception_scores,
         features=INCEPTION, higher=True, log=False, place=8, vectors=True, biased_below=_full,
+        bounds=(1.0, math.inf),
     ),
     _frechet("fid_clip", "Fréchet distance of CLIP features", "FID of CLIP", 14, "clip", "CLIP ViT-B/32"),
     _frechet("fdd", "Fréchet distance of DINOv2 features", "FD of DINOv2", 15, "dinov2", "DINOv2 ViT-L/14"),
@@ -217,21 +224,23 @@ _METRICS = (
     MetricDefinition(
         "lpips_teacher", "LPIPS to the teacher's own sample from the same noise", "LPIPS to teacher", Takes.PAIR,
         "perceptual", partial(mean, "perceptual"), score=lambda lpips, images, others: lpips(images, others),
-        network=_lpips, identity=lambda device: LPIPS.identity, space=LPIPS.identity, place=17,
+        network=_lpips, identity=lambda device: LPIPS.identity, space=LPIPS.identity, place=17, bounds=FROM_ZERO,
     ),
     MetricDefinition(
         "clip_score", "CLIP score of image and prompt", "CLIP score", Takes.PROMPT,
         "prompted", partial(mean, "prompted"), score=lambda clip, images, prompts: clip.scores(images, prompts),
         network=_clip, identity=lambda device: _clip(device).identity, space="100 max(cos, 0), higher is better",
-        higher=True, log=False, place=16,
+        higher=True, log=False, place=16, bounds=(0.0, 100.0),
     ),
     MetricDefinition(
         "rmse_teacher", "RMSE to the teacher's own sample from the same noise", "RMSE to teacher", Takes.PAIR,
         "errors", partial(_rmse, "errors"), score=squared_error, space="pixels in [-1, 1]", place=5,
+        bounds=FROM_ZERO,
     ),
     MetricDefinition(
         "rmse_exact", "RMSE to the exact solution of the teacher's ODE", "RMSE to exact", Takes.EXACT,
         "exact", partial(_rmse, "exact"), score=squared_error, space="pixels in [-1, 1]", place=4,
+        bounds=FROM_ZERO,
     ),
 )  # fmt: skip
 

@@ -61,7 +61,11 @@ def kernel_blocks(blocks: Sequence[Array], y: Array, *, size: int = SUBSET) -> A
     """
     size = min(size, len(y), *(len(block) for block in blocks))
     if size < 2:
-        raise FeatureError("kernel distance: a block has 1 image; at least 2 are needed, so ask for 20 samples or more")
+        raise FeatureError(
+            asked="kernel distance",
+            wrong="a block has 1 image",
+            remedy="at least 2 are needed, so ask for 20 samples or more",
+        )
     generator, found = np.random.default_rng(0), []
     for block in blocks:
         parts = [block[begin : begin + size] for begin in range(0, len(block) - size + 1, size)]
@@ -86,7 +90,9 @@ def manifold(blocks: Sequence[Array], y: Array, *, k: int = NEIGHBOURS) -> dict[
     least = min(len(y), len(x) - max(len(block) for block in blocks))
     if least <= k:
         raise FeatureError(
-            f"precision and recall: {least} images in a set have no neighbour number {k} of each; give at least {k + 1}"
+            asked="precision and recall",
+            wrong=f"sets of {least} images are too small for the {k} nearest neighbours of each",
+            remedy=f"give at least {k + 1}",
         )
     held = np.concatenate([(part <= _radii(y, k)).any(1) for part in _distances(x, y)])
     left = np.array([held[of != g].mean() for g in range(groups)])

@@ -42,6 +42,12 @@ LEAST = 40
 EXPONENTIAL = ("dpm", "unipc")
 """Solvers of data predictions in log sigma; the second solver to these is `deis`, to all others `unipc`."""
 
+RULE = 1
+"""Version of the rule by which the other samplers are chosen; raise it when the rule changes."""
+
+NAMES = ("doubled", "other")
+"""Names of the two comparisons in the store."""
+
 GRID = "time_quadratic"
 """Grid of the second solver where the sampler's own has no such number of steps, as a published table of levels."""
 
@@ -75,22 +81,27 @@ class Measurement:
     Args:
         out: the results folder.
         batch: images per call of the denoiser.
+        images: number of images; if None `IMAGES`, or `FEW` for larger ones.
+        goal: the teacher sampler's plan, if it is known already.
     """
 
     teacher: Teacher
     out: Path
     batch: int = BATCH
+    images: int | None = None
+    goal: Goal | None = None
 
     @cached_property
     def plan(self) -> Goal:
         """The teacher sampler's plan."""
-        return endpoints.sampler_plan(self.teacher)
+        return endpoints.sampler_plan(self.teacher) if self.goal is None else self.goal
 
     @cached_property
     def seeds(self) -> range:
         """Seeds of the compared images: the first evaluation seeds."""
         small = self.teacher.decode is None and math.prod(self.teacher.shape) <= SMALL
-        return range(seeds.EVALUATION_START, seeds.EVALUATION_START + (IMAGES if small else FEW))
+        count = self.images or (IMAGES if small else FEW)
+        return range(seeds.EVALUATION_START, seeds.EVALUATION_START + count)
 
     @cached_property
     def rivals(self) -> Sequence[Rival | Comparison]:
@@ -99,9 +110,9 @@ class Measurement:
 
     @property
     def key(self) -> dict[str, Any]:
-        """Everything that the comparison depends on besides the seeds."""
-        others = {each.name: each.plan.asked for each in self.rivals if isinstance(each, Rival)}
-        return {**endpoints.key(self.teacher, self.plan, self._batch), "compared": others}
+        """Everything that the comparison depends on besides the seeds: the sampler, and the rule for the others."""
+        others = [make(f"{name}:order=3").key for name in ("deis", "unipc")]
+        return {**endpoints.key(self.teacher, self.plan, self._batch), "rule": RULE, "others": others}
 
     @property
     def place(self) -> Path:
@@ -115,7 +126,7 @@ class Measurement:
             return told
         try:
             return self._told(files.read_arrays(self.place))
-        except RecordError:
+        except (RecordError, KeyError):
             return None
 
     @property
@@ -143,12 +154,20 @@ class Measurement:
 
         def compare() -> dict[str, NDArray[Any]]:
             own = self._images(Rival("own", self.teacher, self.plan), shared)
-            return {each.name: self._differences(own, each, shared) for each in self.rivals if isinstance(each, Rival)}
+            found: dict[str, NDArray[Any]] = {}
+            for name, each in zip(NAMES, self.rivals, strict=True):
+                found[f"{name}_what"] = _bytes(each.what)
+                if isinstance(each, Rival):
+                    found[name], why = self._differences(own, each, shared), "images not finite"
+                else:
+                    found[name], why = np.full(len(own), np.nan), each.reason
+                found[f"{name}_reason"] = _bytes(why)
+            return found
 
         return self._told(made_once(self.place, Path(self.out), compare, **_for_store(shared)))
 
     def _told(self, arrays: Mapping[str, NDArray[Any]]) -> Convergence:
-        compared = tuple(each if isinstance(each, Comparison) else _read(each, arrays) for each in self.rivals)
+        compared = tuple(_read(name, arrays) for name in NAMES)
         return Convergence(len(self.seeds), seeds.label(self.seeds), compared, self.plan.asked)
 
     @property
@@ -173,18 +192,19 @@ class Measurement:
         return found
 
 
-def measure(teacher: Teacher, out: Path | str, *, batch: int = BATCH) -> Convergence:
+def measure(teacher: Teacher, out: Path | str, *, batch: int = BATCH, images: int | None = None) -> Convergence:
     """Return the error of the teacher's sampler: that which comes with it, a stored one, or a measured one.
 
     Args:
         out: the results folder, which keeps images and comparison.
         batch: images per call of the denoiser.
+        images: number of images; see `Measurement`.
 
     Raises:
         SampleError: the teacher sampler's images can't be made.
         StoreError, RecordError: the store can't be used.
     """
-    task = Measurement(teacher, Path(out), batch)
+    task = Measurement(teacher, Path(out), batch, images)
     if (found := task.known) is not None:
         return found
     with pool(worker_count(teacher.device)) as threads:
@@ -238,9 +258,15 @@ def _first(name: str, teacher: Teacher, candidates: Iterable[tuple[Solver | str,
     return None
 
 
-def _read(rival: Rival, arrays: Mapping[str, NDArray[Any]]) -> Comparison:
-    rmse = float(np.sqrt(arrays[rival.name].mean()))
-    return Comparison(rival.what, rmse) if math.isfinite(rmse) else Comparison(rival.what, None, "images not finite")
+def _read(name: str, arrays: Mapping[str, NDArray[Any]]) -> Comparison:
+    rmse, what = float(np.sqrt(arrays[name].mean())), arrays[f"{name}_what"].tobytes().decode()
+    if math.isfinite(rmse):
+        return Comparison(what, rmse)
+    return Comparison(what, None, arrays[f"{name}_reason"].tobytes().decode())
+
+
+def _bytes(text: str) -> NDArray[Any]:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _for_store(shared: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def check_device(device: str) -> str:
     except RuntimeError:
         kind = ""
     if kind not in ("cpu", "cuda"):
-        raise UserError(f"device {device!r}: not a device; use cpu, cuda or cuda:0")
+        raise UserError(asked=f"device {device!r}", wrong="not a device", remedy="use cpu, cuda or cuda:0")
     if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise MissingError(f"device {device!r}: torch sees {torch.cuda.device_count()} CUDA devices; use cpu")
+        raise MissingError(
+            asked=f"device {device!r}", wrong=f"torch sees {torch.cuda.device_count()} CUDA devices", remedy="use cpu"
+        )
     return device

@@ -80,14 +80,21 @@ def piece(
             check()
             made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit).cpu())
         seconds = round(time.perf_counter() - begun, 3)
-        cost = {"seconds": seconds, "images": len(chosen), "batch": fit.most, "host": socket.gethostname()}
+        cost = {
+            "seconds": seconds,
+            "images": len(chosen),
+            "batch": min(fit.most, len(chosen)),
+            "host": socket.gethostname(),
+        }
         files.write_json(timing(path), {**cost, "device": teacher.device})
         return {"images": torch.cat(made).numpy()}
 
     _hold(path.parent / "plan.json", plan)
     images = torch.from_numpy(made_once(path, out, make, stop=check, say=say)["images"])
     if images.shape != (len(chosen), *teacher.shape):
-        raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
+        raise RecordError(
+            asked=path, wrong=f"holds images {tuple(images.shape)}", remedy="delete this file and run again"
+        )
     return images
 
 
@@ -104,11 +111,15 @@ def _hold(path: Path, plan: Plan) -> None:
     try:
         stored = Plan.of(files.read_json(path))
     except (KeyError, TypeError, ValueError):
-        raise RecordError(f"{path}: holds no plan; delete this folder and run again") from None
+        raise RecordError(asked=path, wrong="has no plan", remedy="delete this folder and run again") from None
     if not plan.fits(stored):
         raise RecordError(
-            f"{path.parent}: holds samples by other numbers: what the teacher's sampler computes has changed, but not "
-            "its source; raise `version` in its class, or delete this folder"
+            asked=path.parent,
+            wrong=(
+                "holds samples of another sampler: what the teacher's sampler computes has "
+                "changed, although its source has not"
+            ),
+            remedy="raise `version` in its class, or delete this folder",
         )
 
 
@@ -175,7 +186,9 @@ def sampler_plan(teacher: Teacher) -> Goal:
     solver = make(teacher.sampler)
     if solver.adapt(teacher.denoise) is not teacher.denoise:
         raise UserError(
-            f"teacher {teacher.name!r}: its sampler {teacher.sampler} adapts the denoiser; leave threshold out"
+            asked=f"teacher {teacher.name!r}",
+            wrong=f"its sampler {teacher.sampler} adapts the denoiser",
+            remedy="leave threshold out",
         )
     return goal(solver, teacher.sampler_nfe, teacher.schedule)
 

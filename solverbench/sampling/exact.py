@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchdiffeq import odeint
 
 from solverbench import files, seeds
 from solverbench.errors import RecordError
@@ -46,6 +45,8 @@ def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, 
 
     Source: Karras et al. 2022, arXiv:2206.00364, equation 4; Chen, torchdiffeq.
     """
+    from torchdiffeq import odeint  # imports all of scipy.integrate: only where an equation is solved
+
     ends = -torch.tensor([start, end], dtype=torch.float64).log()
     options = {"norm": _worst, "step_t": ends[1:].to(x.device), "max_num_steps": MAX_STEPS}
 
@@ -55,7 +56,9 @@ def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, 
     try:
         path = odeint(slope, x, ends.to(x.device), rtol=tolerance, atol=tolerance, method="dopri5", options=options)
     except AssertionError as error:  # how torchdiffeq reports failure
-        raise SampleError(f"no solution of the teacher's ODE at tolerance {tolerance:g}: {_short(error)}") from error
+        raise SampleError(
+            asked=f"no solution of the teacher's ODE at tolerance {tolerance:g}", wrong=_short(error)
+        ) from error
     solution: Tensor = path[-1]
     return solution
 
@@ -94,7 +97,9 @@ def piece(
     check = stop.check if stop is not None else lambda: None
     images = torch.from_numpy(made_once(path, out, make, stop=check, say=say)["images"])
     if images.shape != (len(chosen), *teacher.shape):
-        raise RecordError(f"{path}: holds images {tuple(images.shape)}; delete this file and run again")
+        raise RecordError(
+            asked=path, wrong=f"holds images {tuple(images.shape)}", remedy="delete this file and run again"
+        )
     return images
 
 

@@ -68,22 +68,29 @@ class Store:
         """
         store = cls(Path(root))
         if store.root.exists() and not store.root.is_dir():
-            raise StoreError(f"{root}: a file, not a folder; choose another --out")
+            raise StoreError(asked=root, wrong="a file, not a folder", remedy="choose another --out")
         if (store.root / "store.json").exists():
             try:
                 found = files.read_json(store.root / "store.json")
             except RecordError:
                 raise RecordError(
-                    f"{root}/store.json: damaged; if this version made the store, copy store.json from a new one "
-                    "(it is the same in each), otherwise choose another --out"
+                    asked=f"{root}/store.json",
+                    wrong="damaged",
+                    remedy=(
+                        "if this version made the store, copy store.json from "
+                        "another store, where it is the same; otherwise choose another --out"
+                    ),
                 ) from None
             if found != {"format": "solverbench-store", "version": VERSION}:
                 raise StoreError(
-                    f"{root}: a store of version {found.get('version')!r}, this is version {VERSION}; "
-                    "choose another --out, or use the SolverBench that made it"
+                    asked=root,
+                    wrong=f"a store of version {found.get('version')!r}, this is version {VERSION}",
+                    remedy="choose another --out, or use the SolverBench that made it",
                 )
         elif (store.root / "cells").exists():
-            raise StoreError(f"{root}: holds cells but no store.json; choose another --out, or restore that file")
+            raise StoreError(
+                asked=root, wrong="holds cells but no store.json", remedy="choose another --out, or restore that file"
+            )
         return store
 
     def former(self) -> bool:
@@ -232,7 +239,7 @@ class CellFolder:
         """Rename a damaged block's file, so that the block is recomputed."""
         files.set_aside(self.place(block))
 
-    def mend(self, damaged: Iterable[Path]) -> None:
+    def discard_damaged(self, damaged: Iterable[Path]) -> None:
         """Set aside the JSON files among `damaged` that are still damaged; they will be rewritten."""
         for path in damaged:
             try:
@@ -278,7 +285,9 @@ class CellFolder:
         """
         found = self.read_block(block)
         for why in found.failed.values():
-            raise RecordError(f"{self.place(block)}: lacks a metric ({why.replace(';', ',')}); run again")
+            raise RecordError(
+                asked=self.place(block), wrong=f"lacks a metric ({why.replace(';', ',')})", remedy="run again"
+            )
         return found
 
     def pictures(self, block: range) -> NDArray[np.uint8]:
@@ -307,7 +316,7 @@ class CellFolder:
             return None
         found = files.read_json(path)
         if found.pop("cell", None) != self.address:
-            remedy = "delete this file and run again, which makes it again"
+            remedy = "delete this file and run again to compute it again"
             raise RecordError(asked=path, wrong="written for another cell", remedy=remedy)
         return schema.checked(path, schema.metrics, found)
 
@@ -336,7 +345,7 @@ class CellFolder:
             try:
                 known = self.timing()
             except RecordError:
-                self.mend([self.path / "timing.json"])
+                self.discard_damaged([self.path / "timing.json"])
                 known = self.timing()
             attempts = [*known["attempts"], *(each for each in timing["attempts"] if each not in known["attempts"])]
             blocks = {**known["blocks"], **timing["blocks"]}

@@ -47,10 +47,10 @@ class Damage:
         if "never followed" in self.what:
             return "delete it"
         if self.name.startswith("trained/"):
-            return "merge a store that has it whole, or delete it and train again"
+            return "merge a store with an intact copy, or delete it and train again"
         if self.name.startswith("references/"):
-            return "merge a store that has it whole, or delete it and build it again"
-        return "use --set-aside and run again, which makes it again, or merge a store that has it whole"
+            return "merge a store with an intact copy, or delete it and build it again"
+        return "use --set-aside and run again to compute it again, or merge a store with an intact copy"
 
     def __str__(self) -> str:
         return f"{self.name}: {self.what}; {self.remedy}"

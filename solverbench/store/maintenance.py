@@ -152,7 +152,7 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
     _present(store)
     runs = store_runs.runs(store.root, look)
     dead, living = [run for run in runs if run.state == "dead"], [run for run in runs if run.state != "dead"]
-    kept = f"temporary files stay while a run may be at work: {living[0].holder}" if living else ""
+    kept = f"temporary files are kept because a run may be active: {living[0].holder}" if living else ""
     found = []
     for folder in (*layout.FOLDERS, "reports"):
         for path in files.below(store.root / folder):
@@ -200,7 +200,9 @@ def _shown(table: Path) -> set[str]:
         with open(table, newline="", encoding="utf-8") as file:
             return {row["cell"] for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, csv.Error):
-        raise RecordError(f"{table}: can't be read, so that its cells aren't known; delete that report") from None
+        raise RecordError(
+            asked=table, wrong="can't be read, so its cells aren't known", remedy="delete that report"
+        ) from None
 
 
 def _unreported(store: Store, living: list[Run]) -> list[Path]:
@@ -222,7 +224,9 @@ def _leftover(name: str) -> bool:
 
 def _present(store: Store) -> None:
     if not (store.root / "store.json").exists():
-        raise StoreError(f"{store.root}: no store, it has no store.json; give --out the folder of a run")
+        raise StoreError(
+            asked=store.root, wrong="not a store, because it has no store.json", remedy="give --out the folder of a run"
+        )
 
 
 def size(count: int) -> str:

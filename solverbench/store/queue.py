@@ -116,5 +116,5 @@ class Others:
         """Wait until the next check of what other runs hold."""
         if (names := ", ".join(queue.holders())) and names != self._said:
             self._said = names
-            self.say(f"waiting for what another run has under way: {names}")
+            self.say(f"waiting for results that another run is computing: {names}")
         time.sleep(POLL)

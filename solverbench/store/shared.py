@@ -52,7 +52,7 @@ def made_once(
 
 def remade(error: RecordError) -> str:
     """Return the line that says what becomes of a damaged file, in place of what its error tells to do."""
-    return f"{error.finding('')}; set aside as *{files.DAMAGED} and made again"
+    return f"{error.finding('')}; set aside as *{files.DAMAGED} and computed again"
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]] | None:

@@ -57,7 +57,7 @@ class Merged:
         copied: number of files copied.
         equal: number of files that both have with the same content.
         close: number of files that both have and that differ only by rounding; left unchanged.
-        mended: files that were damaged in the store and sound in the source.
+        repaired: files that were damaged in the store and sound in the source.
         conflicts: sound files that both have with different content; left unchanged.
         damaged: damaged files of the source, which were not copied.
     """
@@ -66,7 +66,7 @@ class Merged:
     copied: int = 0
     equal: int = 0
     close: int = 0
-    mended: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
@@ -77,11 +77,13 @@ class Merged:
 
     def lines(self) -> list[str]:
         """Return it as human-readable lines."""
-        found = [f"mended     {name}" for name in self.mended]
-        found += [f"CONFLICT   {name}: both have it, with other content; kept as it was" for name in self.conflicts]
+        found = [f"repaired   {name}" for name in self.repaired]
+        found += [
+            f"CONFLICT   {name}: differs in the two stores; the existing file was kept" for name in self.conflicts
+        ]
         found += [f"DAMAGED    {line}" for line in self.damaged]
-        counts = f"{self.copied} files copied, {self.equal} were there, {len(self.mended)} mended"
-        counts += f", {self.close} there but for another machine's rounding" if self.close else ""
+        counts = f"{self.copied} files copied, {self.equal} already there, {len(self.repaired)} repaired"
+        counts += f", {self.close} equal up to another machine's rounding" if self.close else ""
         return [*found, f"{counts}, {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"]
 
 
@@ -94,11 +96,11 @@ def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> 
     """
     with _opened(source) as root:
         if root.resolve() == store.root.resolve():
-            raise StoreError(f"merge {source}: the same folder as --out; give another store")
+            raise StoreError(asked=f"merge {source}", wrong="the same folder as --out", remedy="give another store")
         Store.open(store.root)
         merged = Merged(check_trained)
         _check_list(root, merged)
-        merged.damaged += [f"{damage}; not taken" for damage in layout.special(root)]
+        merged.damaged += [f"{damage}; not copied" for damage in layout.special(root)]
         names = list(layout.walk(root))
         held = {name for name in names if name.startswith("cells/")}
         for folder in layout.cells(root):
@@ -163,10 +165,10 @@ def _merge_trained(root: Path, out: Path, merged: Merged) -> None:
 def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
     """Copy a file; return whether `out` now has the same content."""
     if damage := layout.check(root, name, merged.check_trained):
-        merged.damaged.append(f"{root / name}: {damage.what}; not taken")
+        merged.damaged.append(f"{root / name}: {damage.what}; not copied")
         return False
     layout.refuse_links(out, name)
-    mended = False
+    repaired = False
     if (out / name).exists():
         if _same(root / name, out / name):
             merged.equal += 1
@@ -178,10 +180,10 @@ def _copy(root: Path, name: str, out: Path, merged: Merged) -> bool:
                 merged.conflicts.append(name)
             return False
         files.set_aside(out / name)
-        mended = True
+        repaired = True
     files.write_bytes(out / name, (root / name).read_bytes(), replace=False)
     merged.copied += 1
-    merged.mended += [name] * mended
+    merged.repaired += [name] * repaired
     return True
 
 
@@ -249,17 +251,21 @@ def _check_list(root: Path, merged: Merged) -> None:
         if not _regular(root / name):
             merged.damaged.append(f"{name}: in the export's list, and not there; export again")
         elif files.sha256(root / name) != sha:
-            merged.damaged.append(f"{name}: isn't what the export's list says; export again")
+            merged.damaged.append(f"{name}: does not match the sha256 in the export's list; export again")
 
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
     """Yield a folder with the contents of `source`, unpacked if it is a zip."""
     if not source.exists():
-        raise MissingError(f"merge {source}: not there; give a store's folder, or an export")
+        raise MissingError(asked=f"merge {source}", wrong="doesn't exist", remedy="give a store's folder, or an export")
     if source.is_dir():
         if not (source / "store.json").exists():
-            raise StoreError(f"merge {source}: no store, it has no store.json; give a store's folder, or an export")
+            raise StoreError(
+                asked=f"merge {source}",
+                wrong="not a store, because it has no store.json",
+                remedy="give a store's folder, or an export",
+            )
         Store.look(source)
         yield source
         return
@@ -283,12 +289,18 @@ def _unpack(source: Path, place: Path) -> None:
                 with archive.open(each) as packed, open(place / each.filename, "xb") as file:
                     shutil.copyfileobj(packed, file)
     except OSError as error:
-        raise StoreError(f"merge {source}: can't be unpacked ({error.strerror or error}); check it") from None
+        raise StoreError(
+            asked=f"merge {source}", wrong=f"can't be unpacked ({error.strerror or error})", remedy="check it"
+        ) from None
     except (*files.FOREIGN, RuntimeError) as error:
-        raise RecordError(f"merge {source}: not a zip that can be read ({error}); export it again") from None
+        raise RecordError(
+            asked=f"merge {source}", wrong=f"not a readable zip file ({error})", remedy="export it again"
+        ) from None
     if not (place / "store.json").exists():
         raise StoreError(
-            f"merge {source}: no whole export of a store, it has no store.json; give another file, or export again"
+            asked=f"merge {source}",
+            wrong="not a complete export, because it has no store.json",
+            remedy="give another file, or export again",
         )
 
 
@@ -334,11 +346,11 @@ def export(
     for cell in cells:
         told = schema.checked(cell / "cell.json", schema.cell, files.read_json(cell / "cell.json"))
         names |= dict.fromkeys(path.relative_to(store.root).as_posix() for path in files.below(cell))
-        names |= dict.fromkeys(_beside(store.root, told, targets, file_name))
+        names |= dict.fromkeys(_related(store.root, told, targets, file_name))
         rows += _rows(cell, told)
     kept = [name for name in names if layout.known(name) and _regular(store.root / name)]
     if not rows and not kept:
-        raise UserError(f"export: no cell in {store.root}; run something first")
+        raise UserError(asked="export", wrong=f"{store.root} has no cell", remedy="run something first")
     packed: dict[str, Callable[[], bytes]] = {
         "store.json": (store.root / "store.json").read_bytes,
         "results.csv": lambda: _table(rows),
@@ -349,7 +361,7 @@ def export(
     with _writing(to) as put:
         for name, content in packed.items():
             if name in kept and (damage := layout.check(store.root, name, check_trained)):
-                raise RecordError(f"{store.root / name}: {damage.what}; {damage.remedy}")
+                raise RecordError(asked=store.root / name, wrong=damage.what, remedy=damage.remedy)
             body = content()
             shas[name] = hashlib.sha256(body).hexdigest()
             put(name, body)
@@ -365,12 +377,14 @@ def _regular(path: Path) -> bool:
 def _addressed(cells: Sequence[Path], address: str) -> Path:
     found = [cell for cell in cells if cell.name.startswith(address.lower())] if address else []
     if len(found) != 1:
-        what = f"{len(found)} cells begin so" if found else "no such cell"
-        raise UserError(f"--cell {address!r}: {what}; give the address as in the column 'cell' of results.csv")
+        what = f"{len(found)} cells begin with this" if found else "no such cell"
+        raise UserError(
+            asked=f"--cell {address!r}", wrong=what, remedy="give the address as in the column 'cell' of results.csv"
+        )
     return found[0]
 
 
-def _beside(root: Path, told: dict[str, Any], targets: bool, file_name: Callable[[str, int], str]) -> Iterator[str]:
+def _related(root: Path, told: dict[str, Any], targets: bool, file_name: Callable[[str, int], str]) -> Iterator[str]:
     """Yield the other files behind a cell's numbers: its solver's parameters and, on request, the teacher's images."""
     key, names = told["key"], {**told["key"], **told["names"]}  # format 1 had spec and nfe in the key
     if names["trained"]:
@@ -399,7 +413,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
 @contextmanager
 def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
     """Yield what writes a file into the folder or zip, which is there only once all of it is."""
-    with files.beside(to) as part:
+    with files.replacing(to) as part:
         if to.suffix == ".zip":
             with zipfile.ZipFile(part, "x") as archive:
                 # With the earliest date a zip allows, so that the same cells give the same bytes.

@@ -49,14 +49,10 @@ class Adapted:
         if predicts not in PREDICTIONS:
             raise SpecError(f"predicts={predicts!r}: not a parametrisation; use {', '.join(PREDICTIONS)}")
         if predicts == "eps" and schedule.stands_in:
-            flow = isinstance(schedule, RectifiedFlow)
-            other = "leave out the last of alphas_cumprod, which is 0, and count one step less in told"
             raise SpecError(
                 asked=f"predicts=eps on {type(schedule).__name__}",
-                wrong=f"the schedule starts without signal: x - {schedule.sigma_max:g} eps multiplies the network's "
-                "error by as much",
-                remedy="give what the network predicts (mostly v), or a schedule that starts at a finite level: "
-                + ("RectifiedFlow(t_start=0.999)" if flow else other),
+                wrong=f"its start holds no data, and x - {schedule.sigma_max:g} eps multiplies an error of the network",
+                remedy=f"give what the network predicts, mostly v, or start at a finite level: {_finite(schedule)}",
             )
         self.network, self.schedule, self.predicts, self.told = network, schedule, predicts, told
 
@@ -111,6 +107,13 @@ class Clipped:
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return the clipped data prediction, of x's shape."""
         return self.denoise(x, sigma).clamp(-self.bound, self.bound)
+
+
+def _finite(schedule: NoiseSchedule) -> str:
+    """Return how to make the schedule without its infinite first level."""
+    if isinstance(schedule, RectifiedFlow):
+        return "RectifiedFlow(t_start=0.999)"
+    return "leave out the last of alphas_cumprod, which is 0, and count one step less in told"
 
 
 def per_image(network: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:

@@ -35,7 +35,7 @@ class Arithmetic:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise SpecError(f"dtype={self.dtype}: not a number format; use {', '.join(DTYPES)}")
+            raise SpecError(asked=f"dtype={self.dtype}", wrong="not a number format", remedy=f"use {', '.join(DTYPES)}")
 
     @property
     def torch(self) -> torch.dtype:
@@ -58,8 +58,9 @@ class Arithmetic:
             return
         where = "this CPU has" if torch.device(device).type == "cpu" else f"{device} has"
         raise MissingError(
-            f"dtype={self.dtype} on {device}: {where} no instructions for it, and emulation is many times slower than "
-            "fp32; leave dtype out, or use a device that has them"
+            asked=f"dtype={self.dtype} on {device}",
+            wrong=f"{where} no instructions for it, and emulation is many times slower than fp32",
+            remedy="leave dtype out, or use a device that has them",
         )
 
     def prepare(self, network: Network, device: str, *, float32: Sequence[str] = ()) -> Network:

@@ -83,7 +83,7 @@ def fetch(name: str, tell: Callable[[str], downloads.Tell], *, references: bool 
             lines.append(f"  to measure FID against it: solverbench refs build {name} {path} --kind {about['kind']}")
         found[role] = downloads.member(path, about["member"], folder / f"{role}.ckpt") if "member" in about else path
     if entry["family"] == UNSUPPORTED:
-        lines.append(f"{name}: downloaded, but no family here reads it yet")
+        lines.append(f"{name}: downloaded, but no family supports it yet")
         return lines
     description = _described(name, entry, found)
     place = userdata.teachers() / f"{name}.toml"
@@ -103,13 +103,13 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
         MissingError, RecordError, SpecError: see `families.load`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise UserError(f"--name {name!r}: not one word; use letters, digits, - and _")
+        raise UserError(asked=f"--name {name!r}", wrong="not one word", remedy="use letters, digits, - and _")
     place = userdata.teachers() / f"{name}.toml"
     if name in registries.teachers or name in registries.catalogue() or place.exists():
         where = place if place.exists() else "the catalogue"
-        raise UserError(f"--name {name!r}: taken, by {where}; choose another name")
+        raise UserError(asked=f"--name {name!r}", wrong=f"already used by {where}", remedy="choose another name")
     if path.suffix == ".toml":
-        raise UserError(f"{path}: is a description already; give it as it is: --teachers {path}")
+        raise UserError(asked=path, wrong="is already a description", remedy=f"use it directly with --teachers {path}")
     description = families.read(path, given)
     family = description.family or families.recognise(description.checkpoint)
     loaded = families.load(path, {**given, "family": family}, "cpu")
@@ -144,7 +144,7 @@ def verify(name: str) -> Iterator[tuple[str, str]]:
             path = folder / _file_name(about)
             if not path.exists():
                 found = OPTIONAL if role == "reference" else FAIL
-                yield found, f"{role}: {path} isn't there; run: solverbench teachers fetch {name}"
+                yield found, f"{role}: {path} doesn't exist; run: solverbench teachers fetch {name}"
                 continue
             yield _tried(role, lambda path=path: f"{path}, sha256 {downloads.pinned(path)}")  # type: ignore[misc]
     if name in registries.teachers or described:
@@ -165,7 +165,9 @@ def _called(name: str) -> str:
         d = teacher.denoiser([0])(x, torch.tensor(schedule.sigma_max, dtype=torch.float64))
     if d.shape != x.shape or not d.isfinite().all():
         raise RecordError(
-            f"{name}: a call gives {tuple(d.shape)}, finite: {bool(d.isfinite().all())}; get the file again"
+            asked=name,
+            wrong=f"a call gives {tuple(d.shape)}, finite: {bool(d.isfinite().all())}",
+            remedy="download the file again",
         )
     return f"{' x '.join(map(str, teacher.shape))}, identity {teacher.identity[:12]}, a call is finite" + "".join(
         f"; {note}" for note in teacher.notes
@@ -189,7 +191,7 @@ def _entry(name: str) -> dict[str, Any]:
 
 def _state(name: str, entry: Mapping[str, Any]) -> str:
     if entry["family"] == UNSUPPORTED:
-        return "no family here reads it"
+        return "no family supports it"
     return "here" if (userdata.teachers() / f"{name}.toml").is_file() else "to fetch"
 
 
@@ -203,7 +205,9 @@ def _note(about: Mapping[str, str]) -> list[str]:
 
 def _described(name: str, entry: Mapping[str, Any], found: Mapping[str, Path]) -> str:
     if "checkpoint" not in found:
-        raise MissingError(f"{name}: no address of its checkpoint is known; see 'solverbench teachers info {name}'")
+        raise MissingError(
+            asked=name, wrong="no address of its checkpoint is known", remedy=f"see 'solverbench teachers info {name}'"
+        )
     plain = {"name": name, "family": entry["family"], "checkpoint": str(found["checkpoint"])}
     plain |= {key: entry[key] for key in ("guidance", "sampler", "sampler_nfe") if key in entry}
     return _toml(plain)

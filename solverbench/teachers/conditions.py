@@ -49,9 +49,15 @@ class Condition:
         if self.classes is not None:
             match = re.fullmatch(r"seed|uniform|fixed:(\d+)", self.classes)
             if match is None:
-                raise UserError(f"classes {self.classes!r}: not a policy; use seed, uniform or fixed:K")
+                raise UserError(
+                    asked=f"classes {self.classes!r}", wrong="not a policy", remedy="use seed, uniform or fixed:K"
+                )
             if match[1] is not None and int(match[1]) >= self.count:
-                raise UserError(f"classes {self.classes!r}: the network has {self.count}; use 0 to {self.count - 1}")
+                raise UserError(
+                    asked=f"classes {self.classes!r}",
+                    wrong=f"the network has {self.count}",
+                    remedy=f"use 0 to {self.count - 1}",
+                )
         if not 0 <= self.guidance < float("inf"):
             raise UserError(f"guidance {self.guidance:g}: not a finite number of at least 0; 1 is none, 7.5 is strong")
         if not 0 <= self.rescale <= 1:

@@ -129,9 +129,9 @@ def _parts(text: str) -> tuple[str, dict[str, str]]:
     for part in parts:
         key, equals, value = part.partition("=")
         if equals and (not key or not value):
-            raise SpecError(f"{text}: {part!r} isn't key=value; write {head}:key=value:key=value")
+            raise SpecError(asked=text, wrong=f"{part!r} isn't key=value", remedy=f"write {head}:key=value:key=value")
         if equals and key in given:
-            raise SpecError(f"{text}: {key!r} is given twice; give it once")
+            raise SpecError(asked=text, wrong=f"{key!r} is given twice", remedy="give it once")
         if equals:
             given[key] = value
         elif given:

@@ -92,3 +92,13 @@ def test_a_units_energy_is_told_as_each_cells_part(tmp_path, monkeypatch):
     frame = result.frame
     assert (frame.cost_joules > 0).all()
     assert set(frame.cost_batch) == {3}
+
+
+def test_the_batch_that_was_used_is_recorded_and_a_smaller_one_than_asked_is_said(tmp_path):
+    result = run.run(
+        RunOptions(teachers=toys.teacher(), out=tmp_path, solvers="euler", nfe=4, **SMALL | {"batch": 500})
+    )
+    assert set(result.frame.cost_batch) == {4}, "40 samples are ten blocks of 4"
+    said = bundle_notes.notes(result.cells, result.cells[0].cell.protocol)
+    [line] = [line for line in said if "speeds of" in line]
+    assert "at 4 images a call, not at the 500 of --batch, because a seed block has no more" in line

@@ -78,5 +78,5 @@ def test_a_wrong_word_and_a_damaged_file_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch 'large': neither a number of images nor auto"):
         plan.plan(RunOptions(**SMALL, teachers=toys.teacher(), batch="large", out=tmp_path))
     files.write_json(tmp_path / autobatch.FILE, {"x": "many"})
-    with pytest.raises(RecordError, match=r"batches.json: damaged; remove it"):
+    with pytest.raises(RecordError, match=r"batches.json: damaged; delete it"):
         autobatch.chosen([toys.teacher()], 10, tmp_path, keep=False, say=lambda line: None)

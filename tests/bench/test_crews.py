@@ -97,13 +97,13 @@ def broken(x, sigma):
 def test_another_version_or_network_at_the_worker_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
     monkeypatch.setattr(ray_worker, "__version__", "0.0")
-    assert "this worker has SolverBench 0.0, the run" in run(tmp_path / "a").cells[0].reason
+    assert "this worker has SolverBench 0.0, but the run has" in run(tmp_path / "a").cells[0].reason
     monkeypatch.undo()
     monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
     found = ray_worker.load_teacher("mixture")
     monkeypatch.setattr(ray_worker, "load_teacher", lambda spec, device: toys.teacher(identity="another"))
     result = run(tmp_path / "b", found, exact=False)
-    assert "this worker finds another network under mixture" in result.cells[0].reason
+    assert "mixture is another network on this worker" in result.cells[0].reason
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,10 @@ def test_another_version_or_network_at_the_worker_is_refused(tmp_path, monkeypat
         ({"ray_address": "auto"}, "engine 'local': takes no ray-address"),
         ({"workers": 0}, "workers 0: at least one"),
         ({"engine": "ray", "workers": 0}, "workers 0: at least one"),
-        ({"engine": "ray", "gpus_per_worker": 0.5}, "gpus-per-worker 0.5: not a share of a GPU, on device cpu"),
+        (
+            {"engine": "ray", "gpus_per_worker": 0.5},
+            "gpus-per-worker 0.5: needs a number above 0 and device cuda, not cpu",
+        ),
         ({"timeout_cell": 0}, "timeout-cell 0: not a time"),
         ({"timeout_cell": float("nan")}, "timeout-cell nan: not a time"),
     ],

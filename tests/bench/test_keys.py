@@ -277,7 +277,7 @@ def test_a_plugins_edited_helper_is_told_from_its_results(files_of_a_plugin):
     planned = planning.plan(RunOptions(solvers="mine", nfe="4", teachers=toys.teacher(), out="runs", **SMALL))
     [cell] = planned.cells
     assert cell.status == "failed"
-    assert "from other numbers" in cell.reason
+    assert "of other coefficients" in cell.reason
     assert "raise `version`" in cell.reason
     files_of_a_plugin(
         PLUGIN.replace('"mine"\n', '"mine"\n    version = 2\n'), HELPER.replace("(x - d)", "0.99 * (x - d)")
@@ -292,7 +292,7 @@ def test_a_teacher_sampler_by_an_edited_helper_is_told_from_its_samples(files_of
     endpoints.endpoints(teacher, range(20), "runs")
     endpoints.endpoints(teacher, range(20), "runs")
     files_of_a_plugin(helper=HELPER.replace("(x - d)", "0.99 * (x - d)"))
-    with pytest.raises(RecordError, match="samples by other numbers"):
+    with pytest.raises(RecordError, match="samples of another sampler"):
         endpoints.endpoints(teacher, range(20), "runs")
 
 

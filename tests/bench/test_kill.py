@@ -92,6 +92,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
 
 TOGETHER = """
 import os, sys
+import torch
+torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench.bench import run as runner
@@ -105,18 +107,35 @@ def watched(path, arrays, *, replace=True):
     write(path, arrays, replace=replace)
 
 store.files.write_arrays = watched
-runner.run(RunOptions(teachers=toys.teacher(), out={out!r}, workers={workers}, **{selection}))
-print(len(made))
+
+def run(workers):
+    code = 1
+    try:
+        runner.run(RunOptions(teachers=toys.teacher(), out={out!r}, workers=workers, **{selection}))
+        os.write(1, b"%d\\n" % len(made))
+        code = 0
+    finally:
+        if code:
+            sys.excepthook(*sys.exc_info())
+        os._exit(code)
+
+children = []
+for workers in (1, 2):
+    if not (pid := os.fork()):
+        run(workers)
+    children.append(pid)
+sys.exit(max([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children], key=abs))
 """
+"""Both are forked from one process, so that torch is imported once and they begin together."""
 
 
 def test_two_runs_at_once_share_a_store_and_its_work(tmp_path):
     tests, out = str(Path(toys.__file__).parent), str(tmp_path / "both")
-    scripts = [TOGETHER.format(tests=tests, out=out, selection=SELECTION, workers=count) for count in (1, 2)]
-    children = [
-        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for script in scripts
-    ]
-    made = [int(child.communicate(timeout=600)[0]) for child in children]
+    script = TOGETHER.format(tests=tests, out=out, selection=SELECTION)
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False)
+    assert child.returncode == 0, child.stderr
+    made = [int(line) for line in child.stdout.splitlines()]
+    assert len(made) == 2
     assert sum(made) == 80 + 20, "blocks and teacher samples are made once"
     run.run(RunOptions(teachers=toys.teacher(), out=tmp_path / "whole", **SELECTION))
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "both")

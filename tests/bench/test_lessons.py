@@ -65,9 +65,7 @@ def test_without_it_the_cell_needs_training(tmp_path):
 
 def test_strict_asks_for_every_cell(tmp_path):
     assert run(tmp_path, solvers="dpm").strict_exit_code == 0
-    with pytest.raises(
-        MissingError, match="heun nfe=3 on toy: unsupported, so that there is nothing to measure: "
-    ) as no:
+    with pytest.raises(MissingError, match="heun nfe=3 on toy: unsupported, so there is nothing to measure: ") as no:
         run(tmp_path, solvers="heun")
     assert no.value.exit_code == 3
     assert run(tmp_path, solvers="dpm,heun").strict_exit_code == 5
@@ -147,8 +145,8 @@ def test_a_recipe_that_has_changed_since_is_said_in_the_report(tmp_path, monkeyp
         monkeypatch.setattr(recipes, "load", lambda *_, now=now, **__: now)
         folder = run(tmp_path, solvers="gs", train=None).folder
         told.append(json.loads((folder / "bundle.json").read_text())["protocol"]["parameters of gs for toy"])
-    assert "another recipe" not in told[0]
-    assert told[1] == f"{told[0]} (by another recipe than today's: iterations 6, now 9)"
+    assert "an earlier recipe" not in told[0]
+    assert told[1] == f"{told[0]} (trained by an earlier recipe: iterations 6, now 9)"
 
 
 def test_evaluation_seeds_that_a_training_would_see_are_refused_before_it(tmp_path):
@@ -158,6 +156,6 @@ def test_evaluation_seeds_that_a_training_would_see_are_refused_before_it(tmp_pa
 
 
 def test_only_what_is_missing_can_be_trained(tmp_path):
-    with pytest.raises(UserError, match="train 'all': isn't something to train; use missing"):
+    with pytest.raises(UserError, match="train 'all': not a choice; use missing"):
         run(tmp_path / "runs", train="all")
     assert not (tmp_path / "runs").exists()

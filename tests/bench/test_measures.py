@@ -1,5 +1,7 @@
 """Measures: definitions checked against all images at once, intervals against Gaussians whose distances are known."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,34 @@ def test_a_measure_comes_back_from_its_file():
     one = measured(blocks(np.random.default_rng(0), replicates=2)[0])
     again = Measure.from_dict("frechet_data", one.as_dict())
     assert (again.value, again.interval, again.n, again.over) == (one.value, one.interval, one.n, one.over)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "left", "ends"),
+    [
+        ("recall", 0.02, [0.0, 0.04], (0.0, None)),
+        ("precision_data", 0.98, [1.0, 0.96], (None, 1.0)),
+        ("frechet_data", 0.1, [0.0, 0.2], (0.0, None)),
+        ("fid", 0.1, [0.0, 0.2], (0.0, None)),
+        ("inception_score", 1.01, [1.0, 1.1], (1.0, None)),
+        ("kid", 0.001, [-0.1, 0.1], (None, None)),
+        ("frechet_data_inf", 0.1, [-1.0, 1.0], (None, None)),
+    ],
+)
+def test_an_interval_ends_where_its_metric_does(metric, values, left, ends):
+    """KID and extrapolated distances are estimates that can be below 0, so theirs aren't cut."""
+    known = {"replicates": [values], "leave_one_out": [left * 5], "n": 100, "over": "", "reference": ""}
+    found = Measure.from_dict(metric, known)
+    whole = values - found.half, values + found.half
+    expected = [value if end is None else end for value, end in zip(whole, ends, strict=True)]
+    assert found.interval == pytest.approx(expected)
+    assert Measure.from_dict(metric, found.as_dict()).interval == found.interval
+
+
+def test_a_plugins_range_is_kept_with_its_measure():
+    one = Measure("own", np.array([0.1]), np.array([[0.0, 0.2] * 5]), 10, "", "", (0.0, np.inf))
+    assert one.interval[0] == 0.0
+    assert Measure.from_dict("own", json.loads(json.dumps(one.as_dict()))).interval == one.interval
 
 
 def test_rmse_leaves_out_a_tenth_of_the_images_at_a_time():

@@ -331,11 +331,11 @@ def test_a_damaged_block_is_named_and_it_alone_is_made_again(tmp_path):
         RunOptions(solvers="dpm,euler", nfe="3,4", teachers=toys.teacher(), out=tmp_path / "runs", **SMALL)
     )
     assert [each.blocks_missing for each in planned.cells].count(1) == 1
-    assert f"damaged and made again: {block.name}" in planned.summary()
+    assert f"damaged files, computed again: {block.name}" in planned.summary()
     watched, told = Watched(), Told()
     assert set(statuses(run(tmp_path / "runs", toys.teacher(watched), progress=told)).values()) == {"done"}
     assert told.lines == [
-        f"{block}: damaged, its checksum doesn't match its content; set aside as *.damaged and made again"
+        f"{block}: damaged, its checksum doesn't match its content; set aside as *.damaged and computed again"
     ]
     assert 0 < watched.calls <= 2 * 4
     block.with_name(block.name + ".damaged").unlink()
@@ -380,7 +380,7 @@ def test_a_damaged_target_is_named_and_made_again(tmp_path):
     told = Told()
     run(tmp_path / "runs", solvers="euler", nfe=4, progress=told)
     assert told.lines == [
-        f"{target}: damaged, its checksum doesn't match its content; set aside as *.damaged and made again"
+        f"{target}: damaged, its checksum doesn't match its content; set aside as *.damaged and computed again"
     ]
     target.with_name(target.name + ".damaged").unlink()
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "runs")
@@ -429,7 +429,7 @@ def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
 
 
 def test_no_possible_cell_is_exit_code_3(tmp_path):
-    with pytest.raises(MissingError, match=r"heun nfe=3 on toy: unsupported, so that .* \(and 1 more;") as refused:
+    with pytest.raises(MissingError, match=r"heun nfe=3 on toy: unsupported, so .* \(and 1 more;") as refused:
         run(tmp_path, solvers="heun,gs", nfe=3)
     assert refused.value.exit_code == 3
     assert not (tmp_path / "reports").exists()

@@ -149,7 +149,9 @@ def test_a_foreign_solution_is_refused_and_a_damaged_one_made_again(tmp_path):
     other.write_bytes(b"")
     told = []
     found = solutions.piece(single(), range(50_000, 50_002), tmp_path, say=told.append)
-    assert told == [f"{other}: damaged, its checksum doesn't match its content; set aside as *.damaged and made again"]
+    assert told == [
+        f"{other}: damaged, its checksum doesn't match its content; set aside as *.damaged and computed again"
+    ]
     assert torch.equal(found, solutions.piece(single(), range(50_000, 50_002), tmp_path / "fresh"))
 
 
@@ -259,7 +261,8 @@ def test_a_second_solver_finds_the_solutions_and_a_second_run_needs_nothing(tmp_
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
     class Impatient(Silent):
         def advance(self, cell, images, calls):
-            raise KeyboardInterrupt
+            if images:  # not while the reference is measured
+                raise KeyboardInterrupt
 
     run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

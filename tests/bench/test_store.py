@@ -131,7 +131,7 @@ def test_cells_without_a_store_file_are_refused(folder):
 def test_a_damaged_store_file_says_what_to_do(tmp_path):
     Store.open(tmp_path)
     (tmp_path / "store.json").write_text("{")
-    with pytest.raises(RecordError, match=r"copy store\.json from a new one"):
+    with pytest.raises(RecordError, match=r"copy store\.json from another store"):
         Store.open(tmp_path)
 
 

@@ -16,15 +16,18 @@ ALL = ("rmse_teacher", "frechet_teacher", "frechet_data")
 LEARNED = ("gs", "gas", "ld3", "s4s_alt")
 
 
-def outcome(solver, nfe, value, *, noise=0.0, metrics=ALL, seeds=(0.1, 0.1001), metric_loss=False):
-    """A finished cell of one replicate; `noise` spreads its leave-one-outs, `seeds` are its validation errors."""
+def outcome(solver, nfe, value, *, noise=0.0, metrics=ALL, seeds=(0.1, 0.1001), metric_loss=False, error=None):
+    """A finished cell of one replicate; `noise` spreads its leave-one-outs, `seeds` are its validation errors.
+
+    `error` is that of the reference.
+    """
     left = value + noise * np.linspace(-1, 1, 10)[None]
     runs = [{"seed": i, "validation": error} for i, error in enumerate(seeds)]
     trained = Trained("gs", nfe, "toy", "", {}, None, {"seed": 0, "runs": runs}) if solver in LEARNED else None
     about = {"learned": solver in LEARNED, "trained": trained, "metric_loss": metric_loss, "inferred": ""}
     cell = SimpleNamespace(teacher=TEACHER, solver=solver, spec=f"{solver}:grid=x", nfe=nfe, **about)
     made = {m: Measure(m, np.array([value]), left, 100, "same", "reference") for m in metrics}
-    return SimpleNamespace(cell=cell, measures=made, status="done")
+    return SimpleNamespace(cell=cell, measures=made, status="done", reference_error=error)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,18 @@ def test_the_paired_interval_decides(value, noise, expected):
     assert found[0]["claim"] == "gas NFE 5 at least level with dpm NFE 5 on toy"
     assert found[0]["difference"] == pytest.approx(value - 1.0)
     assert found[0]["low"] <= found[0]["difference"] <= found[0]["high"]
+
+
+@pytest.mark.parametrize(("value", "decided"), [(0.9, "held"), (1.1, "not held")])
+def test_a_difference_smaller_than_the_error_of_the_reference_decides_nothing(value, decided):
+    """It has a part only in the RMSE: the other distances have references of their own."""
+    found = verdicts([outcome("gas", 5, value, error=0.2), outcome("dpm", 5, 1.0, error=0.2)])
+    assert [(each["verdict"], each.get("caution")) for each in found] == [
+        ("unresolved", "smaller than the error of the reference, 0.2"),
+        (decided, None),
+    ]
+    [found, _] = verdicts([outcome("gas", 5, value, error=0.05), outcome("dpm", 5, 1.0, error=0.05)])
+    assert (found["verdict"], found.get("caution")) == (decided, None)
 
 
 def test_noise_that_two_cells_share_does_not_blur_their_difference():

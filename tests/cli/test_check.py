@@ -110,8 +110,8 @@ def test_a_solver_is_checked_on_the_levels_of_a_teacher(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ((), 2, "check: nothing to check; give a name, or --all"),
-        (("heun", "--all"), 2, "check: names and --all; give a name, or --all"),
+        ((), 2, "check: nothing to check; give either names or --all"),
+        (("heun", "--all"), 2, "check: both names and --all are given; give either names or --all"),
         (("huen",), 2, "check huen: neither a solver nor a teacher; did you mean 'heun'? Give a name, a spec or a"),
         (("xyz:order=2",), 2, "check xyz:order=2: neither a solver nor a teacher; give a name, a spec or a .py file"),
         (("heun:order=2",), 2, "heun:order=2: heun has no option 'order'"),
@@ -135,7 +135,7 @@ def test_a_mistake_is_one_line(arguments, code, said):
         ("x = 1\n", "registers nothing; give its solver a `name`, or use @sb.register"),
         (
             "import solverbench as sb\n\n@sb.register(kind='grid')\ndef mine(schedule, steps): ...\n",
-            "has grid 'mine' alone; only solvers and teachers are checked: give a file of those",
+            "has only grid 'mine'; only solvers and teachers are checked: give a file of those",
         ),
     ],
 )

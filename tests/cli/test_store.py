@@ -132,7 +132,7 @@ def test_a_trained_solver_is_verified_and_never_set_aside(runs):
     flip(folder / packed.name)
     result = invoke("verify", "--set-aside", "--out", runs)
     assert result.exit_code == 4
-    assert "merge a store that has it whole, or delete it and train again" in result.stdout
+    assert "merge a store with an intact copy, or delete it and train again" in result.stdout
     assert (folder / packed.name).exists()
 
 
@@ -154,7 +154,7 @@ def test_gc_leaves_the_temporary_files_of_a_run_at_work(runs):
     part.write_bytes(b"x")
     mine = leases.Leases(runs)
     assert mine.attempt("cell-1")
-    assert "temporary files stay while a run may be at work" in invoke("gc", "--out", runs).stdout
+    assert "temporary files are kept because a run may be active" in invoke("gc", "--out", runs).stdout
     assert part.exists()
     assert invoke("gc", "--cells", "--out", runs).exit_code == 3
     mine.close()
@@ -217,7 +217,7 @@ def test_conflicting_content_is_named_and_kept_and_its_metrics_with_it(runs, tmp
     result = invoke("merge", runs, "--out", tmp_path / "other")
     assert result.exit_code == 4
     name = path.relative_to(tmp_path / "other")
-    assert f"CONFLICT   {name}: both have it, with other content; kept as it was" in result.stdout
+    assert f"CONFLICT   {name}: differs in the two stores; the existing file was kept" in result.stdout
     assert path.read_bytes() == before
     assert not metrics.exists(), "they would be of another block"
 
@@ -258,7 +258,7 @@ def test_another_machines_rounding_is_no_conflict_and_changes_nothing(runs, tmp_
     result = invoke("merge", tmp_path / "other", "--out", runs)
     assert result.exit_code == 0, result.stdout
     many = len(list(runs.glob("cells/*/*/blocks/*.npz"))) + len(list(runs.glob("targets/*/*.npz"))) + 2
-    assert f"{many} there but for another machine's rounding, 0 in conflict" in result.stdout
+    assert f"{many} equal up to another machine's rounding, 0 in conflict" in result.stdout
     assert toys.files_of(runs) == before
 
 
@@ -324,7 +324,7 @@ def test_merge_leaves_damaged_files_and_mends_damaged_ones(runs, tmp_path):
     block(tmp_path / "other", 0).unlink()
     result = invoke("merge", runs, "--out", tmp_path / "other")
     assert result.exit_code == 4
-    assert result.stdout.count("DAMAGED") == result.stdout.count("mended  ") == 1
+    assert result.stdout.count("DAMAGED") == result.stdout.count("repaired  ") == 1
     assert invoke("verify", "--out", tmp_path / "other").exit_code == 0
 
 
@@ -370,7 +370,7 @@ def test_an_export_that_lost_a_file_says_so(runs, tmp_path):
     block(tmp_path / "a").unlink()
     result = invoke("merge", tmp_path / "a", "--out", tmp_path / "other")
     assert result.exit_code == 4
-    assert "in the export's list, and not there" in result.stdout
+    assert "listed in the export, but missing" in result.stdout
 
 
 def test_nothing_of_a_zip_is_written_outside_its_place(runs, tmp_path):

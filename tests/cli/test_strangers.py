@@ -102,7 +102,7 @@ def test_merge_follows_no_link(runs, elsewhere, tmp_path, where):
         assert "a link inside a results folder" in result.stderr
     else:
         assert result.exit_code == 4
-        assert "never followed; delete it; not taken" in result.stdout
+        assert "never followed; delete it; not copied" in result.stdout
         assert not list(other.glob(f"cells/*/*/blocks/{link.name}"))[1:]
 
 

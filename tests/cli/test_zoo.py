@@ -102,12 +102,12 @@ def _tableau(trained: trained_files.Trained) -> sb.Tableau:
 
 def test_adding_says_what_it_replaces(tmp_path, own):
     first = trained_files.load(zoo.packaged() / "digits" / "gs-nfe4.safetensors")
-    assert "in place of" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
-    assert "in place of" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
+    assert "replaces" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
+    assert "replaces" not in invoke("add", zoo.packaged() / "digits" / "gs-nfe4.safetensors").stdout
     altered(tmp_path / "a.safetensors")
-    assert f"in place of {first.identity[:12]}" in invoke("add", tmp_path / "a.safetensors").stdout
+    assert f"replaces {first.identity[:12]}" in invoke("add", tmp_path / "a.safetensors").stdout
     (own / "digits" / "gs-nfe4.safetensors").write_bytes(b"no")
-    assert "in place of a damaged file" in invoke("add", tmp_path / "a.safetensors").stdout
+    assert "replaces a damaged file" in invoke("add", tmp_path / "a.safetensors").stdout
 
 
 def test_what_cannot_be_added_says_why_and_leaves_no_trace(tmp_path, own):
@@ -118,7 +118,7 @@ def test_what_cannot_be_added_says_why_and_leaves_no_trace(tmp_path, own):
         invoke("add", tmp_path / "foreign.safetensors"), 2
     )
     altered(tmp_path / "up.safetensors", teacher="../up")
-    assert "no folder's name" in failed(invoke("add", tmp_path / "up.safetensors"), 2)
+    assert "can't be a folder name" in failed(invoke("add", tmp_path / "up.safetensors"), 2)
     assert "there is no such file" in failed(invoke("add", tmp_path / "none.safetensors"), 2)
     assert not own.exists()
     assert not (tmp_path / "up").exists()
@@ -217,7 +217,7 @@ def test_a_recipe_that_has_changed_since_is_listed_and_shown(tmp_path):
     place = tmp_path / "runs" / "trained" / "digits" / "gs-nfe3.safetensors"
     trained_files.save(replace(found, record=found.record | {"recipe": found.record["recipe"] | {"lr": 0.75}}), place)
     listed = invoke("list", "--out", tmp_path / "runs").stdout
-    assert listed.count("by another recipe than today's: ") == 1
+    assert listed.count("trained by an earlier recipe: ") == 1
     assert f"{place}: lr 0.75, now " in listed
     assert "lr 0.75, now " in invoke("show", place).stdout.partition("changed since")[2]
 

@@ -599,7 +599,7 @@ class Neglected(Trained):
     ("cls", "said"),
     [
         (Unread, "there is no setting 'iteration'; did you mean 'iterations'?"),
-        (Neglected, "stages=times+offsets never train 'share', which is of coefficients; add the group"),
+        (Neglected, "stages=times+offsets never train 'share', which is in group coefficients; add the group"),
     ],
 )
 def test_a_bug_in_a_recipe_is_caught(cls, said):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -78,11 +79,24 @@ def test_steps_that_are_too_long_are_said(spec: str, nfe: int, flagged: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("spec", "nfe"), [("deis:grid=logsnr", 20), ("deis:order=3:grid=polynomial", 10), ("deis:grid=polynomial", 20)]
-)
+    ("spec", "nfe"), [("deis:grid=logsnr", 20), ("deis:order=3:grid=polynomial", 10), ("deis:grid=polynomial", 20),
+                    ("deis:grid=polynomial", 10)]
+)  # fmt: skip
 def test_large_weights_that_cancel_are_linear(spec: str, nfe: int) -> None:
     schedule = sb.RectifiedFlow()
     assert probe.gaussian_error(sb.tableau(spec, nfe=nfe, schedule=schedule), schedule) < 0.06
+
+
+def cosine() -> sb.VPDiscrete:
+    """The cosine schedule, whose levels reach from 20000 to 0.006. Source: arXiv:2102.09672, equation 17."""
+    squares = ((torch.arange(1001, dtype=torch.float64) / 1000 + 0.008) / 1.008 * math.pi / 2).cos() ** 2
+    return sb.VPDiscrete.from_alphas_cumprod((squares[1:] / squares[:-1]).clamp(min=0.001).cumprod(0))
+
+
+@pytest.mark.parametrize("spec", ["dpm2:grid=time_quadratic", "deis:grid=logsnr", "dpm2:grid=time_poly"])
+def test_terms_that_cancel_between_two_steps_are_linear(spec: str) -> None:
+    """No weight of the tableau is as large as the terms that it is the sum of."""
+    assert sb.tableau(spec, nfe=10, schedule=cosine()).nfe == 10
 
 
 class Bent(sb.Solver):
@@ -99,9 +113,31 @@ class Bent(sb.Solver):
         return x
 
 
-def test_a_nonlinearity_of_1e_8_is_found() -> None:
+@pytest.mark.parametrize("levels", ["polynomial", "time_uniform", "logsnr"])
+@pytest.mark.parametrize("schedule", [sb.EDM(), sb.VPLinear(), sb.RectifiedFlow(), FLOW])
+def test_a_nonlinearity_of_1e_8_is_found(schedule: sb.NoiseSchedule, levels: str) -> None:
     with pytest.raises(NotLinearError, match="loop and tableau differ"):
-        sb.tableau(Bent(), nfe=10)
+        sb.tableau(Bent(levels=levels), nfe=10, schedule=schedule)
+
+
+class Noisy(sb.Solver):
+    """Euler's method with another small factor in each run, which torch does not see."""
+
+    name = "noisy"
+    runs: ClassVar[list[None]] = []
+
+    def integrate(self, denoise: sb.Denoise, x: Tensor, grid: sb.Grid) -> Tensor:
+        s = grid.sigmas
+        self.runs.append(None)
+        for n in range(grid.steps):
+            d = denoise(x, s[n])
+            x = (d + s[n + 1] / s[n] * (x - d)) * (1 + 1e-3 * math.sin(len(self.runs)))
+        return x
+
+
+def test_no_rounding_excuses_a_loop_that_differs_from_run_to_run() -> None:
+    with pytest.raises(NotLinearError, match="two runs of the loop from one state differ"):
+        sb.tableau(Noisy(), nfe=10)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,23 @@ PHRASES = {
     "stands beside": "is next to",
     "in vain": "without effect; name what failed",
     "mend it there": "fix it there",
+    "is handed": "gets",
+    "hand it the": "pass it the",
+    "a thing of type": "an object of type",
+    "goes on where": "resumes",
+    "gone on from": "resumed",
+    "made again by": "computed again by",
+    "which makes it again": "to compute it again",
+    "makes them again": "computes them again",
+    "has it whole": "has an intact copy",
+    "stands twice": "occurs twice",
+    "code of its own": "its own code; custom code",
+    "goes round in a circle": "forms a circle",
+    "by other numbers": "with other coefficients",
+    "where none came in": "for inputs without one",
+    "any that is free": "a free one",
+    "from before that": "earlier",
+    "values that a regular step combines": "number of outputs that a regular step combines",
 }
 """What isn't written, and what is written instead."""
 

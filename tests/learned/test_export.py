@@ -97,7 +97,7 @@ def test_a_solver_with_an_adaptor_of_its_own_is_refused(digits: sb.Teacher) -> N
         def adapt(self, denoise):  # type: ignore[no-untyped-def]
             return lambda x, sigma: 2 * denoise(x, sigma)
 
-    with pytest.raises(SpecError, match="by code of its own"):
+    with pytest.raises(SpecError, match="by its own code"):
         export.collect(Doubled(), 3, digits)
 
 
@@ -106,7 +106,10 @@ def test_a_solver_with_an_adaptor_of_its_own_is_refused(digits: sb.Teacher) -> N
     [
         ("", "isn't a solverbench-tableau"),
         ("[1, 2]", "isn't a solverbench-tableau"),
-        ('{"format": "other", "version": 1}', "other version 1, this reads solverbench-tableau version 1"),
+        (
+            '{"format": "other", "version": 1}',
+            "other version 1, but this SolverBench reads solverbench-tableau version 1",
+        ),
         ('{"format": "solverbench-tableau", "version": 1}', "incomplete tableau"),
         ('{"format": "solverbench-tableau", "version": 1, "sigmas": [[1], [1, 2]]}', "incomplete tableau"),
     ],

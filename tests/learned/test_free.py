@@ -93,9 +93,9 @@ def test_no_call_is_told_a_level_outside_the_schedule(offset: float) -> None:
 @pytest.mark.parametrize(
     ("spec", "error", "said"),
     [
-        ("free:first=0.5", SpecError, "first=0.5: a call above the start"),
-        ("free:base=heun", SpecError, "heun isn't a value it takes"),
-        ("free:grid=80+5+0.5+0", GridError, "ends in 0"),
+        ("free:first=0.5", SpecError, "first=0.5: the first call would be above the start"),
+        ("free:base=heun", SpecError, "heun isn't one of its values"),
+        ("free:grid=80+5+0.5+0", GridError, "its last level is 0"),
     ],
 )
 def test_what_it_cannot_start_from_is_refused(spec: str, error: type[Exception], said: str) -> None:
@@ -104,7 +104,7 @@ def test_what_it_cannot_start_from_is_refused(spec: str, error: type[Exception],
 
 
 def test_parameters_for_another_number_of_calls_are_refused() -> None:
-    with pytest.raises(GridError, match="parameters for 4 steps, 5 asked for"):
+    with pytest.raises(GridError, match="parameters are for 4 steps, but 5 are requested"):
         equipped("free", EDM(), NFE).grid(EDM(), 5)
 
 

@@ -26,6 +26,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
+torch.optim.SGD([torch.zeros(1)])  # the first optimiser imports torch._dynamo: once, not in each fork
 sys.path.insert(0, {tests!r})
 import toys
 from solverbench.learned import recipes

@@ -134,7 +134,7 @@ def test_it_conforms_on_every_schedule(spec: str, schedule: sb.NoiseSchedule) ->
     [
         ("ld3:base=euler:order=2", "ld3:base=euler: .*euler has no option 'order'"),
         ("ld3:base=dpm:variant=bh1", "dpm has no option 'variant'"),
-        ("ld3:order=7", "unipc:order=7: 7 isn't a value it takes"),
+        ("ld3:order=7", "unipc:order=7: 7 isn't one of its values"),
         ("ld3:base=heun", "use unipc or dpm or ipndm or euler"),
         ("ld3:mode=time:compat=true", "leave compat out"),
         ("ld3:compat=true:limited=false", "leave one of them out"),
@@ -203,7 +203,7 @@ def test_a_prior_may_lie_in_a_file_and_must_fit_the_schedule(tmp_path: Path) -> 
     assert isinstance(read, LD3)
     with pytest.raises(sb.GridError, match="4 levels make 3 steps; give 6 levels"):
         read.initial(sb.EDM(), 5)
-    with pytest.raises(sb.GridError, match=r"goes from 80 to 0\.002, and this schedule from 14\.6"):
+    with pytest.raises(sb.GridError, match=r"goes from 80 to 0\.002, but this schedule goes from 14\.6"):
         read.initial(sb.VPDiscrete.stable_diffusion(), 3)
     with pytest.raises(sb.GridError, match="as Stable Diffusion does"):
         sb.make("ld3:prior=gits").initial(sb.EDM(), 5)  # type: ignore[attr-defined]

@@ -167,10 +167,10 @@ def test_a_file_by_a_changed_loop_is_out_of_date_and_trained_again(call: Callabl
     edited(('self.trained["momentum"][n] * step', '0.5 * self.trained["momentum"][n] * step'))
     assert statuses(3)["heavy"] == "needs-training"
     planned = call("plan", "--solvers", "heavy,euler", "--nfe", "3")
-    assert "its code has changed since it was trained" in planned.output
+    assert "its code or the schedule has changed since it was trained" in planned.output
     sampled = call("zoo", "export", "heavy", "--nfe", "3", "--to", "h.json", code=2)
-    assert "its code has changed since it was trained" in sampled.stderr
-    assert "in place of other parameters" in call("train", "heavy", "--nfe", "3", *SHORT).output
+    assert "its code or the schedule has changed since it was trained" in sampled.stderr
+    assert "replaces other parameters" in call("train", "heavy", "--nfe", "3", *SHORT).output
     assert trained_files.load(place).identity != before
     assert statuses(3)["heavy"] == "done"
 
@@ -235,7 +235,7 @@ def test_without_a_recipe_it_is_trained_as_gs_and_its_own_serves_others() -> Non
     [
         ('{"base": "gs", "iteration": 4}', "in its class: there is no setting 'iteration'; did you mean 'iterations'"),
         ('{"base": "gs", "digits": {"speed": 4}}', r"in its class \[digits\]: there is no setting 'speed'"),
-        ('{"base": "heavy"}', "round in a circle"),
+        ('{"base": "heavy"}', "form a circle"),
         ('{"iterations": 4}', "missing; give every setting"),
         ('{"base": "gs", "iterations": "many"}', "iterations='many'"),
     ],

@@ -75,10 +75,10 @@ def test_settings_override_by_type(gas: Recipe) -> None:
         ("widths=8+0", "widths=0: out of range"),
         ("train_size=50000", "stay within 0-39999"),
         ("train_first=39999", "^train_first=39999, train_size=20000: seeds up to"),
-        ("train_size=10", "^batch=32, train_size=10: a batch of more than train_size pairs; lower batch or raise"),
+        ("train_size=10", "^batch=32, train_size=10: the batch is larger than train_size; lower batch or raise"),
         ("validation_first=3", "at least 40000"),
         ("validation_size=20000", "stay within 40000-49999"),
-        ("batch=30000", "more than train_size"),
+        ("batch=30000", "larger than train_size"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line(gas: Recipe, setting: str, said: str) -> None:
@@ -122,7 +122,7 @@ def test_a_stored_recipe_with_a_missing_entry_is_refused(gas: Recipe) -> None:
         ("lr = 1.0", "'lr' outside a table"),
         ("[any", "not TOML"),
         ("[any]\nlr = 1.0", "missing; give every setting"),
-        ('base = "mine"', "round in a circle"),
+        ('base = "mine"', "form a circle"),
     ],
 )
 def test_a_wrong_recipe_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
@@ -178,7 +178,9 @@ def test_what_changed_since_is_what_both_have(gas: Recipe) -> None:
 
 
 def test_training_on_the_metrics_own_features_needs_a_word(gas: Recipe) -> None:
-    with pytest.raises(SpecError, match=r"judged by, .* or say allow_metric_loss=true: it is then marked everywhere"):
+    with pytest.raises(
+        SpecError, match=r"that metrics use, .* or set allow_metric_loss=true, which marks the results in every report"
+    ):
         gas.override(["loss=metric_features"])
     assert gas.override(["loss=metric_features", "allow_metric_loss=true"]).loss == "metric_features"
     with pytest.raises(SpecError, match="'yes' isn't true or false"):

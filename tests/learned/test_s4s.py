@@ -262,9 +262,12 @@ def test_a_grid_of_one_schedule_needs_no_other_to_be_read() -> None:
     ("spec", "said"),
     [
         ("s4s:grid=learned", "its grid is fixed; use s4s_alt or s4s_joint"),
-        ("s4s_alt:grid=logsnr", "grid=logsnr: 'logsnr' isn't a value it takes|grid=logsnr"),
-        ("s4s:form=pc:prediction=noise", "defined for data alone"),
-        ("s4s_joint:form=single:prediction=noise", "s4s_joint:form=single:prediction=noise: defined for data alone"),
+        ("s4s_alt:grid=logsnr", "grid=logsnr: 'logsnr' isn't one of its values|grid=logsnr"),
+        ("s4s:form=pc:prediction=noise", "this form is defined only for data"),
+        (
+            "s4s_joint:form=single:prediction=noise",
+            "s4s_joint:form=single:prediction=noise: this form is defined only for data",
+        ),
         ("s4s:form=single:order=4", "blocks of at most 3 calls"),
         ("s4s_alt:prior=polynomail", "did you mean 'polynomial'"),
     ],
@@ -276,7 +279,7 @@ def test_a_combination_that_is_not_defined_is_refused(spec: str, said: str) -> N
 
 def test_parameters_for_another_number_of_calls_are_refused() -> None:
     for spec in ("s4s", "s4s:form=pc", "s4s:form=single", "s4s_alt"):
-        with pytest.raises(sb.GridError, match="parameters for 4 steps, 5 asked for"):
+        with pytest.raises(sb.GridError, match="parameters are for 4 steps, but 5 are requested"):
             untrained(spec, VP, 4).grid(VP, 5)
     with pytest.raises(sb.BudgetError, match="use nfe=2"):
         sb.make("s4s_joint").steps(1)

@@ -339,7 +339,9 @@ def test_the_record_says_what_it_cost_and_which_seeds_it_saw(
 
 
 def test_gs_is_not_trained_with_a_discriminator(teacher: Teacher, adversarial: Recipe) -> None:
-    with pytest.raises(TrainingError, match=r"adversarial_weight=0.5, but gs is trained without; train gas"):
+    with pytest.raises(
+        TrainingError, match=r"adversarial_weight=0.5, but gs has no adversarial training; leave it out or train gas"
+    ):
         TrainingRun(learned("gs"), 2, teacher, adversarial, 0)
 
 

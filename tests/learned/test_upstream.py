@@ -89,7 +89,7 @@ def test_the_record_says_where_it_comes_from(path: Path, teacher: Teacher, tmp_p
 def test_any_number_of_calls_is_read_from_the_shapes(nfe: int, teacher: Teacher, tmp_path: Path) -> None:
     torch.save(checkpoint(nfe), tmp_path / "a.pt")
     assert upstream.gas(tmp_path / "a.pt", teacher, nfe).tableau.nfe == nfe
-    with pytest.raises(RecordError, match=rf"shapes are those of nfe={nfe}, not of nfe=9; use --nfe {nfe}"):
+    with pytest.raises(RecordError, match=rf"shapes are for nfe={nfe}, not for nfe=9; use --nfe {nfe}"):
         upstream.gas(tmp_path / "a.pt", teacher, 9)
 
 
@@ -146,7 +146,7 @@ def with_part(index: int, part: Any) -> dict[str, Any]:
         (changed(shadow_params=flat(4)[:-1]), "it has 9 tensors"),
         (changed(shadow_params=flat(4)[:-2]), r"mu_logit of shape \[3\], not \[2\], among 8 tensors"),
         (with_part(3, torch.zeros(4, 1)), r"a1 of shape \[4, 1\], not \[4\]"),
-        (with_part(2, torch.zeros(4, dtype=torch.int64)), "aren't plain floating point"),
+        (with_part(2, torch.zeros(4, dtype=torch.int64)), "aren't floating point"),
         (with_part(2, torch.full((4,), torch.nan)), "c1 has a number that isn't finite"),
         (with_part(1, torch.full((4,), -2.0)), "no solver on the levels of toy"),
     ],
@@ -173,7 +173,7 @@ def test_a_missing_file_folder_or_other_solver_is_named(path: Path, teacher: Tea
         upstream.gas(tmp_path / "none.pt", teacher, 4)
     with pytest.raises(RecordError, match="can't be read"):
         upstream.gas(tmp_path, teacher, 4)
-    with pytest.raises(RecordError, match="holds a gas or gs, not a euler"):
+    with pytest.raises(RecordError, match="holds a GAS or GS solver, not euler"):
         upstream.gas(path, teacher, 4, solver="euler")
     for t_eps in (0.0, -1.0, float("nan"), 0.99, 1.0, 3.0):
         with pytest.raises((SpecError, RecordError), match="t_eps"):
@@ -186,6 +186,6 @@ def test_a_solver_that_is_there_already_is_left_alone(path: Path, teacher: Teach
     assert upstream.keep(imported, path, tmp_path) == place
     before = place.read_bytes()
     torch.save(with_part(1, torch.zeros(4)), path)
-    with pytest.raises(RecordError, match="holds another one"):
+    with pytest.raises(RecordError, match="holds another trained solver"):
         upstream.keep(upstream.gas(path, teacher, 4), path, tmp_path)
     assert place.read_bytes() == before

@@ -81,10 +81,10 @@ def test_levels_told_levels_and_samples_are_those_of_the_files_times(
         ({"best_t_steps": torch.ones(9)}, r"of shape \[9\]"),
         ({"best_t_steps": torch.ones(5, 2)}, r"of shape \[5, 2\]"),
         (content(EDM_TIMES[::-1], EDM_TIMES[::-1]), "whose first half, .*, doesn't fall"),
-        (content(EDM_TIMES, [80.0, 9.3, -1.0, 0.4, 0.002]), "with -1, and times are above 0"),
+        (content(EDM_TIMES, [80.0, 9.3, -1.0, 0.4, 0.002]), "with the time -1, which isn't above 0"),
         (content(EDM_TIMES, [80.0, 9.3, float("nan"), 0.4, 0.002]), "a number that isn't finite"),
-        (content(LATENT_TIMES, LATENT_TIMES), "goes from 1 to 0.001, and this schedule from 80 to 0.002"),
-        (content(EDM_TIMES, [70.0, *EDM_TIMES[1:]]), "its first call is told time 70, not 80"),
+        (content(LATENT_TIMES, LATENT_TIMES), "goes from 1 to 0.001, but this schedule goes from 80 to 0.002"),
+        (content(EDM_TIMES, [70.0, *EDM_TIMES[1:]]), "its first call gets time 70 instead of 80"),
     ],
 )
 def test_another_layout_or_teacher_is_refused_in_one_line(
@@ -99,7 +99,7 @@ def test_another_layout_or_teacher_is_refused_in_one_line(
 def test_calls_t_eps_and_the_kind_of_file_are_checked(teacher: Teacher, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save(content(EDM_TIMES, EDM_TIMES), path)
-    with pytest.raises(RecordError, match="shapes are those of nfe=4, not of nfe=5; use --nfe 4"):
+    with pytest.raises(RecordError, match="shapes are for nfe=4, not for nfe=5; use --nfe 4"):
         upstream.ld3(path, teacher, 5)
     with pytest.raises(RecordError, match="leave --t-eps out"):
         upstream.read(path, teacher, 4, solver="ld3", t_eps=1e-3)

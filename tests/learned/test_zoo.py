@@ -88,19 +88,19 @@ def test_a_cut_or_empty_file_is_refused(path: Path) -> None:
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "b.safetensors")
-    with pytest.raises(RecordError, match="isn't a solverbench-trained file"):
+    with pytest.raises(RecordError, match="isn't a SolverBench file of the format solverbench-trained"):
         trained_files.load(tmp_path / "b.safetensors")
 
 
 def test_a_checkpoint_is_no_trained_solver(tmp_path: Path) -> None:
     tensors.write(tmp_path / "c.safetensors", {}, {}, "solverbench-checkpoint", 1)
-    with pytest.raises(RecordError, match="isn't a solverbench-trained file"):
+    with pytest.raises(RecordError, match="isn't a SolverBench file of the format solverbench-trained"):
         trained_files.load(tmp_path / "c.safetensors")
 
 
 def test_another_version_is_refused(trained: Trained, tmp_path: Path) -> None:
     tensors.write(tmp_path / "d.safetensors", {}, {}, trained_files.FORMAT, 99)
-    with pytest.raises(RecordError, match="version 99 of solverbench-trained, this reads 1"):
+    with pytest.raises(RecordError, match="version 99 of solverbench-trained, but this SolverBench reads version 1"):
         trained_files.load(tmp_path / "d.safetensors")
 
 
@@ -173,7 +173,7 @@ def test_a_solver_is_equipped_with_its_parameters_or_told_to_train(
     assert torch.equal(found.parameters["t_couple"], trained.parameters["t_couple"])
     with pytest.raises(NeedsTrainingError, match="gs nfe=7: not trained for teacher 'toy'; run 'solverbench train gs"):
         equip.needed(solver, 7, teacher, [tmp_path])
-    with pytest.raises(NeedsTrainingError, match="give teacher="):
+    with pytest.raises(NeedsTrainingError, match="give the argument teacher"):
         sb.tableau("gs", nfe=4)
 
 

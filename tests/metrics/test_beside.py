@@ -20,7 +20,7 @@ def outcomes(tmp_path):
 
 
 def test_a_papers_numbers_stand_beside_those_of_its_network_whatever_its_options(outcomes):
-    found = published.beside(outcomes)
+    found = published.compared(outcomes)
     assert found
     assert {(row["teacher"], row["nfe"], row["metric"]) for row in found} == {("cifar10", 4, "fid")}
 
@@ -28,4 +28,4 @@ def test_a_papers_numbers_stand_beside_those_of_its_network_whatever_its_options
 def test_our_own_record_is_not_published(tmp_path):
     found = run.run(RunOptions(solvers="dpm", nfe=3, teachers="digits", out=tmp_path, samples=40, replicates=1)).cells
     assert "rmse_teacher" in found[0].measures
-    assert published.beside(found) == []
+    assert published.compared(found) == []

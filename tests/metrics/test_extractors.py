@@ -249,18 +249,18 @@ def test_another_network_or_a_damaged_one_is_one_line(data):
     standin.write_dinov2(data)
     path = data / "dinov2-large" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(RecordError, match="not that network"):
+    with pytest.raises(RecordError, match="not the expected network"):
         DINOv2()(pictures(1, 8, 8))
     import safetensors.torch
 
     safetensors.torch.save_file({"layernorm.weight": torch.ones(12)}, path, metadata={"format": "pt"})
-    with pytest.raises(RecordError, match=r"not that network \(no "):
+    with pytest.raises(RecordError, match=r"not the expected network \(no "):
         DINOv2()(pictures(1, 8, 8))
 
 
 def test_metrics_of_two_networks_share_no_run():
     for metrics in ("fid,fid_clip", "fid_clip,fdd", "frechet_data,fdd"):
-        with pytest.raises(UserError, match="two sets of features"):
+        with pytest.raises(UserError, match="different features"):
             selection.MetricSelection.of(metrics)
     with pytest.raises(UserError, match="no metric asked for uses it"):
         selection.MetricSelection.of("fid_clip", extractor="clean")
@@ -307,8 +307,8 @@ def test_the_crop_and_size_of_a_reference_are_in_the_protocol_of_the_metric(data
     assert "crop" not in found["whole"][0] + found["whole"][1]
     assert "|crop=adm:8|u8=edm-round|" in found["small"][0]
     assert ", crop adm:8, sha256" in found["small"][1]
-    assert "of images 50x33, digits's are 8x8" in found["whole"][2]
-    assert "of images 16x16, digits's are 8x8" in found["large"][2]
+    assert "its images are 50x33, but digits's are 8x8" in found["whole"][2]
+    assert "its images are 16x16, but digits's are 8x8" in found["large"][2]
     assert "digits's are 8x8" not in found["small"][2]
 
 
@@ -321,7 +321,7 @@ def test_a_reference_of_another_number_of_features_is_one_line(data, tmp_path):
     judged = ["--extractor", "legacy_pytorch", "--reference", tmp_path / "real.npz", "--out", tmp_path / "runs"]
     result = call(*RUN, *judged)
     assert result.exit_code == 2
-    assert "of 4 features, but clean-fid/legacy_pytorch@" in result.output
+    assert "has 4 features, but clean-fid/legacy_pytorch@" in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 

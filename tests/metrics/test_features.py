@@ -77,7 +77,7 @@ def test_precision_and_recall_are_their_definitions_with_any_block_left_out(monk
         assert found["recall"][1][g] == pytest.approx(plain(y, rest))
     assert 0 < found["recall"][0] < 1
     assert 0 < found["precision"][0] < 1
-    with pytest.raises(FeatureError, match="no neighbour number 3"):
+    with pytest.raises(FeatureError, match="too small for the 3 nearest neighbours"):
         features.manifold([y[:2], y[2:4]], y)
 
 

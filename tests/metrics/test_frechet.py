@@ -102,7 +102,7 @@ def test_any_number_of_blocks_stored_in_any_order_give_the_same_bits_merged_in_t
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (Moments.of(draws(9, 4, 0)), Moments.of(draws(9, 5, 0)), "4 features against a reference of 5"),
+        (Moments.of(draws(9, 4, 0)), Moments.of(draws(9, 5, 0)), "the images have 4 features, but the reference has 5"),
         (Rows(draws(1, 4, 0)), Moments.of(draws(9, 4, 0)), "1 image has no covariance"),
     ],
 )

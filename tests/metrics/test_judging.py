@@ -167,7 +167,7 @@ def test_without_the_weights_of_lpips_its_rows_say_where_they_go(tmp_path, monke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metrics": "kernel_data"}, "holds moments alone, not feature vectors"),
+        ({"metrics": "kernel_data"}, "holds only moments, no feature vectors"),
         ({"metrics": "kernel_data", "reference": "real", "samples": 10}, "10 samples are too few, one a block"),
         ({"metrics": "recall_data", "reference": "nowhere"}, "reference 'nowhere': neither a file nor stored"),
         ({"protocol": "papers"}, "protocol 'papers': not known; use smoke, quick, paper"),

@@ -163,7 +163,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, mean_colour, m
         reference_build.build("r", str(tmp_path / "real"), tmp_path / "b", say=stop)
     mean_colour.clear()
     assert reference_build.build("r", str(tmp_path / "real"), tmp_path / "b").read_bytes() == whole
-    assert sum(mean_colour) == 3, "8 of 11 were done"
+    assert sum(mean_colour) == 3, "resuming after 8 of 11"
     assert [path.name for path in (tmp_path / "b" / "references").iterdir()] == ["r.npz"]
 
 
@@ -192,11 +192,11 @@ def test_bad_images_and_names_are_one_line(tmp_path, mean_colour):
     refused("too few images", "r", tmp_path / "real", count=1)
     refused("holds 3 images", "r", tmp_path / "real", count=9)
     refused("--kind edm: .*leave --kind out", "r", tmp_path / "real", kind="edm")
-    refused("--kind edm: .*nowhere.npz isn.t there", "r", tmp_path / "nowhere.npz", kind="edm")
+    refused("--kind edm: .*nowhere.npz isn.t a file or folder", "r", tmp_path / "nowhere.npz", kind="edm")
     reference_build.build("r", str(tmp_path / "real"), tmp_path)
-    refused("holds another one", "r", tmp_path / "real", count=2)
+    refused("exists with other content", "r", tmp_path / "real", count=2)
     (tmp_path / "real" / "0001.png").write_bytes(b"no png")
-    refused(r"0001.png: not an image \(of no known format\)", "s", tmp_path / "real")
+    refused(r"0001.png: not an image \(of an unknown format\)", "s", tmp_path / "real")
     with pytest.raises(UserError, match="neither a file nor stored"):
         references.load("nowhere", tmp_path, CLEAN)
 
@@ -315,7 +315,7 @@ def test_a_crop_of_what_has_no_images_to_cut_is_refused(tmp_path):
     source = written(tmp_path / "s.npz", statistics())
     with pytest.raises(UserError, match="holds statistics, not images"):
         reference_build.build("r", str(source), tmp_path, crop=crop)
-    with pytest.raises(UserError, match="are of one size"):
+    with pytest.raises(UserError, match="all have one size"):
         reference_build.build("r", "digits", tmp_path, extractor_name="digits", crop=crop)
 
 
@@ -361,7 +361,9 @@ def test_a_reference_of_other_data_or_by_another_extractor_does_not_serve(tmp_pa
     with pytest.raises(UserError, match="reference 'cifar10': neither a file nor stored"):
         references.named_for(teacher("cifar10-dtype=fp16", "cifar10:dtype=fp16"), tmp_path, CLEAN)
     stored(tmp_path, "cifar10", extractor="clean-fid/clean")
-    with pytest.raises(UserError, match=r"cifar10 isn't by clean-fid/legacy_tensorflow@.*--extractor"):
+    with pytest.raises(
+        UserError, match=r"no stored reference is by clean-fid/legacy_tensorflow@.*\(found: cifar10\).*--extractor"
+    ):
         references.named_for(teacher("cifar10"), tmp_path, CLEAN)
     assert references.named_for(teacher("cifar10"), tmp_path) == "cifar10"
 

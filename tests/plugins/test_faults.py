@@ -58,7 +58,7 @@ FAULTS = {
     "no return": (solver(result="pass"), INTEGRATE, "integrate returned None; return the final state"),
     "a tuple": (
         solver(result="return x, 1"), INTEGRATE,
-        "integrate returned a thing of type tuple; return the final state",
+        "integrate returned an object of type tuple; return the final state",
     ),
     "a shape": (
         solver(result="return x[None]"), INTEGRATE,
@@ -84,10 +84,10 @@ FAULTS = {
     ),
     "typo": (solver("x = denosie(x, s)"), "denosie", "NameError: name 'denosie' is not defined; fix it there"),
     "exit": (solver("raise SystemExit(7)"), "SystemExit", "SystemExit: 7; fix it there"),
-    "no state": (solver("x = denoise(None, s)"), "None", "denoise is handed None as x; hand it the state"),
+    "no state": (solver("x = denoise(None, s)"), "None", "denoise gets None as x; pass it the state"),
     "all levels": (
         solver("x = denoise(x, grid.sigmas)"), "denoise(x, grid",
-        "denoise is told a tensor (6,) as sigma; tell it one level, such as grid.sigmas[n]",
+        "denoise gets a tensor (6,) as sigma; pass it one level, such as grid.sigmas[n]",
     ),
     "steps": (
         solver(methods="def steps(self, nfe):\n        return 'two'\n"), "def steps",
@@ -261,7 +261,7 @@ def test_a_metric_that_cannot_be_made_ends_the_run_before_anything_starts(exampl
         ("k: int = sb.option('three')", "the default of option 'k': 'three' is str; give int"),
         (
             "k: str = sb.option('a', choices=('b', 'c'))",
-            "the default of option 'k': a isn't a value it takes; use b or c",
+            "the default of option 'k': a isn't one of its values; use b or c",
         ),
         ("k: list = sb.option(())", "option 'k' is declared as list; declare a bool, int, float or str"),
         ("k: 'nowhere' = sb.option(1)", "the types of its options can't be read (NameError: name 'nowhere' is not"),
@@ -309,7 +309,7 @@ def test_info_says_what_a_metric_a_grid_and_a_loss_are(examples, invoke):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("check", "contrast.py"), "contrast.py: has metric 'contrast' alone; only solvers and teachers are checked"),
+        (("check", "contrast.py"), "contrast.py: has only metric 'contrast'; only solvers and teachers are checked"),
         (("check", "karras"), "check karras: is a grid; only solvers and teachers are checked"),
         (("info", "heun:q=1"), "heun has no option 'q'; it has afs, "),
         (("info", "heun:Grid=1"), "heun has no option 'Grid'; did you mean 'grid'? It has afs, "),

@@ -103,16 +103,20 @@ def test_an_interrupted_run_of_a_plugin_goes_on(examples):
         ),
         (
             "import solverbench as sb\n@sb.register(kind='grid')\ndef karras(schedule, steps): ...\n",
-            "mine.py:2: grid 'karras': registered already by ",
+            "mine.py:2: grid 'karras': already registered by ",
         ),
         (
             "import solverbench as sb\n@sb.register(kind='solver')\ndef mine(): ...\n",
             "which isn't a Solver; derive its class from solverbench.Solver",
         ),
-        ("import solverbench as sb\n@sb.register\ndef mine(): ...\n", "mine.py:2: mine: of no kind; register it with"),
+        (
+            "import solverbench as sb\n@sb.register\ndef mine(): ...\n",
+            "mine.py:2: mine: its kind can't be recognised; register it with",
+        ),
         (
             "import solverbench as sb\n@sb.register(kind='gird')\ndef mine(): ...\n",
-            "mine: kind='gird' isn't one; register it with kind='solver' or 'teacher' or 'grid' or 'metric' or 'loss'",
+            "mine: kind='gird' isn't known; register it with kind='solver' or 'teacher' or 'grid' or "
+            "'metric' or 'loss'",
         ),
         ("import solverbench as sb\nsb.register(3, kind='grid', name='three')\n", "3, which can't be called"),
         (
@@ -153,7 +157,7 @@ def test_two_files_with_one_name_are_refused_naming_both(examples, invoke):
     examples("again.py", EXAMPLE)
     result = invoke("list", "--plugin", "ab2.py", "--plugin", "again.py")
     assert result.exit_code == 3
-    assert re.search(r"again.py: solver 'ab2': registered already by file .*/ab2.py; choose another name", result.line)
+    assert re.search(r"again.py: solver 'ab2': already registered by file .*/ab2.py; choose another name", result.line)
 
 
 def test_a_changed_file_is_run_again_and_an_equal_one_is_not(examples):
@@ -264,7 +268,7 @@ def test_another_class_of_a_taken_name_is_refused():
         pass
 
     sb.register(One)
-    with pytest.raises(SpecError, match=r"solver 'mine': registered already by file .*; choose another name"):
+    with pytest.raises(SpecError, match=r"solver 'mine': already registered by file .*; choose another name"):
         sb.register(Two)
     assert sb.register(sb.make("euler").__class__).name == "euler"  # a built-in is what it is
 
@@ -352,7 +356,7 @@ def test_a_loss_by_a_plugin_trains(examples):
     ("body", "said"),
     [
         ("raise RuntimeError('boom')", r"mine\.py:\d+: RuntimeError: boom; correct it"),
-        ("return None", r"loss 'mine' of .*mine\.py: made None, which can't be called"),
+        ("return None", r"loss 'mine' of .*mine\.py: returned None, which can't be called"),
         ("return lambda a, b: 1 / 0", r"mine\.py:\d+: ZeroDivisionError"),
         ("return lambda a, b: (a - b).mean()", r"returned shape \(\) for 3 images; return one number for each"),
         ("return lambda a, b: 0.5", r"returned 0\.5 for 3 images"),

@@ -94,7 +94,7 @@ def test_typed_code_without_a_source_needs_an_identity():
     names = {"__name__": "__main__x", "sb": sb}
     exec(CONTRAST, names)
     sb.register(names["Contrast"])
-    with pytest.raises(PluginError, match="metric 'contrast': its source can't be read, so that its numbers can't be"):
+    with pytest.raises(PluginError, match="metric 'contrast': its source can't be read, so its results can't be"):
         MetricSelection.of("contrast").of_teacher(toys.teacher(), 20, 2, Path())
     names["Contrast"].identity = "mine, of today"
     assert plugin.identity("contrast") == "contrast mine, of today"
@@ -107,6 +107,10 @@ def test_typed_code_without_a_source_needs_an_identity():
         ("images.double().flatten(1)", "metric contrast returned (2, 16) for 2 images"),
         ("images.double().flatten(1).mean(1) / 0 * 0", "metric contrast returned values that are not finite"),
         ("{}['x']", "KeyError: 'x'"),
+        ("None", "AttributeError"),
+        ("images.numpy().mean((1, 2, 3))", "AttributeError"),
+        ("exit(3)", "SystemExit: 3"),
+        ("images.double().flatten(1).mean(1) * 0 + 1e308", "not finite, although what it is made of is"),
     ],
 )
 def test_values_that_are_none_are_a_row_with_the_reason_and_the_other_metrics_have_values(examples, values, said):
@@ -151,6 +155,27 @@ def test_a_set_whose_number_is_none_leaves_the_other_metrics(examples):
     blocks = {path: path.stat().st_ino for path in Path("runs").glob("cells/*/*/blocks/*")}
     run("runs", "sliced,frechet_data")
     assert {path: path.stat().st_ino for path in Path("runs").glob("cells/*/*/blocks/*")} == blocks
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("images.flatten(1).cpu()", "images.flatten(1)[:, : images.sum() % 3 + 1].cpu()", "ValueError"),
+        ("images.flatten(1).cpu()", "images[:1].flatten(1).cpu()", "it must return [B, ...]"),
+        (".abs().mean()", ".abs()", "converted to"),
+        (".abs().mean()", ".abs().mean() + exit(3)", "SystemExit"),
+        (".abs().mean()", ".missing()", "AttributeError"),
+    ],
+)
+def test_a_metric_of_sets_that_breaks_leaves_the_other_metrics(examples, old, new, said):
+    np.save("real.npy", quantise(toys.data(150)).numpy())
+    plugins.load(examples("sliced.py", EXAMPLES["sliced.py"].replace(old, new)))
+    result = run("runs", "sliced,frechet_data", samples=60, batch=4)
+    rows = result.frame.set_index("metric")
+    assert said in rows.loc["sliced", "reason"]
+    assert rows.status.tolist() == ["done"] * 3
+    assert rows.loc[["frechet_data", "rmse_teacher"], "value"].notna().all()
+    assert result.exit_code == 1
 
 
 def test_a_metric_that_failed_is_tried_again(examples):

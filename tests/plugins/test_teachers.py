@@ -145,7 +145,7 @@ def test_images_that_are_none_are_blamed(mine, body, said):
 
 def test_a_teacher_without_images_or_features_of_its_own_is_refused(mine):
     mine(fields="double=None")
-    with pytest.raises(MissingError, match=r"mine: a teacher that draws no images; give an .npz of statistics"):
+    with pytest.raises(MissingError, match=r"mine: this teacher can't draw images; give an .npz of statistics"):
         image_sources.of("mine", 2)
     with pytest.raises(UserError, match="extractor 'mine': a teacher without features of its own; use one of"):
         references.extractor("mine")

@@ -46,7 +46,7 @@ def test_every_form_is_written_and_said(tmp_path, solver, kind, to, files):
         done = invoke(solver, "--nfe", 4, "--format", kind, "--to", tmp_path / to)
         assert done.exit_code == 0, done.output
         assert str(tmp_path / to) in done.stdout
-        assert ("told sigma and gives the image" in done.stdout) is (kind == "diffusers")
+        assert ("takes sigma and predicts the image" in done.stdout) is (kind == "diffusers")
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert found == files
 
@@ -120,7 +120,7 @@ def test_an_adaptor_of_a_solvers_own_is_refused(digits):
         def adapt(self, denoise):
             return lambda x, sigma: 2 * denoise(x, sigma)
 
-    with pytest.raises(SpecError, match="by code of its own"):
+    with pytest.raises(SpecError, match="by its own code"):
         sb.k_diffusion_sampler(Doubled(), nfe=3, teacher=digits)
 
 
@@ -169,7 +169,7 @@ def test_levels_other_than_its_own_are_refused(digits, noise):
     other[1] *= 1.01
     for given in (other, torch.tensor([80.0, 1.0, 0.0]), torch.linspace(80, 0, 100)):
         with pytest.raises(
-            ValueError, match=r"sample_dpm_3: sigmas 80.*its weights hold for its own 4 levels"
+            ValueError, match=r"sample_dpm_3: sigmas 80.*its weights hold only for its own 4 levels"
         ) as caught:
             sampler(alone.denoise, x, given)
         assert len(str(caught.value)) < 300

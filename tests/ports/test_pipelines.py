@@ -117,7 +117,7 @@ def test_an_image_is_changed_at_full_strength_alone(stable):
     start = scheduler.config.alphas[0] * scheduler.config.sigmas[0] * noise(1, 4, 8, 8)
     expected = ours("dpm", sb.tableau("dpm", nfe=3, teacher=teacher), teacher, start)
     assert relative(found, expected) < NEAR
-    with pytest.raises(ValueError, match="begin at call 1: its weights hold for whole runs; use strength=1"):
+    with pytest.raises(ValueError, match="begin at call 1: its weights hold only for whole runs; use strength=1"):
         pipe(tiny.PROMPTS[0], strength=0.7, **given)
 
 

@@ -138,7 +138,7 @@ def test_a_pipeline_is_saved_and_loaded_with_it(tmp_path, scheduler):
 
 def test_its_folder_is_no_teacher_as_it_knows_a_few_times_alone(tmp_path, scheduler):
     pipeline(scheduler).save_pretrained(tmp_path / "pipe")
-    with pytest.raises(RecordError, match="TableauScheduler: its noise process isn't read"):
+    with pytest.raises(RecordError, match="TableauScheduler: its noise process isn't supported"):
         folders.load(tmp_path / "pipe")
 
 
@@ -174,7 +174,7 @@ def test_states_keep_the_pipelines_type_and_the_sums_are_at_least_single(schedul
 def test_what_is_known_of_gas_and_gs_is_in_the_folder(tmp_path):
     for name in ("gas", "gs"):
         said = export.write(name, 4, "digits", "diffusers", tmp_path / name, tmp_path)
-        assert said.endswith("for a pipeline whose network is told sigma and gives the image from x0 + sigma n")
+        assert said.endswith("for a pipeline whose network takes sigma and predicts the image from x0 + sigma n")
         back = TableauScheduler.from_pretrained(tmp_path / name)
         digits, start = sb.load_teacher("digits"), torch.randn(2, 1, 8, 8)
         back.set_timesteps(4)
@@ -222,17 +222,17 @@ def test_times_that_a_pipeline_makes_by_itself_are_left_aside_and_chosen_ones_re
 def test_calls_out_of_turn_are_refused(scheduler):
     y = torch.randn(2, 3, 8, 8)
     scheduler.set_timesteps(NFE)
-    with pytest.raises(ValueError, match=r"call 1 is at timestep .*, but is made for 999; its weights") as caught:
+    with pytest.raises(ValueError, match=r"call 1 is at timestep .*, but its weights are for 999; use") as caught:
         scheduler.step(y, scheduler.timesteps[1], y)
     one_line(caught)
     for t in scheduler.timesteps:
         scheduler.step(y, t, y)
     with pytest.raises(ValueError, match="all 4 calls are made; call set_timesteps"):
         scheduler.step(y, scheduler.timesteps[0], y)
-    with pytest.raises(ValueError, match="begin at call 2: its weights hold for whole runs; use strength=1"):
+    with pytest.raises(ValueError, match="begin at call 2: its weights hold only for whole runs; use strength=1"):
         scheduler.set_begin_index(2)
     scheduler.set_timesteps(NFE)
-    with pytest.raises(ValueError, match=r"an output .* for a sample"):
+    with pytest.raises(ValueError, match=r"the output has the shape .*, but the sample"):
         scheduler.step(y[:, :2], scheduler.timesteps[0], y)
 
 
@@ -246,7 +246,7 @@ def test_a_run_that_was_broken_off_is_forgotten(scheduler):
 
 def test_a_start_that_the_pipeline_does_not_scale_is_refused():
     """DDPMPipeline gives the network unit noise, whatever its scheduler asks for."""
-    with pytest.raises(ValueError, match=r"its first input is 80 times unit noise, and this pipeline") as caught:
+    with pytest.raises(ValueError, match=r"its first input must be 80 times unit noise, but this pipeline") as caught:
         images(pipeline(sb.diffusers_scheduler("euler", nfe=NFE, teacher="digits")))
     one_line(caught)
 

@@ -82,7 +82,7 @@ def test_rows_measured_on_another_n_become_a_part_of_their_own(frame: pd.DataFra
 
 
 def test_the_same_cell_twice_is_refused(frame: pd.DataFrame, record: dict) -> None:
-    with pytest.raises(reports.BundleError, match=r"dpm at NFE 3: .* stands twice"):
+    with pytest.raises(reports.BundleError, match=r"dpm at NFE 3: .* occurs twice"):
         parts(tidy(pd.concat([frame, frame[frame["solver"] == "dpm"]])), record)
 
 
@@ -148,6 +148,7 @@ def test_images_of_another_shape_are_refused(folder: Path) -> None:
         _ = reports.load(folder).images
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_bundle_needs_no_images_and_no_optional_keys(folder: Path) -> None:
     (folder / "images.npz").unlink()
     (folder / "bundle.json").write_text(json.dumps({"schema": 1}))

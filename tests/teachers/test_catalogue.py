@@ -133,7 +133,10 @@ def test_a_download_is_told_pinned_and_not_repeated(server, tmp_path):
 def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     path = tmp_path / "net.pkl"
     Server.limit = 500_000
-    with pytest.raises(MissingError, match=r"bytes are kept and gone on from; run this again, or get it elsewhere"):
+    with pytest.raises(
+        MissingError,
+        match=r"bytes are kept, and the next download resumes there; run this again, or download it by other means to",
+    ):
         downloads.fetch(f"{server}/net.pkl", path, lambda have, total: None)
     kept = (tmp_path / ".net.pkl.part").stat().st_size
     assert 0 < kept < len(CONTENT)
@@ -162,7 +165,7 @@ def test_offline_it_says_what_to_put_where(monkeypatch, tmp_path):
     assert told.exit_code == 3
     place = userdata.teachers() / "mine" / "net.pkl"
     assert "http://127.0.0.1:9/net.pkl: can't be downloaded" in told.stderr
-    assert f"put it at {place}" in told.stderr.replace("\n", "")
+    assert f"by other means to {place}" in told.stderr.replace("\n", "")
     place.parent.mkdir(parents=True, exist_ok=True)
     edm_pickles.golden(tmp_path, "ddpmpp_uncond").rename(place)
     done = invoke("teachers", "fetch", "mine")
@@ -224,7 +227,11 @@ def test_a_users_own_checkpoint_is_imported_and_runs_by_its_name(tmp_path):
     assert "imported" in next(row for row in invoke("teachers", "list").stdout.splitlines() if row.startswith("own "))
     assert "classes" in invoke("teachers", "info", "own").stdout
     assert invoke("teachers", "verify", "own").exit_code == 0
-    for name, line in (("own", "taken, by"), ("digits", "taken, by the catalogue"), ("a b", "not one word")):
+    for name, line in (
+        ("own", "already used by"),
+        ("digits", "already used by the catalogue"),
+        ("a b", "not one word"),
+    ):
         refused = invoke("teachers", "import", path, "--name", name)
         assert refused.exit_code == 2
         assert line in refused.stderr

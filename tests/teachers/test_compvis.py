@@ -371,7 +371,10 @@ def damaged(change):
     [
         (lambda s: s.pop("model.diffusion_model.middle_block.0.in_layers.2.weight"), "has no middle_block.0.in_layers"),
         (lambda s: s.pop("first_stage_model.decoder.conv_in.weight"), "has no conv_in.weight"),
-        (lambda s: s.update({"model.diffusion_model.extra": torch.ones(1)}), "have no place .* extra"),
+        (
+            lambda s: s.update({"model.diffusion_model.extra": torch.ones(1)}),
+            "don't belong to this architecture, such as .*extra",
+        ),
         (
             lambda s: s.update({"model.diffusion_model.time_embed.0.weight": torch.ones(3, 3)}),
             "don't fit .*time_embedding",

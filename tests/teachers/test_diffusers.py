@@ -232,22 +232,27 @@ def edited(path, **changes):
 @pytest.mark.parametrize(
     ("place", "changes", "kind", "text"),
     [
-        ("model_index.json", {"_class_name": ["pipeline_mine", "Mine"]}, RecordError, "code of its own"),
+        ("model_index.json", {"_class_name": ["pipeline_mine", "Mine"]}, RecordError, "is custom code"),
         ("model_index.json", {"unet": ["mine", "UNet2DModel"]}, RecordError, r"unet is mine\.UNet2DModel"),
         (
             "model_index.json",
             {"unet": ["diffusers", "Kandinsky3UNet"]},
             RecordError,
-            "Kandinsky3UNet, which isn't read",
+            "Kandinsky3UNet, which isn't supported",
         ),
-        ("model_index.json", {"unet": None}, RecordError, "no one unet or transformer"),
-        ("unet/config.json", {"_class_name": "Mine"}, RecordError, "Mine, which isn't read"),
+        ("model_index.json", {"unet": None}, RecordError, "doesn't have exactly one unet or transformer"),
+        ("unet/config.json", {"_class_name": "Mine"}, RecordError, "Mine, which isn't supported"),
         ("unet/config.json", {"sample_size": None}, SpecError, "give size=N"),
         ("unet/config.json", {"block_out_channels": [16, 48]}, RecordError, "not loaded|mismatched|missing"),
         ("unet/config.json", {"layers_per_block": 2}, RecordError, "size mismatch"),
         ("scheduler/scheduler_config.json", {"prediction_type": "score"}, RecordError, "prediction_type 'score'"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "mine"}, RecordError, "beta_schedule 'mine'"),
-        ("scheduler/scheduler_config.json", {"_class_name": "ScoreSdeVeScheduler"}, RecordError, "process isn't read"),
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "ScoreSdeVeScheduler"},
+            RecordError,
+            "process isn't supported",
+        ),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(tmp_path, place, changes, kind, text):

@@ -287,9 +287,9 @@ def test_a_checkpoint_cut_short_is_said_to_be(tmp_path):
         ("ddpmpp_cond", ":guidance=2", "no unconditional input"),
         ("ddpmpp_cond", ":classes=fixed:10", "the network has 10; use 0 to 9"),
         ("ddpmpp_uncond", ":sigma_min=90", "give levels within that"),
-        ("vp_ddpmpp", ":sigma_max=200", "the network knows"),
-        ("ddpmpp_uncond", ":frame=ve", "not a view of the network; use edm or vp"),
-        ("ddpmpp_uncond", ":frame=vp:t_eps=2", "time goes from 1 down to it"),
+        ("vp_ddpmpp", ":sigma_max=200", "the network covers"),
+        ("ddpmpp_uncond", ":frame=ve", "not known; use edm or vp"),
+        ("ddpmpp_uncond", ":frame=vp:t_eps=2", "time goes from 1 down to t_eps"),
     ],
 )
 def test_options_that_the_network_cannot_have(tmp_path, name, options, line):

@@ -102,7 +102,7 @@ def test_a_policy_with_a_colon_is_read_whole(checkpoint):
         (":guidance=", "isn't key=value"),
         (":guidance=1:guidance=2", "is given twice"),
         (":variance=x", "variance=x isn't a finite number"),
-        (":family=none", "family 'none' isn't one"),
+        (":family=none", "family 'none' isn't known"),
     ],
 )
 def test_a_mistaken_option_is_one_line(checkpoint, options, line):
@@ -117,7 +117,9 @@ def test_files_that_are_no_teacher_are_told_apart(tmp_path):
     with pytest.raises(MissingError, match=r"no such file or folder"):
         sb.load_teacher(str(tmp_path / "absent.pkl"))
     (tmp_path / "notes.txt").write_text("words")
-    with pytest.raises(RecordError, match=r"no checkpoint that a family knows; if .* in \S*notes\.txt:family=edm\. "):
+    with pytest.raises(
+        RecordError, match=r"no family recognises this checkpoint; give its family, as in \S*notes\.txt:family=edm\. "
+    ):
         sb.load_teacher(str(tmp_path / "notes.txt"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match="an empty folder; name a checkpoint's file"):

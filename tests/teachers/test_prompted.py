@@ -108,7 +108,7 @@ def test_a_refiner_is_refused_by_what_it_is_told(tmp_path):
         tmp_path / "xl", "StableDiffusionXLPipeline", diffusers.DDIMScheduler(**folders.VP), **xl_parts(tmp_path, 4)
     )  # fmt: skip
     with pytest.raises(
-        RecordError, match="takes 4 numbers of a prompt's summary and six sizes, but text_encoder_2 makes"
+        RecordError, match="takes pooled prompt embeddings of 4 numbers, but those of text_encoder_2 have"
     ):
         folders.load(folder, prompts=tiny.prompts(tmp_path / "p.txt"))
     folders.xl_unet().save_pretrained(tmp_path / "bare")
@@ -162,7 +162,7 @@ def test_a_pixart_network_alone_is_told_what_to_say(tmp_path):
     folders.t5_tokenizer().save_pretrained(tmp_path / "words")
     files = {"text_encoder": tmp_path / "t5", "tokenizer": tmp_path / "words"}
     prompts = tiny.prompts(tmp_path / "p.txt")
-    with pytest.raises(SpecError, match="give text_length=120 for alpha, 300 for sigma"):
+    with pytest.raises(SpecError, match="give text_length=120 for alpha or 300 for sigma"):
         folders.load(tmp_path / "net", files=files, prompts=prompts)
     assert folders.load(tmp_path / "net", files=files, prompts=prompts, options={"text_length": 120}).shape == (4, 8, 8)
 

@@ -20,7 +20,8 @@ from solverbench.learned.training.trainer import Trainer
 from solverbench.method import spec
 from solverbench.method.schedules import STAND_IN
 from solverbench.method.tracing import trace
-from solverbench.teachers.families.diffusers import FLOW_SAMPLER
+from solverbench.teachers.families.assembly import LATENT_NFE
+from solverbench.teachers.teacher import SAMPLER
 
 FLOW = sb.RectifiedFlow(t_start=1.0, t_first=0.998)
 ROOTS = torch.cumprod(1 - torch.linspace(0.04, 0.25, 250, dtype=torch.float64) ** 2, 0).sqrt()
@@ -120,7 +121,7 @@ def test_gs_without_corrections_is_dpm_on_its_own_levels():
 
 def test_the_default_sampler_of_a_flow_is_near_the_solution():
     """Heun's from the stand-in, refused now, is off by 9 here; the images are of size 1."""
-    assert rmse(FLOW_SAMPLER["sampler"], FLOW, FLOW_SAMPLER["sampler_nfe"]) < 2e-3
+    assert rmse(SAMPLER, FLOW, LATENT_NFE) < 2e-3
 
 
 def test_heun_from_a_stand_in_is_refused_in_one_line(tmp_path):
@@ -134,7 +135,7 @@ def test_heun_from_a_stand_in_is_refused_in_one_line(tmp_path):
 def test_a_prior_gives_its_levels_between_the_modes_ends(mode, prior):
     steps, schedule = 4, replace(FLOW, t_end=1 / 11)
     if mode == "time" and "+" in prior:
-        with pytest.raises(GridError, match=r"goes from 499 to 0\.1, and this schedule from 1e\+06"):
+        with pytest.raises(GridError, match=r"goes from 499 to 0\.1, but this schedule goes from 1e\+06"):
             untrained(f"ld3:mode=time:prior={prior}", schedule, steps)
         return
     wanted = spec.make(f"euler:grid={prior}").grid(schedule, steps).sigmas
@@ -168,7 +169,7 @@ def test_gs_may_tell_its_first_call_another_time(offset):
 
 @pytest.mark.parametrize("text", ["gs", "s4s", "s4s_alt", "ld3", "ld3:mode=time"])
 def test_training_starts_where_sampling_does_and_lowers_the_error(text, tmp_path):
-    taught = teacher(**FLOW_SAMPLER)
+    taught = teacher(sampler=SAMPLER, sampler_nfe=LATENT_NFE)
     quick = ["iterations=60", "batch=10", "train_size=30", "validation_size=30", "validate_every=20", "stages=all:1",
              "cycles=1", "choose=best", "lr=2e-3", "radius=0", "patience=0", "offsets_lr=1e-3", "loss=l2"]  # fmt: skip
     recipe = recipes.load(learned(text).recipe_name, "mixed").override(quick)

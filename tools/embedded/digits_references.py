@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solverbench.method.spec import make
 from solverbench.metrics.frechet import frechet
 from solverbench.seeds import label
 from solverbench.teachers.embedded import artifacts as weights
+from solverbench.teachers.embedded import digits as digits_teacher
 from solverbench.teachers.embedded.digits import data, denoiser, metric
 
 from . import commands, references
@@ -27,6 +27,10 @@ SET = 10_000
 """Images in each of the disjoint sets whose distances are measured."""
 NOISE_SEEDS = range(1_000_000, 1_100_000)
 """Noise seeds of the teacher's samples."""
+
+
+COMPARED = 1000
+"""Images on which the sampler's error is measured."""
 
 
 def nearest(images: Tensor, others: Tensor) -> Tensor:
@@ -46,7 +50,7 @@ def make_all(options: argparse.Namespace, say: Say) -> None:
     started, out, device = time.monotonic(), options.out, options.device
     extract, network = metric.load(out, device=device).features, denoiser.load(out, device=device)
     digits = data.load().to(device)
-    sampler = Sampler(make(options.sampler).spec, options.nfe, options.batch, device)
+    sampler = Sampler(options.sampler, options.nfe, options.batch, device)
 
     def draw(seeds: range) -> Tensor:
         return digits.copies(seeds).images
@@ -76,13 +80,15 @@ def make_all(options: argparse.Namespace, say: Say) -> None:
         "made": weights.environment(torch.device(device)),
     }
     weights.add_to_record(out, "references", facts)
+    facts["convergence"] = references.convergence_of(out, digits_teacher.load, COMPARED)
+    weights.add_to_record(out, "references", facts)
     say(f"references: teacher {facts['teacher_distance']['mean']:.4f}, nearest {facts['nearest']}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the references of the weights in --out; return the exit code."""
-    sampler = "dpm:order=3:grid=polynomial"
-    options = references.parser("digits_references", __doc__, "the trained weights", sampler=sampler, nfe=64)
+    sampler = "unipc:order=3"
+    options = references.parser("digits_references", __doc__, "the trained weights", sampler=sampler, nfe=100)
     options.add_argument("--batch", type=int, default=1000, help="images sampled at once")
     return commands.run(options, arguments, make_all)
 

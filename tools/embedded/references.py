@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import operator
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,12 @@ from solverbench.method.schedules import EDM
 from solverbench.method.spec import make
 from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
-from solverbench.sampling import endpoints
+from solverbench.sampling import convergence, endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.seeds import label, noise
+from solverbench.store.folder import Store
 from solverbench.teachers.embedded import artifacts
+from solverbench.teachers.teacher import Teacher
 
 from . import commands
 
@@ -181,6 +185,20 @@ def both(
 def weights_of(out: Path) -> dict[str, str]:
     """Return the sha256 of the weights in `out` that references depend on."""
     return {name: artifacts.digest(out / f"{name}.safetensors") for name in ("teacher", "metric")}
+
+
+def convergence_of(out: Path, load: Callable[..., Teacher], images: int, **options: Any) -> dict[str, Any]:
+    """Return the measured error of the sampler of the teacher in `out`, for its record.
+
+    Args:
+        load: function that loads the teacher.
+        images: number of images that are compared.
+        options: arguments of `load`.
+    """
+    teacher = dataclasses.replace(load(folder=out, **options), sampler_error=None)
+    with tempfile.TemporaryDirectory() as store:
+        Store.open(store)
+        return convergence.measure(teacher, store, images=images).as_dict()
 
 
 def parser(name: str, about: str | None, out: str, *, sampler: str, nfe: int) -> argparse.ArgumentParser:

@@ -68,7 +68,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
             found.append(
                 f"{cell.solver} NFE {cell.nfe} is nearer to the data ({measured.value:.3g}) than its teacher's own "
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
-                "prove a better sampler; read the distance to the teacher beside it"
+                "prove a better sampler; compare the distances to the teacher, too"
             )
     found += one_method([outcome.cell for outcome in outcomes]) + reference(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
@@ -85,13 +85,28 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"the lines of {teacher.name} are at n={lines[0]['n']}, the solvers at n={protocol.samples}: Fréchet "
                 "distances fall with n, so the two can't be compared exactly"
             )
+        if speed := _batched(outcomes, cell):
+            found.append(speed)
         prompts = len(teacher.condition.prompts) if teacher.condition is not None else 0
         if 0 < prompts < protocol.samples:
             found.append(
-                f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: a prompt stands for "
-                "several of them, with other noise"
+                f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: each "
+                "prompt is used for several images, with different noise"
             )
     return found + tested.newer(torch.__version__)
+
+
+def _batched(outcomes: Sequence[Outcome], cell: Cell) -> str:
+    """Return at which batch a teacher's speed was measured if that isn't the requested one; empty otherwise."""
+    found = [each.least("batch") for each in outcomes if each.cell.teacher is cell.teacher]
+    used, wanted = min((int(each) for each in found if each), default=0), cell.protocol.batch
+    if not 0 < used < wanted:
+        return ""
+    why = "a seed block has no more" if used == cell.protocol.block else "the device's memory holds no more"
+    return (
+        f"speeds of {cell.teacher.name} were measured at {used} images a call, not at the {wanted} of --batch, because "
+        f"{why}: compare them only with speeds at that batch, see cost_batch"
+    )
 
 
 def one_method(cells: Sequence[Cell]) -> list[str]:

@@ -85,7 +85,7 @@ def write(
         "verdicts": verdicts(outcomes),
         "counts": counts(outcomes),
         "tags": _tags(outcomes, protocol),
-        "published": published.beside(outcomes),
+        "published": published.compared(outcomes),
         "bibtex": _bibtex(outcomes),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
@@ -95,7 +95,10 @@ def write(
 def _seconds(outcomes: Sequence[Outcome], seconds: float) -> str:
     """Return, as text, the time of computing the cells and the time of this run, which may have reused them."""
     made = sum(outcome.total("seconds") or 0.0 for outcome in outcomes)
-    return f"{made:.0f} of sampling and features over all workers; this run, with what it found stored, {seconds:.0f}"
+    return (
+        f"{made:.0f} for sampling and features, summed over workers; {seconds:.0f} for this run, which reuses "
+        "stored results"
+    )
 
 
 def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
@@ -231,5 +234,5 @@ def _recipe(cell: Cell) -> str:
     with suppress(MissingError):
         now = recipes.chosen(trained_files.learned(cell.spec), cell.teacher)
         if changed := recipes.changes(cell.trained.record.get("recipe", {}), now):
-            return f" (by another recipe than today's: {changed})"
+            return f" (trained by an earlier recipe: {changed})"
     return ""

@@ -50,7 +50,11 @@ class LocalWorkers:
 
     def __init__(self, device: str, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
-            raise UserError(f"workers {workers}: at least one is needed; leave it out for one per core or GPU")
+            raise UserError(
+                asked=f"workers {workers}",
+                wrong="at least one is needed",
+                remedy="leave it out for one per core or GPU",
+            )
         self.devices = devices(device)
         self.size = workers or (len(self.devices) if self.devices[0] != "cpu" else worker_count(device))
         self._free: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -41,11 +41,19 @@ class RayWorkers:
         self, device: str, workers: int | None = None, address: str | None = None, gpus: float | None = None
     ) -> None:
         if ":" in device:
-            raise UserError(f"device {device!r}: Ray chooses which GPU a worker gets; give cuda")
+            raise UserError(asked=f"device {device!r}", wrong="Ray chooses which GPU a worker gets", remedy="give cuda")
         if workers is not None and workers < 1:
-            raise UserError(f"workers {workers}: at least one is needed; leave it out for as many as there is room for")
+            raise UserError(
+                asked=f"workers {workers}",
+                wrong="at least one is needed",
+                remedy="leave it out to use the whole cluster",
+            )
         if gpus is not None and (device == "cpu" or not gpus > 0):
-            raise UserError(f"gpus-per-worker {gpus:g}: not a share of a GPU, on device {device}; leave it out")
+            raise UserError(
+                asked=f"gpus-per-worker {gpus:g}",
+                wrong=f"needs a number above 0 and device cuda, not {device}",
+                remedy="leave it out",
+            )
         self.device, self.workers, self.address, self.gpus = device, workers, address, gpus or 1.0
         self.size = 1
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -57,7 +65,7 @@ class RayWorkers:
             self._start()
             self._started = True
         try:
-            self.size = self._room(self.ray.cluster_resources())
+            self.size = self._capacity(self.ray.cluster_resources())
         except UserError:
             self.__exit__()
             raise
@@ -67,8 +75,8 @@ class RayWorkers:
 
     def __exit__(self, *error: object) -> None:
         while not self._idle.empty():
-            if (hand := self._idle.get()) is not None:
-                self.ray.kill(hand)
+            if (actor := self._idle.get()) is not None:
+                self.ray.kill(actor)
         if self._started:
             self.ray.shutdown()
 
@@ -77,26 +85,29 @@ class RayWorkers:
         order = RemoteUnit.of(work.cells, work.block, work.limits, work.out)
         there = {path: (work.out / path).read_bytes() for path in _goals(work) if (work.out / path).exists()}
         for _ in range(ATTEMPTS):
-            hand = self._idle.get()
+            actor = self._idle.get()
             try:
-                hand = self._hired() if hand is None else hand
-                found, made = self._awaited(hand, order, there, work)
+                actor = self._hired() if actor is None else actor
+                found, made = self._awaited(actor, order, there, work)
             except self.ray.exceptions.RayActorError:
-                hand = None
+                actor = None
                 continue
             except self.ray.exceptions.RayTaskError as error:
                 return [SampleError(str(error.cause))] * len(work.cells)
             except Cancelled:
-                self.ray.kill(hand)
-                hand = None
+                self.ray.kill(actor)
+                actor = None
                 raise
             finally:
-                self._idle.put(hand)
+                self._idle.put(actor)
             for path, content in made.items():
                 if not (work.out / path).exists():
                     write_bytes(work.out / path, content)
             return found
-        lost = SampleError(f"{ATTEMPTS} workers died on this unit; see Ray's logs, such as for memory that ran out")
+        lost = SampleError(
+            wrong=f"{ATTEMPTS} workers died while computing this",
+            remedy="see Ray's logs for the cause, such as too little memory",
+        )
         return [lost] * len(work.cells)
 
     def _start(self) -> None:
@@ -105,18 +116,21 @@ class RayWorkers:
             self.ray.init(address=self.address, **(quiet if self.address is None else {"log_to_driver": False}))
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise MissingError(
-                f"ray-address {self.address!r}: no Ray cluster answers ({str(error).splitlines()[0]}); "
-                "start one with 'ray start --head', or leave --ray-address out for one on this machine"
+                asked=f"ray-address {self.address!r}",
+                wrong=f"no Ray cluster answers ({str(error).splitlines()[0]})",
+                remedy="start one with 'ray start --head', or leave --ray-address out for one on this machine",
             ) from None
 
-    def _room(self, resources: dict[str, float]) -> int:
+    def _capacity(self, resources: dict[str, float]) -> int:
         """Return the number of workers: as requested, or as many as the cluster has resources for."""
         kind, each = ("GPU", self.gpus) if self.device == "cuda" else ("CPU", 1.0)
         total = resources.get(kind, 0.0)
         most = int(total / each + 1e-9)
         if most < (self.workers or 1):
             asked = f"workers {self.workers or 1} with {each:g} {kind} each"
-            raise MissingError(f"{asked}: the Ray cluster has {total:g} {kind}s; ask for at most {most} workers")
+            raise MissingError(
+                asked=asked, wrong=f"the Ray cluster has {total:g} {kind}s", remedy=f"ask for at most {most} workers"
+            )
         return self.workers or most
 
     def _hired(self) -> Any:
@@ -126,15 +140,15 @@ class RayWorkers:
         return hired.remote(str(Path.cwd()), [path for path in sys.path if path], plugins.loaded())
 
     def _awaited(
-        self, hand: Any, order: RemoteUnit, there: dict[str, bytes], work: UnitTask
+        self, actor: Any, order: RemoteUnit, there: dict[str, bytes], work: UnitTask
     ) -> tuple[list[BlockDone | Exception], dict[str, bytes]]:
-        answer = hand.do.remote(self.ray.cloudpickle.dumps(order), there)
+        answer = actor.do.remote(self.ray.cloudpickle.dumps(order), there)
         while not self.ray.wait([answer], timeout=POLL)[0]:
-            for event in self.ray.get(hand.said.remote()):
+            for event in self.ray.get(actor.said.remote()):
                 work.told(*event)
             work.stop.check()
         found, made = self.ray.get(answer)
-        for event in self.ray.get(hand.said.remote()):
+        for event in self.ray.get(actor.said.remote()):
             work.told(*event)
         return found, made
 
@@ -155,5 +169,7 @@ def _ray() -> Any:
         return importlib.import_module("ray")
     except ImportError:
         raise MissingError(
-            "engine ray: the package ray isn't installed; pip install 'solverbench[ray]', or leave --engine out"
+            asked="engine ray",
+            wrong="the package ray isn't installed",
+            remedy="pip install 'solverbench[ray]', or leave --engine out",
         ) from None

@@ -69,7 +69,7 @@ class RemoteUnit:
 
 
 def _nobody(x: Tensor, sigma: Tensor) -> Tensor:
-    raise AssertionError("this teacher stands for another one")
+    raise AssertionError("this placeholder is never called")
 
 
 class RayWorker:
@@ -108,7 +108,10 @@ class RayWorker:
         try:
             asked: RemoteUnit = pickle.loads(order)  # from the process of the same run
         except Exception as error:
-            raise SampleError(f"a worker can't read what it is sent ({reason(error)}); install it there, too") from None
+            raise SampleError(
+                wrong=f"a worker can't load what this run uses ({reason(error)})",
+                remedy="install the same packages on the worker",
+            ) from None
         with tempfile.TemporaryDirectory(prefix="solverbench-") as folder:
             out = Path(folder)
             for path, content in there.items():
@@ -129,7 +132,10 @@ class RayWorker:
 
     def _work(self, order: RemoteUnit, out: Path) -> UnitTask:
         if order.version != __version__:
-            raise UserError(f"this worker has SolverBench {__version__}, the run {order.version}; install the same")
+            raise UserError(
+                wrong=f"this worker has SolverBench {__version__}, but the run has {order.version}",
+                remedy="install the same version",
+            )
         for kind, offer in order.typed:
             registries.extensible[kind].adopt(offer)
         teacher, measurement = self._teacher(order)
@@ -144,7 +150,11 @@ class RayWorker:
             protocol = order.cells[0].protocol
             found = dataclasses.replace(load_teacher(order.spec, order.device), name=order.name)
             if found.identity != order.identity:
-                raise UserError(f"teacher {order.name}: this worker finds another network under {order.spec}")
+                raise UserError(
+                    asked=f"teacher {order.name}",
+                    wrong=f"{order.spec} is another network on this worker",
+                    remedy="give every worker the same files",
+                )
             measurement = protocol.judging.of_teacher(found, protocol.samples, protocol.block, Path(order.out))
             self._teachers[order.spec, order.device] = found, measurement
         return self._teachers[order.spec, order.device]

@@ -32,7 +32,9 @@ def write(kind: str, name: str, to: Path) -> list[Path]:
     _check(kind, name)
     folder = to / name
     if folder.exists():
-        raise UserError(f"new {kind} {name}: {folder} is there already; take another name, or --to another folder")
+        raise UserError(
+            asked=f"new {kind} {name}", wrong=f"{folder} exists already", remedy="choose another name or another --to"
+        )
     words = {"name": name, "Name": "".join(part.capitalize() for part in name.split("_")), "version": __version__}
     words |= {"kind": kind, "group": KINDS[kind], "target": Template(_TARGETS[kind]).substitute(words)}
     words |= {"package": f"solverbench-{name.replace('_', '-')}"}
@@ -55,9 +57,11 @@ def write(kind: str, name: str, to: Path) -> list[Path]:
 def _check(kind: str, name: str) -> None:
     asked = f"new {kind} {name}"
     if not WORD.fullmatch(name) or keyword.iskeyword(name):
-        raise UserError(f"{asked}: not a name; give a lowercase word of letters, digits and _")
+        raise UserError(asked=asked, wrong="not a name", remedy="give a lowercase word of letters, digits and _")
     for registry in (registries.solvers, registries.teachers):
         if name in registry:
-            raise UserError(f"{asked}: there is a {registry.kind} {name!r} already; take another name")
+            raise UserError(
+                asked=asked, wrong=f"a {registry.kind} of this name exists already", remedy="choose another name"
+            )
     if importlib.util.find_spec(name) is not None:
-        raise UserError(f"{asked}: there is a module {name!r}, which its own would hide; take another name")
+        raise UserError(asked=asked, wrong="an installed module has this name", remedy="choose another name")

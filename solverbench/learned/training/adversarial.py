@@ -147,15 +147,22 @@ def _left(size: tuple[int, int], widths: Sequence[int], cardinalities: Sequence[
     if stages == 0 or min(height, width) < LEAST or max(height, width) > MOST:
         near = max((min(size) // 4).bit_length(), 1)
         raise TrainingError(
-            f"{asked}: {stages} widths leave {height} x {width} in the last stage, where {LEAST} to {MOST} are needed; "
-            f"give {near} widths"
+            asked=asked,
+            wrong=f"{stages} widths leave {height} x {width} in the last stage, where {LEAST} to {MOST} are needed",
+            remedy=f"give {near} widths",
         )
     if len(cardinalities) != stages:
-        raise TrainingError(f"{asked}: {len(cardinalities)} cardinalities for {stages} widths; give one for each width")
+        raise TrainingError(
+            asked=asked,
+            wrong=f"{len(cardinalities)} cardinalities for {stages} widths",
+            remedy="give one for each width",
+        )
     for inner, cardinality in zip((EXPANSION * each for each in widths), cardinalities, strict=True):
         if inner % cardinality:
             raise TrainingError(
-                f"{asked}: cardinality {cardinality} does not divide {inner}, the inner width; change it"
+                asked=asked,
+                wrong=f"cardinality {cardinality} does not divide {inner}, the inner width",
+                remedy="change it",
             )
     return height, width
 

@@ -81,7 +81,9 @@ def restore(student: Trainer, path: Path) -> None:
         student.iteration, student.seconds = int(metadata["iteration"]), float(metadata["seconds"])
         student.calls = dict(metadata["calls"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RecordError(f"{path}: an incomplete checkpoint ({error}); delete it to start the run again") from None
+        raise RecordError(
+            asked=path, wrong=f"an incomplete checkpoint ({error})", remedy="delete it to start the run again"
+        ) from None
 
 
 def _values(row: Mapping[str, float]) -> list[float]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from solverbench.teachers.convergence import Convergence
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -25,7 +27,12 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Training and validation pairs; the two share no seed."""
+    """Training and validation pairs; the two share no seed.
+
+    Args:
+        convergence: the error of the teacher sampler that made the images; None if it wasn't measured.
+    """
 
     train: Pairs
     validation: Pairs
+    convergence: Convergence | None = None

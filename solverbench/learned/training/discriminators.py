@@ -43,21 +43,30 @@ def load(discriminator: Discriminator, path: Path) -> None:
         MissingError, RecordError: the file is missing, is not safetensors, or has other names or shapes.
     """
     if not path.is_file():
-        raise MissingError(f"discriminator_weights={path}: there is no such file; give a safetensors file")
+        raise MissingError(
+            asked=f"discriminator_weights={path}", wrong="there is no such file", remedy="give a safetensors file"
+        )
     try:
         tensors = load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise RecordError(f"discriminator_weights={path}: not safetensors ({error}); convert the state dict") from None
+        raise RecordError(
+            asked=f"discriminator_weights={path}", wrong=f"not safetensors ({error})", remedy="convert the state dict"
+        ) from None
     wanted = discriminator.state_dict()
     for name, tensor in wanted.items():
         found = tensors.get(name)
         if found is None or found.shape != tensor.shape:
             has = "isn't there" if found is None else f"has shape {tuple(found.shape)}"
             raise RecordError(
-                f"discriminator_weights={path}: {name} {has}, needed {tuple(tensor.shape)}; give weights of this "
-                "architecture, or change widths, cardinalities and blocks"
+                asked=f"discriminator_weights={path}",
+                wrong=f"{name} {has}, needed {tuple(tensor.shape)}",
+                remedy="give weights of this architecture, or change widths, cardinalities and blocks",
             )
     extra = sorted(set(tensors) - set(wanted))
     if extra:
-        raise RecordError(f"discriminator_weights={path}: {extra[0]} isn't of this architecture; see docs/learned.md")
+        raise RecordError(
+            asked=f"discriminator_weights={path}",
+            wrong=f"{extra[0]} isn't of this architecture",
+            remedy="see docs/learned.md",
+        )
     discriminator.load_state_dict({name: tensors[name].to(torch.float32) for name in wanted})

@@ -47,18 +47,24 @@ def distance(name: str, teacher: Teacher, *, allow_metric_loss: bool = False) ->
 def _of_plugin(label: str, name: str, made: Distance) -> Distance:
     """Return the distance with checks of its contract: shape, gradient and finiteness."""
     if not callable(made):
-        raise PluginError(f"{label}: made {made!r}, which can't be called; return a function of (student, target)")
+        raise PluginError(
+            asked=label,
+            wrong=f"returned {made!r}, which can't be called",
+            remedy="return a function of (student, target)",
+        )
 
     def checked(student: Tensor, target: Tensor) -> Tensor:
         with plugins.blamed(registries.losses, name):
             found = made(student, target)
         if not isinstance(found, Tensor) or found.shape != (len(student),):
             asked = f"{len(student)} images; return one number for each, [B]"
-            raise PluginError(f"{label}: returned {_described(found)} for {asked}")
+            raise PluginError(asked=label, wrong=f"returned {_described(found)} for {asked}")
         if student.requires_grad and not found.requires_grad:
-            raise PluginError(f"{label}: carries no gradient to the student's images; compute it with torch alone")
+            raise PluginError(
+                asked=label, wrong="carries no gradient to the student's images", remedy="compute it with torch alone"
+            )
         if student.isfinite().all() and not found.isfinite().all():
-            raise PluginError(f"{label}: isn't finite for finite images; correct it")
+            raise PluginError(asked=label, wrong="isn't finite for finite images", remedy="correct it")
         return found
 
     return checked
@@ -90,7 +96,9 @@ def features(teacher: Teacher) -> Distance:
         TrainingError: the teacher has no such network.
     """
     if "loss" not in teacher.features:
-        raise TrainingError(f"loss features: teacher {teacher.name!r} has no loss network; use l2, l1 or huber")
+        raise TrainingError(
+            asked="loss features", wrong=f"teacher {teacher.name!r} has no loss network", remedy="use l2, l1 or huber"
+        )
     return _on_images(teacher, _features(_network(teacher, teacher.features["loss"])))
 
 
@@ -105,7 +113,9 @@ def metric_features(teacher: Teacher) -> Distance:
     """
     if "metric" not in teacher.features:
         raise TrainingError(
-            f"loss metric_features: teacher {teacher.name!r} has no differentiable metric; use l2, l1 or huber"
+            asked="loss metric_features",
+            wrong=f"teacher {teacher.name!r} has no differentiable metric",
+            remedy="use l2, l1 or huber",
         )
     return _on_images(teacher, _features(_network(teacher, teacher.features["metric"])))
 
@@ -125,9 +135,11 @@ def _network(teacher: Teacher, load: Callable[[str], FeatureNetwork]) -> Feature
             found = network(images)
         if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(images):
             asked = f"{len(images)} images; return one vector for each, [B, D]"
-            raise PluginError(f"{label}: returned {_described(found)} for {asked}")
+            raise PluginError(asked=label, wrong=f"returned {_described(found)} for {asked}")
         if images.requires_grad and not found.requires_grad:
-            raise PluginError(f"{label}: carry no gradient to the images; compute them with torch alone")
+            raise PluginError(
+                asked=label, wrong="carry no gradient to the images", remedy="compute them with torch alone"
+            )
         return found
 
     return checked

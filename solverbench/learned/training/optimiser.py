@@ -116,17 +116,23 @@ def _check(solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe)
     for name, tensor in initial.items():
         asked = f"{solver.name}: its parameter {name!r}"
         if tensor.dtype != torch.float64 or not tensor.isfinite().all():
-            raise TrainingError(f"{asked} starts as {tensor.tolist()}, {tensor.dtype}; give finite float64 numbers")
+            raise TrainingError(
+                wrong=f"{asked} starts as {tensor.tolist()}, {tensor.dtype}", remedy="give finite float64 numbers"
+            )
         if (group := solver.group(name)) not in GROUPS:
-            raise TrainingError(f"{asked} is in group {group!r}; use {', '.join(GROUPS)}")
+            raise TrainingError(wrong=f"{asked} is in group {group!r}", remedy=f"use {', '.join(GROUPS)}")
         groups.add(group)
     if not sum(tensor.numel() for tensor in initial.values()):
-        raise TrainingError(f"{solver.name}: has no parameters to train; return some from `initial`")
+        raise TrainingError(asked=solver.name, wrong="has no parameters to train", remedy="return some from `initial`")
     for trained, _ in parse(recipe.stages):
         if not trained & groups:
             raise TrainingError(
-                f"{solver.name}: stages={recipe.stages}: a stage trains {'+'.join(sorted(trained))}, its parameters "
-                f"are {'+'.join(sorted(groups))}; say --set stages=all"
+                asked=solver.name,
+                wrong=(
+                    f"stages={recipe.stages}: a stage trains {'+'.join(sorted(trained))}, its parameters "
+                    f"are {'+'.join(sorted(groups))}"
+                ),
+                remedy="use --set stages=all",
             )
 
 

@@ -12,6 +12,7 @@ from solverbench._version import __version__
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.training.trainer import Trainer
 from solverbench.sampling.devices import peak_memory
+from solverbench.teachers.convergence import Convergence
 
 
 def result(student: Trainer) -> Trained:
@@ -41,7 +42,7 @@ def result(student: Trainer) -> Trained:
             "training": [recipe.train.start, recipe.train.stop - 1],
             "validation": [recipe.validation.start, recipe.validation.stop - 1],
         },
-        "targets": {"sampler": teacher.sampler, "nfe": teacher.sampler_nfe},
+        "targets": {"sampler": teacher.sampler, "nfe": teacher.sampler_nfe, **_error(student.data.convergence)},
         "runs": [run],
         "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
@@ -49,15 +50,21 @@ def result(student: Trainer) -> Trained:
     return Trained(student.job.solver.spec, student.job.nfe, teacher.name, teacher.ode, parameters, tableau, record)
 
 
+def _error(found: Convergence | None) -> dict[str, Any]:
+    """Return the error of the teacher's sampler for the record; empty if it wasn't measured."""
+    return {} if found is None else {"error": found.error, "compared": found.text}
+
+
 def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:
     """Return a warning for users of the result; empty if there is none."""
     best = min(measured, key=lambda row: row["validation"])
     if best is measured[0]:
-        return "the validation error never fell below the untrained solver's: lower the rate, or train longer"
+        return "the validation error never fell below the untrained solver's; lower the learning rate, or train longer"
     if best["iteration"] <= student.iteration / 2 and not student.job.recipe.patience:
         return (
             f"the validation error stopped falling at iteration {best['iteration']:.0f} of {student.iteration} "
-            f"({best['validation']:.4g}, at the end {measured[-1]['validation']:.4g}): lower the rate, or choose=best"
+            f"({best['validation']:.4g}, at the end {measured[-1]['validation']:.4g}); lower the learning "
+            "rate, or set choose=best"
         )
     return ""
 

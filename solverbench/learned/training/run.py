@@ -25,7 +25,11 @@ class TrainingRun:
     def __post_init__(self) -> None:
         if self.recipe.adversarial and self.solver.distilled:
             weight = f"adversarial_weight={self.recipe.adversarial_weight:g}"
-            raise TrainingError(f"{self.label}: {weight}, but {self.solver.name} is trained without; train gas")
+            raise TrainingError(
+                asked=self.label,
+                wrong=f"{weight}, but {self.solver.name} has no adversarial training",
+                remedy="leave it out or train gas",
+            )
 
     @property
     def label(self) -> str:

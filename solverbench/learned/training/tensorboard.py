@@ -16,7 +16,9 @@ def writer(folder: Path) -> Callable[[Mapping[str, float]], None]:
         MissingError: the package tensorboard is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise MissingError("--tensorboard: the package isn't there; pip install 'solverbench[tensorboard]'")
+        raise MissingError(
+            asked="--tensorboard", wrong="the package isn't installed", remedy="pip install 'solverbench[tensorboard]'"
+        )
     from torch.utils.tensorboard import SummaryWriter  # imports tensorboard
 
     summary = SummaryWriter(folder)

@@ -25,6 +25,7 @@ from solverbench.learned.training.run import TrainingRun
 from solverbench.learned.training.tensorboard import writer as open_tensorboard
 from solverbench.learned.training.trainer import Trainer
 from solverbench.method.solver import LearnedSolver
+from solverbench.sampling import convergence
 from solverbench.sampling.endpoints import endpoints
 from solverbench.sampling.sample import BATCH
 from solverbench.teachers.teacher import Teacher
@@ -34,7 +35,10 @@ Progress = Callable[[int, int, float, float | None], None]
 
 
 def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) -> Data:
-    """Return the recipe's pairs on the teacher's device; the teacher's images are made once and kept under `out`."""
+    """Return the recipe's pairs on the teacher's device, with the error of the teacher's sampler.
+
+    The teacher's images are made once and kept under `out`.
+    """
     asked = (registries.losses, recipe.loss), (registries.teachers, teacher.base)
     if any(plugins.provenance(*each) for each in asked):
         # What is wrong with a plugin's loss or loss network is told before the images are made.
@@ -45,7 +49,7 @@ def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) 
         noise = seeds.noise(chosen, teacher.shape, teacher.device)
         return Pairs(noise, images.to(teacher.device), torch.tensor(chosen))
 
-    return Data(pairs(recipe.train), pairs(recipe.validation))
+    return Data(pairs(recipe.train), pairs(recipe.validation), convergence.measure(teacher, out, batch=batch))
 
 
 def train(
@@ -105,7 +109,7 @@ def train(
     except TrainingError as error:
         _write_course(place, student)
         where = f"{job.label}, iteration {student.iteration + 1}"
-        raise TrainingError(f"{where}: {error} (kept in {place})") from error
+        raise TrainingError(asked=where, wrong=f"{error} (kept in {place})") from error
     trained = result(student)
     _write_course(place, student)
     trained_files.save(trained, place / "trained.safetensors")

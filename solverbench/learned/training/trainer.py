@@ -222,7 +222,7 @@ class Trainer:
             grid = solver.grid(self.job.teacher.schedule, solver.steps(self.job.nfe))
             return trace(solver, grid, check=False)
         except (GridError, ValueError) as error:  # coinciding times, overflowing coefficients
-            raise TrainingError(f"{error}: lower the learning rate, as in --set lr=1e-3") from error
+            raise TrainingError(str(error), remedy="lower the learning rate, as in --set lr=1e-3") from error
 
     def _run(self, tableau: Tableau, batch: Pairs, noise: Tensor, first: Tensor | None = None) -> Tensor:
         """Return the student's final states of `noise` [B, *shape] under the batch's conditions; count the calls."""
@@ -322,4 +322,4 @@ def _relaxations(job: TrainingRun, data: Data) -> list[Relaxation]:
 def _check_finite(row: Mapping[str, float]) -> None:
     for name, value in row.items():
         if not math.isfinite(value):
-            raise TrainingError(f"{name} is {value}; lower the learning rate, as in --set lr=1e-3")
+            raise TrainingError(wrong=f"{name} is {value}", remedy="lower the learning rate, as in --set lr=1e-3")

@@ -44,5 +44,5 @@ def load(name: str, device: str = "cpu") -> Network:
     if name == "dinov2":
         return DINOv2(device)
     if name not in NAMES:
-        raise UserError(f"extractor {name!r}: not known; use one of {', '.join(NAMES)}")
+        raise UserError(asked=f"extractor {name!r}", wrong="not known", remedy=f"use one of {', '.join(NAMES)}")
     return fid.Inception(name, device)

@@ -61,7 +61,11 @@ class Inception:
 
     def __init__(self, mode: str, device: str = "cpu") -> None:
         if mode not in MODES:
-            raise UserError(f"extractor {mode!r}: not one of {', '.join(MODES)}; use legacy_tensorflow for FID")
+            raise UserError(
+                asked=f"extractor {mode!r}",
+                wrong=f"not one of {', '.join(MODES)}",
+                remedy="use legacy_tensorflow for FID",
+            )
         self.mode, self.device, self.path = mode, device, find(mode)
         self._lock = threading.Lock()
         self._loaded: Any = None
@@ -88,7 +92,7 @@ class Inception:
                     raise
                 except RuntimeError as error:
                     raise RecordError(
-                        f"{self.path}: gives no 2048 features ({one_line(error)}); {self._again}"
+                        asked=self.path, wrong=f"doesn't give 2048 features ({one_line(error)})", remedy=self._again
                     ) from None
         return torch.cat(found)
 
@@ -105,7 +109,7 @@ class Inception:
             weight = network.classes if isinstance(network, PytorchInception) else network.base.output.weight
         except AttributeError:
             raise RecordError(
-                f"{self.path}: has no output layer, which the Inception score needs; {self._again}"
+                asked=self.path, wrong="has no output layer, but the Inception score needs it", remedy=self._again
             ) from None
         return torch.softmax(features.double() @ weight.detach().cpu().double().T, dim=1)
 
@@ -127,7 +131,7 @@ class Inception:
                     self._loaded = self._load()
                 except (RuntimeError, ValueError, AttributeError, RecordError) as error:
                     why = f"not the Inception network ({one_line(error)})"
-                    raise RecordError(f"{self.path}: {why}; {self._again}") from None
+                    raise RecordError(asked=self.path, wrong=why, remedy=self._again) from None
             return self._loaded
 
     def _load(self) -> Any:
@@ -166,14 +170,18 @@ def find(mode: str = "legacy_tensorflow") -> Path:
         except MissingError as error:
             if (userdata.data() / FILE).is_file():
                 raise
-            raise MissingError(f"{error}; then {FILE} (91 MB) into {userdata.data()}, by '{fetching(mode)}'") from None
+            raise MissingError(
+                wrong=str(error),
+                remedy=f"then run '{fetching(mode)}', which downloads {FILE} (91 MB) to {userdata.data()}",
+            ) from None
         name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
     for place in (userdata.data(), folder):
         if (place / name).is_file():
             return place / name
     raise MissingError(
-        f"Inception network: {name} is neither in {userdata.data()} nor in {folder}; run '{fetching(mode)}', or put "
-        f"{address} ({size}) at {userdata.data() / name}"
+        asked="Inception network",
+        wrong=f"{name} is neither in {userdata.data()} nor in {folder}",
+        remedy=f"run '{fetching(mode)}', or put {address} ({size}) at {userdata.data() / name}",
     )
 
 
@@ -222,7 +230,11 @@ def three(images: Tensor) -> Tensor:
     """
     if images.dim() != 4 or images.dtype != torch.uint8 or not 1 <= images.shape[1] <= 4:
         what = f"{images.dtype} {tuple(images.shape)}"
-        raise FeatureError(f"Inception features: of {what}; give uint8 images [B, C, H, W] with 1 to 4 channels")
+        raise FeatureError(
+            asked="Inception features",
+            wrong=f"the images are {what}",
+            remedy="give uint8 images [B, C, H, W] with 1 to 4 channels",
+        )
     return images[:, :1].expand(-1, 3, -1, -1) if images.shape[1] < 3 else images[:, :3]
 
 
@@ -232,8 +244,12 @@ def _clean(name: str) -> Any:
         return importlib.import_module(f"cleanfid.{name}")
     except ImportError as error:
         raise MissingError(
-            f"Inception features: clean-fid isn't there ({error}); run pip install 'solverbench[fid]', or where "
-            "torchvision can't be installed: pip install --no-deps clean-fid && pip install requests"
+            asked="Inception features",
+            wrong=f"clean-fid isn't installed ({error})",
+            remedy=(
+                "run pip install 'solverbench[fid]', or where "
+                "torchvision can't be installed: pip install --no-deps clean-fid && pip install requests"
+            ),
         ) from None
 
 

@@ -83,7 +83,7 @@ class PytorchInception:
         wanted = [f"{name}.{part}" for name in sorted(convolutions) for part in parts]
         for name in (*wanted, "fc.weight"):
             if not isinstance(self.state.get(name), Tensor):
-                raise RecordError(f"Inception weights: no {name}")
+                raise RecordError(asked="Inception weights", wrong=f"no {name}")
 
     @classmethod
     def read(cls, path: Path, device: str) -> PytorchInception:

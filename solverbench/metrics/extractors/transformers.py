@@ -64,7 +64,11 @@ class CLIP:
         self.size = int(told.get("projection_dim", 512))
         patch = told.get("vision_config", {}).get("patch_size", 32)
         if patch != 32:
-            raise RecordError(f"{self.path.parent}: of patches of {patch} pixels, not ViT-B/32's 32; {_put(self)}")
+            raise RecordError(
+                asked=self.path.parent,
+                wrong=f"its patches have {patch} pixels instead of ViT-B/32's 32",
+                remedy=_put(self),
+            )
         self._lock = threading.Lock()
         self._loaded: Any = None
         self._words: Any = None
@@ -116,8 +120,9 @@ class CLIP:
         there = {path.name for path in self.path.parent.iterdir()}
         if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
             raise MissingError(
-                f"CLIP's tokenizer: tokenizer.json, or vocab.json and merges.txt, aren't in {self.path.parent}; put "
-                f"them there from {self.repository}"
+                asked="CLIP's tokenizer",
+                wrong=f"tokenizer.json, or vocab.json and merges.txt, are missing in {self.path.parent}",
+                remedy=f"put them there from {self.repository}",
             )
 
     def _tokenizer(self) -> Any:
@@ -153,7 +158,11 @@ class DINOv2:
         told = _config(self.path, "dinov2")
         self.size, patch = int(told.get("hidden_size", 768)), told.get("patch_size", 14)
         if patch != 14:
-            raise RecordError(f"{self.path.parent}: of patches of {patch} pixels, not ViT-L/14's 14; {_put(self)}")
+            raise RecordError(
+                asked=self.path.parent,
+                wrong=f"its patches have {patch} pixels instead of ViT-L/14's 14",
+                remedy=_put(self),
+            )
         self._lock = threading.Lock()
         self._loaded: Any = None
 
@@ -239,7 +248,9 @@ def _weights(folder: str, repository: str) -> Path:
         if (home / name).is_file() and (home / "config.json").is_file():
             return home / name
     raise MissingError(
-        f"{folder}: config.json and {' or '.join(WEIGHTS)} aren't in {home}; put them there from {repository}"
+        asked=folder,
+        wrong=f"config.json and {' or '.join(WEIGHTS)} are missing in {home}",
+        remedy=f"put them there from {repository}",
     )
 
 
@@ -248,11 +259,15 @@ def _config(path: Path, kind: str) -> dict[str, Any]:
         told = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(
-            f"{path.parent / 'config.json'}: can't be read ({one_line(error)}); download it again"
+            asked=path.parent / "config.json", wrong=f"can't be read ({one_line(error)})", remedy="download it again"
         ) from None
     if not isinstance(told, dict) or told.get("model_type") != kind:
         found = told.get("model_type") if isinstance(told, dict) else told
-        raise RecordError(f"{path.parent / 'config.json'}: of a {found} network, not of {kind}; put that there")
+        raise RecordError(
+            asked=path.parent / "config.json",
+            wrong=f"describes a {found} network instead of {kind}",
+            remedy="replace the files",
+        )
     return told
 
 
@@ -265,10 +280,12 @@ def _loaded(kind: str, path: Path, device: str, remedy: str) -> Any:
                 str(path.parent), local_files_only=True, output_loading_info=True, dtype=torch.float32
             )
         except Exception as error:  # a damaged file raises what it likes
-            raise RecordError(f"{path}: not that network ({one_line(error)}); {remedy}") from None
+            raise RecordError(
+                asked=path, wrong=f"not the expected network ({one_line(error)})", remedy=remedy
+            ) from None
     if told["missing_keys"] or told["mismatched_keys"]:
         lacking = sorted(map(str, told["missing_keys"] or told["mismatched_keys"]))[0]
-        raise RecordError(f"{path}: not that network (no {lacking}); {remedy}")
+        raise RecordError(asked=path, wrong=f"not the expected network (no {lacking})", remedy=remedy)
     return network.eval().requires_grad_(False).to(device)
 
 
@@ -277,8 +294,9 @@ def _transformers() -> Any:
         return importlib.import_module("transformers")
     except Exception as error:  # with a torchvision that doesn't fit torch, it raises RuntimeError
         raise MissingError(
-            f"CLIP and DINOv2 features: the transformers package can't be imported ({one_line(error)}); "
-            "run pip install 'solverbench[clip]'"
+            asked="CLIP and DINOv2 features",
+            wrong=f"the transformers package can't be imported ({one_line(error)})",
+            remedy="run pip install 'solverbench[clip]'",
         ) from None
 
 

@@ -32,7 +32,7 @@ def digest(path: Path) -> str:
     """
     if not path.is_file():
         raise MissingError(
-            f"{path.name}: there is no such file in {path.parent}; install solverbench again or remake it"
+            asked=path.name, wrong=f"missing in {path.parent}", remedy="install SolverBench again or rebuild it"
         )
     return sha256(path)
 
@@ -54,7 +54,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     found, recorded = digest(path), read_record(path.parent).get(path.stem, {}).get("sha256")
     if found != recorded:
-        raise RecordError(f"{path}: its sha256 is {found[:12]}…, {RECORD} says {recorded}; restore or remake both")
+        raise RecordError(
+            asked=path, wrong=f"its sha256 is {found[:12]}…, {RECORD} says {recorded}", remedy="restore or rebuild both"
+        )
     try:
         return _content(path)
     except (SafetensorError, KeyError, ValueError):
@@ -62,7 +64,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return _content(path)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise RecordError(f"{path}: not a weights file of ours ({error}); restore or remake it") from error
+        raise RecordError(
+            asked=path, wrong=f"not a SolverBench weights file ({error})", remedy="restore or rebuild it"
+        ) from error
 
 
 def _content(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -95,9 +99,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RecordError(f"{path}: not JSON ({error}); restore or remake it") from error
+        raise RecordError(asked=path, wrong=f"not JSON ({error})", remedy="restore or rebuild it") from error
     if not isinstance(record, dict) or record.get("schema") != 1:
-        raise RecordError(f"{path}: not a record of schema 1; restore or remake it")
+        raise RecordError(asked=path, wrong="not a record of schema 1", remedy="restore or rebuild it")
     return record
 
 
@@ -126,4 +130,4 @@ def check_device(device: str) -> None:
         MissingError: no CUDA device is available.
     """
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise MissingError(f"--device {device}: no CUDA device is available; use --device cpu")
+        raise MissingError(asked=f"--device {device}", wrong="no CUDA device is available", remedy="use --device cpu")

@@ -13,6 +13,7 @@ from solverbench.errors import RecordError
 from solverbench.files import read_arrays
 from solverbench.metrics.evaluation import Reference
 from solverbench.metrics.frechet import Moments
+from solverbench.teachers.convergence import Convergence
 from solverbench.teachers.embedded import artifacts
 from solverbench.teachers.embedded.networks import FeatureNet
 
@@ -31,8 +32,9 @@ def references(name: str, folder: Path, made_for: Mapping[str, str | None], *, o
     found = artifacts.read_record(folder).get("references", {})
     if found.get("weights_sha256") != made_for:
         raise RecordError(
-            f"{name}: the references in {folder} are of {of}; "
-            f"run python -m tools.embedded.{name}_references --out {folder}"
+            asked=name,
+            wrong=f"the references in {folder} were computed for {of}",
+            remedy=f"run python -m tools.embedded.{name}_references --out {folder}",
         )
     return found
 
@@ -49,12 +51,19 @@ def reference(folder: Path, facts: Mapping[str, Any], seeds: str, what: str) -> 
     """
     path = folder / str(facts["file"])
     if artifacts.digest(path) != facts["sha256"]:
-        raise RecordError(f"{path}: not the file that {artifacts.RECORD} names; restore or remake both")
+        raise RecordError(
+            asked=path, wrong=f"not the file that {artifacts.RECORD} names", remedy="restore or rebuild both"
+        )
     arrays = read_arrays(path)
     moments = Moments(int(arrays["n"]), arrays["total"], arrays["outer"])
     sampler = f", {facts['sampler']} {facts['nfe']} calls" if "sampler" in facts else ""
     name = f"{what}{sampler}, {seeds.replace('_', ' ')} {facts[seeds]}"
     return Reference(moments, name, facts["sha256"])
+
+
+def sampler_error(facts: Mapping[str, Any], section: str = "convergence") -> Convergence | None:
+    """Return the measured error of the teacher's sampler in a record; None if it has none."""
+    return Convergence.of(facts[section]) if section in facts else None
 
 
 class Extractor:

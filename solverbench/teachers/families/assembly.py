@@ -22,7 +22,10 @@ from solverbench.teachers.conditions import Condition, Guided, passes
 from solverbench.teachers.families.conversion import Converted
 from solverbench.teachers.families.networks import Network
 from solverbench.teachers.families.text import Encode, Remembered
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import SAMPLER, SAMPLER_NFE, Teacher
+
+LATENT_NFE = 40
+"""Default calls of the teacher sampler of a latent model, whose calls cost more; see docs/uncertainty.md."""
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description
@@ -46,7 +49,8 @@ class Parts:
         decode: final states -> images on [-1, 1]; None if the states are images.
         weights: digest of each network that the images depend on.
         facts: plain values that the images depend on.
-        sampler, sampler_nfe: teacher sampler and its calls, unless the description overrides them.
+        sampler, sampler_nfe: teacher sampler and its calls, unless the description overrides them; None means
+            `LATENT_NFE` calls for a latent model, `SAMPLER_NFE` otherwise.
         clip: bound of the data prediction, clipped in every call; None if it isn't.
         notes: what a user should know about how the model was read.
     """
@@ -61,8 +65,8 @@ class Parts:
     encode: Encode | None = None
     decode: Callable[[Tensor], Tensor] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    sampler: str = "unipc:order=3:variant=bh2:grid=time_uniform"
-    sampler_nfe: int = 20
+    sampler: str = SAMPLER
+    sampler_nfe: int | None = None
     clip: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -206,7 +210,7 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
         schedule=schedule,
         identity=_identity(parts, shape),
         sampler=description.sampler or parts.sampler,
-        sampler_nfe=description.sampler_nfe or parts.sampler_nfe,
+        sampler_nfe=description.sampler_nfe or parts.sampler_nfe or (LATENT_NFE if parts.decode else SAMPLER_NFE),
         device=device,
         move=lambda device: load(description, device),
         bind=bind if condition else None,

@@ -186,8 +186,8 @@ def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
         raise RecordError(asked=path, wrong=wrong, remedy=remedy)
     if not any(key.startswith(conversion.UNET) for key in state):
         raise RecordError(
-            f"{path}: has no {conversion.UNET}* tensors, so that it is no CompVis checkpoint but another family's; "
-            "leave family out, and it is recognised if it can be"
+            f"{path}: has no {conversion.UNET}* tensors, so it isn't a CompVis checkpoint; leave family out "
+            "to have its family recognised"
         )
     if f"{conversion.UNET}input_blocks.0.0.weight" not in state:
         raise RecordError(f"{path}: lacks {conversion.UNET}input_blocks.0.0.weight; download it again")
@@ -199,8 +199,8 @@ def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
     if any(key.startswith("transformer.text_model.") for key in condition):
         return TEXT
     raise RecordError(
-        f"{path}: conditioned by {conversion.CONDITION}{min(condition)}, which isn't read; classes and the CLIP of "
-        "Stable Diffusion 1.x are, and a converted diffusers folder may be"
+        f"{path}: conditioned by {conversion.CONDITION}{min(condition)}, which isn't supported; use classes "
+        "or the CLIP of Stable Diffusion 1.x, or convert it to a diffusers folder"
     )
 
 
@@ -235,7 +235,10 @@ def _classes(description: Description, given: Settings, rows: int) -> tuple[int,
     """Return the number of classes, and the class for no condition: the last, or None for ImageNet's 1000 classes."""
     absent = given.null_class if given.null_class is not None else None if rows == 1000 else rows - 1
     if absent not in (None, rows - 1):
-        raise SpecError(f"{description.name}: null_class={absent}, but only the last class, {rows - 1}, may be it")
+        raise SpecError(
+            f"{description.name}: null_class={absent}, but only the last class, {rows - 1}, can be the "
+            "unconditional one"
+        )
     return (rows, None) if absent is None else (rows - 1, absent)
 
 

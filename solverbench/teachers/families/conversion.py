@@ -75,7 +75,9 @@ def unet(state: Mapping[str, Tensor], *, heads: int | None = None, head_channels
     cross = any(block.cross for level in levels for block in level)
     per_level = {len(level) for level in levels}
     if len(per_level) != 1:
-        raise RecordError(f"U-Net: {sorted(per_level)} residual blocks per level, not one number; it can't be loaded")
+        raise RecordError(
+            f"U-Net: its levels have {sorted(per_level)} residual blocks; only one number for all levels is supported"
+        )
     layers = per_level.pop()
     config = {
         "in_channels": source["input_blocks.0.0.weight"].shape[1],
@@ -197,8 +199,8 @@ class _Source:
             return self.state[key]
         except KeyError:
             raise RecordError(
-                f"{self.what}: the checkpoint has no {key}; it is cut short or of another family, download it again "
-                "or name its family"
+                f"{self.what}: the checkpoint has no {key}; it is incomplete or of another family; download "
+                "it again, or give its family"
             ) from None
 
     def __contains__(self, key: str) -> bool:
@@ -227,8 +229,8 @@ class _Source:
         left = sorted(set(self.state) - self._used)
         if left:
             raise RecordError(
-                f"{self.what}: {len(left)} tensors of the checkpoint have no place in this architecture, the first is "
-                f"{left[0]}; only the latent diffusion and Stable Diffusion 1.x architectures are read"
+                f"{self.what}: {len(left)} tensors of the checkpoint don't belong to this architecture, "
+                f"such as {left[0]}; only the architectures of latent diffusion and Stable Diffusion 1.x are supported"
             )
         return self.done
 
@@ -261,7 +263,7 @@ def _levels(source: _Source) -> list[list[_Block]]:
             levels[-1].append(_block(source, f"input_blocks.{i}", 0))
     for level in levels:
         if not level or len(set(level)) > 1:
-            raise RecordError("U-Net: the blocks of a level differ from each other; this architecture isn't read")
+            raise RecordError("U-Net: the blocks of a level differ from each other; this architecture isn't supported")
     return levels
 
 
@@ -276,12 +278,13 @@ def _attention(
 ) -> dict[str, Any]:
     if (heads is None) == (head_channels is None):
         raise RecordError(
-            "U-Net: its attention heads don't show in its shapes; give either heads or head_channels, as in its "
+            "U-Net: its number of attention heads can't be derived from its shapes; give either heads or "
+            "head_channels, as in its "
             "upstream configuration (num_heads, num_head_channels)"
         )
     if not cross:
         if head_channels is None:
-            raise RecordError("U-Net: plain attention with a fixed number of heads isn't read; give head_channels")
+            raise RecordError("U-Net: plain attention with a fixed number of heads isn't supported; give head_channels")
         return {"attention_head_dim": head_channels}
     depth, context = _context(source)
     # diffusers calls the number of heads attention_head_dim here.

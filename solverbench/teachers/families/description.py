@@ -121,8 +121,8 @@ class Description:
             raise UserError(f"{self.name}: prompts are given, but this network takes no text; leave them out")
         if not absent and self.guidance not in (None, 1.0):
             raise UserError(
-                f"{self.name}: guidance {self.guidance:g}, but this network has no unconditional input to lead away "
-                "from; leave guidance out"
+                f"{self.name}: guidance {self.guidance:g}, but this network has no unconditional input; "
+                "leave guidance out"
             )
         if self.guidance_rescale and not (absent and rescaled):
             raise UserError(
@@ -211,7 +211,7 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
     if not description.family:
         description = dataclasses.replace(description, family=recognise(description.checkpoint))
     if description.family not in registries.families:
-        raise UnknownNameError(f"{description.name}: family {description.family!r} isn't one. {_families()}")
+        raise UnknownNameError(f"{description.name}: family {description.family!r} isn't known. {_families()}")
     description.arithmetic.check(device)
     teacher: Teacher = registries.families.get(description.family)(description, device)
     return teacher
@@ -229,9 +229,9 @@ def recognise(path: Path) -> str:
     if not found and (error := _named(path)) is not None:
         raise error
     if len(found) != 1:
-        what = f"could be {' or '.join(found)}" if found else "is no checkpoint that a family knows"
+        what = f"could be {' or '.join(found)}" if found else "no family recognises this checkpoint"
         example = f"{path}:family={found[0] if found else 'edm'}"
-        raise RecordError(f"{path}: {what}; if it is one, say of which, as in {example}. {_families()}")
+        raise RecordError(f"{path}: {what}; give its family, as in {example}. {_families()}")
     return found[0]
 
 

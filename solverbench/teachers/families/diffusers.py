@@ -76,7 +76,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
 
     Raises:
         MissingError: diffusers or a part is missing.
-        RecordError: a part is damaged, of an unsupported kind, or would execute code of its own.
+        RecordError: a part is damaged, of an unsupported kind, or would execute its own code.
         SpecError: an option is missing or does not fit.
         UserError: see `Description.condition`.
     """
@@ -143,13 +143,8 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         facts=facts,
         clip=given.clip,
         notes=(*filter(None, ["" if given.clip else schedulers.dropped(asked)]), *folder.notes),
-        **(FLOW_SAMPLER if schedulers.flows(scheduler) else {}),
     )
     return assembly.teacher(description, device, made, load)
-
-
-FLOW_SAMPLER: dict[str, Any] = {"sampler": "unipc:order=3:variant=bh2:grid=time_uniform", "sampler_nfe": 40}
-"""Teacher sampler of a flow: equally spaced times as in the published samplers, but of a higher order than Euler."""
 
 
 class Folder:
@@ -173,7 +168,9 @@ class Folder:
             found = [name for name in NETWORKS if self._named(name)]
             if len(found) != 1:
                 kind = self.index.get("_class_name")
-                raise RecordError(f"{self.path}: {kind} has no one unet or transformer; this pipeline isn't read")
+                raise RecordError(
+                    f"{self.path}: {kind} doesn't have exactly one unet or transformer; this pipeline isn't supported"
+                )
             self.network = found[0]
         elif "_class_name" in _peek(self.path / CONFIG):
             self.network = ""
@@ -192,7 +189,7 @@ class Folder:
         path = where / SCHEDULER if where.is_dir() else where
         if not path.is_file():
             raise MissingError(
-                f"{self.description.name}: a network alone doesn't say its noise process; give its {SCHEDULER} as "
+                f"{self.description.name}: a network alone doesn't define its noise process; give its {SCHEDULER} as "
                 "files.scheduler in a TOML description, or put it into the folder"
             )
         return _read(path)
@@ -293,7 +290,7 @@ class Folder:
             path = self.description.file(name) or self.path / name
             if kind is None and name not in self.description.files:
                 raise MissingError(
-                    f"{self.description.name}: a {network} is told prompts, but there is no {name}; give the whole "
+                    f"{self.description.name}: a {network} takes prompts, but {name} is missing; give the whole "
                     f"pipeline's folder, or files.{name} in a TOML description"
                 )
             if name.startswith("tokenizer"):
@@ -344,8 +341,8 @@ class Folder:
         for what in "missing_keys", "mismatched_keys", "unexpected_keys":
             if found := sorted(map(str, said.get(what) or [])):
                 raise RecordError(
-                    f"{path}: {len(found)} {what.replace('_keys', '')} tensors, the first is {found[0]}; its files are "
-                    "another network's than its configuration, download it again"
+                    f"{path}: {len(found)} {what.replace('_keys', '')} tensors, such as {found[0]}; its "
+                    "weights don't match its configuration, so download it again"
                 )
 
     def _place(self, name: str) -> Path:
@@ -379,8 +376,8 @@ class Folder:
     def _known(self, name: str, library: str, kind: str) -> None:
         if kind not in KINDS.get(library, set()):
             raise RecordError(
-                f"{self.path}: {name or 'network'} is {library}.{kind or 'unknown'}, which isn't read, nor is any code "
-                f"of its own run; it may be {', '.join(sorted(KINDS['diffusers']))}"
+                f"{self.path}: {name or 'network'} is {library}.{kind or 'unknown'}, which isn't supported, "
+                f"and custom code isn't run; use one of {', '.join(sorted(KINDS['diffusers']))}"
             )
 
 
@@ -396,7 +393,7 @@ def _size(description: Description, model: Any) -> int:
 def _decoder(vae: Any) -> Any:
     config = vae.config
     if config.get("latents_mean") is not None:
-        raise RecordError(f"{type(vae).__name__}: latents_mean: latents with an average of their own aren't read")
+        raise RecordError(f"{type(vae).__name__}: latents_mean: latents with a nonzero mean aren't supported")
     return assembly.first_stage(vae, scale=config["scaling_factor"], shift=config.get("shift_factor") or 0.0)
 
 
@@ -417,13 +414,13 @@ def _told_size(
     name = type(model).__name__
     if not pixels:
         raise MissingError(
-            f"{description.name}: a {name} is told the size of its images, which its first stage says, but there is no "
+            f"{description.name}: a {name} takes the image size, which the vae determines, but there is no "
             "vae; give the whole pipeline's folder, or files.vae in a TOML description"
         )
     if network.pooled and (made := parts["text_encoder_2"].config.projection_dim) != network.pooled:
         raise RecordError(
-            f"{description.checkpoint}: its {name} takes {network.pooled} numbers of a prompt's summary and six sizes, "
-            f"but text_encoder_2 makes {made}; a refiner, which is told others, isn't read"
+            f"{description.checkpoint}: its {name} takes pooled prompt embeddings of {network.pooled} "
+            f"numbers, but those of text_encoder_2 have {made}; refiners aren't supported"
         )
     return pixels
 
@@ -444,8 +441,8 @@ def _encoder(
     if kind == "PixArtTransformer2DModel":
         if length is None and folder.pipeline not in PIXART:
             raise SpecError(
-                f"{description.name}: of which PixArt it is, the network alone doesn't say; give text_length=120 for "
-                "alpha, 300 for sigma"
+                f"{description.name}: the network alone doesn't tell PixArt-alpha from PixArt-sigma; give "
+                "text_length=120 for alpha or 300 for sigma"
             )
         return text.pixart(parts, length or PIXART[folder.pipeline])
     if len(parts) == 4 and kind == "UNet2DConditionModel":

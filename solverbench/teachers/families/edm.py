@@ -20,7 +20,13 @@ from solverbench.teachers.conditions import Condition, Guided, passes
 from solverbench.teachers.families import edm_pickles
 from solverbench.teachers.families.description import Description
 from solverbench.teachers.families.edm_networks import FULL_PRECISION, Preconditioned
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import SAMPLER_NFE, Teacher
+
+SAMPLER = "unipc:order=3:grid=logsnr"
+"""Teacher sampler, with `SAMPLER_NFE` calls; see docs/uncertainty.md. EDM's own is heun:end=zero, 35 or 79 calls."""
+
+ROUNDED_SAMPLER = "heun:end=zero", 79
+"""Teacher sampler and its calls of a network that knows only some levels, which more steps wouldn't find distinct."""
 
 ENDS = (0.002, 80.0)
 """Levels where EDM's sampler ends and starts, clipped to the network's range. Source: arXiv:2206.00364, table 1."""
@@ -65,14 +71,15 @@ def load(description: Description, device: str) -> Teacher:
     schedule = _schedule(description, settings, network)
     denoise = description.arithmetic.prepare(network, device, float32=FULL_PRECISION)
     double = Double(network) if condition is None and description.dtype == "fp32" else None
+    sampler, nfe = ROUNDED_SAMPLER if network.levels else (SAMPLER, SAMPLER_NFE)
     return Teacher(
         denoise=denoise if condition is None else Labelled(denoise, network.classes),
         name=description.name,
         shape=network.shape,
         schedule=schedule,
         identity=identity,
-        sampler=description.sampler or "heun:end=zero",
-        sampler_nfe=description.sampler_nfe or (35 if network.shape[1] <= 32 else 79),
+        sampler=description.sampler or sampler,
+        sampler_nfe=description.sampler_nfe or nfe,
         device=device,
         move=lambda device: load(description, device),
         double=double,
@@ -135,7 +142,7 @@ def _built(path: Path, stored: edm_pickles.Network) -> Preconditioned:
             network = Preconditioned(stored.class_name, stored.init_kwargs)
     except Exception as error:  # a foreign file's arguments can make a constructor raise anything
         raise RecordError(
-            f"{path}: isn't a network of EDM's ({stored.class_name}: {error}); give another file, or FILE:family=NAME"
+            f"{path}: isn't an EDM network ({stored.class_name}: {error}); give another file, or FILE:family=NAME"
         ) from None
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
@@ -156,7 +163,7 @@ def _built(path: Path, stored: edm_pickles.Network) -> Preconditioned:
     return network
 
 
-_WHOLE = "give the whole file, as it was downloaded"
+_WHOLE = "give the complete file, as it was downloaded"
 
 
 def _schedule(description: Description, settings: Settings, network: Preconditioned) -> NoiseSchedule:
@@ -165,8 +172,8 @@ def _schedule(description: Description, settings: Settings, network: Preconditio
     start = description.sigma_max or min(ENDS[1], high)
     if not low <= end < start <= high or not math.isfinite(start):
         raise UserError(
-            f"{description.name}: sigma_min={end:g}, sigma_max={start:g}: the network knows {low:g} to {high:g}; "
-            "give levels within that, sigma_min below sigma_max"
+            f"{description.name}: sigma_min={end:g}, sigma_max={start:g}: the network covers {low:g} to {high:g}; "
+            "give levels within that range, with sigma_min below sigma_max"
         )
     asked = {"sigma_min": "network" if end == low else end, "sigma_max": "network" if start == high else start}
     if network.levels:  # as upstream's sampler does
@@ -174,7 +181,7 @@ def _schedule(description: Description, settings: Settings, network: Preconditio
     if settings.frame == "edm":
         return EDM(end, start, network.levels).asked_by(frame="edm", **asked)
     if settings.frame != "vp":
-        raise SpecError(f"{description.name}: frame={settings.frame}: not a view of the network; use edm or vp")
+        raise SpecError(f"{description.name}: frame={settings.frame}: not known; use edm or vp")
     if not 0 < settings.t_eps < 1:
-        raise SpecError(f"{description.name}: t_eps={settings.t_eps:g}: time goes from 1 down to it; use 1e-3")
+        raise SpecError(f"{description.name}: t_eps={settings.t_eps:g}: time goes from 1 down to t_eps; use 1e-3")
     return VPLinear.refit(end, start, settings.t_eps).asked_by(frame="vp", t_eps=settings.t_eps, **asked)

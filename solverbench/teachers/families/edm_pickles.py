@@ -78,7 +78,7 @@ def read(path: Path) -> Network:
     try:
         address = files.sha256(path)
     except StoreError as error:
-        raise MissingError(asked=path, wrong=error.wrong, remedy="give a file that can") from None
+        raise MissingError(asked=path, wrong=error.wrong, remedy="give a readable file") from None
     kept = userdata.data() / "converted" / f"{address}.safetensors"
     if kept.is_file():
         try:
@@ -139,7 +139,7 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
         ) from None
     except Exception as error:  # a foreign file makes a reader raise nearly anything
         raise RecordError(
-            f"{path}: isn't a whole pickle of an EDM network ({one_line(error, typed=True)}); get it again"
+            f"{path}: isn't a whole pickle of an EDM network ({one_line(error, typed=True)}); download it again"
         ) from None
 
 
@@ -416,7 +416,7 @@ def _network(path: Path, content: Any, source: Mapping[str, str]) -> Network:
         plain = json.loads(json.dumps(kwargs))
         tensors = dict(_flattened(found, "", set()))
     except (TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"{path}: its network isn't one ({one_line(error)}); give another file") from None
+        raise RecordError(f"{path}: its network isn't valid ({one_line(error)}); give another file") from None
     except RecursionError:
         raise RecordError(f"{path}: its network is nested too deep to be one; give another file") from None
     return Network(found.class_name, plain, tensors, source)

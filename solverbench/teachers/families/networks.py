@@ -62,11 +62,13 @@ def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5, p
     """
     name = type(getattr(model, "_orig_mod", model)).__name__  # the network inside torch.compile's wrapper
     if name not in READERS:
-        raise RecordError(f"{name}: not a network that is read; it may be {', '.join(sorted(READERS))}")
+        raise RecordError(f"{name}: this network isn't supported; use one of {', '.join(sorted(READERS))}")
     network = READERS[name](model, Choice(null_class, distilled, pixels))
     given, made = network.channels, network.made
     if made not in (given, 2 * given):
-        raise RecordError(f"{name}: takes {given} channels and returns {made}; a network that edits images isn't read")
+        raise RecordError(
+            f"{name}: takes {given} channels and returns {made}; a network that edits images isn't supported"
+        )
     return dataclasses.replace(network, predict=_first(network.predict, given))
 
 
@@ -93,7 +95,7 @@ def side(config: Any) -> int | None:
     size = config.get("sample_size")
     if isinstance(size, Sequence):
         if len(set(size)) != 1:
-            raise RecordError(f"sample_size {tuple(size)}: only square images are read; give size=N")
+            raise RecordError(f"sample_size {tuple(size)}: only square images are supported; give size=N")
         size = size[0]
     return None if size is None else int(size)
 
@@ -104,7 +106,8 @@ def _counted(rows: int, null_class: int | None) -> tuple[int, int | None]:
         return rows, None
     if null_class != rows - 1:
         raise SpecError(
-            f"null_class={null_class}: the network has {rows} classes; only the last, {rows - 1}, may be it"
+            f"null_class={null_class}: the network has {rows} classes; only the last, {rows - 1}, can be "
+            "the unconditional one"
         )
     return rows - 1, null_class
 
@@ -113,7 +116,7 @@ def _unet2d(model: Any, choice: Choice) -> Network:
     config = model.config
     rows = config.get("num_class_embeds") or 0
     if config.get("class_embed_type") is not None:
-        raise RecordError(f"UNet2DModel: class_embed_type {config['class_embed_type']!r} isn't read")
+        raise RecordError(f"UNet2DModel: class_embed_type {config['class_embed_type']!r} isn't supported")
     classes, absent = _counted(rows, choice.null_class) if rows else (0, None)
 
     def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
@@ -127,7 +130,9 @@ def _unet_condition(model: Any, choice: Choice) -> Network:
     config = model.config
     for key in OTHER_INPUTS:
         if config.get(key) is not None:
-            raise RecordError(f"UNet2DConditionModel: {key} = {config[key]!r}: a network with this input isn't read")
+            raise RecordError(
+                f"UNet2DConditionModel: {key} = {config[key]!r}: a network with this input isn't supported"
+            )
     if (added := config.get("addition_embed_type")) is not None:
         return _unet_xl(model, choice, added)
 
@@ -147,7 +152,7 @@ def _unet_xl(model: Any, choice: Choice, added: str) -> Network:
     pooled = (config.get("projection_class_embeddings_input_dim") or 0) - 6 * (config["addition_time_embed_dim"] or 0)
     if added != "text_time" or pooled < 1:
         raise RecordError(
-            f"UNet2DConditionModel: addition_embed_type = {added!r}: a network with this input isn't read"
+            f"UNet2DConditionModel: addition_embed_type = {added!r}: a network with this input isn't supported"
         )
 
     def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:

@@ -206,7 +206,8 @@ def _torch(path: Path, mapped: bool) -> tuple[Any, tuple[str, ...] | None]:
         if zipfile.is_zipfile(path):
             return beside.read(path, mapped=mapped)
         raise RecordError(
-            f"{path}: not loaded, as it is no plain checkpoint of tensors ({_reason(error)}); nothing in it was run"
+            f"{path}: not a plain checkpoint of tensors ({_reason(error)}); it was not loaded, and nothing "
+            "in it was run"
         ) from None
     except Exception as error:  # on bytes that are no checkpoint the reader stumbles wherever it happens to be
         raise RecordError(f"{path}: not a whole torch file ({one_line(error)}); download it again") from None

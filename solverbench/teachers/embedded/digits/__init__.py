@@ -53,6 +53,7 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
         identity=digest({"weights": record["teacher"]["sha256"], "config": network.config}),
         sampler=references["teacher"]["sampler"],
         sampler_nfe=references["teacher"]["nfe"],
+        sampler_error=judging.sampler_error(references),
         evaluation=_evaluation(folder, device, record),
         device=device,
         move=lambda device: load(device, folder=folder),

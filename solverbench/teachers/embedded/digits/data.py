@@ -107,9 +107,11 @@ def load() -> Digits:
     """
     path = FOLDER / "digits.npz"
     if not path.is_file():
-        raise MissingError(f"digits: {path} isn't there; install solverbench again")
+        raise MissingError(asked="digits", wrong=f"{path} isn't there", remedy="install solverbench again")
     with np.load(path) as file:
         images, labels = file["images"], file["labels"]
     if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != CONTENT_SHA256:
-        raise RecordError(f"digits: {path} doesn't hold the recorded images; install solverbench again")
+        raise RecordError(
+            asked="digits", wrong=f"{path} doesn't hold the recorded images", remedy="install solverbench again"
+        )
     return Digits(torch.from_numpy(images[:, None]).float() / 16, torch.from_numpy(labels).long())

@@ -29,6 +29,7 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
     from solverbench.files import digest
     from solverbench.method.schedules import EDM
     from solverbench.metrics.evaluation import Evaluation
+    from solverbench.teachers.convergence import Comparison, Convergence
     from solverbench.teachers.embedded import artifacts as weights
     from solverbench.teachers.embedded import digits, judging
     from solverbench.teachers.embedded.mixture import density
@@ -47,6 +48,12 @@ def load(device: str = "cpu", *, folder: Path = FOLDER) -> Teacher:
         identity=digest({"weights": record["mixture"]["sha256"], "config": config}),
         sampler=references["teacher"]["sampler"],
         sampler_nfe=references["teacher"]["nfe"],
+        sampler_error=Convergence(
+            references["sampler_error"]["n"],
+            f"from {references['teacher']['noise_seeds'].partition('-')[0]} on",
+            (Comparison("the exact solution of its ODE", references["sampler_error"]["rmse"]),),
+            references["teacher"]["asked"],
+        ),
         evaluation=Evaluation(
             extractor=judging.Extractor(partial(digits.metric_network, digits.FOLDER, device)),
             extractor_id=f"digits-metric {metric[:12]}",

@@ -60,6 +60,7 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
         identity=digest({"weights": record["teacher"]["sha256"], "config": network.config}),
         sampler=references["sampler"],
         sampler_nfe=references["nfe"],
+        sampler_error=judging.sampler_error(references.get("convergence", {}), _measured(condition)),
         evaluation=_evaluation(folder, device, record, condition),
         device=device,
         move=lambda device: load(device, guidance=guidance, classes=classes, folder=folder),
@@ -69,6 +70,11 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
         features={"loss": partial(load_loss, folder=folder), "metric": partial(load_metric, folder=folder)},
         images_of=lambda seeds: data.draw(seeds).images,
     )
+
+
+def _measured(condition: Condition) -> str:
+    """Return the section of the record with the error of the sampler under a condition; empty if there is none."""
+    return f"{condition.guidance:g}" if condition.classes in ("seed", "uniform") else ""
 
 
 def conditioned(

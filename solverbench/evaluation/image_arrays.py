@@ -1,0 +1,163 @@
+"""Images in one array: `arr_0` of an .npz, as guided-diffusion writes batches of samples, or an .npy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from solverbench.errors import RecordError, UserError
+from solverbench.evaluation import contents, pixels
+from solverbench.evaluation.pictures import Pictures, unheard
+
+BATCH = "arr_0"
+"""Name of the array of images in guided-diffusion's files; its labels, `arr_1`, are not read."""
+
+_AT_ONCE = 256
+_BROKEN = "download or make it again"
+_LEVELS = (
+    "give uint8, or uint16 with the range 0-65535: images on [0, 1] as (255 * x).round().astype('uint8'), on [-1, 1] "
+    "as (127.5 * x + 128).clip(0, 255).astype('uint8')"
+)
+
+
+@dataclass(frozen=True)
+class Arrays(Pictures):
+    """The images of an array [N, H, W, C], [N, C, H, W] or [N, H, W] of uint8 or uint16, with 1 or 3 channels.
+
+    Args:
+        path: .npz or .npy.
+        shape: shape of the whole array.
+        dtype: its numbers, as numpy writes them.
+        count: number of first images to use.
+        sha: sha256 of its content.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    sha: str
+
+    @classmethod
+    def at(cls, path: Path, count: int | None = None) -> Arrays:
+        """Return the images of a file, which is read whole once to verify it.
+
+        Raises:
+            RecordError: it is damaged, or not an array of images.
+            UserError: there are fewer than `count` images.
+        """
+        hasher = hashlib.sha256()
+        with _opened(path) as file:
+            shape, dtype, fortran = _header(file)
+            left = prod(shape) * dtype.itemsize
+            while piece := file.read(2**20):
+                hasher.update(piece)
+                left -= len(piece)
+        if left:
+            wrong = f"has {abs(left)} bytes too {'few' if left > 0 else 'many'} for its shape {shape}"
+            raise RecordError(asked=path, wrong=wrong, remedy=_BROKEN)
+        if fortran:
+            wrong = "an array in Fortran order"
+            raise RecordError(asked=path, wrong=wrong, remedy="store numpy.ascontiguousarray of it")
+        if dtype not in (np.uint8, np.uint16):
+            raise RecordError(asked=path, wrong=f"images of {dtype}, whose range isn't stated", remedy=_LEVELS)
+        _axes(path, shape)
+        if count is not None and count > shape[0]:
+            raise UserError(f"--count {count}: {path} holds {shape[0]} images; give that many or fewer")
+        hasher.update(repr((shape, dtype.str, count or shape[0])).encode())
+        return cls(path, shape, dtype.str, count or shape[0], hasher.hexdigest())
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def identity(self) -> str:
+        return self.sha
+
+    @property
+    def origin(self) -> str:
+        return self.path.resolve().name
+
+    def read(self, part: range, note: Callable[[str], None] = unheard) -> Iterator[Tensor]:
+        channels, dtype, size = _axes(self.path, self.shape), np.dtype(self.dtype), prod(self.shape[1:])
+        with _opened(self.path) as file:
+            _header(file)
+            file.seek(part.start * size * dtype.itemsize, 1)
+            rows = [
+                np.frombuffer(file.read(min(_AT_ONCE, part.stop - begin) * size * dtype.itemsize), dtype)
+                for begin in range(part.start, part.stop, _AT_ONCE)
+            ]
+        images = np.concatenate(rows).reshape(-1, *self.shape[1:])
+        if dtype == np.uint16:
+            images = pixels.levels_of_16_bits(images)
+        images = np.expand_dims(images, 1) if channels == 0 else np.moveaxis(images, channels, 1)
+        yield torch.from_numpy(np.array(images)).expand(-1, 3, -1, -1).contiguous()
+
+
+def of_arrays(path: Path) -> bool:
+    """Return whether a file holds an array of images: three or four axes, and no statistics beside it.
+
+    Raises:
+        RecordError: it is an .npz or .npy that can't be read.
+    """
+    if path.suffix not in (".npz", ".npy"):
+        return False
+    with _opened(path, missing=True) as file:
+        return file is not None and len(_header(file)[0]) in (3, 4)
+
+
+@contextmanager
+def _opened(path: Path, *, missing: bool = False) -> Iterator[Any]:
+    """Yield the array's file at its beginning; None if an .npz has none, or statistics, where that is allowed."""
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                yield file
+            return
+        with contents.archive(path) as archive:
+            names = archive.namelist()
+            if missing and (f"{BATCH}.npy" not in names or "mu.npy" in names):
+                yield None
+                return
+            with archive.open(f"{BATCH}.npy") as member:
+                yield member
+    except RecordError:
+        raise
+    except Exception as error:  # a damaged file makes zipfile and numpy raise nearly anything
+        raise contents.unreadable(path, contents.head(path), f"not a whole {path.suffix}", error, _BROKEN) from None
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Return shape, numbers and order of an array, leaving the file at its first number."""
+    version = npy.read_magic(file)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"array format {version}")
+    shape, fortran, dtype = read(file)
+    return shape, dtype, fortran
+
+
+def _axes(path: Path, shape: tuple[int, ...]) -> int:
+    """Return the axis of the channels; 0 if there is none.
+
+    Raises:
+        RecordError: the shape isn't that of images, or leaves the axis open.
+    """
+    if len(shape) == 3:
+        return 0
+    found = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in (1, 3)]
+    if len(found) != 1 or not all(shape):
+        wrong = f"an array of shape {shape}" + (", which could have its channels first or last" if found else "")
+        remedy = "give images as [N, H, W, C], [N, C, H, W] or [N, H, W] with 1 or 3 channels"
+        raise RecordError(asked=path, wrong=wrong, remedy=remedy)
+    return found[0]
