@@ -17,7 +17,7 @@ from solverbench import tested
 from solverbench.bench import reference, resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import _fitted
-from solverbench.bench.bundle import notes, table, write
+from solverbench.bench.bundle import notes, numbers, table, write
 from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, lacking
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.plan import _counted, _lacking
@@ -67,6 +67,10 @@ class RunResult:
         """`exit_code`, or 5 in place of 0 if a cell is unsupported or untrained, or lacks a metric."""
         short = self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] + len(_lacking(self.cells))
         return self.exit_code or (5 if short else 0)
+
+    def numbers(self) -> str:
+        """Return the values of all cells with their 95 % intervals as a plain-text table."""
+        return "\n".join(numbers.lines(self.cells))
 
     def summary(self) -> str:
         """Return human-readable lines: cells and metrics without a value, with reasons, then a count per status."""

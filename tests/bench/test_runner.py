@@ -213,6 +213,25 @@ def test_features_that_do_not_fit_fail_their_metrics_alone(tmp_path):
     assert result.exit_code == 1
 
 
+def test_progress_counts_each_cell_to_its_own_share_and_all_to_the_runs(tmp_path):
+    class Counting(Silent):
+        shares, whole = {}, 0
+
+        def begin(self, images, calls, seconds):
+            self.whole, self.done = images, dict[str, int]()
+
+        def share(self, images):
+            self.shares = dict(images)
+
+        def advance(self, cell, images, calls):
+            self.done[cell] = self.done.get(cell, 0) + images
+
+    counting = Counting()
+    run(tmp_path, progress=counting)
+    assert sum(counting.shares.values()) == counting.whole == 4 * 2 * 40
+    assert {cell: counting.done[cell] for cell in counting.shares} == counting.shares
+
+
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
     class Impatient(Silent):
         def __init__(self, after):
@@ -484,8 +503,19 @@ def test_levels_that_end_inside_the_schedule_are_flagged(tmp_path):
     }
     assert flagged == {("euler:grid=10+1+0.1+0.002", 3): ("inner-ends",), ("heun", 4): ("long-steps",)}
     assert "the grid starts at 10, inside the model's levels from 80 to 0.002" in result.summary()
-    [text] = set(result.frame[result.frame.nfe.eq(3) & result.frame.solver.str.contains("10\\+1")]["flags"])
-    assert text.startswith("inner-ends: the grid starts at 10")
+    texts = set(result.frame[result.frame.nfe.eq(3) & result.frame.solver.str.contains("10\\+1")]["flags"])
+    assert texts
+    assert all(text.startswith("inner-ends: the grid starts at 10") for text in texts)
+    head, *lines = result.numbers().splitlines()
+    assert head.split() == ["solver", "NFE", *dict.fromkeys(result.frame.metric), "flags"]
+    told = {tuple(line.split()[:2]): line for line in lines}
+    assert len(told) == len(result.cells)
+    assert told["heun", "3"].split()[2] == "unsupported"
+    assert "long-steps" in told["heun", "4"].rpartition("]")[2]
+    for row in result.frame[result.frame.value.notna()].to_dict("records"):
+        star = "*" * bool(row["flags"])
+        value = f"{row['value']:.4g}{star} [{row['low']:.4g}, {row['high']:.4g}]"
+        assert value in told[row["solver"], str(row["nfe"])]
 
 
 def test_a_solver_asked_for_twice_stands_once(tmp_path):

@@ -31,19 +31,26 @@ def test_a_run_ends_with_its_report(ran):
     said = json.loads(result.stdout.splitlines()[-1])
     assert said["counts"]["done"] == 5
     assert said["counts"]["unsupported"] == 1
+    head = next(i for i, line in enumerate(result.stdout.splitlines()) if line.split()[:2] == ["solver", "NFE"])
+    rows = [line.split() for line in result.stdout.splitlines()[head + 1 : head + 7]]  # what `run > log` keeps
+    assert {(row[0], row[1]) for row in rows} == {(name, nfe) for name in ("gas", "dpm", "heun") for nfe in "34"}
+    assert all(row[2] == "unsupported" or float(row[2].rstrip("*")) > 0 for row in rows)
     folder = out / "reports" / said["report"].rsplit("/", 1)[-1]
     for name in ("report.md", "figure.png", "figure.pdf", "figure.svg", "results.csv", "images-digits.png"):
         assert (folder / name).stat().st_size > 500
     assert "heun with nfe=3" in (folder / "report.md").read_text()
 
 
-@pytest.mark.usefixtures("unrendered")
-def test_a_second_run_computes_nothing_and_says_so(ran, tmp_path):
-    out = shutil.copytree(ran[0], tmp_path / "runs")
+def test_a_second_run_computes_and_draws_nothing_and_says_so(ran, tmp_path, monkeypatch):
+    from solverbench.reports.drawing import base
+
+    out, drawn = shutil.copytree(ran[0], tmp_path / "runs"), []
+    monkeypatch.setattr(base, "render", lambda figure, kind: drawn.append(kind))
     blocks = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.npz")}
     result = invoke("run", "--solvers", "gas,dpm,heun", "--nfe", "3-4", *SMALL, "--out", out)
     assert result.exit_code == 0
     assert "5 cached" in result.stdout
+    assert drawn == []
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.npz")} == blocks
 
 
