@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from solverbench.errors import RecordError
 from solverbench.evaluation import contents
-from solverbench.teachers.families.edm_pickles import Refused, Call, _Dtype, Reader
+from solverbench.teachers.families.edm_pickles import Call, Reader, Refused, _Dtype
 
 
 def read(path: Path) -> Any:
