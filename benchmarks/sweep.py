@@ -1,6 +1,6 @@
 """The error of every solver on every grid, schedule and budget, against the closed-form solution on Gaussian data.
 
-python benchmarks/sweep.py [SCHEDULE ...] > benchmarks/sweep.log: about 100 000 cells, a quarter of an hour on one core.
+python benchmarks/sweep.py [SCHEDULE ...] > benchmarks/sweep.log: 90 720 cells, some forty minutes on a busy core.
 For data N(0.3, 0.5^2) the denoiser is D = (.25 x + .3 s^2)/(.25 + s^2), and the ODE's solution from level s to t is
 .3 + (x - .3) sqrt((.25 + t^2)/(.25 + s^2)). A cell is refused (with the reason), flagged (with the sentence that its
 row shows), right, or wrong: neither refused nor flagged, and its error is above ten times that of Euler's method with
