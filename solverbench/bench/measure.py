@@ -138,6 +138,13 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
                     values, left = metric.reduce(kept)
                 if not (np.isfinite(values).all() and np.isfinite(left).all()):
                     raise FeatureError(f"metric {metric.name}: not finite, although what it is made of is")
+                low, high = metric.bounds
+                if metric.name not in TABLE and not ((low <= values) & (values <= high)).all():
+                    raise FeatureError(
+                        asked=f"metric {metric.name}",
+                        wrong=f"{values.tolist()} is outside its bounds {low} to {high}",
+                        remedy="correct `bounds` in its class",
+                    )
                 n, over, reference = _compared_to(cell, metric)
                 found[metric.name] = Measure(metric.name, values, left, n, over, reference, metric.bounds)
             except (Exception, SystemExit) as error:  # anything, by a plugin

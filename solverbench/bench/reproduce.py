@@ -167,8 +167,8 @@ def options(published: Result, given: RunOptions) -> RunOptions:
         solvers=published.spec,
         nfe=published.nfe,
         teachers=published.teacher,
-        samples=given.samples or protocol.get("samples", protocol["n"]),
-        replicates=given.replicates or (None if given.seeds else protocol["replicates"]),
+        samples=protocol.get("samples", protocol["n"]) if given.samples is None else given.samples,
+        replicates=given.replicates if given.replicates is not None or given.seeds else protocol["replicates"],
         seeds=given.seeds or _seeds(protocol, given),
         metrics=published.metric if public or paired else None,
         reference=given.reference if public else None,
@@ -211,6 +211,6 @@ def _extractor(published: Result) -> str:
 
 def _seeds(protocol: Any, given: RunOptions) -> str | None:
     """Return the published seeds if they are known, allowed for evaluation, and the user gives no other count."""
-    if protocol["seeds"] == UNKNOWN or given.samples or given.replicates:
+    if protocol["seeds"] == UNKNOWN or (given.samples, given.replicates) != (None, None):
         return None
     return str(protocol["seeds"]) if seeds.parse(protocol["seeds"]).start >= seeds.EVALUATION_START else None

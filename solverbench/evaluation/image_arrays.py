@@ -1,4 +1,4 @@
-"""Images in one array: `arr_0` of an .npz, as guided-diffusion writes batches of samples, or an .npy."""
+"""Images in one array: `arr_0` or `images` of an .npz, or an .npy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from solverbench.errors import RecordError, UserError
 from solverbench.evaluation import contents, pixels
 from solverbench.evaluation.pictures import Pictures, unheard
 
-BATCH = "arr_0"
-"""Name of the array of images in guided-diffusion's files; its labels, `arr_1`, are not read."""
+NAMES = ("arr_0", "images")
+"""Names of the array of images in an .npz: of guided-diffusion's files, whose labels `arr_1` are not read, and of
+`solverbench sample --format npz`."""
 
 _AT_ONCE = 256
 _BROKEN = "download or make it again"
@@ -126,10 +127,11 @@ def _opened(path: Path, *, missing: bool = False) -> Iterator[Any]:
             return
         with contents.archive(path) as archive:
             names = archive.namelist()
-            if missing and (f"{BATCH}.npy" not in names or "mu.npy" in names):
+            found = [f"{name}.npy" for name in NAMES if f"{name}.npy" in names and "mu.npy" not in names]
+            if missing and not found:
                 yield None
                 return
-            with archive.open(f"{BATCH}.npy") as member:
+            with archive.open(found[0]) as member:
                 yield member
     except RecordError:
         raise

@@ -72,7 +72,7 @@ def within(value: float, half: float, bounds: tuple[float, float]) -> tuple[floa
     Args:
         bounds: least and greatest value that the metric can have.
     """
-    low, high = bounds
+    low, high = min(bounds[0], value), max(bounds[1], value)  # rounding may carry a value beyond its range
     return max(value - half, low), min(value + half, high)
 
 

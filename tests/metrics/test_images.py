@@ -285,9 +285,11 @@ def test_a_flipped_byte_anywhere_is_one_line_or_changes_nothing(tmp_path, name, 
     ],
     ids=["NHWC", "NCHW", "NHW", "NHW1", "uint16"],
 )
-@pytest.mark.parametrize("name", ["samples_2x6x5x3.npz", "images.npy"])
+@pytest.mark.parametrize("name", ["samples_2x6x5x3.npz", "sampled.npz", "images.npy"])
 def test_an_array_of_images_is_read_in_every_layout(tmp_path, made, levels, name):
-    if name.endswith(".npz"):
+    if name == "sampled.npz":
+        np.savez(tmp_path / name, images=made, seeds=np.arange(2))  # as `solverbench sample --format npz`
+    elif name.endswith(".npz"):
         np.savez(tmp_path / name, made, np.zeros(2, dtype=int))  # as guided-diffusion: arr_0, and its labels arr_1
     else:
         np.save(tmp_path / name, made)

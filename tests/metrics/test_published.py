@@ -77,6 +77,13 @@ def test_an_embedded_row_is_measured_beside_the_record(tmp_path):
     assert "1 row: 1 agree" in result.output
 
 
+@pytest.mark.parametrize(("flag", "message"), [("--samples", "samples 0: not a"), ("--replicates", "replicates 0: at")])
+def test_a_number_of_0_is_refused_and_not_taken_for_the_published_one(tmp_path, flag, message):
+    result = call("reproduce", "embedded/rmse-teacher/dpm/3", flag, "0", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
 def test_a_wrong_record_is_told_and_ends_with_4(tmp_path):
     from dataclasses import replace
 

@@ -52,6 +52,22 @@ def test_the_value_is_the_mean_over_the_images_of_each_replicate(examples):
     assert set(result.frame.metric) == {"contrast", "frechet_data", "rmse_teacher"}
 
 
+def test_an_interval_ends_at_a_metrics_bounds_and_a_value_beyond_them_is_a_reason(examples):
+    plugins.load("contrast.py")
+    whole = run("runs").cells[0].measures["contrast"]
+    for bounds, end in (
+        (f"({whole.value - whole.half / 2}, 255.0)", whole.value - whole.half / 2),
+        ("(0.0, 1.0)", None),
+    ):
+        plugins.load(examples("contrast.py", CONTRAST.replace("higher = True", f"bounds = {bounds}")))
+        [outcome] = run("runs").cells
+        if end is None:
+            assert "is outside its bounds 0.0 to 1.0; correct `bounds`" in outcome.failed["contrast"]
+        else:
+            assert outcome.measures["contrast"].interval == pytest.approx((end, whole.value + whole.half))
+            assert run("runs").cells[0].measures["contrast"].interval == outcome.measures["contrast"].interval
+
+
 def test_the_report_describes_it(examples):
     plugins.load("contrast.py")
     record = json.loads((run("runs").folder / "bundle.json").read_text())
