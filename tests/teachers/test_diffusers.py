@@ -14,6 +14,8 @@ from solverbench.bench import run
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
+from solverbench.sampling import convergence
+from solverbench.teachers.loading import load_teacher
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -61,8 +63,7 @@ def test_a_schedule_that_ends_without_signal_follows_ddim(tmp_path):
 
 def test_its_schedule_is_that_of_upstreams_tables(tmp_path):
     """In float64 where upstream's tables are float32."""
-    from solverbench.sampling import convergence
-from solverbench.teachers.families import schedulers
+    from solverbench.teachers.families import schedulers
 
     rules = [{"beta_schedule": name} for name in ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")]
     for config in [*rules, {"beta_start": 0.001, "beta_end": 0.03}, {"num_train_timesteps": 50}]:
@@ -159,7 +160,7 @@ def test_with_guidance_a_call_passes_two_rows_and_each_holds_its_class(tmp_path,
     path = tiny.describe(
         tmp_path / "mine.toml", checkpoint=dit_pipeline(tmp_path / "dit"), guidance=2.0, **folders.FAST
     )
-    convergence.measure(sb.load_teacher(str(path)), tmp_path)  # so that the run makes no calls for it
+    convergence.measure(load_teacher(str(path)), tmp_path)  # so that the run makes no calls for it
     seen.clear()
     frame = run.run(RunOptions(
         solvers="unipc", nfe="5", teachers=str(path), out=tmp_path, samples=10, replicates=1, seeds="50000-50009",
