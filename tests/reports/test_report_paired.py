@@ -192,3 +192,12 @@ def test_a_solver_under_another_spelling_is_the_same_cell(tmp_path: Path) -> Non
     found = reports.compare(a, b)
     assert all(not cells for cells in found.only.values())
     assert set(found.cells["label"]) == {"euler", "dpm", "gas"}
+
+
+def test_a_difference_smaller_than_the_error_of_the_reference_puts_no_one_ahead(tmp_path: Path) -> None:
+    bundle = reports.load(small(tmp_path / "a"))
+    part = parts(bundle.frame, bundle.record)[0]
+    assert paired.standing(part, 3, bundle.cells).winner
+    part.frame["reference_error"] = 1e9
+    assert set(paired.standing(part, 3, bundle.cells).level) == set(part.solvers)
+    assert {found.sign for found in paired.against(part, "dpm", bundle.cells).values()} == {0}
