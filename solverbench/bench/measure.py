@@ -134,7 +134,8 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
             failed[metric.name] = lacking[metric.array]
         elif metric.takes is not Takes.FEATURES or metric.reference(kept.judged) is not None:
             try:
-                values, left = metric.reduce(kept)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    values, left = metric.reduce(kept)
                 if not (np.isfinite(values).all() and np.isfinite(left).all()):
                     raise FeatureError(f"metric {metric.name}: not finite, although what it is made of is")
                 n, over, reference = _compared_to(cell, metric)

@@ -145,7 +145,7 @@ def teacher(name: str) -> str:
         lines += [
             f"  extractor  {judged.extractor_id}",
             f"  quantiser  {judged.quantiser}",
-            f"  data       {judged.data.name}, n = {judged.data.moments.n}",
+            f"  data       {judged.data.name}" + (f", n = {judged.data.moments.n}" if judged.data.sha else ""),
         ]
         if judged.teacher is not None:
             lines.append(f"  samples    {judged.teacher.name}, n = {judged.teacher.moments.n}")

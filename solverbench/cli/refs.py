@@ -38,22 +38,21 @@ def refs_list(out: str, as_json: bool) -> None:
 @refs.command("build")
 @click.argument("name")
 @click.argument("source")
-@click.option("--kind", default=None, help="Layout of an .npz: edm, guided-diffusion, clean-fid or pytorch-fid.")
+@click.option(
+    "--kind", default=None, help="Whose statistics: edm, edm2, edm2-dinov2, guided-diffusion, clean-fid or pytorch-fid."
+)
 @click.option(
     "--extractor",
-    default="legacy_tensorflow",
-    show_default=True,
-    help="Feature network: legacy_tensorflow, clean, legacy_pytorch, clip, dinov2, or an embedded teacher's name.",
-)
-@click.option(
-    "--split", default="unknown", show_default=True, help="Split of the data set, such as train; recorded only."
-)
-@click.option(
-    "--count",
-    type=int,
     default=None,
-    metavar="N",
-    help="Use only the first N images of a folder, or state the number of images behind an .npz.",
+    show_default="legacy_tensorflow; with --own-samples the teacher's own",
+    help="For images: legacy_tensorflow, clean, legacy_pytorch, clip, dinov2, or a teacher with features of its own.",
+)
+@click.option("--split", default="unknown", show_default=True, help="Split of the data set, such as train.")
+@click.option(
+    "--count", type=int, default=None, metavar="N", help="Images: the first ones, or those behind statistics."
+)
+@click.option(
+    "--own-samples", is_flag=True, help="Of a teacher: its own many-step samples, for frechet_teacher, not its data."
 )
 @click.option(
     "--crop",
@@ -65,14 +64,15 @@ def refs_list(out: str, as_json: bool) -> None:
 @out_option
 @plugin_option
 def refs_build(
-    name: str, source: str, kind: str | None, extractor: str, split: str, count: int | None, crop: str | None,
-    device: str, out: str,
+    name: str, source: str, kind: str | None, extractor: str | None, split: str, count: int | None, crop: str | None,
+    own_samples: bool, device: str, out: str,
 ) -> None:  # fmt: skip
-    """Compute or convert a reference and store it as NAME.
+    """Store reference NAME from SOURCE: statistics (.npz, .npy, .pkl), images (folder, zip, .npz, .npy) or a teacher.
 
     SOURCE is an .npz of statistics, a folder or zip of images, or the name of an embedded teacher, which draws its
     images. The same command resumes an interrupted build.
     """
+    from solverbench.bench.own_samples import own_pictures
     from solverbench.evaluation import reference_build, references
     from solverbench.evaluation.image_sources import Crop
     from solverbench.sampling.devices import check_device
@@ -80,16 +80,18 @@ def refs_build(
 
     cut = Crop.parse(crop) if crop is not None else None
     Store.look(out)
+    device = check_device(device)
+    drawn = own_pictures(source, count, device, kind, crop) if own_samples else None
     path = reference_build.build(
         name,
-        source,
+        drawn or source,
         Path(out),
         kind=kind,
-        extractor_name=extractor,
+        extractor_name=extractor or (source if own_samples else "legacy_tensorflow"),
         split=split,
         count=count,
         crop=cut,
-        device=check_device(device),
+        device=device,
         say=lambda line: click.echo(line, err=True),
     )
     Store.open(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -37,6 +37,11 @@ class Pictures(ABC):
     @abstractmethod
     def origin(self) -> str:
         """Their origin as human-readable text."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Further facts that are stored with a reference of them."""
+        return {}
 
     @property
     def said(self) -> str:

@@ -16,6 +16,7 @@ from solverbench import files
 from solverbench.errors import FeatureError, UserError
 from solverbench.evaluation import image_arrays, image_sources
 from solverbench.evaluation.image_sources import Crop
+from solverbench.evaluation.pictures import Pictures
 from solverbench.evaluation.reference_checks import checked
 from solverbench.evaluation.reference_foreign import SUFFIXES, UNKNOWN, Array, foreign
 from solverbench.evaluation.references import _bytes, _decoded, _encoded, _sha, about, extractor, folders
@@ -31,7 +32,7 @@ KEPT = 10_000
 
 def build(
     name: str,
-    source: str,
+    source: str | Pictures,
     out: Path,
     *,
     kind: str | None = None,
@@ -48,7 +49,7 @@ def build(
 
     Args:
         source: statistics as .npz, .npy or .pkl; images as a folder, a zip, an .npz of `arr_0` or an .npy; or a teacher
-            that draws images.
+            that draws images. Or the images themselves.
         kind: whose statistics they are, one of `KINDS`; guessed if None.
         split: of the data set, for people.
         count: images: the number behind statistics that don't say, or the first ones of a folder.
@@ -62,6 +63,9 @@ def build(
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) is None:
         raise UserError(f"reference name {name!r}: not one word of letters, digits, '.', '_', '+' and '-'; choose one")
     path = folders(out)[0] / f"{name}.npz"
+    if isinstance(source, Pictures):
+        arrays, told = _made(name, source, path, extractor_name, device, say)
+        return _stored(path, name, split, arrays, told)
     file = Path(source)
     if file.suffix in SUFFIXES and file.is_file() and not image_arrays.of_arrays(file):
         if crop is not None:
@@ -74,6 +78,15 @@ def build(
         raise UserError(f"--kind {kind}: {source} isn't {what}")
     else:
         arrays, told = _made(name, image_sources.of(source, count, crop), path, extractor_name, device, say)
+    return _stored(path, name, split, arrays, told)
+
+
+def _stored(path: Path, name: str, split: str, arrays: dict[str, Array], told: dict[str, Any]) -> Path:
+    """Write a reference, unless the same one is there; return its file.
+
+    Raises:
+        UserError: another one is there.
+    """
     told |= {"name": name, "split": split if split != UNKNOWN else told["split"]}
     if path.exists():
         if _sha(files.read_arrays(path)) == _sha(arrays) and about(path) == told:
@@ -94,6 +107,7 @@ def _made(
     made_by = extractor(extractor_name, device)
     told = {"name": name, "origin": images.origin, "kind": "images", "extractor": made_by.identity, "n": len(images)}
     told |= {"split": UNKNOWN, "source_sha256": images.identity, **({"crop": images.crop} if images.crop else {})}
+    told |= images.facts
     if len(images) < 2:
         raise FeatureError(f"reference {name!r}: {images.origin} holds 1 image, too few for a covariance; give more")
     chosen = np.unique(np.linspace(0, len(images) - 1, min(KEPT, len(images))).round().astype(int))

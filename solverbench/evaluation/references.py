@@ -17,6 +17,7 @@ from solverbench import files, registries, userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
 from solverbench.evaluation.reference_checks import checked, positive
 from solverbench.evaluation.reference_foreign import UNKNOWN, Array, foreign
+from solverbench.method.spec import make
 from solverbench.metrics import extractors
 from solverbench.metrics.evaluation import Reference
 from solverbench.metrics.extractors.transformers import CLIP, DINOv2
@@ -69,12 +70,13 @@ def extractor(name: str, device: str = "cpu") -> Extractor:
         network = extractors.load(name, device)
         return Extractor(network, network.identity)
     known = ", ".join([*extractors.NAMES, *registries.teachers.builtin])
-    if name not in registries.teachers:
+    if name.partition(":")[0] not in registries.teachers:
         raise UserError(f"extractor {name!r}: not known; use one of {known}")
     teacher = load_teacher(name, device)
     if teacher.evaluation is None:
         raise UserError(f"extractor {name!r}: a teacher without features of its own; use one of {known}")
-    return Extractor(teacher.evaluation.extractor, teacher.evaluation.extractor_id, teacher.shape)
+    shape = teacher.shape if teacher.decode is None else None
+    return Extractor(teacher.evaluation.extractor, teacher.evaluation.extractor_id, shape)
 
 
 def folders(out: Path) -> list[Path]:
@@ -144,7 +146,8 @@ def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> s
     alike = [name for name, each in published.items() if told and each.get("reference", {}).get("url") == told["url"]]
     alike = alike if told.get("url") != UNKNOWN else []
     stored = dict(listed(out))
-    names = [name for name in dict.fromkeys((*own, *alike)) if name in stored]
+    known = [name for name in dict.fromkeys((*own, *alike)) if name in stored]
+    names = [name for name in known if "samples" not in about(stored[name])]
     if alike:
         file = str(told["url"]).rpartition("/")[2]
         names += [name for name, path in stored.items() if name not in names and about(path)["origin"] == file]
@@ -159,6 +162,32 @@ def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> s
         )
     find(teacher.model, out, draws=teacher.images_of is not None)  # says where it was looked for
     raise AssertionError(teacher.model)
+
+
+def quantiser_of(teacher: Teacher) -> str:
+    """Return the rule by which a teacher's images become uint8 unless another is asked for."""
+    return teacher.evaluation.quantiser if teacher.evaluation is not None else "edm-round"
+
+
+def of_sampler(teacher: Teacher) -> str:
+    """Return what identifies a teacher's own samples, whatever their seeds: network, condition, sampler, rounding."""
+    named: dict[str, Any] = {"teacher": teacher.identity, "shape": list(teacher.shape), "dtype": teacher.arithmetic}
+    named |= {"sampler": make(teacher.sampler).key, "nfe": teacher.sampler_nfe, "schedule": teacher.schedule.key}
+    named |= {"quantiser": quantiser_of(teacher), "condition": teacher.condition and teacher.condition.key}
+    return files.digest(named)
+
+
+def of_samples(teacher: Teacher, out: Path, extractor_id: str) -> Reference | None:
+    """Return the first stored reference of a teacher's own samples; None if there is none by this extractor."""
+    wanted = of_sampler(teacher)
+    for name, path in listed(out):
+        try:
+            told = about(path)
+        except RecordError:  # another one's damage is told where that one is asked for
+            continue
+        if told.get("samples") == wanted and _compatible(str(told["extractor"]), extractor_id):
+            return load(name, out, extractor_id)
+    return None
 
 
 def load(name: str, out: Path, extractor_id: str) -> Reference:

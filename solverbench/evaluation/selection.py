@@ -12,7 +12,7 @@ from solverbench import registries
 from solverbench.errors import MissingError, UserError
 from solverbench.evaluation import references
 from solverbench.metrics import extractors, plugin, table
-from solverbench.metrics.evaluation import Evaluation
+from solverbench.metrics.evaluation import UNSTORED, Evaluation
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.quantise import QUANTISERS
 from solverbench.metrics.table import MetricDefinition, Takes
@@ -99,8 +99,12 @@ class MetricSelection:
         """
         evaluation = teacher.evaluation
         if not self.metrics:
-            if evaluation is not None and self.quantiser is not None:
-                evaluation = _requantised(evaluation, self.quantiser)
+            if evaluation is None:
+                return Measurement(self, teacher.device)
+            try:
+                evaluation = self._complete(teacher, evaluation, out)
+            except MissingError as error:
+                return Measurement(self, teacher.device, lacking={evaluation.metrics[0]: str(error)})
             return Measurement(self, teacher.device, evaluation)
         theirs, ours = table.public(self.metrics), table.of_features(self.metrics, table.OWN)
         lacking = dict(self._unscored(teacher))
@@ -110,7 +114,15 @@ class MetricSelection:
         elif theirs:
             evaluation = self._public(teacher, theirs, samples, out)
         elif ours:
-            evaluation = self._own(teacher, ours, out)
+            try:
+                evaluation = self._own(teacher, ours, out)
+            except MissingError as error:
+                if self.reference is not None:
+                    raise
+                lacking |= dict.fromkeys(ours, str(error))
+            if evaluation is not None and evaluation.teacher is None:
+                lost = [name for name in ours if table.TABLE[name].to_teacher]
+                lacking |= dict.fromkeys(lost, _without_samples(teacher, evaluation))
         if evaluation is not None:
             _check_images(evaluation, samples, block)
         return Measurement(self, teacher.device, evaluation, lacking)
@@ -193,12 +205,25 @@ class MetricSelection:
                 f"metrics {', '.join(metrics)}: teacher {teacher.name!r} has no features of its own; "
                 "ask for --metrics fid"
             )
+        judged = self._complete(teacher, judged, out)
+        return dataclasses.replace(judged, metrics=metrics, rows=_vectors(metrics))
+
+    def _complete(self, teacher: Teacher, judged: Evaluation, out: Path) -> Evaluation:
+        """Return the evaluation with the requested or stored references and the requested quantiser.
+
+        Raises:
+            MissingError: it comes without data and there is no reference for it.
+        """
         if self.reference is not None:
             data = references.load(self.reference, out, judged.extractor_id)
             facts = {name: fact for name, fact in judged.facts.items() if name not in OF_DATA}
             judged = dataclasses.replace(judged, data=data, facts=facts)
-        judged = _requantised(judged, self.quantiser or judged.quantiser)
-        return dataclasses.replace(judged, metrics=metrics, rows=_vectors(metrics))
+        elif judged.data is UNSTORED:
+            name = references.named_for(teacher, out, judged.extractor_id)
+            judged = dataclasses.replace(judged, data=references.load(name, out, judged.extractor_id))
+        if judged.teacher is None:
+            judged = dataclasses.replace(judged, teacher=references.of_samples(teacher, out, judged.extractor_id))
+        return _requantised(judged, self.quantiser or judged.quantiser)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +321,14 @@ def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
         return judged
     own = judged.teacher and dataclasses.replace(judged.teacher, name=f"{judged.teacher.name}, by {judged.quantiser}")
     return dataclasses.replace(judged, quantiser=quantiser, facts={}, teacher=own)
+
+
+def _without_samples(teacher: Teacher, judged: Evaluation) -> str:
+    """Return why there is no distance to the teacher's own samples, and the command that makes them."""
+    return (
+        f"no reference of {teacher.name}'s own samples by {judged.extractor_id}; run 'solverbench refs build "
+        f"{teacher.model}-samples {teacher.spec or teacher.name} --own-samples'"
+    )
 
 
 def _vectors(metrics: Sequence[str]) -> bool:
