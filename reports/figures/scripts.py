@@ -35,10 +35,9 @@ _TAIL = """
 
 def main() -> None:
     here = Path(__file__).resolve()
-    text = {{"series": str, "panel": str, "teacher": str, "metric": str, "key": str, "missing": str}}
-    data = pd.read_csv(
-        here.with_suffix(".csv"), keep_default_na=False, na_values=[""], dtype=text, float_precision="round_trip"
-    )
+    data = pd.read_csv(here.with_suffix(".csv"), dtype=str, keep_default_na=False)
+    for column in data.columns.difference(["panel", "kind", "series", "teacher", "metric", "key", "missing"]):
+        data[column] = [float(text) if text else np.nan for text in data[column]]
     figure = draw({arguments})
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else here.parent
     for kind in FORMATS:

@@ -156,9 +156,8 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
     body = []
     for label in labels:
         each = [found.get((label, nfe), Difference(reason="not asked for")) for nfe in part.nfe]
-        lines.append(_row([escape_markdown(label), *(_apart(one, "**{}**", "{}") for one in each)]))
-        cells = " & ".join(_apart(one, "\\textbf{{{}}}", "{{\\tiny {}}}") for one in each)
-        body.append(f"    {escape_latex(label)} & {cells} \\\\")
+        lines.append(_row([escape_markdown(label), *map(_apart, each)]))
+        body += _apart_latex(label, each)
         for nfe, one in zip(part.nfe, each, strict=True):
             numbers = ["" if one.reason else repr(number) for number in (one.value, one.low, one.high)]
             writer.writerow([label, nfe, *numbers, one.reason])
@@ -174,14 +173,26 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
     return {"md": "\n".join([escape_markdown(said), "", *lines, ""]), "csv": file.getvalue(), "tex": "\n".join(tex)}
 
 
-def _apart(found: Difference, firm: str, small: str) -> str:
-    """Return a difference and its interval; `firm` wraps one that excludes 0, `small` wraps the interval."""
+def _apart(found: Difference) -> str:
+    """Return a difference and its interval as Markdown; bold if it excludes 0."""
     if found.reason:
-        return "–" if small == "{}" else "--"
+        return "–"
     value, low, high = (f"{number:+.3g}" for number in (found.value, found.low, found.high))
-    if small != "{}":
-        value, low, high = (number.replace("-", "$-$").replace("+", "$+$") for number in (value, low, high))
-    return f"{firm.format(value) if found.sign else value} {small.format(f'[{low}, {high}]')}"
+    return f"{f'**{value}**' if found.sign else value} [{low}, {high}]"
+
+
+def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
+    """Return a solver's differences as two lines of LaTeX: values, bold where the interval excludes 0, over intervals.
+
+    Beside each other they would be wider than a page from six budgets on.
+    """
+    values, intervals = [escape_latex(label)], [""]
+    for found in each:
+        texts = (f"{number:+.3g}" for number in (found.value, found.low, found.high))
+        value, low, high = (text.replace("-", "$-$").replace("+", "$+$") for text in texts)
+        values.append("--" if found.reason else f"\\textbf{{{value}}}" if found.sign else value)
+        intervals.append("" if found.reason else f"{{\\tiny [{low}, {high}]}}")
+    return [f"    {' & '.join(values)} \\\\", f"    {' & '.join(intervals)} \\\\[1pt]"]
 
 
 def caption(part: Part) -> str:

@@ -134,7 +134,9 @@ def test_training_seeds_that_differ_by_more_than_the_solvers_are_a_caution():
 
     gas = outcome("gas", 4, 0.98, seeds=(0.1, 0.103, 0.102))
     [found] = cautions(gas, outcome("gs", 4, 1.0))
-    assert found == "gas: training seeds differ by 3.0%, this by 2.0%"
+    assert found == (
+        "gas: its validation RMSE varies by 3.0% between training seeds, more than this difference of 2.0%"
+    )
     assert cautions(outcome("gas", 4, 0.96, seeds=(0.1, 0.103, 0.102)), outcome("gs", 4, 1.0)) == {""}
     [found] = cautions(gas, outcome("gs", 4, 2.0, seeds=(0.1,)))
     assert found == "gs: the spread of its training seeds is unknown"

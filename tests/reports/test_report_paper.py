@@ -131,6 +131,15 @@ def test_a_list_has_its_label_once_and_the_width_of_a_line(folder: Path, name: s
         assert 3.2 * longest < share * 345 - 3  # points: a letter of \\scriptsize; the line of an article
 
 
+def test_the_intervals_of_differences_stand_below_their_values(folder: Path) -> None:
+    lines = (folder / "paired-digits-frechet_data.tex").read_text(encoding="utf-8").split("\\midrule\n")[1].splitlines()
+    for value, interval in zip(lines[0:-3:2], lines[1:-3:2], strict=True):
+        assert len(value.split("&")) == len(interval.split("&")) == 4
+        assert "[" not in value
+        shown = [text.strip(" \\") not in ("--",) for text in value.split("&")[1:]]
+        assert ["\\tiny [" in text for text in interval.split("&")[1:]] == shown
+
+
 @pytest.mark.parametrize("pattern", ["table-*.tex", "paired-*.tex", "verdicts.tex", "published.tex"])
 def test_every_environment_of_a_table_ends_and_its_caption_stands_once(folder: Path, pattern: str) -> None:
     paths = sorted(folder.glob(pattern))
