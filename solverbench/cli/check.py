@@ -58,7 +58,8 @@ def check(
     from solverbench.teachers.loading import load_teacher
 
     if bool(wanted) is everything:
-        raise UserError(f"check: {'names and --all' if everything else 'nothing to check'}; give a name, or --all")
+        wrong = "both names and --all are given" if everything else "nothing to check"
+        raise UserError(asked="check", wrong=wrong, remedy="give either names or --all")
     if crop is not None and images is None:
         raise UserError(
             asked=f"--crop {crop}", wrong="there are no images to crop", remedy="give them by --images FOLDER"

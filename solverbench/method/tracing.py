@@ -61,7 +61,8 @@ def tableau(
     if nfe is None:
         raise BudgetError(asked=solver.spec, wrong="neither nfe nor grid is given", remedy="give one, as in nfe=6")
     if isinstance(solver, LearnedSolver) and solver.parameters is None:
-        raise NeedsTrainingError(f"{solver.name} nfe={nfe}: its parameters belong to a teacher; give teacher=")
+        wrong, remedy = "its parameters belong to a teacher", "give the argument teacher"
+        raise NeedsTrainingError(asked=f"{solver.name} nfe={nfe}", wrong=wrong, remedy=remedy)
     solver = solver.on(schedule)
     return claimed(trace(solver, own_grid(solver, schedule, nfe)), solver, schedule, nfe)
 

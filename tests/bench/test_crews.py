@@ -148,10 +148,10 @@ def test_a_device_with_a_number_is_not_for_ray():
 def test_more_workers_than_there_is_room_for_are_refused(device, workers, gpus, has, found):
     asked = RayWorkers(device, workers, gpus=gpus)
     if isinstance(found, int):
-        assert asked._room(has) == found
+        assert asked._capacity(has) == found
     else:
         with pytest.raises(MissingError, match=found):
-            asked._room(has)
+            asked._capacity(has)
 
 
 def test_without_ray_one_line_names_the_extra(tmp_path, monkeypatch):

@@ -196,7 +196,7 @@ def test_bad_images_and_names_are_one_line(tmp_path, mean_colour):
     reference_build.build("r", str(tmp_path / "real"), tmp_path)
     refused("exists with other content", "r", tmp_path / "real", count=2)
     (tmp_path / "real" / "0001.png").write_bytes(b"no png")
-    refused(r"0001.png: not an image \(of an unknown format\)", "s", tmp_path / "real")
+    refused(r"0001.png: not an image \(of no known format\)", "s", tmp_path / "real")
     with pytest.raises(UserError, match="neither a file nor stored"):
         references.load("nowhere", tmp_path, CLEAN)
 

@@ -87,7 +87,7 @@ def test_another_mixture_has_another_identity_and_needs_its_own_references(tmp_p
     sha = weights.write(path, tensors, config)
     record = weights.read_record(tmp_path)
     weights.add_to_record(tmp_path, "mixture", record["mixture"] | {"sha256": sha})
-    with pytest.raises(RecordError, match="of another mixture"):
+    with pytest.raises(RecordError, match="for another mixture"):
         mixture.load(folder=tmp_path)
     made_for = references.made_for(tmp_path)
     weights.add_to_record(tmp_path, "references", record["references"] | {"weights_sha256": made_for})
