@@ -124,5 +124,5 @@ class References:
             task.found = threads.submit(partial(task.measurement.result, **shared)).result()
         except (StoreError, RecordError, Cancelled):
             raise
-        except Exception as error:  # a teacher's network may raise anything; its cells say so too
+        except (Exception, SystemExit) as error:  # a teacher's network may raise anything; its cells say so too
             task.found = convergence.unknown(cells.reason(error))

@@ -44,7 +44,9 @@ def check(
     crop: str | None,
     as_json: bool,
 ) -> None:
-    """Check that a solver or a teacher keeps what every one promises; exit code 4 if it doesn't.
+    """Check solvers and teachers against what each promises.
+
+    The exit code is 4 if one of them fails.
 
     \b
     solverbench check my_solver.py          every solver and teacher in the file

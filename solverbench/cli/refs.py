@@ -67,10 +67,10 @@ def refs_build(
     name: str, source: str, kind: str | None, extractor: str | None, split: str, count: int | None, crop: str | None,
     own_samples: bool, device: str, out: str,
 ) -> None:  # fmt: skip
-    """Store reference NAME from SOURCE: statistics (.npz, .npy, .pkl), images (folder, zip, .npz, .npy) or a teacher.
+    """Build a reference from statistics, images or a teacher.
 
-    SOURCE is an .npz of statistics, a folder or zip of images, or the name of an embedded teacher, which draws its
-    images. The same command resumes an interrupted build.
+    SOURCE holds statistics (.npz, .npy, .pkl) or images (a folder, .zip, .npz or .npy), or is the name of a teacher that
+    draws its images. The same command resumes an interrupted build.
     """
     from solverbench.bench.own_samples import own_pictures
     from solverbench.evaluation import reference_build, references

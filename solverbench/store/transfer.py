@@ -249,7 +249,7 @@ def _check_list(root: Path, merged: Merged) -> None:
         if not layout.known(name):
             continue
         if not _regular(root / name):
-            merged.damaged.append(f"{name}: in the export's list, and not there; export again")
+            merged.damaged.append(f"{name}: listed in the export, but missing; export again")
         elif files.sha256(root / name) != sha:
             merged.damaged.append(f"{name}: does not match the sha256 in the export's list; export again")
 

@@ -285,7 +285,7 @@ def test_a_solve_that_fails_is_the_cells_reason(tmp_path, monkeypatch):
 def test_the_plan_counts_solutions_once(tmp_path):
     options = {"teachers": single(), "out": tmp_path} | SMALL
     costs = [each.calls for each in planning.plan(RunOptions(**(options | {"solvers": "euler,dpm"}))).cells]
-    assert costs == [80 * (3 + 64 + solutions.CALLS), 80 * 3]
+    assert costs == [80 * (3 + 100 + solutions.CALLS), 80 * 3]
     run(tmp_path)
     assert [each.calls for each in planning.plan(RunOptions(**(options | {"solvers": "dpm"}))).cells] == [80 * 3]
 

@@ -86,7 +86,7 @@ def test_another_network_has_another_identity(tmp_path: Path, teacher: Teacher) 
     sha = weights.write(tmp_path / "teacher.safetensors", tensors, config)
     record = weights.read_record(tmp_path)
     weights.add_to_record(tmp_path, "teacher", record["teacher"] | {"sha256": sha})
-    with pytest.raises(RecordError, match="of other weights"):
+    with pytest.raises(RecordError, match="for other weights"):
         digits.load(folder=tmp_path)
     made_for = record["references"]["weights_sha256"] | {"teacher": sha}
     weights.add_to_record(tmp_path, "references", record["references"] | {"weights_sha256": made_for})

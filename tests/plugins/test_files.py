@@ -427,7 +427,7 @@ def test_a_worker_gets_the_files_from_the_run(examples):
     assert {name: each.tolist() for name, each in arrays.items()} == {
         name: each.tolist() for name, each in here.result.arrays.items()
     }
-    assert list(arrays) == ["errors", "score_contrast"]
+    assert list(arrays) == ["errors", "score_contrast", "statistics"]
     assert len(arrays["errors"]) == 2
 
 

@@ -136,7 +136,7 @@ def test_a_report_drawn_anew_has_another_tag(store: Path, port: int) -> None:
 
 
 def test_a_missing_folder_a_bad_port_and_a_taken_one_are_one_line(store: Path, port: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="it is not there"):
+    with pytest.raises(UserError, match="doesn.t exist"):
         server.serve(tmp_path / "none", 0)
     with pytest.raises(UserError, match="no port"):
         server.serve(store, 70000)
@@ -153,7 +153,7 @@ class Block:
         if name.split('.')[0] in ('torch', 'torchdiffeq', 'safetensors'):
             raise ImportError('blocked ' + name)
 sys.meta_path.insert(0, Block())
-from solverbench.reports.figures import base
+from solverbench.reports.drawing import base
 base.FORMATS = ("png",)
 from solverbench.cli.main import main
 def code(words):
