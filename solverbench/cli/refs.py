@@ -69,8 +69,8 @@ def refs_build(
 ) -> None:  # fmt: skip
     """Build a reference from statistics, images or a teacher.
 
-    SOURCE holds statistics (.npz, .npy, .pkl) or images (a folder, .zip, .npz or .npy), or is the name of a teacher that
-    draws its images. The same command resumes an interrupted build.
+    SOURCE holds statistics (.npz, .npy, .pkl) or images (a folder, .zip, .npz or .npy), or is the name of a teacher
+    that draws its images. The same command resumes an interrupted build.
     """
     from solverbench.bench.own_samples import own_pictures
     from solverbench.evaluation import reference_build, references
