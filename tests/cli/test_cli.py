@@ -149,7 +149,7 @@ def test_a_report_is_drawn_again_without_torch(ran):
     out, _ = ran
     # PNG alone: which modules are imported doesn't depend on the other two formats.
     code = (
-        "from solverbench.reports.figures import base; base.FORMATS = ('png',);"
+        "from solverbench.reports.drawing import base; base.FORMATS = ('png',);"
         "import sys; from click.testing import CliRunner; from solverbench.cli.main import main;"
         f"r = CliRunner().invoke(main, ['report', '--out', {str(out)!r}]); print(r.output);"
         "sys.exit(r.exit_code or 'torch' in sys.modules)"
