@@ -20,7 +20,8 @@ import contextlib, io, json, os, shlex, sys, tempfile
 import torch
 torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
 from solverbench.cli.main import main
-from solverbench.reports.figures import base, training
+from solverbench.reports.drawing import base
+from solverbench.reports.figures import training
 base.render = training.render = lambda figure, kind: b"not rendered in this test"
 
 def command(text):

@@ -220,7 +220,7 @@ def wheel(tmp_path_factory):
 
 SOLVERBENCH = """
 import sys
-from solverbench.reports.figures import base
+from solverbench.reports.drawing import base
 base.render = lambda figure, kind: b"not rendered in this test"
 from solverbench.cli.main import main
 main(sys.argv[1:], prog_name="solverbench")

@@ -153,7 +153,7 @@ class Block:
         if name.split('.')[0] in ('torch', 'torchdiffeq', 'safetensors'):
             raise ImportError('blocked ' + name)
 sys.meta_path.insert(0, Block())
-from solverbench.reports.figures import base
+from solverbench.reports.drawing import base
 base.FORMATS = ("png",)
 from solverbench.cli.main import main
 def code(words):
