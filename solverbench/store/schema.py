@@ -35,7 +35,7 @@ def checked(path: Path, check: Callable[[_Body], None], body: _Body) -> _Body:
         check(body)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         what = f"has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-        remedy = "delete this file and run again, which makes it again"
+        remedy = "delete this file and run again, to compute it again"
         raise RecordError(asked=path, wrong=f"damaged, {what}", remedy=remedy) from None
     return body
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from solverbench.bench.claims import verdicts
+from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.measure import Measure
 from solverbench.learned.trained_files import Trained
 

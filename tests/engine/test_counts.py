@@ -153,7 +153,7 @@ def test_a_plan_of_more_calls_than_python_recurses_is_one_path():
 
 
 def test_only_cuda_captures():
-    with pytest.raises(ValueError, match="x is on cpu, and only CUDA has graphs"):
+    with pytest.raises(ValueError, match="x is on cpu, but CUDA graphs need CUDA"):
         Captured(plan("euler"), nonlinear, images())
 
 

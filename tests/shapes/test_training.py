@@ -165,7 +165,7 @@ def test_the_commands_make_a_whole_teacher(
     assert train.main(["--out", str(tmp_path), *QUICK]) == 0
     assert references.main(asked) == 0
     told = capsys.readouterr().out
-    assert (told.count("already there"), told.count("exists already")) == (3, 2)
+    assert (told.count("already there"), told.count("is there already")) == (3, 2)
     torch.set_float32_matmul_precision(precision)
 
 

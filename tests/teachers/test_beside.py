@@ -257,5 +257,5 @@ def test_sharded_files_are_read_together(tmp_path):
 
 def test_an_old_pickle_of_foreign_objects_is_refused_by_name(tmp_path):
     (tmp_path / "a.ckpt").write_bytes(pickle.dumps({"a": argparse.Namespace(b=1)}))
-    with pytest.raises(RecordError, match="not loaded, as it is no plain checkpoint"):
+    with pytest.raises(RecordError, match="not a plain checkpoint of tensors"):
         tensor_files.read(tmp_path / "a.ckpt")

@@ -22,7 +22,7 @@ from solverbench.bench.bundle.provenance import _environment, _plugins
 from solverbench.bench.bundle.selection import _selection, name, settled
 from solverbench.bench.bundle.table import _metrics, frame
 from solverbench.bench.cells import Cell, each_teacher
-from solverbench.bench.claims import verdicts
+from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import BLOCKS, Protocol
 from solverbench.bench.run_options import RunOptions

@@ -51,7 +51,7 @@ def check(path: Path, index: Mapping[str, Any]) -> None:
     kind = index.get("_class_name")
     if not isinstance(kind, str):
         raise RecordError(
-            asked=path, wrong=f"pipeline {kind} is code of its own, which isn't run", remedy="use sb.Teacher around it"
+            asked=path, wrong=f"pipeline {kind} is custom code, which is not run", remedy="use sb.Teacher around it"
         )
     if kind not in PIPELINES:
         raise RecordError(
