@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from solverbench import files, registries, seeds
 from solverbench.bench.block import PICTURES
+from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
 from solverbench.bench.bundle.selection import _selection, name, settled
 from solverbench.bench.bundle.table import _metrics, frame
 from solverbench.bench.cells import Cell, each_teacher
-from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import BLOCKS, Protocol
 from solverbench.bench.run_options import RunOptions
