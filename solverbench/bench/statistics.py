@@ -126,28 +126,34 @@ def flags(stored: Mapping[str, Any], *, pixels: bool, teacher: str) -> dict[str,
     if pixels and "square" in stored and stored["square"][1] > SQUARE:
         also = own is not None and own["mean"] ** 2 + own["deviation"] ** 2 > SQUARE
         found.append(
-            f"{mine['outside']:.0%} of their values lie outside [-1, 1] (from {mine['lowest']:.3g} to "
+            f"{mine['outside']:.0%} of the values lie outside [-1, 1] (from {mine['lowest']:.3g} to "
             f"{mine['highest']:.3g}, deviation {mine['deviation']:.3g}), as where samples diverge"
-            + (f"; {teacher}'s own samples do, too ({own['deviation']:.3g}): check the teacher" if also and own else "")
+            + (
+                f", and {teacher}'s own samples do, too ({own['deviation']:.3g}): check the teacher"
+                if also and own
+                else ""
+            )
         )
     differences = stored.get("differences", {})
     if own is not None and differences:
         ratio, low, high = differences["deviation"]
         if low > SPREAD or high < 1 / SPREAD:
-            found.append(f"their deviation is {ratio:.2f} times the teacher's own ({own['deviation']:.3g})")
+            found.append(f"the deviation is {ratio:.2f} times the teacher's own ({own['deviation']:.3g})")
         value, low, high = differences["mean"]
         if low > BRIGHTNESS or high < -BRIGHTNESS:
-            found.append(f"their mean is {value:+.2f} deviations from the teacher's own ({own['mean']:.3g})")
+            found.append(f"the mean is {value:+.2f} deviations from the teacher's own ({own['mean']:.3g})")
         value, low, high = differences["outside"]
         if pixels and (low > OUTSIDE or high < -OUTSIDE):
             found.append(
-                f"{own['outside'] + value:.0%} of their values lie outside [-1, 1], {own['outside']:.0%} of "
+                f"{own['outside'] + value:.0%} of the values lie outside [-1, 1], {own['outside']:.0%} of "
                 "the teacher's own"
             )
         value, low, high = differences["constant"]
         if low > CONSTANT or high < -CONSTANT:
-            found.append(f"{own['constant'] + value:.0%} are of one colour, {own['constant']:.0%} of the teacher's own")
-    return {"images": f"images: {'; '.join(found)}"} if found else {}
+            found.append(
+                f"{own['constant'] + value:.0%} of the images are of one colour, {own['constant']:.0%} of the teacher's own"
+            )
+    return {"images": ", and ".join(found)} if found else {}
 
 
 def _described(row: Array) -> dict[str, Any]:
