@@ -150,9 +150,8 @@ def flags(stored: Mapping[str, Any], *, pixels: bool, teacher: str) -> dict[str,
             )
         value, low, high = differences["constant"]
         if low > CONSTANT or high < -CONSTANT:
-            found.append(
-                f"{own['constant'] + value:.0%} of the images are of one colour, {own['constant']:.0%} of the teacher's own"
-            )
+            share = f"{own['constant'] + value:.0%} of the images are of one colour"
+            found.append(f"{share}, {own['constant']:.0%} of the teacher's own")
     return {"images": ", and ".join(found)} if found else {}
 
 
