@@ -99,6 +99,7 @@ def test_where_each_solver_starts(name, text, where):
     [
         *((f"{solver}:grid=time_uniform", 30, 0.05)
           for solver in ("dpm:order=3", "unipc", "ipndm", "ipndm_v", "deis", "deis:form=rho", "dpm:singlestep=true")),
+        ("dpm2:grid=time_uniform", 40, 0.05),
         ("euler:grid=time_uniform", 30, 0.12),
         ("dpm:order=3", 60, 0.05), ("unipc", 60, 0.05), ("ipndm", 60, 0.05), ("dpm2", 60, 0.05), ("heun", 60, 0.05),
         ("dpm:order=3:afs=true:grid=time_uniform", 30, 0.05),
