@@ -187,7 +187,7 @@ def read_json(path: Path) -> dict[str, Any]:
         StoreError: the file cannot be read.
     """
     try:
-        body = json.loads(_read(path, JSON_BYTES), parse_constant=_refuse, object_pairs_hook=_unique)
+        body = json.loads(read(path, JSON_BYTES), parse_constant=refuse_constant, object_pairs_hook=_unique)
         checksum = body.pop("checksum")
         agrees = checksum == digest(body)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -197,7 +197,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(body)
 
 
-def _refuse(constant: str) -> None:
+def refuse_constant(constant: str) -> None:
+    """Raise ValueError: NaN and infinity are no JSON, though Python's reader takes them; for its `parse_constant`."""
     raise ValueError(constant)
 
 
@@ -231,7 +232,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         RecordError: the file is damaged or foreign.
         StoreError: the file cannot be read.
     """
-    content = _read(path, ARRAY_BYTES)
+    content = read(path, ARRAY_BYTES)
     if hashlib.sha256(memoryview(content)[:-HEX]).hexdigest().encode() != content[-HEX:]:
         raise _damage(path, "its checksum doesn't match its content")
     with _damaged(path, "not one of our files"), _archive(io.BytesIO(content), len(content)) as archive:
@@ -288,7 +289,13 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
         return np.frombuffer(content, kind).reshape(shape, order="F" if transposed else "C")
 
 
-def _read(path: Path, most: int) -> bytes:
+def read(path: Path, most: int) -> bytes:
+    """Return the content of a regular file of at most `most` bytes.
+
+    Raises:
+        RecordError: it is larger, or not a regular file.
+        StoreError: it cannot be read.
+    """
     with regular(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > most:
             raise _damage(path, f"{size} bytes, where such a file has {most} at most")

@@ -35,7 +35,7 @@ def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("solverbench", "{}")
-            metadata = json.loads(text, parse_constant=_refuse)
+            metadata = json.loads(text, parse_constant=files.refuse_constant)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise RecordError(asked=path, wrong=f"damaged ({error})", remedy="train it again") from None
@@ -54,10 +54,6 @@ def read(path: Path, format: str, version: int) -> tuple[dict[str, Tensor], dict
         wrong = "damaged, its content doesn't match its sha256"
         raise RecordError(asked=path, wrong=wrong, remedy="train it again")
     return tensors, metadata
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
 
 
 def _digest(tensors: Mapping[str, Tensor], body: Any) -> str:

@@ -114,7 +114,7 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
         with team:
             if options.train:
                 wanted = train_missing.train_missing(wanted, store.root, options.device, tell)
-            resolve.check_possible(wanted)
+                resolve.check_possible(wanted)
             outcomes = finish(
                 jobs.gather(wanted, store), store, team, tell, options.timeout_cell, reference.tasks(wanted, store.root)
             )

@@ -38,8 +38,6 @@ WORKERS = 16
 """Number of threads that answer requests; further requests wait."""
 WAITING = 1024
 """Number of connections that may wait for a thread."""
-LARGEST = 1 << 26
-"""Size in bytes of the largest bundle.json that is read for the list."""
 POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
 POLICY += "connect-src 'self'; frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 """Content-Security-Policy of the server's own pages."""
@@ -300,10 +298,7 @@ def _trainings(root: Path) -> Iterator[Progress]:
 
 def _json(path: Path) -> Any:
     """Return the content of a JSON file; UserError or ValueError if it can't be read or is too large."""
-    with files.regular(path) as file:
-        if os.fstat(file.fileno()).st_size > LARGEST:
-            raise ValueError("too large")
-        return json.load(file)
+    return json.loads(files.read(path, files.JSON_BYTES))
 
 
 def _quoted(name: str) -> str:

@@ -127,9 +127,7 @@ class Curve:
 def error(teacher: Teacher, known: Known) -> str:
     """Raise unless the one-step error is at every level below what a poor denoiser leaves."""
     found = curve(teacher, known)
-    shares = found.excess.nan_to_num(nan=math.inf)
-    if not (shares < 1).all():
-        worst = int(shares.argmax())
+    if (worst := _beyond(found.excess)) is not None:
         error, trivial = float(found.errors[worst].mean()), min(float(found.levels[worst]) ** 2, found.variance)
         raise Failed(
             f"{known.of} with noise of {float(found.levels[worst]):.3g} are predicted with a mean squared error of "
@@ -158,14 +156,19 @@ def growth(teacher: Teacher, known: Known) -> str:
     return f"the error of {known.of} rises with the level"
 
 
+def _beyond(shares: Tensor) -> int | None:
+    """Return the index of the largest share of what is allowed; None if all are below 1. NaN counts as infinite."""
+    shares = shares.nan_to_num(nan=math.inf)
+    worst = int(shares.argmax())
+    return None if shares[worst] < 1 else worst
+
+
 def bias(teacher: Teacher, known: Known) -> str:
     """Raise unless predictions are as bright as the images on average, as a mean over all images is kept."""
     found = curve(teacher, known)
     means, sure = found.biases.mean(1), SURE * _deviation(found.biases)
     allowed = 0.15 * found.variance**0.5 + (found.noise_error**0.5 * found.levels)
-    over = ((means.abs() - sure) / allowed).nan_to_num(nan=math.inf)
-    worst = int(over.argmax())
-    if not over[worst] < 1:
+    if (worst := _beyond((means.abs() - sure) / allowed)) is not None:
         raise Failed(
             f"predictions of {known.of} with noise of {float(found.levels[worst]):.3g} are {float(means[worst]):+.2g} "
             f"brighter on average, where images deviate by {found.variance**0.5:.2g}; {_advice(teacher, known)}"
@@ -178,9 +181,7 @@ def size(teacher: Teacher, known: Known) -> str:
     found = curve(teacher, known)
     spread = float(known.states.double().square().flatten(1).mean(1).std()) / len(known.states) ** 0.5
     allowed = 1.2 * found.size + SURE * spread + found.noise_error * found.levels**2
-    over = (found.sizes / allowed).nan_to_num(nan=math.inf)
-    worst = int(over.argmax())
-    if not over[worst] < 1:
+    if (worst := _beyond(found.sizes / allowed)) is not None:
         raise Failed(
             f"predictions with noise of {float(found.levels[worst]):.3g} have a mean square of "
             f"{float(found.sizes[worst]):.3g}, {known.of} one of {found.size:.3g}; {_advice(teacher, known)}"
