@@ -14,6 +14,7 @@ from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.teachers import adaptors
 from solverbench.teachers.families import assembly, networks, schedulers, text
 from solverbench.teachers.families.diffusers_folder import CONFIG, INDEX, Folder, peek
+from solverbench.wording import concerning
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description
@@ -67,8 +68,9 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     scheduler = schedulers.settled(asked)
     schedule = schedulers.schedule(scheduler)
     model = folder.model(folder.network, description.arithmetic.torch)
-    size = given.size or _size(description, model)
-    network = networks.read(model, null_class=given.null_class, distilled=given.distilled)
+    with concerning(folder.path):
+        size = given.size or _size(description, model)
+        network = networks.read(model, null_class=given.null_class, distilled=given.distilled)
     # Conditions are checked before the other parts are read, which takes long.
     free = network.absent is not None or network.text
     description.condition(count=network.classes, text=network.text, absent=free, rescaled=True)
@@ -131,7 +133,9 @@ def _size(description: Description, model: Any) -> int:
     size = networks.side(model.config)
     if size is None:
         raise SpecError(
-            f"{description.name}: the network's configuration has no sample_size; give size=N, the side of its state"
+            asked=description.name,
+            wrong="the network's configuration has no sample_size",
+            remedy="give size=N, the side of its state",
         )
     return size
 
@@ -139,7 +143,11 @@ def _size(description: Description, model: Any) -> int:
 def _decoder(vae: Any) -> Any:
     config = vae.config
     if config.get("latents_mean") is not None:
-        raise RecordError(f"{type(vae).__name__}: latents_mean: latents with a nonzero mean aren't supported")
+        raise RecordError(
+            asked=type(vae).__name__,
+            wrong="its latents_mean: latents with a nonzero mean aren't supported",
+            remedy="give a pipeline whose latents have mean zero",
+        )
     return assembly.first_stage(vae, scale=config["scaling_factor"], shift=config.get("shift_factor") or 0.0)
 
 
@@ -160,13 +168,18 @@ def _told_size(
     name = type(model).__name__
     if not pixels:
         raise MissingError(
-            f"{description.name}: a {name} takes the image size, which the vae determines, but there is no "
-            "vae; give the whole pipeline's folder, or files.vae in a TOML description"
+            asked=description.name,
+            wrong=f"a {name} takes the image size, which the vae determines, but there is no vae",
+            remedy="give the whole pipeline's folder, or files.vae in a TOML description",
         )
     if network.pooled and (made := parts["text_encoder_2"].config.projection_dim) != network.pooled:
         raise RecordError(
-            f"{description.checkpoint}: its {name} takes pooled prompt embeddings of {network.pooled} "
-            f"numbers, but those of text_encoder_2 have {made}; refiners aren't supported"
+            asked=description.checkpoint,
+            wrong=(
+                f"its {name} takes pooled prompt embeddings of {network.pooled} numbers, but those of text_encoder_2 "
+                f"have {made}, as in a refiner"
+            ),
+            remedy="give the folder of a base model",
         )
     return pixels
 
@@ -187,8 +200,9 @@ def _encoder(
     if kind == "PixArtTransformer2DModel":
         if length is None and folder.pipeline not in PIXART:
             raise SpecError(
-                f"{description.name}: the network alone doesn't tell PixArt-alpha from PixArt-sigma; give "
-                "text_length=120 for alpha or 300 for sigma"
+                asked=description.name,
+                wrong="the network alone doesn't tell PixArt-alpha from PixArt-sigma",
+                remedy="give text_length=120 for alpha or 300 for sigma",
             )
         return text.pixart(parts, length or PIXART[folder.pipeline])
     if len(parts) == 4 and kind == "UNet2DConditionModel":

@@ -49,7 +49,11 @@ class Folder:
         self.description, self.variant = description, variant
         self.path = description.checkpoint
         if not self.path.is_dir():
-            raise RecordError(f"{self.path}: a file, but family diffusers takes a folder, the one with {INDEX}")
+            raise RecordError(
+                asked=self.path,
+                wrong="a file, but family diffusers takes a folder",
+                remedy=f"give the folder that holds {INDEX}, or leave family out",
+            )
         self.index = _read(self.path / INDEX) if (self.path / INDEX).is_file() else None
         self.taken: set[str | None] = set()
         self.notes: list[str] = []
@@ -59,13 +63,19 @@ class Folder:
             if len(found) != 1:
                 kind = self.index.get("_class_name")
                 raise RecordError(
-                    f"{self.path}: {kind} doesn't have exactly one unet or transformer; this pipeline isn't supported"
+                    asked=self.path,
+                    wrong=f"{kind} doesn't have exactly one unet or transformer, so it isn't supported",
+                    remedy="give the folder of a pipeline with one network, or of the network alone",
                 )
             self.network = found[0]
         elif "_class_name" in peek(self.path / CONFIG):
             self.network = ""
         else:
-            raise RecordError(f"{self.path}: has neither {INDEX} nor a {CONFIG} of diffusers; give such a folder")
+            raise RecordError(
+                asked=self.path,
+                wrong=f"has neither {INDEX} nor a {CONFIG} of diffusers",
+                remedy="give a folder that diffusers saved",
+            )
 
     @property
     def first_stage(self) -> str | None:
@@ -79,8 +89,9 @@ class Folder:
         path = where / SCHEDULER if where.is_dir() else where
         if not path.is_file():
             raise MissingError(
-                f"{self.description.name}: a network alone doesn't define its noise process; give its {SCHEDULER} as "
-                "files.scheduler in a TOML description, or put it into the folder"
+                asked=self.description.name,
+                wrong="a network alone doesn't define its noise process",
+                remedy=f"give its {SCHEDULER} as files.scheduler in a TOML description, or put it into the folder",
             )
         return _read(path)
 
@@ -180,8 +191,9 @@ class Folder:
             path = self.description.file(name) or self.path / name
             if kind is None and name not in self.description.files:
                 raise MissingError(
-                    f"{self.description.name}: a {network} takes prompts, but {name} is missing; give the whole "
-                    f"pipeline's folder, or files.{name} in a TOML description"
+                    asked=self.description.name,
+                    wrong=f"a {network} takes prompts, but {name} is missing",
+                    remedy=f"give the whole pipeline's folder, or files.{name} in a TOML description",
                 )
             if name.startswith("tokenizer"):
                 kind = kind or str(peek(path / "tokenizer_config.json").get("tokenizer_class", "CLIPTokenizer"))
@@ -221,18 +233,28 @@ class Folder:
     def _made(self, name: str, cls: Any, path: Path, how: Mapping[str, Any]) -> Any:
         """Return the part as upstream loads it, from local files only: safetensors first, others by weights_only."""
         if not path.is_dir():
-            raise MissingError(f"{self.path}: has no folder {name}; download it again, or give files.{name}")
+            raise MissingError(
+                asked=self.path,
+                wrong=f"has no folder {name}",
+                remedy=f"download it again, or give files.{name} in a TOML description",
+            )
         try:
             return cls.from_pretrained(path, local_files_only=True, **how)
         except Exception as error:  # upstream's kinds of refusal are many
-            raise RecordError(f"{path}: not loaded ({one_line(error, typed=True)}); download it again") from error
+            raise RecordError(
+                asked=path, wrong=f"can't be loaded ({one_line(error, typed=True)})", remedy="download it again"
+            ) from error
 
     def _whole(self, path: Path, said: Mapping[str, Any]) -> None:
         for what in "missing_keys", "mismatched_keys", "unexpected_keys":
             if found := sorted(map(str, said.get(what) or [])):
                 raise RecordError(
-                    f"{path}: {len(found)} {what.replace('_keys', '')} tensors, such as {found[0]}; its "
-                    "weights don't match its configuration, so download it again"
+                    asked=path,
+                    wrong=(
+                        f"{len(found)} {what.replace('_keys', '')} tensors, such as {found[0]}, so its weights don't "
+                        "match its configuration"
+                    ),
+                    remedy="download it again",
                 )
 
     def _place(self, name: str) -> Path:
@@ -266,8 +288,12 @@ class Folder:
     def _known(self, name: str, library: str, kind: str) -> None:
         if kind not in KINDS.get(library, set()):
             raise RecordError(
-                f"{self.path}: {name or 'network'} is {library}.{kind or 'unknown'}, which isn't supported, "
-                f"and custom code isn't run; use one of {', '.join(sorted(KINDS['diffusers']))}"
+                asked=self.path,
+                wrong=(
+                    f"{name or 'network'} is {library}.{kind or 'unknown'}, which isn't supported, and custom code "
+                    "isn't run"
+                ),
+                remedy=f"use one of {', '.join(sorted(KINDS['diffusers']))}",
             )
 
 
@@ -283,9 +309,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MissingError(f"{path}: can't be read ({error.strerror}); download the folder again") from None
+        raise MissingError(
+            asked=path, wrong=f"can't be read ({error.strerror})", remedy="download the folder again"
+        ) from None
     except ValueError as error:
-        raise RecordError(f"{path}: not a JSON file ({error}); download the folder again") from None
+        raise RecordError(asked=path, wrong=f"not a JSON file ({error})", remedy="download the folder again") from None
     if not isinstance(content, dict):
-        raise RecordError(f"{path}: not a configuration; download the folder again")
+        raise RecordError(asked=path, wrong="not a configuration", remedy="download the folder again")
     return content
