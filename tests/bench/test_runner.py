@@ -108,7 +108,7 @@ def test_the_table_has_a_row_per_cell_and_metric_also_without_a_value(tmp_path):
 def test_counted_calls_that_differ_from_the_claim_are_refused():
     teacher = toys.teacher()
     plan = sb.tableau("euler", nfe=4, teacher=teacher).plan(80.0)
-    with pytest.raises(sample.SampleError, match="claims nfe=5, but 4 calls of the denoiser were counted"):
+    with pytest.raises(sample.SampleError, match="nfe=5: 4 calls of the denoiser were counted"):
         sample.sample(plan, teacher, range(3), nfe=5)
 
 

@@ -253,7 +253,10 @@ def reshaped(weights):
     ("make", "line"),
     [
         (damaged("ddpmpp_uncond", weights=without), "lacks 1 tensors of its EDMPrecond, such as model.map_layer0.bias"),
-        (damaged("ddpmpp_uncond", weights=reshaped), r"model.map_layer0.bias has shape \[3\], but its arguments say \[64\]"),
+        (
+            damaged("ddpmpp_uncond", weights=reshaped),
+            r"model.map_layer0.bias has shape \[3\], but its arguments say \[64\]",
+        ),
         (damaged("ddpmpp_uncond", class_name="MyPrecond"), "class 'MyPrecond' isn't one of EDMPrecond"),
         (damaged("ddpmpp_uncond", kwargs={"novelty": 1}), "unexpected keyword argument 'novelty'"),
         (damaged("ddpmpp_uncond", kwargs={"model_channels": 10**6}), "has shape"),
