@@ -7,7 +7,7 @@ from solverbench.reports.bundle import BundleError, load
 from solverbench.reports.figures import gallery, widths
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.pages import html, lists, markdown, sections, tables
-from solverbench.reports.pages.sections import Report
+from solverbench.reports.pages.content import Report
 
 
 def write(folder: str | Path, *, width: str | Width | None = None, baseline: str | None = None) -> list[Path]:
