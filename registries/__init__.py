@@ -19,6 +19,7 @@ from solverbench.registries.published import recommended as recommended
 from solverbench.registries.published import results as results
 from solverbench.registries.registry import Listed as Listed
 from solverbench.registries.registry import Registry as Registry
+from solverbench.registries.registry import Rejected as Rejected
 from solverbench.registries.registry import UnknownName as UnknownName
 
 CHECK = "solverbench.plugins:wrong"

@@ -66,8 +66,11 @@ def check_possible(wanted: Sequence[Cell]) -> None:
     if not wanted or len(lacking) < len(wanted):
         return
     status, why = lacking[0]
-    others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
-    raise MissingError(asked=wanted[0], wrong=f"{status}, so there is nothing to measure{others}: {why}")
+    raise MissingError(
+        asked=wanted[0],
+        wrong=f"{status}, so there is nothing to measure: {why}",
+        remedy=f"see 'solverbench plan' for {'this cell' if len(wanted) == 1 else f'all {len(wanted)} cells'}",
+    )
 
 
 def resolved_again(cell: Cell, out: Path) -> Cell:

@@ -181,13 +181,15 @@ def _writable(out: Path) -> str:
     if not out.exists():
         parent = next(p for p in out.resolve().parents if p.exists())
         if not os.access(parent, os.W_OK):
-            raise UserError(wrong=f"{parent} can't be written", remedy="choose another --out")
+            raise UserError(asked=out, wrong=f"{parent} can't be written", remedy="choose another --out")
         return "doesn't exist yet, but can be created"
     Store.look(out)
     try:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise UserError(wrong=f"can't be written ({error.strerror})", remedy="choose another --out") from None
+        raise UserError(
+            asked=out, wrong=f"can't be written ({error.strerror})", remedy="choose another --out"
+        ) from None
     return "exists, readable and writable"
 
 

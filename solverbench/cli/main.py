@@ -289,7 +289,7 @@ def _report(folder: Path, width: str | None = None, baseline: str | None = None)
     try:
         return list(reports.write(folder, width=width, baseline=baseline))
     except reports.BundleError as error:
-        raise UserError(str(error)) from None
+        raise UserError.of(error) from None
 
 
 def _draw_training(folder: Path) -> list[Path]:
@@ -298,7 +298,7 @@ def _draw_training(folder: Path) -> list[Path]:
     try:
         return list(reports.training(folder))
     except reports.BundleError as error:
-        raise UserError(str(error)) from None
+        raise UserError.of(error) from None
 
 
 def _say_written(folder: Path, written: Iterable[Path]) -> None:

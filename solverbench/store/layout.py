@@ -153,9 +153,9 @@ def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damag
 def _check_cell(path: Path, address: str, kind: str) -> None:
     body = files.read_json(path)
     if kind == "cell" and files.digest(body.get("key")) != address:
-        raise RecordError(asked=path, wrong="the key of another cell")
+        raise RecordError(asked=path, wrong="the key of another cell", remedy="delete this cell")
     if kind == "metrics" and body.get("cell") != address:
-        raise RecordError(asked=path, wrong="written for another cell")
+        raise RecordError(asked=path, wrong="written for another cell", remedy="delete this cell")
     schema.checked(path, SCHEMAS[kind], body)
 
 

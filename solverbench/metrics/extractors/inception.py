@@ -130,7 +130,8 @@ class Inception:
                 try:
                     self._loaded = self._load()
                 except (RuntimeError, ValueError, AttributeError, RecordError) as error:
-                    why = f"not the Inception network ({one_line(error)})"
+                    found = error.finding(self.path) if isinstance(error, RecordError) else one_line(error)
+                    why = f"not the Inception network ({found})"
                     raise RecordError(asked=self.path, wrong=why, remedy=self._again) from None
             return self._loaded
 
@@ -171,8 +172,11 @@ def find(mode: str = "legacy_tensorflow") -> Path:
             if (userdata.data() / FILE).is_file():
                 raise
             raise MissingError(
-                wrong=str(error),
-                remedy=f"then run '{fetching(mode)}', which downloads {FILE} (91 MB) to {userdata.data()}",
+                asked=error.asked,
+                wrong=error.wrong,
+                remedy=(
+                    f"{error.remedy}, then run '{fetching(mode)}', which downloads {FILE} (91 MB) to {userdata.data()}"
+                ),
             ) from None
         name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
     for place in (userdata.data(), folder):
