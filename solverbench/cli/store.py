@@ -10,6 +10,7 @@ import click
 
 from solverbench.cli.flags import json_option, out_option
 from solverbench.errors import UserError
+from solverbench.wording import printable
 
 
 @click.group()
@@ -50,7 +51,7 @@ def store_verify(aside: bool, out: str, as_json: bool) -> None:
         Store.look(out), check_trained, aside=aside, say=lambda count: click.echo(f"{count} files read", err=True)
     )
     for damage in found:
-        click.echo(f"DAMAGED  {Path(out) / damage.name}: {damage.what}; {damage.remedy}")
+        click.echo(printable(f"DAMAGED  {Path(out) / damage.name}: {damage.what}; {damage.remedy}"))
     click.echo(f"{len(found)} damaged files" if found else "no damaged files")
     if as_json:
         click.echo(json.dumps([{"file": damage.name, "what": damage.what} for damage in found]))
@@ -77,7 +78,7 @@ def store_gc(dry_run: bool, cells: bool, out: str) -> None:
         click.echo(f"waiting {look:.0f} s for signs of runs on other machines", err=True)
     removed = maintenance.collect(found, dry=dry_run, unreported=cells, look=look)
     for path in (*removed.files, *removed.cells):
-        click.echo(path)
+        click.echo(printable(str(path)))
     for run in removed.runs:
         click.echo(f"{len(run.units)} leases of {run.holder}")
     if removed.kept:

@@ -10,6 +10,7 @@ from pathlib import Path
 from solverbench import files
 from solverbench.errors import RecordError, StoreError
 from solverbench.store import schema
+from solverbench.wording import printable
 
 CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing)\.json")
 PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
@@ -53,7 +54,7 @@ class Damage:
         return "use --set-aside and run again to compute it again, or merge a store with an intact copy"
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.what}; {self.remedy}"
+        return printable(f"{self.name}: {self.what}; {self.remedy}")
 
 
 def walk(root: Path) -> Iterator[str]:

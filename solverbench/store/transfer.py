@@ -25,6 +25,7 @@ from solverbench.errors import MissingError, RecordError, StoreError, UserError
 from solverbench.method.tableau import Plan
 from solverbench.store import layout, schema
 from solverbench.store.folder import CellFolder, Store
+from solverbench.wording import printable
 
 LIST = "export.json"
 TARGETS = ("teacher", "shape", "sampler", "batch", "threads", "dtype", "device", "condition")
@@ -84,7 +85,7 @@ class Merged:
         found += [f"DAMAGED    {line}" for line in self.damaged]
         counts = f"{self.copied} files copied, {self.equal} already there, {len(self.repaired)} repaired"
         counts += f", {self.close} equal up to another machine's rounding" if self.close else ""
-        return [*found, f"{counts}, {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"]
+        return [*map(printable, found), f"{counts}, {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"]
 
 
 def merge(source: Path, store: Store, check_trained: Callable[[Path], None]) -> Merged:
