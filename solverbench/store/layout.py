@@ -10,6 +10,7 @@ from pathlib import Path
 from solverbench import files
 from solverbench.errors import RecordError, StoreError
 from solverbench.store import schema
+from solverbench.wording import printable
 
 CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing|origin)\.json")
 PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
@@ -71,7 +72,7 @@ class Damage:
         return f"{self.what}; {self.remedy}"
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.finding}"
+        return printable(f"{self.name}: {self.finding}")
 
 
 def walk(root: Path) -> Iterator[str]:
