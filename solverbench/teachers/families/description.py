@@ -50,6 +50,7 @@ class Description:
         sigma_min, sigma_max: levels where sampling ends and starts, in the EDM frame.
         sampler, sampler_nfe: teacher sampler and its calls.
         options: the family's own options, read by `settings`.
+        call: arguments of the pipeline's own call, for the family `pipeline`.
     """
 
     checkpoint: Path
@@ -70,6 +71,7 @@ class Description:
     sampler: str | None = None
     sampler_nfe: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -173,8 +175,12 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
     table = _table(path) if described else {"checkpoint": path.name}
     others: Any = table.pop("files", {})
     own: Any = table.pop("options", {})
-    if not isinstance(others, dict) or not isinstance(own, dict):
-        raise SpecError(f"{asked}: 'files' and 'options' are tables; write [files] and [options] above their keys")
+    call: Any = table.pop("call", {})
+    if not all(isinstance(each, dict) for each in (others, own, call)):
+        raise SpecError(
+            asked=asked, wrong="'files', 'options' and 'call' are tables",
+            remedy="write [files], [options] or [call] above their keys",
+        )  # fmt: skip
     if "checkpoint" not in table:
         raise SpecError(f"{asked}: has no 'checkpoint'; write checkpoint = \"FILE\", the network's file or folder")
     here = path.resolve().parent
@@ -187,6 +193,7 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
     return Description(
         files={key: _path(asked, key, value, here) for key, value in others.items()},
         options={**own, **{key: text for key, text in given.items() if key not in known}},
+        call=call,
         **paths,
         **plain,
     )
@@ -212,6 +219,11 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
         description = dataclasses.replace(description, family=recognise(description.checkpoint))
     if description.family not in registries.families:
         raise UnknownNameError(f"{description.name}: family {description.family!r} isn't known. {_families()}")
+    if description.call and description.family != "pipeline":
+        raise SpecError(
+            asked=description.name, wrong=f"[call] is the family pipeline's, and this is {description.family}",
+            remedy='leave it out, or write family = "pipeline"',
+        )  # fmt: skip
     description.arithmetic.check(device)
     teacher: Teacher = registries.families.get(description.family)(description, device)
     return teacher
