@@ -284,9 +284,10 @@ class Adapter:
                     setattr(processor, method, self._taken(processor, real))
 
     def _taken(self, processor: Any, real: Callable[..., Any]) -> Callable[..., Any]:
-        def take(images: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.call is None or not isinstance(images, Tensor):
-                return real(images, *args, **kwargs)
+        def take(*args: Any, **kwargs: Any) -> Any:
+            images = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
+            if self.call is None or images is None:
+                return real(*args, **kwargs)
             normal = getattr(processor, "config", {}).get("do_normalize", True)
             raise Decoded(images if normal else images * 2 - 1)
 

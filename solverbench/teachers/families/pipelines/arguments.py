@@ -46,7 +46,7 @@ def read(description: Description, given: Mapping[str, Any], taken: Mapping[str,
         kind: name of the pipeline.
 
     Raises:
-        SpecError: an unknown name, one that SolverBench sets, or a value that isn't a number, true, false or a text.
+        SpecError: an unknown name, one that SolverBench sets, or a value that isn't plain.
         MissingError: an image's file is missing or can't be read.
     """
     known = sorted(key for key in taken if key not in SET and not UNGIVABLE.search(key))
@@ -77,10 +77,14 @@ def plain(asked: str, key: str, text: Any) -> Any:
 
 
 def _checked(asked: str, key: str, value: Any) -> Any:
-    if isinstance(value, (bool, int, float, str)):
+    if isinstance(value, list):
+        return [_checked(asked, key, each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): _checked(asked, key, each) for name, each in value.items()}
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise SpecError(
-        asked=asked, wrong=f"{key} = {value!r} isn't a number, true, false or a text",
+        asked=asked, wrong=f"{key} = {value!r} isn't a number, true, false, a text, or a list or table of them",
         remedy="leave it out; the pipeline's default holds",
     )  # fmt: skip
 

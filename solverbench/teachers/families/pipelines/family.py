@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from solverbench import files
-from solverbench.errors import RecordError, SpecError
+from solverbench.errors import RecordError, SpecError, UserError
 from solverbench.method.schedules import STAND_IN
 from solverbench.teachers import adaptors
 from solverbench.teachers.adaptors import Adapted
@@ -101,7 +103,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         return bound(chosen, condition.lines(chosen) if condition else ())
 
-    notes = _checked(adapter, bound, made, condition)
+    notes = _checked(adapter, bound, _level(adapter.scheduler, made, equal=shift == 1), condition)
     passes = _passes(adapter)
     if condition is not None and passes > 1:
         condition = dataclasses.replace(condition, guidance=_weight(call, taken))
@@ -153,23 +155,60 @@ def _pipeline(description: Description, cls: Any, index: Mapping[str, Any], give
     left = {name: None for name in LEFT_OUT if name in index}
     if "requires_safety_checker" in index:
         left["requires_safety_checker"] = False  # type: ignore[assignment]
-    try:
-        with assembly.quiet():
-            pipe = cls.from_pretrained(
-                description.checkpoint, torch_dtype=description.arithmetic.torch, local_files_only=True,
-                variant=given.variant, low_cpu_mem_usage=False, **left,
-            )  # fmt: skip
-    except Exception as error:  # upstream's kinds of refusal are many
-        raise RecordError(
-            asked=description.checkpoint, wrong=f"not loaded ({one_line(error, typed=True)})",
-            remedy="download it again",
-        ) from error  # fmt: skip
+    networks = {
+        name: _part(description, name, safety.resolved(library, kind), library, given.variant)
+        for name, (library, kind) in safety.parts(index).items()
+        if name not in left and issubclass(safety.resolved(library, kind), torch.nn.Module)
+    }
+    with _named(description.checkpoint), assembly.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations of upstream's configurations
+        pipe = cls.from_pretrained(
+            description.checkpoint, torch_dtype=description.arithmetic.torch, local_files_only=True, **networks, **left
+        )
     if getattr(pipe, "scheduler", None) is None:
         raise RecordError(
             asked=description.checkpoint, wrong=f"{cls.__name__} has no part named scheduler, whose steps are replaced",
             remedy="use sb.Teacher around its network",
         )  # fmt: skip
     return pipe
+
+
+def _part(description: Description, name: str, cls: Any, library: str, variant: str | None) -> Any:
+    """Return a network of the pipeline, with all its tensors.
+
+    Raises:
+        MissingError: it holds no weights of this variant.
+        RecordError: it is damaged, or tensors are missing.
+    """
+    path = description.checkpoint / name
+    if library not in folders.STEMS:  # a class of the pipeline's own module
+        library = "transformers" if hasattr(cls, "main_input_name") else "diffusers"
+    dtype = {"torch_dtype" if library == "diffusers" else "dtype": description.arithmetic.torch}
+    with _named(path), assembly.quiet():
+        found, said = cls.from_pretrained(
+            path, local_files_only=True, output_loading_info=True, variant=folders.chosen(path, library, variant),
+            **dtype,
+        )  # fmt: skip
+    for what in "missing_keys", "mismatched_keys":
+        if keys := sorted(map(str, said.get(what) or [])):
+            raise RecordError(
+                asked=path, wrong=f"{len(keys)} {what.replace('_keys', '')} tensors, such as {keys[0]}",
+                remedy="its weights don't match its configuration, so download it again",
+            )  # fmt: skip
+    return found
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what upstream raises into a line about a file or folder; its kinds of refusal are many."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise RecordError(
+            asked=path, wrong=f"not loaded ({one_line(error, typed=True)})", remedy="download it again"
+        ) from error
 
 
 def _prepare(pipe: Any, description: Description, device: str, given: Settings) -> None:
@@ -222,12 +261,14 @@ UNSAID = ("transformers_version", "torch_dtype", "dtype")
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration without private entries and paths, as plain JSON values."""
     kept = {str(k): v for k, v in dict(config).items() if not str(k).startswith("_") and k not in UNSAID}
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True))
+    plain: dict[str, Any] = json.loads(
+        json.dumps(kept, default=str, sort_keys=True), parse_constant=str
+    )
     return plain
 
 
 def _given(call: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in call.items() if isinstance(value, (bool, int, float, str))}
+    return {key: value for key, value in call.items() if value is None or isinstance(value, (bool, int, float, str, list, dict))}
 
 
 def _weight(call: Mapping[str, Any], taken: Mapping[str, Any]) -> float:
@@ -242,7 +283,7 @@ def _weight(call: Mapping[str, Any], taken: Mapping[str, Any]) -> float:
 def _checked(
     adapter: Adapter,
     bound: Callable[[Sequence[int], Sequence[str]], Callable[[Tensor, Tensor], Tensor]],
-    made: Mapping[str, Any],
+    level: Callable[[float, float | None], tuple[float, float]],
     condition: Condition | None,
 ) -> list[str]:
     """Return the note of the check at load; images are made one at a time if a batch changes them.
@@ -256,7 +297,7 @@ def _checked(
     for alone in False, True:
         adapter.alone = alone
         try:
-            difference = agreement.measured(adapter, bound, _level(adapter.scheduler, made), prompts)
+            difference = agreement.measured(adapter, bound, level, prompts)
         except Exception as error:
             if alone:
                 raise RecordError(
@@ -272,8 +313,14 @@ def _checked(
     return [f"read by {adapter.kind}'s own call, which it follows to {difference:.0e} over {steps} steps{one}"]
 
 
-def _level(scheduler: Any, made: Mapping[str, Any]) -> Callable[[float, float | None], tuple[float, float]]:
-    """Return the map (told time, own sigma) -> alpha and s of the state, from the scheduler's own tables."""
+def _level(
+    scheduler: Any, made: Mapping[str, Any], *, equal: bool
+) -> Callable[[float, float | None], tuple[float, float]]:
+    """Return the map (told time, own sigma) -> alpha and s of the state, from the scheduler's own tables.
+
+    Args:
+        equal: whether a flow's told times are its levels but for roundings; if not, the sigmas are its levels.
+    """
     count = schedulers.steps(made)
 
     def of(sigma: float, *, flow: bool) -> tuple[float, float]:
@@ -282,7 +329,7 @@ def _level(scheduler: Any, made: Mapping[str, Any]) -> Callable[[float, float | 
         return alpha, alpha * sigma
 
     def flow(told: float, own: float | None) -> tuple[float, float]:
-        t = told / count if own is None or abs(own * count - told) <= levels.ROUNDED else own
+        t = told / count if own is None or equal else own
         return of(t / (1 - t) if t < 1 else STAND_IN, flow=True)
 
     def table(told: float, own: float | None) -> tuple[float, float]:

@@ -88,7 +88,7 @@ def pipeline_class(path: Path, found: Mapping[str, Any]) -> Any:
             remedy="install the version of diffusers that the folder's _diffusers_version names",
         )  # fmt: skip
     for name, (library, part) in parts(found).items():
-        if not _is_ours(library, part):
+        if resolved(library, part) is None:
             raise RecordError(
                 asked=path, wrong=f"{name} is {library}.{part}, and only classes of diffusers and transformers are run",
                 remedy="use sb.Teacher around the pipeline",
@@ -96,18 +96,19 @@ def pipeline_class(path: Path, found: Mapping[str, Any]) -> Any:
     return cls
 
 
-def _is_ours(library: str, part: str) -> bool:
-    """Return whether a class is defined in diffusers or transformers; nothing else is imported."""
+def resolved(library: str, part: str) -> Any:
+    """Return a part's class if it is defined in diffusers or transformers, else None; nothing else is imported."""
     import diffusers.pipelines
 
     if library in LIBRARIES:
         home: Any = importlib.import_module(library)
-    elif library.isidentifier() and (diffusers.pipelines.__spec__ is not None) and _is_pipeline_module(library):
+    elif library.isidentifier() and _is_pipeline_module(library):
         home = getattr(diffusers.pipelines, library)
     else:
-        return False
+        return None
     found = getattr(home, part, None)
-    return isinstance(found, type) and found.__module__.partition(".")[0] in LIBRARIES
+    ours = isinstance(found, type) and found.__module__.partition(".")[0] in LIBRARIES
+    return found if ours else None
 
 
 def _is_pipeline_module(name: str) -> bool:
