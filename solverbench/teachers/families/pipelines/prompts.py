@@ -36,6 +36,7 @@ class Remembered:
         self.signature = inspect.signature(encode)
         self.found: OrderedDict[str, Any] = OrderedDict()
         self.size = 0
+        self.masks: dict[int, torch.dtype] | None = None
 
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -48,9 +49,34 @@ class Remembered:
             return self._row(named)
         each = [self._row(_row_of(named, rows, n)) for n in range(count)]
         try:
-            return merged(each)
+            batch = merged(each)
         except Unlike:
             return self._row(named)
+        if isinstance(batch, tuple) and any(column is None for column in batch):
+            return self._masked(batch, each, named)
+        return batch
+
+    def _masked(self, batch: tuple[Any, ...], rows: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return a batch with masks where its rows have none, because alone each is whole, and rows were padded.
+
+        Which columns are masks is learnt by encoding one batch as upstream does.
+        """
+        lengths = [row[0].shape[1] if isinstance(row[0], Tensor) and row[0].ndim > 1 else 0 for row in rows]
+        if len(set(lengths)) == 1:
+            return batch
+        kept = torch.tensor(lengths)[:, None] > torch.arange(max(lengths))
+        if self.masks is None:
+            whole = self._encoded(named)
+            self.masks = {
+                n: mask.dtype
+                for n, (mask, column) in enumerate(zip(whole, batch, strict=True))
+                if column is None and isinstance(mask, Tensor) and torch.equal(mask.bool().cpu(), kept)
+            }
+        device = batch[0].device
+        return tuple(
+            kept.to(device, self.masks[n]) if n in self.masks and column is None else column
+            for n, column in enumerate(batch)
+        )
 
     def _row(self, named: Mapping[str, Any]) -> Any:
         key = repr(sorted(named.items()))
