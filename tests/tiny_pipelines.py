@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import tokenizers
 import torch
 import transformers
 from tokenizers.processors import TemplateProcessing
@@ -74,6 +75,12 @@ def _net(name: str, **config: Any) -> torch.nn.Module:
     return filled(getattr(diffusers, name)(**config))
 
 
+def _soften(last: torch.nn.Module) -> None:
+    """Scale down the last layer of a decoder whose pixels would be black or white for the most part."""
+    with torch.no_grad():
+        last.weight.mul_(0.3)
+
+
 # Tokenizers
 
 
@@ -102,12 +109,21 @@ def t5_tokenizer() -> Any:
     return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
 
 
+_OF_TEMPLATES = (
+    "image describe Describe detailing color shape size texture quantity text spatial relationships objects background "
+    "system user assistant prompt engineer You are the and of by"
+)
+
+
 def qwen_tokenizer() -> Any:
+    """Bytes, and the words of the pipelines' own templates, which would drown a prompt as bytes."""
     words = [*_BYTES, "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    return transformers.Qwen2Tokenizer(
+    made = transformers.Qwen2Tokenizer(
         vocab=_numbered(words), merges=[], chat_template=_CHAT, model_max_length=1024,
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
     )  # fmt: skip
+    made.add_tokens([tokenizers.AddedToken(word, single_word=True) for word in _OF_TEMPLATES.split()])
+    return made
 
 
 def _begun(tokenizer: Any) -> Any:
@@ -622,13 +638,12 @@ def _ltx() -> Parts:
 
 
 def _cogvideox_vae() -> torch.nn.Module:
-    made = _net(
+    made: Any = _net(
         "AutoencoderKLCogVideoX", down_block_types=("CogVideoXDownBlock3D",) * 2,
         up_block_types=("CogVideoXUpBlock3D",) * 2, block_out_channels=(8, 16), latent_channels=4,
         layers_per_block=1, norm_num_groups=4, temporal_compression_ratio=2, scaling_factor=0.7,
     )  # fmt: skip
-    with torch.no_grad():  # else most pixels are black or white
-        made.decoder.conv_out.conv.weight.mul_(0.3)
+    _soften(made.decoder.conv_out.conv)
     return made
 
 
@@ -678,6 +693,371 @@ def _hunyuan_video() -> Parts:
         "tokenizer_2": clip_tokenizer(),
         "scheduler": _flow(shift=7.0),
     }
+
+
+# Relatives of the above: few-step versions, images given beside the prompt, other guidance
+
+
+_tiny("ZImagePipeline-turbo", **_SIZE, guidance_scale=0.0, max_sequence_length=64)(_z_image)
+_tiny("CogVideoXPipeline-5b", **_VIDEO | {"num_frames": 5})(
+    lambda: _cogvideox() | {"scheduler": diffusers.CogVideoXDPMScheduler(**_COG_NOISE, snr_shift_scale=1.0)}
+)
+
+
+@_tiny("WanPipeline-2.2", **_VIDEO, guidance_scale_2=2.0)
+def _wan22() -> Parts:
+    """Two transformers, one for the noisier half of the steps."""
+    second = _wan_transformer(eps=1e-5)
+    with torch.no_grad():
+        second.proj_out.weight.neg_()
+    return _wan() | {"transformer_2": second, "boundary_ratio": 0.875}
+
+
+_tiny("StableDiffusionXLPipeline-turbo", **_SIZE, guidance_scale=0.0)(
+    lambda: (
+        _stable_diffusion_xl()
+        | {"scheduler": diffusers.EulerAncestralDiscreteScheduler(**_SD, timestep_spacing="trailing")}
+    )
+)
+
+
+@_tiny("LatentConsistencyModelPipeline", **_SIZE, guidance_scale=8.0)
+def _lcm() -> Parts:
+    return _stable_diffusion() | {
+        "unet": _unet(time_cond_proj_dim=16),
+        "scheduler": diffusers.LCMScheduler(**{**_SD, "steps_offset": 0}),
+    }
+
+
+_tiny("StableDiffusionPAGPipeline", **_SIZE, guidance_scale=5.0, pag_scale=2.0)(_stable_diffusion)
+_tiny("StableDiffusionXLPAGPipeline", **_SIZE, guidance_scale=5.0, pag_scale=2.0)(_stable_diffusion_xl)
+
+
+def mask(size: int = 16) -> Any:
+    """The right half, white, as a Pillow image."""
+    import PIL.Image
+
+    return PIL.Image.fromarray((torch.arange(size).expand(size, size) >= size // 2).numpy().astype("uint8") * 255)
+
+
+_tiny("StableDiffusionInpaintPipeline", **_SIZE, guidance_scale=5.0, image=picture, mask_image=mask)(
+    lambda: _stable_diffusion(channels=9)
+)
+_tiny("StableDiffusionInstructPix2PixPipeline", guidance_scale=5.0, image_guidance_scale=1.5, image=picture)(
+    lambda: _stable_diffusion(channels=8)
+)
+_tiny(
+    "FluxFillPipeline", **_SIZE, guidance_scale=30.0, max_sequence_length=32, image=picture, mask_image=mask
+)(lambda: _flux(channels=16 + 16 + 4 * 4))  # fmt: skip
+_tiny(
+    "FluxKontextPipeline", **_SIZE, guidance_scale=2.5, max_sequence_length=32, image=picture, max_area=256,
+    _auto_resize=False,
+)(_flux)  # fmt: skip
+
+
+@_tiny("Flux2KleinPipeline", **_SIZE, guidance_scale=4.0, max_sequence_length=32, text_encoder_out_layers=[1, 2])
+def _flux2_klein() -> Parts:
+    return _flux2() | {
+        "text_encoder": decoder("Qwen3ForCausalLM", "Qwen3Config"),
+        "tokenizer": qwen_tokenizer(),
+    }
+
+
+@_tiny("AnimateDiffPipeline", **_SIZE, num_frames=2, guidance_scale=5.0)
+def _animate_diff() -> Parts:
+    sd = _stable_diffusion()
+    return {name: sd[name] for name in ("unet", "vae", "text_encoder", "tokenizer")} | {
+        "motion_adapter": _net(
+            "MotionAdapter", block_out_channels=(16, 32), motion_layers_per_block=1, motion_num_attention_heads=2,
+            motion_norm_num_groups=8, motion_max_seq_length=8,
+        ),
+        "scheduler": diffusers.DDIMScheduler(
+            **{**_SD, "beta_schedule": "linear"}, clip_sample=False, timestep_spacing="linspace"
+        ),
+    }  # fmt: skip
+
+
+def vision(size: int = 224) -> torch.nn.Module:
+    config = transformers.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=size,
+        patch_size=size // 8, projection_dim=_WIDTH,
+    )  # fmt: skip
+    return filled(transformers.CLIPVisionModelWithProjection(config))
+
+
+@_tiny("StableVideoDiffusionPipeline", prompted=False, **_SIZE, num_frames=2, decode_chunk_size=2, image=picture)
+def _stable_video() -> Parts:
+    return {
+        "vae": _net(
+            "AutoencoderKLTemporalDecoder", block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
+        ),
+        "image_encoder": vision(),
+        "unet": _net(
+            "UNetSpatioTemporalConditionModel", sample_size=8, block_out_channels=(32,), layers_per_block=1,
+            down_block_types=("CrossAttnDownBlockSpatioTemporal",), num_attention_heads=(2,),
+            up_block_types=("CrossAttnUpBlockSpatioTemporal",),
+            cross_attention_dim=_WIDTH, addition_time_embed_dim=8, projection_class_embeddings_input_dim=24,
+            num_frames=2,
+        ),
+        "scheduler": diffusers.EulerDiscreteScheduler(
+            prediction_type="v_prediction", use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0,
+            timestep_type="continuous", timestep_spacing="leading", **_SD,
+        ),
+        "feature_extractor": transformers.CLIPImageProcessor(),
+    }  # fmt: skip
+
+
+@_tiny("DiTPipeline", prompted=False, class_labels=[3], guidance_scale=3.0)
+def _dit() -> Parts:
+    return {
+        "transformer": _net(
+            "DiTTransformer2DModel", num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8,
+            num_layers=2, sample_size=8, patch_size=2, num_embeds_ada_norm=1000,
+        ),
+        "vae": vae(),
+        "scheduler": diffusers.DDIMScheduler(beta_schedule="linear", clip_sample=False),
+    }  # fmt: skip
+
+
+# Others
+
+
+@_tiny("Kandinsky3Pipeline", height=64, width=64, guidance_scale=3.0)
+def _kandinsky3() -> Parts:
+    return {
+        "unet": _net(
+            "Kandinsky3UNet", in_channels=4, time_embedding_dim=16, groups=4, attention_head_dim=4, layers_per_block=2,
+            block_out_channels=(16, 16, 16, 16), cross_attention_dim=16, encoder_hid_dim=_WIDTH,
+        ),
+        "movq": _net(
+            "VQModel", block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4,
+            up_block_types=("UpDecoderBlock2D",) * 2, num_vq_embeddings=16, vq_embed_dim=4,
+            norm_type="spatial",
+        ),
+        "text_encoder": t5(),
+        "tokenizer": t5_tokenizer(),
+        "scheduler": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=True),
+    }  # fmt: skip
+
+
+@_tiny("Kandinsky5T2VPipeline", **_VIDEO | {"num_frames": 5, "max_sequence_length": 512})
+def _kandinsky5() -> Parts:
+    return {
+        "transformer": _net(
+            "Kandinsky5Transformer3DModel", in_visual_dim=4, in_text_dim=_WIDTH, in_text_dim2=_WIDTH, time_dim=16,
+            out_visual_dim=4, model_dim=32, ff_dim=48, num_text_blocks=1, num_visual_blocks=1, axes_dims=(4, 6, 6),
+        ),
+        "vae": _hunyuan_vae(),
+        "text_encoder": qwen2_vl(),
+        "tokenizer": qwen_tokenizer(),
+        "text_encoder_2": clip(),
+        "tokenizer_2": clip_tokenizer(),
+        "scheduler": _flow(shift=5.0),
+    }  # fmt: skip
+
+
+@_tiny("HunyuanImagePipeline", **_SIZE)
+def _hunyuan_image() -> Parts:
+    from diffusers.guiders import AdaptiveProjectedMixGuidance
+
+    guider = AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1)
+    return {
+        "transformer": _net(
+            "HunyuanImageTransformer2DModel", in_channels=4, out_channels=4, num_attention_heads=2,
+            attention_head_dim=16, num_layers=1, num_single_layers=1, num_refiner_layers=1, text_embed_dim=_WIDTH,
+            rope_axes_dim=(8, 8),
+        ),
+        "vae": _net(
+            "AutoencoderKLHunyuanImage", in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 32),
+            layers_per_block=1, spatial_compression_ratio=2, sample_size=16, scaling_factor=0.75,
+        ),
+        "text_encoder": qwen2_vl(),
+        "tokenizer": qwen_tokenizer(),
+        "text_encoder_2": t5(),
+        "tokenizer_2": transformers.ByT5Tokenizer(extra_ids=0),
+        "guider": guider,
+        "scheduler": _flow(shift=5.0),
+    }  # fmt: skip
+
+
+def bert_tokenizer() -> Any:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_LETTERS, *("##" + letter for letter in _LETTERS)]
+    return transformers.BertTokenizer(vocab=_numbered(words), model_max_length=77)
+
+
+def bert() -> torch.nn.Module:
+    config = transformers.BertConfig(
+        vocab_size=WORDS, hidden_size=_WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    return filled(transformers.BertModel(config))
+
+
+@_tiny("HunyuanDiTPipeline", **_SIZE, guidance_scale=3.0, use_resolution_binning=False)
+def _hunyuan_dit() -> Parts:
+    return {
+        "transformer": _net(
+            "HunyuanDiT2DModel", num_attention_heads=2, attention_head_dim=16, in_channels=4, patch_size=2,
+            sample_size=8, hidden_size=32, num_layers=2, mlp_ratio=1.5, cross_attention_dim=_WIDTH,
+            cross_attention_dim_t5=_WIDTH, pooled_projection_dim=32, text_len=77, text_len_t5=256,
+        ),
+        "vae": vae(scaling_factor=0.13025),
+        "text_encoder": bert(),
+        "tokenizer": bert_tokenizer(),
+        "text_encoder_2": t5("MT5"),
+        "tokenizer_2": t5_tokenizer(),
+        "scheduler": diffusers.DDPMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.03, prediction_type="v_prediction",
+            clip_sample=False, steps_offset=1,
+        ),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }  # fmt: skip
+
+
+@_tiny("OvisImagePipeline", **_SIZE, guidance_scale=3.0, max_sequence_length=64)
+def _ovis() -> Parts:
+    return {
+        "transformer": _net(
+            "OvisImageTransformer2DModel", in_channels=16, out_channels=16, num_layers=1, num_single_layers=1,
+            attention_head_dim=16, num_attention_heads=2, joint_attention_dim=_WIDTH, axes_dims_rope=(4, 6, 6),
+        ),
+        "vae": _flow_vae(),
+        "text_encoder": decoder("Qwen3Model", "Qwen3Config"),
+        "tokenizer": qwen_tokenizer(),
+        "scheduler": _flow(**_FLUX_SHIFT),
+    }  # fmt: skip
+
+
+@_tiny("BriaPipeline", **_SIZE, guidance_scale=3.0, max_sequence_length=32)
+def _bria() -> Parts:
+    return {
+        "transformer": _net(
+            "BriaTransformer2DModel", in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=_WIDTH, axes_dims_rope=[4, 6, 6],
+        ),
+        "vae": vae(),
+        "text_encoder": t5(),
+        "tokenizer": t5_tokenizer(),
+        "scheduler": _flow(**_FLUX_SHIFT),
+    }  # fmt: skip
+
+
+@_tiny("Krea2Pipeline", **_SIZE, guidance_scale=3.0, max_sequence_length=256)
+def _krea2() -> Parts:
+    config = transformers.Qwen3VLConfig(
+        text_config=_DECODER | {"rope_scaling": {"mrope_section": [2, 1, 1], "rope_type": "default"}},
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": _WIDTH,
+            "patch_size": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
+        },
+    )  # fmt: skip
+    return {
+        "transformer": _net(
+            "Krea2Transformer2DModel", in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2,
+            num_key_value_heads=1, intermediate_size=48, timestep_embed_dim=16, text_hidden_dim=_WIDTH,
+            num_text_layers=2, text_num_attention_heads=2, text_num_key_value_heads=1, text_intermediate_size=48,
+            num_layerwise_text_blocks=1, num_refiner_text_blocks=1, axes_dims_rope=(4, 6, 6),
+        ),
+        "vae": _qwen_image_vae(),
+        "text_encoder": filled(transformers.Qwen3VLModel(config)),
+        "tokenizer": qwen_tokenizer(),
+        "text_encoder_select_layers": (1, 2),
+        "scheduler": _flow(use_dynamic_shifting=True),
+    }  # fmt: skip
+
+
+@_tiny("IFPipeline", **_SIZE, guidance_scale=3.0, clean_caption=False)
+def _deepfloyd() -> Parts:
+    """In pixels, with a variance that is learned; it has no decoder and takes no latents."""
+    return {
+        "unet": _net(
+            "UNet2DConditionModel", sample_size=16, in_channels=3, out_channels=6, block_out_channels=(16, 32),
+            layers_per_block=1, norm_num_groups=8, attention_head_dim=8, cross_attention_dim=32, encoder_hid_dim=_WIDTH,
+            encoder_hid_dim_type="text_proj", addition_embed_type="text", addition_embed_type_num_heads=2,
+            down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift",
+            cross_attention_norm="group_norm", only_cross_attention=True, act_fn="gelu",
+        ),
+        "text_encoder": t5(),
+        "tokenizer": t5_tokenizer(),
+        "scheduler": diffusers.DDPMScheduler(
+            beta_schedule="squaredcos_cap_v2", variance_type="learned_range", thresholding=True,
+            dynamic_thresholding_ratio=0.95, sample_max_value=1.5,
+        ),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "watermarker": None,
+        "requires_safety_checker": False,
+    }  # fmt: skip
+
+
+@_tiny("SkyReelsV2Pipeline", **_VIDEO)
+def _skyreels() -> Parts:
+    return _wan() | {
+        "transformer": _net(
+            "SkyReelsV2Transformer3DModel", num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+            text_dim=_WIDTH, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+        ),
+    }  # fmt: skip
+
+
+@_tiny("LattePipeline", **_SIZE, video_length=2, guidance_scale=3.0, clean_caption=False)
+def _latte() -> Parts:
+    return {
+        "transformer": _net(
+            "LatteTransformer3DModel", num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=8,
+            num_layers=1, cross_attention_dim=24, attention_bias=True, sample_size=8, patch_size=2,
+            activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single",
+            norm_elementwise_affine=False, caption_channels=_WIDTH, video_length=2,
+        ),
+        "vae": vae(),
+        "text_encoder": t5(),
+        "tokenizer": t5_tokenizer(),
+        "scheduler": diffusers.DDIMScheduler(beta_schedule="linear", clip_sample=False),
+    }  # fmt: skip
+
+
+def _mochi_vae() -> torch.nn.Module:
+    made: Any = _net(
+        "AutoencoderKLMochi", encoder_block_out_channels=(32, 32), decoder_block_out_channels=(32, 32),
+        layers_per_block=(1, 1, 1), temporal_expansions=(2,), spatial_expansions=(2,),
+        add_attention_block=(False, True, True),
+    )  # fmt: skip
+    _soften(made.decoder.proj_out)
+    return made
+
+
+@_tiny("MochiPipeline", **_VIDEO | {"height": 64, "width": 64, "num_frames": 7})
+def _mochi() -> Parts:
+    return {
+        "transformer": _net(
+            "MochiTransformer3DModel", num_attention_heads=2, attention_head_dim=8, num_layers=2,
+            pooled_projection_dim=16, in_channels=12, text_embed_dim=_WIDTH, time_embed_dim=16, max_sequence_length=32,
+        ),
+        "vae": _mochi_vae(),
+        "text_encoder": t5(),
+        "tokenizer": t5_tokenizer(),
+        "scheduler": _flow(invert_sigmas=True),
+    }  # fmt: skip
+
+
+@_tiny(
+    "SanaSprintPipeline", height=32, width=32, guidance_scale=4.5, max_sequence_length=32,
+    complex_human_instruction=None, **_UNBINNED,
+)  # fmt: skip
+def _sana_sprint() -> Parts:
+    return _sana() | {
+        "transformer": _net(
+            "SanaTransformer2DModel", in_channels=4, out_channels=4, num_attention_heads=4, attention_head_dim=8,
+            num_layers=2, num_cross_attention_heads=4, cross_attention_head_dim=8, cross_attention_dim=32,
+            caption_channels=_WIDTH, sample_size=16, guidance_embeds=True, qk_norm="rms_norm_across_heads",
+            timestep_scale=1000.0,
+        ),
+        "scheduler": diffusers.SCMScheduler(),
+    }  # fmt: skip
 
 
 NAMES: tuple[str, ...] = tuple(_TINY)

@@ -12,7 +12,7 @@ import tiny_pipelines
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries about themselves
 STEPS = 2
-LARGEST = 3e6
+LARGEST = 3.2e6  # bytes
 
 
 def sampled(pipe, name, prompt="a red bird", seed=0):
@@ -34,7 +34,7 @@ def test_it_loads_and_samples(pipeline_folder, name):
     assert 0.05 < first.std() < 0.45  # neither one colour nor black and white alone
     assert (first - sampled(pipe, name, seed=1)).abs().mean() > 0.01
     if tiny_pipelines.prompted(name):
-        assert (first - sampled(pipe, name, "two cats on a mat")).abs().mean() > 0.002
+        assert (first - sampled(pipe, name, "two cats on a mat")).abs().mean() > 0.001
 
 
 def test_a_folder_is_the_same_each_time(tmp_path):
