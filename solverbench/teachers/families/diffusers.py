@@ -48,8 +48,10 @@ class Settings:
 
 
 def recognises(path: Path) -> bool:
-    """Return whether `path` is the folder of a diffusers pipeline or model."""
-    return (path / INDEX).is_file() or "_class_name" in peek(path / CONFIG)
+    """Return whether `path` is the folder of a diffusers model, or of a pipeline with the parts that are read here."""
+    if (path / INDEX).is_file():
+        return folders.known(peek(path / INDEX))
+    return "_class_name" in peek(path / CONFIG)
 
 
 def load(description: Description, device: str = "cpu") -> Teacher:
