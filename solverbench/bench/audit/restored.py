@@ -90,10 +90,7 @@ class Restorer:
             return self.given[key["teacher"]]
         teacher = self._registered(name, key["device"])
         if teacher.identity != key["teacher"]:
-            raise Contradiction(
-                asked="cell.json",
-                wrong=f"named {name}, but its key holds another network or condition than {name}'s",
-            )
+            raise Contradiction(f"named {name}, but its key holds another network or condition than {name}'s")
         return teacher
 
     def _protocols(self, teacher: Teacher, key: Mapping[str, Any]) -> Iterator[tuple[Protocol, Any]]:

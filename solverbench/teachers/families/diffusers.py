@@ -14,6 +14,7 @@ from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.teachers import adaptors
 from solverbench.teachers.families import assembly, networks, schedulers, text
 from solverbench.teachers.families.diffusers_folder import CONFIG, INDEX, Folder, peek
+from solverbench.teachers.families.folders import known
 from solverbench.wording import concerning
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Settings:
 def recognises(path: Path) -> bool:
     """Return whether `path` is the folder of a diffusers model, or of a pipeline with the parts that are read here."""
     if (path / INDEX).is_file():
-        return folders.known(peek(path / INDEX))
+        return known(peek(path / INDEX))
     return "_class_name" in peek(path / CONFIG)
 
 

@@ -151,7 +151,8 @@ def _stepped(scheduler: Any, named: dict[str, Any], given: Tensor, state: Tensor
 
 def scheduler_step(scheduler: Any, named: dict[str, Any]) -> Any:
     """Return the result of a step of a watched scheduler's own class."""
-    return type(scheduler).__mro__[1].step(scheduler, return_dict=False, **named)
+    own: Any = type(scheduler).__mro__[1]
+    return own.step(scheduler, return_dict=False, **named)
 
 
 def _next(found: Any) -> Tensor:

@@ -93,7 +93,7 @@ class Remembered:
 
     def _encoded(self, named: Mapping[str, Any]) -> Any:
         kinds = {each.name: each.kind for each in self.signature.parameters.values()}
-        more = next((named[key] for key in named if kinds[key] is inspect.Parameter.VAR_KEYWORD), {})
+        more: Mapping[str, Any] = next((named[key] for key in named if kinds[key] is inspect.Parameter.VAR_KEYWORD), {})
         plain = {key: value for key, value in named.items() if kinds[key] is not inspect.Parameter.VAR_KEYWORD}
         return self.encode(**plain, **more)
 
