@@ -22,8 +22,8 @@ from solverbench.teachers import adaptors
 from solverbench.teachers.adaptors import Adapted
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.families import assembly, folders, schedulers
-from solverbench.teachers.families.pipelines import agreement, arguments, levels, safety
 from solverbench.teachers.families.pipelines import adapter as adapters
+from solverbench.teachers.families.pipelines import agreement, arguments, levels, safety
 from solverbench.teachers.families.pipelines.adapter import Adapter
 from solverbench.teachers.teacher import SAMPLER, Teacher
 from solverbench.wording import one_line
@@ -261,14 +261,16 @@ UNSAID = ("transformers_version", "torch_dtype", "dtype")
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration without private entries and paths, as plain JSON values."""
     kept = {str(k): v for k, v in dict(config).items() if not str(k).startswith("_") and k not in UNSAID}
-    plain: dict[str, Any] = json.loads(
-        json.dumps(kept, default=str, sort_keys=True), parse_constant=str
-    )
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True), parse_constant=str)
     return plain
 
 
 def _given(call: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in call.items() if value is None or isinstance(value, (bool, int, float, str, list, dict))}
+    return {
+        key: value
+        for key, value in call.items()
+        if value is None or isinstance(value, (bool, int, float, str, list, dict))
+    }
 
 
 def _weight(call: Mapping[str, Any], taken: Mapping[str, Any]) -> float:
@@ -357,4 +359,3 @@ def _passes(adapter: Adapter) -> int:
         counts.append(sum(adapter.rows))
     adapter.rows = None
     return max(counts)
-
