@@ -102,7 +102,8 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
     with display() as progress:
         result = runner.run(RunOptions(**given), progress=progress, command=_command_line())
     written = _report(result.folder)
-    click.echo(f"{result.numbers()}\n\n{result.summary()}")
+    terminal.show(result.tables)
+    click.echo(result.summary())
     _say_written(result.folder, written)
     if as_json:
         click.echo(json.dumps({"report": str(result.folder), "counts": result.counts}))
