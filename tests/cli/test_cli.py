@@ -164,7 +164,7 @@ def test_a_report_is_drawn_again_without_torch(ran):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "loose")
 def test_the_exact_solution_is_on_for_the_mixture_and_asked_for_elsewhere(tmp_path):
     out, small = tmp_path / "runs", ["--samples", "10", "--replicates", "1"]
     for teacher, flags, metrics in (
