@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from solverbench.method.solver import Classical, Denoise, option
+from solverbench.method.classical import Classical
+from solverbench.method.declarations import option
+from solverbench.method.solver import Denoise
 
 ADAMS_BASHFORTH = {
     1: (1.0,),
