@@ -16,9 +16,10 @@ import torch
 from solverbench import plugins, registries, tested
 from solverbench.cli import zoo_listing
 from solverbench.errors import BudgetError, LoopError, UserError
-from solverbench.method.solver import LearnedSolver, Solver, declared
+from solverbench.method.declarations import declared
+from solverbench.method.loops import intervals
+from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import make, ranges, solver_class
-from solverbench.method.tracing import intervals
 from solverbench.metrics import plugin
 from solverbench.sampling import convergence, endpoints
 from solverbench.sampling import exact as solutions

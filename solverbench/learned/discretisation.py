@@ -10,9 +10,10 @@ from torch import Tensor
 
 from solverbench.errors import BudgetError, GridError
 from solverbench.method import grids
+from solverbench.method.declarations import read_levels
 from solverbench.method.grids import ROUNDED, Grid
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Denoise, Solver, read_levels, refuse_budget
+from solverbench.method.solver import Denoise, Solver, refuse_budget
 
 WIN_RATE = 0.5
 """Largest shift of an evaluation level, in units of the grid's smallest gap. Source: the public code of LD3."""

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from solverbench.errors import SpecError
 from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
+from solverbench.method.declarations import option, read_levels, write_levels
 from solverbench.method.exponential import ExponentialIntegrator
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Denoise, LearnedSolver, Solver, option, read_levels, write_levels
+from solverbench.method.solver import Denoise, LearnedSolver, Solver
 from solverbench.method.spec import make
 
 VARIANTS = {"lambda": "bh1", "time": "bh2"}

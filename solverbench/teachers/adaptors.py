@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from solverbench.errors import SpecError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule
 
 PREDICTIONS = ("eps", "v", "x0", "flow")
 

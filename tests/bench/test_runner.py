@@ -429,7 +429,9 @@ def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
 
 
 def test_no_possible_cell_is_exit_code_3(tmp_path):
-    with pytest.raises(MissingError, match=r"heun nfe=3 on toy: unsupported, so .* \(and 1 more;") as refused:
+    with pytest.raises(
+        MissingError, match=r"heun nfe=3 on toy: unsupported, so .*; see 'solverbench plan' for all 2 cells"
+    ) as refused:
         run(tmp_path, solvers="heun,gs", nfe=3)
     assert refused.value.exit_code == 3
     assert not (tmp_path / "reports").exists()

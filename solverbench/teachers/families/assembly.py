@@ -15,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete, VPLinear
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule, VPLinear
+from solverbench.method.vp_discrete import VPDiscrete
 from solverbench.teachers.adaptors import Adapted, Clipped
 from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided, passes

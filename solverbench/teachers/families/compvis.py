@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.method.schedules import VPDiscrete, array_digest
+from solverbench.method.schedules import array_digest
+from solverbench.method.vp_discrete import VPDiscrete
 from solverbench.teachers import adaptors
 from solverbench.teachers.families import assembly, conversion, names, networks, text
 from solverbench.teachers.families import tensor_files as checkpoints
