@@ -39,7 +39,9 @@ def write(
     """
     if nfe < 1 or batch < 1:
         what, value = ("--nfe", nfe) if nfe < 1 else ("--batch", batch)
-        raise (BudgetError if nfe < 1 else UserError)(f"{what} {value}: below 1; give a positive number")
+        raise (BudgetError if nfe < 1 else UserError)(
+            asked=f"{what} {value}", wrong="below 1", remedy="give a positive number"
+        )
     wanted = seeds.parse(chosen)
     own = {f"{seed:09d}.png" for seed in wanted} if kind == "png" else {f"{seeds.label(wanted)}.npz"}
     if others := sorted({path.name for path in files.listed(folder)} - own):

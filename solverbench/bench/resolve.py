@@ -66,8 +66,11 @@ def check_possible(wanted: Sequence[Cell]) -> None:
     if not wanted or len(lacking) < len(wanted):
         return
     status, why = lacking[0]
-    others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
-    raise MissingError(asked=wanted[0], wrong=f"{status}, so there is nothing to measure{others}: {why}")
+    raise MissingError(
+        asked=wanted[0],
+        wrong=f"{status}, so there is nothing to measure: {why}",
+        remedy=f"see 'solverbench plan' for {'this cell' if len(wanted) == 1 else f'all {len(wanted)} cells'}",
+    )
 
 
 def resolved_again(cell: Cell, out: Path) -> Cell:
@@ -78,6 +81,27 @@ def resolved_again(cell: Cell, out: Path) -> Cell:
         [found] = _cells_of(cell.solver, solver, [cell.nfe], *about, out)
     except GridError as error:
         return blocked(cell, FAILED, str(error))
+    return found
+
+
+def named(
+    asked: str,
+    solver: Solver,
+    nfe: int,
+    teacher: Teacher,
+    goal: Goal,
+    protocol: Protocol,
+    measurement: Measurement,
+    out: Path,
+) -> Cell:
+    """Return one cell.
+
+    Args:
+        asked: name of the solver in results.
+        goal: plan of the teacher's own sampler.
+        out: results folder.
+    """
+    [found] = _cells_of(asked, solver.on(teacher.schedule), [nfe], teacher, goal, protocol, measurement, out)
     return found
 
 

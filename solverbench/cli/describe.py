@@ -24,6 +24,7 @@ from solverbench.sampling import convergence, endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
+from solverbench.wording import printable
 
 EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
 """Optional extras of the package, each with the module that it installs."""
@@ -123,7 +124,7 @@ def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
         if entry.trained is not None and entry.trained.spec == asked.spec:
             budgets.setdefault(entry.trained.teacher, set()).add(entry.trained.nfe)
     for n, (name, there) in enumerate(budgets.items()):
-        yield f"  {'' if n else 'trained':<8} on {name} for nfe {ranges(sorted(there)) or 'none'}"
+        yield f"  {'' if n else 'trained':<8} on {printable(name)} for nfe {ranges(sorted(there)) or 'none'}"
 
 
 def _recommended(name: str) -> list[str]:
@@ -191,13 +192,15 @@ def _writable(out: Path) -> str:
     if not out.exists():
         parent = next(p for p in out.resolve().parents if p.exists())
         if not os.access(parent, os.W_OK):
-            raise UserError(wrong=f"{parent} can't be written", remedy="choose another --out")
+            raise UserError(asked=out, wrong=f"{parent} can't be written", remedy="choose another --out")
         return "doesn't exist yet, but can be created"
     Store.look(out)
     try:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise UserError(wrong=f"can't be written ({error.strerror})", remedy="choose another --out") from None
+        raise UserError(
+            asked=out, wrong=f"can't be written ({error.strerror})", remedy="choose another --out"
+        ) from None
     return "exists, readable and writable"
 
 

@@ -113,7 +113,9 @@ class Discretisation:
         grid = grids.explicit(levels, schedule)
         asked = f"prior={prior} with {steps} steps"
         if grid.steps != steps:
-            raise GridError(f"{asked}: {len(levels)} levels make {grid.steps} steps; give {steps + 1} levels")
+            raise GridError(
+                asked=asked, wrong=f"{len(levels)} levels make {grid.steps} steps", remedy=f"give {steps + 1} levels"
+            )
         return with_ends(asked, grid, ends, ROUNDED)
 
     def check(self, asked: str, theta1: Tensor, steps: int) -> None:

@@ -63,7 +63,7 @@ class LD3(LearnedSolver):
         try:
             self._base()
         except SpecError as error:
-            raise SpecError(asked=f"ld3:base={self.base}", wrong=str(error)) from None
+            raise SpecError.of(error, asked=f"ld3:base={self.base}") from None
 
     @property
     def first_fixed(self) -> bool:

@@ -9,7 +9,7 @@ import itertools
 import math
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -34,6 +34,7 @@ class NoiseSchedule(ABC):
     """Version of the formulas; bump when they give different numbers, so that old results are not reused."""
 
     _rule: dict[str, Any] | None = None
+    _calls: Callable[[int], Tensor] | None = None
 
     @property
     def default_grid(self) -> str:
@@ -66,6 +67,20 @@ class NoiseSchedule(ABC):
         made = copy.copy(self)
         object.__setattr__(made, "_rule", rule)
         return made
+
+    def with_calls(self, levels: Callable[[int], Tensor]) -> Self:
+        """Return this schedule with a pipeline's own levels, for `grid=pipeline`; its key stays.
+
+        Args:
+            levels: number of calls N -> their levels [N], falling, float64. The teacher's identity must determine them.
+        """
+        made = copy.copy(self)
+        object.__setattr__(made, "_calls", levels)
+        return made
+
+    def calls(self, steps: int) -> Tensor | None:
+        """Return the pipeline's own levels of `steps` calls [steps]; None if the model is no pipeline."""
+        return None if self._calls is None else self._calls(steps)
 
     def _numbers(self) -> list[float]:
         """Return numbers that distinguish this schedule from others of its class."""
@@ -158,7 +173,11 @@ class EDM(NoiseSchedule):
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise GridError(f"EDM({self.sigma_min}, {self.sigma_max}): needs 0 < sigma_min < sigma_max, both finite")
+            raise GridError(
+                asked=f"EDM({self.sigma_min}, {self.sigma_max})",
+                wrong="the levels are not in order, or not finite",
+                remedy="use finite 0 < sigma_min < sigma_max",
+            )
 
     def scale(self, start: float) -> float:
         return start
@@ -254,7 +273,11 @@ class VPLinear(VariancePreserving):
         """
         standard = cls(t_eps=t_eps)
         if not 0 < t_eps < 1 or max(standard.sigma_min, sigma_min) >= min(standard.sigma_max, sigma_max):
-            raise GridError(f"t_eps={t_eps:g}: sampling goes from time 1 down to it; use a small one, as in 1e-3")
+            raise GridError(
+                asked=f"t_eps={t_eps:g}",
+                wrong="sampling goes from time 1 down to it",
+                remedy="use a small one, as in 1e-3",
+            )
         refitted = cls.refit(max(standard.sigma_min, sigma_min), min(standard.sigma_max, sigma_max), t_eps)
         return refitted.asked_by(clamped=[float(sigma_min), float(sigma_max)], t_eps=float(t_eps))
 
@@ -289,15 +312,21 @@ class VPDiscrete(VariancePreserving):
         falling = all(a > b for a, b in itertools.pairwise((0.0, *self.log_alphas)))
         if len(self.log_alphas) < 2 or not falling or not math.isfinite(self.log_alphas[-1]):
             raise GridError(
-                f"VPDiscrete of {len(self.log_alphas)} steps: alphas must strictly decrease from below 1 and stay "
-                "above 0; leave out the steps with alpha = 0"
+                asked=f"VPDiscrete of {len(self.log_alphas)} steps",
+                wrong="its alphas don't strictly decrease from below 1 to above 0",
+                remedy="leave out the steps with alpha = 0",
             )
         if not 0 < self.t_eps < 1:
-            raise GridError(f"VPDiscrete(t_eps={self.t_eps:g}): sampling goes from 1 to t_eps; use 0 < t_eps < 1")
+            raise GridError(
+                asked=f"VPDiscrete(t_eps={self.t_eps:g})",
+                wrong="sampling goes from 1 to t_eps",
+                remedy="use 0 < t_eps < 1",
+            )
         if not self.log_alpha(torch.tensor(self.t_eps, dtype=torch.float64)) < 0:
             raise GridError(
-                f"VPDiscrete(t_eps={self.t_eps:g}): no noise is left there, before the first of {len(self.log_alphas)} "
-                f"steps; use t_eps={1 / len(self.log_alphas):g}"
+                asked=f"VPDiscrete(t_eps={self.t_eps:g})",
+                wrong=f"no noise is left there, before the first of {len(self.log_alphas)} steps",
+                remedy=f"use t_eps={1 / len(self.log_alphas):g}",
             )
 
     @classmethod
@@ -432,8 +461,9 @@ class RectifiedFlow(NoiseSchedule):
             )
         if not 0 < self.t_end < self.t_start <= 1 or not self.t_end < self.t_first < 1:
             raise GridError(
-                f"RectifiedFlow({self.t_start:g}, {self.t_end:g}, {self.t_first:g}): sigma = t/(1 - t); use "
-                "0 < t_end < t_start <= 1, and t_first between t_end and 1"
+                asked=f"RectifiedFlow({self.t_start:g}, {self.t_end:g}, {self.t_first:g})",
+                wrong="these are not times of sigma = t/(1 - t) in order",
+                remedy="use 0 < t_end < t_start <= 1, and t_first between t_end and 1",
             )
         if self.t_start < 1:
             object.__setattr__(self, "t_first", self.t_start)

@@ -85,21 +85,21 @@ class Solver(ABC):
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     @classmethod
-    def misdeclared(cls) -> str:
-        """Return the first error in the options of this class or their defaults; empty if there is none."""
+    def misdeclared(cls) -> tuple[str, str]:
+        """Return the first error in the options of this class or their defaults, and its remedy; both empty if none."""
         try:
             known = declared(cls)
         except Exception as error:  # an annotation may be any code
-            return f"the types of its options can't be read ({type(error).__name__}: {error})"
+            return f"the types of its options can't be read ({type(error).__name__}: {error})", "correct them"
         for key, (field, kind) in known.items():
             if not any(base == kind or base in getattr(kind, "__args__", ()) for base in (bool, int, float, str)):
                 found = getattr(kind, "__name__", kind)
-                return f"option {key!r} is declared as {found}; declare a bool, int, float or str"
+                return f"option {key!r} is declared as {found}", "declare a bool, int, float or str"
             try:
                 _check(f"option {key!r}", field, kind, field.default)
             except SpecError as error:
-                return f"the default of {error}"
-        return ""
+                return f"the default of {error.asked}: {error.wrong}", error.remedy
+        return "", ""
 
     def __post_init__(self) -> None:
         for field, kind in declared(type(self)).values():

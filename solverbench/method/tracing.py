@@ -133,7 +133,7 @@ def trace(solver: Solver, grid: Grid, *, check: bool = True) -> Tableau:
         NotLinearError: the loop is not a fixed linear combination of x and the outputs.
     """
     if not isinstance(grid, Grid):
-        raise _broken(solver, f"{registries.origin(type(solver).grid)}: grid returned {_told(grid)}", "return a Grid")
+        raise _broken(solver, f"{registries.origin(type(solver).grid)}: grid returned {_kind(grid)}", "return a Grid")
     tape = _Tape(_most(grid) + 1)
     try:
         sample = sampled(solver, tape, tape.unit(0), grid)
@@ -211,7 +211,7 @@ def sampled(solver: Solver, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         raise
     except _Misuse as error:
         where = registries.place(error, type(solver).__module__) or registries.origin(type(solver).integrate)
-        raise _broken(solver, f"{where}: {error.wrong}", error.remedy) from error
+        raise _broken(solver, f"{where}: {error.asked} {error.wrong}", error.remedy) from error
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         raise _raised(solver, error, "integrate") from error
     if what := _unlike(found, x):
@@ -238,15 +238,19 @@ class _Watched:
 
     def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
         if self.left == 0:
-            wrong = "the loop calls denoise more than 4 times a step and doesn't end"
-            raise _Misuse(wrong, remedy=suspects.FIXED)
+            raise _Misuse(
+                asked="the loop", wrong="calls denoise more than 4 times a step and doesn't end", remedy=suspects.FIXED
+            )
         self.left -= 1
         if what := _unlike(x, self.like):
-            raise _Misuse(f"denoise gets {what} as x", remedy="pass it the state")
+            raise _Misuse(asked="denoise", wrong=f"gets {what} as x", remedy="pass it the state")
         for name, value in (("sigma", sigma), ("level", sigma if level is None else level)):
             if not (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, numbers.Real)):
-                wrong = f"denoise gets {_told(value)} as {name}"
-                raise _Misuse(wrong, remedy="pass it one level, such as grid.sigmas[n]")
+                raise _Misuse(
+                    asked="denoise",
+                    wrong=f"gets {_kind(value)} as {name}",
+                    remedy="pass it one level, such as grid.sigmas[n]",
+                )
         return self.denoise(x, sigma, level=level)
 
 
@@ -254,10 +258,10 @@ def _unlike(found: Any, x: Tensor) -> str:
     """Return a description of `found` if it is not a state like `x`; else an empty string."""
     if isinstance(found, Tensor) and found.shape == x.shape:
         return ""
-    return f"{_told(found)} for a state {tuple(x.shape)}" if isinstance(found, Tensor) else _told(found)
+    return f"{_kind(found)} for a state {tuple(x.shape)}" if isinstance(found, Tensor) else _kind(found)
 
 
-def _told(thing: Any) -> str:
+def _kind(thing: Any) -> str:
     if isinstance(thing, Tensor):
         return f"a tensor {tuple(thing.shape)}"
     return "None" if thing is None else f"an object of type {type(thing).__name__}"
@@ -319,7 +323,8 @@ class _Unchanged(TorchFunctionMode):
         found = func(*args, **(kwargs or {}))
         if self.tape.changed:
             raise _Misuse(
-                "x is changed in place after denoise was called with it",
+                asked="x",
+                wrong="is changed in place after denoise was called with it",
                 remedy="make a new tensor, as in x = x + d in place of x += d",
             )
         return found

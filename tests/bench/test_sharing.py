@@ -228,7 +228,7 @@ def test_a_device_too_small_for_one_image_fails_only_the_cells_that_need_the_cal
 
     result = run(tmp_path, Network(trouble), solvers="euler:grid=logsnr")
     assert [each.status for each in result.cells] == ["failed"]
-    assert "too small for one image" in result.cells[0].reason
+    assert "memory is too small" in result.cells[0].reason
 
 
 def test_a_cell_that_takes_too_long_is_a_failure_and_the_others_go_on(tmp_path, monkeypatch):

@@ -342,8 +342,12 @@ def test_what_does_not_fit_is_one_clear_line(folder, kind, changes, kinds, text)
     [
         (tiny.UNCONDITIONAL, {}, "width 32 is none of the published ones; give size and heads or head_channels"),
         (tiny.UNCONDITIONAL, {"size": 16, "heads": 2}, "give head_channels"),
-        (tiny.UNCONDITIONAL, {"size": 16, "head_channels": 24}, "don't split into heads of 24"),
-        (tiny.CLASSES, {"size": 16, "head_channels": 32, "null_class": 3}, "only the last class, 10"),
+        (tiny.UNCONDITIONAL, {"size": 16, "head_channels": 24}, "can't be divided into heads of 24"),
+        (
+            tiny.CLASSES,
+            {"size": 16, "head_channels": 32, "null_class": 3},
+            r"null_class=3: only the last class can .*; give null_class=10",
+        ),
         (tiny.UNCONDITIONAL, {"size": 16, "head_channels": 32, "averge": True}, "did you mean 'average'"),
     ],
 )
