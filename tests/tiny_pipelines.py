@@ -1045,7 +1045,7 @@ def _mochi() -> Parts:
 
 
 @_tiny(
-    "SanaSprintPipeline", height=32, width=32, guidance_scale=4.5, max_sequence_length=32,
+    "SanaSprintPipeline", height=32, width=32, guidance_scale=4.5, max_sequence_length=32, intermediate_timesteps=None,
     complex_human_instruction=None, **_UNBINNED,
 )  # fmt: skip
 def _sana_sprint() -> Parts:
