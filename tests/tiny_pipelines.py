@@ -206,7 +206,18 @@ def qwen2_vl() -> torch.nn.Module:
     return filled(transformers.Qwen2_5_VLForConditionalGeneration(config))
 
 
-def mistral3() -> torch.nn.Module:
+def qwen3_vl(**changes: Any) -> Any:
+    config = transformers.Qwen3VLConfig(
+        text_config=_DECODER | changes | {"rope_scaling": {"mrope_section": [2, 1, 1], "rope_type": "default"}},
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": _WIDTH,
+            "patch_size": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
+        },
+    )  # fmt: skip
+    return filled(transformers.Qwen3VLModel(config))
+
+
+def mistral3() -> Any:
     config = transformers.Mistral3Config(
         text_config={"model_type": "mistral", **_DECODER},
         vision_config={
@@ -313,6 +324,13 @@ _tiny("FluxPipeline", **_SIZE, guidance_scale=3.5, max_sequence_length=32)(_flux
 _tiny("FluxPipeline-schnell", **_SIZE, guidance_scale=0.0, max_sequence_length=32)(lambda: _flux(guided=False))
 
 
+def _flux2_vae() -> torch.nn.Module:
+    return _net(
+        "AutoencoderKLFlux2", block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, layers_per_block=1,
+    )  # fmt: skip
+
+
 @_tiny("Flux2Pipeline", **_SIZE, guidance_scale=4.0, max_sequence_length=32, text_encoder_out_layers=[1, 2])
 def _flux2() -> Parts:
     return {
@@ -321,10 +339,7 @@ def _flux2() -> Parts:
             num_attention_heads=2, joint_attention_dim=2 * _WIDTH, timestep_guidance_channels=32,
             axes_dims_rope=(4, 4, 4, 4),
         ),
-        "vae": _net(
-            "AutoencoderKLFlux2", block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, layers_per_block=1,
-        ),
+        "vae": _flux2_vae(),
         "text_encoder": mistral3(),
         "tokenizer": llama_tokenizer(),
         "scheduler": _flow(**_FLUX_SHIFT),
@@ -404,12 +419,12 @@ def _controlnet_xl() -> Parts:
 
 
 @_tiny("StableDiffusion3Pipeline", **_SIZE, guidance_scale=5.0, max_sequence_length=32)
-def _stable_diffusion_3() -> Parts:
+def _stable_diffusion_3(**changes: Any) -> Parts:
     return {
         "transformer": _net(
             "SD3Transformer2DModel", sample_size=8, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8,
             num_attention_heads=4, joint_attention_dim=2 * _WIDTH, caption_projection_dim=32,
-            pooled_projection_dim=2 * _WIDTH, pos_embed_max_size=8,
+            pooled_projection_dim=2 * _WIDTH, pos_embed_max_size=8, **changes,
         ),
         "vae": _flow_vae(),
         "text_encoder": clip(projection=_WIDTH),
@@ -627,20 +642,25 @@ def _wan() -> Parts:
 _tiny("WanPipeline", **_VIDEO)(_wan)
 
 
+def _ltx_vae(**changes: Any) -> torch.nn.Module:
+    config: dict[str, Any] = {
+        "latent_channels": 4, "block_out_channels": (8, 8), "layers_per_block": (1, 1, 1), "patch_size": 2,
+        "down_block_types": ("LTXVideoDownBlock3D",) * 2, "decoder_block_out_channels": (8, 8),
+        "decoder_layers_per_block": (1, 1, 1), "spatio_temporal_scaling": (True, False),
+        "decoder_spatio_temporal_scaling": (True, False), "decoder_inject_noise": (False,) * 3,
+        "upsample_residual": (False, False), "upsample_factor": (1, 1), "downsample_type": ("conv", "conv"),
+    }  # fmt: skip
+    return _net("AutoencoderKLLTXVideo", **config | changes)
+
+
 @_tiny("LTXPipeline", **_VIDEO | {"height": 32, "width": 32})
-def _ltx() -> Parts:
+def _ltx(**changes: Any) -> Parts:
     return {
         "transformer": _net(
             "LTXVideoTransformer3DModel", in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12,
             cross_attention_dim=24, num_layers=2, caption_channels=_WIDTH,
         ),
-        "vae": _net(
-            "AutoencoderKLLTXVideo", latent_channels=4, block_out_channels=(8, 8), layers_per_block=(1, 1, 1),
-            down_block_types=("LTXVideoDownBlock3D",) * 2, decoder_block_out_channels=(8, 8),
-            decoder_layers_per_block=(1, 1, 1), spatio_temporal_scaling=(True, False),
-            decoder_spatio_temporal_scaling=(True, False), decoder_inject_noise=(False,) * 3, patch_size=2,
-            upsample_residual=(False, False), upsample_factor=(1, 1), downsample_type=("conv", "conv"),
-        ),
+        "vae": _ltx_vae(**changes),
         "text_encoder": t5(),
         "tokenizer": t5_tokenizer(),
         "scheduler": _flow(
@@ -661,14 +681,15 @@ def _cogvideox_vae() -> torch.nn.Module:
 
 
 @_tiny("CogVideoXPipeline", **_VIDEO | {"num_frames": 5})
-def _cogvideox(channels: int = 4) -> Parts:
+def _cogvideox(channels: int = 4, **changes: Any) -> Parts:
+    config: dict[str, Any] = {
+        "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": channels, "out_channels": 4,
+        "time_embed_dim": 8, "text_embed_dim": _WIDTH, "num_layers": 2, "sample_width": 8, "sample_height": 8,
+        "sample_frames": 3, "temporal_compression_ratio": 2, "max_text_seq_length": 32,
+        "use_rotary_positional_embeddings": True,
+    }  # fmt: skip
     return {
-        "transformer": _net(
-            "CogVideoXTransformer3DModel", num_attention_heads=2, attention_head_dim=16, in_channels=channels,
-            out_channels=4, time_embed_dim=8, text_embed_dim=_WIDTH, num_layers=2, sample_width=8, sample_height=8,
-            sample_frames=3, temporal_compression_ratio=2, max_text_seq_length=32,
-            use_rotary_positional_embeddings=True,
-        ),
+        "transformer": _net("CogVideoXTransformer3DModel", **config | changes),
         "vae": _cogvideox_vae(),
         "text_encoder": t5(),
         "tokenizer": t5_tokenizer(),
@@ -976,13 +997,6 @@ def _bria() -> Parts:
 
 @_tiny("Krea2Pipeline", **_SIZE, guidance_scale=3.0, max_sequence_length=256)
 def _krea2() -> Parts:
-    config = transformers.Qwen3VLConfig(
-        text_config=_DECODER | {"rope_scaling": {"mrope_section": [2, 1, 1], "rope_type": "default"}},
-        vision_config={
-            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": _WIDTH,
-            "patch_size": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
-        },
-    )  # fmt: skip
     return {
         "transformer": _net(
             "Krea2Transformer2DModel", in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2,
@@ -991,7 +1005,7 @@ def _krea2() -> Parts:
             num_layerwise_text_blocks=1, num_refiner_text_blocks=1, axes_dims_rope=(4, 6, 6),
         ),
         "vae": _qwen_image_vae(),
-        "text_encoder": filled(transformers.Qwen3VLModel(config)),
+        "text_encoder": qwen3_vl(),
         "tokenizer": qwen_tokenizer(),
         "text_encoder_select_layers": (1, 2),
         "scheduler": _flow(use_dynamic_shifting=True),
@@ -1262,6 +1276,130 @@ def _kolors() -> Parts:
         "text_encoder": chatglm(),
         "tokenizer": chatglm_tokenizer(),
         "scheduler": diffusers.EulerDiscreteScheduler(**{**_SD, "beta_end": 0.014}, timestep_spacing="leading"),
+    }  # fmt: skip
+
+
+# More versions and tasks of the first ones
+
+
+@_tiny("StableDiffusion3Pipeline-3.5", **_SIZE, guidance_scale=4.5, max_sequence_length=32)
+def _stable_diffusion_35() -> Parts:
+    return _stable_diffusion_3(qk_norm="rms_norm", dual_attention_layers=(0,))
+
+
+@_tiny("LTXPipeline-0.9.1", **_VIDEO | {"height": 32, "width": 32}, decode_timestep=0.05, decode_noise_scale=0.025)
+def _ltx091() -> Parts:
+    """Its decoder is told a time; latents get noise of the call's generator, and features of torch's own."""
+    return _ltx(timestep_conditioning=True, decoder_inject_noise=(False, True, False))
+
+
+@_tiny("CogVideoXPipeline-1.5", **_VIDEO | {"num_frames": 5})
+def _cogvideox15() -> Parts:
+    """Latent frames in pairs: three of them become four, and its video loses the first again."""
+    return _cogvideox(patch_size_t=2, patch_bias=False, sample_frames=5)
+
+
+_tiny("StableDiffusionXLInpaintPipeline", **_SIZE, guidance_scale=5.0, image=picture, mask_image=mask, strength=0.99)(
+    lambda: _stable_diffusion_xl(channels=9)
+)
+
+
+@_tiny("StableDiffusionUpscalePipeline", guidance_scale=5.0, noise_level=20, image=picture)
+def _upscale() -> Parts:
+    """The image that it enlarges gets noise of the call's generator."""
+    sd = _stable_diffusion()
+    return {name: sd[name] for name in ("text_encoder", "tokenizer")} | {
+        "vae": vae(scaling_factor=0.08333),
+        "unet": _unet(channels=7, num_class_embeds=1000),
+        "low_res_scheduler": diffusers.DDPMScheduler(beta_schedule="scaled_linear"),
+        "scheduler": diffusers.DDIMScheduler(**_SD, prediction_type="v_prediction", clip_sample=False),
+    }
+
+
+@_tiny("FluxControlNetPipeline", **_SIZE, guidance_scale=3.5, max_sequence_length=32, control_image=picture)
+def _flux_controlnet() -> Parts:
+    return _flux() | {
+        "controlnet": _net(
+            "FluxControlNetModel", patch_size=1, in_channels=16, num_layers=1, num_single_layers=1,
+            attention_head_dim=16, num_attention_heads=2, joint_attention_dim=_WIDTH, pooled_projection_dim=_WIDTH,
+            axes_dims_rope=(4, 6, 6), guidance_embeds=True,
+        ),
+    }  # fmt: skip
+
+
+@_tiny("StableDiffusion3ControlNetPipeline", **_SIZE, guidance_scale=5.0, max_sequence_length=32, control_image=picture)
+def _stable_diffusion_3_controlnet() -> Parts:
+    """The latents of its control image are drawn from torch's own generator."""
+    return _stable_diffusion_3() | {
+        "controlnet": _net(
+            "SD3ControlNetModel", sample_size=8, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
+            num_attention_heads=4, joint_attention_dim=2 * _WIDTH, caption_projection_dim=32,
+            pooled_projection_dim=2 * _WIDTH, pos_embed_max_size=8,
+        ),
+    }  # fmt: skip
+
+
+@_tiny("ErnieImagePipeline", **_SIZE, guidance_scale=3.0)
+def _ernie() -> Parts:
+    return {
+        "transformer": _net(
+            "ErnieImageTransformer2DModel", hidden_size=32, num_attention_heads=2, num_layers=2, ffn_hidden_size=48,
+            in_channels=16, out_channels=16, text_in_dim=_WIDTH, rope_axes_dim=(4, 6, 6),
+        ),
+        "vae": _flux2_vae(),
+        "text_encoder": mistral3().model,
+        "tokenizer": llama_tokenizer(),
+        "scheduler": _flow(shift=3.0),
+    }  # fmt: skip
+
+
+@_tiny("Ideogram4Pipeline", **_SIZE, guidance_scale=3.0, guidance_schedule=None, max_sequence_length=64)
+def _ideogram4() -> Parts:
+    """A second transformer predicts without the prompt. Of its text encoder thirteen of 36 layers are read."""
+
+    def transformer() -> torch.nn.Module:
+        return _net(
+            "Ideogram4Transformer2DModel", in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2,
+            intermediate_size=48, adaln_dim=16, llm_features_dim=13 * _WIDTH, mrope_section=(4, 2, 2),
+        )  # fmt: skip
+
+    free: Any = transformer()
+    with torch.no_grad():
+        free.final_layer.linear.weight.neg_()
+    return {
+        "transformer": transformer(),
+        "unconditional_transformer": free,
+        "vae": _flux2_vae(),
+        "text_encoder": qwen3_vl(num_hidden_layers=36, intermediate_size=8),
+        "tokenizer": qwen_tokenizer(),
+        "scheduler": _flow(),
+    }
+
+
+@_tiny("BriaFiboPipeline", height=128, width=128, guidance_scale=3.0, max_sequence_length=64, negative_prompt=".")
+def _bria_fibo() -> Parts:
+    """Its image is larger than its latents by a factor of sixteen, whatever its decoder."""
+    return {
+        "transformer": _net(
+            "BriaFiboTransformer2DModel", in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=2 * _WIDTH, text_encoder_dim=_WIDTH, axes_dims_rope=[4, 6, 6],
+        ),
+        "vae": _wan_vae(),
+        "text_encoder": decoder("SmolLM3ForCausalLM", "SmolLM3Config"),
+        "tokenizer": llama_tokenizer(),
+        "scheduler": _flow(**_FLUX_SHIFT),
+    }  # fmt: skip
+
+
+@_tiny("AnyFlowPipeline", **_VIDEO)
+def _anyflow() -> Parts:
+    """A map from one time to another: its transformer is told both."""
+    return _wan() | {
+        "transformer": _net(
+            "AnyFlowTransformer3DModel", num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+            text_dim=_WIDTH, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+        ),
+        "scheduler": diffusers.FlowMapEulerDiscreteScheduler(shift=5.0),
     }  # fmt: skip
 
 

@@ -19,7 +19,9 @@ def sampled(pipe, name, prompt="a red bird", seed=0):
     """The pipeline's own result of two steps, as one tensor."""
     told = tiny_pipelines.call(name) | ({"prompt": prompt} if tiny_pipelines.prompted(name) else {})
     generator = torch.Generator().manual_seed(seed)
-    found = pipe(**told, num_inference_steps=STEPS, generator=generator, output_type="np")[0]
+    with torch.random.fork_rng(devices=[]):  # Some draw from torch's own generator, too.
+        torch.manual_seed(seed)
+        found = pipe(**told, num_inference_steps=STEPS, generator=generator, output_type="np")[0]
     return torch.as_tensor(found[0] if isinstance(found, list) else found)
 
 
