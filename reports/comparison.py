@@ -87,7 +87,7 @@ def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
     """
     one, other = (each if isinstance(each, Bundle) else load(each) for each in (a, b))
     if one.folder == other.folder:
-        raise BundleError(f"compare {one.folder}: both runs are this one; name two")
+        raise BundleError(asked=f"compare {one.folder}", wrong="both runs are this one", remedy="name two")
     names = _names(one.folder, other.folder)
     other = _as_in(one, other)
     mine, theirs = _cells(one.frame), _cells(other.frame)

@@ -2,48 +2,66 @@
 
 from __future__ import annotations
 
+import copyreg
 import difflib
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 LONGEST = 1000
 """Largest number of characters of an error's field that are shown; the attributes hold the whole text."""
 
 
 class Problem(Exception):
-    """An error with three fields, whose text is one sentence.
+    """An error with three fields, whose text is the sentence `ASKED: WRONG; REMEDY`.
 
     Args:
-        wrong: the mistake, with the value; the whole sentence if nothing else is given.
-        asked: the subject, such as a spec or a path.
-        remedy: instruction for the user.
+        asked: what the user gave: a spec, an option with its value, a path, a name.
+        wrong: what is wrong with it.
+        remedy: what to do instead.
     """
 
-    def __init__(self, wrong: str = "", *, asked: object = "", remedy: str = "") -> None:
+    def __init__(self, *, asked: object, wrong: str, remedy: str) -> None:
         self.asked, self.wrong, self.remedy = str(asked), wrong, remedy
-        found = f"{asked}: {wrong}" if self.asked else wrong
-        super().__init__(f"{found}; {remedy}" if remedy else found)
+        super().__init__(f"{self.asked}: {wrong}; {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     @classmethod
-    def of(cls, problem: Problem) -> Self:
-        """Return the same problem as an error of this class."""
-        return cls(problem.wrong, asked=problem.asked, remedy=problem.remedy)
+    def of(cls, problem: Problem, *, asked: object = None) -> Self:
+        """Return a problem as an error of this class.
+
+        Args:
+            asked: subject of the new error, whose `wrong` then names the problem's own subject; if None, the same one.
+        """
+        if asked is None:
+            return cls(asked=problem.asked, wrong=problem.wrong, remedy=problem.remedy)
+        return cls(asked=asked, wrong=problem.finding(asked), remedy=problem.remedy)
 
     def __str__(self) -> str:
         """Return the sentence as one line, with unprintable characters escaped and long fields cut."""
-        found = f"{_cut(self.asked)}: {_cut(self.wrong)}" if self.asked else _cut(self.wrong)
-        return printable(f"{found}; {_cut(self.remedy)}" if self.remedy else found)
+        return printable(f"{_cut(self.asked)}: {_cut(self.wrong)}; {_cut(self.remedy)}")
 
     def without(self, asked: object) -> str:
         """Return the sentence for a context that already names `asked`: without the subject if it is `asked`."""
         if self.asked != str(asked):
             return str(self)
-        return printable(f"{_cut(self.wrong)}; {_cut(self.remedy)}" if self.remedy else _cut(self.wrong))
+        return printable(f"{_cut(self.wrong)}; {_cut(self.remedy)}")
 
     def finding(self, asked: object) -> str:
         """Return `without(asked)`, also without the remedy."""
-        about = f"{_cut(self.asked)}: " if self.asked not in ("", str(asked)) else ""
+        about = "" if self.asked == str(asked) else f"{_cut(self.asked)}: "
         return printable(about + _cut(self.wrong))
+
+
+@contextmanager
+def concerning(asked: object) -> Iterator[None]:
+    """Make `asked` the subject of every problem that the block raises; see `Problem.of`."""
+    try:
+        yield
+    except Problem as error:
+        raise type(error).of(error, asked=asked) from error.__cause__
 
 
 def suggest(word: str, known: Iterable[str], remedy: str) -> str:

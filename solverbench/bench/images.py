@@ -48,7 +48,9 @@ def write(
     """
     if nfe < 1 or batch < 1:
         what, value = ("--nfe", nfe) if nfe < 1 else ("--batch", batch)
-        raise (BudgetError if nfe < 1 else UserError)(f"{what} {value}: below 1; give a positive number")
+        raise (BudgetError if nfe < 1 else UserError)(
+            asked=f"{what} {value}", wrong="below 1", remedy="give a positive number"
+        )
     wanted = seeds.parse(chosen)
     if max(len(wanted), batch) > MOST:
         asked = f"--seeds {chosen}" if len(wanted) > MOST else f"--batch {batch}"

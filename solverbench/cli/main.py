@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,8 +49,12 @@ LISTED = {each.plural: each for each in registries.extensible.values()}
 class Lines(click.Group):
     """A group whose commands report a user's mistake in one line on stderr, with the mistake's exit code."""
 
+    whole = False
+    """Whether the command is the whole process, which reads its arguments from the command line."""
+
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command; nothing that it prints is obeyed by a terminal."""
+        self.whole = not args and extra.get("args") is None
         with terminal.escaped():
             return super().main(*args, **extra)
 
@@ -63,7 +70,7 @@ class Lines(click.Group):
                 raise
             _fail(_memory(error), 3)
         except KeyboardInterrupt:
-            _fail("interrupted: finished results are kept; run the same command to resume", 130)
+            _interrupted(self.whole)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 sys.stderr.close()
@@ -83,6 +90,22 @@ def _memory(error: Exception) -> str:
 def _fail(line: str, code: int) -> None:
     click.echo(f"Error: {line}", err=True)
     sys.exit(code)
+
+
+def _interrupted(whole: bool) -> None:
+    """Say that finished results are kept, and exit with 130, also when a second Ctrl-C came while workers stopped.
+
+    Args:
+        whole: whether the command is the whole process, and no further Ctrl-C may end it in another way.
+    """
+    if whole:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    click.echo("Error: interrupted: finished results are kept; run the same command to resume", err=True)
+    if any(each.name.startswith("solverbench") for each in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # torch aborts a process that ends normally while it computes
+    sys.exit(130)
 
 
 @click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,7 +135,8 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
     with display() as progress:
         result = runner.run(RunOptions(**given), progress=progress, command=_command_line())
     written = _report(result.folder)
-    click.echo(f"{result.numbers()}\n\n{result.summary()}")
+    terminal.show(result.tables)
+    click.echo(result.summary())
     _say_written(result.folder, written)
     if as_json:
         click.echo(json.dumps({"report": str(result.folder), "counts": result.counts}))
@@ -306,7 +330,7 @@ def _report(folder: Path, width: str | None = None, baseline: str | None = None)
     try:
         return list(reports.write(folder, width=width, baseline=baseline))
     except reports.BundleError as error:
-        raise UserError(str(error)) from None
+        raise UserError.of(error) from None
 
 
 def _draw_training(folder: Path) -> list[Path]:
@@ -315,7 +339,7 @@ def _draw_training(folder: Path) -> list[Path]:
     try:
         return list(reports.training(folder))
     except reports.BundleError as error:
-        raise UserError(str(error)) from None
+        raise UserError.of(error) from None
 
 
 def _say_written(folder: Path, written: Iterable[Path]) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+import click
 
 from solverbench.wording import printable
+
+if TYPE_CHECKING:
+    from solverbench.bench.bundle.numbers import Table
 
 
 class Escaped:
@@ -72,3 +79,17 @@ def escaped() -> Iterator[None]:
 def raw(stream: TextIO | Escaped) -> TextIO:
     """Return the stream below an escaping one; any other stream itself."""
     return stream.stream if isinstance(stream, Escaped) else stream
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Print tables: on a terminal aligned, with the best of each column in bold; elsewhere as Markdown."""
+    if not sys.stdout.isatty():
+        for each in tables:
+            click.echo("\n".join([*each.markdown(), ""]))
+        return
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    width = shutil.get_terminal_size().columns
+    for each in tables:
+        lines = each.plain(width, lambda text: text if plain else click.style(text, bold=True))
+        raw(sys.stdout).write("\n".join([*lines, "", ""]))
+    raw(sys.stdout).flush()

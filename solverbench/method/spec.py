@@ -9,7 +9,8 @@ from typing import Any
 
 from solverbench import options, plugins, registries
 from solverbench.errors import SpecError
-from solverbench.method.solver import Solver, declared, unknown_option
+from solverbench.method.declarations import declared, unknown_option
+from solverbench.method.solver import Solver
 
 PRESETS: dict[str, dict[str, Any]] = {"ddim": {"levels": "time_uniform"}}
 """Options that an alias gives unless its spec does. DDIM steps equally in the model's time, Euler's method in EDM's."""

@@ -244,7 +244,7 @@ def test_a_device_too_small_for_one_image_fails_only_the_cells_that_need_the_cal
 
     result = run(tmp_path, Network(trouble), solvers="euler:grid=logsnr")
     assert [each.status for each in result.cells] == ["failed"]
-    assert "too small for one image" in result.cells[0].reason
+    assert "memory is too small" in result.cells[0].reason
 
 
 def test_a_cell_that_takes_too_long_is_a_failure_and_the_others_go_on(tmp_path, monkeypatch):
@@ -258,7 +258,7 @@ def test_a_cell_that_takes_too_long_is_a_failure_and_the_others_go_on(tmp_path, 
     solvers = "euler:grid=logsnr,euler:grid=polynomial"
     result = run(tmp_path, Network(trouble), solvers=solvers, timeout_cell=12.0)
     assert [each.status for each in result.cells] == ["failed", "done"]
-    assert result.cells[0].reason.startswith("took longer than the time limit of a cell")
+    assert "took longer than the time limit of a cell" in result.cells[0].reason
     monkeypatch.undo()
     later = run(tmp_path, Network(), solvers=solvers)
     assert [each.status for each in later.cells] == ["done", "cached"]

@@ -378,6 +378,6 @@ def test_features_that_are_not_finite_fail_their_metrics_with_one_line(data, tmp
     judged = ["--extractor", "legacy_pytorch", "--reference", tmp_path / "real.npz", "--out", tmp_path / "runs"]
     result = call(*RUN, *judged)
     assert result.exit_code == 1
-    why = "the extractor returned features that are not finite, within seeds 50000-50001"
+    why = "extractor: returned features that are not finite, within seeds 50000-50001"
     assert result.output.count(f"no fid of euler nfe=3 on digits: {why}") == 1
     assert "1 done" in result.output

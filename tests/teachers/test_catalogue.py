@@ -21,7 +21,7 @@ from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.teachers import catalogue
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 ENTRY = registries.catalogue()["cifar10"]
 CONTENT = bytes(range(256)) * 5000
@@ -402,5 +402,5 @@ def test_an_import_that_fails_leaves_nothing(tmp_path):
 
 def test_a_checkpoint_of_another_family_is_named(tmp_path):
     path = gaussians.write(tmp_path / "g.safetensors", torch.zeros(2, 1, 4, 4))
-    with pytest.raises(RecordError, match="isn't an EDM network converted by this version"):
+    with pytest.raises(RecordError, match="not an EDM network as this version converts it"):
         sb.load_teacher(f"{path}:family=edm")

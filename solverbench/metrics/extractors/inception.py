@@ -138,7 +138,8 @@ class Inception:
                 try:
                     self._loaded = self._load()
                 except (RuntimeError, ValueError, AttributeError, RecordError) as error:
-                    why = f"not the Inception network ({one_line(error)})"
+                    found = error.finding(self.path) if isinstance(error, RecordError) else one_line(error)
+                    why = f"not the Inception network ({found})"
                     raise RecordError(asked=self.path, wrong=why, remedy=self._again) from None
             return self._loaded
 
@@ -176,22 +177,23 @@ def checked(path: Path) -> Iterator[Path]:
         StoreError: it can't be read.
     """
     if path.parent != cleanfid_folder():
-        _check_sha(sha(path), path.name)
+        _check_sha(sha(path), path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="solverbench-") as private:
         copy = Path(private) / path.name
         with files.regular(path) as source, copy.open("wb") as sink:
             if os.fstat(source.fileno()).st_uid not in (os.geteuid(), 0):
-                raise RecordError("it belongs to another user")
+                raise RecordError(asked=path, wrong="it belongs to another user", remedy="delete it")
             shutil.copyfileobj(source, sink, downloads.CHUNK)
-        _check_sha(files.sha256(copy), path.name)
+        _check_sha(files.sha256(copy), path)
         yield copy
 
 
-def _check_sha(found: str, name: str) -> None:
-    if found != SHA256[name]:
-        raise RecordError(f"its sha256 begins with {found[:12]} instead of {SHA256[name][:12]}")
+def _check_sha(found: str, path: Path) -> None:
+    if found != SHA256[path.name]:
+        wrong = f"its sha256 begins with {found[:12]} instead of {SHA256[path.name][:12]}"
+        raise RecordError(asked=path, wrong=wrong, remedy="delete it")
 
 
 def find(mode: str = "legacy_tensorflow") -> Path:
@@ -209,8 +211,11 @@ def find(mode: str = "legacy_tensorflow") -> Path:
             if (userdata.data() / FILE).is_file():
                 raise
             raise MissingError(
-                wrong=str(error),
-                remedy=f"then run '{fetching(mode)}', which downloads {FILE} (91 MB) to {userdata.data()}",
+                asked=error.asked,
+                wrong=error.wrong,
+                remedy=(
+                    f"{error.remedy}, then run '{fetching(mode)}', which downloads {FILE} (91 MB) to {userdata.data()}"
+                ),
             ) from None
         name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
     for place in (userdata.data(), folder):
