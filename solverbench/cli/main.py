@@ -40,7 +40,7 @@ from solverbench.cli.teachers import teachers
 from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
 from solverbench.errors import UserError
-from solverbench.wording import printable
+from solverbench.wording import one_line, printable
 
 LISTED = {each.plural: each for each in registries.extensible.values()}
 """The registries that `solverbench list` shows, by plural name."""
@@ -63,6 +63,12 @@ class Lines(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             _fail(str(error), error.exit_code)
+        except MemoryError as error:
+            _fail(_memory(error), 3)
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+                raise
+            _fail(_memory(error), 3)
         except KeyboardInterrupt:
             _interrupted(self.whole)
         except OSError as error:
@@ -75,6 +81,10 @@ class Lines(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+def _memory(error: Exception) -> str:
+    return f"memory: too little is free ({one_line(error)}); ask for a smaller batch or fewer images"
 
 
 def _fail(line: str, code: int) -> None:
