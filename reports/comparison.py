@@ -40,7 +40,9 @@ class Comparison:
         a, b = self.names
         yield f"a = {a}"
         yield f"b = {b}"
-        yield "" if self.settings or self.specs else "\nnothing differs in what was asked, how, and where"
+        yield ""
+        if not self.settings and not self.specs:
+            yield "nothing differs in what was asked, how, and where"
         for solver, one, other, what in self.specs:
             yield f"solver {solver}: {what}"
             yield f"  a  {one}"

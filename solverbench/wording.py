@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+LONGEST = 1000
+"""Largest number of characters of an error's field that are shown; the attributes hold the whole text."""
+
 
 class Problem(Exception):
     """An error with three fields, whose text is the sentence `ASKED: WRONG; REMEDY`.
@@ -37,18 +40,19 @@ class Problem(Exception):
         return cls(asked=asked, wrong=problem.finding(asked), remedy=problem.remedy)
 
     def __str__(self) -> str:
-        """Return the sentence as one line, with unprintable characters escaped as in Python."""
-        return _printable(super().__str__())
+        """Return the sentence as one line, with unprintable characters escaped and long fields cut."""
+        return printable(f"{_cut(self.asked)}: {_cut(self.wrong)}; {_cut(self.remedy)}")
 
     def without(self, asked: object) -> str:
         """Return the sentence for a context that already names `asked`: without the subject if it is `asked`."""
         if self.asked != str(asked):
             return str(self)
-        return _printable(f"{self.wrong}; {self.remedy}")
+        return printable(f"{_cut(self.wrong)}; {_cut(self.remedy)}")
 
     def finding(self, asked: object) -> str:
         """Return `without(asked)`, also without the remedy."""
-        return _printable(self.wrong if self.asked == str(asked) else f"{self.asked}: {self.wrong}")
+        about = "" if self.asked == str(asked) else f"{_cut(self.asked)}: "
+        return printable(about + _cut(self.wrong))
 
 
 @contextmanager
@@ -72,11 +76,22 @@ def one_line(what: object, *, typed: bool = False) -> str:
     Args:
         typed: whether to prepend an error's type; an error without text gives its type in any case.
     """
-    text = " ".join(str(what).split())
+    text = printable(" ".join(str(what).split()))
     text = text if len(text) <= 160 else f"{text[:160]}…"
     kind = type(what).__name__ if isinstance(what, BaseException) and (typed or not text) else ""
     return ": ".join(filter(None, (kind, text)))
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def printable(text: str) -> str:
+    """Return the text on one line, with control, format and other unprintable characters escaped as in Python.
+
+    A terminal obeys control characters, and a name with a line break could forge a line of output.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _cut(text: str) -> str:
+    """Return the text, without its middle if it is longer than `LONGEST`."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST * 3 // 4]} … ({len(text)} characters) … {text[-LONGEST // 8 :]}"

@@ -1,13 +1,19 @@
 """What every test shares: one thread, so that they don't fight for cores; nobody's own zoo; no other's plugins."""
 
+import os
 import sys
 
 import pytest
-import torch
 
 from solverbench import plugins, registries
 
-torch.set_num_threads(1)
+
+def pytest_configure(config):
+    """Nothing imports torch before; the process that hands the tests to xdist's workers doesn't need it."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,6 +21,14 @@ def own_data(tmp_path_factory):
     """An empty folder: the teachers and trained solvers that a developer keeps in theirs never matter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOLVERBENCH_DATA", str(tmp_path_factory.mktemp("own") / "data"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unsynced():
+    """Files are not forced to the disk, which takes milliseconds for each: no test pulls the plug."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 

@@ -86,6 +86,27 @@ def resolved_again(cell: Cell, out: Path) -> Cell:
     return found
 
 
+def named(
+    asked: str,
+    solver: Solver,
+    nfe: int,
+    teacher: Teacher,
+    goal: Goal,
+    protocol: Protocol,
+    measurement: Measurement,
+    out: Path,
+) -> Cell:
+    """Return one cell.
+
+    Args:
+        asked: name of the solver in results.
+        goal: plan of the teacher's own sampler.
+        out: results folder.
+    """
+    [found] = _cells_of(asked, solver.on(teacher.schedule), [nfe], teacher, goal, protocol, measurement, out)
+    return found
+
+
 def blocked(cell: Cell, status: str, reason: str) -> Cell:
     """Return the cell with another obstacle."""
     return replace(cell, obstacle=(status, reason))

@@ -29,6 +29,7 @@ from solverbench.bench.workers import local
 from solverbench.bench.workers.ray import RayWorkers
 from solverbench.errors import UserError
 from solverbench.store.folder import Store
+from solverbench.wording import printable
 
 FORMER = (
     "holds cells of an earlier version, which aren't reused, so their results are computed again; 'solverbench "
@@ -79,7 +80,8 @@ class RunResult:
         flagged = [each for each in self.cells if each.measures]
         lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.flags().items()]
         lines += [*notes.one_method([each.cell for each in self.cells]), *notes.reference(self.cells)]
-        return "\n".join([*lines, *_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"])
+        lines += [*_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"]
+        return "\n".join(map(printable, lines))
 
 
 def run(options: RunOptions, *, progress: Listener | None = None, command: str | None = None) -> RunResult:

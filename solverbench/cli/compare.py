@@ -9,6 +9,7 @@ import click
 
 from solverbench.cli.flags import json_option, out_option
 from solverbench.errors import UserError
+from solverbench.wording import printable
 
 
 @click.command()
@@ -28,7 +29,7 @@ def compare(run_a: str, run_b: str, out: str, as_json: bool) -> None:
         found = solverbench.compare(folder(run_a, out), folder(run_b, out))
     except solverbench.BundleError as error:
         raise UserError.of(error) from None
-    click.echo("\n".join(found.lines()))
+    click.echo("\n".join(map(printable, found.lines())))
     if as_json:
         click.echo(json.dumps(found.as_dict()))
 

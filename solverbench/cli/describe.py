@@ -25,6 +25,7 @@ from solverbench.sampling import convergence, endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
+from solverbench.wording import printable
 
 EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
 """Optional extras of the package, each with the module that it installs."""
@@ -114,7 +115,7 @@ def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
         if entry.trained is not None and entry.trained.spec == asked.spec:
             budgets.setdefault(entry.trained.teacher, set()).add(entry.trained.nfe)
     for n, (name, there) in enumerate(budgets.items()):
-        yield f"  {'' if n else 'trained':<8} on {name} for nfe {ranges(sorted(there)) or 'none'}"
+        yield f"  {'' if n else 'trained':<8} on {printable(name)} for nfe {ranges(sorted(there)) or 'none'}"
 
 
 def _recommended(name: str) -> list[str]:

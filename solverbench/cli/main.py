@@ -16,6 +16,7 @@ import click
 from solverbench import registries
 from solverbench._version import __version__
 from solverbench.bench.run_options import RunOptions
+from solverbench.cli import terminal
 from solverbench.cli.check import check
 from solverbench.cli.compare import compare
 from solverbench.cli.flags import (
@@ -36,6 +37,7 @@ from solverbench.cli.teachers import teachers
 from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
 from solverbench.errors import UserError
+from solverbench.wording import printable
 
 LISTED = {each.plural: each for each in registries.extensible.values()}
 """The registries that `solverbench list` shows, by plural name."""
@@ -43,6 +45,11 @@ LISTED = {each.plural: each for each in registries.extensible.values()}
 
 class Lines(click.Group):
     """A group whose commands report a user's mistake in one line on stderr, with the mistake's exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command; nothing that it prints is obeyed by a terminal."""
+        with terminal.escaped():
+            return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -187,7 +194,7 @@ def report(name: str | None, training: str | None, width: str | None, baseline: 
             )
         named = sorted(Path(out).glob(f"trained/*/runs/{training}")) if Path(training).name == training else []
         for path in _draw_training(named[0] if named else Path(training)):
-            click.echo(path)
+            click.echo(printable(str(path)))
         return
     folder = Path(out) / "reports"
     found = {path.parent.name: path.stat().st_mtime for path in sorted(folder.glob("*/bundle.json"))}

@@ -125,7 +125,7 @@ def _regular(solver: Solver) -> Solver:
     solver = _plain(solver)
     try:
         return _with(solver, lower_order_final=False)
-    except SpecError:  # a singlestep solver: its last step is a short block after regular ones
+    except SpecError:  # order 1, or a singlestep solver, whose last step is a short block after regular ones
         return solver
 
 

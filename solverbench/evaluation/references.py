@@ -24,6 +24,7 @@ from solverbench.metrics.extractors.transformers import CLIP, DINOv2
 from solverbench.metrics.frechet import Rows, Statistics
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import printable
 
 _TRANSFORMERS = (CLIP.folder, DINOv2.folder)
 
@@ -243,7 +244,8 @@ def verify(path: Path) -> str:
     kept = f", {len(features)} feature vectors" if features is not None else ""
     note = f"; {_note('', statistics)}" if _note("", statistics) else ""
     size = statistics.mean.size
-    return f"{told['name']}: {size} features by {told['extractor']}, {count}, split {told['split']}{kept}, sha256 " + (
+    return printable(
+        f"{told['name']}: {size} features by {told['extractor']}, {count}, split {told['split']}{kept}, sha256 "
         f"{_source(told, arrays)[:12]}, from {told['origin']}{note}"
     )
 

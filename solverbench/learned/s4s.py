@@ -195,6 +195,12 @@ def _check(name: str, form: str, order: int, prediction: str) -> None:
             wrong="this form is defined only for data",
             remedy="leave prediction or form out",
         )
+    if form == "single" and order == 1:
+        raise SpecError(
+            asked=f"{name}:form=single:order=1",
+            wrong="blocks of one call are the multistep form",
+            remedy="leave form out, or use order 2 or 3",
+        )
     if form == "single" and order > 3:
         raise SpecError(
             asked=f"{name}:form=single:order={order}",

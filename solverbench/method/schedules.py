@@ -8,7 +8,7 @@ import hashlib
 import math
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -33,6 +33,7 @@ class NoiseSchedule(ABC):
     """Version of the formulas; bump when they give different numbers, so that old results are not reused."""
 
     _rule: dict[str, Any] | None = None
+    _calls: Callable[[int], Tensor] | None = None
 
     @property
     def default_grid(self) -> str:
@@ -65,6 +66,20 @@ class NoiseSchedule(ABC):
         made = copy.copy(self)
         object.__setattr__(made, "_rule", rule)
         return made
+
+    def with_calls(self, levels: Callable[[int], Tensor]) -> Self:
+        """Return this schedule with a pipeline's own levels, for `grid=pipeline`; its key stays.
+
+        Args:
+            levels: number of calls N -> their levels [N], falling, float64. The teacher's identity must determine them.
+        """
+        made = copy.copy(self)
+        object.__setattr__(made, "_calls", levels)
+        return made
+
+    def calls(self, steps: int) -> Tensor | None:
+        """Return the pipeline's own levels of `steps` calls [steps]; None if the model is no pipeline."""
+        return None if self._calls is None else self._calls(steps)
 
     def _numbers(self) -> list[float]:
         """Return numbers that distinguish this schedule from others of its class."""

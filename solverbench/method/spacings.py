@@ -111,6 +111,22 @@ def flow_shift(schedule: NoiseSchedule, steps: int, *, shift: float | None = Non
     return Grid(sigmas, schedule)
 
 
+def pipeline(schedule: NoiseSchedule, steps: int, *, end: float | None = None) -> Grid:
+    """Return the levels at which a diffusers pipeline's own scheduler calls the network, for this number of steps.
+
+    Raises:
+        GridError: the teacher is no pipeline, or its pipeline makes another number of calls.
+    """
+    asked = f"grid=pipeline with {steps} calls"
+    sigmas = schedule.calls(steps)
+    if sigmas is None:
+        raise GridError(
+            asked=asked, wrong="this teacher isn't read by a pipeline's own call",
+            remedy="give its folder with family=pipeline, or name another grid",
+        )  # fmt: skip
+    return _ended(asked, schedule, sigmas, end, "give end=zero")
+
+
 def _count(name: str, schedule: NoiseSchedule, more: str = "") -> int:
     """Return M, the number of training steps."""
     if isinstance(schedule, VPDiscrete):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +116,20 @@ def verify(
             if aside and not name.startswith(("trained/", "references/")):
                 files.set_aside(store.root / name)
     return damaged
+
+
+def set_aside(store: Store, wrong: Iterable[Damage]) -> None:
+    """Rename false metrics and blocks, so that the next run computes them again; with a block, the cell's metrics.
+
+    Raises:
+        StoreError: a file cannot be renamed.
+    """
+    for damage in wrong:
+        path = store.root / damage.name
+        if path.parent.name == "blocks" and (path.parents[1] / "metrics.json").exists():
+            files.set_aside(path.parents[1] / "metrics.json")
+        if path.name != "cell.json" and path.exists():
+            files.set_aside(path)
 
 
 @dataclass(frozen=True)

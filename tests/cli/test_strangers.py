@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -14,7 +15,9 @@ from click.testing import CliRunner
 from solverbench import files
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
+from solverbench.cli import terminal
 from solverbench.cli.main import main
+from solverbench.cli.progress import Lines
 from solverbench.errors import RecordError, StoreError
 from solverbench.store.folder import Store
 
@@ -220,3 +223,61 @@ def test_a_zip_that_unpacks_to_much_more_than_its_size_is_refused(runs, tmp_path
     result = invoke("merge", export, "--out", tmp_path / "into")
     assert result.exit_code == 2
     assert "more than 100 times as many; unpack it yourself and give the folder" in result.stderr
+
+
+ODD = "\x1b]0;owned\x07\x1b[2Jno damaged files\r\n\u202egnp"
+"""A name that sets a terminal's title, clears it, forges a line and turns the direction of writing."""
+
+
+def unobeyed(result):
+    """Check that a terminal obeys nothing of a command's output but line breaks."""
+    assert ODD not in result.output
+    assert all(char.isprintable() or char == "\n" for char in result.output)
+    return result
+
+
+def test_no_control_character_of_a_name_or_a_text_is_printed(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
+    (runs / "trained" / ODD).mkdir(parents=True)
+    (runs / "trained" / ODD / f"{ODD}-nfe3.safetensors").write_bytes(b"x")
+    (runs / "references" / f"{ODD}.npz").parent.mkdir(exist_ok=True)
+    (runs / "references" / f"{ODD}.npz").write_bytes(b"x")
+    (runs / "cells" / ODD).symlink_to("nowhere")
+    (runs / "targets" / f".{ODD}.part").write_bytes(b"x")
+    (runs / "reports" / ODD).mkdir()
+    (runs / "reports" / ODD / "bundle.json").write_text("{}")
+    (runs / "leases" / "runs").mkdir(parents=True, exist_ok=True)
+    told = {"host": ODD, "pid": 1, "since": ODD, "machine": ODD, "born": ODD}
+    (runs / "leases" / "runs" / "0").write_text(f"0\n{json.dumps(told)}\n")
+    (runs / "leases" / "unit").mkdir()
+    (runs / "leases" / "unit" / "0").touch()
+    monkeypatch.setattr("solverbench.store.leases.PATIENCE", 0)
+    for command in (["status"], ["verify"], ["gc", "--dry-run"]):
+        unobeyed(invoke(*command, "--out", runs))
+    lines = unobeyed(invoke("verify", "--out", runs)).stdout.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["DAMAGED"] * 3 + ["3"]
+    other = shutil.copytree(runs, tmp_path / "other", symlinks=True)
+    unobeyed(invoke("merge", other, "--out", tmp_path / "into"))
+    commands = (["zoo", "list"], ["refs", "list"], ["refs", "verify"], ["report", ODD], ["report", "nix"])
+    for command in (
+        *commands,
+        ["compare", ODD, "nix"],
+        ["info", ODD],
+        ["plan", "--solvers", ODD],
+        ["list", ODD],
+        [ODD],
+    ):
+        place = [] if command[0] in ("list", ODD) else ["--out", str(runs)]
+        unobeyed(CliRunner().invoke(main, [*command, *place]))
+
+
+def test_the_lines_of_progress_and_of_other_libraries_are_escaped(capsys):
+    shown = Lines(sys.stderr)
+    shown.settle(ODD, "done", ODD)
+    shown.note(ODD)
+    with terminal.escaped():
+        print(ODD, file=sys.stderr)  # as logging and other libraries do
+    said = capsys.readouterr().err
+    assert "owned" in said
+    assert all(char.isprintable() or char == "\n" for char in said)
+    assert len(said.splitlines()) == 4  # only who formats a line can escape a line break in it

@@ -19,6 +19,7 @@ from solverbench.evaluation import selection
 from solverbench.metrics import table
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
+from solverbench.store.verdict import roughly
 from solverbench.teachers.convergence import SHARE
 
 
@@ -70,7 +71,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
                 "prove a better sampler; compare the distances to the teacher, too"
             )
-    found += one_method([outcome.cell for outcome in outcomes]) + reference(outcomes)
+    found += one_method([outcome.cell for outcome in outcomes]) + reference(outcomes) + merged(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
         teacher = cell.teacher
         found += [f"{teacher.name}: {note}" for note in teacher.notes]
@@ -123,6 +124,15 @@ def one_method(cells: Sequence[Cell]) -> list[str]:
     return [
         f"{' and '.join(names)} are one method at {', '.join(places)}: computed once, reported under each name"
         for names, places in groups.items()
+    ]
+
+
+def merged(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return one sentence for each other store that cells were merged from."""
+    origins = Counter(roughly(outcome.origin) for outcome in outcomes if outcome.origin)
+    return [
+        f"{count} of the {len(outcomes)} cells {'were' if count > 1 else 'was'} merged from {origin}"
+        for origin, count in origins.items()
     ]
 
 

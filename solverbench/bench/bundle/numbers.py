@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from solverbench.bench.bundle.table import _metrics
 from solverbench.bench.outcome import Outcome
 from solverbench.metrics import table
+from solverbench.wording import printable
 
 
 def lines(outcomes: Sequence[Outcome]) -> list[str]:
@@ -30,7 +31,8 @@ def lines(outcomes: Sequence[Outcome]) -> list[str]:
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    padded = ("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)) for row in rows)
+    return [printable(line.rstrip()) for line in padded]
 
 
 def _value(outcome: Outcome, metric: str) -> str:

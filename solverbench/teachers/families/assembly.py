@@ -199,7 +199,7 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
     condition = description.condition(count=network.classes, text=network.text, absent=free, rescaled=True)
     shape = (network.channels, parts.size, parts.size)
 
-    schedule = _ended(parts.schedule, description)
+    schedule = ended(parts.schedule, description)
 
     def predict(y: Tensor, t: Tensor, told: tuple[Tensor, ...]) -> Tensor:
         return network.predict(arithmetic.cast(y), t.float().expand(len(y)), told)
@@ -241,7 +241,7 @@ def counted(steps: int) -> Callable[[Tensor], Tensor]:
     return lambda t: steps * t - 1
 
 
-def _ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
+def ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
     """Return the schedule between the description's levels.
 
     Raises:

@@ -50,6 +50,7 @@ class Description:
         sigma_min, sigma_max: levels where sampling ends and starts, in the EDM frame.
         sampler, sampler_nfe: teacher sampler and its calls.
         options: the family's own options, read by `settings`.
+        call: arguments of the pipeline's own call, for the family `pipeline`.
     """
 
     checkpoint: Path
@@ -70,6 +71,7 @@ class Description:
     sampler: str | None = None
     sampler_nfe: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -191,10 +193,12 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
     table = _table(path) if described else {"checkpoint": path.name}
     others: Any = table.pop("files", {})
     own: Any = table.pop("options", {})
-    if not isinstance(others, dict) or not isinstance(own, dict):
+    call: Any = table.pop("call", {})
+    if not all(isinstance(each, dict) for each in (others, own, call)):
         raise SpecError(
-            asked=asked, wrong="files or options is not a table", remedy="write [files] and [options] above their keys"
-        )
+            asked=asked, wrong="'files', 'options' and 'call' are tables",
+            remedy="write [files], [options] or [call] above their keys",
+        )  # fmt: skip
     if "checkpoint" not in table:
         raise SpecError(
             asked=asked, wrong="has no checkpoint", remedy="write checkpoint = 'FILE', the network's file or folder"
@@ -209,6 +213,7 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
     return Description(
         files={key: _path(asked, key, value, here) for key, value in others.items()},
         options={**own, **{key: text for key, text in given.items() if key not in known}},
+        call=call,
         **paths,
         **plain,
     )
@@ -238,6 +243,11 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
             wrong=f"family {description.family!r} isn't known",
             remedy=f"use one of {', '.join(registries.families)}",
         )
+    if description.call and description.family != "pipeline":
+        raise SpecError(
+            asked=description.name, wrong=f"[call] is the family pipeline's, and this is {description.family}",
+            remedy='leave it out, or write family = "pipeline"',
+        )  # fmt: skip
     description.arithmetic.check(device)
     teacher: Teacher = registries.families.get(description.family)(description, device)
     return teacher

@@ -14,6 +14,7 @@ from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.teachers import adaptors
 from solverbench.teachers.families import assembly, networks, schedulers, text
 from solverbench.teachers.families.diffusers_folder import CONFIG, INDEX, Folder, peek
+from solverbench.teachers.families.folders import known
 from solverbench.wording import concerning
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ class Settings:
 
 
 def recognises(path: Path) -> bool:
-    """Return whether `path` is the folder of a diffusers pipeline or model."""
-    return (path / INDEX).is_file() or "_class_name" in peek(path / CONFIG)
+    """Return whether `path` is the folder of a diffusers model, or of a pipeline with the parts that are read here."""
+    if (path / INDEX).is_file():
+        return known(peek(path / INDEX))
+    return "_class_name" in peek(path / CONFIG)
 
 
 def load(description: Description, device: str = "cpu") -> Teacher:
