@@ -586,7 +586,7 @@ def _hidream() -> Parts:
     return {
         "transformer": _net(
             "HiDreamImageTransformer2DModel", patch_size=2, in_channels=4, num_layers=1, num_single_layers=1,
-            attention_head_dim=16, num_attention_heads=2, caption_channels=[_WIDTH, _WIDTH], text_emb_dim=2 * _WIDTH,
+            attention_head_dim=16, num_attention_heads=1, caption_channels=[_WIDTH, _WIDTH], text_emb_dim=2 * _WIDTH,
             num_routed_experts=2, num_activated_experts=1, axes_dims_rope=(4, 6, 6), max_resolution=(128, 128),
             llama_layers=[0, 1],
         ),
@@ -822,15 +822,16 @@ def vision(size: int = 224) -> torch.nn.Module:
 
 @_tiny("StableVideoDiffusionPipeline", prompted=False, **_SIZE, num_frames=2, decode_chunk_size=2, image=picture)
 def _stable_video() -> Parts:
+    """Norms have 32 groups: of one channel each, they would take away what the time adds."""
     return {
         "vae": _net(
             "AutoencoderKLTemporalDecoder", block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
         ),
         "image_encoder": vision(),
         "unet": _net(
-            "UNetSpatioTemporalConditionModel", sample_size=8, block_out_channels=(32,), layers_per_block=1,
-            down_block_types=("CrossAttnDownBlockSpatioTemporal",), num_attention_heads=(2,),
-            up_block_types=("CrossAttnUpBlockSpatioTemporal",),
+            "UNetSpatioTemporalConditionModel", sample_size=8, block_out_channels=(64,), layers_per_block=1,
+            down_block_types=("DownBlockSpatioTemporal",), num_attention_heads=(2,),
+            up_block_types=("UpBlockSpatioTemporal",),
             cross_attention_dim=_WIDTH, addition_time_embed_dim=8, projection_class_embeddings_input_dim=24,
             num_frames=2,
         ),
