@@ -13,6 +13,7 @@ import click
 
 from solverbench.cli.flags import json_option, out_option, plugin_option
 from solverbench.errors import UserError
+from solverbench.wording import printable
 
 if TYPE_CHECKING:
     from solverbench.bench.audit.audit import Audit
@@ -79,7 +80,7 @@ def _auditor(resample: str | None, seed: int | None, teachers: str | None) -> Ca
     if share is not None:
         click.echo(f"blocks are drawn with --seed {drawn_by}", err=True)
     return lambda root: audit(
-        root, resample=share, seed=drawn_by, teachers=given, say=lambda line: click.echo(line, err=True)
+        root, resample=share, seed=drawn_by, teachers=given, say=lambda line: click.echo(printable(line), err=True)
     )
 
 
@@ -133,9 +134,9 @@ def store_verify(
         if aside:
             maintenance.set_aside(Store(root), numbers.wrong)
     for damage in found:
-        click.echo(f"{'DIFFERS' if damage.differs else 'DAMAGED'}  {Path(out) / damage.name}: {damage.finding}")
-    for line in numbers.lines():
-        click.echo(line)
+        label = "DIFFERS" if damage.differs else "DAMAGED"
+        click.echo(printable(f"{label}  {Path(out) / damage.name}: {damage.finding}"))
+    click.echo("\n".join(map(printable, numbers.lines())))
     if manifest is not None and not listed:
         click.echo("all files of the manifest are there, unchanged")
     false = sum(damage.differs for damage in found)
@@ -167,7 +168,7 @@ def store_gc(dry_run: bool, cells: bool, out: str) -> None:
         click.echo(f"waiting {look:.0f} s for signs of runs on other machines", err=True)
     removed = maintenance.collect(found, dry=dry_run, unreported=cells, look=look)
     for path in (*removed.files, *removed.cells):
-        click.echo(path)
+        click.echo(printable(str(path)))
     for run in removed.runs:
         click.echo(f"{len(run.units)} leases of {run.holder}")
     if removed.kept:

@@ -65,7 +65,7 @@ def export(
         StoreError: `to` cannot be written.
     """
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise UserError(f"--to {to}: is there already; choose another place, or delete it")
+        raise UserError(asked=f"--to {to}", wrong="is there already", remedy="choose another place, or delete it")
     cells = [path for path in layout.cells(store.root) if (path / "cell.json").exists()]
     if addresses is not None:
         cells = list(dict.fromkeys(_addressed(cells, address) for address in addresses))

@@ -10,6 +10,7 @@ from pathlib import Path
 from solverbench import files
 from solverbench.errors import RecordError, StoreError
 from solverbench.store import schema
+from solverbench.wording import printable
 
 CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing|origin)\.json")
 PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
@@ -71,7 +72,7 @@ class Damage:
         return f"{self.what}; {self.remedy}"
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.finding}"
+        return printable(f"{self.name}: {self.finding}")
 
 
 def walk(root: Path) -> Iterator[str]:
@@ -153,9 +154,9 @@ def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damag
 def _check_cell(path: Path, address: str, kind: str) -> None:
     body = files.read_json(path)
     if kind == "cell" and files.digest(body.get("key")) != address:
-        raise RecordError(asked=path, wrong="the key of another cell")
+        raise RecordError(asked=path, wrong="the key of another cell", remedy="delete this cell")
     if kind == "metrics" and body.get("cell") != address:
-        raise RecordError(asked=path, wrong="written for another cell")
+        raise RecordError(asked=path, wrong="written for another cell", remedy="delete this cell")
     schema.checked(path, SCHEMAS[kind], body)
 
 

@@ -19,6 +19,7 @@ from solverbench.method.tableau import Plan
 from solverbench.store import agreement, layout, manifest
 from solverbench.store.folder import CellFolder, Store
 from solverbench.store.verdict import Verdict, describe, roughly
+from solverbench.wording import printable
 
 RATIO = 100
 """Largest size of an export's files relative to its zip."""
@@ -67,7 +68,7 @@ class Merged:
         counts = f"{self.copied} files copied, {self.equal} already there, {len(self.repaired)} repaired"
         counts += f", {self.close} equal up to another machine's rounding" if self.close else ""
         counts += f", {len(self.conflicts)} in conflict, {len(self.damaged)} damaged"
-        return [*found, counts + (f", {len(self.differing)} false" if self.differing else "")]
+        return [*map(printable, found), counts + (f", {len(self.differing)} false" if self.differing else "")]
 
 
 def merge(

@@ -172,7 +172,7 @@ def _check(each: Checked, told: dict[str, Any], restore: Restorer) -> None:
         each.cell = restore(folder.address, told)
         why = ""
     except Contradiction as error:
-        each.wrong.append(Damage(f"{each.name}/{error.asked}", error.wrong, differs=True))
+        each.wrong.append(Damage(f"{each.name}/cell.json", str(error), differs=True))
         return
     except Unknown as error:
         why = str(error)

@@ -25,11 +25,11 @@ from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
 
-class Unknown(UserError):
+class Unknown(Exception):
     """A stored cell that can't be asked for again here, such as one of a teacher that isn't at hand."""
 
 
-class Contradiction(UserError):
+class Contradiction(Exception):
     """A stored cell whose names and key contradict each other."""
 
 
@@ -62,41 +62,35 @@ class Restorer:
         """
         key, names = told["key"], told["names"]
         if "solver" not in key or "spec" not in names:
-            raise Unknown(wrong="its key is of an earlier format")
+            raise Unknown("its key is of an earlier format")
         try:
             teacher = self._teacher(names["teacher"], key)
             solver = _solver(names["spec"])
             if solver.name != key["solver"]["name"]:
-                raise Contradiction(
-                    wrong=f"named {names['spec']}, but its key is of the solver {key['solver']['name']}",
-                    asked="cell.json",
-                )
+                raise Contradiction(f"named {names['spec']}, but its key is of the solver {key['solver']['name']}")
             near: list[str] = []
             for protocol, measurement in self._protocols(teacher, key):
                 about = teacher, self._goal(teacher), protocol, measurement
                 cell = resolve.named(names["solver"], solver, names["nfe"], *about, self.root)
                 if cell.address == address:
                     if cell.obstacle is not None:
-                        raise Contradiction(asked="cell.json", wrong=cell.obstacle[1])
+                        raise Contradiction(cell.obstacle[1])
                     return cell
                 if cell.plan is None and cell.obstacle is not None:
-                    raise Unknown(wrong=cell.obstacle[1])
+                    raise Unknown(cell.obstacle[1])
                 near.append(", ".join(name for name in key if cell.key.get(name, "") != key[name]) or "more fields")
         except (Unknown, Contradiction):
             raise
         except (Exception, SystemExit) as error:  # a plugin may raise anything
-            raise Unknown(wrong=reason(error)) from error
-        raise Unknown(wrong=f"the same request has another key here ({min(near, key=len, default='metrics')} differs)")
+            raise Unknown(reason(error)) from error
+        raise Unknown(f"the same request has another key here ({min(near, key=len, default='metrics')} differs)")
 
     def _teacher(self, name: str, key: Mapping[str, Any]) -> Teacher:
         if key["teacher"] in self.given:
             return self.given[key["teacher"]]
         teacher = self._registered(name, key["device"])
         if teacher.identity != key["teacher"]:
-            raise Contradiction(
-                asked="cell.json",
-                wrong=f"named {name}, but its key holds another network or condition than {name}'s",
-            )
+            raise Contradiction(f"named {name}, but its key holds another network or condition than {name}'s")
         return teacher
 
     def _protocols(self, teacher: Teacher, key: Mapping[str, Any]) -> Iterator[tuple[Protocol, Any]]:
@@ -110,7 +104,7 @@ class Restorer:
             except UserError as error:
                 if reference is not None:
                     continue
-                raise Unknown(wrong=str(error)) from None
+                raise Unknown(str(error)) from None
             if key["evaluation"] is None:
                 measurement = dataclasses.replace(measurement, evaluation=None)
             known.append((protocol, measurement))
@@ -168,7 +162,7 @@ def _inception(extractor: str) -> str | None:
 
 def _solver(spec: str) -> Any:
     if "@" in spec or "/" in spec:
-        raise Unknown(wrong="its spec names a file")
+        raise Unknown("its spec names a file")
     return make(spec)
 
 
@@ -179,10 +173,10 @@ def _registered(name: str, device: str) -> Teacher:
         re.fullmatch(r"[\w.+-]+", head) and (userdata.teachers() / f"{head}.toml").is_file()
     )
     if not known:
-        raise Unknown(wrong=f"its teacher {name!r} isn't registered here; name it with --teachers")
+        raise Unknown(f"its teacher {name!r} isn't registered here; name it with --teachers")
     if any(Path(each.partition("=")[2]).exists() for each in given):
-        raise Unknown(wrong=f"its teacher {name!r} may have been given a file; name it with --teachers")
+        raise Unknown(f"its teacher {name!r} may have been given a file; name it with --teachers")
     try:
         return load_teacher(":".join([head, *given]), device)
     except MissingError as error:
-        raise Unknown(wrong=str(error)) from None
+        raise Unknown(str(error)) from None
