@@ -1404,6 +1404,45 @@ def _anyflow() -> Parts:
     }  # fmt: skip
 
 
+@_tiny("StableDiffusionXLImg2ImgPipeline", guidance_scale=5.0, image=picture, strength=1.0)
+def _refiner() -> Parts:
+    """SDXL's refiner: one text encoder, and how beautiful the image is to be."""
+    xl = _stable_diffusion_xl()
+    return {name: xl[name] for name in ("vae", "text_encoder_2", "tokenizer_2", "scheduler")} | {
+        "unet": _unet(**_XL | {"cross_attention_dim": _WIDTH, "projection_class_embeddings_input_dim": 5 * 8 + _WIDTH}),
+        "text_encoder": None,
+        "tokenizer": None,
+        "requires_aesthetics_score": True,
+    }
+
+
+_tiny("StableDiffusion3PAGPipeline", **_SIZE, guidance_scale=4.5, max_sequence_length=32, pag_scale=2.0)(
+    _stable_diffusion_3
+)
+
+
+_LTX: dict[str, Any] = _VIDEO | {"height": 32, "width": 32}
+_tiny("LTXConditionPipeline", **_LTX)(lambda: _ltx() | {"scheduler": _flow()})
+_tiny("LTXImageToVideoPipeline", **_LTX, image=lambda: picture(32))(_ltx)
+_tiny("WanPipeline-ti2v", **_VIDEO)(lambda: _wan() | {"expand_timesteps": True})
+
+
+@_tiny("WanVACEPipeline", **_LTX | {"num_frames": 5})
+def _wan_vace() -> Parts:
+    """Beside the latents go those of a video in two parts, by its mask, and the mask of each 4x4 pixels."""
+    return _wan() | {
+        "transformer": _net(
+            "WanVACETransformer3DModel", num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+            text_dim=_WIDTH, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=32, vace_layers=[0],
+            vace_in_channels=2 * 4 + 4 * 4,
+        ),
+        "vae": _wan_vae(halvings=2),
+    }  # fmt: skip
+
+
+_tiny("SkyReelsV2DiffusionForcingPipeline", **_VIDEO, base_num_frames=3)(_skyreels)
+
+
 # Without a prompt
 
 
@@ -1421,6 +1460,16 @@ _tiny("DDPMPipeline", prompted=False)(
 _tiny("DDIMPipeline", prompted=False)(
     lambda: {"unet": _pixel_unet(), "scheduler": diffusers.DDIMScheduler(beta_schedule="linear")}
 )
+_tiny("LDMPipeline", prompted=False)(
+    lambda: {
+        "unet": _pixel_unet(),
+        "vqvae": _net(
+            "VQModel", block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=3,
+            up_block_types=("UpDecoderBlock2D",) * 2, num_vq_embeddings=16, norm_num_groups=4,
+        ),
+        "scheduler": diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
+    }
+)  # fmt: skip
 _tiny("ConsistencyModelPipeline", prompted=False)(
     lambda: {"unet": _pixel_unet(), "scheduler": diffusers.CMStochasticIterativeScheduler()}
 )
