@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from solverbench.errors import FeatureError
 
@@ -27,7 +26,7 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
             remedy="ask for --replicates 2 or more",
         )
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation / len(values) ** 0.5
+    half = _quantile(len(values) - 1, level) * deviation / len(values) ** 0.5
     return mean, deviation, (mean - half, mean + half)
 
 
@@ -79,4 +78,11 @@ def within(value: float, half: float, bounds: tuple[float, float]) -> tuple[floa
 def half_width(leave_one_out: Array, level: float = 0.95) -> float:
     """Return the half width of the Student interval with R (G-1) degrees of freedom, from [R, G] leave-one-outs."""
     replicates, groups = leave_one_out.shape
-    return float(stdtrit(replicates * (groups - 1), (1 + level) / 2)) * standard_error(leave_one_out)
+    return _quantile(replicates * (groups - 1), level) * standard_error(leave_one_out)
+
+
+def _quantile(freedom: int, level: float) -> float:
+    """Return the half width of Student's interval in units of the standard error."""
+    from scipy.special import stdtrit  # imported where something is measured: a finished run needs no scipy
+
+    return float(stdtrit(freedom, (1 + level) / 2))
