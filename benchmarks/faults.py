@@ -409,7 +409,7 @@ def kill(child: Child) -> None:
 
 def results(out: Path) -> dict[str, bytes]:
     """Return the bytes of every results file by name, without timings and temporary files."""
-    return {name: (out / name).read_bytes() for name in layout.walk(out) if not name.endswith("timing.json")}
+    return {name: (out / name).read_bytes() for name in layout.walk(out) if not name.endswith(("timing.json", "origin.json"))}
 
 
 def table(out: Path) -> list[dict[str, str]]:

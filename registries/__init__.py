@@ -10,15 +10,18 @@ from solverbench.registries.plugins import origin as origin
 from solverbench.registries.plugins import place as place
 from solverbench.registries.plugins import source as source
 from solverbench.registries.plugins import why as why
+from solverbench.registries.published import Foreign as Foreign
 from solverbench.registries.published import Result as Result
 from solverbench.registries.published import bibliography as bibliography
 from solverbench.registries.published import catalogue as catalogue
+from solverbench.registries.published import foreign as foreign
 from solverbench.registries.published import gits as gits
 from solverbench.registries.published import papers as papers
 from solverbench.registries.published import recommended as recommended
 from solverbench.registries.published import results as results
 from solverbench.registries.registry import Listed as Listed
 from solverbench.registries.registry import Registry as Registry
+from solverbench.registries.registry import Rejected as Rejected
 from solverbench.registries.registry import UnknownName as UnknownName
 
 CHECK = "solverbench.plugins:wrong"
@@ -80,6 +83,7 @@ grids = Registry(
         "learned": "solverbench.method.grids:learned",
         "linspace": "solverbench.method.spacings:linspace",
         "logsnr": "solverbench.method.grids:logsnr",
+        "pipeline": "solverbench.method.spacings:pipeline",
         "polynomial": "solverbench.method.grids:polynomial",
         "time_poly": "solverbench.method.grids:time_poly",
         "time_quadratic": "solverbench.method.grids:time_quadratic",
@@ -98,6 +102,7 @@ grids = Registry(
         "learned": "from the parameters of a learned solver",
         "linspace": "diffusers' linspace spacing of DDIM; of SD3 on flows, with shift (arXiv:2305.08891)",
         "logsnr": "equal steps in log sigma (arXiv:2206.00927)",
+        "pipeline": "the levels of a diffusers pipeline's own scheduler, for teachers of the family pipeline",
         "polynomial": "equal steps in sigma^(1/rho), rho = 7 (arXiv:2206.00364)",
         "time_poly": "t_end + (t_start - t_end)(k/M)^rho, rho = 2: time_quadratic of LD3 (arXiv:2405.15506)",
         "time_quadratic": "equal steps in sqrt(t): time_quadratic of DPM-Solver and GAS (arXiv:2206.00927)",
@@ -130,11 +135,13 @@ families = Registry(
         "compvis": "solverbench.teachers.families.compvis:load",
         "diffusers": "solverbench.teachers.families.diffusers:load",
         "edm": "solverbench.teachers.families.edm:load",
+        "pipeline": "solverbench.teachers.families.pipelines.family:load",
     },
     about={
         "compvis": "latent diffusion and Stable Diffusion 1.x, original checkpoints (.ckpt, .safetensors)",
-        "diffusers": "any folder of a diffusers pipeline or network that predicts noise, v, data or flow",
+        "diffusers": "folders of networks and of twelve pipelines of diffusers that predict noise, v, data or flow",
         "edm": "networks of EDM's pickles: DDPM++, NCSN++ and ADM with EDM, VP, VE or iDDPM preconditioning",
+        "pipeline": "folders of any other diffusers pipeline, read by its own call",
     },
 )
 

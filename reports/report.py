@@ -8,7 +8,7 @@ from solverbench.reports.figures import gallery, widths
 from solverbench.reports.figures.gallery import put as put
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.pages import html, lists, markdown, sections, tables
-from solverbench.reports.pages.sections import Report
+from solverbench.reports.pages.content import Report
 
 
 def write(folder: str | Path, *, width: str | Width | None = None, baseline: str | None = None) -> list[Path]:
@@ -31,7 +31,7 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
         gallery.put(last, markdown.page(report).encode())
     except OSError as error:
         raise BundleError(
-            f"{bundle.folder}: the report cannot be written ({error}); free or unlock the folder"
+            asked=bundle.folder, wrong=f"the report cannot be written ({error})", remedy="free or unlock the folder"
         ) from error
     return [*written, last]
 

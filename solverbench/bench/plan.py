@@ -22,6 +22,7 @@ from solverbench.method.prefixes import Tree
 from solverbench.sampling import devices
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ class RunPlan:
         total = f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
             total += f"\nnetwork calls per image, summed over cells: {self.asked} requested, {self.needed} needed"
-        return "\n".join([*(line.rstrip() for line in lines), total])
+        return "\n".join([*(printable(line.rstrip()) for line in lines), total])
 
 
 def plan(options: RunOptions) -> RunPlan:

@@ -113,6 +113,7 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         device: str | torch.device | None = None,
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
+        timesteps: Sequence[float] | None = None,
     ) -> None:
         """Start a run.
 
@@ -120,12 +121,22 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             num_inference_steps: N or None.
             sigmas, mu: equally spaced times from 1 to 1/N and their shift, which flow pipelines pass to every
                 scheduler. They are ignored, because the levels are fixed.
+            timesteps: whole times from the last training step to 1, which CogView4's pipeline passes with their
+                sigmas; ignored, too.
 
         Raises:
             ValueError: a number of steps other than N, or other times.
         """
         calls = len(self.config.timesteps)
-        if sigmas is not None:
+        if timesteps is not None:
+            count, last = len(timesteps), self.config.num_train_timesteps
+            spaced = [last + (1 - last) * n / max(count - 1, 1) for n in range(count)]
+            if any(abs(t - even) > 1 for t, even in zip(timesteps, spaced, strict=True)):
+                raise ValueError(
+                    f"TableauScheduler: timesteps {list(map(float, timesteps))}: its times are fixed; leave them out"
+                )
+            num_inference_steps = num_inference_steps or count
+        elif sigmas is not None:
             num_inference_steps = num_inference_steps or len(sigmas)
             if any(abs(t - (len(sigmas) - n) / len(sigmas)) > 1e-6 for n, t in enumerate(sigmas)):
                 raise ValueError(

@@ -9,9 +9,10 @@ from torch import Tensor
 from solverbench.errors import SpecError
 from solverbench.learned.coefficients import Coefficients
 from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
+from solverbench.method.declarations import option, read_levels, write_levels
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Denoise, LearnedSolver, option, read_levels, write_levels
+from solverbench.method.solver import Denoise, LearnedSolver
 from solverbench.method.spec import make
 
 FORM_HELP = "multistep (lms), multistep with a corrector (pc), or blocks that each start from one state (single)"

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import SpecError
-from solverbench.method.solver import Classical, Denoise, option
+from solverbench.method.classical import Classical
+from solverbench.method.declarations import option
+from solverbench.method.solver import Denoise
 
 ADAMS_BASHFORTH = {
     1: (1.0,),

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from solverbench.errors import GridError
 from solverbench.method.grids import Grid
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.vp_discrete import VPDiscrete
 
 
 def leading(schedule: NoiseSchedule, steps: int, *, offset: int = 1, end: float | None = None) -> Grid:
@@ -107,6 +109,22 @@ def flow_shift(schedule: NoiseSchedule, steps: int, *, shift: float | None = Non
     sigmas = schedule.sigma(_shifted(torch.linspace(first, last, steps + 1, dtype=torch.float64), s))
     sigmas[0], sigmas[-1] = schedule.sigma_max, schedule.sigma_min
     return Grid(sigmas, schedule)
+
+
+def pipeline(schedule: NoiseSchedule, steps: int, *, end: float | None = None) -> Grid:
+    """Return the levels at which a diffusers pipeline's own scheduler calls the network, for this number of steps.
+
+    Raises:
+        GridError: the teacher is no pipeline, or its pipeline makes another number of calls.
+    """
+    asked = f"grid=pipeline with {steps} calls"
+    sigmas = schedule.calls(steps)
+    if sigmas is None:
+        raise GridError(
+            asked=asked, wrong="this teacher isn't read by a pipeline's own call",
+            remedy="give its folder with family=pipeline, or name another grid",
+        )  # fmt: skip
+    return _ended(asked, schedule, sigmas, end, "give end=zero")
 
 
 def _count(name: str, schedule: NoiseSchedule, more: str = "") -> int:

@@ -70,6 +70,15 @@ def check(path: Path, index: Mapping[str, Any]) -> None:
             )  # fmt: skip
 
 
+def known(index: Mapping[str, Any]) -> bool:
+    """Return whether a pipeline of `PIPELINES` wrote an index, with no part or setting but those that are read."""
+    try:
+        check(Path(), index)
+    except RecordError:
+        return False
+    return True
+
+
 def _used(entry: Any) -> bool:
     """Return whether an entry of an index names a part or a setting; parts that are left out are null."""
     return entry is not None and entry != [None, None]

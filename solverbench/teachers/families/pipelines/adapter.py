@@ -1,0 +1,388 @@
+"""A diffusers pipeline as a network: its own call for one step, with a probe in place of its scheduler.
+
+Prompts, guidance of any kind, packing, control inputs and decoding stay the pipeline's own code. A state enters as
+`latents` (one-step form). Where the pipeline changes what it is given there, or takes none, it makes two steps: the
+first one's network is skipped, and its `step` returns the state (two-step form).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solverbench import seeds as noise
+from solverbench.errors import RecordError, SpecError
+from solverbench.teachers.families import assembly
+from solverbench.teachers.families.pipelines import probe
+from solverbench.teachers.families.pipelines.probe import Call, Stop
+from solverbench.teachers.families.pipelines.prompts import ENCODE, Remembered
+from solverbench.wording import one_line
+
+INPUTS = ("hidden_states", "sample", "x")
+"""Names of the state among a network's arguments, where it isn't the first one."""
+
+
+class Decoded(BaseException):
+    """Ends a pipeline's call with its decoded images, on [-1, 1] and before they are clipped."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+
+class Adapter:
+    """A pipeline with a scheduler, its call's arguments, and the states that it takes.
+
+    Args:
+        name: name of the teacher, for messages.
+        pipe: the pipeline, on its device.
+        given: arguments of its call.
+        negative: negative prompt; none is told if None.
+        prompts: prompts with which it is tried out; empty if its call takes none.
+        frame: frame of a video that is its image; the middle one if None.
+
+    Raises:
+        SpecError: the pipeline's call fails with these arguments.
+        RecordError: it has no network or scheduler, or no state can be handed to it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pipe: Any,
+        given: Mapping[str, Any],
+        *,
+        negative: str | None = None,
+        prompts: Sequence[str] = (),
+        frame: int | None = None,
+    ) -> None:
+        self.name, self.pipe, self.given, self.negative, self.frame = name, pipe, dict(given), negative, frame
+        self.kind = type(pipe).__name__
+        self.scheduler = pipe.scheduler
+        self.parameters = arguments(type(pipe))
+        self.prompts = tuple(prompts)
+        self.lock = threading.RLock()
+        self.alone = False
+        self.call: Call | None = None
+        self.rows: list[int] | None = []
+        self.template: tuple[Any, int] | None = None
+        self.steps = 1
+        self.networks = networks(pipe)
+        for module in self.networks.values():
+            self._watch(module)
+        for method in [each for each in ENCODE if hasattr(pipe, each)][:1]:
+            setattr(pipe, method, Remembered(getattr(pipe, method)))
+        self._capture()
+        pipe.set_progress_bar_config(disable=True)
+        self.sample = self._first()
+        self.forms = self._forms()
+        self.steps = self.forms[0]
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        """The shape of one image's state as the pipeline keeps it."""
+        return tuple(self.sample.shape[1:])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one image's state as a teacher has it: [N, D] is (1, N, D), [F, C, H, W] is (F, C H, W)."""
+        state = (1,) * (3 - len(self.state)) + self.state
+        return state[0], math.prod(state[1:-1]), state[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of states."""
+        return self.sample.device
+
+    def output(self, y: Tensor, told: float, chosen: Sequence[int], prompts: Sequence[str]) -> Tensor:
+        """Return the network's output with guidance applied, of y's shape; a learned variance is left out.
+
+        Args:
+            y: states [B, C, H, W] in the network's frame.
+            told: time told to the network.
+            chosen: seeds [B]; each image has a generator of its own, the same in every call.
+            prompts: prompts [B]; empty if the call takes none.
+        """
+        if self.alone and len(y) > 1:
+            rows = [self.output(y[n : n + 1], told, chosen[n : n + 1], prompts[n : n + 1]) for n in range(len(y))]
+            return torch.cat(rows)
+        entered = y.reshape(-1, *self.state).to(self.sample.dtype)
+        call = Call(told, told / self.count, self.steps, entered)
+        self.run(call, chosen, prompts)
+        assert call.output is not None
+        return _first_half(call.output, entered).reshape(y.shape)
+
+    def decode(self, states: Tensor) -> Tensor:
+        """Return the images [B, 3, H, W] on [-1, 1] of final states [B, C, H, W], `assembly.DECODED` at a time."""
+        return torch.cat([self._decode(part) for part in torch.split(states, assembly.DECODED)])
+
+    def levels(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Return what the pipeline's own `set_timesteps` gives for a number of steps: told times [N], sigmas [N+1].
+
+        The sigmas are empty for a scheduler that has none.
+        """
+        found: list[tuple[Tensor, Tensor]] = []
+
+        def began(scheduler: Any) -> None:
+            sigmas = getattr(scheduler, "sigmas", None)
+            kept = torch.empty(0) if sigmas is None else torch.as_tensor(sigmas).double().cpu()
+            found.append((torch.as_tensor(scheduler.timesteps).double().cpu(), kept))
+            raise Stop
+
+        self.watched(probe.watched(self.scheduler, began=began), steps, [0], self.prompts[:1])
+        return found[0]
+
+    def watched(self, scheduler: Any, steps: int, chosen: Sequence[int], prompts: Sequence[str]) -> None:
+        """Run the pipeline's own call with a scheduler for `steps` steps, from the noise that it draws itself."""
+        with self.lock, self._scheduler(scheduler), assembly.quiet():
+            self._called(steps, chosen, prompts, {}, "latent")
+
+    def run(self, call: Call, chosen: Sequence[int], prompts: Sequence[str]) -> Tensor | None:
+        """Run the pipeline's own call with the probe of `call`; return the decoded images, if it came to that."""
+        more: dict[str, Any] = {}
+        if call.steps == 1 and "latents" in self.parameters:
+            more["latents"] = call.entered
+        with self.lock, self._scheduler(probe.one_call(self.scheduler, call)), assembly.quiet():
+            self.call = call
+            try:
+                found = self._called(call.steps, chosen, prompts, more, "latent" if call.final is None else "pt")
+            except Decoded as decoded:
+                return decoded.images
+            finally:
+                self.call = None
+        if call.output is None:
+            raise RecordError(
+                asked=self.name, wrong=f"{self.kind} ended its call without a step of its scheduler",
+                remedy="use sb.Teacher around its network",
+            )  # fmt: skip
+        return None if found is None else _plain_images(found)
+
+    @property
+    def count(self) -> int:
+        """The number of training steps of the scheduler."""
+        return int(self.scheduler.config.get("num_train_timesteps", 1000))
+
+    def _called(
+        self, steps: int, chosen: Sequence[int], prompts: Sequence[str], more: Mapping[str, Any], kind: str
+    ) -> Any:
+        """Return what the pipeline's call returns; None if it was stopped."""
+        told: dict[str, Any] = {"num_inference_steps": steps, "output_type": kind, "return_dict": False, **self.given}
+        if "generator" in self.parameters:
+            told["generator"] = [torch.Generator("cpu").manual_seed(seed % 2**63) for seed in chosen]
+        if prompts:
+            told["prompt"] = list(prompts)
+        else:  # the number of images is that of the inputs, or given
+            told |= {key: [value] * len(chosen) for key, value in self.given.items() if not is_plain(value)}
+            told["batch_size"] = len(chosen)
+        if self.negative is not None:
+            told["negative_prompt"] = [self.negative] * len(chosen)
+        function = type(self.pipe).__call__
+        function = getattr(function, "__wrapped__", function)  # without its no_grad
+        try:
+            return function(self.pipe, **{key: value for key, value in told.items() if key in self.parameters}, **more)
+        except Stop:
+            return None
+
+    def _first(self) -> Tensor:
+        """Return the first state of one image that the pipeline draws itself, and learn what its network returns."""
+        said = ""
+        for steps in 1, 2:
+            call = Call(self.count - 1, (self.count - 1) / self.count, steps)
+            try:
+                with torch.no_grad():
+                    self.run(call, [0], self.prompts[:1])
+            except Exception as error:  # a pipeline that dislikes its arguments raises nearly anything
+                said = said or one_line(error, typed=True)
+                continue
+            assert call.sample is not None
+            self.steps = steps
+            if not self.rows:
+                break
+            return call.sample.detach()
+        if not said:
+            raise RecordError(
+                asked=self.name, wrong=f"{self.kind} calls no unet or transformer, so there is no network to sample",
+                remedy="use sb.Teacher around its network",
+            )  # fmt: skip
+        raise SpecError(
+            asked=self.name, wrong=f"{self.kind}'s call fails with its arguments ({said})",
+            remedy="give them in a [call] table of a TOML description, or behind the folder as in :height=512:width=512",
+        )  # fmt: skip
+
+    def _forms(self) -> tuple[int, ...]:
+        """Return the numbers of steps with which states arrive unchanged, 1 before 2.
+
+        Raises:
+            RecordError: there is none.
+        """
+        test = noise.noise([1], self.sample.shape[1:], str(self.device)).to(self.sample.dtype)
+        found, said = [], "changes the states that it is given"
+        for steps in range(1 if "latents" in self.parameters else 2, 3):
+            call = Call(self.count / 2, 0.5, steps, test)
+            try:
+                with torch.no_grad():
+                    self.run(call, [0], self.prompts[:1])
+            except Exception as error:
+                said = f"fails with a state of its own shape ({one_line(error, typed=True)})"
+                continue
+            assert call.sample is not None and call.output is not None
+            if call.sample.shape != test.shape or not torch.equal(call.sample, test):
+                continue
+            if _first_half(call.output, test).shape == test.shape:
+                found.append(steps)
+            else:
+                said = f"gives an output of shape {list(call.output.shape)} for states of {list(test.shape)}"
+        if not found:
+            raise RecordError(asked=self.name, wrong=f"{self.kind} {said}", remedy="use sb.Teacher around its network")
+        return tuple(found)
+
+    def _decode(self, states: Tensor) -> Tensor:
+        final = states.reshape(-1, *self.state).to(self.sample.dtype)
+        count = len(final)
+        call = Call(1.0, 1 / self.count, self.steps, final, final=final)
+        images = self.run(call, [0] * count, self.prompts[:1] * count)
+        assert images is not None
+        if images.ndim == 5:  # [B, C, F, H, W]
+            images = images[:, :, images.shape[2] // 2 if self.frame is None else self.frame]
+        return images
+
+    @contextmanager
+    def _scheduler(self, scheduler: Any) -> Iterator[None]:
+        """Put a scheduler into the pipeline for a while."""
+        self.pipe.scheduler = scheduler
+        try:
+            yield
+        finally:
+            self.pipe.scheduler = self.scheduler
+
+    def _watch(self, module: Any) -> None:
+        """Make a network count its rows, and give zeros where a step only passes a state on."""
+        real = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            call = self.call
+            if call is not None and self.template is not None and not (call.last and call.final is None):
+                like, rows = self.template
+                return zeros(like, _rows(args, kwargs), rows)
+            count = _rows(args, kwargs)
+            if self.rows is not None:
+                self.rows.append(count)
+            found = real(*args, **kwargs)
+            if self.template is None:
+                self.template = _shapes(found), count
+            return found
+
+        module.forward = forward
+
+    def _capture(self) -> None:
+        """Make the pipeline's image processors end a call that decodes with what they are given."""
+        for processor in list(vars(self.pipe).values()):
+            for method in ("postprocess_video", "postprocess"):
+                if callable(real := getattr(processor, method, None)) and not isinstance(processor, torch.nn.Module):
+                    setattr(processor, method, self._taken(processor, real))
+
+    def _taken(self, processor: Any, real: Callable[..., Any]) -> Callable[..., Any]:
+        def take(*args: Any, **kwargs: Any) -> Any:
+            images = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
+            if self.call is None or images is None:
+                return real(*args, **kwargs)
+            normal = getattr(processor, "config", {}).get("do_normalize", True)
+            raise Decoded(images if normal else images * 2 - 1)
+
+        return take
+
+
+def arguments(cls: Any) -> dict[str, Any]:
+    """Return the arguments of a pipeline's call by name, with their defaults."""
+    found = inspect.signature(cls.__call__).parameters.values()
+    return {each.name: each.default for each in found if each.name != "self" and each.kind is not each.VAR_KEYWORD}
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether an argument of a call is plain data, not an image."""
+    return value is None or isinstance(value, (bool, int, float, str, list, dict))
+
+
+def networks(pipe: Any) -> dict[str, Any]:
+    """Return the networks that a pipeline samples, by part name.
+
+    Wan's two transformers, each for some of the times, are two.
+
+    Raises:
+        RecordError: there is none.
+    """
+    found = {
+        name: part for name, part in pipe.components.items()
+        if isinstance(part, torch.nn.Module) and name.startswith(("unet", "transformer"))
+    }  # fmt: skip
+    if not found:
+        raise RecordError(
+            asked=type(pipe).__name__, wrong="has no unet or transformer", remedy="use sb.Teacher around its network"
+        )
+    return found
+
+
+def zeros(like: Any, rows: int, per: int) -> Any:
+    """Return zeros in the structure of a network's output for `rows` rows, by `like`, the shapes for `per` rows."""
+    if isinstance(like, _Shape):
+        return like.blank(like.shape[0] * rows // per)
+    if isinstance(like, list):  # a tensor per row, without an axis for rows
+        return [like[0].blank() for _ in range(rows)]
+    if isinstance(like, dict):
+        return type(like)(**{key: zeros(each, rows, per) for key, each in like.items()})
+    if isinstance(like, tuple):
+        return tuple(zeros(each, rows, per) for each in like)
+    return like
+
+
+class _Shape:
+    """What a tensor looked like."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.shape, self.dtype, self.device = tuple(like.shape), like.dtype, like.device
+
+    def blank(self, rows: int | None = None) -> Tensor:
+        """Return zeros of this shape, with another number of rows if given."""
+        shape = self.shape if rows is None else (rows, *self.shape[1:])
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+
+def _shapes(found: Any) -> Any:
+    if isinstance(found, Tensor):
+        return _Shape(found)
+    if isinstance(found, dict):
+        return type(found)(**{key: _shapes(each) for key, each in found.items()})
+    if isinstance(found, (tuple, list)):
+        return type(found)(_shapes(each) for each in found)
+    return found
+
+
+def _rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Return the number of rows that a network is given."""
+    named = [kwargs[key] for key in INPUTS if key in kwargs]
+    for value in (*named, *args):
+        if isinstance(value, (Tensor, list)):
+            return len(value)
+    return 1
+
+
+def _first_half(output: Tensor, sample: Tensor) -> Tensor:
+    """Return the prediction in a network's output, which may hold a learned variance in as many channels again."""
+    if output.ndim > 1 and output.shape[1] == 2 * sample.shape[1] and output.shape[2:] == sample.shape[2:]:
+        return output[:, : sample.shape[1]]
+    return output
+
+
+def _plain_images(found: Any) -> Tensor:
+    """Return what a pipeline without an image processor returns, images on [0, 1], as a tensor on [-1, 1]."""
+    made = found[0] if isinstance(found, tuple) else found
+    images = made if isinstance(made, Tensor) else torch.as_tensor(made)
+    if images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3):
+        images = images.movedim(-1, 1)
+    return images.float() * 2 - 1

@@ -1,0 +1,364 @@
+"""The family `pipeline`: the teacher of any folder that a diffusers pipeline saves."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from solverbench import files
+from solverbench.errors import MissingError, RecordError, SpecError, UserError
+from solverbench.method.schedules import STAND_IN
+from solverbench.teachers import adaptors
+from solverbench.teachers.adaptors import Adapted
+from solverbench.teachers.conditions import Condition
+from solverbench.teachers.families import assembly, folders, schedulers
+from solverbench.teachers.families.pipelines import adapter as adapters
+from solverbench.teachers.families.pipelines import agreement, arguments, levels, safety
+from solverbench.teachers.families.pipelines.adapter import Adapter
+from solverbench.teachers.teacher import SAMPLER, Teacher
+from solverbench.wording import one_line
+
+if TYPE_CHECKING:
+    from solverbench.teachers.families.description import Description
+
+LEFT_OUT = ("safety_checker", "image_encoder_safety", "watermark")
+"""Parts that look at finished images and are not loaded."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The family's own options.
+
+    Args:
+        variant: variant of the weight files, such as fp16.
+        checkpointing: whether the networks use gradient checkpointing.
+        frame: frame of a video that is its image, from 0; the middle one if None.
+    """
+
+    variant: str | None = None
+    checkpointing: bool = False
+    frame: int | None = None
+
+
+def recognises(path: Path) -> bool:
+    """Return whether `path` is a pipeline's folder that the family `diffusers` does not read."""
+    return (path / safety.INDEX).is_file() and not folders.known(safety.index(path))
+
+
+def load(description: Description, device: str = "cpu") -> Teacher:
+    """Return the teacher of a pipeline's folder.
+
+    Raises:
+        MissingError: diffusers is missing.
+        RecordError: the folder holds code or is damaged, its process isn't read, or one call doesn't stand for its
+            sampler.
+        SpecError: an option or an argument of the call does not fit.
+        UserError: see `Description.condition`.
+    """
+    own = {field.name for field in dataclasses.fields(Settings)}
+    asked = {key: value for key, value in description.options.items() if key not in own}
+    given = dataclasses.replace(
+        description, options={key: value for key, value in description.options.items() if key in own}
+    ).settings(Settings)
+    if not (description.checkpoint / safety.INDEX).is_file():
+        raise RecordError(
+            asked=description.checkpoint, wrong=f"has no {safety.INDEX}", remedy="give the folder of a whole pipeline"
+        )
+    index = safety.check(description.checkpoint)
+    assembly.require(description.name)
+    cls = safety.pipeline_class(description.checkpoint, index)
+    taken = adapters.arguments(cls)
+    call, digests, condition = _told(description, asked, taken, cls.__name__)
+    pipe = _pipeline(description, cls, index, given)
+    asked_scheduler = {**dict(pipe.scheduler.config), "_class_name": type(pipe.scheduler).__name__}
+    made = schedulers.settled(asked_scheduler)
+    weights, facts = _identified(description, pipe)
+    facts |= {"pipeline": cls.__name__, "call": {**_given(call), **digests}, "negative": description.negative}
+    schedule = assembly.ended(schedulers.schedule(made), description)
+    _prepare(pipe, description, device, given)
+    adapter = Adapter(
+        description.name, pipe, call, negative=description.negative,
+        prompts=condition.prompts[:1] if condition else (), frame=given.frame,
+    )  # fmt: skip
+    shift = levels.shift_of_told(adapter, made)
+    told = levels.told(made, schedule, shift)
+    schedule = schedule.with_calls(levels.own(adapter, schedule))
+
+    def bound(chosen: Sequence[int], prompts: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
+        def network(y: Tensor, t: Tensor) -> Tensor:
+            return adapter.output(y, float(t), chosen, prompts)
+
+        return Adapted(network, schedule, schedulers.prediction(made), told=told)
+
+    def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+        return bound(chosen, condition.lines(chosen) if condition else ())
+
+    notes = _checked(adapter, bound, _level(adapter.scheduler, made, equal=shift == 1), condition)
+    passes = _passes(adapter)
+    if condition is not None and passes > 1:
+        condition = dataclasses.replace(condition, guidance=_weight(call, taken))
+    identity = files.digest({"weights": weights, "shape": list(adapter.shape), **facts})
+    return Teacher(
+        denoise=lambda x, sigma: bind(range(len(x)))(x, sigma),
+        name=description.name,
+        shape=adapter.shape,
+        schedule=schedule,
+        identity=identity,
+        sampler=description.sampler or SAMPLER,
+        sampler_nfe=description.sampler_nfe or assembly.LATENT_NFE,
+        device=device,
+        move=lambda device: load(description, device),
+        bind=bind,
+        decode=assembly.recomputed(adapter.decode) if given.checkpointing else adapter.decode,
+        passes=passes,
+        condition=condition,
+        arithmetic=description.arithmetic.label,
+        notes=(*filter(None, [schedulers.dropped(asked_scheduler)]), *notes),
+    )
+
+
+def _told(
+    description: Description, asked: Mapping[str, Any], taken: Mapping[str, Any], kind: str
+) -> tuple[dict[str, Any], dict[str, str], Condition | None]:
+    """Return the call's arguments, the digests of its images, and the condition."""
+    guided = sorted(key for key in taken if key.endswith(("guidance_scale", "cfg_scale")))
+    if description.guidance is not None:
+        raise SpecError(
+            asked=description.name, wrong=f"guidance {description.guidance:g}: {kind} has names of its own for it",
+            remedy=f"give {' or '.join(guided)}" if guided else "leave guidance out",
+        )  # fmt: skip
+    if description.guidance_rescale is not None:
+        asked = {**asked, "guidance_rescale": description.guidance_rescale}
+    if description.negative is not None and "negative_prompt" not in taken:
+        raise SpecError(
+            asked=description.name, wrong=f"negative: {kind} takes no negative prompt", remedy="leave negative out"
+        )
+    call, digests = arguments.images(description, arguments.read(description, asked, taken, kind))
+    condition = dataclasses.replace(description, negative=None).condition(text="prompt" in taken)
+    if condition is not None and description.negative is not None:
+        condition = dataclasses.replace(condition, negative=description.negative)
+    return call, digests, condition
+
+
+def _pipeline(description: Description, cls: Any, index: Mapping[str, Any], given: Settings) -> Any:
+    """Return the pipeline as diffusers reads it, from local files alone, on the CPU."""
+    left = {name: None for name in LEFT_OUT if name in index}
+    if "requires_safety_checker" in index:
+        left["requires_safety_checker"] = False  # type: ignore[assignment]
+    networks = {
+        name: _part(description, name, safety.resolved(library, kind), library, given.variant)
+        for name, (library, kind) in safety.parts(index).items()
+        if name not in left and issubclass(safety.resolved(library, kind), torch.nn.Module)
+    }
+    with _named(description.checkpoint), assembly.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations of upstream's configurations
+        pipe = cls.from_pretrained(
+            description.checkpoint, torch_dtype=description.arithmetic.torch, local_files_only=True, **networks, **left
+        )
+    if getattr(pipe, "scheduler", None) is None:
+        raise RecordError(
+            asked=description.checkpoint, wrong=f"{cls.__name__} has no part named scheduler, whose steps are replaced",
+            remedy="use sb.Teacher around its network",
+        )  # fmt: skip
+    return pipe
+
+
+def _part(description: Description, name: str, cls: Any, library: str, variant: str | None) -> Any:
+    """Return a network of the pipeline, with all its tensors.
+
+    Raises:
+        MissingError: it holds no weights of this variant.
+        RecordError: it is damaged, or tensors are missing.
+    """
+    path = description.checkpoint / name
+    if not path.is_dir():
+        raise MissingError(
+            asked=description.checkpoint, wrong=f"has no folder {name}, which its {safety.INDEX} names",
+            remedy="download it again",
+        )  # fmt: skip
+    if library not in folders.STEMS:  # a class of the pipeline's own module
+        library = "transformers" if hasattr(cls, "main_input_name") else "diffusers"
+    dtype = {"torch_dtype" if library == "diffusers" else "dtype": description.arithmetic.torch}
+    with _named(path), assembly.quiet():
+        found, said = cls.from_pretrained(
+            path, local_files_only=True, output_loading_info=True, variant=folders.chosen(path, library, variant),
+            **dtype,
+        )  # fmt: skip
+    for what in "missing_keys", "mismatched_keys":
+        if keys := sorted(map(str, said.get(what) or [])):
+            raise RecordError(
+                asked=path, wrong=f"{len(keys)} {what.replace('_keys', '')} tensors, such as {keys[0]}",
+                remedy="its weights don't match its configuration, so download it again",
+            )  # fmt: skip
+    return found
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what upstream raises into a line about a file or folder; its kinds of refusal are many."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise RecordError(
+            asked=path, wrong=f"not loaded ({one_line(error, typed=True)})", remedy="download it again"
+        ) from error
+
+
+def _prepare(pipe: Any, description: Description, device: str, given: Settings) -> None:
+    """Freeze the pipeline's parts and move them to the device."""
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval()
+    with assembly.quiet():
+        pipe.to(device)
+    for network in adapters.networks(pipe).values():
+        if given.checkpointing:
+            assembly.checkpointed(network)
+        if description.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if description.compile:
+            network.compile()
+
+
+def _identified(description: Description, pipe: Any) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the digest of each part's weights or files, and the configurations."""
+    weights, facts = {}, {}
+    for name, part in sorted(pipe.components.items()):
+        if part is None:
+            continue
+        if isinstance(part, torch.nn.Module):
+            weights[name] = adaptors.fingerprint(part)
+        else:
+            weights[name] = _folder_digest(description.checkpoint / name)
+        config = getattr(part, "config", None)
+        config = config.to_dict() if hasattr(config, "to_dict") else config
+        if config is not None and not name.startswith("tokenizer"):
+            facts[name] = _plain(config)
+    facts["options"] = _plain(pipe.config)
+    return weights, facts
+
+
+def _folder_digest(folder: Path) -> str:
+    """Return the sha256 of a folder's files, for parts such as tokenizers."""
+    found = hashlib.sha256()
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        found.update(f"{file.relative_to(folder)} ".encode())
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
+UNSAID = ("transformers_version", "torch_dtype", "dtype")
+"""Entries of configurations that change with the packages, not with the model."""
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without private entries and paths, as plain JSON values."""
+    kept = {str(k): v for k, v in dict(config).items() if not str(k).startswith("_") and k not in UNSAID}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True), parse_constant=str)
+    return plain
+
+
+def _given(call: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in call.items() if adapters.is_plain(value)}
+
+
+def _weight(call: Mapping[str, Any], taken: Mapping[str, Any]) -> float:
+    """Return the guidance weight of a call that runs more than one pass, for reports."""
+    for key in ("true_cfg_scale", "guidance_scale"):
+        value = call.get(key, taken.get(key))
+        if isinstance(value, (int, float)) and value >= 0:
+            return float(value)
+    return 1.0
+
+
+def _checked(
+    adapter: Adapter,
+    bound: Callable[[Sequence[int], Sequence[str]], Callable[[Tensor, Tensor], Tensor]],
+    level: Callable[[float, float | None], tuple[float, float]],
+    condition: Condition | None,
+) -> list[str]:
+    """Return the note of the check at load; images are made one at a time if a batch changes them.
+
+    Raises:
+        RecordError: one call doesn't stand for the pipeline's sampler.
+    """
+    lines = sorted(set(condition.prompts), key=len) if condition else []
+    prompts = [*lines[:1], *lines[1:][-1:]]
+    difference, failed = float("inf"), None
+    for adapter.steps, adapter.alone in itertools.product(adapter.forms, (False, True)):
+        try:
+            found = agreement.measured(adapter, bound, level, prompts)
+        except Exception as error:  # a pipeline that dislikes its arguments raises nearly anything
+            failed = error
+            continue
+        difference = min(difference, found)
+        if found <= agreement.bound(adapter.sample.dtype):
+            break
+    if failed is not None and difference == float("inf"):
+        raise RecordError(
+            asked=adapter.name, wrong=f"{adapter.kind} fails in its own call ({one_line(failed, typed=True)})",
+            remedy="give other arguments of its call, or use sb.Teacher around its network",
+        ) from failed  # fmt: skip
+    agreement.check(adapter, difference)
+    one = "; a call takes one image, as its batches change them" if adapter.alone else ""
+    steps = agreement.STEPS
+    return [f"read by {adapter.kind}'s own call, which it follows to {difference:.0e} over {steps} steps{one}"]
+
+
+def _level(
+    scheduler: Any, made: Mapping[str, Any], *, equal: bool
+) -> Callable[[float, float | None], tuple[float, float]]:
+    """Return the map (told time, own sigma) -> alpha and s of the state, from the scheduler's own tables.
+
+    Args:
+        equal: whether a flow's told times are its levels but for roundings; if not, the sigmas are its levels.
+    """
+    count = schedulers.steps(made)
+
+    def of(sigma: float, *, flow: bool) -> tuple[float, float]:
+        sigma = min(sigma, STAND_IN)
+        alpha = 1 / (1 + sigma) if flow else 1 / (1 + sigma**2) ** 0.5
+        return alpha, alpha * sigma
+
+    def flow(told: float, own: float | None) -> tuple[float, float]:
+        t = told / count if own is None or equal else own
+        return of(t / (1 - t) if t < 1 else STAND_IN, flow=True)
+
+    def table(told: float, own: float | None) -> tuple[float, float]:
+        if made[schedulers.CONTINUOUS] == "continuous":
+            assert own is not None
+            return of(own, flow=False)
+        squares = scheduler.alphas_cumprod.double().cpu()
+        low = min(int(told), len(squares) - 1)
+        high = min(low + 1, len(squares) - 1)
+        logs = squares[[low, high]].clamp(min=1 / (1 + STAND_IN**2)).log()
+        square = float((logs[0] + (told - low) * (logs[1] - logs[0])).exp())
+        return of((1 / square - 1) ** 0.5, flow=False)
+
+    return flow if schedulers.flows(made) else table
+
+
+def _passes(adapter: Adapter) -> int:
+    """Return the rows through the network per image and call, counted at three levels; the largest if they differ."""
+    counts = []
+    for told in (0.9, 0.5, 0.1):
+        adapter.rows = []
+        with torch.no_grad():
+            adapter.output(torch.zeros(1, *adapter.shape, device=adapter.device), told * adapter.count, [0],
+                           adapter.prompts[:1])  # fmt: skip
+        counts.append(sum(adapter.rows))
+    adapter.rows = None
+    return max(counts)
