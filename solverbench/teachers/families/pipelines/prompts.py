@@ -134,7 +134,9 @@ def _joined(rows: Sequence[Tensor]) -> Tensor:
 
 
 def _padded(row: Tensor, largest: Sequence[int]) -> Tensor:
-    missing = [more for size, most in zip(reversed(row.shape), reversed(largest), strict=True) for more in (0, most - size)]
+    missing = [
+        more for size, most in zip(reversed(row.shape), reversed(largest), strict=True) for more in (0, most - size)
+    ]
     return pad(row, missing) if any(missing) else row
 
 
