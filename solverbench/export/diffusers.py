@@ -140,12 +140,12 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             num_inference_steps = num_inference_steps or len(sigmas)
             steps, whole = len(sigmas), 1 / self.config.num_train_timesteps
 
-            def spaced(end: float, within: float) -> bool:
+            def evenly(end: float, within: float) -> bool:
                 """Return whether the times are equally spaced from 1 to `end`."""
                 even = [1 + (end - 1) * n / max(steps - 1, 1) for n in range(steps)]
                 return all(abs(t - each) <= within for t, each in zip(sigmas, even, strict=True))
 
-            if not spaced(1 / steps, 1e-6) and not spaced(whole, whole):
+            if not evenly(1 / steps, 1e-6) and not evenly(whole, whole):
                 raise ValueError(
                     f"TableauScheduler: sigmas {list(map(float, sigmas))}: its levels are fixed; leave them out"
                 )

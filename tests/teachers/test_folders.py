@@ -60,7 +60,7 @@ def test_a_pipeline_with_more_than_a_reader_knows_goes_to_its_own_call(copied, c
     with pytest.raises((RecordError, MissingError, SpecError), match=text) as caught:
         folders.load(folder, prompts=prompts)
     assert "\n" not in str(caught.value)
-    with pytest.raises(RecordError, match="isn't a pipeline that is read|which isn't read and may change every image"):
+    with pytest.raises(RecordError, match=r"isn't a pipeline that is read|which isn't read and may change every image"):
         folders.load(folder, prompts=prompts, family="diffusers")
 
 

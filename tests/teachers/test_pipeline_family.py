@@ -375,9 +375,11 @@ def test_prompts_of_a_batch_are_put_together_from_their_rows():
     short, long = torch.ones(1, 2, 3), torch.ones(1, 4, 3)
     ids = torch.arange(6).reshape(2, 3)
     batch = prompts.merged([(short, [torch.ones(2)], ids, None), (long, [torch.ones(4)], ids, None)])
-    assert batch[0].shape == (2, 4, 3) and batch[0][0, 2:].eq(0).all()
+    assert batch[0].shape == (2, 4, 3)
+    assert batch[0][0, 2:].eq(0).all()
     assert [len(each) for each in batch[1]] == [2, 4]
-    assert torch.equal(batch[2], ids) and batch[3] is None
+    assert torch.equal(batch[2], ids)
+    assert batch[3] is None
     with pytest.raises(prompts.Unlike):
         prompts.merged([ids, ids + 1])
 

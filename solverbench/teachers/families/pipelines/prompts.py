@@ -93,7 +93,7 @@ class Remembered:
 
     def _encoded(self, named: Mapping[str, Any]) -> Any:
         kinds = {each.name: each.kind for each in self.signature.parameters.values()}
-        more = next((named[key] for key in named if kinds[key] is inspect.Parameter.VAR_KEYWORD), {})
+        more: Mapping[str, Any] = next((named[key] for key in named if kinds[key] is inspect.Parameter.VAR_KEYWORD), {})
         plain = {key: value for key, value in named.items() if kinds[key] is not inspect.Parameter.VAR_KEYWORD}
         return self.encode(**plain, **more)
 
@@ -134,10 +134,8 @@ def _joined(rows: Sequence[Tensor]) -> Tensor:
 
 
 def _padded(row: Tensor, largest: Sequence[int]) -> Tensor:
-    missing = [
-        more for size, most in zip(reversed(row.shape), reversed(largest), strict=True) for more in (0, most - size)
-    ]
-    return pad(row, missing) if any(missing) else row
+    more = [most - size for size, most in zip(row.shape, largest, strict=True)]
+    return pad(row, [each for end in reversed(more) for each in (0, end)]) if any(more) else row
 
 
 def _row_of(named: Mapping[str, Any], rows: Sequence[str], n: int) -> dict[str, Any]:
