@@ -51,6 +51,13 @@ class DEIS(Classical):
                 wrong="the public code integrates rho exactly",
                 remedy="leave it out",
             )
+        if self.order == 1 and (self.form == "rho" or self.quadrature == "compat"):
+            option = "form=rho" if self.form == "rho" else "quadrature=compat"
+            raise SpecError(
+                asked=f"deis:order=1:{option}",
+                wrong="order 1 is Euler's method, which interpolates nothing",
+                remedy=f"leave {option} out",
+            )
 
     @property
     def consistent(self) -> bool:
@@ -69,7 +76,7 @@ class DEIS(Classical):
 
     @property
     def _rough(self) -> bool:
-        return self.quadrature == "compat" and self.order > 1
+        return self.quadrature == "compat"
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""

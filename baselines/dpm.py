@@ -46,6 +46,13 @@ class DPMSolverPP(ExponentialIntegrator):
                 wrong="its list of orders is fixed by the number of calls",
                 remedy="leave lower_order_final out",
             )
+        if self.order == 1 and (self.singlestep or self.prediction == "noise"):
+            option = "singlestep=true" if self.singlestep else "prediction=noise"
+            raise SpecError(
+                asked=f"dpm:order=1:{option}",
+                wrong="a step of order 1 is the same with and without it",
+                remedy=f"leave {option} out",
+            )
 
     @property
     def block(self) -> int:

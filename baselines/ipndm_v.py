@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from solverbench.errors import SpecError
 from solverbench.method import Classical, Denoise, Grid, option
 
 
@@ -25,6 +26,15 @@ class IPNDMV(Classical):
     order: int = option(4, choices=(1, 2, 3, 4), help="number of outputs that a regular step combines")
     compat: bool = option(False, help="use the weights of the public code, which are wrong at orders 3 and 4")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.compat and self.order < 3:
+            raise SpecError(
+                asked=f"ipndm_v:order={self.order}:compat=true",
+                wrong="the public code is right at orders 1 and 2",
+                remedy="leave compat out, or use order 3 or 4",
+            )
+
     @property
     def consistent(self) -> bool:
         """Whether every row keeps a constant image; false with compat at order 4, whose weights do not sum to 1."""
@@ -35,7 +45,7 @@ class IPNDMV(Classical):
         """The order of the weights. With compat, order 3 gives 2 and order 4 gives 0: its weights do not sum to 1."""
         if not self.compat:
             return self.order
-        return 0 if self.order == 4 else min(self.order, 2)
+        return 0 if self.order == 4 else 2
 
     @property
     def global_order(self) -> int | None:

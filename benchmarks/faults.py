@@ -409,7 +409,8 @@ def kill(child: Child) -> None:
 
 def results(out: Path) -> dict[str, bytes]:
     """Return the bytes of every results file by name, without timings and temporary files."""
-    return {name: (out / name).read_bytes() for name in layout.walk(out) if not name.endswith("timing.json")}
+    about = ("timing.json", "origin.json")
+    return {name: (out / name).read_bytes() for name in layout.walk(out) if not name.endswith(about)}
 
 
 def table(out: Path) -> list[dict[str, str]]:

@@ -25,8 +25,8 @@ import solverbench as sb
 from solverbench import registries
 from solverbench.errors import UserError
 from solverbench.method import grids, probe
+from solverbench.method.loops import intervals
 from solverbench.method.tableau import Tableau
-from solverbench.method.tracing import intervals
 
 NOISE = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.005, 0.995, 200, dtype=torch.float64))
 WORSE = 10.0

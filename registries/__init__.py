@@ -10,15 +10,18 @@ from solverbench.registries.plugins import origin as origin
 from solverbench.registries.plugins import place as place
 from solverbench.registries.plugins import source as source
 from solverbench.registries.plugins import why as why
+from solverbench.registries.published import Foreign as Foreign
 from solverbench.registries.published import Result as Result
 from solverbench.registries.published import bibliography as bibliography
 from solverbench.registries.published import catalogue as catalogue
+from solverbench.registries.published import foreign as foreign
 from solverbench.registries.published import gits as gits
 from solverbench.registries.published import papers as papers
 from solverbench.registries.published import recommended as recommended
 from solverbench.registries.published import results as results
 from solverbench.registries.registry import Listed as Listed
 from solverbench.registries.registry import Registry as Registry
+from solverbench.registries.registry import Rejected as Rejected
 from solverbench.registries.registry import UnknownName as UnknownName
 
 CHECK = "solverbench.plugins:wrong"

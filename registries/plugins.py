@@ -59,7 +59,9 @@ class Offer:
             except (Exception, SystemExit) as error:  # a third-party module may raise anything
                 self._why_not = why(error, module)
         if self._why_not:
-            raise Unavailable(self._why_not)
+            raise Unavailable(
+                asked=self.source, wrong=f"can't be loaded: {self._why_not}", remedy="correct or uninstall it"
+            )
         return self.thing
 
 

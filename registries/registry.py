@@ -16,6 +16,10 @@ class UnknownName(Problem, LookupError):
     """No entry of that name; the text suggests the nearest."""
 
 
+class Rejected(Problem, ValueError):
+    """An object that a registry does not accept under a name."""
+
+
 @dataclass(frozen=True)
 class Listed:
     """One line of a listing.
@@ -44,8 +48,8 @@ class Registry:
         aliases: other spellings, alias to name.
         about: one-line description of each built-in, so that a listing imports none of them.
         group: group of entry points that add entries; none if empty.
-        check: "module:Name" of a function (kind, name, thing) that returns what is wrong with a plugin's object, or an
-            empty string; if not given, every object is accepted.
+        check: "module:Name" of a function (kind, name, thing) that returns what is wrong with a plugin's object and the
+            remedy, or two empty strings; if not given, every object is accepted.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class Registry:
         """Bind `name` to `thing`, as a plugin does; a redefinition of the same object replaces it.
 
         Raises:
-            ValueError: the name is taken by another object, or `thing` is not of this kind.
+            Rejected: the name is taken by another object, or `thing` is not of this kind.
         """
         full, offer = self._aliases.get(name, name), plugins.registered(name, thing)
         taken = self._registered.get(name)
@@ -78,9 +82,10 @@ class Registry:
             return
         if full in self._entries or (taken is not None and not _same(taken, offer)):
             by = self.origin(full) if taken is None else taken.source
-            raise ValueError(f"{self.kind} {name!r}: already registered by {by}; choose another name")
-        if wrong := self._wrong(name, thing):
-            raise ValueError(f"{self.kind} {name!r}: {wrong}")
+            raise Rejected(asked=self._asked(name), wrong=f"already registered by {by}", remedy="choose another name")
+        wrong, remedy = self._wrong(name, thing)
+        if wrong:
+            raise Rejected(asked=self._asked(name), wrong=wrong, remedy=remedy)
         self._registered[name] = offer
 
     def adopt(self, offer: Offer) -> None:
@@ -206,23 +211,27 @@ class Registry:
             same = all(plugins.origin(other.load()) == plugins.origin(first.thing) for other in others)
         except Unavailable as error:
             if not others:
-                raise Unavailable(asked=asked, wrong=f"{first.source} can't be loaded: {error}") from None
+                wrong = f"{error.asked} {error.wrong}"
+                raise Unavailable(asked=asked, wrong=wrong, remedy=error.remedy) from None
             same = False
         if not same:
             sources = " and ".join(offer.source for offer in (first, *others))
             raise Unavailable(asked=asked, wrong=f"offered by {sources}", remedy="rename one, or uninstall one of them")
-        if wrong := self._wrong(name, first.thing):
-            raise Unavailable(asked=asked, wrong=f"{first.source} offers {first.target}, {wrong}")
+        wrong, remedy = self._wrong(name, first.thing)
+        if wrong:
+            raise Unavailable(asked=asked, wrong=f"{first.source} offers {first.target}, {wrong}", remedy=remedy)
         return replace(first, source=others[0].source) if others else first  # a package may register what it offers
 
     def _asked(self, name: str) -> str:
         return f"{self.kind} {name!r}"
 
-    def _wrong(self, name: str, thing: Any) -> str:
+    def _wrong(self, name: str, thing: Any) -> tuple[str, str]:
+        """Return what is wrong with a plugin's object and its remedy; both are empty if nothing is."""
         if not self._check:
-            return ""
+            return "", ""
         module, _, attribute = self._check.partition(":")
-        return str(getattr(importlib.import_module(module), attribute)(self.kind, name, thing))
+        found: tuple[str, str] = getattr(importlib.import_module(module), attribute)(self.kind, name, thing)
+        return found
 
 
 def _same(taken: Offer, offer: Offer) -> bool:

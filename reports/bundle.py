@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from solverbench.wording import Problem, one_line
+
 SCHEMA = 1
 FINISHED = ("done", "cached")
 STATUSES = (*FINISHED, "failed", "unsupported", "needs-training")
@@ -33,7 +35,7 @@ _VALUES = [name for name in _NEEDED if _COLUMNS[name]["kind"] == "number"]
 _EMPTY = ("", "nan", "none", "<na>")
 
 
-class BundleError(Exception):
+class BundleError(Problem):
     """A folder or frame that cannot be drawn: damaged, foreign, or written by another version."""
 
 
@@ -68,15 +70,19 @@ def load(folder: str | Path) -> Bundle:
     """
     folder = Path(folder).absolute()
     if not folder.is_dir():
-        raise BundleError(f"report folder {folder}: it is not there; name the folder that a run printed as its report")
+        raise BundleError(
+            asked=f"report folder {folder}",
+            wrong="it is not there",
+            remedy="name the folder that a run printed as its report",
+        )
     record = _read_record(folder / "bundle.json")
     path = folder / "results.csv"
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
-        raise BundleError(f"{path}: it is not there; run the selection again to write it") from None
+        raise BundleError(asked=path, wrong="it is not there", remedy="run the selection again to write it") from None
     except (OSError, ValueError) as error:  # ValueError: also pandas' ParserError and UnicodeDecodeError
-        raise BundleError(f"{path}: it cannot be read as CSV ({_line(error)}); {_REMEDY}") from error
+        raise BundleError(asked=path, wrong=f"it cannot be read as CSV ({one_line(error)})", remedy=_REMEDY) from error
     return Bundle(folder=folder, frame=tidy(frame, str(path)), record=record)
 
 
@@ -97,7 +103,9 @@ def load_results(out: str | Path = "runs", name: str | None = None) -> Bundle:
     if name not in found:
         asked = str(out) if name is None else f"{out}, {name!r}"
         raise BundleError(
-            f"results {asked}: there is {', '.join(found) or 'no report'}; name one of them, or run first"
+            asked=f"results {asked}",
+            wrong=f"there is {', '.join(found) or 'no report'}",
+            remedy="name one of them, or run first",
         )
     return load(out / "reports" / str(name))
 
@@ -113,9 +121,9 @@ def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
     """
     missing = [column for column in _NEEDED if column not in frame.columns]
     if missing:
-        raise BundleError(f"{name}: columns {', '.join(missing)} are not there; {_REMEDY}")
+        raise BundleError(asked=name, wrong=f"columns {', '.join(missing)} are not there", remedy=_REMEDY)
     if frame.empty:
-        raise BundleError(f"{name}: it has no rows; run a selection that holds at least one cell")
+        raise BundleError(asked=name, wrong="it has no rows", remedy="run a selection that holds at least one cell")
     out = frame.reset_index(drop=True)
     for column, about in _COLUMNS.items():
         if about["use"] != "kept":
@@ -132,24 +140,31 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BundleError(f"{path}: it is not there, so this is no report folder; name one that a run wrote") from None
+        raise BundleError(
+            asked=path, wrong="it is not there, so this is no report folder", remedy="name one that a run wrote"
+        ) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: it cannot be read as JSON ({_line(error)}); {_REMEDY}") from error
+        raise BundleError(asked=path, wrong=f"it cannot be read as JSON ({one_line(error)})", remedy=_REMEDY) from error
     if not isinstance(record, dict) or "schema" not in record:
-        raise BundleError(f"{path}: it holds no 'schema', so SolverBench did not write it; name a report folder")
+        raise BundleError(
+            asked=path, wrong="it holds no 'schema', so SolverBench did not write it", remedy="name a report folder"
+        )
     if record["schema"] != SCHEMA:
         raise BundleError(
-            f"{path}: its schema is {record['schema']!r} and this version reads {SCHEMA}; "
-            "use the SolverBench that wrote it, or run the selection again"
+            asked=path,
+            wrong=f"its schema is {record['schema']!r} and this version reads {SCHEMA}",
+            remedy="use the SolverBench that wrote it, or run the selection again",
         )
     kinds = {"metrics": dict, "protocol": dict, "environment": dict, "counts": dict,
              "lines": list, "notes": list, "verdicts": list, "tags": list, "published": list}  # fmt: skip
     for key, kind in kinds.items():
         if not isinstance(record.setdefault(key, kind()), kind):
-            raise BundleError(f"{path}: '{key}' is a {type(record[key]).__name__}, not a {kind.__name__}; {_REMEDY}")
+            raise BundleError(
+                asked=path, wrong=f"'{key}' is a {type(record[key]).__name__}, not a {kind.__name__}", remedy=_REMEDY
+            )
     for key in ("lines", "verdicts", "published"):
         if not all(isinstance(entry, dict) for entry in record[key]):
-            raise BundleError(f"{path}: '{key}' holds something that is no object; {_REMEDY}")
+            raise BundleError(asked=path, wrong=f"'{key}' holds something that is no object", remedy=_REMEDY)
     return record
 
 
@@ -158,11 +173,11 @@ def _read_images(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             images = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path}: it cannot be read as npz ({_line(error)}); {_REMEDY}") from error
+        raise BundleError(asked=path, wrong=f"it cannot be read as npz ({one_line(error)})", remedy=_REMEDY) from error
     for key, batch in images.items():
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1] not in (1, 3) or 0 in batch.shape:
             what = f"{batch.dtype} {list(batch.shape)}"
-            raise BundleError(f"{path}: '{key}' is {what}, not uint8 [k, 1 or 3, H, W]; {_REMEDY}")
+            raise BundleError(asked=path, wrong=f"'{key}' is {what}, not uint8 [k, 1 or 3, H, W]", remedy=_REMEDY)
     return images
 
 
@@ -170,9 +185,9 @@ def _read_cells(path: Path) -> dict[str, dict[str, Any]]:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: it cannot be read as JSON ({_line(error)}); {_REMEDY}") from error
+        raise BundleError(asked=path, wrong=f"it cannot be read as JSON ({one_line(error)})", remedy=_REMEDY) from error
     if not isinstance(cells, dict) or not all(isinstance(cell, dict) for cell in cells.values()):
-        raise BundleError(f"{path}: it is no table of cells; {_REMEDY}")
+        raise BundleError(asked=path, wrong="it is no table of cells", remedy=_REMEDY)
     return cells
 
 
@@ -195,12 +210,12 @@ def _from_store(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def _check(frame: pd.DataFrame, name: str) -> None:
     unknown = sorted(set(frame["status"]) - set(STATUSES))
     if unknown:
-        raise BundleError(f"{name}: status {unknown[0]!r} is none of {', '.join(STATUSES)}; {_REMEDY}")
+        raise BundleError(asked=name, wrong=f"status {unknown[0]!r} is none of {', '.join(STATUSES)}", remedy=_REMEDY)
     for column in ("teacher", "solver", "metric"):
         if (frame[column] == "").any():
-            raise BundleError(f"{name}: a row has no {column}; {_REMEDY}")
+            raise BundleError(asked=name, wrong=f"a row has no {column}", remedy=_REMEDY)
     if frame["nfe"].isna().any():
-        raise BundleError(f"{name}: a row has no nfe; {_REMEDY}")
+        raise BundleError(asked=name, wrong="a row has no nfe", remedy=_REMEDY)
     frame["nfe"] = frame["nfe"].astype(int)
 
 
@@ -262,13 +277,13 @@ def _float(value: object, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise BundleError(f"{where}: {text!r} is not a number; {_REMEDY}") from None
+        raise BundleError(asked=where, wrong=f"{text!r} is not a number", remedy=_REMEDY) from None
 
 
 def _whole(value: object, where: str) -> float:
     number = _float(value, where)
     if not math.isnan(number) and (not math.isfinite(number) or number != int(number) or number < 0):
-        raise BundleError(f"{where}: {number} is not a whole number; {_REMEDY}")
+        raise BundleError(asked=where, wrong=f"{number} is not a whole number", remedy=_REMEDY)
     return number
 
 
@@ -278,7 +293,7 @@ def _flag(value: object, where: str) -> bool:
         return True
     if text in ("false", "0", "0.0", ""):
         return False
-    raise BundleError(f"{where}: {text!r} is neither true nor false; {_REMEDY}")
+    raise BundleError(asked=where, wrong=f"{text!r} is neither true nor false", remedy=_REMEDY)
 
 
 _READERS: dict[str, Callable[[object, str], str | float]] = {
@@ -287,7 +302,3 @@ _READERS: dict[str, Callable[[object, str], str | float]] = {
     "whole": _whole,
     "flag": _flag,
 }
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]

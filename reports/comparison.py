@@ -40,7 +40,9 @@ class Comparison:
         a, b = self.names
         yield f"a = {a}"
         yield f"b = {b}"
-        yield "" if self.settings or self.specs else "\nnothing differs in what was asked, how, and where"
+        yield ""
+        if not self.settings and not self.specs:
+            yield "nothing differs in what was asked, how, and where"
         for solver, one, other, what in self.specs:
             yield f"solver {solver}: {what}"
             yield f"  a  {one}"
@@ -85,7 +87,7 @@ def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
     """
     one, other = (each if isinstance(each, Bundle) else load(each) for each in (a, b))
     if one.folder == other.folder:
-        raise BundleError(f"compare {one.folder}: both runs are this one; name two")
+        raise BundleError(asked=f"compare {one.folder}", wrong="both runs are this one", remedy="name two")
     names = _names(one.folder, other.folder)
     other = _as_in(one, other)
     mine, theirs = _cells(one.frame), _cells(other.frame)

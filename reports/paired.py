@@ -155,7 +155,11 @@ def chosen(frame: pd.DataFrame, baseline: str | None) -> str:
         return "dpm" if "dpm" in classical else str((classical or labels)[0])
     named = {**{str(unmarked(label)): label for label in labels}, **{str(label): label for label in labels}}
     if baseline not in named:
-        raise BundleError(f"baseline {baseline!r}: the results do not hold it; choose from {', '.join(labels)}")
+        raise BundleError(
+            asked=f"baseline {baseline!r}",
+            wrong="the results do not hold it",
+            remedy=f"choose from {', '.join(labels)}",
+        )
     return str(named[baseline])
 
 

@@ -178,7 +178,9 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
     if twice.any():
         row = rows[twice].iloc[0]
         raise BundleError(
-            f"{teacher}, {row['label']} at NFE {row['nfe']}: {metric} occurs twice in the results; run each solver once"
+            asked=f"{teacher}, {row['label']} at NFE {row['nfe']}",
+            wrong=f"{metric} occurs twice in the results",
+            remedy="run each solver once",
         )
     known = rows[rows["value"].notna()]
     images = _number(known, "n")

@@ -7,7 +7,7 @@ from solverbench.reports.bundle import BundleError, load
 from solverbench.reports.figures import gallery, widths
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.pages import html, lists, markdown, sections, tables
-from solverbench.reports.pages.sections import Report
+from solverbench.reports.pages.content import Report
 
 
 def write(folder: str | Path, *, width: str | Width | None = None, baseline: str | None = None) -> list[Path]:
@@ -30,7 +30,7 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
         gallery.put(last, markdown.page(report).encode())
     except OSError as error:
         raise BundleError(
-            f"{bundle.folder}: the report cannot be written ({error}); free or unlock the folder"
+            asked=bundle.folder, wrong=f"the report cannot be written ({error})", remedy="free or unlock the folder"
         ) from error
     return [*written, last]
 

@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from solverbench.export.export import diffusers_scheduler as diffusers_scheduler
     from solverbench.export.export import k_diffusion_sampler as k_diffusion_sampler
     from solverbench.learned.equip import tableau as tableau
-    from solverbench.method.execution import execute as execute
-    from solverbench.method.exponential import ADAMS_BASHFORTH as ADAMS_BASHFORTH
-    from solverbench.method.exponential import ExponentialIntegrator as ExponentialIntegrator
-    from solverbench.method.exponential import block_orders as block_orders
-    from solverbench.method.exponential import differences as differences
-    from solverbench.method.exponential import phis as phis
-    from solverbench.method.exponential import unified as unified
-    from solverbench.method.grids import Grid as Grid
-    from solverbench.method.schedules import EDM as EDM
-    from solverbench.method.schedules import NoiseSchedule as NoiseSchedule
-    from solverbench.method.schedules import RectifiedFlow as RectifiedFlow
-    from solverbench.method.schedules import VPDiscrete as VPDiscrete
-    from solverbench.method.schedules import VPLinear as VPLinear
-    from solverbench.method.solver import Classical as Classical
-    from solverbench.method.solver import Denoise as Denoise
-    from solverbench.method.solver import LearnedSolver as LearnedSolver
-    from solverbench.method.solver import Solver as Solver
-    from solverbench.method.solver import option as option
-    from solverbench.method.solver import refuse_budget as refuse_budget
-    from solverbench.method.spec import make as make
-    from solverbench.method.tableau import Tableau as Tableau
-    from solverbench.method.tracing import trace as trace
+    from solverbench.method import ADAMS_BASHFORTH as ADAMS_BASHFORTH
+    from solverbench.method import EDM as EDM
+    from solverbench.method import Classical as Classical
+    from solverbench.method import Denoise as Denoise
+    from solverbench.method import ExponentialIntegrator as ExponentialIntegrator
+    from solverbench.method import Grid as Grid
+    from solverbench.method import LearnedSolver as LearnedSolver
+    from solverbench.method import NoiseSchedule as NoiseSchedule
+    from solverbench.method import RectifiedFlow as RectifiedFlow
+    from solverbench.method import Solver as Solver
+    from solverbench.method import Tableau as Tableau
+    from solverbench.method import VPDiscrete as VPDiscrete
+    from solverbench.method import VPLinear as VPLinear
+    from solverbench.method import block_orders as block_orders
+    from solverbench.method import differences as differences
+    from solverbench.method import execute as execute
+    from solverbench.method import make as make
+    from solverbench.method import option as option
+    from solverbench.method import phis as phis
+    from solverbench.method import refuse_budget as refuse_budget
+    from solverbench.method import trace as trace
+    from solverbench.method import unified as unified
     from solverbench.metrics.evaluation import Evaluation as Evaluation
     from solverbench.metrics.evaluation import Reference as Reference
     from solverbench.metrics.plugin import Metric as Metric
@@ -66,21 +66,11 @@ _homes = {
     "solverbench.errors": ["BudgetError", "GridError", "MissingError", "PluginError", "SpecError", "UserError"],
     "solverbench.export.export": ["diffusers_scheduler", "k_diffusion_sampler"],
     "solverbench.learned.equip": ["tableau"],
-    "solverbench.method.execution": ["execute"],
-    "solverbench.method.exponential": [
-        "ADAMS_BASHFORTH",
-        "ExponentialIntegrator",
-        "block_orders",
-        "differences",
-        "phis",
-        "unified",
+    "solverbench.method": [
+        *("ADAMS_BASHFORTH", "Classical", "Denoise", "EDM", "ExponentialIntegrator", "Grid", "LearnedSolver"),
+        *("NoiseSchedule", "RectifiedFlow", "Solver", "Tableau", "VPDiscrete", "VPLinear", "block_orders"),
+        *("differences", "execute", "make", "option", "phis", "refuse_budget", "trace", "unified"),
     ],
-    "solverbench.method.grids": ["Grid"],
-    "solverbench.method.schedules": ["EDM", "NoiseSchedule", "RectifiedFlow", "VPDiscrete", "VPLinear"],
-    "solverbench.method.solver": ["Classical", "Denoise", "LearnedSolver", "Solver", "option", "refuse_budget"],
-    "solverbench.method.spec": ["make"],
-    "solverbench.method.tableau": ["Tableau"],
-    "solverbench.method.tracing": ["trace"],
     "solverbench.metrics.evaluation": ["Evaluation", "Reference"],
     "solverbench.metrics.plugin": ["Metric"],
     "solverbench.plugins": ["register"],

@@ -29,12 +29,12 @@ class BudgetError(UserError):
     """A number of calls that the solver can't spend exactly.
 
     Args:
-        wrong, asked, remedy: the sentence, see `UserError`.
+        asked, wrong, remedy: the sentence, see `UserError`.
         near: the nearest numbers of calls that it can spend; `solverbench check` compares them.
     """
 
-    def __init__(self, wrong: str = "", *, asked: object = "", remedy: str = "", near: Iterable[int] = ()) -> None:
-        super().__init__(wrong, asked=asked, remedy=remedy)
+    def __init__(self, *, asked: object, wrong: str, remedy: str, near: Iterable[int] = ()) -> None:
+        super().__init__(asked=asked, wrong=wrong, remedy=remedy)
         self.near = frozenset(near)
 
 

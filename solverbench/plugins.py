@@ -88,8 +88,8 @@ def register(thing: Any = None, *, kind: str | None = None, name: str | None = N
         raise SpecError(asked=called, wrong=f"name {word!r}", remedy=f"give {_named(thing)} a lowercase word as `name`")
     try:
         registries.extensible[found].register(word, thing)
-    except ValueError as error:
-        raise SpecError(str(error)) from None
+    except registries.Rejected as error:
+        raise SpecError.of(error) from None
     _registered.append((found, word))
     return thing
 
@@ -132,13 +132,15 @@ def take(held: Held) -> ModuleType:
         raise
     except UserError as error:
         _forget(held.module, known)
-        raise PluginError(
-            asked=f"plugin {registries.place(error, held.module) or held.path}", wrong=str(error)
-        ) from None
+        raise PluginError.of(error, asked=f"plugin {registries.place(error, held.module) or held.path}") from None
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         _forget(held.module, known)
-        beside = "" if registries.place(error, held.module) else f"{held.path}: "
-        raise PluginError(wrong=f"plugin {beside}{registries.why(error, held.module)}", remedy="correct it") from None
+        where = registries.place(error, held.module)
+        raise PluginError(
+            asked=f"plugin {where or held.path}",
+            wrong=registries.why(error, held.module).removeprefix(f"{where}: "),
+            remedy="correct it",
+        ) from None
     _held[held.module] = held
     _offered[held.module] = tuple(dict.fromkeys(_registered[known:]))
     return module
@@ -225,19 +227,22 @@ def place(error: BaseException) -> str:
     return registries.place(error, *(offer.target.partition(":")[0] for offer in offers))
 
 
-def wrong(kind: str, name: str, thing: Any) -> str:
-    """Return why a plugin's object is not valid for its kind, as the end of a sentence; empty if it is valid."""
+def wrong(kind: str, name: str, thing: Any) -> tuple[str, str]:
+    """Return why a plugin's object is not valid for its kind, as the end of a sentence, and what to do.
+
+    Both are empty if it is valid.
+    """
     if not WORD.fullmatch(name):
-        return f"whose name {name!r} isn't a lowercase word; give it one"
+        return f"whose name {name!r} isn't a lowercase word", "give it one"
     if kind not in CLASSES:
-        return "" if callable(thing) else f"{thing!r}, which can't be called; offer a function"
+        return ("", "") if callable(thing) else (f"{thing!r}, which can't be called", "offer a function")
     cls = _class(kind)
     if not (isinstance(thing, type) and issubclass(thing, cls)):
-        return f"{thing!r}, which isn't a {cls.__name__}; derive its class from solverbench.{cls.__name__}"
+        return f"{thing!r}, which isn't a {cls.__name__}", f"derive its class from solverbench.{cls.__name__}"
     called = getattr(thing, "name", "")
     if called != name:
-        return f"whose name is {called!r}; give both the same"
-    return _misdeclared(thing) if kind == "solver" else ""
+        return f"whose name is {called!r}", "give both the same"
+    return _misdeclared(thing) if kind == "solver" else ("", "")
 
 
 class _Loader(importlib.abc.SourceLoader):
@@ -264,10 +269,10 @@ def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
                 register(thing)
 
 
-def _misdeclared(thing: Any) -> str:
-    """Return what is wrong with a solver's options; empty if nothing is."""
-    found = thing.misdeclared()
-    return f"{registries.origin(thing)}: {found}" if found else ""
+def _misdeclared(thing: Any) -> tuple[str, str]:
+    """Return what is wrong with a solver's options and what to do; both are empty if nothing is wrong."""
+    found, remedy = thing.misdeclared()
+    return (f"{registries.origin(thing)}: {found}", remedy) if found else ("", "")
 
 
 def _missing(module: ModuleType) -> str:

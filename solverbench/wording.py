@@ -2,48 +2,78 @@
 
 from __future__ import annotations
 
+import copyreg
 import difflib
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+LONGEST = 1000
+"""Largest number of characters of an error's field that are shown; the attributes hold the whole text."""
 
 
 class Problem(Exception):
-    """An error with three fields, whose text is one sentence.
+    """An error with three fields, whose text is the sentence `ASKED: WRONG; REMEDY`.
 
     Args:
-        wrong: the mistake, with the value; the whole sentence if nothing else is given.
-        asked: the subject, such as a spec or a path.
-        remedy: instruction for the user.
+        asked: what the user gave: a spec, an option with its value, a path, a name.
+        wrong: what is wrong with it.
+        remedy: what to do instead.
     """
 
-    def __init__(self, wrong: str = "", *, asked: object = "", remedy: str = "") -> None:
+    def __init__(self, *, asked: object, wrong: str, remedy: str) -> None:
         self.asked, self.wrong, self.remedy = str(asked), wrong, remedy
-        found = f"{asked}: {wrong}" if self.asked else wrong
-        super().__init__(f"{found}; {remedy}" if remedy else found)
+        super().__init__(f"{self.asked}: {wrong}; {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     @classmethod
-    def of(cls, problem: Problem) -> Self:
-        """Return the same problem as an error of this class."""
-        return cls(problem.wrong, asked=problem.asked, remedy=problem.remedy)
+    def of(cls, problem: Problem, *, asked: object = None) -> Self:
+        """Return a problem as an error of this class.
+
+        Args:
+            asked: subject of the new error, whose `wrong` then names the problem's own subject; if None, the same one.
+        """
+        if asked is None:
+            return cls(asked=problem.asked, wrong=problem.wrong, remedy=problem.remedy)
+        return cls(asked=asked, wrong=problem.finding(asked), remedy=problem.remedy)
 
     def __str__(self) -> str:
-        """Return the sentence as one line, with unprintable characters escaped as in Python."""
-        return _printable(super().__str__())
+        """Return the sentence as one line, with unprintable characters escaped and long fields cut."""
+        return printable(f"{_cut(self.asked)}: {_cut(self.wrong)}; {_cut(self.remedy)}")
 
     def without(self, asked: object) -> str:
         """Return the sentence for a context that already names `asked`: without the subject if it is `asked`."""
         if self.asked != str(asked):
             return str(self)
-        return _printable(f"{self.wrong}; {self.remedy}" if self.remedy else self.wrong)
+        return printable(f"{_cut(self.wrong)}; {_cut(self.remedy)}")
 
     def finding(self, asked: object) -> str:
         """Return `without(asked)`, also without the remedy."""
-        return _printable(f"{self.asked}: {self.wrong}" if self.asked not in ("", str(asked)) else self.wrong)
+        about = "" if self.asked == str(asked) else f"{_cut(self.asked)}: "
+        return printable(about + _cut(self.wrong))
+
+
+@contextmanager
+def concerning(asked: object) -> Iterator[None]:
+    """Make `asked` the subject of every problem that the block raises; see `Problem.of`."""
+    try:
+        yield
+    except Problem as error:
+        raise type(error).of(error, asked=asked) from error.__cause__
 
 
 def suggest(word: str, known: Iterable[str], remedy: str) -> str:
-    """Return `remedy`, preceded by "did you mean ...?" if a known word is similar."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1)
+    """Return `remedy`, preceded by "did you mean ...?" if a known word is similar.
+
+    A word with the same letters in another order is nearest, then one that begins with the given word, then the most
+    similar one.
+    """
+    low, words = word.lower(), list(known)
+    near = [each for each in words if sorted(each) == sorted(low)]
+    near += [each for each in words if len(low) > 2 and each.startswith(f"{low}_")]
+    near += difflib.get_close_matches(low, words, n=1)
     return f"did you mean {near[0]!r}? {remedy[0].upper()}{remedy[1:]}" if near else remedy
 
 
@@ -53,11 +83,22 @@ def one_line(what: object, *, typed: bool = False) -> str:
     Args:
         typed: whether to prepend an error's type; an error without text gives its type in any case.
     """
-    text = " ".join(str(what).split())
+    text = printable(" ".join(str(what).split()))
     text = text if len(text) <= 160 else f"{text[:160]}…"
     kind = type(what).__name__ if isinstance(what, BaseException) and (typed or not text) else ""
     return ": ".join(filter(None, (kind, text)))
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def printable(text: str) -> str:
+    """Return the text on one line, with control, format and other unprintable characters escaped as in Python.
+
+    A terminal obeys control characters, and a name with a line break could forge a line of output.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _cut(text: str) -> str:
+    """Return the text, without its middle if it is longer than `LONGEST`."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST * 3 // 4]} … ({len(text)} characters) … {text[-LONGEST // 8 :]}"

@@ -1,13 +1,19 @@
 """What every test shares: one thread, so that they don't fight for cores; nobody's own zoo; no other's plugins."""
 
+import os
 import sys
 
 import pytest
-import torch
 
 from solverbench import plugins, registries
 
-torch.set_num_threads(1)
+
+def pytest_configure(config):
+    """Nothing imports torch before; the process that hands the tests to xdist's workers doesn't need it."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,6 +21,14 @@ def own_data(tmp_path_factory):
     """An empty folder: the teachers and trained solvers that a developer keeps in theirs never matter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOLVERBENCH_DATA", str(tmp_path_factory.mktemp("own") / "data"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unsynced():
+    """Files are not forced to the disk, which takes milliseconds for each: no test pulls the plug."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 
@@ -31,6 +45,23 @@ def unrendered(monkeypatch):
     for module in (base, training):
         monkeypatch.setattr(module, "render", lambda figure, kind: b"not rendered in this test")
     monkeypatch.setattr(gallery, "_ALONE", 1000)
+
+
+@pytest.fixture
+def few_compared(monkeypatch):
+    """For tests of runs whose reference's error nobody looks at: it is measured as ever, on 2 images in place of 64."""
+    from solverbench.sampling import convergence
+
+    for name in ("IMAGES", "FEW"):
+        monkeypatch.setattr(convergence, name, 2)
+
+
+@pytest.fixture
+def loose(monkeypatch):
+    """For tests of what runs do with exact solutions: they have four digits, for a sixth of the calls."""
+    from solverbench.sampling import exact
+
+    monkeypatch.setattr(exact, "TOLERANCE", 1e-4)
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,11 @@ def load(description, device):
     settings = description.settings(Settings)
     with safe_open(description.checkpoint, "pt") as file:
         if list(file.keys()) != ["means"]:
-            raise RecordError(f"{description.checkpoint}: holds {', '.join(file.keys())}, not means")
+            raise RecordError(
+                asked=description.checkpoint,
+                wrong=f"holds {', '.join(file.keys())}, not means",
+                remedy="give a file of means",
+            )
         means = file.get_tensor("means").to(device)
     condition = description.condition(count=len(means), absent=True)
     shape = tuple(means.shape[1:])

@@ -74,7 +74,11 @@ def teacher(denoise=denoise, *, extractor=extractor, identity="toy", name="toy",
     return Teacher(denoise, name, SHAPE, identity=identity, **options)
 
 
+OWN = ("timing.json", "origin.json")
+"""Files that say how results came about: two stores with the same results have other ones."""
+
+
 def files_of(folder, *, pattern="**/*"):
     """The bytes of every result file under `folder` by relative path: no times, reports or leftovers of a crash."""
-    kept = (p for p in folder.glob(pattern) if p.is_file() and p.name != "timing.json" and p.suffix != ".part")
+    kept = (p for p in folder.glob(pattern) if p.is_file() and p.name not in OWN and p.suffix != ".part")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(kept) if "reports" not in p.parts}

@@ -17,7 +17,7 @@ import solverbench
 from solverbench import registries
 from solverbench.bench import run_options
 from solverbench.cli.main import main
-from solverbench.method.solver import declared
+from solverbench.method.declarations import declared
 from solverbench.method.spec import make, solver_class
 
 ROOT = Path(__file__).parents[2]

@@ -71,7 +71,9 @@ def _draw_all(bundle: Bundle, made: Contents, names: Sequence[str], wide: Width,
             _, complaint = other.communicate()
             if other.returncode:
                 last = (complaint.strip().splitlines() or [f"exit code {other.returncode}"])[-1]
-                raise BundleError(f"{bundle.folder}: its figures can't be drawn ({last}); draw the report again")
+                raise BundleError(
+                    asked=bundle.folder, wrong=f"its figures can't be drawn ({last})", remedy="draw the report again"
+                )
     finally:
         for other in others:
             other.kill()

@@ -33,7 +33,7 @@ def draw(
     Raises: BundleError for a frame without the required columns, or a request for data that the results do not hold.
     """
     if kind not in KINDS:
-        raise BundleError(f"kind {kind!r}: it is not known; choose from {', '.join(KINDS)}")
+        raise BundleError(asked=f"kind {kind!r}", wrong="it is not known", remedy=f"choose from {', '.join(KINDS)}")
     source = load(source) if isinstance(source, str) else source
     if isinstance(source, Bundle):
         found = parts(source.frame, source.record)
@@ -42,11 +42,15 @@ def draw(
     for key, wanted in (("metric", metric), ("teacher", teacher)):
         there = list(dict.fromkeys(getattr(part, key) for part in found))
         if wanted is not None and wanted not in there:
-            raise BundleError(f"{key} {wanted!r}: the results do not hold it; choose from {', '.join(there)}")
+            raise BundleError(
+                asked=f"{key} {wanted!r}", wrong="the results do not hold it", remedy=f"choose from {', '.join(there)}"
+            )
     chosen = [p for p in found if metric in (None, p.metric) and teacher in (None, p.teacher)]
     if kind in ("levels", "weights", "images", "differences"):
         if not isinstance(source, Bundle):
-            raise BundleError(f"kind {kind!r}: a frame does not hold it; give a bundle, as from load_results")
+            raise BundleError(
+                asked=f"kind {kind!r}", wrong="a frame does not hold it", remedy="give a bundle, as from load_results"
+            )
         return _of_bundle(source, chosen, teacher or chosen[0].teacher, kind, nfe, widths.width(width)).draw()
     return _of_parts(chosen, kind, widths.width(width)).draw()
 
@@ -57,13 +61,19 @@ def _of_parts(found: Sequence[Part], kind: str, wide: Width) -> Content:
     if kind == "trajectory":
         errors = curves.trajectory(found)
         if not errors:
-            raise BundleError("kind 'trajectory': the results hold no error to a trajectory's end")
+            raise BundleError(
+                asked="kind 'trajectory'",
+                wrong="the results hold no error to a trajectory's end",
+                remedy="run the selection again on teachers with their own sampler",
+            )
         return contents.grid(errors, wide)
     if kind in ("speed", "training"):
         content = contents.costs(found, "speed" if kind == "speed" else "calls", wide)
         if content is None:
             raise BundleError(
-                f"kind {kind!r}: the results hold no such cost; they are of another version, or of no cell"
+                asked=f"kind {kind!r}",
+                wrong="the results hold no such cost",
+                remedy="run the selection again to write it",
             )
         return content
     return contents.curves(found, wide)
@@ -77,5 +87,9 @@ def _of_bundle(bundle: Bundle, found: Sequence[Part], teacher: str, kind: str, n
     else:
         content = contents.images(bundle, teacher, differences=kind == "differences")
     if content is None:
-        raise BundleError(f"kind {kind!r}: the bundle has none of {teacher}; run the selection again to write it")
+        raise BundleError(
+            asked=f"kind {kind!r}",
+            wrong=f"the bundle has none of {teacher}",
+            remedy="run the selection again to write it",
+        )
     return content

@@ -18,6 +18,7 @@ from solverbench.reports.drawing.base import FORMATS, Drawing, render, settings
 from solverbench.reports.drawing.palette import GREY, dress
 from solverbench.reports.drawing.ticks import log_minor_ticks, log_ticks, tick_text
 from solverbench.reports.figures.widths import DEFAULT
+from solverbench.wording import one_line
 
 HISTORY = ("iteration", "loss", "distance", "adversarial", "discriminator", "d_real", "d_fake", "r1", "r2", "gradient",
            "validation")  # fmt: skip
@@ -240,19 +241,23 @@ def _table(path: Path, columns: Sequence[str], words: Sequence[str]) -> pd.DataF
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
-        raise BundleError(f"{path}: it is not there, so nothing was trained here; name the folder of a run") from None
+        raise BundleError(
+            asked=path, wrong="it is not there, so nothing was trained here", remedy="name the folder of a run"
+        ) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: it cannot be read as CSV ({_line(error)}); train again") from error
+        raise BundleError(
+            asked=path, wrong=f"it cannot be read as CSV ({one_line(error)})", remedy="train again"
+        ) from error
     missing = [column for column in columns if column not in frame.columns]
     if missing or frame.empty:
         what = f"columns {', '.join(missing)} are not there" if missing else "it has no rows"
-        raise BundleError(f"{path}: {what}; train again")
+        raise BundleError(asked=path, wrong=what, remedy="train again")
     for column in columns:
         if column not in words:
             frame[column] = list(_numbers(frame[column], f"{path}: row {{}}, {column}"))
     for column in {"iteration", "index"} & set(columns):
         if not np.isfinite(frame[column]).all():
-            raise BundleError(f"{path}: a row has no {column}; train again")
+            raise BundleError(asked=path, wrong=f"a row has no {column}", remedy="train again")
     return frame
 
 
@@ -261,7 +266,9 @@ def _numbers(texts: "pd.Series[str]", where: str) -> Iterator[float]:
         try:
             yield float(text) if text.strip() else math.nan
         except ValueError:
-            raise BundleError(f"{where.format(i + 1)}: {text!r} is not a number; train again") from None
+            raise BundleError(
+                asked=where.format(i + 1), wrong=f"{text!r} is not a number", remedy="train again"
+            ) from None
 
 
 def _put(path: Path, content: bytes) -> None:
@@ -273,8 +280,6 @@ def _put(path: Path, content: bytes) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise BundleError(f"{path}: it cannot be written ({error}); free or unlock the folder") from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
+        raise BundleError(
+            asked=path, wrong=f"it cannot be written ({error})", remedy="free or unlock the folder"
+        ) from error

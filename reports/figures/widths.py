@@ -34,5 +34,5 @@ def width(name: str | Width | None) -> Width:
     if isinstance(name, Width):
         return name
     if name is not None and name.lower() not in VENUES:
-        raise BundleError(f"width {name!r}: not known; choose from {', '.join(VENUES)}")
+        raise BundleError(asked=f"width {name!r}", wrong="not known", remedy=f"choose from {', '.join(VENUES)}")
     return DEFAULT if name is None else VENUES[name.lower()]

@@ -10,8 +10,8 @@ from solverbench.reports.bundle import Bundle
 from solverbench.reports.drawing.palette import bounds, look_of
 from solverbench.reports.figures import plans
 from solverbench.reports.figures.sprites import Sprites, blocks
+from solverbench.reports.pages.content import Report
 from solverbench.reports.pages.contrast import on_dark
-from solverbench.reports.pages.sections import Report
 from solverbench.reports.parts import Part
 
 

@@ -16,8 +16,8 @@ from solverbench.reports import paired, verdicts
 from solverbench.reports.bundle import MEANINGS
 from solverbench.reports.figures.sprites import sprites
 from solverbench.reports.pages import data, tables
+from solverbench.reports.pages.content import Lines, Numbers, Prose, Report, Section, Table
 from solverbench.reports.pages.data import short
-from solverbench.reports.pages.sections import Lines, Numbers, Prose, Report, Section, Table
 from solverbench.reports.parts import Part
 
 _WEB = Path(__file__).parents[1] / "web"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from solverbench.reports import verdicts
-from solverbench.reports.pages.sections import Report
+from solverbench.reports.pages.content import Report
 from solverbench.reports.pages.tables import escape_latex, escape_markdown
 
 VERDICTS = (0.12, 0.28, 0.14, 0.11, 0.15, 0.20)

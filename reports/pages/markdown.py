@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from solverbench.reports.pages import tables
-from solverbench.reports.pages.sections import Block, Figure, Lines, Numbers, Prose, Report, Section, Table
+from solverbench.reports.pages.content import Block, Figure, Lines, Numbers, Prose, Report, Section, Table
 from solverbench.reports.pages.tables import escape_markdown as escape
 
 

@@ -1,192 +1,31 @@
 """The sections of a report: made once from the bundle, written as report.md and as report.html."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from solverbench.reports import paired, published, verdicts
-from solverbench.reports.bundle import FINISHED, STATUSES, Bundle
+from solverbench.reports.bundle import FINISHED, Bundle
 from solverbench.reports.drawing import base
 from solverbench.reports.figures import bound, costs, gallery, images, plans
 from solverbench.reports.pages import tables, text
+from solverbench.reports.pages.content import (
+    Block,
+    Cell,
+    Figure,
+    Lines,
+    Numbers,
+    Prose,
+    Report,
+    Row,
+    Section,
+    Table,
+    one_per_cell,
+)
 from solverbench.reports.pages.tables import escape_markdown as escape
-from solverbench.reports.paired import Difference
-from solverbench.reports.parts import Part, parts, ranges, slug
-
-
-@dataclass(frozen=True)
-class Prose:
-    """One paragraph, as Markdown in report.md and as plain text on the page; empty if only the other one has it."""
-
-    markdown: str = ""
-    page: str = ""
-
-
-@dataclass(frozen=True)
-class Lines:
-    """A list of sentences."""
-
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of report.md, by its file's name without the ending; the page draws its own."""
-
-    name: str
-    alt: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A text, and the sort key of its column if it differs from the text."""
-
-    text: str
-    sort: str | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table; `kind` is "good", "bad" or empty."""
-
-    cells: tuple[Cell, ...]
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Args:
-        unused: columns without content, which only the table's own file keeps.
-        hidden: columns that report.md leaves out.
-        page_only: whether report.md leaves out the whole table.
-        names: whether the first columns are names and the others numbers; the page aligns them accordingly.
-        tall: whether the page gives the table its own scroll bar.
-    """
-
-    head: tuple[str, ...]
-    rows: tuple[Row, ...]
-    unused: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()
-    page_only: bool = False
-    names: bool = False
-    tall: bool = False
-
-    def columns(self, page: bool) -> list[int]:
-        """Return the indices of the columns that are shown on the page, or in report.md."""
-        left_out = self.unused if page else (*self.unused, *self.hidden)
-        return [i for i, name in enumerate(self.head) if name not in left_out]
-
-    @property
-    def texts(self) -> list[list[str]]:
-        """The texts of every row."""
-        return [[cell.text for cell in row.cells] for row in self.rows]
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """The values of one part; `differences` from the baseline by (label, nfe), empty if it is not among the solvers."""
-
-    part: Part
-    differences: Mapping[tuple[str, int], Difference]
-
-    @property
-    def compared(self) -> bool:
-        """Whether any difference is known."""
-        return any(not each.reason for each in self.differences.values())
-
-
-Block = Prose | Lines | Figure | Table | Numbers
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and the blocks below it.
-
-    Args:
-        key: the section's kind, and its anchor on the page.
-        title: its heading; none in report.md if empty.
-        page_title: the page's heading, if it differs.
-        link: its name in the page's navigation.
-    """
-
-    key: str
-    title: str
-    blocks: tuple[Block, ...]
-    page_title: str = ""
-    link: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """A bundle and the contents of its report.
-
-    Args:
-        baseline: the baseline of paired differences.
-        marks: (mark, meaning) of the marks after names of solvers.
-    """
-
-    bundle: Bundle
-    parts: tuple[Part, ...]
-    baseline: str
-    marks: tuple[tuple[str, str], ...]
-    sections: tuple[Section, ...]
-
-    @cached_property
-    def labels(self) -> list[str]:
-        """The solvers in the order of results.csv."""
-        return list(dict.fromkeys(self.bundle.frame["label"]))
-
-    @cached_property
-    def teachers(self) -> list[str]:
-        """The teachers in the order of results.csv."""
-        return list(dict.fromkeys(self.bundle.frame["teacher"]))
-
-    @property
-    def budgets(self) -> str:
-        """The budgets as text, such as "3-6, 8"."""
-        return ranges(self.bundle.frame["nfe"].to_list())
-
-    @cached_property
-    def cells(self) -> int:
-        """The number of cells asked for."""
-        return len(_cells(self.bundle.frame))
-
-    @property
-    def statuses(self) -> str:
-        """The statuses as text, such as "5 done, 1 failed"."""
-        counts = Counter(_cells(self.bundle.frame)["status"])
-        return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-
-    @property
-    def tags(self) -> list[str]:
-        """The reasons to read the report with care."""
-        return [str(tag) for tag in self.bundle.record["tags"]]
-
-    @property
-    def command(self) -> str:
-        """The command that made the report."""
-        return str(self.bundle.record.get("command", "(command not recorded)"))
-
-    def table(self, key: str) -> Table | None:
-        """Return the first table of the first section of one kind."""
-        blocks = [block for section in self.all(key) for block in section.blocks]
-        return next((block for block in blocks if isinstance(block, Table)), None)
-
-    def all(self, key: str) -> list[Section]:
-        """Return the sections of one kind."""
-        return [section for section in self.sections if section.key == key]
-
-    def numbers(self) -> Iterator[tuple[Section, Numbers]]:
-        """Yield the values of each part, with the section that contains them."""
-        for section in self.all("part"):
-            yield from ((section, block) for block in section.blocks if isinstance(block, Numbers))
+from solverbench.reports.parts import Part, parts, slug
 
 
 def of(bundle: Bundle, baseline: str | None = None) -> Report:
@@ -401,7 +240,7 @@ def _published(bundle: Bundle) -> Iterator[Section]:
 
 def _unfinished(frame: pd.DataFrame) -> Iterator[Section]:
     """Yield every cell that is neither done nor cached, with its whole reason."""
-    cells = _cells(frame[~frame["status"].isin(FINISHED)])
+    cells = one_per_cell(frame[~frame["status"].isin(FINISHED)])
     if len(cells):
         columns = ("teacher", "label", "nfe", "status", "reason")
         rows = tuple(_row([str(row[column]) for column in columns]) for _, row in cells.iterrows())
@@ -426,10 +265,6 @@ def _facts(record: Mapping[str, Any]) -> Iterator[Section]:
         if record[name]:
             rows = tuple(_row([str(key), text.flat(value)]) for key, value in record[name].items())
             yield Section("facts", name.capitalize(), (Table(("", ""), rows),))
-
-
-def _cells(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.drop_duplicates(["teacher", "label", "nfe"])
 
 
 def _row(texts: Sequence[str]) -> Row:

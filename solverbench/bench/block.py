@@ -175,6 +175,7 @@ class _UnitRun:
             if self.work.limits and (spent := self._spent(end)) > self.work.limits[place]:
                 done = part.stop - self.work.block.start
                 self.failed[place] = SampleError(
+                    asked=f"seeds {part.start}-{part[-1]}",
                     wrong=(
                         f"took longer than the time limit of a cell ({spent:.3g} s for {done} of a block's "
                         f"{len(self.work.block)} images, where {self.work.limits[place]:.3g} s were left)"
@@ -228,7 +229,9 @@ class _UnitRun:
         found = metric.score(self.networks.get(metric.name), images if metric.takes in self.goals else levels, others)
         if metric.network is not None and not found.isfinite().all():
             raise SampleError(
-                f"metric {metric.name} returned values that are not finite, within seeds {part.start}-{part[-1]}"
+                asked=f"metric {metric.name}",
+                wrong=f"returned values that are not finite, within seeds {part.start}-{part[-1]}",
+                remedy="correct it, or leave it out",
             )
         return np.asarray((found if found.dim() > 1 else found.double()).detach().cpu().numpy())
 
@@ -311,8 +314,12 @@ def _blamed(sums: _Sums, array: str, broken: bool = True) -> Iterator[None]:
 def _features(rows: Tensor, part: range) -> Tensor:
     if rows.shape[0] != len(part) or rows.dim() != 2:
         raise SampleError(
-            wrong=f"the extractor returned {tuple(rows.shape)} for {len(part)} images", remedy="it must return [B, D]"
+            asked="extractor", wrong=f"returned {tuple(rows.shape)} for {len(part)} images", remedy="return [B, D]"
         )
     if not rows.isfinite().all():
-        raise SampleError(f"the extractor returned features that are not finite, within seeds {part.start}-{part[-1]}")
+        raise SampleError(
+            asked="extractor",
+            wrong=f"returned features that are not finite, within seeds {part.start}-{part[-1]}",
+            remedy="correct it, or use another one",
+        )
     return rows.cpu()

@@ -137,7 +137,11 @@ def measure(cell: Cell, blocks: Sequence[BlockResult]) -> Measures:
                 with np.errstate(over="ignore", invalid="ignore"):
                     values, left = metric.reduce(kept)
                 if not (np.isfinite(values).all() and np.isfinite(left).all()):
-                    raise FeatureError(f"metric {metric.name}: not finite, although what it is made of is")
+                    raise FeatureError(
+                        asked=f"metric {metric.name}",
+                        wrong="not finite, although what it is computed from is",
+                        remedy="correct it, or leave it out",
+                    )
                 low, high = metric.bounds
                 if metric.name not in TABLE and not ((low <= values) & (values <= high)).all():
                     raise FeatureError(

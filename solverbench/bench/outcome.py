@@ -36,6 +36,7 @@ class Outcome:
         failed: metric name to the reason why it has no measure although the cell has results.
         convergence: the error of the teacher sampler, that paired errors refer to; None if it wasn't measured.
         statistics: statistics of its images, see `bench.statistics`; empty without results, or for earlier ones.
+        origin: where it was merged from, when, and how its numbers were checked; empty if it was computed here.
     """
 
     cell: Cell
@@ -47,6 +48,7 @@ class Outcome:
     failed: Mapping[str, str] = field(default_factory=dict)
     convergence: Convergence | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
 
     @property
     def reference_error(self) -> float | None:

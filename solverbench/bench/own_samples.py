@@ -78,5 +78,5 @@ def own_pictures(name: str, count: int | None, device: str, kind: str | None, cr
         if value is not None:
             raise UserError(asked=f"{flag} {value}", wrong="of no use with --own-samples", remedy="leave it out")
     if count is not None and count < 2:
-        raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
+        raise UserError(asked=f"--count {count}", wrong="too few images for a covariance", remedy="give at least 2")
     return Sampled(load_teacher(name, device), 10_000 if count is None else count)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solverbench import files
 from solverbench.bench import estimates, reference, resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import _fitted
@@ -22,6 +23,7 @@ from solverbench.method.prefixes import Tree
 from solverbench.sampling import devices
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ class RunPlan:
         total = f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
             total += f"\nnetwork calls per image, summed over cells: {self.asked} requested, {self.needed} needed"
-        return "\n".join([*(line.rstrip() for line in lines), total])
+        return "\n".join([*(printable(line.rstrip()) for line in lines), total])
 
 
 def plan(options: RunOptions) -> RunPlan:
@@ -154,6 +156,7 @@ def plan(options: RunOptions) -> RunPlan:
     """
     train_missing.check(options.train)
     protocol, out = Protocol.of(options), Path(options.out)
+    files.check_writable(out)
     wanted = resolve.resolve(options, protocol)
     if options.batch == AUTO:
         protocol, wanted = _fitted(protocol, wanted, out, None)

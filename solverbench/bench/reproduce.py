@@ -196,7 +196,9 @@ def reproduce(published: Result, given: RunOptions, *, progress: Listener | None
             or outcome.failed.get(published.metric)
             or outcome.cell.lacking.get(published.metric, "the teacher has no such metric")
         )
-        raise UserError(asked=published.row, wrong=f"{outcome.status}, {why}")
+        raise UserError(
+            asked=published.row, wrong=f"{outcome.status} ({why})", remedy="remove the cause, and reproduce it again"
+        )
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
     few = measure.n if outcome.biased(published.metric) else 0
     return Comparison(published, measure.value, *measure.interval, differences, few)

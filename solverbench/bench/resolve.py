@@ -15,11 +15,13 @@ from solverbench.evaluation.selection import Measurement
 from solverbench.learned import trained_files, zoo
 from solverbench.learned.trained_files import Trained
 from solverbench.method import grids, probe, suspects
+from solverbench.method.declarations import Unnamed
 from solverbench.method.grids import Grid
-from solverbench.method.solver import LearnedSolver, Solver, Unnamed
+from solverbench.method.linearity import check_linear, check_start
+from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import expand, make, numbers
 from solverbench.method.tableau import Plan, Tableau
-from solverbench.method.tracing import check_linear, check_start, miscounted, own_grid, trace
+from solverbench.method.tracing import miscounted, own_grid, trace
 from solverbench.sampling import devices, endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
@@ -66,8 +68,11 @@ def check_possible(wanted: Sequence[Cell]) -> None:
     if not wanted or len(lacking) < len(wanted):
         return
     status, why = lacking[0]
-    others = "" if len(wanted) == 1 else f" (and {len(wanted) - 1} more; 'solverbench plan' lists them)"
-    raise MissingError(asked=wanted[0], wrong=f"{status}, so there is nothing to measure{others}: {why}")
+    raise MissingError(
+        asked=wanted[0],
+        wrong=f"{status}, so there is nothing to measure: {why.rstrip('.')}",
+        remedy=f"see 'solverbench plan' for {'this cell' if len(wanted) == 1 else f'all {len(wanted)} cells'}",
+    )
 
 
 def resolved_again(cell: Cell, out: Path) -> Cell:
@@ -78,6 +83,27 @@ def resolved_again(cell: Cell, out: Path) -> Cell:
         [found] = _cells_of(cell.solver, solver, [cell.nfe], *about, out)
     except GridError as error:
         return blocked(cell, FAILED, str(error))
+    return found
+
+
+def named(
+    asked: str,
+    solver: Solver,
+    nfe: int,
+    teacher: Teacher,
+    goal: Goal,
+    protocol: Protocol,
+    measurement: Measurement,
+    out: Path,
+) -> Cell:
+    """Return one cell.
+
+    Args:
+        asked: name of the solver in results.
+        goal: plan of the teacher's own sampler.
+        out: results folder.
+    """
+    [found] = _cells_of(asked, solver.on(teacher.schedule), [nfe], teacher, goal, protocol, measurement, out)
     return found
 
 

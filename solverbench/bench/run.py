@@ -29,6 +29,7 @@ from solverbench.bench.workers import local
 from solverbench.bench.workers.ray import RayWorkers
 from solverbench.errors import UserError
 from solverbench.store.folder import Store
+from solverbench.wording import printable
 
 FORMER = (
     "holds cells of an earlier version, which aren't reused, so their results are computed again; 'solverbench "
@@ -68,9 +69,14 @@ class RunResult:
         short = self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] + len(_lacking(self.cells))
         return self.exit_code or (5 if short else 0)
 
+    @property
+    def tables(self) -> list[numbers.Table]:
+        """The values of all cells with their 95 % intervals: a table for each teacher and metric."""
+        return numbers.tables(self.cells)
+
     def numbers(self) -> str:
-        """Return the values of all cells with their 95 % intervals as a plain-text table."""
-        return "\n".join(numbers.lines(self.cells))
+        """Return `tables` in Markdown."""
+        return "\n\n".join("\n".join(each.markdown()) for each in self.tables)
 
     def summary(self) -> str:
         """Return human-readable lines: cells and metrics without a value, with reasons, then a count per status."""
@@ -79,7 +85,8 @@ class RunResult:
         flagged = [each for each in self.cells if each.measures]
         lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.flags().items()]
         lines += [*notes.one_method([each.cell for each in self.cells]), *notes.reference(self.cells)]
-        return "\n".join([*lines, *_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"])
+        lines += [*_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"]
+        return "\n".join(map(printable, lines))
 
 
 def run(options: RunOptions, *, progress: Listener | None = None, command: str | None = None) -> RunResult:

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,10 +26,11 @@ from solverbench.bench.measure import Measure, measure
 from solverbench.bench.outcome import Outcome
 from solverbench.errors import RecordError
 from solverbench.method import prefixes
-from solverbench.method.prefixes import Tree
+from solverbench.method.prefixes import Call, Tree
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
+from solverbench.store.verdict import describe
 from solverbench.teachers.teacher import Teacher
 
 MEMORY = 1 << 30
@@ -54,6 +56,7 @@ class CellProgress:
         seconds: time of its blocks in this run, each counted as if computed alone.
         failed: metric name to the reason why it has no measure.
         statistics: statistics of its images, see `bench.statistics`; empty for results of an earlier version.
+        origin: where it was merged from, as text; empty if it was computed in this store.
         damaged: damaged files, which are recomputed, with their errors.
         noted: time of the last write of the block costs.
         written: whether all block costs are written.
@@ -68,6 +71,7 @@ class CellProgress:
         self.measures: dict[str, Measure] = {}
         self.failed: dict[str, str] = {}
         self.statistics: dict[str, Any] = {}
+        self.origin = ""
         self.timing: dict[str, Any] = {"attempts": [], "blocks": {}}
         self.noted, self.written = time.monotonic(), True
         self.pictures: NDArray[np.uint8] | None = None
@@ -165,7 +169,7 @@ class CellProgress:
             pictures = self.folder.pictures(self.cell.protocol.blocks[0])
         return Outcome(
             self.cell, self.status, "", self.measures, pictures, self.timing["blocks"], self.failed,
-            statistics=self.statistics,
+            statistics=self.statistics, origin=self.origin,
         )  # fmt: skip
 
     def _read(self, stored: dict[str, Any]) -> None:
@@ -173,6 +177,7 @@ class CellProgress:
         self.measures = {name: Measure.from_dict(name, each) for name, each in stored["measures"].items()}
         self.failed = stored.get("failed", {})
         self.statistics = stored.get(statistics.NAME, {})
+        self.origin = "; ".join(describe(each) for each in self.folder.origin())
 
     def _goal_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
         """Return the calls for the teacher's own samples and exact solutions that are neither stored nor claimed."""
@@ -225,7 +230,9 @@ class Unit:
     def shares(self) -> list[float]:
         """Return each job's part of `calls`; a shared call is split equally."""
         found = [float(job.goal_calls[self.block]) for job in self.jobs]
-        users = {call: sum(len(end.plans) for end in call.below) for end in self.tree.ends for call in end.path}
+        users = Counter[Call]()
+        for end in self.tree.ends:
+            users.update(dict.fromkeys(end.path, len(end.plans)))
         for end in self.tree.ends:
             for place in end.plans:
                 found[place] += len(self.block) * sum(1 / users[call] for call in end.path)

@@ -9,6 +9,7 @@ import click
 
 from solverbench.cli.flags import json_option, out_option
 from solverbench.errors import UserError
+from solverbench.wording import printable
 
 
 @click.command()
@@ -27,8 +28,8 @@ def compare(run_a: str, run_b: str, out: str, as_json: bool) -> None:
     try:
         found = solverbench.compare(folder(run_a, out), folder(run_b, out))
     except solverbench.BundleError as error:
-        raise UserError(str(error)) from None
-    click.echo("\n".join(found.lines()))
+        raise UserError.of(error) from None
+    click.echo("\n".join(map(printable, found.lines())))
     if as_json:
         click.echo(json.dumps(found.as_dict()))
 
@@ -46,6 +47,6 @@ def folder(run: str, out: str) -> Path:
     there = ", ".join(sorted(p.parent.name for p in (Path(out) / "reports").glob("*/bundle.json")))
     raise UserError(
         asked=f"run {run!r}",
-        wrong=f"no report; {out} has {there or 'none'}",
+        wrong=f"no report, and {out} has {there or 'none'}",
         remedy="name one of them or a report's folder",
     )

@@ -16,14 +16,16 @@ import torch
 from solverbench import plugins, registries, tested
 from solverbench.cli import zoo_listing
 from solverbench.errors import BudgetError, LoopError, UserError
-from solverbench.method.solver import LearnedSolver, Solver, declared
+from solverbench.method.declarations import declared
+from solverbench.method.loops import intervals
+from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import make, ranges, solver_class
-from solverbench.method.tracing import intervals
 from solverbench.metrics import plugin
 from solverbench.sampling import convergence, endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
+from solverbench.wording import printable
 
 EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
 """Optional extras of the package, each with the module that it installs."""
@@ -33,6 +35,8 @@ BUDGETS = range(1, 13)
 
 def named(name: str, teacher_name: str, out: Path) -> str:
     """Return the description of a name of any kind; a solver (options allowed) takes precedence.
+
+    A sampler or scheduler of diffusers or ComfyUI is described by its spec here.
 
     Args:
         teacher_name: the teacher whose trained files are listed first for a learned solver.
@@ -46,7 +50,15 @@ def named(name: str, teacher_name: str, out: Path) -> str:
         for registry in (registries.grids, registries.metrics, registries.losses):
             if name in registry:
                 return thing(registry, name)
+        if found := registries.foreign(name):
+            return "\n".join(map(foreign, found))
     return solver(name, teacher_name, out)
+
+
+def foreign(found: registries.Foreign) -> str:
+    """Return the description of another program's sampler or scheduler."""
+    lines = [f"{found.name}: {found.title}", f"  spec     {found.spec or 'none'}", f"  agrees   {found.relation}"]
+    return "\n".join([*lines, *([f"  differs  {found.differs}"] if found.differs else [])])
 
 
 def thing(registry: registries.Registry, name: str) -> str:
@@ -113,7 +125,7 @@ def _trained(asked: LearnedSolver, teacher: str, out: Path) -> Iterator[str]:
         if entry.trained is not None and entry.trained.spec == asked.spec:
             budgets.setdefault(entry.trained.teacher, set()).add(entry.trained.nfe)
     for n, (name, there) in enumerate(budgets.items()):
-        yield f"  {'' if n else 'trained':<8} on {name} for nfe {ranges(sorted(there)) or 'none'}"
+        yield f"  {'' if n else 'trained':<8} on {printable(name)} for nfe {ranges(sorted(there)) or 'none'}"
 
 
 def _recommended(name: str) -> list[str]:
@@ -181,13 +193,15 @@ def _writable(out: Path) -> str:
     if not out.exists():
         parent = next(p for p in out.resolve().parents if p.exists())
         if not os.access(parent, os.W_OK):
-            raise UserError(wrong=f"{parent} can't be written", remedy="choose another --out")
+            raise UserError(asked=out, wrong=f"{parent} can't be written", remedy="choose another --out")
         return "doesn't exist yet, but can be created"
     Store.look(out)
     try:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise UserError(wrong=f"can't be written ({error.strerror})", remedy="choose another --out") from None
+        raise UserError(
+            asked=out, wrong=f"can't be written ({error.strerror})", remedy="choose another --out"
+        ) from None
     return "exists, readable and writable"
 
 

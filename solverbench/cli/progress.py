@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from solverbench.bench.progress import Listener, duration
+from solverbench.cli.terminal import raw
+from solverbench.wording import printable
 
 EVERY = 5.0
 """Seconds between two plain progress lines."""
@@ -145,7 +147,7 @@ class Lines:
         """Do nothing: lines leave nothing to remove."""
 
     def _write(self, line: str) -> None:
-        self.stream.write(line + "\n")
+        self.stream.write(printable(line) + "\n")
         self.stream.flush()
 
 
@@ -159,10 +161,10 @@ class Bar:
     def __init__(self, console: Console) -> None:
         self.pace = Pace(0, 0)
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(16),
             TaskProgressColumn(),
-            TextColumn("{task.fields[pace]}"),
+            TextColumn("{task.fields[pace]}", markup=False),
         )
         self.progress = Progress(*columns, console=console, transient=True)
         self.task = self.progress.add_task("", total=None, pace="", visible=False)
@@ -177,7 +179,7 @@ class Bar:
         self.course.advance(iteration, iterations, loss, validation)
         head, _, pace = str(self.course).partition(": ")
         self.progress.update(
-            self.training, completed=iteration, total=iterations, description=head, pace=pace,
+            self.training, completed=iteration, total=iterations, description=printable(head), pace=pace,
             visible=iteration < iterations,
         )  # fmt: skip
 
@@ -196,7 +198,7 @@ class Bar:
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Move the bar of the run, and show the cell's own progress beside it."""
         self.pace.advance(cell, images, calls)
-        self.progress.update(self.task, advance=calls, description=self.pace.of(cell), pace=str(self.pace))
+        self.progress.update(self.task, advance=calls, description=printable(self.pace.of(cell)), pace=str(self.pace))
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status above the bar."""
@@ -204,7 +206,7 @@ class Bar:
 
     def note(self, line: str) -> None:
         """Print the line above the bar."""
-        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         """Remove the bar."""
@@ -215,7 +217,7 @@ class Bar:
 def display(stream: TextIO | None = None) -> Iterator[Listener]:
     """Yield the display for the stream (stderr if None): a bar on a terminal, else plain lines; end it afterwards."""
     stream = stream or sys.stderr
-    shown: Bar | Lines = Bar(Console(file=stream)) if stream.isatty() else Lines(stream)
+    shown: Bar | Lines = Bar(Console(file=raw(stream))) if stream.isatty() else Lines(stream)
     try:
         yield shown
     finally:
@@ -227,12 +229,12 @@ def training_display(
     label: str, stream: TextIO | None = None
 ) -> Iterator[Callable[[int, int, float, float | None], None]]:
     """Yield the callback for each training iteration: (iteration, iterations, loss, validation error or None)."""
-    stream = stream or sys.stderr
+    stream, label = stream or sys.stderr, printable(label)
     if not stream.isatty():
         yield _TrainingLines(label, stream)
         return
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(file=raw(stream)), transient=True) as progress:
         task = progress.add_task(label)
 
         def show(iteration: int, total: int, loss: float, validation: float | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from solverbench.cli.flags import device_option, json_option, out_option, plugin_option
+from solverbench.wording import printable
 
 
 @click.group()
@@ -28,7 +29,8 @@ def refs_list(out: str, as_json: bool) -> None:
     rows = [(name, path, references.about(path)) for name, path in references.listed(Path(out))]
     for name, path, told in rows:
         count = told["n"] or "unknown"
-        click.echo(f"{name}  n={count}, split {told['split']}, {told['extractor']}, from {told['origin']}  {path}")
+        line = f"{name}  n={count}, split {told['split']}, {told['extractor']}, from {told['origin']}  {path}"
+        click.echo(printable(line))
     if not rows:
         click.echo(f"no reference in {' or '.join(map(str, references.folders(Path(out))))}")
     if as_json:

@@ -28,6 +28,7 @@ from solverbench._version import __version__
 from solverbench.errors import RecordError, StoreError, UserError
 from solverbench.store import layout
 from solverbench.store.folder import CellFolder
+from solverbench.wording import printable
 
 HOST = "127.0.0.1"
 FRESH = 60.0
@@ -331,4 +332,5 @@ def _render(name: str, given: Mapping[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["ago"] = _ago
+    environment.finalize = lambda value: printable(value) if type(value) is str else value
     return environment.get_template(f"{name}.html.j2").render(version=__version__, **given)

@@ -15,6 +15,7 @@ from solverbench.learned import recipes, trained_files, zoo
 from solverbench.learned.trained_files import Trained
 from solverbench.method.tableau import Tableau
 from solverbench.teachers.loading import load_teacher
+from solverbench.wording import printable
 
 COLUMNS = ("solver", "nfe", "teacher", "validation", "training", "where", "identity")
 
@@ -67,7 +68,8 @@ def table(found: Sequence[Entry]) -> str:
     for entry in found:
         if entry.trained is not None and (changed := recipe_changes(entry.trained)):
             lines.append(f"trained by an earlier recipe: {entry.path}: {changed}")
-    return "\n".join([*lines, *(f"unreadable: {entry.problem}" for entry in found if entry.trained is None)])
+    lines += [f"unreadable: {entry.problem}" for entry in found if entry.trained is None]
+    return "\n".join(map(printable, lines))
 
 
 def recipe_changes(trained: Trained) -> str:
@@ -130,7 +132,9 @@ def add(path: Path) -> str:
     before = _there(place)
     files.write_bytes(place, path.read_bytes())
     lines = [f"{trained.spec} nfe={trained.nfe} for {trained.teacher} ({trained.identity[:12]}) in {place}"]
-    return "\n".join([*lines, *([f"  replaces {before}"] if before and before != trained.identity[:12] else [])])
+    return "\n".join(
+        [*map(printable, lines), *([f"  replaces {before}"] if before and before != trained.identity[:12] else [])]
+    )
 
 
 def _there(place: Path) -> str:
@@ -145,7 +149,7 @@ def _there(place: Path) -> str:
 
 def described(trained: Trained) -> str:
     """Return the contents of a trained solver's file as human-readable text."""
-    return "\n".join(_described(trained))
+    return "\n".join(map(printable, _described(trained)))
 
 
 def numbers(tableau: Tableau) -> list[str]:

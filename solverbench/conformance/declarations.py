@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from solverbench.conformance.trials import Failed
+from solverbench.method.declarations import declared
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Solver, declared
+from solverbench.method.solver import Solver
 from solverbench.options import parse
 from solverbench.plugins import WORD
 

@@ -11,12 +11,14 @@ from solverbench.conformance import trials
 from solverbench.conformance.trials import BUDGETS, Failed, Recorder
 from solverbench.errors import BudgetError, NotLinearError
 from solverbench.method import suspects
+from solverbench.method.declarations import read_levels
 from solverbench.method.execution import unrounded
 from solverbench.method.grids import explicit
+from solverbench.method.loops import sampled
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Solver, read_levels
+from solverbench.method.solver import Solver
 from solverbench.method.spec import ranges
-from solverbench.method.tracing import miscounted, sampled, trace
+from solverbench.method.tracing import miscounted, trace
 
 
 def linear(solver: Solver, schedule: NoiseSchedule) -> str:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from solverbench.errors import SpecError
 from solverbench.method.grids import Grid, explicit
+from solverbench.method.loops import sampled
 from solverbench.method.schedules import EDM
 from solverbench.method.solver import Denoise, Solver
-from solverbench.method.tracing import sampled
 
 START = {"sin": (0.4,), "gaussian": (0.9,), "mixture": (-1.2, -0.8, -0.4, 0.1, 0.5, 0.9, 1.3)}
 """The test problems, each with its initial states at sigma = 1.
@@ -125,7 +125,7 @@ def _regular(solver: Solver) -> Solver:
     solver = _plain(solver)
     try:
         return _with(solver, lower_order_final=False)
-    except SpecError:  # a singlestep solver: its last step is a short block after regular ones
+    except SpecError:  # order 1, or a singlestep solver, whose last step is a short block after regular ones
         return solver
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from solverbench.errors import BudgetError, GridError
 from solverbench.method.grids import Grid, explicit
+from solverbench.method.loops import intervals, sampled
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import LearnedSolver, Solver
-from solverbench.method.tracing import intervals, sampled
 
 BUDGETS = range(1, 13)
 """Budgets, in calls, that solvers are checked at."""

@@ -74,7 +74,9 @@ class Arrays(Pictures):
             raise RecordError(asked=path, wrong=f"images of {dtype}, whose range isn't stated", remedy=_LEVELS)
         _axes(path, shape)
         if count is not None and count > shape[0]:
-            raise UserError(f"--count {count}: {path} holds {shape[0]} images; give that many or fewer")
+            raise UserError(
+                asked=f"--count {count}", wrong=f"{path} holds {shape[0]} images", remedy="give that many or fewer"
+            )
         hasher.update(repr((shape, dtype.str, count or shape[0])).encode())
         return cls(path, shape, dtype.str, count or shape[0], hasher.hexdigest())
 

@@ -60,7 +60,11 @@ class Crop:
         """
         match = re.fullmatch(r"([a-z]+):([1-9]\d{0,4})", text)
         if match is None or match[1] not in CROPS:
-            raise UserError(f"--crop {text}: not RULE:SIZE with a rule of {', '.join(CROPS)}; write it as in adm:256")
+            raise UserError(
+                asked=f"--crop {text}",
+                wrong=f"not RULE:SIZE with a rule of {', '.join(CROPS)}",
+                remedy="write it as in adm:256",
+            )
         return cls(match[1], int(match[2]))
 
     def __str__(self) -> str:
@@ -163,7 +167,7 @@ class Stored(Pictures):
         try:
             whole = colour if self.cut is None else self.cut(colour)
         except ValueError as error:
-            raise UserError(f"{path}: {error}; choose another --crop, or remove it") from None
+            raise UserError(asked=path, wrong=str(error), remedy="choose another --crop, or leave it out") from None
         return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
 
 
@@ -183,12 +187,15 @@ class Generated(Pictures):
         if not drawn(self.name):
             known = ", ".join(registries.teachers.builtin)
             raise MissingError(
-                f"{self.name}: neither a file or folder nor an embedded generator ({known}); "
-                "give an .npz of statistics, a folder or zip of images, or one of these names"
+                asked=self.name,
+                wrong=f"neither a file or folder nor an embedded generator ({known})",
+                remedy="give an .npz of statistics, a folder or zip of images, or one of these names",
             )
         if self.teacher.images_of is None:
             raise MissingError(
-                f"{self.name}: this teacher can't draw images; give an .npz of statistics or a folder or zip of images"
+                asked=self.name,
+                wrong="this teacher can't draw images",
+                remedy="give an .npz of statistics, or a folder or zip of images",
             )
 
     @cached_property
@@ -224,8 +231,9 @@ class Generated(Pictures):
         what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
         if not isinstance(found, Tensor) or not found.is_floating_point() or (found.ndim, len(found)) != (4, len(part)):
             raise PluginError(
-                f"teacher {teacher.name!r}: images_of returned {what} for {len(part)} seeds; return float images "
-                "[B, C, H, W] on [-1, 1]"
+                asked=f"teacher {teacher.name!r}",
+                wrong=f"images_of returned {what} for {len(part)} seeds",
+                remedy="return float images [B, C, H, W] on [-1, 1]",
             )
         yield quantise(found)
 
@@ -247,21 +255,29 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
         MissingError, UserError, RecordError: no images, or fewer than `count`.
     """
     if count is not None and count < 2:
-        raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
+        raise UserError(asked=f"--count {count}", wrong="too few images for a covariance", remedy="give at least 2")
     if not Path(source).exists():
         if crop is not None and drawn(source):
-            raise UserError(f"--crop {crop}: {source}'s images all have one size; leave --crop out")
+            raise UserError(
+                asked=f"--crop {crop}", wrong=f"{source}'s images all have one size", remedy="leave --crop out"
+            )
         return Generated(source, count or 10_000)
     path = Path(source)
     if path.is_file() and arrays.of_arrays(path):
         if crop is not None:
-            raise UserError(f"--crop {crop}: {source} holds an array of images of one size; leave --crop out")
+            raise UserError(
+                asked=f"--crop {crop}",
+                wrong=f"{source} holds an array of images of one size",
+                remedy="leave --crop out",
+            )
         return arrays.Arrays.at(path, count)
     found = Stored.at(path, crop)
     if count is None:
         return found
     if count > len(found):
-        raise UserError(f"--count {count}: {source} holds {len(found)} images; give that many or fewer")
+        raise UserError(
+            asked=f"--count {count}", wrong=f"{source} holds {len(found)} images", remedy="give that many or fewer"
+        )
     return replace(found, names=found.names[:count], sizes=found.sizes[:count])
 
 

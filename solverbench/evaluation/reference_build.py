@@ -61,7 +61,11 @@ def build(
         MissingError, RecordError, FeatureError: the source cannot be used.
     """
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) is None:
-        raise UserError(f"reference name {name!r}: not one word of letters, digits, '.', '_', '+' and '-'; choose one")
+        raise UserError(
+            asked=f"reference name {name!r}",
+            wrong="not one word of letters, digits, '.', '_', '+' and '-'",
+            remedy="choose such a name",
+        )
     path = folders(out)[0] / f"{name}.npz"
     if isinstance(source, Pictures):
         arrays, told = _made(name, source, path, extractor_name, device, say)
@@ -69,13 +73,17 @@ def build(
     file = Path(source)
     if file.suffix in SUFFIXES and file.is_file() and not image_arrays.of_arrays(file):
         if crop is not None:
-            raise UserError(f"--crop {crop}: {source} holds statistics, not images; leave --crop out")
+            raise UserError(
+                asked=f"--crop {crop}", wrong=f"{source} holds statistics, not images", remedy="leave --crop out"
+            )
         arrays, told = foreign(file, kind, count)
         arrays = {key: arrays[key] for key in ("mu", "sigma", "features") if key in arrays}
         checked(file, arrays, told["n"])
     elif kind is not None:
-        what = "a file of statistics; leave --kind out" if file.exists() else "a file or folder; check the path"
-        raise UserError(f"--kind {kind}: {source} isn't {what}")
+        what, remedy = (
+            ("no file of statistics", "leave --kind out") if file.exists() else ("no file or folder", "check the path")
+        )
+        raise UserError(asked=f"--kind {kind}", wrong=f"{source} is {what}", remedy=remedy)
     else:
         arrays, told = _made(name, image_sources.of(source, count, crop), path, extractor_name, device, say)
     return _stored(path, name, split, arrays, told)
@@ -92,7 +100,9 @@ def _stored(path: Path, name: str, split: str, arrays: dict[str, Array], told: d
         if _sha(files.read_arrays(path)) == _sha(arrays) and about(path) == told:
             return path
         raise UserError(
-            f"reference {name!r}: {path} exists with other content; choose another name, or delete that file"
+            asked=f"reference {name!r}",
+            wrong=f"{path} exists with other content",
+            remedy="choose another name, or delete that file",
         )
     files.write_arrays(path, {**arrays, "about": _encoded(told)})
     _checkpoint(path).unlink(missing_ok=True)
@@ -109,7 +119,11 @@ def _made(
     told |= {"split": UNKNOWN, "source_sha256": images.identity, **({"crop": images.crop} if images.crop else {})}
     told |= images.facts
     if len(images) < 2:
-        raise FeatureError(f"reference {name!r}: {images.origin} holds 1 image, too few for a covariance; give more")
+        raise FeatureError(
+            asked=f"reference {name!r}",
+            wrong=f"{images.origin} holds 1 image, too few for a covariance",
+            remedy="give more images",
+        )
     chosen = np.unique(np.linspace(0, len(images) - 1, min(KEPT, len(images))).round().astype(int))
     begin, total, kept, pixels, sizes = 0, Moments(0, np.zeros(1), np.zeros((1, 1))), [], "", set[tuple[int, int]]()
     checkpoint = _checkpoint(path)
@@ -117,7 +131,9 @@ def _made(
         before = files.read_arrays(checkpoint)
         if _decoded(before["about"]) != told:
             raise UserError(
-                f"{checkpoint}: an unfinished build from other images or by another extractor; delete this file"
+                asked=checkpoint,
+                wrong="an unfinished build from other images or by another extractor",
+                remedy="delete this file",
             )
         begin, kept = int(before["begin"]), [before["features"]]
         total = Moments(int(before["n"]), before["total"], before["outer"])
@@ -133,7 +149,11 @@ def _made(
             found.append(made_by.extract(made_by.fitted(batch, name)).cpu())
         rows = torch.cat(found).double().numpy()
         if not np.isfinite(rows).all():
-            raise FeatureError(f"reference {name!r}: features of images {part.start}-{part.stop - 1} are not finite")
+            raise FeatureError(
+                asked=f"reference {name!r}",
+                wrong=f"features of images {part.start}-{part.stop - 1} are not finite",
+                remedy="remove these images, or choose another --extractor",
+            )
         total, pixels = Moments.of(rows) if begin == 0 else total + Moments.of(rows), hasher.hexdigest()
         kept.append(rows[[at - begin for at in chosen if at in part]].astype(np.float32))
         begin = part.stop

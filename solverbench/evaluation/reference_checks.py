@@ -37,27 +37,45 @@ def checked(path: Path, arrays: dict[str, Array], n: int) -> tuple[Statistics, A
         if key == "about":
             continue
         if array.dtype.kind != "f":
-            raise RecordError(f"{path}: {key} is {array.dtype}, not floating point; make the file again")
+            raise RecordError(
+                asked=path, wrong=f"{key} is {array.dtype}, not floating point", remedy="write the file again"
+            )
         if not np.isfinite(array).all():
-            raise FeatureError(f"{path}: {key} holds values that are not finite; make the file again")
+            raise FeatureError(
+                asked=path, wrong=f"{key} holds values that are not finite", remedy="write the file again"
+            )
     features = arrays.get("features")
     if features is not None and (features.ndim != 2 or len(features) < 2):
-        raise FeatureError(f"{path}: features are {features.shape}, too few images or no vectors; give at least 2")
+        raise FeatureError(
+            asked=path,
+            wrong=f"features are {features.shape}, too few images or no vectors",
+            remedy="give at least 2 vectors, [N, D]",
+        )
     if "mu" not in arrays:
         assert features is not None
         rows = features.astype(np.float64)
         return Rows(rows) if len(rows) <= rows.shape[1] else Moments.of(rows), rows
     mu, sigma = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
     if mu.ndim != 1 or sigma.shape != (mu.size, mu.size):
-        raise FeatureError(f"{path}: mu is {mu.shape} and sigma {sigma.shape}; they must be [D] and [D, D]")
+        raise FeatureError(
+            asked=path,
+            wrong=f"mu is {mu.shape} and sigma {sigma.shape}, not [D] and [D, D]",
+            remedy="write the file again",
+        )
     if features is not None and features.shape[1] != mu.size:
-        raise FeatureError(f"{path}: features are {features.shape} and mu {mu.shape}; make the file again")
+        raise FeatureError(
+            asked=path, wrong=f"features are {features.shape} and mu {mu.shape}", remedy="write the file again"
+        )
     scale = max(float(sigma.diagonal().max()), 1e-300)
     if np.abs(sigma - sigma.T).max() > _ASYMMETRY * scale:
-        raise FeatureError(f"{path}: sigma isn't symmetric, so no covariance; make the file again")
+        raise FeatureError(
+            asked=path, wrong="sigma isn't symmetric, so it is no covariance", remedy="write the file again"
+        )
     sigma = (sigma + sigma.T) / 2
     if not positive(sigma + _NEGATIVE * scale * mu.size**0.5 * np.eye(mu.size)):
-        raise FeatureError(f"{path}: sigma has negative eigenvalues, so no covariance; make the file again")
+        raise FeatureError(
+            asked=path, wrong="sigma has negative eigenvalues, so it is no covariance", remedy="write the file again"
+        )
     if features is not None:
         features = features.astype(np.float64)
         if (apart := _apart(features, mu, sigma, n)) is not None:

@@ -66,15 +66,19 @@ def foreign(
         RecordError: the file can't be read, or has no statistics.
     """
     if kind is not None and kind not in KINDS:
-        raise UserError(f"--kind {kind}: not one of {', '.join(KINDS)}; leave it out if you don't know")
+        raise UserError(
+            asked=f"--kind {kind}", wrong=f"not one of {', '.join(KINDS)}", remedy="leave it out if you don't know"
+        )
     if count is not None and count < 2:
-        raise UserError(f"--count {count}: too few images for a covariance; give at least 2")
+        raise UserError(asked=f"--count {count}", wrong="too few images for a covariance", remedy="give at least 2")
     if path.suffix in (".pkl", ".pickle"):
         found, keys, n, kind = _pickled(path, kind, judged)
     else:
         found, keys, n = *(_single(path) if path.suffix == ".npy" else _archived(path)), 0
         if kind in _SECTIONS and path.suffix == ".npy":
-            raise UserError(f"--kind {kind}: {path} holds no statistics of EDM2's; leave --kind out")
+            raise UserError(
+                asked=f"--kind {kind}", wrong=f"{path} holds no statistics of EDM2's", remedy="leave --kind out"
+            )
     arrays = {ours: np.asarray(found[key]) for key, ours in reversed(_WANTED.items()) if key in found}
     if not ({"mu", "sigma"} <= set(arrays) or "features" in arrays):
         held = ", ".join(sorted(keys)) or "nothing"
@@ -87,7 +91,7 @@ def foreign(
         made_by = CLIP.folder if mode[2] else f"clean-fid/{mode[1]}"
     n = n or (len(arrays["features"]) if "mu" not in arrays else 0)
     if count is not None and n and count != n:
-        raise UserError(f"--count {count}: {path} says {n} images; leave --count out")
+        raise UserError(asked=f"--count {count}", wrong=f"{path} says {n} images", remedy="leave --count out")
     told = {
         "name": path.stem,
         "origin": path.name,
@@ -157,7 +161,9 @@ def _pickled(path: Path, kind: str | None, judged: str) -> tuple[dict[str, Array
     sections = [each for each, name in _SECTIONS.items() if isinstance(content.get(name), dict)]
     if kind in _SECTIONS and kind not in sections:
         held = ", ".join(map(str, content))
-        raise UserError(f"--kind {kind}: {path} holds {held}, not {_SECTIONS[kind]}; leave --kind out")
+        raise UserError(
+            asked=f"--kind {kind}", wrong=f"{path} holds {held}, not {_SECTIONS[kind]}", remedy="leave --kind out"
+        )
     if kind is None and sections:
         fitting = [each for each in sections if judged.startswith(KINDS[each])]
         kind = (fitting or sections)[0]

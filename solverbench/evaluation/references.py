@@ -24,6 +24,7 @@ from solverbench.metrics.extractors.transformers import CLIP, DINOv2
 from solverbench.metrics.frechet import Rows, Statistics
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import printable
 
 _TRANSFORMERS = (CLIP.folder, DINOv2.folder)
 
@@ -53,8 +54,9 @@ class Extractor:
         if tuple(images.shape[1:]) != self.shape:
             here, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
             raise FeatureError(
-                f"reference {name!r}: the images are {here}, but this extractor takes only {wanted}; give "
-                "such images, or another --extractor"
+                asked=f"reference {name!r}",
+                wrong=f"the images are {here}, but this extractor takes only {wanted}",
+                remedy="give such images, or another --extractor",
             )
         return images
 
@@ -71,10 +73,12 @@ def extractor(name: str, device: str = "cpu") -> Extractor:
         return Extractor(network, network.identity)
     known = ", ".join([*extractors.NAMES, *registries.teachers.builtin])
     if name.partition(":")[0] not in registries.teachers:
-        raise UserError(f"extractor {name!r}: not known; use one of {known}")
+        raise UserError(asked=f"extractor {name!r}", wrong="not known", remedy=f"use one of {known}")
     teacher = load_teacher(name, device)
     if teacher.evaluation is None:
-        raise UserError(f"extractor {name!r}: a teacher without features of its own; use one of {known}")
+        raise UserError(
+            asked=f"extractor {name!r}", wrong="a teacher without features of its own", remedy=f"use one of {known}"
+        )
     shape = teacher.shape if teacher.decode is None else None
     return Extractor(teacher.evaluation.extractor, teacher.evaluation.extractor_id, shape)
 
@@ -125,7 +129,9 @@ def find(name: str, out: Path, *, draws: bool = False) -> Path:
         else f"run 'solverbench refs build {stem} SOURCE', where SOURCE is an .npz or a folder of images"
     )
     looked = " or ".join(map(str, folders(out)))
-    raise MissingError(f"reference {name!r}: neither a file nor stored in {looked} (there: {known}); {said}")
+    raise MissingError(
+        asked=f"reference {name!r}", wrong=f"neither a file nor stored in {looked} (there: {known})", remedy=said
+    )
 
 
 def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> str:
@@ -156,9 +162,9 @@ def named_for(teacher: Teacher, out: Path, extractor_id: str | None = None) -> s
         return fitting[0]
     if names:
         raise MissingError(
-            f"reference for {teacher.model}: no stored reference is by {extractor_id} (found: "
-            f"{', '.join(names)}); run 'solverbench refs build NAME SOURCE --extractor EXTRACTOR' and give "
-            "--reference NAME"
+            asked=f"reference for {teacher.model}",
+            wrong=f"no stored reference is by {extractor_id} (found: {', '.join(names)})",
+            remedy="run 'solverbench refs build NAME SOURCE --extractor EXTRACTOR' and give --reference NAME",
         )
     find(teacher.model, out, draws=teacher.images_of is not None)  # says where it was looked for
     raise AssertionError(teacher.model)
@@ -207,8 +213,9 @@ def load(name: str, out: Path, extractor_id: str) -> Reference:
     made_by = str(told["extractor"])
     if not _compatible(made_by, extractor_id):
         raise UserError(
-            f"reference {path}: made by {made_by}, but the images are judged by {extractor_id}; "
-            "give a reference of the same extractor, or another --extractor"
+            asked=f"reference {path}",
+            wrong=f"made by {made_by}, but the images are judged by {extractor_id}",
+            remedy="give a reference of the same extractor, or another --extractor",
         )
     statistics, features = checked(path, arrays, int(told["n"]))
     count = f"{told['n']} images" if told["n"] else "image count unknown"
@@ -237,7 +244,8 @@ def verify(path: Path) -> str:
     kept = f", {len(features)} feature vectors" if features is not None else ""
     note = f"; {_note('', statistics)}" if _note("", statistics) else ""
     size = statistics.mean.size
-    return f"{told['name']}: {size} features by {told['extractor']}, {count}, split {told['split']}{kept}, sha256 " + (
+    return printable(
+        f"{told['name']}: {size} features by {told['extractor']}, {count}, split {told['split']}{kept}, sha256 "
         f"{_source(told, arrays)[:12]}, from {told['origin']}{note}"
     )
 
@@ -269,7 +277,9 @@ def _maker(path: Path) -> str:
 
 def _described(path: Path, arrays: dict[str, Array]) -> dict[str, Any]:
     if "about" not in arrays:
-        raise RecordError(f"{path}: not a SolverBench reference; run 'solverbench refs build NAME {path}'")
+        raise RecordError(
+            asked=path, wrong="not a SolverBench reference", remedy=f"run 'solverbench refs build NAME {path}'"
+        )
     return _decoded(arrays["about"])
 
 

@@ -71,18 +71,29 @@ class MetricSelection:
         sets = [found for each in SETS if (found := table.of_features(names, each))]
         if len(sets) > 1:
             raise UserError(
-                f"metrics {', '.join(sets[0])} and {', '.join(sets[1])}: they need different features; run "
-                "once for each, with the same --out"
+                asked=f"metrics {', '.join(sets[0])} and {', '.join(sets[1])}",
+                wrong="they need different features",
+                remedy="run once for each, with the same --out",
             )
         if quantiser is not None and quantiser not in QUANTISERS:
-            raise UserError(f"quantiser {quantiser!r}: not known; use {' or '.join(QUANTISERS)}")
+            raise UserError(
+                asked=f"quantiser {quantiser!r}", wrong="not known", remedy=f"use {' or '.join(QUANTISERS)}"
+            )
         inception = table.of_features(names, table.INCEPTION)
         if extractor is not None and extractor not in fid.MODES and inception:
-            raise UserError(f"extractor {extractor!r}: not one of {', '.join(fid.MODES)}; papers use legacy_tensorflow")
+            raise UserError(
+                asked=f"extractor {extractor!r}",
+                wrong=f"not one of {', '.join(fid.MODES)}",
+                remedy="use legacy_tensorflow, as papers do",
+            )
         users = {"reference": [name for each in sets for name in each], "extractor": inception}
         for flag, value in (("reference", reference), ("extractor", extractor)):
             if value is not None and not users[flag]:
-                raise UserError(f"--{flag} {value}: no metric asked for uses it; add --metrics fid, or leave it out")
+                raise UserError(
+                    asked=f"--{flag} {value}",
+                    wrong="no metric asked for uses it",
+                    remedy="add --metrics fid, or leave it out",
+                )
         return cls(tuple(name for name in names if name != table.ALWAYS), reference, extractor, quantiser)
 
     def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Measurement:
@@ -136,7 +147,11 @@ class MetricSelection:
         """
         for each in Measurement(self, teacher.device).of_images:
             if each.takes is Takes.PROMPT and (teacher.condition is None or not teacher.condition.prompts):
-                raise UserError(f"metric {each.name}: teacher {teacher.name!r} has no prompts; leave it out")
+                raise UserError(
+                    asked=f"metric {each.name}",
+                    wrong=f"teacher {teacher.name!r} has no prompts",
+                    remedy="leave the metric out",
+                )
             try:
                 if each.identity is not None:
                     each.identity(teacher.device)
@@ -175,8 +190,9 @@ class MetricSelection:
         reference = references.load(name, out, network.identity)
         if reference.moments.mean.size != network.size:
             raise UserError(
-                f"reference {reference.name}: has {reference.moments.mean.size} features, but "
-                f"{network.identity} gives {network.size}; give a reference of that extractor"
+                asked=f"reference {reference.name}",
+                wrong=f"has {reference.moments.mean.size} features, but {network.identity} gives {network.size}",
+                remedy="give a reference of that extractor",
             )
         height, width = teacher.shape[1:]
         if teacher.decode is None and reference.pixels not in ("", f"{width}x{height}"):
@@ -202,8 +218,9 @@ class MetricSelection:
         judged = teacher.evaluation
         if judged is None:
             raise UserError(
-                f"metrics {', '.join(metrics)}: teacher {teacher.name!r} has no features of its own; "
-                "ask for --metrics fid"
+                asked=f"metrics {', '.join(metrics)}",
+                wrong=f"teacher {teacher.name!r} has no features of its own",
+                remedy="ask for --metrics fid",
             )
         judged = self._complete(teacher, judged, out)
         return dataclasses.replace(judged, metrics=metrics, rows=_vectors(metrics))
@@ -310,7 +327,7 @@ def protocol(name: str | None, samples: int | None, replicates: int | None, defa
     if name is None:
         return default if samples is None else samples, replicates
     if name not in PROTOCOLS:
-        raise UserError(f"protocol {name!r}: not known; use {', '.join(PROTOCOLS)}")
+        raise UserError(asked=f"protocol {name!r}", wrong="not known", remedy=f"use {', '.join(PROTOCOLS)}")
     images, sets = PROTOCOLS[name]
     return images if samples is None else samples, sets if replicates is None else replicates
 
@@ -341,8 +358,9 @@ def _check_images(evaluation: Evaluation, samples: int, block: int) -> None:
     for each in (table.TABLE[name] for name in evaluation.metrics):
         if each.data_vectors and evaluation.data.features is None:
             raise UserError(
-                f"metric {each.name}: reference {evaluation.data.name} holds only moments, no feature vectors; build "
-                "one from images with 'solverbench refs build NAME FOLDER'"
+                asked=f"metric {each.name}",
+                wrong=f"reference {evaluation.data.name} holds only moments, no feature vectors",
+                remedy="build one from images with 'solverbench refs build NAME FOLDER'",
             )
         if few := each.too_few(samples, block):
-            raise UserError(f"metric {each.name}: {few}; ask for --samples 20 or more")
+            raise UserError(asked=f"metric {each.name}", wrong=few, remedy="ask for --samples 20 or more")

@@ -27,7 +27,7 @@ def read(path: Path) -> Any:
         with path.open("rb") as file:
             return _plain(_Statistics(file).load())
     except Refused as error:
-        wrong = f"asks for {error}, which is neither arrays nor plain values; refused, and nothing in it was run"
+        wrong = f"asks for {error}, which is neither arrays nor plain values, and nothing in it was run"
         remedy = "give statistics as EDM2 pickles them, or an .npz of mu and sigma"
         raise RecordError(asked=path, wrong=wrong, remedy=remedy) from None
     except Exception as error:  # a foreign file makes a reader raise nearly anything

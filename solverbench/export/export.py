@@ -18,7 +18,8 @@ from solverbench.errors import BudgetError, MissingError, RecordError, SpecError
 from solverbench.export import texts
 from solverbench.export.frames import frame
 from solverbench.learned.equip import tableau
-from solverbench.method.solver import Classical, Solver
+from solverbench.method.classical import Classical
+from solverbench.method.solver import Solver
 from solverbench.method.spec import make
 from solverbench.method.tableau import Tableau
 from solverbench.teachers.loading import load_teacher

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from solverbench.method.schedules import VPDiscrete
 from solverbench.method.tableau import Plan
+from solverbench.method.vp_discrete import VPDiscrete
 from solverbench.teachers.adaptors import Adapted
 from solverbench.teachers.teacher import Teacher
 

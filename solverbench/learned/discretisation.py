@@ -10,9 +10,10 @@ from torch import Tensor
 
 from solverbench.errors import BudgetError, GridError
 from solverbench.method import grids
+from solverbench.method.declarations import read_levels
 from solverbench.method.grids import ROUNDED, Grid
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Denoise, Solver, read_levels, refuse_budget
+from solverbench.method.solver import Denoise, Solver, refuse_budget
 
 WIN_RATE = 0.5
 """Largest shift of an evaluation level, in units of the grid's smallest gap. Source: the public code of LD3."""
@@ -113,7 +114,9 @@ class Discretisation:
         grid = grids.explicit(levels, schedule)
         asked = f"prior={prior} with {steps} steps"
         if grid.steps != steps:
-            raise GridError(f"{asked}: {len(levels)} levels make {grid.steps} steps; give {steps + 1} levels")
+            raise GridError(
+                asked=asked, wrong=f"{len(levels)} levels make {grid.steps} steps", remedy=f"give {steps + 1} levels"
+            )
         return with_ends(asked, grid, ends, ROUNDED)
 
     def check(self, asked: str, theta1: Tensor, steps: int) -> None:

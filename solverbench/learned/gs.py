@@ -10,10 +10,11 @@ from torch import Tensor
 
 from solverbench.errors import GridError, SpecError, TrainingError
 from solverbench.learned.coefficients import Coefficients
+from solverbench.method.declarations import option
 from solverbench.method.exponential import differences, order_at, phis
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule, VPLinear
-from solverbench.method.solver import Denoise, LearnedSolver, option
+from solverbench.method.solver import Denoise, LearnedSolver
 
 MARGIN = 1e-5
 """Distance that the sigmoid's output keeps from 0 and 1."""

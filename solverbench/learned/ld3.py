@@ -8,10 +8,11 @@ from torch import Tensor
 
 from solverbench.errors import SpecError
 from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
+from solverbench.method.declarations import option, read_levels, write_levels
 from solverbench.method.exponential import ExponentialIntegrator
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Denoise, LearnedSolver, Solver, option, read_levels, write_levels
+from solverbench.method.solver import Denoise, LearnedSolver, Solver
 from solverbench.method.spec import make
 
 VARIANTS = {"lambda": "bh1", "time": "bh2"}
@@ -63,7 +64,7 @@ class LD3(LearnedSolver):
         try:
             self._base()
         except SpecError as error:
-            raise SpecError(asked=f"ld3:base={self.base}", wrong=str(error)) from None
+            raise SpecError.of(error, asked=f"ld3:base={self.base}") from None
 
     @property
     def first_fixed(self) -> bool:

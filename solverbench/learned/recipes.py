@@ -229,7 +229,7 @@ def load(solver: str, teacher: str, folder: Path | None = None, *, family: str =
     try:
         return of(settings)
     except SpecError as error:
-        raise RecordError(asked=f"recipe of {solver} for {teacher}", wrong=str(error)) from None
+        raise RecordError.of(error, asked=f"recipe of {solver} for {teacher}") from None
 
 
 def of(settings: Mapping[str, Any]) -> Recipe:

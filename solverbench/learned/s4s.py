@@ -9,9 +9,10 @@ from torch import Tensor
 from solverbench.errors import SpecError
 from solverbench.learned.coefficients import Coefficients
 from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
+from solverbench.method.declarations import option, read_levels, write_levels
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Denoise, LearnedSolver, option, read_levels, write_levels
+from solverbench.method.solver import Denoise, LearnedSolver
 from solverbench.method.spec import make
 
 FORM_HELP = "multistep (lms), multistep with a corrector (pc), or blocks that each start from one state (single)"
@@ -193,6 +194,12 @@ def _check(name: str, form: str, order: int, prediction: str) -> None:
             asked=f"{name}:form={form}:prediction=noise",
             wrong="this form is defined only for data",
             remedy="leave prediction or form out",
+        )
+    if form == "single" and order == 1:
+        raise SpecError(
+            asked=f"{name}:form=single:order=1",
+            wrong="blocks of one call are the multistep form",
+            remedy="leave form out, or use order 2 or 3",
         )
     if form == "single" and order > 3:
         raise SpecError(

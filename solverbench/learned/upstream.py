@@ -125,11 +125,15 @@ def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Train
         ends = method.discretisation.ends(schedule)
         grid = with_ends("its times as levels", explicit(schedule.sigma(times), schedule), ends, ENDS)
         if not torch.allclose(told[0], times[0], rtol=ENDS, atol=0.0):
-            raise GridError(f"its first call gets time {float(told[0]):g} instead of {float(times[0]):g}")
+            raise GridError(
+                asked="its first call",
+                wrong=f"gets time {float(told[0]):g} instead of {float(times[0]):g}",
+                remedy="give a file with an unshifted first call",
+            )
     except GridError as error:
         raise RecordError(
             asked=path,
-            wrong=f"its times don't fit the levels of {teacher.name} ({error})",
+            wrong=f"its times don't fit the levels of {teacher.name} ({error.finding('')})",
             remedy="name the teacher that it was trained for",
         ) from None
     shape, evaluated = method.discretisation, schedule.sigma(told)

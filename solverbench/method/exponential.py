@@ -11,7 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from solverbench.method.solver import Classical, Denoise, option
+from solverbench.errors import SpecError
+from solverbench.method.classical import Classical
+from solverbench.method.declarations import option
+from solverbench.method.solver import Denoise
 
 ADAMS_BASHFORTH = {
     1: (1.0,),
@@ -39,6 +42,15 @@ class ExponentialIntegrator(Classical):
         "data", choices=("data", "noise"), help="network prediction that is extrapolated between calls"
     )
     lower_order_final: bool = option(True, help="reduce the order to 1 over the last steps")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order == 1 and not self.lower_order_final:
+            raise SpecError(
+                asked=f"{self.name}:order=1:lower_order_final=false",
+                wrong="every step has order 1 in any case",
+                remedy="leave lower_order_final out",
+            )
 
     def predict(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
         """Return m at state `x` of level `sigma`. Costs one call."""

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from solverbench import plugins, registries
 from solverbench.errors import GridError, PluginError, UnknownNameError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VariancePreserving, VPDiscrete
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule, VariancePreserving
+from solverbench.method.vp_discrete import VPDiscrete
 
 VERSIONS: dict[str, int] = {}
 """Versions of named grids other than 1; bump one when its formula gives other levels, so no old result is reused."""

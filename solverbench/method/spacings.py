@@ -16,7 +16,9 @@ from torch import Tensor
 
 from solverbench.errors import GridError
 from solverbench.method.grids import Grid
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.vp_discrete import VPDiscrete
 
 
 def leading(schedule: NoiseSchedule, steps: int, *, offset: int = 1, end: float | None = None) -> Grid:

@@ -13,9 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from solverbench import registries
 from solverbench.errors import GridError, LoopError
+from solverbench.method.declarations import read_levels
 from solverbench.method.grids import Grid, named
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Solver, built_in, read_levels
+from solverbench.method.solver import Solver, built_in
 from solverbench.method.tableau import Tableau
 
 RANDOM = frozenset(

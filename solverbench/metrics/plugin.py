@@ -130,7 +130,7 @@ def _numbers(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
     found = metric.values(images)
     if tuple(found.shape) != (len(images),):
         raise FeatureError(
-            wrong=f"metric {name} returned {tuple(found.shape)} for {len(images)} images", remedy="it must return [B]"
+            asked=f"metric {name}", wrong=f"returned {tuple(found.shape)} for {len(images)} images", remedy="return [B]"
         )
     return found
 
@@ -139,8 +139,9 @@ def _rows(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
     found = metric.values(images)
     if not found.dim() or len(found) != len(images):
         raise FeatureError(
-            wrong=f"metric {name} returned {tuple(found.shape)} for {len(images)} images",
-            remedy="it must return [B, ...]",
+            asked=f"metric {name}",
+            wrong=f"returned {tuple(found.shape)} for {len(images)} images",
+            remedy="return [B, ...]",
         )
     return found if found.dim() == 1 else found.float()
 
@@ -152,7 +153,9 @@ def _of_set(name: str, array: str, kept: Kept) -> tuple[Array, Array]:
         found = float(metric.of_set(torch.from_numpy(rows)))
         if not np.isfinite(found):
             raise FeatureError(
-                wrong=f"metric {name} returned {found} for a set of {len(rows)} images", remedy="it must be finite"
+                asked=f"metric {name}",
+                wrong=f"returned {found} for a set of {len(rows)} images",
+                remedy="return a finite number",
             )
         return found
 

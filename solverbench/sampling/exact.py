@@ -57,7 +57,9 @@ def solve(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: float, 
         path = odeint(slope, x, ends.to(x.device), rtol=tolerance, atol=tolerance, method="dopri5", options=options)
     except AssertionError as error:  # how torchdiffeq reports failure
         raise SampleError(
-            asked=f"no solution of the teacher's ODE at tolerance {tolerance:g}", wrong=_short(error)
+            asked=f"the teacher's ODE at tolerance {tolerance:g}",
+            wrong=f"no solution was found ({_short(error)})",
+            remedy="leave --exact out",
         ) from error
     solution: Tensor = path[-1]
     return solution

@@ -44,7 +44,11 @@ class BatchLimit:
             SampleError: `size` is one image.
         """
         if size <= 1:
-            raise SampleError(f"the device's memory is too small for one image ({_first_sentence(error)})") from error
+            raise SampleError(
+                asked="batch of 1 image",
+                wrong=f"the device's memory is too small ({_first_sentence(error)})",
+                remedy="free the memory, or use another --device",
+            ) from error
         self.most = max(1, size // 2)
         torch.cuda.empty_cache()
 
@@ -96,7 +100,11 @@ def _sampled(
     counter = Counter(watch(denoise) if watch else denoise)
     states = execute(plan, counter, seeds.noise(chosen, teacher.shape, teacher.device))
     if counter.calls != nfe:
-        raise SampleError(f"claims nfe={nfe}, but {counter.calls} calls of the denoiser were counted")
+        raise SampleError(
+            asked=f"nfe={nfe}",
+            wrong=f"{counter.calls} calls of the denoiser were counted",
+            remedy="report this as a bug of SolverBench",
+        )
     _check_finite(states, chosen)
     return states
 
@@ -172,7 +180,11 @@ def _check_finite(states: Tensor, chosen: range) -> None:
     if not finite.all():
         first = chosen[int(finite.logical_not().nonzero()[0])]
         raise SampleError(
-            f"{int(finite.logical_not().sum())} of {len(chosen)} samples are not finite, the first has seed {first}"
+            asked=f"seeds {seeds.label(chosen)}",
+            wrong=(
+                f"{int(finite.logical_not().sum())} of {len(chosen)} samples are not finite, the first has seed {first}"
+            ),
+            remedy="leave the cell out, or check solver and teacher with 'solverbench check'",
         )
 
 

@@ -332,6 +332,18 @@ class CellFolder:
         with files.regular(path) as file:
             return file.readline(schema.TEXT).decode(errors="replace").rstrip("\n")
 
+    def origin(self) -> list[dict[str, Any]]:
+        """Return where a merged cell comes from, the last merge last; empty if it was computed in this store.
+
+        Raises:
+            RecordError: the file is damaged.
+        """
+        path = self.path / "origin.json"
+        if not path.exists():
+            return []
+        merged: list[dict[str, Any]] = schema.checked(path, schema.origin, files.read_json(path))["merged"]
+        return merged
+
     def timing(self) -> dict[str, Any]:
         """Return time and cost of making the cell: {"attempts": [...], "blocks": {label: {...}}}."""
         path = self.path / "timing.json"

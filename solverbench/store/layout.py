@@ -10,8 +10,9 @@ from pathlib import Path
 from solverbench import files
 from solverbench.errors import RecordError, StoreError
 from solverbench.store import schema
+from solverbench.wording import printable
 
-CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing)\.json")
+CELL = re.compile(r"cells/[0-9a-f]{2}/([0-9a-f]{64})/(cell|metrics|timing|origin)\.json")
 PLAN = re.compile(r"targets/[0-9a-f]{32}/plan\.json")
 COST = re.compile(r"targets/[0-9a-f]{32}/\d+-\d+/timing\.json")
 ERROR = re.compile(r"cells/[0-9a-f]{2}/[0-9a-f]{64}/error\.txt")
@@ -29,6 +30,9 @@ FOLDERS = ("cells", "targets", "solutions", "convergence", "references", "traine
 CELL_FOLDER = re.compile(r"cells/[0-9a-f]{2}/[0-9a-f]{64}")
 
 
+SCHEMAS = {"cell": schema.cell, "metrics": schema.metrics, "timing": schema.timing, "origin": schema.origin}
+
+
 @dataclass(frozen=True)
 class Damage:
     """A damaged file.
@@ -36,24 +40,39 @@ class Damage:
     Args:
         name: path below the store's folder.
         what: the damage, in the words of an error message.
+        differs: whether the file is whole, but isn't what its cell's key asks for.
     """
 
     name: str
     what: str
+    differs: bool = False
 
     @property
     def remedy(self) -> str:
         """The remedy, in the words of an error message."""
         if "never followed" in self.what:
             return "delete it"
+        if self.differs and self.name.endswith("/cell.json"):
+            return "delete its folder, and ask where it comes from"
+        if self.differs and self.name.endswith("/metrics.json"):
+            return "its metrics or its blocks are false: delete its folder, or see with --resample which"
+        if self.differs and self.name.startswith("cells/"):
+            return "use --set-aside and run again to compute it again, and ask where it comes from"
+        if "/" not in self.name:
+            return "export again, or ask where it comes from"
         if self.name.startswith("trained/"):
             return "merge a store with an intact copy, or delete it and train again"
         if self.name.startswith("references/"):
             return "merge a store with an intact copy, or delete it and build it again"
         return "use --set-aside and run again to compute it again, or merge a store with an intact copy"
 
+    @property
+    def finding(self) -> str:
+        """What is wrong and what to do."""
+        return f"{self.what}; {self.remedy}"
+
     def __str__(self) -> str:
-        return f"{self.name}: {self.what}; {self.remedy}"
+        return printable(f"{self.name}: {self.finding}")
 
 
 def walk(root: Path) -> Iterator[str]:
@@ -135,10 +154,10 @@ def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damag
 def _check_cell(path: Path, address: str, kind: str) -> None:
     body = files.read_json(path)
     if kind == "cell" and files.digest(body.get("key")) != address:
-        raise RecordError(asked=path, wrong="the key of another cell")
+        raise RecordError(asked=path, wrong="the key of another cell", remedy="delete this cell")
     if kind == "metrics" and body.get("cell") != address:
-        raise RecordError(asked=path, wrong="written for another cell")
-    schema.checked(path, {"cell": schema.cell, "metrics": schema.metrics, "timing": schema.timing}[kind], body)
+        raise RecordError(asked=path, wrong="written for another cell", remedy="delete this cell")
+    schema.checked(path, SCHEMAS[kind], body)
 
 
 def _check_arrays(path: Path, kind: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,20 @@ def verify(
     return damaged
 
 
+def set_aside(store: Store, wrong: Iterable[Damage]) -> None:
+    """Rename false metrics and blocks, so that the next run computes them again; with a block, the cell's metrics.
+
+    Raises:
+        StoreError: a file cannot be renamed.
+    """
+    for damage in wrong:
+        path = store.root / damage.name
+        if path.parent.name == "blocks" and (path.parents[1] / "metrics.json").exists():
+            files.set_aside(path.parents[1] / "metrics.json")
+        if path.name != "cell.json" and path.exists():
+            files.set_aside(path)
+
+
 @dataclass(frozen=True)
 class Removed:
     """The result of `collect`: what was removed, or would be in a dry run.
@@ -186,7 +200,11 @@ def reported(store: Store, name: str) -> list[str]:
     table = store.root / "reports" / name / "results.csv"
     if table not in _tables(store):
         found = [table.parent.name for table in _tables(store)]
-        raise UserError(f"report {name!r}: {store.root}/reports has {', '.join(found) or 'none'}; name one of them")
+        raise UserError(
+            asked=f"report {name!r}",
+            wrong=f"{store.root}/reports has {', '.join(found) or 'none'}",
+            remedy="name one of them",
+        )
     return sorted(address for address in _shown(table) if address and _stored(store, address))
 
 
@@ -207,7 +225,9 @@ def _shown(table: Path) -> set[str]:
 
 def _unreported(store: Store, living: list[Run]) -> list[Path]:
     if living:
-        raise StoreError(f"gc of cells: a run may be at work here ({living[0].holder}); wait for its end")
+        raise StoreError(
+            asked="gc of cells", wrong=f"a run may be at work here ({living[0].holder})", remedy="wait for its end"
+        )
     shown = {address for table in _tables(store) for address in _shown(table)}
     return [cell for cell in layout.cells(store.root) if cell.name[:16] not in shown]
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from solverbench import files
+from solverbench.wording import printable
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Holder:
         return bool(self.machine) and self.machine == _machine() and not _alive(self.pid, self.born)
 
     def __str__(self) -> str:
-        return f"{self.host} (process {self.pid}, since {self.since})"
+        return printable(f"{self.host} (process {self.pid}, since {self.since})")
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,15 @@ def timing(body: Mapping[str, Any]) -> None:
             _text(name, value) if isinstance(value, str) else _number(f"{label}: {name}", value)
 
 
+def origin(body: Mapping[str, Any]) -> None:
+    """Check the content of origin.json."""
+    if not isinstance(body["merged"], list):
+        raise ValueError("merged is no list")
+    for each in body["merged"]:
+        for name in ("from", "date", "metrics", "sampled_again"):
+            _text(name, _mapping("merged", each)[name])
+
+
 def block(arrays: Mapping[str, NDArray[Any]]) -> None:
     """Check the arrays of a block."""
     pictures(arrays["images"])

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from solverbench.errors import SpecError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule
 
 PREDICTIONS = ("eps", "v", "x0", "flow")
 
@@ -47,7 +48,9 @@ class Adapted:
         told: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if predicts not in PREDICTIONS:
-            raise SpecError(f"predicts={predicts!r}: not a parametrisation; use {', '.join(PREDICTIONS)}")
+            raise SpecError(
+                asked=f"predicts={predicts!r}", wrong="not a parametrisation", remedy=f"use {', '.join(PREDICTIONS)}"
+            )
         if predicts == "eps" and schedule.stands_in:
             raise SpecError(
                 asked=f"predicts=eps on {type(schedule).__name__}",

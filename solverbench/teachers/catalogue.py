@@ -11,7 +11,7 @@ from typing import Any
 from solverbench import downloads, files, options, registries, userdata
 from solverbench.errors import MissingError, RecordError, UnknownNameError, UserError
 from solverbench.teachers.families import description as families
-from solverbench.wording import suggest
+from solverbench.wording import printable, suggest
 
 FILES = ("checkpoint", "classifier", "reference")
 """Roles of the files that an entry may name, the network's own first."""
@@ -117,7 +117,7 @@ def take(path: Path, name: str, given: Mapping[str, str]) -> Path:
     plain |= {key: value for key, value in given.items() if key not in ("name", "family")}
     if description.prompts is not None:
         plain["prompts"] = str(description.prompts.resolve())
-    said = "".join(f"# {note}\n" for note in loaded.notes)
+    said = "".join(f"# {printable(note)}\n" for note in loaded.notes)
     files.write_bytes(place, (said + _toml(plain)).encode())
     return place
 

@@ -59,7 +59,11 @@ class Condition:
                     remedy=f"use 0 to {self.count - 1}",
                 )
         if not 0 <= self.guidance < float("inf"):
-            raise UserError(f"guidance {self.guidance:g}: not a finite number of at least 0; 1 is none, 7.5 is strong")
+            raise UserError(
+                asked=f"guidance {self.guidance:g}",
+                wrong="not a finite number of at least 0",
+                remedy="use 1 for none, or 7.5 for strong guidance",
+            )
         if not 0 <= self.rescale <= 1:
             raise UserError(
                 asked=f"guidance_rescale {self.rescale:g}",

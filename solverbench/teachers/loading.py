@@ -13,6 +13,7 @@ from solverbench import plugins, registries, userdata
 from solverbench.errors import PluginError, UnknownNameError
 from solverbench.teachers.families import description
 from solverbench.teachers.teacher import Teacher, _labelled, _parts
+from solverbench.wording import printable
 
 
 def load_teacher(text: str, device: str = "cpu") -> Teacher:
@@ -45,10 +46,14 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
     else:
         raise _unknown(head)
     if not isinstance(teacher, Teacher):
-        raise PluginError(f"teacher {head!r}: its loader returned {teacher!r}, not a Teacher; correct the plugin")
+        raise PluginError(
+            asked=f"teacher {head!r}",
+            wrong=f"its loader returned {teacher!r}, not a Teacher",
+            remedy="correct the plugin",
+        )
     found = dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)
     for note in found.notes if multiprocessing.parent_process() is None else ():  # workers would repeat it
-        logging.getLogger(__name__).warning("%s: %s", found.name, note)
+        logging.getLogger(__name__).warning("%s: %s", printable(found.name), printable(note))
     return found
 
 

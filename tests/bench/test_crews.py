@@ -97,7 +97,7 @@ def broken(x, sigma):
 def test_another_version_or_network_at_the_worker_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
     monkeypatch.setattr(ray_worker, "__version__", "0.0")
-    assert "this worker has SolverBench 0.0, but the run has" in run(tmp_path / "a").cells[0].reason
+    assert "Ray worker: has SolverBench 0.0, but the run has" in run(tmp_path / "a").cells[0].reason
     monkeypatch.undo()
     monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
     found = ray_worker.load_teacher("mixture")

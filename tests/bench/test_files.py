@@ -1,6 +1,7 @@
 """Files as threads use them."""
 
 import gc
+import os
 import sys
 import threading
 
@@ -50,3 +51,16 @@ def test_threads_read_arrays_at_once(tmp_path, busy_collector):
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a machine that loses power could keep the name without the content."""
+    path, forced = tmp_path / "a", []
+
+    def fsync(number):
+        forced.append((os.fstat(number).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_bytes(path, b"content")
+    assert forced == [(len(b"content"), False)]
+    assert path.read_bytes() == b"content"

@@ -26,9 +26,10 @@ from solverbench.bench.run_options import RunOptions
 from solverbench.errors import RecordError, UserError
 from solverbench.evaluation import reference_build, references
 from solverbench.method import schedules, tableau
-from solverbench.method.schedules import NoiseSchedule, VPDiscrete, VPLinear
-from solverbench.method.solver import option
+from solverbench.method.declarations import option
+from solverbench.method.schedules import NoiseSchedule, VPLinear
 from solverbench.method.tableau import Plan
+from solverbench.method.vp_discrete import VPDiscrete
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.teachers.families import schedulers

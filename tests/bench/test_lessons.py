@@ -78,7 +78,7 @@ def test_a_training_that_fails_is_a_failed_cell_and_the_others_go_on(tmp_path):
     result = run(tmp_path, toys.teacher(breaks), solvers="gs,dpm", nfe="3,4")
     assert [each.status for each in result.cells] == ["failed", "failed", "done", "done"]
     assert result.cells[0].reason.startswith("training: ")
-    assert " is nan" in result.cells[0].reason
+    assert "nan is not finite" in result.cells[0].reason
     assert result.exit_code == 1
     assert run(tmp_path).counts["done"] == 1
 
@@ -123,17 +123,22 @@ def test_a_plan_says_what_would_be_trained_and_writes_nothing(tmp_path):
 
 
 def test_a_budget_that_a_learned_solver_cannot_spend_is_not_trained_for(tmp_path):
+    from solverbench.errors import BudgetError
     from solverbench.learned.gs import GS
-    from solverbench.method.solver import BudgetError
+
+    def refuse(solver, nfe):
+        raise BudgetError(asked=f"gs with nfe={nfe}", wrong="no", remedy="use nfe=4")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GS, "steps", lambda self, nfe: (_ for _ in ()).throw(BudgetError("gs with nfe=3: no; use 4")))
+        patch.setattr(GS, "steps", refuse)
         assert [each.status for each in run(tmp_path, solvers="gs,dpm").cells] == ["unsupported", "done"]
     assert not (tmp_path / "trained").exists()
 
 
 def test_a_run_of_nothing_is_one_line_and_no_report(tmp_path):
-    with pytest.raises(MissingError, match=r"gs nfe=3 on toy: needs-training, .* \(and 1 more; 'solverbench plan'"):
+    with pytest.raises(
+        MissingError, match=r"gs nfe=3 on toy: needs-training, .*; see 'solverbench plan' for all 2 cells"
+    ):
         run(tmp_path, solvers="gs", nfe="3,4", train=None)
     assert not (tmp_path / "reports").exists()
 

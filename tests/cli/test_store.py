@@ -99,7 +99,8 @@ def test_every_kind_of_damage_is_named_set_aside_and_made_again(runs, made, patt
     flip(path)
     named = invoke("verify", "--out", runs)
     assert named.exit_code == 4
-    assert [line.split(":")[0] for line in named.stdout.splitlines()] == [f"DAMAGED  {path}", "1 damaged files"]
+    lines = [line.split(":")[0] for line in named.stdout.splitlines()]
+    assert [line for line in lines if " cell" not in line] == [f"DAMAGED  {path}", "1 damaged files"]
     assert invoke("verify", "--set-aside", "--out", runs).exit_code == 4
     assert invoke("verify", "--out", runs).exit_code == 0
     if "targets" in pattern or path.name in ("cell.json", "timing.json"):
@@ -291,7 +292,9 @@ def test_more_than_rounding_is_a_conflict(runs, tmp_path, what):
         files.write_json(path, body)
     result = invoke("merge", tmp_path / "other", "--out", runs)
     assert result.exit_code == 4
-    assert "CONFLICT" in result.stdout
+    assert (
+        "DIFFERS" if what == "metrics" else "CONFLICT"
+    ) in result.stdout  # such metrics don't follow from the blocks
 
 
 def test_a_run_says_that_cells_of_an_earlier_format_are_not_reused(runs):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -14,7 +15,9 @@ from click.testing import CliRunner
 from solverbench import files
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
+from solverbench.cli import terminal
 from solverbench.cli.main import main
+from solverbench.cli.progress import Lines
 from solverbench.errors import RecordError, StoreError
 from solverbench.store.folder import Store
 
@@ -220,3 +223,94 @@ def test_a_zip_that_unpacks_to_much_more_than_its_size_is_refused(runs, tmp_path
     result = invoke("merge", export, "--out", tmp_path / "into")
     assert result.exit_code == 2
     assert "more than 100 times as many; unpack it yourself and give the folder" in result.stderr
+
+
+ODD = "\x1b]0;owned\x07\x1b[2Jno damaged files\r\n\u202egnp"
+"""A name that sets a terminal's title, clears it, forges a line and turns the direction of writing."""
+
+
+def unobeyed(result):
+    """Check that a terminal obeys nothing of a command's output but line breaks."""
+    assert ODD not in result.output
+    assert all(char.isprintable() or char == "\n" for char in result.output)
+    return result
+
+
+def test_no_control_character_of_a_name_or_a_text_is_printed(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
+    (runs / "trained" / ODD).mkdir(parents=True)
+    (runs / "trained" / ODD / f"{ODD}-nfe3.safetensors").write_bytes(b"x")
+    (runs / "references" / f"{ODD}.npz").parent.mkdir(exist_ok=True)
+    (runs / "references" / f"{ODD}.npz").write_bytes(b"x")
+    (runs / "cells" / ODD).symlink_to("nowhere")
+    (runs / "targets" / f".{ODD}.part").write_bytes(b"x")
+    (runs / "reports" / ODD).mkdir()
+    (runs / "reports" / ODD / "bundle.json").write_text("{}")
+    (runs / "leases" / "runs").mkdir(parents=True, exist_ok=True)
+    told = {"host": ODD, "pid": 1, "since": ODD, "machine": ODD, "born": ODD}
+    (runs / "leases" / "runs" / "0").write_text(f"0\n{json.dumps(told)}\n")
+    (runs / "leases" / "unit").mkdir()
+    (runs / "leases" / "unit" / "0").touch()
+    monkeypatch.setattr("solverbench.store.leases.PATIENCE", 0)
+    for command in (["status"], ["verify"], ["gc", "--dry-run"]):
+        unobeyed(invoke(*command, "--out", runs))
+    lines = unobeyed(invoke("verify", "--out", runs)).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [*3 * ["DAMAGED"], "taken", "0", "3"]
+    other = shutil.copytree(runs, tmp_path / "other", symlinks=True)
+    unobeyed(invoke("merge", other, "--out", tmp_path / "into"))
+    commands = (["zoo", "list"], ["refs", "list"], ["refs", "verify"], ["report", ODD], ["report", "nix"])
+    for command in (
+        *commands,
+        ["compare", ODD, "nix"],
+        ["info", ODD],
+        ["plan", "--solvers", ODD],
+        ["list", ODD],
+        [ODD],
+    ):
+        place = [] if command[0] in ("list", ODD) else ["--out", str(runs)]
+        unobeyed(CliRunner().invoke(main, [*command, *place]))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["sample", "euler", "--nfe", "3", "--seeds", "0-9999999999"],
+            "--seeds 0-9999999999: more than 10000000 images",
+        ),
+        (["sample", "euler", "--nfe", "3", "--batch", "99999999999"], "--batch 99999999999: more than 10000000 images"),
+        (["plan", "--solvers", "euler", "--nfe", "3", "--batch", "99999999999"], "batch 99999999999: more than"),
+        (["plan", "--solvers", "euler:grid=@levels.txt", "--nfe", "3"], "'levels.txt' has more than 131072 bytes"),
+        (["plan", "--solvers", 100_000 * "nix", "--nfe", "3"], "(300009 characters)"),
+    ],
+)
+def test_what_is_too_large_is_one_short_line_before_any_work(tmp_path, monkeypatch, words, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "levels.txt").write_text("\n".join(map(str, range(1_000_000, 0, -1))))
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert line in result.stderr
+    assert (result.stderr.count("\n"), result.stdout) == (1, "")
+    assert len(result.stderr) < 4000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["levels.txt"]
+
+
+def test_an_npz_of_images_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("solverbench.bench.images.NPZ_BYTES", 200)
+    words = ["sample", "euler", "--nfe", "3", "--teacher", "mixture", "--batch", "2", "--to", str(tmp_path)]
+    result = CliRunner().invoke(main, [*words, "--seeds", "7-20", "--format", "npz"])
+    assert result.exit_code == 2
+    assert "bytes of images, but an .npz holds at most 200; give fewer, or --format png" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lines_of_progress_and_of_other_libraries_are_escaped(capsys):
+    shown = Lines(sys.stderr)
+    shown.settle(ODD, "done", ODD)
+    shown.note(ODD)
+    with terminal.escaped():
+        print(ODD, file=sys.stderr)  # as logging and other libraries do
+    said = capsys.readouterr().err
+    assert "owned" in said
+    assert all(char.isprintable() or char == "\n" for char in said)
+    assert len(said.splitlines()) == 4  # only who formats a line can escape a line break in it

@@ -264,7 +264,9 @@ class Claiming(Sound):
 
     def steps(self, nfe):
         if nfe % 2:
-            raise sb.BudgetError(f"claiming with nfe={nfe}: odd; use nfe={nfe + 2}", near=[nfe + 2])
+            raise sb.BudgetError(
+                asked=f"claiming with nfe={nfe}", wrong="odd", remedy=f"use nfe={nfe + 2}", near=[nfe + 2]
+            )
         return nfe
 
 
@@ -391,7 +393,7 @@ class Trained(sb.LearnedSolver):
 
     def grid(self, schedule, steps):
         if len(self.trained["share"]) + 1 != steps:
-            raise sb.GridError(f"{self.name}: parameters for other steps than {steps}; train them")
+            raise sb.GridError(asked=self.name, wrong=f"parameters for other steps than {steps}", remedy="train them")
         return super().grid(schedule, steps)
 
     def integrate(self, denoise, x, grid):

@@ -20,7 +20,7 @@ def public_form(case: dict[str, Any]) -> str:
     """The options with which an Adams method is what the public code computes, slips and quadrature included."""
     if case["solver"] == "deis":
         return ":form=tab:quadrature=compat" if case["deis_mode"] == "tab" else ":form=rho"
-    return ":compat=true" if case["solver"] == "ipndm_v" else ""
+    return ":compat=true" if case["solver"] == "ipndm_v" and case["max_order"] > 2 else ""
 
 
 def spec_of(case: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import solverbench as sb
 from solverbench.errors import GridError, NotLinearError, SpecError
-from solverbench.method import grids, probe, tracing
+from solverbench.method import grids, linearity, probe
 from solverbench.method.spec import make
 
 FLOW = sb.RectifiedFlow(t_start=1.0)
@@ -183,7 +183,7 @@ def test_a_grid_that_overflows_is_one_line() -> None:
 
 
 def test_the_start_is_checked_where_there_is_a_stand_in_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "GROWTH", 0.0)
+    monkeypatch.setattr(linearity, "GROWTH", 0.0)
     assert sb.tableau("heun", nfe=4).nfe == 4
     with pytest.raises(GridError):
         sb.tableau("euler:grid=time_uniform", nfe=4, schedule=FLOW)

@@ -12,7 +12,8 @@ from solverbench.method.grids import explicit
 LEVELS = [80.0, 9.7, 2.4, 0.8, 0.1, 0.002]
 PREDICTIONS = ["data", "noise"]
 EXPONENTIAL = [
-    *(f"dpm:order={order}:prediction={kind}" for order in (1, 2, 3) for kind in PREDICTIONS),
+    "dpm:order=1",
+    *(f"dpm:order={order}:prediction={kind}" for order in (2, 3) for kind in PREDICTIONS),
     "dpm:d2=full",
     "dpm:d2=full:prediction=noise:lower_order_final=false",
     *(f"dpm:singlestep=true:order={order}:prediction={kind}" for order in (2, 3) for kind in PREDICTIONS),
@@ -44,7 +45,7 @@ def unip(**options):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_first_order_is_ddim_in_either_prediction(prediction):
     ddim = sb.tableau("ddim", grid=LEVELS)
-    assert sb.tableau(f"dpm:order=1:prediction={prediction}", grid=LEVELS).equals(ddim)
+    assert sb.tableau("dpm:order=1", grid=LEVELS).equals(ddim)
     assert unip(order=1, prediction=prediction).equals(ddim)
     assert not sb.tableau(f"unipc:order=1:prediction={prediction}", grid=LEVELS).equals(ddim)  # it is corrected
 

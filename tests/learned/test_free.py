@@ -14,7 +14,8 @@ from solverbench.learned import recipes, trained_files, zoo
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.training import train as training
 from solverbench.learned.training.trainer import Data
-from solverbench.method.schedules import EDM, NoiseSchedule, RectifiedFlow, VPLinear
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import EDM, NoiseSchedule, VPLinear
 from solverbench.method.solver import LearnedSolver
 from solverbench.method.tableau import Tableau
 from solverbench.teachers.teacher import Teacher

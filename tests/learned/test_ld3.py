@@ -95,7 +95,7 @@ def test_the_public_limit_forbids_every_shift_until_the_logits_differ() -> None:
     assert rounded(-(public.told(grid) / grid.sigmas[:3]).log()) == pytest.approx([0.0, 0.005, -0.005])
 
 
-@pytest.mark.parametrize("spec", ["dpm:order=1", "dpm:order=1:prediction=noise", "unipc:order=1", "ipndm", "euler"])
+@pytest.mark.parametrize("spec", ["dpm:order=1", "dpm:prediction=noise", "unipc:order=1", "ipndm", "euler"])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 def test_a_base_gets_the_prediction_that_it_extrapolates(spec: str, schedule: sb.NoiseSchedule) -> None:
     """One step from s to t in the model's own frame, from a network told another time: data or noise, as LD3's code."""

@@ -23,7 +23,7 @@ STARTS = {
     "s4s:prediction=noise": "ipndm:order=3:grid=logsnr",
     "s4s:prediction=noise:order=4:grid=polynomial": "ipndm",
     "s4s:form=pc": "unipc:lower_order_final=false",
-    "s4s:form=pc:order=1": "unipc:order=1:lower_order_final=false",
+    "s4s:form=pc:order=1": "unipc:order=1",
     "s4s:form=pc:order=2": "unipc:order=2:lower_order_final=false",
     "s4s:form=pc:order=4": "unipc:lower_order_final=false",
     "s4s:form=single": "dpm:singlestep=true",

@@ -84,7 +84,7 @@ def test_levels_told_levels_and_samples_are_those_of_the_files_times(
         (content(EDM_TIMES, [80.0, 9.3, -1.0, 0.4, 0.002]), "with the time -1, which isn't above 0"),
         (content(EDM_TIMES, [80.0, 9.3, float("nan"), 0.4, 0.002]), "a number that isn't finite"),
         (content(LATENT_TIMES, LATENT_TIMES), "goes from 1 to 0.001, but this schedule goes from 80 to 0.002"),
-        (content(EDM_TIMES, [70.0, *EDM_TIMES[1:]]), "its first call gets time 70 instead of 80"),
+        (content(EDM_TIMES, [70.0, *EDM_TIMES[1:]]), "its first call: gets time 70 instead of 80"),
     ],
 )
 def test_another_layout_or_teacher_is_refused_in_one_line(

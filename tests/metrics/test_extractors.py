@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from metrics import standin
 from PIL import Image
 
 import solverbench as sb
-from solverbench import seeds
+from solverbench import downloads, seeds
 from solverbench.bench import run
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
@@ -40,6 +41,7 @@ def data(tmp_path, monkeypatch):
     """A data folder of the test's own."""
     monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(fid, "cleanfid_folder", lambda: tmp_path / "clean-fid")
+    standin.known(monkeypatch)
     monkeypatch.setattr(fid, "hub_folder", lambda: tmp_path / "hub")
     return tmp_path / "data"
 
@@ -62,6 +64,7 @@ def test_pytorch_inception_gives_what_pytorch_fids_own_class_gives(data):
     state = standin.inception_state(standin.GOLDEN["convolutions"])
     data.mkdir()
     torch.save(state, data / fid.PYTORCH_FILE)
+    standin.accept(data / fid.PYTORCH_FILE)
     found = extractors.load("legacy_pytorch")(pictures(2, 40, 52))
     assert found.shape == (2, 2048)
     assert found[:, ::64].numpy() == pytest.approx(np.array(standin.GOLDEN["features"]), rel=1e-4, abs=1e-5)
@@ -93,23 +96,62 @@ def test_a_file_that_is_not_pytorch_fids_is_one_line(data, case):
         (data / fid.PYTORCH_FILE).write_bytes(content)
     else:
         torch.save(content, data / fid.PYTORCH_FILE)
+    standin.accept(data / fid.PYTORCH_FILE)
     with pytest.raises(RecordError, match="not the Inception network") as caught:
         extractors.load("legacy_pytorch")(pictures(1, 8, 8))
     assert "\n" not in str(caught.value)
 
 
-def test_a_download_with_another_checksum_is_refused(data, monkeypatch):
-    import urllib.request
+def test_a_network_with_another_checksum_is_not_loaded(data, tmp_path, monkeypatch):
+    assert f"pt_inception-2015-12-05-{fid.SHA256[fid.PYTORCH_FILE][:8]}.pth" == fid.PYTORCH_FILE
+    for place in ("data", "hub"):
+        path = standin.write_pytorch(tmp_path / place)
+        monkeypatch.setitem(fid.SHA256, fid.PYTORCH_FILE, 64 * "0")
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
+            with pytest.raises(
+                RecordError, match=r"not the Inception network \(its sha256 begins with \w+ instead of 0000"
+            ):
+                extractors.load("legacy_pytorch")(pictures(1, 8, 8))
+        path.unlink()
 
+
+@pytest.mark.parametrize("kind", ["right", "another file", "a link", "another user's"])
+def test_a_network_in_clean_fids_folder_is_checked_before_it_runs(tmp_path, monkeypatch, kind):
+    """Every user of the machine may write there, and TorchScript is code."""
+    path = tmp_path / "clean-fid" / fid.FILE
+    path.parent.mkdir()
+    path.write_bytes(b"network")
+    standin.accept(path)
+    if kind == "another file":
+        path.write_bytes(b"another")
+    elif kind == "a link":
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "another user's":
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+        os.chown(path, 12346, -1) if os.getuid() == 0 else None
+    if kind == "right":
+        with fid.checked(path) as copy:
+            assert copy.read_bytes() == b"network"
+            assert copy.parent not in (path.parent, tmp_path)
+            assert copy.parent.stat().st_mode & 0o077 == 0
+        assert not copy.exists()
+        return
+    said = {"another file": "its sha256 begins with", "a link": "a link or another special file"}
+    with pytest.raises(RecordError, match=said.get(kind, "it belongs to another user")), fid.checked(path):
+        pytest.fail("loaded")
+
+
+def test_a_download_with_another_checksum_is_refused(data, monkeypatch):
     class Answer(io.BytesIO):
         status, headers = 200, {}
 
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer(b"something else"))
+    monkeypatch.setattr(downloads, "_open", lambda *_: Answer(b"something else"))
     with pytest.raises(RecordError, match="its sha256 begins with"):
         fid.fetch("legacy_pytorch")
     assert not (data / fid.PYTORCH_FILE).exists()
-    name = f"pt_inception-{hashlib.sha256(b'something else').hexdigest()[:8]}.pth"
-    monkeypatch.setattr(fid, "PYTORCH_FILE", name)
+    fid.SHA256[fid.PYTORCH_FILE] = hashlib.sha256(b"something else").hexdigest()
     assert fid.fetch("legacy_pytorch").read_bytes() == b"something else"
 
 
@@ -331,10 +373,11 @@ def test_features_that_are_not_finite_fail_their_metrics_with_one_line(data, tmp
     state = torch.load(path)
     state["Mixed_7c.branch1x1.bn.bias"][0] = float("inf")
     torch.save(state, path)
+    standin.accept(path)
     np.savez(tmp_path / "real.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     judged = ["--extractor", "legacy_pytorch", "--reference", tmp_path / "real.npz", "--out", tmp_path / "runs"]
     result = call(*RUN, *judged)
     assert result.exit_code == 1
-    why = "the extractor returned features that are not finite, within seeds 50000-50001"
+    why = "extractor: returned features that are not finite, within seeds 50000-50001"
     assert result.output.count(f"no fid of euler nfe=3 on digits: {why}") == 1
     assert "1 done" in result.output

@@ -30,6 +30,7 @@ def places(tmp_path, monkeypatch):
     """A data folder of the test's own."""
     monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(fid, "cleanfid_folder", lambda: tmp_path / "clean-fid")
+    standin.known(monkeypatch)
     monkeypatch.setattr(fid, "hub_folder", lambda: tmp_path / "hub")
     return tmp_path
 

@@ -119,14 +119,14 @@ def test_typed_code_without_a_source_needs_an_identity():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ("images.double().mean()", "metric contrast returned () for 2 images; it must return [B]"),
-        ("images.double().flatten(1)", "metric contrast returned (2, 16) for 2 images"),
-        ("images.double().flatten(1).mean(1) / 0 * 0", "metric contrast returned values that are not finite"),
+        ("images.double().mean()", "metric contrast: returned () for 2 images; return [B]"),
+        ("images.double().flatten(1)", "metric contrast: returned (2, 16) for 2 images"),
+        ("images.double().flatten(1).mean(1) / 0 * 0", "metric contrast: returned values that are not finite"),
         ("{}['x']", "KeyError: 'x'"),
         ("None", "AttributeError"),
         ("images.numpy().mean((1, 2, 3))", "AttributeError"),
         ("exit(3)", "SystemExit: 3"),
-        ("images.double().flatten(1).mean(1) * 0 + 1e308", "not finite, although what it is made of is"),
+        ("images.double().flatten(1).mean(1) * 0 + 1e308", "not finite, although what it is computed from is"),
     ],
 )
 def test_values_that_are_none_are_a_row_with_the_reason_and_the_other_metrics_have_values(examples, values, said):
@@ -166,7 +166,7 @@ def test_a_set_whose_number_is_none_leaves_the_other_metrics(examples):
     np.save("real.npy", quantise(toys.data(150)).numpy())
     plugins.load(examples("sliced.py", EXAMPLES["sliced.py"].replace(".abs().mean()", ".mean() / 0")))
     rows = run("runs", "sliced,frechet_data").frame.set_index("metric")
-    assert rows.loc["sliced", "reason"] == "metric sliced returned inf for a set of 20 images; it must be finite"
+    assert rows.loc["sliced", "reason"] == "metric sliced: returned inf for a set of 20 images; return a finite number"
     assert rows.loc[["frechet_data", "rmse_teacher"], "value"].notna().all()
     blocks = {path: path.stat().st_ino for path in Path("runs").glob("cells/*/*/blocks/*")}
     run("runs", "sliced,frechet_data")
@@ -177,7 +177,7 @@ def test_a_set_whose_number_is_none_leaves_the_other_metrics(examples):
     ("old", "new", "said"),
     [
         ("images.flatten(1).cpu()", "images.flatten(1)[:, : images.sum() % 3 + 1].cpu()", "ValueError"),
-        ("images.flatten(1).cpu()", "images[:1].flatten(1).cpu()", "it must return [B, ...]"),
+        ("images.flatten(1).cpu()", "images[:1].flatten(1).cpu()", "return [B, ...]"),
         (".abs().mean()", ".abs()", "converted to"),
         (".abs().mean()", ".abs().mean() + exit(3)", "SystemExit"),
         (".abs().mean()", ".missing()", "AttributeError"),
@@ -214,11 +214,12 @@ def test_a_metric_that_failed_is_tried_again(examples):
 
 
 def test_a_metric_that_lacks_something_is_left_out_with_the_reason(examples):
-    lack = "    def __init__(self, device):\n        raise sb.MissingError('no weights; fetch them')\n\n    def values"
+    error = "sb.MissingError(asked='contrast', wrong='no weights', remedy='fetch them')"
+    lack = f"    def __init__(self, device):\n        raise {error}\n\n    def values"
     plugins.load(examples("contrast.py", CONTRAST.replace("    def values", lack)))
     result = run("runs")
     row = result.frame.set_index("metric").loc["contrast"]
-    assert (row.status, row.reason) == ("done", "no weights; fetch them")
+    assert (row.status, row.reason) == ("done", "contrast: no weights; fetch them")
     assert row.value != row.value
     assert result.frame.set_index("metric").loc["rmse_teacher"].value > 0
 

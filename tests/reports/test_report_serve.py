@@ -236,5 +236,5 @@ def test_folders_of_any_name_and_odd_files_leave_the_list_whole(store: Path, por
     status, text, _ = ask(port, "/")
     assert status == 200
     assert 'href="/runs/a"' in text
-    assert "caf%E9" in text or "caf?" in text
+    assert "caf\\udce9" in text
     assert ask(port, "/runs/caf%E9")[0] == 200

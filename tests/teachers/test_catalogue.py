@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import threading
 import zipfile
 from typing import ClassVar
@@ -20,7 +21,7 @@ from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.teachers import catalogue
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 ENTRY = registries.catalogue()["cifar10"]
 CONTENT = bytes(range(256)) * 5000
@@ -42,17 +43,29 @@ class Server(http.server.BaseHTTPRequestHandler):
     content: ClassVar[dict] = {}
     limit: int | None = None
     ranges: ClassVar[list] = []
+    shift = 0
+
+    @staticmethod
+    def tag(body):
+        return f'"{hashlib.sha256(body).hexdigest()[:8]}"'
 
     def do_GET(self):
         body = self.content.get(self.path)
         if body is None:
             self.send_error(404)
             return
-        tag = f'"{hashlib.sha256(body).hexdigest()[:8]}"'
+        tag = self.tag(body)
         asked = self.headers.get("Range")
         Server.ranges.append(asked)
         begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.headers["If-Range"] == tag else 0
+        if body.startswith(b"to "):
+            self.send_response(302)
+            self.send_header("Location", body.removeprefix(b"to ").decode())
+            self.end_headers()
+            return
         self.send_response(206 if begin else 200)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin + self.shift}-{len(body) - 1}/{len(body)}")
         self.send_header("ETag", tag)
         self.send_header("Content-Length", str(len(body) - begin))
         self.end_headers()
@@ -68,8 +81,9 @@ def server(monkeypatch):
     monkeypatch.setattr(Server, "content", {"/net.pkl": CONTENT})
     monkeypatch.setattr(Server, "limit", None)
     monkeypatch.setattr(Server, "ranges", [])
+    monkeypatch.setattr(downloads, "SCHEMES", ("https", "http"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
@@ -159,7 +173,127 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server, tmp_path):
     assert path.read_bytes() == CONTENT[::-1]
 
 
+def interrupted(server, path):
+    """Leave half of a download."""
+    Server.limit = 500_000
+    with pytest.raises(MissingError):
+        downloads.fetch(f"{server}/net.pkl", path)
+    Server.limit = None
+    return path.with_name(f".{path.name}.part")
+
+
+@pytest.mark.parametrize("scheme", ["file", "http", "ftp", "data"])
+def test_only_https_is_downloaded_and_redirected_to(server, tmp_path, monkeypatch, scheme):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    url = f"{scheme}://{secret}" if scheme != "data" else "data:,secret"
+    Server.content["/away"] = f"to {url}".encode()
+    path = tmp_path / "folder" / "net.pkl"
+    refused = f"scheme isn't https{' or http' * (scheme != 'http')}"
+    if scheme != "http":  # the server of this test is no https
+        with pytest.raises(MissingError, match=rf"is not allowed|the server redirects to .*, whose {refused}"):
+            downloads.fetch(f"{server}/away", path)
+    else:
+        monkeypatch.setattr(downloads, "SCHEMES", ("https",))
+        url = f"{server}/net.pkl"
+    with pytest.raises(MissingError, match=f"an address whose {refused}"):
+        downloads.fetch(url, path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_redirect_stays_on_the_site_or_its_own_network_unless_the_checksum_is_known(server, tmp_path):
+    Server.content["/away"] = f"to {server.replace('127.0.0.1', 'localhost')}/net.pkl".encode()
+    path = tmp_path / "net.pkl"
+    with pytest.raises(MissingError, match=r"the server redirects to http://localhost:\d+/net.pkl, another site"):
+        downloads.fetch(f"{server}/away", path)
+    Server.content["/here"] = f"to {server}/net.pkl".encode()
+    downloads.fetch(f"{server}/here", tmp_path / "here.pkl")
+    downloads.download(f"{server}/away", path, sha256=hashlib.sha256(CONTENT).hexdigest())
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("home", "to", "right"),
+    [
+        ("https://huggingface.co/a", "https://cdn-lfs-us-1.hf.co/a", True),
+        ("https://huggingface.co/a", "https://cdn-lfs.huggingface.co/a", True),
+        ("https://huggingface.co/a", "https://huggingface.co.evil.org/a", False),
+        ("https://huggingface.co/a", "https://huggingface.co@evil.org/a", False),
+        ("https://huggingface.co/a", "https://evilhf.co/a", False),
+        ("https://github.com/a", "https://release-assets.githubusercontent.com/a", True),
+        ("https://objects.githubusercontent.com/a", "https://release-assets.githubusercontent.com/a", True),
+        ("https://zenodo.org/a", "https://zenodo.org/b", True),
+        ("https://openaipublic.blob.core.windows.net/a", "https://evil.blob.core.windows.net/a", False),
+        ("https://ommer-lab.com/a", "https://github.com/a", False),
+    ],
+)
+def test_the_hosts_that_a_site_may_redirect_to(home, to, right):
+    assert (downloads.refused(to, home) == "") is right
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe", "folder"])
+def test_what_stands_where_a_download_is_written_is_never_followed(server, tmp_path, kind):
+    path, mine = tmp_path / "folder" / "net.pkl", tmp_path / "mine"
+    path.parent.mkdir()
+    mine.write_bytes(b"mine")
+    part = path.with_name(".net.pkl.part")
+    if kind == "pipe":
+        os.mkfifo(part)
+    elif kind == "folder":
+        part.mkdir()
+    elif kind == "hard link":
+        part.hardlink_to(mine)
+    else:
+        part.symlink_to(mine if kind == "link" else tmp_path / "nowhere")
+    with pytest.raises(RecordError, match="a link, a special file or another user's; delete it"):
+        downloads.fetch(f"{server}/net.pkl", path)
+    assert mine.read_bytes() == b"mine"
+    assert not (tmp_path / "nowhere").exists()
+    assert os.path.lexists(part)
+
+
+def test_a_planted_partial_file_is_not_continued(server, tmp_path):
+    path = tmp_path / "net.pkl"
+    part = interrupted(server, path)
+    told = json.loads(part.with_suffix(".tag").read_text())
+    assert told == {"url": f"{server}/net.pkl", "tag": Server.tag(CONTENT), "size": len(CONTENT)}
+    plants = {
+        "no record": None,
+        "text": b'"tag"',
+        "another address": json.dumps({**told, "url": "https://example.org/net.pkl"}).encode(),
+        "a smaller file": json.dumps({**told, "size": 3}).encode(),
+        "a tag of two lines": json.dumps({**told, "tag": "a\r\nHost: b"}).encode(),
+    }
+    for what, record in plants.items():
+        part.write_bytes(b"planted")
+        part.with_suffix(".tag").unlink(missing_ok=True)
+        if record is not None:
+            part.with_suffix(".tag").write_bytes(record)
+        Server.ranges.clear()
+        downloads.download(f"{server}/net.pkl", path)
+        assert (path.read_bytes(), Server.ranges) == (CONTENT, [None]), what
+        path.unlink()
+
+
+def test_a_partial_file_of_another_user_is_refused(server, tmp_path, monkeypatch):
+    part = interrupted(server, tmp_path / "net.pkl")
+    monkeypatch.setattr(os, "geteuid", lambda: part.stat().st_uid + 1)
+    with pytest.raises(RecordError, match="another user's"):
+        downloads.fetch(f"{server}/net.pkl", tmp_path / "net.pkl")
+
+
+def test_a_reply_with_another_part_is_refused_and_the_next_download_begins_anew(server, tmp_path, monkeypatch):
+    path = tmp_path / "net.pkl"
+    interrupted(server, path)
+    monkeypatch.setattr(Server, "shift", 1)
+    with pytest.raises(MissingError, match="the server sent another part than the one from byte"):
+        downloads.fetch(f"{server}/net.pkl", path)
+    downloads.fetch(f"{server}/net.pkl", path)
+    assert path.read_bytes() == CONTENT
+
+
 def test_offline_it_says_what_to_put_where(monkeypatch, tmp_path):
+    monkeypatch.setattr(downloads, "SCHEMES", ("https", "http"))
     publish(monkeypatch, {"checkpoint": {"url": "http://127.0.0.1:9/net.pkl"}, "reference": {"url": "unknown"}})
     told = invoke("teachers", "fetch", "mine")
     assert told.exit_code == 3
@@ -216,6 +350,11 @@ def test_the_one_wanted_file_is_taken_from_an_archive(tmp_path):
     path.write_bytes(b"no archive")
     with pytest.raises(RecordError, match="not a whole zip archive"):
         downloads.member(path, "model.ckpt", tmp_path / "y")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.ckpt", bytes(1_000_000))
+    with pytest.raises(RecordError, match="more than 100 times as many as the archive"):
+        downloads.member(path, "model.ckpt", tmp_path / "y")
+    assert not (tmp_path / "y").exists()
 
 
 def test_a_users_own_checkpoint_is_imported_and_runs_by_its_name(tmp_path):
@@ -263,5 +402,5 @@ def test_an_import_that_fails_leaves_nothing(tmp_path):
 
 def test_a_checkpoint_of_another_family_is_named(tmp_path):
     path = gaussians.write(tmp_path / "g.safetensors", torch.zeros(2, 1, 4, 4))
-    with pytest.raises(RecordError, match="isn't an EDM network converted by this version"):
+    with pytest.raises(RecordError, match="not an EDM network as this version converts it"):
         sb.load_teacher(f"{path}:family=edm")

@@ -15,11 +15,11 @@ from solverbench.bench import run
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, SpecError, UserError
-from solverbench.method import schedules
+from solverbench.method import VPDiscrete
 from solverbench.sampling import convergence
 from solverbench.teachers.families import assembly, compvis, conversion
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -92,9 +92,9 @@ def test_a_denoiser_is_the_networks_at_its_own_time(folder):
 
 
 def test_its_schedule_is_the_exact_one_behind_the_checkpoints_betas(folder):
-    assert load(folder, tiny.UNCONDITIONAL).schedule == schedules.VPDiscrete.latent_diffusion()
+    assert load(folder, tiny.UNCONDITIONAL).schedule == VPDiscrete.latent_diffusion()
     assert load(folder, tiny.TEXT, options={"beta_start": 0.00085, "beta_end": 0.012}).schedule == (
-        schedules.VPDiscrete.stable_diffusion()
+        VPDiscrete.stable_diffusion()
     )
 
 
@@ -102,7 +102,7 @@ def test_betas_of_its_own_win_over_the_formula(folder, tmp_path):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     tiny.save(tmp_path / "bedroom.ckpt", tiny.ldm() | {"betas": tiny.betas(0.001, 0.01)})
     found = load(tmp_path, tiny.UNCONDITIONAL).schedule
-    assert found.sigma_max == pytest.approx(schedules.VPDiscrete.scaled_linear(0.001, 0.01).sigma_max, rel=1e-4)
+    assert found.sigma_max == pytest.approx(VPDiscrete.scaled_linear(0.001, 0.01).sigma_max, rel=1e-4)
 
 
 @pytest.mark.parametrize("told", [499.25, 499.5, 0.125])
@@ -195,7 +195,7 @@ def test_guidance_leads_from_the_last_class_to_the_seeds_own(folder):
     model = assembly.build(
         conversion.unet(conversion.part(tiny.state(tiny.CLASSES), conversion.UNET), head_channels=32)
     )
-    sigma = schedules.VPDiscrete.latent_diffusion().sigma(level(0.4))
+    sigma = VPDiscrete.latent_diffusion().sigma(level(0.4))
     x = arrays["x1"][:2]
     teacher = load(folder, tiny.CLASSES, guidance=2.0)
     assert teacher.passes == 2
@@ -342,8 +342,12 @@ def test_what_does_not_fit_is_one_clear_line(folder, kind, changes, kinds, text)
     [
         (tiny.UNCONDITIONAL, {}, "width 32 is none of the published ones; give size and heads or head_channels"),
         (tiny.UNCONDITIONAL, {"size": 16, "heads": 2}, "give head_channels"),
-        (tiny.UNCONDITIONAL, {"size": 16, "head_channels": 24}, "don't split into heads of 24"),
-        (tiny.CLASSES, {"size": 16, "head_channels": 32, "null_class": 3}, "only the last class, 10"),
+        (tiny.UNCONDITIONAL, {"size": 16, "head_channels": 24}, "can't be divided into heads of 24"),
+        (
+            tiny.CLASSES,
+            {"size": 16, "head_channels": 32, "null_class": 3},
+            r"null_class=3: only the last class can .*; give null_class=10",
+        ),
         (tiny.UNCONDITIONAL, {"size": 16, "head_channels": 32, "averge": True}, "did you mean 'average'"),
     ],
 )

@@ -23,7 +23,7 @@ pytest.importorskip("transformers")
 import diffusers
 import tiny_folders as folders
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from solverbench.method import grids
 from solverbench.teachers.families import edm_pickles as reader
 from solverbench.teachers.families.edm_networks import Block, Preconditioned, Style
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 QUICK = ":sampler=heun:sampler_nfe=8"
 SMALL = {"samples": 10, "replicates": 1, "batch": 10}
@@ -253,11 +253,14 @@ def reshaped(weights):
     ("make", "line"),
     [
         (damaged("ddpmpp_uncond", weights=without), "lacks 1 tensors of its EDMPrecond, such as model.map_layer0.bias"),
-        (damaged("ddpmpp_uncond", weights=reshaped), r"model.map_layer0.bias has shape \[3\], not \[64\]"),
+        (
+            damaged("ddpmpp_uncond", weights=reshaped),
+            r"model.map_layer0.bias has shape \[3\], but its arguments say \[64\]",
+        ),
         (damaged("ddpmpp_uncond", class_name="MyPrecond"), "class 'MyPrecond' isn't one of EDMPrecond"),
         (damaged("ddpmpp_uncond", kwargs={"novelty": 1}), "unexpected keyword argument 'novelty'"),
         (damaged("ddpmpp_uncond", kwargs={"model_channels": 10**6}), "has shape"),
-        (lambda path: path.write_bytes(b"not a pickle"), "isn't a whole pickle of an EDM network"),
+        (lambda path: path.write_bytes(b"not a pickle"), "not a complete pickle of an EDM network"),
         (
             lambda path: path.write_bytes(pickle.dumps({"G_ema": 1, "D": 2})),
             "holds a dict of G_ema, D, not an EDM network",
@@ -275,7 +278,7 @@ def test_a_wrong_file_is_one_clear_line(tmp_path, make, line):
 def test_a_checkpoint_cut_short_is_said_to_be(tmp_path):
     path = edm_pickles.golden(tmp_path, "ddpmpp_uncond")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(RecordError, match="isn't a whole pickle"):
+    with pytest.raises(RecordError, match="not a complete pickle"):
         sb.load_teacher(str(path))
 
 
@@ -288,7 +291,7 @@ def test_a_checkpoint_cut_short_is_said_to_be(tmp_path):
         ("ddpmpp_cond", ":classes=fixed:10", "the network has 10; use 0 to 9"),
         ("ddpmpp_uncond", ":sigma_min=90", "give levels within that"),
         ("vp_ddpmpp", ":sigma_max=200", "the network covers"),
-        ("ddpmpp_uncond", ":frame=ve", "not known; use edm or vp"),
+        ("ddpmpp_uncond", ":frame=ve", "not a known frame; use edm or vp"),
         ("ddpmpp_uncond", ":frame=vp:t_eps=2", "time goes from 1 down to t_eps"),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from solverbench.errors import RecordError
-from solverbench.method.schedules import RectifiedFlow, VPDiscrete
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.vp_discrete import VPDiscrete
 from solverbench.teachers.families import schedulers
 
 VIDEO = {

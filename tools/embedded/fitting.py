@@ -81,7 +81,7 @@ def fit(job: NetworkFit, checkpoint: Path, say: Callable[[str], None], *, every:
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         if state["plan"] != job.plan:
             raise RecordError(
-                f"{checkpoint}: made with {state['plan']}, asked for {job.plan}; remove it to start again"
+                asked=checkpoint, wrong=f"made with {state['plan']}, not {job.plan}", remedy="remove it to start again"
             )
         job.network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
@@ -124,7 +124,8 @@ def fit(job: NetworkFit, checkpoint: Path, say: Callable[[str], None], *, every:
             total.zero_()
             count = 0
             if not math.isfinite(history[-1][1]):
-                raise TrainingError(f"{job.name}: the loss is {history[-1][1]} at step {step}; train with a lower rate")
+                wrong = f"the loss is {history[-1][1]} at step {step}"
+                raise TrainingError(asked=job.name, wrong=wrong, remedy="train with a lower rate")
         if steps is not None and (now - said > every / 3 or step == steps):
             eta = (now - started) / step * (steps - step)
             last = f"loss {history[-1][1]:.5f}" if history else "timing"

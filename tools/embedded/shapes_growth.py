@@ -31,7 +31,9 @@ def grown(network: Denoiser, widths: Sequence[int], blocks: Sequence[int]) -> De
     before, count = network.config["widths"], network.config["blocks"]
     if any(new < old for new, old in zip([*widths, *blocks], [*before, *count], strict=True)):
         raise UserError(
-            f"widths {list(widths)}, blocks {list(blocks)}: the network has {before} and {count}; name no smaller ones"
+            asked=f"widths {list(widths)}, blocks {list(blocks)}",
+            wrong=f"the network has {before} and {count}",
+            remedy="name no smaller ones",
         )
     larger = Denoiser(**network.config | {"widths": list(widths), "blocks": list(blocks)})
     for name in ("level", "label", "embed"):

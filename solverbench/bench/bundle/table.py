@@ -72,6 +72,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "biased": outcome.biased(metric),
         "sd": over_sets(found.replicates)[1] if found and len(found.replicates) > 1 else None,
         "flags": "; ".join(f"{code}: {sentence}" for code, sentence in outcome.flags(metric).items()) if found else "",
+        "origin": outcome.origin,
         "reference_error": outcome.reference_error if found and metric == table.ALWAYS else None,
         "cost_seconds": seconds,
         "cost_denoiser_seconds": outcome.total("denoiser_seconds"),

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from solverbench import plugins
 from solverbench.bench.block import BlockDone, UnitTask
+from solverbench.bench.cells import reason
 from solverbench.bench.workers.ray_worker import RayWorker, RemoteUnit
 from solverbench.errors import MissingError, UserError
 from solverbench.files import write_bytes
@@ -93,7 +94,7 @@ class RayWorkers:
                 actor = None
                 continue
             except self.ray.exceptions.RayTaskError as error:
-                return [SampleError(str(error.cause))] * len(work.cells)
+                return [_failure(error.cause)] * len(work.cells)
             except Cancelled:
                 self.ray.kill(actor)
                 actor = None
@@ -105,6 +106,7 @@ class RayWorkers:
                     write_bytes(work.out / path, content)
             return found
         lost = SampleError(
+            asked="Ray",
             wrong=f"{ATTEMPTS} workers died while computing this",
             remedy="see Ray's logs for the cause, such as too little memory",
         )
@@ -151,6 +153,13 @@ class RayWorkers:
         for event in self.ray.get(actor.said.remote()):
             work.told(*event)
         return found, made
+
+
+def _failure(cause: BaseException) -> SampleError:
+    """Return the error of a unit whose worker raised `cause`."""
+    if isinstance(cause, UserError):
+        return SampleError.of(cause)
+    return SampleError(asked="Ray worker", wrong=reason(cause), remedy="correct this, and run again")
 
 
 def _goals(work: UnitTask) -> list[str]:

@@ -109,7 +109,8 @@ class RayWorker:
             asked: RemoteUnit = pickle.loads(order)  # from the process of the same run
         except Exception as error:
             raise SampleError(
-                wrong=f"a worker can't load what this run uses ({reason(error)})",
+                asked="Ray worker",
+                wrong=f"can't load what this run uses ({reason(error)})",
                 remedy="install the same packages on the worker",
             ) from None
         with tempfile.TemporaryDirectory(prefix="solverbench-") as folder:
@@ -133,7 +134,8 @@ class RayWorker:
     def _work(self, order: RemoteUnit, out: Path) -> UnitTask:
         if order.version != __version__:
             raise UserError(
-                wrong=f"this worker has SolverBench {__version__}, but the run has {order.version}",
+                asked="Ray worker",
+                wrong=f"has SolverBench {__version__}, but the run has {order.version}",
                 remedy="install the same version",
             )
         for kind, offer in order.typed:
@@ -166,6 +168,6 @@ def _sendable(error: Exception) -> Exception:
     try:
         error = pickle.loads(pickle.dumps(error))
     except Exception:
-        error = SampleError(reason(error))
+        error = SampleError(asked="Ray worker", wrong=reason(error), remedy="correct this, and run again")
     error.add_note(told)
     return error

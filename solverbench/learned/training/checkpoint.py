@@ -108,4 +108,4 @@ def check_trained(path: Path) -> None:
     except RecordError:
         raise
     except UserError as error:
-        raise RecordError(asked=path, wrong=error.finding(path), remedy=error.remedy) from None
+        raise RecordError.of(error, asked=path) from None

@@ -57,8 +57,11 @@ def _of_plugin(label: str, name: str, made: Distance) -> Distance:
         with plugins.blamed(registries.losses, name):
             found = made(student, target)
         if not isinstance(found, Tensor) or found.shape != (len(student),):
-            asked = f"{len(student)} images; return one number for each, [B]"
-            raise PluginError(asked=label, wrong=f"returned {_described(found)} for {asked}")
+            raise PluginError(
+                asked=label,
+                wrong=f"returned {_described(found)} for {len(student)} images",
+                remedy="return one number for each, [B]",
+            )
         if student.requires_grad and not found.requires_grad:
             raise PluginError(
                 asked=label, wrong="carries no gradient to the student's images", remedy="compute it with torch alone"
@@ -134,8 +137,11 @@ def _network(teacher: Teacher, load: Callable[[str], FeatureNetwork]) -> Feature
         with plugins.blamed(registries.teachers, name):
             found = network(images)
         if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != len(images):
-            asked = f"{len(images)} images; return one vector for each, [B, D]"
-            raise PluginError(asked=label, wrong=f"returned {_described(found)} for {asked}")
+            raise PluginError(
+                asked=label,
+                wrong=f"returned {_described(found)} for {len(images)} images",
+                remedy="return one vector for each, [B, D]",
+            )
         if images.requires_grad and not found.requires_grad:
             raise PluginError(
                 asked=label, wrong="carry no gradient to the images", remedy="compute them with torch alone"

@@ -114,13 +114,13 @@ class GroupedOptimiser:
 def _check(solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe) -> None:
     groups = set()
     for name, tensor in initial.items():
-        asked = f"{solver.name}: its parameter {name!r}"
+        asked = f"{solver.name}'s parameter {name!r}"
         if tensor.dtype != torch.float64 or not tensor.isfinite().all():
             raise TrainingError(
-                wrong=f"{asked} starts as {tensor.tolist()}, {tensor.dtype}", remedy="give finite float64 numbers"
+                asked=asked, wrong=f"starts as {tensor.tolist()}, {tensor.dtype}", remedy="give finite float64 numbers"
             )
         if (group := solver.group(name)) not in GROUPS:
-            raise TrainingError(wrong=f"{asked} is in group {group!r}", remedy=f"use {', '.join(GROUPS)}")
+            raise TrainingError(asked=asked, wrong=f"is in group {group!r}", remedy=f"use {', '.join(GROUPS)}")
         groups.add(group)
     if not sum(tensor.numel() for tensor in initial.values()):
         raise TrainingError(asked=solver.name, wrong="has no parameters to train", remedy="return some from `initial`")

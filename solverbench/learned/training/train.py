@@ -109,7 +109,7 @@ def train(
     except TrainingError as error:
         _write_course(place, student)
         where = f"{job.label}, iteration {student.iteration + 1}"
-        raise TrainingError(asked=where, wrong=f"{error} (kept in {place})") from error
+        raise TrainingError(asked=where, wrong=f"{error.finding('')} (kept in {place})", remedy=error.remedy) from error
     trained = result(student)
     _write_course(place, student)
     trained_files.save(trained, place / "trained.safetensors")

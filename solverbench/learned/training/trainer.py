@@ -28,6 +28,7 @@ from solverbench.method.tracing import trace
 from solverbench.seeds import generator
 
 _VALIDATION_CHUNK = 250
+_SLOWER = "lower the learning rate, as in --set lr=1e-3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +223,8 @@ class Trainer:
             grid = solver.grid(self.job.teacher.schedule, solver.steps(self.job.nfe))
             return trace(solver, grid, check=False)
         except (GridError, ValueError) as error:  # coinciding times, overflowing coefficients
-            raise TrainingError(str(error), remedy="lower the learning rate, as in --set lr=1e-3") from error
+            wrong = error.finding("") if isinstance(error, GridError) else str(error)
+            raise TrainingError(asked="its parameters", wrong=wrong, remedy=_SLOWER) from error
 
     def _run(self, tableau: Tableau, batch: Pairs, noise: Tensor, first: Tensor | None = None) -> Tensor:
         """Return the student's final states of `noise` [B, *shape] under the batch's conditions; count the calls."""
@@ -322,4 +324,4 @@ def _relaxations(job: TrainingRun, data: Data) -> list[Relaxation]:
 def _check_finite(row: Mapping[str, float]) -> None:
     for name, value in row.items():
         if not math.isfinite(value):
-            raise TrainingError(wrong=f"{name} is {value}", remedy="lower the learning rate, as in --set lr=1e-3")
+            raise TrainingError(asked=name, wrong=f"{value} is not finite", remedy=_SLOWER)

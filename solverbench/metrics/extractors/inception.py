@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -28,6 +30,12 @@ FILE = "inception-2015-12-05.pt"
 
 PYTORCH_FILE = "pt_inception-2015-12-05-6726825d.pth"
 """File name of pytorch-fid's port of the same graph; it ends in a prefix of its sha256, as in torch.hub."""
+
+SHA256 = {
+    FILE: "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    PYTORCH_FILE: "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+}
+"""The files' sha256. The first is in k-diffusion's evaluation.py; the second begins as pytorch-fid's file name ends."""
 
 PYTORCH_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PYTORCH_FILE}"
 
@@ -130,19 +138,21 @@ class Inception:
                 try:
                     self._loaded = self._load()
                 except (RuntimeError, ValueError, AttributeError, RecordError) as error:
-                    why = f"not the Inception network ({one_line(error)})"
+                    found = error.finding(self.path) if isinstance(error, RecordError) else one_line(error)
+                    why = f"not the Inception network ({found})"
                     raise RecordError(asked=self.path, wrong=why, remedy=self._again) from None
             return self._loaded
 
     def _load(self) -> Any:
-        if self.mode == "legacy_pytorch":
-            return PytorchInception.read(self.path, self.device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated as a whole
-            network = _clean("inception_torchscript").InceptionV3W(
-                str(self.path.parent), download=False, resize_inside=self.mode == "legacy_tensorflow"
-            )
-        return network.eval().requires_grad_(False).to(self.device)
+        with checked(self.path) as path:
+            if self.mode == "legacy_pytorch":
+                return PytorchInception.read(path, self.device)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated as a whole
+                network = _clean("inception_torchscript").InceptionV3W(
+                    str(path.parent), download=False, resize_inside=self.mode == "legacy_tensorflow"
+                )
+            return network.eval().requires_grad_(False).to(self.device)
 
     @property
     def _again(self) -> str:
@@ -154,6 +164,36 @@ def exactly() -> Iterator[None]:
     """Disable gradients, TF32 and nondeterministic cuDNN algorithms."""
     with torch.inference_mode(), cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
+
+
+@contextmanager
+def checked(path: Path) -> Iterator[Path]:
+    """Yield the path of a network's file whose sha256 is the known one; TorchScript is code, which loading runs.
+
+    The folder of `cleanfid_folder` may be writable by others, so a file there is copied to a private folder first.
+
+    Raises:
+        RecordError: it has another sha256; or it lies in that folder and is a link, or another user's.
+        StoreError: it can't be read.
+    """
+    if path.parent != cleanfid_folder():
+        _check_sha(sha(path), path)
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="solverbench-") as private:
+        copy = Path(private) / path.name
+        with files.regular(path) as source, copy.open("wb") as sink:
+            if os.fstat(source.fileno()).st_uid not in (os.geteuid(), 0):
+                raise RecordError(asked=path, wrong="it belongs to another user", remedy="delete it")
+            shutil.copyfileobj(source, sink, downloads.CHUNK)
+        _check_sha(files.sha256(copy), path)
+        yield copy
+
+
+def _check_sha(found: str, path: Path) -> None:
+    if found != SHA256[path.name]:
+        wrong = f"its sha256 begins with {found[:12]} instead of {SHA256[path.name][:12]}"
+        raise RecordError(asked=path, wrong=wrong, remedy="delete it")
 
 
 def find(mode: str = "legacy_tensorflow") -> Path:
@@ -171,8 +211,11 @@ def find(mode: str = "legacy_tensorflow") -> Path:
             if (userdata.data() / FILE).is_file():
                 raise
             raise MissingError(
-                wrong=str(error),
-                remedy=f"then run '{fetching(mode)}', which downloads {FILE} (91 MB) to {userdata.data()}",
+                asked=error.asked,
+                wrong=error.wrong,
+                remedy=(
+                    f"{error.remedy}, then run '{fetching(mode)}', which downloads {FILE} (91 MB) to {userdata.data()}"
+                ),
             ) from None
         name, folder, address, size = FILE, cleanfid_folder(), url(), "91 MB"
     for place in (userdata.data(), folder):
@@ -213,12 +256,11 @@ def fetch(mode: str = "legacy_tensorflow", tell: downloads.Tell = downloads.sile
 
     Raises:
         MissingError: clean-fid is needed for the address and missing, or the download failed.
-        RecordError: the checksum does not match the file name.
+        RecordError: the file has another sha256.
     """
     name, address = (PYTORCH_FILE, PYTORCH_URL) if mode == "legacy_pytorch" else (FILE, url())
     path = userdata.data() / name
-    named = path.stem.rpartition("-")[2] if mode == "legacy_pytorch" else ""
-    downloads.download(address, path, tell, sha256=named)
+    downloads.download(address, path, tell, sha256=SHA256[name])
     return path
 
 

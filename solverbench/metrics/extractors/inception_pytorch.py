@@ -83,7 +83,7 @@ class PytorchInception:
         wanted = [f"{name}.{part}" for name in sorted(convolutions) for part in parts]
         for name in (*wanted, "fc.weight"):
             if not isinstance(self.state.get(name), Tensor):
-                raise RecordError(asked="Inception weights", wrong=f"no {name}")
+                raise RecordError(asked="Inception weights", wrong=f"no {name}", remedy="download them again")
 
     @classmethod
     def read(cls, path: Path, device: str) -> PytorchInception:
@@ -95,9 +95,9 @@ class PytorchInception:
         try:
             state = torch.load(path, map_location=device, weights_only=True)
         except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError, zipfile.BadZipFile) as error:
-            raise RecordError(one_line(error)) from None
+            raise RecordError(asked=path, wrong=one_line(error), remedy="download it again") from None
         if not isinstance(state, dict):
-            raise RecordError("holds no state dict")
+            raise RecordError(asked=path, wrong="holds no state dict", remedy="download it again")
         return cls(state)
 
     def __call__(self, x: Tensor) -> Tensor:

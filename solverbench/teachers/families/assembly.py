@@ -15,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from solverbench import files
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete, VPLinear
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule, VPLinear
+from solverbench.method.vp_discrete import VPDiscrete
 from solverbench.teachers.adaptors import Adapted, Clipped
 from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided, passes
@@ -75,7 +77,11 @@ def require(asked: str) -> None:
     """Raise `MissingError` if diffusers or transformers is not installed; `asked` begins the message."""
     for module in "diffusers", "transformers":
         if importlib.util.find_spec(module) is None:
-            raise MissingError(f"{asked}: needs {module}, which isn't installed; pip install 'solverbench[diffusers]'")
+            raise MissingError(
+                asked=asked,
+                wrong=f"needs {module}, which isn't installed",
+                remedy="pip install 'solverbench[diffusers]'",
+            )
 
 
 @contextmanager
@@ -128,7 +134,11 @@ def build(found: Converted) -> Any:
     try:
         model.load_state_dict(state, assign=found.kind != "CLIPTextModel")
     except RuntimeError as error:
-        raise RecordError(f"{found.kind}: the checkpoint's tensors don't fit ({_second_line(error)})") from None
+        raise RecordError(
+            asked=found.kind,
+            wrong=f"the checkpoint's tensors don't fit ({_second_line(error)})",
+            remedy="download it again, or give its family",
+        ) from None
     return model.eval()
 
 
@@ -160,7 +170,11 @@ def checkpointed(model: Any) -> None:
         SpecError: the network does not support it.
     """
     if not model._supports_gradient_checkpointing:
-        raise SpecError(f"checkpointing: {type(model).__name__} has none; leave checkpointing out")
+        raise SpecError(
+            asked="checkpointing=true",
+            wrong=f"{type(model).__name__} does not support gradient checkpointing",
+            remedy="leave checkpointing out",
+        )
     model.enable_gradient_checkpointing()
 
 
@@ -243,8 +257,9 @@ def ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
     assert isinstance(schedule, VPDiscrete)
     if high is not None:
         raise SpecError(
-            f"{description.name}: sigma_max={high:g}, but a variance preserving model starts where its training does, "
-            f"at {schedule.sigma_max:g}; leave sigma_max out"
+            asked=f"{description.name}:sigma_max={high:g}",
+            wrong=f"a variance preserving model starts where its training does, at {schedule.sigma_max:g}",
+            remedy="leave sigma_max out",
         )
     if low is None:
         return schedule

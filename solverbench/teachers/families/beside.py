@@ -170,11 +170,13 @@ def read(path: Path, *, mapped: bool = False) -> tuple[Any, tuple[str, ...]]:
         return reader.load(), tuple(reader.skipped)
     except Refused as error:
         raise RecordError(
-            f"{path}: not loaded, as it is no plain checkpoint of tensors (it wants {error}); nothing in it was run"
+            asked=path,
+            wrong=f"not a plain checkpoint of tensors (it asks for {error}), and nothing in it was run",
+            remedy="give a checkpoint that holds tensors only, such as .safetensors",
         ) from None
     except Exception as error:  # a foreign file makes a reader raise nearly anything
         raise RecordError(
-            f"{path}: not a whole torch file ({one_line(error, typed=True)}); download it again"
+            asked=path, wrong=f"not a complete torch file ({one_line(error, typed=True)})", remedy="download it again"
         ) from None
 
 

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.method.schedules import VPDiscrete, array_digest
+from solverbench.method.schedules import array_digest
+from solverbench.method.vp_discrete import VPDiscrete
 from solverbench.teachers import adaptors
 from solverbench.teachers.families import assembly, conversion, names, networks, text
 from solverbench.teachers.families import tensor_files as checkpoints
+from solverbench.wording import concerning
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description
@@ -125,17 +127,20 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     rows, absent = _classes(description, given, len(condition["embedding.weight"])) if kind == CLASSES else (0, None)
     # Conditions are checked before the networks are built, which takes long.
     description.condition(count=rows, text=kind == TEXT, absent=kind == TEXT or absent is not None, rescaled=True)
-    source = conversion.averaged(state) if told.averaged else state
-    parts = conversion.part(source, conversion.UNET), conversion.part(state, conversion.FIRST_STAGE)
-    found = {
-        "unet": conversion.unet(parts[0], heads=told.heads, head_channels=told.head_channels),
-        "first stage": conversion.first_stage(parts[1]),
-    }
-    if kind == TEXT:
-        found["text encoder"] = conversion.text_encoder(condition, given.text_heads)
+    with concerning(description.checkpoint):
+        source = conversion.averaged(state) if told.averaged else state
+        parts = conversion.part(source, conversion.UNET), conversion.part(state, conversion.FIRST_STAGE)
+        found = {
+            "unet": conversion.unet(parts[0], heads=told.heads, head_channels=told.head_channels),
+            "first stage": conversion.first_stage(parts[1]),
+        }
+        if kind == TEXT:
+            found["text encoder"] = conversion.text_encoder(condition, given.text_heads)
     weights = {part: adaptors.fingerprint(each.state) for part, each in found.items()}
     facts: dict[str, Any] = {"scale": told.scale, "heads": [told.heads, told.head_channels, given.text_heads]}
-    models = {part: assembly.build(each) for part, each in found.items()}
+    with concerning(description.checkpoint):
+        models = {part: assembly.build(each) for part, each in found.items()}
+        schedule = _schedule(state, told)
     if given.checkpointing:
         assembly.checkpointed(models["unet"])
     frozen = {part: assembly.prepare(model, device) for part, model in models.items() if part != "unet"}
@@ -150,7 +155,6 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     if kind == TEXT:
         encode = text.stable_diffusion({"tokenizer": tokenizer, "text_encoder": frozen["text encoder"]})
         facts["tokenizer"] = text.fingerprint(tokenizer)
-    schedule = _schedule(state, told)
     facts |= {"quantise": given.quantise, "schedule": schedule.key}
     made = assembly.Parts(
         network=network,
@@ -186,11 +190,14 @@ def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
         raise RecordError(asked=path, wrong=wrong, remedy=remedy)
     if not any(key.startswith(conversion.UNET) for key in state):
         raise RecordError(
-            f"{path}: has no {conversion.UNET}* tensors, so it isn't a CompVis checkpoint; leave family out "
-            "to have its family recognised"
+            asked=path,
+            wrong=f"has no {conversion.UNET}* tensors, so it isn't a CompVis checkpoint",
+            remedy="leave family out to have its family recognised",
         )
     if f"{conversion.UNET}input_blocks.0.0.weight" not in state:
-        raise RecordError(f"{path}: lacks {conversion.UNET}input_blocks.0.0.weight; download it again")
+        raise RecordError(
+            asked=path, wrong=f"has no tensor {conversion.UNET}input_blocks.0.0.weight", remedy="download it again"
+        )
     condition = conversion.part(state, conversion.CONDITION)
     if not condition:
         return UNCONDITIONAL
@@ -199,8 +206,9 @@ def _kind(description: Description, state: Mapping[str, Tensor]) -> str:
     if any(key.startswith("transformer.text_model.") for key in condition):
         return TEXT
     raise RecordError(
-        f"{path}: conditioned by {conversion.CONDITION}{min(condition)}, which isn't supported; use classes "
-        "or the CLIP of Stable Diffusion 1.x, or convert it to a diffusers folder"
+        asked=path,
+        wrong=f"its condition {conversion.CONDITION}{min(condition)} isn't supported",
+        remedy="give a model of classes or of the CLIP of Stable Diffusion 1.x, or convert it to a diffusers folder",
     )
 
 
@@ -215,7 +223,11 @@ def _settled(description: Description, given: Settings, kind: str, state: Mappin
     if "scale" not in changes and "scale_factor" in state:
         changes["scale"] = float(state["scale_factor"])
     if given.average and not conversion.part(state, "model_ema."):
-        raise SpecError(f"{description.name}: average=true, but the checkpoint holds no moving average; leave it out")
+        raise SpecError(
+            asked=f"{description.name}:average=true",
+            wrong="the checkpoint holds no moving average",
+            remedy="leave average out",
+        )
     if given.average is not None:
         changes["averaged"] = given.average
     if given.heads is not None or given.head_channels is not None:
@@ -225,8 +237,12 @@ def _settled(description: Description, given: Settings, kind: str, state: Mappin
         missing.append("heads or head_channels")
     if missing:
         raise SpecError(
-            f"{description.name}: a {kind} model of width {width} is none of the published ones; give "
-            f"{' and '.join(missing)}, as in its upstream configuration (image_size, num_heads, num_head_channels)"
+            asked=description.name,
+            wrong=f"a {kind} model of width {width} is none of the published ones",
+            remedy=(
+                f"give {' and '.join(missing)}, as in its upstream configuration (image_size, num_heads, "
+                "num_head_channels)"
+            ),
         )
     return dataclasses.replace(base, **changes)
 
@@ -236,8 +252,9 @@ def _classes(description: Description, given: Settings, rows: int) -> tuple[int,
     absent = given.null_class if given.null_class is not None else None if rows == 1000 else rows - 1
     if absent not in (None, rows - 1):
         raise SpecError(
-            f"{description.name}: null_class={absent}, but only the last class, {rows - 1}, can be the "
-            "unconditional one"
+            asked=f"{description.name}:null_class={absent}",
+            wrong="only the last class can be the unconditional one",
+            remedy=f"give null_class={rows - 1}, or leave it out",
         )
     return (rows, None) if absent is None else (rows - 1, absent)
 
@@ -254,7 +271,7 @@ def _schedule(state: Mapping[str, Tensor], told: Published) -> VPDiscrete:
     betas = state["betas"].double()
     own = torch.log1p(-betas).cumsum(0) / 2
     if not own.isfinite().all():
-        raise RecordError("checkpoint: its betas aren't between 0 and 1; download it again")
+        raise RecordError(asked="checkpoint", wrong="its betas aren't between 0 and 1", remedy="download it again")
     formula = torch.tensor(exact.log_alphas, dtype=torch.float64)
     if own.shape == formula.shape and torch.allclose(own, formula, rtol=1e-5):
         return exact
@@ -274,8 +291,11 @@ def _tokenizer(description: Description) -> Any:
     missing = [each for each in ("vocab.json", "merges.txt") if not (folder / each).is_file()]
     if missing:
         raise MissingError(
-            f"{description.name}: a Stable Diffusion checkpoint holds no tokenizer, and {folder} has no {missing[0]}; "
-            "put vocab.json and merges.txt of openai/clip-vit-large-patch14 there, or give their folder as "
-            "files.tokenizer in a TOML description"
+            asked=description.name,
+            wrong=f"a Stable Diffusion checkpoint holds no tokenizer, and {folder} has no {missing[0]}",
+            remedy=(
+                "put vocab.json and merges.txt of openai/clip-vit-large-patch14 there, or give their folder as "
+                "files.tokenizer in a TOML description"
+            ),
         )
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

@@ -54,7 +54,9 @@ def averaged(state: Mapping[str, Tensor]) -> State:
         if key.startswith(UNET):
             flat = key.removeprefix("model.").replace(".", "")
             if flat not in averages:
-                raise RecordError(f"checkpoint: its moving average has no model_ema.{flat}; download it again")
+                raise RecordError(
+                    asked="checkpoint", wrong=f"its moving average has no model_ema.{flat}", remedy="download it again"
+                )
             found[key] = averages[flat]
     return found
 
@@ -76,7 +78,11 @@ def unet(state: Mapping[str, Tensor], *, heads: int | None = None, head_channels
     per_level = {len(level) for level in levels}
     if len(per_level) != 1:
         raise RecordError(
-            f"U-Net: its levels have {sorted(per_level)} residual blocks; only one number for all levels is supported"
+            asked="U-Net",
+            wrong=(
+                f"its levels have {sorted(per_level)} residual blocks, and only one number for all levels is supported"
+            ),
+            remedy="convert it to a diffusers folder",
         )
     layers = per_level.pop()
     config = {
@@ -199,8 +205,9 @@ class _Source:
             return self.state[key]
         except KeyError:
             raise RecordError(
-                f"{self.what}: the checkpoint has no {key}; it is incomplete or of another family; download "
-                "it again, or give its family"
+                asked=self.what,
+                wrong=f"the checkpoint has no {key}, so it is incomplete or of another family",
+                remedy="download it again, or give its family",
             ) from None
 
     def __contains__(self, key: str) -> bool:
@@ -210,7 +217,11 @@ class _Source:
         """Return the numbers that follow `prefix` in the names: 0, 1, .. without gaps."""
         found = {int(m[1]) for key in self.state if (m := re.match(re.escape(prefix) + r"(\d+)\.", key))}
         if sorted(found) != list(range(len(found))) or not found:
-            raise RecordError(f"{self.what}: the checkpoint has no {prefix}0, or none that follows; download it again")
+            raise RecordError(
+                asked=self.what,
+                wrong=f"the checkpoint has no {prefix}0, or a gap in the numbers that follow",
+                remedy="download it again",
+            )
         return sorted(found)
 
     def move(self, old: str, new: str, change: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
@@ -229,8 +240,11 @@ class _Source:
         left = sorted(set(self.state) - self._used)
         if left:
             raise RecordError(
-                f"{self.what}: {len(left)} tensors of the checkpoint don't belong to this architecture, "
-                f"such as {left[0]}; only the architectures of latent diffusion and Stable Diffusion 1.x are supported"
+                asked=self.what,
+                wrong=f"{len(left)} tensors of the checkpoint don't belong to this architecture, such as {left[0]}",
+                remedy=(
+                    "give a checkpoint of latent diffusion or Stable Diffusion 1.x, or convert it to a diffusers folder"
+                ),
             )
         return self.done
 
@@ -263,7 +277,11 @@ def _levels(source: _Source) -> list[list[_Block]]:
             levels[-1].append(_block(source, f"input_blocks.{i}", 0))
     for level in levels:
         if not level or len(set(level)) > 1:
-            raise RecordError("U-Net: the blocks of a level differ from each other; this architecture isn't supported")
+            raise RecordError(
+                asked="U-Net",
+                wrong="the blocks of a level differ from each other, which isn't supported",
+                remedy="convert it to a diffusers folder",
+            )
     return levels
 
 
@@ -278,13 +296,19 @@ def _attention(
 ) -> dict[str, Any]:
     if (heads is None) == (head_channels is None):
         raise RecordError(
-            "U-Net: its number of attention heads can't be derived from its shapes; give either heads or "
-            "head_channels, as in its "
-            "upstream configuration (num_heads, num_head_channels)"
+            asked="U-Net",
+            wrong="its number of attention heads can't be derived from its shapes",
+            remedy=(
+                "give either heads or head_channels, as in its upstream configuration (num_heads, num_head_channels)"
+            ),
         )
     if not cross:
         if head_channels is None:
-            raise RecordError("U-Net: plain attention with a fixed number of heads isn't supported; give head_channels")
+            raise RecordError(
+                asked="U-Net",
+                wrong="plain attention with a fixed number of heads isn't supported",
+                remedy="give head_channels in place of heads",
+            )
         return {"attention_head_dim": head_channels}
     depth, context = _context(source)
     # diffusers calls the number of heads attention_head_dim here.
@@ -349,7 +373,11 @@ def _attend(source: _Source, old: str, new: str, block: _Block, config: Mapping[
         stacked = source[f"{old}.qkv.{name}"]
         if stacked.shape[0] % (3 * width):
             channels = stacked.shape[0] // 3
-            raise RecordError(f"U-Net: {channels} channels don't split into heads of {width}; correct head_channels")
+            raise RecordError(
+                asked=f"head_channels={width}",
+                wrong=f"the U-Net's {channels} channels can't be divided into heads of {width}",
+                remedy="correct head_channels",
+            )
         split = stacked.flatten(1) if name == "weight" else stacked
         heads = split.reshape(-1, 3, width, *split.shape[1:])
         parts = {f"{new}.to_{letter}.{name}": heads[:, n].flatten(0, 1) for n, letter in enumerate("qkv")}

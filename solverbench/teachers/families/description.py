@@ -97,7 +97,11 @@ class Description:
         """
         path = self.files.get(what)
         if path is not None and not path.exists():
-            raise MissingError(f"{self.name}: its {what} {path} isn't there; correct files.{what} of its description")
+            raise MissingError(
+                asked=self.name,
+                wrong=f"its {what} {path} isn't there",
+                remedy=f"correct files.{what} of its description",
+            )
         return path
 
     def condition(
@@ -118,13 +122,20 @@ class Description:
         from solverbench.teachers.conditions import Condition
 
         if self.classes is not None and not count:
-            raise UserError(f"{self.name}: classes {self.classes!r}, but the network has no classes; leave it out")
+            raise UserError(
+                asked=f"{self.name}:classes={self.classes}",
+                wrong="the network has no classes",
+                remedy="leave classes out",
+            )
         if not text and (self.prompts is not None or self.negative is not None):
-            raise UserError(f"{self.name}: prompts are given, but this network takes no text; leave them out")
+            raise UserError(
+                asked=self.name, wrong="prompts are given, but this network takes no text", remedy="leave them out"
+            )
         if not absent and self.guidance not in (None, 1.0):
             raise UserError(
-                f"{self.name}: guidance {self.guidance:g}, but this network has no unconditional input; "
-                "leave guidance out"
+                asked=f"{self.name}:guidance={self.guidance:g}",
+                wrong="this network has no unconditional input",
+                remedy="leave guidance out",
             )
         if self.guidance_rescale and not (absent and rescaled):
             raise UserError(
@@ -140,17 +151,24 @@ class Description:
 
     def _lines(self) -> tuple[str, ...]:
         if self.prompts is None:
-            raise UserError(f"{self.name}: needs prompts; give prompts=FILE, a text file with one prompt per line")
+            raise UserError(
+                asked=self.name, wrong="needs prompts", remedy="give prompts=FILE, a text file with one prompt per line"
+            )
         try:
             text = self.prompts.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise MissingError(f"{self.name}: prompts can't be read ({error}); give a text file") from None
+            raise MissingError(
+                asked=f"{self.name}:prompts={self.prompts}",
+                wrong=f"can't be read ({error})",
+                remedy="give a text file with one prompt per line",
+            ) from None
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
         if len(lines) < max(self.prompt_count or 1, 1):
             asked = self.prompt_count or 1
             raise UserError(
-                f"{self.name}: prompts {self.prompts} has {len(lines)} lines, {asked} are asked for; give more, or "
-                "another prompt_count"
+                asked=f"{self.name}:prompts={self.prompts}",
+                wrong=f"has {len(lines)} lines, but {asked} are asked for",
+                remedy="give more lines, or another prompt_count",
             )
         return lines
 
@@ -182,7 +200,9 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
             remedy="write [files], [options] or [call] above their keys",
         )  # fmt: skip
     if "checkpoint" not in table:
-        raise SpecError(f"{asked}: has no 'checkpoint'; write checkpoint = \"FILE\", the network's file or folder")
+        raise SpecError(
+            asked=asked, wrong="has no checkpoint", remedy="write checkpoint = 'FILE', the network's file or folder"
+        )
     here = path.resolve().parent
     known = {*keywords.of(Description), *PATHS}
     changes = {key: text for key, text in given.items() if key in known}
@@ -218,7 +238,11 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
     if not description.family:
         description = dataclasses.replace(description, family=recognise(description.checkpoint))
     if description.family not in registries.families:
-        raise UnknownNameError(f"{description.name}: family {description.family!r} isn't known. {_families()}")
+        raise UnknownNameError(
+            asked=description.name,
+            wrong=f"family {description.family!r} isn't known",
+            remedy=f"use one of {', '.join(registries.families)}",
+        )
     if description.call and description.family != "pipeline":
         raise SpecError(
             asked=description.name, wrong=f"[call] is the family pipeline's, and this is {description.family}",
@@ -236,14 +260,16 @@ def recognise(path: Path) -> str:
         RecordError: no family recognises it, or several do.
     """
     if path.is_dir() and not any(path.iterdir()):
-        raise RecordError(f"{path}: an empty folder; name a checkpoint's file, or the folder that holds its files")
+        raise RecordError(
+            asked=path, wrong="an empty folder", remedy="give a checkpoint's file, or the folder that holds its files"
+        )
     found = [name for name in registries.families if _recognised(name, path)]
     if not found and (error := _named(path)) is not None:
         raise error
     if len(found) != 1:
         what = f"could be {' or '.join(found)}" if found else "no family recognises this checkpoint"
         example = f"{path}:family={found[0] if found else 'edm'}"
-        raise RecordError(f"{path}: {what}; give its family, as in {example}. {_families()}")
+        raise RecordError(asked=path, wrong=what, remedy=f"give its family, as in {example}. {_families()}")
     return found[0]
 
 
@@ -282,7 +308,7 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SpecError(f"{path}: can't be read as TOML ({error}); see docs/teachers.md") from None
+        raise SpecError(asked=path, wrong=f"can't be read as TOML ({error})", remedy="see docs/teachers.md") from None
 
 
 def _resolved(asked: str, table: Mapping[str, Any], here: Path) -> dict[str, Any]:
@@ -291,7 +317,7 @@ def _resolved(asked: str, table: Mapping[str, Any], here: Path) -> dict[str, Any
 
 def _path(asked: str, key: str, value: Any, here: Path) -> Path:
     if not isinstance(value, str):
-        raise SpecError(f"{asked}: {key} = {value!r} isn't a path; write it as text")
+        raise SpecError(asked=asked, wrong=f"{key} = {value!r} isn't a path", remedy="write it as text, in quotes")
     return here / Path(value).expanduser()
 
 

@@ -142,7 +142,9 @@ def _built(path: Path, stored: edm_pickles.Network) -> Preconditioned:
             network = Preconditioned(stored.class_name, stored.init_kwargs)
     except Exception as error:  # a foreign file's arguments can make a constructor raise anything
         raise RecordError(
-            f"{path}: isn't an EDM network ({stored.class_name}: {error}); give another file, or FILE:family=NAME"
+            asked=path,
+            wrong=f"isn't an EDM network ({stored.class_name}: {error})",
+            remedy="give another file, or FILE:family=NAME",
         ) from None
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
@@ -152,12 +154,17 @@ def _built(path: Path, stored: edm_pickles.Network) -> Preconditioned:
         what = "lacks" if missing else "has unknown"
         names = missing or extra
         raise RecordError(
-            f"{path}: {what} {len(names)} tensors of its {stored.class_name}, such as {names[0]}; {_WHOLE}"
+            asked=path,
+            wrong=f"{what} {len(names)} tensors of its {stored.class_name}, such as {names[0]}",
+            remedy=_WHOLE,
         )
     if wrong:
         name = wrong[0]
-        shapes = f"{list(found[name])}, not {list(wanted[name])}"
-        raise RecordError(f"{path}: {name} has shape {shapes}, as its arguments say; {_WHOLE}")
+        raise RecordError(
+            asked=path,
+            wrong=f"{name} has shape {list(found[name])}, but its arguments say {list(wanted[name])}",
+            remedy=_WHOLE,
+        )
     tensors = {name: tensor.float() for name, tensor in stored.tensors.items()}
     network.load_state_dict(tensors, assign=True)
     return network
@@ -172,8 +179,9 @@ def _schedule(description: Description, settings: Settings, network: Preconditio
     start = description.sigma_max or min(ENDS[1], high)
     if not low <= end < start <= high or not math.isfinite(start):
         raise UserError(
-            f"{description.name}: sigma_min={end:g}, sigma_max={start:g}: the network covers {low:g} to {high:g}; "
-            "give levels within that range, with sigma_min below sigma_max"
+            asked=f"{description.name}:sigma_min={end:g},sigma_max={start:g}",
+            wrong=f"the network covers {low:g} to {high:g}",
+            remedy="give levels within that range, with sigma_min below sigma_max",
         )
     asked = {"sigma_min": "network" if end == low else end, "sigma_max": "network" if start == high else start}
     if network.levels:  # as upstream's sampler does
@@ -181,7 +189,13 @@ def _schedule(description: Description, settings: Settings, network: Preconditio
     if settings.frame == "edm":
         return EDM(end, start, network.levels).asked_by(frame="edm", **asked)
     if settings.frame != "vp":
-        raise SpecError(f"{description.name}: frame={settings.frame}: not known; use edm or vp")
+        raise SpecError(
+            asked=f"{description.name}:frame={settings.frame}", wrong="not a known frame", remedy="use edm or vp"
+        )
     if not 0 < settings.t_eps < 1:
-        raise SpecError(f"{description.name}: t_eps={settings.t_eps:g}: time goes from 1 down to t_eps; use 1e-3")
+        raise SpecError(
+            asked=f"{description.name}:t_eps={settings.t_eps:g}",
+            wrong="time goes from 1 down to t_eps",
+            remedy="use a number between 0 and 1, such as 1e-3",
+        )
     return VPLinear.refit(end, start, settings.t_eps).asked_by(frame="vp", t_eps=settings.t_eps, **asked)

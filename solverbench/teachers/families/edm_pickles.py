@@ -120,12 +120,16 @@ def _converted(path: Path) -> Network:
     try:
         body = _header(path)
         if body.get("format") != FORMAT or body.get("version") != VERSION:
-            raise RecordError(f"{path}: isn't an EDM network converted by this version; give the pickle it came from")
+            raise RecordError(
+                asked=path,
+                wrong="not an EDM network as this version converts it",
+                remedy="give the pickle it came from",
+            )
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return Network(body["class_name"], body["init_kwargs"], tensors, body["source"])
     except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise RecordError(f"{path}: damaged ({error}); give the pickle it came from") from None
+        raise RecordError(asked=path, wrong=f"damaged ({error})", remedy="give the pickle it came from") from None
 
 
 def _unpickled(path: Path, file: BinaryIO) -> Any:
@@ -134,12 +138,17 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
         return Reader(file).load()
     except Refused as error:
         raise RecordError(
-            f"{path}: asks for {error}, which is neither tensors nor plain values; refused, and nothing in it was run: "
-            "give a network pickle as EDM publishes them"
+            asked=path,
+            wrong=(
+                f"refused, and nothing in it was run: it asks for {error}, which is neither a tensor nor a plain value"
+            ),
+            remedy="give a network pickle as EDM publishes them",
         ) from None
     except Exception as error:  # a foreign file makes a reader raise nearly anything
         raise RecordError(
-            f"{path}: isn't a whole pickle of an EDM network ({one_line(error, typed=True)}); download it again"
+            asked=path,
+            wrong=f"not a complete pickle of an EDM network ({one_line(error, typed=True)})",
+            remedy="download it again",
         ) from None
 
 
@@ -407,7 +416,9 @@ def _network(path: Path, content: Any, source: Mapping[str, str]) -> Network:
     found = content.get("ema") if isinstance(content, dict) else content
     if not isinstance(found, Record) or "_init_kwargs" not in found.state:
         what = f"a dict of {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else _kind(content)
-        raise RecordError(f"{path}: holds {what}, not an EDM network under 'ema'; give a network pickle of EDM")
+        raise RecordError(
+            asked=path, wrong=f"holds {what}, not an EDM network under 'ema'", remedy="give a network pickle of EDM"
+        )
     arguments = found.state.get("_init_args") or ()
     given = dict(zip(("img_resolution", "img_channels", "label_dim", "use_fp16"), arguments, strict=False))
     kwargs = {**given, **found.state["_init_kwargs"]}
@@ -416,9 +427,11 @@ def _network(path: Path, content: Any, source: Mapping[str, str]) -> Network:
         plain = json.loads(json.dumps(kwargs))
         tensors = dict(_flattened(found, "", set()))
     except (TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"{path}: its network isn't valid ({one_line(error)}); give another file") from None
+        raise RecordError(
+            asked=path, wrong=f"its network isn't valid ({one_line(error)})", remedy="give another file"
+        ) from None
     except RecursionError:
-        raise RecordError(f"{path}: its network is nested too deep to be one; give another file") from None
+        raise RecordError(asked=path, wrong="its network is nested too deeply", remedy="give another file") from None
     return Network(found.class_name, plain, tensors, source)
 
 

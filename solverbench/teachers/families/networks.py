@@ -62,12 +62,18 @@ def read(model: Any, *, null_class: int | None = None, distilled: float = 3.5, p
     """
     name = type(getattr(model, "_orig_mod", model)).__name__  # the network inside torch.compile's wrapper
     if name not in READERS:
-        raise RecordError(f"{name}: this network isn't supported; use one of {', '.join(sorted(READERS))}")
+        raise RecordError(
+            asked=name,
+            wrong="this network isn't supported",
+            remedy=f"use one of {', '.join(sorted(READERS))}, or sb.Teacher around it",
+        )
     network = READERS[name](model, Choice(null_class, distilled, pixels))
     given, made = network.channels, network.made
     if made not in (given, 2 * given):
         raise RecordError(
-            f"{name}: takes {given} channels and returns {made}; a network that edits images isn't supported"
+            asked=name,
+            wrong=f"takes {given} channels and returns {made}, as a network that edits images, which isn't supported",
+            remedy="give a network that makes images from noise alone",
         )
     return dataclasses.replace(network, predict=_first(network.predict, given))
 
@@ -95,7 +101,9 @@ def side(config: Any) -> int | None:
     size = config.get("sample_size")
     if isinstance(size, Sequence):
         if len(set(size)) != 1:
-            raise RecordError(f"sample_size {tuple(size)}: only square images are supported; give size=N")
+            raise RecordError(
+                asked=f"sample_size {tuple(size)}", wrong="only square images are supported", remedy="give size=N"
+            )
         size = size[0]
     return None if size is None else int(size)
 
@@ -106,8 +114,9 @@ def _counted(rows: int, null_class: int | None) -> tuple[int, int | None]:
         return rows, None
     if null_class != rows - 1:
         raise SpecError(
-            f"null_class={null_class}: the network has {rows} classes; only the last, {rows - 1}, can be "
-            "the unconditional one"
+            asked=f"null_class={null_class}",
+            wrong=f"only the last of the {rows} classes can be the unconditional one",
+            remedy=f"give null_class={rows - 1}, or leave it out",
         )
     return rows - 1, null_class
 
@@ -116,7 +125,11 @@ def _unet2d(model: Any, choice: Choice) -> Network:
     config = model.config
     rows = config.get("num_class_embeds") or 0
     if config.get("class_embed_type") is not None:
-        raise RecordError(f"UNet2DModel: class_embed_type {config['class_embed_type']!r} isn't supported")
+        raise RecordError(
+            asked="UNet2DModel",
+            wrong=f"class_embed_type {config['class_embed_type']!r} isn't supported",
+            remedy="use sb.Teacher around it",
+        )
     classes, absent = _counted(rows, choice.null_class) if rows else (0, None)
 
     def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
@@ -131,7 +144,9 @@ def _unet_condition(model: Any, choice: Choice) -> Network:
     for key in OTHER_INPUTS:
         if config.get(key) is not None:
             raise RecordError(
-                f"UNet2DConditionModel: {key} = {config[key]!r}: a network with this input isn't supported"
+                asked="UNet2DConditionModel",
+                wrong=f"{key} = {config[key]!r}: a network with this input isn't supported",
+                remedy="use sb.Teacher around it",
             )
     if (added := config.get("addition_embed_type")) is not None:
         return _unet_xl(model, choice, added)
@@ -152,7 +167,9 @@ def _unet_xl(model: Any, choice: Choice, added: str) -> Network:
     pooled = (config.get("projection_class_embeddings_input_dim") or 0) - 6 * (config["addition_time_embed_dim"] or 0)
     if added != "text_time" or pooled < 1:
         raise RecordError(
-            f"UNet2DConditionModel: addition_embed_type = {added!r}: a network with this input isn't supported"
+            asked="UNet2DConditionModel",
+            wrong=f"addition_embed_type = {added!r}: a network with this input isn't supported",
+            remedy="use sb.Teacher around it",
         )
 
     def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
@@ -170,7 +187,11 @@ def _dit(model: Any, choice: Choice) -> Network:
     config = model.config
     count = int(config["num_embeds_ada_norm"])
     if choice.null_class not in (None, count):
-        raise SpecError(f"null_class={choice.null_class}: this DiT's is {count}; leave null_class out")
+        raise SpecError(
+            asked=f"null_class={choice.null_class}",
+            wrong=f"this DiT's class for no condition is {count}",
+            remedy="leave null_class out",
+        )
 
     def predict(x: Tensor, t: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         output: Tensor = model(x, timestep=t, class_labels=condition[0]).sample

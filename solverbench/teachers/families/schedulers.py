@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import RecordError
-from solverbench.method.schedules import STAND_IN, NoiseSchedule, RectifiedFlow, VPDiscrete, VPLinear, array_digest
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import STAND_IN, NoiseSchedule, VPLinear, array_digest
+from solverbench.method.vp_discrete import VPDiscrete
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 """Names of the networks' outputs in diffusers to those in SolverBench."""

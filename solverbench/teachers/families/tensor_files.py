@@ -66,7 +66,9 @@ def contents(path: Path, *, mapped: bool = False) -> Contents:
         RecordError: it is not a checkpoint, is truncated, or names something that would run.
     """
     if not path.is_file():
-        raise MissingError(f"{path}: no such file; give the path of the checkpoint as it was downloaded")
+        raise MissingError(
+            asked=path, wrong="no such file", remedy="give the path of the checkpoint as it was downloaded"
+        )
     _check_start(path)
     if path.suffix == ".safetensors":
         return Contents(_header(path) if mapped else _safetensors(path))
@@ -192,7 +194,7 @@ def _broken(path: Path, error: Exception) -> RecordError:
             asked=path, wrong=f"truncated: its {path.stat().st_size} bytes are fewer than its header says",
             remedy="download it again",
         )  # fmt: skip
-    return RecordError(f"{path}: not a whole safetensors file ({text}); download it again")
+    return RecordError(asked=path, wrong=f"not a complete safetensors file ({text})", remedy="download it again")
 
 
 def _torch(path: Path, mapped: bool) -> tuple[Any, tuple[str, ...] | None]:
@@ -206,11 +208,14 @@ def _torch(path: Path, mapped: bool) -> tuple[Any, tuple[str, ...] | None]:
         if zipfile.is_zipfile(path):
             return beside.read(path, mapped=mapped)
         raise RecordError(
-            f"{path}: not a plain checkpoint of tensors ({_reason(error)}); it was not loaded, and nothing "
-            "in it was run"
+            asked=path,
+            wrong=f"not a plain checkpoint of tensors ({_reason(error)}), and nothing in it was run",
+            remedy="give a checkpoint that holds tensors only, such as .safetensors",
         ) from None
     except Exception as error:  # on bytes that are no checkpoint the reader stumbles wherever it happens to be
-        raise RecordError(f"{path}: not a whole torch file ({one_line(error)}); download it again") from None
+        raise RecordError(
+            asked=path, wrong=f"not a complete torch file ({one_line(error)})", remedy="download it again"
+        ) from None
 
 
 def _tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -239,7 +244,11 @@ def _tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ..
         )  # fmt: skip
     whole = [value.name for value in content.values() if isinstance(value, beside.Foreign)]
     said = f" but a pickled {whole[0]}, whose code isn't run" if whole else ""
-    raise RecordError(f"{path}: holds no tensors by name{said}; give a checkpoint (.ckpt, .pt, .bin or .safetensors)")
+    raise RecordError(
+        asked=path,
+        wrong=f"holds no tensors by name{said}",
+        remedy="give a checkpoint (.ckpt, .pt, .bin or .safetensors)",
+    )
 
 
 def _named(content: Any) -> dict[str, Tensor]:

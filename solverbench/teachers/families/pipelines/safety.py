@@ -141,7 +141,7 @@ def _check_configuration(file: Path) -> None:
     for key in REMOTE:
         if found.get(key):
             raise RecordError(
-                asked=file, wrong=f"{key} names code of its own, which is not run", remedy="use sb.Teacher around it"
+                asked=file, wrong=f"{key} names custom code, which is not run", remedy="use sb.Teacher around it"
             )
     if (how := found.get("quantization_config")) is not None:
         method = how.get("quant_method", "unknown") if isinstance(how, dict) else how

@@ -1,0 +1,119 @@
+"""Solvers with fixed coefficients: the analytic first step, the step to level 0, and the calls that they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from solverbench.errors import SpecError
+from solverbench.method import grids
+from solverbench.method.declarations import option
+from solverbench.method.grids import Grid
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.solver import Denoise, Solver, refuse_budget
+from solverbench.method.thresholding import thresholded
+
+
+class Classical(Solver):
+    """A solver with fixed coefficients, which may start analytically and end at level 0.
+
+    The analytic first step replaces the first call by the score of N(0, (1 + sigma^2) I), which is close to the data's
+    score at the start. The last interval, to level 0, is one call whose output is the sample: a first-order step.
+    Source: Dockhorn et al. 2022, arXiv:2210.05475, section 3.3 (analytic first step); Karras et al. 2022,
+    arXiv:2206.00364, algorithm 1 (the step to 0).
+    """
+
+    stages: ClassVar[int] = 1
+
+    afs: bool = option(False, help="replace the first evaluation by the score of a Gaussian, which saves a call")
+    end: str = option(
+        "sigma_min", choices=("sigma_min", "zero"), help="zero: add a step to level 0, which costs a call"
+    )
+    threshold: bool = option(False, help="clip the network's images at their 0.995 quantile if it is above 1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        levels = self._levels()
+        if not isinstance(levels, str) and levels[-1] > 0 and self.end == "zero":
+            raise SpecError(
+                asked=f"{self.name}:end=zero:grid={self.levels}",
+                wrong=f"these levels end at {levels[-1]:g}",
+                remedy="end them in 0",
+            )
+        if not isinstance(levels, str) and levels[-1] == 0:
+            object.__setattr__(self, "end", "zero")
+
+    @property
+    def consistent(self) -> bool:
+        """Whether every row keeps a constant image; false with an analytic first step."""
+        return not self.afs
+
+    def default_grid(self, schedule: NoiseSchedule) -> str:
+        """Return the name of the grid if none is named; on flows, steps of several calls need a finite first level."""
+        return "logsnr" if schedule.default_grid and self.stages > 1 else super().default_grid(schedule)
+
+    def adapt(self, denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return `denoise`, or `thresholded(denoise)` with threshold=true; a tableau is linear and cannot hold it."""
+        return thresholded(denoise) if self.threshold else denoise
+
+    def steps(self, nfe: int) -> int:
+        """Return M: an interval costs `stages` calls, the one to level 0 costs one, and afs saves one in total."""
+        if not self._spends(nfe):
+            near = filter(self._spends, range(1, nfe + 2 * self.stages + 2))
+            close: list[int | str] = [*sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])]
+            named = isinstance(self._levels(), str)
+            if named and self.end == "sigma_min" and dataclasses.replace(self, end="zero")._spends(nfe):
+                close.append(f"{self.name}:end=zero")
+            raise refuse_budget(self, nfe, f"each step costs {self.stages} evaluations{self._exceptions()}", close)
+        last = self.end == "zero"
+        return (nfe + self.afs - last) // self.stages + last
+
+    def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the grid of `steps` intervals; with end=zero the last of them goes from sigma_min to 0."""
+        if (own := self.on(schedule)) is not self:
+            return own.grid(schedule, steps)
+        levels = self._levels()
+        if self.end == "sigma_min" or not isinstance(levels, str):
+            return super().grid(schedule, steps)
+        if grids.places_end(levels):
+            return grids.named(levels, schedule, steps, **self.grid_parameters, end=0.0)
+        body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
+        return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
+
+    def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
+        """Return the sample of `integrate`, with the analytic first step and the step to 0 as the options say."""
+        sigmas = grid.sigmas
+        evaluate = _analytic_first(denoise) if self.afs else denoise
+        if sigmas[-1] > 0:
+            return self.integrate(evaluate, x, grid)
+        if grid.steps > 1:
+            x = self.integrate(evaluate, x, Grid(sigmas[:-1], grid.schedule))
+        return denoise(x, sigmas[-2])
+
+    def _spends(self, nfe: int) -> bool:
+        last = self.end == "zero"
+        calls = nfe + self.afs - last
+        return calls % self.stages == 0 and (calls > 0 or (last and nfe > 0))
+
+    def _exceptions(self) -> str:
+        return (", one less with afs" if self.afs else "") + (
+            ", the one to level 0 costs 1" if self.end == "zero" else ""
+        )
+
+
+def _analytic_first(denoise: Denoise) -> Denoise:
+    """Return `denoise` with its first call replaced by the posterior mean under unit Gaussian data, linear in x."""
+    asked = False
+
+    def evaluate(x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        nonlocal asked
+        if asked:
+            return denoise(x, sigma, level=level)
+        asked = True
+        return x - sigma * x / (1 + sigma**2).sqrt()
+
+    return evaluate
