@@ -1299,7 +1299,7 @@ def _cogvideox15() -> Parts:
     return _cogvideox(patch_size_t=2, patch_bias=False, sample_frames=5)
 
 
-_tiny("StableDiffusionXLInpaintPipeline", **_SIZE, guidance_scale=5.0, image=picture, mask_image=mask, strength=0.99)(
+_tiny("StableDiffusionXLInpaintPipeline", **_SIZE, guidance_scale=5.0, image=picture, mask_image=mask, strength=1.0)(
     lambda: _stable_diffusion_xl(channels=9)
 )
 
