@@ -3,6 +3,7 @@
 Needs diffusers and transformers. The folders are those of tiny_pipelines.
 """
 
+import csv
 import json
 import re
 import shutil
@@ -10,9 +11,12 @@ import shutil
 import pytest
 import tiny
 import torch
+from click.testing import CliRunner
 from golden import relative
 
 import solverbench as sb
+from solverbench import seeds
+from solverbench.cli.main import main
 from solverbench.errors import GridError, MissingError, RecordError, SpecError, UserError
 
 pytest.importorskip("diffusers")
@@ -464,7 +468,7 @@ def short(folder, marker):
     [
         (custom, r"pipeline\.py is code, which is not run"),
         (remote, r"mine\.py is code, which is not run"),
-        (mapped, "auto_map names code of its own, which is not run"),
+        (mapped, "auto_map names custom code, which is not run"),
         (elsewhere, r"vae is antigravity\.Vae, and only classes of diffusers and transformers are run"),
         (function, r"vae is diffusers\.utils, and only classes"),
         (unknown, "MinePipeline isn't a pipeline of diffusers"),
@@ -485,3 +489,58 @@ def test_a_hostile_or_damaged_folder_runs_nothing(copied, tmp_path, change, text
         sb.load_teacher(f"{copied}:family=pipeline:prompts={tmp_path / 'p.txt'}:height=16:width=16")
     assert not marker.exists()
     assert "\n" not in str(caught.value)
+
+
+def ran(*args):
+    done = CliRunner().invoke(main, [str(each) for each in args])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_video_pipeline_is_trained_for_run_sampled_and_resumed(place, folder, tmp_path, monkeypatch, unrendered):
+    spec, out = (
+        described(place, "WanPipeline", folder("WanPipeline"), {"negative": "rain", "name": "wan"}, {}),
+        tmp_path,
+    )
+    few = ("iterations=2", "train_size=2", "validation_size=2", "batch=2", "training_seeds=1", "validate_every=1")
+    small = [word for each in few for word in ("--set", each)]
+    for solver, more in (
+        ("gs", []),
+        ("gas", ["--set", "widths=4+8", "--set", "cardinalities=2+2"]),
+        ("ld3", []),
+        ("s4s", []),
+    ):
+        assert "validation RMSE" in ran("train", solver, "--nfe", 3, "--teacher", spec, "--out", out, *small, *more)
+    asked = ["--teachers", spec, "--solvers", "gs,ld3,euler:grid=pipeline", "--nfe", 3, "--samples", 10, "--batch",
+             "auto", "--replicates", 1, "--out", out]  # fmt: skip
+    ran("run", *asked)
+    cells = sorted(out.rglob("record.json"))
+    before = {path: path.stat().st_mtime_ns for path in cells}
+    ran("run", *asked)
+    assert before == {path: path.stat().st_mtime_ns for path in sorted(out.rglob("record.json"))}
+    table = next((out / "reports").rglob("results.csv"))
+    assert {row["net_passes"] for row in csv.DictReader(table.open())} == {"6"}
+    ran("sample", "gs", "--nfe", 3, "--seeds", "0-1", "--teacher", spec, "--out", out, "--to", tmp_path / "images")
+    assert len(list((tmp_path / "images").glob("*.png"))) == 2
+    saved = tmp_path / "scheduler"
+    ran("zoo", "export", "gs", "--nfe", 3, "--teacher", spec, "--out", out, "--format", "diffusers", "--to", saved)
+    teacher = sb.load_teacher(spec)
+    noise = seeds.noise([1], teacher.shape)
+    told = {"folder": folder("WanPipeline"), "saved": str(saved), "call": tiny_pipelines.call("WanPipeline")}
+    with monkeypatch.context() as patched:
+        patched.syspath_prepend(saved)
+        exec(SCRIPT, told | {"noise": noise.reshape(1, *adapter_of(teacher).state)}, told)
+    plan = sb.tableau("gs", nfe=3, teacher=teacher, out=out).plan_from_noise(teacher.schedule)
+    states = sample(plan, teacher, range(1, 2), nfe=3)
+    with torch.no_grad():
+        images = (teacher.images(states) / 2 + 0.5).clamp(0, 1)
+    assert (told["frames"][:, 1] - images).abs().max() < 1e-4
+
+
+SCRIPT = """
+import diffusers, tableau_scheduler
+pipe = diffusers.WanPipeline.from_pretrained(folder)
+pipe.scheduler = tableau_scheduler.TableauScheduler.from_pretrained(saved)
+start = noise * pipe.scheduler.init_noise_sigma
+frames = pipe("two cats on a mat by the sea", "rain", latents=start, num_inference_steps=3, output_type="pt", **call)[0]
+"""
