@@ -23,6 +23,7 @@ from solverbench.cli import terminal
 from solverbench.cli.check import check
 from solverbench.cli.compare import compare
 from solverbench.cli.flags import (
+    Joined,
     config_option,
     device_option,
     json_option,
@@ -122,7 +123,7 @@ def main(ctx: click.Context) -> None:
     ctx.obj = _draw_training  # only this file imports reports
 
 
-@main.command()
+@main.command(cls=Joined)
 @run_options
 def run(strict: bool, as_json: bool, **given: Any) -> None:
     """Sample and measure each solver at each NFE on each teacher.
@@ -143,7 +144,7 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
     sys.exit(result.strict_exit_code if strict else result.exit_code)
 
 
-@main.command()
+@main.command(cls=Joined)
 @run_options
 def plan(strict: bool, as_json: bool, **given: Any) -> None:
     """Show the cells of a run, their status and estimated cost.

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import click
 
@@ -38,6 +38,11 @@ class Escaped:
     def errors(self) -> str | None:
         """How the stream treats a character that its encoding lacks."""
         return self.stream.errors
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """The stream's bytes, which the shell's completion is written to."""
+        return self.stream.buffer
 
     def write(self, text: str) -> int:
         """Write the text, escaped."""

@@ -70,6 +70,13 @@ def expand(text: str) -> list[str]:
                 wrong="an empty name",
                 remedy="give names joined with commas, as in gas,dpm:order=2",
             )
+        if re.match(r"\s*\w+=", item):
+            before = next(reversed(found), "dpm")
+            raise SpecError(
+                asked=f"solvers {text!r}",
+                wrong=f"{item.strip()!r} is an option, not a solver",
+                remedy=f"write it after its solver and a colon, as in {before}:{item.strip()}",
+            )
         found.update(dict.fromkeys(_alternatives(item.strip())))
     return list(found)
 

@@ -373,3 +373,37 @@ def test_an_interrupt_ends_with_130_while_workers_compute_or_not(monkeypatch, co
     assert result.exit_code == 130
     assert result.stderr == "Error: interrupted: finished results are kept; run the same command to resume\n"
     assert left == [130] * computing
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("plan --solvers dmp", "did you mean 'dpm'?"),
+        ("plan --solvers dpm,order=2", "'order=2' is an option, not a solver; write it after its solver and a colon"),
+        ("run --solvers dpm unipc --nfe 3", "unipc: belongs to no flag; join names with commas: --solvers dpm,unipc"),
+        ("run --nfe 3 4 5", "4 5: belongs to no flag; join names with commas: --nfe 3,4,5"),
+        ("plan dpm", "dpm: belongs to no flag; see --help"),
+        ("plan --metrics rmse", "metric 'rmse': not known; did you mean 'rmse_teacher'?"),
+        ("plan --solvers euler --nfe 3 --out {file}/x", "can't be written (Not a directory)"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(tmp_path, words, said):
+    (tmp_path / "file").touch()
+    result = invoke(*words.format(file=tmp_path / "file").split())
+    assert result.exit_code in (2, 3)
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "index", "found"),
+    [
+        ("run --solvers gas,uni", 3, ["gas,unipc"]),
+        ("train --teacher mix", 3, ["mixture"]),
+        ("plan --metrics rmse_teacher,ki", 3, ["rmse_teacher,kid"]),
+    ],
+)
+def test_the_shell_completes_names(words, index, found):
+    asked = {"_SOLVERBENCH_COMPLETE": "bash_complete", "COMP_WORDS": f"solverbench {words}", "COMP_CWORD": str(index)}
+    result = CliRunner(env=asked).invoke(main, prog_name="solverbench")
+    assert [line.split(",", 1)[1] for line in result.stdout.splitlines()] == found

@@ -255,7 +255,7 @@ def test_no_control_character_of_a_name_or_a_text_is_printed(runs, tmp_path, mon
     for command in (["status"], ["verify"], ["gc", "--dry-run"]):
         unobeyed(invoke(*command, "--out", runs))
     lines = unobeyed(invoke("verify", "--out", runs)).stdout.splitlines()
-    assert [line.partition(" ")[0] for line in lines] == ["DAMAGED"] * 3 + ["3"]
+    assert [line.split()[0] for line in lines] == [*3 * ["DAMAGED"], "taken", "0", "3"]
     other = shutil.copytree(runs, tmp_path / "other", symlinks=True)
     unobeyed(invoke("merge", other, "--out", tmp_path / "into"))
     commands = (["zoo", "list"], ["refs", "list"], ["refs", "verify"], ["report", ODD], ["report", "nix"])

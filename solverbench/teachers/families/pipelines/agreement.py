@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +41,7 @@ class Record:
         self.times = torch.as_tensor(scheduler.timesteps).double().cpu()
         sigmas = getattr(scheduler, "sigmas", None)
         self.sigmas = torch.empty(0) if sigmas is None else torch.as_tensor(sigmas).double().cpu()
-        self.began = copy.deepcopy(scheduler)
+        self.began = probe.unwatched(scheduler)
 
     def add(self, scheduler: Any, named: dict[str, Any], found: Any) -> None:
         """Keep a step, and end the call after the last one."""
@@ -146,13 +145,7 @@ def _stepped(scheduler: Any, named: dict[str, Any], given: Tensor, state: Tensor
         for generator, numbers in zip(made, named["generator states"], strict=True):
             generator.set_state(numbers)
         kept["generator"] = made if isinstance(kept["generator"], (list, tuple)) else made[0]
-    return scheduler_step(scheduler, kept)
-
-
-def scheduler_step(scheduler: Any, named: dict[str, Any]) -> Any:
-    """Return the result of a step of a watched scheduler's own class."""
-    own: Any = type(scheduler).__mro__[1]
-    return own.step(scheduler, return_dict=False, **named)
+    return scheduler.step(return_dict=False, **kept)
 
 
 def _next(found: Any) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import GridError, RecordError
-from solverbench.method.schedules import NoiseSchedule, RectifiedFlow, VPDiscrete
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule
+from solverbench.method.vp_discrete import VPDiscrete
 from solverbench.teachers.families import schedulers
 from solverbench.teachers.families.pipelines.adapter import Adapter
 
