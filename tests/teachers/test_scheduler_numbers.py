@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 
 import diffusers
 
+import solverbench as sb
 from solverbench.errors import RecordError
 from solverbench.teachers.adaptors import Adapted
 from solverbench.teachers.families import flow_calls, schedulers
@@ -314,6 +315,27 @@ def test_a_shift_by_resolution_needs_the_number_of_tokens():
     one, other = (flow_calls.of(config, tokens=count) for count in (256, 4096))
     assert (one.shift, other.shift) == pytest.approx((math.exp(0.5), math.exp(1.15)))
     assert one.rule != other.rule
+
+
+@pytest.mark.parametrize("kind", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+@pytest.mark.parametrize(("predicted", "sign"), [("epsilon", 1), ("v_prediction", -1)])
+def test_the_formula_that_stands_for_edms_preconditioning_is_the_schedulers(kind, predicted, sign):
+    """The code of docs/teachers-latent.md: levels, told times and one denoised step."""
+    scheduler = getattr(diffusers, kind)(sigma_data=0.5, prediction_type=predicted)
+    scheduler.set_timesteps(CALLS)
+    levels = sb.make("euler:grid=polynomial").grid(
+        sb.EDM(scheduler.config.sigma_min, scheduler.config.sigma_max), CALLS - 1
+    )
+    assert torch.allclose(scheduler.sigmas[:-1].double(), levels.sigmas, rtol=1e-5)
+    x = torch.randn(2, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for sigma, told in zip(scheduler.sigmas[:-1].double(), scheduler.timesteps.double(), strict=True):
+        state, size = x * sigma, (sigma**2 + 0.25) ** 0.5
+        output = network(state / size, sigma.log() / 4)
+        ours = (0.5 / size) ** 2 * state + sign * sigma * 0.5 / size * output
+        theirs = scheduler.precondition_outputs(
+            state, network(scheduler.precondition_inputs(state, sigma), told), sigma
+        )
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
 
 
 if __name__ == "__main__":
