@@ -8,7 +8,7 @@ from solverbench.reports.bundle import BundleError as BundleError
 from solverbench.reports.bundle import load as load
 from solverbench.reports.bundle import load_results as load_results
 from solverbench.reports.comparison import compare as compare
-from solverbench.reports.figures.plots import KINDS as KINDS
+from solverbench.reports.figures.contents import KINDS as KINDS
 from solverbench.reports.figures.plots import draw as draw
 from solverbench.reports.figures.training import training as training
 from solverbench.reports.report import write as write

@@ -108,7 +108,7 @@ def summary(blocks: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
 
 
 def flags(stored: Mapping[str, Any], *, pixels: bool, teacher: str) -> dict[str, str]:
-    """Return code -> sentence of what is far from what the images should be; empty if nothing is, or nothing is known.
+    """Return the caveats about a cell's images, as code -> sentence; empty without any, or if nothing is known.
 
     A difference counts if the whole of its 95 % interval is beyond the limit: `SPREAD`, `BRIGHTNESS`, `OUTSIDE` and
     `CONSTANT` against the teacher's own; `SQUARE` against the range of images. The range, and the share outside it, are

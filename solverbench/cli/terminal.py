@@ -29,7 +29,7 @@ class Escaped:
 
     @property
     def errors(self) -> str | None:
-        """How the stream treats a character that its encoding lacks."""
+        """The stream's error handler for characters that its encoding lacks."""
         return self.stream.errors
 
     def write(self, text: str) -> int:

@@ -45,7 +45,7 @@ class Pictures(ABC):
 
     @property
     def said(self) -> str:
-        """How many images were found, and what was passed over."""
+        """A summary: the number of images, and the number of skipped files by reason."""
         return f"{len(self)} images"
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""How a teacher's samples are judged: feature extractor, references and metrics."""
+"""The measurement of a teacher's samples: feature extractor, references and metrics."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ UNSTORED = Reference(Gaussian(np.zeros(0), np.zeros((0, 0))), "the stored refere
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How a teacher's samples are judged.
+    """The measurement of a teacher's samples.
 
     Args:
         extractor: uint8 images [B, C, H, W] -> features [B, D].

@@ -65,7 +65,7 @@ def network(asked: str, device: str, *, download: bool = True) -> Any:
 
     Args:
         asked: the metric or loss, for messages.
-        download: let torchvision download VGG16's weights if they aren't there.
+        download: whether torchvision may download missing weights of VGG16.
 
     Raises:
         MissingError: the package or the weights aren't there.

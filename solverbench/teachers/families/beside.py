@@ -50,7 +50,7 @@ QUIET = ("torch.", "numpy.", "collections.", "builtins.", "__builtin__.", "pathl
 
 
 class Foreign:
-    """The stand-in of an object, class or function of a foreign package: it takes everything and does nothing."""
+    """A placeholder for an object, class or function of a foreign package. It accepts any arguments, without effect."""
 
     name = ""
 
@@ -88,7 +88,7 @@ class _Storage:
 
 
 class _Reader(edm_pickles.Reader):
-    """The restricted unpickler of EDM's files, with torch's storages and stand-ins for foreign names."""
+    """The restricted unpickler of EDM's files, extended by torch's storages and placeholders for foreign names."""
 
     def __init__(self, content: bytes, storages: _Storages) -> None:
         super().__init__(io.BytesIO(content))
