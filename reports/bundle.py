@@ -28,7 +28,7 @@ MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no v
 METRIC_LOSS, INFERRED, FLAGGED = "†", "‡", "*"
 """Marks after a solver's name: trained on the metric's own features; a method that its paper only partly specifies."""
 REFERENCE_ERROR = "reference-error:"
-"""Start of the flag of a value that is small beside the error of its reference; it stands last."""
+"""Start of the flag of a value that is small beside the error of its reference; the last flag of a value."""
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["columns"]
 _NEEDED = [name for name, about in _COLUMNS.items() if about["use"] == "needed"]
 _VALUES = [name for name in _NEEDED if _COLUMNS[name]["kind"] == "number"]

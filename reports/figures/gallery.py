@@ -24,7 +24,7 @@ from solverbench.reports.parts import Part, parts, slug
 
 Contents = Mapping[str, Content]
 STAMPS = "figures.json"
-"""The file in a report's folder that says what each figure was drawn from, and the digests of its files."""
+"""Name of the file, in a report's folder, with each figure's stamp and the digests of its files."""
 _ALONE = 12
 """Number of figures below which one process is faster than starting others."""
 _MOST = 8

@@ -53,7 +53,7 @@ class Pictures(ABC):
         """Yield uint8 batches [B, C, H, W] of the images numbered `part`, in order; a batch has images of one size.
 
         Args:
-            note: takes what is to be said of an image, once for each such image.
+            note: callback for a remark on an image, once for each image with a remark.
 
         Raises:
             RecordError: a file is not an image.

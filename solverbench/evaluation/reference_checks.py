@@ -18,7 +18,7 @@ _ERRORS = 8.0
 """Standard errors by which a part of the vectors may differ from the moments of all."""
 
 _FEW = 50
-"""Vectors of a sample below which its covariance says too little to be compared."""
+"""Smallest number of vectors in a sample whose covariance is compared."""
 
 _ROUNDING = 1e-3
 """Allowed difference of all vectors from their moments, as a share of the spread: vectors are float32."""

@@ -64,7 +64,7 @@ class Reference:
 
 
 UNSTORED = Reference(Gaussian(np.zeros(0), np.zeros((0, 0))), "the stored reference of its name, or --reference", "")
-"""Stands for data whose reference is looked up when a run starts."""
+"""Placeholder for a reference that is looked up when a run starts."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from solverbench.wording import one_line
 METRIC = "metric lpips_teacher"
 
 WEIGHTS = "https://download.pytorch.org/models/vgg16-397923af.pth"
-"""VGG16's own, which torchvision downloads."""
+"""Address of VGG16's weights, which torchvision downloads."""
 
 _LOADED: dict[tuple[Any, str], Any] = {}
 _LOCK = threading.Lock()
