@@ -409,15 +409,17 @@ def kill(child: Child) -> None:
 
 def results(out: Path) -> dict[str, bytes]:
     """Return the bytes of every results file by name, without timings and temporary files."""
-    return {name: (out / name).read_bytes() for name in layout.walk(out) if not name.endswith("timing.json")}
+    about = ("timing.json", "origin.json")
+    return {name: (out / name).read_bytes() for name in layout.walk(out) if not name.endswith(about)}
 
 
 def table(out: Path) -> list[dict[str, str]]:
-    """Return the report's table, without costs and statuses."""
+    """Return the report's table, without costs, statuses and origins."""
     [path] = out.glob("reports/*/results.csv")
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{key: row[key] for key in row if not key.startswith("cost_") and key != "status"} for row in rows]
+    about = ("status", "origin")
+    return [{key: row[key] for key in row if not key.startswith("cost_") and key not in about} for row in rows]
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:

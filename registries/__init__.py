@@ -10,9 +10,11 @@ from solverbench.registries.plugins import origin as origin
 from solverbench.registries.plugins import place as place
 from solverbench.registries.plugins import source as source
 from solverbench.registries.plugins import why as why
+from solverbench.registries.published import Foreign as Foreign
 from solverbench.registries.published import Result as Result
 from solverbench.registries.published import bibliography as bibliography
 from solverbench.registries.published import catalogue as catalogue
+from solverbench.registries.published import foreign as foreign
 from solverbench.registries.published import gits as gits
 from solverbench.registries.published import papers as papers
 from solverbench.registries.published import recommended as recommended

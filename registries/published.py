@@ -35,6 +35,47 @@ def bibliography() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A sampler or scheduler of another program, in this project's terms.
+
+    Args:
+        group: key of the program's table in names.toml.
+        title: what the table lists, such as "Samplers of ComfyUI".
+        about: conditions that hold for the whole table.
+        name: the other program's name.
+        spec: spec of the same solver, or of the nearest one if `agrees` is "none"; may be empty.
+        agrees: equal, near or none.
+        differs: what is not equal, or why it cannot be run.
+    """
+
+    group: str
+    title: str
+    about: str
+    name: str
+    spec: str
+    agrees: str
+    differs: str
+
+    @property
+    def relation(self) -> str:
+        """How the spec relates to it, in words."""
+        if self.agrees == "none":
+            return "can't be run; this is the nearest solver" if self.spec else "can't be run"
+        return {"equal": "the same numbers, up to rounding", "near": "the same method"}[self.agrees]
+
+
+def foreign(name: str = "") -> list[Foreign]:
+    """Return the names of other programs' samplers and schedulers, or those that are `name`, in any case."""
+    tables: dict[str, dict[str, Any]] = _read("names.toml")
+    return [
+        Foreign(group, table["title"], table["about"], each, entry.get("spec", ""), entry["agrees"], entry["differs"])
+        for group, table in tables.items()
+        for each, entry in table["names"].items()
+        if not name or each.lower() == name.lower()
+    ]
+
+
+@dataclass(frozen=True)
 class Result:
     """One published number.
 

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 import struct
+import tempfile
 import threading
 import zipfile
 import zlib
@@ -109,6 +110,20 @@ def _linked(part: Path, path: Path) -> bool:
             raise
         return path.exists()
     return True
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written into a folder, which needn't exist yet; nothing stays behind.
+
+    Raises:
+        StoreError: they can't.
+    """
+    there = next((each for each in (folder, *folder.resolve().parents) if each.exists()), Path("/"))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise refusal(folder, 0, error) from error
 
 
 def set_aside(path: Path) -> None:

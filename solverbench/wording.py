@@ -65,8 +65,15 @@ def concerning(asked: object) -> Iterator[None]:
 
 
 def suggest(word: str, known: Iterable[str], remedy: str) -> str:
-    """Return `remedy`, preceded by "did you mean ...?" if a known word is similar."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1)
+    """Return `remedy`, preceded by "did you mean ...?" if a known word is similar.
+
+    A word with the same letters in another order is nearest, then one that begins with the given word, then the most
+    similar one.
+    """
+    low, words = word.lower(), list(known)
+    near = [each for each in words if sorted(each) == sorted(low)]
+    near += [each for each in words if len(low) > 2 and each.startswith(f"{low}_")]
+    near += difflib.get_close_matches(low, words, n=1)
     return f"did you mean {near[0]!r}? {remedy[0].upper()}{remedy[1:]}" if near else remedy
 
 

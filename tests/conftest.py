@@ -47,6 +47,23 @@ def unrendered(monkeypatch):
     monkeypatch.setattr(gallery, "_ALONE", 1000)
 
 
+@pytest.fixture
+def few_compared(monkeypatch):
+    """For tests of runs whose reference's error nobody looks at: it is measured as ever, on 2 images in place of 64."""
+    from solverbench.sampling import convergence
+
+    for name in ("IMAGES", "FEW"):
+        monkeypatch.setattr(convergence, name, 2)
+
+
+@pytest.fixture
+def loose(monkeypatch):
+    """For tests of what runs do with exact solutions: they have four digits, for a sixth of the calls."""
+    from solverbench.sampling import exact
+
+    monkeypatch.setattr(exact, "TOLERANCE", 1e-4)
+
+
 @pytest.fixture(autouse=True)
 def _no_plugins_after():
     """What a test registers, and the modules behind it, are gone after it."""

@@ -39,6 +39,7 @@ def shell_lines(text: str) -> list[str]:
 def links(text: str) -> list[str]:
     """The targets of links and images, those of other sites left out."""
     found = re.findall(r"\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)", prose(text))
+    found += re.findall(r"<(?:img|source)\b[^>]*?\b(?:src|srcset)=\"([^\"]+)\"", text)
     return [target for target in found if not re.match(r"[a-z]+:", target)]
 
 

@@ -1,8 +1,9 @@
-"""The examples of docs/plugins.md, by file."""
+"""The examples of docs/how/solver.md and docs/plugins.md, by file."""
 
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = "\n".join((DOCS / page).read_text(encoding="utf-8") for page in ("how/solver.md", "plugins.md"))
 EXAMPLES = dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
 PYPROJECT = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0]

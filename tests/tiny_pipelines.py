@@ -1,11 +1,14 @@
 """Folders of tiny diffusers pipelines: every part of the real ones, with random weights and vocabularies of letters.
 
 A folder is what `save_pretrained` of the pipeline writes. Its parts are the classes of the published checkpoints,
-a few channels wide, and its scheduler has the published settings. Nothing is downloaded. Needs diffusers and
+a few channels wide, and its scheduler is set as the published ones are. Nothing is downloaded. Needs diffusers and
 transformers; Pillow for what takes an image.
 """
 
+import atexit
 import contextlib
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,13 +41,11 @@ class Tiny:
 _TINY: dict[str, Tiny] = {}
 
 
-def _tiny(
-    name: str, pipeline: str | None = None, prompted: bool = True, **call: Any
-) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
-    """Register the function that makes the parts of a pipeline."""
+def _tiny(name: str, prompted: bool = True, **call: Any) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
+    """Register the function that makes the parts of a pipeline; `name` is its class, and what comes after a `-`."""
 
     def register(parts: Callable[[], Parts]) -> Callable[[], Parts]:
-        _TINY[name] = Tiny(pipeline or name.partition("-")[0], parts, call, prompted)
+        _TINY[name] = Tiny(name.partition("-")[0], parts, call, prompted)
         return parts
 
     return register
@@ -57,16 +58,17 @@ def filled(module: torch.nn.Module) -> torch.nn.Module:
     """`module` with random weights that keep the size of what passes through, whatever its own initialization is.
 
     Many transformers start with zeros in their modulations and outputs, or with very small weights in their text
-    encoder. A matrix or kernel gets a standard deviation of one over the square root of its inputs. A vector (bias, or
-    weight of a norm) keeps its values, with a tenth of noise.
+    encoder; some vectors start with whatever lies in memory. A matrix or kernel gets a standard deviation of one over
+    the square root of its inputs, a vector called weight values about one, any other values about zero. A number keeps
+    its value.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(type(module).__name__.encode()))
     with torch.no_grad():
-        for value in module.parameters():
+        for name, value in module.named_parameters():
             noise = torch.randn(value.shape, generator=generator)
-            if value.numel() == max(value.shape, default=1):
-                value.add_(0.1 * noise)
-            else:
+            if value.ndim and value.numel() == max(value.shape):
+                value.copy_(0.1 * noise + float(name.endswith(("weight", "gamma"))))
+            elif value.ndim:
                 value.copy_(noise / value[0].numel() ** 0.5)
     return module.eval()
 
@@ -202,7 +204,18 @@ def qwen2_vl() -> torch.nn.Module:
     return filled(transformers.Qwen2_5_VLForConditionalGeneration(config))
 
 
-def mistral3() -> torch.nn.Module:
+def qwen3_vl(**changes: Any) -> Any:
+    config = transformers.Qwen3VLConfig(
+        text_config=_DECODER | changes | {"rope_scaling": {"mrope_section": [2, 1, 1], "rope_type": "default"}},
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": _WIDTH,
+            "patch_size": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
+        },
+    )  # fmt: skip
+    return filled(transformers.Qwen3VLModel(config))
+
+
+def mistral3() -> Any:
     config = transformers.Mistral3Config(
         text_config={"model_type": "mistral", **_DECODER},
         vision_config={
@@ -309,6 +322,13 @@ _tiny("FluxPipeline", **_SIZE, guidance_scale=3.5, max_sequence_length=32)(_flux
 _tiny("FluxPipeline-schnell", **_SIZE, guidance_scale=0.0, max_sequence_length=32)(lambda: _flux(guided=False))
 
 
+def _flux2_vae() -> torch.nn.Module:
+    return _net(
+        "AutoencoderKLFlux2", block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, layers_per_block=1,
+    )  # fmt: skip
+
+
 @_tiny("Flux2Pipeline", **_SIZE, guidance_scale=4.0, max_sequence_length=32, text_encoder_out_layers=[1, 2])
 def _flux2() -> Parts:
     return {
@@ -317,10 +337,7 @@ def _flux2() -> Parts:
             num_attention_heads=2, joint_attention_dim=2 * _WIDTH, timestep_guidance_channels=32,
             axes_dims_rope=(4, 4, 4, 4),
         ),
-        "vae": _net(
-            "AutoencoderKLFlux2", block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, layers_per_block=1,
-        ),
+        "vae": _flux2_vae(),
         "text_encoder": mistral3(),
         "tokenizer": llama_tokenizer(),
         "scheduler": _flow(**_FLUX_SHIFT),
@@ -385,22 +402,27 @@ def picture(size: int = 16) -> Any:
     return PIL.Image.fromarray(pixels.to(torch.uint8).numpy())
 
 
-@_tiny("StableDiffusionXLControlNetPipeline", **_SIZE, guidance_scale=5.0, image=picture)
-def _controlnet_xl() -> Parts:
-    control = {
+def _control(**changes: Any) -> torch.nn.Module:
+    config: dict[str, Any] = {
         "block_out_channels": (16, 32), "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 2,
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "conditioning_embedding_out_channels": (8, 16),
+        "cross_attention_dim": _WIDTH,
     }  # fmt: skip
-    return _stable_diffusion_xl() | {"controlnet": _net("ControlNetModel", **control | _XL)}
+    return _net("ControlNetModel", **config | changes)
+
+
+@_tiny("StableDiffusionXLControlNetPipeline", **_SIZE, guidance_scale=5.0, image=picture)
+def _controlnet_xl() -> Parts:
+    return _stable_diffusion_xl() | {"controlnet": _control(**_XL)}
 
 
 @_tiny("StableDiffusion3Pipeline", **_SIZE, guidance_scale=5.0, max_sequence_length=32)
-def _stable_diffusion_3() -> Parts:
+def _stable_diffusion_3(**changes: Any) -> Parts:
     return {
         "transformer": _net(
             "SD3Transformer2DModel", sample_size=8, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8,
             num_attention_heads=4, joint_attention_dim=2 * _WIDTH, caption_projection_dim=32,
-            pooled_projection_dim=2 * _WIDTH, pos_embed_max_size=8,
+            pooled_projection_dim=2 * _WIDTH, pos_embed_max_size=8, **changes,
         ),
         "vae": _flow_vae(),
         "text_encoder": clip(projection=_WIDTH),
@@ -562,7 +584,7 @@ def _hidream() -> Parts:
     return {
         "transformer": _net(
             "HiDreamImageTransformer2DModel", patch_size=2, in_channels=4, num_layers=1, num_single_layers=1,
-            attention_head_dim=16, num_attention_heads=2, caption_channels=[_WIDTH, _WIDTH], text_emb_dim=2 * _WIDTH,
+            attention_head_dim=16, num_attention_heads=1, caption_channels=[_WIDTH, _WIDTH], text_emb_dim=2 * _WIDTH,
             num_routed_experts=2, num_activated_experts=1, axes_dims_rope=(4, 6, 6), max_resolution=(128, 128),
             llama_layers=[0, 1],
         ),
@@ -594,18 +616,22 @@ def _wan_transformer(channels: int = 4, **changes: Any) -> torch.nn.Module:
     )  # fmt: skip
 
 
-def _wan(scheduler: Any | None = None) -> Parts:
+def _wan_vae(halvings: int = 1) -> torch.nn.Module:
+    """Two frames after the first, and two pixels a side, are one of the latents, per halving."""
+    return _net(
+        "AutoencoderKLWan", base_dim=8, z_dim=4, dim_mult=[1, 2, 2][: 1 + halvings], num_res_blocks=1,
+        temperal_downsample=[True] * halvings, latents_mean=[-0.7, 0.1, 0.9, -0.2], latents_std=[2.8, 1.4, 2.3, 1.2],
+        scale_factor_temporal=2**halvings, scale_factor_spatial=2**halvings,
+    )  # fmt: skip
+
+
+def _wan() -> Parts:
     return {
         "transformer": _wan_transformer(),
-        "vae": _net(
-            "AutoencoderKLWan", base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[True],
-            latents_mean=[-0.7, 0.1, 0.9, -0.2], latents_std=[2.8, 1.4, 2.3, 1.2], scale_factor_temporal=2,
-            scale_factor_spatial=2,
-        ),
+        "vae": _wan_vae(),
         "text_encoder": t5("UMT5"),
         "tokenizer": t5_tokenizer(),
-        "scheduler": scheduler
-        or diffusers.UniPCMultistepScheduler(
+        "scheduler": diffusers.UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, final_sigmas_type="zero"
         ),
     }  # fmt: skip
@@ -614,20 +640,25 @@ def _wan(scheduler: Any | None = None) -> Parts:
 _tiny("WanPipeline", **_VIDEO)(_wan)
 
 
+def _ltx_vae(**changes: Any) -> torch.nn.Module:
+    config: dict[str, Any] = {
+        "latent_channels": 4, "block_out_channels": (8, 8), "layers_per_block": (1, 1, 1), "patch_size": 2,
+        "down_block_types": ("LTXVideoDownBlock3D",) * 2, "decoder_block_out_channels": (8, 8),
+        "decoder_layers_per_block": (1, 1, 1), "spatio_temporal_scaling": (True, False),
+        "decoder_spatio_temporal_scaling": (True, False), "decoder_inject_noise": (False,) * 3,
+        "upsample_residual": (False, False), "upsample_factor": (1, 1), "downsample_type": ("conv", "conv"),
+    }  # fmt: skip
+    return _net("AutoencoderKLLTXVideo", **config | changes)
+
+
 @_tiny("LTXPipeline", **_VIDEO | {"height": 32, "width": 32})
-def _ltx() -> Parts:
+def _ltx(**changes: Any) -> Parts:
     return {
         "transformer": _net(
             "LTXVideoTransformer3DModel", in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12,
             cross_attention_dim=24, num_layers=2, caption_channels=_WIDTH,
         ),
-        "vae": _net(
-            "AutoencoderKLLTXVideo", latent_channels=4, block_out_channels=(8, 8), layers_per_block=(1, 1, 1),
-            down_block_types=("LTXVideoDownBlock3D",) * 2, decoder_block_out_channels=(8, 8),
-            decoder_layers_per_block=(1, 1, 1), spatio_temporal_scaling=(True, False),
-            decoder_spatio_temporal_scaling=(True, False), decoder_inject_noise=(False,) * 3, patch_size=2,
-            upsample_residual=(False, False), upsample_factor=(1, 1), downsample_type=("conv", "conv"),
-        ),
+        "vae": _ltx_vae(**changes),
         "text_encoder": t5(),
         "tokenizer": t5_tokenizer(),
         "scheduler": _flow(
@@ -648,13 +679,15 @@ def _cogvideox_vae() -> torch.nn.Module:
 
 
 @_tiny("CogVideoXPipeline", **_VIDEO | {"num_frames": 5})
-def _cogvideox() -> Parts:
+def _cogvideox(channels: int = 4, **changes: Any) -> Parts:
+    config: dict[str, Any] = {
+        "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": channels, "out_channels": 4,
+        "time_embed_dim": 8, "text_embed_dim": _WIDTH, "num_layers": 2, "sample_width": 8, "sample_height": 8,
+        "sample_frames": 3, "temporal_compression_ratio": 2, "max_text_seq_length": 32,
+        "use_rotary_positional_embeddings": True,
+    }  # fmt: skip
     return {
-        "transformer": _net(
-            "CogVideoXTransformer3DModel", num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4,
-            time_embed_dim=8, text_embed_dim=_WIDTH, num_layers=2, sample_width=8, sample_height=8, sample_frames=3,
-            temporal_compression_ratio=2, max_text_seq_length=32, use_rotary_positional_embeddings=True,
-        ),
+        "transformer": _net("CogVideoXTransformer3DModel", **config | changes),
         "vae": _cogvideox_vae(),
         "text_encoder": t5(),
         "tokenizer": t5_tokenizer(),
@@ -787,15 +820,16 @@ def vision(size: int = 224) -> torch.nn.Module:
 
 @_tiny("StableVideoDiffusionPipeline", prompted=False, **_SIZE, num_frames=2, decode_chunk_size=2, image=picture)
 def _stable_video() -> Parts:
+    """Norms have 32 groups: of one channel each, they would take away what the time adds."""
     return {
         "vae": _net(
             "AutoencoderKLTemporalDecoder", block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
         ),
         "image_encoder": vision(),
         "unet": _net(
-            "UNetSpatioTemporalConditionModel", sample_size=8, block_out_channels=(32,), layers_per_block=1,
-            down_block_types=("CrossAttnDownBlockSpatioTemporal",), num_attention_heads=(2,),
-            up_block_types=("CrossAttnUpBlockSpatioTemporal",),
+            "UNetSpatioTemporalConditionModel", sample_size=8, block_out_channels=(64,), layers_per_block=1,
+            down_block_types=("DownBlockSpatioTemporal",), num_attention_heads=(2,),
+            up_block_types=("UpBlockSpatioTemporal",),
             cross_attention_dim=_WIDTH, addition_time_embed_dim=8, projection_class_embeddings_input_dim=24,
             num_frames=2,
         ),
@@ -856,16 +890,12 @@ def _kandinsky5() -> Parts:
     }  # fmt: skip
 
 
-@_tiny("HunyuanImagePipeline", **_SIZE)
-def _hunyuan_image() -> Parts:
-    from diffusers.guiders import AdaptiveProjectedMixGuidance
-
-    guider = AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1)
+def _hunyuan_image(guider: Any, **changes: Any) -> Parts:
     return {
         "transformer": _net(
             "HunyuanImageTransformer2DModel", in_channels=4, out_channels=4, num_attention_heads=2,
             attention_head_dim=16, num_layers=1, num_single_layers=1, num_refiner_layers=1, text_embed_dim=_WIDTH,
-            rope_axes_dim=(8, 8),
+            rope_axes_dim=(8, 8), **changes,
         ),
         "vae": _net(
             "AutoencoderKLHunyuanImage", in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 32),
@@ -878,6 +908,26 @@ def _hunyuan_image() -> Parts:
         "guider": guider,
         "scheduler": _flow(shift=5.0),
     }  # fmt: skip
+
+
+@_tiny("HunyuanImagePipeline", **_SIZE)
+def _hunyuan_image_remembering() -> Parts:
+    """Its guider adds up what it saw in the steps before, from the second on (published: from the sixth)."""
+    from diffusers.guiders import AdaptiveProjectedMixGuidance
+
+    return _hunyuan_image(AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1))
+
+
+@_tiny("HunyuanImagePipeline-plain", **_SIZE)
+def _hunyuan_image_plain() -> Parts:
+    from diffusers.guiders import ClassifierFreeGuidance
+
+    return _hunyuan_image(ClassifierFreeGuidance(guidance_scale=3.0))
+
+
+_tiny("HunyuanImagePipeline-distilled", **_SIZE, distilled_guidance_scale=3.25)(
+    lambda: _hunyuan_image(None, guidance_embeds=True, use_meanflow=True)
+)
 
 
 def bert_tokenizer() -> Any:
@@ -946,13 +996,6 @@ def _bria() -> Parts:
 
 @_tiny("Krea2Pipeline", **_SIZE, guidance_scale=3.0, max_sequence_length=256)
 def _krea2() -> Parts:
-    config = transformers.Qwen3VLConfig(
-        text_config=_DECODER | {"rope_scaling": {"mrope_section": [2, 1, 1], "rope_type": "default"}},
-        vision_config={
-            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": _WIDTH,
-            "patch_size": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
-        },
-    )  # fmt: skip
     return {
         "transformer": _net(
             "Krea2Transformer2DModel", in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2,
@@ -961,7 +1004,7 @@ def _krea2() -> Parts:
             num_layerwise_text_blocks=1, num_refiner_text_blocks=1, axes_dims_rope=(4, 6, 6),
         ),
         "vae": _qwen_image_vae(),
-        "text_encoder": filled(transformers.Qwen3VLModel(config)),
+        "text_encoder": qwen3_vl(),
         "tokenizer": qwen_tokenizer(),
         "text_encoder_select_layers": (1, 2),
         "scheduler": _flow(use_dynamic_shifting=True),
@@ -1045,7 +1088,7 @@ def _mochi() -> Parts:
 
 
 @_tiny(
-    "SanaSprintPipeline", height=32, width=32, guidance_scale=4.5, max_sequence_length=32,
+    "SanaSprintPipeline", height=32, width=32, guidance_scale=4.5, max_sequence_length=32, intermediate_timesteps=None,
     complex_human_instruction=None, **_UNBINNED,
 )  # fmt: skip
 def _sana_sprint() -> Parts:
@@ -1060,6 +1103,376 @@ def _sana_sprint() -> Parts:
     }  # fmt: skip
 
 
+@_tiny("LuminaPipeline", height=64, width=64, guidance_scale=3.0, max_sequence_length=32, clean_caption=False)
+def _lumina() -> Parts:
+    return {
+        "transformer": _net(
+            "LuminaNextDiT2DModel", sample_size=8, in_channels=4, hidden_size=32, num_layers=2, num_attention_heads=2,
+            num_kv_heads=1, multiple_of=16, cross_attention_dim=_WIDTH,
+        ),
+        "vae": vae(scaling_factor=0.13025),
+        "text_encoder": decoder("GemmaModel", "GemmaConfig"),
+        "tokenizer": gemma_tokenizer(),
+        "scheduler": _flow(),
+    }  # fmt: skip
+
+
+@_tiny("PRXPipeline", **_SIZE, guidance_scale=3.0, use_resolution_binning=False, tokenizer_max_length=32)
+def _prx() -> Parts:
+    """Half of an encoder and decoder, whose published configuration is that of both."""
+    from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
+
+    config = transformers.T5GemmaConfig(encoder=_DECODER, decoder=_DECODER, is_encoder_decoder=False)
+    encoder: Any = filled(T5GemmaEncoder(config.encoder))
+    encoder.config = config
+    return {
+        "transformer": _net(
+            "PRXTransformer2DModel", in_channels=4, context_in_dim=_WIDTH, hidden_size=32, mlp_ratio=2.0, num_heads=2,
+            depth=2, axes_dim=[8, 8],
+        ),
+        "vae": _flow_vae(),
+        "text_encoder": encoder,
+        "tokenizer": gemma_tokenizer(),
+        "scheduler": _flow(shift=3.0),
+    }  # fmt: skip
+
+
+@_tiny(
+    "SanaVideoPipeline", height=32, width=32, frames=3, guidance_scale=3.0, max_sequence_length=32,
+    complex_human_instruction=None, use_resolution_binning=False,
+)  # fmt: skip
+def _sana_video() -> Parts:
+    return _sana() | {
+        "transformer": _net(
+            "SanaVideoTransformer3DModel", in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12,
+            num_layers=2, num_cross_attention_heads=2, cross_attention_head_dim=12, cross_attention_dim=24,
+            caption_channels=_WIDTH, sample_size=16, rope_max_seq_len=32,
+        ),
+        "vae": _wan_vae(),
+    }  # fmt: skip
+
+
+@_tiny("StableDiffusionControlNetPipeline", guidance_scale=5.0, image=picture)
+def _controlnet() -> Parts:
+    return _stable_diffusion() | {"controlnet": _control()}
+
+
+_tiny("FluxControlPipeline", **_SIZE, guidance_scale=10.0, max_sequence_length=32, control_image=picture)(
+    lambda: _flux(channels=32)
+)
+
+
+@_tiny("WanImageToVideoPipeline", **_VIDEO | {"height": 32, "width": 32, "num_frames": 5}, image=picture)
+def _wan_from_image() -> Parts:
+    """The transformer is given the latents, a mask of the four frames that are one, and the image's latents.
+
+    Its decoder reads four frames at once, whatever its configuration.
+    """
+    return _wan() | {
+        "transformer": _wan_transformer(channels=4 + 4 + 4, image_dim=16),
+        "vae": _wan_vae(halvings=2),
+        "image_encoder": filled(transformers.CLIPVisionModel(vision().config)),
+        "image_processor": transformers.CLIPImageProcessor(),
+    }
+
+
+@_tiny("CogVideoXImageToVideoPipeline", **_VIDEO | {"num_frames": 5}, image=picture)
+def _cogvideox_from_image() -> Parts:
+    return _cogvideox(channels=8)
+
+
+@_tiny("LongCatImagePipeline", **_SIZE, guidance_scale=3.0, enable_prompt_rewrite=False)
+def _longcat() -> Parts:
+    """Its processor, which only rewrites prompts, is a tokenizer: the published one needs torchvision."""
+    return {
+        "transformer": _net(
+            "LongCatImageTransformer2DModel", in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=_WIDTH, pooled_projection_dim=_WIDTH, axes_dims_rope=[4, 6, 6],
+        ),
+        "vae": _flow_vae(channels=16),
+        "text_encoder": qwen2_vl(),
+        "tokenizer": qwen_tokenizer(),
+        "text_processor": qwen_tokenizer(),
+        "scheduler": _flow(**_FLUX_SHIFT),
+    }  # fmt: skip
+
+
+@_tiny("LDMTextToImagePipeline", height=64, width=64, guidance_scale=3.0)
+def _ldm_text() -> Parts:
+    """Its image is larger than its latents by a factor of eight, whatever its decoder."""
+    from diffusers.pipelines.latent_diffusion import LDMBertModel
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig
+
+    config = LDMBertConfig(
+        vocab_size=WORDS, encoder_layers=2, encoder_ffn_dim=48, encoder_attention_heads=4, head_dim=8, d_model=_WIDTH
+    )
+    return {
+        "unet": _unet(),
+        "vqvae": vae(),
+        "bert": filled(LDMBertModel(config)),
+        "tokenizer": bert_tokenizer(),
+        "scheduler": diffusers.DDIMScheduler(**{**_SD, "steps_offset": 0}, clip_sample=False),
+    }
+
+
+def _cascade_unet(**changes: Any) -> torch.nn.Module:
+    config: dict[str, Any] = {
+        "in_channels": 4, "out_channels": 4, "timestep_ratio_embedding_dim": 16, "conditioning_dim": 32,
+        "block_out_channels": (32, 32), "num_attention_heads": (2, 2), "down_num_layers_per_block": (1, 1),
+        "up_num_layers_per_block": (1, 1), "clip_text_pooled_in_channels": _WIDTH, "clip_seq": 2, "dropout": 0.1,
+    }  # fmt: skip
+    return _net("StableCascadeUNet", **config | changes)
+
+
+@_tiny("StableCascadePriorPipeline", height=64, width=64, guidance_scale=3.0)
+def _cascade_prior() -> Parts:
+    """Its result is an embedding for the decoder pipeline, not an image."""
+    return {
+        "prior": _cascade_unet(
+            clip_text_in_channels=_WIDTH, clip_image_in_channels=_WIDTH, switch_level=(False,)
+        ),
+        "text_encoder": clip(projection=_WIDTH),
+        "tokenizer": clip_tokenizer(),
+        "scheduler": diffusers.DDPMWuerstchenScheduler(),
+        "resolution_multiple": 8.0,
+    }  # fmt: skip
+
+
+def chatglm() -> torch.nn.Module:
+    from diffusers.pipelines.kolors import ChatGLMModel
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    return filled(ChatGLMModel(ChatGLMConfig(
+        num_layers=2, padded_vocab_size=WORDS, hidden_size=_WIDTH, ffn_hidden_size=48, kv_channels=8,
+        num_attention_heads=4, seq_length=256, rmsnorm=True, add_qkv_bias=True, multi_query_attention=True,
+        multi_query_group_num=2, bias_dropout_fusion=False, original_rope=True,
+    )))  # fmt: skip
+
+
+def chatglm_tokenizer() -> Any:
+    """Of single letters, by a model that sentencepiece makes from them."""
+    import sentencepiece
+    from diffusers.pipelines.kolors import ChatGLMTokenizer
+
+    folder = Path(tempfile.mkdtemp())  # read again when the tokenizer is saved
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "tokenizer.model"
+    with path.open("wb") as model:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([" ".join(_LETTERS)] * 2), model_writer=model, vocab_size=len(_LETTERS) + 4,
+            model_type="char", character_coverage=1.0, minloglevel=2,
+        )  # fmt: skip
+    return ChatGLMTokenizer(str(path))
+
+
+@_tiny("KolorsPipeline", **_SIZE, guidance_scale=3.0, max_sequence_length=64)
+def _kolors() -> Parts:
+    return {
+        "unet": _unet(
+            **_XL | {"cross_attention_dim": 2 * _WIDTH}, encoder_hid_dim=_WIDTH, encoder_hid_dim_type="text_proj",
+        ),
+        "vae": vae(scaling_factor=0.13025),
+        "text_encoder": chatglm(),
+        "tokenizer": chatglm_tokenizer(),
+        "scheduler": diffusers.EulerDiscreteScheduler(**{**_SD, "beta_end": 0.014}, timestep_spacing="leading"),
+    }  # fmt: skip
+
+
+# More versions and tasks of the first ones
+
+
+@_tiny("StableDiffusion3Pipeline-3.5", **_SIZE, guidance_scale=4.5, max_sequence_length=32)
+def _stable_diffusion_35() -> Parts:
+    return _stable_diffusion_3(qk_norm="rms_norm", dual_attention_layers=(0,))
+
+
+@_tiny("LTXPipeline-0.9.1", **_VIDEO | {"height": 32, "width": 32}, decode_timestep=0.05, decode_noise_scale=0.025)
+def _ltx091() -> Parts:
+    """Its decoder is told a time; latents get noise of the call's generator, and features of torch's own."""
+    return _ltx(timestep_conditioning=True, decoder_inject_noise=(False, True, False))
+
+
+@_tiny("CogVideoXPipeline-1.5", **_VIDEO | {"num_frames": 5})
+def _cogvideox15() -> Parts:
+    """Latent frames in pairs: three of them become four, and its video loses the first again."""
+    return _cogvideox(patch_size_t=2, patch_bias=False, sample_frames=5)
+
+
+_tiny("StableDiffusionXLInpaintPipeline", **_SIZE, guidance_scale=5.0, image=picture, mask_image=mask, strength=1.0)(
+    lambda: _stable_diffusion_xl(channels=9)
+)
+
+
+@_tiny("StableDiffusionUpscalePipeline", guidance_scale=5.0, noise_level=20, image=picture)
+def _upscale() -> Parts:
+    """The image that it enlarges gets noise of the call's generator."""
+    sd = _stable_diffusion()
+    return {name: sd[name] for name in ("text_encoder", "tokenizer")} | {
+        "vae": vae(scaling_factor=0.08333),
+        "unet": _unet(channels=7, num_class_embeds=1000),
+        "low_res_scheduler": diffusers.DDPMScheduler(beta_schedule="scaled_linear"),
+        "scheduler": diffusers.DDIMScheduler(**_SD, prediction_type="v_prediction", clip_sample=False),
+    }
+
+
+@_tiny("FluxControlNetPipeline", **_SIZE, guidance_scale=3.5, max_sequence_length=32, control_image=picture)
+def _flux_controlnet() -> Parts:
+    return _flux() | {
+        "controlnet": _net(
+            "FluxControlNetModel", patch_size=1, in_channels=16, num_layers=1, num_single_layers=1,
+            attention_head_dim=16, num_attention_heads=2, joint_attention_dim=_WIDTH, pooled_projection_dim=_WIDTH,
+            axes_dims_rope=(4, 6, 6), guidance_embeds=True,
+        ),
+    }  # fmt: skip
+
+
+@_tiny("StableDiffusion3ControlNetPipeline", **_SIZE, guidance_scale=5.0, max_sequence_length=32, control_image=picture)
+def _stable_diffusion_3_controlnet() -> Parts:
+    """The latents of its control image are drawn from torch's own generator."""
+    return _stable_diffusion_3() | {
+        "controlnet": _net(
+            "SD3ControlNetModel", sample_size=8, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
+            num_attention_heads=4, joint_attention_dim=2 * _WIDTH, caption_projection_dim=32,
+            pooled_projection_dim=2 * _WIDTH, pos_embed_max_size=8,
+        ),
+    }  # fmt: skip
+
+
+@_tiny("ErnieImagePipeline", **_SIZE, guidance_scale=3.0)
+def _ernie() -> Parts:
+    return {
+        "transformer": _net(
+            "ErnieImageTransformer2DModel", hidden_size=32, num_attention_heads=2, num_layers=2, ffn_hidden_size=48,
+            in_channels=16, out_channels=16, text_in_dim=_WIDTH, rope_axes_dim=(4, 6, 6),
+        ),
+        "vae": _flux2_vae(),
+        "text_encoder": mistral3().model,
+        "tokenizer": llama_tokenizer(),
+        "scheduler": _flow(shift=3.0),
+    }  # fmt: skip
+
+
+@_tiny("Ideogram4Pipeline", **_SIZE, guidance_scale=3.0, guidance_schedule=None, max_sequence_length=64)
+def _ideogram4() -> Parts:
+    """A second transformer predicts without the prompt. Of its text encoder thirteen of 36 layers are read."""
+
+    def transformer() -> torch.nn.Module:
+        return _net(
+            "Ideogram4Transformer2DModel", in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2,
+            intermediate_size=48, adaln_dim=16, llm_features_dim=13 * _WIDTH, mrope_section=(4, 2, 2),
+        )  # fmt: skip
+
+    free: Any = transformer()
+    with torch.no_grad():
+        free.final_layer.linear.weight.neg_()
+    return {
+        "transformer": transformer(),
+        "unconditional_transformer": free,
+        "vae": _flux2_vae(),
+        "text_encoder": qwen3_vl(num_hidden_layers=36, intermediate_size=8),
+        "tokenizer": qwen_tokenizer(),
+        "scheduler": _flow(),
+    }
+
+
+@_tiny("BriaFiboPipeline", height=128, width=128, guidance_scale=3.0, max_sequence_length=64, negative_prompt=".")
+def _bria_fibo() -> Parts:
+    """Its image is larger than its latents by a factor of sixteen, whatever its decoder."""
+    return {
+        "transformer": _net(
+            "BriaFiboTransformer2DModel", in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=2 * _WIDTH, text_encoder_dim=_WIDTH, axes_dims_rope=[4, 6, 6],
+        ),
+        "vae": _wan_vae(),
+        "text_encoder": decoder("SmolLM3ForCausalLM", "SmolLM3Config"),
+        "tokenizer": llama_tokenizer(),
+        "scheduler": _flow(**_FLUX_SHIFT),
+    }  # fmt: skip
+
+
+@_tiny("AnyFlowPipeline", **_VIDEO)
+def _anyflow() -> Parts:
+    """A map from one time to another: its transformer is told both."""
+    return _wan() | {
+        "transformer": _net(
+            "AnyFlowTransformer3DModel", num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+            text_dim=_WIDTH, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+        ),
+        "scheduler": diffusers.FlowMapEulerDiscreteScheduler(shift=5.0),
+    }  # fmt: skip
+
+
+@_tiny("StableDiffusionXLImg2ImgPipeline", guidance_scale=5.0, image=picture, strength=1.0)
+def _refiner() -> Parts:
+    """SDXL's refiner: one text encoder, and how beautiful the image is to be."""
+    xl = _stable_diffusion_xl()
+    return {name: xl[name] for name in ("vae", "text_encoder_2", "tokenizer_2", "scheduler")} | {
+        "unet": _unet(**_XL | {"cross_attention_dim": _WIDTH, "projection_class_embeddings_input_dim": 5 * 8 + _WIDTH}),
+        "text_encoder": None,
+        "tokenizer": None,
+        "requires_aesthetics_score": True,
+    }
+
+
+_tiny("StableDiffusion3PAGPipeline", **_SIZE, guidance_scale=4.5, max_sequence_length=32, pag_scale=2.0)(
+    _stable_diffusion_3
+)
+
+
+_LTX: dict[str, Any] = _VIDEO | {"height": 32, "width": 32}
+_tiny("LTXConditionPipeline", **_LTX)(lambda: _ltx() | {"scheduler": _flow()})
+_tiny("LTXImageToVideoPipeline", **_LTX, image=lambda: picture(32))(_ltx)
+_tiny("WanPipeline-ti2v", **_VIDEO)(lambda: _wan() | {"expand_timesteps": True})
+
+
+@_tiny("WanVACEPipeline", **_LTX | {"num_frames": 5})
+def _wan_vace() -> Parts:
+    """Beside the latents go those of a video in two parts, by its mask, and the mask of each 4x4 pixels."""
+    return _wan() | {
+        "transformer": _net(
+            "WanVACETransformer3DModel", num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+            text_dim=_WIDTH, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=32, vace_layers=[0],
+            vace_in_channels=2 * 4 + 4 * 4,
+        ),
+        "vae": _wan_vae(halvings=2),
+    }  # fmt: skip
+
+
+_tiny("SkyReelsV2DiffusionForcingPipeline", **_VIDEO, base_num_frames=3)(_skyreels)
+
+
+# Without a prompt
+
+
+def _pixel_unet() -> torch.nn.Module:
+    return _net(
+        "UNet2DModel", sample_size=16, in_channels=3, out_channels=3, block_out_channels=(16, 32), layers_per_block=1,
+        norm_num_groups=8, attention_head_dim=8, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+
+
+_tiny("DDPMPipeline", prompted=False)(
+    lambda: {"unet": _pixel_unet(), "scheduler": diffusers.DDPMScheduler(beta_schedule="linear")}
+)
+_tiny("DDIMPipeline", prompted=False)(
+    lambda: {"unet": _pixel_unet(), "scheduler": diffusers.DDIMScheduler(beta_schedule="linear")}
+)
+_tiny("LDMPipeline", prompted=False)(
+    lambda: {
+        "unet": _pixel_unet(),
+        "vqvae": _net(
+            "VQModel", block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=3,
+            up_block_types=("UpDecoderBlock2D",) * 2, num_vq_embeddings=16, norm_num_groups=4,
+        ),
+        "scheduler": diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
+    }
+)  # fmt: skip
+_tiny("ConsistencyModelPipeline", prompted=False)(
+    lambda: {"unet": _pixel_unet(), "scheduler": diffusers.CMStochasticIterativeScheduler()}
+)
+
+
 NAMES: tuple[str, ...] = tuple(_TINY)
 """The pipelines, by class; `-` and a word for a second folder of one class."""
 
@@ -1067,14 +1480,13 @@ NAMES: tuple[str, ...] = tuple(_TINY)
 def pipeline(name: str) -> Any:
     """The pipeline itself, before it is saved."""
     found = _TINY[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # of biases: see `filled`
+    with torch.random.fork_rng(devices=[]):  # Initial values are drawn before `filled` replaces them.
         return getattr(diffusers, found.pipeline)(**found.parts())
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without progress bars and the notes of libraries about their own defaults."""
+    """Without the notes of diffusers about its own defaults."""
     level = diffusers.utils.logging.get_verbosity()
     diffusers.utils.logging.set_verbosity_error()
     try:

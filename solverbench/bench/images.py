@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from solverbench import files, seeds
+from solverbench.bench.protocol import MOST
 from solverbench.errors import BudgetError, UserError
 from solverbench.learned.equip import tableau
+from solverbench.method.solver import Solver
 from solverbench.method.spec import make
 from solverbench.method.suspects import believed
+from solverbench.method.tableau import Plan
 from solverbench.metrics.quantise import quantise
 from solverbench.sampling import devices, sample
 from solverbench.sampling.sample import batches
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
+
+NPZ_BYTES = files.ARRAY_BYTES
+"""Largest size of the images of an .npz, in bytes; PNG files are written batch after batch."""
 
 
 def write(
@@ -34,8 +42,9 @@ def write(
         out: results folder, searched for the parameters of a learned solver.
 
     Raises:
-        UserError: a bad spec, budget, seed range, batch or device, a solver without trained parameters, or a folder
-            with other files, which would be measured too.
+        UserError: a bad spec, budget, seed range, batch or device, more than `MOST` images or an .npz of more than
+            `NPZ_BYTES`, a solver without trained parameters, or a folder with other files, which would be
+            measured too.
     """
     if nfe < 1 or batch < 1:
         what, value = ("--nfe", nfe) if nfe < 1 else ("--batch", batch)
@@ -43,8 +52,12 @@ def write(
             asked=f"{what} {value}", wrong="below 1", remedy="give a positive number"
         )
     wanted = seeds.parse(chosen)
-    own = {f"{seed:09d}.png" for seed in wanted} if kind == "png" else {f"{seeds.label(wanted)}.npz"}
-    if others := sorted({path.name for path in files.listed(folder)} - own):
+    if max(len(wanted), batch) > MOST:
+        asked = f"--seeds {chosen}" if len(wanted) > MOST else f"--batch {batch}"
+        raise UserError(asked=asked, wrong=f"more than {MOST} images", remedy="give fewer")
+    packed = f"{seeds.label(wanted)}.npz" if kind == "npz" else ""
+    names = [path.name for path in files.listed(folder)]
+    if others := [name for name in names if name != packed and not (kind == "png" and _own(name, wanted))]:
         raise UserError(
             asked=folder,
             wrong=f"holds other files ({len(others)}, such as {others[0]})",
@@ -54,19 +67,36 @@ def write(
     network = load_teacher(teacher, devices.check_device(device))
     method = make(solver)
     plan = believed(method, tableau(method, nfe=nfe, teacher=network, out=out)).plan_from_noise(network.schedule)
-    fit, made = sample.BatchLimit(batch), []
+    made = _made(plan, network, wanted, nfe, method, batch)
+    if kind == "npz":
+        buffer, whole = io.BytesIO(), []
+        for _, pictures in made:
+            whole.append(pictures)
+            if (size := len(wanted) * pictures[0].nbytes) > NPZ_BYTES:
+                wrong = f"{size} bytes of images, but an .npz holds at most {NPZ_BYTES}"
+                raise UserError(asked=f"--seeds {chosen}", wrong=wrong, remedy="give fewer, or --format png")
+        np.savez_compressed(buffer, images=np.concatenate(whole), seeds=np.array(wanted))
+        files.write_bytes(folder / packed, buffer.getvalue())
+        return f"{len(wanted)} images in {folder / packed}"
+    for part, pictures in made:
+        for seed, image in zip(part, pictures, strict=True):
+            buffer = io.BytesIO()
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(buffer, "png")
+            files.write_bytes(folder / f"{seed:09d}.png", buffer.getvalue())
+    return f"{len(wanted)} images in {folder}"
+
+
+def _made(
+    plan: Plan, network: Teacher, wanted: range, nfe: int, method: Solver, batch: int
+) -> Iterator[tuple[range, NDArray[np.uint8]]]:
+    """Yield the images [B, H, W, C] uint8 of a batch after the other, with their seeds."""
+    fit = sample.BatchLimit(batch)
     for part in batches(wanted, batch):
         states = sample.sample(plan, network, part, nfe=nfe, watch=method.adapt, fit=fit)
-        made.append(quantise(sample.decoded(network, states, fit)).cpu())
-    images = torch.cat(made).permute(0, 2, 3, 1).numpy()
-    if kind == "npz":
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=images, seeds=np.array(wanted))
-        path = folder / own.pop()
-        files.write_bytes(path, buffer.getvalue())
-        return f"{len(images)} images in {path}"
-    for seed, image in zip(wanted, images, strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(buffer, "png")
-        files.write_bytes(folder / f"{seed:09d}.png", buffer.getvalue())
-    return f"{len(images)} images in {folder}"
+        yield part, quantise(sample.decoded(network, states, fit)).cpu().permute(0, 2, 3, 1).numpy()
+
+
+def _own(name: str, wanted: range) -> bool:
+    """Return whether a file's name is that of the image of one of these seeds."""
+    number = name.removesuffix(".png")
+    return number.isdecimal() and name == f"{int(number):09d}.png" and int(number) in wanted

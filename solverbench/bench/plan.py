@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from solverbench import files
 from solverbench.bench import estimates, reference, resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import _fitted
@@ -155,6 +156,8 @@ def plan(options: RunOptions) -> RunPlan:
     """
     train_missing.check(options.train)
     protocol, out = Protocol.of(options), Path(options.out)
+    if not out.exists():  # one that exists may be shown although it is read-only
+        files.check_writable(out)
     wanted = resolve.resolve(options, protocol)
     if options.batch == AUTO:
         protocol, wanted = _fitted(protocol, wanted, out, None)

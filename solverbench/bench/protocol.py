@@ -69,6 +69,8 @@ class Protocol:
             )
         if batch is not None and batch < 1:
             raise UserError(asked=f"batch {batch}", wrong="at least one image is needed", remedy=f"use {BATCH}")
+        if batch is not None and batch > MOST:
+            raise UserError(asked=f"batch {batch}", wrong=f"more than {MOST} images", remedy=f"use {BATCH}")
         if samples * (replicates or REPLICATES) > MOST:
             raise UserError(
                 asked=f"samples {samples} x {replicates or REPLICATES}",

@@ -59,7 +59,7 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         """0 if every cell is done, cached, unsupported or untrained; 1 if a cell or a metric failed; 3 if none ran."""
-        if self.counts[FAILED] or any(each.failed for each in self.cells):
+        if self.counts[FAILED] or any(each.failed or each.cell.measurement.broken for each in self.cells):
             return 1
         return 0 if self.counts[DONE] + self.counts[CACHED] else 3
 
@@ -69,9 +69,14 @@ class RunResult:
         short = self.counts[UNSUPPORTED] + self.counts[NEEDS_TRAINING] + len(_lacking(self.cells))
         return self.exit_code or (5 if short else 0)
 
+    @property
+    def tables(self) -> list[numbers.Table]:
+        """The values of all cells with their 95 % intervals: a table for each teacher and metric."""
+        return numbers.tables(self.cells)
+
     def numbers(self) -> str:
-        """Return the values of all cells with their 95 % intervals as a plain-text table."""
-        return "\n".join(numbers.lines(self.cells))
+        """Return `tables` in Markdown."""
+        return "\n\n".join("\n".join(each.markdown()) for each in self.tables)
 
     def summary(self) -> str:
         """Return human-readable lines: cells and metrics without a value, with reasons, then a count per status."""

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from solverbench.bench.measure import Measure, measure
 from solverbench.bench.outcome import Outcome
 from solverbench.errors import RecordError
 from solverbench.method import prefixes
-from solverbench.method.prefixes import Tree
+from solverbench.method.prefixes import Call, Tree
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import Store
@@ -229,7 +230,9 @@ class Unit:
     def shares(self) -> list[float]:
         """Return each job's part of `calls`; a shared call is split equally."""
         found = [float(job.goal_calls[self.block]) for job in self.jobs]
-        users = {call: sum(len(end.plans) for end in call.below) for end in self.tree.ends for call in end.path}
+        users = Counter[Call]()
+        for end in self.tree.ends:
+            users.update(dict.fromkeys(end.path, len(end.plans)))
         for end in self.tree.ends:
             for place in end.plans:
                 found[place] += len(self.block) * sum(1 / users[call] for call in end.path)

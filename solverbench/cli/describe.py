@@ -36,6 +36,8 @@ BUDGETS = range(1, 13)
 def named(name: str, teacher_name: str, out: Path) -> str:
     """Return the description of a name of any kind; a solver (options allowed) takes precedence.
 
+    A sampler or scheduler of diffusers or ComfyUI is described by its spec here.
+
     Args:
         teacher_name: the teacher whose trained files are listed first for a learned solver.
 
@@ -48,7 +50,15 @@ def named(name: str, teacher_name: str, out: Path) -> str:
         for registry in (registries.grids, registries.metrics, registries.losses):
             if name in registry:
                 return thing(registry, name)
+        if found := registries.foreign(name):
+            return "\n".join(map(foreign, found))
     return solver(name, teacher_name, out)
+
+
+def foreign(found: registries.Foreign) -> str:
+    """Return the description of another program's sampler or scheduler."""
+    lines = [f"{found.name}: {found.title}", f"  spec     {found.spec or 'none'}", f"  agrees   {found.relation}"]
+    return "\n".join([*lines, *([f"  differs  {found.differs}"] if found.differs else [])])
 
 
 def thing(registry: registries.Registry, name: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from solverbench import options
 from solverbench.bench.run_options import WORK, Option, RunOptions, declared
@@ -74,6 +76,50 @@ plugin_option = click.option(
 )
 
 
+class Joined(click.Command):
+    """A command that says how to write several names for one flag, if they were typed as separate words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words.
+
+        Raises:
+            UserError: a word belongs to no flag.
+        """
+        typed = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            found = re.search(r"unexpected extra arguments? \((.*)\)", error.message)
+            if found is None:
+                raise
+            extra = found[1].split()
+            flag = next((each for each in reversed(typed[: typed.index(extra[0])]) if each.startswith("-")), "")
+            near = typed[typed.index(flag) + 1 : typed.index(extra[0])] if flag else []
+            remedy = f"join names with commas: {flag} {','.join([*near, *extra])}" if near else "see --help"
+            raise UserError(asked=" ".join(extra), wrong="belongs to no flag", remedy=remedy) from None
+
+
+def _names(kinds: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return the completion of names of some registries; of a list joined with commas, its last one."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from solverbench import registries
+
+        before, comma, last = incomplete.rpartition(",")
+        return [
+            CompletionItem(f"{before}{comma}{name}")
+            for kind in kinds
+            for name in registries.extensible[kind]
+            if name.startswith(last)
+        ]
+
+    return complete
+
+
+COMPLETED = {"solvers": ["solver"], "teachers": ["teacher"], "metrics": ["metric"]}
+"""Options whose values the shell completes, with the registries of their names."""
+
+
 def _named(_: click.Context, option: click.Parameter, value: str) -> str:
     if not value.strip():
         raise UserError(asked=f"--{option.name} {value!r}", wrong="names no folder", remedy="give one, such as runs")
@@ -92,6 +138,7 @@ def _made(option: Option) -> Callable[..., Any]:
         type=None if switch else click.Choice(option.choices) if option.choices else kind,
         metavar=option.metavar,
         callback=_named if option.name == "out" else None,
+        shell_complete=_names(COMPLETED[option.name]) if option.name in COMPLETED else None,
         help=option.about,
     )
 
@@ -105,7 +152,11 @@ strict_option = click.option(
     "--strict", is_flag=True, help="Exit with code 5 if a cell is unsupported, needs training or lacks a metric."
 )
 teacher_option = click.option(
-    "--teacher", default="digits", show_default=True, help="Teacher: a name, a checkpoint or a TOML file."
+    "--teacher",
+    default="digits",
+    show_default=True,
+    help="Teacher: a name, a checkpoint or a TOML file.",
+    shell_complete=_names(["teacher"]),
 )
 
 

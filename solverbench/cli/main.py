@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from solverbench.cli import terminal
 from solverbench.cli.check import check
 from solverbench.cli.compare import compare
 from solverbench.cli.flags import (
+    Joined,
     config_option,
     device_option,
     json_option,
@@ -37,7 +41,7 @@ from solverbench.cli.teachers import teachers
 from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
 from solverbench.errors import UserError
-from solverbench.wording import printable
+from solverbench.wording import one_line, printable
 
 LISTED = {each.plural: each for each in registries.extensible.values()}
 """The registries that `solverbench list` shows, by plural name."""
@@ -46,8 +50,12 @@ LISTED = {each.plural: each for each in registries.extensible.values()}
 class Lines(click.Group):
     """A group whose commands report a user's mistake in one line on stderr, with the mistake's exit code."""
 
+    whole = False
+    """Whether the command is the whole process, which reads its arguments from the command line."""
+
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command; nothing that it prints is obeyed by a terminal."""
+        self.whole = not args and extra.get("args") is None
         with terminal.escaped():
             return super().main(*args, **extra)
 
@@ -56,8 +64,14 @@ class Lines(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             _fail(str(error), error.exit_code)
+        except MemoryError as error:
+            _fail(_memory(error), 3)
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+                raise
+            _fail(_memory(error), 3)
         except KeyboardInterrupt:
-            _fail("interrupted: finished results are kept; run the same command to resume", 130)
+            _interrupted(self.whole)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 sys.stderr.close()
@@ -70,9 +84,29 @@ class Lines(click.Group):
         return list(self.commands)
 
 
+def _memory(error: Exception) -> str:
+    return f"memory: too little is free ({one_line(error)}); ask for a smaller batch or fewer images"
+
+
 def _fail(line: str, code: int) -> None:
     click.echo(f"Error: {line}", err=True)
     sys.exit(code)
+
+
+def _interrupted(whole: bool) -> None:
+    """Say that finished results are kept, and exit with 130, also when a second Ctrl-C came while workers stopped.
+
+    Args:
+        whole: whether the command is the whole process, and no further Ctrl-C may end it in another way.
+    """
+    if whole:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    click.echo("Error: interrupted: finished results are kept; run the same command to resume", err=True)
+    if any(each.name.startswith("solverbench") for each in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # torch aborts a process that ends normally while it computes
+    sys.exit(130)
 
 
 @click.group(cls=Lines, context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,7 +123,7 @@ def main(ctx: click.Context) -> None:
     ctx.obj = _draw_training  # only this file imports reports
 
 
-@main.command()
+@main.command(cls=Joined)
 @run_options
 def run(strict: bool, as_json: bool, **given: Any) -> None:
     """Sample and measure each solver at each NFE on each teacher.
@@ -102,14 +136,15 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
     with display() as progress:
         result = runner.run(RunOptions(**given), progress=progress, command=_command_line())
     written = _report(result.folder)
-    click.echo(f"{result.numbers()}\n\n{result.summary()}")
+    terminal.show(result.tables)
+    click.echo(result.summary())
     _say_written(result.folder, written)
     if as_json:
         click.echo(json.dumps({"report": str(result.folder), "counts": result.counts}))
     sys.exit(result.strict_exit_code if strict else result.exit_code)
 
 
-@main.command()
+@main.command(cls=Joined)
 @run_options
 def plan(strict: bool, as_json: bool, **given: Any) -> None:
     """Show the cells of a run, their status and estimated cost.

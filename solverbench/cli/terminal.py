@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+import click
 
 from solverbench.wording import printable
+
+if TYPE_CHECKING:
+    from solverbench.bench.bundle.numbers import Table
 
 
 class Escaped:
@@ -31,6 +38,11 @@ class Escaped:
     def errors(self) -> str | None:
         """The stream's error handler for characters that its encoding lacks."""
         return self.stream.errors
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """The stream's bytes, which the shell's completion is written to."""
+        return self.stream.buffer
 
     def write(self, text: str) -> int:
         """Write the text, escaped."""
@@ -72,3 +84,17 @@ def escaped() -> Iterator[None]:
 def raw(stream: TextIO | Escaped) -> TextIO:
     """Return the stream below an escaping one; any other stream itself."""
     return stream.stream if isinstance(stream, Escaped) else stream
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Print tables: on a terminal aligned, with the best of each column in bold; elsewhere as Markdown."""
+    if not sys.stdout.isatty():
+        for each in tables:
+            click.echo("\n".join([*each.markdown(), ""]))
+        return
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    width = shutil.get_terminal_size().columns
+    for each in tables:
+        lines = each.plain(width, lambda text: text if plain else click.style(text, bold=True))
+        raw(sys.stdout).write("\n".join([*lines, "", ""]))
+    raw(sys.stdout).flush()

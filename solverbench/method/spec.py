@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from solverbench import options, plugins, registries
@@ -15,6 +14,9 @@ from solverbench.method.solver import Solver
 
 PRESETS: dict[str, dict[str, Any]] = {"ddim": {"levels": "time_uniform"}}
 """Options that an alias gives unless its spec does. DDIM steps equally in the model's time, Euler's method in EDM's."""
+
+GRID_BYTES = 1 << 17
+"""Largest size of a file of levels, in bytes; at most 1000 calls need 1001 levels."""
 
 
 def make(spec: str) -> Solver:
@@ -67,6 +69,13 @@ def expand(text: str) -> list[str]:
                 asked=f"solvers {text!r}",
                 wrong="an empty name",
                 remedy="give names joined with commas, as in gas,dpm:order=2",
+            )
+        if re.match(r"\s*\w+=", item):
+            before = next(reversed(found), "dpm")
+            raise SpecError(
+                asked=f"solvers {text!r}",
+                wrong=f"{item.strip()!r} is an option, not a solver",
+                remedy=f"write it after its solver and a colon, as in {before}:{item.strip()}",
             )
         found.update(dict.fromkeys(_alternatives(item.strip())))
     return list(found)
@@ -132,7 +141,12 @@ def _alternatives(item: str) -> list[str]:
 
 def _read_levels(spec: str, path: str) -> str:
     try:
-        words = Path(path).read_text(encoding="utf-8").replace(",", " ").split()
+        with open(path, "rb") as file:
+            content = file.read(GRID_BYTES + 1)
+        if len(content) > GRID_BYTES:
+            wrong = f"{path!r} has more than {GRID_BYTES} bytes"
+            raise SpecError(asked=spec, wrong=wrong, remedy="give a text file of a grid's levels")
+        words = content.decode().replace(",", " ").split()
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(
             asked=spec, wrong=f"can't read {path!r} ({error})", remedy="give a text file of numbers"

@@ -508,16 +508,35 @@ def test_levels_that_end_inside_the_schedule_are_flagged(tmp_path):
     texts = set(result.frame[result.frame.nfe.eq(3) & result.frame.solver.str.contains("10\\+1")]["flags"])
     assert texts
     assert all(text.startswith("inner-ends: the grid starts at 10") for text in texts)
-    head, *lines = result.numbers().splitlines()
-    assert head.split() == ["solver", "NFE", *dict.fromkeys(result.frame.metric), "flags"]
-    told = {tuple(line.split()[:2]): line for line in lines}
-    assert len(told) == len(result.cells)
-    assert told["heun", "3"].split()[2] == "unsupported"
-    assert "long-steps" in told["heun", "4"].rpartition("]")[2]
+    shown = {table.title.split()[0]: dict(table.rows) for table in result.tables}
+    assert list(shown) == list(dict.fromkeys(result.frame.metric))
+    assert [table.budgets for table in result.tables] == [[3, 4]] * len(shown)
+    assert shown["rmse_teacher"]["heun"][0].whole == "unsupported"
     for row in result.frame[result.frame.value.notna()].to_dict("records"):
-        star = "*" * bool(row["flags"])
-        value = f"{row['value']:.4g}{star} [{row['low']:.4g}, {row['high']:.4g}]"
-        assert value in told[row["solver"], str(row["nfe"])]
+        star, entry = "*" * bool(row["flags"]), shown[row["metric"]][row["solver"]][row["nfe"] - 3]
+        assert entry.value == f"{row['value']:.4g}{star}"
+        assert float(entry.half[1:]) == pytest.approx((row["high"] - row["low"]) / 2, rel=0.06)
+    for nfe in (3, 4):
+        [best] = [solver for solver, row in shown["rmse_teacher"].items() if row[nfe - 3].best]
+        values = result.frame[(result.frame.metric == "rmse_teacher") & result.frame.nfe.eq(nfe)]
+        assert best == values.loc[values.value.idxmin()].solver
+
+
+def test_the_tables_of_a_run_fit_a_terminal_and_are_markdown_elsewhere(tmp_path):
+    result = run(tmp_path, solvers="euler,dpm:order=2,ipndm", nfe="3-10")
+    [table] = [each for each in result.tables if each.title.startswith("rmse_teacher")]
+    bold = "<{}>".format
+    for width, budgets in ((400, [8]), (100, [8]), (60, [5, 3]), (10, [1] * 8)):
+        lines = table.plain(width, bold)[1:]
+        heads = [line for line in lines if line.startswith("solver")]
+        assert [len(line.split()) - 1 for line in heads] == budgets
+        assert width == 10 or max(len(line.replace("<", "").replace(">", "")) for line in lines) <= width
+        assert sum(line.count("<") for line in lines) == 8
+        assert ("±" in lines[1]) == (width == 400)
+    blank, head, rule, *rows = table.markdown()[1:]
+    assert (blank, set(rule)) == ("", set("|-"))
+    assert {line.count("|") for line in (head, rule, *rows)} == {10}
+    assert result.numbers().startswith(result.tables[0].title)
 
 
 def test_a_solver_asked_for_twice_stands_once(tmp_path):

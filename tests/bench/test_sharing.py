@@ -1,6 +1,8 @@
 """Shared calls: as few as the prefix tree has, the same bytes as alone, and no cell's trouble is another's."""
 
+import cProfile
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,6 +147,20 @@ def test_solvers_with_and_without_threshold_share_nothing(tmp_path):
         run(tmp_path / "apart", apart, solvers=spec)
     assert both.calls == apart.calls
     assert toys.files_of(tmp_path / "both") == toys.files_of(tmp_path / "apart")
+
+
+def test_the_work_of_a_plan_grows_in_proportion_to_its_solvers():
+    """Counted in function calls; the shares of a first call that all solvers make took their square."""
+    block, made = range(4), []
+    for many in (20, 160):
+        plans = [Plan((80.0, 1 + k / many), ((80.0,), (k / many, 1 - k / many), (0.0, 0.0, 1.0))) for k in range(many)]
+        family = tuple(SimpleNamespace(cell=SimpleNamespace(plan=plan), goal_calls={block: 4}) for plan in plans)
+        unit = jobs.Unit(family, block)
+        assert sum(unit.shares()) == pytest.approx(unit.calls, rel=1e-12)
+        profile = cProfile.Profile()
+        profile.runcall(unit.shares)
+        made.append(sum(each.callcount for each in profile.getstats()))
+    assert made[1] < 10 * made[0]
 
 
 def test_plan_tells_calls_asked_and_needed(tmp_path):

@@ -50,12 +50,6 @@ class Counting:
         return self.denoise(x, sigma)
 
 
-@pytest.fixture
-def loose(monkeypatch):
-    """Solutions to four digits, for tests of what a run does with them: a sixth of the calls."""
-    monkeypatch.setattr(solutions, "TOLERANCE", 1e-4)
-
-
 def run(out, teacher=None, *, progress=None, **options):
     asked = RunOptions(**({"teachers": teacher or single(), "out": out} | SMALL | options))
     return runner.run(asked, progress=progress)

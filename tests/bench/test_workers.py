@@ -1,4 +1,4 @@
-"""Workers: threads, several devices, a worker without shared memory and a Ray cluster write equal bytes to the store."""
+"""Workers: threads, several devices, a worker without shared memory and a Ray cluster store equal bytes."""
 
 import os
 import pickle

@@ -1,9 +1,11 @@
 """The command line as a person meets it: the main job in small, and one clear line for each mistake."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -31,10 +33,14 @@ def test_a_run_ends_with_its_report(ran):
     said = json.loads(result.stdout.splitlines()[-1])
     assert said["counts"]["done"] == 5
     assert said["counts"]["unsupported"] == 1
-    head = next(i for i, line in enumerate(result.stdout.splitlines()) if line.split()[:2] == ["solver", "NFE"])
-    rows = [line.split() for line in result.stdout.splitlines()[head + 1 : head + 7]]  # what `run > log` keeps
-    assert {(row[0], row[1]) for row in rows} == {(name, nfe) for name in ("gas", "dpm", "heun") for nfe in "34"}
-    assert all(row[2] == "unsupported" or float(row[2].rstrip("*")) > 0 for row in rows)
+    lines = result.stdout.splitlines()  # what `run > log` keeps
+    head = next(i for i, line in enumerate(lines) if line.split("|")[1:2] == [" solver "])
+    rows = [[each.strip() for each in line.strip("|").split("|")] for line in lines[head : head + 5]]
+    assert [row[0] for row in rows[2:]] == ["gas", "dpm", "heun"]
+    assert rows[0][1:] == ["3", "4"]
+    values = [entry for row in rows[2:] for entry in row[1:]]
+    assert values.count("unsupported") == 1
+    assert all(entry == "unsupported" or float(entry.split()[0].rstrip("*")) > 0 for entry in values)
     folder = out / "reports" / said["report"].rsplit("/", 1)[-1]
     for name in ("report.md", "figure.png", "figure.pdf", "figure.svg", "results.csv", "images-digits.png"):
         assert (folder / name).stat().st_size > 500
@@ -158,7 +164,7 @@ def test_a_report_is_drawn_again_without_torch(ran):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "loose")
 def test_the_exact_solution_is_on_for_the_mixture_and_asked_for_elsewhere(tmp_path):
     out, small = tmp_path / "runs", ["--samples", "10", "--replicates", "1"]
     for teacher, flags, metrics in (
@@ -340,3 +346,64 @@ def test_a_reference_of_images_of_another_shape_is_one_line(tmp_path):
     assert "images are 3x8x8, but this extractor takes only 3x16x16" in refused.stderr
     assert invoke(*build, "--extractor", "digits").exit_code == 0
     assert "no reference in" in invoke("refs", "verify", "--out", tmp_path / "none").stdout
+
+
+@pytest.mark.parametrize("computing", [False, True])
+def test_an_interrupt_ends_with_130_while_workers_compute_or_not(monkeypatch, computing):
+    """A second Ctrl-C comes while the pool waits for its threads: a normal exit would be aborted by torch."""
+    left = []
+
+    def leave(code):
+        left.append(code)
+        sys.exit(code)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr("solverbench.store.maintenance.status", interrupted)
+    done = threading.Event()
+    worker = threading.Thread(target=done.wait, name="solverbench_0" if computing else "another")
+    worker.start()
+    try:
+        result = CliRunner().invoke(main, ["store", "status"])
+    finally:
+        done.set()
+        worker.join()
+    assert result.exit_code == 130
+    assert result.stderr == "Error: interrupted: finished results are kept; run the same command to resume\n"
+    assert left == [130] * computing
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("plan --solvers dmp", "did you mean 'dpm'?"),
+        ("plan --solvers dpm,order=2", "'order=2' is an option, not a solver; write it after its solver and a colon"),
+        ("run --solvers dpm unipc --nfe 3", "unipc: belongs to no flag; join names with commas: --solvers dpm,unipc"),
+        ("run --nfe 3 4 5", "4 5: belongs to no flag; join names with commas: --nfe 3,4,5"),
+        ("plan dpm", "dpm: belongs to no flag; see --help"),
+        ("plan --metrics rmse", "metric 'rmse': not known; did you mean 'rmse_teacher'?"),
+        ("plan --solvers euler --nfe 3 --out {file}/x", "can't be written (Not a directory)"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(tmp_path, words, said):
+    (tmp_path / "file").touch()
+    result = invoke(*words.format(file=tmp_path / "file").split())
+    assert result.exit_code in (2, 3)
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "index", "found"),
+    [
+        ("run --solvers gas,uni", 3, ["gas,unipc"]),
+        ("train --teacher mix", 3, ["mixture"]),
+        ("plan --metrics rmse_teacher,ki", 3, ["rmse_teacher,kid"]),
+    ],
+)
+def test_the_shell_completes_names(words, index, found):
+    asked = {"_SOLVERBENCH_COMPLETE": "bash_complete", "COMP_WORDS": f"solverbench {words}", "COMP_CWORD": str(index)}
+    result = CliRunner(env=asked).invoke(main, prog_name="solverbench")
+    assert [line.split(",", 1)[1] for line in result.stdout.splitlines()] == found

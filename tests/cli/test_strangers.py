@@ -255,7 +255,7 @@ def test_no_control_character_of_a_name_or_a_text_is_printed(runs, tmp_path, mon
     for command in (["status"], ["verify"], ["gc", "--dry-run"]):
         unobeyed(invoke(*command, "--out", runs))
     lines = unobeyed(invoke("verify", "--out", runs)).stdout.splitlines()
-    assert [line.partition(" ")[0] for line in lines] == ["DAMAGED"] * 3 + ["3"]
+    assert [line.split()[0] for line in lines] == [*3 * ["DAMAGED"], "taken", "0", "3"]
     other = shutil.copytree(runs, tmp_path / "other", symlinks=True)
     unobeyed(invoke("merge", other, "--out", tmp_path / "into"))
     commands = (["zoo", "list"], ["refs", "list"], ["refs", "verify"], ["report", ODD], ["report", "nix"])
@@ -269,6 +269,39 @@ def test_no_control_character_of_a_name_or_a_text_is_printed(runs, tmp_path, mon
     ):
         place = [] if command[0] in ("list", ODD) else ["--out", str(runs)]
         unobeyed(CliRunner().invoke(main, [*command, *place]))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["sample", "euler", "--nfe", "3", "--seeds", "0-9999999999"],
+            "--seeds 0-9999999999: more than 10000000 images",
+        ),
+        (["sample", "euler", "--nfe", "3", "--batch", "99999999999"], "--batch 99999999999: more than 10000000 images"),
+        (["plan", "--solvers", "euler", "--nfe", "3", "--batch", "99999999999"], "batch 99999999999: more than"),
+        (["plan", "--solvers", "euler:grid=@levels.txt", "--nfe", "3"], "'levels.txt' has more than 131072 bytes"),
+        (["plan", "--solvers", 100_000 * "nix", "--nfe", "3"], "(300009 characters)"),
+    ],
+)
+def test_what_is_too_large_is_one_short_line_before_any_work(tmp_path, monkeypatch, words, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "levels.txt").write_text("\n".join(map(str, range(1_000_000, 0, -1))))
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert line in result.stderr
+    assert (result.stderr.count("\n"), result.stdout) == (1, "")
+    assert len(result.stderr) < 4000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["levels.txt"]
+
+
+def test_an_npz_of_images_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("solverbench.bench.images.NPZ_BYTES", 200)
+    words = ["sample", "euler", "--nfe", "3", "--teacher", "mixture", "--batch", "2", "--to", str(tmp_path)]
+    result = CliRunner().invoke(main, [*words, "--seeds", "7-20", "--format", "npz"])
+    assert result.exit_code == 2
+    assert "bytes of images, but an .npz holds at most 200; give fewer, or --format png" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_lines_of_progress_and_of_other_libraries_are_escaped(capsys):

@@ -193,8 +193,8 @@ def test_without_its_plugin_a_file_is_listed_with_what_to_load(call: Callable[..
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (('return "times" if', 'return "levels" if'), "its parameter 'gaps' is in group 'levels'; use times, offsets"),
-        (("dtype=torch.float64", "dtype=torch.float32"), "'momentum' starts as .*torch.float32; give finite float64"),
+        (('return "times" if', 'return "levels" if'), "'gaps': is in group 'levels'; use times, offsets"),
+        (("dtype=torch.float64", "dtype=torch.float32"), "'momentum': starts as .*torch.float32; give finite float64"),
         (('return {"gaps"', 'return {} and {"gaps"'), "has no parameters to train"),
         (('"iterations": 400', '"stages": "offsets"'), "a stage trains offsets, its parameters are coefficients"),
     ],
@@ -204,7 +204,7 @@ def test_parameters_that_cannot_be_trained_are_refused(
 ) -> None:
     loaded(change)
     recipe = recipes.load("heavy", "digits").override(["train_size=80", "validation_size=40"])
-    with pytest.raises(TrainingError, match=f"heavy: .*{said}"):
+    with pytest.raises(TrainingError, match=f"heavy.*{said}"):
         training.train("heavy", 3, teacher, recipe, seed=0, out=tmp_path, data=data)
     assert not list(tmp_path.rglob("*.safetensors"))
 

@@ -192,7 +192,7 @@ def test_bad_images_and_names_are_one_line(tmp_path, mean_colour):
     refused("too few images", "r", tmp_path / "real", count=1)
     refused("holds 3 images", "r", tmp_path / "real", count=9)
     refused("--kind edm: .*leave --kind out", "r", tmp_path / "real", kind="edm")
-    refused("--kind edm: .*nowhere.npz isn.t a file or folder", "r", tmp_path / "nowhere.npz", kind="edm")
+    refused("--kind edm: .*nowhere.npz is no file or folder", "r", tmp_path / "nowhere.npz", kind="edm")
     reference_build.build("r", str(tmp_path / "real"), tmp_path)
     refused("exists with other content", "r", tmp_path / "real", count=2)
     (tmp_path / "real" / "0001.png").write_bytes(b"no png")

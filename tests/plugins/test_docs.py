@@ -1,4 +1,4 @@
-"""What docs/plugins.md shows works as it stands there."""
+"""What docs/how/solver.md and docs/plugins.md show works as it stands there."""
 
 import re
 import shlex

@@ -18,8 +18,8 @@ from solverbench.reports.parts import parts
 def test_importing_reports_does_not_import_torch_or_a_plotting_backend() -> None:
     code = (
         "import sys, solverbench.reports; print(sorted({'torch', 'matplotlib.pyplot'} & set(sys.modules)), "
-        "{name.split('.')[1] for name in sys.modules if name.startswith('solverbench.')}"
-        " - {'reports', '_version', 'wording'})"
+        "{name.split('.')[1] for name in sys.modules if name.startswith('solverbench.')} "
+        "- {'reports', '_version', 'wording'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] set()"

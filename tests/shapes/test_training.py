@@ -147,7 +147,9 @@ def test_the_commands_make_a_whole_teacher(
 
     precision = torch.get_float32_matmul_precision()
     monkeypatch.setattr(train, "VALIDATED", (1, 10))
+    monkeypatch.setattr(train, "CLASSIFIED", 100)
     assert train.main(["--out", str(tmp_path), *QUICK]) == 0
+    monkeypatch.setattr(references, "COMPARED", 2)
     monkeypatch.setattr(references, "SET", 70)  # more than the features, so that a covariance has full rank
     monkeypatch.setattr(references, "NOISE_SEEDS", range(1_000_000, 1_000_140))
     monkeypatch.setattr(data, "REFERENCE_SEEDS", data.REFERENCE_SEEDS[:2000])

@@ -178,6 +178,7 @@ def test_a_fingerprint_is_of_the_weights():
     assert sb.fingerprint(a) == sb.fingerprint(b) != sb.fingerprint(b.double())
 
 
+@pytest.mark.usefixtures("few_compared")
 def test_the_vp_and_the_edm_view_of_one_network_give_the_same_images(tmp_path):
     edm, vp = sb.EDM(), sb.VPLinear.refit(0.002, 80.0)
 

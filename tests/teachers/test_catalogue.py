@@ -21,7 +21,7 @@ from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.teachers import catalogue
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 ENTRY = registries.catalogue()["cifar10"]
 CONTENT = bytes(range(256)) * 5000

@@ -19,7 +19,7 @@ from solverbench.method import VPDiscrete
 from solverbench.sampling import convergence
 from solverbench.teachers.families import assembly, compvis, conversion
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

@@ -23,7 +23,7 @@ pytest.importorskip("transformers")
 import diffusers
 import tiny_folders as folders
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def edited(path, **changes):
             "scheduler/scheduler_config.json",
             {"_class_name": "ScoreSdeVeScheduler"},
             RecordError,
-            "process isn't supported",
+            "process isn't read",
         ),
     ],
 )

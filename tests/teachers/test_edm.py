@@ -24,7 +24,7 @@ from solverbench.method import grids
 from solverbench.teachers.families import edm_pickles as reader
 from solverbench.teachers.families.edm_networks import Block, Preconditioned, Style
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 QUICK = ":sampler=heun:sampler_nfe=8"
 SMALL = {"samples": 10, "replicates": 1, "batch": 10}

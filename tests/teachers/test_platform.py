@@ -22,7 +22,7 @@ from solverbench.teachers.arithmetic import Arithmetic
 from solverbench.teachers.conditions import Condition, Guided
 from solverbench.teachers.families.description import Description
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 SMALL = {"samples": 20, "replicates": 1, "batch": 7}
 

@@ -17,7 +17,7 @@ from solverbench import userdata
 from solverbench.cli.main import main
 from solverbench.teachers.families.edm_networks import Preconditioned
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
 
 SONG = {"model_type": "SongUNet", "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2,
         "resample_filter": [1, 3, 3, 1], "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1,

@@ -168,6 +168,7 @@ def test_gs_may_tell_its_first_call_another_time(offset):
     assert tableau.weights.isfinite().all()
 
 
+@pytest.mark.usefixtures("few_compared")
 @pytest.mark.parametrize("text", ["gs", "s4s", "s4s_alt", "ld3", "ld3:mode=time"])
 def test_training_starts_where_sampling_does_and_lowers_the_error(text, tmp_path):
     taught = teacher(sampler=SAMPLER, sampler_nfe=LATENT_NFE)

@@ -31,6 +31,8 @@ from .shapes_growth import grown
 
 VALIDATED = (20, 1000)
 """Number of batches for the trained teacher's validation loss, and unseen images in each."""
+CLASSIFIED = 20_000
+"""Number of unseen images that the accuracy of the metric and of the loss network is measured on."""
 UNIFORM_SHARE = 16
 """One in this many of the teacher's noise levels is log-uniform."""
 DROPPED = 0.1
@@ -100,7 +102,7 @@ def train(name: str, options: argparse.Namespace, say: Say) -> None:
 
     def measure(classify: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         first = data.VALIDATION_SEEDS.start
-        unseen = data.draw(training.batch_seeds(first, 20_000, device))
+        unseen = data.draw(training.batch_seeds(first, CLASSIFIED, device))
         return {"held_out_accuracy": training.accuracy(classify, unseen.images, unseen.labels)}
 
     network: MetricNet | LossNet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,9 @@ from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
 from solverbench.store.verdict import roughly
 from solverbench.teachers.convergence import SHARE
+
+PAIRS = 100
+"""Largest number of pairs of solvers that a note names."""
 
 
 def several(found: Sequence[Any]) -> str:
@@ -172,14 +175,26 @@ def _grouped(own: Sequence[Outcome]) -> str:
 
 
 def _alike(own: Sequence[Outcome], error: float) -> str:
-    """Return the pairs of solvers whose RMSE at one NFE differs by less than `error`."""
+    """Return the pairs of solvers whose RMSE at one NFE differs by less than `error`, at most `PAIRS` of them."""
     pairs: dict[str, list[int]] = {}
-    for a, b in itertools.combinations(own, 2):
-        values = [each.measures[table.ALWAYS].value for each in (a, b)]
-        same = a.cell.plan is not None and b.cell.plan is not None and a.cell.plan.key == b.cell.plan.key
-        if a.cell.nfe == b.cell.nfe and not same and abs(values[0] - values[1]) < error:
-            pairs.setdefault(f"{a.cell.solver} and {b.cell.solver}", []).append(a.cell.nfe)
-    return "; ".join(f"{names} at NFE {', '.join(map(str, budgets))}" for names, budgets in pairs.items())
+    found = list(itertools.islice(_near(own, error), PAIRS + 1))
+    for i, j in sorted(found[:PAIRS]):
+        pairs.setdefault(f"{own[i].cell.solver} and {own[j].cell.solver}", []).append(own[i].cell.nfe)
+    told = [f"{names} at NFE {', '.join(map(str, budgets))}" for names, budgets in pairs.items()]
+    return "; ".join([*told, *(["and more"] if len(found) > PAIRS else [])])
+
+
+def _near(own: Sequence[Outcome], error: float) -> Iterator[tuple[int, int]]:
+    """Yield the places of two cells of one NFE and different plans whose RMSE differs by less than `error`."""
+    values = [each.measures[table.ALWAYS].value for each in own]
+    order = sorted(range(len(own)), key=lambda place: (own[place].cell.nfe, values[place]))
+    for at, i in enumerate(order):
+        for j in order[at + 1 :]:
+            a, b = own[i].cell, own[j].cell
+            if a.nfe != b.nfe or not values[j] - values[i] < error:
+                break
+            if a.plan is None or b.plan is None or a.plan.key != b.plan.key:
+                yield min(i, j), max(i, j)
 
 
 def _without_fid() -> str:

@@ -81,7 +81,8 @@ class Adapter:
         self._capture()
         pipe.set_progress_bar_config(disable=True)
         self.sample = self._first()
-        self._find_form()
+        self.forms = self._forms()
+        self.steps = self.forms[0]
 
     @property
     def state(self) -> tuple[int, ...]:
@@ -176,7 +177,8 @@ class Adapter:
             told["generator"] = [torch.Generator("cpu").manual_seed(seed % 2**63) for seed in chosen]
         if prompts:
             told["prompt"] = list(prompts)
-        elif "batch_size" in self.parameters:
+        else:  # the number of images is that of the inputs, or given
+            told |= {key: [value] * len(chosen) for key, value in self.given.items() if not is_plain(value)}
             told["batch_size"] = len(chosen)
         if self.negative is not None:
             told["negative_prompt"] = [self.negative] * len(chosen)
@@ -210,17 +212,17 @@ class Adapter:
             )  # fmt: skip
         raise SpecError(
             asked=self.name, wrong=f"{self.kind}'s call fails with its arguments ({said})",
-            remedy="give them in a [call] table of a TOML description, or behind the folder as in :height=512:width=512",
+            remedy="give them in a [call] table of a description, or behind the folder as in :height=512:width=512",
         )  # fmt: skip
 
-    def _find_form(self) -> None:
-        """Choose the form in which states arrive unchanged.
+    def _forms(self) -> tuple[int, ...]:
+        """Return the numbers of steps with which states arrive unchanged, 1 before 2.
 
         Raises:
             RecordError: there is none.
         """
         test = noise.noise([1], self.sample.shape[1:], str(self.device)).to(self.sample.dtype)
-        said = "changes the states that it is given"
+        found, said = [], "changes the states that it is given"
         for steps in range(1 if "latents" in self.parameters else 2, 3):
             call = Call(self.count / 2, 0.5, steps, test)
             try:
@@ -229,14 +231,17 @@ class Adapter:
             except Exception as error:
                 said = f"fails with a state of its own shape ({one_line(error, typed=True)})"
                 continue
-            assert call.sample is not None and call.output is not None
-            if call.sample.shape == test.shape and torch.equal(call.sample, test):
-                self.steps = steps
-                if _first_half(call.output, test).shape != test.shape:
-                    said = f"gives an output of shape {list(call.output.shape)} for states of {list(test.shape)}"
-                    break
-                return
-        raise RecordError(asked=self.name, wrong=f"{self.kind} {said}", remedy="use sb.Teacher around its network")
+            assert call.sample is not None
+            assert call.output is not None
+            if call.sample.shape != test.shape or not torch.equal(call.sample, test):
+                continue
+            if _first_half(call.output, test).shape == test.shape:
+                found.append(steps)
+            else:
+                said = f"gives an output of shape {list(call.output.shape)} for states of {list(test.shape)}"
+        if not found:
+            raise RecordError(asked=self.name, wrong=f"{self.kind} {said}", remedy="use sb.Teacher around its network")
+        return tuple(found)
 
     def _decode(self, states: Tensor) -> Tensor:
         final = states.reshape(-1, *self.state).to(self.sample.dtype)
@@ -298,6 +303,11 @@ def arguments(cls: Any) -> dict[str, Any]:
     """Return the arguments of a pipeline's call by name, with their defaults."""
     found = inspect.signature(cls.__call__).parameters.values()
     return {each.name: each.default for each in found if each.name != "self" and each.kind is not each.VAR_KEYWORD}
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether an argument of a call is plain data, not an image."""
+    return value is None or isinstance(value, (bool, int, float, str, list, dict))
 
 
 def networks(pipe: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +41,7 @@ class Record:
         self.times = torch.as_tensor(scheduler.timesteps).double().cpu()
         sigmas = getattr(scheduler, "sigmas", None)
         self.sigmas = torch.empty(0) if sigmas is None else torch.as_tensor(sigmas).double().cpu()
-        self.began = copy.deepcopy(scheduler)
+        self.began = probe.unwatched(scheduler)
 
     def add(self, scheduler: Any, named: dict[str, Any], found: Any) -> None:
         """Keep a step, and end the call after the last one."""
@@ -88,7 +87,7 @@ def measured(
         alpha, s = level(told, sigma)
         inputs = [scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
                   for scheduler, x in zip(schedulers, states, strict=True)]  # fmt: skip
-        y = torch.cat(inputs).float()
+        y = torch.cat(inputs).double()  # of float32's roundings, turning data into an output would make much
         x = y.reshape(count, *adapter.shape) / alpha
         d = through(x, torch.tensor(s / alpha, dtype=torch.float64)).reshape(y.shape)
         outputs = output(kind, y, d, alpha, s).to(named[0]["model_output"].dtype)
@@ -146,13 +145,7 @@ def _stepped(scheduler: Any, named: dict[str, Any], given: Tensor, state: Tensor
         for generator, numbers in zip(made, named["generator states"], strict=True):
             generator.set_state(numbers)
         kept["generator"] = made if isinstance(kept["generator"], (list, tuple)) else made[0]
-    return scheduler_step(scheduler, kept)
-
-
-def scheduler_step(scheduler: Any, named: dict[str, Any]) -> Any:
-    """Return the result of a step of a watched scheduler's own class."""
-    own: Any = type(scheduler).__mro__[1]
-    return own.step(scheduler, return_dict=False, **named)
+    return scheduler.step(return_dict=False, **kept)
 
 
 def _next(found: Any) -> Tensor:

@@ -30,7 +30,7 @@ SET = {
 }
 """Arguments of calls that SolverBench sets itself, with what to give instead."""
 
-UNGIVABLE = re.compile(r"^callback|embeds|_mask$|^mask|kwargs|latents")
+UNGIVABLE = re.compile(r"^callback|embeds|mask$|kwargs|latents")
 """Names of arguments that take tensors or functions."""
 
 IMAGE = re.compile(r"(^|_)image$")

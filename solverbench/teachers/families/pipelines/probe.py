@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,7 +134,15 @@ def watched(
         stepped(self, kept, found)
         return found
 
-    return _made(scheduler, {"set_timesteps": set_timesteps, "step": step})
+    return _made(scheduler, {"set_timesteps": set_timesteps, "step": step})  # no property: of the same class
+
+
+def unwatched(scheduler: Any) -> Any:
+    """Return a copy of a watched scheduler, in its present state, that isn't watched."""
+    found = copy.copy(scheduler)
+    for name in ("set_timesteps", "step"):
+        vars(found).pop(name, None)
+    return copy.deepcopy(found)
 
 
 def _generators(given: Any) -> list[torch.Generator]:
@@ -153,12 +162,22 @@ _UNSCALED = {
 
 
 def _made(scheduler: Any, members: dict[str, Any]) -> Any:
-    """Return a scheduler of a subclass with `members`; signatures and the class's name stay, which pipelines read."""
+    """Return a copy of the scheduler with `members`; signatures and the class's name stay, which pipelines read.
+
+    The members are the copy's own, so that its class stays what it is. Where the class computes one of them, as Euler's
+    methods do the scale of the noise, they are a subclass's.
+    """
     cls = type(scheduler)
     made = {
         name: functools.wraps(getattr(cls, name))(member) if callable(member) and hasattr(cls, name) else member
         for name, member in members.items()
     }
     found = copy.deepcopy(scheduler)
-    found.__class__ = type(cls.__name__, (cls,), {**made, "__module__": cls.__module__})
+    if any(isinstance(getattr(cls, name, None), property) for name in members):
+        found.__class__ = type(cls.__name__, (cls,), {**made, "__module__": cls.__module__})
+        return found
+    for name, member in made.items():
+        if not hasattr(scheduler, name):
+            continue
+        vars(found)[name] = types.MethodType(member, found) if callable(member) else 1.0
     return found

@@ -6,6 +6,7 @@ Everything is checked from JSON and file names before diffusers reads the folder
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -87,7 +88,13 @@ def pipeline_class(path: Path, found: Mapping[str, Any]) -> Any:
             asked=path, wrong=f"{kind} isn't a pipeline of diffusers {diffusers.__version__}, and other code isn't run",
             remedy="install the version of diffusers that the folder's _diffusers_version names",
         )  # fmt: skip
+    taken = inspect.signature(cls).parameters
     for name, (library, part) in parts(found).items():
+        if name not in taken:
+            raise RecordError(
+                asked=path, wrong=f"its {kind} takes no part {name} ({library}.{part})",
+                remedy=f"take it out of {INDEX} if the pipeline does without it",
+            )  # fmt: skip
         if resolved(library, part) is None:
             raise RecordError(
                 asked=path, wrong=f"{name} is {library}.{part}, and only classes of diffusers and transformers are run",
@@ -118,7 +125,8 @@ def _is_pipeline_module(name: str) -> bool:
 
 
 def _names_class(entry: Any) -> bool:
-    return isinstance(entry, (list, tuple)) and len(entry) == 2 and entry[1] is not None
+    """Return whether an entry of an index is [library, class]; lists of numbers are plain settings."""
+    return isinstance(entry, list) and len(entry) == 2 and any(isinstance(each, str) for each in entry)
 
 
 def _configurations(path: Path) -> Iterator[Path]:

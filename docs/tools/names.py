@@ -1,0 +1,35 @@
+"""Write the tables of docs/names.md from registries/names.toml: `python docs/tools/names.py`."""
+
+import re
+from itertools import groupby
+from pathlib import Path
+
+from solverbench import registries
+
+PAGE = Path(__file__).parents[1] / "names.md"
+BEGIN, END = "<!-- made by docs/tools/names.py -->", "<!-- end -->"
+MARKS = {"equal": "=", "near": "≈", "none": "–"}
+
+
+def tables() -> str:
+    """Return a heading and a table for each group of names."""
+    parts = []
+    for title, found in groupby(registries.foreign(), key=lambda each: each.title):
+        rows = list(found)
+        lines = [f"## {title}", "", rows[0].about, "", "| name | | spec | what differs |", "|---|---|---|---|"]
+        lines += [
+            f"| `{each.name}` | {MARKS[each.agrees]} | {f'`{each.spec}`' if each.spec else ''} | {each.differs} |"
+            for each in rows
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def section(text: str) -> str:
+    """Return the page with its tables replaced."""
+    made = f"{BEGIN}\n\n{tables()}\n\n{END}"
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: made, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(section(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

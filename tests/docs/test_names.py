@@ -1,0 +1,119 @@
+"""The translated names of diffusers and ComfyUI: every spec runs, and what is called equal is equal."""
+
+import math
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+from documents import ROOT
+
+import solverbench as sb
+from solverbench import registries
+from solverbench.cli.main import main
+
+SCHEDULE = sb.VPDiscrete.scaled_linear(0.00085, 0.012)
+SD = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+CLASSES = {
+    "DDIMScheduler": {"clip_sample": False},
+    "DPMSolverMultistepScheduler": {},
+    "DPMSolverSinglestepScheduler": {},
+    "UniPCMultistepScheduler": {},
+}
+
+
+def denoise(x, sigma):
+    """A smooth nonlinear denoiser of 8x8 states."""
+    sigma = torch.as_tensor(sigma, dtype=torch.float64)
+    mixed = torch.tanh(x.roll(1, -1) / (1 + sigma**2).sqrt())
+    return 0.3 + 0.25 * (x - 0.3) / (0.25 + sigma**2) + 0.2 * mixed
+
+
+def test_the_page_shows_the_table():
+    sys.path.insert(0, str(ROOT / "docs" / "tools"))
+    try:
+        import names
+    finally:
+        sys.path.pop(0)
+    text = names.PAGE.read_text(encoding="utf-8")
+    assert names.section(text) == text, "run python docs/tools/names.py"
+
+
+def test_every_spec_is_a_solver_that_runs():
+    flow = sb.RectifiedFlow(t_start=1.0)
+    for each in registries.foreign():
+        assert each.agrees in ("equal", "near", "none")
+        assert each.differs or each.agrees == "equal", each.name
+        if each.spec:
+            on = flow if each.name.startswith("FlowMatch") or "flow" in each.spec else SCHEDULE
+            teacher = sb.Teacher(denoise, "toy", (1, 8, 8), schedule=on, identity="toy")
+            solver = sb.make(each.spec)
+            budget = next(nfe for nfe in (6, 7) if _spends(solver, nfe))
+            assert sb.tableau(solver, nfe=budget, teacher=teacher).nfe == budget
+
+
+def _spends(solver, nfe):
+    try:
+        return solver.steps(nfe) > 0
+    except sb.BudgetError:
+        return False
+
+
+def comfy(name, steps):
+    """The levels of a scheduler of ComfyUI without the last 0, from its definition; SIGMAS ascend."""
+    sigmas = SCHEDULE.sigma((torch.arange(1000, dtype=torch.float64) + 1) / 1000)
+    low, high, part = sigmas[0], sigmas[-1], torch.linspace(0, 1, steps, dtype=torch.float64)
+    if name == "karras":
+        return (high ** (1 / 7) + part * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    if name == "exponential":
+        return torch.lerp(high.log(), low.log(), part).exp()
+    if name == "simple":
+        return torch.stack([sigmas[-(1 + int(k * 1000 / steps))] for k in range(steps)])
+    if name == "ddim_uniform":
+        return sigmas[torch.arange(1, 1000, 1000 // steps)].flip(0)
+    times = torch.linspace(999, 0, steps + (name == "sgm_uniform"), dtype=torch.float64)[:steps]
+    below = times.long().clamp(max=998)
+    return torch.lerp(sigmas.log()[below], sigmas.log()[below + 1], times - below).exp()
+
+
+@pytest.mark.parametrize("name", ["karras", "exponential", "simple", "ddim_uniform", "normal", "sgm_uniform"])
+def test_the_levels_of_a_comfyui_scheduler_are_those_of_its_grid(name):
+    (found,) = [each for each in registries.foreign(name) if each.group == "comfyui_schedulers"]
+    teacher = sb.Teacher(denoise, "toy", (1, 8, 8), schedule=SCHEDULE, identity="toy")
+    for steps in (4, 5, 10):  # divisors of 1000
+        tableau = sb.tableau(found.spec, nfe=steps, teacher=teacher)
+        within = 1e-6 if name not in ("normal", "sgm_uniform") else 0.01  # a training step is about 1 % of its level
+        assert tableau.sigmas.allclose(comfy(name, steps), rtol=within, atol=0)
+        assert float(tableau.levels[-1]) == 0
+
+
+def test_comfyui_makes_seven_calls_of_ddim_uniform_for_six_steps():
+    assert len(comfy("ddim_uniform", 6)) == 7
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("steps", [5, 6])
+def test_what_is_called_equal_to_a_scheduler_of_diffusers_makes_its_samples(name, steps):
+    diffusers = pytest.importorskip("diffusers")
+    (found,) = registries.foreign(name)
+    assert found.agrees == "equal"
+    theirs = getattr(diffusers, name)(**SD, **CLASSES[name])
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    theirs.set_timesteps(steps)
+    y = noise * theirs.init_noise_sigma
+    for t in theirs.timesteps:
+        sigma = SCHEDULE.sigma((t.double() + 1) / 1000)
+        x = y.double() * (1 + sigma**2).sqrt()
+        y = theirs.step(((x - denoise(x, sigma)) / sigma).to(y), t, y).prev_sample
+    tableau = sb.tableau(found.spec, nfe=steps, teacher=sb.Teacher(denoise, "toy", (1, 8, 8), SCHEDULE, identity="toy"))
+    ours = sb.execute(tableau, denoise, noise * math.sqrt(1 + float(tableau.start) ** 2))
+    assert (ours - y).abs().max() < 5e-6 * y.abs().max()  # diffusers' tables are float32
+
+
+def test_info_translates_a_name():
+    said = CliRunner().invoke(main, ["info", "dpmpp_2m"]).stdout
+    assert "spec     dpm:order=2:lower_order_final=false:end=zero" in said
+    assert "Samplers of ComfyUI" in said
+    assert "can't be run" in CliRunner().invoke(main, ["info", "LCMScheduler"]).stdout
+    assert CliRunner().invoke(main, ["info", "euler"]).stdout.startswith("euler = ddim: Euler's method")
