@@ -112,7 +112,7 @@ def test_a_refiner_is_refused_by_what_it_is_told(tmp_path):
     ):
         folders.load(folder, prompts=tiny.prompts(tmp_path / "p.txt"))
     folders.xl_unet().save_pretrained(tmp_path / "bare")
-    with pytest.raises(MissingError, match="is told prompts, but there is no tokenizer"):
+    with pytest.raises(MissingError, match="takes prompts, but tokenizer is missing"):
         folders.load(
             tmp_path / "bare", files={"scheduler": folder / "scheduler"}, prompts=tiny.prompts(tmp_path / "p.txt")
         )
@@ -247,7 +247,7 @@ def test_a_network_alone_takes_its_encoders_from_files(tmp_path, kind):
     with torch.no_grad():
         assert torch.equal(apart.denoiser([1, 2])(x, sigma), together.denoiser([1, 2])(x, sigma))
     missing = {name: path for name, path in files.items() if name != "text_encoder_2"}
-    with pytest.raises(MissingError, match=r"there is no text_encoder_2; .* or files\.text_encoder_2") as caught:
+    with pytest.raises(MissingError, match=r"text_encoder_2 is missing; .* or files\.text_encoder_2") as caught:
         folders.load(pieces, files=missing, **told)
     assert "\n" not in str(caught.value)
 
