@@ -389,7 +389,10 @@ def damaged(change):
             "don't fit .*time_embedding",
         ),
         (lambda s: [s.pop(k) for k in [*s] if k.startswith("first_stage_model.")], "decoder: the checkpoint has no"),
-        (lambda s: s.update({"cond_stage_model.model.x": torch.ones(1)}), "its condition cond_stage_model.model.x isn.t supported"),
+        (
+            lambda s: s.update({"cond_stage_model.model.x": torch.ones(1)}),
+            "its condition cond_stage_model.model.x isn't supported",
+        ),
     ],
 )
 def test_a_checkpoint_that_lacks_or_adds_something_is_one_clear_line(tmp_path, change, text):
