@@ -255,7 +255,7 @@ def edited(path, **changes):
             "scheduler/scheduler_config.json",
             {"_class_name": "ScoreSdeVeScheduler"},
             RecordError,
-            "process isn't supported",
+            "process isn't read",
         ),
     ],
 )

@@ -212,7 +212,7 @@ class Adapter:
             )  # fmt: skip
         raise SpecError(
             asked=self.name, wrong=f"{self.kind}'s call fails with its arguments ({said})",
-            remedy="give them in a [call] table of a TOML description, or behind the folder as in :height=512:width=512",
+            remedy="give them in a [call] table of a description, or behind the folder as in :height=512:width=512",
         )  # fmt: skip
 
     def _forms(self) -> tuple[int, ...]:
@@ -231,7 +231,8 @@ class Adapter:
             except Exception as error:
                 said = f"fails with a state of its own shape ({one_line(error, typed=True)})"
                 continue
-            assert call.sample is not None and call.output is not None
+            assert call.sample is not None
+            assert call.output is not None
             if call.sample.shape != test.shape or not torch.equal(call.sample, test):
                 continue
             if _first_half(call.output, test).shape == test.shape:

@@ -87,7 +87,7 @@ def measured(
         alpha, s = level(told, sigma)
         inputs = [scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
                   for scheduler, x in zip(schedulers, states, strict=True)]  # fmt: skip
-        y = torch.cat(inputs).float()
+        y = torch.cat(inputs).double()  # of float32's roundings, turning data into an output would make much
         x = y.reshape(count, *adapter.shape) / alpha
         d = through(x, torch.tensor(s / alpha, dtype=torch.float64)).reshape(y.shape)
         outputs = output(kind, y, d, alpha, s).to(named[0]["model_output"].dtype)

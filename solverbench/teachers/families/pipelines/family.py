@@ -85,13 +85,13 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     made = schedulers.settled(asked_scheduler)
     weights, facts = _identified(description, pipe)
     facts |= {"pipeline": cls.__name__, "call": {**_given(call), **digests}, "negative": description.negative}
-    schedule = assembly.ended(schedulers.schedule(made), description)
     _prepare(pipe, description, device, given)
     adapter = Adapter(
         description.name, pipe, call, negative=description.negative,
         prompts=condition.prompts[:1] if condition else (), frame=given.frame,
     )  # fmt: skip
     shift = levels.shift_of_told(adapter, made)
+    schedule = assembly.ended(levels.shifted(schedulers.schedule(made), shift), description)
     told = levels.told(made, schedule, shift)
     schedule = schedule.with_calls(levels.own(adapter, schedule))
 
@@ -243,7 +243,7 @@ def _identified(description: Description, pipe: Any) -> tuple[dict[str, str], di
             weights[name] = adaptors.fingerprint(part)
         else:
             weights[name] = _folder_digest(description.checkpoint / name)
-        config = getattr(part, "config", None)
+        config: Any = getattr(part, "config", None)
         config = config.to_dict() if hasattr(config, "to_dict") else config
         if config is not None and not name.startswith("tokenizer"):
             facts[name] = _plain(config)
@@ -298,7 +298,8 @@ def _checked(
     lines = sorted(set(condition.prompts), key=len) if condition else []
     prompts = [*lines[:1], *lines[1:][-1:]]
     difference, failed = float("inf"), None
-    for adapter.steps, adapter.alone in itertools.product(adapter.forms, (False, True)):
+    for steps, alone in itertools.product(adapter.forms, (False, True)):
+        adapter.steps, adapter.alone = steps, alone
         try:
             found = agreement.measured(adapter, bound, level, prompts)
         except Exception as error:  # a pipeline that dislikes its arguments raises nearly anything
@@ -314,8 +315,8 @@ def _checked(
         ) from failed  # fmt: skip
     agreement.check(adapter, difference)
     one = "; a call takes one image, as its batches change them" if adapter.alone else ""
-    steps = agreement.STEPS
-    return [f"read by {adapter.kind}'s own call, which it follows to {difference:.0e} over {steps} steps{one}"]
+    said = f"read by {adapter.kind}'s own call, which it follows to {difference:.0e} over {agreement.STEPS} steps"
+    return [said + one]
 
 
 def _level(
@@ -327,6 +328,7 @@ def _level(
         equal: whether a flow's told times are its levels but for roundings; if not, the sigmas are its levels.
     """
     count = schedulers.steps(made)
+    squares = torch.empty(0) if schedulers.flows(made) else _squares(scheduler, made)
 
     def of(sigma: float, *, flow: bool) -> tuple[float, float]:
         sigma = min(sigma, STAND_IN)
@@ -341,7 +343,6 @@ def _level(
         if made[schedulers.CONTINUOUS] == "continuous":
             assert own is not None
             return of(own, flow=False)
-        squares = scheduler.alphas_cumprod.double().cpu()
         low = min(int(told), len(squares) - 1)
         high = min(low + 1, len(squares) - 1)
         logs = squares[[low, high]].clamp(min=1 / (1 + STAND_IN**2)).log()
@@ -349,6 +350,16 @@ def _level(
         return of((1 / square - 1) ** 0.5, flow=False)
 
     return flow if schedulers.flows(made) else table
+
+
+def _squares(scheduler: Any, made: Mapping[str, Any]) -> Tensor:
+    """Return alpha^2 [M] of the scheduler's own table, in float64 where its own is that in float32."""
+    own, exact = scheduler.alphas_cumprod.double().cpu(), schedulers.alphas_cumprod(made)
+    return exact if own.shape == exact.shape and torch.allclose(own, exact, rtol=0, atol=ROUNDED) else own
+
+
+ROUNDED = 1e-6
+"""Error of upstream's float32 products of a thousand factors."""
 
 
 def _passes(adapter: Adapter) -> int:

@@ -134,10 +134,8 @@ def _joined(rows: Sequence[Tensor]) -> Tensor:
 
 
 def _padded(row: Tensor, largest: Sequence[int]) -> Tensor:
-    missing = [
-        more for size, most in zip(reversed(row.shape), reversed(largest), strict=True) for more in (0, most - size)
-    ]
-    return pad(row, missing) if any(missing) else row
+    more = [most - size for size, most in zip(row.shape, largest, strict=True)]
+    return pad(row, [each for end in reversed(more) for each in (0, end)]) if any(more) else row
 
 
 def _row_of(named: Mapping[str, Any], rows: Sequence[str], n: int) -> dict[str, Any]:
