@@ -32,7 +32,7 @@ def test_the_configuration_file_of_the_page_is_read_as_the_page_says(tmp_path, m
     monkeypatch.chdir(tmp_path)
     text = page("configuration")
     (tmp_path / "sweep.toml").write_text(fenced(text)[0][1], encoding="utf-8")
-    commands = [body for language, body in fenced(text) if language == "sh"][0].splitlines()
+    commands = next(body for language, body in fenced(text) if language == "sh").splitlines()
     assert commands[0] == "solverbench plan --config sweep.toml"
     planned = []
     for words in (commands[0], commands[1].replace(" run ", " plan ")):
