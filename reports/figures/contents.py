@@ -19,6 +19,7 @@ from solverbench.reports.figures import images as samples
 from solverbench.reports.figures import plans, scripts
 from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
+from solverbench.wording import csv_text
 
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "pillow", "seaborn")
 
@@ -46,7 +47,7 @@ class Content:
     @cached_property
     def csv(self) -> bytes:
         """The rows as a CSV file."""
-        return self.data.to_csv(index=False, lineterminator="\n").encode()
+        return self.data.map(csv_text).to_csv(index=False, lineterminator="\n").encode()
 
     def script(self, name: str) -> bytes:
         """Return the script that draws the figure again from NAME.csv, and from images.npz if it shows images."""

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from solverbench.reports import files
 from solverbench.reports.bundle import Bundle, BundleError, load
 from solverbench.reports.drawing import base
 from solverbench.reports.figures import contents, curves, plans
@@ -44,12 +45,12 @@ def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int 
     made = {name: content for name, make in gallery(bundle, found, wide).items() if (content := make()) is not None}
     known = _stamps(bundle.folder)
     stamps = {name: content.stamp for name, content in made.items()}
-    missing = [name for name in made if not _there(bundle.folder, known.get(name), stamps[name])]
+    missing = [name for name in made if not _there(bundle.folder, name, known.get(name), stamps[name])]
     if missing:
         if processes is None:
             processes = 1 if len(missing) <= _ALONE else min(_cores(), _MOST)
         _draw_all(bundle, made, missing, wide, processes)
-        put(bundle.folder / STAMPS, _record(bundle.folder, stamps).encode())
+        files.put(bundle.folder / STAMPS, _record(bundle.folder, stamps).encode())
     return [*(bundle.folder / file for name in made for file in _files(name)), bundle.folder / STAMPS]
 
 
@@ -85,9 +86,9 @@ def draw(folder: Path, made: Contents, names: Sequence[str]) -> None:
     for name in names:
         figure = made[name].draw()
         for kind in base.FORMATS:
-            put(folder / f"{name}.{kind}", base.render(figure, kind))
-        put(folder / f"{name}.csv", made[name].csv)
-        put(folder / f"{name}.py", made[name].script(name))
+            files.put(folder / f"{name}.{kind}", base.render(figure, kind))
+        files.put(folder / f"{name}.csv", made[name].csv)
+        files.put(folder / f"{name}.py", made[name].script(name))
 
 
 def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Callable[[], Content | None]]:
@@ -119,16 +120,6 @@ def side_by_side(found: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
         yield "trajectory", errors
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _files(name: str) -> list[str]:
     return [f"{name}.{kind}" for kind in (*base.FORMATS, "csv", "py")]
 
@@ -136,30 +127,31 @@ def _files(name: str) -> list[str]:
 def _stamps(folder: Path) -> dict[str, Any]:
     """Return what figures.json says; nothing if it is missing or damaged, so that every figure is drawn again."""
     try:
-        found = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = files.parsed(folder / STAMPS)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _there(folder: Path, known: Any, stamp: str) -> bool:
+def _there(folder: Path, name: str, known: Any, stamp: str) -> bool:
     """Return whether the record of a figure has this stamp and its files have their digests."""
-    if not isinstance(known, dict) or known.get("stamp") != stamp or not isinstance(known.get("files"), dict):
+    if not isinstance(known, dict) or known.get("stamp") != stamp:
         return False
-    return bool(known["files"]) and all(_digest(folder / file) == digest for file, digest in known["files"].items())
+    digests = {file: _digest(folder / file) for file in _files(name)}
+    return None not in digests.values() and known.get("files") == digests
 
 
 def _record(folder: Path, stamps: Mapping[str, str]) -> str:
-    files = {name: {file: _digest(folder / file) for file in _files(name)} for name in stamps}
-    found = {name: {"stamp": stamp, "files": files[name]} for name, stamp in stamps.items()}
+    digests = {name: {file: _digest(folder / file) for file in _files(name)} for name in stamps}
+    found = {name: {"stamp": stamp, "files": digests[name]} for name, stamp in stamps.items()}
     return json.dumps(found, indent=1) + "\n"
 
 
 def _digest(path: Path) -> str | None:
     """Return the sha256 of a file, None if it can't be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(files.content(path)).hexdigest()
+    except (OSError, ValueError):
         return None
 
 

@@ -16,6 +16,7 @@ from solverbench import files
 from solverbench.errors import RecordError, UserError
 from solverbench.store import layout, manifest, schema
 from solverbench.store.folder import CellFolder, Store
+from solverbench.wording import csv_text
 
 TARGETS = ("teacher", "shape", "sampler", "batch", "threads", "dtype", "device", "condition")
 """Fields of a cell's key that the teacher's own images depend on, as in `endpoints.key`."""
@@ -148,7 +149,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows({name: csv_text(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
 
 

@@ -251,7 +251,8 @@ def ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
     low, high = description.sigma_min, description.sigma_max
     if isinstance(schedule, RectifiedFlow):
         changes = {"t_end": low and low / (1 + low), "t_start": high and high / (1 + high)}
-        return dataclasses.replace(schedule, **{key: t for key, t in changes.items() if t is not None})
+        kept = {key: t for key, t in changes.items() if t is not None}
+        return dataclasses.replace(schedule, **kept) if kept else schedule
     if isinstance(schedule, VPLinear):
         return _refit(schedule, low, high, description)
     assert isinstance(schedule, VPDiscrete)
