@@ -3,6 +3,7 @@
 Numbers are parsed strictly: an empty value is NaN and keeps its reason; a value that is not a number is an error.
 """
 
+import html
 import json
 import math
 import re
@@ -61,6 +62,39 @@ class Bundle:
         """
         path = self.folder / "cells.json"
         return _read_cells(path) if path.exists() else _from_store(self.folder.parents[1] / "cells", self.frame)
+
+    def table(self, metric: str | None = None, teacher: str | None = None) -> pd.DataFrame:
+        """Return the values of one metric: a row per solver, a column per number of calls; NaN where there is no value.
+
+        Args:
+            metric: name of the metric; may be left out if there is one alone.
+            teacher: name of the teacher; may be left out if there is one alone.
+        Raises: BundleError for a name that isn't there, or for one left out where there are several.
+        """
+        frame = self.frame
+        for column, name in (("metric", metric), ("teacher", teacher)):
+            there = list(dict.fromkeys(frame[column]))
+            if name is None and len(there) == 1:
+                name = there[0]
+            if name not in there:
+                asked = f"{column} {name!r}" if name is not None else f"the table of a {column}"
+                raise BundleError(
+                    asked=asked, wrong=f"there is {', '.join(there)}", remedy=f"give {column}= one of them"
+                )
+            frame = frame[frame[column] == name]
+        solvers = list(dict.fromkeys(frame["solver"]))
+        return frame.pivot(index="solver", columns="nfe", values="value").reindex(solvers)
+
+    def _repr_html_(self) -> str:
+        """Return the tables of all teachers and metrics as HTML, for a notebook."""
+        parts = []
+        for teacher in dict.fromkeys(self.frame["teacher"]):
+            for metric in dict.fromkeys(self.frame.loc[self.frame["teacher"] == teacher, "metric"]):
+                title = html.escape(f"{metric} on {teacher}")
+                parts.append(
+                    f"<p><b>{title}</b></p>{self.table(metric, teacher).to_html(float_format='{:.4g}'.format)}"
+                )
+        return "\n".join(parts)
 
 
 def load(folder: str | Path) -> Bundle:

@@ -44,7 +44,7 @@ class Published:
     differences: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Rows of one teacher and metric under one protocol, with the facts for their caption.
 

@@ -1,7 +1,7 @@
 """Folders of tiny diffusers pipelines: every part of the real ones, with random weights and vocabularies of letters.
 
 A folder is what `save_pretrained` of the pipeline writes. Its parts are the classes of the published checkpoints,
-a few channels wide, and its scheduler has the published settings. Nothing is downloaded. Needs diffusers and
+a few channels wide, and its scheduler is set as the published ones are. Nothing is downloaded. Needs diffusers and
 transformers; Pillow for what takes an image.
 """
 
@@ -41,13 +41,11 @@ class Tiny:
 _TINY: dict[str, Tiny] = {}
 
 
-def _tiny(
-    name: str, pipeline: str | None = None, prompted: bool = True, **call: Any
-) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
-    """Register the function that makes the parts of a pipeline."""
+def _tiny(name: str, prompted: bool = True, **call: Any) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
+    """Register the function that makes the parts of a pipeline; `name` is its class, and what comes after a `-`."""
 
     def register(parts: Callable[[], Parts]) -> Callable[[], Parts]:
-        _TINY[name] = Tiny(pipeline or name.partition("-")[0], parts, call, prompted)
+        _TINY[name] = Tiny(name.partition("-")[0], parts, call, prompted)
         return parts
 
     return register
@@ -1482,13 +1480,13 @@ NAMES: tuple[str, ...] = tuple(_TINY)
 def pipeline(name: str) -> Any:
     """The pipeline itself, before it is saved."""
     found = _TINY[name]
-    with torch.random.fork_rng(devices=[]):  # Initial values are drawn, and replaced.
+    with torch.random.fork_rng(devices=[]):  # Initial values are drawn before `filled` replaces them.
         return getattr(diffusers, found.pipeline)(**found.parts())
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without progress bars and the notes of libraries about their own defaults."""
+    """Without the notes of diffusers about its own defaults."""
     level = diffusers.utils.logging.get_verbosity()
     diffusers.utils.logging.set_verbosity_error()
     try:

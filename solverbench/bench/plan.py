@@ -156,7 +156,8 @@ def plan(options: RunOptions) -> RunPlan:
     """
     train_missing.check(options.train)
     protocol, out = Protocol.of(options), Path(options.out)
-    files.check_writable(out)
+    if not out.exists():  # one that exists may be shown although it is read-only
+        files.check_writable(out)
     wanted = resolve.resolve(options, protocol)
     if options.batch == AUTO:
         protocol, wanted = _fitted(protocol, wanted, out, None)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from solverbench.conformance.accuracy import IMAGES, one_condition
+from solverbench.conformance.accuracy import one_condition
+from solverbench.conformance.one_step import IMAGES
 from solverbench.errors import UserError
 from solverbench.evaluation import image_sources
 from solverbench.evaluation.image_sources import Crop

@@ -86,6 +86,18 @@ class Tableau:
         """Return the plan that starts from unit noise."""
         return self.plan(self.noise_scale(schedule))
 
+    def _repr_html_(self) -> str:
+        """Return levels and weights as an HTML table, for a notebook: a row for each input, and one for the sample."""
+        count = len(self.sigmas)
+        head = "".join(f"<th>{name}</th>" for name in ("", "level", "told", "x", *(f"d{j}" for j in range(count))))
+        rows = []
+        for k, weights in enumerate(self.weights.detach().tolist()):
+            told = f"{float(self.sigmas[k]):.4g}" if k < count else ""
+            name = f"input {k}" if k < count else "sample"
+            numbers = "".join(f"<td>{each:.4g}</td>" for each in weights[: k + 1])
+            rows.append(f"<tr><th>{name}</th><td>{float(self.levels[k]):.4g}</td><td>{told}</td>{numbers}</tr>")
+        return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
     def noise_scale(self, schedule: NoiseSchedule) -> float:
         """Return the factor that turns unit noise into the state at `start`."""
         start = float(self.start)

@@ -126,6 +126,15 @@ def find(name: str) -> MetricDefinition:
     )  # fmt: skip
 
 
+def described(name: str) -> MetricDefinition:
+    """Return the definition of a metric for a report; that of a plugin's metric which can't be loaded has its name."""
+    try:
+        return find(name)
+    except PluginError:
+        return MetricDefinition(name, name, name, Takes.IMAGE, SCORE + name, partial(table.mean, SCORE + name),
+                                space="plugin")  # fmt: skip
+
+
 def _numbers(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
     found = metric.values(images)
     if tuple(found.shape) != (len(images),):
