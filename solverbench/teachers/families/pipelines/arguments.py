@@ -62,6 +62,12 @@ def read(description: Description, given: Mapping[str, Any], taken: Mapping[str,
         found[key] = plain(description.name, key, value) if key not in description.call or key in given else _checked(
             description.name, key, value
         )  # fmt: skip
+    strength = found.get("strength", taken.get("strength", 1.0))
+    if isinstance(strength, (int, float)) and strength < 1:
+        raise SpecError(
+            asked=description.name, wrong=f"strength {strength:g}: {kind} starts from an image, not from noise",
+            remedy="give strength=1",
+        )  # fmt: skip
     return found
 
 
