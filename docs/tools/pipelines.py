@@ -88,7 +88,9 @@ def section(made: list[str]) -> str:
         f"Of {len(made)} tiny folders {read} are read and {len(made) - read} are refused "
         f"({datetime.datetime.now(tz=datetime.UTC).date():%d %B %Y}, diffusers {diffusers.__version__}, float32, CPU)."
     )
-    return "\n".join([BEGIN, "", head, "", "| pipeline | read by | passes | difference |", "|---|---|---|---|", *made, "", END])
+    return "\n".join(
+        [BEGIN, "", head, "", "| pipeline | read by | passes | difference |", "|---|---|---|---|", *made, "", END]
+    )
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path, lack: str = "n
 def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
     if isinstance(nfe, Iterable) and not isinstance(nfe, str):
         nfe = ",".join(map(str, nfe))
-    found = numbers(str(nfe)) if nfe != "" else []
+    found = numbers(str(nfe))
     if not found:
         raise UserError(asked="nfe", wrong="no number of calls is given", remedy="give some, as in 3-10")
     return found

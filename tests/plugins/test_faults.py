@@ -318,7 +318,7 @@ def test_info_says_what_a_metric_a_grid_and_a_loss_are(examples, invoke):
         (("run", "--metrics", "zzz"), "metric 'zzz': not known; known are fid, "),
         (("run", "--metrics", "FID"), "metric 'FID': not known; did you mean 'fid'? Known are fid, "),
         (("train", "gs", "--nfe", "3", "--set", "zzz=1", "--recipe"), "there is no setting 'zzz'; there are "),
-        (("info", "HEUN"), "solver 'HEUN': not registered; did you mean 'heun'? See "),
+        (("info", "GAS"), "solver 'GAS': not registered; did you mean 'gas'? See "),
         (("check", "HEUN"), "check HEUN: neither a solver nor a teacher; did you mean 'heun'? Give "),
         (("info", "heun:grid=KARRAS"), "grid 'KARRAS': not registered; did you mean 'karras'? See "),
     ],

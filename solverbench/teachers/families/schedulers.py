@@ -174,11 +174,13 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     name = str(config.get("_class_name", "")) or "a scheduler without _class_name"
     if name not in KINDS:
         why = REFUSED.get(name, "this scheduler isn't known")
-        raise RecordError(
-            asked=name, wrong=f"its noise process isn't read ({why})",
-            remedy="use sb.Teacher around its network, as docs/teachers-latent.md shows" if why == _EDM else "give a folder whose scheduler_config.json names a discrete VP or flow scheduler of diffusers, such "
-            "as DDIMScheduler, EulerDiscreteScheduler or FlowMatchEulerDiscreteScheduler",
-        )  # fmt: skip
+        remedy = (
+            "give a folder whose scheduler_config.json names a discrete VP or flow scheduler of diffusers, such as "
+            "DDIMScheduler, EulerDiscreteScheduler or FlowMatchEulerDiscreteScheduler"
+        )
+        if why == _EDM:
+            remedy = "use sb.Teacher around its network, as docs/teachers-latent.md shows"
+        raise RecordError(asked=name, wrong=f"its noise process isn't read ({why})", remedy=remedy)
     kind = KINDS[name]
     _known(name, config)
     found = {**COMMON, **kind.defaults}
