@@ -88,7 +88,8 @@ class FlowCalls:
     def _stretched(self, t: Array) -> Array:
         if not self.terminal or t[-1] == 1:  # a single call is at the start
             return t
-        return 1 - (1 - t) * (1 - self.terminal) / (1 - t[-1])
+        stretched: Array = 1 - (1 - t) * (1 - self.terminal) / (1 - t[-1])
+        return stretched
 
     def _placed(self, t: Array) -> Array:
         """Return times between the first and the last one, as one of `schedulers.STRETCHED` places them."""
