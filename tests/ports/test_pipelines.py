@@ -73,7 +73,8 @@ def test_a_ddpm_pipeline_makes_our_images(tmp_path, kind, spec):
     teacher = folders.load(folders.ddpm(tmp_path / "ddpm", **CHANGES[kind]))
     scheduler = sb.diffusers_scheduler(spec, nfe=SOLVERS[spec], teacher=teacher)
     pipe = diffusers.DDPMPipeline(folders.unet(), scheduler)
-    expected = ours(spec, sb.tableau(spec, nfe=SOLVERS[spec], teacher=teacher), teacher, noise(2, 3, 8, 8), (0, 1))
+    tableau = sb.tableau(sb.make(spec), nfe=SOLVERS[spec], teacher=teacher)
+    expected = ours(spec, tableau, teacher, noise(2, 3, 8, 8), (0, 1))
     for _ in range(2):  # the second run sees nothing of the first
         found = final(pipe, batch_size=2, generator=seeded())
         assert relative(found, expected) < (TWO_STAGES if spec == "heun" else NEAR)
@@ -98,7 +99,7 @@ def test_a_guided_pipeline_makes_our_images(stable, spec):
     nfe = SOLVERS.get(spec, 4)
     pipe.scheduler = sb.diffusers_scheduler(spec, nfe=nfe, teacher=teacher)
     start = noise(1, 4, 8, 8)
-    expected = ours(spec, sb.tableau(spec, nfe=nfe, teacher=teacher), teacher, start)
+    expected = ours(spec, sb.tableau(sb.make(spec), nfe=nfe, teacher=teacher), teacher, start)
     found = final(pipe, latents=start, output_type="latent", **GUIDED)
     assert relative(found, expected) < NEAR
     images = pipe(latents=start, output_type="pt", num_inference_steps=nfe, **GUIDED).images

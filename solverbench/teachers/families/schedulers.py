@@ -76,6 +76,13 @@ _EDM = "EDM's preconditioning by sigma_data"
 _BACKWARDS = "it goes from the image to noise"
 _TOKENS = "its states are tokens, not images with noise"
 
+ANOTHER = (
+    "give a folder whose scheduler_config.json names a discrete VP or flow scheduler of diffusers, such as "
+    "DDIMScheduler, EulerDiscreteScheduler or FlowMatchEulerDiscreteScheduler"
+)
+INSTEAD = {_EDM: "use sb.Teacher around its network, as docs/teachers-latent.md shows"}
+"""What to do about a refused scheduler, by the reason; `ANOTHER` if nothing is known."""
+
 REFUSED = {
     "LCMScheduler": _CONSISTENCY,
     "TCDScheduler": _CONSISTENCY,
@@ -174,13 +181,7 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     name = str(config.get("_class_name", "")) or "a scheduler without _class_name"
     if name not in KINDS:
         why = REFUSED.get(name, "this scheduler isn't known")
-        remedy = (
-            "give a folder whose scheduler_config.json names a discrete VP or flow scheduler of diffusers, such as "
-            "DDIMScheduler, EulerDiscreteScheduler or FlowMatchEulerDiscreteScheduler"
-        )
-        if why == _EDM:
-            remedy = "use sb.Teacher around its network, as docs/teachers-latent.md shows"
-        raise RecordError(asked=name, wrong=f"its noise process isn't read ({why})", remedy=remedy)
+        raise RecordError(asked=name, wrong=f"its noise process isn't read ({why})", remedy=INSTEAD.get(why, ANOTHER))
     kind = KINDS[name]
     _known(name, config)
     found = {**COMMON, **kind.defaults}
