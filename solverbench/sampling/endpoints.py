@@ -169,12 +169,28 @@ class Goal(Plan):
     asked: str = ""
 
 
+_plans: dict[tuple[type[Solver], type[NoiseSchedule], str], Plan] = {}
+"""Plans of built-in solvers on built-in grids by what was asked for, since tracing hundreds of calls takes a while."""
+
+KEPT = 32
+"""Largest number of plans kept in memory."""
+
+
 def goal(solver: Solver, nfe: int, schedule: NoiseSchedule) -> Goal:
     """Return the plan of `solver` as a teacher sampler of `nfe` calls on `schedule`."""
     solver = solver.on(schedule)
-    plan = believed(solver, tableau(solver, nfe=nfe, schedule=schedule)).plan_from_noise(schedule)
-    named = {"solver": asked(solver.key, plan), "schedule": schedule.key}
-    return Goal(plan.sigmas, plan.rows, files.digest(named))
+    method = solver.key
+    named = {"solver": method, "nfe": nfe, "schedule": schedule.key}
+    place = type(solver), type(schedule), files.digest(named)
+    plan = _plans.get(place)
+    if plan is None:
+        plan = believed(solver, tableau(solver, nfe=nfe, schedule=schedule)).plan_from_noise(schedule)
+        if "sources" not in method and "source" not in method["grid"]:  # a plugin's functions may be loaded again
+            if len(_plans) >= KEPT:
+                _plans.clear()
+            _plans[place] = plan
+    identity = {"solver": asked(method, plan), "schedule": schedule.key}
+    return Goal(plan.sigmas, plan.rows, files.digest(identity))
 
 
 def sampler_plan(teacher: Teacher) -> Goal:
