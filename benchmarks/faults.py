@@ -414,11 +414,12 @@ def results(out: Path) -> dict[str, bytes]:
 
 
 def table(out: Path) -> list[dict[str, str]]:
-    """Return the report's table, without costs and statuses."""
+    """Return the report's table, without costs, statuses and origins."""
     [path] = out.glob("reports/*/results.csv")
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{key: row[key] for key in row if not key.startswith("cost_") and key != "status"} for row in rows]
+    about = ("status", "origin")
+    return [{key: row[key] for key in row if not key.startswith("cost_") and key not in about} for row in rows]
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from solverbench.bench.run import run_table as run  # noqa: F401
+    from solverbench.api import noise as noise
+    from solverbench.api import run as run
+    from solverbench.api import train as train
     from solverbench.errors import BudgetError as BudgetError
     from solverbench.errors import GridError as GridError
     from solverbench.errors import MissingError as MissingError
@@ -63,6 +65,7 @@ if (_checkout / "pyproject.toml").is_file():  # baselines, registries and report
     __path__.append(str(_checkout))
 
 _homes = {
+    "solverbench.api": ["noise", "run", "train"],
     "solverbench.errors": ["BudgetError", "GridError", "MissingError", "PluginError", "SpecError", "UserError"],
     "solverbench.export.export": ["diffusers_scheduler", "k_diffusion_sampler"],
     "solverbench.learned.equip": ["tableau"],
@@ -80,7 +83,7 @@ _homes = {
     "solverbench.teachers.teacher": ["Teacher"],
 }
 _home = {name: (module, name) for module, names in _homes.items() for name in names}
-_home |= {"load_plugin": ("solverbench.plugins", "load"), "run": ("solverbench.bench.run", "run_table")}
+_home |= {"load_plugin": ("solverbench.plugins", "load")}
 _home |= {"plot": ("solverbench.reports", "draw"), "report": ("solverbench.reports", "write")}
 _home |= {name: ("solverbench.reports", name) for name in ("BundleError", "compare", "load_results")}
 

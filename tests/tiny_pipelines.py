@@ -1,7 +1,7 @@
 """Folders of tiny diffusers pipelines: every part of the real ones, with random weights and vocabularies of letters.
 
 A folder is what `save_pretrained` of the pipeline writes. Its parts are the classes of the published checkpoints,
-a few channels wide, and its scheduler has the published settings. Nothing is downloaded. Needs diffusers and
+a few channels wide, and its scheduler is set as the published ones are. Nothing is downloaded. Needs diffusers and
 transformers; Pillow for what takes an image.
 """
 
@@ -41,13 +41,11 @@ class Tiny:
 _TINY: dict[str, Tiny] = {}
 
 
-def _tiny(
-    name: str, pipeline: str | None = None, prompted: bool = True, **call: Any
-) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
-    """Register the function that makes the parts of a pipeline."""
+def _tiny(name: str, prompted: bool = True, **call: Any) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
+    """Register the function that makes the parts of a pipeline; `name` is its class, and what comes after a `-`."""
 
     def register(parts: Callable[[], Parts]) -> Callable[[], Parts]:
-        _TINY[name] = Tiny(pipeline or name.partition("-")[0], parts, call, prompted)
+        _TINY[name] = Tiny(name.partition("-")[0], parts, call, prompted)
         return parts
 
     return register
@@ -586,7 +584,7 @@ def _hidream() -> Parts:
     return {
         "transformer": _net(
             "HiDreamImageTransformer2DModel", patch_size=2, in_channels=4, num_layers=1, num_single_layers=1,
-            attention_head_dim=16, num_attention_heads=2, caption_channels=[_WIDTH, _WIDTH], text_emb_dim=2 * _WIDTH,
+            attention_head_dim=16, num_attention_heads=1, caption_channels=[_WIDTH, _WIDTH], text_emb_dim=2 * _WIDTH,
             num_routed_experts=2, num_activated_experts=1, axes_dims_rope=(4, 6, 6), max_resolution=(128, 128),
             llama_layers=[0, 1],
         ),
@@ -822,15 +820,16 @@ def vision(size: int = 224) -> torch.nn.Module:
 
 @_tiny("StableVideoDiffusionPipeline", prompted=False, **_SIZE, num_frames=2, decode_chunk_size=2, image=picture)
 def _stable_video() -> Parts:
+    """Norms have 32 groups: of one channel each, they would take away what the time adds."""
     return {
         "vae": _net(
             "AutoencoderKLTemporalDecoder", block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
         ),
         "image_encoder": vision(),
         "unet": _net(
-            "UNetSpatioTemporalConditionModel", sample_size=8, block_out_channels=(32,), layers_per_block=1,
-            down_block_types=("CrossAttnDownBlockSpatioTemporal",), num_attention_heads=(2,),
-            up_block_types=("CrossAttnUpBlockSpatioTemporal",),
+            "UNetSpatioTemporalConditionModel", sample_size=8, block_out_channels=(64,), layers_per_block=1,
+            down_block_types=("DownBlockSpatioTemporal",), num_attention_heads=(2,),
+            up_block_types=("UpBlockSpatioTemporal",),
             cross_attention_dim=_WIDTH, addition_time_embed_dim=8, projection_class_embeddings_input_dim=24,
             num_frames=2,
         ),
@@ -1299,7 +1298,7 @@ def _cogvideox15() -> Parts:
     return _cogvideox(patch_size_t=2, patch_bias=False, sample_frames=5)
 
 
-_tiny("StableDiffusionXLInpaintPipeline", **_SIZE, guidance_scale=5.0, image=picture, mask_image=mask, strength=0.99)(
+_tiny("StableDiffusionXLInpaintPipeline", **_SIZE, guidance_scale=5.0, image=picture, mask_image=mask, strength=1.0)(
     lambda: _stable_diffusion_xl(channels=9)
 )
 
@@ -1403,6 +1402,45 @@ def _anyflow() -> Parts:
     }  # fmt: skip
 
 
+@_tiny("StableDiffusionXLImg2ImgPipeline", guidance_scale=5.0, image=picture, strength=1.0)
+def _refiner() -> Parts:
+    """SDXL's refiner: one text encoder, and how beautiful the image is to be."""
+    xl = _stable_diffusion_xl()
+    return {name: xl[name] for name in ("vae", "text_encoder_2", "tokenizer_2", "scheduler")} | {
+        "unet": _unet(**_XL | {"cross_attention_dim": _WIDTH, "projection_class_embeddings_input_dim": 5 * 8 + _WIDTH}),
+        "text_encoder": None,
+        "tokenizer": None,
+        "requires_aesthetics_score": True,
+    }
+
+
+_tiny("StableDiffusion3PAGPipeline", **_SIZE, guidance_scale=4.5, max_sequence_length=32, pag_scale=2.0)(
+    _stable_diffusion_3
+)
+
+
+_LTX: dict[str, Any] = _VIDEO | {"height": 32, "width": 32}
+_tiny("LTXConditionPipeline", **_LTX)(lambda: _ltx() | {"scheduler": _flow()})
+_tiny("LTXImageToVideoPipeline", **_LTX, image=lambda: picture(32))(_ltx)
+_tiny("WanPipeline-ti2v", **_VIDEO)(lambda: _wan() | {"expand_timesteps": True})
+
+
+@_tiny("WanVACEPipeline", **_LTX | {"num_frames": 5})
+def _wan_vace() -> Parts:
+    """Beside the latents go those of a video in two parts, by its mask, and the mask of each 4x4 pixels."""
+    return _wan() | {
+        "transformer": _net(
+            "WanVACETransformer3DModel", num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+            text_dim=_WIDTH, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=32, vace_layers=[0],
+            vace_in_channels=2 * 4 + 4 * 4,
+        ),
+        "vae": _wan_vae(halvings=2),
+    }  # fmt: skip
+
+
+_tiny("SkyReelsV2DiffusionForcingPipeline", **_VIDEO, base_num_frames=3)(_skyreels)
+
+
 # Without a prompt
 
 
@@ -1420,6 +1458,16 @@ _tiny("DDPMPipeline", prompted=False)(
 _tiny("DDIMPipeline", prompted=False)(
     lambda: {"unet": _pixel_unet(), "scheduler": diffusers.DDIMScheduler(beta_schedule="linear")}
 )
+_tiny("LDMPipeline", prompted=False)(
+    lambda: {
+        "unet": _pixel_unet(),
+        "vqvae": _net(
+            "VQModel", block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=3,
+            up_block_types=("UpDecoderBlock2D",) * 2, num_vq_embeddings=16, norm_num_groups=4,
+        ),
+        "scheduler": diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False),
+    }
+)  # fmt: skip
 _tiny("ConsistencyModelPipeline", prompted=False)(
     lambda: {"unet": _pixel_unet(), "scheduler": diffusers.CMStochasticIterativeScheduler()}
 )
@@ -1432,13 +1480,13 @@ NAMES: tuple[str, ...] = tuple(_TINY)
 def pipeline(name: str) -> Any:
     """The pipeline itself, before it is saved."""
     found = _TINY[name]
-    with torch.random.fork_rng(devices=[]):  # Initial values are drawn, and replaced.
+    with torch.random.fork_rng(devices=[]):  # Initial values are drawn before `filled` replaces them.
         return getattr(diffusers, found.pipeline)(**found.parts())
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without progress bars and the notes of libraries about their own defaults."""
+    """Without the notes of diffusers about its own defaults."""
     level = diffusers.utils.logging.get_verbosity()
     diffusers.utils.logging.set_verbosity_error()
     try:

@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
 from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS, REFERENCE_ERROR, excluded
 from solverbench.reports.paired import Difference
 from solverbench.reports.parts import Part, grouped, ranges
+from solverbench.wording import csv_text
 
 Rank = Literal["best", "tied", ""]
 _LACKING = "?"
@@ -46,8 +48,17 @@ class Entry:
         return FLAGGED * bool(self.flags)
 
 
-def entries(part: Part) -> dict[tuple[str, int], Entry]:
-    """Return every cell of the table by (label, nfe)."""
+_made: "WeakKeyDictionary[Part, Mapping[tuple[str, int], Entry]]" = WeakKeyDictionary()
+
+
+def entries(part: Part) -> Mapping[tuple[str, int], Entry]:
+    """Return every cell of the table by (label, nfe). A report asks ten times for those of each part."""
+    if part not in _made:
+        _made[part] = _entries(part)
+    return _made[part]
+
+
+def _entries(part: Part) -> dict[tuple[str, int], Entry]:
     found = dict[tuple[str, int], Entry]()
     for nfe in part.nfe:
         rows = part.frame[part.frame["nfe"] == nfe]
@@ -102,7 +113,9 @@ def comma_separated(part: Part) -> str:
     writer.writerow(["solver", *(f"NFE {nfe}{what}" for nfe in part.nfe for what in ("", " ±", " rank"))])
     for label in part.solvers:
         row = [cells.get((label, nfe), Entry()) for nfe in part.nfe]
-        writer.writerow([label, *(text for cell in row for text in (cell.value or cell.mark, cell.margin, cell.rank))])
+        writer.writerow(
+            [csv_text(label), *(text for cell in row for text in (cell.value or cell.mark, cell.margin, cell.rank))]
+        )
     return file.getvalue()
 
 
@@ -160,7 +173,7 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
         body += _apart_latex(label, each)
         for nfe, one in zip(part.nfe, each, strict=True):
             numbers = ["" if one.reason else repr(number) for number in (one.value, one.low, one.high)]
-            writer.writerow([label, nfe, *numbers, one.reason])
+            writer.writerow([csv_text(label), nfe, *numbers, csv_text(one.reason)])
     table = "table*" if len(part.nfe) > 2 else "table"
     tex = [
         "% needs \\usepackage{booktabs}", f"\\begin{{{table}}}", "  \\centering", "  \\scriptsize",
@@ -229,7 +242,7 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
     return found + [(mark, escape(text)) for mark, text in (*footnotes(part.frame), *_flagged(part, cells))]
 
 
-def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
+def _lacking(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[str]:
     """Return the texts on finished cells without a value of this metric: each reason once, with its solvers."""
     groups = dict[str, dict[str, list[int]]]()
     for label in part.solvers:
@@ -245,7 +258,7 @@ def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
     return found
 
 
-def _flagged(part: Part, cells: dict[tuple[str, int], Entry]) -> list[tuple[str, str]]:
+def _flagged(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[tuple[str, str]]:
     """Return (mark, text) of flagged values, grouped by solver and sentence; numbers are those of the first one."""
     groups = dict[tuple[str, str], list[int]]()
     for label in part.solvers:
@@ -303,7 +316,7 @@ _LATEX = {
 def _ranks(
     values: Sequence[float], lows: Sequence[float], highs: Sequence[float], outside: Sequence[bool]
 ) -> list[Rank]:
-    """Return the ranks: the lowest value is best; one is tied if its interval begins below the end of the best's.
+    """Return the ranks. The lowest value is best; a value whose interval overlaps that of the best is tied.
 
     A value that is `outside` has no rank.
     """
@@ -317,7 +330,7 @@ def _ranks(
     ]
 
 
-def _margins(cells: dict[tuple[str, int], Entry]) -> bool:
+def _margins(cells: Mapping[tuple[str, int], Entry]) -> bool:
     return any(cell.margin for cell in cells.values())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,7 +177,7 @@ def _cells_of(
 
 
 def _flags(solver: Solver, grid: Grid, tableau: Tableau) -> dict[str, str]:
-    """Return what a reader of the cell's numbers should know: code to sentence."""
+    """Return the caveats about a cell's numbers, as code -> sentence."""
     told = {"inner-ends": grids.inner_ends(grid)}
     if not solver.learned:  # its parameters fit another network's outputs than a Gaussian's
         told["long-steps"] = probe.unstable(tableau, grid.schedule)
@@ -215,9 +215,9 @@ def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path, lack: str = "n
 
 
 def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
-    if isinstance(nfe, int):
-        nfe = [nfe]
-    found = numbers(nfe if isinstance(nfe, str) else ",".join(map(str, nfe)))
+    if isinstance(nfe, Iterable) and not isinstance(nfe, str):
+        nfe = ",".join(map(str, nfe))
+    found = numbers(str(nfe)) if nfe != "" else []
     if not found:
         raise UserError(asked="nfe", wrong="no number of calls is given", remedy="give some, as in 3-10")
     return found
@@ -225,10 +225,14 @@ def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
 
 def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:
     """Yield each distinct solver with its displayed name: the spec as typed, or the solver's own spec."""
-    listed = [solvers] if isinstance(solvers, (str, Solver)) else solvers
+    listed = list(solvers) if isinstance(solvers, Iterable) and not isinstance(solvers, str) else [solvers]
     seen: dict[tuple[str, bool, int], Solver] = {}
     names: set[str] = set()
     for item in listed:
+        if not isinstance(item, (str, Solver)):
+            raise UserError(
+                asked=f"solvers {listed!r}", wrong=f"{item!r} is no solver", remedy="give specs, as in 'dpm'"
+            )
         for one in [item] if isinstance(item, Solver) else expand(item):
             solver = make(one) if isinstance(one, str) else one
             spec = solver.spec
@@ -252,9 +256,12 @@ def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[s
 
 
 def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) -> Iterator[Teacher]:
-    listed = [teachers] if isinstance(teachers, (str, Teacher)) else teachers
+    listed = list(teachers) if isinstance(teachers, Iterable) and not isinstance(teachers, str) else [teachers]
     seen: dict[str, str] = {}
     for item in listed:
+        if not isinstance(item, (str, Teacher)):
+            remedy = "give names, checkpoints or an sb.Teacher"
+            raise UserError(asked=f"teachers {listed!r}", wrong=f"{item!r} is no teacher", remedy=remedy)
         for one in [item] if isinstance(item, Teacher) else item.split(","):
             teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one.strip(), device)
             if teacher.name not in seen:

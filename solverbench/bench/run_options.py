@@ -6,9 +6,12 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from solverbench import plugins
+from solverbench.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,6 +225,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
+            _check_type(each.name, str(each.type), getattr(self, each.name))
             if isinstance(value := getattr(self, each.name), list):
                 object.__setattr__(self, each.name, tuple(value))
 
@@ -249,6 +253,35 @@ class RunOptions:
         for name, option in declared(type(self)).items():
             words += [] if option.group == WORK else option.words(getattr(self, name))
         return shlex.join(words)
+
+
+KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "bool": (bool, "True or False"),
+    "str": (str, "text"),
+    "Path": (PurePath, "a path"),
+    "range": (range, "a range"),
+    "Sequence[str]": ((list, tuple), "a list"),
+    "None": (type(None), "None"),
+}
+"""The types that options are annotated with, and what they are called; other ones are checked where they are used."""
+
+
+def _check_type(name: str, annotation: str, value: Any) -> None:
+    """Check a value from Python against an option's annotation.
+
+    Raises:
+        UserError: it is of another type.
+    """
+    words = annotation.split(" | ")
+    if not all(word in KINDS for word in words):
+        return
+    allowed = [KINDS[word] for word in words]
+    number = isinstance(value, bool) and "bool" not in words  # True is a whole number to Python
+    if number or not any(isinstance(value, kind) for kind, _ in allowed):
+        said = " or ".join(about for _, about in allowed)
+        raise UserError(asked=f"{name} {value!r}", wrong=f"of type {type(value).__name__}", remedy=f"give {said}")
 
 
 def declared(cls: type[RunOptions] = RunOptions) -> dict[str, Option]:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from solverbench import registries
-from solverbench.conformance import accuracy, declarations, denoising, learning, loops, orders, processes
-from solverbench.conformance.accuracy import Known
+from solverbench.conformance import accuracy, declarations, denoising, learning, loops, one_step, orders, processes
+from solverbench.conformance.one_step import Known
 from solverbench.conformance.trials import Failed
 from solverbench.errors import LoopError
 from solverbench.method.schedules import EDM, NoiseSchedule
@@ -180,7 +180,7 @@ def _fresh(function: Callable[[Solver, NoiseSchedule], str], solver: Solver, sch
 
 def _judged(function: Callable[[Teacher, Known], str], teacher: Teacher, images: Tensor | None) -> str:
     """Run a check of predictions on the given images, or on those that the teacher has or makes."""
-    return function(teacher, accuracy.known(teacher, images))
+    return function(teacher, one_step.known(teacher, images))
 
 
 def _always(subject: object) -> bool:

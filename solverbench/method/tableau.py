@@ -86,6 +86,18 @@ class Tableau:
         """Return the plan that starts from unit noise."""
         return self.plan(self.noise_scale(schedule))
 
+    def _repr_html_(self) -> str:
+        """Return levels and weights as an HTML table, for a notebook: a row for each input, and one for the sample."""
+        count = len(self.sigmas)
+        head = "".join(f"<th>{name}</th>" for name in ("", "level", "told", "x", *(f"d{j}" for j in range(count))))
+        rows = []
+        for k, weights in enumerate(self.weights.detach().tolist()):
+            told = f"{float(self.sigmas[k]):.4g}" if k < count else ""
+            name = f"input {k}" if k < count else "sample"
+            numbers = "".join(f"<td>{each:.4g}</td>" for each in weights[: k + 1])
+            rows.append(f"<tr><th>{name}</th><td>{float(self.levels[k]):.4g}</td><td>{told}</td>{numbers}</tr>")
+        return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
     def noise_scale(self, schedule: NoiseSchedule) -> float:
         """Return the factor that turns unit noise into the state at `start`."""
         start = float(self.start)
@@ -152,12 +164,17 @@ class Plan:
         return hashlib.sha256(repr((self.sigmas, self.rows)).encode()).hexdigest()
 
 
-def asked(method: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+def asked(method: Mapping[str, Any], plan: Plan, schedule: NoiseSchedule | None = None) -> dict[str, Any]:
     """Return a solver run's part of a key: `Solver.key`, `nfe`, and the plan's key if a source is unknown.
 
     Only the plan's key depends on the processor; it is left out for built-in solvers and plugins with a known source.
+
+    Args:
+        schedule: the teacher's; its `calls_rule` is part of the grid's key where the grid is the pipeline's own.
     """
     named = {**method, "nfe": plan.nfe}
+    if schedule is not None and schedule.calls_rule and method["grid"].get("name") == "pipeline":
+        named["grid"] = {**method["grid"], "calls": dict(schedule.calls_rule)}
     unknown = "" in method.get("sources", ()) or method["grid"].get("source") == ""
     return {**named, "numbers": plan.key} if unknown else named
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,12 +185,21 @@ def goal(solver: Solver, nfe: int, schedule: NoiseSchedule) -> Goal:
     plan = _plans.get(place)
     if plan is None:
         plan = believed(solver, tableau(solver, nfe=nfe, schedule=schedule)).plan_from_noise(schedule)
-        if "sources" not in method and "source" not in method["grid"]:  # a plugin's functions may be loaded again
+        if _settled(method):
             if len(_plans) >= KEPT:
                 _plans.clear()
             _plans[place] = plan
-    identity = {"solver": asked(method, plan), "schedule": schedule.key}
+    identity = {"solver": asked(method, plan, schedule), "schedule": schedule.key}
     return Goal(plan.sigmas, plan.rows, files.digest(identity))
+
+
+def _settled(method: Mapping[str, Any]) -> bool:
+    """Return whether a solver's key and the schedule's fix its plan in this process.
+
+    A plugin's functions may be loaded again, and the levels of `grid=pipeline` are not in the schedule's key.
+    """
+    grid = method["grid"]
+    return "sources" not in method and "source" not in grid and grid.get("name") != "pipeline"
 
 
 def sampler_plan(teacher: Teacher) -> Goal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,28 @@ class Teacher:
     notes: tuple[str, ...] = ()
     features: Mapping[str, Callable[[str], FeatureNetwork]] = field(default_factory=dict)
     images_of: Callable[[range], Tensor] | None = None
+
+    def __repr__(self) -> str:
+        """Return the facts that name it, on one line."""
+        return f"Teacher({', '.join(f'{name}={value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        """Return the same facts as an HTML table, for a notebook."""
+        rows = (f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, value in self._facts().items())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _facts(self) -> dict[str, object]:
+        found: dict[str, object] = {
+            "name": self.name,
+            "shape": "x".join(map(str, self.shape)),
+            "schedule": self.schedule,
+            "sampler": f"{self.sampler}, {self.sampler_nfe} calls",
+            "condition": condition(self),
+            "arithmetic": self.arithmetic,
+            "device": self.device,
+            "identity": self.identity[:16],
+        }
+        return found | ({"latent": "final states are decoded"} if self.decode is not None else {})
 
     def denoiser(self, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of a batch of the images with these seeds."""

@@ -79,7 +79,8 @@ def test_the_selection_is_of_what_changes_numbers():
     plain = RunOptions().selection
     assert plain == {"full": False, "device": "cpu"}
     for changed in (
-        {name: 7 for name, each in declared().items() if each.group == WORK},
+        {name: "7" if isinstance(each.default, str) else 7 for name, each in declared().items() if each.group == WORK}
+        | {"ray_address": "7"},
         {"out": "elsewhere", "train": "missing"},
     ):
         assert RunOptions(**changed).selection == plain

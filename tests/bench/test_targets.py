@@ -99,6 +99,7 @@ def test_the_plan_of_a_built_in_sampler_is_traced_once_and_a_plugins_each_time(m
     for nfe, schedule in ((10, sb.EDM()), (8, sb.EDM(0.002, 70.0)), (8, sb.VPLinear())):
         assert endpoints.goal(sb.make("heun"), nfe, schedule) != first
         assert traced.pop() == sb.make("heun").on(schedule)
+    assert not endpoints._settled({"grid": {"name": "pipeline"}}), "the schedule's key leaves its levels out"
     for nfe in range(1, 3 * endpoints.KEPT):
         endpoints.goal(sb.make("euler"), nfe, sb.EDM())
     assert len(endpoints._plans) <= endpoints.KEPT

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from solverbench.bench.bundle import claims
 from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.measure import Measure
 from solverbench.learned.trained_files import Trained
@@ -141,3 +142,10 @@ def test_training_seeds_that_differ_by_more_than_the_solvers_are_a_caution():
     [found] = cautions(gas, outcome("gs", 4, 2.0, seeds=(0.1,)))
     assert found == "gs: the spread of its training seeds is unknown"
     assert all("caution" not in each for each in verdicts([gas, outcome("dpm", 4, 0.98)]))
+
+
+def test_one_line_adds_a_claim(monkeypatch):
+    cells = outcome("heun", 4, 1.0), outcome("ld3", 4, 0.9)
+    assert said(*cells) == []
+    monkeypatch.setattr(claims, "RULES", (*claims.RULES, claims.Rule(("ld3",), ("heun",), ("frechet_data",))))
+    assert said(*cells) == [("ld3 NFE 4 at least level with heun NFE 4", "frechet_data", "held")]

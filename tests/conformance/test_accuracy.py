@@ -14,7 +14,7 @@ from PIL import Image
 import solverbench as sb
 from solverbench import conformance
 from solverbench.cli.main import main
-from solverbench.conformance import accuracy, denoising, images
+from solverbench.conformance import accuracy, denoising, images, one_step
 from solverbench.errors import UserError
 
 SCHEDULE = sb.VPDiscrete.from_alphas_cumprod((1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0))
@@ -190,10 +190,10 @@ def folder(tmp_path_factory):
 
 def test_images_of_a_folder_are_spread_over_it_and_read_as_the_teacher_takes_them(folder):
     found = images.read(dataclasses.replace(teacher(), images_of=None), str(folder))
-    assert found.shape == (accuracy.IMAGES, 1, 8, 8)
+    assert found.shape == (one_step.IMAGES, 1, 8, 8)
     drawn = sb.load_teacher("digits").images_of(range(100))
     assert (found[-1] - drawn[98]).abs().max() < 1 / 127.5  # number 63 * 100 // 64
-    assert "real images" in accuracy.error(teacher(), accuracy.known(teacher(), found))
+    assert "real images" in accuracy.error(teacher(), one_step.known(teacher(), found))
 
 
 def test_check_compares_a_teacher_with_a_folder_of_images(folder):

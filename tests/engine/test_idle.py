@@ -12,7 +12,8 @@ from solverbench import registries
 from solverbench.errors import SpecError, UserError
 from solverbench.learned.ld3 import VARIANTS
 from solverbench.method import grids
-from solverbench.method.solver import LearnedSolver, Solver, declared
+from solverbench.method.declarations import declared
+from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import solver_class
 from solverbench.method.tableau import Tableau
 from solverbench.method.tracing import trace

@@ -115,7 +115,9 @@ def test_what_would_run_is_refused_by_name(tmp_path, where, function):
     inside = {"x": attack} if where == "inside" else {}
     more = {(attack,): 1} if where == "key" else {"y": attack}
     torch.save({"state_dict": {**STATE, **inside}, "note": np.float64(1), **more}, tmp_path / "a.ckpt")
-    with pytest.raises(RecordError, match=rf"it wants \S*{function.__name__}\); nothing in it was run") as caught:
+    with pytest.raises(
+        RecordError, match=rf"it asks for \S*{function.__name__}\), and nothing in it was run"
+    ) as caught:
         tensor_files.read(tmp_path / "a.ckpt")
     assert "\n" not in str(caught.value)
     assert not mark.exists()

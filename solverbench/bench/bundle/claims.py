@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from solverbench.bench.outcome import Outcome, paired
 from solverbench.metrics.table import ALWAYS
 
-LEARNED, CLASSICAL = ("gs", "gas"), ("dpm", "euler")
 CLOSENESS = ("rmse_teacher", "frechet_teacher")
 """Metrics of the distance to the teacher's own samples, which learned solvers are trained to minimise."""
 ALL = (*CLOSENESS, "frechet_data")
-FEW, MORE = 4, 7
-"""NFE of a learned solver, and of the classical solver that it is compared with."""
-BEST = 6
-"""NFE of the best classical solver that GAS at `FEW` is compared with, besides the one at twice its own NFE."""
-ORDERED = (("gas", "gs"), ("gs", "ld3"))
-"""Pairs of learned solvers; the first is claimed to be at least level with the second at equal NFE."""
-OPEN = (("gs", "s4s_alt"),)
-"""Pairs of learned solvers without a claim; the verdict says which one is ahead, or that they are level."""
+BEST_CLASSICAL = ()
+"""The rivals of a rule whose second cell is, for each metric, the classical one with the lowest value."""
+
+
+def _equal(nfe: int) -> Sequence[int]:
+    return (nfe,)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The pairs of cells on one teacher that a claim compares.
+
+    Args:
+        solvers: names of the learned solvers of the first cell.
+        rivals: names of the solvers of the second cell, or `BEST_CLASSICAL`.
+        metrics: names of the metrics to judge by.
+        nfe: the first cell's number of calls -> those of the second cell; none if the rule has no claim there.
+        open: whether nothing is claimed: the verdict says which solver is ahead, or that they are level.
+    """
+
+    solvers: tuple[str, ...]
+    rivals: tuple[str, ...]
+    metrics: tuple[str, ...] = ALL
+    nfe: Callable[[int], Sequence[int]] = _equal
+    open: bool = False
+
+
+RULES = (
+    Rule(("gs", "gas"), ("dpm", "euler"), CLOSENESS),
+    Rule(("gs", "gas"), ("dpm",), nfe=lambda nfe: (7,) if nfe == 4 else ()),
+    Rule(("gas",), ("gs",)),
+    Rule(("gs",), ("ld3",)),
+    Rule(("gs",), ("s4s_alt",), open=True),
+    Rule(("gas",), BEST_CLASSICAL, nfe=lambda nfe: (6, 8) if nfe == 4 else (2 * nfe,)),
+)
+"""All claims, in the order of the report; one line adds a claim."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,33 +99,24 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[Claim]:
     """Yield every claim that the cells allow, each once."""
-    learned = [outcome for outcome in outcomes if outcome.cell.learned]
-    pairs = [(a, b) for a in learned for b in outcomes if a.cell.teacher is b.cell.teacher]
-    for a, b in pairs:
-        if _name(a) in LEARNED and _name(b) in CLASSICAL and a.cell.nfe == b.cell.nfe:
-            yield Claim(a, b, CLOSENESS)
-    for a, b in pairs:
-        if _name(a) in LEARNED and _name(b) == "dpm" and (a.cell.nfe, b.cell.nfe) == (FEW, MORE):
-            yield Claim(a, b, ALL)
-    for two in ORDERED:
-        yield from (Claim(a, b, ALL) for a, b in pairs if (_name(a), _name(b)) == two and a.cell.nfe == b.cell.nfe)
-    for two in OPEN:
-        level = [(a, b) for a, b in pairs if (_name(a), _name(b)) == two and a.cell.nfe == b.cell.nfe]
-        yield from (Claim(a, b, ALL, open=True) for a, b in level)
-    for a in outcomes:
-        if _name(a) == "gas":
-            for nfe in sorted({2 * a.cell.nfe, *([BEST] if a.cell.nfe == FEW else [])}):
-                yield from _against_best(a, nfe, outcomes)
+    for rule in RULES:
+        for a in outcomes:
+            if a.cell.learned and _name(a) in rule.solvers:
+                beside = [b for b in outcomes if b.cell.teacher is a.cell.teacher]
+                for nfe in rule.nfe(a.cell.nfe):
+                    yield from _against(a, [b for b in beside if b.cell.nfe == nfe], rule)
 
 
-def _against_best(a: Outcome, nfe: int, outcomes: Iterable[Outcome]) -> Iterator[Claim]:
-    """Yield a claim for each metric, against the classical cell with `nfe` calls that has the lowest value."""
-    rivals = [b for b in outcomes if b.cell.teacher is a.cell.teacher and not b.cell.learned and b.cell.nfe == nfe]
-    for metric in ALL:
-        judged = [b for b in rivals if metric in b.measures]
+def _against(a: Outcome, others: Sequence[Outcome], rule: Rule) -> Iterator[Claim]:
+    """Yield the claims of a rule on one cell and others with one number of calls."""
+    if rule.rivals != BEST_CLASSICAL:
+        yield from (Claim(a, b, rule.metrics, rule.open) for b in others if _name(b) in rule.rivals)
+        return
+    for metric in rule.metrics:
+        judged = [b for b in others if not b.cell.learned and metric in b.measures]
         if judged:
             best = min(judged, key=lambda b: b.measures[metric].value)
-            yield Claim(a, best, (metric,), rival="the best classical solver of this run")
+            yield Claim(a, best, (metric,), rule.open, "the best classical solver of this run")
 
 
 def _judge(claim: Claim) -> Iterator[dict[str, Any]]:

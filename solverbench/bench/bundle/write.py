@@ -38,6 +38,7 @@ from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import THREADS, pool
 from solverbench.sampling.sample import BatchLimit, decoded
 from solverbench.teachers.teacher import condition
+from solverbench.wording import csv_text
 
 SCHEMA = 1
 
@@ -67,7 +68,7 @@ def write(
     folder = root / "reports" / name(outcomes, options)
     files.write_bytes(
         folder / "results.csv",
-        (frame(outcomes) if table is None else table).to_csv(index=False, lineterminator="\n").encode(),
+        (frame(outcomes) if table is None else table).map(csv_text).to_csv(index=False, lineterminator="\n").encode(),
     )
     buffer = io.BytesIO()
     np.savez(buffer, **_images(outcomes, root))
@@ -135,7 +136,7 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     cells = _of_teachers(outcomes)
     used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
     found: dict[str, dict[str, Any]] = {}
-    for each in map(plugin.find, ordered(used)):
+    for each in map(plugin.described, ordered(used)):
         full = max(cell.measurement.full(each.name) for cell in cells)
         found[each.name] = {
             "label": f"{each.label} ({each.space or _space(each, cells)})",

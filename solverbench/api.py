@@ -1,0 +1,141 @@
+"""Functions for scripts and notebooks: what the commands `run` and `train` do, with progress where somebody watches."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from solverbench import seeds
+from solverbench.bench.cells import FAILED
+from solverbench.bench.progress import Listener
+from solverbench.bench.run import run_table
+from solverbench.cli.progress import display, training_display
+from solverbench.errors import UserError
+from solverbench.learned import recipes, trained_files
+from solverbench.learned.trained_files import Trained
+from solverbench.learned.training.train import train_best
+from solverbench.method import spec
+from solverbench.sampling.devices import check_device
+from solverbench.store.folder import Store
+from solverbench.teachers.loading import load_teacher
+from solverbench.teachers.teacher import Teacher
+
+
+def run(*, progress: Listener | bool | None = None, command: str | None = None, **options: Any) -> pd.DataFrame:
+    """Sample and measure each solver at each NFE on each teacher; return one row per cell and metric.
+
+    The same call resumes an interrupted run, and computes nothing that is stored. A failed cell is a row with its
+    reason, and a warning. The frame's `attrs["record"]` is the record of the report: labels, protocol and verdicts.
+
+    Raises:
+        UserError: an invalid option, raised before anything is computed.
+    """
+    shown = progress if isinstance(progress, bool) else progress is None and _watched()
+    with display() if shown else nullcontext(None if isinstance(progress, bool) else progress) as listener:
+        frame = run_table(progress=listener, command=command, **options)
+    failed = frame[(frame.status == FAILED) | (frame.value.isna() & (frame.status.isin(["done", "cached"])))]
+    for row in failed.drop_duplicates(["teacher", "solver", "nfe", "reason"]).itertuples():
+        what = "" if row.status == FAILED else f"no {row.metric}: "
+        warnings.warn(f"{row.solver} nfe={row.nfe} on {row.teacher}: {what}{row.reason}", stacklevel=2)
+    return frame
+
+
+def train(
+    solvers: str,
+    nfe: str | int | Sequence[int],
+    teacher: str | Teacher = "digits",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    out: str | Path = "runs",
+    progress: bool | None = None,
+) -> list[Trained]:
+    """Train learned solvers, as the command `train` does, and return them: solver by solver, then by NFE.
+
+    Each is trained from the recipe's number of training seeds; the parameters with the lowest validation error are kept
+    in `out`, where `run` finds them. The same call resumes an interrupted training.
+
+    Args:
+        solvers: specs joined with commas, such as "gs,gas".
+        nfe: numbers of denoiser calls: "4,6", 4 or [4, 6].
+        teacher: a name, a checkpoint, a TOML file, or a teacher made in Python.
+        settings: settings of the recipe to change, such as {"iterations": 500}.
+        device: cpu, cuda or cuda:N.
+        out: results folder.
+        progress: whether to show progress; if None, on a terminal and in a notebook.
+
+    Raises:
+        UserError: an unknown solver, setting or teacher, or a budget that a solver can't spend.
+        TrainingError: a training that can't continue.
+    """
+    learned = [trained_files.learned(name) for name in spec.expand(solvers)]
+    budgets = spec.numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
+    network = load_teacher(teacher, check_device(device)) if isinstance(teacher, str) else teacher
+    changes = [f"{name}={value}" for name, value in (settings or {}).items()]
+    chosen = [(solver, recipes.chosen(solver, network).override(changes)) for solver in learned]
+    Store.open(out)
+    found, before = [], torch.get_num_threads()
+    torch.set_num_threads(1)  # more threads slow down steps as small as these
+    try:
+        for solver, recipe in chosen:
+            for calls in budgets:
+                about = solver, calls, network, recipe
+                shown = _watched() if progress is None else progress
+                with training_display(f"{solver.name} nfe={calls}") if shown else nullcontext(None) as told:
+                    found.append(train_best(*about, out=Path(out), device=device, progress=told))
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+def noise(chosen: str | int | Sequence[int], teacher: str | Teacher = "digits", *, device: str = "cpu") -> Tensor:
+    """Return the unit normal noise [B, *shape] float32 that the images of these seeds start from.
+
+    A solver's start is this noise times its first level (and the schedule's alpha there).
+
+    Args:
+        chosen: seeds: "50000-50063", 50000 or a sequence of whole numbers.
+        teacher: the teacher, or its name.
+
+    Raises:
+        UserError: text that is no range of seeds, or an unknown teacher.
+    """
+    if isinstance(chosen, str):
+        chosen = seeds.parse(chosen)
+    network = load_teacher(teacher, check_device(device)) if isinstance(teacher, str) else teacher
+    numbers = [chosen] if isinstance(chosen, int) else list(chosen)
+    if not all(type(seed) is int and 0 <= seed < 1 << 63 for seed in numbers):
+        raise UserError(asked=f"seeds {chosen!r}", wrong="not whole numbers from 0", remedy="write 50000-50063")
+    return seeds.noise(numbers, network.shape, device)
+
+
+def _watched() -> bool:
+    """Return whether somebody watches: in a notebook, or on a terminal."""
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
+
+
+def _sign() -> None:
+    """Give `run` the signature and the list of arguments of `run_table`."""
+    told = inspect.signature(run_table).parameters.values()
+    own = inspect.signature(run).parameters["progress"]
+    named = [own if each.name == "progress" else each for each in told]
+    run.__signature__ = inspect.Signature(named, return_annotation="pd.DataFrame")  # type: ignore[attr-defined]
+    _, _, arguments = inspect.getdoc(run_table).partition("Args:\n")  # type: ignore[union-attr]
+    arguments = arguments.replace(
+        "progress: a `Listener`, told what happens.",
+        "progress: whether to show progress, if not given on a terminal and in a notebook; or a `Listener`.",
+    )
+    doc, _, errors = inspect.cleandoc(run.__doc__ or "").partition("Raises:\n")
+    run.__doc__ = f"{doc}Args:\n{arguments}\n\nRaises:\n{errors}"
+
+
+_sign()
