@@ -1,7 +1,9 @@
 """What every test shares: one thread, so that they don't fight for cores; nobody's own zoo; no other's plugins."""
 
 import os
+import subprocess
 import sys
+import types
 
 import forks
 import pytest
@@ -10,7 +12,11 @@ from solverbench import plugins, registries
 
 
 def pytest_configure(config):
-    """Nothing imports torch before; the process that hands the tests to xdist's workers doesn't need it."""
+    """Nothing imports torch before; the process that hands the tests to xdist's workers doesn't need it.
+
+    The processes that it starts, workers as well, keep what they compile: else each compiles all modules again.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         import torch
 
@@ -38,6 +44,18 @@ def _no_process_after():
     """The process that `forks` forks others from ends with the tests."""
     yield
     forks.end()
+
+
+@pytest.fixture
+def forked_checks(monkeypatch):
+    """The process that a check of conformance asks is forked from one with torch; its hash() is another one as well."""
+    from solverbench.conformance import processes
+
+    def run(command, *, input, capture_output, text, env, timeout):
+        return forks.run(command[1:], input=input, env=env)
+
+    forked = types.SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(processes, "subprocess", forked)
 
 
 @pytest.fixture

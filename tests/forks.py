@@ -18,7 +18,7 @@ import torch
 torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
 
 def begin(asked):
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(asked["in"], os.O_RDONLY), 0)
     for number, name in enumerate(("out", "err"), 1):
         os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.environ.clear()
@@ -70,7 +70,12 @@ _parents: list["subprocess.Popen[str]"] = []
 
 
 def run(
-    words: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, check: bool = False
+    words: Sequence[str | Path],
+    *,
+    input: str = "",
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = False,
 ) -> "subprocess.CompletedProcess[str]":
     """Run `python` with these words, as `subprocess.run` would with `text` and `capture_output`."""
     if not _parents:
@@ -78,11 +83,13 @@ def run(
         _parents.append(subprocess.Popen([sys.executable, "-I", "-c", PARENT], **pipes))
     [parent] = _parents
     with tempfile.TemporaryDirectory() as place:
-        out, err = Path(place, "out"), Path(place, "err")
+        given, out, err = (Path(place, name) for name in ("in", "out", "err"))
+        given.write_text(input, encoding="utf-8")
         asked = {
             "words": [str(word) for word in words],
             "cwd": str(cwd or os.getcwd()),
             "env": dict(os.environ if env is None else env),
+            "in": str(given),
             "out": str(out),
             "err": str(err),
         }

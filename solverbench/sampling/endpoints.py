@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,12 +169,37 @@ class Goal(Plan):
     asked: str = ""
 
 
+_plans: dict[tuple[type[Solver], type[NoiseSchedule], str], Plan] = {}
+"""Plans of built-in solvers on built-in grids by what was asked for, since tracing hundreds of calls takes a while."""
+
+KEPT = 32
+"""Largest number of plans kept in memory."""
+
+
 def goal(solver: Solver, nfe: int, schedule: NoiseSchedule) -> Goal:
     """Return the plan of `solver` as a teacher sampler of `nfe` calls on `schedule`."""
     solver = solver.on(schedule)
-    plan = believed(solver, tableau(solver, nfe=nfe, schedule=schedule)).plan_from_noise(schedule)
-    named = {"solver": asked(solver.key, plan, schedule), "schedule": schedule.key}
-    return Goal(plan.sigmas, plan.rows, files.digest(named))
+    method = solver.key
+    named = {"solver": method, "nfe": nfe, "schedule": schedule.key}
+    place = type(solver), type(schedule), files.digest(named)
+    plan = _plans.get(place)
+    if plan is None:
+        plan = believed(solver, tableau(solver, nfe=nfe, schedule=schedule)).plan_from_noise(schedule)
+        if _settled(method):
+            if len(_plans) >= KEPT:
+                _plans.clear()
+            _plans[place] = plan
+    identity = {"solver": asked(method, plan, schedule), "schedule": schedule.key}
+    return Goal(plan.sigmas, plan.rows, files.digest(identity))
+
+
+def _settled(method: Mapping[str, Any]) -> bool:
+    """Return whether a solver's key and the schedule's fix its plan in this process.
+
+    A plugin's functions may be loaded again, and the levels of `grid=pipeline` are not in the schedule's key.
+    """
+    grid = method["grid"]
+    return "sources" not in method and "source" not in grid and grid.get("name") != "pipeline"
 
 
 def sampler_plan(teacher: Teacher) -> Goal:

@@ -7,6 +7,7 @@ import toys
 import solverbench as sb
 from solverbench import files, seeds
 from solverbench.errors import RecordError
+from solverbench.method.tracing import tableau as trace
 from solverbench.sampling import endpoints
 
 CHOSEN = range(1_990, 3_005)
@@ -81,3 +82,24 @@ def test_a_file_of_other_images_is_refused(tmp_path):
     path.rename(path.with_name("0-3.npz"))
     with pytest.raises(RecordError, match=r"holds images \(8, 1, 4, 4\)"):
         endpoints.endpoints(toys.teacher(), range(4), tmp_path)
+
+
+def test_the_plan_of_a_built_in_sampler_is_traced_once_and_a_plugins_each_time(monkeypatch):
+    traced = []
+    monkeypatch.setattr(endpoints, "_plans", {})
+    monkeypatch.setattr(endpoints, "tableau", lambda solver, **asked: traced.append(solver) or trace(solver, **asked))
+
+    class Mine(type(sb.make("euler"))):
+        name = "mine"
+
+    for solver, times in ((sb.make("heun"), 1), (Mine(), 2)):
+        traced.clear()
+        first, second = (endpoints.goal(solver, 8, sb.EDM()) for _ in range(2))
+        assert (first, traced) == (second, [solver] * times)
+    for nfe, schedule in ((10, sb.EDM()), (8, sb.EDM(0.002, 70.0)), (8, sb.VPLinear())):
+        assert endpoints.goal(sb.make("heun"), nfe, schedule) != first
+        assert traced.pop() == sb.make("heun").on(schedule)
+    assert not endpoints._settled({"grid": {"name": "pipeline"}}), "the schedule's key leaves its levels out"
+    for nfe in range(1, 3 * endpoints.KEPT):
+        endpoints.goal(sb.make("euler"), nfe, sb.EDM())
+    assert len(endpoints._plans) <= endpoints.KEPT

@@ -40,6 +40,7 @@ def invoke(*arguments):
     return CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_what_fails_is_told_with_what_was_found_and_what_to_do(tmp_path):
     path = tmp_path / "lagging.py"
     path.write_text(LAGGING)

@@ -40,6 +40,7 @@ def outside(folder, *command):
     return done.stdout
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_as_they_are_they_pass_check(folder, monkeypatch):
     """Here; their own tests run the same in another process."""
     monkeypatch.chdir(folder)

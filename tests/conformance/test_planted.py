@@ -15,6 +15,8 @@ import solverbench as sb
 from solverbench import conformance, registries
 from solverbench.conformance import ConformanceError, processes
 
+pytestmark = pytest.mark.usefixtures("forked_checks")
+
 
 class Sound(sb.Solver):
     """DPM-Solver++(2M), without an end rule: what the planted bugs below are made from."""

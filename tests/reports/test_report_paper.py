@@ -17,7 +17,7 @@ from solverbench import reports
 from solverbench.reports import drawing
 from solverbench.reports.drawing import base
 from solverbench.reports.drawing.base import blank
-from solverbench.reports.figures import scripts
+from solverbench.reports.figures import gallery, scripts
 from solverbench.reports.figures.widths import VENUES
 from solverbench.reports.pages import lists
 
@@ -31,8 +31,13 @@ METRICS = ["frechet_data", "rmse_teacher"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write(tmp_path_factory.mktemp("paper") / "a", **SOME, metrics=METRICS)
-    reports.write(path)
+    """A report; where no program looks at the others, with the figures alone that a script draws again."""
+    path, draw = write(tmp_path_factory.mktemp("paper") / "a", **SOME, metrics=METRICS), gallery.draw
+    with pytest.MonkeyPatch.context() as patch:
+        if not (PDFLATEX or PDFFONTS):
+            patch.setattr(gallery, "_ALONE", 1000)
+            patch.setattr(gallery, "draw", lambda to, made, names: draw(to, made, set(names).intersection(SCRIPTS)))
+        reports.write(path)
     return path
 
 
