@@ -11,5 +11,5 @@ def test_no_fault_has_an_effect(tmp_path):
     line = [sys.executable, str(CAMPAIGN), "--kills", "12", "--rounds", "1", "--seed", "7"]
     child = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=3600, check=False)
     assert child.returncode == 0, child.stdout + child.stderr
-    assert "26 faults (12 SIGKILL; " in child.stdout
+    assert "34 faults (12 SIGKILL; " in child.stdout
     assert "SHOWN" not in child.stdout
