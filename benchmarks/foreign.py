@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cli")]
 import hostile  # noqa: E402
 import test_foreign  # noqa: E402
 
-CPU, FIGURES, WALL, MEMORY = 2.0, 10.0, 60, 500e6
+CPU, FIGURES, WALL, MEMORY = 2.0, 10.0, 180, 500e6
 """Largest CPU time of a case in seconds, of one with figures, seconds after which it hangs, and bytes."""
 
 REFUSED = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.find_class")
