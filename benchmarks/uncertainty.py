@@ -1,17 +1,19 @@
 """Coverage of the intervals of a Fréchet distance, on Gaussians whose distance is known.
 
-python benchmarks/uncertainty.py [TRIALS]: the tables of docs/uncertainty.md, as Markdown; the last ones are the bias
-that remains after extrapolation, by the number of images per feature, and intervals cut to a metric's range.
+python benchmarks/uncertainty.py [TRIALS] [bounded]: the tables of docs/uncertainty.md, as Markdown. The last ones are
+the bias that remains after extrapolation, by the number of images per feature, and the intervals of bounded metrics;
+`bounded` prints that one alone (benchmarks/uncertainty.log).
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
-from solverbench.metrics.intervals import extrapolated, half_width, over_sets, within
+from solverbench.metrics.intervals import Array, extrapolated, half_width, over_sets, share, within
 from solverbench.metrics.reduction import frechets
 from solverbench.metrics.vectors import manifold
 
@@ -58,35 +60,62 @@ def main(trials: int) -> None:
     print("\n| images a feature | n | true distance | mean at n | mean extrapolated | off by |\n|" + "---|" * 6)
     for ratio in SCARCE:
         print(left_over(64, 64 * ratio // 10 * 10, trials))
+    bounded(trials)
+
+
+def bounded(trials: int) -> None:
+    """Print the table of bounded metrics."""
     print(
-        "\n| metric | mean | interval leaves the range | whole interval covers | cut interval covers |\n|" + "---|" * 5
+        f"\n{trials} trials each\n\n| metric | mean | Student's leaves the range | cut, covers | share, covers "
+        "| mean width, cut | share |\n|" + "---|" * 7
     )
     print(*cut(trials), sep="\n")
 
 
+SHARES = [(n, replicates, spread) for n in (100, 1000) for replicates in (1, 3) for spread in (0.2, 0.9)]
+"""Images of a replicate, replicates, deviation of the images beside data of deviation 1."""
+
+
 def cut(trials: int) -> list[str]:
-    """Return table rows: how often intervals of bounded metrics cover their mean, whole and cut to the range."""
-    found: dict[str, list[tuple[float, float, tuple[float, float]]]] = {}
-    for number in range(trials):
-        generator = np.random.default_rng([7, number])
-        data, draws = np.random.default_rng(7).normal(size=(300, 3)), generator.normal(size=(10, 10, 3))
-        for spread in (0.2, 0.9):
-            for name, (value, left) in manifold(list(spread * draws), data).items():
-                case = f"{name}, 100 images of deviation {spread}"
-                found.setdefault(case, []).append((value, half_width(left[None]), (0.0, 1.0)))
-        same = generator.normal(size=(10, 4, 2))
-        distance, left = frechets([[Moments.of(block) for block in same]], Gaussian(np.zeros(2), np.eye(2)))
-        found.setdefault("Fréchet, same Gaussian, 40 images", []).append((distance[0], half_width(left), (0.0, np.inf)))
+    """Return table rows: how often intervals of bounded metrics cover their mean, cut to the range and as shares."""
     rows = []
-    for name, each in found.items():
-        mean = float(np.mean([value for value, _, _ in each]))
-        whole = [(value - half, value + half) for value, half, _ in each]
-        ends = [within(*one) for one in each]
-        below = [low < own[0] or high > own[1] for (low, high), (*_, own) in zip(whole, each, strict=True)]
-        outside = 100 * np.mean(below)
-        covers = [100 * np.mean([low <= mean <= high for low, high in some]) for some in (whole, ends)]
-        rows.append(f"| {name} | {mean:.4f} | {outside:.1f} % | {covers[0]:.1f} % | {covers[1]:.1f} % |")
-    return rows
+    data = np.random.default_rng(7).normal(size=(300, 3))
+    for n, replicates, spread in SHARES:
+        found: dict[str, list[tuple[Array, Array]]] = {"precision": [], "recall": []}
+        for number in range(trials):
+            generator = np.random.default_rng([7, n, replicates, number])
+            sets = spread * generator.normal(size=(replicates, 10, n // 10, 3))
+            made = [manifold(list(blocks), data) for blocks in sets]
+            for name in found:
+                values, left = zip(*(each[name] for each in made), strict=True)
+                found[name].append((np.array(values), np.array(left)))
+        for name, each in found.items():
+            shares = [share(values.mean(), left, n * replicates) for values, left in each]
+            case = f"{name}, {n} images x {replicates} of deviation {spread}"
+            rows.append(_row(case, each, (0.0, 1.0), shares))
+    distances = []
+    for number in range(trials):
+        same = np.random.default_rng([8, number]).normal(size=(10, 4, 2))
+        distances.append(frechets([[Moments.of(block) for block in same]], Gaussian(np.zeros(2), np.eye(2))))
+    return [*rows, _row("Fréchet, same Gaussian, 40 images", distances, (0.0, np.inf), None)]
+
+
+def _row(
+    case: str,
+    each: Sequence[tuple[Array, Array]],
+    bounds: tuple[float, float],
+    shares: Sequence[tuple[float, float]] | None,
+) -> str:
+    mean = float(np.mean([values.mean() for values, _ in each]))
+    centres = [(float(values.mean()), half_width(left)) for values, left in each]
+    ends = [within(value, half, bounds) for value, half in centres]
+    outside = 100 * np.mean([v - half < bounds[0] or v + half > bounds[1] for v, half in centres])
+    texts = []
+    for some in (ends, shares):
+        covers = "-" if some is None else f"{100 * np.mean([low <= mean <= high for low, high in some]):.1f} %"
+        texts.append((covers, "-" if some is None else f"{np.mean([high - low for low, high in some]):.4f}"))
+    (first, wide), (second, other) = texts
+    return f"| {case} | {mean:.4f} | {outside:.1f} % | {first} | {second} | {wide} | {other} |"
 
 
 def left_over(d: int, n: int, trials: int) -> str:
@@ -107,4 +136,6 @@ def left_over(d: int, n: int, trials: int) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
+    given = sys.argv[1:]
+    count = int(next((each for each in given if each.isdigit()), 500))
+    bounded(count) if "bounded" in given else main(count)

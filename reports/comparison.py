@@ -13,6 +13,8 @@ from solverbench.reports.pages.text import flat
 from solverbench.reports.paired import Difference, of_measures
 
 KEYS = ["teacher", "label", "nfe", "metric"]
+SHARE = 10
+"""Share of the error of its reference below which an RMSE is flagged in a run and its report."""
 _PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
 
@@ -26,7 +28,9 @@ class Comparison:
         specs: (solver, a's spec, b's spec, what differs) of solvers with equal names and different specs.
         only: by run name, the cells that only this run has, such as "gas at NFE 4 on digits".
         cells: a row for each cell and metric in both: the columns `KEYS`, a, b, difference (b - a), low, high,
-            paired (whether the interval is of paired differences), same (the same cell of a store), note.
+            paired (whether the interval is of paired differences), same (the same cell of a store), note,
+            reference_error (the larger one of the two, NaN where the metric has none), and beside_reference: empty, or
+            that a value is below `SHARE` times that error, or that the difference is below the error and has no sign.
     """
 
     names: tuple[str, str]
@@ -101,7 +105,7 @@ def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
 
 
 def _as_in(a: Bundle, b: Bundle) -> Bundle:
-    """Return b with a's names for solvers of equal spec that b names differently, such as `ipndm:order=4`."""
+    """Return `b` with its solvers renamed as in `a` where specs are equal: `ipndm:order=4` may be `ipndm` there."""
     names = {(row.teacher, row.spec, row.nfe): row.label for row in a.frame.itertuples()}
     taken = {(row.teacher, row.label, row.nfe) for row in a.frame.itertuples()}
 
@@ -166,9 +170,29 @@ def _both(a: Bundle, b: Bundle) -> pd.DataFrame:
             **dict(zip(KEYS, key, strict=True)), "a": one["value"], "b": other["value"], "difference": found.value,
             "low": found.low, "high": found.high, "paired": not found.reason and not note,
             "same": bool(one["cell"]) and one["cell"] == other["cell"], "note": found.reason or note,
+            "reference_error": (error := _reference_error(one, other)),
+            "beside_reference": _beside(one["value"], other["value"], found.value, error),
         })  # fmt: skip
     columns = [*KEYS, "a", "b", "difference", "low", "high", "paired", "same", "note"]
+    columns += ["reference_error", "beside_reference"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _reference_error(*rows: Mapping[Any, Any]) -> float:
+    """Return the largest known error of the references of some rows; NaN if none is known."""
+    return max((row["reference_error"] for row in rows if not math.isnan(row["reference_error"])), default=math.nan)
+
+
+def _beside(a: float, b: float, difference: float, error: float) -> str:
+    """Return what the error of the reference means for two values; empty if it means nothing, or isn't known."""
+    if math.isnan(error) or math.isnan(difference):
+        return ""
+    if abs(difference) < error:
+        return f"the difference is smaller than the error of the reference, {error:.2g}, and decides nothing"
+    lower = [name for name, value in (("a", a), ("b", b)) if value < SHARE * error]
+    below = [*lower] or ["the difference"] * (abs(difference) < SHARE * error)
+    verb = "are" if len(below) > 1 else "is"
+    return f"{' and '.join(below)} {verb} below {SHARE} times the error of the reference, {error:.2g}" if below else ""
 
 
 def _difference(a: Bundle, b: Bundle, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> tuple[Difference, str]:
@@ -215,18 +239,21 @@ def _table(cells: pd.DataFrame) -> Iterator[str]:
     rows = [head]
     for row in cells.to_dict("records"):
         known = math.isfinite(row["difference"]) and math.isfinite(row["low"])
-        clear = known and (row["low"] > 0 or row["high"] < 0)
+        decided = not abs(row["difference"]) < row["reference_error"]
+        clear = known and decided and (row["low"] > 0 or row["high"] < 0)
         rows.append((
             row["teacher"], row["label"], str(row["nfe"]), row["metric"], _number(row["a"]), _number(row["b"]),
             _number(row["difference"], "+") + ("*" if clear else ""),
-            f"{row['low']:+.3g} to {row['high']:+.3g}" if known else "", row["note"],
+            f"{row['low']:+.3g} to {row['high']:+.3g}" if known else "",
+            "; ".join(text for text in (row["note"], row["beside_reference"]) if text),
         ))  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
     for texts in rows:
         padded = (f"{text:<{width}}" for text, width in zip(texts, widths, strict=False))
         yield "  ".join([*padded, texts[-1]]).rstrip()
     yield ""
-    yield "* the interval excludes 0. Differences are paired by seed unless a line says otherwise."
+    yield "* the interval excludes 0, and the difference is not below the error of the reference. Differences are"
+    yield "paired by seed unless a line says otherwise."
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -19,7 +19,7 @@ PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
 @dataclass(frozen=True)
 class Line:
-    """A horizontal line: the teacher sampler's value or the data floor; its label gives n if it is not the part's."""
+    """A horizontal line, the teacher sampler's value or the data floor; its label states n if it isn't the part's n."""
 
     label: str
     value: float
@@ -45,7 +45,7 @@ class Published:
     differences: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Rows of one teacher and metric under one protocol, with the facts for their caption.
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
@@ -47,8 +48,17 @@ class Entry:
         return FLAGGED * bool(self.flags)
 
 
-def entries(part: Part) -> dict[tuple[str, int], Entry]:
-    """Return every cell of the table by (label, nfe)."""
+_made: "WeakKeyDictionary[Part, Mapping[tuple[str, int], Entry]]" = WeakKeyDictionary()
+
+
+def entries(part: Part) -> Mapping[tuple[str, int], Entry]:
+    """Return every cell of the table by (label, nfe). A report asks ten times for those of each part."""
+    if part not in _made:
+        _made[part] = _entries(part)
+    return _made[part]
+
+
+def _entries(part: Part) -> dict[tuple[str, int], Entry]:
     found = dict[tuple[str, int], Entry]()
     for nfe in part.nfe:
         rows = part.frame[part.frame["nfe"] == nfe]
@@ -232,7 +242,7 @@ def legends(part: Part, escape: Callable[[str], str] = str) -> list[tuple[str, s
     return found + [(mark, escape(text)) for mark, text in (*footnotes(part.frame), *_flagged(part, cells))]
 
 
-def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
+def _lacking(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[str]:
     """Return the texts on finished cells without a value of this metric: each reason once, with its solvers."""
     groups = dict[str, dict[str, list[int]]]()
     for label in part.solvers:
@@ -248,7 +258,7 @@ def _lacking(part: Part, cells: dict[tuple[str, int], Entry]) -> list[str]:
     return found
 
 
-def _flagged(part: Part, cells: dict[tuple[str, int], Entry]) -> list[tuple[str, str]]:
+def _flagged(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[tuple[str, str]]:
     """Return (mark, text) of flagged values, grouped by solver and sentence; numbers are those of the first one."""
     groups = dict[tuple[str, str], list[int]]()
     for label in part.solvers:
@@ -306,7 +316,7 @@ _LATEX = {
 def _ranks(
     values: Sequence[float], lows: Sequence[float], highs: Sequence[float], outside: Sequence[bool]
 ) -> list[Rank]:
-    """Return the ranks: the lowest value is best; one is tied if its interval begins below the end of the best's.
+    """Return the ranks. The lowest value is best; a value whose interval overlaps that of the best is tied.
 
     A value that is `outside` has no rank.
     """
@@ -320,7 +330,7 @@ def _ranks(
     ]
 
 
-def _margins(cells: dict[tuple[str, int], Entry]) -> bool:
+def _margins(cells: Mapping[tuple[str, int], Entry]) -> bool:
     return any(cell.margin for cell in cells.values())
 
 

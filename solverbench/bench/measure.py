@@ -12,11 +12,14 @@ import numpy as np
 
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import FeatureError, UserError
-from solverbench.metrics.intervals import half_width, standard_error, within
+from solverbench.metrics.intervals import half_width, share, standard_error, within
 from solverbench.metrics.reduction import BLOCKS, Array, Kept
 from solverbench.metrics.table import TABLE, UNBOUNDED, MetricDefinition, Takes
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import BlockResult
+
+SHARE = (0.0, 1.0)
+"""The range of a share or a probability."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +56,19 @@ class Measure:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `value`, by Student's t with 9 R degrees of freedom, cut to the metric's range."""
-        return within(self.value, self.half, self.bounds)
+        """The 95 % interval of `value`: Student's with 9 R degrees of freedom, cut to the metric's range.
+
+        Where the range is 0 to 1, as of precision and recall, it is that of a share (`intervals.share`).
+        """
+        if self.bounds == SHARE:
+            return share(self.value, self.leave_one_out, self.n * len(self.replicates))
+        return within(self.value, half_width(self.leave_one_out), self.bounds)
 
     @cached_property
     def half(self) -> float:
-        """Half the width of the interval before it is cut."""
+        """Half the width of the interval before it is cut; of a share, the distance to the farther end."""
+        if self.bounds == SHARE:
+            return max(self.interval[1] - self.value, self.value - self.interval[0])
         return half_width(self.leave_one_out)
 
     def as_dict(self) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         """0 if every cell is done, cached, unsupported or untrained; 1 if a cell or a metric failed; 3 if none ran."""
-        if self.counts[FAILED] or any(each.failed for each in self.cells):
+        if self.counts[FAILED] or any(each.failed or each.cell.measurement.broken for each in self.cells):
             return 1
         return 0 if self.counts[DONE] + self.counts[CACHED] else 3
 

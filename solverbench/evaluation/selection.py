@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from solverbench import registries
-from solverbench.errors import MissingError, UserError
+from solverbench.errors import MissingError, PluginError, UserError
 from solverbench.evaluation import references
 from solverbench.metrics import extractors, plugin, table
 from solverbench.metrics.evaluation import UNSTORED, Evaluation
@@ -97,7 +97,7 @@ class MetricSelection:
         return cls(tuple(name for name in names if name != table.ALWAYS), reference, extractor, quantiser)
 
     def of_teacher(self, teacher: Teacher, samples: int, block: int, out: Path) -> Measurement:
-        """Return the teacher's measurement; metrics that lack a file or package are listed in `lacking`.
+        """Return the teacher's measurement; metrics that can't be constructed are listed in `lacking`.
 
         Args:
             samples: images per replicate.
@@ -118,7 +118,9 @@ class MetricSelection:
                 return Measurement(self, teacher.device, lacking={evaluation.metrics[0]: str(error)})
             return Measurement(self, teacher.device, evaluation)
         theirs, ours = table.public(self.metrics), table.of_features(self.metrics, table.OWN)
-        lacking = dict(self._unscored(teacher))
+        unscored = dict(self._unscored(teacher))
+        lacking = {name: str(error) for name, error in unscored.items()}
+        broken = frozenset(name for name, error in unscored.items() if isinstance(error, PluginError))
         evaluation = None
         if theirs and (missing := self._missing(teacher, theirs, out)):
             lacking |= dict.fromkeys(theirs, missing)
@@ -136,32 +138,36 @@ class MetricSelection:
                 lacking |= dict.fromkeys(lost, _without_samples(teacher, evaluation))
         if evaluation is not None:
             _check_images(evaluation, samples, block)
-        return Measurement(self, teacher.device, evaluation, lacking)
+        return Measurement(self, teacher.device, evaluation, lacking, broken)
 
-    def _unscored(self, teacher: Teacher) -> Iterator[tuple[str, str]]:
-        """Yield each metric whose network lacks a file or a package, with the reason; load the other networks.
+    def _unscored(self, teacher: Teacher) -> Iterator[tuple[str, MissingError | PluginError]]:
+        """Yield each metric that can't be constructed, with the reason; load the other networks.
+
+        A network may lack a file or a package (MissingError), or a plugin's metric may fail (PluginError).
 
         Raises:
             UserError: a metric takes prompts and the teacher has none.
-            PluginError: a plugin's metric can't be loaded.
         """
-        for each in Measurement(self, teacher.device).of_images:
-            if each.takes is Takes.PROMPT and (teacher.condition is None or not teacher.condition.prompts):
-                raise UserError(
-                    asked=f"metric {each.name}",
-                    wrong=f"teacher {teacher.name!r} has no prompts",
-                    remedy="leave the metric out",
-                )
+        for name in self.metrics:
             try:
+                each = plugin.find(name)
+                if each.features:
+                    continue
+                if each.takes is Takes.PROMPT and (teacher.condition is None or not teacher.condition.prompts):
+                    raise UserError(
+                        asked=f"metric {each.name}",
+                        wrong=f"teacher {teacher.name!r} has no prompts",
+                        remedy="leave the metric out",
+                    )
                 if each.identity is not None:
                     each.identity(teacher.device)
                 if each.network is not None:
                     each.network(teacher.device)
-            except MissingError as error:
-                yield each.name, str(error)
+            except (MissingError, PluginError) as error:
+                yield name, error
 
     def _missing(self, teacher: Teacher, metrics: tuple[str, ...], out: Path) -> str:
-        """Return what is missing for metrics of public features; empty if nothing is.
+        """Return why metrics of public features can't be measured; empty if they can.
 
         Raises:
             MissingError: the requested reference doesn't exist.
@@ -252,12 +258,14 @@ class Measurement:
         device: device of the images and the networks.
         evaluation: evaluation of features; None if no features are measured.
         lacking: requested metrics that can't be measured here, each with the reason.
+        broken: those of them whose plugin failed.
     """
 
     selection: MetricSelection
     device: str
     evaluation: Evaluation | None = None
     lacking: Mapping[str, str] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()
 
     @property
     def of_images(self) -> tuple[MetricDefinition, ...]:

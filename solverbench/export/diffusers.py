@@ -119,8 +119,8 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
         Args:
             num_inference_steps: N or None.
-            sigmas, mu: equally spaced times from 1 to 1/N and their shift, which flow pipelines pass to every
-                scheduler. They are ignored, because the levels are fixed.
+            sigmas, mu: equally spaced times from 1 to 1/N or 1/M, M the number of training steps, and their shift,
+                which flow pipelines pass to every scheduler. They are ignored, because the levels are fixed.
             timesteps: whole times from the last training step to 1, which CogView4's pipeline passes with their
                 sigmas; ignored, too.
 
@@ -138,7 +138,14 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             num_inference_steps = num_inference_steps or count
         elif sigmas is not None:
             num_inference_steps = num_inference_steps or len(sigmas)
-            if any(abs(t - (len(sigmas) - n) / len(sigmas)) > 1e-6 for n, t in enumerate(sigmas)):
+            steps, whole = len(sigmas), 1 / self.config.num_train_timesteps
+
+            def evenly(end: float, within: float) -> bool:
+                """Return whether the times are equally spaced from 1 to `end`."""
+                even = [1 + (end - 1) * n / max(steps - 1, 1) for n in range(steps)]
+                return all(abs(t - each) <= within for t, each in zip(sigmas, even, strict=True))
+
+            if not evenly(1 / steps, 1e-6) and not evenly(whole, whole):
                 raise ValueError(
                     f"TableauScheduler: sigmas {list(map(float, sigmas))}: its levels are fixed; leave them out"
                 )
@@ -213,6 +220,10 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             k = known.index(t)
             noisy.append(self.config.alphas[k] * (image + self.config.sigmas[k] * added))
         return torch.stack(noisy)
+
+    def scale_noise(self, sample: torch.Tensor, timestep: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return `add_noise`, as flow pipelines call it."""
+        return self.add_noise(sample, noise, timestep.expand(len(sample)))
 
     def _check(self, timestep: float | torch.Tensor) -> None:
         """Refuse a call out of order, and a start that the pipeline did not scale."""

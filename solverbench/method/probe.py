@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -39,13 +40,30 @@ def unstable(tableau: Tableau, schedule: NoiseSchedule) -> str:
     The error is compared with Euler's with as many calls from the schedule's start to its end, on the better of two
     grids: equal steps in time, and in sigma^(1/7).
     """
-    error, plain = gaussian_error(tableau, schedule), min(_euler_errors(schedule, tableau.nfe), default=math.inf)
+    error, plain = gaussian_error(tableau, schedule), euler_error(schedule, tableau.nfe)
     if error <= WORSE * plain and (error <= DEVIATION or error <= plain):
         return ""
     return (
         f"the steps are too long for this method: on Gaussian data of deviation {DEVIATION:g} its error is "
         f"{error:.2g}, that of Euler's method with as many calls {plain:.2g}"
     )
+
+
+_known: WeakKeyDictionary[NoiseSchedule, dict[int, float]] = WeakKeyDictionary()
+
+
+def euler_error(schedule: NoiseSchedule, steps: int) -> float:
+    """Return the error of Euler's method on Gaussian data, on the better one of two grids; infinite if neither fits.
+
+    It is computed once for a schedule and a number of steps, however many solvers are compared with it.
+    """
+    try:
+        known = _known.setdefault(schedule, {})
+    except TypeError:  # a plugin's schedule may have no hash
+        known = {}
+    if steps not in known:
+        known[steps] = min(_euler_errors(schedule, steps), default=math.inf)
+    return known[steps]
 
 
 def _euler_errors(schedule: NoiseSchedule, steps: int) -> Iterator[float]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from solverbench.errors import FeatureError
 
@@ -27,7 +26,7 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
             remedy="ask for --replicates 2 or more",
         )
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation / len(values) ** 0.5
+    half = _quantile(len(values) - 1, level) * deviation / len(values) ** 0.5
     return mean, deviation, (mean - half, mean + half)
 
 
@@ -76,7 +75,45 @@ def within(value: float, half: float, bounds: tuple[float, float]) -> tuple[floa
     return max(value - half, low), min(value + half, high)
 
 
+def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a mean of shares in [0, 1] by Korn and Graubard's method; it lies in [0, 1].
+
+    It is the exact binomial interval of Clopper and Pearson at the effective number of images p (1 - p)/SE^2, with the
+    jackknife's SE, times the square of the ratio of the quantiles of the normal and of Student's distribution. A share
+    of exactly 0 or 1 has SE = 0 and is taken for that of `images` independent images: none of them was an exception.
+
+    Args:
+        value: the mean over R replicates.
+        leave_one_out: their leave-one-outs, [R, G].
+        images: number of images of all replicates.
+
+    Source: Korn & Graubard 1998, Survey Methodology 24(2), 193-201; Clopper & Pearson 1934, Biometrika 26, 404-413.
+    """
+    from scipy.special import betaincinv, ndtri  # see `_quantile`
+
+    replicates, groups = leave_one_out.shape
+    value, error, tail = min(max(value, 0.0), 1.0), standard_error(leave_one_out), (1 - level) / 2
+    if 0 < value < 1:
+        if error == 0:
+            return value, value
+        counted = value * (1 - value) / error**2
+        counted *= float(ndtri(1 - tail)) ** 2 / _quantile(replicates * (groups - 1), level) ** 2
+    else:
+        counted = float(images)
+    held = value * counted
+    low = float(betaincinv(held, counted - held + 1, tail)) if held > 0 else 0.0
+    high = float(betaincinv(held + 1, counted - held, 1 - tail)) if held < counted else 1.0
+    return low, high
+
+
 def half_width(leave_one_out: Array, level: float = 0.95) -> float:
     """Return the half width of the Student interval with R (G-1) degrees of freedom, from [R, G] leave-one-outs."""
     replicates, groups = leave_one_out.shape
-    return float(stdtrit(replicates * (groups - 1), (1 + level) / 2)) * standard_error(leave_one_out)
+    return _quantile(replicates * (groups - 1), level) * standard_error(leave_one_out)
+
+
+def _quantile(freedom: int, level: float) -> float:
+    """Return the half width of Student's interval in units of the standard error."""
+    from scipy.special import stdtrit  # imported where something is measured: a finished run needs no scipy
+
+    return float(stdtrit(freedom, (1 + level) / 2))

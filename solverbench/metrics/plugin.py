@@ -40,7 +40,7 @@ class Metric(ABC):
     bounds: ClassVar[tuple[float, float]] = table.UNBOUNDED
     """Least and greatest value that it can have; intervals end there."""
     identity: ClassVar[str] = ""
-    """Identity of what its numbers depend on besides its source file, such as the sha256 of a network's weights."""
+    """Identity of further inputs of its numbers besides its source file, such as the sha256 of a network's weights."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -124,6 +124,15 @@ def find(name: str) -> MetricDefinition:
         log=cls.log,
         bounds=cls.bounds,
     )  # fmt: skip
+
+
+def described(name: str) -> MetricDefinition:
+    """Return the definition of a metric for a report; that of a plugin's metric which can't be loaded has its name."""
+    try:
+        return find(name)
+    except PluginError:
+        return MetricDefinition(name, name, name, Takes.IMAGE, SCORE + name, partial(table.mean, SCORE + name),
+                                space="plugin")  # fmt: skip
 
 
 def _numbers(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:

@@ -19,11 +19,30 @@ LATER = frozenset({"statistics"})
 """Names in blocks and metrics.json that earlier versions didn't write."""
 
 
+ENDS = frozenset({"low", "high"})
+"""The numbers of a metric that follow from its other ones; how, has changed between versions."""
+
+
 def comparable(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the entries of two result files, without those that only a later version writes if one lacks them."""
+    """Return the entries of two result files, without those that only a later version writes if one lacks them.
+
+    The ends of intervals are left out.
+    """
     lacking = LATER - (a.keys() & b.keys())
     mine, theirs = ({name: each for name, each in one.items() if name not in lacking} for one in (a, b))
-    return mine, theirs
+    return _without_ends(mine), _without_ends(theirs)
+
+
+def _without_ends(file: dict[str, Any]) -> dict[str, Any]:
+    measures = file.get("measures")
+    if not isinstance(measures, Mapping):
+        return file
+    plain = {name: _other(each) if isinstance(each, Mapping) else each for name, each in measures.items()}
+    return {**file, "measures": plain}
+
+
+def _other(measure: Mapping[str, Any]) -> dict[str, Any]:
+    return {part: number for part, number in measure.items() if part not in ENDS}
 
 
 def distance(a: NDArray[Any], b: NDArray[Any]) -> float:

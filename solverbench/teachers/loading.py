@@ -39,7 +39,7 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
         options = keywords.read(head, load, given)
         with plugins.blamed(registries.teachers, head):
             teacher = load(device, **options)
-    elif (imported := userdata.teachers() / f"{head}.toml").is_file():
+    elif Path(head).name == head and (imported := userdata.teachers() / f"{head}.toml").is_file():
         teacher = description.load(imported, given, device)
     elif Path(head).exists() or re.search(r"[/\\.]", head):
         teacher = description.load(Path(head), given, device)

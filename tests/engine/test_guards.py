@@ -78,6 +78,19 @@ def test_steps_that_are_too_long_are_said(spec: str, nfe: int, flagged: bool) ->
     assert bool(probe.unstable(sb.tableau(spec, nfe=nfe), sb.EDM())) == flagged
 
 
+def test_eulers_error_is_computed_once_for_a_schedule_and_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    compute = probe._euler_errors
+    monkeypatch.setattr(probe, "_euler_errors", lambda schedule, steps: made.append(steps) or compute(schedule, steps))
+    schedule = sb.EDM(sigma_max=79.0)
+    for spec, nfe in (("dpm", 4), ("unipc", 4), ("ipndm", 4), ("dpm", 5)):
+        probe.unstable(sb.tableau(spec, nfe=nfe, schedule=schedule), schedule)
+    assert made == [4, 5]
+    assert probe.euler_error(sb.EDM(sigma_max=79.0), 4) == probe.euler_error(schedule, 4)
+    assert made == [4, 5]
+    assert probe.euler_error(sb.EDM(sigma_max=20.0), 4) != probe.euler_error(schedule, 4)
+
+
 @pytest.mark.parametrize(
     ("spec", "nfe"), [("deis:grid=logsnr", 20), ("deis:order=3:grid=polynomial", 10), ("deis:grid=polynomial", 20),
                     ("deis:grid=polynomial", 10)]

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from solverbench.bench.measure import Measure
 from solverbench.errors import FeatureError
+from solverbench.metrics import intervals
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
 from solverbench.metrics.intervals import extrapolated, half_width, jackknife, over_sets, standard_error
 from solverbench.metrics.reduction import frechets
@@ -42,6 +44,41 @@ def test_the_extrapolated_interval_covers_the_true_distance_and_the_plain_one_do
     found = [extrapolated(values, left) for values, left in trials]
     assert 0.90 <= share([abs(v.mean() - TRUTH) <= half_width(left) for v, left in found]) <= 0.98
     assert share([abs(v.mean() - TRUTH) <= half_width(left) for v, left in trials]) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("truth", "n", "replicates"), [(0.9987, 100, 1), (0.9987, 100, 3), (0.95, 200, 1), (0.4, 200, 3)]
+)
+def test_the_interval_of_a_share_covers_it_near_one_too(truth, n, replicates):
+    """Precision is the share of images that a fixed set of data holds; benchmarks/uncertainty.log has whole trials."""
+    generator, hits, plain = np.random.default_rng(1), [], []
+    for _ in range(TRIALS):
+        held = generator.random((replicates, 10, n // 10)) < truth
+        left = (held.sum((1, 2))[:, None] - held.sum(2)) / (n - n // 10)
+        low, high = intervals.share(held.mean(), left, n * replicates)
+        assert 0 <= low <= held.mean() <= high <= 1
+        hits.append(low <= truth <= high)
+        plain.append(abs(held.mean() - truth) <= half_width(left))
+    assert share(hits) >= 0.92
+    if truth > 0.99:
+        assert share(plain) < 0.4, "Student's interval would do"
+
+
+def test_a_share_of_one_has_the_exact_interval_of_as_many_images_and_a_constant_one_has_no_width():
+    ones, half = np.ones((1, 10)), np.full((1, 10), 0.5)
+    assert intervals.share(1.0, ones, 100) == pytest.approx((0.025**0.01, 1.0), rel=1e-9)
+    assert intervals.share(0.0, ones * 0, 100) == pytest.approx((0.0, 1 - 0.025**0.01), rel=1e-9)
+    assert intervals.share(0.5, half, 100) == (0.5, 0.5)
+
+
+def test_a_measure_from_0_to_1_has_the_interval_of_a_share_and_another_one_students():
+    left = np.array([[0.9, 0.8, 0.85, 0.9, 0.9, 0.7, 0.9, 0.95, 0.9, 0.9]])
+    ranges = (0.0, 1.0), (0.0, np.inf)
+    one, other = (Measure("mine", np.array([0.87]), left, 100, "", "", bounds) for bounds in ranges)
+    assert one.interval == pytest.approx(intervals.share(0.87, left, 100))
+    assert one.half == pytest.approx(max(one.interval[1] - 0.87, 0.87 - one.interval[0]))
+    assert other.interval == pytest.approx((max(0.0, 0.87 - half_width(left)), 0.87 + half_width(left)))
+    assert Measure.from_dict("precision", one.as_dict()).interval == one.interval
 
 
 def test_one_set_has_no_deviation():

@@ -241,7 +241,7 @@ def test_a_grid_that_rises_fails_its_cells_alone(examples, invoke):
     assert (rising.exit_code, rising.stdout) == (2, "")  # the levels are the user's own
 
 
-def test_a_metric_that_cannot_be_made_ends_the_run_before_anything_starts(examples, invoke):
+def test_a_metric_that_cannot_be_made_is_a_row_with_its_reason(examples, invoke):
     text = "import solverbench as sb\nclass M(sb.Metric):\n    '''Bad.'''\n    name = 'bad'\n"
     text += "    def __init__(self, device='cpu'):\n        raise RuntimeError('no weights')\n"
     text += "    def values(self, images): ...\n"
@@ -250,9 +250,11 @@ def test_a_metric_that_cannot_be_made_ends_the_run_before_anything_starts(exampl
         "run", "--plugin", plugin, "--metrics", "bad", "--teachers", "mixture", "--solvers", "euler", *SMALL
     )
     path = Path(plugin).resolve()
-    assert result.exit_code == 3
-    assert result.line == f"Error: metric 'bad' of file {path}: {path}:6: RuntimeError: no weights; correct it"
-    assert not Path("runs").exists()
+    assert result.exit_code == 1
+    assert f"no bad of mixture: metric 'bad' of file {path}: {path}:6: RuntimeError: no weights; correct it" in (
+        result.stdout
+    )
+    assert "1 cell: 1 done" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import solverbench as sb
 from solverbench import plugins, registries
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
-from solverbench.errors import PluginError
 from solverbench.evaluation.selection import MetricSelection
 from solverbench.metrics import plugin
 from solverbench.metrics.quantise import quantise
@@ -110,8 +109,9 @@ def test_typed_code_without_a_source_needs_an_identity():
     names = {"__name__": "__main__x", "sb": sb}
     exec(CONTRAST, names)
     sb.register(names["Contrast"])
-    with pytest.raises(PluginError, match="metric 'contrast': its source can't be read, so its results can't be"):
-        MetricSelection.of("contrast").of_teacher(toys.teacher(), 20, 2, Path())
+    found = MetricSelection.of("contrast").of_teacher(toys.teacher(), 20, 2, Path())
+    assert found.lacking["contrast"].startswith("metric 'contrast': its source can't be read, so its results can't be")
+    assert found.broken == {"contrast"}
     names["Contrast"].identity = "mine, of today"
     assert plugin.identity("contrast") == "contrast mine, of today"
 
@@ -224,14 +224,41 @@ def test_a_metric_that_lacks_something_is_left_out_with_the_reason(examples):
     assert result.frame.set_index("metric").loc["rmse_teacher"].value > 0
 
 
-def test_a_metric_that_fails_to_load_stops_the_run_before_it_starts(examples, invoke):
+def test_a_metric_that_cannot_be_constructed_leaves_the_other_metrics(examples, invoke):
     broken = "    def __init__(self, device):\n        import nowhere\n\n    def values"
     examples("contrast.py", CONTRAST.replace("    def values", broken))
-    result = invoke("run", "--plugin", "contrast.py", "--metrics", "contrast", "--solvers", "euler")
-    assert result.exit_code == 3
-    assert "Error: metric 'contrast' of file " in result.line
-    assert "contrast.py:11: ModuleNotFoundError: No module named 'nowhere'; correct it" in result.line
-    assert not Path("runs").exists()
+    np.save("real.npy", quantise(toys.data(150)).numpy())
+    examples("sliced.py", EXAMPLES["sliced.py"])
+    plugins.load("contrast.py")
+    plugins.load("sliced.py")
+    result = run("runs", "contrast,sliced", samples=60, batch=4)
+    rows = result.frame.set_index("metric")
+    assert (
+        "contrast.py:11: ModuleNotFoundError: No module named 'nowhere'; correct it" in rows.loc["contrast", "reason"]
+    )
+    assert rows.loc[["sliced", "rmse_teacher"], "value"].notna().all()
+    assert (result.counts["done"], result.exit_code) == (1, 1)
+    plugins.load(examples("contrast.py", CONTRAST))
+    whole = run("runs", "contrast,sliced", samples=60, batch=4)
+    assert whole.frame.set_index("metric").loc["contrast", "value"] > 0
+    assert whole.exit_code == 0
+
+
+def test_a_metric_whose_package_is_missing_is_a_row_too(examples, monkeypatch):
+    """An entry point that doesn't load is known by its name alone."""
+    plugins.load("contrast.py")
+    find = registries.metrics.get
+
+    def get(name):
+        if name == "contrast":
+            raise registries.Unavailable(asked="metric contrast", wrong="needs a package", remedy="install it")
+        return find(name)
+
+    monkeypatch.setattr(registries.metrics, "get", get)
+    result = run("runs", "contrast")
+    row = result.frame.set_index("metric").loc["contrast"]
+    assert "needs a package" in row.reason
+    assert result.frame.set_index("metric").loc["rmse_teacher", "value"] > 0
 
 
 def test_an_unknown_metric_is_refused_with_plugins_among_those_known(examples, invoke):

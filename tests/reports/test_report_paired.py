@@ -14,8 +14,9 @@ from solverbench import reports
 from solverbench.bench.measure import Measure
 from solverbench.bench.measure import paired as ours
 from solverbench.cli.main import main
-from solverbench.reports import paired
+from solverbench.reports import comparison, paired
 from solverbench.reports.parts import parts
+from solverbench.teachers import convergence
 
 SMALL = {"teachers": ["digits"], "budgets": (3, 4), "metrics": ["frechet_data", "precision"]}
 
@@ -167,6 +168,30 @@ def test_the_command_compares_two_names_or_folders(tmp_path: Path) -> None:
     assert "run 'nothing': no report" in missing.output
     same = CliRunner().invoke(main, ["compare", "a", "a", "--out", str(tmp_path / "runs")])
     assert same.exit_code == 2
+
+
+def test_compare_says_where_a_difference_is_small_beside_the_error_of_the_reference(tmp_path: Path) -> None:
+    """As the flags of a run: ten times the error; below the error itself, a difference has no sign."""
+    a, b = (write(tmp_path / name, ["euler", "dpm", "gas"], ["digits"], (3,), ["rmse_teacher"]) for name in ("a", "b"))
+    frame = pd.read_csv(b / "results.csv", dtype={"cell": str})
+    frame["value"] += frame["solver"].map({"dpm": 1.0, "euler": 3e-3, "gas": 2e-4})
+    frame["cell"] = "f" + frame["cell"].str[1:]
+    frame["reference_error"] = 1e-3
+    frame.to_csv(b / "results.csv", index=False)
+    found = reports.compare(a, b)
+    cells = found.cells.set_index("label")
+    assert cells.loc["dpm", "beside_reference"] == ""
+    assert cells.loc["euler", "beside_reference"].endswith("below 10 times the error of the reference, 0.001")
+    assert cells.loc["gas", "beside_reference"].startswith("the difference is smaller than the error of the reference")
+    assert (cells["reference_error"] == 1e-3).all()
+    assert found.as_dict()["cells"][0]["beside_reference"] == found.cells.iloc[0]["beside_reference"]
+    text = "\n".join(found.lines())
+    assert "smaller than the error of the reference, 0.001, and decides nothing" in text
+    assert "below 10 times the error of the reference, 0.001" in text
+
+
+def test_compare_and_a_runs_flags_use_one_share_of_the_references_error() -> None:
+    assert comparison.SHARE == convergence.SHARE
 
 
 def test_load_results_finds_the_only_report_and_names_the_choices(tmp_path: Path) -> None:

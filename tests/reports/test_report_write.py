@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
+from solverbench.reports import report as reporting
 from solverbench.reports.bundle import tidy
 from solverbench.reports.drawing import base
 from solverbench.reports.drawing.images import Grid, draw_grid
 from solverbench.reports.figures import contents, gallery, images, widths
-from solverbench.reports.pages import markdown, sections
-from solverbench.reports.parts import parts
+from solverbench.reports.pages import markdown, sections, tables
+from solverbench.reports.parts import Part, parts
 
 PARTS = ("digits-frechet_data", "digits-frechet_teacher", "digits-rmse_teacher")
 
@@ -58,7 +59,8 @@ def test_write_returns_every_file_and_leaves_no_other(once: Once) -> None:
     figures = ["figure", *(f"figure-{part}" for part in PARTS), "images-digits", "differences-digits"]
     expected = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf", "svg", "csv", "py")}
     expected |= {f"table-{part}.{kind}" for part in PARTS for kind in ("md", "csv", "tex")}
-    expected |= {f"verdicts.{kind}" for kind in ("md", "csv", "tex")} | {"report.html", "report.md", "figures.json"}
+    expected |= {f"verdicts.{kind}" for kind in ("md", "csv", "tex")} | {"report.html", "report.md"}
+    expected |= {"figures.json", "report.json"}
     assert {path.name for path in written} == expected
     assert set(folder.iterdir()) - before == set(written)
     assert written[-1].name == "report.md"
@@ -68,6 +70,7 @@ def test_the_same_bundle_gives_the_same_bytes_in_another_process_at_another_time
     first = {path.name: path.read_bytes() for path in once.written}
     folder, age = copy, time.time() - once.written[-1].stat().st_mtime
     time.sleep(max(0.0, 1.1 - age))
+    (copy / "report.json").unlink()
     code = f"import sys; sys.path[:0] = {sys.path!r}; from solverbench import reports; reports.write({str(folder)!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert [name for name, content in first.items() if (folder / name).read_bytes() != content] == []
@@ -126,6 +129,7 @@ def test_nothing_is_pointed_out_without_a_teacher_line(folder: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_report_whole(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(copy, notes=["another note"])
     folder, before = copy, {path.name: path.read_bytes() for path in copy.iterdir()}
 
     def full(self: Path, content: bytes) -> int:
@@ -154,6 +158,56 @@ def test_a_report_that_did_not_change_is_not_drawn_again(copy: Path, once: Once,
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
+def test_a_repeated_run_writes_nothing_and_imports_no_drawing_library(copy: Path, once: Once) -> None:
+    """Its cells are cached where they were done, and its own time is another one."""
+    table = (copy / "results.csv").read_text(encoding="utf-8")
+    assert ",done," in table
+    (copy / "results.csv").write_text(table.replace(",done,", ",cached,"), encoding="utf-8")
+    record = json.loads((copy / "bundle.json").read_text(encoding="utf-8"))
+    counts = {**record["counts"], "cached": record["counts"]["cached"] + record["counts"]["done"], "done": 0}
+    edit(copy, counts=counts, environment={**record["environment"], "seconds": "9 for this run"})
+    before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}; from solverbench import reports\n"
+        f"print(*[path.name for path in reports.write({str(copy)!r})]); sys.exit('matplotlib' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == [path.name for path in once.written]
+    assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"stamp": 1}', '{"stamp": "%s", "files": 1}', '{"stamp": "%s", "files": []}']
+)
+def test_a_damaged_record_of_the_report_writes_it_again(copy: Path, drawings: list[str], text: str) -> None:
+    stamp = json.loads((copy / "report.json").read_text(encoding="utf-8"))["stamp"]
+    (copy / "report.json").write_text(text.replace("%s", stamp), encoding="utf-8")
+    (copy / "report.html").unlink()
+    reports.write(copy)
+    assert (copy / "report.html").is_file()
+    assert drawings == []
+
+
+def test_another_bundle_or_baseline_is_another_report(copy: Path, drawings: list[str]) -> None:
+    edit(copy, notes=["another note"])
+    reports.write(copy)
+    assert "another note" in (copy / "report.html").read_text(encoding="utf-8")
+    stamp = (copy / "report.json").read_bytes()
+    reports.write(copy, baseline="unipc")
+    assert (copy / "report.json").read_bytes() != stamp
+    assert drawings == []
+
+
+def test_the_cells_of_each_table_are_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Part] = []
+    compute = tables._entries
+    monkeypatch.setattr(tables, "_entries", lambda part: made.append(part) or compute(part))
+    report = sections.of(reports.load(folder))
+    assert list(reporting._pages(report))
+    assert markdown.page(report)
+    assert len(made) == len(report.parts) == len(PARTS)
+
+
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"\x89PNG"), lambda path: path.unlink()])
 def test_a_damaged_or_missing_picture_alone_is_drawn_again(copy: Path, drawings: list[str], spoil) -> None:
     spoil(copy / "images-digits.png")
@@ -168,6 +222,7 @@ def test_a_damaged_or_missing_picture_alone_is_drawn_again(copy: Path, drawings:
     "text", [None, "", "[]", '{"figure": 1}', '{"figure": {"stamp": 1, "files": []}}', "[" * 10**5]
 )
 def test_a_damaged_record_of_the_figures_draws_them_again(copy: Path, once: Once, drawings: list[str], text) -> None:
+    (copy / "report.json").unlink()
     (copy / "figures.json").unlink() if text is None else (copy / "figures.json").write_text(text, encoding="utf-8")
     reports.write(copy)
     assert len(drawings) == len([path for path in once.written if path.suffix in (".png", ".pdf", ".svg")])
@@ -197,6 +252,7 @@ def test_what_a_picture_shows_decides_whether_it_is_drawn_again(
     drawings.clear()
     script = contents.scripts.script
     monkeypatch.setattr(contents.scripts, "script", lambda *asked: script(*asked) + "# another drawing code\n")
+    edit(copy, notes=["a third note"])  # else nothing is drawn at all: the code is the same on disk
     reports.write(copy, width="iclr")
     assert len(drawings) == 3 * figures
 

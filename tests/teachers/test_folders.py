@@ -46,22 +46,31 @@ def edited(path, **changes):
     ("changes", "text"),
     [
         ({"_class_name": "StableDiffusionControlNetPipeline", "controlnet": ["diffusers", "ControlNetModel"]},
-         "StableDiffusionControlNetPipeline isn't a pipeline that is read: it changes the network's output"),
-        ({"_class_name": "StableDiffusionPAGPipeline", "pag_applied_layers": ["mid"]}, "PAGPipeline isn't a pipeline"),
-        ({"_class_name": "StableDiffusionImg2ImgPipeline"}, "it starts from an image"),
+         "has no folder controlnet"),
+        ({"_class_name": "StableDiffusionImg2ImgPipeline"}, "StableDiffusionImg2ImgPipeline's call fails with its"),
         ({"controlnet": ["diffusers", "ControlNetModel"]},
-         r"has controlnet \(diffusers\.ControlNetModel\), which isn't read and may change every image"),
-        ({"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}, "has image_encoder"),
-        ({"pag_applied_layers": ["mid"]}, "has pag_applied_layers"),
-        ({"adapter": ["diffusers", "T2IAdapter"]}, "has adapter"),
+         r"its StableDiffusionPipeline takes no part controlnet \(diffusers\.ControlNetModel\)"),
+        ({"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}, "has no folder image_encoder"),
+        ({"adapter": ["diffusers", "T2IAdapter"]}, "takes no part adapter"),
     ],
 )  # fmt: skip
-def test_a_pipeline_with_more_than_is_read_is_refused_by_name(copied, changes, text):
+def test_a_pipeline_with_more_than_a_reader_knows_goes_to_its_own_call(copied, changes, text):
     folder, prompts = copied
     edited(folder / "model_index.json", **changes)
-    with pytest.raises(RecordError, match=text) as caught:
+    with pytest.raises((RecordError, MissingError, SpecError), match=text) as caught:
         folders.load(folder, prompts=prompts)
     assert "\n" not in str(caught.value)
+    with pytest.raises(RecordError, match=r"isn't a pipeline that is read|which isn't read and may change every image"):
+        folders.load(folder, prompts=prompts, family="diffusers")
+
+
+def test_guidance_by_perturbed_attention_is_never_silently_left_out(copied):
+    folder, prompts = copied
+    plain = folders.load(folder, prompts=prompts)
+    edited(folder / "model_index.json", _class_name="StableDiffusionPAGPipeline", pag_applied_layers=["mid"])
+    teacher = folders.load(folder, prompts=prompts, options={"height": 16, "width": 16, "guidance_scale": 2.0})
+    assert "StableDiffusionPAGPipeline's own call" in teacher.notes[-1]
+    assert (teacher.passes, plain.passes) == (3, 1)
 
 
 def test_parts_that_look_at_finished_images_and_empty_places_are_no_matter(copied):

@@ -10,8 +10,9 @@ import numpy as np
 from solverbench import seeds
 from solverbench.bench import statistics
 from solverbench.bench.cells import Cell
-from solverbench.bench.measure import measure
+from solverbench.bench.measure import Measure, measure
 from solverbench.metrics import table
+from solverbench.metrics.intervals import half_width, within
 from solverbench.metrics.reduction import BLOCKS, Kept
 from solverbench.metrics.table import Takes
 from solverbench.store import agreement
@@ -42,7 +43,7 @@ def differences(cell: Cell, stored: Mapping[str, Any], found: Sequence[BlockResu
     lines += [f"a block counted {block.nfe} calls, not {cell.nfe}" for block in found if block.nfe != cell.nfe][:1]
     for name, each in stored["measures"].items():
         if name in again.found:
-            lines += _unlike(name, each, again.found[name].as_dict())
+            lines += _unlike(name, each, _as_then(again.found[name], each))
         elif name in again.failed:
             lines.append(f"{name} can't be computed from its blocks ({again.failed[name]})")
         else:
@@ -54,6 +55,15 @@ def differences(cell: Cell, stored: Mapping[str, Any], found: Sequence[BlockResu
     ):
         lines.append("the statistics of its images don't follow from its blocks")
     return lines
+
+
+def _as_then(found: Measure, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a metric's numbers, with Student's interval, cut or not, if the stored one is that of earlier versions."""
+    now, half = found.as_dict(), half_width(found.leave_one_out)
+    for ends in ((found.value - half, found.value + half), within(found.value, half, found.bounds)):
+        if agreement.values([stored.get("low"), stored.get("high")], list(ends), RELATIVE, ABSOLUTE):
+            return now | {"low": ends[0], "high": ends[1]}
+    return now
 
 
 def parts(stored: Mapping[str, Any], found: Sequence[BlockResult]) -> tuple[list[str], list[str]]:

@@ -97,7 +97,7 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
 
 
 def _table(teacher: str, metric: str, budgets: Sequence[int], outcomes: Sequence[Outcome]) -> Table:
-    higher = plugin.find(metric).higher
+    higher = plugin.described(metric).higher
     there = {(outcome.cell.solver, outcome.cell.nfe): outcome for outcome in outcomes}
     best = {
         nfe: (max if higher else min)(

@@ -136,7 +136,7 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     cells = _of_teachers(outcomes)
     used = {metric for outcome in outcomes for metric in _metrics(outcome.cell)}
     found: dict[str, dict[str, Any]] = {}
-    for each in map(plugin.find, ordered(used)):
+    for each in map(plugin.described, ordered(used)):
         full = max(cell.measurement.full(each.name) for cell in cells)
         found[each.name] = {
             "label": f"{each.label} ({each.space or _space(each, cells)})",

@@ -85,27 +85,28 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     made = schedulers.settled(asked_scheduler)
     weights, facts = _identified(description, pipe)
     facts |= {"pipeline": cls.__name__, "call": {**_given(call), **digests}, "negative": description.negative}
-    schedule = assembly.ended(schedulers.schedule(made), description)
     _prepare(pipe, description, device, given)
     adapter = Adapter(
         description.name, pipe, call, negative=description.negative,
         prompts=condition.prompts[:1] if condition else (), frame=given.frame,
     )  # fmt: skip
     shift = levels.shift_of_told(adapter, made)
+    schedule = assembly.ended(levels.shifted(schedulers.schedule(made), shift), description)
     told = levels.told(made, schedule, shift)
     schedule = schedule.with_calls(levels.own(adapter, schedule))
 
-    def bound(chosen: Sequence[int], prompts: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
+    def bound(prompts: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
         def network(y: Tensor, t: Tensor) -> Tensor:
-            return adapter.output(y, float(t), chosen, prompts)
+            return adapter.output(y, float(t), prompts)
 
         return Adapted(network, schedule, schedulers.prediction(made), told=told)
 
     def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
-        return bound(chosen, condition.lines(chosen) if condition else ())
+        return bound(condition.lines(chosen) if condition else ())
 
     notes = _checked(adapter, bound, _level(adapter.scheduler, made, equal=shift == 1), condition)
     passes = _passes(adapter)
+    _decodes(adapter)
     if condition is not None and passes > 1:
         condition = dataclasses.replace(condition, guidance=_weight(call, taken))
     identity = files.digest({"weights": weights, "shape": list(adapter.shape), **facts})
@@ -243,7 +244,7 @@ def _identified(description: Description, pipe: Any) -> tuple[dict[str, str], di
             weights[name] = adaptors.fingerprint(part)
         else:
             weights[name] = _folder_digest(description.checkpoint / name)
-        config = getattr(part, "config", None)
+        config: Any = getattr(part, "config", None)
         config = config.to_dict() if hasattr(config, "to_dict") else config
         if config is not None and not name.startswith("tokenizer"):
             facts[name] = _plain(config)
@@ -286,7 +287,7 @@ def _weight(call: Mapping[str, Any], taken: Mapping[str, Any]) -> float:
 
 def _checked(
     adapter: Adapter,
-    bound: Callable[[Sequence[int], Sequence[str]], Callable[[Tensor, Tensor], Tensor]],
+    bound: Callable[[Sequence[str]], Callable[[Tensor, Tensor], Tensor]],
     level: Callable[[float, float | None], tuple[float, float]],
     condition: Condition | None,
 ) -> list[str]:
@@ -298,7 +299,8 @@ def _checked(
     lines = sorted(set(condition.prompts), key=len) if condition else []
     prompts = [*lines[:1], *lines[1:][-1:]]
     difference, failed = float("inf"), None
-    for adapter.steps, adapter.alone in itertools.product(adapter.forms, (False, True)):
+    for steps, alone in itertools.product(adapter.forms, (False, True)):
+        adapter.steps, adapter.alone = steps, alone
         try:
             found = agreement.measured(adapter, bound, level, prompts)
         except Exception as error:  # a pipeline that dislikes its arguments raises nearly anything
@@ -313,9 +315,9 @@ def _checked(
             remedy="give other arguments of its call, or use sb.Teacher around its network",
         ) from failed  # fmt: skip
     agreement.check(adapter, difference)
-    one = "; a call takes one image, as its batches change them" if adapter.alone else ""
-    steps = agreement.STEPS
-    return [f"read by {adapter.kind}'s own call, which it follows to {difference:.0e} over {steps} steps{one}"]
+    one = "; a call takes one image, as its batches change them" if adapter.single else ""
+    said = f"read by {adapter.kind}'s own call, which it follows to {difference:.0e} over {agreement.STEPS} steps"
+    return [said + one]
 
 
 def _level(
@@ -327,6 +329,7 @@ def _level(
         equal: whether a flow's told times are its levels but for roundings; if not, the sigmas are its levels.
     """
     count = schedulers.steps(made)
+    squares = torch.empty(0) if schedulers.flows(made) else _squares(scheduler, made)
 
     def of(sigma: float, *, flow: bool) -> tuple[float, float]:
         sigma = min(sigma, STAND_IN)
@@ -341,7 +344,6 @@ def _level(
         if made[schedulers.CONTINUOUS] == "continuous":
             assert own is not None
             return of(own, flow=False)
-        squares = scheduler.alphas_cumprod.double().cpu()
         low = min(int(told), len(squares) - 1)
         high = min(low + 1, len(squares) - 1)
         logs = squares[[low, high]].clamp(min=1 / (1 + STAND_IN**2)).log()
@@ -351,14 +353,43 @@ def _level(
     return flow if schedulers.flows(made) else table
 
 
+def _decodes(adapter: Adapter) -> None:
+    """Raise `RecordError` if the pipeline can't decode a final state."""
+    try:
+        with torch.no_grad():
+            images = adapter.decode(torch.zeros(1, *adapter.shape, device=adapter.device))
+        fits = images.ndim == 4
+    except Exception as error:  # upstream's kinds of refusal are many
+        raise RecordError(
+            asked=adapter.name, wrong=f"{adapter.kind} can't decode a state ({one_line(error, typed=True)})",
+            remedy="give other arguments of its call, or use sb.Teacher around its network",
+        ) from error  # fmt: skip
+    if not fits:
+        raise RecordError(
+            asked=adapter.name, wrong=f"{adapter.kind} decodes a state to {list(images.shape)}, not an image or video",
+            remedy="use sb.Teacher around its network",
+        )  # fmt: skip
+
+
+def _squares(scheduler: Any, made: Mapping[str, Any]) -> Tensor:
+    """Return alpha^2 [M] of the scheduler's own table, in float64 where its own is that in float32."""
+    own, exact = scheduler.alphas_cumprod.double().cpu(), schedulers.alphas_cumprod(made)
+    return exact if own.shape == exact.shape and torch.allclose(own, exact, rtol=0, atol=ROUNDED) else own
+
+
+ROUNDED = 1e-6
+"""Error of upstream's float32 products of a thousand factors."""
+
+
 def _passes(adapter: Adapter) -> int:
     """Return the rows through the network per image and call, counted at three levels; the largest if they differ."""
     counts = []
     for told in (0.9, 0.5, 0.1):
         adapter.rows = []
         with torch.no_grad():
-            adapter.output(torch.zeros(1, *adapter.shape, device=adapter.device), told * adapter.count, [0],
-                           adapter.prompts[:1])  # fmt: skip
+            adapter.output(
+                torch.zeros(1, *adapter.shape, device=adapter.device), told * adapter.count, adapter.prompts[:1]
+            )
         counts.append(sum(adapter.rows))
     adapter.rows = None
     return max(counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,14 @@ def shift_of_told(adapter: Adapter, made: dict[str, Any]) -> float:
             remedy="use sb.Teacher around its network",
         )  # fmt: skip
     return float(shifts.mean())
+
+
+def shifted(schedule: NoiseSchedule, shift: float) -> NoiseSchedule:
+    """Return a flow's schedule whose first and last training times are moved by `shift_of_told`."""
+    if shift == 1 or not isinstance(schedule, RectifiedFlow):
+        return schedule
+    first, last = (shift * t / (1 + (shift - 1) * t) for t in (schedule.t_first, schedule.t_end))
+    return dataclasses.replace(schedule, t_first=first, t_end=last)
 
 
 def told(made: dict[str, Any], schedule: NoiseSchedule, shift: float) -> Callable[[Tensor], Tensor]:

@@ -1,4 +1,4 @@
-"""What a pipeline's folder may hold: classes of diffusers and transformers, no code, no quantised weights.
+"""Checks of a pipeline's folder: it may hold classes of diffusers and transformers, no code, no quantised weights.
 
 Everything is checked from JSON and file names before diffusers reads the folder, so that nothing in it is executed.
 """
@@ -88,7 +88,7 @@ def pipeline_class(path: Path, found: Mapping[str, Any]) -> Any:
             asked=path, wrong=f"{kind} isn't a pipeline of diffusers {diffusers.__version__}, and other code isn't run",
             remedy="install the version of diffusers that the folder's _diffusers_version names",
         )  # fmt: skip
-    taken = inspect.signature(cls.__init__).parameters
+    taken = inspect.signature(cls).parameters
     for name, (library, part) in parts(found).items():
         if name not in taken:
             raise RecordError(
