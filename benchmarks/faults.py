@@ -19,6 +19,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from solverbench.learned.training.checkpoint import check_trained
@@ -42,6 +44,11 @@ from solverbench.bench import run as runner
 from solverbench.bench import work as jobs
 from solverbench.cli import main as cli
 from solverbench.store import layout, leases, queue
+from solverbench.store import runs as store_runs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import hostile
 
 torch.set_num_threads(1)
 
@@ -54,6 +61,10 @@ LIMIT = 600.0
 
 INTERRUPTS = 5
 """Number of consecutive interrupts."""
+
+
+FOREIGN = ("link", "link of a folder", "pipe", "forged JSON", "bomb", "odd name")
+"""What a stranger may put in place of a file of a cell."""
 
 
 class Shown(Exception):
@@ -383,6 +394,84 @@ class Campaign:
         self.compare(out)
         return f"after {stored} of {len(self.whole)} files"
 
+    def hosts(self, *, killing: bool) -> str:
+        """Start two runs that take each other for runs of other hosts, one with its clocks 10 minutes ahead."""
+        out, record = self.fresh(), self.place / f"record-{self.count}"
+
+        def hook(ahead: float) -> None:
+            recorded(record)
+            leases.EVERY, leases.PATIENCE, queue.POLL = 0.05, 2.0, 0.1
+            socket.gethostname = lambda: f"host-{ahead:.0f}"
+            leases._machine = store_runs._machine = lambda: f"boot of host-{ahead:.0f}"
+            later_clocks(ahead)
+
+        one, two = self.go(out, lambda: hook(600)), self.go(out, lambda: hook(0))
+        if killing:
+            self.sleep(self.chance.uniform(0.1, 1.0) * self.seconds)
+            kill(one)
+            one.wait()
+        else:
+            one.ends(0)
+        two.ends(0)
+        self.compare(out)
+        made = Counter(record.read_text().splitlines())
+        twice = sum(count > 1 for count in made.values())
+        if twice and not killing:
+            raise Shown(f"{twice} files were made twice")
+        self.finish(out)
+        return f"{len(made)} files made, {twice} of them twice"
+
+    def foreign(self, kind: str) -> str:
+        """Put what a stranger may put into a finished store; it must be named, harm nothing, and be repairable."""
+        out, elsewhere = self.fresh(), self.place / "elsewhere"
+        shutil.copytree(self.place / "whole", out)
+        if not elsewhere.exists():
+            hostile.elsewhere(self.place)
+        before = hostile.seen(elsewhere)
+        suffixes = {"forged JSON": (".json",), "bomb": (".npz",)}.get(kind, (".json", ".npz"))
+        names = [path for path in sorted(out.glob("cells/*/*/**/*")) if path.is_file() and path.suffix in suffixes]
+        path = self.chance.choice(names)
+        content, place = path.read_bytes(), path
+        if kind == "link":
+            path.unlink()
+            path.symlink_to(elsewhere / "mine.txt")
+        elif kind == "link of a folder":
+            place = path.parent
+            shutil.rmtree(place)
+            place.symlink_to(elsewhere / "moved", target_is_directory=True)
+        elif kind == "pipe":
+            path.unlink()
+            os.mkfifo(path)
+        elif kind == "forged JSON":
+            hostile._json(path, self.chance)
+        elif kind == "bomb":
+            hostile.bomb(path)
+        else:
+            place = path.with_name("\x1b[2J\n" + path.name)
+            place.write_bytes(content)
+        said = self.go(out, command=["store", "verify"]).ends(0, 4)
+        if any(not char.isprintable() and char != "\n" for char in said):
+            raise Shown("verify prints control characters")
+        named = path.name in said
+        if kind not in ("forged JSON", "odd name") and not named and "DAMAGED" not in said:
+            raise Shown(f"{kind} at {path.relative_to(out)} is not named: {said}")
+        ended = self.go(out).wait()
+        self.go(out, command=["store", "gc", "--cells"]).ends(0, 2, 3)
+        for each in sorted(out.rglob("*")):  # the remedy that verify gives
+            if each.is_symlink() or not (each.is_file() or each.is_dir()) or "\x1b" in each.name:
+                each.unlink()
+        if kind == "forged JSON" and path.exists() and not named:
+            path.write_bytes(content)  # a change that no number depends on
+        self.go(out, command=["store", "verify", "--set-aside"]).ends(0, 4)
+        self.finish(out)
+        if hostile.seen(elsewhere) != before:
+            raise Shown(f"{kind}: a file outside the store was touched")
+        if ended not in DOCUMENTED:
+            raise Shown(f"{kind}: the run ended with {ended}")
+        return (
+            f"{path.name.partition('-')[0]}: {'named by verify' if named else 'no number depends on it'}, run {ended}"
+        )
+
     def clock(self) -> str:
         """Run alone with a wall clock that jumps by years at each reading."""
         out, seed = self.fresh(), self.chance.randrange(10**9)
@@ -448,6 +537,12 @@ def recorded(record: Path) -> None:
         write(path, arrays, replace=replace)
 
     files.write_arrays = watched
+
+
+def later_clocks(seconds: float) -> None:
+    """Move this process's clocks ahead."""
+    wall, steady = time.time, time.monotonic
+    time.time, time.monotonic = (lambda: wall() + seconds), (lambda: steady() + seconds)
 
 
 def jumping_clock(seed: int) -> None:
@@ -520,13 +615,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=220, help="SIGKILLs at random times")
     parser.add_argument("--rounds", type=int, default=10, help="of the other faults, each of which comes in a round")
+    parser.add_argument("--only", default="", help="a part of the names of the faults of a round")
     given = parser.parse_args()
     own_mounts()
     chance = random.Random(given.seed)
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     place = Path(tempfile.mkdtemp(prefix="solverbench-faults-", dir=base))
     begun, counts, shown = time.monotonic(), Counter(), 0
-    machine = f"torch {torch.__version__}, {platform.platform()}, {os.cpu_count()} cores"
+    machine = f"{datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, {platform.platform()}, {os.cpu_count()} cores"
     print(f"solverbench {solverbench.__version__}, {machine}")
     campaign = Campaign(place, chance)
     print(f"seed {given.seed}; undisturbed: {campaign.seconds:.2f} s, {len(campaign.whole)} files", flush=True)
@@ -545,7 +641,11 @@ def main() -> None:
         (f"{INTERRUPTS} interrupts", campaign.interrupts),
         ("broken leases", campaign.broken_leases),
         ("merge killed", campaign.merging),
+        ("two hosts, one clock 10 minutes ahead", lambda: campaign.hosts(killing=False)),
+        ("two hosts, the one ahead killed", lambda: campaign.hosts(killing=True)),
+        *((f"foreign: {kind}", lambda kind=kind: campaign.foreign(kind)) for kind in FOREIGN),  # type: ignore[misc]
     ]
+    faults = [(name, fault) for name, fault in faults if given.only in name]
     try:
         try:
             campaign.kills(given.kills, lambda line: print(f"SIGKILL: {line}: the same", flush=True))

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from solverbench.reports import files
 from solverbench.reports.figures.widths import Width
 
 STAMP = "report.json"
@@ -35,7 +36,7 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
     stamp = _stamp(place, f"{width} {baseline}")
     if stamp and (there := _unchanged(place, stamp)):
         return there
-    from solverbench.reports import files, report  # drawing takes half a second to import
+    from solverbench.reports import report  # drawing takes half a second to import
 
     written = report.write(place, width=width, baseline=baseline)
     if stamp:
@@ -49,11 +50,11 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
 def _unchanged(folder: Path, stamp: str) -> list[Path]:
     """Return the report's files if the record has this stamp and they have their digests, or an empty list."""
     try:
-        record = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        record = json.loads(files.content(folder / STAMP))
         known = dict(record["files"]) if record["stamp"] == stamp else {}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
-    if not known or any(_digest(folder / name) != digest for name, digest in known.items()):
+    if not known or any(Path(name).name != name or _digest(folder / name) != digest for name, digest in known.items()):
         return []
     return [folder / name for name in (STAMP, *known)]
 
@@ -66,7 +67,7 @@ def _stamp(folder: Path, asked: str) -> str:
     try:
         for name in _SOURCES:
             found.update(name.encode() + b"\0" + _source(folder / name) + b"\0")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error, IndexError, RecursionError):
         return ""
     here = Path(__file__).parent
     for path in sorted(path for path in here.rglob("*") if path.is_file() and path.suffix != ".pyc"):
@@ -79,22 +80,22 @@ def _stamp(folder: Path, asked: str) -> str:
 def _source(path: Path) -> bytes:
     """Return what a file of the bundle says of its cells, the same for a run and its repetition."""
     if path.name == "bundle.json":
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(files.content(path))
         counts, environment = dict(record["counts"]), dict(record["environment"])
         counts["done"] = counts.get("done", 0) + counts.pop("cached", 0)
         environment.pop("seconds", None)
         return json.dumps({**record, "counts": counts, "environment": environment}, sort_keys=True).encode()
     if path.name == "results.csv":
-        head, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        head, *rows = csv.reader(io.StringIO(files.content(path).decode(), newline=""))
         status = head.index("status")
         rows = [[*row[:status], row[status].replace("cached", "done"), *row[status + 1 :]] for row in rows]
         return json.dumps([head, *rows]).encode()
-    return path.read_bytes() if path.exists() or path.name not in _OPTIONAL else b""
+    return files.content(path, files.ARRAY_BYTES) if path.exists() or path.name not in _OPTIONAL else b""
 
 
 def _digest(path: Path) -> str | None:
     """Return the sha256 of a file, None if it can't be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(files.content(path)).hexdigest()
+    except (OSError, ValueError):
         return None

@@ -11,5 +11,5 @@ def test_no_fault_has_an_effect(tmp_path):
     line = [CAMPAIGN, "--kills", "12", "--rounds", "1", "--seed", "7"]
     child = forks.run(line, cwd=tmp_path)
     assert child.returncode == 0, child.stdout + child.stderr
-    assert "26 faults (12 SIGKILL; " in child.stdout
+    assert "34 faults (12 SIGKILL; " in child.stdout
     assert "SHOWN" not in child.stdout
