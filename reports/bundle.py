@@ -29,7 +29,7 @@ MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no v
 METRIC_LOSS, INFERRED, FLAGGED = "†", "‡", "*"
 """Marks after a solver's name: trained on the metric's own features; a method that its paper only partly specifies."""
 REFERENCE_ERROR = "reference-error:"
-"""Start of the flag of a value that is small beside the error of its reference; it stands last."""
+"""Start of the flag of a value that is small beside the error of its reference; the last flag of a value."""
 CALLS, SOLVERS, LABEL = 1_000_000, 1000, 60
 """Largest number of calls, of solvers in a report, and of characters in a solver's name in tables and figures."""
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["columns"]

@@ -19,7 +19,7 @@ PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
 @dataclass(frozen=True)
 class Line:
-    """A horizontal line: the teacher sampler's value or the data floor; its label gives n if it is not the part's."""
+    """A horizontal line, the teacher sampler's value or the data floor; its label states n if it isn't the part's n."""
 
     label: str
     value: float

@@ -6,7 +6,6 @@ from pathlib import Path
 from solverbench.reports import files
 from solverbench.reports.bundle import BundleError, load
 from solverbench.reports.figures import gallery, widths
-from solverbench.reports.figures.gallery import put as put
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.pages import html, lists, markdown, sections, tables
 from solverbench.reports.pages.content import Report

@@ -362,7 +362,7 @@ def below(folder: Path) -> list[Path]:
 
 
 def special(folder: Path) -> list[Path]:
-    """Return what is neither a regular file nor a folder, in order: links, pipes, sockets and devices."""
+    """Return the links, pipes, sockets and devices below a folder, sorted: all but regular files and folders."""
     return sorted(path for path, kind in _tree(folder) if not stat.S_ISREG(kind))
 
 

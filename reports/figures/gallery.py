@@ -1,7 +1,7 @@
 """The figures of a report, each with its data and the script that redraws it; large sets use every core.
 
-Other processes run this module on shares of a bundle that they read themselves. They are not forked and import nothing
-of the caller's, so a notebook or a script without a main guard can write a report, too.
+Other processes run this module on shares of a bundle that they read themselves. They are not forked and don't
+import the caller's main module, so a notebook or a script without a main guard can write a report, too.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,26 +18,26 @@ from typing import Any
 from solverbench.reports import files
 from solverbench.reports.bundle import Bundle, BundleError, load
 from solverbench.reports.drawing import base
-from solverbench.reports.figures import contents, curves, plans
-from solverbench.reports.figures.contents import Content
+from solverbench.reports.figures import contents, curves
+from solverbench.reports.figures.contents import KINDS, Content, Source
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.parts import Part, parts, slug
 
 Contents = Mapping[str, Content]
 STAMPS = "figures.json"
-"""The file in a report's folder that says what each figure was drawn from, and the digests of its files."""
+"""Name of the file, in a report's folder, with each figure's stamp and the digests of its files."""
 _ALONE = 12
 """Number of figures below which one process is faster than starting others."""
 _MOST = 8
 
 
 def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int | None = None) -> list[Path]:
-    """Write the figures that are not there yet into the bundle's folder; return all files in the order of `gallery`.
+    """Write the missing and outdated figures into the bundle's folder. Return all files, ordered as in `gallery`.
 
     The last one is figures.json.
 
-    A figure is there if figures.json has its stamp, which a digest of its data, images, constants and drawing code is,
-    and its files are as they were written.
+    A figure is up to date if its files are unchanged and figures.json has its stamp: a digest of its data, images,
+    constants and drawing code.
 
     Args:
         processes: number of processes; if None, one per core up to 8, or a single one for few figures.
@@ -99,14 +100,13 @@ def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Cal
     made["figure"] = partial(contents.curves, found, wide)
     for name, group in side_by_side(found):
         made[f"figure-{name}"] = partial(contents.grid, group, wide)
-    for name, across in (("training", "calls"), ("speed", "speed")):
-        made[f"figure-{name}"] = partial(contents.costs, found, across, wide)
+    source = Source(bundle, found, wide)
+    whole = {kind.file: kind for kind in KINDS.values() if kind.file and not kind.of_teacher}
+    made |= {name: partial(kind.make, source) for name, kind in whole.items()}
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
-        known = plans.of(bundle, found, teacher)
-        made[f"levels-{slug(teacher)}"] = partial(contents.levels, known, wide)
-        made[f"weights-{slug(teacher)}"] = partial(contents.weights, known, wide)
-        made[f"images-{slug(teacher)}"] = partial(contents.images, bundle, teacher)
-        made[f"differences-{slug(teacher)}"] = partial(contents.images, bundle, teacher, differences=True)
+        one = replace(source, teacher=teacher)
+        own = {f"{kind.file}-{slug(teacher)}": kind for kind in KINDS.values() if kind.of_teacher}
+        made |= {name: partial(kind.make, one) for name, kind in own.items()}
     return made
 
 
@@ -125,7 +125,7 @@ def _files(name: str) -> list[str]:
 
 
 def _stamps(folder: Path) -> dict[str, Any]:
-    """Return what figures.json says; nothing if it is missing or damaged, so that every figure is drawn again."""
+    """Return the content of figures.json; empty if it is missing or damaged, so that every figure is drawn again."""
     try:
         found = files.parsed(folder / STAMPS)
     except (OSError, ValueError):

@@ -24,7 +24,7 @@ from solverbench.reports.parts import Part
 _WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
 _PLAIN = ("training", "verdicts", "published", "unfinished")
-"""Sections of paragraphs and tables only."""
+"""Keys of the sections that consist of paragraphs and tables only."""
 
 
 def page(report: Report) -> str:

@@ -316,7 +316,7 @@ _LATEX = {
 def _ranks(
     values: Sequence[float], lows: Sequence[float], highs: Sequence[float], outside: Sequence[bool]
 ) -> list[Rank]:
-    """Return the ranks: the lowest value is best; one is tied if its interval begins below the end of the best's.
+    """Return the ranks. The lowest value is best; a value whose interval overlaps that of the best is tied.
 
     A value that is `outside` has no rank.
     """

@@ -46,7 +46,7 @@ FOREIGN = "sandbox allow-scripts allow-popups; default-src 'none'; img-src data:
 FOREIGN += "script-src 'unsafe-inline'; connect-src 'none'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 """Policy of a report's page, which may come from a stranger: an origin of its own, and no request to any server."""
 INERT = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
-"""Policy of every other file of a report."""
+"""Content security policy of every other file of a report."""
 
 
 @dataclass(frozen=True)

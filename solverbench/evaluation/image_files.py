@@ -38,7 +38,7 @@ class Found:
     passed: Mapping[str, int]
 
     def __str__(self) -> str:
-        """Return the number of images and what was passed over."""
+        """Return a summary: the number of images, and the number of skipped files by reason."""
         rest = ", ".join(f"{count} {what}" for what, count in sorted(self.passed.items()))
         return f"{len(self.files)} images found" + (f"; passed over: {rest}" if rest else "")
 

@@ -117,17 +117,17 @@ class NoiseSchedule(ABC):
 
     @property
     def sigma_first(self) -> float:
-        """The level at which grids in sigma or lambda start: `sigma_max`, unless that is the stand-in."""
+        """The level at which grids in sigma or lambda start: `sigma_max`, unless it replaces an infinite level."""
         return self.sigma_max
 
     @property
     def stands_in(self) -> bool:
-        """Whether `sigma_max` stands for an infinite level, at which the state holds no data."""
+        """Whether `sigma_max` is `STAND_IN`, which replaces an infinite level, at which the state holds no data."""
         return self.sigma_first < self.sigma_max
 
     @property
     def t_first(self) -> float:
-        """The time of `sigma_first`: `t_start`, unless `sigma_max` is the stand-in."""
+        """The time of `sigma_first`: `t_start`, unless `sigma_max` replaces an infinite level."""
         return self.t_start
 
     @property

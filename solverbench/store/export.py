@@ -28,7 +28,7 @@ COLUMNS = [
 
 
 class Exported(NamedTuple):
-    """What `export` has written.
+    """The result of `export`.
 
     Args:
         names: names of its files.
@@ -155,7 +155,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
 
 @contextmanager
 def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield what writes a file into the folder or zip, which is there only once all of it is."""
+    """Yield the function that writes a file into the folder or zip, which appears only when it is complete."""
     with files.replacing(to) as part:
         if to.suffix == ".zip":
             with zipfile.ZipFile(part, "x") as archive:

@@ -14,7 +14,7 @@ from solverbench.teachers.families import description as families
 from solverbench.wording import printable, suggest
 
 FILES = ("checkpoint", "classifier", "reference")
-"""Roles of the files that an entry may name, the network's own first."""
+"""Roles of the files that an entry may name; the checkpoint comes first."""
 
 UNSUPPORTED = "unsupported"
 """Family of an entry that SolverBench cannot read."""

@@ -335,7 +335,7 @@ def test_an_fp16_choice_is_recorded(folder):
     ("kind", "changes", "kinds", "text"),
     [
         (tiny.TEXT, {"prompts": "/nowhere.txt"}, MissingError, "prompts"),
-        (tiny.TEXT, {"prompt_count": 4}, UserError, "3 lines, 4 are asked for"),
+        (tiny.TEXT, {"prompt_count": 4}, UserError, "3 lines, but 4 are asked for"),
         (tiny.TEXT, {"classes": "seed"}, UserError, "has no classes"),
         (tiny.UNCONDITIONAL, {"guidance": 2.0}, UserError, "no unconditional input"),
         (tiny.UNCONDITIONAL, {"sigma_max": 80.0}, SpecError, "starts where its training does"),
@@ -400,7 +400,10 @@ def damaged(change):
             "don't fit .*time_embedding",
         ),
         (lambda s: [s.pop(k) for k in [*s] if k.startswith("first_stage_model.")], "decoder: the checkpoint has no"),
-        (lambda s: s.update({"cond_stage_model.model.x": torch.ones(1)}), "conditioned by cond_stage_model.model.x"),
+        (
+            lambda s: s.update({"cond_stage_model.model.x": torch.ones(1)}),
+            "its condition cond_stage_model.model.x isn't supported",
+        ),
     ],
 )
 def test_a_checkpoint_that_lacks_or_adds_something_is_one_clear_line(tmp_path, change, text):

@@ -114,7 +114,7 @@ def test_a_refiner_is_refused_by_what_it_is_told(tmp_path):
     ):
         folders.load(folder, prompts=tiny.prompts(tmp_path / "p.txt"))
     folders.xl_unet().save_pretrained(tmp_path / "bare")
-    with pytest.raises(MissingError, match="is told prompts, but there is no tokenizer"):
+    with pytest.raises(MissingError, match="takes prompts, but tokenizer is missing"):
         folders.load(
             tmp_path / "bare", files={"scheduler": folder / "scheduler"}, prompts=tiny.prompts(tmp_path / "p.txt")
         )

@@ -44,7 +44,7 @@ class Parts:
         network: network as configured; its `predict` calls `model`.
         prediction: eps, v, x0 or flow.
         schedule: schedule of its training.
-        told: map from the schedule's time to the network's.
+        told: map from the schedule's time to the time input of the network.
         size: side of the state.
         embed: classes [B] -> the network's class inputs.
         encode: prompts -> the network's text inputs.
@@ -237,7 +237,7 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
 
 
 def counted(steps: int) -> Callable[[Tensor], Tensor]:
-    """Return the map from a discrete schedule's time t to the network's: `steps` t - 1, unrounded."""
+    """Return the map from a discrete schedule's time t to the network's time input, `steps` t - 1, unrounded."""
     return lambda t: steps * t - 1
 
 

@@ -221,7 +221,7 @@ def _known(name: str, config: Mapping[str, Any]) -> None:
 
 
 def _checked(name: str, made: Mapping[str, Any]) -> None:
-    """Raise `RecordError` if settled options contradict each other or ask for what is not read."""
+    """Raise `RecordError` if settled options contradict each other or need an unsupported feature."""
     asked = made["prediction_type"]
 
     def refuse(wrong: str, remedy: str) -> None:
@@ -316,7 +316,7 @@ def ends(made: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def told(made: Mapping[str, Any], schedule: NoiseSchedule) -> Any:
-    """Return the map from the schedule's time to the network's.
+    """Return the map from the schedule's time to the network's time input.
 
     A flow counts from 0 to M, a discrete schedule from 0 to M - 1, and continuous time is log(sigma)/4 (Karras et al.
     2022, arXiv:2206.00364, table 1, c_noise).

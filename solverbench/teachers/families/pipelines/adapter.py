@@ -8,7 +8,9 @@ first one's network is skipped, and its `step` returns the state (two-step form)
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,13 @@ from solverbench.wording import one_line
 
 INPUTS = ("hidden_states", "sample", "x")
 """Names of the state among a network's arguments, where it isn't the first one."""
+
+
+SEED = 0
+"""Seed of what a pipeline draws itself, such as codes of an image that it is given: the same in every call."""
+
+NETWORK = re.compile(r"^(?!text).*(unet|transformer)")
+"""Names of the parts that are sampled; some pipelines have a second one for some times, or for no prompt."""
 
 
 class Decoded(BaseException):
@@ -68,14 +77,14 @@ class Adapter:
         self.parameters = arguments(type(pipe))
         self.prompts = tuple(prompts)
         self.lock = threading.RLock()
-        self.alone = False
+        self.alone = self.text = False
         self.call: Call | None = None
         self.rows: list[int] | None = []
-        self.template: tuple[Any, int] | None = None
+        self.templates: dict[str, tuple[Any, int]] = {}
         self.steps = 1
         self.networks = networks(pipe)
-        for module in self.networks.values():
-            self._watch(module)
+        for name, module in self.networks.items():
+            self._watch(name, module)
         for method in [each for each in ENCODE if hasattr(pipe, each)][:1]:
             setattr(pipe, method, Remembered(getattr(pipe, method)))
         self._capture()
@@ -96,34 +105,38 @@ class Adapter:
         return state[0], math.prod(state[1:-1]), state[-1]
 
     @property
+    def single(self) -> bool:
+        """Whether a call takes one image: batches change them, or the pipeline takes one prompt as a text."""
+        return self.alone or self.text
+
+    @property
     def device(self) -> torch.device:
         """The device of states."""
         return self.sample.device
 
-    def output(self, y: Tensor, told: float, chosen: Sequence[int], prompts: Sequence[str]) -> Tensor:
+    def output(self, y: Tensor, told: float, prompts: Sequence[str]) -> Tensor:
         """Return the network's output with guidance applied, of y's shape; a learned variance is left out.
 
         Args:
             y: states [B, C, H, W] in the network's frame.
             told: time told to the network.
-            chosen: seeds [B]; each image has a generator of its own, the same in every call.
             prompts: prompts [B]; empty if the call takes none.
         """
-        if self.alone and len(y) > 1:
-            rows = [self.output(y[n : n + 1], told, chosen[n : n + 1], prompts[n : n + 1]) for n in range(len(y))]
+        if self.single and len(y) > 1:
+            rows = [self.output(y[n : n + 1], told, prompts[n : n + 1]) for n in range(len(y))]
             return torch.cat(rows)
         entered = y.reshape(-1, *self.state).to(self.sample.dtype)
         call = Call(told, told / self.count, self.steps, entered)
-        self.run(call, chosen, prompts)
+        self.run(call, len(y), prompts)
         assert call.output is not None
         return _first_half(call.output, entered).reshape(y.shape)
 
     def decode(self, states: Tensor) -> Tensor:
         """Return the images [B, 3, H, W] on [-1, 1] of final states [B, C, H, W], `assembly.DECODED` at a time."""
-        return torch.cat([self._decode(part) for part in torch.split(states, assembly.DECODED)])
+        return torch.cat([self._decode(part) for part in torch.split(states, 1 if self.single else assembly.DECODED)])
 
     def levels(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Return what the pipeline's own `set_timesteps` gives for a number of steps: told times [N], sigmas [N+1].
+        """Return the result of the pipeline's own `set_timesteps` for a number of steps: told times [N], sigmas [N+1].
 
         The sigmas are empty for a scheduler that has none.
         """
@@ -135,23 +148,26 @@ class Adapter:
             found.append((torch.as_tensor(scheduler.timesteps).double().cpu(), kept))
             raise Stop
 
-        self.watched(probe.watched(self.scheduler, began=began), steps, [0], self.prompts[:1])
+        self.watched(probe.watched(self.scheduler, began=began), steps, self.prompts[:1])
         return found[0]
 
-    def watched(self, scheduler: Any, steps: int, chosen: Sequence[int], prompts: Sequence[str]) -> None:
-        """Run the pipeline's own call with a scheduler for `steps` steps, from the noise that it draws itself."""
+    def watched(self, scheduler: Any, steps: int, prompts: Sequence[str]) -> None:
+        """Run the pipeline's own call for one image with a scheduler, from the noise that it draws itself."""
         with self.lock, self._scheduler(scheduler), assembly.quiet():
-            self._called(steps, chosen, prompts, {}, "latent")
+            self._called(steps, 1, prompts, {}, "latent")
 
-    def run(self, call: Call, chosen: Sequence[int], prompts: Sequence[str]) -> Tensor | None:
-        """Run the pipeline's own call with the probe of `call`; return the decoded images, if it came to that."""
+    def run(self, call: Call, count: int, prompts: Sequence[str]) -> Tensor | None:
+        """Run the pipeline's own call with the probe of `call`; return the decoded images, if it came to that.
+
+        Where it decodes it draws a first state of its own, so that random numbers drawn later are those of a whole run.
+        """
         more: dict[str, Any] = {}
-        if call.steps == 1 and "latents" in self.parameters:
+        if call.steps == 1 and call.entered is not None and call.final is None:
             more["latents"] = call.entered
         with self.lock, self._scheduler(probe.one_call(self.scheduler, call)), assembly.quiet():
             self.call = call
             try:
-                found = self._called(call.steps, chosen, prompts, more, "latent" if call.final is None else "pt")
+                found = self._called(call.steps, count, prompts, more, "latent" if call.final is None else "pt")
             except Decoded as decoded:
                 return decoded.images
             finally:
@@ -168,35 +184,40 @@ class Adapter:
         """The number of training steps of the scheduler."""
         return int(self.scheduler.config.get("num_train_timesteps", 1000))
 
-    def _called(
-        self, steps: int, chosen: Sequence[int], prompts: Sequence[str], more: Mapping[str, Any], kind: str
-    ) -> Any:
+    def _called(self, steps: int, count: int, prompts: Sequence[str], more: Mapping[str, Any], kind: str) -> Any:
         """Return what the pipeline's call returns; None if it was stopped."""
         told: dict[str, Any] = {"num_inference_steps": steps, "output_type": kind, "return_dict": False, **self.given}
         if "generator" in self.parameters:
-            told["generator"] = [torch.Generator("cpu").manual_seed(seed % 2**63) for seed in chosen]
+            generators = [torch.Generator("cpu").manual_seed(SEED) for _ in range(count)]
+            told["generator"] = generators[0] if self.text else generators
         if prompts:
-            told["prompt"] = list(prompts)
+            told["prompt"] = prompts[0] if self.text else list(prompts)
         else:  # the number of images is that of the inputs, or given
-            told |= {key: [value] * len(chosen) for key, value in self.given.items() if not is_plain(value)}
-            told["batch_size"] = len(chosen)
+            told |= {key: [value] * count for key, value in self.given.items() if not is_plain(value)}
+            told["batch_size"] = count
         if self.negative is not None:
-            told["negative_prompt"] = [self.negative] * len(chosen)
+            told["negative_prompt"] = self.negative if self.text else [self.negative] * count
         function = type(self.pipe).__call__
         function = getattr(function, "__wrapped__", function)  # without its no_grad
+        devices = [self.pipe.device] if self.pipe.device.type == "cuda" else []
         try:
-            return function(self.pipe, **{key: value for key, value in told.items() if key in self.parameters}, **more)
+            with torch.random.fork_rng(devices):  # of what draws without the generator it is given
+                torch.manual_seed(SEED)
+                return function(
+                    self.pipe, **{key: value for key, value in told.items() if key in self.parameters}, **more
+                )
         except Stop:
             return None
 
     def _first(self) -> Tensor:
         """Return the first state of one image that the pipeline draws itself, and learn what its network returns."""
         said = ""
-        for steps in 1, 2:
+        for text, steps in itertools.product((False, True) if self.prompts else (False,), (1, 2)):
+            self.text = text
             call = Call(self.count - 1, (self.count - 1) / self.count, steps)
             try:
                 with torch.no_grad():
-                    self.run(call, [0], self.prompts[:1])
+                    self.run(call, 1, self.prompts[:1])
             except Exception as error:  # a pipeline that dislikes its arguments raises nearly anything
                 said = said or one_line(error, typed=True)
                 continue
@@ -227,7 +248,7 @@ class Adapter:
             call = Call(self.count / 2, 0.5, steps, test)
             try:
                 with torch.no_grad():
-                    self.run(call, [0], self.prompts[:1])
+                    self.run(call, 1, self.prompts[:1])
             except Exception as error:
                 said = f"fails with a state of its own shape ({one_line(error, typed=True)})"
                 continue
@@ -247,7 +268,7 @@ class Adapter:
         final = states.reshape(-1, *self.state).to(self.sample.dtype)
         count = len(final)
         call = Call(1.0, 1 / self.count, self.steps, final, final=final)
-        images = self.run(call, [0] * count, self.prompts[:1] * count)
+        images = self.run(call, count, self.prompts[:1] * count)
         assert images is not None
         if images.ndim == 5:  # [B, C, F, H, W]
             images = images[:, :, images.shape[2] // 2 if self.frame is None else self.frame]
@@ -262,27 +283,27 @@ class Adapter:
         finally:
             self.pipe.scheduler = self.scheduler
 
-    def _watch(self, module: Any) -> None:
+    def _watch(self, name: str, module: Any) -> None:
         """Make a network count its rows, and give zeros where a step only passes a state on."""
         real = module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             call = self.call
-            if call is not None and self.template is not None and not (call.last and call.final is None):
-                like, rows = self.template
+            if call is not None and self.templates and not (call.last and call.final is None):
+                like, rows = self.templates.get(name) or next(iter(self.templates.values()))
                 return zeros(like, _rows(args, kwargs), rows)
             count = _rows(args, kwargs)
             if self.rows is not None:
                 self.rows.append(count)
             found = real(*args, **kwargs)
-            if self.template is None:
-                self.template = _shapes(found), count
+            if name not in self.templates:
+                self.templates[name] = _shapes(found), count
             return found
 
         module.forward = forward
 
     def _capture(self) -> None:
-        """Make the pipeline's image processors end a call that decodes with what they are given."""
+        """Make the pipeline's image processors end a call that decodes; their input is then its result."""
         for processor in list(vars(self.pipe).values()):
             for method in ("postprocess_video", "postprocess"):
                 if callable(real := getattr(processor, method, None)) and not isinstance(processor, torch.nn.Module):
@@ -313,14 +334,12 @@ def is_plain(value: Any) -> bool:
 def networks(pipe: Any) -> dict[str, Any]:
     """Return the networks that a pipeline samples, by part name.
 
-    Wan's two transformers, each for some of the times, are two.
-
     Raises:
         RecordError: there is none.
     """
     found = {
         name: part for name, part in pipe.components.items()
-        if isinstance(part, torch.nn.Module) and name.startswith(("unet", "transformer"))
+        if isinstance(part, torch.nn.Module) and NETWORK.search(name)
     }  # fmt: skip
     if not found:
         raise RecordError(
@@ -343,7 +362,7 @@ def zeros(like: Any, rows: int, per: int) -> Any:
 
 
 class _Shape:
-    """What a tensor looked like."""
+    """Shape, dtype and device of a tensor, without its values."""
 
     def __init__(self, like: Tensor) -> None:
         self.shape, self.dtype, self.device = tuple(like.shape), like.dtype, like.device
@@ -381,7 +400,7 @@ def _first_half(output: Tensor, sample: Tensor) -> Tensor:
 
 
 def _plain_images(found: Any) -> Tensor:
-    """Return what a pipeline without an image processor returns, images on [0, 1], as a tensor on [-1, 1]."""
+    """Return the images on [0, 1] of a pipeline without an image processor as a tensor on [-1, 1]."""
     made = found[0] if isinstance(found, tuple) else found
     images = made if isinstance(made, Tensor) else torch.as_tensor(made)
     if images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3):

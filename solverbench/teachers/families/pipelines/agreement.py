@@ -28,7 +28,7 @@ def bound(dtype: torch.dtype) -> float:
 
 
 class Record:
-    """The steps of the pipeline's own scheduler: what each was given and what came of it."""
+    """The recorded steps of the pipeline's own scheduler: the arguments and the result of each."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[dict[str, Any], Tensor]] = []
@@ -53,7 +53,7 @@ class Record:
 @torch.no_grad()
 def measured(
     adapter: Adapter,
-    denoise: Callable[[Sequence[int], Sequence[str]], Callable[[Tensor, Tensor], Tensor]],
+    denoise: Callable[[Sequence[str]], Callable[[Tensor, Tensor], Tensor]],
     level: Callable[[float, float | None], tuple[float, float]],
     prompts: Sequence[str],
 ) -> float:
@@ -62,7 +62,7 @@ def measured(
     Each of one or two images is made alone by the pipeline, and in one batch by the denoiser.
 
     Args:
-        denoise: seeds and prompts -> the denoiser of a batch, as solvers call it.
+        denoise: prompts -> the denoiser of a batch, as solvers call it.
         level: told time and the scheduler's own sigma (None if it has none) -> alpha and s of the state
             alpha x0 + s n, from the scheduler's tables alone.
         prompts: their prompts; empty if the call takes none.
@@ -72,9 +72,9 @@ def measured(
     for n in range(count):
         record = Record()
         own = probe.watched(adapter.scheduler, began=record.begin, stepped=record.add)
-        adapter.watched(own, STEPS, [n], prompts[n : n + 1])
+        adapter.watched(own, STEPS, prompts[n : n + 1])
         records.append(record)
-    through = denoise(range(count), prompts)
+    through = denoise(prompts)
     schedulers = [record.began for record in records]
     states = [probe.state(record.calls[0][0]) for record in records]
     most, olds = 0.0, [None] * count
@@ -106,14 +106,14 @@ def measured(
 
 
 def predicted(scheduler: Any) -> str:
-    """Return what a network predicts, by the scheduler's own configuration."""
+    """Return the kind of prediction of a network, by the scheduler's own configuration."""
     if "Flow" in type(scheduler).__name__ or scheduler.config.get("use_flow_sigmas"):
         return "flow"
     return str(scheduler.config.get("prediction_type", "epsilon"))
 
 
 def output(kind: str, y: Tensor, d: Tensor, alpha: float, s: float) -> Tensor:
-    """Return the output that stands for data `d` at state y = alpha d + s n."""
+    """Return the network output that predicts data `d` at state y = alpha d + s n."""
     if kind == "sample":
         return d
     noise = (y - alpha * d) / s

@@ -28,7 +28,7 @@ SET = {
     "num_images_per_prompt": "an image is one seed's",
     "num_videos_per_prompt": "a video is one seed's",
 }
-"""Arguments of calls that SolverBench sets itself, with what to give instead."""
+"""Arguments of calls that SolverBench sets itself, with the reason or the option to use instead."""
 
 UNGIVABLE = re.compile(r"^callback|embeds|mask$|kwargs|latents")
 """Names of arguments that take tensors or functions."""
@@ -61,6 +61,12 @@ def read(description: Description, given: Mapping[str, Any], taken: Mapping[str,
             )  # fmt: skip
         found[key] = plain(description.name, key, value) if key not in description.call or key in given else _checked(
             description.name, key, value
+        )  # fmt: skip
+    strength = found.get("strength", taken.get("strength", 1.0))
+    if isinstance(strength, (int, float)) and strength < 1:
+        raise SpecError(
+            asked=description.name, wrong=f"strength {strength:g}: {kind} starts from an image, not from noise",
+            remedy="give strength=1",
         )  # fmt: skip
     return found
 

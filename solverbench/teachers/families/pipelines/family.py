@@ -95,17 +95,18 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     told = levels.told(made, schedule, shift)
     schedule = schedule.with_calls(levels.own(adapter, schedule))
 
-    def bound(chosen: Sequence[int], prompts: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
+    def bound(prompts: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
         def network(y: Tensor, t: Tensor) -> Tensor:
-            return adapter.output(y, float(t), chosen, prompts)
+            return adapter.output(y, float(t), prompts)
 
         return Adapted(network, schedule, schedulers.prediction(made), told=told)
 
     def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
-        return bound(chosen, condition.lines(chosen) if condition else ())
+        return bound(condition.lines(chosen) if condition else ())
 
     notes = _checked(adapter, bound, _level(adapter.scheduler, made, equal=shift == 1), condition)
     passes = _passes(adapter)
+    _decodes(adapter)
     if condition is not None and passes > 1:
         condition = dataclasses.replace(condition, guidance=_weight(call, taken))
     identity = files.digest({"weights": weights, "shape": list(adapter.shape), **facts})
@@ -286,7 +287,7 @@ def _weight(call: Mapping[str, Any], taken: Mapping[str, Any]) -> float:
 
 def _checked(
     adapter: Adapter,
-    bound: Callable[[Sequence[int], Sequence[str]], Callable[[Tensor, Tensor], Tensor]],
+    bound: Callable[[Sequence[str]], Callable[[Tensor, Tensor], Tensor]],
     level: Callable[[float, float | None], tuple[float, float]],
     condition: Condition | None,
 ) -> list[str]:
@@ -314,7 +315,7 @@ def _checked(
             remedy="give other arguments of its call, or use sb.Teacher around its network",
         ) from failed  # fmt: skip
     agreement.check(adapter, difference)
-    one = "; a call takes one image, as its batches change them" if adapter.alone else ""
+    one = "; a call takes one image, as its batches change them" if adapter.single else ""
     said = f"read by {adapter.kind}'s own call, which it follows to {difference:.0e} over {agreement.STEPS} steps"
     return [said + one]
 
@@ -352,6 +353,24 @@ def _level(
     return flow if schedulers.flows(made) else table
 
 
+def _decodes(adapter: Adapter) -> None:
+    """Raise `RecordError` if the pipeline can't decode a final state."""
+    try:
+        with torch.no_grad():
+            images = adapter.decode(torch.zeros(1, *adapter.shape, device=adapter.device))
+        fits = images.ndim == 4
+    except Exception as error:  # upstream's kinds of refusal are many
+        raise RecordError(
+            asked=adapter.name, wrong=f"{adapter.kind} can't decode a state ({one_line(error, typed=True)})",
+            remedy="give other arguments of its call, or use sb.Teacher around its network",
+        ) from error  # fmt: skip
+    if not fits:
+        raise RecordError(
+            asked=adapter.name, wrong=f"{adapter.kind} decodes a state to {list(images.shape)}, not an image or video",
+            remedy="use sb.Teacher around its network",
+        )  # fmt: skip
+
+
 def _squares(scheduler: Any, made: Mapping[str, Any]) -> Tensor:
     """Return alpha^2 [M] of the scheduler's own table, in float64 where its own is that in float32."""
     own, exact = scheduler.alphas_cumprod.double().cpu(), schedulers.alphas_cumprod(made)
@@ -368,8 +387,9 @@ def _passes(adapter: Adapter) -> int:
     for told in (0.9, 0.5, 0.1):
         adapter.rows = []
         with torch.no_grad():
-            adapter.output(torch.zeros(1, *adapter.shape, device=adapter.device), told * adapter.count, [0],
-                           adapter.prompts[:1])  # fmt: skip
+            adapter.output(
+                torch.zeros(1, *adapter.shape, device=adapter.device), told * adapter.count, adapter.prompts[:1]
+            )
         counts.append(sum(adapter.rows))
     adapter.rows = None
     return max(counts)

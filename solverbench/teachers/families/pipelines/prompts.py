@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,10 @@ from solverbench.teachers.families.text import KEPT
 
 ENCODE = ("encode_prompt", "_encode_prompt")
 """Methods of pipelines that encode prompts, the first that there is."""
+
+
+PROMPT = re.compile(r"(negative_)?prompt(_\d)?")
+"""Names of the arguments that hold a prompt for each image."""
 
 
 class Unlike(Exception):
@@ -43,7 +48,8 @@ class Remembered:
         named = dict(self.signature.bind(*args, **kwargs).arguments)
         if any(_holds_tensor(value) for value in named.values()):
             return self._encoded(named)
-        rows = [key for key, value in named.items() if "prompt" in key and _is_texts(value)]
+        named |= {key: [value] for key, value in named.items() if PROMPT.fullmatch(key) and isinstance(value, str)}
+        rows = [key for key, value in named.items() if PROMPT.fullmatch(key) and _is_texts(value)]
         count = len(named[rows[0]]) if rows else 1
         if count == 1 or any(len(named[key]) != count for key in rows):
             return self._row(named)
@@ -99,7 +105,7 @@ class Remembered:
 
 
 def merged(rows: Sequence[Any]) -> Any:
-    """Return the batch of what each row's encoder returned.
+    """Return one batch of the results of each row's encoder.
 
     Tensors with one row each are padded to the largest and joined; others, such as position ids, must be equal.
 
