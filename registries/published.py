@@ -64,14 +64,14 @@ class Foreign:
         return {"equal": "the same numbers, up to rounding", "near": "the same method"}[self.agrees]
 
 
-def foreign(name: str = "") -> list[Foreign]:
-    """Return the names of other programs' samplers and schedulers, or those that are `name`, in any case."""
+def foreign(name: str | None = None) -> list[Foreign]:
+    """Return the names of other programs' samplers and schedulers; given a name, the entries of that name in any case."""
     tables: dict[str, dict[str, Any]] = _read("names.toml")
     return [
         Foreign(group, table["title"], table["about"], each, entry.get("spec", ""), entry["agrees"], entry["differs"])
         for group, table in tables.items()
         for each, entry in table["names"].items()
-        if not name or each.lower() == name.lower()
+        if name is None or each.lower() == name.lower()
     ]
 
 

@@ -111,6 +111,11 @@ def test_what_is_called_equal_to_a_scheduler_of_diffusers_makes_its_samples(name
     assert (ours - y).abs().max() < 5e-6 * y.abs().max()  # diffusers' tables are float32
 
 
+def test_an_empty_name_is_no_name_of_another_program():
+    assert registries.foreign("") == []
+    assert len(registries.foreign()) > 60
+
+
 def test_info_translates_a_name():
     said = CliRunner().invoke(main, ["info", "dpmpp_2m"]).stdout
     assert "spec     dpm:order=2:lower_order_final=false:end=zero" in said
