@@ -57,6 +57,12 @@ def renamed(out: Path, place: Path) -> None:
     files.write_json(there / "metrics.json", {**metrics, "cell": address})
 
 
+def of_many(total: int, share: Share, draws: int = 2000) -> str:
+    """Return in how many draws, without sampling anything, one of the first ten blocks is among the drawn ones."""
+    hits = sum(min(resampled.draw(range(total), share, seed)) < 10 for seed in range(1, draws + 1))
+    return f"of {draws} draws by --seed 1 to {draws}, {hits / draws:.1%} hold one of ten given blocks"
+
+
 def told(line: str) -> None:
     """Print a line at once."""
     print(line, flush=True)
@@ -92,6 +98,7 @@ def main(draws: int) -> None:
             )
         chance = resampled.chance(again.total, again.drawn, 10)
         told(f"the made-up cell was found in {hits} of {draws} draws; the probability is {chance:.1%}")
+        told(of_many(again.total, share))
 
 
 if __name__ == "__main__":

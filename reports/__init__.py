@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from solverbench.reports.bundle import load as load
     from solverbench.reports.bundle import load_results as load_results
     from solverbench.reports.comparison import compare as compare
-    from solverbench.reports.figures.plots import KINDS as KINDS
+    from solverbench.reports.figures.contents import KINDS as KINDS
     from solverbench.reports.figures.plots import draw as draw
     from solverbench.reports.figures.training import training as training
     from solverbench.reports.renewal import write as write
 
 _home = dict.fromkeys(("Bundle", "BundleError", "load", "load_results"), "bundle")
-_home |= {"compare": "comparison", "KINDS": "figures.plots", "draw": "figures.plots"}
+_home |= {"compare": "comparison", "KINDS": "figures.contents", "draw": "figures.plots"}
 _home |= {"training": "figures.training", "write": "renewal"}
 
 

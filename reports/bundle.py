@@ -4,12 +4,11 @@ Numbers are parsed strictly: an empty value is NaN and keeps its reason; a value
 """
 
 import html
-import json
+import io
 import math
 import re
 import tomllib
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from solverbench.wording import Problem, one_line
+from solverbench.reports import files
+from solverbench.wording import Problem, of_csv, one_line, printable
 
 SCHEMA = 1
 FINISHED = ("done", "cached")
@@ -29,7 +29,9 @@ MEANINGS = {"-": "unsupported", "t": "needs training", "x": "failed", "?": "no v
 METRIC_LOSS, INFERRED, FLAGGED = "†", "‡", "*"
 """Marks after a solver's name: trained on the metric's own features; a method that its paper only partly specifies."""
 REFERENCE_ERROR = "reference-error:"
-"""Start of the flag of a value that is small beside the error of its reference; it stands last."""
+"""Start of the flag of a value that is small beside the error of its reference; the last flag of a value."""
+CALLS, SOLVERS, LABEL = 1_000_000, 1000, 60
+"""Largest number of calls, of solvers in a report, and of characters in a solver's name in tables and figures."""
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["columns"]
 _NEEDED = [name for name, about in _COLUMNS.items() if about["use"] == "needed"]
 _VALUES = [name for name in _NEEDED if _COLUMNS[name]["kind"] == "number"]
@@ -112,7 +114,8 @@ def load(folder: str | Path) -> Bundle:
     record = _read_record(folder / "bundle.json")
     path = folder / "results.csv"
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        text = io.BytesIO(files.content(path))
+        frame = pd.read_csv(text, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise BundleError(asked=path, wrong="it is not there", remedy="run the selection again to write it") from None
     except (OSError, ValueError) as error:  # ValueError: also pandas' ParserError and UnicodeDecodeError
@@ -172,7 +175,7 @@ def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.parsed(path)
     except FileNotFoundError:
         raise BundleError(
             asked=path, wrong="it is not there, so this is no report folder", remedy="name one that a run wrote"
@@ -204,9 +207,8 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _read_images(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            images = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        images = {printable(key): batch for key, batch in files.arrays(path).items()}
+    except (OSError, ValueError) as error:
         raise BundleError(asked=path, wrong=f"it cannot be read as npz ({one_line(error)})", remedy=_REMEDY) from error
     for key, batch in images.items():
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1] not in (1, 3) or 0 in batch.shape:
@@ -217,7 +219,7 @@ def _read_images(path: Path) -> dict[str, np.ndarray]:
 
 def _read_cells(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))
+        cells = files.parsed(path)
     except (OSError, ValueError) as error:
         raise BundleError(asked=path, wrong=f"it cannot be read as JSON ({one_line(error)})", remedy=_REMEDY) from error
     if not isinstance(cells, dict) or not all(isinstance(cell, dict) for cell in cells.values()):
@@ -232,10 +234,10 @@ def _from_store(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
         if re.fullmatch("[0-9a-f]{16}", key):
             for folder in root.glob(f"{key[:2]}/{key}*"):
                 try:
-                    cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+                    cell = files.parsed(folder / "cell.json")
                     plan = cell["plan"] if "plan" in cell else cell["key"]["plan"]  # its place in format 1
-                    measures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["measures"]
-                except (OSError, ValueError, KeyError):
+                    measures = files.parsed(folder / "metrics.json")["measures"]
+                except (OSError, ValueError, KeyError, TypeError):
                     continue
                 found[key] = {"plan": plan, "measures": measures}
     return found
@@ -250,7 +252,12 @@ def _check(frame: pd.DataFrame, name: str) -> None:
             raise BundleError(asked=name, wrong=f"a row has no {column}", remedy=_REMEDY)
     if frame["nfe"].isna().any():
         raise BundleError(asked=name, wrong="a row has no nfe", remedy=_REMEDY)
+    if (frame["nfe"] > CALLS).any():
+        raise BundleError(asked=name, wrong=f"a row has more than {CALLS} calls", remedy=_REMEDY)
     frame["nfe"] = frame["nfe"].astype(int)
+    if (count := frame.groupby("solver")["spec"].nunique().sum()) > SOLVERS:
+        remedy = "its results.csv holds every number; run fewer solvers with the same --out to draw them"
+        raise BundleError(asked=name, wrong=f"{count} solvers, more than the {SOLVERS} of a report", remedy=remedy)
 
 
 def _explain(frame: pd.DataFrame) -> None:
@@ -280,10 +287,24 @@ def _labels(frame: pd.DataFrame) -> list[str]:
         for spec in specs:
             own = [option for option in spec.split(":")[1:] if option not in shared]
             labels[str(solver), spec] = ":".join([str(solver), *own]) if clash else str(solver)
-    plain = [labels[solver, spec] for solver, spec in zip(frame["solver"], frame["spec"], strict=True)]
+    short = dict(zip(labels, shortened(labels.values()), strict=True))
+    plain = [short[solver, spec] for solver, spec in zip(frame["solver"], frame["spec"], strict=True)]
     marked = {label for label, metric_loss in zip(plain, frame["metric_loss"], strict=True) if metric_loss}
     unknown = {label for label, inferred in zip(plain, frame["inferred"], strict=True) if inferred}
     return [f"{each}{METRIC_LOSS * (each in marked)}{INFERRED * (each in unknown)}" for each in plain]
+
+
+def shortened(labels: Iterable[str]) -> list[str]:
+    """Return names of at most `LABEL` characters, which a figure has room for; different names stay different."""
+    found: dict[str, str] = {}
+    for label in labels:
+        short, number = label, 1
+        while len(short) > LABEL or found.get(short, label) != label:
+            short = f"{label[: LABEL * 3 // 4]}…{label[-LABEL // 8 :]}" + f" ({number})" * (number > 1)
+            number += 1
+        found[short] = label
+    names = {label: short for short, label in found.items()}
+    return [names[label] for label in labels]
 
 
 def unmarked(label: str) -> str:
@@ -301,7 +322,7 @@ def _text(value: object) -> str:
 
 
 def _words(value: object, where: str) -> str:
-    return " ".join(_text(value).split())
+    return printable(" ".join(of_csv(_text(value)).split()))
 
 
 def _float(value: object, where: str) -> float:

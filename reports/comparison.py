@@ -105,7 +105,7 @@ def compare(a: str | Path | Bundle, b: str | Path | Bundle) -> Comparison:
 
 
 def _as_in(a: Bundle, b: Bundle) -> Bundle:
-    """Return b with a's names for solvers of equal spec that b names differently, such as `ipndm:order=4`."""
+    """Return `b` with its solvers renamed as in `a` where specs are equal: `ipndm:order=4` may be `ipndm` there."""
     names = {(row.teacher, row.spec, row.nfe): row.label for row in a.frame.itertuples()}
     taken = {(row.teacher, row.label, row.nfe) for row in a.frame.itertuples()}
 

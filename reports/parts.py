@@ -3,6 +3,7 @@
 Rows measured differently are never drawn in one table or figure; they form a further part.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
 @dataclass(frozen=True)
 class Line:
-    """A horizontal line: the teacher sampler's value or the data floor; its label gives n if it is not the part's."""
+    """A horizontal line, the teacher sampler's value or the data floor; its label states n if it isn't the part's n."""
 
     label: str
     value: float
@@ -143,8 +144,11 @@ def grouped(number: int) -> str:
 
 
 def slug(text: str) -> str:
-    """Return the text as part of a file name: letters, digits, dot, dash and underscore."""
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in text)
+    """Return the text as part of a file name: letters, digits, dot, dash and underscore, at most 80 bytes of them."""
+    plain = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in text)
+    if len(plain.encode()) <= 80:
+        return plain
+    return f"{plain.encode()[:60].decode(errors='ignore')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

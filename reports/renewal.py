@@ -35,13 +35,13 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
     stamp = _stamp(place, f"{width} {baseline}")
     if stamp and (there := _unchanged(place, stamp)):
         return there
-    from solverbench.reports import report  # drawing takes half a second to import
+    from solverbench.reports import files, report  # drawing takes half a second to import
 
     written = report.write(place, width=width, baseline=baseline)
     if stamp:
-        files = {path.name: _digest(path) for path in written}
-        record = json.dumps({"stamp": stamp, "files": files}, indent=1) + "\n"
-        report.put(place / STAMP, record.encode())
+        digests = {path.name: _digest(path) for path in written}
+        record = json.dumps({"stamp": stamp, "files": digests}, indent=1) + "\n"
+        files.put(place / STAMP, record.encode())
         written = [place / STAMP, *written]
     return written
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from solverbench.reports import files
 from solverbench.reports.bundle import BundleError, load
 from solverbench.reports.figures import gallery, widths
-from solverbench.reports.figures.gallery import put as put
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.pages import html, lists, markdown, sections, tables
 from solverbench.reports.pages.content import Report
@@ -24,11 +24,11 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
     written = []
     try:
         for name, content in _pages(report):
-            gallery.put(bundle.folder / name, content)
+            files.put(bundle.folder / name, content)
             written.append(bundle.folder / name)
         written += gallery.write(bundle, report.parts, wide)
         last = bundle.folder / "report.md"  # last, so that the files it refers to exist
-        gallery.put(last, markdown.page(report).encode())
+        files.put(last, markdown.page(report).encode())
     except OSError as error:
         raise BundleError(
             asked=bundle.folder, wrong=f"the report cannot be written ({error})", remedy="free or unlock the folder"

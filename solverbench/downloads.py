@@ -29,7 +29,7 @@ from solverbench.errors import MissingError, RecordError, UserError
 CHUNK = 1 << 20
 """Bytes per read of a download."""
 SCHEMES = ("https",)
-"""Schemes of addresses and of redirects."""
+"""URL schemes that are allowed, in addresses and in redirects."""
 CDNS = {
     "github.com": ("githubusercontent.com",),
     "huggingface.co": ("hf.co",),

@@ -351,13 +351,18 @@ def listed(folder: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in _entries(folder))
 
 
+def folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, in order, without links to folders."""
+    return sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir(follow_symlinks=False))
+
+
 def below(folder: Path) -> list[Path]:
     """Return the regular files below a folder, in order. Links are not followed, also not the folder itself."""
     return sorted(path for path, kind in _tree(folder) if stat.S_ISREG(kind))
 
 
 def special(folder: Path) -> list[Path]:
-    """Return what is neither a regular file nor a folder, in order: links, pipes, sockets and devices."""
+    """Return the links, pipes, sockets and devices below a folder, sorted: all but regular files and folders."""
     return sorted(path for path, kind in _tree(folder) if not stat.S_ISREG(kind))
 
 

@@ -1,13 +1,13 @@
-"""The newest torch that the tests were run with, and what people are told of a newer one."""
+"""The newest torch that the tests were run with, and the note for users of a newer one."""
 
 import re
 
 TORCH = "2.13.0"
-"""As in constraints.txt, which an installed package doesn't have."""
+"""The release in constraints.txt, which an installed package doesn't contain."""
 
 
 def newer(installed: str) -> list[str]:
-    """Return a line for people if `installed` is a later release of torch than the newest tested one.
+    """Return a note for the user if `installed` is a later release of torch than the newest tested one.
 
     A later patch of the same release, and a build's own suffix, make no line.
     """

@@ -97,6 +97,22 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def csv_text(value: object) -> object:
+    """Return a value for a CSV file: a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    if not isinstance(value, str) or len(value) < 2 or value[0] not in "=+-@\t\r":
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def of_csv(text: str) -> str:
+    """Return the text that `csv_text` was given."""
+    return text[1:] if text[:1] == "'" and csv_text(text[1:]) == text else text
+
+
 def _cut(text: str) -> str:
     """Return the text, without its middle if it is longer than `LONGEST`."""
     if len(text) <= LONGEST:

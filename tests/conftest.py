@@ -3,6 +3,7 @@
 import os
 import sys
 
+import forks
 import pytest
 
 from solverbench import plugins, registries
@@ -30,6 +31,13 @@ def unsynced():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_process_after():
+    """The process that `forks` forks others from ends with the tests."""
+    yield
+    forks.end()
 
 
 @pytest.fixture

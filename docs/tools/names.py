@@ -16,11 +16,10 @@ def tables() -> str:
     parts = []
     for title, found in groupby(registries.foreign(), key=lambda each: each.title):
         rows = list(found)
-        lines = [f"## {title}", "", rows[0].about, "", "| name | | spec | what differs |", "|---|---|---|---|"]
-        lines += [
-            f"| `{each.name}` | {MARKS[each.agrees]} | {f'`{each.spec}`' if each.spec else ''} | {each.differs} |"
-            for each in rows
-        ]
+        lines = [f"## {title}", "", rows[0].about, "", "| name | | spec, and what differs |", "|---|---|---|"]
+        for each in rows:
+            told = "<br>".join(filter(None, [f"`{each.spec}`" if each.spec else "", each.differs]))
+            lines.append(f"| `{each.name}` | {MARKS[each.agrees]} | {told} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

@@ -1,7 +1,7 @@
 """Make the pictures of docs/reports.md from a real run: `python docs/tools/screens.py [BROWSER]`.
 
-It runs `COMMAND` in a temporary folder (half a minute), draws what the terminal shows, copies the report's figure, and takes
-a picture of `report.html` with a headless Chromium, by default the one on the PATH.
+It runs `COMMAND` in a temporary folder (half a minute), draws what the terminal shows, copies the report's figure, and
+takes a picture of `report.html` with a headless Chromium, by default the one on the PATH.
 """
 
 import io
@@ -50,7 +50,8 @@ def terminal(text: str) -> Image.Image:
 def page(browser: str, report: Path, folder: Path) -> Image.Image:
     """Return the top of the page as a browser shows it."""
     shot = folder / "page.png"
-    flags = ["--headless=new", "--disable-gpu", "--hide-scrollbars", "--no-sandbox", f"--window-size={SIZE[0]},{SIZE[1]}"]
+    size = f"--window-size={SIZE[0]},{SIZE[1]}"
+    flags = ["--headless=new", "--disable-gpu", "--hide-scrollbars", "--no-sandbox", size]
     subprocess.run(
         [browser, *flags, "--virtual-time-budget=5000", f"--user-data-dir={folder / 'profile'}", f"--screenshot={shot}",
          (report / "report.html").as_uri()], check=True, capture_output=True,

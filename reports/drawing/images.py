@@ -23,7 +23,7 @@ _LARGE, _SMALL = 72, 40  # largest and smallest side of an enlarged image in pix
 _VOID = 235  # grey of a cell without images
 _GAP = 10  # pixels between cells
 FAR = 64
-"""Difference in grey levels from which on a pixel is white."""
+"""Smallest difference, in grey levels, that is drawn white."""
 
 
 @dataclass(frozen=True)

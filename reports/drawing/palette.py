@@ -54,7 +54,7 @@ def style(solver: str, spec: str = "") -> Style:
 
 
 BOUND = "free"
-"""Name, in its spec, of the solver that bounds the others."""
+"""Name of the solver whose results estimate a bound for all others."""
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))  # variants of one solver
 
 

@@ -28,7 +28,7 @@ _LINES = ("--", ":", "-.")  # horizontal lines
 
 @dataclass(frozen=True)
 class Panel:
-    """What one pair of axes shows.
+    """The content of one pair of axes.
 
     `rows` are its rows of the figure's CSV: `kind` is measured, line (horizontal), published or front. `specs` are the
     specs of its solvers by their labels. `images` is the number of images per value, `count` the same in words; both

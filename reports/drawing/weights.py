@@ -14,7 +14,7 @@ from solverbench.reports.drawing.base import Drawing, blank, settings
 from solverbench.reports.drawing.palette import GREY, SMALL
 
 FULL = 2.0
-"""Absolute weight from which on its colour is saturated."""
+"""Smallest absolute weight with a saturated colour."""
 
 
 def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:

@@ -1,4 +1,4 @@
-"""How close learned solvers get to `free`, in which every number is trained, from the best classical solver.
+"""The share of the way from the best classical solver to `free`, in which every number is trained.
 
 `free` estimates what any linear solver could reach with the same number of calls. It is only an estimate of that bound,
 because it is trained itself, and for its training distance: a solver may be better than it in another metric.

@@ -1,10 +1,10 @@
-"""What each figure of a report is drawn from: the rows of its CSV and its constants, which its script holds, too."""
+"""The content of each figure of a report: the rows of its CSV, and its constants, which its script contains, too."""
 
 import hashlib
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +19,7 @@ from solverbench.reports.figures import images as samples
 from solverbench.reports.figures import plans, scripts
 from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
+from solverbench.wording import csv_text
 
 _LIBRARIES = ("matplotlib", "numpy", "pandas", "pillow", "seaborn")
 
@@ -46,7 +47,7 @@ class Content:
     @cached_property
     def csv(self) -> bytes:
         """The rows as a CSV file."""
-        return self.data.to_csv(index=False, lineterminator="\n").encode()
+        return self.data.map(csv_text).to_csv(index=False, lineterminator="\n").encode()
 
     def script(self, name: str) -> bytes:
         """Return the script that draws the figure again from NAME.csv, and from images.npz if it shows images."""
@@ -61,6 +62,52 @@ class Content:
         for key, batch in (self.stored or {}).items():
             found.update(f"{key} {batch.shape}\0".encode() + batch.tobytes())
         return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The inputs of a figure.
+
+    Args:
+        bundle: the bundle; None for a frame alone.
+        parts: the parts to show.
+        wide: the column widths.
+        teacher: the teacher of a figure of one teacher.
+        nfe: the budget of a figure of one budget; chosen by the figure if None.
+    """
+
+    bundle: Bundle | None
+    parts: Sequence[Part]
+    wide: Width = DEFAULT
+    teacher: str = ""
+    nfe: int | None = None
+
+    @cached_property
+    def plans(self) -> list[plans.Plan]:
+        """The plans of the teacher's cells."""
+        assert self.bundle is not None
+        return plans.of(self.bundle, self.parts, self.teacher)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of figure, as `sb.plot(kind=...)` names it.
+
+    Args:
+        make: returns the content; None if there is nothing to draw.
+        file: its file's name without the ending, followed by the teacher's if it shows one; empty if the report's files
+            of this kind are named by their parts.
+        of_teacher: whether it shows one teacher, and needs a bundle.
+        section: heading, alternative text and explanation of its section of report.md; None if `pages.sections` has a
+            section for it.
+        lacking: what is wrong with results from which nothing can be drawn.
+    """
+
+    make: Callable[[Source], Content | None]
+    file: str = ""
+    of_teacher: bool = False
+    section: tuple[str, str, str] | None = None
+    lacking: str = "the results hold no data for it"
 
 
 def curves(found: Sequence[Part], wide: Width = DEFAULT) -> Content:
@@ -112,6 +159,16 @@ def images(bundle: Bundle, teacher: str, *, differences: bool = False) -> Conten
     return Content("images", samples.drawn(layout), figure, stored)
 
 
+def _trajectory(source: Source) -> Content | None:
+    errors = points.trajectory(source.parts)
+    return grid(errors, source.wide) if errors else None
+
+
+def _images(source: Source, *, differences: bool) -> Content | None:
+    assert source.bundle is not None
+    return images(source.bundle, source.teacher, differences=differences)
+
+
 def _panels(kind: str, found: Sequence[Part], wide: Width) -> Content:
     data = pd.concat([points.drawn(part) for part in found], ignore_index=True)
     return Content(kind, data, _constants(found, wide))
@@ -128,3 +185,27 @@ def _facts(part: Part) -> dict[str, Any]:
         "teacher": part.teacher, "metric": part.metric, "number": part.number, "label": part.label, "images": part.n,
         "count": part.count, "log": part.log, "specs": dict(part.specs), "learned": list(dict.fromkeys(learned)),
     }  # fmt: skip
+
+
+KINDS = {
+    "nfe": Kind(lambda source: curves(source.parts, source.wide)),
+    "grid": Kind(lambda source: grid(source.parts, source.wide)),
+    "training": Kind(
+        lambda source: costs(source.parts, "calls", source.wide),
+        file="figure-training", lacking="the results hold no cost of training",
+    ),
+    "speed": Kind(
+        lambda source: costs(source.parts, "speed", source.wide),
+        file="figure-speed", lacking="the results hold no images per second",
+        section=(
+            "Speed", "Images per second and quality",
+            "On the machine and at the batch of the run; dotted: cells that no other one beats in both.",
+        ),
+    ),
+    "trajectory": Kind(_trajectory, lacking="the results hold no error to a trajectory's end"),
+    "levels": Kind(lambda source: levels(source.plans, source.wide), file="levels", of_teacher=True),
+    "weights": Kind(lambda source: weights(source.plans, source.wide, source.nfe), file="weights", of_teacher=True),
+    "images": Kind(partial(_images, differences=False), file="images", of_teacher=True),
+    "differences": Kind(partial(_images, differences=True), file="differences", of_teacher=True),
+}  # fmt: skip
+"""All kinds of figures. A new one is a row here and, if no module of `drawing` draws it, one more module there."""

@@ -1,4 +1,4 @@
-"""The data of figures of a metric against NFE, and which panels stand in one figure."""
+"""The data of figures of a metric against NFE, and the choice of their panels."""
 
 from collections.abc import Sequence
 from typing import Any

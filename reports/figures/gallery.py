@@ -1,7 +1,7 @@
 """The figures of a report, each with its data and the script that redraws it; large sets use every core.
 
-Other processes run this module on shares of a bundle that they read themselves. They are not forked and import nothing
-of the caller's, so a notebook or a script without a main guard can write a report, too.
+Other processes run this module on shares of a bundle that they read themselves. They are not forked and don't
+import the caller's main module, so a notebook or a script without a main guard can write a report, too.
 """
 
 import hashlib
@@ -10,32 +10,34 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from solverbench.reports import files
 from solverbench.reports.bundle import Bundle, BundleError, load
 from solverbench.reports.drawing import base
-from solverbench.reports.figures import contents, curves, plans
-from solverbench.reports.figures.contents import Content
+from solverbench.reports.figures import contents, curves
+from solverbench.reports.figures.contents import KINDS, Content, Source
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.parts import Part, parts, slug
 
 Contents = Mapping[str, Content]
 STAMPS = "figures.json"
-"""The file in a report's folder that says what each figure was drawn from, and the digests of its files."""
+"""Name of the file, in a report's folder, with each figure's stamp and the digests of its files."""
 _ALONE = 12
 """Number of figures below which one process is faster than starting others."""
 _MOST = 8
 
 
 def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int | None = None) -> list[Path]:
-    """Write the figures that are not there yet into the bundle's folder; return all files in the order of `gallery`.
+    """Write the missing and outdated figures into the bundle's folder. Return all files, ordered as in `gallery`.
 
     The last one is figures.json.
 
-    A figure is there if figures.json has its stamp, which a digest of its data, images, constants and drawing code is,
-    and its files are as they were written.
+    A figure is up to date if its files are unchanged and figures.json has its stamp: a digest of its data, images,
+    constants and drawing code.
 
     Args:
         processes: number of processes; if None, one per core up to 8, or a single one for few figures.
@@ -44,12 +46,12 @@ def write(bundle: Bundle, found: Sequence[Part], wide: Width, *, processes: int 
     made = {name: content for name, make in gallery(bundle, found, wide).items() if (content := make()) is not None}
     known = _stamps(bundle.folder)
     stamps = {name: content.stamp for name, content in made.items()}
-    missing = [name for name in made if not _there(bundle.folder, known.get(name), stamps[name])]
+    missing = [name for name in made if not _there(bundle.folder, name, known.get(name), stamps[name])]
     if missing:
         if processes is None:
             processes = 1 if len(missing) <= _ALONE else min(_cores(), _MOST)
         _draw_all(bundle, made, missing, wide, processes)
-        put(bundle.folder / STAMPS, _record(bundle.folder, stamps).encode())
+        files.put(bundle.folder / STAMPS, _record(bundle.folder, stamps).encode())
     return [*(bundle.folder / file for name in made for file in _files(name)), bundle.folder / STAMPS]
 
 
@@ -85,9 +87,9 @@ def draw(folder: Path, made: Contents, names: Sequence[str]) -> None:
     for name in names:
         figure = made[name].draw()
         for kind in base.FORMATS:
-            put(folder / f"{name}.{kind}", base.render(figure, kind))
-        put(folder / f"{name}.csv", made[name].csv)
-        put(folder / f"{name}.py", made[name].script(name))
+            files.put(folder / f"{name}.{kind}", base.render(figure, kind))
+        files.put(folder / f"{name}.csv", made[name].csv)
+        files.put(folder / f"{name}.py", made[name].script(name))
 
 
 def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Callable[[], Content | None]]:
@@ -98,14 +100,13 @@ def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Cal
     made["figure"] = partial(contents.curves, found, wide)
     for name, group in side_by_side(found):
         made[f"figure-{name}"] = partial(contents.grid, group, wide)
-    for name, across in (("training", "calls"), ("speed", "speed")):
-        made[f"figure-{name}"] = partial(contents.costs, found, across, wide)
+    source = Source(bundle, found, wide)
+    whole = {kind.file: kind for kind in KINDS.values() if kind.file and not kind.of_teacher}
+    made |= {name: partial(kind.make, source) for name, kind in whole.items()}
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
-        known = plans.of(bundle, found, teacher)
-        made[f"levels-{slug(teacher)}"] = partial(contents.levels, known, wide)
-        made[f"weights-{slug(teacher)}"] = partial(contents.weights, known, wide)
-        made[f"images-{slug(teacher)}"] = partial(contents.images, bundle, teacher)
-        made[f"differences-{slug(teacher)}"] = partial(contents.images, bundle, teacher, differences=True)
+        one = replace(source, teacher=teacher)
+        own = {f"{kind.file}-{slug(teacher)}": kind for kind in KINDS.values() if kind.of_teacher}
+        made |= {name: partial(kind.make, one) for name, kind in own.items()}
     return made
 
 
@@ -119,47 +120,38 @@ def side_by_side(found: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
         yield "trajectory", errors
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _files(name: str) -> list[str]:
     return [f"{name}.{kind}" for kind in (*base.FORMATS, "csv", "py")]
 
 
 def _stamps(folder: Path) -> dict[str, Any]:
-    """Return what figures.json says; nothing if it is missing or damaged, so that every figure is drawn again."""
+    """Return the content of figures.json; empty if it is missing or damaged, so that every figure is drawn again."""
     try:
-        found = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = files.parsed(folder / STAMPS)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _there(folder: Path, known: Any, stamp: str) -> bool:
+def _there(folder: Path, name: str, known: Any, stamp: str) -> bool:
     """Return whether the record of a figure has this stamp and its files have their digests."""
-    if not isinstance(known, dict) or known.get("stamp") != stamp or not isinstance(known.get("files"), dict):
+    if not isinstance(known, dict) or known.get("stamp") != stamp:
         return False
-    return bool(known["files"]) and all(_digest(folder / file) == digest for file, digest in known["files"].items())
+    digests = {file: _digest(folder / file) for file in _files(name)}
+    return None not in digests.values() and known.get("files") == digests
 
 
 def _record(folder: Path, stamps: Mapping[str, str]) -> str:
-    files = {name: {file: _digest(folder / file) for file in _files(name)} for name in stamps}
-    found = {name: {"stamp": stamp, "files": files[name]} for name, stamp in stamps.items()}
+    digests = {name: {file: _digest(folder / file) for file in _files(name)} for name in stamps}
+    found = {name: {"stamp": stamp, "files": digests[name]} for name, stamp in stamps.items()}
     return json.dumps(found, indent=1) + "\n"
 
 
 def _digest(path: Path) -> str | None:
     """Return the sha256 of a file, None if it can't be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(files.content(path)).hexdigest()
+    except (OSError, ValueError):
         return None
 
 

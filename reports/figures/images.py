@@ -1,4 +1,4 @@
-"""Which sample images of a bundle stand where in the grid of a teacher."""
+"""The layout of a teacher's grid of sample images."""
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence

@@ -1,17 +1,13 @@
 """One figure of a bundle by its kind, for use in a notebook."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from solverbench.reports.bundle import Bundle, BundleError, load, tidy
 from solverbench.reports.drawing.base import Drawing
-from solverbench.reports.figures import contents, curves, plans, widths
-from solverbench.reports.figures.contents import Content
+from solverbench.reports.figures import widths
+from solverbench.reports.figures.contents import KINDS, Source
 from solverbench.reports.figures.widths import Width
-from solverbench.reports.parts import Part, parts
-
-KINDS = ("nfe", "grid", "speed", "training", "trajectory", "levels", "weights", "images", "differences")
+from solverbench.reports.parts import parts
 
 
 def draw(
@@ -46,50 +42,13 @@ def draw(
                 asked=f"{key} {wanted!r}", wrong="the results do not hold it", remedy=f"choose from {', '.join(there)}"
             )
     chosen = [p for p in found if metric in (None, p.metric) and teacher in (None, p.teacher)]
-    if kind in ("levels", "weights", "images", "differences"):
-        if not isinstance(source, Bundle):
-            raise BundleError(
-                asked=f"kind {kind!r}", wrong="a frame does not hold it", remedy="give a bundle, as from load_results"
-            )
-        return _of_bundle(source, chosen, teacher or chosen[0].teacher, kind, nfe, widths.width(width)).draw()
-    return _of_parts(chosen, kind, widths.width(width)).draw()
-
-
-def _of_parts(found: Sequence[Part], kind: str, wide: Width) -> Content:
-    if kind == "grid":
-        return contents.grid(found, wide)
-    if kind == "trajectory":
-        errors = curves.trajectory(found)
-        if not errors:
-            raise BundleError(
-                asked="kind 'trajectory'",
-                wrong="the results hold no error to a trajectory's end",
-                remedy="run the selection again on teachers with their own sampler",
-            )
-        return contents.grid(errors, wide)
-    if kind in ("speed", "training"):
-        content = contents.costs(found, "speed" if kind == "speed" else "calls", wide)
-        if content is None:
-            raise BundleError(
-                asked=f"kind {kind!r}",
-                wrong="the results hold no such cost",
-                remedy="run the selection again to write it",
-            )
-        return content
-    return contents.curves(found, wide)
-
-
-def _of_bundle(bundle: Bundle, found: Sequence[Part], teacher: str, kind: str, nfe: int | None, wide: Width) -> Content:
-    content: Content | None
-    if kind in ("levels", "weights"):
-        known = plans.of(bundle, found, teacher)
-        content = contents.levels(known, wide) if kind == "levels" else contents.weights(known, wide, nfe)
-    else:
-        content = contents.images(bundle, teacher, differences=kind == "differences")
-    if content is None:
+    asked, bundle = KINDS[kind], source if isinstance(source, Bundle) else None
+    if asked.of_teacher and bundle is None:
         raise BundleError(
-            asked=f"kind {kind!r}",
-            wrong=f"the bundle has none of {teacher}",
-            remedy="run the selection again to write it",
+            asked=f"kind {kind!r}", wrong="a frame does not hold it", remedy="give a bundle, as from load_results"
         )
-    return content
+    content = asked.make(Source(bundle, chosen, widths.width(width), teacher or chosen[0].teacher, nfe))
+    if content is None:
+        wrong = f"the bundle has none of {teacher or chosen[0].teacher}" if asked.of_teacher else asked.lacking
+        raise BundleError(asked=f"kind {kind!r}", wrong=wrong, remedy="run the selection again to write it")
+    return content.draw()

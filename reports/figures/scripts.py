@@ -36,6 +36,7 @@ _TAIL = """
 def main() -> None:
     here = Path(__file__).resolve()
     data = pd.read_csv(here.with_suffix(".csv"), dtype=str, keep_default_na=False)
+    data = data.replace("^'(?=[=+@-])", "", regex=True)  # without it a spreadsheet takes a name for a formula
     for column in data.columns.difference(["panel", "kind", "series", "teacher", "metric", "key", "missing"]):
         data[column] = [float(text) if text else np.nan for text in data[column]]
     figure = draw({arguments})

@@ -1,7 +1,7 @@
 """Figures of one training, from the tables in its folder: its losses, and how its solver's parameters changed."""
 
+import io
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from solverbench.reports import files
 from solverbench.reports.bundle import BundleError
 from solverbench.reports.drawing.base import FORMATS, Drawing, render, settings
 from solverbench.reports.drawing.palette import GREY, dress
@@ -239,7 +240,7 @@ def _natural(name: str) -> tuple[str, int]:
 def _table(path: Path, columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
     """Return a CSV file with these columns, as numbers except for `words`."""
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        frame = pd.read_csv(io.BytesIO(files.content(path)), dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise BundleError(
             asked=path, wrong="it is not there, so nothing was trained here", remedy="name the folder of a run"
@@ -272,13 +273,8 @@ def _numbers(texts: "pd.Series[str]", where: str) -> Iterator[float]:
 
 
 def _put(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        files.put(path, content)
     except OSError as error:
         raise BundleError(
             asked=path, wrong=f"it cannot be written ({error})", remedy="free or unlock the folder"

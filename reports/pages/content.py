@@ -1,4 +1,4 @@
-"""What a report consists of: blocks such as tables and figures, sections, and the report that holds them."""
+"""The structure of a report: blocks such as tables and figures, sections of blocks, and the report itself."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -18,12 +18,13 @@ from solverbench.reports.figures.sprites import sprites
 from solverbench.reports.pages import data, tables
 from solverbench.reports.pages.content import Lines, Numbers, Prose, Report, Section, Table
 from solverbench.reports.pages.data import short
+from solverbench.reports.pages.text import bibtex
 from solverbench.reports.parts import Part
 
 _WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
 _PLAIN = ("training", "verdicts", "published", "unfinished")
-"""Sections of paragraphs and tables only."""
+"""Keys of the sections that consist of paragraphs and tables only."""
 
 
 def page(report: Report) -> str:
@@ -47,7 +48,7 @@ def page(report: Report) -> str:
         "has_plans": bool(given["plans"]),
         "plain": [_plain(section) for key in _PLAIN for section in report.all(key)],
         "how": [_plain(section) for key in ("solvers", "facts") for section in report.all(key)],
-        "bibtex": str(record.get("bibtex", "")),
+        "bibtex": bibtex(record),
         "command": report.command,
         "version": str(record["environment"].get("solverbench", "")),
         "style": Markup(style), "script": Markup(script), "data": _json(given),

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from solverbench.reports import verdicts
 from solverbench.reports.pages.content import Report
 from solverbench.reports.pages.tables import escape_latex, escape_markdown
+from solverbench.reports.pages.text import bibtex
+from solverbench.wording import csv_text
 
 VERDICTS = (0.12, 0.28, 0.14, 0.11, 0.15, 0.20)
 PUBLISHED = (0.11, 0.08, 0.10, 0.07, 0.05, 0.10, 0.08, 0.11, 0.11, 0.07, 0.12)
@@ -22,7 +24,7 @@ def files(report: Report) -> Iterator[tuple[str, bytes]]:
     if table := report.table("published"):
         said = "Published numbers beside ours; one agrees if, as it was rounded, it lies within our 95 % interval."
         yield from _each("published", table.head, table.texts, said, PUBLISHED)
-    if text := str(report.bundle.record.get("bibtex", "")):
+    if text := bibtex(report.bundle.record):
         yield "solvers.bib", (text.rstrip() + "\n").encode()
 
 
@@ -43,7 +45,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], said: str) -> s
 def comma_separated(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return the list as CSV."""
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([head, *rows])
+    csv.writer(file, lineterminator="\n").writerows([head, *([csv_text(text) for text in row] for row in rows)])
     return file.getvalue()
 
 

@@ -1,5 +1,6 @@
 """A report as Markdown: the text of report.md."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from solverbench.reports.pages import tables
@@ -19,7 +20,10 @@ def _head(report: Report) -> Iterator[str]:
     yield "# " + escape(f"{', '.join(report.labels)} at NFE {report.budgets} on {', '.join(report.teachers)}")
     if report.tags:
         yield "> **Read with care:** " + "; ".join(map(escape, report.tags))
-    yield "\n".join(["```", *report.command.splitlines(), "```"])
+    fence = "`" * max(
+        3, 1 + max(map(len, re.findall("`+", report.command)), default=0)
+    )  # longer than any in the command
+    yield "\n".join([fence, *report.command.splitlines(), fence])
     yield f"{report.cells} cell{'s' * (report.cells != 1)} asked for: {report.statuses}."
 
 

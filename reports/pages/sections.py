@@ -10,6 +10,7 @@ from solverbench.reports import paired, published, verdicts
 from solverbench.reports.bundle import FINISHED, Bundle
 from solverbench.reports.drawing import base
 from solverbench.reports.figures import bound, costs, gallery, images, plans
+from solverbench.reports.figures.contents import KINDS, Source
 from solverbench.reports.pages import tables, text
 from solverbench.reports.pages.content import (
     Block,
@@ -51,7 +52,7 @@ def _sections(
     for part in found:
         yield _numbers(bundle, part, baseline, len(teachers) > 1)
     yield from _side_by_side(found)
-    yield from _speed(found)
+    yield from _further(bundle, found)
     yield from _training(found, len(teachers) > 1)
     yield from _samples(bundle, teachers)
     yield from _plans(bundle, found, teachers)
@@ -122,13 +123,14 @@ def _side_by_side(found: Sequence[Part]) -> Iterator[Section]:
         yield Section("side", f"{title}, side by side", (Figure(f"figure-{name}", "Side by side"),))
 
 
-def _speed(found: Sequence[Part]) -> Iterator[Section]:
-    if not costs.speeds(found).empty:
-        said = (
-            "On the machine and at the batch of the run; dotted: cells that no other one beats in both. Also as "
-            "[PDF](figure-speed.pdf), [SVG](figure-speed.svg) and [CSV](figure-speed.csv)."
-        )
-        yield Section("speed", "Speed", (Figure("figure-speed", "Images per second and quality"), Prose(said)))
+def _further(bundle: Bundle, found: Sequence[Part]) -> Iterator[Section]:
+    """Yield a section for each further figure of the whole run; see `figures.contents.KINDS`."""
+    for kind in KINDS.values():
+        if kind.section is not None and kind.make(Source(bundle, found)) is not None:
+            title, alt, said = kind.section
+            files = f"[PDF]({kind.file}.pdf), [SVG]({kind.file}.svg) and [CSV]({kind.file}.csv)"
+            blocks = Figure(kind.file, alt), Prose(f"{said} Also as {files}.")
+            yield Section(kind.file.removeprefix("figure-"), title, blocks)
 
 
 def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:

@@ -18,6 +18,7 @@ import pandas as pd
 from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS, REFERENCE_ERROR, excluded
 from solverbench.reports.paired import Difference
 from solverbench.reports.parts import Part, grouped, ranges
+from solverbench.wording import csv_text
 
 Rank = Literal["best", "tied", ""]
 _LACKING = "?"
@@ -112,7 +113,9 @@ def comma_separated(part: Part) -> str:
     writer.writerow(["solver", *(f"NFE {nfe}{what}" for nfe in part.nfe for what in ("", " ±", " rank"))])
     for label in part.solvers:
         row = [cells.get((label, nfe), Entry()) for nfe in part.nfe]
-        writer.writerow([label, *(text for cell in row for text in (cell.value or cell.mark, cell.margin, cell.rank))])
+        writer.writerow(
+            [csv_text(label), *(text for cell in row for text in (cell.value or cell.mark, cell.margin, cell.rank))]
+        )
     return file.getvalue()
 
 
@@ -170,7 +173,7 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
         body += _apart_latex(label, each)
         for nfe, one in zip(part.nfe, each, strict=True):
             numbers = ["" if one.reason else repr(number) for number in (one.value, one.low, one.high)]
-            writer.writerow([label, nfe, *numbers, one.reason])
+            writer.writerow([csv_text(label), nfe, *numbers, csv_text(one.reason)])
     table = "table*" if len(part.nfe) > 2 else "table"
     tex = [
         "% needs \\usepackage{booktabs}", f"\\begin{{{table}}}", "  \\centering", "  \\scriptsize",
@@ -313,7 +316,7 @@ _LATEX = {
 def _ranks(
     values: Sequence[float], lows: Sequence[float], highs: Sequence[float], outside: Sequence[bool]
 ) -> list[Rank]:
-    """Return the ranks: the lowest value is best; one is tied if its interval begins below the end of the best's.
+    """Return the ranks. The lowest value is best; a value whose interval overlaps that of the best is tied.
 
     A value that is `outside` has no rank.
     """

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from solverbench.reports.bundle import unmarked
@@ -60,6 +60,29 @@ def splits(found: Sequence[Part]) -> list[str]:
         what = f"{part.metric} on {part.teacher}, part {part.number}: {', '.join(part.solvers)}"
         notes.append(f"{what} measured with {', '.join(differing)}; not to be compared with part 1.")
     return notes
+
+
+_TEX = frozenset(
+    re.findall(
+        r"\S+",
+        "emph textit textbf textsc textrm texttt url href mathrm mathbf mathcal "
+        "ss o O l L ae AE oe OE aa AA i j c v H k r u b d t "
+        "alpha beta gamma delta epsilon eta kappa lambda mu nu pi rho sigma tau phi psi omega infty times "
+        "pm sim textbackslash textasciicircum ldots dots",
+    )
+)
+"""TeX's commands that may stand in an entry of a bibliography: accents, letters, fonts."""
+
+
+def bibtex(record: Mapping[str, Any]) -> str:
+    """Return the BibTeX of bundle.json, in which TeX commands other than accents and fonts have no effect.
+
+    A foreign report's entries could read files by `\\input`.
+    """
+    text = re.sub(r"@\s*preamble", "@comment", str(record.get("bibtex", "")), flags=re.IGNORECASE).replace("^^", "^ ^")
+    return re.sub(
+        r"\\([A-Za-z@]+)", lambda found: found[0] if found[1] in _TEX else rf"\textbackslash {found[1]}", text
+    )
 
 
 def flat(value: Any) -> str:

@@ -86,7 +86,7 @@ class UnitTask:
 
 @dataclass
 class _Sums:
-    """What is kept of the images of one plan, batch after batch.
+    """Results of one plan's images, collected batch by batch.
 
     Args:
         features: feature vectors [B, D] of each batch.

@@ -83,7 +83,7 @@ class Cell:
         exact = {"exact": {"n": self.protocol.solved, **solutions.key(self.teacher)}} if self.exact else {}
         return {
             "format": FORMAT,
-            "solver": tableau.asked(self.method, self.plan),
+            "solver": tableau.asked(self.method, self.plan, self.teacher.schedule),
             "schedule": self.teacher.schedule.key,
             **endpoints.key(self.teacher, self.targets, self.protocol.batch),
             **self.protocol.key,

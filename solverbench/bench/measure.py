@@ -18,7 +18,6 @@ from solverbench.metrics.table import TABLE, UNBOUNDED, MetricDefinition, Takes
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import BlockResult
 
-
 SHARE = (0.0, 1.0)
 """The range of a share or a probability."""
 

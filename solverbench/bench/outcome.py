@@ -56,10 +56,10 @@ class Outcome:
         return None if self.convergence is None else self.convergence.error
 
     def flags(self, metric: str = table.ALWAYS) -> Mapping[str, str]:
-        """Return what a reader of a metric's value should know: code, one word, to sentence.
+        """Return the caveats about a metric's value, as code (one word) -> sentence.
 
-        First those of the cell, then those of its images (`bench.statistics`). `reference-error` stands last, on the
-        metrics that compare with the teacher's own samples.
+        Those of the cell come first, then those of its images (`bench.statistics`). `reference-error` comes last; only
+        metrics that compare with the teacher's own samples have it.
         """
         teacher = self.cell.teacher
         shown = statistics.flags(self.statistics, pixels=teacher.decode is None, teacher=teacher.name)

@@ -28,7 +28,7 @@ from solverbench.wording import printable
 
 @dataclass(frozen=True, eq=False)
 class PlannedCell:
-    """What a run would do with a cell.
+    """The planned work on one cell.
 
     Args:
         status: cached, new, partial (some blocks are stored), failed, unsupported, needs-training, or to-train (the
@@ -71,7 +71,7 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class PlannedReference:
-    """What a run would do about the error of a teacher's reference.
+    """The planned work to measure the error of a teacher's reference.
 
     Args:
         teacher: name of the teacher.
@@ -100,7 +100,7 @@ class PlannedReference:
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """What a run would do.
+    """The planned work of a run.
 
     Args:
         cells: the planned cells, in order.
@@ -147,7 +147,7 @@ class RunPlan:
 
 
 def plan(options: RunOptions) -> RunPlan:
-    """Return what `run` with the same options would do, and its estimated time; write nothing.
+    """Return the work that `run` would do with the same options, with its estimated time; write nothing.
 
     The time is extrapolated from stored cells of the same teacher, or from a few probe calls of the denoiser.
 

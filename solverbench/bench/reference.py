@@ -88,7 +88,7 @@ class References:
 
     @property
     def calls(self) -> int:
-        """Denoiser calls times images of what is missing."""
+        """The denoiser calls that are missing, each counted once for every image."""
         return sum(sum(task.calls.values()) for task in self.tasks)
 
     def of(self, cell: Cell) -> Convergence | None:

@@ -177,7 +177,7 @@ def _cells_of(
 
 
 def _flags(solver: Solver, grid: Grid, tableau: Tableau) -> dict[str, str]:
-    """Return what a reader of the cell's numbers should know: code to sentence."""
+    """Return the caveats about a cell's numbers, as code -> sentence."""
     told = {"inner-ends": grids.inner_ends(grid)}
     if not solver.learned:  # its parameters fit another network's outputs than a Gaussian's
         told["long-steps"] = probe.unstable(tableau, grid.schedule)

@@ -23,7 +23,7 @@ NAME = "statistics"
 """Name of a block's array [3, 7]: rows `ROWS`, columns `COLUMNS`. A block of an earlier version has none."""
 
 ROWS = ("all", "paired", "teacher")
-"""All images of the block; its first ones, which are compared with the teacher's own; and those."""
+"""All images of the block; its first images, which are compared with the teacher's own; and the teacher's own."""
 
 COLUMNS = ("n", "lowest", "highest", "mean", "square", "outside", "constant")
 """Number of images; lowest and highest value; and sums over the images of: the mean value, the mean square, the share
@@ -31,19 +31,19 @@ of values outside [-1, 1], and whether the uint8 image has one colour. Values ar
 teacher, of the latents. All 0 for no images."""
 
 SPREAD = 1.25
-"""Factor by which the deviation may differ from the teacher's own."""
+"""Largest factor between the standard deviations of the images and of the teacher's own images."""
 
 BRIGHTNESS = 0.25
-"""Difference of the mean, in the teacher's deviations."""
+"""Largest difference of the mean from that of the teacher's own images, in standard deviations of these."""
 
 OUTSIDE = 0.25
-"""Difference of the share of values outside [-1, 1]."""
+"""Largest difference of the share of values outside [-1, 1] from that of the teacher's own images."""
 
 CONSTANT = 0.05
-"""Difference of the share of constant images."""
+"""Largest difference of the share of constant images from that of the teacher's own images."""
 
 SQUARE = 1.2
-"""Mean square that no images on [-1, 1] have, with some room for values a little outside."""
+"""Largest plausible mean square of images on [-1, 1], whose values may lie slightly outside."""
 
 
 def nothing() -> Array:
@@ -108,7 +108,7 @@ def summary(blocks: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
 
 
 def flags(stored: Mapping[str, Any], *, pixels: bool, teacher: str) -> dict[str, str]:
-    """Return code -> sentence of what is far from what the images should be; empty if nothing is, or nothing is known.
+    """Return the caveats about a cell's images, as code -> sentence; empty without any, or if nothing is known.
 
     A difference counts if the whole of its 95 % interval is beyond the limit: `SPREAD`, `BRIGHTNESS`, `OUTSIDE` and
     `CONSTANT` against the teacher's own; `SQUARE` against the range of images. The range, and the share outside it, are

@@ -22,10 +22,10 @@ from solverbench.sampling.devices import THREADS
 from solverbench.sampling.sample import BATCH
 
 CHOICES = ("missing",)
-"""Values of `train`: train what has no parameters yet."""
+"""Values of `train`: `missing` trains the solvers that have no parameters yet."""
 
 BACKWARD = 3
-"""Cost of a call with gradient in calls without; the backward pass costs about two."""
+"""Cost of a call with gradient, in calls without gradient; the backward pass costs about two."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from solverbench import registries
+from solverbench import files, registries
 from solverbench._version import __version__
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli import terminal
@@ -227,12 +227,14 @@ def report(name: str | None, training: str | None, width: str | None, baseline: 
                 wrong="only one of them can be drawn",
                 remedy="give NAME or --training",
             )
-        named = sorted(Path(out).glob(f"trained/*/runs/{training}")) if Path(training).name == training else []
+        runs = [place / "runs" for place in files.folders(Path(out) / "trained")]
+        named = [path for place in runs for path in files.folders(place) if path.name == training]
         for path in _draw_training(named[0] if named else Path(training)):
             click.echo(printable(str(path)))
         return
     folder = Path(out) / "reports"
-    found = {path.parent.name: path.stat().st_mtime for path in sorted(folder.glob("*/bundle.json"))}
+    bundles = [path / "bundle.json" for path in files.folders(folder)]
+    found = {path.parent.name: path.stat().st_mtime for path in bundles if path.is_file()}
     if name is None:
         name = max(found, key=lambda each: found[each], default=None)
     if name not in found:

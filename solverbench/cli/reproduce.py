@@ -1,4 +1,4 @@
-"""`solverbench reproduce`."""
+"""The command `solverbench reproduce`."""
 
 from __future__ import annotations
 

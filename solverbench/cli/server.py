@@ -46,7 +46,7 @@ FOREIGN = "sandbox allow-scripts allow-popups; default-src 'none'; img-src data:
 FOREIGN += "script-src 'unsafe-inline'; connect-src 'none'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 """Policy of a report's page, which may come from a stranger: an origin of its own, and no request to any server."""
 INERT = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
-"""Policy of every other file of a report."""
+"""Content security policy of every other file of a report."""
 
 
 @dataclass(frozen=True)
@@ -264,10 +264,18 @@ def is_live(root: Path) -> bool:
 
 def _signs(root: Path) -> Iterator[Path]:
     """Yield the files that an active run or training touches regularly."""
-    yield from root.glob("leases/runs/*")
-    yield from root.glob("cells/*/*/blocks")
-    yield from root.glob("targets/*")
-    yield from root.glob("trained/*/runs/*/checkpoint.safetensors")
+    yield from files.listed(root / "leases" / "runs")
+    yield from (cell / "blocks" for cell in layout.cells(root))
+    yield from files.folders(root / "targets")
+    yield from _checkpoints(root)
+
+
+def _checkpoints(root: Path) -> Iterator[Path]:
+    """Yield the last checkpoint of each training in progress."""
+    for teacher in files.folders(root / "trained"):
+        for run in files.folders(teacher / "runs"):
+            if (run / "checkpoint.safetensors").is_file():
+                yield run / "checkpoint.safetensors"
 
 
 def _cells(root: Path) -> Iterator[Progress]:
@@ -291,7 +299,7 @@ def _cells(root: Path) -> Iterator[Progress]:
 
 
 def _trainings(root: Path) -> Iterator[Progress]:
-    for path in root.glob("trained/*/runs/*/checkpoint.safetensors"):
+    for path in _checkpoints(root):
         age = time.time() - _changed(path)
         name = f"training {path.parent.name} on {path.parents[2].name}"
         yield Progress(name, "at its last checkpoint", 0, 0, age, age < 10 * FRESH)
@@ -313,7 +321,7 @@ def _bytes(page: str) -> bytes:
 
 def _changed(path: Path) -> float:
     try:
-        return path.stat().st_mtime
+        return path.lstat().st_mtime
     except OSError:
         return 0.0
 

@@ -39,7 +39,7 @@ def store_status(out: str, as_json: bool) -> None:
 
 
 def _checks(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags of a check of numbers."""
+    """Add the flags that choose how the numbers of cells are checked."""
     flags = [
         click.option(
             "--resample",

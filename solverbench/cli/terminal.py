@@ -1,4 +1,4 @@
-"""Output that a terminal can't obey: control characters of names and texts in foreign files are printed escaped."""
+"""Output to a terminal, with the control characters in foreign names and texts escaped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Escaped:
 
     @property
     def errors(self) -> str | None:
-        """How the stream treats a character that its encoding lacks."""
+        """The stream's error handler for characters that its encoding lacks."""
         return self.stream.errors
 
     @property

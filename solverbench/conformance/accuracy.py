@@ -50,7 +50,7 @@ def growth(teacher: Teacher, known: Known) -> str:
 
 
 def _beyond(shares: Tensor) -> int | None:
-    """Return the index of the largest share of what is allowed; None if all are below 1. NaN counts as infinite."""
+    """Return the index of the largest ratio of value to limit; None if all are below 1. NaN counts as infinite."""
     shares = shares.nan_to_num(nan=math.inf)
     worst = int(shares.argmax())
     return None if shares[worst] < 1 else worst

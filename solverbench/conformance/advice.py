@@ -1,4 +1,4 @@
-"""What to look at if predictions are poor: the one change that makes a teacher a decent denoiser, if there is one."""
+"""Advice on poor predictions: the one change, if there is one, that makes the teacher a decent denoiser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GENERAL = "look at `told` (the times that the network is told), `predicts`, and 
 
 @lru_cache(maxsize=2)
 def advice(teacher: Teacher, known: Known) -> str:
-    """Return what to look at: the one change that makes the error that of a decent denoiser, if there is one."""
+    """Return the advice: the one change that brings the error below its limit, or a list of likely causes."""
     if known.of != REAL:
         return f"{GENERAL}; with real images, by --images FOLDER, this check says which"
     worth = {what: score for what, score in _changes(teacher, known) if score < 1}

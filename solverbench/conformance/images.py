@@ -16,7 +16,7 @@ from solverbench.method.solver import Solver
 from solverbench.teachers.teacher import Teacher
 
 FEWEST = 8
-"""Number of images below which an error says too little."""
+"""Smallest number of images whose error is meaningful."""
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey. Source: ITU-R BT.601."""

@@ -113,7 +113,7 @@ class Curve:
 
     @property
     def excess(self) -> Tensor:
-        """The error [L] as a share of its limit, less `SURE` standard errors."""
+        """The ratio [L] of the error, reduced by `SURE` standard errors, to its limit."""
         return (self.errors.mean(1) - SURE * deviation(self.errors)) / self.limits
 
 

@@ -1,4 +1,4 @@
-"""What a file that can't be read contains, by its first bytes, so that an error names it."""
+"""Recognition of unreadable files by their first bytes, so that an error can name their real content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STARTS = {
     b"<!doctype html": ("a web page, not the file itself", "download it again"),
     b"<html": ("a web page, not the file itself", "download it again"),
 }
-"""First bytes, in lower case, to what the file is and what to do."""
+"""Known first bytes, in lower case -> (description of the file, remedy)."""
 
 
 def unreadable(path: Path | str, head: bytes, wrong: str, error: object, remedy: str) -> RecordError:

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from solverbench.errors import RecordError, UserError
-from solverbench.evaluation import contents, pixels
+from solverbench.evaluation import contents, image_files, pixels
 from solverbench.evaluation.pictures import Pictures, unheard
 
 NAMES = ("arr_0", "images")
@@ -157,6 +157,9 @@ def _axes(path: Path, shape: tuple[int, ...]) -> int:
     Raises:
         RecordError: the shape isn't that of images, or leaves the axis open.
     """
+    if prod(shape[1:]) > 3 * image_files.PIXELS or shape[0] > image_files.MOST:
+        wrong = f"an array of shape {shape}, more than {image_files.MOST} images of {image_files.PIXELS} pixels each"
+        raise RecordError(asked=path, wrong=wrong, remedy="give fewer or smaller images")
     if len(shape) == 3:
         return 0
     found = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in (1, 3)]

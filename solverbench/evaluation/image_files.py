@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import zipfile
 from collections import Counter
@@ -17,7 +18,11 @@ from solverbench.wording import one_line
 EXTENSIONS = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Extensions of image files, in lower case; other files are ignored."""
 
+MOST, BYTES, PIXELS = 10_000_000, 1 << 28, 1 << 26
+"""Largest number of images, of bytes of a file, and of pixels of an image."""
+
 _HIDDEN, _AGAIN = "hidden", "links to folders that are read already"
+_SPECIAL = "pipes, sockets and devices"
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Found:
     passed: Mapping[str, int]
 
     def __str__(self) -> str:
-        """Return the number of images and what was passed over."""
+        """Return a summary: the number of images, and the number of skipped files by reason."""
         rest = ", ".join(f"{count} {what}" for what, count in sorted(self.passed.items()))
         return f"{len(self.files)} images found" + (f"; passed over: {rest}" if rest else "")
 
@@ -50,7 +55,13 @@ def found(path: Path) -> Found:
     """
     passed = Counter[str]()
     files = _in_folder(path, passed) if path.is_dir() else _in_zip(path, passed)
-    made = Found(tuple(sorted(files)), passed)
+    made = Found(tuple(sorted(itertools.islice(files, MOST + 1))), passed)
+    if len(made.files) > MOST:
+        raise RecordError(asked=path, wrong=f"holds more than {MOST} images", remedy="give fewer")
+    name, size = max(made.files, key=lambda each: each[1], default=("", 0))
+    if size > BYTES:
+        wrong = f"{name} has {size} bytes, but an image has at most {BYTES}"
+        raise RecordError(asked=path, wrong=wrong, remedy="remove or replace it")
     if not made.files:
         raise UserError(
             asked=path,
@@ -80,6 +91,8 @@ def _in_folder(root: Path, passed: Counter[str]) -> Iterator[tuple[str, int]]:
                     passed[_HIDDEN] += 1
                 elif entry.is_dir():
                     (links if entry.is_symlink() else folders).append(path)
+                elif not entry.is_file() and not (entry.is_symlink() and not path.exists()):
+                    passed[_SPECIAL] += 1
                 elif not _is_image(entry.name):
                     passed[_other(entry.name)] += 1
                 else:

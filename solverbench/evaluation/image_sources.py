@@ -158,6 +158,8 @@ class Stored(Pictures):
         try:
             read = content()
             with Image.open(io.BytesIO(read)) as image:
+                if image.width * image.height > image_files.PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels, more than {image_files.PIXELS}")
                 colour = pixels.colours(image, note)
         except pixels.ModeError as error:
             raise RecordError(asked=path, wrong=error.wrong, remedy=error.remedy) from None

@@ -45,7 +45,7 @@ class Pictures(ABC):
 
     @property
     def said(self) -> str:
-        """How many images were found, and what was passed over."""
+        """A summary: the number of images, and the number of skipped files by reason."""
         return f"{len(self)} images"
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Pictures(ABC):
         """Yield uint8 batches [B, C, H, W] of the images numbered `part`, in order; a batch has images of one size.
 
         Args:
-            note: takes what is to be said of an image, once for each such image.
+            note: callback for a remark on an image, once for each image with a remark.
 
         Raises:
             RecordError: a file is not an image.

@@ -18,7 +18,7 @@ _ORIENTATION = 0x0112
 
 TRANSPARENT = "have transparent pixels, whose stored colour is used without the alpha channel, as by clean-fid"
 TURNED = "have an EXIF orientation, which isn't applied, as by clean-fid"
-"""What is noted of an image."""
+"""Notes on images that are used although part of their content is ignored."""
 
 
 class ModeError(Exception):

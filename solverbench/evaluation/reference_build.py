@@ -90,10 +90,10 @@ def build(
 
 
 def _stored(path: Path, name: str, split: str, arrays: dict[str, Array], told: dict[str, Any]) -> Path:
-    """Write a reference, unless the same one is there; return its file.
+    """Write a reference, unless its file exists with the same content; return the file.
 
     Raises:
-        UserError: another one is there.
+        UserError: the file exists with other content.
     """
     told |= {"name": name, "split": split if split != UNKNOWN else told["split"]}
     if path.exists():

@@ -18,7 +18,7 @@ _ERRORS = 8.0
 """Standard errors by which a part of the vectors may differ from the moments of all."""
 
 _FEW = 50
-"""Vectors of a sample below which its covariance says too little to be compared."""
+"""Smallest number of vectors in a sample whose covariance is compared."""
 
 _ROUNDING = 1e-3
 """Allowed difference of all vectors from their moments, as a share of the spread: vectors are float32."""
@@ -88,7 +88,7 @@ def checked(path: Path, arrays: dict[str, Array], n: int) -> tuple[Statistics, A
 
 
 def _apart(features: Array, mu: Array, sigma: Array, n: int) -> str | None:
-    """Return what differs if vectors [m, D] can't be those of the mean and covariance; None if they can.
+    """Return the contradiction between vectors [m, D] and a mean and covariance; None if they agree.
 
     Distance of the means, total variance, and the variance along four fixed directions are compared. All n vectors must
     agree to rounding. Fewer are taken as a sample of them, so they may differ by a few standard errors.

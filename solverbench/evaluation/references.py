@@ -66,7 +66,7 @@ def extractor(name: str, device: str = "cpu") -> Extractor:
 
     Raises:
         UserError: no such extractor, or a teacher without one.
-        MissingError: its package, its weights or the teacher isn't there.
+        MissingError: its package, its weights or the teacher is missing.
     """
     if name in extractors.NAMES:
         network = extractors.load(name, device)
@@ -176,7 +176,7 @@ def quantiser_of(teacher: Teacher) -> str:
 
 
 def of_sampler(teacher: Teacher) -> str:
-    """Return what identifies a teacher's own samples, whatever their seeds: network, condition, sampler, rounding."""
+    """Return the identity of a teacher's own samples of any seeds: network, condition, sampler and rounding."""
     named: dict[str, Any] = {"teacher": teacher.identity, "shape": list(teacher.shape), "dtype": teacher.arithmetic}
     named |= {"sampler": make(teacher.sampler).key, "nfe": teacher.sampler_nfe, "schedule": teacher.schedule.key}
     named |= {"quantiser": quantiser_of(teacher), "condition": teacher.condition and teacher.condition.key}

@@ -167,7 +167,7 @@ class MetricSelection:
                 yield name, error
 
     def _missing(self, teacher: Teacher, metrics: tuple[str, ...], out: Path) -> str:
-        """Return what is missing for metrics of public features; empty if nothing is.
+        """Return why metrics of public features can't be measured; empty if they can.
 
         Raises:
             MissingError: the requested reference doesn't exist.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TRAINING = range(40_000)
 VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
-"""Noise seeds that recipes may use for training and validation; disjoint from each other and from evaluation's."""
+"""Noise seeds that recipes may use for training and validation; disjoint, also from those of the evaluation."""
 
 CHOICES = ("last", "best")
 CRITERIA = ("rmse", "loss")

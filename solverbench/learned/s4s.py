@@ -162,8 +162,8 @@ class Scheduled(LearnedSolver):
 class S4SAlt(Scheduled):
     """S4S with levels and weights trained alternately.
 
-    Derived from the paper: the alternation (its algorithm 2), and evaluation times separate from the grid's, as table 1
-    of GAS restates it. Inferred: that the levels are LD3's, including parameters and limits.
+    Derived from the paper: the alternation (its algorithm 2), and evaluation times that differ from the grid's times,
+    as table 1 of GAS restates it. Inferred: the levels are parametrised and limited as in LD3.
 
     Source: S4S, arXiv:2502.17423, algorithm 2 (S4S-Alt).
     """

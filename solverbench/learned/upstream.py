@@ -150,7 +150,7 @@ def keep(trained: Trained, source: Path, out: Path) -> Path:
     """Write an imported solver to the path where `zoo.find` looks in a results folder; return that path.
 
     Raises:
-        RecordError: another trained solver is there; it is not overwritten.
+        RecordError: the file exists with another trained solver; it is not overwritten.
     """
     place = out / "trained" / trained.teacher / trained_files.file_name(trained.spec, trained.nfe)
     if place.exists() and trained_files.load(place).identity != trained.identity:

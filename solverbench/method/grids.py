@@ -116,7 +116,7 @@ def inner_ends(grid: Grid) -> str:
 
 
 LIKE_TIMES = 0.95
-"""Share of the last time from which on a first level is taken for a time; a sampler starts near its last time."""
+"""Smallest share of the last time at which a first level is taken for a time; a sampler starts near its last time."""
 
 
 def _from_times(grid: Grid) -> str:
@@ -239,7 +239,7 @@ def learned(schedule: NoiseSchedule, steps: int) -> Grid:
 
 
 PARAMETERS = ("rho", "shift", "offset")
-"""Keywords of grids that a solver's options of the same names set."""
+"""Keyword arguments of grids; a solver passes its options of the same names."""
 
 
 def parameters(name: str) -> dict[str, Any]:

@@ -29,10 +29,10 @@ midpoint, whose error falls with more calls. Weights in proportion to the level 
 
 
 def check_start(solver: Solver, grid: Grid, tableau: Tableau) -> None:
-    """Check that a tableau that starts at the stand-in for an infinite level has a limit as that level grows.
+    """Check that a tableau whose start replaces an infinite level has a limit as that level grows.
 
-    A step that divides a difference of outputs by the level that it reaches, such as Heun's, has weights in proportion
-    to the level that it starts from. From the stand-in they multiply an error of the network by a million.
+    Some steps, such as those of Heun, divide a difference of outputs by the level that they reach. Their weights are
+    proportional to the level that they start from. From 1e6 they multiply an error of the network by a million.
 
     Raises:
         GridError: the weights grow with the start level.

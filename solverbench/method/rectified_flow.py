@@ -121,4 +121,4 @@ class RectifiedFlow(NoiseSchedule):
 
 
 _STAND_IN_TIME = STAND_IN / (1 + STAND_IN)
-"""The time at which a rectified flow's level is the stand-in."""
+"""The time at which a rectified flow's level is `STAND_IN`."""

@@ -8,7 +8,7 @@ import hashlib
 import math
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -34,6 +34,7 @@ class NoiseSchedule(ABC):
 
     _rule: dict[str, Any] | None = None
     _calls: Callable[[int], Tensor] | None = None
+    _calls_rule: Mapping[str, Any] | None = None
 
     @property
     def default_grid(self) -> str:
@@ -67,15 +68,23 @@ class NoiseSchedule(ABC):
         object.__setattr__(made, "_rule", rule)
         return made
 
-    def with_calls(self, levels: Callable[[int], Tensor]) -> Self:
+    def with_calls(self, levels: Callable[[int], Tensor], rule: Mapping[str, Any] | None = None) -> Self:
         """Return this schedule with a pipeline's own levels, for `grid=pipeline`; its key stays.
 
         Args:
-            levels: number of calls N -> their levels [N], falling, float64. The teacher's identity must determine them.
+            levels: number of calls N -> their levels [N], falling, float64.
+            rule: what they follow from, plain JSON values for the keys of cells on that grid. Without it, the teacher's
+                identity must determine them.
         """
         made = copy.copy(self)
         object.__setattr__(made, "_calls", levels)
+        object.__setattr__(made, "_calls_rule", rule)
         return made
+
+    @property
+    def calls_rule(self) -> Mapping[str, Any]:
+        """What a pipeline's own levels follow from besides the teacher; empty if there are none, or nothing else."""
+        return self._calls_rule or {}
 
     def calls(self, steps: int) -> Tensor | None:
         """Return the pipeline's own levels of `steps` calls [steps]; None if the model is no pipeline."""
@@ -108,17 +117,17 @@ class NoiseSchedule(ABC):
 
     @property
     def sigma_first(self) -> float:
-        """The level at which grids in sigma or lambda start: `sigma_max`, unless that is the stand-in."""
+        """The level at which grids in sigma or lambda start: `sigma_max`, unless it replaces an infinite level."""
         return self.sigma_max
 
     @property
     def stands_in(self) -> bool:
-        """Whether `sigma_max` stands for an infinite level, at which the state holds no data."""
+        """Whether `sigma_max` is `STAND_IN`, which replaces an infinite level, at which the state holds no data."""
         return self.sigma_first < self.sigma_max
 
     @property
     def t_first(self) -> float:
-        """The time of `sigma_first`: `t_start`, unless `sigma_max` is the stand-in."""
+        """The time of `sigma_first`: `t_start`, unless `sigma_max` replaces an infinite level."""
         return self.t_start
 
     @property

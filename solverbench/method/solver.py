@@ -52,7 +52,7 @@ class Solver(ABC):
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     bibtex: ClassVar[str] = ""
-    """BibTeX entry for reports, where `paper` names no entry that this package knows."""
+    """BibTeX entry for reports; needed only if the package has no entry for `paper`."""
     learned: ClassVar[bool] = False
     version: ClassVar[int] = 1
     """Version of the formulas; bump when they give different numbers, so that old results are not reused."""
@@ -263,7 +263,7 @@ class LearnedSolver(Solver):
     registries/recipes. Empty: the file with the solver's name, or GS's if there is none. None: not trained here.
     """
     distilled: ClassVar[bool] = False
-    """Whether its name says that no discriminator trains it."""
+    """Whether the solver is, by definition, trained without a discriminator."""
 
     recipe: str | None = option(default=None, help="name of the training recipe; if not given, the solver's name")
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)

@@ -114,6 +114,9 @@ def flow_shift(schedule: NoiseSchedule, steps: int, *, shift: float | None = Non
 def pipeline(schedule: NoiseSchedule, steps: int, *, end: float | None = None) -> Grid:
     """Return the levels at which a diffusers pipeline's own scheduler calls the network, for this number of steps.
 
+    A folder of the diffusers family has them if it is a flow's: the scheduler's shift, static or by the resolution,
+    `shift_terminal` and stretched times included. With family=pipeline any pipeline has them.
+
     Raises:
         GridError: the teacher is no pipeline, or its pipeline makes another number of calls.
     """
@@ -121,7 +124,7 @@ def pipeline(schedule: NoiseSchedule, steps: int, *, end: float | None = None) -
     sigmas = schedule.calls(steps)
     if sigmas is None:
         raise GridError(
-            asked=asked, wrong="this teacher isn't read by a pipeline's own call",
+            asked=asked, wrong="it isn't known where a pipeline of this teacher would call it",
             remedy="give its folder with family=pipeline, or name another grid",
         )  # fmt: skip
     return _ended(asked, schedule, sigmas, end, "give end=zero")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from solverbench import options, plugins, registries
-from solverbench.errors import SpecError
+from solverbench.errors import SpecError, UnknownNameError
 from solverbench.method.declarations import declared, unknown_option
 from solverbench.method.solver import Solver
 
@@ -50,10 +50,23 @@ def solver_class(name: str) -> type[Solver]:
         UnknownNameError: no such solver.
         PluginError: a plugin offers it but does not load.
     """
-    cls = plugins.get(registries.solvers, name)
+    try:
+        cls = plugins.get(registries.solvers, name)
+    except UnknownNameError:
+        if found := registries.foreign(name):
+            raise _translated(found[0]) from None
+        raise
     assert isinstance(cls, type)
     assert issubclass(cls, Solver)
     return cls
+
+
+def _translated(found: registries.Foreign) -> UnknownNameError:
+    """Return the error for a sampler or scheduler of diffusers or ComfyUI that was given as a solver's name."""
+    about = f"see 'solverbench info {found.name}'"
+    remedy = f"write {found.spec}; {about}" if found.spec and found.agrees != "none" else about
+    wrong = f"not a solver here, but one of the {found.title[0].lower()}{found.title[1:]}"
+    return UnknownNameError(asked=f"solver {found.name!r}", wrong=wrong, remedy=remedy)
 
 
 def expand(text: str) -> list[str]:

@@ -31,10 +31,10 @@ RANDOM = frozenset(
 DETERMINISTIC = (
     "solvers here are deterministic: leave the noise out, as ancestral sampling, SDE solvers and churn do with eta = 0"
 )
-"""What to do about a stochastic solver."""
+"""Remedy for a stochastic solver."""
 
 FIXED = "end it at grid.steps: the grid fixes the steps, an adaptive step size can't be run"
-"""What to do about a loop that doesn't end, or whose number of calls depends on values."""
+"""Remedy for a loop that doesn't end, or whose number of calls depends on values."""
 
 GROSS = 1e-6
 """Deviation, as a share of the largest weight, from which a tableau doesn't keep a constant image; float32 coefficients
@@ -112,7 +112,7 @@ def _at(place: str) -> str:
 
 
 def calls_advice(solver: Solver, schedule: NoiseSchedule, nfe: int, made: int, count: Callable[[Grid], int]) -> str:
-    """Return what to do about a solver that makes `made` calls on the grid of `steps(nfe)` intervals.
+    """Return the remedy for a solver that makes `made` calls on the grid of `steps(nfe)` intervals.
 
     Args:
         count: grid -> calls that the loop makes on it.
@@ -160,7 +160,7 @@ GROSS_REMEDY = (
     "denoise returns the clean image, not the noise, and is told the level of the state that it is given; if it is "
     "meant, declare consistent = False"
 )
-"""What to do about a solver that `gross` finds wrong."""
+"""Remedy for a solver that `gross` finds wrong."""
 
 
 def believed(solver: Solver, tableau: Tableau) -> Tableau:
@@ -207,4 +207,4 @@ def other_levels(solver: Solver, grid: Grid, steps: int) -> str:
 LEVELS_REMEDY = (
     "register the function that makes them (kind='grid') and give the class levels = \"NAME\", so that the spec says so"
 )
-"""What to do about a class whose `grid` makes other levels than its spec says."""
+"""Remedy for a class whose `grid` makes other levels than its spec says."""

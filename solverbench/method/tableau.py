@@ -164,12 +164,17 @@ class Plan:
         return hashlib.sha256(repr((self.sigmas, self.rows)).encode()).hexdigest()
 
 
-def asked(method: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+def asked(method: Mapping[str, Any], plan: Plan, schedule: NoiseSchedule | None = None) -> dict[str, Any]:
     """Return a solver run's part of a key: `Solver.key`, `nfe`, and the plan's key if a source is unknown.
 
     Only the plan's key depends on the processor; it is left out for built-in solvers and plugins with a known source.
+
+    Args:
+        schedule: the teacher's; its `calls_rule` is part of the grid's key where the grid is the pipeline's own.
     """
     named = {**method, "nfe": plan.nfe}
+    if schedule is not None and schedule.calls_rule and method["grid"].get("name") == "pipeline":
+        named["grid"] = {**method["grid"], "calls": dict(schedule.calls_rule)}
     unknown = "" in method.get("sources", ()) or method["grid"].get("source") == ""
     return {**named, "numbers": plan.key} if unknown else named
 

@@ -19,7 +19,7 @@ from solverbench.method.tableau import Tableau
 
 
 def record(solver: Solver, grid: Grid) -> Tableau:
-    """Return the tableau that a run of the loop on the tape gives, not compared with the loop.
+    """Return the tableau recorded by one run of the loop on coefficient vectors, not yet compared with the loop.
 
     Raises:
         GridError: the grid ends in 0, and the solver cannot step to 0.

@@ -55,7 +55,7 @@ def own_grid(solver: Solver, schedule: NoiseSchedule, nfe: int) -> Grid:
 
     Raises:
         BudgetError: the solver cannot spend exactly `nfe` calls.
-        LoopError: it is a plugin's, and makes other levels than its spec says.
+        LoopError: a plugin's `grid` makes other levels than its spec says.
     """
     steps = intervals(solver, nfe)
     grid = solver.grid(schedule, steps)

@@ -1,4 +1,4 @@
-"""How a teacher's samples are judged: feature extractor, references and metrics."""
+"""The measurement of a teacher's samples: feature extractor, references and metrics."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Reference:
 
 
 UNSTORED = Reference(Gaussian(np.zeros(0), np.zeros((0, 0))), "the stored reference of its name, or --reference", "")
-"""Stands for data whose reference is looked up when a run starts."""
+"""Placeholder for a reference that is looked up when a run starts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How a teacher's samples are judged.
+    """The measurement of a teacher's samples.
 
     Args:
         extractor: uint8 images [B, C, H, W] -> features [B, D].

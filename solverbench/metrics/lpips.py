@@ -17,7 +17,7 @@ from solverbench.wording import one_line
 METRIC = "metric lpips_teacher"
 
 WEIGHTS = "https://download.pytorch.org/models/vgg16-397923af.pth"
-"""VGG16's own, which torchvision downloads."""
+"""Address of VGG16's weights, which torchvision downloads."""
 
 _LOADED: dict[tuple[Any, str], Any] = {}
 _LOCK = threading.Lock()
@@ -65,7 +65,7 @@ def network(asked: str, device: str, *, download: bool = True) -> Any:
 
     Args:
         asked: the metric or loss, for messages.
-        download: let torchvision download VGG16's weights if they aren't there.
+        download: whether torchvision may download missing weights of VGG16.
 
     Raises:
         MissingError: the package or the weights aren't there.

@@ -40,7 +40,7 @@ class Metric(ABC):
     bounds: ClassVar[tuple[float, float]] = table.UNBOUNDED
     """Least and greatest value that it can have; intervals end there."""
     identity: ClassVar[str] = ""
-    """Identity of what its numbers depend on besides its source file, such as the sha256 of a network's weights."""
+    """Identity of further inputs of its numbers besides its source file, such as the sha256 of a network's weights."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device

@@ -49,7 +49,7 @@ NAMES = ("doubled", "other")
 """Names of the two comparisons in the store."""
 
 GRID = "time_quadratic"
-"""Grid of the second solver where the sampler's own has no such number of steps, as a published table of levels."""
+"""Grid of the second solver if the sampler's own grid has no such number of steps, as a published table of levels."""
 
 
 @dataclass(frozen=True, eq=False)

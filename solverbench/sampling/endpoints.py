@@ -173,7 +173,7 @@ def goal(solver: Solver, nfe: int, schedule: NoiseSchedule) -> Goal:
     """Return the plan of `solver` as a teacher sampler of `nfe` calls on `schedule`."""
     solver = solver.on(schedule)
     plan = believed(solver, tableau(solver, nfe=nfe, schedule=schedule)).plan_from_noise(schedule)
-    named = {"solver": asked(solver.key, plan), "schedule": schedule.key}
+    named = {"solver": asked(solver.key, plan, schedule), "schedule": schedule.key}
     return Goal(plan.sigmas, plan.rows, files.digest(named))
 
 

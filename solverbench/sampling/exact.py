@@ -22,7 +22,7 @@ from solverbench.teachers.teacher import Teacher
 TOLERANCE = 1e-8
 """Relative and absolute tolerance per step for a float64 network; docs/store.md gives the remaining error."""
 ROUGH = 1e-5
-"""Tolerance for a float32 network; below it, rounding would be taken for error."""
+"""Tolerance for a float32 network; a smaller one would count its rounding as an error."""
 CALLS = 500
 """Typical cost of a solution, in calls of the denoiser; used to estimate time."""
 MAX_STEPS = 20_000

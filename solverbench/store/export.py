@@ -16,6 +16,7 @@ from solverbench import files
 from solverbench.errors import RecordError, UserError
 from solverbench.store import layout, manifest, schema
 from solverbench.store.folder import CellFolder, Store
+from solverbench.wording import csv_text
 
 TARGETS = ("teacher", "shape", "sampler", "batch", "threads", "dtype", "device", "condition")
 """Fields of a cell's key that the teacher's own images depend on, as in `endpoints.key`."""
@@ -27,7 +28,7 @@ COLUMNS = [
 
 
 class Exported(NamedTuple):
-    """What `export` has written.
+    """The result of `export`.
 
     Args:
         names: names of its files.
@@ -148,13 +149,13 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows({name: csv_text(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
 
 
 @contextmanager
 def _writing(to: Path) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield what writes a file into the folder or zip, which is there only once all of it is."""
+    """Yield the function that writes a file into the folder or zip, which appears only when it is complete."""
     with files.replacing(to) as part:
         if to.suffix == ".zip":
             with zipfile.ZipFile(part, "x") as archive:

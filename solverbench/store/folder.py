@@ -26,7 +26,7 @@ LARGE = 256
 """Number of features from which a matrix of sums is stored as its upper triangle (17 MB of 34 for Inception's 2048)."""
 
 FAILED = "failed_"
-"""Before the name of an array that couldn't be made, in the names of a block's arrays: the reason in UTF-8."""
+"""Prefix of a block's array that holds, as UTF-8, the reason why the array named after the prefix is missing."""
 
 _OWN = ("images", "nfe", "n", "total", "outer")
 """Names of a block's arrays that aren't values of its images."""

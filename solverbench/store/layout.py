@@ -68,7 +68,7 @@ class Damage:
 
     @property
     def finding(self) -> str:
-        """What is wrong and what to do."""
+        """The damage and its remedy, as one sentence."""
         return f"{self.what}; {self.remedy}"
 
     def __str__(self) -> str:

@@ -113,7 +113,7 @@ class Others:
         self.say, self._said = say, ""
 
     def wait(self, queue: Queue[Unit, Piece]) -> None:
-        """Wait until the next check of what other runs hold."""
+        """Wait until it is time to check again which units other runs hold."""
         if (names := ", ".join(queue.holders())) and names != self._said:
             self._said = names
             self.say(f"waiting for results that another run is computing: {names}")

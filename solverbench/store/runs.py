@@ -110,8 +110,9 @@ def forget(root: Path, run: Run) -> None:
         with suppress(OSError):
             (root / "leases" / unit / run.holder.token).unlink()
             (root / "leases" / unit).rmdir()
-    for path in (root / "leases").glob(f".*.{run.holder.token}"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in files.folders(root / "leases"):
+        if path.name.startswith(".") and path.name.endswith(f".{run.holder.token}"):
+            shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         (root / "leases" / "runs" / run.holder.token).unlink()
 

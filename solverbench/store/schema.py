@@ -1,4 +1,4 @@
-"""Types and ranges of what a store's files contain: a checksum says that a file is whole, not that it makes sense."""
+"""Types and ranges of the content of a store's files. A checksum proves a file whole, not its content meaningful."""
 
 from __future__ import annotations
 

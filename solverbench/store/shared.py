@@ -51,7 +51,7 @@ def made_once(
 
 
 def remade(error: RecordError) -> str:
-    """Return the line that says what becomes of a damaged file, in place of what its error tells to do."""
+    """Return the message about a damaged file that is set aside and recomputed, in place of its error's remedy."""
     return f"{error.finding('')}; set aside as *{files.DAMAGED} and computed again"
 
 

@@ -81,7 +81,7 @@ def merge(
 
     Args:
         check_trained: as for `layout.check`.
-        check_numbers: folder of a store to the verdict on its cells, by address. What it finds wrong isn't copied.
+        check_numbers: folder of a store -> the verdict on its cells, by address. Wrong files aren't copied.
 
     Raises:
         MissingError: `source` does not exist.

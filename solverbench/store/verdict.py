@@ -1,4 +1,4 @@
-"""What a check of stored cells found: whether their numbers follow from their blocks, and from the sampler again."""
+"""The result of a check of stored cells: do their numbers follow from their blocks, and from sampling again?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from solverbench.store.layout import Damage
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known about the numbers of a stored cell.
+    """The result of a check of one stored cell's numbers.
 
     Args:
         wrong: files whose content isn't what the cell's key asks for.

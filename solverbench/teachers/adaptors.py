@@ -30,7 +30,7 @@ class Adapted:
         network: (y [B, ...], t 0-d of y's dtype and device) -> its prediction, of y's shape.
         schedule: schedule of the model, which gives alpha, s and t.
         predicts: eps, v, x0 or flow.
-        told: map from the schedule's time to the network's, e.g. `lambda t: 1000 * t - 1`; the identity if None.
+        told: map from the schedule's time to the network's time input, e.g. `lambda t: 1000 * t - 1`; None: identity.
 
     Source: Salimans & Ho 2022, arXiv:2202.00512, appendix D (v); Liu et al. 2022, arXiv:2209.03003 (flow).
 

@@ -18,7 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a network runs. Images, noise and the solver's sums always stay float32.
+    """The number format and memory layout of a network. Images, noise and the solver's sums always stay float32.
 
     Args:
         dtype: format of weights and activations: fp32, fp16 or bf16.

@@ -14,7 +14,7 @@ from solverbench.teachers.families import description as families
 from solverbench.wording import printable, suggest
 
 FILES = ("checkpoint", "classifier", "reference")
-"""Roles of the files that an entry may name, the network's own first."""
+"""Roles of the files that an entry may name; the checkpoint comes first."""
 
 UNSUPPORTED = "unsupported"
 """Family of an entry that SolverBench cannot read."""
@@ -46,7 +46,7 @@ def info(name: str) -> str:
     for key in ("family", "papers", "licence", "resolution", "noise", "condition", "grids", "fid"):
         lines.append(f"  {key:<11} {entry[key]}")
     lines += [
-        f"  sampler     {entry['sampler']}, {entry['sampler_nfe']} calls",
+        f"  sampler     of papers: {entry['sampler']}, {entry['sampler_nfe']} calls",
         f"  {'':<11} {entry['sampler_source']}",
     ]
     for key in FILES:
@@ -209,7 +209,7 @@ def _described(name: str, entry: Mapping[str, Any], found: Mapping[str, Path]) -
             asked=name, wrong="no address of its checkpoint is known", remedy=f"see 'solverbench teachers info {name}'"
         )
     plain = {"name": name, "family": entry["family"], "checkpoint": str(found["checkpoint"])}
-    plain |= {key: entry[key] for key in ("guidance", "sampler", "sampler_nfe") if key in entry}
+    plain |= {key: entry[key] for key in ("guidance",) if key in entry}  # the papers' samplers aren't converged
     return _toml(plain)
 
 

@@ -1,4 +1,4 @@
-"""How far the teacher sampler's images are from those of other samplers of the same ODE: the error of a reference."""
+"""The error of a reference: the distance of the teacher sampler's images to those of other samplers of its ODE."""
 
 from __future__ import annotations
 
@@ -76,6 +76,6 @@ class Convergence:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Convergence:
-        """Return what `as_dict` gave."""
+        """Return the convergence stored as `as_dict()`."""
         compared = (Comparison(each["what"], each["rmse"], each.get("reason", "")) for each in facts["compared"])
         return cls(facts["n"], facts["seeds"], tuple(compared), facts["asked"])

@@ -3,10 +3,10 @@
 import importlib.util
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -56,9 +56,7 @@ def test_ways_take_turns_in_both_orders():
 
 
 def lines(*words):
-    done = subprocess.run(
-        [sys.executable, str(FOLDER), *words], capture_output=True, text=True, timeout=600, check=False
-    )
+    done = forks.run([FOLDER, *words])
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -73,6 +71,6 @@ def test_what_is_not_there_is_not_measured_and_one_pair_is_no_verdict():
 
 
 def test_a_name_that_is_none_is_refused():
-    done = subprocess.run([sys.executable, str(FOLDER), "exekutor"], capture_output=True, text=True, check=False)
+    done = forks.run([FOLDER, "exekutor"])
     assert done.returncode == 1
     assert done.stderr.startswith("benchmark 'exekutor': there is none; choose from executor, overhead")

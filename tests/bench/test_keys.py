@@ -370,3 +370,15 @@ def test_plans_fit_within_the_rounding_of_two_processors_alone():
     assert not plan.fits(sb.tableau("unipc", nfe=7).plan(80.0))
     with pytest.raises(ValueError, match="rows of"):
         Plan.of({"sigmas": [1.0, 0.5], "rows": [[1.0], [1.0]]})
+
+
+def test_what_a_pipelines_levels_follow_from_is_in_the_key_of_that_grid_alone():
+    def levels(steps):
+        return torch.linspace(1e6, 1.0, steps, dtype=torch.float64)
+
+    flow = sb.RectifiedFlow(t_start=1.0)
+    plain, one, other = (flow.with_calls(levels, rule) for rule in (None, {"shift": 2.0}, {"shift": 3.0}))
+    asked = [endpoints.goal(sb.make("euler:grid=pipeline"), 3, each).asked for each in (plain, one, other)]
+    assert len(set(asked)) == 3
+    unmoved = [endpoints.goal(sb.make("euler:grid=trailing"), 3, each).asked for each in (flow, plain, one, other)]
+    assert len(set(unmoved)) == 1

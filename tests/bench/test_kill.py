@@ -3,10 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import toys
 
 from solverbench.bench import run
@@ -64,7 +63,7 @@ def killed(out: Path, moments: list[tuple[int, str, bool]], glob: str) -> list[i
     """
     tests = str(Path(toys.__file__).parent)
     script = CHILD.format(tests=tests, moments=moments, glob=glob, out=str(out), selection=SELECTION)
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    child = forks.run(["-c", script])
     assert child.returncode == 0, child.stderr
     codes, counts = zip(*json.loads(child.stdout), strict=True)
     assert set(codes) == {-signal.SIGKILL}, child.stderr
@@ -132,7 +131,7 @@ sys.exit(max([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childr
 def test_two_runs_at_once_share_a_store_and_its_work(tmp_path):
     tests, out = str(Path(toys.__file__).parent), str(tmp_path / "both")
     script = TOGETHER.format(tests=tests, out=out, selection=SELECTION)
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False)
+    child = forks.run(["-c", script])
     assert child.returncode == 0, child.stderr
     made = [int(line) for line in child.stdout.splitlines()]
     assert len(made) == 2

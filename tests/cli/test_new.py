@@ -6,6 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import forks
 import pytest
 from click.testing import CliRunner
 
@@ -34,13 +35,7 @@ def folder(tmp_path_factory):
 def outside(folder, *command):
     """The output of a command in another process, to which the project and the packages are known."""
     path = os.pathsep.join(map(str, [ROOT, *(folder / name for name in NAMES.values())]))
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+    done = forks.run(["-m", *command], cwd=folder, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

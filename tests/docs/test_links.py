@@ -1,9 +1,12 @@
 """Every link and image of the pages leads to a file, and to a heading, that is there. No network."""
 
+import re
 from pathlib import Path
 
 import pytest
 from documents import MADE, PAGES, ROOT, anchors, links, name
+
+FOLDERS = "solverbench|baselines|registries|reports|tests|benchmarks|tools|examples|docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -28,3 +31,10 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = [str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")]
     assert [page for page in pages if f": {page}\n" not in listed] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_and_folders_named_as_code_are_there(page: Path) -> None:
+    named = re.findall(rf"`((?:{FOLDERS})/[\w./*-]+)`", page.read_text(encoding="utf-8"))
+    places = (ROOT, ROOT / "tests")  # CONTRIBUTING.md names tests from there
+    assert [path for path in named if not any(any(place.glob(path.rstrip("/"))) for place in places)] == []

@@ -117,3 +117,17 @@ def test_info_translates_a_name():
     assert "Samplers of ComfyUI" in said
     assert "can't be run" in CliRunner().invoke(main, ["info", "LCMScheduler"]).stdout
     assert CliRunner().invoke(main, ["info", "euler"]).stdout.startswith("euler = ddim: Euler's method")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("dpmpp_2m", "write dpm:order=2:lower_order_final=false:end=zero; see 'solverbench info dpmpp_2m'"),
+        ("DPMSolverMultistepScheduler", "write dpm:order=2:grid=dpm_linspace"),
+        ("euler_ancestral", "samplers of ComfyUI; see 'solverbench info euler_ancestral'"),
+    ],
+)
+def test_a_name_of_another_program_is_answered_with_its_spec(name, told):
+    with pytest.raises(sb.UserError, match=r"not a solver here") as error:
+        sb.tableau(name, nfe=4)
+    assert told in str(error.value)

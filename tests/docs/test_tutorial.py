@@ -62,8 +62,18 @@ for line in sys.stdin:
 """One Python for all blocks of a page: a block a line, its exit code and what it prints a line.
 
 It forks for a command, so that torch is imported once. No figure is rendered: the first command, which is a process
-of its own, renders a whole report.
+of its own, renders those of its report.
 """
+
+
+COMMAND = """
+import sys
+from solverbench.cli.main import main
+from solverbench.reports.drawing import base
+base.FORMATS = ("png",)
+main(sys.argv[1:], prog_name="solverbench")
+"""
+"""The command as a program, whose report has its pictures in one format of three."""
 
 
 def shown(expected: str, printed: str) -> bool:
@@ -100,7 +110,7 @@ def session(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A Python in an empty folder, where `solverbench` is a command."""
     tool = tmp_path / "bin" / "solverbench"
     tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m solverbench "$@"\n')
+    tool.write_text(f"#!{sys.executable}\n{COMMAND}")
     tool.chmod(0o755)
     (tmp_path / "work").mkdir()
     way = os.pathsep.join(filter(None, [str(PAGE.parents[1]), os.environ.get("PYTHONPATH")]))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from torch import Tensor
@@ -64,7 +63,7 @@ def test_the_python_file_makes_the_same_images_without_solverbench(
     noise = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     torch.save(noise, tmp_path / "noise.pt")
     files = [str(tmp_path), str(tmp_path / "noise.pt"), str(tmp_path / "images.pt")]
-    done = subprocess.run([sys.executable, "-I", "-c", ALONE, *files], cwd=tmp_path, capture_output=True, text=True)
+    done = forks.run(["-I", "-c", ALONE, *files], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     images = torch.load(tmp_path / "images.pt", weights_only=True)
     tableau = sb.tableau(sb.make(spec), nfe=NFE, teacher=digits)

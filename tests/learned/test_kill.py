@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 import toys
 
@@ -71,7 +70,7 @@ def test_a_training_killed_three_times_at_random_equals_one_that_was_not(solver:
         tests=str(Path(toys.__file__).parent), solver=solver, settings=settings, out=str(tmp_path / "b"),
         moments=moments,
     )  # fmt: skip
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    child = forks.run(["-c", script])
     assert child.returncode == 0, child.stderr
     codes, begun = zip(*json.loads(child.stdout), strict=True)
     assert codes == (-signal.SIGKILL,) * 3, child.stderr

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.machinery
-import subprocess
 import sys
 import types
 from dataclasses import replace
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from torch import Tensor
@@ -164,4 +164,4 @@ def test_training_never_imports_the_network_that_measures() -> None:
         "losses.distance('metric_features', teacher, allow_metric_loss=True)\n"
         "assert 'solverbench.teachers.embedded.digits.metric' in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    forks.run(["-c", program], check=True)

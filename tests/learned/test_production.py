@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import forks
 import pytest
 from click.testing import CliRunner
 
@@ -135,8 +134,7 @@ def test_a_second_collection_keeps_the_lines_of_other_solvers(
 
 
 def test_a_plugin_that_is_not_there_is_one_line(tmp_path):
-    words = [sys.executable, "-m", "solverbench.cli.production", "--out", str(tmp_path), "--plugin", "absent.py"]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    ended = forks.run(["-m", "solverbench.cli.production", "--out", tmp_path, "--plugin", "absent.py"])
     assert ended.returncode == 3
     assert (
         ended.stderr

@@ -1,6 +1,7 @@
 """Images of a reference: every mode's levels, which files are counted, arrays, and damaged archives."""
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -356,3 +357,30 @@ def test_a_file_that_stands_for_another_is_named(tmp_path, name, content, messag
 def test_a_pointer_among_images_is_named(tmp_path):
     (classes(tmp_path) / "cats" / "3.png").write_bytes(POINTER)
     refused(r"cats/3\.png: a Git LFS pointer", tmp_path)
+
+
+def test_more_or_larger_images_than_the_limits_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(3):
+        saved(folder / f"{number}.png", Image.fromarray(COLOURS))
+    np.savez(tmp_path / "a.npz", arr_0=np.stack(3 * [COLOURS]))
+    with monkeypatch.context() as patch:
+        patch.setattr(image_files, "MOST", 2)
+        refused("holds more than 2 images; give fewer", folder)
+        refused(r"an array of shape \(3, 6, 5, 3\), more than 2 images of", tmp_path / "a.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(image_files, "BYTES", 20)
+        refused(r"png has \d+ bytes, but an image has at most 20", folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(image_files, "PIXELS", 9)
+        refused("5 x 6 pixels, more than 9", folder)
+        refused("images of 9 pixels each", tmp_path / "a.npz")
+
+
+def test_a_pipe_among_images_is_passed_over(tmp_path):
+    saved(tmp_path / "a.png", Image.fromarray(COLOURS))
+    os.mkfifo(tmp_path / "b.png")
+    found = image_files.found(tmp_path)
+    assert [name for name, _ in found.files] == ["a.png"]
+    assert "pipes, sockets and devices" in str(found)

@@ -3,10 +3,10 @@
 import json
 import pickle
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 import toys
@@ -421,7 +421,7 @@ def test_a_worker_gets_the_files_from_the_run(examples):
     Path("sent.pickle").write_bytes(pickle.dumps((plugins.loaded(), order)))
     for held in plugins.loaded():
         Path(held.path).unlink()
-    subprocess.run([sys.executable, "-c", WORKER], check=True, timeout=600)
+    forks.run(["-c", WORKER], check=True)
     arrays = pickle.loads(Path("back.pickle").read_bytes())
     [here] = UnitTask([asked], block, Path("here"), Cancel())()
     assert {name: each.tolist() for name, each in arrays.items()} == {

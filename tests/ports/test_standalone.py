@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import alone
+import forks
 import pytest
 import torch
 
@@ -76,8 +74,7 @@ def samples(tmp_path_factory, noise):
             name = f"{prediction}{number}"
             put("diffusers", name, export.as_scheduler(made, net), solver, made, net.denoise)
     torch.save(noise, folder / "noise.pt")
-    command = [sys.executable, "-I", alone.__file__, str(folder)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = forks.run(["-I", alone.__file__, folder], cwd=folder)
     assert done.returncode == 0, done.stderr
     found = torch.load(folder / "found.pt", weights_only=True)
     assert found.keys() == expected.keys()

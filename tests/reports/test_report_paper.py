@@ -15,6 +15,7 @@ from reports_large import HOSTILE, write
 
 from solverbench import reports
 from solverbench.reports import drawing
+from solverbench.reports.drawing import base
 from solverbench.reports.drawing.base import blank
 from solverbench.reports.figures import scripts
 from solverbench.reports.figures.widths import VENUES
@@ -235,10 +236,21 @@ def test_a_script_draws_the_same_figure_from_its_csv_without_this_project(
     assert (to / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_the_scripts_of_hostile_names_draw_the_same(tmp_path: Path, elsewhere: list[str]) -> None:
+EVERY = 'FORMATS = ("png", "pdf", "svg")'
+"""As a script has it."""
+
+
+def test_the_scripts_of_hostile_names_draw_the_same(
+    tmp_path: Path, elsewhere: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "a", HOSTILE, ["digi_ts & 50% #1"], (3, 4), ["frechet_data"])
+    monkeypatch.setattr(base, "FORMATS", ("svg",))  # here and in the scripts: names are the same in every format
     reports.write(path)
     scripts = sorted(map(str, path.glob("*.py")))
+    for script in map(Path, scripts):
+        text = script.read_text(encoding="utf-8")
+        assert text.count(EVERY) == 1
+        script.write_text(text.replace(EVERY, 'FORMATS = ("svg",)'), encoding="utf-8")
     (tmp_path / "driver.py").write_text(DRIVER, encoding="utf-8")
     line = [*elsewhere, str(tmp_path / "driver.py"), str(tmp_path), *scripts]
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
-from solverbench.reports.figures import contents, plans
+from solverbench.reports.figures import contents, gallery, plans
+from solverbench.reports.figures.widths import DEFAULT
 from solverbench.reports.pages import html, markdown, sections
 from solverbench.reports.parts import parts
 
@@ -53,3 +54,18 @@ def test_a_level_as_good_as_0_has_an_axis(made, level: float) -> None:
     bundle = reports.load(made(**{"dpm-4": plan(4, [80.0, 1.0, 0.1, level]), "dpm-5": plan(5)}))
     known = plans.of(bundle, parts(bundle.frame, bundle.record), "digits")
     assert contents.levels(known).draw().axes[0].get_xlim()[1] > 0
+
+
+def test_one_row_adds_a_figure_to_the_report_its_files_and_the_notebook(folder: Path, monkeypatch) -> None:
+    kind = contents.Kind(
+        lambda source: contents.curves(source.parts[:1], source.wide),
+        file="figure-again",
+        section=("Again", "It", "So."),
+    )
+    monkeypatch.setitem(contents.KINDS, "again", kind)
+    bundle = reports.load(folder)
+    report = sections.of(bundle)
+    assert "![It](figure-again.png)" in markdown.page(report)
+    assert "So. Also as [PDF](figure-again.pdf)" in markdown.page(report)
+    assert "figure-again" in gallery.gallery(bundle, report.parts, DEFAULT)
+    assert reports.draw(bundle, kind="again").axes

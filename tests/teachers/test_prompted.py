@@ -16,6 +16,8 @@ pytest.importorskip("transformers")
 import diffusers
 import tiny_folders as folders
 
+import solverbench as sb
+
 
 def test_a_stable_diffusion_folder_follows_its_pipeline(tmp_path):
     folder = folders.stable_diffusion(tmp_path / "sd")
@@ -112,7 +114,7 @@ def test_a_refiner_is_refused_by_what_it_is_told(tmp_path):
     ):
         folders.load(folder, prompts=tiny.prompts(tmp_path / "p.txt"))
     folders.xl_unet().save_pretrained(tmp_path / "bare")
-    with pytest.raises(MissingError, match="is told prompts, but there is no tokenizer"):
+    with pytest.raises(MissingError, match="takes prompts, but tokenizer is missing"):
         folders.load(
             tmp_path / "bare", files={"scheduler": folder / "scheduler"}, prompts=tiny.prompts(tmp_path / "p.txt")
         )
@@ -177,6 +179,11 @@ def sd3_parts(folder, third):
     return parts | ({"text_encoder_3": folders.t5(), "tokenizer_3": folders.t5_tokenizer()} if third else {})
 
 
+def called_by_name(teacher):
+    """The levels of grid=pipeline, for which no shift is typed."""
+    return sb.tableau("euler:grid=pipeline:end=zero", nfe=folders.STEPS, teacher=teacher).sigmas.tolist()
+
+
 @pytest.mark.parametrize("third", [True, False], ids=["t5", "no-t5"])
 def test_a_stable_diffusion_3_folder_follows_its_pipeline(tmp_path, third):
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -194,6 +201,7 @@ def test_a_stable_diffusion_3_folder_follows_its_pipeline(tmp_path, third):
     times = scheduler.sigmas.double()
     sigmas = [teacher.schedule.sigma_max, *(times[1:] / (1 - times[1:])).tolist()]
     assert relative(folders.ours(teacher, sigmas, noise, seeds=[1, 2]), made) < 1e-5
+    assert called_by_name(teacher) == pytest.approx(sigmas[:-1], rel=1e-5)  # the scheduler's levels are float32
     with torch.no_grad():
         images = folders.vae().decode(made / 0.18215 + 0.1).sample
         assert relative(teacher.images(made), images) < 1e-5
@@ -201,7 +209,8 @@ def test_a_stable_diffusion_3_folder_follows_its_pipeline(tmp_path, third):
 
 @pytest.mark.parametrize("distilled", [True, False], ids=["distilled", "plain"])
 def test_a_flux_folder_follows_its_pipeline(tmp_path, distilled):
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    shift = {"use_dynamic_shifting": True, "shift_terminal": 0.1} if distilled else {"shift": 3.0}
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**shift)
     parts = {
         "transformer": folders.flux(distilled), "vae": folders.vae(shift=0.1), **folders.text(tmp_path),
         "text_encoder_2": folders.t5(), "tokenizer_2": folders.t5_tokenizer(),
@@ -221,6 +230,7 @@ def test_a_flux_folder_follows_its_pipeline(tmp_path, distilled):
     times = scheduler.sigmas.double()
     sigmas = [teacher.schedule.sigma_max, *(times[1:] / (1 - times[1:])).tolist()]
     assert relative(folders.ours(teacher, sigmas, noise, seeds=[1, 2]), expected) < 1e-5
+    assert called_by_name(teacher) == pytest.approx(sigmas[:-1], rel=1e-5)  # by the same mu, which no one typed
 
 
 NAMED = {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
@@ -247,7 +257,7 @@ def test_a_network_alone_takes_its_encoders_from_files(tmp_path, kind):
     with torch.no_grad():
         assert torch.equal(apart.denoiser([1, 2])(x, sigma), together.denoiser([1, 2])(x, sigma))
     missing = {name: path for name, path in files.items() if name != "text_encoder_2"}
-    with pytest.raises(MissingError, match=r"there is no text_encoder_2; .* or files\.text_encoder_2") as caught:
+    with pytest.raises(MissingError, match=r"text_encoder_2 is missing; .* or files\.text_encoder_2") as caught:
         folders.load(pieces, files=missing, **told)
     assert "\n" not in str(caught.value)
 

@@ -4,9 +4,11 @@ Needs diffusers. `python tests/teachers/test_scheduler_numbers.py` prints the ta
 """
 
 import json
+import math
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +17,10 @@ pytest.importorskip("transformers")
 
 import diffusers
 
+import solverbench as sb
 from solverbench.errors import RecordError
 from solverbench.teachers.adaptors import Adapted
-from solverbench.teachers.families import schedulers
+from solverbench.teachers.families import flow_calls, schedulers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of diffusers and numpy
 
@@ -245,6 +248,94 @@ def table():
         except RecordError as error:
             why = error.wrong.partition(": ")[0]
             yield f"| {called(case)} | refused: {why} | | |"
+
+
+TOKENS = 1024
+PLACED = [
+    ("FlowMatchEulerDiscreteScheduler", {}),
+    ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
+    ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0, "shift_terminal": 0.1}),
+    ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}),
+    ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True, "time_shift_type": "linear", "max_shift": 2.0}),
+    ("FlowMatchEulerDiscreteScheduler", {  # LTX-Video's
+        "use_dynamic_shifting": True, "base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024,
+        "shift_terminal": 0.1}),
+    ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, **KARRAS}),
+    ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_exponential_sigmas": True}),
+    ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True, "use_beta_sigmas": True}),
+    ("DPMSolverMultistepScheduler", {**FLOW, "flow_shift": 3.0}),
+    ("DPMSolverSinglestepScheduler", {**FLOW, "flow_shift": 3.0}),
+    ("DEISMultistepScheduler", {**FLOW, "flow_shift": 2.0}),
+    ("SASolverScheduler", {**FLOW, "flow_shift": 2.0}),
+    ("UniPCMultistepScheduler", {**FLOW, "flow_shift": 5.0}),
+    ("UniPCMultistepScheduler", {**FLOW, "shift_terminal": 0.02}),
+    ("UniPCMultistepScheduler", {**FLOW, "use_dynamic_shifting": True}),
+]  # fmt: skip
+"""Flow schedulers whose times are compared, given by the scheduler (SD3) and by the pipeline (FLUX, LTX)."""
+
+
+GIVEN = [
+    (case, trailing) for case in PLACED for trailing in (False, True) if not (trailing and "use_flow_sigmas" in case[1])
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "trailing"), GIVEN, ids=lambda each: called(each) if isinstance(each, tuple) else str(each)
+)
+def test_a_flow_schedulers_calls_are_diffusers_own(case, trailing):
+    scheduler, config = made(case)
+    found = flow_calls.of(config, trailing=trailing, tokens=TOKENS)
+    given = {key: config.get(key) or default for key, default in flow_calls.RESOLUTION.items()}
+    slope = (given["max_shift"] - given["base_shift"]) / (given["max_image_seq_len"] - given["base_image_seq_len"])
+    mu = given["base_shift"] + slope * (TOKENS - given["base_image_seq_len"])  # calculate_shift of the pipelines
+    for steps in (1, 4, 9):
+        if steps == 1 and config.get("shift_terminal"):  # 0/0 upstream: its only time is the first one and the last
+            assert float(found.times(1)) == pytest.approx(1.0, abs=1e-5)
+            continue
+        own = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if trailing else {"num_inference_steps": steps}
+        scheduler.set_timesteps(**own, **({"mu": mu} if config.get("use_dynamic_shifting") else {}))
+        count = len(scheduler.timesteps)
+        assert torch.allclose(found.times(steps), scheduler.sigmas[:count].double(), rtol=0, atol=1e-6)
+    assert found.rule["class"] == case[0]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [("FlowMatchHeunDiscreteScheduler", {}), ("EulerDiscreteScheduler", {}),
+     ("DPMSolverMultistepScheduler", {**FLOW, **KARRAS})],
+    ids=called,
+)  # fmt: skip
+def test_where_the_calls_are_not_known_the_grid_is_refused(case):
+    assert flow_calls.of(made(case)[1]) is None
+
+
+def test_a_shift_by_resolution_needs_the_number_of_tokens():
+    config = made(("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}))[1]
+    assert flow_calls.of(config) is None
+    one, other = (flow_calls.of(config, tokens=count) for count in (256, 4096))
+    assert (one.shift, other.shift) == pytest.approx((math.exp(0.5), math.exp(1.15)))
+    assert one.rule != other.rule
+
+
+@pytest.mark.parametrize("kind", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+@pytest.mark.parametrize(("predicted", "sign"), [("epsilon", 1), ("v_prediction", -1)])
+def test_the_formula_that_stands_for_edms_preconditioning_is_the_schedulers(kind, predicted, sign):
+    """The code of docs/teachers-latent.md: levels, told times and one denoised step."""
+    scheduler = getattr(diffusers, kind)(sigma_data=0.5, prediction_type=predicted)
+    scheduler.set_timesteps(CALLS)
+    levels = sb.make("euler:grid=polynomial").grid(
+        sb.EDM(scheduler.config.sigma_min, scheduler.config.sigma_max), CALLS - 1
+    )
+    assert torch.allclose(scheduler.sigmas[:-1].double(), levels.sigmas, rtol=1e-5)
+    x = torch.randn(2, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for sigma, told in zip(scheduler.sigmas[:-1].double(), scheduler.timesteps.double(), strict=True):
+        state, size = x * sigma, (sigma**2 + 0.25) ** 0.5
+        output = network(state / size, sigma.log() / 4)
+        ours = (0.5 / size) ** 2 * state + sign * sigma * 0.5 / size * output
+        theirs = scheduler.precondition_outputs(
+            state, network(scheduler.precondition_inputs(state, sigma), told), sigma
+        )
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Audit:
 
     @property
     def wrong(self) -> list[Damage]:
-        """What isn't as the cells' keys ask for."""
+        """The files whose content contradicts the keys of their cells."""
         return [damage for verdict in self.verdicts.values() for damage in verdict.wrong]
 
     def lines(self) -> list[str]:

@@ -33,11 +33,11 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Share:
-    """How many blocks to draw: a number, or a part of all.
+    """The number of blocks to draw, given as a count or as a fraction of all blocks.
 
     Args:
         number: number of blocks; 0 if a part is asked for.
-        part: part of all blocks, from 0 to 1.
+        part: fraction of all blocks, from 0 to 1.
     """
 
     number: int = 0

@@ -26,7 +26,7 @@ from solverbench.teachers.teacher import Teacher
 
 
 class Unknown(Exception):
-    """A stored cell that can't be asked for again here, such as one of a teacher that isn't at hand."""
+    """A stored cell whose request can't be rebuilt here, for example because its teacher is missing."""
 
 
 class Contradiction(Exception):
@@ -94,7 +94,7 @@ class Restorer:
         return teacher
 
     def _protocols(self, teacher: Teacher, key: Mapping[str, Any]) -> Iterator[tuple[Protocol, Any]]:
-        """Yield the protocols and measurements that the key may stand for: with each reference that fits it."""
+        """Yield the candidate protocols and measurements of a key, one for each reference that fits it."""
         known = self._measured.setdefault((id(teacher), files.digest(_about_images(key))), [])
         yield from known
         for reference in [] if known else self._references(key["evaluation"]):
@@ -111,7 +111,7 @@ class Restorer:
             yield known[-1]
 
     def _references(self, evaluation: Mapping[str, Any] | None) -> Iterator[str | None]:
-        """Yield None for the teacher's own reference, and the names of stored ones that the key may stand for."""
+        """Yield the candidate references of a key: None for the teacher's own, then the names of stored ones."""
         yield None
         for name, path in references.listed(self.root) if evaluation is not None else ():
             try:
@@ -127,7 +127,7 @@ def _about_images(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(key: Mapping[str, Any], reference: str | None) -> RunOptions:
-    """Return the options that a key stands for, besides its solver and teacher."""
+    """Return the options recorded in a key, except its solver and teacher."""
     judged = key["evaluation"]
     measured = [*(judged.get("metrics", OWN) if judged else ()), *key.get("pairs", ())]
     prompted = [name for name in key if name in table.TABLE and table.TABLE[name].takes is table.Takes.PROMPT]

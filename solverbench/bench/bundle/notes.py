@@ -140,7 +140,7 @@ def merged(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def reference(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return what the errors of the references mean for the paired errors shown, one sentence each."""
+    """Return one sentence for each teacher on how the error of its reference limits the paired errors shown."""
     found: list[str] = []
     for teacher in teachers_of_outcomes(outcomes):
         own = [each for each in outcomes if each.cell.teacher.name == teacher.name and table.ALWAYS in each.measures]
@@ -198,7 +198,7 @@ def _near(own: Sequence[Outcome], error: float) -> Iterator[tuple[int, int]]:
 
 
 def _without_fid() -> str:
-    """Return what is missing for an FID on this machine, or how to ask for it."""
+    """Return the note of a report without FID: the file that this machine lacks, or the flag that asks for FID."""
     try:
         fid.find()
     except MissingError as error:

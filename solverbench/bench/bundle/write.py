@@ -38,6 +38,7 @@ from solverbench.sampling import exact as solutions
 from solverbench.sampling.devices import THREADS, pool
 from solverbench.sampling.sample import BatchLimit, decoded
 from solverbench.teachers.teacher import condition
+from solverbench.wording import csv_text
 
 SCHEMA = 1
 
@@ -67,7 +68,7 @@ def write(
     folder = root / "reports" / name(outcomes, options)
     files.write_bytes(
         folder / "results.csv",
-        (frame(outcomes) if table is None else table).to_csv(index=False, lineterminator="\n").encode(),
+        (frame(outcomes) if table is None else table).map(csv_text).to_csv(index=False, lineterminator="\n").encode(),
     )
     buffer = io.BytesIO()
     np.savez(buffer, **_images(outcomes, root))

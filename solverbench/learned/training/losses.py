@@ -124,7 +124,7 @@ def metric_features(teacher: Teacher) -> Distance:
 
 
 def _network(teacher: Teacher, load: Callable[[str], FeatureNetwork]) -> FeatureNetwork:
-    """The network that `load` loads on the teacher's device; a plugin's is held to what every such network promises."""
+    """Return the network that `load` gives for the teacher's device; the output of a plugin's network is checked."""
     name = teacher.base
     offer = registries.teachers.plugin(name) if name in registries.teachers else None
     if offer is None:

@@ -55,7 +55,7 @@ class GroupedOptimiser:
         return {name: named[name] for name in self.shapes}
 
     def clip(self, active: frozenset[str]) -> float:
-        """Move the vector's gradient to the active groups, clipped; return its norm over them before clipping."""
+        """Copy the vector's gradient to the active groups and clip it. Return its norm over these before clipping."""
         gradient = self.vector.grad
         assert gradient is not None
         for group, part in self.parts.items():

@@ -249,7 +249,7 @@ def url() -> str:
 
 
 def fetch(mode: str = "legacy_tensorflow", tell: downloads.Tell = downloads.silent) -> Path:
-    """Download the network of a mode into the user's data folder and return its place; it is whole or not there.
+    """Download the network of a mode into the user's data folder; return its path, where nothing incomplete is left.
 
     Args:
         tell: the progress.

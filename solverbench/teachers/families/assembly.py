@@ -44,7 +44,7 @@ class Parts:
         network: network as configured; its `predict` calls `model`.
         prediction: eps, v, x0 or flow.
         schedule: schedule of its training.
-        told: map from the schedule's time to the network's.
+        told: map from the schedule's time to the time input of the network.
         size: side of the state.
         embed: classes [B] -> the network's class inputs.
         encode: prompts -> the network's text inputs.
@@ -237,7 +237,7 @@ def teacher(description: Description, device: str, parts: Parts, load: Callable[
 
 
 def counted(steps: int) -> Callable[[Tensor], Tensor]:
-    """Return the map from a discrete schedule's time t to the network's: `steps` t - 1, unrounded."""
+    """Return the map from a discrete schedule's time t to the network's time input, `steps` t - 1, unrounded."""
     return lambda t: steps * t - 1
 
 
@@ -251,7 +251,8 @@ def ended(schedule: NoiseSchedule, description: Description) -> NoiseSchedule:
     low, high = description.sigma_min, description.sigma_max
     if isinstance(schedule, RectifiedFlow):
         changes = {"t_end": low and low / (1 + low), "t_start": high and high / (1 + high)}
-        return dataclasses.replace(schedule, **{key: t for key, t in changes.items() if t is not None})
+        kept = {key: t for key, t in changes.items() if t is not None}
+        return dataclasses.replace(schedule, **kept) if kept else schedule
     if isinstance(schedule, VPLinear):
         return _refit(schedule, low, high, description)
     assert isinstance(schedule, VPDiscrete)

@@ -34,7 +34,7 @@ RUNS = {
     "io",
     "_io",
 }
-"""Modules that no checkpoint has a use for."""
+"""Modules that no checkpoint needs."""
 
 RUN = {f"builtins.{name}" for name in ("eval", "exec", "open", "compile", "__import__", "breakpoint")}
 RUN |= {"torch.load", "torch.serialization.load", "torch.hub.load", "numpy.load", "pickle.loads", "pickle.load"}
@@ -43,14 +43,14 @@ KNOWN = {
     "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "collections.OrderedDict", "builtins.set",
     "__builtin__.set", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "_codecs.encode",
 }  # fmt: skip
-"""Names with a meaning here; see `edm_pickles.MEANINGS`."""
+"""Names that the reader replaces by its own functions; see `edm_pickles.MEANINGS`."""
 
 QUIET = ("torch.", "numpy.", "collections.", "builtins.", "__builtin__.", "pathlib.", "_codecs.", "typing.", "enum.")
-"""Packages whose objects are skipped without a word: numbers, types, paths and containers."""
+"""Packages whose objects are skipped without a note: numbers, types, paths and containers."""
 
 
 class Foreign:
-    """The stand-in of an object, class or function of a foreign package: it takes everything and does nothing."""
+    """A placeholder for an object, class or function of a foreign package. It accepts any arguments, without effect."""
 
     name = ""
 
@@ -88,7 +88,7 @@ class _Storage:
 
 
 class _Reader(edm_pickles.Reader):
-    """The restricted unpickler of EDM's files, with torch's storages and stand-ins for foreign names."""
+    """The restricted unpickler of EDM's files, extended by torch's storages and placeholders for foreign names."""
 
     def __init__(self, content: bytes, storages: _Storages) -> None:
         super().__init__(io.BytesIO(content))

@@ -34,7 +34,6 @@ class Published:
         beta_start, beta_end: first and last variance; the roots of the variances are equally spaced.
         scale: factor on the latents in training.
         averaged: whether upstream samples with the moving average of the weights.
-        sampler, sampler_nfe: teacher sampler of GAS (arXiv:2510.17699) and its calls.
     """
 
     heads: int | None
@@ -44,21 +43,15 @@ class Published:
     beta_end: float
     scale: float
     averaged: bool
-    sampler: str
-    sampler_nfe: int
 
 
 UNCONDITIONAL, CLASSES, TEXT = "unconditional", "class-conditional", "Stable Diffusion"
 """Kinds of checkpoint, distinguished by the tensors below `cond_stage_model`."""
 
 PUBLISHED = {
-    (UNCONDITIONAL, 224): Published(
-        None, 32, 64, 0.0015, 0.0195, 1.0, True, "unipc:order=3:variant=bh2:grid=time_uniform", 20
-    ),
-    (CLASSES, 192): Published(
-        1, None, 64, 0.0015, 0.0195, 1.0, False, "unipc:order=3:variant=bh2:grid=time_quadratic", 10
-    ),
-    (TEXT, 320): Published(8, None, 64, 0.00085, 0.012, 0.18215, False, "ipndm:order=2:grid=gits_ipndm", 8),
+    (UNCONDITIONAL, 224): Published(None, 32, 64, 0.0015, 0.0195, 1.0, True),
+    (CLASSES, 192): Published(1, None, 64, 0.0015, 0.0195, 1.0, False),
+    (TEXT, 320): Published(8, None, 64, 0.00085, 0.012, 0.18215, False),
 }
 """Published configurations by kind and the U-Net's first width.
 
@@ -167,8 +160,6 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         encode=encode,
         decode=assembly.recomputed(decode) if given.checkpointing else decode,
         facts=facts,
-        sampler=told.sampler,
-        sampler_nfe=told.sampler_nfe,
         notes=(*read.notes, *_said(description.checkpoint, removed)),
     )
     return assembly.teacher(description, device, made, load)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench.method.rectified_flow import RectifiedFlow
+from solverbench.method.schedules import NoiseSchedule
 from solverbench.teachers import adaptors
-from solverbench.teachers.families import assembly, networks, schedulers, text
+from solverbench.teachers.families import assembly, flow_calls, networks, schedulers, text
 from solverbench.teachers.families.diffusers_folder import CONFIG, INDEX, Folder, peek
 from solverbench.teachers.families.folders import known
 from solverbench.wording import concerning
@@ -80,6 +82,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     with concerning(folder.path):
         size = given.size or _size(description, model)
         network = networks.read(model, null_class=given.null_class, distilled=given.distilled)
+    schedule = _with_calls(schedule, asked, model, size)
     # Conditions are checked before the other parts are read, which takes long.
     free = network.absent is not None or network.text
     description.condition(count=network.classes, text=network.text, absent=free, rescaled=True)
@@ -136,6 +139,17 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         notes=(*filter(None, ["" if given.clip else schedulers.dropped(asked)]), *folder.notes),
     )
     return assembly.teacher(description, device, made, load)
+
+
+def _with_calls(schedule: NoiseSchedule, config: Mapping[str, Any], model: Any, size: int) -> NoiseSchedule:
+    """Return the schedule, on a flow with the calls of the folder's own pipeline, for `grid=pipeline`."""
+    flux = type(model).__name__ == "FluxTransformer2DModel"  # its pipeline packs the latents, two by two
+    patch = 2 if flux else model.config.get("patch_size")
+    tokens = (size // patch) ** 2 if isinstance(patch, int) and patch > 0 else None
+    calls = flow_calls.of(config, trailing=flux, tokens=tokens)
+    if calls is None or not isinstance(schedule, RectifiedFlow):
+        return schedule
+    return schedule.with_calls(calls.levels(schedule), calls.rule)
 
 
 def _size(description: Description, model: Any) -> int:

@@ -34,7 +34,7 @@ KINDS = {
         "T5TokenizerFast",
     },
 }
-"""Supported classes by the package that must hold them; nothing else of a folder is imported or executed."""
+"""Supported classes, by the package that defines them. No other class named in a folder is imported."""
 
 
 class Folder:

@@ -26,7 +26,7 @@ SAMPLER = "unipc:order=3:grid=logsnr"
 """Teacher sampler, with `SAMPLER_NFE` calls; see docs/uncertainty.md. EDM's own is heun:end=zero, 35 or 79 calls."""
 
 ROUNDED_SAMPLER = "heun:end=zero", 79
-"""Teacher sampler and its calls of a network that knows only some levels, which more steps wouldn't find distinct."""
+"""Teacher sampler of a network that knows only some levels, and its calls; more steps would repeat levels."""
 
 ENDS = (0.002, 80.0)
 """Levels where EDM's sampler ends and starts, clipped to the network's range. Source: arXiv:2206.00364, table 1."""

@@ -1,4 +1,4 @@
-"""What a diffusers folder holds, checked by name: its pipeline, its parts, and the files of weights of each part."""
+"""Checks by name of a diffusers folder: its pipeline, its parts, and the files of weights of each part."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PIPELINES: dict[str, set[str]] = {
     "PixArtAlphaPipeline": {"transformer", "vae", *_CLIP},
     "PixArtSigmaPipeline": {"transformer", "vae", *_CLIP},
 }
-"""The pipelines that are read, with the parts that may stand in their index beside the scheduler.
+"""Supported pipelines -> the parts that their index may list besides the scheduler.
 
 `safety_checker` and `feature_extractor`, which look at finished images, are not loaded.
 """
 
 SETTINGS = {"requires_safety_checker", "force_zeros_for_empty_prompt", "add_watermarker", "id2label"}
-"""Plain entries of an index: labels, and what follows after the images; the zeros are read."""
+"""Entries of an index that are no parts; `force_zeros_for_empty_prompt` is read, the others don't affect images."""
 
 GUIDED = re.compile(r"ControlNet|PAG|Adapter|IPAdapter|GLIGEN|SAG|AttendAndExcite|Semantic")
 EDITS = re.compile(r"Img2Img|Inpaint|Pix2Pix|Upscale|Depth2Img|Fill|Redux|Variation|Control")

@@ -1,4 +1,4 @@
-"""What a file or folder is that no family reads, by its tensors' names and shapes: the messages that say so."""
+"""Recognition, by tensors' names and shapes, of files and folders that no family reads, for the error messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def download(hub: str) -> str:
 
 
 def of(path: Path) -> tuple[str, str]:
-    """Return what a file or folder is, and a remedy; empty texts if nothing is known.
+    """Return a description of a file or folder, and a remedy; empty texts if it isn't recognised.
 
     Raises:
         RecordError: the file is damaged or unsafe, with the reason.
@@ -46,7 +46,7 @@ def of(path: Path) -> tuple[str, str]:
 
 
 def tensors(state: Mapping[str, Tensor], path: Path) -> tuple[str, str]:
-    """Return what a set of named tensors is, and a remedy; empty texts if nothing is known."""
+    """Return a description of a set of named tensors, and a remedy; empty texts if it isn't recognised."""
     keys = list(state)
 
     def has(pattern: str) -> bool:

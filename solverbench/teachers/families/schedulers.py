@@ -72,7 +72,7 @@ KINDS = {
 """The scheduler classes that are read; their defaults are diffusers' own."""
 
 _CONSISTENCY = "a sampler of distilled networks, which jump to the image and follow no ODE"
-_EDM = "the preconditioning of EDM, whose network is told other inputs"
+_EDM = "EDM's preconditioning by sigma_data"
 _BACKWARDS = "it goes from the image to noise"
 _TOKENS = "its states are tokens, not images with noise"
 
@@ -176,7 +176,7 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
         why = REFUSED.get(name, "this scheduler isn't known")
         raise RecordError(
             asked=name, wrong=f"its noise process isn't read ({why})",
-            remedy="give a folder whose scheduler_config.json names a discrete VP or flow scheduler of diffusers, such "
+            remedy="use sb.Teacher around its network, as docs/teachers-latent.md shows" if why == _EDM else "give a folder whose scheduler_config.json names a discrete VP or flow scheduler of diffusers, such "
             "as DDIMScheduler, EulerDiscreteScheduler or FlowMatchEulerDiscreteScheduler",
         )  # fmt: skip
     kind = KINDS[name]
@@ -221,7 +221,7 @@ def _known(name: str, config: Mapping[str, Any]) -> None:
 
 
 def _checked(name: str, made: Mapping[str, Any]) -> None:
-    """Raise `RecordError` if settled options contradict each other or ask for what is not read."""
+    """Raise `RecordError` if settled options contradict each other or need an unsupported feature."""
     asked = made["prediction_type"]
 
     def refuse(wrong: str, remedy: str) -> None:
@@ -316,7 +316,7 @@ def ends(made: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def told(made: Mapping[str, Any], schedule: NoiseSchedule) -> Any:
-    """Return the map from the schedule's time to the network's.
+    """Return the map from the schedule's time to the network's time input.
 
     A flow counts from 0 to M, a discrete schedule from 0 to M - 1, and continuous time is log(sigma)/4 (Karras et al.
     2022, arXiv:2206.00364, table 1, c_noise).

@@ -28,7 +28,7 @@ INERT = {
 """Training-framework classes named in CompVis checkpoints; they are replaced by empty classes."""
 
 WRAPPERS = ("module.", "_orig_mod.")
-"""What wrappers put into names anywhere: parallel training, and torch.compile."""
+"""Parts of names that wrappers insert anywhere: those of parallel training and of torch.compile."""
 
 OWNERS = ("ema_model.", "model.", "ema.", "network.")
 """Names of a network in the object that was saved, at the beginning of its tensors' names."""
@@ -110,7 +110,7 @@ def sharded(index: Path) -> Contents:
 
 
 def unwrapped(state: Mapping[str, Tensor], anchor: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return the tensors without what wrappers put before or into their names, and what was removed.
+    """Return the tensors under their plain names, and the parts of names, added by wrappers, that were removed.
 
     Nothing is removed if a name begins with `anchor` already. If several owners hold it, the moving average is taken.
 
@@ -258,7 +258,7 @@ def _named(content: Any) -> dict[str, Tensor]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the file asked for, extracted from torch's long message."""
+    """Return the object that the file asks for, extracted from torch's long message."""
     text = " ".join(str(error).split())
     wanted = re.search(r"GLOBAL (\S+)", text)
     if wanted:

@@ -136,7 +136,7 @@ class Adapter:
         return torch.cat([self._decode(part) for part in torch.split(states, 1 if self.single else assembly.DECODED)])
 
     def levels(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Return what the pipeline's own `set_timesteps` gives for a number of steps: told times [N], sigmas [N+1].
+        """Return the result of the pipeline's own `set_timesteps` for a number of steps: told times [N], sigmas [N+1].
 
         The sigmas are empty for a scheduler that has none.
         """
@@ -303,7 +303,7 @@ class Adapter:
         module.forward = forward
 
     def _capture(self) -> None:
-        """Make the pipeline's image processors end a call that decodes with what they are given."""
+        """Make the pipeline's image processors end a call that decodes; their input is then its result."""
         for processor in list(vars(self.pipe).values()):
             for method in ("postprocess_video", "postprocess"):
                 if callable(real := getattr(processor, method, None)) and not isinstance(processor, torch.nn.Module):
@@ -362,7 +362,7 @@ def zeros(like: Any, rows: int, per: int) -> Any:
 
 
 class _Shape:
-    """What a tensor looked like."""
+    """Shape, dtype and device of a tensor, without its values."""
 
     def __init__(self, like: Tensor) -> None:
         self.shape, self.dtype, self.device = tuple(like.shape), like.dtype, like.device
@@ -400,7 +400,7 @@ def _first_half(output: Tensor, sample: Tensor) -> Tensor:
 
 
 def _plain_images(found: Any) -> Tensor:
-    """Return what a pipeline without an image processor returns, images on [0, 1], as a tensor on [-1, 1]."""
+    """Return the images on [0, 1] of a pipeline without an image processor as a tensor on [-1, 1]."""
     made = found[0] if isinstance(found, tuple) else found
     images = made if isinstance(made, Tensor) else torch.as_tensor(made)
     if images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3):

@@ -28,7 +28,7 @@ def bound(dtype: torch.dtype) -> float:
 
 
 class Record:
-    """The steps of the pipeline's own scheduler: what each was given and what came of it."""
+    """The recorded steps of the pipeline's own scheduler: the arguments and the result of each."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[dict[str, Any], Tensor]] = []
@@ -106,14 +106,14 @@ def measured(
 
 
 def predicted(scheduler: Any) -> str:
-    """Return what a network predicts, by the scheduler's own configuration."""
+    """Return the kind of prediction of a network, by the scheduler's own configuration."""
     if "Flow" in type(scheduler).__name__ or scheduler.config.get("use_flow_sigmas"):
         return "flow"
     return str(scheduler.config.get("prediction_type", "epsilon"))
 
 
 def output(kind: str, y: Tensor, d: Tensor, alpha: float, s: float) -> Tensor:
-    """Return the output that stands for data `d` at state y = alpha d + s n."""
+    """Return the network output that predicts data `d` at state y = alpha d + s n."""
     if kind == "sample":
         return d
     noise = (y - alpha * d) / s

@@ -28,7 +28,7 @@ SET = {
     "num_images_per_prompt": "an image is one seed's",
     "num_videos_per_prompt": "a video is one seed's",
 }
-"""Arguments of calls that SolverBench sets itself, with what to give instead."""
+"""Arguments of calls that SolverBench sets itself, with the reason or the option to use instead."""
 
 UNGIVABLE = re.compile(r"^callback|embeds|mask$|kwargs|latents")
 """Names of arguments that take tensors or functions."""

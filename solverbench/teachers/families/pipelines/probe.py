@@ -23,7 +23,7 @@ class Stop(BaseException):
 
 
 class Answer(tuple[Any, ...]):
-    """What a pipeline gets from `step`, as a tuple or by attributes."""
+    """The result of `step` for a pipeline, which reads it as a tuple or by attributes."""
 
     @property
     def prev_sample(self) -> Any:
@@ -32,13 +32,13 @@ class Answer(tuple[Any, ...]):
 
     @property
     def pred_original_sample(self) -> Any:
-        """What some schedulers return beside it."""
+        """The second result, which some schedulers return."""
         return self[-1]
 
 
 @dataclass
 class Call:
-    """What one call of the pipeline is told and gives.
+    """The inputs and results of one call of the pipeline.
 
     Args:
         told: time told to the network.
@@ -151,7 +151,7 @@ def _generators(given: Any) -> list[torch.Generator]:
 
 
 def _ignored(self: Any, value: Any) -> None:
-    """Ignore what the class sets."""
+    """Discard a value that the scheduler's class assigns."""
 
 
 _UNSCALED = {

@@ -105,7 +105,7 @@ class Remembered:
 
 
 def merged(rows: Sequence[Any]) -> Any:
-    """Return the batch of what each row's encoder returned.
+    """Return one batch of the results of each row's encoder.
 
     Tensors with one row each are padded to the largest and joined; others, such as position ids, must be equal.
 

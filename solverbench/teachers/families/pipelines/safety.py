@@ -1,4 +1,4 @@
-"""What a pipeline's folder may hold: classes of diffusers and transformers, no code, no quantised weights.
+"""Checks of a pipeline's folder: it may hold classes of diffusers and transformers, no code, no quantised weights.
 
 Everything is checked from JSON and file names before diffusers reads the folder, so that nothing in it is executed.
 """

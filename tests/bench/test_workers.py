@@ -1,4 +1,4 @@
-"""Whoever does the units, the store gets the same bytes: threads, several devices, a worker apart, a Ray cluster."""
+"""Workers: threads, several devices, a worker without shared memory and a Ray cluster store equal bytes."""
 
 import os
 import pickle
@@ -44,13 +44,13 @@ def test_cuda_without_a_number_is_every_visible_device(monkeypatch):
     assert local.devices("cpu") == ["cpu"]
 
 
-class Apart:
-    """A crew of one hand, which gets and gives bytes alone."""
+class Remote:
+    """One Ray worker in this process; units, files and results are passed to it as bytes, as between machines."""
 
     size = 1
 
     def __init__(self):
-        self.hand, self.there = ray_worker.RayWorker("/nowhere"), {}
+        self.worker, self.files = ray_worker.RayWorker("/nowhere"), {}
 
     def __enter__(self):
         return self
@@ -60,30 +60,30 @@ class Apart:
 
     def run(self, work):
         order = ray_worker.RemoteUnit.of(work.cells, work.block, work.limits, work.out)
-        found, made = self.hand.do(pickle.dumps(order), {})
-        self.there |= made
-        for event in self.hand.said():
+        found, made = self.worker.do(pickle.dumps(order), {})
+        self.files |= made
+        for event in self.worker.said():
             work.told(*event)
         return pickle.loads(pickle.dumps(found))
 
 
 @pytest.mark.parametrize("teacher", [toys.teacher, lambda: "mixture"])
-def test_a_hand_apart_gives_the_same_bytes(tmp_path, monkeypatch, teacher):
-    apart = Apart()
+def test_a_remote_worker_gives_the_same_bytes(tmp_path, monkeypatch, teacher):
+    remote = Remote()
     options = {"exact": False, "samples": 20}
     run(tmp_path / "here", teacher(), **options)
-    monkeypatch.setattr(runner, "_workers", lambda *options: apart)
-    run(tmp_path / "apart", teacher(), **options)
+    monkeypatch.setattr(runner, "_workers", lambda *options: remote)
+    run(tmp_path / "remote", teacher(), **options)
     assert toys.files_of(tmp_path / "here", pattern="cells/**/*") == toys.files_of(
-        tmp_path / "apart", pattern="cells/**/*"
+        tmp_path / "remote", pattern="cells/**/*"
     )
     stored = toys.files_of(tmp_path / "here", pattern="targets/**/*.npz")
     assert len(stored) == 10
-    assert {path: apart.there[path] for path in stored} == stored
+    assert {path: remote.files[path] for path in stored} == stored
 
 
-def test_an_error_comes_back_with_its_reason_and_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
+def test_an_error_of_a_remote_worker_has_its_reason_and_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_workers", lambda *options: Remote())
     result = run(tmp_path, toys.teacher(broken))
     assert [each.status for each in result.cells] == ["failed"] * 4
     assert "ZeroDivisionError: a network's bug" in result.cells[0].reason
@@ -94,12 +94,12 @@ def broken(x, sigma):
     raise ZeroDivisionError("a network's bug")
 
 
-def test_another_version_or_network_at_the_worker_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
+def test_a_worker_with_another_version_or_network_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_workers", lambda *options: Remote())
     monkeypatch.setattr(ray_worker, "__version__", "0.0")
     assert "Ray worker: has SolverBench 0.0, but the run has" in run(tmp_path / "a").cells[0].reason
     monkeypatch.undo()
-    monkeypatch.setattr(runner, "_workers", lambda *options: Apart())
+    monkeypatch.setattr(runner, "_workers", lambda *options: Remote())
     found = ray_worker.load_teacher("mixture")
     monkeypatch.setattr(ray_worker, "load_teacher", lambda spec, device: toys.teacher(identity="another"))
     result = run(tmp_path / "b", found, exact=False)
@@ -121,7 +121,7 @@ def test_another_version_or_network_at_the_worker_is_refused(tmp_path, monkeypat
         ({"timeout_cell": float("nan")}, "timeout-cell nan: not a time"),
     ],
 )
-def test_a_mistake_is_one_line_before_any_work(tmp_path, options, line):
+def test_a_wrong_option_is_one_line_before_any_work(tmp_path, options, line):
     with pytest.raises(UserError, match=line):
         run(tmp_path / "none", **options)
     assert not (tmp_path / "none").exists()
@@ -145,7 +145,7 @@ def test_a_device_with_a_number_is_not_for_ray():
         ("cpu", 3, None, {"CPU": 2.0}, "workers 3 with 1 CPU each: the Ray cluster has 2 CPUs"),
     ],
 )
-def test_more_workers_than_there_is_room_for_are_refused(device, workers, gpus, has, found):
+def test_more_workers_than_the_cluster_has_resources_for_are_refused(device, workers, gpus, has, found):
     asked = RayWorkers(device, workers, gpus=gpus)
     if isinstance(found, int):
         assert asked._capacity(has) == found
@@ -176,14 +176,14 @@ def test_ray_gives_the_same_bytes(tmp_path, whole, workers):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_worker_killed_in_a_block_changes_nothing(tmp_path, whole):
+def test_a_worker_killed_in_a_block_changes_no_byte(tmp_path, whole):
     pytest.importorskip("ray").init(num_cpus=4, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
     marks = tmp_path / "marks"
     marks.mkdir()
     here = os.getpid()
 
     def dying(x, sigma):
-        """Kills its process twice: in its first call, and once in a call in the middle of a trajectory."""
+        """Kill the worker process twice: in the first call, and in a call in the middle of a trajectory."""
         for name, due in (("first", True), ("middle", float(sigma) < 1.0)):
             if due and os.getpid() != here and not (marks / name).exists():
                 (marks / name).touch()
@@ -206,5 +206,5 @@ def test_a_unit_that_kills_every_worker_fails_its_cells(tmp_path):
         return toys.denoise(x, sigma)
 
     result = run(tmp_path, toys.teacher(deadly), engine="ray", workers=1, solvers="euler", nfe=3)
-    assert "3 workers died on this unit" in result.cells[0].reason
+    assert "3 workers died while computing this" in result.cells[0].reason
     assert [each.status for each in run(tmp_path, solvers="euler", nfe=3).cells] == ["done"]
