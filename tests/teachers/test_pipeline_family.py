@@ -234,6 +234,23 @@ def test_gradients_are_those_of_finite_differences(load, name):
     assert slope == pytest.approx(expected, rel=2e-2, abs=1e-4)  # float32 differences of a value near 1
 
 
+@pytest.mark.parametrize("name", ["WanPipeline", "QwenImagePipeline", "ZImagePipeline", "StableDiffusionXLPipeline"])
+def test_gradients_reach_the_time_that_a_network_is_told(load, name):
+    """Learned solvers choose their levels by it."""
+    teacher = load(name)
+    x, denoise = tiny.random(1, *teacher.shape), teacher.denoiser([1])
+
+    def value(level):
+        return (denoise(x, level).double() ** 2).mean()
+
+    level = LEVEL.clone().requires_grad_()
+    value(level).backward()
+    with torch.no_grad():
+        h = 5e-4
+        expected = float((value(LEVEL + h) - value(LEVEL - h)) / (2 * h))
+    assert float(level.grad) == pytest.approx(expected, rel=5e-2, abs=1e-4)  # differences in float32
+
+
 def test_the_readers_agree_with_the_pipelines_own_call(load, folder, place):
     for name, reader in {
         "StableDiffusionPipeline": {"guidance": "guidance_scale"},
@@ -352,7 +369,7 @@ def test_arguments_of_a_call_are_the_pipelines_alone(folder, place):
     path.write_text("call = 3\n" + path.read_text().replace("[call]\nheight = 16\n", ""))
     with pytest.raises(SpecError, match="'call' are tables"):
         sb.load_teacher(str(path))
-    with pytest.raises(SpecError, match="no option 'height'.*with family=pipeline it takes the arguments of its"):
+    with pytest.raises(SpecError, match=r"no option 'height'.*with family=pipeline it takes the arguments of its"):
         sb.load_teacher(f"{folder('StableDiffusionPipeline')}:height=16")
     path = tiny.describe(place / "none.toml", checkpoint=folder("FluxPipeline"), family="pipeline")
     with pytest.raises(UserError, match="needs prompts"):
@@ -418,9 +435,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def test_a_repository_of_the_hubs_cache_is_its_commit(cache, load, folder, place, tmp_path):
     shutil.copytree(folder("FluxPipeline"), cache)
     call = tiny_pipelines.call("FluxPipeline")
-    options = f":family=pipeline:prompts={tiny.prompts(tmp_path / 'p.txt', LINES)}" + "".join(
-        f":{k}={v}" for k, v in call.items()
-    )
+    options = f":family=pipeline:prompts={tiny.prompts(tmp_path / 'p.txt', LINES)}"
+    options += "".join(f":{key}={value}" for key, value in call.items())
     teacher = sb.load_teacher(f"hf:owner/flux{options}")
     assert teacher.spec.startswith(f"hf:owner/flux@{COMMIT}:")
     assert teacher.name.startswith("flux-")
