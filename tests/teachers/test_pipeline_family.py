@@ -289,7 +289,7 @@ def test_the_pipelines_grid_is_its_own_schedulers(load, folder, name):
 
 
 def test_the_pipelines_grid_is_refused_elsewhere():
-    with pytest.raises(GridError, match="this teacher isn't read by a pipeline's own call"):
+    with pytest.raises(GridError, match="give its folder with family=pipeline, or name another grid"):
         grids.named("pipeline", sb.EDM(), 5)
 
 
