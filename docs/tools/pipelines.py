@@ -37,7 +37,7 @@ def rows(place: Path) -> list[str]:
             said = re.search(r"follows to (\S+) over", teacher.notes[-1])
             assert said is not None
             single = "; one image a call" if "one image" in teacher.notes[-1] else ""
-            cells = [reader, str(teacher.passes), f"{said[1]}{single}"]
+            cells = [reader, str(teacher.passes), f"{float(said[1]):.0e}{single}" if float(said[1]) else f"0{single}"]
         except UserError as error:
             cells = [reader.replace(", `pipeline`", ""), "", f"refused: {reason(error)}"]
             cells[0] = cells[0] if "diffusers" in cells[0] else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from solverbench import options as keywords
 from solverbench import plugins, registries, userdata
 from solverbench.errors import PluginError, UnknownNameError
-from solverbench.teachers.families import description
+from solverbench.teachers.families import description, hub
 from solverbench.teachers.teacher import Teacher, _labelled, _parts
 from solverbench.wording import printable
 
@@ -21,8 +21,8 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
 
     Args:
         text: registered or imported name, or path of a TOML description or of a checkpoint's file or folder, whose
-            family is recognised from its content. Options may follow, as in `shapes:guidance=2` or
-            `model.pkl:classes=fixed:3:dtype=fp16`.
+            family is recognised from its content; or `hf:OWNER/NAME@REVISION`, a repository in the hub's cache. Options
+            may follow, as in `shapes:guidance=2` or `model.pkl:classes=fixed:3:dtype=fp16`.
 
     What a user should know about how it was read (`Teacher.notes`) is logged as warnings, one line each.
 
@@ -39,6 +39,10 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
         options = keywords.read(head, load, given)
         with plugins.blamed(registries.teachers, head):
             teacher = load(device, **options)
+    elif head.startswith(hub.PREFIX):
+        name, path = hub.snapshot(head)
+        teacher = description.load(path, {"name": name.partition("/")[2], **given}, device)
+        spec = hub.pinned(name, path) + spec.removeprefix(head)
     elif Path(head).name == head and (imported := userdata.teachers() / f"{head}.toml").is_file():
         teacher = description.load(imported, given, device)
     elif Path(head).exists() or re.search(r"[/\\.]", head):

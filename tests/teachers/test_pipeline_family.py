@@ -234,6 +234,23 @@ def test_gradients_are_those_of_finite_differences(load, name):
     assert slope == pytest.approx(expected, rel=2e-2, abs=1e-4)  # float32 differences of a value near 1
 
 
+@pytest.mark.parametrize("name", ["WanPipeline", "QwenImagePipeline", "ZImagePipeline", "StableDiffusionXLPipeline"])
+def test_gradients_reach_the_time_that_a_network_is_told(load, name):
+    """Learned solvers choose their levels by it."""
+    teacher = load(name)
+    x, denoise = tiny.random(1, *teacher.shape), teacher.denoiser([1])
+
+    def value(level):
+        return (denoise(x, level).double() ** 2).mean()
+
+    level = LEVEL.clone().requires_grad_()
+    value(level).backward()
+    with torch.no_grad():
+        h = 5e-4
+        expected = float((value(LEVEL + h) - value(LEVEL - h)) / (2 * h))
+    assert float(level.grad) == pytest.approx(expected, rel=5e-2, abs=1e-4)  # differences in float32
+
+
 def test_the_readers_agree_with_the_pipelines_own_call(load, folder, place):
     for name, reader in {
         "StableDiffusionPipeline": {"guidance": "guidance_scale"},
@@ -272,7 +289,7 @@ def test_the_pipelines_grid_is_its_own_schedulers(load, folder, name):
 
 
 def test_the_pipelines_grid_is_refused_elsewhere():
-    with pytest.raises(GridError, match="this teacher isn't read by a pipeline's own call"):
+    with pytest.raises(GridError, match="give its folder with family=pipeline, or name another grid"):
         grids.named("pipeline", sb.EDM(), 5)
 
 
@@ -345,13 +362,15 @@ def test_a_wrong_argument_of_a_call_is_one_line(folder, place, spec, text):
 
 
 def test_arguments_of_a_call_are_the_pipelines_alone(folder, place):
-    path = tiny.describe(place / "other.toml", checkpoint=folder("StableDiffusionPipeline"))
+    path = tiny.describe(place / "other.toml", checkpoint=folder("StableDiffusionPipeline"), family="diffusers")
     path.write_text(path.read_text() + "[call]\nheight = 16\n")
     with pytest.raises(SpecError, match=r"\[call\] is the family pipeline's, and this is diffusers"):
         sb.load_teacher(str(path))
     path.write_text("call = 3\n" + path.read_text().replace("[call]\nheight = 16\n", ""))
     with pytest.raises(SpecError, match="'call' are tables"):
         sb.load_teacher(str(path))
+    with pytest.raises(SpecError, match=r"no option 'height'.*with family=pipeline it takes the arguments of its"):
+        sb.load_teacher(f"{folder('StableDiffusionPipeline')}:height=16")
     path = tiny.describe(place / "none.toml", checkpoint=folder("FluxPipeline"), family="pipeline")
     with pytest.raises(UserError, match="needs prompts"):
         sb.load_teacher(str(path))
@@ -396,6 +415,51 @@ def test_prompts_of_a_batch_are_put_together_from_their_rows():
     assert batch[3] is None
     with pytest.raises(prompts.Unlike):
         prompts.merged([ids, ids + 1])
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The hub's cache, with one repository of one revision."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--owner--flux"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    return repository / "snapshots" / COMMIT
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_repository_of_the_hubs_cache_is_its_commit(cache, load, folder, place, tmp_path):
+    shutil.copytree(folder("FluxPipeline"), cache)
+    call = tiny_pipelines.call("FluxPipeline")
+    options = f":family=pipeline:prompts={tiny.prompts(tmp_path / 'p.txt', LINES)}"
+    options += "".join(f":{key}={value}" for key, value in call.items())
+    teacher = sb.load_teacher(f"hf:owner/flux{options}")
+    assert teacher.spec.startswith(f"hf:owner/flux@{COMMIT}:")
+    assert teacher.name.startswith("flux-")
+    assert teacher.identity == load("FluxPipeline").identity
+    assert sb.load_teacher(teacher.spec).identity == teacher.identity
+    path = tiny.describe(tmp_path / "mine.toml", checkpoint="hf:owner/flux@main", prompts=tmp_path / "p.txt")
+    path.write_text(path.read_text() + "[call]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in call.items()))
+    assert sb.load_teacher(str(path)).identity == teacher.identity
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("hf:owner/other", r"isn't in huggingface_hub's cache, .* run 'hf download owner/other'"),
+        ("hf:owner/flux@v2", r"run 'hf download owner/flux --revision v2'"),
+        ("hf:flux", "not a repository of the hub; write hf:OWNER/NAME@REVISION"),
+        ("hf:owner/../flux", "not a repository of the hub"),
+    ],
+)
+def test_what_the_hubs_cache_lacks_is_told_with_the_command(cache, text, remedy):
+    with pytest.raises(UserError, match=remedy) as caught:
+        sb.load_teacher(text)
+    assert "\n" not in str(caught.value)
 
 
 class Ran:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from solverbench import options as keywords
 from solverbench import registries
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
+from solverbench.teachers.families import hub
 
 if TYPE_CHECKING:
     from solverbench.teachers.arithmetic import Arithmetic
@@ -236,7 +237,9 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
             remedy=_download(given_as) or "correct the path",
         )  # fmt: skip
     if not description.family:
-        description = dataclasses.replace(description, family=recognise(description.checkpoint))
+        found = recognise(description.checkpoint)
+        found = "pipeline" if description.call and found == "diffusers" else found
+        description = dataclasses.replace(description, family=found)
     if description.family not in registries.families:
         raise UnknownNameError(
             asked=description.name,
@@ -318,6 +321,8 @@ def _resolved(asked: str, table: Mapping[str, Any], here: Path) -> dict[str, Any
 def _path(asked: str, key: str, value: Any, here: Path) -> Path:
     if not isinstance(value, str):
         raise SpecError(asked=asked, wrong=f"{key} = {value!r} isn't a path", remedy="write it as text, in quotes")
+    if key == "checkpoint" and value.startswith(hub.PREFIX):
+        return hub.snapshot(value)[1]
     return here / Path(value).expanduser()
 
 

@@ -66,7 +66,13 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         SpecError: an option is missing or does not fit.
         UserError: see `Description.condition`.
     """
-    given = description.settings(Settings)
+    try:
+        given = description.settings(Settings)
+    except SpecError as error:
+        if not (description.checkpoint / INDEX).is_file():
+            raise
+        own = "; with family=pipeline it takes the arguments of its pipeline's own call"
+        raise SpecError(asked=error.asked, wrong=error.wrong, remedy=error.remedy.rstrip(".") + own) from None
     assembly.require(description.name)
     folder = Folder(description, given.variant)
     asked = folder.scheduler()

@@ -114,19 +114,19 @@ class Adapter:
         """The device of states."""
         return self.sample.device
 
-    def output(self, y: Tensor, told: float, prompts: Sequence[str]) -> Tensor:
+    def output(self, y: Tensor, told: float | Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the network's output with guidance applied, of y's shape; a learned variance is left out.
 
         Args:
             y: states [B, C, H, W] in the network's frame.
-            told: time told to the network.
+            told: time told to the network, as a number or 0-d, through which gradients go.
             prompts: prompts [B]; empty if the call takes none.
         """
         if self.single and len(y) > 1:
             rows = [self.output(y[n : n + 1], told, prompts[n : n + 1]) for n in range(len(y))]
             return torch.cat(rows)
         entered = y.reshape(-1, *self.state).to(self.sample.dtype)
-        call = Call(told, told / self.count, self.steps, entered)
+        call = Call(told, float(torch.as_tensor(told).detach()) / self.count, self.steps, entered)
         self.run(call, len(y), prompts)
         assert call.output is not None
         return _first_half(call.output, entered).reshape(y.shape)

@@ -97,7 +97,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
 
     def bound(prompts: Sequence[str]) -> Callable[[Tensor, Tensor], Tensor]:
         def network(y: Tensor, t: Tensor) -> Tensor:
-            return adapter.output(y, float(t), prompts)
+            return adapter.output(y, t, prompts)
 
         return Adapted(network, schedule, schedulers.prediction(made), told=told)
 

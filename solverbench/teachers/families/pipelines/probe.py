@@ -41,7 +41,7 @@ class Call:
     """The inputs and results of one call of the pipeline.
 
     Args:
-        told: time told to the network.
+        told: time told to the network, as a number or 0-d; gradients go through it.
         level: entry of `sigmas` for this time, for pipelines that read it.
         steps: number of steps that the pipeline makes: the last one counts, the others are only passed.
         entered: state that the step before the last one returns; None if the pipeline is given it as `latents`.
@@ -51,7 +51,7 @@ class Call:
         step: steps made so far.
     """
 
-    told: float
+    told: float | Tensor
     level: float = 0.0
     steps: int = 1
     entered: Tensor | None = None
@@ -86,7 +86,7 @@ def one_call(scheduler: Any, call: Call) -> Any:
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
         device = kwargs.get("device")
         device = device if device is not None else next((a for a in args if isinstance(a, (str, torch.device))), None)
-        self.timesteps = torch.full((call.steps,), call.told, dtype=torch.float32, device=device)
+        self.timesteps = torch.as_tensor(call.told, dtype=torch.float32).to(device).expand(call.steps)
         self.sigmas = torch.tensor([call.level] * call.steps + [0.0])
         self.num_inference_steps = call.steps
         self._step_index, self._begin_index = None, None
