@@ -65,7 +65,7 @@ class Foreign:
 
 
 def foreign(name: str | None = None) -> list[Foreign]:
-    """Return the names of other programs' samplers and schedulers; given a name, the entries of that name in any case."""
+    """Return the names of other programs' samplers and schedulers, or the entries of one name in any case."""
     tables: dict[str, dict[str, Any]] = _read("names.toml")
     return [
         Foreign(group, table["title"], table["about"], each, entry.get("spec", ""), entry["agrees"], entry["differs"])
