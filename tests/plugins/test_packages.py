@@ -154,12 +154,13 @@ def test_broken_plugins_of_other_kinds_are_told(package, invoke, tmp_path, monke
     }.items():  # fmt: skip
         assert why in listed(invoke, what)["mine", "package offered 1.0"]["unavailable"]
     assert "unavailable: " in invoke("teachers", "list").stdout
-    for words in (
-        ["--teachers", "mine"], ["--solvers", "dpm:grid=mine"], ["--metrics", "mine"],
-    ):  # fmt: skip
+    for words in (["--teachers", "mine"], ["--solvers", "dpm:grid=mine"]):
         result = invoke("plan", "--nfe", "3", *words)
         assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
         assert "package offered 1.0 offers offered_bad:value, 3, which" in result.line
+    result = invoke("plan", "--nfe", "3", "--metrics", "mine")  # the other metrics of the cells can be measured
+    assert result.exit_code == 0
+    assert "package offered 1.0 offers offered_bad:value, 3, which isn't a Metric" in result.stdout
     result = invoke("train", "gs", "--nfe", "3", "--set", "loss=mine", "--set", "iterations=1", "--out", "nowhere")
     assert result.exit_code == 3
     assert not Path("nowhere").exists()
