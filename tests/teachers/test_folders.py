@@ -47,7 +47,8 @@ def edited(path, **changes):
     [
         ({"_class_name": "StableDiffusionControlNetPipeline", "controlnet": ["diffusers", "ControlNetModel"]},
          "has no folder controlnet"),
-        ({"_class_name": "StableDiffusionImg2ImgPipeline"}, "StableDiffusionImg2ImgPipeline starts from an image, not from noise"),
+        ({"_class_name": "StableDiffusionImg2ImgPipeline"},
+         "StableDiffusionImg2ImgPipeline starts from an image, not from noise"),
         ({"controlnet": ["diffusers", "ControlNetModel"]},
          r"its StableDiffusionPipeline takes no part controlnet \(diffusers\.ControlNetModel\)"),
         ({"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}, "has no folder image_encoder"),
