@@ -165,7 +165,8 @@ def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
     for column, about in _COLUMNS.items():
         if about["use"] != "kept":
             given = frame[column] if column in frame else [""] * len(out)
-            read = _READERS[about["kind"]]
+            finite = about["kind"] == "number" and about["use"] == "optional"
+            read = _finite if finite else _READERS[about["kind"]]
             out[column] = [read(value, f"{name}: row {i + 1}, {column}") for i, value in enumerate(given)]
     _check(out, name)
     _explain(out)
@@ -224,7 +225,25 @@ def _read_cells(path: Path) -> dict[str, dict[str, Any]]:
         raise BundleError(asked=path, wrong=f"it cannot be read as JSON ({one_line(error)})", remedy=_REMEDY) from error
     if not isinstance(cells, dict) or not all(isinstance(cell, dict) for cell in cells.values()):
         raise BundleError(asked=path, wrong="it is no table of cells", remedy=_REMEDY)
+    for name, cell in cells.items():
+        if not _sound(cell):
+            raise BundleError(asked=path, wrong=f"cell {name!r} has no valid plan or measures", remedy=_REMEDY)
     return cells
+
+
+def _sound(cell: Mapping[str, Any]) -> bool:
+    """Return whether a cell's plan, if it has one, is levels and rows of weights, and its measures are objects."""
+    measures, plan = cell.get("measures", {}), cell.get("plan")
+    if not isinstance(measures, dict) or not all(isinstance(each, dict) for each in measures.values()):
+        return False
+    if plan is None:
+        return True
+    if not isinstance(plan, dict) or not all(isinstance(plan.get(part), list) for part in ("sigmas", "rows")):
+        return False
+    sigmas, rows = plan["sigmas"], plan["rows"]
+    if not all(isinstance(row, list) for row in rows):
+        return False
+    return all(type(each) in (int, float) and math.isfinite(each) for row in (sigmas, *rows) for each in row)
 
 
 def _from_store(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -239,7 +258,8 @@ def _from_store(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
                     measures = files.parsed(folder / "metrics.json")["measures"]
                 except (OSError, ValueError, KeyError, TypeError):
                     continue
-                found[key] = {"plan": plan, "measures": measures}
+                if isinstance(measures, dict) and _sound(cell := {"plan": plan, "measures": measures}):
+                    found[key] = cell
     return found
 
 
@@ -333,6 +353,13 @@ def _float(value: object, where: str) -> float:
         return float(text)
     except ValueError:
         raise BundleError(asked=where, wrong=f"{text!r} is not a number", remedy=_REMEDY) from None
+
+
+def _finite(value: object, where: str) -> float:
+    number = _float(value, where)
+    if math.isinf(number):
+        raise BundleError(asked=where, wrong=f"{number} is not finite", remedy=_REMEDY)
+    return number
 
 
 def _whole(value: object, where: str) -> float:

@@ -109,6 +109,29 @@ DAMAGES = {
 }  # fmt: skip
 
 
+def test_an_infinite_cost_is_one_clear_line(frame: pd.DataFrame) -> None:
+    frame["cost_training_seeds"] = math.inf
+    with pytest.raises(reports.BundleError, match="row 1, cost_training_seeds: inf is not finite"):
+        tidy(frame)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"plan": [1.0]},
+        {"plan": {"sigmas": 1.0, "rows": [[1.0]]}},
+        {"plan": {"sigmas": [1.0], "rows": [[1.0], 2.0]}},
+        {"plan": {"sigmas": ["1"], "rows": [[1.0], [1.0, 2.0]]}},
+        {"measures": [1]},
+        {"measures": {"rmse_teacher": 1.0}},
+    ],
+)
+def test_a_cell_of_another_form_is_one_clear_line(folder: Path, cell: object) -> None:
+    (folder / "cells.json").write_text(json.dumps({"0123456789abcdef": cell}))
+    with pytest.raises(reports.BundleError, match="cell '0123456789abcdef' has no valid plan or measures"):
+        _ = reports.load(folder).cells
+
+
 def _json(folder: Path, text: str) -> None:
     (folder / "bundle.json").write_text(text)
 
