@@ -5,7 +5,6 @@ SOLVERBENCH_FUZZ=20 makes twenty times as many cases; `benchmarks/foreign.py` al
 
 import os
 import shutil
-from pathlib import Path
 from random import Random
 
 import hostile
@@ -15,17 +14,16 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-import solverbench
 from solverbench import reports
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli import server
 from solverbench.cli.main import main
+from solverbench.learned import zoo
 from solverbench.reports.drawing import base
 from solverbench.reports.figures import gallery
 
 MANY = int(os.environ.get("SOLVERBENCH_FUZZ", "1"))
-ZOO = Path(solverbench.__file__).parents[1] / "registries" / "zoo"
 COMMANDS = [
     *(["store", "status"], ["store", "gc", "--cells"], ["store", "merge", "CASE"], ["store", "export", "--to", "TO"]),
     *(["refs", "verify"], ["refs", "list"], ["report"]),
@@ -51,7 +49,7 @@ def make(place):
     options = {"samples": 10, "replicates": 1, "batch": 4, "exact": False}
     runner.run(RunOptions(solvers="euler", nfe="3", teachers="mixture", out=out, **options))
     (out / "trained" / "digits").mkdir(parents=True)
-    shutil.copy(sorted(ZOO.glob("digits/g*-nfe3.safetensors"))[0], out / "trained" / "digits")
+    shutil.copy(sorted(zoo.packaged().glob("digits/g*-nfe3.safetensors"))[0], out / "trained" / "digits")
     reports_large.write(place / "report-whole", ("euler", "gas"), ("digits",), (3, 4), ("rmse_teacher",), side=4)
     hostile.elsewhere(place)
     return place
