@@ -315,7 +315,10 @@ class Campaign:
             if jumping:
                 jumping_clock(seed + os.getpid())
 
-        one, two = self.go(out, hook), self.go(out, hook)
+        return self.shared(out, record, self.go(out, hook), self.go(out, hook), killing=killing)
+
+    def shared(self, out: Path, record: Path, one: Child, two: Child, *, killing: bool) -> str:
+        """Wait for two runs that share a store, after killing one of them if asked for; no file may be made twice."""
         if killing:
             self.sleep(self.chance.uniform(0.1, 1.0) * self.seconds)
             kill(one)
@@ -406,20 +409,7 @@ class Campaign:
             later_clocks(ahead)
 
         one, two = self.go(out, lambda: hook(600)), self.go(out, lambda: hook(0))
-        if killing:
-            self.sleep(self.chance.uniform(0.1, 1.0) * self.seconds)
-            kill(one)
-            one.wait()
-        else:
-            one.ends(0)
-        two.ends(0)
-        self.compare(out)
-        made = Counter(record.read_text().splitlines())
-        twice = sum(count > 1 for count in made.values())
-        if twice and not killing:
-            raise Shown(f"{twice} files were made twice")
-        self.finish(out)
-        return f"{len(made)} files made, {twice} of them twice"
+        return self.shared(out, record, one, two, killing=killing)
 
     def foreign(self, kind: str) -> str:
         """Put what a stranger may put into a finished store; it must be named, harm nothing, and be repairable."""
