@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,10 +64,7 @@ class Audit:
 
     def lines(self) -> list[str]:
         """Return human-readable lines: reasons why metrics are taken as given, then the counts."""
-        reasons: dict[str, int] = {}
-        for each in self.verdicts.values():
-            if each.given:
-                reasons[each.given] = reasons.get(each.given, 0) + 1
+        reasons = Counter(each.given for each in self.verdicts.values() if each.given)
         lines = [f"taken as given in {count} cell{'s' * (count != 1)}: {why}" for why, count in reasons.items()]
         lines += self.notes
         whole = sum(each.recomputed and not each.given for each in self.verdicts.values())
