@@ -74,15 +74,18 @@ grids = Registry(
     "grid",
     {
         "discrete": "solverbench.method.grids:discrete",
+        "dmn": "solverbench.learned.searches.grids:dmn",
         "dpm_leading": "solverbench.method.spacings:dpm_leading",
         "dpm_linspace": "solverbench.method.spacings:dpm_linspace",
         "flow_shift": "solverbench.method.spacings:flow_shift",
+        "gits": "solverbench.learned.searches.grids:gits",
         "gits_dpm": "solverbench.method.grids:gits_dpm",
         "gits_ipndm": "solverbench.method.grids:gits_ipndm",
         "leading": "solverbench.method.spacings:leading",
         "learned": "solverbench.method.grids:learned",
         "linspace": "solverbench.method.spacings:linspace",
         "logsnr": "solverbench.method.grids:logsnr",
+        "oss": "solverbench.learned.searches.grids:oss",
         "pipeline": "solverbench.method.spacings:pipeline",
         "polynomial": "solverbench.method.grids:polynomial",
         "time_poly": "solverbench.method.grids:time_poly",
@@ -90,18 +93,21 @@ grids = Registry(
         "time_uniform": "solverbench.method.grids:time_uniform",
         "trailing": "solverbench.method.spacings:trailing",
     },
-    aliases={"gits": "gits_ipndm", "karras": "polynomial"},
+    aliases={"karras": "polynomial"},
     about={
         "discrete": "equal steps in t^(1/rho) of a discrete VP schedule, rho = 1 (arXiv:2312.00094)",
+        "dmn": "searched: least bound on the solver's error, no network calls (arXiv:2402.17376)",
         "dpm_leading": "diffusers' leading spacing of DPM-Solver, UniPC and DEIS (arXiv:2305.08891)",
         "dpm_linspace": "diffusers' linspace spacing of DPM-Solver, UniPC and DEIS (arXiv:2305.08891)",
         "flow_shift": "a flow's t = s u/(1 + (s - 1) u) at equal steps in u, s = shift (arXiv:2403.03206)",
+        "gits": "searched on the teacher: cheapest path through its trajectories (arXiv:2405.11326)",
         "gits_dpm": "published for DPM-Solver++ on Stable Diffusion, 3, 5-8 and 10 steps (arXiv:2405.11326)",
         "gits_ipndm": "published for iPNDM on Stable Diffusion, 3-10 steps (arXiv:2405.11326)",
         "leading": "diffusers' leading spacing of DDIM and Euler (arXiv:2305.08891)",
         "learned": "from the parameters of a learned solver",
         "linspace": "diffusers' linspace spacing of DDIM; of SD3 on flows, with shift (arXiv:2305.08891)",
         "logsnr": "equal steps in log sigma (arXiv:2206.00927)",
+        "oss": "searched on the teacher: Euler steps closest to its trajectories (arXiv:2503.21774)",
         "pipeline": "the levels of a diffusers pipeline's own scheduler, for teachers of the family pipeline",
         "polynomial": "equal steps in sigma^(1/rho), rho = 7 (arXiv:2206.00364)",
         "time_poly": "t_end + (t_start - t_end)(k/M)^rho, rho = 2: time_quadratic of LD3 (arXiv:2405.15506)",
@@ -112,6 +118,9 @@ grids = Registry(
     group="solverbench.grids",
     check=CHECK,
 )
+
+searches = ("dmn", "gits", "oss")
+"""The grids that are found by a search on the teacher."""
 
 teachers = Registry(
     "teacher",

@@ -17,6 +17,7 @@ from solverbench import files, plugins, registries, seeds
 from solverbench.errors import TrainingError
 from solverbench.learned import trained_files
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.searches import search
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.training import checkpoint, losses
 from solverbench.learned.training.data import Data, Pairs
@@ -86,7 +87,8 @@ def train(
         RecordError: the checkpoint is damaged.
         BudgetError: the solver cannot spend exactly `nfe` calls.
     """
-    job = TrainingRun(trained_files.learned(solver), nfe, teacher.to(device), recipe, seed)
+    teacher = search.searching(teacher.to(device), out / "trained")
+    job = TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, seed)
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return trained_files.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
