@@ -24,6 +24,7 @@ pytest.importorskip("transformers")
 
 import diffusers
 import tiny_pipelines
+from pipeline_teachers import LINES, described, toml
 
 from solverbench.method import grids
 from solverbench.sampling.sample import sample
@@ -34,7 +35,6 @@ from solverbench.teachers.families.pipelines import agreement, levels, prompts
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 LEVEL = torch.tensor(2.0, dtype=torch.float64)
-LINES = ["a red bird", "two cats on a mat by the sea", "the sea"]
 
 REFUSED = {
     "LatentConsistencyModelPipeline": "LCMScheduler: its noise process isn't read .*jump to the image",
@@ -61,61 +61,21 @@ ALONE = {
 """Pipelines that aren't given an exported solver, with the reason."""
 
 
+@pytest.fixture
+def folder(pipeline_folder):
+    """name -> its folder, made once."""
+    return pipeline_folder
+
+
+@pytest.fixture
+def load(pipeline_teacher):
+    """name -> its teacher, loaded once unless it is given further arguments of its call or fields."""
+    return pipeline_teacher
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("pipelines")
-
-
-@pytest.fixture(scope="module")
-def folder(place):
-    """name -> its folder, made once."""
-
-    def found(name):
-        path = place / name
-        return path if path.exists() else tiny_pipelines.make(name, path)
-
-    return found
-
-
-@pytest.fixture(scope="module")
-def load(place, folder):
-    """name -> its teacher, loaded once unless it is given further arguments of its call or fields."""
-    kept = {}
-
-    def found(name, *, fields=None, where=None, **call):
-        key = (name, json.dumps([fields, call]))
-        if where is None and key in kept:
-            return kept[key]
-        teacher = sb.load_teacher(described(place, name, where or folder(name), fields or {}, call))
-        if where is None:
-            kept[key] = teacher
-        return teacher
-
-    return found
-
-
-def described(place, name, folder, fields, more):
-    """Write the description of a tiny pipeline with its small call, and return the spec of a teacher."""
-    call = {**tiny_pipelines.call(name), **more}
-    table = {"checkpoint": folder, "family": "pipeline", "sampler": "euler:grid=time_uniform", "sampler_nfe": 6}
-    if tiny_pipelines.prompted(name):
-        table["prompts"] = tiny.prompts(place / "p.txt", LINES)
-    if (negative := call.pop("negative_prompt", None)) is not None:
-        table["negative"] = negative
-    for key, value in call.items():
-        if hasattr(value, "save"):  # an image
-            value.save(place / f"{name}-{key}.png")
-            call[key] = str(place / f"{name}-{key}.png")
-    path = tiny.describe(place / f"{name}.toml", **table | fields)
-    given = "".join(f"{key} = {toml(value)}\n" for key, value in call.items() if value is not None)
-    path.write_text(f"{path.read_text()}[call]\n{given}")
-    return str(path) + "".join(f":{key}=null" for key, value in call.items() if value is None)
-
-
-def toml(value):
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
-    return json.dumps(value)
+    return tmp_path_factory.mktemp("described")
 
 
 def agrees(teacher):
@@ -571,9 +531,12 @@ def ran(*args):
     return done.output
 
 
+FEW = {"sampler": "euler:grid=time_uniform", "sampler_nfe": 6}
+
+
 def test_a_video_pipeline_is_trained_for_run_sampled_and_resumed(place, folder, tmp_path, monkeypatch, unrendered):
     spec, out = (
-        described(place, "WanPipeline", folder("WanPipeline"), {"negative": "rain", "name": "wan"}, {}),
+        described(place, "WanPipeline", folder("WanPipeline"), {"negative": "rain", "name": "wan", **FEW}),
         tmp_path,
     )
     few = ("iterations=2", "train_size=2", "validation_size=2", "batch=2", "training_seeds=1", "validate_every=1")
