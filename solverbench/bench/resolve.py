@@ -31,8 +31,11 @@ from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
 
-def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
+def resolve(options: RunOptions, protocol: Protocol, *, keep: bool = True) -> list[Cell]:
     """Return the requested cells by teacher, then solver, then number of calls, without duplicate solvers.
+
+    Args:
+        keep: whether teachers may keep encoded prompts in the results folder, once it is a store.
 
     Raises:
         UserError: an invalid name, option, value, number or seed; raised before anything is computed.
@@ -42,7 +45,7 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
     budgets = _budgets(options.nfe)
     wanted = list(_solvers(options.solvers))
     cells: list[Cell] = []
-    for teacher in _teachers(options.teachers, device):
+    for teacher in _teachers(options.teachers, device, out if keep else None):
         measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(
@@ -277,7 +280,7 @@ def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[s
         raise UserError(asked="solvers", wrong="none is given", remedy="give some, as in gas,dpm")
 
 
-def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) -> Iterator[Teacher]:
+def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str, out: Path | None) -> Iterator[Teacher]:
     listed = list(teachers) if isinstance(teachers, Iterable) and not isinstance(teachers, str) else [teachers]
     seen: dict[str, str] = {}
     for item in listed:
@@ -285,7 +288,7 @@ def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) ->
             remedy = "give names, checkpoints or an sb.Teacher"
             raise UserError(asked=f"teachers {listed!r}", wrong=f"{item!r} is no teacher", remedy=remedy)
         for one in [item] if isinstance(item, Teacher) else item.split(","):
-            teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one.strip(), device)
+            teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one.strip(), device, out=out)
             if teacher.name not in seen:
                 seen[teacher.name] = teacher.identity
                 yield teacher
