@@ -30,6 +30,7 @@ CHECK = "solverbench.plugins:wrong"
 solvers = Registry(
     "solver",
     {
+        "bns": "solverbench.learned.bns:BNS",
         "deis": "solverbench.baselines.deis:DEIS",
         "dpm": "solverbench.baselines.dpm:DPMSolverPP",
         "dpm2": "solverbench.baselines.dpm2:DPM2",
@@ -51,6 +52,7 @@ solvers = Registry(
     },
     aliases={"ddim": "euler", "dpmpp": "dpm"},
     about={
+        "bns": "BNS, all levels and weights of a non-stationary solver, learned (arXiv:2403.01329)",
         "deis": "DEIS, exponential Adams-Bashforth, orders 1-4 (arXiv:2204.13902)",
         "dpm": "DPM-Solver++ and DPM-Solver, multistep or singlestep, orders 1-3 (arXiv:2211.01095)",
         "dpm2": "DPM-Solver-2, singlestep, two calls a step (arXiv:2206.00927)",
@@ -204,6 +206,7 @@ losses = Registry(
         "huber": "solverbench.learned.training.losses:huber",
         "l1": "solverbench.learned.training.losses:l1",
         "l2": "solverbench.learned.training.losses:l2",
+        "log_l2": "solverbench.learned.training.losses:log_l2",
         "lpips": "solverbench.learned.training.losses:lpips",
         "lpips_native": "solverbench.learned.training.losses:lpips_native",
         "metric_features": "solverbench.learned.training.losses:metric_features",
@@ -213,6 +216,7 @@ losses = Registry(
         "huber": "pseudo-Huber distance of the final states (arXiv:2310.14189)",
         "l1": "mean absolute difference of the final states",
         "l2": "mean squared difference of the final states",
+        "log_l2": "logarithm of l2, which is PSNR's negative up to constants (arXiv:2403.01329)",
         "lpips": "LPIPS-VGG of images resized to 224 x 224 (arXiv:1801.03924)",
         "lpips_native": "LPIPS-VGG of images at their own size",
         "metric_features": "squared difference of the features that metrics use; requires allow_metric_loss=true",
