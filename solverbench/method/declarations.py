@@ -122,7 +122,7 @@ def check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> N
     """
     allowed = getattr(kind, "__args__", (kind,))
     fits = isinstance(value, (*allowed, int) if float in allowed else allowed)
-    if not fits or isinstance(value, bool) is not (bool in allowed):
+    if not fits or (value is not None and isinstance(value, bool) is not (bool in allowed)):
         raise SpecError(
             asked=asked,
             wrong=f"{value!r} is {type(value).__name__}",

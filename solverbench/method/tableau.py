@@ -109,9 +109,7 @@ class Tableau:
 
     def noise_scale(self, schedule: NoiseSchedule) -> float:
         """Return the factor that turns unit noise into the state at `start`."""
-        start = float(self.start)
-        whole = math.isclose(start, schedule.sigma_max, rel_tol=1e-9)  # a learned grid may miss it by an ulp
-        return schedule.prior_scale if whole else schedule.scale(start)
+        return noise_scale(float(self.start), schedule)
 
     def plan(self, scale: float = 1.0) -> Plan:
         """Return the plan: numbers rounded to 12 significant digits, the first column multiplied by `scale`.
@@ -191,6 +189,12 @@ def asked(method: Mapping[str, Any], plan: Plan, schedule: NoiseSchedule | None 
         named["grid"] = {**method["grid"], "calls": dict(schedule.calls_rule)}
     unknown = "" in method.get("sources", ()) or method["grid"].get("source") == ""
     return {**named, "numbers": plan.key} if unknown else named
+
+
+def noise_scale(start: float, schedule: NoiseSchedule) -> float:
+    """Return the factor that turns unit noise into the state at level `start`."""
+    whole = math.isclose(start, schedule.sigma_max, rel_tol=1e-9)  # a learned grid may miss it by an ulp
+    return schedule.prior_scale if whole else schedule.scale(start)
 
 
 def _longest_chain(rows: Sequence[Sequence[float]]) -> int:
