@@ -246,7 +246,8 @@ def _weights(moments: Tensor, apart: Tensor, *, pseudo: bool) -> Tensor:
     count = len(moments)
     if not pseudo:
         rows = torch.stack([apart**i / math.factorial(i) for i in range(count)])
-        return torch.linalg.solve(rows, moments)
+        solved: Tensor = torch.linalg.solve(rows, moments)
+        return solved
     parts = []
     for j in range(count):
         shares = [
