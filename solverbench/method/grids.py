@@ -238,7 +238,7 @@ def learned(schedule: NoiseSchedule, steps: int) -> Grid:
     )
 
 
-PARAMETERS = ("rho", "shift", "offset")
+PARAMETERS = ("rho", "shift", "offset", "c", "a", "b")
 """Keyword arguments of grids; a solver passes its options of the same names."""
 
 
