@@ -177,6 +177,15 @@ def test_what_has_no_meaning_is_refused(spec: str, said: str) -> None:
         sb.make(spec)
 
 
+def test_on_a_flow_it_starts_at_a_finite_level() -> None:
+    """From the level that stands for an infinite one, the first step's weights would grow with it."""
+    flow = sb.RectifiedFlow(t_start=1.0, t_first=0.998)
+    for spec in ("epd", "epd:base=ipndm"):
+        solver = trained_files.learned(spec)
+        grid = solver.with_parameters(solver.initial(flow, 6)).grid(flow, 3)
+        assert float(grid.sigmas[0]) == pytest.approx(flow.sigma_first)
+
+
 def test_budgets_and_foreign_parameters() -> None:
     assert [sb.make("epd:points=2:afs=true").steps(nfe) for nfe in (2, 5, 8)] == [1, 2, 3]
     with pytest.raises(BudgetError, match=r"epd with nfe=4: each step costs 3 evaluations; use nfe=3 or nfe=6"):
