@@ -5,12 +5,12 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from solverbench.reports import files
 from solverbench.reports.bundle import Bundle, unmarked
 from solverbench.reports.drawing.base import Drawing
 from solverbench.reports.figures import costs as spending
@@ -58,7 +58,7 @@ class Content:
         """A digest of everything that a picture depends on: data, images, constants, drawing code and libraries."""
         found = hashlib.sha256(self.csv + b"\0" + self.script(""))
         for library in _LIBRARIES:
-            found.update(f"{library} {version(library)}\0".encode())
+            found.update(f"{library} {files.release(library)}\0".encode())
         for key, batch in (self.stored or {}).items():
             found.update(f"{key} {batch.shape}\0".encode() + batch.tobytes())
         return found.hexdigest()

@@ -88,6 +88,7 @@ def write(
         "tags": _tags(outcomes, protocol),
         "published": published.compared(outcomes),
         "bibtex": _bibtex(outcomes),
+        **_conditions(outcomes),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
@@ -170,6 +171,21 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
             work = threads.submit(endpoints.piece, teacher, cell.targets, pairs, root, batch=cell.protocol.batch)
             found[f"{teacher.name}|teacher|{teacher.sampler_nfe}"] = _pictures(cell, work.result()[:PICTURES])
     return found
+
+
+def _conditions(outcomes: Sequence[Outcome]) -> dict[str, dict[str, list[str]]]:
+    """Return, as `conditions`, the class or prompt of each image in images.npz by teacher; empty if none has any."""
+    found = {}
+    for cell in _of_teachers(outcomes):
+        told, chosen = cell.teacher.condition, cell.protocol.blocks[0][:PICTURES]
+        parts: list[list[str]] = []
+        if told is not None and told.classes is not None:
+            parts.append([f"class {label}" for label in told.labels(chosen, cell.teacher.shape)])
+        if told is not None and told.prompts:
+            parts.append(told.lines(chosen))
+        if parts:
+            found[cell.teacher.name] = [", ".join(texts) for texts in zip(*parts, strict=True)]
+    return {"conditions": found} if found else {}
 
 
 def _pictures(cell: Cell, states: torch.Tensor) -> NDArray[np.uint8]:
