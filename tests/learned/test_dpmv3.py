@@ -115,6 +115,23 @@ def test_at_order_one_it_is_euler(l: float, s: float) -> None:  # noqa: E741
     assert found.equals(sb.tableau("dpm:order=1", nfe=6), 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        ("order=2:corrector=false", "adams:predictor=2"),
+        ("order=2:corrector=false", "dpm:order=2:variant=taylor"),
+        ("order=3:corrector=false", "adams:predictor=3"),
+        ("order=2:corrector=true", "adams:predictor=2:corrector=2"),
+        ("order=3:corrector=true", "adams:predictor=3:corrector=3"),
+        ("order=3:corrector=false:lower_order_final=false", "adams:predictor=3:lower_order_final=false"),
+    ],
+)
+@pytest.mark.parametrize("nfe", [2, 3, 7])
+def test_on_the_data_it_is_a_solver_that_is_here_already(options: str, same: str, nfe: int) -> None:
+    found = tableau(with_statistics(f"dpmv3:pseudo=false:intervals=1200:{options}", 1.0, 0.0), nfe)
+    assert found.equals(sb.tableau(same, nfe=nfe), 1e-6)  # trapezoids of 1/1200 of the range: 1e-8
+
+
 def test_order_two_on_the_data_is_the_taylor_form() -> None:
     """x' = (t/s) x + (1 - e^-h) m + (1 - (1 - e^-h)/h) h/h' (m - m'), written down; at the ends Euler."""
     sigmas = sb.make("dpm").grid(sb.EDM(), 6).sigmas.tolist()
