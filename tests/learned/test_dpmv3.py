@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -236,10 +237,13 @@ def test_train_estimates_it_and_its_file_is_that_of_any_learned_solver(
     assert again.identity == made.identity
 
 
-def test_a_setting_that_would_do_nothing_is_refused(teacher: Teacher, data: Data, tmp_path: Path) -> None:
+def test_a_setting_that_would_do_nothing_is_refused_before_any_image_is_made(teacher: Teacher, tmp_path: Path) -> None:
     recipe = recipes.load("dpmv3", "toy").override(["lr=0.5", "train_size=64"])
-    with pytest.raises(TrainingError, match=r"lr=0\.5: its parameters are estimated .*; leave it out, or set one of"):
-        training.train("dpmv3", 4, teacher, recipe, seed=0, out=tmp_path, data=data)
+    for train in (partial(training.train, seed=0), training.train_best):
+        with pytest.raises(
+            TrainingError, match=r"lr=0\.5: its parameters are estimated .*; leave it out, or set one of"
+        ):
+            train("dpmv3", 4, replace(teacher, denoise=lambda x, sigma: 1 / 0), recipe, out=tmp_path)
 
 
 @pytest.mark.parametrize("option", ["corrector=true", "pseudo=true", "lower_order_final=false"])
