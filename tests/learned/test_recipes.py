@@ -41,7 +41,9 @@ def test_gas_is_trained_as_gs_but_for_its_adversarial_part(teacher: str) -> None
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
-@pytest.mark.parametrize("solver", ["gs", "gas", "gas_classic", "ld3", "s4s", "s4s_alt", "s4s_joint"])
+@pytest.mark.parametrize(
+    "solver", ["gs", "gas", "gas_classic", "ld3", "s4s", "s4s_alt", "s4s_joint", "dyweight", "epd", "bns", "dpmv3"]
+)
 def test_packaged_recipes_use_no_evaluation_seed(solver: str, teacher: str) -> None:
     recipe = recipes.load(solver, teacher)
     assert recipe.train.stop <= recipe.validation.start
