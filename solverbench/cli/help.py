@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import click
 
@@ -21,7 +21,7 @@ class Formatter(click.HelpFormatter):
         """Write a paragraph."""
         super().write_text(text.replace("-", _HYPHEN))
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """Write a list of flags or commands."""
         kept = [(first, second.replace("-", _HYPHEN)) for first, second in rows]
         super().write_dl(kept, col_max, col_spacing)
