@@ -131,6 +131,7 @@
   const ACROSS = {
     nfe: ["NFE", "NFE (denoiser calls per sample)", (p) => p.nfe],
     speed: ["images/s", "images per second, on the machine and batch of the run", (p) => p.speed],
+    serial: ["serial calls", "serial calls per sample: calls that wait for one another", (p) => p.serial],
     calls: ["training calls", "network calls spent in training", (p) => p.calls],
   };
   const DASHES = ["", "6 3", "2 2", "7 2 2 2"];
@@ -244,7 +245,7 @@
   function words(part, p) {
     if (p.row) return `${p.printed}, NFE ${p.nfe}: ${number(p.value, 6)}\npublished: ${p.row}\n${p.paper}, ${p.place}`;
     const interval = p.low === null ? "" : ` (${number(p.low)} to ${number(p.high)})`;
-    const extra = state.across === "speed" ? `\n${number(p.speed)} images/s` : state.across === "calls" ? `\n${grouped(p.calls)} calls in training` : "";
+    const extra = state.across === "speed" ? `\n${number(p.speed)} images/s` : state.across === "serial" ? `\n${p.serial} serial calls` : state.across === "calls" ? `\n${grouped(p.calls)} calls in training` : "";
     return `${solvers[p.solver].label}, NFE ${p.nfe}\n${number(p.value, 5)}${interval}${extra}\n${part.count}\ncell ${p.cell || "not recorded"}`;
   }
   function explore(svg, part, marks) {
@@ -323,6 +324,7 @@
       ["images", part.count], ["seeds", part.seeds], ["reference", part.reference], ["extractor", part.extractor],
       ["uint8 by", part.quantiser], ["interval is", part.interval], ["solver, written out", p.spec], ["cell key", p.cell],
       ["network passes per image", p.passes === null ? "" : String(p.passes)],
+      ["serial calls", p.serial === null ? "" : String(p.serial)],
       ["images per second", number(p.speed)], ["training calls", p.calls === null ? "" : grouped(p.calls)],
     ];
     $("detail-list").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [node("dt", {}, name), node("dd", {}, value)]));
@@ -581,7 +583,7 @@
     if ($("strip")) setStrip();
     if ($("levels")) setPlans();
   }
-  const known = { speed: parts.some((part) => part.points.some((p) => p.speed !== null)), calls: parts.some((part) => part.points.some((p) => p.calls !== null)) };
+  const known = { serial: parts.some((part) => part.points.some((p) => p.serial !== null && p.serial !== p.nfe)), speed: parts.some((part) => part.points.some((p) => p.speed !== null)), calls: parts.some((part) => part.points.some((p) => p.calls !== null)) };
   if (state.across !== "nfe" && !known[state.across]) state.across = "nfe";
   choice($("across"), Object.entries(ACROSS).filter(([key]) => key === "nfe" || known[key]).map(([key, [text]]) => [key, text]), state.across,
     (value) => { state.across = value; kept.set("across", value); drawChart(); });

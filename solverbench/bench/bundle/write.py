@@ -207,6 +207,7 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
             f"{BLOCKS} blocks of each replicate; bias is not removed"
         ),
         "nfe": "calls of the denoiser for one sample, counted",
+        "serial_calls": "those of them that must wait for one another: the longest chain of calls in the tableau",
     }
     for teacher in {each.cell.teacher.name: each.cell.teacher for each in outcomes if each.cell.exact}.values():
         found[f"exact solution on {teacher.name}"] = (
