@@ -122,14 +122,15 @@ def check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> N
     """
     allowed = getattr(kind, "__args__", (kind,))
     fits = isinstance(value, (*allowed, int) if float in allowed else allowed)
-    if not fits or isinstance(value, bool) is not (bool in allowed):
+    absent = value is None and type(None) in allowed
+    if not fits or (isinstance(value, bool) is not (bool in allowed) and not absent):
         raise SpecError(
             asked=asked,
             wrong=f"{value!r} is {type(value).__name__}",
             remedy=f"give {' or '.join(k.__name__ for k in allowed)}",
         )
     choices, above = field.metadata["choices"], field.metadata["above"]
-    if choices and value not in choices:
+    if choices and value not in choices and not absent:
         raise SpecError(
             asked=asked,
             wrong=f"{shown(value)} isn't one of its values",

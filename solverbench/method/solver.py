@@ -63,6 +63,14 @@ class Solver(ABC):
     rho: float | None = option(None, above=0.0, help="the grid's exponent; the grid's own default if not given")
     shift: float | None = option(None, above=0.0, help="a flow's shift in its grid; the schedule's own if not given")
     offset: int | None = option(None, above=-1, help="steps_offset of the leading grids; 1 if not given")
+    candidates: int | None = option(None, above=2, help="number of levels that a grid search chooses from")
+    warmup: int | None = option(None, above=0, help="number of noises that a grid search uses")
+    pilot: str | None = option(
+        None, choices=("ipndm", "dpm", "euler"), help="solver that a grid search runs on all its candidate levels"
+    )
+    cost: str | None = option(None, choices=("dev", "l2", "l1"), help="cost of a step in the search of gits")
+    discount: float | None = option(None, above=0.0, help="factor on the cost of later steps in the search of gits")
+    own: bool | None = option(None, help="dmn minimises its bound for this solver, not for a polynomial of order 3")
 
     def __init_subclass__(cls) -> None:
         own_defaults(cls)
@@ -97,7 +105,7 @@ class Solver(ABC):
         for key, value in given.items():
             if key not in taken and value is not None:
                 raise SpecError(
-                    asked=f"{self.name}:grid={self.levels}:{key}={value:g}",
+                    asked=f"{self.name}:grid={self.levels}:{key}={shown(value)}",
                     wrong=f"this grid has no {key}",
                     remedy="leave it out",
                 )
@@ -224,7 +232,7 @@ class Solver(ABC):
         if not isinstance(levels, str):
             grid: dict[str, Any] = {"levels": levels}
         elif levels in registries.grids:
-            grid = grids.key(levels, self.grid_parameters)
+            grid = grids.key(levels, {key: getattr(self, key) for key in grids.PARAMETERS})
         else:
             grid = {"name": levels}
         sources = [registries.source(cls) for cls in type(self).__mro__ if not built_in(cls)]
@@ -238,8 +246,9 @@ class Solver(ABC):
 
     @property
     def grid_parameters(self) -> dict[str, Any]:
-        """Return the parameters of the grid."""
-        return {key: getattr(self, key) for key in grids.PARAMETERS}
+        """Return the parameters of the grid; `own` is this solver's spec, for which the grid is made."""
+        given = {key: getattr(self, key) for key in grids.PARAMETERS}
+        return given | {"own": self.spec if self.own else None}
 
     def _levels(self) -> str | list[float]:
         """Return the name of the grid, or its explicit levels."""

@@ -21,6 +21,7 @@ ARRAYS = re.compile(
     r"|references/[^/.][^/]*\.npz"
 )
 TRAINED = re.compile(r"trained/[^/.][^/]*/(runs/[^/.][^/]*/)?[^/.][^/]*")
+GRID = re.compile(r"grid-.*\.json")
 TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.part")
 
 FOLDERS = ("cells", "targets", "solutions", "convergence", "references", "trained")
@@ -145,7 +146,7 @@ def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damag
             _check_arrays(path, name.partition("/")[0])
         elif name.startswith("trained/"):
             files.regular(path).close()
-            if path.suffix == ".safetensors":
+            if path.suffix == ".safetensors" or GRID.fullmatch(path.name):
                 check_trained(path)
     except (RecordError, StoreError) as error:
         return Damage(name, error.finding(path))

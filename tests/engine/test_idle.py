@@ -23,6 +23,9 @@ BUDGETS = (5, 10, 9, 8, 7, 6, 4, 3, 2, 1)
 
 VALUES = {
     "r": (0.3, 1.0),
+    "c2": (0.5, 0.3, 1.0),
+    "gamma": (2.0, 1.0),
+    "theta": (0.9, 0.0),
     "t_eps": (None, 0.001),
     "first": (8.0, 2.0),
     "recipe": (None,),
@@ -138,6 +141,17 @@ def test_every_parameter_of_a_grid_acts(name: str) -> None:
         ("dpm:order=1:lower_order_final=false", "every step has order 1 in any case; leave lower_order_final out"),
         ("unipc:order=1:lower_order_final=false", "every step has order 1 in any case; leave lower_order_final out"),
         ("dpm:order=1:prediction=noise", "a step of order 1 is the same with and without it; leave prediction=noise"),
+        ("dpm:order=1:variant=taylor", "a step of order 1 is the same with and without it; leave variant=taylor out"),
+        (
+            "adams:predictor=1:lower_order_final=false",
+            "every step has order 1 in any case; leave lower_order_final out",
+        ),
+        ("adams:predictor=1:simple=true", "no step has order 2; leave simple out"),
+        ("adams:pece=true", "nothing is corrected; give a corrector as well"),
+        ("adams:predictor=2:corrector=4", "more than 3 predictions raise no order; use corrector=3, or a predictor"),
+        ("exprk:stages=3:c2=0.7", "no finite limit at 2/3; use 0 < c2 < 2/3"),
+        ("exprk:c2=1.2", "beyond the end of the step; use 0 < c2 <= 1"),
+        ("exprk:final=2", "every interval has 2 calls in any case; leave final out"),
         ("dpm:order=1:singlestep=true", "a step of order 1 is the same with and without it; leave singlestep=true out"),
         ("deis:order=1:form=rho", "order 1 is Euler's method, which interpolates nothing; leave form=rho out"),
         ("deis:order=1:quadrature=compat", "order 1 is Euler's method, which interpolates nothing; leave quadrature"),

@@ -37,6 +37,8 @@ def test_the_wheels_top_level_is_one_package(names):
         "reports/columns.toml",
         "reports/web/page.html.j2",
         "reports/web/page.js",
+        "reports/web/shared.js",
+        "reports/web/viewer.html.j2",
         "reports/drawing/curves.py",
         "solverbench/cli/web/index.html.j2",
         "solverbench/cli/starters/pyproject.toml.txt",

@@ -16,9 +16,11 @@ import torch
 from solverbench import files, seeds
 from solverbench.errors import TrainingError
 from solverbench.learned import trained_files
+from solverbench.learned.estimated import EstimatedSolver
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.searches import search
 from solverbench.learned.trained_files import Trained
-from solverbench.learned.training import checkpoint, discriminators, losses
+from solverbench.learned.training import checkpoint, discriminators, estimation, losses
 from solverbench.learned.training.data import Data, Pairs
 from solverbench.learned.training.result import result
 from solverbench.learned.training.run import TrainingRun
@@ -89,7 +91,10 @@ def train(
         RecordError: the checkpoint is damaged.
         BudgetError: the solver cannot spend exactly `nfe` calls.
     """
-    job = TrainingRun(trained_files.learned(solver), nfe, teacher.to(device), recipe, seed)
+    teacher = search.searching(teacher.to(device), out / "trained")
+    job = TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, seed)
+    if isinstance(job.solver, EstimatedSolver):
+        estimation.check(job)
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return trained_files.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
@@ -100,6 +105,10 @@ def train(
             checkpoint.restore(student, place / "checkpoint.safetensors")
         else:
             student.start()
+        if isinstance(job.solver, EstimatedSolver):
+            row = estimation.estimate(student, job.solver)
+            if interrupted := _report(progress, recipe, row):
+                raise interrupted
         while not student.finished:
             row = student.step()
             if log is not None:
