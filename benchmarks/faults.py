@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import io
 import os
 import platform
@@ -27,7 +28,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,9 +122,12 @@ class Campaign:
     def __init__(self, place: Path, chance: random.Random) -> None:
         self.place, self.chance = place, chance
         self.count = 0
-        # Imports and tables that the first command makes are made here, not again in each forked process.
-        with redirect_stdout(io.StringIO()):
-            cli.main.main(["plan", *SELECTION, "--out", str(place / "none")], standalone_mode=False)
+        cli._report = lambda folder: []  # figures take seconds and do not affect results
+        # What the first run imports and computes is shared by all forked processes.
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), suppress(SystemExit):
+            cli.main.main(["run", *SELECTION, "--out", str(place / "first")], standalone_mode=False)
+        shutil.rmtree(place / "first")
+        gc.freeze()
         begun = time.monotonic()
         self.go(place / "whole").ends(0)
         self.seconds = time.monotonic() - begun
@@ -145,7 +149,6 @@ class Campaign:
             os.dup2(sink, 1)
             os.dup2(sink, 2)
             sys.argv = ["solverbench", *arguments]
-            cli._report = lambda folder: []  # figures take seconds and do not affect results
             hook()
             cli.main.main(arguments, prog_name="solverbench")
         except SystemExit as error:

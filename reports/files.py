@@ -9,6 +9,8 @@ import os
 import secrets
 import stat
 import zipfile
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +24,12 @@ RATIO = 100
 """Largest size of a file's arrays relative to the file."""
 DEPTH = 32
 """Largest depth of objects and lists in JSON."""
+
+
+@cache
+def release(library: str) -> str:
+    """Return the version of an installed library, which is looked up once: a report's stamps ask for it fifty times."""
+    return metadata.version(library)
 
 
 def content(path: Path, most: int = TEXT_BYTES) -> bytes:

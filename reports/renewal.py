@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def _stamp(folder: Path, asked: str) -> str:
     for path in sorted(path for path in here.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         found.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for library in _LIBRARIES:
-        found.update(f"{library} {version(library)}\0".encode())
+        found.update(f"{library} {files.release(library)}\0".encode())
     return found.hexdigest()
 
 

@@ -79,7 +79,7 @@ def train(
     """
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
-    network = load_teacher(teacher, check_device(device)) if isinstance(teacher, str) else teacher
+    network = load_teacher(teacher, check_device(device), out=out) if isinstance(teacher, str) else teacher
     changes = [f"{name}={value}" for name, value in (settings or {}).items()]
     chosen = [(solver, recipes.chosen(solver, network).override(changes)) for solver in learned]
     Store.open(out)

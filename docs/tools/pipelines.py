@@ -26,6 +26,7 @@ def rows(place: Path) -> list[str]:
     """Return a row for each tiny pipeline: its name, what reads it, and the difference or the reason of a refusal."""
     sys.path.insert(0, str(ROOT / "tests"))
     import tiny_pipelines
+    from pipeline_teachers import described
 
     found = []
     for name in sorted(tiny_pipelines.NAMES, key=str.lower):
@@ -49,34 +50,6 @@ def rows(place: Path) -> list[str]:
 def reason(error: UserError) -> str:
     """Return what is wrong, without sentences that hold for every pipeline."""
     return re.sub(r"^one call of \w+ doesn't stand for its sampler: ", "", error.wrong).split(", more than")[0]
-
-
-def described(place: Path, name: str, folder: Path) -> str:
-    """Write the description of a tiny pipeline, and return the spec of its teacher."""
-    import tiny
-    import tiny_pipelines
-
-    call = tiny_pipelines.call(name)
-    table = {"checkpoint": folder, "family": "pipeline"}
-    if tiny_pipelines.prompted(name):
-        table["prompts"] = tiny.prompts(place / "p.txt", ["a red bird", "two cats on a mat by the sea"])
-    if (negative := call.pop("negative_prompt", None)) is not None:
-        table["negative"] = negative
-    for key, value in call.items():
-        if hasattr(value, "save"):
-            value.save(place / f"{name}-{key}.png")
-            call[key] = str(place / f"{name}-{key}.png")
-    path = tiny.describe(place / f"{name}.toml", **table)
-    given = "".join(f"{key} = {toml(value)}\n" for key, value in call.items() if value is not None)
-    path.write_text(f"{path.read_text()}[call]\n{given}")
-    return str(path) + "".join(f":{key}=null" for key, value in call.items() if value is None)
-
-
-def toml(value: object) -> str:
-    """Return a value as TOML."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
-    return json.dumps(value)
 
 
 def section(made: list[str]) -> str:

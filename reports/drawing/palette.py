@@ -43,6 +43,10 @@ KNOWN = {
     "s4s_joint": Style("#c2b83c", ">"),
     "gs": Style("#de8f05", "p"),
     "gas": Style("#d55e00", "*"),
+    "dyweight": Style("#b5651d", "p"),
+    "epd": Style("#117a65", "d"),
+    "bns": Style("#555555", "h"),
+    "dpmv3": Style("#0b3d66", "s"),
     "free": Style("#000000", "h"),
 }
 _COLOURS = ("#332288", "#44aa99", "#117733", "#aa4499", "#6699cc", "#661100", "#bb5566")

@@ -5,12 +5,12 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from solverbench.reports import files
 from solverbench.reports.bundle import Bundle, unmarked
 from solverbench.reports.drawing.base import Drawing
 from solverbench.reports.figures import costs as spending
@@ -58,7 +58,7 @@ class Content:
         """A digest of everything that a picture depends on: data, images, constants, drawing code and libraries."""
         found = hashlib.sha256(self.csv + b"\0" + self.script(""))
         for library in _LIBRARIES:
-            found.update(f"{library} {version(library)}\0".encode())
+            found.update(f"{library} {files.release(library)}\0".encode())
         for key, batch in (self.stored or {}).items():
             found.update(f"{key} {batch.shape}\0".encode() + batch.tobytes())
         return found.hexdigest()
@@ -124,9 +124,9 @@ def costs(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT) -
     """Return the content of a figure of quality against cost; None if no cell's cost is known.
 
     Args:
-        across: the x axis: calls (of training) or speed (images per second).
+        across: the x axis: calls (of training), speed (images per second) or serial (calls).
     """
-    spent = spending.speeds(found) if across == "speed" else spending.rows(found)
+    spent = spending.across_axis(found, across)
     fitting = points.shown(spending.valued(found, spent), wide)
     data = spending.drawn(fitting, across) if fitting and not spent.empty else pd.DataFrame()
     return None if data.empty else Content("costs", data, _constants(fitting, wide) | {"across": across})
@@ -200,6 +200,15 @@ KINDS = {
         section=(
             "Speed", "Images per second and quality",
             "On the machine and at the batch of the run; dotted: cells that no other one beats in both.",
+        ),
+    ),
+    "serial": Kind(
+        lambda source: costs(source.parts, "serial", source.wide),
+        file="figure-serial", lacking="no solver in the results has fewer serial calls than calls",
+        section=(
+            "Serial calls", "Serial calls and quality",
+            "Calls that must wait for one another, in place of all calls: a machine with room for the others runs them "
+            "side by side.",
         ),
     ),
     "trajectory": Kind(_trajectory, lacking="the results hold no error to a trajectory's end"),

@@ -170,7 +170,11 @@ def _samples(bundle: Bundle, teachers: Sequence[str]) -> Iterator[Section]:
                 alt = f"Differences from the teacher's images of {name}"
                 blocks.append(Figure(f"differences-{slug(name)}", alt))
     if blocks:
-        yield Section("samples", "Samples", (Prose("The same seeds in every block."), *blocks))
+        said = (
+            "The same seeds in every block. [images.html](images.html) is a page that shows them larger, compares two "
+            "cells, and names the best and worst."
+        )
+        yield Section("samples", "Samples", (Prose(said), *blocks))
 
 
 def _plans(bundle: Bundle, found: Sequence[Part], teachers: Sequence[str]) -> Iterator[Section]:

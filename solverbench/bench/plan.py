@@ -158,7 +158,7 @@ def plan(options: RunOptions) -> RunPlan:
     protocol, out = Protocol.of(options), Path(options.out)
     if not out.exists():  # one that exists may be shown although it is read-only
         files.check_writable(out)
-    wanted = resolve.resolve(options, protocol)
+    wanted = resolve.resolve(options, protocol, keep=False)
     if options.batch == AUTO:
         protocol, wanted = _fitted(protocol, wanted, out, None)
     todo = jobs.gather(wanted, Store.look(out))

@@ -119,6 +119,7 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
         protocol, wanted = _fitted(protocol, wanted, store.root, tell.note)
     try:
         with team:
+            wanted = train_missing.search_missing(wanted, store.root, tell)
             if options.train:
                 wanted = train_missing.train_missing(wanted, store.root, options.device, tell)
                 resolve.check_possible(wanted)

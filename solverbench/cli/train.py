@@ -67,7 +67,7 @@ def train(
 
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe)
-    network = load_teacher(teacher, check_device(device))
+    network = load_teacher(teacher, check_device(device), out=out)
     chosen = [(solver, recipes.chosen(solver, network).override(settings)) for solver in learned]
     if recipe:
         for solver, settled in chosen:

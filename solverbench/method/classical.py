@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from solverbench import registries
 from solverbench.errors import SpecError
 from solverbench.method import grids
 from solverbench.method.declarations import option
@@ -94,10 +95,17 @@ class Classical(Solver):
         levels = self._levels()
         if self.end == "sigma_min" or not isinstance(levels, str):
             return super().grid(schedule, steps)
-        if grids.places_end(levels):
+        if grids.takes(levels, "end"):
             return grids.named(levels, schedule, steps, **self.grid_parameters, end=0.0)
-        body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
-        return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
+        body = super().grid(schedule, max(steps - 1, 1))
+        return Grid(torch.cat([body.sigmas[:steps], body.sigmas.new_zeros(1)]), schedule, body.search)
+
+    @property
+    def grid_parameters(self) -> dict[str, Any]:
+        """Return the parameters of the grid; a searched one is told of the analytic first step."""
+        levels = self._levels()
+        told = self.afs and isinstance(levels, str) and levels in registries.grids and grids.takes(levels, "afs")
+        return super().grid_parameters | ({"afs": True} if told else {})
 
     def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample of `integrate`, with the analytic first step and the step to 0 as the options say."""

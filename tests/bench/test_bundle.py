@@ -1,5 +1,6 @@
 """The bundle: everything a report needs, of exactly the cells asked for."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import toys
 
+import solverbench as sb
 from solverbench import reports
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
@@ -76,6 +78,33 @@ def test_a_learned_solver_below_its_teachers_distance_is_pointed_out(tmp_path, m
 
     found = notes.notes(result.cells, result.cells[0].cell.protocol)
     assert [note.split(" is nearer")[0] for note in found if "nearer to the data" in note] == ["dpm NFE 3", "dpm NFE 4"]
+
+
+class Abreast(sb.Solver):
+    """A call at the state and two inside the step, which don't need each other."""
+
+    name, paper = "abreast", "none"
+
+    def steps(self, nfe):
+        return nfe // 3
+
+    def integrate(self, denoise, x, grid):
+        for s, t in itertools.pairwise(grid.sigmas):
+            slope = (x - denoise(x, s)) / s
+            inner = [(t**r * s ** (1 - r)) for r in (0.3, 0.7)]
+            middles = [x + (m - s) * slope for m in inner]
+            x = x + (t - s) / 2 * sum((y - denoise(y, m)) / m for y, m in zip(middles, inner, strict=True))
+        return x
+
+
+def test_serial_calls_stand_beside_calls_and_a_note_says_where_they_are_fewer(tmp_path):
+    sb.register(Abreast)
+    result = run(tmp_path, solvers="dpm,abreast", nfe="6")
+    assert dict(zip(result.frame.solver, result.frame.serial_calls, strict=True)) == {"dpm": 6, "abreast": 4}
+    [said] = [note for note in record(result)["notes"] if "serial calls" in note]
+    assert said.endswith("can run them side by side: abreast NFE 6: 4 serial calls")
+    assert reports.draw(reports.load(result.folder), kind="serial").axes
+    assert not any("serial" in note for note in record(run(tmp_path / "2", solvers="dpm"))["notes"])
 
 
 def test_a_teacher_without_features_is_told_what_an_fid_of_it_needs(tmp_path):

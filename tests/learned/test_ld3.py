@@ -180,8 +180,8 @@ def test_training_moves_levels_and_shifts_and_lowers_the_validation_error(
 PRIORS = [
     ("ld3:prior=polynomial", "polynomial", sb.EDM()),
     ("ld3:prior=polynomial:mode=time", "polynomial", sb.EDM()),
-    ("ld3:prior=gits:mode=time", "gits", sb.VPDiscrete.stable_diffusion()),
-    ("ld3:prior=gits", "gits", sb.VPDiscrete.stable_diffusion()),
+    ("ld3:prior=gits_ipndm:mode=time", "gits_ipndm", sb.VPDiscrete.stable_diffusion()),
+    ("ld3:prior=gits_ipndm", "gits_ipndm", sb.VPDiscrete.stable_diffusion()),
     ("s4s_alt:prior=80+9.7+3+0.8+0.1+0.002", "80+9.7+3+0.8+0.1+0.002", sb.EDM()),
     ("ld3:prior=80.3+9.7+3+0.8+0.1+0.002", "80+9.7+3+0.8+0.1+0.002", sb.EDM()),
 ]
@@ -207,7 +207,7 @@ def test_a_prior_may_lie_in_a_file_and_must_fit_the_schedule(tmp_path: Path) -> 
     with pytest.raises(sb.GridError, match=r"goes from 80 to 0\.002, but this schedule goes from 14\.6"):
         read.initial(sb.VPDiscrete.stable_diffusion(), 3)
     with pytest.raises(sb.GridError, match="as Stable Diffusion does"):
-        sb.make("ld3:prior=gits").initial(sb.EDM(), 5)  # type: ignore[attr-defined]
+        sb.make("ld3:prior=gits_ipndm").initial(sb.EDM(), 5)  # type: ignore[attr-defined]
 
 
 def test_unlimited_shifts_are_taken_as_they_are() -> None:

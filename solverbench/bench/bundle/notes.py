@@ -74,7 +74,8 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
                 "prove a better sampler; compare the distances to the teacher, too"
             )
-    found += one_method([outcome.cell for outcome in outcomes]) + reference(outcomes) + merged(outcomes)
+    cells = [outcome.cell for outcome in outcomes]
+    found += one_method(cells) + side_by_side(cells) + reference(outcomes) + merged(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
         teacher = cell.teacher
         found += [f"{teacher.name}: {note}" for note in teacher.notes]
@@ -128,6 +129,20 @@ def one_method(cells: Sequence[Cell]) -> list[str]:
         f"{' and '.join(names)} are one method at {', '.join(places)}: computed once, reported under each name"
         for names, places in groups.items()
     ]
+
+
+def side_by_side(cells: Sequence[Cell]) -> list[str]:
+    """Return one sentence on the cells whose calls don't all wait for one another, with their serial calls."""
+    groups: dict[str, dict[int, int]] = {}
+    for cell in cells:
+        if cell.plan is not None and cell.plan.serial_calls != cell.nfe:
+            groups.setdefault(cell.solver, {})[cell.nfe] = cell.plan.serial_calls
+    told = [
+        f"{solver} NFE {', '.join(map(str, budgets))}: {', '.join(map(str, budgets.values()))} serial calls"
+        for solver, budgets in groups.items()
+    ]
+    said = "some calls of these don't wait for one another, and a machine with room for them can run them side by side"
+    return [f"{said}: {'; '.join(told)}"] if told else []
 
 
 def merged(outcomes: Sequence[Outcome]) -> list[str]:

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 
-from solverbench import files, plugins, registries, seeds
+from solverbench import files, seeds
 from solverbench.errors import TrainingError
 from solverbench.learned import trained_files
+from solverbench.learned.estimated import EstimatedSolver
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.searches import search
 from solverbench.learned.trained_files import Trained
-from solverbench.learned.training import checkpoint, losses
+from solverbench.learned.training import checkpoint, discriminators, estimation, losses
 from solverbench.learned.training.data import Data, Pairs
 from solverbench.learned.training.result import result
 from solverbench.learned.training.run import TrainingRun
@@ -38,11 +40,14 @@ def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) 
     """Return the recipe's pairs on the teacher's device, with the error of the teacher's sampler.
 
     The teacher's images are made once and kept under `out`.
+
+    Raises:
+        TrainingError, MissingError, PluginError: the recipe's loss or discriminator doesn't fit the teacher.
     """
-    asked = (registries.losses, recipe.loss), (registries.teachers, teacher.base)
-    if any(plugins.provenance(*each) for each in asked):
-        # What is wrong with a plugin's loss or loss network is told before the images are made.
-        losses.distance(recipe.loss, teacher, allow_metric_loss=recipe.allow_metric_loss)
+    # What training needs besides the images is looked at before they are made, which can take hours.
+    losses.distance(recipe.loss, teacher, allow_metric_loss=recipe.allow_metric_loss)
+    if recipe.adversarial:
+        discriminators.check(teacher, recipe)
 
     def pairs(chosen: range) -> Pairs:
         images = endpoints(teacher, chosen, out, batch=batch)
@@ -86,7 +91,10 @@ def train(
         RecordError: the checkpoint is damaged.
         BudgetError: the solver cannot spend exactly `nfe` calls.
     """
-    job = TrainingRun(trained_files.learned(solver), nfe, teacher.to(device), recipe, seed)
+    teacher = search.searching(teacher.to(device), out / "trained")
+    job = TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, seed)
+    if isinstance(job.solver, EstimatedSolver):
+        estimation.check(job)
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return trained_files.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
@@ -97,6 +105,10 @@ def train(
             checkpoint.restore(student, place / "checkpoint.safetensors")
         else:
             student.start()
+        if isinstance(job.solver, EstimatedSolver):
+            row = estimation.estimate(student, job.solver)
+            if interrupted := _report(progress, recipe, row):
+                raise interrupted
         while not student.finished:
             row = student.step()
             if log is not None:
