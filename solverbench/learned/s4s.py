@@ -85,7 +85,7 @@ class S4S(LearnedSolver):
     def _fixed(self, schedule: NoiseSchedule, steps: int) -> Grid:
         if self.form != "single":
             return super().grid(schedule, steps)
-        given = "".join(f":{key}={_text(value)}" for key, value in self.grid_given.items() if value is not None)
+        given = "".join(f":{key}={_text(value)}" for key, value in self._given().items() if value is not None)
         return make(f"dpm:singlestep=true:order={self.order}:grid={self.levels}{given}").grid(schedule, steps)
 
 

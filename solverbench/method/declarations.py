@@ -12,8 +12,8 @@ from solverbench.errors import GridError, SpecError
 from solverbench.method import grids
 from solverbench.wording import suggest
 
-SHORT = ("c", "a", "b", "candidates", "warmup", "pilot", "cost", "discount", "own")
-"""Parameters of grids whose names a class may use for an option or an attribute of its own."""
+RESERVED = ("rho", "shift", "offset")
+"""Parameters of grids whose names mean these in every class; the others a class may use for something of its own."""
 
 
 class Unnamed(str):
@@ -81,7 +81,8 @@ def unknown_option(asked: str, cls: Any, key: str) -> SpecError:
 def own_defaults(cls: type) -> None:
     """Make a plain class attribute with the name of an inherited option the option's default in `cls`.
 
-    A dataclass reads annotated attributes alone, and would ignore it. One of `SHORT` stays the class's own attribute.
+    A dataclass reads annotated attributes alone, and would ignore it. An attribute with the name of a grid's parameter
+    that isn't `RESERVED` stays the class's own.
 
     Raises:
         SpecError: an attribute that is taken for the default grid, and isn't read.
@@ -95,7 +96,8 @@ def own_defaults(cls: type) -> None:
             remedy='give levels = NAME, as in levels = "logsnr"',
         )
     annotated = mine.get("__annotations__", {})
-    if plain := [name for name in SHORT if name in mine and name not in annotated and not _is_field(mine[name])]:
+    free = [name for name in grids.PARAMETERS if name not in RESERVED and name not in annotated]
+    if plain := [name for name in free if name in mine and not _is_field(mine[name])]:
         annotated = cls.__annotations__ = {**annotated, **dict.fromkeys(plain, ClassVar[Any])}
     for base in reversed(cls.__mro__[1:]):
         for name, field in vars(base).get("__dataclass_fields__", {}).items():

@@ -14,7 +14,7 @@ from solverbench import registries
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.method import grids
 from solverbench.method.declarations import (
-    SHORT,
+    RESERVED,
     Unnamed,
     check,
     declared,
@@ -102,7 +102,7 @@ class Solver(ABC):
             value = getattr(self, field.name)
             check(f"{self.name}:{spec_key(field)}={shown(value)}", field, kind, value)
         levels = self._levels()
-        named, given = write_levels(levels), self.grid_given
+        named, given = write_levels(levels), self._given()
         taken = grids.parameters(named) if isinstance(levels, str) else {}
         if not isinstance(levels, str):
             grids.explicit(levels, EDM())  # levels that no schedule allows are an error of the spec
@@ -236,7 +236,7 @@ class Solver(ABC):
         if not isinstance(levels, str):
             grid: dict[str, Any] = {"levels": levels}
         elif levels in registries.grids:
-            grid = grids.key(levels, self.grid_given)
+            grid = grids.key(levels, self._given())
         else:
             grid = {"name": levels}
         sources = [registries.source(cls) for cls in type(self).__mro__ if not built_in(cls)]
@@ -251,19 +251,18 @@ class Solver(ABC):
     @property
     def grid_parameters(self) -> dict[str, Any]:
         """Return the parameters of the grid; `own` is this solver's spec, for which the grid is made."""
-        given = self.grid_given
-        return given | {"own": self.spec} if given.get("own") else given
+        given = self._given()
+        return given | ({"own": self.spec if given["own"] else None} if "own" in given else {})
 
-    @property
-    def grid_given(self) -> dict[str, Any]:
-        """Return the options of the grid, as a spec gives them."""
+    def _given(self) -> dict[str, Any]:
+        """Return the options that are parameters of the grid."""
         return {key: getattr(self, key) for key in self._grid_options()}
 
     @classmethod
     def _grid_options(cls) -> tuple[str, ...]:
         """Return the parameters of grids that are options of this class, without those whose names it uses itself."""
         inherited, own = Solver.__dataclass_fields__, cls.__dataclass_fields__
-        return tuple(key for key in grids.PARAMETERS if key not in SHORT or own[key] is inherited[key])
+        return tuple(key for key in grids.PARAMETERS if key in RESERVED or own[key] is inherited[key])
 
     def _no_parameters(self) -> dict[str, Any]:
         """Return the parameters of a grid, none of them given."""

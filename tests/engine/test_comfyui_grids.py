@@ -183,11 +183,12 @@ def test_parameters_are_in_the_key_and_the_spec():
 
 
 class Own(sb.Classical):
-    """A solver that has used the short names of grid parameters before there were any."""
+    """A solver with attributes and an option that have names of grid parameters."""
 
     name = "own"
     paper = "none"
     a = -1.5
+    warmup = "none"
     b: ClassVar[list[float]] = [1.0, 2.0]
     c: float = sb.option(0.25, help="a weight")
 
@@ -223,6 +224,6 @@ def test_a_class_keeps_its_own_attributes_of_those_names():
         == sb.make("euler:grid=arctan").grid(sb.EDM(), 3).sigmas.tolist()
     )
     assert Own().on(FLOW).levels == "time_uniform"
-    assert (Own.a, Own().b, Own().c) == (-1.5, [1.0, 2.0], 0.25)
+    assert (Own.a, Own().b, Own().c, Own().warmup) == (-1.5, [1.0, 2.0], 0.25, "none")
     assert Method().a() * Method().b[0] == -1.5
     assert sb.trace(Own(), Own().grid(sb.EDM(), 3)).equals(sb.tableau("euler", nfe=3))
