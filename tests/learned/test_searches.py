@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import solverbench as sb
+from solverbench import reports
 from solverbench.bench import plan as planning
 from solverbench.bench import resolve
 from solverbench.bench.protocol import Protocol
@@ -180,6 +181,13 @@ def test_a_run_searches_once_and_keeps_what_it_found(tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "trained" / "mixture").iterdir()} == kept
     for path in (tmp_path / "trained" / "mixture").iterdir():
         check_trained(path)
+
+
+def test_a_report_of_searches_without_calls_has_no_figure_of_their_cost(tmp_path):
+    result = run(options(tmp_path, solvers="euler:grid=dmn", nfe="3"))
+    *_, report = reports.write(result.folder)
+    assert "| euler:grid=dmn | 3 |  | 0 | 0 |" in report.read_text()
+    assert not list(result.folder.rglob("figure-training*"))
 
 
 def cell(out: Path, spec: str):
