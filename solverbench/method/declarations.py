@@ -74,7 +74,8 @@ def write_levels(levels: str | Sequence[float]) -> str:
 def unknown_option(asked: str, cls: Any, key: str) -> SpecError:
     """Return the error for an option that the solver does not have."""
     keys = sorted(declared(cls))
-    remedy = suggest(key, keys, f"it has {', '.join(keys)}.")
+    told = [each for each in keys if each in RESERVED or each not in grids.PARAMETERS]
+    remedy = suggest(key, keys, f"it has {', '.join(told)}, and what its grid takes.")
     return SpecError(asked=asked, wrong=f"{cls.name} has no option {key!r}", remedy=remedy)
 
 

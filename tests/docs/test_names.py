@@ -132,6 +132,26 @@ def test_what_is_called_equal_to_a_scheduler_of_diffusers_makes_its_samples(name
     assert (ours - y).abs().max() < 5e-6 * y.abs().max()  # diffusers' tables are float32
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(("predictor", "corrector"), [(1, 2), (2, 2), (2, 3), (3, 3), (3, 4)])
+def test_without_noise_sa_solver_of_diffusers_is_adams(predictor, corrector):
+    diffusers = pytest.importorskip("diffusers")
+    orders = {"predictor_order": predictor, "corrector_order": corrector}
+    theirs = diffusers.SASolverScheduler(**SD, **orders, tau_func=lambda t: 0.0)
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    theirs.set_timesteps(6)
+    y = noise * theirs.init_noise_sigma
+    for t in theirs.timesteps:
+        sigma = SCHEDULE.sigma((t.double() + 1) / 1000)
+        x = y.double() * (1 + sigma**2).sqrt()
+        y = theirs.step(((x - denoise(x, sigma)) / sigma).to(y), t, y).prev_sample
+    spec = f"adams:predictor={predictor}:corrector={corrector}:simple=true:grid=dpm_linspace"
+    tableau = sb.tableau(spec, nfe=6, teacher=sb.Teacher(denoise, "toy", (1, 8, 8), SCHEDULE, identity="toy"))
+    ours = sb.execute(tableau, denoise, noise * math.sqrt(1 + float(tableau.start) ** 2))
+    ours = ours / math.sqrt(1 + float(tableau.levels[-1]) ** 2)  # their last state keeps its factor alpha
+    assert (ours - y).abs().max() < 5e-6 * y.abs().max()
+
+
 def test_an_empty_name_is_no_name_of_another_program():
     assert registries.foreign("") == []
     assert len(registries.foreign()) > 60
