@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 from solverbench.bench.progress import Listener, Silent, duration
-from solverbench.cli.terminal import Amount, moves, raw, stamp
+from solverbench.cli.terminal import Amount, in_notebook, moves, raw, stamp
 from solverbench.wording import printable
 
 EVERY = 5.0
@@ -274,21 +275,30 @@ class Bar:
         self.progress.stop()
 
 
+def _console(stream: TextIO | None) -> Console | None:
+    """Return the console for bars: of a notebook or a terminal; None if neither can show them."""
+    if stream is None and in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
+        return Console(force_jupyter=True)
+    stream = stream or sys.stderr
+    return Console(file=raw(stream)) if moves(stream) else None
+
+
 @contextmanager
 def display(stream: TextIO | None = None, amount: Amount = Amount.NORMAL) -> Iterator[Listener]:
-    """Yield the display for the stream (stderr if None): a bar on a terminal, else plain lines; end it afterwards.
+    """Yield the display for the stream: a bar on a terminal or in a notebook, else plain lines; end it afterwards.
 
     Args:
+        stream: stderr if None; a notebook's output, if it runs in one that has ipywidgets.
         amount: quiet shows warnings alone; verbose shows plain lines on a terminal, too, and more of them.
     """
-    stream = stream or sys.stderr
+    console, stream = _console(stream), stream or sys.stderr
     shown: Bar | Lines | Warnings
     if amount is Amount.QUIET:
         shown = Warnings(stream)
     elif amount is Amount.VERBOSE:
         shown = Lines(stream, EVERY_VERBOSE, verbose=True)
     else:
-        shown = Bar(Console(file=raw(stream))) if moves(stream) else Lines(stream)
+        shown = Lines(stream) if console is None else Bar(console)
     try:
         yield shown
     finally:
@@ -304,15 +314,15 @@ def training_display(
     Args:
         amount: quiet yields None; verbose prints a line for each iteration with a validation error.
     """
-    stream, label = stream or sys.stderr, printable(label)
+    console, stream, label = _console(stream), stream or sys.stderr, printable(label)
     if amount is Amount.QUIET:
         yield None
         return
-    if amount is Amount.VERBOSE or not moves(stream):
+    if amount is Amount.VERBOSE or console is None:
         yield _TrainingLines(label, stream, verbose=amount is Amount.VERBOSE)
         return
     columns = BarColumn(12), TaskProgressColumn(), TimeRemainingColumn(), _Cut()
-    with Progress(*columns, console=Console(file=raw(stream)), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label)
 
         def show(iteration: int, total: int, loss: float, validation: float | None) -> None:

@@ -154,6 +154,13 @@ def tell(line: str) -> None:
     teller()(line)
 
 
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "ipykernel" in sys.modules and hasattr(shell, "kernel")
+
+
 def moves(stream: TextIO | Escaped) -> bool:
     """Return whether a bar can be drawn: the stream is a terminal whose cursor moves."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
