@@ -61,13 +61,17 @@ def _no_process_after():
 @pytest.fixture
 def forked_checks(monkeypatch):
     """The process that a check of conformance asks is forked from one with torch; its hash() is another one as well."""
+    fork_checks(monkeypatch)
+
+
+def fork_checks(patch):
     from solverbench.conformance import processes
 
     def run(command, *, input, capture_output, text, env, timeout):
         return forks.run(command[1:], input=input, env=env)
 
     forked = types.SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
-    monkeypatch.setattr(processes, "subprocess", forked)
+    patch.setattr(processes, "subprocess", forked)
 
 
 @pytest.fixture
