@@ -103,6 +103,7 @@ def test_serial_calls_stand_beside_calls_and_a_note_says_where_they_are_fewer(tm
     assert dict(zip(result.frame.solver, result.frame.serial_calls, strict=True)) == {"dpm": 6, "abreast": 4}
     [said] = [note for note in record(result)["notes"] if "serial calls" in note]
     assert said.endswith("can run them side by side: abreast NFE 6: 4 serial calls")
+    assert said in result.summary()
     assert reports.draw(reports.load(result.folder), kind="serial").axes
     assert not any("serial" in note for note in record(run(tmp_path / "2", solvers="dpm"))["notes"])
 

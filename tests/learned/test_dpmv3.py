@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,23 @@ def test_at_order_one_it_is_euler(l: float, s: float) -> None:  # noqa: E741
     assert found.equals(sb.tableau("dpm:order=1", nfe=6), 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        ("order=2:corrector=false", "adams:predictor=2"),
+        ("order=2:corrector=false", "dpm:order=2:variant=taylor"),
+        ("order=3:corrector=false", "adams:predictor=3"),
+        ("order=2:corrector=true", "adams:predictor=2:corrector=2"),
+        ("order=3:corrector=true", "adams:predictor=3:corrector=3"),
+        ("order=3:corrector=false:lower_order_final=false", "adams:predictor=3:lower_order_final=false"),
+    ],
+)
+@pytest.mark.parametrize("nfe", [2, 3, 7])
+def test_on_the_data_it_is_a_solver_that_is_here_already(options: str, same: str, nfe: int) -> None:
+    found = tableau(with_statistics(f"dpmv3:pseudo=false:intervals=1200:{options}", 1.0, 0.0), nfe)
+    assert found.equals(sb.tableau(same, nfe=nfe), 1e-6)  # trapezoids of 1/1200 of the range: 1e-8
+
+
 def test_order_two_on_the_data_is_the_taylor_form() -> None:
     """x' = (t/s) x + (1 - e^-h) m + (1 - (1 - e^-h)/h) h/h' (m - m'), written down; at the ends Euler."""
     sigmas = sb.make("dpm").grid(sb.EDM(), 6).sigmas.tolist()
@@ -219,10 +237,13 @@ def test_train_estimates_it_and_its_file_is_that_of_any_learned_solver(
     assert again.identity == made.identity
 
 
-def test_a_setting_that_would_do_nothing_is_refused(teacher: Teacher, data: Data, tmp_path: Path) -> None:
+def test_a_setting_that_would_do_nothing_is_refused_before_any_image_is_made(teacher: Teacher, tmp_path: Path) -> None:
     recipe = recipes.load("dpmv3", "toy").override(["lr=0.5", "train_size=64"])
-    with pytest.raises(TrainingError, match=r"lr=0\.5: its parameters are estimated .*; leave it out, or set one of"):
-        training.train("dpmv3", 4, teacher, recipe, seed=0, out=tmp_path, data=data)
+    for train in (partial(training.train, seed=0), training.train_best):
+        with pytest.raises(
+            TrainingError, match=r"lr=0\.5: its parameters are estimated .*; leave it out, or set one of"
+        ):
+            train("dpmv3", 4, replace(teacher, denoise=lambda x, sigma: 1 / 0), recipe, out=tmp_path)
 
 
 @pytest.mark.parametrize("option", ["corrector=true", "pseudo=true", "lower_order_final=false"])
