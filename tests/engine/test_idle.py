@@ -30,7 +30,7 @@ VALUES = {
     "first": (8.0, 2.0),
     "recipe": (None,),
     "order": (None, 1),
-    "variant": (None, "bh1", "bh2"),
+    "variant": (None, "bh1", "bh2", "taylor"),
     "prior": (None, "polynomial"),
 }
 """Values of options that list none."""

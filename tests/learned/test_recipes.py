@@ -50,6 +50,12 @@ def test_packaged_recipes_use_no_evaluation_seed(solver: str, teacher: str) -> N
     assert recipe.validation.stop <= seeds.EVALUATION_START
 
 
+def test_a_list_is_read_as_the_recipe_prints_it(gas: Recipe) -> None:
+    assert gas.override(["widths=[16, 32]"]).widths == gas.override(["widths=16+32"]).widths == (16, 32)
+    with pytest.raises(SpecError, match=r"whole numbers joined with \+"):
+        gas.override(["widths=[8, x]"])
+
+
 def test_settings_override_by_type(gas: Recipe) -> None:
     other = gas.override(["iterations=7", "lr=1e-3", "loss=huber", "widths=16+32", "adversarial_weight=2"])
     assert (other.iterations, other.lr, other.loss, other.widths, other.adversarial_weight) == (

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import solverbench as sb
+from solverbench import reports
 from solverbench.bench import plan as planning
 from solverbench.bench import resolve
 from solverbench.bench.protocol import Protocol
@@ -132,9 +133,9 @@ def test_dmn_weights_are_those_of_the_exponential_adams_method():
     made = dmn.polynomial(sigmas)
     assert float(made.sum()) == pytest.approx(1 - 0.002 / 80, rel=1e-12)  # constant data
     assert not made.triu(1).any()
-    regular = sb.tableau("dpm:order=3:d2=full", grid=sigmas.tolist(), nfe=6)
-    theirs = dmn.of_tableau(regular.weights, regular.levels)
-    assert torch.allclose(made[[0, 2, 3, 5]], theirs[[0, 2, 3, 5]], rtol=1e-9, atol=1e-12)  # order 2: midpoint form
+    adams = sb.tableau("adams:predictor=3", grid=sigmas.tolist(), nfe=6)
+    assert torch.allclose(made.sum(0), adams.weights[-1, 1:], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(made, dmn.of_tableau(adams.weights, adams.levels), rtol=1e-9, atol=1e-12)
 
 
 def test_dmn_lowers_its_bound_and_keeps_the_ends():
@@ -180,6 +181,13 @@ def test_a_run_searches_once_and_keeps_what_it_found(tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "trained" / "mixture").iterdir()} == kept
     for path in (tmp_path / "trained" / "mixture").iterdir():
         check_trained(path)
+
+
+def test_a_report_of_searches_without_calls_has_no_figure_of_their_cost(tmp_path):
+    result = run(options(tmp_path, solvers="euler:grid=dmn", nfe="3"))
+    *_, report = reports.write(result.folder)
+    assert "| euler:grid=dmn | 3 |  | 0 | 0 |" in report.read_text()
+    assert not list(result.folder.rglob("figure-training*"))
 
 
 def cell(out: Path, spec: str):

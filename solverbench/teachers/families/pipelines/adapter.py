@@ -66,6 +66,7 @@ class Adapter:
         self.kind = type(pipe).__name__
         self.networks = networks
         self.scheduler = pipe.scheduler
+        self.turned = turned(pipe.scheduler)
         self.parameters = arguments(type(pipe))
         self.prompts = tuple(prompts)
         self.lock = threading.RLock()
@@ -103,7 +104,8 @@ class Adapter:
 
         Args:
             y: states [B, C, H, W] in the network's frame.
-            told: time told to the network, as a number or 0-d, through which gradients go.
+            told: time of the state, as a number or 0-d, through which gradients go; told to the network, but that of
+                a turned scheduler is told what is left of it, and its output's sign is turned back.
             prompts: prompts [B]; empty if the call takes none.
         """
         if self.offloading and y.requires_grad and len(self.networks.modules) > 1:
@@ -112,10 +114,12 @@ class Adapter:
             rows = [self.output(y[n : n + 1], told, prompts[n : n + 1]) for n in range(len(y))]
             return torch.cat(rows)
         entered = y.reshape(-1, *self.state).to(self.sample.dtype)
+        told = self.count - told if self.turned else told
         call = Call(told, float(torch.as_tensor(told).detach()) / self.count, self.steps, entered)
         self.run(call, len(y), prompts)
         assert call.output is not None
-        return _first_half(call.output, entered).reshape(y.shape)
+        found = _first_half(call.output, entered).reshape(y.shape)
+        return -found if self.turned else found
 
     def decode(self, states: Tensor) -> Tensor:
         """Return the images [B, 3, H, W] on [-1, 1] of final states [B, C, H, W], `assembly.DECODED` at a time."""
@@ -124,7 +128,7 @@ class Adapter:
     def levels(self, steps: int) -> tuple[Tensor, Tensor]:
         """Return the result of the pipeline's own `set_timesteps` for a number of steps: told times [N], sigmas [N+1].
 
-        The sigmas are empty for a scheduler that has none.
+        The sigmas are empty for a scheduler that has none. Those of a turned one are turned back.
         """
         found: list[tuple[Tensor, Tensor]] = []
 
@@ -135,7 +139,8 @@ class Adapter:
             raise Stop
 
         self.watched(probe.watched(self.scheduler, began=began), steps, self.prompts[:1])
-        return found[0]
+        times, sigmas = found[0]
+        return (self.count - times, 1 - sigmas) if self.turned else (times, sigmas)
 
     def watched(self, scheduler: Any, steps: int, prompts: Sequence[str]) -> None:
         """Run the pipeline's own call for one image with a scheduler, from the noise that it draws itself."""
@@ -278,6 +283,11 @@ def arguments(cls: Any) -> dict[str, Any]:
     """Return the arguments of a pipeline's call by name, with their defaults."""
     found = inspect.signature(cls.__call__).parameters.values()
     return {each.name: each.default for each in found if each.name != "self" and each.kind is not each.VAR_KEYWORD}
+
+
+def turned(scheduler: Any) -> bool:
+    """Return whether a flow's time runs from noise at 0 to data, and its network predicts x0 - n, as Mochi's."""
+    return bool(scheduler.config.get("invert_sigmas"))
 
 
 def is_plain(value: Any) -> bool:

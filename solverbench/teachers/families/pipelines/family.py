@@ -97,7 +97,7 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     call, digests, condition = _told(description, asked, taken, cls.__name__)
     pipe = parts.load(description, cls, index, given.variant)
     asked_scheduler = {**dict(pipe.scheduler.config), "_class_name": type(pipe.scheduler).__name__}
-    made = schedulers.settled(asked_scheduler)
+    made = schedulers.settled({**asked_scheduler, "invert_sigmas": False})  # the adapter turns it back
     weights, facts = parts.identified(description, pipe)
     facts |= {"pipeline": cls.__name__, "call": {**_given(call), **digests}, "negative": description.negative}
     facts |= {key: value for key in ("clip", "frame") if (value := getattr(given, key)) is not None}
@@ -116,7 +116,9 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         def network(y: Tensor, t: Tensor) -> Tensor:
             return adapter.output(y, t, prompts)
 
-        return Adapted(network, schedule, schedulers.prediction(made), told=told)
+        made_of = Adapted(network, schedule, schedulers.prediction(made), told=told)
+        # A turned network isn't in the frame that an exported scheduler has.
+        return (lambda x, sigma: made_of(x, sigma)) if adapter.turned else made_of
 
     def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         denoise = bound(condition.lines(chosen) if condition else ())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +29,17 @@ LEFT_OUT = ("safety_checker", "image_encoder_safety", "watermark")
 
 def load(description: Description, cls: Any, index: Mapping[str, Any], variant: str | None) -> Any:
     """Return the pipeline as diffusers reads it, from local files alone, on the CPU."""
+    if getattr(cls, "_load_connected_pipes", False):
+        raise RecordError(
+            asked=description.checkpoint,
+            wrong=f"{cls.__name__} runs other pipelines, whose schedulers aren't replaced",
+            remedy="use sb.Teacher around its network",
+        )  # fmt: skip
+    if "scheduler" not in safety.parts(index):
+        raise RecordError(
+            asked=description.checkpoint, wrong=f"{cls.__name__} has no part named scheduler, whose steps are replaced",
+            remedy="use sb.Teacher around its network",
+        )  # fmt: skip
     left = {name: None for name in LEFT_OUT if name in index}
     if "requires_safety_checker" in index:
         left["requires_safety_checker"] = False  # type: ignore[assignment]
@@ -41,15 +54,9 @@ def load(description: Description, cls: Any, index: Mapping[str, Any], variant: 
     }
     with _named(description.checkpoint), assembly.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations of upstream's configurations
-        pipe = cls.from_pretrained(
+        return cls.from_pretrained(
             description.checkpoint, torch_dtype=description.arithmetic.torch, local_files_only=True, **networks, **left
         )
-    if getattr(pipe, "scheduler", None) is None:
-        raise RecordError(
-            asked=description.checkpoint, wrong=f"{cls.__name__} has no part named scheduler, whose steps are replaced",
-            remedy="use sb.Teacher around its network",
-        )  # fmt: skip
-    return pipe
 
 
 def _part(description: Description, name: str, cls: Any, library: str, variant: str | None) -> Any:
@@ -89,10 +96,24 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except (ImportError, NameError) as error:  # of a package that a class does without until an object is made
+        lacking = _lacking(error) or "a package"
+        raise MissingError(
+            asked=path, wrong=f"needs {lacking}, which isn't installed ({one_line(error, typed=True)})",
+            remedy=f"install {lacking} beside the torch that is here",
+        ) from error  # fmt: skip
     except Exception as error:
         raise RecordError(
             asked=path, wrong=f"not loaded ({one_line(error, typed=True)})", remedy="download it again"
         ) from error
+
+
+def _lacking(error: ImportError | NameError) -> str | None:
+    """Return the package that an error is about, None if it is about none; modules guard imports of torchvision."""
+    if isinstance(error, NameError):
+        return "torchvision" if importlib.util.find_spec("torchvision") is None else None
+    told = re.search(r"requires the (\w+) library", str(error))
+    return told[1].lower() if told else error.name
 
 
 def identified(description: Description, pipe: Any) -> tuple[dict[str, str], dict[str, Any]]:
