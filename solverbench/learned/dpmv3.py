@@ -68,13 +68,15 @@ class DPMSolverV3(EstimatedSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, value, idle in (
-            ("corrector=true", self.corrector, "corrects nothing"),
-            ("pseudo=true", self.pseudo, "has no derivatives"),
-            ("lower_order_final=false", not self.lower_order_final, "has order 1 in any case"),
+        for key, given, idle in (
+            ("corrector", self.corrector is not None and self.order == 1, "corrects nothing"),
+            ("pseudo", self.pseudo is not None and self.order == 1, "has no derivatives"),
+            ("pseudo", self.pseudo is not None and self.order == 2, "has one difference, which is its derivative"),
+            ("lower_order_final", not self.lower_order_final and self.order == 1, "has order 1 in any case"),
         ):
-            if self.order == 1 and value:
-                raise SpecError(asked=f"dpmv3:order=1:{key}", wrong=f"order 1 {idle}", remedy="leave it out")
+            if given:
+                asked = f"dpmv3:order={self.order}:{key}={str(getattr(self, key)).lower()}"
+                raise SpecError(asked=asked, wrong=f"order {self.order} {idle}", remedy=f"leave {key} out")
 
     @property
     def first_fixed(self) -> bool:
