@@ -104,7 +104,7 @@ class Result:
         row: unique name, paper/table/solver/calls, such as gas/cifar10/gas/4.
         paper: title and source.
         place: position in the paper.
-        teacher: teacher's name in this project.
+        teacher: teacher's name in this project; another word where it has no such teacher.
         solver: solver's name as printed.
         spec: solver's spec in this project as far as stated; empty if it cannot be given.
         unknown: options that the paper leaves open.

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NUMBERS = ROOT / "docs" / "tools" / "which.csv"
 PAGE = ROOT / "docs" / "which.md"
-METRICS = ("rmse_teacher", "frechet_teacher")
-FIELDS = ("teacher", "solver", "nfe", "metric", "value", "low", "high", "n")
+METRIC = "rmse_teacher"
+FIELDS = ("teacher", "solver", "nfe", "value", "low", "high", "n")
 SHOWN = {"digits": (3, 4, 5, 6, 8, 10), "mixture": (3, 4, 5, 6, 8, 10), "shapes": (4, 6, 8)}
 BASES = ("unipc", "dpm", "ipndm", "deis")
 GRIDS = ("", "time_quadratic", "arctan", "dmn", "gits", "gits:discount=1.0", "oss")
@@ -34,19 +34,18 @@ def store(reports: list[Path]) -> None:
     for report in reports:
         with (report / "results.csv").open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                if row["metric"] in METRICS and row["value"]:
-                    numbers = {key: f"{float(row[key]):.5g}" for key in ("value", "low", "high")}
-                    found[row["teacher"], row["solver"], row["nfe"], row["metric"]] = row | numbers
+                if row["metric"] == METRIC and row["value"] and int(row["nfe"]) in SHOWN[row["teacher"]]:
+                    numbers = {key: f"{float(row[key]):.4g}" for key in ("value", "low", "high")}
+                    found[row["teacher"], row["solver"], row["nfe"]] = row | numbers
     with NUMBERS.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(found.values())
 
 
-def stored(metric: str) -> Values:
+def stored() -> Values:
     with NUMBERS.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == metric]
-    return {(row["teacher"], row["solver"], int(row["nfe"])): row for row in rows}
+        return {(row["teacher"], row["solver"], int(row["nfe"])): row for row in csv.DictReader(file)}
 
 
 def spec(base: str, grid: str) -> str:
@@ -74,7 +73,7 @@ def formulas(values: Values, teacher: str) -> str:
     budgets = (4, 6, 8, 10) if teacher != "shapes" else (4, 6, 8)
     lines = [f"| {teacher} | {' | '.join(map(str, budgets))} |", "|---" * (len(budgets) + 1) + "|"]
     for base in (*BASES, *FORMULAS):
-        cells = []
+        cells: list[str] = []
         for nfe in budgets:
             own = values.get((teacher, base, nfe))
             tried = {grid: values.get((teacher, spec(base, grid), nfe)) for grid in GRIDS if grid}
@@ -84,7 +83,8 @@ def formulas(values: Values, teacher: str) -> str:
                 continue
             best = min(known, key=lambda grid: known[grid])
             cells.append(f"{_short(float(own['value']))} → {_short(known[best])} {best}")
-        lines.append(f"| `{base}` | {' | '.join(cells)} |")
+        if set(cells) != {"–"}:
+            lines.append(f"| `{base}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -107,10 +107,9 @@ def section(text: str, name: str, table: str) -> str:
 
 
 def page(text: str) -> str:
-    values = stored("rmse_teacher")
+    values = stored()
     for teacher in SHOWN:
         text = section(text, f"grids on {teacher}", grids(values, teacher))
-    for teacher in ("digits", "mixture"):
         text = section(text, f"formulas on {teacher}", formulas(values, teacher))
     return text
 

@@ -14,6 +14,7 @@ from solverbench.errors import GridError, SpecError
 from solverbench.learned.estimated import EstimatedSolver
 from solverbench.learned.moments import Moments
 from solverbench.method import Denoise, Grid, NoiseSchedule, option
+from solverbench.method.declarations import shown
 from solverbench.method.exponential import order_at
 from solverbench.method.grids import ROUNDED
 from solverbench.teachers.teacher import Teacher
@@ -68,6 +69,7 @@ class DPMSolverV3(EstimatedSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+<<<<<<< HEAD
         for key, given, idle in (
             ("corrector", self.corrector is not None and self.order == 1, "corrects nothing"),
             ("pseudo", self.pseudo is not None and self.order == 1, "has no derivatives"),
@@ -77,6 +79,16 @@ class DPMSolverV3(EstimatedSolver):
             if given:
                 asked = f"dpmv3:order={self.order}:{key}={str(getattr(self, key)).lower()}"
                 raise SpecError(asked=asked, wrong=f"order {self.order} {idle}", remedy=f"leave {key} out")
+=======
+        for key, given, least, idle in (
+            ("corrector", self.corrector is not None, 2, "corrects nothing"),
+            ("pseudo", self.pseudo is not None, 3, "has the same derivatives either way"),
+            ("lower_order_final", not self.lower_order_final, 2, "has order 1 in any case"),
+        ):
+            if self.order < least and given:
+                asked = f"dpmv3:order={self.order}:{key}={shown(getattr(self, key))}"
+                raise SpecError(asked=asked, wrong=f"order {self.order} {idle}", remedy="leave it out")
+>>>>>>> main
 
     @property
     def first_fixed(self) -> bool:

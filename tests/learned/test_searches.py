@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import solverbench as sb
-from solverbench import reports
+from solverbench import registries, reports
 from solverbench.bench import plan as planning
 from solverbench.bench import resolve
 from solverbench.bench.protocol import Protocol
@@ -20,6 +20,8 @@ from solverbench.bench.run_options import RunOptions
 from solverbench.errors import GridError, NeedsSearchError, RecordError, UserError
 from solverbench.learned.searches import dmn, files, gits, oss, pilot, search
 from solverbench.learned.training.checkpoint import check_trained
+from solverbench.method import grids
+from solverbench.method.schedules import Searched
 from solverbench.method.tracing import own_grid, trace
 
 GIVEN = {"candidates": 9, "warmup": 6, "pilot": "ipndm", "cost": "l2", "discount": 1.0}
@@ -226,6 +228,34 @@ def test_seeds_of_a_search_are_no_evaluation_seeds(tmp_path):
     run(options(tmp_path, solvers=specs))
     with pytest.raises(UserError, match="are search seeds of"):
         run(options(tmp_path, solvers=specs, seeds="10000000-10000019"))
+
+
+@pytest.mark.parametrize("name", registries.searches)
+def test_every_parameter_reaches_the_search(name):
+    asked = []
+
+    def searched(name, steps, given):
+        asked.append(dict(given))
+        return Searched((80.0, 2.0, 0.002), 0, 0.0, range(0))
+
+    schedule = sb.EDM().with_search(searched)
+    others = {
+        "pilot": "dpm",
+        "cost": "l1",
+        "own": "true",
+        "discount": "2",
+        "candidates": "7",
+        "warmup": "3",
+        "rho": "3",
+    }
+    for key in grids.parameters(name):
+        plain, other = (sb.make(f"euler:grid={name}{more}") for more in ("", f":{key}={others[key]}"))
+        for solver in (plain, other):
+            solver.grid(schedule, 2)
+        assert asked[-2].get(key) != asked[-1][key]
+        assert files.file_name(name, asked[-2]) != files.file_name(name, asked[-1])
+    sb.make(f"euler:grid={name}:afs=true").grid(schedule, 2)
+    assert asked[-1].get("afs", False) is (name == "gits")
 
 
 def test_what_the_search_needs_is_said(tmp_path, mixture):
