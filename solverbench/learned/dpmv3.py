@@ -69,17 +69,6 @@ class DPMSolverV3(EstimatedSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-<<<<<<< HEAD
-        for key, given, idle in (
-            ("corrector", self.corrector is not None and self.order == 1, "corrects nothing"),
-            ("pseudo", self.pseudo is not None and self.order == 1, "has no derivatives"),
-            ("pseudo", self.pseudo is not None and self.order == 2, "has one difference, which is its derivative"),
-            ("lower_order_final", not self.lower_order_final and self.order == 1, "has order 1 in any case"),
-        ):
-            if given:
-                asked = f"dpmv3:order={self.order}:{key}={str(getattr(self, key)).lower()}"
-                raise SpecError(asked=asked, wrong=f"order {self.order} {idle}", remedy=f"leave {key} out")
-=======
         for key, given, least, idle in (
             ("corrector", self.corrector is not None, 2, "corrects nothing"),
             ("pseudo", self.pseudo is not None, 3, "has the same derivatives either way"),
@@ -88,7 +77,6 @@ class DPMSolverV3(EstimatedSolver):
             if self.order < least and given:
                 asked = f"dpmv3:order={self.order}:{key}={shown(getattr(self, key))}"
                 raise SpecError(asked=asked, wrong=f"order {self.order} {idle}", remedy="leave it out")
->>>>>>> main
 
     @property
     def first_fixed(self) -> bool:
