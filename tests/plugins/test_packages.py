@@ -1,10 +1,12 @@
 """Plugins in installed packages: found by their entry points, refused with a reason, gone when uninstalled."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from plugged import EXAMPLES, PYPROJECT
 
@@ -186,22 +188,15 @@ def test_listing_light_plugins_imports_no_torch(package, tmp_path):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """An environment of its own that sees what this one has; run with words, in a folder of its own."""
+    """An environment for packages; run with words, in a folder of its own, it sees them and what this one has."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     program = folder / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     [site] = (folder / "venv").glob("[Ll]ib/**/site-packages")
-    (site / "seen.pth").write_text("\n".join(path for path in sys.path if path))
+    way = os.pathsep.join([str(site), *filter(None, sys.path)])
 
     def call(*words, say):
-        told = subprocess.run(
-            [str(word) for word in (program, *words)],
-            input=json.dumps(say),
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        told = forks.run(words, input=json.dumps(say), cwd=folder, env={**os.environ, "PYTHONPATH": way})
         assert told.returncode == 0, told.stderr
         return told
 

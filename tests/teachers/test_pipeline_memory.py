@@ -4,6 +4,7 @@ Needs diffusers and transformers. The folders are those of tiny_pipelines.
 """
 
 import importlib.util
+import re
 
 import pytest
 import tiny
@@ -21,7 +22,7 @@ pytest.importorskip("transformers")
 from pipeline_teachers import LINES, described
 
 from solverbench.teachers.families.pipelines import adapter as adapters
-from solverbench.teachers.families.pipelines import memory, prompt_files
+from solverbench.teachers.families.pipelines import agreement, memory, precision, prompt_files
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -76,6 +77,30 @@ def test_the_default_of_a_table_is_every_other_parts_format(pipeline_teacher, tm
     assert set(kinds.values()) == {torch.bfloat16}
     spec = described(tmp_path, "FluxPipeline", pipeline_folder("FluxPipeline"), {"dtype": table})
     assert sb.load_teacher(f"{spec}:dtype=fp32").identity == pipeline_teacher("FluxPipeline").identity
+
+
+@pytest.mark.usefixtures("any_format")
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", ["FluxPipeline", "HunyuanVideoPipeline", "MochiPipeline"])
+def test_pipelines_are_followed_in_half_precision(pipeline_teacher, name, dtype):
+    """HunyuanVideo tells rounded times from its second step on, and Mochi rounds states that it steps in float32."""
+    teacher = pipeline_teacher(name, fields={"dtype": dtype})
+    found = float(re.search(r"follows to (\S+) over 3 steps", teacher.notes[-1])[1])
+    assert found <= agreement.bound(arithmetic.DTYPES[dtype])
+    assert teacher.denoiser([0])(tiny.random(1, *teacher.shape), LEVEL).dtype == torch.float32
+
+
+def test_inputs_that_other_parts_made_are_converted_alone():
+    given = {
+        "hidden_states": torch.ones(1, 2), "timestep": torch.ones(1, 2), "image_rotary_emb": (torch.ones(3, 4),),
+        "down_block_additional_residuals": [torch.ones(1, 2)], "encoder_attention_mask": torch.ones(1, 2).long(),
+    }  # fmt: skip
+    seen = precision._cast(lambda state, **named: {"state": state, **named}, torch.bfloat16)(torch.ones(1, 2), **given)
+    kinds = {key: (value[0] if isinstance(value, (list, tuple)) else value).dtype for key, value in seen.items()}
+    assert {key for key, kind in kinds.items() if kind == torch.bfloat16} == {
+        "state", "hidden_states", "down_block_additional_residuals"
+    }  # fmt: skip
+    assert kinds["timestep"] == kinds["image_rotary_emb"] == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ class Adapter:
         capture(pipe, lambda: networks.call is not None)
         pipe.set_progress_bar_config(disable=True)
         self.sample = self._first()
+        self.entered = self.sample.dtype
         self.forms = self._forms()
         self.steps = self.forms[0]
 
@@ -95,6 +96,13 @@ class Adapter:
         return self.alone or self.text
 
     @property
+    def format(self) -> torch.dtype:
+        """The coarser number format of the states' and the network's."""
+        networks = [module.dtype for module in self.networks.modules.values()]
+        found: torch.dtype = max((self.sample.dtype, *networks), key=lambda dtype: torch.finfo(dtype).eps)
+        return found
+
+    @property
     def device(self) -> torch.device:
         """The device of states."""
         return self.sample.device
@@ -113,7 +121,7 @@ class Adapter:
         if self.single and len(y) > 1:
             rows = [self.output(y[n : n + 1], told, prompts[n : n + 1]) for n in range(len(y))]
             return torch.cat(rows)
-        entered = y.reshape(-1, *self.state).to(self.sample.dtype)
+        entered = y.reshape(-1, *self.state).to(self.entered)
         told = self.count - told if self.turned else told
         call = Call(told, float(torch.as_tensor(told).detach()) / self.count, self.steps, entered)
         self.run(call, len(y), prompts)
@@ -222,9 +230,11 @@ class Adapter:
                 asked=self.name, wrong=f"{self.kind} calls no unet or transformer, so there is no network to sample",
                 remedy="use sb.Teacher around its network",
             )  # fmt: skip
+        halved = any(module.dtype != torch.float32 for module in self.networks.modules.values())
         raise SpecError(
             asked=self.name, wrong=f"{self.kind}'s call fails with its arguments ({said})",
-            remedy="give them in a [call] table of a description, or behind the folder as in :height=512:width=512",
+            remedy="give them in a [call] table of a description, or behind the folder as in :height=512:width=512"
+            + "; or leave dtype out" * halved,
         )  # fmt: skip
 
     def _forms(self) -> tuple[int, ...]:
@@ -233,7 +243,8 @@ class Adapter:
         Raises:
             RecordError: there is none.
         """
-        test = noise.noise([1], self.sample.shape[1:], str(self.device)).to(self.sample.dtype)
+        drawn = noise.noise([1], self.sample.shape[1:], str(self.device))
+        test = drawn.to(self.format).to(self.sample.dtype)  # some round states that they step in float32
         found, said = [], "changes the states that it is given"
         for steps in range(1 if "latents" in self.parameters else 2, 3):
             call = Call(self.count / 2, 0.5, steps, test)

@@ -125,7 +125,7 @@ def output(kind: str, y: Tensor, d: Tensor, alpha: float, s: float) -> Tensor:
 
 def check(adapter: Adapter, difference: float) -> None:
     """Raise `RecordError` if the difference is above the bound."""
-    most = bound(adapter.sample.dtype)
+    most = bound(adapter.format)
     if difference <= most:
         return
     raise RecordError(

@@ -227,15 +227,17 @@ def _checked(
     lines = sorted(set(condition.prompts), key=len) if condition else []
     prompts = [*lines[:1], *lines[1:][-1:]]
     difference, failed = float("inf"), None
-    for steps, alone in itertools.product(adapter.forms, (False, True)):
-        adapter.steps, adapter.alone = steps, alone
+    entered = [(steps, adapter.sample.dtype) for steps in adapter.forms]
+    if adapter.format != adapter.sample.dtype and 2 in adapter.forms:
+        entered.append((2, adapter.format))  # from the second step on, own states are in the network's format
+    for (adapter.steps, adapter.entered), adapter.alone in itertools.product(entered, (False, True)):
         try:
             found = agreement.measured(adapter, bound, level, prompts)
         except Exception as error:  # a pipeline that dislikes its arguments raises nearly anything
             failed = error
             continue
         difference = min(difference, found)
-        if found <= agreement.bound(adapter.sample.dtype):
+        if found <= agreement.bound(adapter.format):
             break
     if failed is not None and difference == float("inf"):
         raise RecordError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from solverbench.wording import suggest
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description
+
+MADE = re.compile(r"hidden_states|^sample$|^x$|^z$|embeds|pooled|residual|block_samples|added_cond|controlnet_cond")
+"""Names of inputs that other parts made: states, encoded prompts, and the outputs of control networks."""
 
 DEFAULT = "default"
 """Key of the format of all parts that a table doesn't name, as in diffusers' own table."""
@@ -46,7 +50,7 @@ def label(description: Description) -> str:
 def join(pipe: Any) -> torch.dtype | None:
     """Make networks and decoders take other formats than their own, if the parts' differ; return the networks' then.
 
-    Times stay as they are: a network rounds them by itself where it does.
+    Of a network's inputs by name that holds for `MADE` alone: times and rotary embeddings stay as they are.
     """
     parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     if len({_format(part) for part in parts}) == 1:
@@ -69,7 +73,7 @@ def _format(part: Any) -> torch.dtype:
 
 def _cast(real: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
     def cast(*args: Any, **kwargs: Any) -> Any:
-        named = {key: value if "time" in key else converted(value, dtype) for key, value in kwargs.items()}
+        named = {key: converted(value, dtype) if MADE.search(key) else value for key, value in kwargs.items()}
         return real(*(converted(each, dtype) for each in args), **named)
 
     return cast
