@@ -30,7 +30,7 @@ class GradientEstimation(Classical):
 
     @property
     def global_order(self) -> int | None:
-        """The same: the Euler step at the start costs no order."""
+        """As the local order: the Euler step at the start costs none."""
         return self.local_order
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:

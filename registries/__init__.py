@@ -12,6 +12,7 @@ from solverbench.registries.plugins import source as source
 from solverbench.registries.plugins import why as why
 from solverbench.registries.published import Foreign as Foreign
 from solverbench.registries.published import Result as Result
+from solverbench.registries.published import ays as ays
 from solverbench.registries.published import bibliography as bibliography
 from solverbench.registries.published import catalogue as catalogue
 from solverbench.registries.published import foreign as foreign
@@ -91,6 +92,11 @@ solvers = Registry(
 grids = Registry(
     "grid",
     {
+        "arctan": "solverbench.method.comfyui:arctan",
+        "ays": "solverbench.method.comfyui:ays",
+        "ays_sdxl": "solverbench.method.comfyui:ays_sdxl",
+        "beta": "solverbench.method.comfyui:beta",
+        "ddim_uniform": "solverbench.method.comfyui:ddim_uniform",
         "discrete": "solverbench.method.grids:discrete",
         "dmn": "solverbench.learned.searches.grids:dmn",
         "dpm_leading": "solverbench.method.spacings:dpm_leading",
@@ -101,18 +107,27 @@ grids = Registry(
         "gits_ipndm": "solverbench.method.grids:gits_ipndm",
         "leading": "solverbench.method.spacings:leading",
         "learned": "solverbench.method.grids:learned",
+        "linear_quadratic": "solverbench.method.comfyui:linear_quadratic",
         "linspace": "solverbench.method.spacings:linspace",
         "logsnr": "solverbench.method.grids:logsnr",
+        "normal": "solverbench.method.comfyui:normal",
         "oss": "solverbench.learned.searches.grids:oss",
         "pipeline": "solverbench.method.spacings:pipeline",
         "polynomial": "solverbench.method.grids:polynomial",
+        "sgm_uniform": "solverbench.method.comfyui:sgm_uniform",
+        "simple": "solverbench.method.comfyui:simple",
         "time_poly": "solverbench.method.grids:time_poly",
         "time_quadratic": "solverbench.method.grids:time_quadratic",
         "time_uniform": "solverbench.method.grids:time_uniform",
         "trailing": "solverbench.method.spacings:trailing",
     },
-    aliases={"karras": "polynomial"},
+    aliases={"karras": "polynomial", "kl_optimal": "arctan"},
     about={
+        "arctan": "equal steps in arctan(sigma/c), optimal for DDIM on Gaussian data; c = 1 (arXiv:2404.14507)",
+        "ays": "Align Your Steps for Stable Diffusion 1.5, and for Stable Video Diffusion (arXiv:2404.14507)",
+        "ays_sdxl": "Align Your Steps for Stable Diffusion XL (arXiv:2404.14507)",
+        "beta": "ComfyUI's beta: training steps at quantiles of Beta(a, b), 0.6 both (arXiv:2407.12173)",
+        "ddim_uniform": "ComfyUI's ddim_uniform: training steps 1 + k (M // N)",
         "discrete": "equal steps in t^(1/rho) of a discrete VP schedule, rho = 1 (arXiv:2312.00094)",
         "dmn": "searched: least bound on the solver's error, no network calls (arXiv:2402.17376)",
         "dpm_leading": "diffusers' leading spacing of DPM-Solver, UniPC and DEIS (arXiv:2305.08891)",
@@ -123,11 +138,15 @@ grids = Registry(
         "gits_ipndm": "published for iPNDM on Stable Diffusion, 3-10 steps (arXiv:2405.11326)",
         "leading": "diffusers' leading spacing of DDIM and Euler (arXiv:2305.08891)",
         "learned": "from the parameters of a learned solver",
+        "linear_quadratic": "ComfyUI's linear_quadratic: flow time linear to 0.975, then quadratic",
         "linspace": "diffusers' linspace spacing of DDIM; of SD3 on flows, with shift (arXiv:2305.08891)",
         "logsnr": "equal steps in log sigma (arXiv:2206.00927)",
+        "normal": "ComfyUI's normal: equally spaced fractions of training steps, both ends",
         "oss": "searched on the teacher: Euler steps closest to its trajectories (arXiv:2503.21774)",
         "pipeline": "the levels of a diffusers pipeline's own scheduler, for teachers of the family pipeline",
         "polynomial": "equal steps in sigma^(1/rho), rho = 7 (arXiv:2206.00364)",
+        "sgm_uniform": "ComfyUI's sgm_uniform: equally spaced fractions of training steps, without the first",
+        "simple": "ComfyUI's simple: whole training steps at equal distances",
         "time_poly": "t_end + (t_start - t_end)(k/M)^rho, rho = 2: time_quadratic of LD3 (arXiv:2405.15506)",
         "time_quadratic": "equal steps in sqrt(t): time_quadratic of DPM-Solver and GAS (arXiv:2206.00927)",
         "time_uniform": "equal steps in t^(1/rho) of the VP schedule, rho = 1 (arXiv:2206.00927)",

@@ -19,6 +19,7 @@ from solverbench.bench.cells import FAILED
 from solverbench.bench.progress import Listener
 from solverbench.bench.run import run_table
 from solverbench.cli.progress import display, training_display
+from solverbench.cli.terminal import in_notebook
 from solverbench.errors import UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.trained_files import Trained
@@ -120,7 +121,7 @@ def noise(chosen: str | int | Sequence[int], teacher: str | Teacher = "digits", 
 
 def _watched() -> bool:
     """Return whether somebody watches: in a notebook, or on a terminal."""
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    return in_notebook() or sys.stderr.isatty()
 
 
 def _sign() -> None:

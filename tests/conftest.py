@@ -1,5 +1,6 @@
 """What every test shares: one thread, so that they don't fight for cores; nobody's own zoo; no other's plugins."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -18,9 +19,20 @@ def pytest_configure(config):
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        gc.disable()  # until all tests are collected
         import torch
 
         torch.set_num_threads(1)
+
+
+def pytest_collection_finish(session):
+    """The garbage collector begins here, leaves out what has been imported, and looks for cycles less often.
+
+    It would walk the million objects of torch, pandas and matplotlib again and again: a tenth of the tests' time.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -49,13 +61,17 @@ def _no_process_after():
 @pytest.fixture
 def forked_checks(monkeypatch):
     """The process that a check of conformance asks is forked from one with torch; its hash() is another one as well."""
+    fork_checks(monkeypatch)
+
+
+def fork_checks(patch):
     from solverbench.conformance import processes
 
     def run(command, *, input, capture_output, text, env, timeout):
         return forks.run(command[1:], input=input, env=env)
 
     forked = types.SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
-    monkeypatch.setattr(processes, "subprocess", forked)
+    patch.setattr(processes, "subprocess", forked)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PARENT = """
-import json, os, runpy, signal, sys, traceback
+import gc, json, os, runpy, signal, sys, traceback
 import torch
 torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
 
@@ -60,6 +60,7 @@ def work(asked):
         sys.stderr.flush()
         os._exit(code & 255)
 
+gc.freeze()  # no forked process looks for garbage in torch's modules
 for line in sys.stdin:
     if not (pid := os.fork()):
         work(json.loads(line))

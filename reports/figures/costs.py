@@ -28,6 +28,12 @@ def rows(found: Sequence[Part]) -> pd.DataFrame:
     return cells.join(values, on=["teacher", "label", "nfe"]).reset_index(drop=True)
 
 
+def paid(found: Sequence[Part]) -> pd.DataFrame:
+    """Return the `rows` with any calls: a search without network calls has no place on a logarithmic axis."""
+    everything = rows(found)
+    return everything if everything.empty else everything[everything["calls"] > 0].reset_index(drop=True)
+
+
 def text(spent: pd.DataFrame) -> pd.DataFrame:
     """Return the costs of `rows` as human-readable text."""
     return pd.DataFrame(
@@ -90,7 +96,7 @@ def _by_metric(everything: pd.DataFrame) -> pd.DataFrame:
 
 def across_axis(found: Sequence[Part], across: str) -> pd.DataFrame:
     """Return the rows of a figure's x axis: calls (of training), speed (images per second) or serial (calls)."""
-    return {"calls": rows, "speed": speeds, "serial": serial}[across](found)
+    return {"calls": paid, "speed": speeds, "serial": serial}[across](found)
 
 
 def front(points: pd.DataFrame, metric: str, higher: bool) -> pd.DataFrame:

@@ -19,7 +19,7 @@ LADDER: Ladder = ((8, 0, "PNG"), (8, 0, "JPEG"), (4, 0, "JPEG"), (4, 128, "JPEG"
 """(images per cell, longest side or 0 for unchanged, format) in order of preference: the first that fits is used."""
 LOSSLESS: Ladder = ((8, 0, "PNG"), (4, 0, "PNG"), (2, 0, "PNG"), (2, 256, "PNG"), (2, 128, "PNG"), (1, 128, "PNG"),
                     (1, 64, "PNG"), (1, 32, "PNG"))  # fmt: skip
-"""The same for a page on which pixels are compared."""
+"""The ladder for a page on which pixels are compared."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import BudgetError, GridError, MissingError, NeedsSearchError, UserError
 from solverbench.evaluation.selection import Measurement
-from solverbench.learned import trained_files, zoo
+from solverbench.learned import recipes, trained_files, zoo
 from solverbench.learned.searches import search
 from solverbench.learned.trained_files import Trained
 from solverbench.method import grids, probe, suspects
@@ -29,6 +29,9 @@ from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
+
+SHORT = 0.5
+"""Share of the recipe's iterations below which a trained solver is flagged."""
 
 
 def resolve(options: RunOptions, protocol: Protocol, *, keep: bool = True) -> list[Cell]:
@@ -170,7 +173,7 @@ def _cells_of(
                     continue
                 tableau = trained.tableau
             plan = tableau.plan_from_noise(teacher.schedule)
-            flags = _flags(equipped, grid, tableau)
+            flags = _flags(equipped, grid, tableau) | _short(trained, teacher)
             equipped.adapt(teacher.denoise)  # an error here would end the run later
             found = cell(nfe, plan, None, trained, grid)
             if stale := _stale(found, Store(out).at(found.address)):
@@ -207,6 +210,19 @@ def _flags(solver: Solver, grid: Grid, tableau: Tableau) -> dict[str, str]:
     if not solver.learned:  # its parameters fit another network's outputs than a Gaussian's
         told["long-steps"] = probe.unstable(tableau, grid.schedule)
     return {code: sentence for code, sentence in told.items() if sentence}
+
+
+def _short(trained: Trained | None, teacher: Teacher) -> dict[str, str]:
+    """Return the caveat that a solver was trained for fewer iterations than its recipe has."""
+    made = trained.record.get("recipe", {}).get("iterations") if trained is not None else None
+    if trained is None or made is None:
+        return {}
+    try:
+        asked = recipes.chosen(trained.solver, teacher).iterations
+    except UserError:  # a plugin's recipe may be gone
+        return {}
+    short = f"trained for {made} iterations, where its recipe has {asked}"
+    return {"short-training": short} if made < SHORT * asked else {}
 
 
 def _stale(cell: Cell, folder: CellFolder) -> str:

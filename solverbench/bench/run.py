@@ -84,7 +84,9 @@ class RunResult:
         lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
         flagged = [each for each in self.cells if each.measures]
         lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.flags().items()]
-        lines += [*notes.one_method([each.cell for each in self.cells]), *notes.reference(self.cells)]
+        cells = [each.cell for each in self.cells]
+        lines += [*notes.diverging(self.cells), *notes.one_method(cells)]
+        lines += [*notes.side_by_side(cells), *notes.reference(self.cells)]
         lines += [*_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"]
         return "\n".join(map(printable, lines))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from solverbench import seeds
 from solverbench.bench import cells, resolve
 from solverbench.bench.cells import FAILED, NEEDS_TRAINING, Cell
-from solverbench.bench.progress import Listener, duration
+from solverbench.bench.progress import Listener
 from solverbench.errors import MissingError, StoreError, UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
@@ -26,9 +25,6 @@ from solverbench.sampling.sample import BATCH
 
 CHOICES = ("missing",)
 """Values of `train`: `missing` trains the solvers that have no parameters yet."""
-
-EVERY = 10.0
-"""Seconds between two lines about a search."""
 
 BACKWARD = 3
 """Cost of a call with gradient, in calls without gradient; the backward pass costs about two."""
@@ -130,19 +126,8 @@ def _searched(cell: Cell, most: int, out: Path, tell: Listener) -> Cell:
     if cell.needs is None or (found := resolve.resolved_again(cell, out)).needs is None:
         return cell if cell.needs is None else found
     about = cell.needs.name, most, cell.needs.given, cell.teacher
-    begun = last = time.monotonic()
-
-    def shown(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= EVERY and done < total:
-            last = now
-            left = duration((total - done) * (now - begun) / done)
-            tell.note(f"searching grid={cell.needs and cell.needs.name}: {done} of {total} calls, {left} left")
-
-    tell.note(search.announced(*about))
     try:
-        search.made(*about, out / "trained", shown)
+        search.made(*about, out / "trained", search.told(*about, tell.note))
     except StoreError:
         raise
     except Exception as error:  # a teacher's network may raise anything; the other cells continue

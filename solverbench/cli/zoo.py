@@ -107,10 +107,20 @@ def zoo_import(
 
     The result is written to DIR/trained, where `run` finds it. No code in the file is run.
     """
-    from solverbench.learned import upstream
+    from solverbench.learned import upstream, zoo
     from solverbench.teachers.loading import load_teacher
 
-    trained = upstream.read(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps, names=tensors)
+    network = load_teacher(teacher)
+    trained = upstream.read(Path(source), network, nfe, solver=solver, t_eps=t_eps, names=tensors)
+    shadowed = zoo.find(trained.spec, network, nfe)
     place = upstream.keep(trained, Path(source), Path(out))
     ends = f"levels {float(trained.tableau.start):g} to {float(trained.tableau.levels[-1]):g}"
     click.echo(f"{trained.spec} nfe={nfe} for {teacher}, {ends}, in {place}")
+    if upstream.unsure_of_range(trained, network):
+        click.echo(
+            "note: without --t-eps its times are read as fractions of this teacher's own range; on EDM's networks the "
+            "GAS repository trains with 1e-3 (CIFAR-10) or 1e-4 (FFHQ, AFHQv2), so give that of this file"
+        )
+    if shadowed is not None and shadowed.identity != trained.identity:
+        name = trained.spec.partition(":")[0]
+        click.echo(f"note: with --out {out}, {name} at {nfe} calls is now this file, not the one used before")

@@ -41,6 +41,10 @@ class BNS(LearnedSolver):
     levels: str = option("time_uniform", key="grid", help="initial grid of the training")
     base: str = option("midpoint", choices=("midpoint", "euler"), help="initial solver of the training")
 
+    def default_grid(self, schedule: NoiseSchedule) -> str:
+        """Return the name of the grid if none is named: one with a finite first level where the schedule's isn't."""
+        return "logsnr" if schedule.stands_in else self.levels
+
     @property
     def first_fixed(self) -> bool:
         """Whether the first call is fixed: yes, it is made at the start."""
@@ -60,7 +64,7 @@ class BNS(LearnedSolver):
         Raises:
             GridError: the grid ends in level 0.
         """
-        named = super().grid(schedule, nfe).sigmas
+        named = self._named(schedule, nfe)
         if named[-1] == 0:
             raise GridError(
                 asked=f"bns:grid={self.levels}",
@@ -80,10 +84,14 @@ class BNS(LearnedSolver):
                 wrong=f"its parameters are for {len(gaps)} steps, but {steps} are requested",
                 remedy="use parameters trained for this number of calls",
             )
-        ends = super().grid(schedule, steps).sigmas[[0, -1]]
+        ends = self._named(schedule, steps)[[0, -1]]
         first, last = ends.log()
         inner = first + torch.softmax(gaps, 0).cumsum(0)[:-1] * (last - first)
         return Grid(torch.cat([ends[:1], inner.exp(), ends[1:]]), schedule)
+
+    def _named(self, schedule: NoiseSchedule, steps: int) -> Tensor:
+        """Return the levels [n+1] of the initial grid."""
+        return super(BNS, self.on(schedule)).grid(schedule, steps).sigmas
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; n calls for n intervals."""

@@ -14,6 +14,7 @@ from solverbench.errors import GridError, SpecError
 from solverbench.learned.estimated import EstimatedSolver
 from solverbench.learned.moments import Moments
 from solverbench.method import Denoise, Grid, NoiseSchedule, option
+from solverbench.method.declarations import shown
 from solverbench.method.exponential import order_at
 from solverbench.method.grids import ROUNDED
 from solverbench.teachers.teacher import Teacher
@@ -68,13 +69,14 @@ class DPMSolverV3(EstimatedSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, value, idle in (
-            ("corrector=true", self.corrector, "corrects nothing"),
-            ("pseudo=true", self.pseudo, "has no derivatives"),
-            ("lower_order_final=false", not self.lower_order_final, "has order 1 in any case"),
+        for key, given, least, idle in (
+            ("corrector", self.corrector is not None, 2, "corrects nothing"),
+            ("pseudo", self.pseudo is not None, 3, "has the same derivatives either way"),
+            ("lower_order_final", not self.lower_order_final, 2, "has order 1 in any case"),
         ):
-            if self.order == 1 and value:
-                raise SpecError(asked=f"dpmv3:order=1:{key}", wrong=f"order 1 {idle}", remedy="leave it out")
+            if self.order < least and given:
+                asked = f"dpmv3:order={self.order}:{key}={shown(getattr(self, key))}"
+                raise SpecError(asked=asked, wrong=f"order {self.order} {idle}", remedy="leave it out")
 
     @property
     def first_fixed(self) -> bool:

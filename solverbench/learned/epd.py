@@ -74,6 +74,10 @@ class EPD(LearnedSolver):
             if (limit := getattr(self, key)) >= 1:
                 raise SpecError(asked=f"epd:{key}={limit:g}", wrong="allows a factor of 0", remedy="give less than 1")
 
+    def default_grid(self, schedule: NoiseSchedule) -> str:
+        """Return the name of the grid if none is named: one with a finite first level where the schedule's isn't."""
+        return "logsnr" if schedule.stands_in else self.levels
+
     @property
     def first_fixed(self) -> bool:
         """Whether the first call is fixed: without `afs`, it is made at the start."""

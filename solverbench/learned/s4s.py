@@ -9,7 +9,6 @@ from torch import Tensor
 from solverbench.errors import SpecError
 from solverbench.learned.coefficients import Coefficients
 from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
-from solverbench.method import grids
 from solverbench.method.declarations import option, read_levels, shown, write_levels
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
@@ -86,8 +85,7 @@ class S4S(LearnedSolver):
     def _fixed(self, schedule: NoiseSchedule, steps: int) -> Grid:
         if self.form != "single":
             return super().grid(schedule, steps)
-        told = {key: getattr(self, key) for key in grids.PARAMETERS}
-        given = "".join(f":{key}={_text(value)}" for key, value in told.items() if value is not None)
+        given = "".join(f":{key}={_text(value)}" for key, value in self._given().items() if value is not None)
         return make(f"dpm:singlestep=true:order={self.order}:grid={self.levels}{given}").grid(schedule, steps)
 
 

@@ -24,6 +24,7 @@ from solverbench.learned.gs import Timed
 from solverbench.learned.ld3 import LD3
 from solverbench.learned.trained_files import Trained
 from solverbench.method.grids import explicit
+from solverbench.method.schedules import EDM
 from solverbench.method.solver import LearnedSolver
 from solverbench.method.spec import make
 from solverbench.method.tracing import trace
@@ -225,6 +226,14 @@ def dyweight(path: Path, teacher: Teacher, nfe: int, *, solver: str = "dyweight"
     parameters = {f"w{n}": weights[n, : n + 1] for n in range(steps)} | {"a": scales}
     about = {"layout": "DyWeight repository, weights and scales", "tensors": wanted}
     return _trained(path, content, method.with_parameters(parameters), teacher, nfe, about, "name its own teacher")
+
+
+def unsure_of_range(trained: Trained, teacher: Teacher) -> bool:
+    """Return whether a GAS repository file was read without the end of its time range, which EDM's networks need."""
+    layout = trained.record["imported"]["layout"]
+    return (
+        layout.startswith("GAS") and trained.record["imported"]["t_eps"] is None and isinstance(teacher.schedule, EDM)
+    )
 
 
 def keep(trained: Trained, source: Path, out: Path) -> Path:

@@ -240,7 +240,10 @@ def learned(schedule: NoiseSchedule, steps: int) -> Grid:
     )
 
 
-PARAMETERS = ("rho", "shift", "offset", "candidates", "warmup", "pilot", "cost", "discount", "own")
+PARAMETERS = (
+    *("rho", "shift", "offset", "a", "b", "c"),
+    *("candidates", "warmup", "pilot", "cost", "discount", "own"),
+)
 """Keyword arguments of grids; a solver passes its options of the same names."""
 
 

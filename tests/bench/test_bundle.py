@@ -9,7 +9,7 @@ import pandas as pd
 import toys
 
 import solverbench as sb
-from solverbench import reports
+from solverbench import extras, reports
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
 
@@ -103,6 +103,7 @@ def test_serial_calls_stand_beside_calls_and_a_note_says_where_they_are_fewer(tm
     assert dict(zip(result.frame.solver, result.frame.serial_calls, strict=True)) == {"dpm": 6, "abreast": 4}
     [said] = [note for note in record(result)["notes"] if "serial calls" in note]
     assert said.endswith("can run them side by side: abreast NFE 6: 4 serial calls")
+    assert said in result.summary()
     assert reports.draw(reports.load(result.folder), kind="serial").axes
     assert not any("serial" in note for note in record(run(tmp_path / "2", solvers="dpm"))["notes"])
 
@@ -111,5 +112,5 @@ def test_a_teacher_without_features_is_told_what_an_fid_of_it_needs(tmp_path):
     teacher = replace(toys.teacher(), evaluation=None)
     result = runner.run(RunOptions(solvers="euler", nfe="2", teachers=teacher, out=tmp_path, samples=20, replicates=1))
     [note] = [note for note in record(result)["notes"] if note.startswith("no FID of toy: ")]
-    assert "solverbench[fid]" in note or "inception-2015-12-05.pt" in note
+    assert extras.install("fid") in note or "inception-2015-12-05.pt" in note
     assert (result.exit_code, set(result.frame.metric)) == (0, {"rmse_teacher"})

@@ -156,7 +156,7 @@ def test_more_workers_than_the_cluster_has_resources_for_are_refused(device, wor
 
 def test_without_ray_one_line_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(MissingError, match=r"pip install 'solverbench\[ray\]'"):
+    with pytest.raises(MissingError, match=r"pip install '(solverbench|\.)\[ray\]'"):
         run(tmp_path, engine="ray")
 
 

@@ -32,10 +32,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-def outside(folder, *command):
-    """The output of a command in another process, to which the project and the packages are known."""
-    path = os.pathsep.join(map(str, [ROOT, *(folder / name for name in NAMES.values())]))
-    done = forks.run(["-m", *command], cwd=folder, env={**os.environ, "PYTHONPATH": path})
+PYTEST = """
+import sys
+import conftest, pytest
+with pytest.MonkeyPatch.context() as patch:
+    conftest.fork_checks(patch)
+    code = pytest.main(sys.argv[1:])
+conftest.forks.end()
+sys.exit(code)
+"""
+"""pytest in a process in which a check forks the process that it asks, so that torch is imported once for all."""
+
+
+def outside(folder, *words):
+    """The output of pytest in another process, to which the project and the packages are known."""
+    path = os.pathsep.join(map(str, [ROOT, ROOT / "tests", *(folder / name for name in NAMES.values())]))
+    done = forks.run(["-c", PYTEST, *words], cwd=folder, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -55,7 +67,7 @@ def test_as_they_are_they_pass_check(folder, monkeypatch):
 
 
 def test_as_they_are_they_pass_their_own_tests(folder):
-    said = outside(folder, "pytest", "-q", "-p", "no:cacheprovider", *(f"{name}/tests" for name in NAMES.values()))
+    said = outside(folder, "-q", "-p", "no:cacheprovider", *(f"{name}/tests" for name in NAMES.values()))
     assert " passed in " in said
     assert " skipped" not in said
 

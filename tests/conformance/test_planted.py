@@ -3,10 +3,10 @@
 import os
 import random
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 import torch
@@ -651,14 +651,7 @@ print([check.outcome().line for check in conformance.checks(Scripted) if check.n
 
 def test_a_script_can_check_what_it_defines_whenever_it_is_imported(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = forks.run(["script.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert done.stdout == "['scripted:grid=polynomial:rho=7: cell_key: equal in two processes at 1-12 calls']\n", done
 
 

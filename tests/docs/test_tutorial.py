@@ -5,10 +5,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -16,13 +16,18 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 SESSION = """
-import contextlib, io, json, os, shlex, sys, tempfile
+import contextlib, gc, io, json, os, shlex, sys, tempfile
 import torch
 torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
+import solverbench
+for name in dir(solverbench):
+    getattr(solverbench, name)  # imported here, once for all commands
 from solverbench.cli.main import main
 from solverbench.reports.drawing import base
 from solverbench.reports.figures import training
 base.render = training.render = lambda figure, kind: b"not rendered in this test"
+
+gc.freeze()
 
 def command(text):
     with tempfile.TemporaryFile("w+") as said:
@@ -106,8 +111,8 @@ def test_a_line_is_compared_by_its_words_and_numbers(expected: str, printed: str
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A Python in an empty folder, where `solverbench` is a command."""
+def program(tmp_path: Path) -> dict[str, Any]:
+    """Where a process runs for which `solverbench` is a command: the environment, and an empty folder."""
     tool = tmp_path / "bin" / "solverbench"
     tool.parent.mkdir()
     tool.write_text(f"#!{sys.executable}\n{COMMAND}")
@@ -115,32 +120,30 @@ def session(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     (tmp_path / "work").mkdir()
     way = os.pathsep.join(filter(None, [str(PAGE.parents[1]), os.environ.get("PYTHONPATH")]))
     env = os.environ | {"PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": way}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", SESSION], cwd=tmp_path / "work", env=env, **pipes) as child:
-        child.env, child.folder = env, tmp_path / "work"  # type: ignore[attr-defined]
-        yield child
-        child.stdin.close()  # type: ignore[union-attr]
+    return {"cwd": tmp_path / "work", "env": env}
 
 
-def test_the_tutorial_runs_and_prints_what_it_shows(session: Any) -> None:
-    printed, ran = "", 0
-    for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        if language == "sh" and not ran:
-            given: dict[str, Any] = {"cwd": session.folder, "env": session.env, "text": True, "capture_output": True}
-            done = subprocess.run(["sh", "-e", "-c", text], check=False, **given)
-            printed, ran = done.stdout + done.stderr, ran + 1
-            assert done.returncode == 0, f"{text}\n{printed}"
-        elif language in ("sh", "python"):
-            if language == "sh":
-                assert re.fullmatch(r"solverbench [^\n;&|<>$`]*\n", text), f"not a single command of ours:\n{text}"
-            session.stdin.write(json.dumps([language, text]) + "\n")
-            session.stdin.flush()
-            answer = session.stdout.readline()
-            assert answer, f"failed:\n{text}"
-            (code, printed), ran = json.loads(answer), ran + 1
-            assert code == 0, f"{text}\n{printed}"
-        else:
-            assert language == "text", f"a block of {language}, which nothing runs"
+def test_the_tutorial_runs_and_prints_what_it_shows(program: dict[str, Any]) -> None:
+    """The first block as a shell runs it, all others in one Python."""
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    assert {language for language, _ in blocks} == {"sh", "python", "text"}, "nothing runs a block of another language"
+    [first, *others] = [(language, text) for language, text in blocks if language != "text"]
+    assert first[0] == "sh"
+    for language, text in others:
+        single = re.fullmatch(r"solverbench [^\n;&|<>$`]*\n", text)
+        assert language == "python" or single, f"not a single command of ours:\n{text}"
+    done = subprocess.run(["sh", "-e", "-c", first[1]], check=False, text=True, capture_output=True, **program)
+    assert done.returncode == 0, f"{first[1]}\n{done.stdout}{done.stderr}"
+    session = forks.run(["-c", SESSION], input="".join(json.dumps(block) + "\n" for block in others), **program)
+    answers = [(0, done.stdout + done.stderr), *map(json.loads, session.stdout.splitlines())]
+    ran, printed = 0, ""
+    for language, text in blocks:
+        if language == "text":
             missing = [line for line in text.splitlines() if line.strip() and not shown(line, printed)]
             assert missing == [], f"not printed; what was:\n{printed}"
+            continue
+        assert ran < len(answers), f"failed:\n{text}\n{session.stderr}"
+        code, printed = answers[ran]
+        assert code == 0, f"{text}\n{printed}"
+        ran += 1
     assert ran >= 10

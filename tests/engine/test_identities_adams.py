@@ -66,9 +66,7 @@ def test_cab_adds_a_multiple_of_the_second_difference_of_equal_steps(spec, order
 def test_cab_leaves_slopes_linear_in_sigma_alone():
     for spec in ("cab", "cab:order=3", "cab:theta=-1"):
         exact = (LEVELS[-1] ** 2 - LEVELS[-2] ** 2) / 2
-        assert last_step(spec, LEVELS, lambda s: s) == pytest.approx(
-            exact, rel=1e-7
-        )  # what is left of terms up to 6400
+        assert last_step(spec, LEVELS, lambda s: s) == pytest.approx(exact, rel=1e-7)  # left of terms up to 6400
 
 
 def test_ge_weighs_the_last_two_slopes_alone():

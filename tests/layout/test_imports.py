@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 
+import forks
 import installed
 import pytest
 from installed import BESIDE, ROOT
@@ -76,7 +77,7 @@ def test_a_users_own_modules_of_those_names_do_no_harm(tmp_path):
     for name in ("reports/__init__.py", "baselines.py", "registries.py"):
         (tmp_path / name).write_text("raise SystemExit('the user's own')\n")
     (tmp_path / "script.py").write_text("import solverbench as sb\nprint(sb.tableau('heun', nfe=4).nfe, sb.report)\n")
-    found = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    found = forks.run(["script.py"], cwd=tmp_path)
     assert found.stdout.startswith("4 "), found.stderr
 
 

@@ -31,6 +31,7 @@ def test_the_wheels_top_level_is_one_package(names):
         ".safetensors",
         "gas.toml",
         "gits.toml",
+        "ays.toml",
         "recommended.toml",
         "teachers.toml",
         "solvers.bib",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,13 @@ import torch
 from torch import Tensor
 
 import solverbench as sb
-from solverbench.errors import GridError, SpecError, TrainingError
+from solverbench.errors import GridError, TrainingError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.dpmv3 import DPMSolverV3, _weights
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.training import train as training
 from solverbench.learned.training.data import Data
 from solverbench.teachers.teacher import Teacher
-
-PLAIN = "dpmv3:pseudo=false:corrector=false"
 
 
 def places(intervals: int) -> Tensor:
@@ -100,8 +99,8 @@ def test_at_constant_statistics_it_is_the_exponential_adams_method(
     gaps = []
     for intervals in (30, 60):
         levels = "+".join(map(repr, sigmas))
-        spec = f"dpmv3:pseudo=false:corrector={str(corrected).lower()}:intervals={intervals}:grid={levels}"
-        solver = with_statistics(f"{spec}:order={order}", l, s)
+        given = {2: f":corrector={corrected}", 3: f":corrector={corrected}:pseudo=false"}.get(order, "").lower()
+        solver = with_statistics(f"dpmv3:order={order}{given}:intervals={intervals}:grid={levels}", l, s)
         gap = (sb.execute(tableau(solver, 6), network, x) - expected).abs().max()
         gaps.append(float(gap / expected.abs().max()))
     assert gaps[1] < 0.01
@@ -113,6 +112,23 @@ def test_at_constant_statistics_it_is_the_exponential_adams_method(
 def test_at_order_one_it_is_euler(l: float, s: float) -> None:  # noqa: E741
     found = tableau(with_statistics("dpmv3:order=1:intervals=1200", l, s), 6)
     assert found.equals(sb.tableau("dpm:order=1", nfe=6), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        ("order=2:corrector=false", "adams:predictor=2"),
+        ("order=2:corrector=false", "dpm:order=2:variant=taylor"),
+        ("order=3:corrector=false:pseudo=false", "adams:predictor=3"),
+        ("order=2:corrector=true", "adams:predictor=2:corrector=2"),
+        ("order=3:corrector=true:pseudo=false", "adams:predictor=3:corrector=3"),
+        ("order=3:corrector=false:pseudo=false:lower_order_final=false", "adams:predictor=3:lower_order_final=false"),
+    ],
+)
+@pytest.mark.parametrize("nfe", [2, 3, 7])
+def test_on_the_data_it_is_a_solver_that_is_here_already(options: str, same: str, nfe: int) -> None:
+    found = tableau(with_statistics(f"dpmv3:intervals=1200:{options}", 1.0, 0.0), nfe)
+    assert found.equals(sb.tableau(same, nfe=nfe), 1e-6)  # trapezoids of 1/1200 of the range: 1e-8
 
 
 def test_order_two_on_the_data_is_the_taylor_form() -> None:
@@ -129,7 +145,7 @@ def test_order_two_on_the_data_is_the_taylor_form() -> None:
         if 0 < n < 5:
             change = (1 - b / h) * h / math.log(sigmas[n - 1] / s) * (unit[n + 1] - unit[n])
         state = t / s * state + b * unit[n + 1] + change
-    found = tableau(with_statistics(f"{PLAIN}:order=2:intervals=1200", 1.0, 0.0), 6)
+    found = tableau(with_statistics("dpmv3:corrector=false:order=2:intervals=1200", 1.0, 0.0), 6)
     torch.testing.assert_close(found.weights, torch.stack([*rows, state]), rtol=1e-6, atol=1e-6)
 
 
@@ -219,16 +235,13 @@ def test_train_estimates_it_and_its_file_is_that_of_any_learned_solver(
     assert again.identity == made.identity
 
 
-def test_a_setting_that_would_do_nothing_is_refused(teacher: Teacher, data: Data, tmp_path: Path) -> None:
+def test_a_setting_that_would_do_nothing_is_refused_before_any_image_is_made(teacher: Teacher, tmp_path: Path) -> None:
     recipe = recipes.load("dpmv3", "toy").override(["lr=0.5", "train_size=64"])
-    with pytest.raises(TrainingError, match=r"lr=0\.5: its parameters are estimated .*; leave it out, or set one of"):
-        training.train("dpmv3", 4, teacher, recipe, seed=0, out=tmp_path, data=data)
-
-
-@pytest.mark.parametrize("option", ["corrector=true", "pseudo=true", "lower_order_final=false"])
-def test_what_does_nothing_at_order_one_is_refused(option: str) -> None:
-    with pytest.raises(SpecError, match=f"dpmv3:order=1:{option}: order 1 .*; leave it out"):
-        sb.make(f"dpmv3:order=1:{option}")
+    for train in (partial(training.train, seed=0), training.train_best):
+        with pytest.raises(
+            TrainingError, match=r"lr=0\.5: its parameters are estimated .*; leave it out, or set one of"
+        ):
+            train("dpmv3", 4, replace(teacher, denoise=lambda x, sigma: 1 / 0), recipe, out=tmp_path)
 
 
 def test_a_level_without_statistics_is_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ from torch import Tensor
 
 import solverbench as sb
 from solverbench.errors import GridError, SpecError
-from solverbench.learned import trained_files
+from solverbench.learned import recipes, trained_files
+from solverbench.learned.training import train as training
+from solverbench.learned.training.data import Data
 from solverbench.method.rectified_flow import RectifiedFlow
 from solverbench.method.solver import LearnedSolver
+from solverbench.teachers.teacher import Teacher
 
 GRIDS = ["polynomial", "logsnr", "time_uniform", "time_quadratic"]
 
@@ -103,3 +108,17 @@ def test_what_it_cannot_do_is_refused() -> None:
         sb.make("dyweight:history=0")
     with pytest.raises(GridError, match="parameters are for 5 steps, but 6 are requested"):
         moved("dyweight", 5).grid(sb.EDM(), 6)
+
+
+def test_training_lowers_its_error(teacher: Teacher, data: Data, tmp_path: Path) -> None:
+    short = replace(
+        recipes.load("dyweight", "digits"),
+        iterations=40,
+        batch=16,
+        train_size=80,
+        validation_size=40,
+        validate_every=10,
+    )
+    made = training.train("dyweight", 4, teacher, short, seed=0, out=tmp_path, data=data)
+    run = made.record["runs"][0]
+    assert run["validation"] < 0.6 * run["validation_initial"]

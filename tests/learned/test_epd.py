@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +13,11 @@ from torch import Tensor
 
 import solverbench as sb
 from solverbench.errors import BudgetError, GridError, SpecError
-from solverbench.learned import trained_files
+from solverbench.learned import recipes, trained_files
+from solverbench.learned.training import train as training
+from solverbench.learned.training.data import Data
 from solverbench.method.solver import LearnedSolver
+from solverbench.teachers.teacher import Teacher
 
 
 def untrained(spec: str, nfe: int, **changes: Tensor) -> LearnedSolver:
@@ -177,6 +182,15 @@ def test_what_has_no_meaning_is_refused(spec: str, said: str) -> None:
         sb.make(spec)
 
 
+def test_on_a_flow_it_starts_at_a_finite_level() -> None:
+    """From the level that stands for an infinite one, the first step's weights would grow with it."""
+    flow = sb.RectifiedFlow(t_start=1.0, t_first=0.998)
+    for spec in ("epd", "epd:base=ipndm"):
+        solver = trained_files.learned(spec)
+        grid = solver.with_parameters(solver.initial(flow, 6)).grid(flow, 3)
+        assert float(grid.sigmas[0]) == pytest.approx(flow.sigma_first)
+
+
 def test_budgets_and_foreign_parameters() -> None:
     assert [sb.make("epd:points=2:afs=true").steps(nfe) for nfe in (2, 5, 8)] == [1, 2, 3]
     with pytest.raises(BudgetError, match=r"epd with nfe=4: each step costs 3 evaluations; use nfe=3 or nfe=6"):
@@ -185,3 +199,12 @@ def test_budgets_and_foreign_parameters() -> None:
         sb.make("epd:points=2:afs=true").steps(3)
     with pytest.raises(GridError, match="parameters are for 2 steps, but 3 are requested"):
         untrained("epd", 4).grid(sb.EDM(), 3)
+
+
+def test_training_lowers_its_error(teacher: Teacher, data: Data, tmp_path: Path) -> None:
+    short = replace(
+        recipes.load("epd", "digits"), iterations=40, batch=16, train_size=80, validation_size=40, validate_every=10
+    )
+    made = training.train("epd:points=2", 6, teacher, short, seed=0, out=tmp_path, data=data)
+    run = made.record["runs"][0]
+    assert run["validation"] < 0.6 * run["validation_initial"]

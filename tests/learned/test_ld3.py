@@ -133,7 +133,8 @@ def test_it_conforms_on_every_schedule(spec: str, schedule: sb.NoiseSchedule) ->
     ("spec", "said"),
     [
         ("ld3:base=euler:order=2", "ld3:base=euler: .*euler has no option 'order'"),
-        ("ld3:base=dpm:variant=bh1", "dpm has no option 'variant'"),
+        ("ld3:base=ipndm:variant=bh1", "ipndm has no option 'variant'"),
+        ("ld3:base=dpm:variant=bh1", "bh1 isn't one of its values; use midpoint or taylor"),
         ("ld3:order=7", "unipc:order=7: 7 isn't one of its values"),
         ("ld3:base=heun", "use unipc or dpm or ipndm or euler"),
         ("ld3:mode=time:compat=true", "leave compat out"),

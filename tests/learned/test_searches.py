@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import solverbench as sb
+from solverbench import registries, reports
 from solverbench.bench import plan as planning
 from solverbench.bench import resolve
 from solverbench.bench.protocol import Protocol
@@ -19,6 +20,8 @@ from solverbench.bench.run_options import RunOptions
 from solverbench.errors import GridError, NeedsSearchError, RecordError, UserError
 from solverbench.learned.searches import dmn, files, gits, oss, pilot, search
 from solverbench.learned.training.checkpoint import check_trained
+from solverbench.method import grids
+from solverbench.method.schedules import Searched
 from solverbench.method.tracing import own_grid, trace
 
 GIVEN = {"candidates": 9, "warmup": 6, "pilot": "ipndm", "cost": "l2", "discount": 1.0}
@@ -132,9 +135,9 @@ def test_dmn_weights_are_those_of_the_exponential_adams_method():
     made = dmn.polynomial(sigmas)
     assert float(made.sum()) == pytest.approx(1 - 0.002 / 80, rel=1e-12)  # constant data
     assert not made.triu(1).any()
-    regular = sb.tableau("dpm:order=3:d2=full", grid=sigmas.tolist(), nfe=6)
-    theirs = dmn.of_tableau(regular.weights, regular.levels)
-    assert torch.allclose(made[[0, 2, 3, 5]], theirs[[0, 2, 3, 5]], rtol=1e-9, atol=1e-12)  # order 2: midpoint form
+    adams = sb.tableau("adams:predictor=3", grid=sigmas.tolist(), nfe=6)
+    assert torch.allclose(made.sum(0), adams.weights[-1, 1:], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(made, dmn.of_tableau(adams.weights, adams.levels), rtol=1e-9, atol=1e-12)
 
 
 def test_dmn_lowers_its_bound_and_keeps_the_ends():
@@ -182,6 +185,13 @@ def test_a_run_searches_once_and_keeps_what_it_found(tmp_path):
         check_trained(path)
 
 
+def test_a_report_of_searches_without_calls_has_no_figure_of_their_cost(tmp_path):
+    result = run(options(tmp_path, solvers="euler:grid=dmn", nfe="3"))
+    *_, report = reports.write(result.folder)
+    assert "| euler:grid=dmn | 3 |  | 0 | 0 |" in report.read_text()
+    assert not list(result.folder.rglob("figure-training*"))
+
+
 def cell(out: Path, spec: str):
     protocol = Protocol.of(given := options(out, solvers=spec))
     return resolve.resolve(given, protocol)[0]
@@ -218,6 +228,34 @@ def test_seeds_of_a_search_are_no_evaluation_seeds(tmp_path):
     run(options(tmp_path, solvers=specs))
     with pytest.raises(UserError, match="are search seeds of"):
         run(options(tmp_path, solvers=specs, seeds="10000000-10000019"))
+
+
+@pytest.mark.parametrize("name", registries.searches)
+def test_every_parameter_reaches_the_search(name):
+    asked = []
+
+    def searched(name, steps, given):
+        asked.append(dict(given))
+        return Searched((80.0, 2.0, 0.002), 0, 0.0, range(0))
+
+    schedule = sb.EDM().with_search(searched)
+    others = {
+        "pilot": "dpm",
+        "cost": "l1",
+        "own": "true",
+        "discount": "2",
+        "candidates": "7",
+        "warmup": "3",
+        "rho": "3",
+    }
+    for key in grids.parameters(name):
+        plain, other = (sb.make(f"euler:grid={name}{more}") for more in ("", f":{key}={others[key]}"))
+        for solver in (plain, other):
+            solver.grid(schedule, 2)
+        assert asked[-2].get(key) != asked[-1][key]
+        assert files.file_name(name, asked[-2]) != files.file_name(name, asked[-1])
+    sb.make(f"euler:grid={name}:afs=true").grid(schedule, 2)
+    assert asked[-1].get("afs", False) is (name == "gits")
 
 
 def test_what_the_search_needs_is_said(tmp_path, mixture):

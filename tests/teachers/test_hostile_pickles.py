@@ -3,11 +3,10 @@
 import io
 import re
 import struct
-import subprocess
-import sys
 import warnings
 import zipfile
 
+import forks
 import pytest
 import torch
 
@@ -180,9 +179,7 @@ def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     for n, (make, _) in enumerate(HOSTILE.values()):
         (folder / f"{n}.pkl").write_bytes(make(folder / f"{n}.ran"))
-    done = subprocess.run(
-        [sys.executable, "-c", READ, str(folder)], capture_output=True, text=True, timeout=600, check=False
-    )
+    done = forks.run(["-c", READ, folder])
     assert done.returncode == 0, done.stderr[-1000:]
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert len(lines) == len(HOSTILE), done.stdout

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from solverbench import tested
+from solverbench.bench import statistics
 from solverbench.bench.cells import STATUSES, Cell, each_teacher, lacking
 from solverbench.bench.outcome import REFERENCE, Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
@@ -75,7 +76,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 "prove a better sampler; compare the distances to the teacher, too"
             )
     cells = [outcome.cell for outcome in outcomes]
-    found += one_method(cells) + side_by_side(cells) + reference(outcomes) + merged(outcomes)
+    found += diverging(outcomes) + one_method(cells) + side_by_side(cells) + reference(outcomes) + merged(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
         teacher = cell.teacher
         found += [f"{teacher.name}: {note}" for note in teacher.notes]
@@ -152,6 +153,20 @@ def merged(outcomes: Sequence[Outcome]) -> list[str]:
         f"{count} of the {len(outcomes)} cells {'were' if count > 1 else 'was'} merged from {origin}"
         for origin, count in origins.items()
     ]
+
+
+def diverging(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return one sentence for each teacher whose own samples lie out of the range of images."""
+    found: list[str] = []
+    for teacher in teachers_of_outcomes(outcomes):
+        own = [each for each in outcomes if each.cell.teacher.name == teacher.name]
+        told = (statistics.teacher_diverges(each.statistics, pixels=teacher.decode is None) for each in own)
+        if said := next(filter(None, told), ""):
+            found.append(
+                f"{teacher.name}'s own samples are out of range: {said}; check the teacher, since distances to such "
+                "samples, and to the data, say little about solvers"
+            )
+    return found
 
 
 def reference(outcomes: Sequence[Outcome]) -> list[str]:

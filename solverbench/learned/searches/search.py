@@ -29,6 +29,9 @@ from solverbench.teachers.teacher import Teacher
 AT_ONCE = 20
 """Numbers of intervals, from 1, that a search of `gits` finds at once: the calls are the same for all."""
 
+EVERY = 10.0
+"""Seconds between two lines about a search."""
+
 Progress = Callable[[int, int], None]
 """Callback of a search: (calls times images so far, all of them)."""
 
@@ -62,17 +65,27 @@ def searching(teacher: Teacher, folder: Path) -> Teacher:
     """Return the teacher with a schedule that searches missing grids, with a line on stderr, and keeps them."""
 
     def make(name: str, steps: int, given: Mapping[str, Any]) -> Searched:
-        print(announced(name, steps, given, teacher), file=sys.stderr)
-        return made(name, steps, given, teacher, folder)
+        progress = told(name, steps, given, teacher, lambda line: print(line, file=sys.stderr))
+        return made(name, steps, given, teacher, folder, progress)
 
     return dataclasses.replace(teacher, schedule=schedule(teacher, [folder], make))
 
 
-def announced(name: str, steps: int, given: Mapping[str, Any], teacher: Teacher) -> str:
-    """Return the line that says that a search begins."""
+def told(name: str, steps: int, given: Mapping[str, Any], teacher: Teacher, tell: Callable[[str], None]) -> Progress:
+    """Tell that a search begins, and return its progress callback, which tells a line every `EVERY` seconds."""
     calls = cost(name, steps, given)
     spent = f"{calls} network calls" if calls else "no network calls"
-    return f"grid={name} with {steps} steps: searching it on {teacher.name}, {spent}"
+    tell(f"grid={name} with {steps} steps: searching it on {teacher.name}, {spent}")
+    begun = last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY and done < total:
+            last = now
+            tell(f"grid={name}: {done} of {total} calls, {(total - done) * (now - begun) / done:.0f} s left")
+
+    return progress
 
 
 def made(
@@ -91,8 +104,8 @@ def made(
         GridError: there are fewer candidates than levels.
         TrainingError: the teacher's trajectories aren't finite.
     """
-    begun, told = time.monotonic(), progress or (lambda done, total: None)
-    found = _SEARCHES[name](steps, given, teacher, told)
+    begun = time.monotonic()
+    found = _SEARCHES[name](steps, given, teacher, progress or (lambda done, total: None))
     seconds = round(time.monotonic() - begun, 3)
     path = folder / teacher.name / files.file_name(name, given)
     earlier = [each.found for each in files.find(name, given, teacher, [folder])]

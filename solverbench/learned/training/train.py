@@ -92,9 +92,7 @@ def train(
         BudgetError: the solver cannot spend exactly `nfe` calls.
     """
     teacher = search.searching(teacher.to(device), out / "trained")
-    job = TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, seed)
-    if isinstance(job.solver, EstimatedSolver):
-        estimation.check(job)
+    job = _job(solver, nfe, teacher, recipe, seed)
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return trained_files.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
@@ -107,6 +105,8 @@ def train(
             student.start()
         if isinstance(job.solver, EstimatedSolver):
             row = estimation.estimate(student, job.solver)
+            if log is not None:
+                log(row)
             if interrupted := _report(progress, recipe, row):
                 raise interrupted
         while not student.finished:
@@ -146,6 +146,7 @@ def train_best(
     The record keeps the validation errors and costs of all seeds. Arguments and errors as for `train`.
     """
     teacher = teacher.to(device)
+    _job(solver, nfe, teacher, recipe, 0)  # refuses what can't be trained before any image is made
     data = data or prepare(teacher, recipe, out)
     runs: list[Trained] = []
     for seed in range(recipe.training_seeds):
@@ -166,6 +167,18 @@ def best_of(runs: Sequence[Trained]) -> Trained:
     best = min(runs, key=lambda run: run.record["runs"][0]["validation"])
     everything = [run.record["runs"][0] for run in runs]
     return replace(best, record={**best.record, "runs": everything})
+
+
+def _job(solver: str | LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe, seed: int) -> TrainingRun:
+    """Return the run of these settings.
+
+    Raises:
+        TrainingError: the recipe asks for what this solver can't be given.
+    """
+    job = TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, seed)
+    if isinstance(job.solver, EstimatedSolver):
+        estimation.check(job)
+    return job
 
 
 def _report(progress: Progress | None, recipe: Recipe, row: Mapping[str, float]) -> BaseException | None:
