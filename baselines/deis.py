@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import SpecError
-from solverbench.method import Classical, Denoise, Grid, NoiseSchedule, VPLinear, option
+from solverbench.method import Classical, Denoise, Grid, NoiseSchedule, VPLinear, lagrange, option
 
 GAUSS_NODES, GAUSS_WEIGHTS = map(torch.from_numpy, np.polynomial.legendre.leggauss(64))
 """Gauss-Legendre rule on [-1, 1]. In log sigma the integrands are analytic within pi/2 of the real axis, so 64 nodes
@@ -107,7 +106,7 @@ def _gauss(s: Tensor, t: Tensor, known: list[Tensor], variable: Callable[[Tensor
     """Return the integrals by the Gauss-Legendre rule in log sigma."""
     middle, half = (t.log() + s.log()) / 2, (t.log() - s.log()) / 2
     levels = (middle + half * GAUSS_NODES).exp()
-    basis = _lagrange(variable(levels), [variable(level) for level in known])
+    basis = lagrange(variable(levels), [variable(level) for level in known])
     return [(values * levels * GAUSS_WEIGHTS).sum() * half for values in basis]
 
 
@@ -118,14 +117,5 @@ def _rectangles(s: Tensor, t: Tensor, known: list[Tensor]) -> list[Tensor]:
     times = start + (end - start) * torch.linspace(0, 1, POINTS, dtype=torch.float64)
     sigma = vp.sigma(times)
     speed = (vp.beta_d * times + vp.beta_min) * (1 + sigma**2) / (2 * sigma)  # d sigma/dt
-    basis = _lagrange(times, [vp.time(level) for level in known])
+    basis = lagrange(times, [vp.time(level) for level in known])
     return [(values * speed).sum() * (end - start) / POINTS for values in basis]
-
-
-def _lagrange(u: Tensor, nodes: list[Tensor]) -> list[Tensor]:
-    """Return the Lagrange basis polynomials of `nodes` at the points `u`: 1 at one node, 0 at the others."""
-    others = [[node for i, node in enumerate(nodes) if i != j] for j in range(len(nodes))]
-    return [
-        math.prod(((u - node) / (own - node) for node in rest), start=torch.ones_like(u))
-        for own, rest in zip(nodes, others, strict=True)
-    ]

@@ -17,7 +17,8 @@ class DPMSolverPP(ExponentialIntegrator):
 
     Multistep with one call per interval; singlestep=true selects the methods of `dpm_singlestep`. Order 3 gives the
     second difference half of its Taylor weight, like every public implementation, so its regular step is second
-    order; d2=full doubles that weight.
+    order; d2=full doubles that weight. A step of order 2 gives its difference the weight -expm1(-h)/2 (midpoint) or
+    that of the Taylor expansion, expm1(-h)/h + 1 (taylor). The latter is the exponential Adams-Bashforth method.
 
     Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2 and appendix B; arXiv:2206.00927 for noise prediction. In
     the EDM frame (alpha = 1).
@@ -28,6 +29,11 @@ class DPMSolverPP(ExponentialIntegrator):
 
     d2: str = option(
         "half", choices=("half", "full"), help="weight of the second difference at order 3; the public code uses half"
+    )
+    variant: str = option(
+        "midpoint",
+        choices=("midpoint", "taylor"),
+        help="weight of the difference in steps of order 2, and in singlestep blocks of order 3",
     )
     singlestep: bool = option(False, help="use blocks of up to `order` calls, each from a single state")
 
@@ -46,8 +52,9 @@ class DPMSolverPP(ExponentialIntegrator):
                 wrong="its list of orders is fixed by the number of calls",
                 remedy="leave lower_order_final out",
             )
-        if self.order == 1 and (self.singlestep or self.prediction == "noise"):
-            option = "singlestep=true" if self.singlestep else "prediction=noise"
+        if self.order == 1 and (self.singlestep or self.prediction == "noise" or self.variant == "taylor"):
+            told = {"singlestep=true": self.singlestep, "prediction=noise": self.prediction == "noise"}
+            option = next((each for each, given in told.items() if given), "variant=taylor")
             raise SpecError(
                 asked=f"dpm:order=1:{option}",
                 wrong="a step of order 1 is the same with and without it",
@@ -82,7 +89,7 @@ class DPMSolverPP(ExponentialIntegrator):
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""
         if self.singlestep:
-            return dpm_singlestep.integrate(self, denoise, x, grid)
+            return dpm_singlestep.integrate(self, denoise, x, grid, taylor=self.variant == "taylor")
         sigmas, lam = grid.sigmas, -grid.sigmas.log()
         share = 2 if self.d2 == "full" else 1
         past: list[Tensor] = []
@@ -94,7 +101,7 @@ class DPMSolverPP(ExponentialIntegrator):
             x = kept * x - scale * p1 * used[0]
             match differences(lam, used, n):
                 case (d0,):
-                    x = x - scale * p1 / 2 * d0
+                    x = x + scale * (p2 if self.variant == "taylor" else -p1 / 2) * d0
                 case (d1, d2):
                     x = x + scale * p2 * d1 - scale * share * p3 * d2
         return x

@@ -17,6 +17,27 @@ def gits() -> dict[str, list[list[float]]]:
     return _read("gits.toml")
 
 
+@dataclass(frozen=True)
+class Aligned:
+    """A table of Align Your Steps.
+
+    Args:
+        model: the model it was made for.
+        levels: of its ten calls.
+        ends: first and last level of the model.
+    """
+
+    model: str
+    levels: tuple[float, ...]
+    ends: tuple[float, float]
+
+
+def ays(table: str) -> Aligned:
+    """Return a table of Align Your Steps: sd15, sdxl or svd."""
+    found = _read("ays.toml")[table]
+    return Aligned(found["model"], tuple(found["levels"]), tuple(found["ends"]))
+
+
 def recommended(solver: str) -> dict[str, dict[str, str]]:
     """Return the options recommended for a solver: teacher family to {"options", "source"}; may be empty."""
     entry: dict[str, dict[str, str]] = _read("recommended.toml").get(solver, {})
@@ -83,7 +104,7 @@ class Result:
         row: unique name, paper/table/solver/calls, such as gas/cifar10/gas/4.
         paper: title and source.
         place: position in the paper.
-        teacher: teacher's name in this project.
+        teacher: teacher's name in this project; another word where it has no such teacher.
         solver: solver's name as printed.
         spec: solver's spec in this project as far as stated; empty if it cannot be given.
         unknown: options that the paper leaves open.

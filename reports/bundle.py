@@ -87,6 +87,12 @@ class Bundle:
         solvers = list(dict.fromkeys(frame["solver"]))
         return frame.pivot(index="solver", columns="nfe", values="value").reindex(solvers)
 
+    def __repr__(self) -> str:
+        """Return where it is and what it holds, on one line."""
+        cells = len(self.frame.drop_duplicates(["teacher", "label", "nfe"]))
+        metrics = ", ".join(dict.fromkeys(self.frame["metric"]))
+        return printable(f"Bundle({str(self.folder)!r}: {cells} cells, {metrics})")
+
     def _repr_html_(self) -> str:
         """Return the tables of all teachers and metrics as HTML, for a notebook."""
         parts = []

@@ -7,7 +7,7 @@ from solverbench.reports import files
 from solverbench.reports.bundle import BundleError, load
 from solverbench.reports.figures import gallery, widths
 from solverbench.reports.figures.widths import Width
-from solverbench.reports.pages import html, lists, markdown, sections, tables
+from solverbench.reports.pages import html, lists, markdown, sections, tables, viewer
 from solverbench.reports.pages.content import Report
 
 
@@ -39,6 +39,8 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
 def _pages(report: Report) -> Iterator[tuple[str, bytes]]:
     """Yield the name and content of every file of the page and the tables."""
     yield "report.html", html.page(report).encode()  # first: it can be read while figures are drawn
+    if (text := viewer.page(report)) is not None:
+        yield viewer.NAME, text.encode()
     for _, numbers in report.numbers():
         part = numbers.part
         yield f"table-{part.name}.md", tables.markdown(part).encode()

@@ -19,6 +19,7 @@ from solverbench.bench.cells import FAILED
 from solverbench.bench.progress import Listener
 from solverbench.bench.run import run_table
 from solverbench.cli.progress import display, training_display
+from solverbench.cli.terminal import in_notebook
 from solverbench.errors import UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.trained_files import Trained
@@ -79,7 +80,7 @@ def train(
     """
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
-    network = load_teacher(teacher, check_device(device)) if isinstance(teacher, str) else teacher
+    network = load_teacher(teacher, check_device(device), out=out) if isinstance(teacher, str) else teacher
     changes = [f"{name}={value}" for name, value in (settings or {}).items()]
     chosen = [(solver, recipes.chosen(solver, network).override(changes)) for solver in learned]
     Store.open(out)
@@ -120,7 +121,7 @@ def noise(chosen: str | int | Sequence[int], teacher: str | Teacher = "digits", 
 
 def _watched() -> bool:
     """Return whether somebody watches: in a notebook, or on a terminal."""
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    return in_notebook() or sys.stderr.isatty()
 
 
 def _sign() -> None:

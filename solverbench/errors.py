@@ -6,7 +6,7 @@ the fields `asked`, `wrong` and `remedy`, never the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from solverbench.wording import Problem
 
@@ -62,6 +62,21 @@ class FeatureError(UserError):
 
 class NeedsTrainingError(UserError):
     """A learned solver without parameters for this teacher and number of calls."""
+
+
+class NeedsSearchError(GridError):
+    """A grid that is found by a search on the teacher, which has not been made.
+
+    Args:
+        asked, wrong, remedy: the sentence, see `UserError`.
+        search: name of the search, number of intervals, and parameters.
+    """
+
+    def __init__(
+        self, *, asked: object, wrong: str, remedy: str, search: tuple[str, int, Mapping[str, object]]
+    ) -> None:
+        super().__init__(asked=asked, wrong=wrong, remedy=remedy)
+        self.search = search
 
 
 class RecordError(UserError):

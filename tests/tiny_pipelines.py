@@ -1458,6 +1458,9 @@ _tiny("DDPMPipeline", prompted=False)(
 _tiny("DDIMPipeline", prompted=False)(
     lambda: {"unet": _pixel_unet(), "scheduler": diffusers.DDIMScheduler(beta_schedule="linear")}
 )
+_tiny("PNDMPipeline", prompted=False)(
+    lambda: {"unet": _pixel_unet(), "scheduler": diffusers.PNDMScheduler(beta_schedule="linear", skip_prk_steps=True)}
+)
 _tiny("LDMPipeline", prompted=False)(
     lambda: {
         "unet": _pixel_unet(),

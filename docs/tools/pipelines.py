@@ -1,7 +1,7 @@
 """Write the table of pipelines of docs/teachers-latent.md: `python docs/tools/pipelines.py`.
 
-Each tiny pipeline of the tests is loaded by its own call, which measures how closely it follows the pipeline's own
-sampler. Needs diffusers and transformers; two minutes.
+Each tiny pipeline of the tests is loaded by its own call, in each number format, which measures how closely it follows
+the pipeline's own sampler. Needs diffusers and transformers; ten minutes.
 """
 
 import datetime
@@ -16,34 +16,54 @@ from pathlib import Path
 from solverbench import load_teacher
 from solverbench.errors import UserError
 from solverbench.teachers.families import folders
+from solverbench.teachers.teacher import Teacher
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "teachers-latent.md"
 BEGIN, END = "<!-- made by docs/tools/pipelines.py -->", "<!-- end -->"
 
 
-def rows(place: Path) -> list[str]:
-    """Return a row for each tiny pipeline: its name, what reads it, and the difference or the reason of a refusal."""
+def rows(place: Path) -> tuple[list[str], int]:
+    """Return a row for each tiny pipeline, and how many are read.
+
+    A row has the name, what reads it, and the differences or the reason of a refusal.
+    """
     sys.path.insert(0, str(ROOT / "tests"))
     import tiny_pipelines
+    from pipeline_teachers import described
 
-    found = []
+    found, read = [], 0
     for name in sorted(tiny_pipelines.NAMES, key=str.lower):
         folder = tiny_pipelines.make(name, place / name)
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         reader = "`diffusers`, `pipeline`" if folders.known(index) else "`pipeline`"
         try:
             teacher = load_teacher(described(place, name, folder))
-            said = re.search(r"follows to (\S+) over", teacher.notes[-1])
-            assert said is not None
             single = "; one image a call" if "one image" in teacher.notes[-1] else ""
-            cells = [reader, str(teacher.passes), f"{float(said[1]):.0e}{single}" if float(said[1]) else f"0{single}"]
+            halves = [measured(described(place, name, folder, {"dtype": dtype})) for dtype in ("bf16", "fp16")]
+            cells = [reader, f"{teacher.passes}{single}", difference(teacher), *halves]
+            read += 1
         except UserError as error:
-            cells = [reader.replace(", `pipeline`", ""), "", f"refused: {reason(error)}"]
+            cells = [reader.replace(", `pipeline`", ""), f"refused: {reason(error)}", "", "", ""]
             cells[0] = cells[0] if "diffusers" in cells[0] else ""
         found.append(f"| `{name}` | {' | '.join(cells)} |")
         print(found[-1], flush=True)
-    return found
+    return found, read
+
+
+def measured(spec: str) -> str:
+    """Return the difference of a teacher in half precision, or why it isn't read in it."""
+    try:
+        return difference(load_teacher(spec))
+    except UserError as error:
+        return f"refused: {reason(error)}"
+
+
+def difference(teacher: Teacher) -> str:
+    """Return what the check at load found, as text."""
+    said = re.search(r"follows to (\S+) over", teacher.notes[-1])
+    assert said is not None
+    return f"{float(said[1]):.0e}" if float(said[1]) > 1e-12 else "0"
 
 
 def reason(error: UserError) -> str:
@@ -51,52 +71,24 @@ def reason(error: UserError) -> str:
     return re.sub(r"^one call of \w+ doesn't stand for its sampler: ", "", error.wrong).split(", more than")[0]
 
 
-def described(place: Path, name: str, folder: Path) -> str:
-    """Write the description of a tiny pipeline, and return the spec of its teacher."""
-    import tiny
-    import tiny_pipelines
-
-    call = tiny_pipelines.call(name)
-    table = {"checkpoint": folder, "family": "pipeline"}
-    if tiny_pipelines.prompted(name):
-        table["prompts"] = tiny.prompts(place / "p.txt", ["a red bird", "two cats on a mat by the sea"])
-    if (negative := call.pop("negative_prompt", None)) is not None:
-        table["negative"] = negative
-    for key, value in call.items():
-        if hasattr(value, "save"):
-            value.save(place / f"{name}-{key}.png")
-            call[key] = str(place / f"{name}-{key}.png")
-    path = tiny.describe(place / f"{name}.toml", **table)
-    given = "".join(f"{key} = {toml(value)}\n" for key, value in call.items() if value is not None)
-    path.write_text(f"{path.read_text()}[call]\n{given}")
-    return str(path) + "".join(f":{key}=null" for key, value in call.items() if value is None)
-
-
-def toml(value: object) -> str:
-    """Return a value as TOML."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
-    return json.dumps(value)
-
-
-def section(made: list[str]) -> str:
-    """Return the section with its table."""
+def section(made: list[str], read: int) -> str:
+    """Return the section with its table, of which some are read."""
     import diffusers
 
-    read = sum("refused" not in row for row in made)
     head = (
         f"Of {len(made)} tiny folders {read} are read and {len(made) - read} are refused "
-        f"({datetime.datetime.now(tz=datetime.UTC).date():%d %B %Y}, diffusers {diffusers.__version__}, float32, CPU)."
+        f"({datetime.datetime.now(tz=datetime.UTC).date():%d %B %Y}, diffusers {diffusers.__version__}, CPU)."
     )
-    return "\n".join(
-        [BEGIN, "", head, "", "| pipeline | read by | passes | difference |", "|---|---|---|---|", *made, "", END]
-    )
+    columns = "| pipeline | read by | passes | float32 | bfloat16 | float16 |"
+    return "\n".join([BEGIN, "", head, "", columns, "|---|---|---|---|---|---|", *made, "", END])
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.getLogger("solverbench").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        made = rows(Path(folder))
+        made, read = rows(Path(folder))
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: section(made), page, flags=re.DOTALL))
+    PAGE.write_text(
+        re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: section(made, read), page, flags=re.DOTALL)
+    )

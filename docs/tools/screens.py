@@ -1,7 +1,7 @@
 """Make the pictures of docs/reports.md from a real run: `python docs/tools/screens.py [BROWSER]`.
 
 It runs `COMMAND` in a temporary folder (half a minute), draws what the terminal shows, copies the report's figure, and
-takes a picture of `report.html` with a headless Chromium, by default the one on the PATH.
+takes pictures of `report.html` and `images.html` with a headless Chromium, by default the one on the PATH.
 """
 
 import io
@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 PICTURES = Path(__file__).parents[1] / "images"
 COMMAND = "solverbench run --solvers gas,dpm,unipc,heun --nfe 4-6 --samples 2000 --replicates 1"
 SIZE = (1200, 1500)
-"""Width and height of the page's picture, in CSS pixels."""
+"""Width and height of the pictures of pages, in CSS pixels."""
 FAINT, INK, GROUND, LINE, MARGIN = "#8b949e", "#e6edf3", "#0d1117", 21, 18
 
 
@@ -47,14 +47,14 @@ def terminal(text: str) -> Image.Image:
     return picture
 
 
-def page(browser: str, report: Path, folder: Path) -> Image.Image:
-    """Return the top of the page as a browser shows it."""
+def page(browser: str, name: str, report: Path, folder: Path) -> Image.Image:
+    """Return the top of a page as a browser shows it."""
     shot = folder / "page.png"
     size = f"--window-size={SIZE[0]},{SIZE[1]}"
     flags = ["--headless=new", "--disable-gpu", "--hide-scrollbars", "--no-sandbox", size]
     subprocess.run(
         [browser, *flags, "--virtual-time-budget=5000", f"--user-data-dir={folder / 'profile'}", f"--screenshot={shot}",
-         (report / "report.html").as_uri()], check=True, capture_output=True,
+         (report / name).as_uri()], check=True, capture_output=True,
     )  # fmt: skip
     return Image.open(io.BytesIO(shot.read_bytes()))
 
@@ -71,7 +71,8 @@ def main() -> None:
         save(terminal(said), "report-terminal")
         save(Image.open(report / "figure.png"), "report-figure")
         if browser:
-            save(page(browser, report, Path(place)), "report-page")
+            save(page(browser, "report.html", report, Path(place)), "report-page")
+            save(page(browser, "images.html", report, Path(place)), "report-images")
         else:
             print("no Chromium: the page's picture is left as it is")
 

@@ -18,7 +18,11 @@ _HEIGHT, _TOP = 1.8, 0.26  # inches: a panel's height, and the space above it
 _LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches: the space beside and below a panel
 _NUMBERS = 40  # label every point with its NFE up to this many points in a panel, beyond it only the first and last NFE
 _LOWER = 1.25  # inches: a panel's height with many rows
-_AXES = {"calls": "network calls spent in training", "speed": "images per second"}
+_AXES = {
+    "calls": "network calls spent in training",
+    "speed": "images per second",
+    "serial": "serial calls per sample",
+}
 
 
 def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
@@ -26,7 +30,8 @@ def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
 
     Args:
         data: the rows of its CSV.
-        figure: as of `curves.draw`; `across`, the x axis: calls (of training) or speed (images per second).
+        figure: as of `curves.draw`; `across`, the x axis: calls (of training), speed (images per second) or
+            serial (calls).
     """
     found, across, (single, double) = panels(data, figure), figure["across"], figure["width"]
     metrics = list(dict.fromkeys(panel.metric for panel in found))
@@ -93,11 +98,16 @@ def _draw_panel(axes: Axes, panel: Panel, across: str) -> None:
     if across == "speed":
         best = panel.rows[panel.rows["kind"] == "front"]
         axes.plot(best["speed"], best["value"], color=GREY, ls=":", lw=0.8, zorder=1.5, label="_front")
-    axes.set_xscale("log")
-    low, high = _stretched(known[across].to_list())
-    axes.set_xlim(low, high)
-    axes.set_xticks(ticks := _few(log_ticks(low, high)), [_brief(tick) for tick in ticks])
-    axes.set_xticks(log_minor_ticks(low, high), minor=True)
+    if across == "serial":
+        counts = range(int(known[across].min()), int(known[across].max()) + 1)
+        axes.set_xlim(counts[0] - 0.4, counts[-1] + 0.6)
+        axes.set_xticks(counts[:: 1 + len(counts) // 13])
+    else:
+        axes.set_xscale("log")
+        low, high = _stretched(known[across].to_list())
+        axes.set_xlim(low, high)
+        axes.set_xticks(ticks := _few(log_ticks(low, high)), [_brief(tick) for tick in ticks])
+        axes.set_xticks(log_minor_ticks(low, high), minor=True)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXES[across], fontsize=6.5, labelpad=2)

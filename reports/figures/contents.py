@@ -124,9 +124,9 @@ def costs(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT) -
     """Return the content of a figure of quality against cost; None if no cell's cost is known.
 
     Args:
-        across: the x axis: calls (of training) or speed (images per second).
+        across: the x axis: calls (of training), speed (images per second) or serial (calls).
     """
-    spent = spending.speeds(found) if across == "speed" else spending.rows(found)
+    spent = spending.across_axis(found, across)
     fitting = points.shown(spending.valued(found, spent), wide)
     data = spending.drawn(fitting, across) if fitting and not spent.empty else pd.DataFrame()
     return None if data.empty else Content("costs", data, _constants(fitting, wide) | {"across": across})
@@ -200,6 +200,15 @@ KINDS = {
         section=(
             "Speed", "Images per second and quality",
             "On the machine and at the batch of the run; dotted: cells that no other one beats in both.",
+        ),
+    ),
+    "serial": Kind(
+        lambda source: costs(source.parts, "serial", source.wide),
+        file="figure-serial", lacking="no solver in the results has fewer serial calls than calls",
+        section=(
+            "Serial calls", "Serial calls and quality",
+            "Calls that must wait for one another, in place of all calls: a machine with room for the others runs them "
+            "side by side.",
         ),
     ),
     "trajectory": Kind(_trajectory, lacking="the results hold no error to a trajectory's end"),

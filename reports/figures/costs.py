@@ -28,6 +28,12 @@ def rows(found: Sequence[Part]) -> pd.DataFrame:
     return cells.join(values, on=["teacher", "label", "nfe"]).reset_index(drop=True)
 
 
+def paid(found: Sequence[Part]) -> pd.DataFrame:
+    """Return the `rows` with any calls: a search without network calls has no place on a logarithmic axis."""
+    everything = rows(found)
+    return everything if everything.empty else everything[everything["calls"] > 0].reset_index(drop=True)
+
+
 def text(spent: pd.DataFrame) -> pd.DataFrame:
     """Return the costs of `rows` as human-readable text."""
     return pd.DataFrame(
@@ -60,9 +66,37 @@ def speeds(found: Sequence[Part]) -> pd.DataFrame:
     everything = pd.concat(tables, ignore_index=True)
     if everything.empty or everything["value"].isna().all():
         return everything.iloc[:0]
+    return _by_metric(everything)
+
+
+def serial(found: Sequence[Part]) -> pd.DataFrame:
+    """Return a row per cell with known serial calls: `serial`, and its value in each metric.
+
+    It is empty if nowhere they differ from the NFE.
+    """
+    tables = [
+        part.frame[part.frame["serial_calls"] > 0][["teacher", "label", "nfe", "value", "serial_calls"]]
+        .rename(columns={"serial_calls": "serial"})
+        .assign(metric=part.metric)
+        for part in found
+        if part.number == 1
+    ]
+    everything = pd.concat(tables, ignore_index=True)
+    if everything["value"].isna().all() or (everything["serial"] == everything["nfe"]).all():
+        return everything.iloc[:0]
+    return _by_metric(everything)
+
+
+def _by_metric(everything: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per cell of rows per cell and metric, with a column for each metric."""
     cells = everything.drop_duplicates(["teacher", "label", "nfe"]).drop(columns=["metric", "value"])
     values = everything.pivot_table(index=["teacher", "label", "nfe"], columns="metric", values="value", sort=False)
     return cells.join(values, on=["teacher", "label", "nfe"]).reset_index(drop=True)
+
+
+def across_axis(found: Sequence[Part], across: str) -> pd.DataFrame:
+    """Return the rows of a figure's x axis: calls (of training), speed (images per second) or serial (calls)."""
+    return {"calls": paid, "speed": speeds, "serial": serial}[across](found)
 
 
 def front(points: pd.DataFrame, metric: str, higher: bool) -> pd.DataFrame:
@@ -84,9 +118,9 @@ def drawn(found: Sequence[Part], across: str) -> pd.DataFrame:
     cost is known.
 
     Args:
-        across: the x axis: calls (of training) or speed (images per second).
+        across: the x axis; see `across_axis`.
     """
-    spent = speeds(found) if across == "speed" else rows(found)
+    spent = across_axis(found, across)
     tables = []
     for part in valued(found, spent):
         own = spent[(spent["teacher"] == part.teacher) & spent[part.metric].notna() & spent["label"].isin(part.solvers)]

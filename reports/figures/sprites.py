@@ -10,10 +10,16 @@ import numpy as np
 from PIL import Image
 
 MOST = 5 << 20
-"""Largest total size in bytes of a page's images."""
-_LADDER = ((8, 0, "PNG"), (8, 0, "JPEG"), (4, 0, "JPEG"), (4, 128, "JPEG"), (2, 128, "JPEG"), (2, 64, "JPEG"),
+"""Largest total size in bytes of the images in the report's page."""
+MOST_ALONE = 20 << 20
+"""Largest total size in bytes of the images in the page of images."""
+Ladder = Sequence[tuple[int, int, str]]
+LADDER: Ladder = ((8, 0, "PNG"), (8, 0, "JPEG"), (4, 0, "JPEG"), (4, 128, "JPEG"), (2, 128, "JPEG"), (2, 64, "JPEG"),
            (1, 64, "JPEG"), (1, 32, "JPEG"))  # fmt: skip
 """(images per cell, longest side or 0 for unchanged, format) in order of preference: the first that fits is used."""
+LOSSLESS: Ladder = ((8, 0, "PNG"), (4, 0, "PNG"), (2, 0, "PNG"), (2, 256, "PNG"), (2, 128, "PNG"), (1, 128, "PNG"),
+                    (1, 64, "PNG"), (1, 32, "PNG"))  # fmt: skip
+"""The ladder for a page on which pixels are compared."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,14 @@ class Sprites:
     note: str
 
 
-def sprites(images: Mapping[str, np.ndarray], most: int = MOST) -> Sprites:
-    """Return the images, complete and lossless if they fit into `most` bytes, else fewer, as JPEG, or smaller."""
-    for step, (count, side, kind) in enumerate(_LADDER):
-        pages = _encode(images, count, side, kind, most if step + 1 < len(_LADDER) else None)
+def sprites(images: Mapping[str, np.ndarray], most: int = MOST, ladder: Ladder = LADDER) -> Sprites:
+    """Return the images, complete and lossless if they fit into `most` bytes, else fewer, as JPEG, or smaller.
+
+    Args:
+        ladder: the ways to reduce them; the last one is used even if it does not fit.
+    """
+    for step, (count, side, kind) in enumerate(ladder):
+        pages = _encode(images, count, side, kind, most if step + 1 < len(ladder) else None)
         if pages is not None:
             break
     assert pages is not None

@@ -63,7 +63,9 @@ def _variant_of(part: Part, label: str) -> int:
 
 def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[str, Any]:
     calls = part.frame["cost_training_student_calls"] + part.frame["cost_training_teacher_calls"].fillna(0)
-    numbers = {name: part.frame[name].to_list() for name in ("value", "low", "high", "std_error", "net_passes")}
+    numbers = {
+        name: part.frame[name].to_list() for name in ("value", "low", "high", "std_error", "net_passes", "serial_calls")
+    }
     numbers |= {"speed": part.frame["cost_images_per_second"].to_list(), "calls": calls.to_list()}
     texts = {name: part.frame[name].to_list() for name in ("label", "status", "reason", "spec", "cell")}
     budgets = part.frame["nfe"].to_list()
@@ -73,7 +75,8 @@ def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[
             "low": numbers["low"][i], "high": numbers["high"][i], "error": numbers["std_error"][i],
             "status": texts["status"][i], "reason": texts["reason"][i], "spec": texts["spec"][i],
             "cell": texts["cell"][i], "passes": numbers["net_passes"][i],
-            "speed": _positive(numbers["speed"][i]), "calls": _positive(numbers["calls"][i]),
+            "serial": _positive(numbers["serial_calls"][i]), "speed": _positive(numbers["speed"][i]),
+            "calls": _positive(numbers["calls"][i]),
         }
         for i in range(len(part.frame))
     ]  # fmt: skip

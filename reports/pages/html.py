@@ -30,10 +30,10 @@ _PLAIN = ("training", "verdicts", "published", "unfinished")
 def page(report: Report) -> str:
     """Return the text of report.html."""
     pictures = sprites(report.bundle.images)
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("shared.js") + asset("page.js")
     given, record = data.of(report, pictures), report.bundle.record
     context = {
-        **_heading(report),
+        **heading(report),
         "metrics": [{"name": name, "short": short(name, record)} for name in _metrics(report)],
         "overview": list(_overview(report)),
         "verdict_counts": _verdict_counts(report),
@@ -51,14 +51,14 @@ def page(report: Report) -> str:
         "bibtex": bibtex(record),
         "command": report.command,
         "version": str(record["environment"].get("solverbench", "")),
-        "style": Markup(style), "script": Markup(script), "data": _json(given),
-        "style_hash": _hash(style), "script_hash": _hash(script),
+        "style": Markup(style), "script": Markup(script), "data": embedded(given),
+        "style_hash": digest(style), "script_hash": digest(script),
     }  # fmt: skip
     context["sections"] = list(_links(context))
-    return str(_template().render(context))
+    return str(template("page.html.j2").render(context))
 
 
-def _json(value: Any) -> Markup:
+def embedded(value: Any) -> Markup:
     """Return JSON that cannot end its script element, nor be read as markup."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for letter in "<>&\u2028\u2029":
@@ -66,7 +66,8 @@ def _json(value: Any) -> Markup:
     return Markup(text)
 
 
-def _heading(report: Report) -> dict[str, Any]:
+def heading(report: Report) -> dict[str, Any]:
+    """Return what the heads of the pages say."""
     labels = report.labels
     named = ", ".join(labels) if len(labels) <= _SOLVERS_IN_HEADING else f"{len(labels)} solvers"
     return {
@@ -216,19 +217,21 @@ def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _hash(text: str) -> str:
+def digest(text: str) -> str:
     """Return the hash by which a Content-Security-Policy allows an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file of the web pages."""
     return (_WEB / name).read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return a template of the web pages; values in it are escaped."""
     environment = Environment(
         loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)

@@ -139,11 +139,12 @@ def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
     if spent.empty:
         return
     said = (
-        "Calls of the network times images, of all training seeds together; those of the teacher, for its images, "
-        "which the seeds share, are counted once. RMSE is over the validation pairs: of the kept seed, and the largest "
-        "less the smallest of all seeds. Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and "
-        "[CSV](figure-training.csv)."
+        "Calls of the network times images, of all training seeds together or of the search of a grid; those of the "
+        "teacher, for its images, which the seeds share, are counted once. RMSE is over the validation pairs: of the "
+        "kept seed, and the largest less the smallest of all seeds."
     )
+    files = " Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and [CSV](figure-training.csv)."
+    drawn = not costs.paid(found).empty
     shown = costs.text(spent)
     numbers = {"student calls": "cost_training_student_calls", "teacher calls": "cost_training_teacher_calls",
                "time": "cost_training_seconds", "peak memory": "cost_training_peak_memory_bytes",
@@ -157,7 +158,8 @@ def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
     )  # fmt: skip
     hidden = () if several else ("teacher",)
     table = Table(tuple(map(str, shown.columns)), rows, hidden=hidden, names=True)
-    blocks = (Figure("figure-training", "Training cost and quality"), Prose(said), table)
+    figure = (Figure("figure-training", "Training cost and quality"),) if drawn else ()
+    blocks = (*figure, Prose(said + files * drawn), table)
     yield Section("training", "Training", blocks, "Training cost", "Training cost")
 
 
@@ -170,7 +172,11 @@ def _samples(bundle: Bundle, teachers: Sequence[str]) -> Iterator[Section]:
                 alt = f"Differences from the teacher's images of {name}"
                 blocks.append(Figure(f"differences-{slug(name)}", alt))
     if blocks:
-        yield Section("samples", "Samples", (Prose("The same seeds in every block."), *blocks))
+        said = (
+            "The same seeds in every block. [images.html](images.html) is a page that shows them larger, compares two "
+            "cells, and names the best and worst."
+        )
+        yield Section("samples", "Samples", (Prose(said), *blocks))
 
 
 def _plans(bundle: Bundle, found: Sequence[Part], teachers: Sequence[str]) -> Iterator[Section]:

@@ -1,28 +1,16 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const { solvers, parts, plans, images } = data;
-  const $ = (id) => document.getElementById(id);
+  const { $, node, kept, dark, themed, choice } = shared;
   const SVG = "http://www.w3.org/2000/svg";
 
   // Small things -----------------------------------------------------------------------------------------------------
-  function node(name, attributes = {}, ...children) {
-    const made = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  }
   function shape(name, attributes = {}, text = null) {
     const made = document.createElementNS(SVG, name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
     if (text !== null) made.textContent = text;
     return made;
   }
-  // What was chosen outlives a reload, as when a store's server draws the page anew; files may forbid it.
-  const kept = {
-    get(key) { try { return sessionStorage.getItem("solverbench " + key); } catch { return null; } },
-    set(key, value) { try { sessionStorage.setItem("solverbench " + key, value); } catch { /* not kept */ } },
-  };
   function number(value, digits = 4) {
     if (value === null || value === undefined) return "";
     if (value === 0) return "0";
@@ -36,39 +24,10 @@
   }
   const grouped = (value) => String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 
-  // Theme ------------------------------------------------------------------------------------------------------------
-  const themes = ["auto", "light", "dark"];
-  let theme = kept.get("theme") || "auto";
-  const wantsDark = window.matchMedia("(prefers-color-scheme: dark)");
-  const dark = () => theme === "dark" || (theme === "auto" && wantsDark.matches);
   const colour = (solver) => (dark() ? solver.dark : solver.light);
-  function setTheme() {
-    if (theme === "auto") document.documentElement.removeAttribute("data-theme");
-    else document.documentElement.setAttribute("data-theme", theme);
-    const told = { auto: "as the system has it", light: "light", dark: "dark" }[theme];
-    $("theme").textContent = { auto: "◐", light: "○", dark: "●" }[theme] + " " + theme;
-    $("theme").setAttribute("aria-label", "Theme: " + told);
+  function setSwatches() {
     for (const each of document.querySelectorAll(".swatch[data-solver]"))
       each.style.background = solvers[each.dataset.solver] ? colour(solvers[each.dataset.solver]) : "";
-  }
-  $("theme").addEventListener("click", () => {
-    theme = themes[(themes.indexOf(theme) + 1) % 3];
-    kept.set("theme", theme);
-    setTheme();
-    drawAll();
-  });
-  wantsDark.addEventListener("change", () => { setTheme(); drawAll(); });
-
-  // A row of buttons of which one is pressed -------------------------------------------------------------------------
-  function choice(holder, options, current, chosen) {
-    holder.replaceChildren(...options.map(([value, text]) => {
-      const button = node("button", { type: "button", "aria-pressed": value === current }, text);
-      button.addEventListener("click", () => {
-        for (const other of holder.children) other.setAttribute("aria-pressed", other === button);
-        chosen(value);
-      });
-      return button;
-    }));
   }
 
   // State ------------------------------------------------------------------------------------------------------------
@@ -172,6 +131,7 @@
   const ACROSS = {
     nfe: ["NFE", "NFE (denoiser calls per sample)", (p) => p.nfe],
     speed: ["images/s", "images per second, on the machine and batch of the run", (p) => p.speed],
+    serial: ["serial calls", "serial calls per sample: calls that wait for one another", (p) => p.serial],
     calls: ["training calls", "network calls spent in training", (p) => p.calls],
   };
   const DASHES = ["", "6 3", "2 2", "7 2 2 2"];
@@ -285,7 +245,7 @@
   function words(part, p) {
     if (p.row) return `${p.printed}, NFE ${p.nfe}: ${number(p.value, 6)}\npublished: ${p.row}\n${p.paper}, ${p.place}`;
     const interval = p.low === null ? "" : ` (${number(p.low)} to ${number(p.high)})`;
-    const extra = state.across === "speed" ? `\n${number(p.speed)} images/s` : state.across === "calls" ? `\n${grouped(p.calls)} calls in training` : "";
+    const extra = state.across === "speed" ? `\n${number(p.speed)} images/s` : state.across === "serial" ? `\n${p.serial} serial calls` : state.across === "calls" ? `\n${grouped(p.calls)} calls in training` : "";
     return `${solvers[p.solver].label}, NFE ${p.nfe}\n${number(p.value, 5)}${interval}${extra}\n${part.count}\ncell ${p.cell || "not recorded"}`;
   }
   function explore(svg, part, marks) {
@@ -364,6 +324,7 @@
       ["images", part.count], ["seeds", part.seeds], ["reference", part.reference], ["extractor", part.extractor],
       ["uint8 by", part.quantiser], ["interval is", part.interval], ["solver, written out", p.spec], ["cell key", p.cell],
       ["network passes per image", p.passes === null ? "" : String(p.passes)],
+      ["serial calls", p.serial === null ? "" : String(p.serial)],
       ["images per second", number(p.speed)], ["training calls", p.calls === null ? "" : grouped(p.calls)],
     ];
     $("detail-list").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [node("dt", {}, name), node("dd", {}, value)]));
@@ -622,7 +583,7 @@
     if ($("strip")) setStrip();
     if ($("levels")) setPlans();
   }
-  const known = { speed: parts.some((part) => part.points.some((p) => p.speed !== null)), calls: parts.some((part) => part.points.some((p) => p.calls !== null)) };
+  const known = { serial: parts.some((part) => part.points.some((p) => p.serial !== null && p.serial !== p.nfe)), speed: parts.some((part) => part.points.some((p) => p.speed !== null)), calls: parts.some((part) => part.points.some((p) => p.calls !== null)) };
   if (state.across !== "nfe" && !known[state.across]) state.across = "nfe";
   choice($("across"), Object.entries(ACROSS).filter(([key]) => key === "nfe" || known[key]).map(([key, [text]]) => [key, text]), state.across,
     (value) => { state.across = value; kept.set("across", value); drawChart(); });
@@ -637,7 +598,8 @@
     clearTimeout(waiting);
     waiting = setTimeout(drawAll, 120);
   });
-  setTheme();
+  themed(() => { setSwatches(); drawAll(); });
+  setSwatches();
   choose();
   // In a frame, whose page may not look inside, a redrawn report keeps its place by the frame's name.
   if (window !== top) {

@@ -17,6 +17,8 @@ from solverbench.evaluation import selection
 from solverbench.evaluation.selection import Measurement
 from solverbench.learned.trained_files import Trained
 from solverbench.method import tableau
+from solverbench.method.schedules import Searched
+from solverbench.method.solver import Solver
 from solverbench.method.tableau import Plan
 from solverbench.metrics import plugin, table
 from solverbench.metrics.evaluation import OWN, Evaluation
@@ -40,6 +42,21 @@ DONE, CACHED, FAILED, UNSUPPORTED, NEEDS_TRAINING = STATUSES = (
 
 
 @dataclass(frozen=True, eq=False)
+class Need:
+    """A search of a grid that a cell needs.
+
+    Args:
+        solver: the cell's solver.
+        name: name of the search; `steps` the number of intervals, `given` its parameters.
+    """
+
+    solver: Solver
+    name: str
+    steps: int
+    given: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One teacher, solver and number of calls under a protocol.
 
@@ -57,6 +74,8 @@ class Cell:
         trained: file of the learned solver's parameters; None if they were given in Python.
         inferred: settings that the learned solver's paper leaves unknown, see `LearnedSolver.inferred`.
         flags: what a reader of its numbers should know: code, one word, to sentence.
+        search: the search that found its grid; None if its grid isn't searched.
+        needs: the search that has to be made first; None if there is none.
     """
 
     teacher: Teacher
@@ -74,6 +93,8 @@ class Cell:
     trained: Trained | None = None
     inferred: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
+    search: Searched | None = None
+    needs: Need | None = None
 
     @cached_property
     def key(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def write(
             remedy="give --to an empty folder",
         )
     Store.look(out)
-    network = load_teacher(teacher, devices.check_device(device))
+    network = load_teacher(teacher, devices.check_device(device), out=out)
     method = make(solver)
     plan = believed(method, tableau(method, nfe=nfe, teacher=network, out=out)).plan_from_noise(network.schedule)
     made = _made(plan, network, wanted, nfe, method, batch)

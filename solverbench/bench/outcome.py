@@ -62,7 +62,7 @@ class Outcome:
         metrics that compare with the teacher's own samples have it.
         """
         teacher = self.cell.teacher
-        shown = statistics.flags(self.statistics, pixels=teacher.decode is None, teacher=teacher.name)
+        shown = statistics.flags(self.statistics, pixels=teacher.decode is None)
         found, measured = {**self.cell.flags, **shown}, self.measures.get(table.ALWAYS)
         paired = metric in table.TABLE and table.TABLE[metric].takes is Takes.PAIR
         if paired and measured is not None and self.convergence and self.convergence.marks(measured.value):

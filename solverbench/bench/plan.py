@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,8 +127,13 @@ class RunPlan:
         calls = {"calls_asked": self.asked, "calls_needed": self.needed}
         return {"cells": cells, "references": references, **calls, "seconds": self.seconds}
 
-    def summary(self) -> str:
-        """Return human-readable lines: one per cell, then the total."""
+    def summary(self, width: int | None = None) -> str:
+        """Return human-readable lines: one per cell, then the total.
+
+        Args:
+            width: characters in a line of the terminal; longer lines of cells are broken, never within a name or a
+                spec. If None, no line is broken.
+        """
         table = [("cell", "status", "blocks to do", "estimate", "")]
         for each in self.cells:
             blocks = (
@@ -135,8 +141,7 @@ class RunPlan:
             )
             time_needed = duration(each.seconds) if each.blocks_missing else "-"
             table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
-        widths = [max(len(row[column]) for row in table) for column in range(4)]
-        lines = ["  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[4]]) for row in table]
+        lines = list(_aligned(table, width))
         lines += [*notes.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
         lines += [each.line for each in self.references if each.line]
         counted = _counted(Counter(each.status for each in self.cells))
@@ -144,6 +149,29 @@ class RunPlan:
         if self.asked > self.needed:
             total += f"\nnetwork calls per image, summed over cells: {self.asked} requested, {self.needed} needed"
         return "\n".join([*(printable(line.rstrip()) for line in lines), total])
+
+
+def _aligned(table: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
+    """Yield the lines of a table whose last column is a free text.
+
+    If its other columns don't fit into `width` characters, each row's name has a line of its own, and so has a text
+    that doesn't fit behind its row.
+    """
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
+    narrow = width is not None and sum(widths) + 2 * (len(widths) - 1) > width
+    for *cells, text in table:
+        padded = [f"{each:<{size}}" for each, size in zip(cells, widths, strict=True)]
+        if narrow:
+            yield padded[0]
+        line = "    " * narrow + "  ".join(padded[narrow:])
+        if width is None or len(line) + 2 + len(text) <= width or not text:
+            yield f"{line}  {text}"
+        else:
+            yield line
+            yield from textwrap.wrap(
+                text, max(width, 40), initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False,
+                break_long_words=False,
+            )  # fmt: skip
 
 
 def plan(options: RunOptions) -> RunPlan:
@@ -158,7 +186,7 @@ def plan(options: RunOptions) -> RunPlan:
     protocol, out = Protocol.of(options), Path(options.out)
     if not out.exists():  # one that exists may be shown although it is read-only
         files.check_writable(out)
-    wanted = resolve.resolve(options, protocol)
+    wanted = resolve.resolve(options, protocol, keep=False)
     if options.batch == AUTO:
         protocol, wanted = _fitted(protocol, wanted, out, None)
     todo = jobs.gather(wanted, Store.look(out))

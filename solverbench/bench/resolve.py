@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from solverbench import plugins, seeds
-from solverbench.bench.cells import FAILED, NEEDS_TRAINING, UNSUPPORTED, Cell, reason
+from solverbench.bench.cells import FAILED, NEEDS_TRAINING, UNSUPPORTED, Cell, Need, reason
 from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import RunOptions
-from solverbench.errors import BudgetError, GridError, MissingError, UserError
+from solverbench.errors import BudgetError, GridError, MissingError, NeedsSearchError, UserError
 from solverbench.evaluation.selection import Measurement
-from solverbench.learned import trained_files, zoo
+from solverbench.learned import recipes, trained_files, zoo
+from solverbench.learned.searches import search
 from solverbench.learned.trained_files import Trained
 from solverbench.method import grids, probe, suspects
 from solverbench.method.declarations import Unnamed
 from solverbench.method.grids import Grid
 from solverbench.method.linearity import check_linear, check_start
+from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import LearnedSolver, Solver
 from solverbench.method.spec import expand, make, numbers
 from solverbench.method.tableau import Plan, Tableau
@@ -28,9 +30,15 @@ from solverbench.store.folder import CellFolder, Store
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
+SHORT = 0.5
+"""Share of the recipe's iterations below which a trained solver is flagged."""
 
-def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
+
+def resolve(options: RunOptions, protocol: Protocol, *, keep: bool = True) -> list[Cell]:
     """Return the requested cells by teacher, then solver, then number of calls, without duplicate solvers.
+
+    Args:
+        keep: whether teachers may keep encoded prompts in the results folder, once it is a store.
 
     Raises:
         UserError: an invalid name, option, value, number or seed; raised before anything is computed.
@@ -40,7 +48,7 @@ def resolve(options: RunOptions, protocol: Protocol) -> list[Cell]:
     budgets = _budgets(options.nfe)
     wanted = list(_solvers(options.solvers))
     cells: list[Cell] = []
-    for teacher in _teachers(options.teachers, device):
+    for teacher in _teachers(options.teachers, device, out if keep else None):
         measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(
@@ -64,7 +72,8 @@ def check_possible(wanted: Sequence[Cell]) -> None:
     Raises:
         MissingError: every cell is unsupported or needs training; the text gives the reason for the first one.
     """
-    lacking = [cell.obstacle for cell in wanted if cell.obstacle and cell.obstacle[0] in (UNSUPPORTED, NEEDS_TRAINING)]
+    obstacles = [cell.obstacle for cell in wanted if cell.obstacle and cell.needs is None]
+    lacking = [each for each in obstacles if each[0] in (UNSUPPORTED, NEEDS_TRAINING)]
     if not wanted or len(lacking) < len(wanted):
         return
     status, why = lacking[0]
@@ -76,8 +85,8 @@ def check_possible(wanted: Sequence[Cell]) -> None:
 
 
 def resolved_again(cell: Cell, out: Path) -> Cell:
-    """Return the cell resolved again, with parameters trained since."""
-    solver = trained_files.learned(cell.spec)
+    """Return the cell resolved again, with parameters trained or a grid searched since."""
+    solver = trained_files.learned(cell.spec) if cell.needs is None else cell.needs.solver
     try:
         about = cell.teacher, cell.targets, cell.protocol, cell.measurement
         [found] = _cells_of(cell.solver, solver, [cell.nfe], *about, out)
@@ -95,6 +104,7 @@ def named(
     protocol: Protocol,
     measurement: Measurement,
     out: Path,
+    schedule: NoiseSchedule | None = None,
 ) -> Cell:
     """Return one cell.
 
@@ -102,8 +112,10 @@ def named(
         asked: name of the solver in results.
         goal: plan of the teacher's own sampler.
         out: results folder.
+        schedule: the teacher's schedule with its searched grids; if None, those in the folder and in the zoos.
     """
-    [found] = _cells_of(asked, solver.on(teacher.schedule), [nfe], teacher, goal, protocol, measurement, out)
+    about = teacher, goal, protocol, measurement, out, schedule
+    [found] = _cells_of(asked, solver.on(teacher.schedule), [nfe], *about)
     return found
 
 
@@ -121,14 +133,26 @@ def _cells_of(
     protocol: Protocol,
     measurement: Measurement,
     out: Path,
+    schedule: NoiseSchedule | None = None,
 ) -> Iterator[Cell]:
     """Yield the cells of one solver; a budget that the grid doesn't fit is unsupported, whatever else is asked for."""
 
-    def cell(nfe: int, plan: Plan | None, obstacle: tuple[str, str] | None, trained: Trained | None) -> Cell:
-        method = equipped.key if plan is not None else {}
+    schedule = schedule or search.schedule(teacher, [out / "trained"])
+
+    def cell(
+        nfe: int,
+        plan: Plan | None,
+        obstacle: tuple[str, str] | None,
+        trained: Trained | None,
+        grid: Grid | None = None,
+        needs: Need | None = None,
+    ) -> Cell:
+        method = grids.found_key(equipped.key, grid) if plan is not None and grid is not None else {}
         about = teacher, asked, solver.spec, method, nfe, solver.learned, solver.adapt
         inferred = solver.inferred if isinstance(solver, LearnedSolver) else ""
-        return Cell(*about, protocol, measurement, goal, plan, obstacle, trained, inferred, flags)
+        searched = None if grid is None else grid.search
+        more = plan, obstacle, trained, inferred, flags, searched, needs
+        return Cell(*about, protocol, measurement, goal, *more)
 
     for nfe in budgets:
         equipped, trained, flags = solver, None, dict[str, str]()
@@ -140,7 +164,7 @@ def _cells_of(
             seeds.check_apart(protocol.seeds, trained.seeds, f"{asked} nfe={nfe}")
             equipped = trained.solver
         try:
-            grid = own_grid(equipped, teacher.schedule, nfe)
+            grid = own_grid(equipped, schedule, nfe)
             tableau = trace(equipped, grid, check=False)
             check_start(equipped, grid, tableau)
             if trained is not None:
@@ -149,9 +173,9 @@ def _cells_of(
                     continue
                 tableau = trained.tableau
             plan = tableau.plan_from_noise(teacher.schedule)
-            flags = _flags(equipped, grid, tableau)
+            flags = _flags(equipped, grid, tableau) | _short(trained, teacher)
             equipped.adapt(teacher.denoise)  # an error here would end the run later
-            found = cell(nfe, plan, None, trained)
+            found = cell(nfe, plan, None, trained, grid)
             if stale := _stale(found, Store(out).at(found.address)):
                 yield cell(nfe, None, (FAILED, stale), trained)
                 continue
@@ -159,6 +183,8 @@ def _cells_of(
                 check_linear(equipped, grid, tableau)
                 if plan.nfe == nfe:
                     suspects.believed(equipped, tableau)
+        except NeedsSearchError as error:
+            yield cell(nfe, None, (NEEDS_TRAINING, str(error)), trained, needs=Need(solver, *error.search))
         except BudgetError as error:
             yield cell(nfe, None, (UNSUPPORTED, str(error)), trained)
         except GridError as error:
@@ -169,10 +195,12 @@ def _cells_of(
         except (Exception, SystemExit) as error:  # a plugin may raise anything; the other cells continue
             yield cell(nfe, None, (FAILED, reason(error, solver.spec)), trained)
         else:
+            if grid.search is not None:
+                seeds.check_apart(protocol.seeds, {"search": grid.search.seeds}, f"{asked} nfe={nfe}")
             if plan.nfe == nfe:
                 yield found
             else:
-                wrong, remedy = miscounted(equipped, teacher.schedule, nfe, plan.nfe)
+                wrong, remedy = miscounted(equipped, schedule, nfe, plan.nfe)
                 yield cell(nfe, None, (FAILED, f"{wrong}; {remedy}"), trained)
 
 
@@ -182,6 +210,19 @@ def _flags(solver: Solver, grid: Grid, tableau: Tableau) -> dict[str, str]:
     if not solver.learned:  # its parameters fit another network's outputs than a Gaussian's
         told["long-steps"] = probe.unstable(tableau, grid.schedule)
     return {code: sentence for code, sentence in told.items() if sentence}
+
+
+def _short(trained: Trained | None, teacher: Teacher) -> dict[str, str]:
+    """Return the caveat that a solver was trained for fewer iterations than its recipe has."""
+    made = trained.record.get("recipe", {}).get("iterations") if trained is not None else None
+    if trained is None or made is None:
+        return {}
+    try:
+        asked = recipes.chosen(trained.solver, teacher).iterations
+    except UserError:  # a plugin's recipe may be gone
+        return {}
+    short = f"trained for {made} iterations, where its recipe has {asked}"
+    return {"short-training": short} if made < SHORT * asked else {}
 
 
 def _stale(cell: Cell, folder: CellFolder) -> str:
@@ -255,7 +296,7 @@ def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[s
         raise UserError(asked="solvers", wrong="none is given", remedy="give some, as in gas,dpm")
 
 
-def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) -> Iterator[Teacher]:
+def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str, out: Path | None) -> Iterator[Teacher]:
     listed = list(teachers) if isinstance(teachers, Iterable) and not isinstance(teachers, str) else [teachers]
     seen: dict[str, str] = {}
     for item in listed:
@@ -263,7 +304,7 @@ def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str) ->
             remedy = "give names, checkpoints or an sb.Teacher"
             raise UserError(asked=f"teachers {listed!r}", wrong=f"{item!r} is no teacher", remedy=remedy)
         for one in [item] if isinstance(item, Teacher) else item.split(","):
-            teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one.strip(), device)
+            teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one.strip(), device, out=out)
             if teacher.name not in seen:
                 seen[teacher.name] = teacher.identity
                 yield teacher

@@ -84,7 +84,9 @@ class RunResult:
         lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
         flagged = [each for each in self.cells if each.measures]
         lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.flags().items()]
-        lines += [*notes.one_method([each.cell for each in self.cells]), *notes.reference(self.cells)]
+        cells = [each.cell for each in self.cells]
+        lines += [*notes.diverging(self.cells), *notes.one_method(cells)]
+        lines += [*notes.side_by_side(cells), *notes.reference(self.cells)]
         lines += [*_lacking(self.cells), f"{notes.several(self.cells)}: {_counted(self.counts)}"]
         return "\n".join(map(printable, lines))
 
@@ -119,6 +121,7 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
         protocol, wanted = _fitted(protocol, wanted, store.root, tell.note)
     try:
         with team:
+            wanted = train_missing.search_missing(wanted, store.root, tell)
             if options.train:
                 wanted = train_missing.train_missing(wanted, store.root, options.device, tell)
                 resolve.check_possible(wanted)

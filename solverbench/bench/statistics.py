@@ -107,8 +107,31 @@ def summary(blocks: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
     return found
 
 
-def flags(stored: Mapping[str, Any], *, pixels: bool, teacher: str) -> dict[str, str]:
+def teacher_diverges(stored: Mapping[str, Any], *, pixels: bool) -> str:
+    """Return how the teacher's own samples lie out of the range of images; empty if they don't, or if it is unknown.
+
+    Args:
+        stored: the result of `summary` for one of the teacher's cells.
+        pixels: whether final states are images on [-1, 1].
+    """
+    own = stored.get("teacher") if pixels else None
+    if own is None or own["mean"] ** 2 + own["deviation"] ** 2 <= SQUARE:
+        return ""
+    return _outside(own)
+
+
+def _outside(told: Mapping[str, Any]) -> str:
+    return (
+        f"{told['outside']:.0%} of the values lie outside [-1, 1] (from {told['lowest']:.3g} to "
+        f"{told['highest']:.3g}, deviation {told['deviation']:.3g}), as where samples diverge"
+    )
+
+
+def flags(stored: Mapping[str, Any], *, pixels: bool) -> dict[str, str]:
     """Return the caveats about a cell's images, as code -> sentence; empty without any, or if nothing is known.
+
+    Where the teacher's own samples lie out of range, so do those of good solvers, which are not flagged for it; see
+    `teacher_diverges`.
 
     A difference counts if the whole of its 95 % interval is beyond the limit: `SPREAD`, `BRIGHTNESS`, `OUTSIDE` and
     `CONSTANT` against the teacher's own; `SQUARE` against the range of images. The range, and the share outside it, are
@@ -117,23 +140,14 @@ def flags(stored: Mapping[str, Any], *, pixels: bool, teacher: str) -> dict[str,
     Args:
         stored: the result of `summary`.
         pixels: whether final states are images on [-1, 1].
-        teacher: the teacher's name.
     """
     if not stored:
         return {}
     found: list[str] = []
     mine, own = stored["images"], stored.get("teacher")
-    if pixels and "square" in stored and stored["square"][1] > SQUARE:
-        also = own is not None and own["mean"] ** 2 + own["deviation"] ** 2 > SQUARE
-        found.append(
-            f"{mine['outside']:.0%} of the values lie outside [-1, 1] (from {mine['lowest']:.3g} to "
-            f"{mine['highest']:.3g}, deviation {mine['deviation']:.3g}), as where samples diverge"
-            + (
-                f", and {teacher}'s own samples do, too ({own['deviation']:.3g}): check the teacher"
-                if also and own
-                else ""
-            )
-        )
+    far = pixels and "square" in stored and stored["square"][1] > SQUARE
+    if far and not teacher_diverges(stored, pixels=pixels):
+        found.append(_outside(mine))
     differences = stored.get("differences", {})
     if own is not None and differences:
         ratio, low, high = differences["deviation"]

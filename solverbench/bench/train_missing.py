@@ -1,7 +1,8 @@
-"""Training of learned cells without parameters as part of a run; a failed training doesn't end the run."""
+"""Searches of grids and training of solvers that a run makes first; one that fails doesn't end the run."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from solverbench.bench.progress import Listener
 from solverbench.errors import MissingError, StoreError, UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.searches import search
 from solverbench.learned.training import train as training
 from solverbench.sampling import endpoints
 from solverbench.sampling.devices import THREADS
@@ -97,6 +99,42 @@ def train_missing(wanted: Sequence[Cell], out: Path, device: str, tell: Listener
         return [_learned(cell, todo[cell], out, device, tell) if cell in todo else cell for cell in wanted]
 
 
+def search_missing(wanted: Sequence[Cell], out: Path, tell: Listener) -> list[Cell]:
+    """Search the grids that cells need; return all cells, resolved again, in order.
+
+    A failed search makes its cells failed ones.
+
+    Raises:
+        StoreError: the folder can't be written.
+    """
+    return [_searched(cell, _most(cell, wanted), out, tell) for cell in wanted]
+
+
+def _most(cell: Cell, wanted: Sequence[Cell]) -> int:
+    """Return the largest number of steps that cells need of the same search; a search of `oss` gives all below."""
+    if cell.needs is None:
+        return 0
+    if cell.needs.name == "dmn":
+        return cell.needs.steps
+    needs = [each.needs for each in wanted if each.needs and each.teacher.name == cell.teacher.name]
+    same = [each.steps for each in needs if (each.name, each.given) == (cell.needs.name, cell.needs.given)]
+    return max([cell.needs.steps, *(steps for steps in same if steps < cell.needs.given["candidates"])])
+
+
+def _searched(cell: Cell, most: int, out: Path, tell: Listener) -> Cell:
+    """Search the grid that the cell needs, up to `most` steps, and return the resolved cell."""
+    if cell.needs is None or (found := resolve.resolved_again(cell, out)).needs is None:
+        return cell if cell.needs is None else found
+    about = cell.needs.name, most, cell.needs.given, cell.teacher
+    try:
+        search.made(*about, out / "trained", search.told(*about, tell.note))
+    except StoreError:
+        raise
+    except Exception as error:  # a teacher's network may raise anything; the other cells continue
+        return resolve.blocked(dataclasses.replace(cell, needs=None), FAILED, f"search: {cells.reason(error)}")
+    return resolve.resolved_again(cell, out)
+
+
 def _learned(cell: Cell, recipe: Recipe, out: Path, device: str, tell: Listener) -> Cell:
     """Train the cell's solver and return the resolved cell."""
     try:
@@ -114,7 +152,7 @@ def _shown(cell: Cell, tell: Listener) -> Callable[[int, int, float, float | Non
 
 
 def _recipe(cell: Cell) -> Recipe | None:
-    if cell.obstacle is None or cell.obstacle[0] != NEEDS_TRAINING:
+    if cell.obstacle is None or cell.obstacle[0] != NEEDS_TRAINING or cell.needs is not None:
         return None
     try:
         return recipes.chosen(trained_files.learned(cell.spec), cell.teacher)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from solverbench import plugins, registries, tested
+from solverbench import extras, plugins, registries, tested
 from solverbench.cli import zoo_listing
 from solverbench.errors import BudgetError, LoopError, UserError
 from solverbench.method.declarations import declared
@@ -173,7 +173,7 @@ def doctor(out: Path) -> Iterator[tuple[bool, str]]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield True, f"CUDA: {', '.join(devices) or 'no device; runs use the CPU'}"
     for extra, module in EXTRAS.items():
-        lacking = f"not installed (optional: pip install 'solverbench[{extra}]')"
+        lacking = f"not installed (optional: {extras.install(extra)})"
         yield True, f"extra {extra}: {lacking if importlib.util.find_spec(module) is None else 'installed'}"
     for name in registries.teachers:
         yield _attempt(f"teacher {name}", lambda name=name: f"identity {load_teacher(name).identity[:12]}")

@@ -32,6 +32,7 @@ from solverbench.cli.flags import (
     run_options,
     teacher_option,
 )
+from solverbench.cli.help import formatted
 from solverbench.cli.new import new
 from solverbench.cli.refs import refs
 from solverbench.cli.reproduce import reproduce
@@ -89,7 +90,7 @@ def _memory(error: Exception) -> str:
 
 
 def _fail(line: str, code: int) -> None:
-    click.echo(f"Error: {line}", err=True)
+    terminal.fail(line)
     sys.exit(code)
 
 
@@ -101,7 +102,7 @@ def _interrupted(whole: bool) -> None:
     """
     if whole:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    click.echo("Error: interrupted: finished results are kept; run the same command to resume", err=True)
+    terminal.fail("interrupted: finished results are kept; run the same command to resume")
     if any(each.name.startswith("solverbench") for each in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -116,15 +117,16 @@ def main(ctx: click.Context) -> None:
     """Measure few-step diffusion solvers, classical and learned, on one teacher, by one protocol.
 
     \b
-    solverbench run --solvers gas,dpm --nfe 3-10     sample, measure and write a report
-    solverbench plan --solvers gas,dpm --nfe 3-10    show what that run computes and its cost
-    solverbench info dpm                             show a solver's options, budgets and paper
+    solverbench run --solvers gas,dpm --nfe 3-10   measure, and write a report
+    solverbench plan --solvers gas,dpm --nfe 3-10  what that run would compute
+    solverbench info dpm                           a solver's options and paper
     """
     ctx.obj = _draw_training  # only this file imports reports
 
 
 @main.command(cls=Joined)
 @run_options
+@terminal.amount_options
 def run(strict: bool, as_json: bool, **given: Any) -> None:
     """Sample and measure each solver at each NFE on each teacher.
 
@@ -133,8 +135,9 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
     from solverbench.bench import run as runner
     from solverbench.cli.progress import display
 
-    with display() as progress:
+    with display(amount=terminal.amount()) as progress:
         result = runner.run(RunOptions(**given), progress=progress, command=_command_line())
+    terminal.tell("drawing the report")
     written = _report(result.folder)
     terminal.show(result.tables)
     click.echo(result.summary())
@@ -154,7 +157,7 @@ def plan(strict: bool, as_json: bool, **given: Any) -> None:
     from solverbench.bench import plan as planning
 
     planned = planning.plan(RunOptions(**given))
-    click.echo(planned.summary())
+    click.echo(planned.summary(terminal.width()))
     if as_json:
         click.echo(json.dumps(planned.as_dict()))
 
@@ -309,6 +312,7 @@ main.add_command(serve)
 main.add_command(compare)
 main.add_command(check)
 main.add_command(new)
+formatted(main)
 
 
 def _called(row: registries.Listed) -> str:

@@ -117,7 +117,7 @@ def _start(name: str, device: str, out: str, deadline: float, held: Sequence[plu
     torch.set_num_threads(1)
     for each in held:
         plugins.take(each)
-    _worker = load_teacher(name, device), Path(out), deadline
+    _worker = load_teacher(name, device, out=out), Path(out), deadline
 
 
 def _run(task: Task) -> float | None:

@@ -1,7 +1,8 @@
-"""The progress of a run, shown in two ways: bars on a terminal, plain lines elsewhere."""
+"""The progress of a run: bars on a terminal, plain lines elsewhere, only warnings if it is to be quiet."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections import Counter
@@ -10,14 +11,18 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
-from solverbench.bench.progress import Listener, duration
-from solverbench.cli.terminal import raw
+from solverbench.bench.progress import Listener, Silent, duration
+from solverbench.cli.terminal import Amount, in_notebook, moves, raw, stamp
 from solverbench.wording import printable
 
 EVERY = 5.0
 """Seconds between two plain progress lines."""
+EVERY_VERBOSE = 0.5
+"""Seconds between two lines if everything is shown."""
 
 
 class Pace:
@@ -59,10 +64,15 @@ class Pace:
             return cell
         return f"{cell}: {min(self.done[cell], self.shares[cell])}/{self.shares[cell]} images"
 
+    @property
+    def text(self) -> str:
+        """The images done and to do, the rate and the time left."""
+        left = "" if self.left is None else f", {duration(self.left)} left"
+        return f"{self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
+
     def __str__(self) -> str:
         """Return the progress of the whole run."""
-        left = "" if self.left is None else f", {duration(self.left)} left"
-        return f"whole run: {self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
+        return f"whole run: {self.text}"
 
 
 def _expected(seconds: float | None) -> str:
@@ -100,10 +110,19 @@ class Lines:
     Args:
         stream: written and flushed line by line.
         every: seconds between two lines of pace.
+        verbose: whether to list the work of each cell at the start, and to begin each line with the time since then.
     """
 
-    def __init__(self, stream: TextIO, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        every: float = EVERY,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        verbose: bool = False,
+    ) -> None:
         self.stream, self.every, self.clock = stream, every, clock
+        self.stamp = _Stamp(clock) if verbose else None
         self.pace = Pace(0, 0, clock)
         self.course = Course("", clock)
         self.last = clock()
@@ -127,6 +146,9 @@ class Lines:
     def share(self, images: Mapping[str, int]) -> None:
         """Record the number of images of each cell."""
         self.pace.share(images)
+        if self.stamp is not None:
+            for cell, count in images.items():
+                self._write(f"to do: {count} images of {cell}")
 
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Print the cell's progress and the run's, at intervals."""
@@ -147,8 +169,53 @@ class Lines:
         """Do nothing: lines leave nothing to remove."""
 
     def _write(self, line: str) -> None:
+        self.stream.write(f"{self.stamp or ''}{printable(line)}\n")
+        self.stream.flush()
+
+
+class _Stamp:
+    """The time since the start, as the beginning of a line."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self.begun = clock, clock()
+
+    def __str__(self) -> str:
+        return stamp(self.begun, self.clock())
+
+
+class Warnings(Silent):
+    """The lines for the user alone, such as on damaged files; no progress."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def note(self, line: str) -> None:
+        """Print the line."""
         self.stream.write(printable(line) + "\n")
         self.stream.flush()
+
+
+class _Whole(ProgressColumn):
+    """A field of a task, never cut."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(Column(no_wrap=True))
+        self.field = field
+
+    def render(self, task: Task) -> Text:
+        """Return the field's text."""
+        return Text(str(task.fields[self.field]), no_wrap=True)
+
+
+class _Cut(ProgressColumn):
+    """A task's description, of which a narrow terminal shows the beginning; the only column that becomes narrower."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=False, overflow="ellipsis"))
+
+    def render(self, task: Task) -> Text:
+        """Return the description."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
 
 
 class Bar:
@@ -160,12 +227,7 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self.pace = Pace(0, 0)
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(16),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[pace]}", markup=False),
-        )
+        columns = BarColumn(12), TaskProgressColumn(), _Whole("pace"), _Cut()
         self.progress = Progress(*columns, console=console, transient=True)
         self.task = self.progress.add_task("", total=None, pace="", visible=False)
         self.course = Course("")
@@ -198,7 +260,7 @@ class Bar:
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Move the bar of the run, and show the cell's own progress beside it."""
         self.pace.advance(cell, images, calls)
-        self.progress.update(self.task, advance=calls, description=printable(self.pace.of(cell)), pace=str(self.pace))
+        self.progress.update(self.task, advance=calls, description=printable(self.pace.of(cell)), pace=self.pace.text)
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status above the bar."""
@@ -213,11 +275,30 @@ class Bar:
         self.progress.stop()
 
 
-@contextmanager
-def display(stream: TextIO | None = None) -> Iterator[Listener]:
-    """Yield the display for the stream (stderr if None): a bar on a terminal, else plain lines; end it afterwards."""
+def _console(stream: TextIO | None) -> Console | None:
+    """Return the console for bars: of a notebook or a terminal; None if neither can show them."""
+    if stream is None and in_notebook() and importlib.util.find_spec("ipywidgets") is not None:
+        return Console(force_jupyter=True)
     stream = stream or sys.stderr
-    shown: Bar | Lines = Bar(Console(file=raw(stream))) if stream.isatty() else Lines(stream)
+    return Console(file=raw(stream)) if moves(stream) else None
+
+
+@contextmanager
+def display(stream: TextIO | None = None, amount: Amount = Amount.NORMAL) -> Iterator[Listener]:
+    """Yield the display for the stream: a bar on a terminal or in a notebook, else plain lines; end it afterwards.
+
+    Args:
+        stream: stderr if None; a notebook's output, if it runs in one that has ipywidgets.
+        amount: quiet shows warnings alone; verbose shows plain lines on a terminal, too, and more of them.
+    """
+    console, stream = _console(stream), stream or sys.stderr
+    shown: Bar | Lines | Warnings
+    if amount is Amount.QUIET:
+        shown = Warnings(stream)
+    elif amount is Amount.VERBOSE:
+        shown = Lines(stream, EVERY_VERBOSE, verbose=True)
+    else:
+        shown = Lines(stream) if console is None else Bar(console)
     try:
         yield shown
     finally:
@@ -226,39 +307,48 @@ def display(stream: TextIO | None = None) -> Iterator[Listener]:
 
 @contextmanager
 def training_display(
-    label: str, stream: TextIO | None = None
-) -> Iterator[Callable[[int, int, float, float | None], None]]:
-    """Yield the callback for each training iteration: (iteration, iterations, loss, validation error or None)."""
-    stream, label = stream or sys.stderr, printable(label)
-    if not stream.isatty():
-        yield _TrainingLines(label, stream)
+    label: str, stream: TextIO | None = None, amount: Amount = Amount.NORMAL
+) -> Iterator[Callable[[int, int, float, float | None], None] | None]:
+    """Yield the callback for each training iteration: (iteration, iterations, loss, validation error or None).
+
+    Args:
+        amount: quiet yields None; verbose prints a line for each iteration with a validation error.
+    """
+    console, stream, label = _console(stream), stream or sys.stderr, printable(label)
+    if amount is Amount.QUIET:
+        yield None
         return
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(file=raw(stream)), transient=True) as progress:
+    if amount is Amount.VERBOSE or console is None:
+        yield _TrainingLines(label, stream, verbose=amount is Amount.VERBOSE)
+        return
+    columns = BarColumn(12), TaskProgressColumn(), TimeRemainingColumn(), _Cut()
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label)
 
         def show(iteration: int, total: int, loss: float, validation: float | None) -> None:
-            progress.update(task, completed=iteration, total=total, description=f"{label} loss {loss:.4g}")
+            progress.update(task, completed=iteration, total=total, description=f"{label}: loss {loss:.4g}")
 
         yield show
 
 
 class _TrainingLines:
-    """Plain lines of training progress, at intervals."""
+    """Plain lines of training progress, at intervals; if verbose, also for each validation."""
 
-    def __init__(self, label: str, stream: TextIO) -> None:
+    def __init__(self, label: str, stream: TextIO, *, verbose: bool = False) -> None:
         self.label, self.stream = label, stream
+        self.stamp = _Stamp() if verbose else None
         self.last = time.monotonic()
         self.first: tuple[int, float] | None = None
 
     def __call__(self, iteration: int, total: int, loss: float, validation: float | None) -> None:
         now = time.monotonic()
         self.first = self.first or (iteration, now)
-        if now - self.last >= EVERY or iteration == total:
+        told = self.stamp is not None and validation is not None
+        if told or now - self.last >= EVERY or iteration == total:
             self.last = now
             seen = "" if validation is None else f", validation {validation:.4g}"
             done = iteration - self.first[0]
             left = (total - iteration) * (now - self.first[1]) / done if done else 0
             seen += f", {duration(left)} left" if iteration < total and done else ""
-            self.stream.write(f"{self.label}: {iteration}/{total}, loss {loss:.4g}{seen}\n")
+            self.stream.write(f"{self.stamp or ''}{self.label}: {iteration}/{total}, loss {loss:.4g}{seen}\n")
             self.stream.flush()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from solverbench.cli import terminal
 from solverbench.cli.flags import device_option, json_option, out_option, plugin_option
 from solverbench.wording import printable
 
@@ -65,6 +66,7 @@ def refs_list(out: str, as_json: bool) -> None:
 @device_option
 @out_option
 @plugin_option
+@terminal.amount_options
 def refs_build(
     name: str, source: str, kind: str | None, extractor: str | None, split: str, count: int | None, crop: str | None,
     own_samples: bool, device: str, out: str,
@@ -94,7 +96,7 @@ def refs_build(
         count=count,
         crop=cut,
         device=device,
-        say=lambda line: click.echo(line, err=True),
+        say=terminal.teller(),
     )
     Store.open(out)
     click.echo(f"{references.verify(path)}\n{path}")
@@ -125,6 +127,7 @@ def refs_verify(names: tuple[str, ...], out: str) -> None:
     type=click.Choice(["legacy_tensorflow", "clean", "legacy_pytorch"]),
     help="Inception network to download.",
 )
+@terminal.amount_options
 def refs_fetch(extractor: str) -> None:
     """Download an Inception network (91 MB) into your data folder.
 

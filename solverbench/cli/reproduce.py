@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from solverbench.bench.run_options import RunOptions
+from solverbench.cli import terminal
 from solverbench.cli.flags import device_option, json_option, out_option, plugin_option
 from solverbench.errors import MissingError
 
@@ -43,6 +44,7 @@ from solverbench.errors import MissingError
 @out_option
 @plugin_option
 @json_option
+@terminal.amount_options
 def reproduce(
     row: str | None, paper: str | None, listing: bool, samples: int | None, replicates: int | None,
     seeds: str | None, reference: str | None, device: str, out: str, as_json: bool,
@@ -56,6 +58,7 @@ def reproduce(
     """
     from solverbench import registries
     from solverbench.bench import reproduce
+    from solverbench.cli.progress import display
 
     if listing and row is None and paper is None:
         found = [each for name in registries.papers() for each in registries.results(name)]
@@ -81,7 +84,8 @@ def reproduce(
     given = RunOptions(samples=samples, replicates=replicates, seeds=seeds, reference=reference, device=device, out=out)
     compared = []
     for each in able:
-        compared.append(reproduce.reproduce(each, given))
+        with display(amount=terminal.amount()) as progress:
+            compared.append(reproduce.reproduce(each, given, progress=progress))
         click.echo("\n".join(compared[-1].lines()))
     agreed = sum(each.agrees for each in compared)
     click.echo(

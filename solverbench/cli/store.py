@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from solverbench.cli import terminal
 from solverbench.cli.flags import json_option, out_option, plugin_option
 from solverbench.errors import UserError
 from solverbench.wording import printable
@@ -40,7 +41,7 @@ def store_status(out: str, as_json: bool) -> None:
 
 def _checks(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the flags that choose how the numbers of cells are checked."""
-    flags = [
+    flags: list[Callable[..., Any]] = [
         click.option(
             "--resample",
             metavar="N|P%",
@@ -58,6 +59,7 @@ def _checks(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Teachers of these cells that aren't registered here: checkpoints or TOML files, joined with commas.",
         ),
         plugin_option,
+        terminal.amount_options,
     ]
     for flag in reversed(flags):
         command = flag(command)
@@ -79,9 +81,7 @@ def _auditor(resample: str | None, seed: int | None, teachers: str | None) -> Ca
     given = [load_teacher(each.strip()) for each in teachers.split(",")] if teachers else []
     if share is not None:
         click.echo(f"blocks are drawn with --seed {drawn_by}", err=True)
-    return lambda root: audit(
-        root, resample=share, seed=drawn_by, teachers=given, say=lambda line: click.echo(printable(line), err=True)
-    )
+    return lambda root: audit(root, resample=share, seed=drawn_by, teachers=given, say=terminal.teller())
 
 
 @store.command("verify")
@@ -124,7 +124,7 @@ def store_verify(
         raise UserError(asked=f"--set-aside of {out}", wrong="a zip stays as it is", remedy="merge it, or unpack it")
     with transfer.opened(Path(out)) if Path(out).is_file() else nullcontext(Path(out)) as root:
         found = maintenance.verify(
-            Store.look(root), check_trained, aside=aside, say=lambda count: click.echo(f"{count} files read", err=True)
+            Store.look(root), check_trained, aside=aside, say=lambda count: terminal.tell(f"{count} files read")
         )
         found += check_table(root)
         listed = manifests.compared(root, manifest) if manifest is not None else manifests.check(root)

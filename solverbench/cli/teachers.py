@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from solverbench.cli import terminal
 from solverbench.cli.flags import json_option, plugin_option
 
 
@@ -60,6 +61,7 @@ def teachers_info(name: str) -> None:
     show_default=True,
     help="Also download the reference statistics for FID.",
 )
+@terminal.amount_options
 def teachers_fetch(name: str, references: bool) -> None:
     """Download a published teacher into your data folder.
 

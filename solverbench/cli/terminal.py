@@ -1,16 +1,19 @@
-"""Output to a terminal, with the control characters in foreign names and texts escaped."""
+"""Output to a terminal: how much, in colour or not, with the control characters in foreign texts escaped."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
+from solverbench.errors import UserError
 from solverbench.wording import printable
 
 if TYPE_CHECKING:
@@ -86,15 +89,117 @@ def raw(stream: TextIO | Escaped) -> TextIO:
     return stream.stream if isinstance(stream, Escaped) else stream
 
 
+class Amount(IntEnum):
+    """How much a command tells on stderr; stdout is the same."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_AMOUNT, _BEGUN = "solverbench.amount", "solverbench.begun"
+
+
+def _set_amount(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        if _AMOUNT in ctx.meta:
+            raise UserError(
+                asked="--quiet and --verbose", wrong="exclude each other", remedy="give one of them, or neither"
+            )
+        ctx.meta[_AMOUNT], ctx.meta[_BEGUN] = Amount[str(option.name).upper()], time.monotonic()
+
+
+def amount_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags -q and -v to a command that takes long."""
+    about = {
+        "-q": "Show no progress on stderr, only warnings and errors.",
+        "-v": "Show all progress on stderr, as lines with the time since the start.",
+    }
+    for short, name in (("-v", "--verbose"), ("-q", "--quiet")):
+        made = click.option(
+            short, name, is_flag=True, is_eager=True, expose_value=False, callback=_set_amount, help=about[short]
+        )
+        command = made(command)
+    return command
+
+
+def amount() -> Amount:
+    """Return how much the current command tells."""
+    context = click.get_current_context(silent=True)
+    return Amount.NORMAL if context is None else context.meta.get(_AMOUNT, Amount.NORMAL)
+
+
+def stamp(begun: float, now: float) -> str:
+    """Return the time since the start as the beginning of a line."""
+    return f"[{now - begun:8.1f} s] "
+
+
+def teller() -> Callable[[str], None]:
+    """Return a function that prints a line of progress on stderr; other threads may call it, too.
+
+    It prints nothing if the current command is quiet, and the time since the start before the line if it is verbose.
+    """
+    chosen = amount()
+    begun = click.get_current_context().meta[_BEGUN] if chosen is Amount.VERBOSE else None
+
+    def tell(line: str) -> None:
+        if chosen is not Amount.QUIET:
+            click.echo(("" if begun is None else stamp(begun, time.monotonic())) + printable(line), err=True)
+
+    return tell
+
+
+def tell(line: str) -> None:
+    """Print a line of progress on stderr; see `teller`."""
+    teller()(line)
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "ipykernel" in sys.modules and hasattr(shell, "kernel")
+
+
+def moves(stream: TextIO | Escaped) -> bool:
+    """Return whether a bar can be drawn: the stream is a terminal whose cursor moves."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def coloured(stream: TextIO | Escaped) -> bool:
+    """Return whether to write colours: on a terminal, unless NO_COLOR says no; elsewhere if FORCE_COLOR says so.
+
+    Source: no-color.org and force-color.org; an empty variable says nothing, and NO_COLOR wins.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or moves(stream)
+
+
+def fail(line: str) -> None:
+    """Print an error on stderr."""
+    label = click.style("Error:", fg="red", bold=True) if coloured(sys.stderr) else "Error:"
+    raw(sys.stderr).write(f"{label} {printable(line)}\n")
+    raw(sys.stderr).flush()
+
+
+def width() -> int | None:
+    """Return the characters in a line of stdout; None if it is no terminal, where lines have any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def show(tables: Sequence[Table]) -> None:
-    """Print tables: on a terminal aligned, with the best of each column in bold; elsewhere as Markdown."""
-    if not sys.stdout.isatty():
+    """Print tables: aligned on a terminal or if colours are forced, the best of each column in bold; else as Markdown.
+
+    Without colours nothing is bold.
+    """
+    bold = coloured(sys.stdout)
+    if not (sys.stdout.isatty() or bold):
         for each in tables:
             click.echo("\n".join([*each.markdown(), ""]))
         return
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    width = shutil.get_terminal_size().columns
+    room = shutil.get_terminal_size().columns
     for each in tables:
-        lines = each.plain(width, lambda text: text if plain else click.style(text, bold=True))
+        lines = each.plain(room, lambda text: click.style(text, bold=True) if bold else text)
         raw(sys.stdout).write("\n".join([*lines, "", ""]))
     raw(sys.stdout).flush()

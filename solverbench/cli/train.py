@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from solverbench.teachers.teacher import Teacher
 
 from solverbench.bench.progress import duration
+from solverbench.cli import terminal
 from solverbench.cli.flags import config_option, device_option, out_option, plugin_option, teacher_option
 
 
@@ -34,6 +35,7 @@ from solverbench.cli.flags import config_option, device_option, out_option, plug
 @out_option
 @plugin_option
 @config_option
+@terminal.amount_options
 @click.pass_obj
 def train(
     draw: Callable[[Path], object],
@@ -67,7 +69,7 @@ def train(
 
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe)
-    network = load_teacher(teacher, check_device(device))
+    network = load_teacher(teacher, check_device(device), out=out)
     chosen = [(solver, recipes.chosen(solver, network).override(settings)) for solver in learned]
     if recipe:
         for solver, settled in chosen:
@@ -80,7 +82,7 @@ def train(
             place = Path(out) / "trained" / network.name / trained_files.file_name(solver, calls)
             before = _before(place)
             _announce(network, settled, Path(out))
-            with training_display(f"{solver.name} nfe={calls}") as progress:
+            with training_display(f"{solver.name} nfe={calls}", amount=terminal.amount()) as progress:
                 trained = training.train_best(
                     solver, calls, network, settled, out=Path(out), device=device, progress=progress,
                     tensorboard=tensorboard,
@@ -129,4 +131,4 @@ def _announce(network: Teacher, recipe: Recipe, out: Path) -> None:
     missing = sum(len(part) for parts in absent for part in parts.values())
     if missing:
         pace = estimates.probe(network, BATCH) * network.sampler_nfe / worker_count(network.device)
-        click.echo(f"teacher's images: making {missing}, about {duration(missing * pace)}", err=True)
+        terminal.tell(f"teacher's images: making {missing}, about {duration(missing * pace)}")

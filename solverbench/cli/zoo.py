@@ -91,21 +91,36 @@ def zoo_add(file: str) -> None:
 @click.argument("source", metavar="FILE")
 @click.option("--nfe", type=int, required=True, help="Denoiser calls that the solver was trained for.")
 @click.option("--solver", default="gas", show_default=True, metavar="SPEC",
-              help="Solver in the file: gas, gs, or ld3 with its options, as in ld3:base=ipndm:mode=time.")  # fmt: skip
+              help="Solver in the file: gas, gs, ld3 with its options, as in ld3:base=ipndm:mode=time, or dyweight "
+              "with its own, as in dyweight:history=3:afs=true.")  # fmt: skip
 @click.option("--t-eps", type=float, default=None, metavar="X",
               help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
+@click.option("--tensors", default=None, metavar="WEIGHTS,SCALES",
+              help="Names of DyWeight's two tensors in the file; if not given, the error lists them.")  # fmt: skip
 @teacher_option
 @out_option
 @plugin_option
-def zoo_import(source: str, nfe: int, solver: str, t_eps: float | None, teacher: str, out: str) -> None:
-    """Convert a trained file of the GAS or LD3 repository.
+def zoo_import(
+    source: str, nfe: int, solver: str, t_eps: float | None, tensors: str | None, teacher: str, out: str
+) -> None:
+    """Convert a trained file of the GAS, LD3 or DyWeight repository.
 
     The result is written to DIR/trained, where `run` finds it. No code in the file is run.
     """
-    from solverbench.learned import upstream
+    from solverbench.learned import upstream, zoo
     from solverbench.teachers.loading import load_teacher
 
-    trained = upstream.read(Path(source), load_teacher(teacher), nfe, solver=solver, t_eps=t_eps)
+    network = load_teacher(teacher)
+    trained = upstream.read(Path(source), network, nfe, solver=solver, t_eps=t_eps, names=tensors)
+    shadowed = zoo.find(trained.spec, network, nfe)
     place = upstream.keep(trained, Path(source), Path(out))
     ends = f"levels {float(trained.tableau.start):g} to {float(trained.tableau.levels[-1]):g}"
     click.echo(f"{trained.spec} nfe={nfe} for {teacher}, {ends}, in {place}")
+    if upstream.unsure_of_range(trained, network):
+        click.echo(
+            "note: without --t-eps its times are read as fractions of this teacher's own range; on EDM's networks the "
+            "GAS repository trains with 1e-3 (CIFAR-10) or 1e-4 (FFHQ, AFHQv2), so give that of this file"
+        )
+    if shadowed is not None and shadowed.identity != trained.identity:
+        name = trained.spec.partition(":")[0]
+        click.echo(f"note: with --out {out}, {name} at {nfe} calls is now this file, not the one used before")

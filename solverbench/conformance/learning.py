@@ -75,6 +75,10 @@ def parameter_gradients(solver: Solver, schedule: NoiseSchedule) -> str:
 def wrong_parameters(solver: Solver, schedule: NoiseSchedule) -> str:
     """Raise unless parameters for another number of steps are refused, by the grid, the loop or the step count."""
     _, ready, grid = trials.typical(solver, schedule)
+    assert isinstance(ready, LearnedSolver)
+    budgets = [budget for budget in BUDGETS if trials.steps(solver, budget) is not None]
+    if len(budgets) > 1 and all(ready.shapes(budget) == ready.shapes(budgets[0]) for budget in budgets):
+        return "the same parameters serve every number of steps"
     more = grid.steps + 1
     try:
         wrong = ready.grid(schedule, more)

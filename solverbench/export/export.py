@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from solverbench import files
+from solverbench import extras, files
 from solverbench._version import __version__
 from solverbench.errors import BudgetError, MissingError, RecordError, SpecError, UserError
 from solverbench.export import texts
@@ -112,7 +112,7 @@ def diffusers_scheduler(
         raise MissingError(
             asked="diffusers_scheduler",
             wrong="diffusers isn't installed",
-            remedy="pip install 'solverbench[diffusers]'",
+            remedy=f"run {extras.install('diffusers')}",
         )
     from solverbench.export.diffusers import TableauScheduler
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from solverbench import userdata
 from solverbench.errors import NeedsTrainingError, SpecError
+from solverbench.learned.searches import search
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.zoo import OUTDATED, find, training_command
 from solverbench.method import tracing
@@ -36,7 +38,8 @@ def needed(solver: LearnedSolver, nfe: int, teacher: Teacher, folders: Sequence[
             asked=f"{asked} nfe={nfe}", wrong=f"not trained for teacher {teacher.name!r}", remedy=remedy
         )
     equipped = solver.with_parameters(trained.parameters)
-    if not trained.still(trace(equipped, equipped.grid(teacher.schedule, equipped.steps(nfe)), check=False)):
+    schedule = search.schedule(teacher, folders)
+    if not trained.still(trace(equipped, equipped.grid(schedule, equipped.steps(nfe)), check=False)):
         raise NeedsTrainingError(asked=f"{solver.spec} nfe={nfe}", wrong=OUTDATED, remedy="train it again")
     return trained
 
@@ -56,6 +59,8 @@ def tableau(
 ) -> Tableau:
     """Return the tableau of a solver on a teacher's schedule, on another schedule, or on explicit levels.
 
+    A grid that is searched on the teacher, such as `gits`, is searched now if it hasn't been, with a line on stderr.
+
     A tableau is linear, so it excludes dynamic thresholding and other changes of the denoiser. A spec that asks for
     one is refused. For a Solver, execute the tableau on `solver.adapt(denoise)`.
 
@@ -65,7 +70,8 @@ def tableau(
         teacher: Teacher or its name; a learned solver's parameters are looked up for it.
         schedule: schedule to use without a teacher; EDM() if neither is given.
         grid: M+1 noise levels that replace the solver's own grid.
-        out: results folder; its trained solvers take precedence over the packaged ones.
+        out: results folder; its trained solvers and searched grids take precedence over the packaged ones, and a new
+            grid is kept there; if None, in the user's own zoo.
 
     Raises:
         SpecError, UnknownNameError: the spec cannot be read, or asks for a change of the denoiser.
@@ -86,4 +92,7 @@ def tableau(
     if untrained is not None and teacher is not None and grid is None and nfe is not None:
         trained = needed(untrained, nfe, teacher, () if out is None else (out / "trained",))
         return tracing.spends(trained.tableau, solver, nfe)
-    return tracing.tableau(solver, nfe=nfe, schedule=teacher.schedule if teacher else schedule, grid=grid)
+    if teacher is not None:
+        folder = userdata.zoo() if out is None else out / "trained"
+        schedule = search.searching(teacher, folder).schedule
+    return tracing.tableau(solver, nfe=nfe, schedule=schedule, grid=grid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -112,24 +112,38 @@ class Free(LearnedSolver):
         levels = torch.cat([(start.log() - torch.minimum(self._skipped, room)).exp()[None], grid.sigmas[1:]])
         told = _mirrored(levels[:-1].log() + self.trained["offsets"], grid.sigmas[-1].log(), start.log()).exp()
         based = trace(make(self.base), Grid(levels, grid.schedule), check=False).weights
-        size = (1 + levels**2).sqrt()
-        x = levels[0] / start * x
-        outputs: list[Tensor] = []
-        for k in range(len(levels)):
-            free = self.trained[f"r{k}"]
-            state = (based[k, 0] + size[k] / size[0] * free[0]) * x
-            for j, d in enumerate(outputs):
-                change = free[1 + j] - free[j] if j else free[1]
-                state = state + (based[k, 1 + j] + size[k] * change) * d
-            if k < grid.steps:
-                outputs.append(denoise(state, told[k], level=levels[k]))
-        return state
+        corrections = [self.trained[f"r{k}"] for k in range(len(levels))]
+        return corrected(based, corrections, denoise, levels[0] / start * x, levels, told)
 
     @property
     def _skipped(self) -> Tensor:
         """The value log(start/s_0), at least 0."""
         first = self.trained["first"][0]
         return torch.where(first < 0, -first, first)
+
+
+def corrected(
+    based: Tensor, corrections: Sequence[Tensor], denoise: Denoise, x: Tensor, levels: Tensor, told: Tensor
+) -> Tensor:
+    """Return the sample of the tableau `based` with corrections, in the units of `Free`.
+
+    Args:
+        based: [N+1, N+1], lower triangular.
+        corrections: r_0 .. r_N; r_k has k+1 entries.
+        x: state at levels[0].
+        levels: [N+1], the level of each row's state.
+        told: [N], the level that the network is told at each call.
+    """
+    size = (1 + levels**2).sqrt()
+    outputs: list[Tensor] = []
+    for k, free in enumerate(corrections):
+        state = (based[k, 0] + size[k] / size[0] * free[0]) * x
+        for j, d in enumerate(outputs):
+            change = free[1 + j] - free[j] if j else free[1]
+            state = state + (based[k, 1 + j] + size[k] * change) * d
+        if k < len(told):
+            outputs.append(denoise(state, told[k], level=levels[k]))
+    return state
 
 
 def _mirrored(places: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from solverbench.learned.coefficients import Coefficients
 from solverbench.method.declarations import option
 from solverbench.method.exponential import differences, order_at, phis
 from solverbench.method.grids import Grid
-from solverbench.method.schedules import NoiseSchedule, VPLinear
+from solverbench.method.schedules import EDM, NoiseSchedule, VPLinear
 from solverbench.method.solver import Denoise, LearnedSolver
 
 MARGIN = 1e-5
@@ -58,6 +58,12 @@ class Timed(LearnedSolver):
     def _clock(self, schedule: NoiseSchedule) -> NoiseSchedule:
         if self.t_eps is None:
             return schedule.clock
+        if not isinstance(schedule, (EDM, VPLinear)):
+            raise GridError(
+                asked=f"{self.name}:t_eps={self.t_eps:g} on {type(schedule).__name__}",
+                wrong="it would replace this schedule by a linear VP one",
+                remedy="leave t_eps out; the range then ends where the teacher ends, as the authors' does here",
+            )
         return VPLinear.clamped(schedule.sigma_min, schedule.sigma_max, self.t_eps)
 
     @staticmethod

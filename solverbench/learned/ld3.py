@@ -36,7 +36,7 @@ class LD3(LearnedSolver):
     base: str = option("unipc", choices=("unipc", "dpm", "ipndm", "euler"), help="solver whose levels are learned")
     order: int | None = option(None, help="order of the base solver; if not given, its default")
     variant: str | None = option(
-        None, help="B(h) of base=unipc; if not given, bh1 with mode=lambda and bh2 with mode=time"
+        None, help="variant of the base solver; if not given, its default, but bh1 of unipc with mode=lambda"
     )
     mode: str = option("lambda", choices=("lambda", "time"), help="variable in which levels and shifts are learned")
     prior: str | None = option(

@@ -152,7 +152,7 @@ class Recipe:
         return self.adversarial_weight > 0
 
     def override(self, settings: Sequence[str]) -> Recipe:
-        """Return this recipe with `key=value` settings applied; list entries are joined with +, as in widths=64+64.
+        """Return this recipe with `key=value` settings applied; a list is written widths=64+64 or widths=[64, 64].
 
         Raises:
             SpecError: not key=value, a repeated or unknown key, or a value of the wrong type or range.
@@ -172,7 +172,9 @@ class Recipe:
                 raise SpecError(
                     asked=f"recipe setting {setting!r}", wrong=f"{key!r} is given twice", remedy="give it once"
                 )
-            given[key] = options.parse(f"recipe setting {setting!r}", _kinds()[key], text)
+            listed = text.startswith("[") and text.endswith("]")
+            plain = "+".join(part.strip() for part in text[1:-1].split(",")) if listed else text
+            given[key] = options.parse(f"recipe setting {setting!r}", _kinds()[key], plain)
         return replace(self, **given)
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from solverbench.errors import SpecError
 from solverbench.learned.coefficients import Coefficients
 from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
-from solverbench.method.declarations import option, read_levels, write_levels
+from solverbench.method.declarations import option, read_levels, shown, write_levels
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import Denoise, LearnedSolver
@@ -85,7 +85,7 @@ class S4S(LearnedSolver):
     def _fixed(self, schedule: NoiseSchedule, steps: int) -> Grid:
         if self.form != "single":
             return super().grid(schedule, steps)
-        given = "".join(f":{key}={value!r}" for key, value in self.grid_parameters.items() if value is not None)
+        given = "".join(f":{key}={_text(value)}" for key, value in self._given().items() if value is not None)
         return make(f"dpm:singlestep=true:order={self.order}:grid={self.levels}{given}").grid(schedule, steps)
 
 
@@ -186,6 +186,11 @@ class S4SJoint(Scheduled):
     distilled: ClassVar[bool] = True
     inferred: ClassVar[str] = INFERRED
     paper: ClassVar[str] = "S4S, joint, arXiv:2502.17423, as arXiv:2510.17699 (GAS) restates it; it has no public code"
+
+
+def _text(value: float | str | bool) -> str:
+    """Return an option's value in a spec, a number with all its digits."""
+    return repr(value) if type(value) in (int, float) else shown(value)
 
 
 def _check(name: str, form: str, order: int, prediction: str) -> None:

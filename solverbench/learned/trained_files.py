@@ -53,6 +53,11 @@ class Trained:
     tableau: Tableau
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Return what it is and how good, on one line."""
+        error = "" if self.validation is None else f", validation RMSE {self.validation:.4g}"
+        return f"Trained({self.spec}, nfe={self.nfe}, teacher={self.teacher}{error}, identity={self.identity[:12]})"
+
     @property
     def identity(self) -> str:
         """The sha256 of solver, calls, teacher and parameters; equal for equal results, whatever their cost."""

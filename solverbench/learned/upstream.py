@@ -6,6 +6,7 @@ import hashlib
 import io
 import platform
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +19,20 @@ from solverbench._version import __version__
 from solverbench.errors import GridError, RecordError, TrainingError
 from solverbench.learned import trained_files
 from solverbench.learned.discretisation import with_ends
+from solverbench.learned.dyweight import DyWeight
 from solverbench.learned.gs import Timed
 from solverbench.learned.ld3 import LD3
 from solverbench.learned.trained_files import Trained
 from solverbench.method.grids import explicit
+from solverbench.method.schedules import EDM
 from solverbench.method.solver import LearnedSolver
 from solverbench.method.spec import make
 from solverbench.method.tracing import trace
+from solverbench.teachers.families import edm_pickles
 from solverbench.teachers.teacher import Teacher
 
 GAS_LAYOUT = "a dict whose ema.shadow_params lists mu_logit [N-1], t_couple [N] and for i = 1..N: c_i [N], a_i [N]"
+DYWEIGHT_LAYOUT = "weights [M, H], the newest output's first, and a scale [N] for each call"
 LD3_LAYOUT = (
     "a dict whose best_t_steps [2(N+1)] are N+1 decreasing grid times, then the N+1 times that the network gets"
 )
@@ -36,14 +41,27 @@ ENDS = 1e-4
 """Relative tolerance between the ends of LD3's times and the teacher's; LD3 stores them in float32, via lambda."""
 
 
-def read(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None) -> Trained:
-    """Return the solver in a file of the GAS or LD3 repository, as `solver` selects.
+def read(
+    path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None, names: str | None = None
+) -> Trained:
+    """Return the solver in a file of the GAS, LD3 or DyWeight repository, as `solver` selects.
 
     Raises:
-        RecordError: see `gas` and `ld3`; also `t_eps` given for an LD3 file.
+        RecordError: see `gas`, `ld3` and `dyweight`; also `t_eps` or `names` given for a file that needs none.
         SpecError, UnknownNameError: there is no such solver.
     """
-    if not isinstance(make(solver), LD3):
+    method = make(solver)
+    if isinstance(method, DyWeight) and t_eps is None:
+        return dyweight(path, teacher, nfe, solver=solver, names=names)
+    if names is not None:
+        raise RecordError(
+            asked=path, wrong=f"tensors={names}, but its tensors have known names", remedy="leave --tensors out"
+        )
+    if isinstance(method, DyWeight):
+        raise RecordError(
+            asked=path, wrong=f"t_eps={t_eps:g}, but DyWeight has no such time", remedy="leave --t-eps out"
+        )
+    if not isinstance(method, LD3):
         return gas(path, teacher, nfe, solver=solver, t_eps=t_eps)
     if t_eps is not None:
         raise RecordError(
@@ -146,6 +164,78 @@ def ld3(path: Path, teacher: Teacher, nfe: int, *, solver: str = "ld3") -> Train
     return _trained(path, content, equipped, teacher, nfe, about, "name the teacher that it was trained for")
 
 
+def dyweight(path: Path, teacher: Teacher, nfe: int, *, solver: str = "dyweight", names: str | None = None) -> Trained:
+    """Return the solver with the tensors of a DyWeight repository checkpoint, for `teacher`.
+
+    These are pickles of objects with their source code. Only their tensors are read, and nothing in them is run. The
+    names of the tensors and the order of a row's weights aren't published as text, so `names` gives the former, and the
+    latter is taken to be that of the formula, the newest output first.
+
+    Args:
+        nfe: number of calls; the scales must be as many.
+        solver: dyweight with its options; history and afs must be those of the training.
+        names: names of weights and scales in the file, joined by a comma; without them, the error lists what is there.
+
+    Raises:
+        RecordError: the file can't be read, has no tensors of these names and shapes, or has the oldest output first.
+        SpecError: not a dyweight.
+
+    Source: arXiv:2603.11607.
+    """
+    method = make(solver)
+    if not isinstance(method, DyWeight):
+        raise RecordError(
+            asked=path, wrong=f"holds a DyWeight solver, not {method.name}", remedy="use --solver dyweight"
+        )
+    content = _read(path)
+    if zipfile.is_zipfile(path):
+        unpickled = _unpickled(content, path, "the DyWeight repository")
+        found = (
+            {str(k): v for k, v in unpickled.items() if isinstance(v, Tensor)} if isinstance(unpickled, dict) else {}
+        )
+    else:
+        found = edm_pickles.parameters(path)
+    wanted = [name.strip() for name in (names or "").split(",")]
+    if len(wanted) != 2 or not all(name in found for name in wanted):
+        there = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(found.items())[:12]) or "none"
+        raise RecordError(
+            asked=path,
+            wrong=f"its tensors are {there}" + (f", not {names}" if names else ""),
+            remedy=f"name those of its {DYWEIGHT_LAYOUT}, as in --tensors weights,scales",
+        )
+    weights, scales = (found[name].detach().double() for name in wanted)
+    if scales.ndim == 1:
+        _check_calls(path, len(scales), nfe)
+    steps = method.steps(nfe)
+    if weights.shape != (steps, method.history) or scales.shape != (nfe,):
+        raise RecordError(
+            asked=path,
+            wrong=f"weights {list(weights.shape)} and scales {list(scales.shape)}, where {method.spec} has "
+            f"[{steps}, {method.history}] and [{nfe}]",
+            remedy="give the history and afs of its training, as in --solver dyweight:history=3:afs=true",
+        )
+    if not (weights.isfinite().all() and scales.isfinite().all()):
+        raise RecordError(asked=path, wrong="has a number that isn't finite", remedy="give another checkpoint")
+    full = weights[method.history - 1 :].mean(0)
+    if len(full) > 1 and full[0] < full[-1]:
+        raise RecordError(
+            asked=path,
+            wrong="its last weights are the largest, so the oldest output comes first",
+            remedy="reverse the columns of its weights and save them with torch.save",
+        )
+    parameters = {f"w{n}": weights[n, : n + 1] for n in range(steps)} | {"a": scales}
+    about = {"layout": "DyWeight repository, weights and scales", "tensors": wanted}
+    return _trained(path, content, method.with_parameters(parameters), teacher, nfe, about, "name its own teacher")
+
+
+def unsure_of_range(trained: Trained, teacher: Teacher) -> bool:
+    """Return whether a GAS repository file was read without the end of its time range, which EDM's networks need."""
+    layout = trained.record["imported"]["layout"]
+    return (
+        layout.startswith("GAS") and trained.record["imported"]["t_eps"] is None and isinstance(teacher.schedule, EDM)
+    )
+
+
 def keep(trained: Trained, source: Path, out: Path) -> Path:
     """Write an imported solver to the path where `zoo.find` looks in a results folder; return that path.
 
@@ -166,7 +256,7 @@ def _trained(
 ) -> Trained:
     """Return the solver, traced for `teacher`, with the record of its origin."""
     try:
-        tableau = trace(solver, solver.grid(teacher.schedule, nfe))
+        tableau = trace(solver, solver.grid(teacher.schedule, solver.steps(nfe)))
     except (GridError, TrainingError, ValueError) as error:
         raise RecordError(
             asked=path, wrong=f"no solver on the levels of {teacher.name} ({error})", remedy=remedy
@@ -192,7 +282,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise RecordError(
-            asked=path, wrong="there is no such file", remedy="give a file of the GAS or LD3 repository"
+            asked=path, wrong="there is no such file", remedy="give a file of the GAS, LD3 or DyWeight repository"
         ) from None
     except OSError as error:
         raise RecordError(

@@ -8,8 +8,11 @@ from solverbench.method.declarations import option as option
 from solverbench.method.execution import execute as execute
 from solverbench.method.exponential import ADAMS_BASHFORTH as ADAMS_BASHFORTH
 from solverbench.method.exponential import ExponentialIntegrator as ExponentialIntegrator
+from solverbench.method.exponential import adams as adams
 from solverbench.method.exponential import block_orders as block_orders
 from solverbench.method.exponential import differences as differences
+from solverbench.method.exponential import lagrange as lagrange
+from solverbench.method.exponential import order_at as order_at
 from solverbench.method.exponential import phis as phis
 from solverbench.method.exponential import unified as unified
 from solverbench.method.grids import Grid as Grid

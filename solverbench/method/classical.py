@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from solverbench import registries
 from solverbench.errors import SpecError
 from solverbench.method import grids
 from solverbench.method.declarations import option
@@ -26,8 +27,6 @@ class Classical(Solver):
     Source: Dockhorn et al. 2022, arXiv:2210.05475, section 3.3 (analytic first step); Karras et al. 2022,
     arXiv:2206.00364, algorithm 1 (the step to 0).
     """
-
-    stages: ClassVar[int] = 1
 
     afs: bool = option(False, help="replace the first evaluation by the score of a Gaussian, which saves a call")
     end: str = option(
@@ -48,6 +47,21 @@ class Classical(Solver):
             object.__setattr__(self, "end", "zero")
 
     @property
+    def stages(self) -> int:
+        """The number of calls of a regular step, which spans one interval unless `spanned` says otherwise."""
+        return 1
+
+    def spanned(self, calls: int) -> int | None:
+        """Return the number of intervals on which `integrate` makes `calls` calls; None if it makes them on none."""
+        count, rest = divmod(calls, self.stages)
+        return count if count > 0 and rest == 0 else None
+
+    def alternatives(self) -> dict[str, Self]:
+        """Return solvers that spend other numbers of calls, by the option that makes them, for a refused budget."""
+        named = isinstance(self._levels(), str)
+        return {"end=zero": dataclasses.replace(self, end="zero")} if named and self.end == "sigma_min" else {}
+
+    @property
     def consistent(self) -> bool:
         """Whether every row keeps a constant image; false with an analytic first step."""
         return not self.afs
@@ -61,16 +75,18 @@ class Classical(Solver):
         return thresholded(denoise) if self.threshold else denoise
 
     def steps(self, nfe: int) -> int:
-        """Return M: an interval costs `stages` calls, the one to level 0 costs one, and afs saves one in total."""
-        if not self._spends(nfe):
-            near = filter(self._spends, range(1, nfe + 2 * self.stages + 2))
+        """Return M: the intervals that `integrate` spans with the calls left to it, and the one to level 0.
+
+        That one costs a call, and afs saves one in total.
+        """
+        found = self._steps(nfe)
+        if found is None:
+            near = [n for n in range(1, nfe + 2 * self.stages + 2) if self._steps(n) is not None]
             close: list[int | str] = [*sorted(sorted(near, key=lambda n: abs(n - nfe))[:2])]
-            named = isinstance(self._levels(), str)
-            if named and self.end == "sigma_min" and dataclasses.replace(self, end="zero")._spends(nfe):
-                close.append(f"{self.name}:end=zero")
-            raise refuse_budget(self, nfe, f"each step costs {self.stages} evaluations{self._exceptions()}", close)
-        last = self.end == "zero"
-        return (nfe + self.afs - last) // self.stages + last
+            for option, others in self.alternatives().items():
+                close += [f"{self.name}:{option}"] * (others._steps(nfe) is not None)
+            raise refuse_budget(self, nfe, f"{self._costs()}{self._exceptions()}", close)
+        return found
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the grid of `steps` intervals; with end=zero the last of them goes from sigma_min to 0."""
@@ -79,10 +95,17 @@ class Classical(Solver):
         levels = self._levels()
         if self.end == "sigma_min" or not isinstance(levels, str):
             return super().grid(schedule, steps)
-        if grids.places_end(levels):
+        if grids.takes(levels, "end"):
             return grids.named(levels, schedule, steps, **self.grid_parameters, end=0.0)
-        body = super().grid(schedule, max(steps - 1, 1)).sigmas[:steps]
-        return Grid(torch.cat([body, body.new_zeros(1)]), schedule)
+        body = super().grid(schedule, max(steps - 1, 1))
+        return Grid(torch.cat([body.sigmas[:steps], body.sigmas.new_zeros(1)]), schedule, body.search)
+
+    @property
+    def grid_parameters(self) -> dict[str, Any]:
+        """Return the parameters of the grid; a searched one is told of the analytic first step."""
+        levels = self._levels()
+        told = self.afs and isinstance(levels, str) and levels in registries.grids and grids.takes(levels, "afs")
+        return super().grid_parameters | ({"afs": True} if told else {})
 
     def sample(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample of `integrate`, with the analytic first step and the step to 0 as the options say."""
@@ -94,10 +117,18 @@ class Classical(Solver):
             x = self.integrate(evaluate, x, Grid(sigmas[:-1], grid.schedule))
         return denoise(x, sigmas[-2])
 
-    def _spends(self, nfe: int) -> bool:
+    def _steps(self, nfe: int) -> int | None:
+        """Return the number of intervals that cost `nfe` calls; None if there is none."""
         last = self.end == "zero"
         calls = nfe + self.afs - last
-        return calls % self.stages == 0 and (calls > 0 or (last and nfe > 0))
+        if last and nfe > 0 and calls == 0:
+            return 1
+        found = self.spanned(calls)
+        return None if found is None else found + last
+
+    def _costs(self) -> str:
+        """Return what the steps cost, for a refused budget."""
+        return f"each step costs {self.stages} evaluations"
 
     def _exceptions(self) -> str:
         return (", one less with afs" if self.afs else "") + (

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from solverbench import options
 from solverbench.errors import GridError, SpecError
 from solverbench.method import grids
 from solverbench.wording import suggest
+
+RESERVED = ("rho", "shift", "offset")
+"""Parameters of grids whose names mean these in every class; the others a class may use for something of its own."""
 
 
 class Unnamed(str):
@@ -71,14 +74,16 @@ def write_levels(levels: str | Sequence[float]) -> str:
 def unknown_option(asked: str, cls: Any, key: str) -> SpecError:
     """Return the error for an option that the solver does not have."""
     keys = sorted(declared(cls))
-    remedy = suggest(key, keys, f"it has {', '.join(keys)}.")
+    told = [each for each in keys if each in RESERVED or each not in grids.PARAMETERS]
+    remedy = suggest(key, keys, f"it has {', '.join(told)}, and what its grid takes.")
     return SpecError(asked=asked, wrong=f"{cls.name} has no option {key!r}", remedy=remedy)
 
 
 def own_defaults(cls: type) -> None:
     """Make a plain class attribute with the name of an inherited option the option's default in `cls`.
 
-    A dataclass reads annotated attributes alone, and would ignore it.
+    A dataclass reads annotated attributes alone, and would ignore it. An attribute with the name of a grid's parameter
+    that isn't `RESERVED` stays the class's own.
 
     Raises:
         SpecError: an attribute that is taken for the default grid, and isn't read.
@@ -92,12 +97,15 @@ def own_defaults(cls: type) -> None:
             remedy='give levels = NAME, as in levels = "logsnr"',
         )
     annotated = mine.get("__annotations__", {})
+    free = [name for name in grids.PARAMETERS if name not in RESERVED and name not in annotated]
+    if plain := [name for name in free if name in mine and not _is_field(mine[name])]:
+        annotated = cls.__annotations__ = {**annotated, **dict.fromkeys(plain, ClassVar[Any])}
     for base in reversed(cls.__mro__[1:]):
         for name, field in vars(base).get("__dataclass_fields__", {}).items():
             if name not in mine or name in annotated or "choices" not in field.metadata:
                 continue
             given = mine[name]
-            if isinstance(given, dataclasses.Field):
+            if _is_field(given):
                 metadata = {**given.metadata, "key": given.metadata["key"] or field.metadata["key"]}
                 given = given.default
             elif callable(given) or isinstance(given, property):
@@ -108,6 +116,10 @@ def own_defaults(cls: type) -> None:
             setattr(cls, name, dataclasses.field(default=given, metadata=metadata))
             cls.__annotations__ = {**annotated, name: get_type_hints(base)[name]}
             annotated = cls.__annotations__
+
+
+def _is_field(value: Any) -> bool:
+    return isinstance(value, dataclasses.Field)
 
 
 def check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> None:
@@ -122,14 +134,15 @@ def check(asked: str, field: dataclasses.Field[Any], kind: Any, value: Any) -> N
     """
     allowed = getattr(kind, "__args__", (kind,))
     fits = isinstance(value, (*allowed, int) if float in allowed else allowed)
-    if not fits or isinstance(value, bool) is not (bool in allowed):
+    absent = value is None and type(None) in allowed
+    if not fits or (isinstance(value, bool) is not (bool in allowed) and not absent):
         raise SpecError(
             asked=asked,
             wrong=f"{value!r} is {type(value).__name__}",
             remedy=f"give {' or '.join(k.__name__ for k in allowed)}",
         )
     choices, above = field.metadata["choices"], field.metadata["above"]
-    if choices and value not in choices:
+    if choices and value not in choices and not absent:
         raise SpecError(
             asked=asked,
             wrong=f"{shown(value)} isn't one of its values",

@@ -15,7 +15,7 @@ from torch import Tensor
 from solverbench import plugins, registries
 from solverbench.errors import GridError, PluginError, UnknownNameError
 from solverbench.method.rectified_flow import RectifiedFlow
-from solverbench.method.schedules import NoiseSchedule, VariancePreserving
+from solverbench.method.schedules import NoiseSchedule, Searched, VariancePreserving
 from solverbench.method.vp_discrete import VPDiscrete
 
 VERSIONS: dict[str, int] = {}
@@ -32,6 +32,7 @@ class Grid:
     Args:
         sigmas: [M+1] float64, strictly decreasing, positive except that the last may be 0. May carry gradient.
         schedule: the model's schedule, for loops that need the model's own time.
+        search: the search that found the levels; None if no search was needed.
 
     Raises:
         GridError: fewer than two levels, not finite, negative, or not strictly decreasing.
@@ -39,6 +40,7 @@ class Grid:
 
     sigmas: Tensor
     schedule: NoiseSchedule
+    search: Searched | None = None
 
     def __post_init__(self) -> None:
         values = self.sigmas.detach().tolist()
@@ -238,8 +240,16 @@ def learned(schedule: NoiseSchedule, steps: int) -> Grid:
     )
 
 
-PARAMETERS = ("rho", "shift", "offset")
+PARAMETERS = (
+    *("rho", "shift", "offset", "a", "b", "c"),
+    *("candidates", "warmup", "pilot", "cost", "discount", "own"),
+)
 """Keyword arguments of grids; a solver passes its options of the same names."""
+
+
+def searched(name: str) -> bool:
+    """Return whether the named grid is the result of a search on the teacher."""
+    return name in registries.searches
 
 
 def parameters(name: str) -> dict[str, Any]:
@@ -248,9 +258,12 @@ def parameters(name: str) -> dict[str, Any]:
     return {key: defaults[key] for key in PARAMETERS if key in defaults}
 
 
-def places_end(name: str) -> bool:
-    """Return whether the named grid takes a keyword `end`, the level that follows its calls, such as 0."""
-    return "end" in (getattr(function(name), "__kwdefaults__", None) or {})
+def takes(name: str, keyword: str) -> bool:
+    """Return whether the named grid takes a keyword besides its `PARAMETERS`.
+
+    The keyword is `end`, the level that follows its calls, such as 0; or `afs`, whether the first step costs no call.
+    """
+    return keyword in (getattr(function(name), "__kwdefaults__", None) or {})
 
 
 def function(name: str) -> Callable[..., Grid]:
@@ -268,7 +281,7 @@ def named(name: str, schedule: NoiseSchedule, steps: int, **given: Any) -> Grid:
     """Return the named grid of `steps` intervals on `schedule`.
 
     Args:
-        given: keywords of the grid, see `PARAMETERS` and `places_end`; its own default replaces None.
+        given: keywords of the grid, see `PARAMETERS` and `takes`; its own default replaces None.
 
     Raises:
         UnknownNameError: no such grid.
@@ -280,7 +293,7 @@ def named(name: str, schedule: NoiseSchedule, steps: int, **given: Any) -> Grid:
         try:
             found = make(schedule, steps, **given)
         except OverflowError:  # a float's own; a tensor's becomes an infinite level, which Grid refuses
-            asked = ":".join([f"grid={name}", *(f"{key}={value:g}" for key, value in given.items())])
+            asked = ":".join([f"grid={name}", *(f"{key}={value}" for key, value in given.items())])
             raise GridError(
                 asked=asked,
                 wrong="its levels are too large for float64",
@@ -304,10 +317,23 @@ def key(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         PluginError: a plugin offers it but does not load.
     """
     made = function(name)
-    numbers = {each: float(value) for each, value in given.items() if value is not None}
+    numbers = {each: _plain(value) for each, value in given.items() if value is not None}
     if name in registries.grids.builtin:
         return {"name": name, "version": VERSIONS.get(name, 1), **numbers}
     return {"name": name, "source": registries.source(made), **numbers}
+
+
+def found_key(method: Mapping[str, Any], grid: Grid) -> Mapping[str, Any]:
+    """Return a solver's part of a key with the levels that a search found, where its grid is searched."""
+    name = method["grid"].get("name", "")
+    if grid.search is None or not searched(name):
+        return method
+    return {**method, "grid": {**method["grid"], "levels": list(grid.search.levels)}}
+
+
+def _plain(value: float | str | bool) -> float | str | bool:
+    """Return a parameter as it is written in a key: a number as a float."""
+    return value if isinstance(value, (str, bool)) else float(value)
 
 
 def resolve(name: str) -> str:

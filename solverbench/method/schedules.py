@@ -26,6 +26,27 @@ STAND_IN = 1e6
 """The level used for infinity where a model's alpha reaches 0; there x = sigma n holds no data."""
 
 
+@dataclass(frozen=True)
+class Searched:
+    """Levels that a search found on a teacher, and its cost.
+
+    Args:
+        levels: the M+1 levels, from the start to the end.
+        calls: denoiser calls times images that the search spent.
+        seconds: time that it took.
+        seeds: seeds of the noise that it used; empty if it used none.
+    """
+
+    levels: tuple[float, ...]
+    calls: int
+    seconds: float
+    seeds: range
+
+
+Search = Callable[[str, int, Mapping[str, Any]], Searched]
+"""A source of searched grids: (name of the search, number of intervals, its parameters) -> the levels found."""
+
+
 class NoiseSchedule(ABC):
     """Maps a model's time t to its signal scale `alpha` and EDM-frame noise level `sigma` = (noise scale)/alpha."""
 
@@ -35,6 +56,7 @@ class NoiseSchedule(ABC):
     _rule: dict[str, Any] | None = None
     _calls: Callable[[int], Tensor] | None = None
     _calls_rule: Mapping[str, Any] | None = None
+    _search: Search | None = None
 
     @property
     def default_grid(self) -> str:
@@ -89,6 +111,23 @@ class NoiseSchedule(ABC):
     def calls(self, steps: int) -> Tensor | None:
         """Return the pipeline's own levels of `steps` calls [steps]; None if the model is no pipeline."""
         return None if self._calls is None else self._calls(steps)
+
+    def with_search(self, search: Search) -> Self:
+        """Return this schedule with a source of searched grids, such as `grid=gits`; its key stays."""
+        made = copy.copy(self)
+        object.__setattr__(made, "_search", search)
+        return made
+
+    def searched(self, name: str, steps: int, given: Mapping[str, Any]) -> Searched | None:
+        """Return the levels that the search of this name found for `steps` intervals; None if there is no teacher.
+
+        Args:
+            given: parameters of the search.
+
+        Raises:
+            NeedsSearchError: the search has not been made for this teacher.
+        """
+        return None if self._search is None else self._search(name, steps, given)
 
     def _numbers(self) -> list[float]:
         """Return numbers that distinguish this schedule from others of its class."""

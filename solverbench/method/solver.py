@@ -14,6 +14,7 @@ from solverbench import registries
 from solverbench.errors import BudgetError, GridError, SpecError
 from solverbench.method import grids
 from solverbench.method.declarations import (
+    RESERVED,
     Unnamed,
     check,
     declared,
@@ -63,6 +64,17 @@ class Solver(ABC):
     rho: float | None = option(None, above=0.0, help="the grid's exponent; the grid's own default if not given")
     shift: float | None = option(None, above=0.0, help="a flow's shift in its grid; the schedule's own if not given")
     offset: int | None = option(None, above=-1, help="steps_offset of the leading grids; 1 if not given")
+    c: float | None = option(None, above=0.0, help="deviation of the data for the grid arctan; 1 if not given")
+    a: float | None = option(None, above=0.0, help="first parameter of the Beta distribution of grid=beta; 0.6")
+    b: float | None = option(None, above=0.0, help="second parameter of the Beta distribution of grid=beta; 0.6")
+    candidates: int | None = option(None, above=2, help="number of levels that a grid search chooses from")
+    warmup: int | None = option(None, above=0, help="number of noises that a grid search uses")
+    pilot: str | None = option(
+        None, choices=("ipndm", "dpm", "euler"), help="solver that a grid search runs on all its candidate levels"
+    )
+    cost: str | None = option(None, choices=("dev", "l2", "l1"), help="cost of a step in the search of gits")
+    discount: float | None = option(None, above=0.0, help="factor on the cost of later steps in the search of gits")
+    own: bool | None = option(None, help="dmn minimises its bound for this solver, not for a polynomial of order 3")
 
     def __init_subclass__(cls) -> None:
         own_defaults(cls)
@@ -90,14 +102,14 @@ class Solver(ABC):
             value = getattr(self, field.name)
             check(f"{self.name}:{spec_key(field)}={shown(value)}", field, kind, value)
         levels = self._levels()
-        named, given = write_levels(levels), {key: getattr(self, key) for key in grids.PARAMETERS}
+        named, given = write_levels(levels), self._given()
         taken = grids.parameters(named) if isinstance(levels, str) else {}
         if not isinstance(levels, str):
             grids.explicit(levels, EDM())  # levels that no schedule allows are an error of the spec
         for key, value in given.items():
             if key not in taken and value is not None:
                 raise SpecError(
-                    asked=f"{self.name}:grid={self.levels}:{key}={value:g}",
+                    asked=f"{self.name}:grid={self.levels}:{key}={shown(value)}",
                     wrong=f"this grid has no {key}",
                     remedy="leave it out",
                 )
@@ -113,7 +125,7 @@ class Solver(ABC):
         The class's default grid was made for images in EDM's frame. A flow's default is uniform in its time.
         """
         named = self.default_grid(schedule) if isinstance(self.levels, Unnamed) else self.levels
-        return self if named == self.levels else dataclasses.replace(self, levels=named, **_nothing_given())
+        return self if named == self.levels else dataclasses.replace(self, levels=named, **self._no_parameters())
 
     def default_grid(self, schedule: NoiseSchedule) -> str:
         """Return the name of the grid on `schedule` if none is named."""
@@ -121,7 +133,7 @@ class Solver(ABC):
 
     def at(self, levels: Sequence[float]) -> Self:
         """Return this solver on explicit levels, checked as if they were given in its spec."""
-        return dataclasses.replace(self, levels=write_levels(levels), **_nothing_given())
+        return dataclasses.replace(self, levels=write_levels(levels), **self._no_parameters())
 
     @property
     def consistent(self) -> bool:
@@ -218,13 +230,13 @@ class Solver(ABC):
         options = {
             key: float(value) if isinstance(value, int) and float in getattr(kind, "__args__", (kind,)) else value
             for key, (field, kind) in declared(type(self)).items()
-            if key not in ("grid", *grids.PARAMETERS) and (value := getattr(self, field.name)) != field.default
+            if key not in ("grid", *self._grid_options()) and (value := getattr(self, field.name)) != field.default
         }
         levels = self._levels()
         if not isinstance(levels, str):
             grid: dict[str, Any] = {"levels": levels}
         elif levels in registries.grids:
-            grid = grids.key(levels, self.grid_parameters)
+            grid = grids.key(levels, self._given())
         else:
             grid = {"name": levels}
         sources = [registries.source(cls) for cls in type(self).__mro__ if not built_in(cls)]
@@ -238,8 +250,23 @@ class Solver(ABC):
 
     @property
     def grid_parameters(self) -> dict[str, Any]:
-        """Return the parameters of the grid."""
-        return {key: getattr(self, key) for key in grids.PARAMETERS}
+        """Return the parameters of the grid; `own` is this solver's spec, for which the grid is made."""
+        given = self._given()
+        return given | ({"own": self.spec if given["own"] else None} if "own" in given else {})
+
+    def _given(self) -> dict[str, Any]:
+        """Return the options that are parameters of the grid."""
+        return {key: getattr(self, key) for key in self._grid_options()}
+
+    @classmethod
+    def _grid_options(cls) -> tuple[str, ...]:
+        """Return the parameters of grids that are options of this class, without those whose names it uses itself."""
+        inherited, own = Solver.__dataclass_fields__, cls.__dataclass_fields__
+        return tuple(key for key in grids.PARAMETERS if key in RESERVED or own[key] is inherited[key])
+
+    def _no_parameters(self) -> dict[str, Any]:
+        """Return the parameters of a grid, none of them given."""
+        return dict.fromkeys(self._grid_options())
 
     def _levels(self) -> str | list[float]:
         """Return the name of the grid, or its explicit levels."""
@@ -326,11 +353,6 @@ class LearnedSolver(Solver):
         """The parameters; an assertion fails if there are none."""
         assert self.parameters is not None, f"{self.name} has no parameters; use with_parameters"
         return self.parameters
-
-
-def _nothing_given() -> dict[str, Any]:
-    """Return the parameters of a grid, none of them given."""
-    return dict.fromkeys(grids.PARAMETERS)
 
 
 def built_in(cls: type) -> bool:

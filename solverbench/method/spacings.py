@@ -30,8 +30,8 @@ def leading(schedule: NoiseSchedule, steps: int, *, offset: int = 1, end: float 
     Raises:
         GridError: the schedule is not discrete, or a step lies outside it.
     """
-    count = _count("leading", schedule)
-    return _at_steps("leading", schedule, np.arange(steps)[::-1] * (count // steps) + offset, end)
+    known = count("leading", schedule)
+    return whole_steps("leading", schedule, np.arange(steps)[::-1] * (known // steps) + offset, end)
 
 
 def dpm_leading(schedule: NoiseSchedule, steps: int, *, offset: int = 1, end: float | None = None) -> Grid:
@@ -40,8 +40,8 @@ def dpm_leading(schedule: NoiseSchedule, steps: int, *, offset: int = 1, end: fl
     Raises:
         GridError: the schedule is not discrete, or a step lies outside it.
     """
-    count = _count("dpm_leading", schedule)
-    return _at_steps("dpm_leading", schedule, np.arange(1, steps + 1)[::-1] * (count // (steps + 1)) + offset, end)
+    known = count("dpm_leading", schedule)
+    return whole_steps("dpm_leading", schedule, np.arange(1, steps + 1)[::-1] * (known // (steps + 1)) + offset, end)
 
 
 def trailing(schedule: NoiseSchedule, steps: int, *, shift: float | None = None, end: float | None = None) -> Grid:
@@ -55,8 +55,8 @@ def trailing(schedule: NoiseSchedule, steps: int, *, shift: float | None = None,
     if isinstance(schedule, RectifiedFlow):
         return _at_times("trailing", schedule, 1 - torch.arange(steps, dtype=torch.float64) / steps, shift, end)
     _unshifted("trailing", schedule, shift)
-    count = _count("trailing", schedule, "or a flow")
-    return _at_steps("trailing", schedule, np.round(np.arange(count, 0, -count / steps))[:steps] - 1, end)
+    known = count("trailing", schedule, "or a flow")
+    return whole_steps("trailing", schedule, np.round(np.arange(known, 0, -known / steps))[:steps] - 1, end)
 
 
 def linspace(schedule: NoiseSchedule, steps: int, *, shift: float | None = None, end: float | None = None) -> Grid:
@@ -72,10 +72,10 @@ def linspace(schedule: NoiseSchedule, steps: int, *, shift: float | None = None,
         u = torch.linspace(1.0, schedule.t_end, steps, dtype=torch.float64)
         return _at_times("linspace", schedule, u, shift, end)
     _unshifted("linspace", schedule, shift)
-    count = _count("linspace", schedule, "or a flow")
+    known = count("linspace", schedule, "or a flow")
     if steps == 1:
         raise GridError(asked="grid=linspace with 1 call", wrong="it would be at the last level", remedy="use trailing")
-    return _at_steps("linspace", schedule, _linear(count, steps), end)
+    return whole_steps("linspace", schedule, _linear(known, steps), end)
 
 
 def dpm_linspace(schedule: NoiseSchedule, steps: int, *, end: float | None = None) -> Grid:
@@ -84,7 +84,7 @@ def dpm_linspace(schedule: NoiseSchedule, steps: int, *, end: float | None = Non
     Raises:
         GridError: the schedule is not discrete.
     """
-    return _at_steps("dpm_linspace", schedule, _linear(_count("dpm_linspace", schedule), steps + 1)[:-1], end)
+    return whole_steps("dpm_linspace", schedule, _linear(count("dpm_linspace", schedule), steps + 1)[:-1], end)
 
 
 def flow_shift(schedule: NoiseSchedule, steps: int, *, shift: float | None = None) -> Grid:
@@ -106,7 +106,7 @@ def flow_shift(schedule: NoiseSchedule, steps: int, *, shift: float | None = Non
         )
     s = schedule.shift if shift is None else shift
     first, last = (t / (s * (1 - t) + t) for t in (schedule.t_start, schedule.t_end))
-    sigmas = schedule.sigma(_shifted(torch.linspace(first, last, steps + 1, dtype=torch.float64), s))
+    sigmas = schedule.sigma(shifted(torch.linspace(first, last, steps + 1, dtype=torch.float64), s))
     sigmas[0], sigmas[-1] = schedule.sigma_max, schedule.sigma_min
     return Grid(sigmas, schedule)
 
@@ -127,10 +127,10 @@ def pipeline(schedule: NoiseSchedule, steps: int, *, end: float | None = None) -
             asked=asked, wrong="it isn't known where a pipeline of this teacher would call it",
             remedy="give its folder with family=pipeline, or name another grid",
         )  # fmt: skip
-    return _ended(asked, schedule, sigmas, end, "give end=zero")
+    return ended(asked, schedule, sigmas, end, "give end=zero")
 
 
-def _count(name: str, schedule: NoiseSchedule, more: str = "") -> int:
+def count(name: str, schedule: NoiseSchedule, more: str = "") -> int:
     """Return M, the number of training steps."""
     if isinstance(schedule, VPDiscrete):
         return len(schedule.log_alphas)
@@ -155,30 +155,31 @@ def _linear(count: int, points: int) -> NDArray[Any]:
     return np.linspace(0, count - 1, points).round()[::-1]
 
 
-def _shifted(u: Tensor, shift: float) -> Tensor:
+def shifted(u: Tensor, shift: float) -> Tensor:
     return shift * u / (1 + (shift - 1) * u)
 
 
 def _at_times(name: str, schedule: RectifiedFlow, u: Tensor, shift: float | None, end: float | None) -> Grid:
-    times = _shifted(u, schedule.shift if shift is None else shift)
+    times = shifted(u, schedule.shift if shift is None else shift)
     sigmas = torch.where(times < schedule.t_start, schedule.sigma(times), schedule.sigma_max)
-    return _ended(f"grid={name} with {len(u)} calls", schedule, sigmas, end, "give end=zero, or a shift above 1")
+    return ended(f"grid={name} with {len(u)} calls", schedule, sigmas, end, "give end=zero, or a shift above 1")
 
 
-def _at_steps(name: str, schedule: NoiseSchedule, steps: NDArray[Any], end: float | None) -> Grid:
+def whole_steps(name: str, schedule: NoiseSchedule, steps: NDArray[Any], end: float | None) -> Grid:
+    """Return the levels of a discrete schedule at whole training steps, falling, from 0."""
     assert isinstance(schedule, VPDiscrete)
-    count, asked = len(schedule.log_alphas), f"grid={name} with {len(steps)} calls"
-    if len(set(steps.tolist())) < len(steps) or steps[0] >= count or steps[-1] < 0:
+    known, asked = len(schedule.log_alphas), f"grid={name} with {len(steps)} calls"
+    if len(set(steps.tolist())) < len(steps) or steps[0] >= known or steps[-1] < 0:
         raise GridError(
             asked=asked,
-            wrong=f"it places calls from training step {steps[0]:g} to {steps[-1]:g} of 0 to {count - 1}",
+            wrong=f"it places calls from training step {steps[0]:g} to {steps[-1]:g} of 0 to {known - 1}",
             remedy="use fewer calls or another offset",
         )
-    times = (torch.tensor(steps.copy(), dtype=torch.float64) + 1) / count
-    return _ended(asked, schedule, schedule.sigma(times), end, "give end=zero, or an offset above 0 where it has one")
+    times = (torch.tensor(steps.copy(), dtype=torch.float64) + 1) / known
+    return ended(asked, schedule, schedule.sigma(times), end, "give end=zero, or an offset above 0 where it has one")
 
 
-def _ended(asked: str, schedule: NoiseSchedule, sigmas: Tensor, end: float | None, remedy: str) -> Grid:
+def ended(asked: str, schedule: NoiseSchedule, sigmas: Tensor, end: float | None, remedy: str) -> Grid:
     """Return the levels of calls and the level after them, which must be lower."""
     last = schedule.sigma_min if end is None else end
     if not float(sigmas[-1]) > last * (1 + 1e-9):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -60,6 +60,15 @@ class Tableau:
         """N, the number of calls."""
         return len(self.sigmas)
 
+    @property
+    def serial_calls(self) -> int:
+        """The largest number of calls that must wait for one another; at most `nfe`.
+
+        Call k waits for call j if W[k,1+j] isn't 0. Calls that don't wait for one another, such as the points of a step
+        of EPD, can run side by side on a machine with room for them.
+        """
+        return _longest_chain(self.weights.detach().tolist())
+
     def equals(self, other: Tableau, tolerance: float = 1e-12) -> bool:
         """Return whether all numbers agree within `tolerance` times max(1, |number|): the same solver and levels."""
         if self.nfe != other.nfe:
@@ -100,9 +109,7 @@ class Tableau:
 
     def noise_scale(self, schedule: NoiseSchedule) -> float:
         """Return the factor that turns unit noise into the state at `start`."""
-        start = float(self.start)
-        whole = math.isclose(start, schedule.sigma_max, rel_tol=1e-9)  # a learned grid may miss it by an ulp
-        return schedule.prior_scale if whole else schedule.scale(start)
+        return noise_scale(float(self.start), schedule)
 
     def plan(self, scale: float = 1.0) -> Plan:
         """Return the plan: numbers rounded to 12 significant digits, the first column multiplied by `scale`.
@@ -130,6 +137,11 @@ class Plan:
     def nfe(self) -> int:
         """N, the number of calls."""
         return len(self.sigmas)
+
+    @property
+    def serial_calls(self) -> int:
+        """The largest number of calls that must wait for one another, as `Tableau.serial_calls`."""
+        return _longest_chain(self.rows)
 
     def fits(self, other: Plan, tolerance: float = 1e-8) -> bool:
         """Return whether all numbers agree within `tolerance` times max(1, |number|): one plan on two processors."""
@@ -177,6 +189,23 @@ def asked(method: Mapping[str, Any], plan: Plan, schedule: NoiseSchedule | None 
         named["grid"] = {**method["grid"], "calls": dict(schedule.calls_rule)}
     unknown = "" in method.get("sources", ()) or method["grid"].get("source") == ""
     return {**named, "numbers": plan.key} if unknown else named
+
+
+def noise_scale(start: float, schedule: NoiseSchedule) -> float:
+    """Return the factor that turns unit noise into the state at level `start`."""
+    whole = math.isclose(start, schedule.sigma_max, rel_tol=1e-9)  # a learned grid may miss it by an ulp
+    return schedule.prior_scale if whole else schedule.scale(start)
+
+
+def _longest_chain(rows: Sequence[Sequence[float]]) -> int:
+    """Return the length of the longest chain of calls of which each uses the one before; row k is the input of call k.
+
+    The last row, the sample, is no call.
+    """
+    depths: list[int] = []
+    for k, row in enumerate(rows[:-1]):
+        depths.append(1 + max((depths[j] for j in range(k) if row[1 + j] != 0), default=0))
+    return max(depths)
 
 
 def _rounded(value: float) -> float:

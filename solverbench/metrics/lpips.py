@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solverbench import extras
 from solverbench.errors import MissingError
 from solverbench.wording import one_line
 
@@ -98,5 +99,5 @@ def _package(asked: str) -> Any:
         return importlib.import_module("lpips")
     except Exception as error:  # a torchvision that doesn't fit torch raises RuntimeError
         wrong = f"the lpips package can't be imported ({one_line(error)})"
-        remedy = "run pip install 'solverbench[lpips]' with a torchvision made for this torch"
+        remedy = f"run {extras.install('lpips')}, with a torchvision made for this torch"
         raise MissingError(asked=asked, wrong=wrong, remedy=remedy) from None

@@ -39,7 +39,7 @@ SMALL = 3 * 32 * 32
 LEAST = 40
 """Smallest number of calls of the second solver, so that a coarse one isn't compared with another coarse one."""
 
-EXPONENTIAL = ("dpm", "unipc")
+EXPONENTIAL = ("adams", "dpm", "exprk", "unipc")
 """Solvers of data predictions in log sigma; the second solver to these is `deis`, to all others `unipc`."""
 
 RULE = 1

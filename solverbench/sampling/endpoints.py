@@ -64,6 +64,7 @@ def piece(
     batch: int = BATCH,
     stop: Cancel | None = None,
     say: Callable[[str], None] = lambda line: None,
+    told: Callable[[int], None] = lambda calls: None,
 ) -> Tensor:
     """Return the result of `endpoints` for the seeds of one file; call it from a worker.
 
@@ -71,6 +72,7 @@ def piece(
         plan: `sampler_plan(teacher)`.
         stop: checked before every batch.
         say: callback for a line about a damaged file, which is then recomputed.
+        told: progress callback: denoiser calls times images of the batch that was just made.
     """
     path, check = location(teacher, plan, chosen, out, batch=batch), stop.check if stop is not None else lambda: None
 
@@ -79,6 +81,7 @@ def piece(
         for part in batches(chosen, batch):
             check()
             made.append(sample(plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit).cpu())
+            told(len(part) * teacher.sampler_nfe)
         seconds = round(time.perf_counter() - begun, 3)
         cost = {
             "seconds": seconds,

@@ -73,6 +73,7 @@ def piece(
     tolerance: float | None = None,
     stop: Cancel | None = None,
     say: Callable[[str], None] = lambda line: None,
+    told: Callable[[int], None] = lambda calls: None,
 ) -> Tensor:
     """Return the solutions [len(chosen), *shape] float64 on the CPU; solve them as one batch if not stored.
 
@@ -81,6 +82,7 @@ def piece(
         tolerance: per step; the teacher's default if None.
         stop: checked before every call of the denoiser.
         say: callback for a line about a damaged file, which is then recomputed.
+        told: progress callback: `CALLS` for each solution that was just made.
 
     Raises:
         SampleError: there is no solution at this tolerance.
@@ -94,6 +96,7 @@ def piece(
         schedule = teacher.schedule
         x = (schedule.prior_scale * seeds.noise(chosen, teacher.shape).double()).to(teacher.device)
         made = solve(network, x, schedule.sigma_max, schedule.sigma_min, key(teacher, tolerance)["tolerance"])
+        told(len(chosen) * CALLS)
         return {"images": made.cpu().numpy(), "calls": np.array(network.calls)}
 
     check = stop.check if stop is not None else lambda: None

@@ -52,7 +52,7 @@ class Store:
             RecordError: its store.json is damaged.
         """
         store = cls.look(root)
-        for folder in (*layout.FOLDERS, "reports", "leases"):
+        for folder in (*layout.FOLDERS, *layout.BESIDE, "leases"):
             for path in (store.root / folder, *files.listed(store.root / folder)):
                 layout.refuse_links(store.root, path.relative_to(store.root).as_posix())
         files.write_json(store.root / "store.json", {"format": "solverbench-store", "version": VERSION})

@@ -21,10 +21,14 @@ ARRAYS = re.compile(
     r"|references/[^/.][^/]*\.npz"
 )
 TRAINED = re.compile(r"trained/[^/.][^/]*/(runs/[^/.][^/]*/)?[^/.][^/]*")
+GRID = re.compile(r"grid-.*\.json")
 TEMPORARY = re.compile(r"(.*/)?\.[^/]+\.part")
 
 FOLDERS = ("cells", "targets", "solutions", "convergence", "references", "trained")
-"""Folders that a merge copies; reports can be drawn again, and leases are temporary."""
+"""Folders that a merge copies."""
+
+BESIDE = ("reports", "prompts")
+"""Folders that a merge leaves, as they can be made again: reports, and the text encoders' results (safetensors)."""
 
 
 CELL_FOLDER = re.compile(r"cells/[0-9a-f]{2}/[0-9a-f]{64}")
@@ -97,7 +101,7 @@ def cells(root: Path) -> Iterator[Path]:
 
 def special(root: Path) -> Iterator[Damage]:
     """Yield what a store never holds: links, pipes, sockets and devices."""
-    for folder in (*FOLDERS, "reports", "leases"):
+    for folder in (*FOLDERS, *BESIDE, "leases"):
         for path in files.special(root / folder):
             yield Damage(path.relative_to(root).as_posix(), "a link or another special file, which is never followed")
 
@@ -142,7 +146,7 @@ def check(root: Path, name: str, check_trained: Callable[[Path], None]) -> Damag
             _check_arrays(path, name.partition("/")[0])
         elif name.startswith("trained/"):
             files.regular(path).close()
-            if path.suffix == ".safetensors":
+            if path.suffix == ".safetensors" or GRID.fullmatch(path.name):
                 check_trained(path)
     except (RecordError, StoreError) as error:
         return Damage(name, error.finding(path))

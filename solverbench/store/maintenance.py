@@ -77,7 +77,7 @@ def status(store: Store) -> Status:
     for cell in layout.cells(store.root):
         there = {path.name for path in files.listed(cell)}
         cells[DONE if "metrics.json" in there else FAILED if "error.txt" in there else UNFINISHED] += 1
-    sizes = dict.fromkeys((*layout.FOLDERS, "reports"), 0)
+    sizes = dict.fromkeys((*layout.FOLDERS, *layout.BESIDE), 0)
     leftovers = 0
     for folder in sizes:
         for path in files.below(store.root / folder):
@@ -168,7 +168,7 @@ def collect(store: Store, *, dry: bool = False, unreported: bool = False, look: 
     dead, living = [run for run in runs if run.state == "dead"], [run for run in runs if run.state != "dead"]
     kept = f"temporary files are kept because a run may be active: {living[0].holder}" if living else ""
     found = []
-    for folder in (*layout.FOLDERS, "reports"):
+    for folder in (*layout.FOLDERS, *layout.BESIDE):
         for path in files.below(store.root / folder):
             temporary = layout.TEMPORARY.fullmatch(path.name) is not None
             if (temporary and not living) or path.name.endswith(files.DAMAGED):

@@ -16,13 +16,14 @@ from solverbench.teachers.teacher import Teacher, _labelled, _parts
 from solverbench.wording import printable
 
 
-def load_teacher(text: str, device: str = "cpu") -> Teacher:
+def load_teacher(text: str, device: str = "cpu", *, out: Path | str | None = None) -> Teacher:
     """Return the teacher that `text` names.
 
     Args:
         text: registered or imported name, or path of a TOML description or of a checkpoint's file or folder, whose
             family is recognised from its content; or `hf:OWNER/NAME@REVISION`, a repository in the hub's cache. Options
             may follow, as in `shapes:guidance=2` or `model.pkl:classes=fixed:3:dtype=fp16`.
+        out: results folder, in which encoded prompts are looked up and kept; none are if None.
 
     What a user should know about how it was read (`Teacher.notes`) is logged as warnings, one line each.
 
@@ -33,6 +34,7 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
         MissingError, RecordError: its files are missing, damaged, or of no known family.
     """
     head, given = _parts(text)
+    results = None if out is None else Path(out)
     spec = ":".join([head, *(f"{key}={value}" for key, value in sorted(given.items()))])
     if head in registries.teachers:
         load = plugins.get(registries.teachers, head)
@@ -41,12 +43,12 @@ def load_teacher(text: str, device: str = "cpu") -> Teacher:
             teacher = load(device, **options)
     elif head.startswith(hub.PREFIX):
         name, path = hub.snapshot(head)
-        teacher = description.load(path, {"name": name.partition("/")[2], **given}, device)
+        teacher = description.load(path, {"name": name.partition("/")[2], **given}, device, results)
         spec = hub.pinned(name, path) + spec.removeprefix(head)
     elif Path(head).name == head and (imported := userdata.teachers() / f"{head}.toml").is_file():
-        teacher = description.load(imported, given, device)
+        teacher = description.load(imported, given, device, results)
     elif Path(head).exists() or re.search(r"[/\\.]", head):
-        teacher = description.load(Path(head), given, device)
+        teacher = description.load(Path(head), given, device, results)
     else:
         raise _unknown(head)
     if not isinstance(teacher, Teacher):

@@ -1,5 +1,6 @@
 """The bundle: everything a report needs, of exactly the cells asked for."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -7,7 +8,8 @@ import numpy as np
 import pandas as pd
 import toys
 
-from solverbench import reports
+import solverbench as sb
+from solverbench import extras, reports
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
 
@@ -78,9 +80,37 @@ def test_a_learned_solver_below_its_teachers_distance_is_pointed_out(tmp_path, m
     assert [note.split(" is nearer")[0] for note in found if "nearer to the data" in note] == ["dpm NFE 3", "dpm NFE 4"]
 
 
+class Abreast(sb.Solver):
+    """A call at the state and two inside the step, which don't need each other."""
+
+    name, paper = "abreast", "none"
+
+    def steps(self, nfe):
+        return nfe // 3
+
+    def integrate(self, denoise, x, grid):
+        for s, t in itertools.pairwise(grid.sigmas):
+            slope = (x - denoise(x, s)) / s
+            inner = [(t**r * s ** (1 - r)) for r in (0.3, 0.7)]
+            middles = [x + (m - s) * slope for m in inner]
+            x = x + (t - s) / 2 * sum((y - denoise(y, m)) / m for y, m in zip(middles, inner, strict=True))
+        return x
+
+
+def test_serial_calls_stand_beside_calls_and_a_note_says_where_they_are_fewer(tmp_path):
+    sb.register(Abreast)
+    result = run(tmp_path, solvers="dpm,abreast", nfe="6")
+    assert dict(zip(result.frame.solver, result.frame.serial_calls, strict=True)) == {"dpm": 6, "abreast": 4}
+    [said] = [note for note in record(result)["notes"] if "serial calls" in note]
+    assert said.endswith("can run them side by side: abreast NFE 6: 4 serial calls")
+    assert said in result.summary()
+    assert reports.draw(reports.load(result.folder), kind="serial").axes
+    assert not any("serial" in note for note in record(run(tmp_path / "2", solvers="dpm"))["notes"])
+
+
 def test_a_teacher_without_features_is_told_what_an_fid_of_it_needs(tmp_path):
     teacher = replace(toys.teacher(), evaluation=None)
     result = runner.run(RunOptions(solvers="euler", nfe="2", teachers=teacher, out=tmp_path, samples=20, replicates=1))
     [note] = [note for note in record(result)["notes"] if note.startswith("no FID of toy: ")]
-    assert "solverbench[fid]" in note or "inception-2015-12-05.pt" in note
+    assert extras.install("fid") in note or "inception-2015-12-05.pt" in note
     assert (result.exit_code, set(result.frame.metric)) == (0, {"rmse_teacher"})

@@ -56,6 +56,15 @@ def test_what_is_missing_is_trained_and_then_measured(tmp_path):
     assert "--train missing" in record["command"]
 
 
+def test_a_training_far_below_its_recipe_is_flagged(tmp_path, recipe, monkeypatch):
+    result = run(tmp_path, solvers="gs")
+    assert "short-training" not in result.cells[0].cell.flags
+    longer = replace(recipe, iterations=13)
+    monkeypatch.setattr(recipes, "load", lambda solver, teacher, folder=None, *, family="": longer)
+    flags = run(tmp_path, solvers="gs", train=None).cells[0].cell.flags
+    assert flags["short-training"] == "trained for 6 iterations, where its recipe has 13"
+
+
 def test_without_it_the_cell_needs_training(tmp_path):
     result = run(tmp_path, train=None)
     assert [each.status for each in result.cells] == ["done", "needs-training"]

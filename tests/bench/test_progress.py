@@ -1,4 +1,4 @@
-"""Progress: rate and time left from finished work; plain lines off a terminal, a bar on one."""
+"""Progress: rate and time left from finished work; plain lines off a terminal, a bar on one, more or less if asked."""
 
 import io
 
@@ -7,6 +7,7 @@ from rich.console import Console
 
 from solverbench.bench.progress import duration
 from solverbench.cli.progress import Bar, Lines, Pace, display, training_display
+from solverbench.cli.terminal import Amount
 
 
 class Clock:
@@ -71,8 +72,72 @@ def test_the_bar_shows_cells_and_pace_on_a_terminal():
     bar.settle("dpm nfe=3 on toy", "done", "[bold] rmse 0.1")
     bar.end()
     assert "dpm nfe=3 on toy: done, [bold] rmse 0.1" in stream.getvalue()
+    assert "50/100 images" in stream.getvalue()
     assert "dpm nfe=3 on toy: 50/60 images" in stream.getvalue()
-    assert "whole run: 50/100 images" in stream.getvalue()
+
+
+def test_on_a_narrow_terminal_the_time_left_stays_and_a_long_name_is_cut():
+    stream, clock = io.StringIO(), Clock()
+    bar = Bar(Console(file=stream, force_terminal=True, width=80, no_color=True))
+    bar.begin(30_000, 90_000, None)
+    bar.pace = Pace(30_000, 90_000, clock)
+    clock.now += 60
+    bar.advance("unipc:order=3:variant=bh1:prediction=noise:grid=polynomial nfe=3 on digits", 1000, 3000)
+    bar.end()
+    line = next(line for line in stream.getvalue().replace("\r", "\n").split("\n") if "unipc" in line)
+    assert " 1000/30000 images, 17/s, 29 min 00 s left unipc:order=3" in line
+    assert line.rstrip().endswith("…")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_quiet_shows_warnings_alone():
+    stream = Terminal()
+    with display(stream, Amount.QUIET) as shown:
+        shown.begin(10, 30, 5.0)
+        shown.share({"dpm nfe=3 on toy": 10})
+        shown.advance("dpm nfe=3 on toy", 10, 30)
+        shown.settle("dpm nfe=3 on toy", "done", "")
+        shown.note("a damaged\nfile")
+    with training_display("gs nfe=4", stream, Amount.QUIET) as report:
+        assert report is None
+    assert stream.getvalue() == "a damaged\\nfile\n"
+
+
+def test_verbose_shows_everything_as_lines_with_their_time():
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, every=0.5, clock=clock, verbose=True)
+    lines.begin(10, 30, None)
+    lines.share({"dpm nfe=3 on toy": 10})
+    clock.now += 1
+    lines.advance("dpm nfe=3 on toy", 5, 15)
+    lines.settle("dpm nfe=3 on toy", "done", "")
+    assert stream.getvalue().splitlines() == [
+        "[     0.0 s] to do: 10 images",
+        "[     0.0 s] to do: 10 images of dpm nfe=3 on toy",
+        "[     1.0 s] dpm nfe=3 on toy: 5/10 images; whole run: 5/10 images, 5/s, 1 s left",
+        "[     1.0 s] dpm nfe=3 on toy: done",
+    ]
+    with display(Terminal(), Amount.VERBOSE) as shown:
+        assert isinstance(shown, Lines)
+
+
+def test_verbose_training_shows_each_validation():
+    stream = io.StringIO()
+    with training_display("gs nfe=4", stream, Amount.VERBOSE) as report:
+        for iteration in range(1, 5):
+            report(iteration, 9, 0.5, 0.125 if iteration % 2 else None)
+    found = stream.getvalue().splitlines()
+    assert [line.partition("] ")[2].partition(",")[0] for line in found] == ["gs nfe=4: 1/9", "gs nfe=4: 3/9"]
+
+
+def test_a_terminal_whose_cursor_does_not_move_gets_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    with display(Terminal()) as shown:
+        assert isinstance(shown, Lines)
 
 
 @pytest.mark.parametrize(

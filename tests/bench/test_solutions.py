@@ -11,14 +11,17 @@ import toys
 import solverbench as sb
 from solverbench import registries, seeds
 from solverbench.bench import plan as planning
+from solverbench.bench import resolve
 from solverbench.bench import run as runner
+from solverbench.bench.block import UnitTask
 from solverbench.bench.bundle import selection
 from solverbench.bench.progress import Silent
 from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import RecordError, UserError
+from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
-from solverbench.sampling.sample import SampleError
+from solverbench.sampling.sample import Cancel, SampleError
 
 VARIANCE = 0.3
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 40, "replicates": 2}
@@ -341,3 +344,21 @@ def test_the_error_to_the_exact_solution_falls_with_the_calls(exact_mixture, sol
     print(f"{solver:10}", "  ".join(f"{nfe}: {error:.2e}" for nfe, error in errors.items()))
     assert errors[64] < min(errors[8], errors[16], errors[32])
     assert errors[64] < 0.05
+
+
+def test_the_teachers_calls_are_told_when_they_are_made(tmp_path):
+    told = []
+    teacher = single()
+    plan = endpoints.sampler_plan(teacher)
+    for _ in range(2):  # the second time they are stored
+        endpoints.piece(teacher, plan, CHOSEN, tmp_path, batch=len(CHOSEN) - 1, told=told.append)
+        solutions.piece(teacher, CHOSEN, tmp_path, told=told.append)
+    assert told == [8 * (len(CHOSEN) - 1), 8, solutions.CALLS * len(CHOSEN)]
+    options = RunOptions(teachers=single(), out=tmp_path, **SMALL)
+    [cell] = resolve.resolve(options, Protocol.of(options))[:1]
+    told.clear()
+    UnitTask([cell], cell.protocol.blocks[0], tmp_path / "new", Cancel(), told=lambda *each: told.append(each))()
+    own, exact = (each for each in told if each[1] == 0)
+    pairs, solves = cell.protocol.pairs(cell.protocol.blocks[0]), cell.protocol.solves(cell.protocol.blocks[0])
+    assert own == (0, 0, 8 * len(pairs))
+    assert exact == (0, 0, solutions.CALLS * len(solves))

@@ -57,12 +57,17 @@ def wild(x, sigma):
     return 9 * toys.denoise(x / 9, sigma / 9)
 
 
-def test_a_network_whose_samples_diverge_is_named(tmp_path):
-    [found] = run(tmp_path, teacher=toys.teacher(wild, sampler="dpm:order=2", sampler_nfe=20))
-    told = found.flags()["images"]
-    assert "of the values lie outside [-1, 1]" in told
-    assert "as where samples diverge, and toy's own samples do, too" in told
-    assert "flagged images" in found.summary
+def test_a_network_whose_samples_diverge_is_named_once_and_not_in_every_cell(tmp_path):
+    teacher = toys.teacher(wild, sampler="dpm:order=2", sampler_nfe=20)
+    options = RunOptions(solvers="dpm:order=2", nfe="8-10", teachers=teacher, out=tmp_path, samples=40, replicates=1)
+    found = runner.run(options)
+    assert [each.flags() for each in found.cells] == [{}] * 3
+    said = [line for line in found.summary().splitlines() if "out of range" in line]
+    assert len(said) == 1
+    assert said[0].startswith("toy's own samples are out of range: ")
+    assert "of the values lie outside [-1, 1]" in said[0]
+    record = json.loads((found.folder / "bundle.json").read_text())
+    assert said[0] in record["notes"]
 
 
 def test_a_solver_whose_samples_are_far_from_the_teachers_is_named(tmp_path):
@@ -91,14 +96,18 @@ def stored(*, deviation=(1.0, 0.9, 1.1), mean=(0.0, -0.1, 0.1), outside=(0.0, 0.
     ],
 )
 def test_a_limit_counts_where_the_whole_interval_is_beyond_it(changed, said):
-    found = statistics.flags(stored(**changed), pixels=True, teacher="toy")
+    found = statistics.flags(stored(**changed), pixels=True)
     assert found == ({"images": said} if said else {})
 
 
 def test_latents_have_no_range():
     far = stored(outside=(0.9, 0.8, 1.0)) | {"square": [25.0, 24.0, 26.0]}
-    assert statistics.flags(far, pixels=False, teacher="toy") == {}
-    assert statistics.flags(far, pixels=True, teacher="toy")
+    assert statistics.flags(far, pixels=False) == {}
+    assert "as where samples diverge" in statistics.flags(far, pixels=True)["images"]
+    both = far | {"teacher": far["teacher"] | {"deviation": 5.0}}
+    assert "diverge" not in statistics.flags(both, pixels=True)["images"]
+    assert "deviation 5" in statistics.teacher_diverges(both, pixels=True)
+    assert statistics.teacher_diverges(both, pixels=False) == statistics.teacher_diverges(far, pixels=True) == ""
 
 
 def test_constant_images_are_counted():

@@ -101,7 +101,7 @@ def test_a_worker_with_another_version_or_network_is_refused(tmp_path, monkeypat
     monkeypatch.undo()
     monkeypatch.setattr(runner, "_workers", lambda *options: Remote())
     found = ray_worker.load_teacher("mixture")
-    monkeypatch.setattr(ray_worker, "load_teacher", lambda spec, device: toys.teacher(identity="another"))
+    monkeypatch.setattr(ray_worker, "load_teacher", lambda spec, device, out: toys.teacher(identity="another"))
     result = run(tmp_path / "b", found, exact=False)
     assert "mixture is another network on this worker" in result.cells[0].reason
 
@@ -156,7 +156,7 @@ def test_more_workers_than_the_cluster_has_resources_for_are_refused(device, wor
 
 def test_without_ray_one_line_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(MissingError, match=r"pip install 'solverbench\[ray\]'"):
+    with pytest.raises(MissingError, match=r"pip install '(solverbench|\.)\[ray\]'"):
         run(tmp_path, engine="ray")
 
 

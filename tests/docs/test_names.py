@@ -7,10 +7,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from documents import ROOT
+from scipy import stats
 
 import solverbench as sb
 from solverbench import registries
 from solverbench.cli.main import main
+from solverbench.errors import GridError
 
 SCHEDULE = sb.VPDiscrete.scaled_linear(0.00085, 0.012)
 SD = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -19,6 +21,7 @@ CLASSES = {
     "DPMSolverMultistepScheduler": {},
     "DPMSolverSinglestepScheduler": {},
     "UniPCMultistepScheduler": {},
+    "solver_type=heun": {"solver_type": "heun"},
 }
 
 
@@ -48,14 +51,14 @@ def test_every_spec_is_a_solver_that_runs():
             on = flow if each.name.startswith("FlowMatch") or "flow" in each.spec else SCHEDULE
             teacher = sb.Teacher(denoise, "toy", (1, 8, 8), schedule=on, identity="toy")
             solver = sb.make(each.spec)
-            budget = next(nfe for nfe in (6, 7) if _spends(solver, nfe))
+            budget = next(nfe for nfe in (6, 7) if _spends(solver, nfe, on))
             assert sb.tableau(solver, nfe=budget, teacher=teacher).nfe == budget
 
 
-def _spends(solver, nfe):
+def _spends(solver, nfe, schedule):
     try:
-        return solver.steps(nfe) > 0
-    except sb.BudgetError:
+        return solver.grid(schedule, solver.steps(nfe)).steps > 0
+    except (sb.BudgetError, GridError):  # of ddim_uniform with 6 calls
         return False
 
 
@@ -67,28 +70,45 @@ def comfy(name, steps):
         return (high ** (1 / 7) + part * (low ** (1 / 7) - high ** (1 / 7))) ** 7
     if name == "exponential":
         return torch.lerp(high.log(), low.log(), part).exp()
+    if name == "kl_optimal":
+        return torch.lerp(high.atan(), low.atan(), part).tan()
     if name == "simple":
         return torch.stack([sigmas[-(1 + int(k * 1000 / steps))] for k in range(steps)])
     if name == "ddim_uniform":
         return sigmas[torch.arange(1, 1000, 1000 // steps)].flip(0)
+    if name == "beta":
+        shares = [stats.beta.ppf(1 - k / steps, 0.6, 0.6) for k in range(steps)]
+        return sigmas[[round(share * 999) for share in shares]]
+    if name == "linear_quadratic":  # the quadratic part starts with the slope of the linear one, and would end at 0
+        half, rest = steps // 2, steps - steps // 2
+        straight = [1 - 0.025 * k / half for k in range(half)]
+        bend = (0.975 - 0.025 * rest / half) / rest**2
+        return high * torch.tensor(straight + [0.975 - 0.025 * k / half - bend * k**2 for k in range(rest)])
     times = torch.linspace(999, 0, steps + (name == "sgm_uniform"), dtype=torch.float64)[:steps]
     below = times.long().clamp(max=998)
     return torch.lerp(sigmas.log()[below], sigmas.log()[below + 1], times - below).exp()
 
 
-@pytest.mark.parametrize("name", ["karras", "exponential", "simple", "ddim_uniform", "normal", "sgm_uniform"])
+@pytest.mark.parametrize("name", [each.name for each in registries.foreign() if each.group == "comfyui_schedulers"][:9])
 def test_the_levels_of_a_comfyui_scheduler_are_those_of_its_grid(name):
     (found,) = [each for each in registries.foreign(name) if each.group == "comfyui_schedulers"]
     teacher = sb.Teacher(denoise, "toy", (1, 8, 8), schedule=SCHEDULE, identity="toy")
-    for steps in (4, 5, 10):  # divisors of 1000
-        tableau = sb.tableau(found.spec, nfe=steps, teacher=teacher)
-        within = 1e-6 if name not in ("normal", "sgm_uniform") else 0.01  # a training step is about 1 % of its level
-        assert tableau.sigmas.allclose(comfy(name, steps), rtol=within, atol=0)
+    assert found.agrees == ("near" if name == "ddim_uniform" else "equal")
+    for steps in (4, 5, 6, 7, 10, 13):
+        theirs = comfy(name, steps)
+        if len(theirs) > steps and len(comfy(name, len(theirs))) == len(theirs):
+            continue  # two numbers of steps make as many calls; the spec makes those of the larger one
+        tableau = sb.tableau(found.spec, nfe=len(theirs), teacher=teacher)
+        assert tableau.sigmas.tolist() == pytest.approx(theirs.tolist(), rel=1e-6)
         assert float(tableau.levels[-1]) == 0
 
 
 def test_comfyui_makes_seven_calls_of_ddim_uniform_for_six_steps():
     assert len(comfy("ddim_uniform", 6)) == 7
+    with pytest.raises(
+        GridError, match="ComfyUI's 6 steps are 7 calls, and no number of its steps makes 6; use another"
+    ):
+        sb.make("euler:grid=ddim_uniform:end=zero").grid(SCHEDULE, 6)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -98,7 +118,8 @@ def test_what_is_called_equal_to_a_scheduler_of_diffusers_makes_its_samples(name
     diffusers = pytest.importorskip("diffusers")
     (found,) = registries.foreign(name)
     assert found.agrees == "equal"
-    theirs = getattr(diffusers, name)(**SD, **CLASSES[name])
+    kind = name if hasattr(diffusers, name) else "DPMSolverMultistepScheduler"
+    theirs = getattr(diffusers, kind)(**SD, **CLASSES[name])
     noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     theirs.set_timesteps(steps)
     y = noise * theirs.init_noise_sigma
@@ -109,6 +130,26 @@ def test_what_is_called_equal_to_a_scheduler_of_diffusers_makes_its_samples(name
     tableau = sb.tableau(found.spec, nfe=steps, teacher=sb.Teacher(denoise, "toy", (1, 8, 8), SCHEDULE, identity="toy"))
     ours = sb.execute(tableau, denoise, noise * math.sqrt(1 + float(tableau.start) ** 2))
     assert (ours - y).abs().max() < 5e-6 * y.abs().max()  # diffusers' tables are float32
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(("predictor", "corrector"), [(1, 2), (2, 2), (2, 3), (3, 3), (3, 4)])
+def test_without_noise_sa_solver_of_diffusers_is_adams(predictor, corrector):
+    diffusers = pytest.importorskip("diffusers")
+    orders = {"predictor_order": predictor, "corrector_order": corrector}
+    theirs = diffusers.SASolverScheduler(**SD, **orders, tau_func=lambda t: 0.0)
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    theirs.set_timesteps(6)
+    y = noise * theirs.init_noise_sigma
+    for t in theirs.timesteps:
+        sigma = SCHEDULE.sigma((t.double() + 1) / 1000)
+        x = y.double() * (1 + sigma**2).sqrt()
+        y = theirs.step(((x - denoise(x, sigma)) / sigma).to(y), t, y).prev_sample
+    spec = f"adams:predictor={predictor}:corrector={corrector}:simple=true:grid=dpm_linspace"
+    tableau = sb.tableau(spec, nfe=6, teacher=sb.Teacher(denoise, "toy", (1, 8, 8), SCHEDULE, identity="toy"))
+    ours = sb.execute(tableau, denoise, noise * math.sqrt(1 + float(tableau.start) ** 2))
+    ours = ours / math.sqrt(1 + float(tableau.levels[-1]) ** 2)  # their last state keeps its factor alpha
+    assert (ours - y).abs().max() < 5e-6 * y.abs().max()
 
 
 def test_an_empty_name_is_no_name_of_another_program():

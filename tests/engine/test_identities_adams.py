@@ -15,7 +15,18 @@ from solverbench.method.grids import explicit
 LEVELS = [80.0, 31.0, 9.7, 2.4, 0.8, 0.1, 0.002]
 UNIFORM = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]
 TENTHS = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
-ADAMS = ["ipndm", "ipndm_v", "ipndm_v:compat=true", "deis", "deis:form=rho", "deis:quadrature=compat"]
+ADAMS = [
+    "ge",
+    "cab",
+    "cab:order=3",
+    "pfdiff",
+    "ipndm",
+    "ipndm_v",
+    "ipndm_v:compat=true",
+    "deis",
+    "deis:form=rho",
+    "deis:quadrature=compat",
+]
 EXACT = ["dpm2", "dpm2:r=0.3", "ipndm", "ipndm_v", "deis", "deis:form=rho"]
 
 
@@ -23,6 +34,81 @@ def carry(spec, levels, slope):
     """The sample from 0 where the slope is `slope(sigma)`, whatever the state."""
     tableau = sb.trace(sb.make(spec), explicit(levels, sb.EDM()))
     return float(unrounded(tableau, lambda x, s: x - s * slope(float(s)), torch.zeros(1, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("levels", [LEVELS, UNIFORM, TENTHS, [1e6, 7.0, 1.0, 0.9, 0.001]])
+@pytest.mark.parametrize(
+    ("spec", "same"),
+    [
+        ("ge:gamma=1", "euler"),
+        ("ge:gamma=1.5", "ipndm:order=2"),
+        ("cab:order=2:theta=0", "ipndm_v:order=2"),
+        ("cab:order=3:theta=0", "ipndm_v:order=3"),
+        ("pfdiff:k=0:h=0", "euler"),
+    ],
+)
+def test_the_one_loop_solvers_are_others_at_their_neutral_options(spec, same, levels):
+    found, known = sb.tableau(spec, grid=levels), sb.tableau(same, grid=levels)
+    torch.testing.assert_close(found.weights, known.weights, rtol=1e-9, atol=1e-9)
+    assert torch.equal(found.levels, known.levels)
+
+
+@pytest.mark.parametrize(("spec", "order"), [("cab", 2), ("cab:order=3", 3), ("cab:theta=0.5", 2)])
+def test_cab_adds_a_multiple_of_the_second_difference_of_equal_steps(spec, order):
+    theta = sb.make(spec).theta
+    plain = ([3 / 2, -1 / 2, 0] if order == 2 else [23 / 12, -16 / 12, 5 / 12]) + [0, 0, 0]
+    added = [theta, -2 * theta, theta, 0, 0, 0]
+    expected = [a + b for a, b in zip(plain, added, strict=True)]
+    assert slope_weights(spec, UNIFORM) == pytest.approx(expected, abs=1e-9)
+    assert slope_weights(spec, UNIFORM[:3]) == pytest.approx([3 / 2, -1 / 2], abs=1e-9)  # of two slopes there is none
+
+
+def test_cab_leaves_slopes_linear_in_sigma_alone():
+    for spec in ("cab", "cab:order=3", "cab:theta=-1"):
+        exact = (LEVELS[-1] ** 2 - LEVELS[-2] ** 2) / 2
+        assert last_step(spec, LEVELS, lambda s: s) == pytest.approx(exact, rel=1e-7)  # left of terms up to 6400
+
+
+def test_ge_weighs_the_last_two_slopes_alone():
+    assert slope_weights("ge", LEVELS) == pytest.approx([2, -1, 0, 0, 0, 0], abs=1e-9)
+
+
+@pytest.mark.parametrize(("k", "h"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3)])
+def test_pfdiff_jumps_along_the_slope_ahead(k, h):
+    """Its calls are at the first level and h levels after the start of each round; its rounds end k + 1 levels on."""
+    calls, solver = 4, sb.make(f"pfdiff:k={k}:h={h}")
+    assert solver.steps(calls) == calls * (k + 1) - k
+    grid = solver.grid(sb.EDM(), solver.steps(calls)).sigmas
+    tableau = sb.trace(solver, sb.Grid(grid, sb.EDM()))
+    starts = [1 + n * (k + 1) for n in range(calls - 1)]
+    assert tableau.sigmas.tolist() == [float(grid[i]) for i in (0, *(i + h for i in starts))]
+    assert tableau.nfe == calls
+
+    def slope(level):
+        return math.sin(float(level))
+
+    expected = float(grid[1] - grid[0]) * slope(grid[0])
+    expected += sum(float(grid[i + k + 1] - grid[i]) * slope(grid[i + h]) for i in starts)
+    found = unrounded(tableau, lambda x, s: x - s * slope(s), torch.zeros(1, dtype=torch.float64))
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_last_round_of_pfdiff_ends_where_the_grid_does():
+    assert [sb.tableau("pfdiff", grid=LEVELS[:n]).nfe for n in (2, 3, 4, 5, 6, 7)] == [1, 2, 2, 2, 3, 3]
+    assert sb.tableau("pfdiff", grid=LEVELS).sigmas.tolist() == [80.0, 9.7, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("pfdiff:k=1:h=2", "use h from 1 to 1"),
+        ("pfdiff:k=0", "use h=0, or a larger k"),
+        ("pfdiff:h=0", "h from 1 to 2"),
+    ],
+)
+def test_a_slope_beyond_the_round_or_at_its_start_is_refused(spec, told):
+    with pytest.raises(sb.SpecError, match=told):
+        sb.make(spec)
 
 
 def last_step(spec, levels, slope):

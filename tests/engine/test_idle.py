@@ -23,12 +23,22 @@ BUDGETS = (5, 10, 9, 8, 7, 6, 4, 3, 2, 1)
 
 VALUES = {
     "r": (0.3, 1.0),
+    "c2": (0.5, 0.3, 1.0),
+    "gamma": (2.0, 1.0),
+    "theta": (0.9, 0.0),
     "t_eps": (None, 0.001),
     "first": (8.0, 2.0),
     "recipe": (None,),
     "order": (None, 1),
-    "variant": (None, "bh1", "bh2"),
+    "variant": (None, "bh1", "bh2", "taylor"),
     "prior": (None, "polynomial"),
+    "history": (4, 3),
+    "points": (1, 2),
+    "time_limit": (0.2, 0.5),
+    "direction_limit": (0.05, 0.2),
+    "pseudo": (None, True, False),
+    "corrector": (None, True, False),
+    "intervals": (120, 40),
 }
 """Values of options that list none."""
 
@@ -64,16 +74,16 @@ def numbers(solver: Solver, nfe: int, schedule: sb.NoiseSchedule) -> list[torch.
         solver.steps(nfe)
         found = [*(start := solver.initial(schedule, nfe)).values()]
         for far in ({}, {"theta2": 1.0} if getattr(solver, "mode", "") == "lambda" else {}):  # beyond LD3's limit
-            moves = {name: far.get(name, 0.05) * _waves(len(each)) for name, each in start.items()}
+            moves = {name: far.get(name, 0.05) * _waves(each) for name, each in start.items()}
             moved = solver.with_parameters({name: each + moves[name] for name, each in start.items()})
-            found += _all(trace(moved, moved.grid(schedule, nfe), check=False))
+            found += _all(trace(moved, moved.grid(schedule, moved.steps(nfe)), check=False))
         return found
     except UserError:
         return None
 
 
-def _waves(count: int) -> torch.Tensor:
-    return torch.sin(torch.arange(1, count + 1, dtype=torch.float64))
+def _waves(like: torch.Tensor) -> torch.Tensor:
+    return torch.sin(torch.arange(1, like.numel() + 1, dtype=torch.float64)).reshape(like.shape)
 
 
 def _all(tableau: Tableau) -> list[torch.Tensor]:
@@ -124,7 +134,10 @@ def test_every_option_that_is_accepted_acts(name: str) -> None:
     assert not [f"{whole.spec}: {key}" for whole, plain, key in given_otherwise(name) if not acts(whole, plain)]
 
 
-@pytest.mark.parametrize("name", [name for name in registries.grids.builtin if grids.parameters(name)])
+named = [name for name in registries.grids.builtin if grids.parameters(name) and not grids.searched(name)]
+
+
+@pytest.mark.parametrize("name", named)
 def test_every_parameter_of_a_grid_acts(name: str) -> None:
     latent, flow = sb.VPDiscrete.latent_diffusion(), sb.RectifiedFlow()
     for key, default in grids.parameters(name).items():
@@ -138,10 +151,25 @@ def test_every_parameter_of_a_grid_acts(name: str) -> None:
         ("dpm:order=1:lower_order_final=false", "every step has order 1 in any case; leave lower_order_final out"),
         ("unipc:order=1:lower_order_final=false", "every step has order 1 in any case; leave lower_order_final out"),
         ("dpm:order=1:prediction=noise", "a step of order 1 is the same with and without it; leave prediction=noise"),
+        ("dpm:order=1:variant=taylor", "a step of order 1 is the same with and without it; leave variant=taylor out"),
+        (
+            "adams:predictor=1:lower_order_final=false",
+            "every step has order 1 in any case; leave lower_order_final out",
+        ),
+        ("adams:predictor=1:simple=true", "no step has order 2; leave simple out"),
+        ("adams:pece=true", "nothing is corrected; give a corrector as well"),
+        ("adams:predictor=2:corrector=4", "more than 3 predictions raise no order; use corrector=3, or a predictor"),
+        ("exprk:stages=3:c2=0.7", "no finite limit at 2/3; use 0 < c2 < 2/3"),
+        ("exprk:c2=1.2", "beyond the end of the step; use 0 < c2 <= 1"),
+        ("exprk:final=2", "every interval has 2 calls in any case; leave final out"),
         ("dpm:order=1:singlestep=true", "a step of order 1 is the same with and without it; leave singlestep=true out"),
         ("deis:order=1:form=rho", "order 1 is Euler's method, which interpolates nothing; leave form=rho out"),
         ("deis:order=1:quadrature=compat", "order 1 is Euler's method, which interpolates nothing; leave quadrature"),
         ("ipndm_v:order=2:compat=true", "the public code is right at orders 1 and 2; leave compat out, or use order 3"),
+        ("dpmv3:order=2:pseudo=true", "order 2 has the same derivatives either way; leave it out"),
+        ("dpmv3:order=1:pseudo=false", "order 1 has the same derivatives either way; leave it out"),
+        ("dpmv3:order=1:corrector=false", "order 1 corrects nothing; leave it out"),
+        ("dpmv3:order=1:lower_order_final=false", "order 1 has order 1 in any case; leave it out"),
         ("s4s:form=single:order=1", "blocks of one call are the multistep form; leave form out"),
         ("s4s_alt:form=single:order=1", "blocks of one call are the multistep form; leave form out"),
     ],

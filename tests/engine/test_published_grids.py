@@ -100,7 +100,7 @@ def test_discrete_wants_a_discrete_schedule(schedule):
 
 @pytest.mark.parametrize("steps", GITS_TIMES)
 def test_gits_levels_lie_at_the_published_times(steps):
-    assert times("gits", SD, steps) == pytest.approx(GITS_TIMES[steps], abs=5e-5)
+    assert times("gits_ipndm", SD, steps) == pytest.approx(GITS_TIMES[steps], abs=5e-5)
 
 
 @pytest.mark.parametrize(("grid", "able"), [("gits_ipndm", range(3, 11)), ("gits_dpm", [3, 5, 6, 7, 8, 10])])
@@ -120,7 +120,7 @@ def test_gits_for_ipndm_and_for_dpm_differ():
 
 def test_gits_is_refused_on_a_schedule_with_other_ends():
     with pytest.raises(sb.GridError, match=r"14\.6146 to 0\.0292.*80 to 0\.002"):
-        levels("gits", sb.EDM(), 5)
+        levels("gits_ipndm", sb.EDM(), 5)
 
 
 def test_published_lists_fall_and_none_is_given_twice():

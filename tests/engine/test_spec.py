@@ -15,12 +15,12 @@ from solverbench.method.spec import expand, numbers
         (
             "dpm",
             "dpm:afs=false:d2=half:end=sigma_min:grid=logsnr:lower_order_final=true:order=3"
-            ":prediction=data:singlestep=false:threshold=false",
+            ":prediction=data:singlestep=false:threshold=false:variant=midpoint",
         ),
         (
             "dpmpp:order=2:grid=karras",
             "dpm:afs=false:d2=half:end=sigma_min:grid=polynomial:lower_order_final=true:order=2"
-            ":prediction=data:rho=7:singlestep=false:threshold=false",
+            ":prediction=data:rho=7:singlestep=false:threshold=false:variant=midpoint",
         ),
         (
             "unipc:threshold=true",

@@ -168,3 +168,30 @@ def test_gs_steps_in_the_models_own_time(schedule):
     times = schedule.time(grid.sigmas)
     assert grid.schedule is schedule
     assert times.diff().tolist() == pytest.approx([(schedule.t_end - schedule.t_start) / 5] * 5, rel=1e-6)
+
+
+@pytest.mark.parametrize("spec", ["euler", "heun", "dpm", "dpm:singlestep=true", "unipc", "deis", "ipndm_v", "gas"])
+def test_every_call_of_a_usual_solver_waits_for_the_one_before(spec):
+    found = sb.tableau(spec, nfe=6, teacher="digits")
+    assert found.serial_calls == found.plan().serial_calls == 6
+
+
+@pytest.mark.parametrize(
+    ("used", "serial"),
+    [
+        ({}, 1),  # all calls at once
+        ({3: [0], 2: [0], 1: [0]}, 2),
+        ({1: [0], 2: [0], 3: [1, 2]}, 3),
+        ({2: [0], 3: [1]}, 2),  # two chains side by side
+        ({1: [0], 2: [1], 3: [2]}, 4),
+    ],
+)
+def test_serial_calls_are_the_longest_chain_of_weights_that_are_not_zero(used, serial):
+    weights = torch.zeros(5, 5, dtype=torch.float64)
+    weights[:, 0] = 1
+    weights[4, 1:] = 0.25  # the sample is no call
+    for call, before in used.items():
+        weights[call, [1 + each for each in before]] = -1e-30
+    levels = torch.ones(5, dtype=torch.float64)
+    found = sb.Tableau(levels[1:], weights, levels, levels[0])
+    assert found.serial_calls == found.plan().serial_calls == serial

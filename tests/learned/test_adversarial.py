@@ -213,6 +213,20 @@ def test_a_shape_that_does_not_fit_is_refused_by_value(
         )
 
 
+@pytest.mark.parametrize("size", [(4096, 64), (128, 4), (1, 1)])
+def test_a_shape_that_no_number_of_widths_fits_is_refused_without_a_number(size: tuple[int, int]) -> None:
+    """States that a pipeline packs, [N, D], are (1, N, D)."""
+    said = f"{size[0]} x {size[1]}: no number of widths leaves 2 to 8 .* train a solver without it, such as gs"
+    with pytest.raises(TrainingError, match=said):
+        Discriminator(1, size, widths=(8, 8), cardinalities=(2, 2), blocks=1, generator=torch.Generator())
+
+
+def test_widths_that_fit_no_side_are_replaced_by_a_number_that_fits_both() -> None:
+    """By the shorter side alone it would be 2, which leaves 16 in the last stage."""
+    with pytest.raises(TrainingError, match="give 3 widths and as many cardinalities"):
+        Discriminator(1, (32, 8), widths=(8,), cardinalities=(2,), blocks=1, generator=torch.Generator())
+
+
 @pytest.mark.parametrize("size", [(8, 16), (12, 12), (7, 9), (28, 20)])
 def test_any_size_and_channel_count_has_a_discriminator(size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -133,7 +133,8 @@ def test_it_conforms_on_every_schedule(spec: str, schedule: sb.NoiseSchedule) ->
     ("spec", "said"),
     [
         ("ld3:base=euler:order=2", "ld3:base=euler: .*euler has no option 'order'"),
-        ("ld3:base=dpm:variant=bh1", "dpm has no option 'variant'"),
+        ("ld3:base=ipndm:variant=bh1", "ipndm has no option 'variant'"),
+        ("ld3:base=dpm:variant=bh1", "bh1 isn't one of its values; use midpoint or taylor"),
         ("ld3:order=7", "unipc:order=7: 7 isn't one of its values"),
         ("ld3:base=heun", "use unipc or dpm or ipndm or euler"),
         ("ld3:mode=time:compat=true", "leave compat out"),
@@ -179,8 +180,8 @@ def test_training_moves_levels_and_shifts_and_lowers_the_validation_error(
 PRIORS = [
     ("ld3:prior=polynomial", "polynomial", sb.EDM()),
     ("ld3:prior=polynomial:mode=time", "polynomial", sb.EDM()),
-    ("ld3:prior=gits:mode=time", "gits", sb.VPDiscrete.stable_diffusion()),
-    ("ld3:prior=gits", "gits", sb.VPDiscrete.stable_diffusion()),
+    ("ld3:prior=gits_ipndm:mode=time", "gits_ipndm", sb.VPDiscrete.stable_diffusion()),
+    ("ld3:prior=gits_ipndm", "gits_ipndm", sb.VPDiscrete.stable_diffusion()),
     ("s4s_alt:prior=80+9.7+3+0.8+0.1+0.002", "80+9.7+3+0.8+0.1+0.002", sb.EDM()),
     ("ld3:prior=80.3+9.7+3+0.8+0.1+0.002", "80+9.7+3+0.8+0.1+0.002", sb.EDM()),
 ]
@@ -206,7 +207,7 @@ def test_a_prior_may_lie_in_a_file_and_must_fit_the_schedule(tmp_path: Path) -> 
     with pytest.raises(sb.GridError, match=r"goes from 80 to 0\.002, but this schedule goes from 14\.6"):
         read.initial(sb.VPDiscrete.stable_diffusion(), 3)
     with pytest.raises(sb.GridError, match="as Stable Diffusion does"):
-        sb.make("ld3:prior=gits").initial(sb.EDM(), 5)  # type: ignore[attr-defined]
+        sb.make("ld3:prior=gits_ipndm").initial(sb.EDM(), 5)  # type: ignore[attr-defined]
 
 
 def test_unlimited_shifts_are_taken_as_they_are() -> None:

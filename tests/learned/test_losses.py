@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import sys
-import types
 from dataclasses import replace
 from pathlib import Path
 
 import forks
+import lpips_package
 import pytest
 import torch
 from torch import Tensor
@@ -79,26 +78,8 @@ def test_every_loss_that_a_recipe_may_name_exists(lpips: list[tuple[Tensor, Tens
 
 @pytest.fixture
 def lpips(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Tensor, Tensor]]:
-    """A stand-in for the lpips package, and VGG's weights where torch keeps them; what it was shown."""
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    class LPIPS(torch.nn.Module):
-        def __init__(self, net: str, verbose: bool) -> None:
-            super().__init__()
-            assert net == "vgg"
-
-        def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            seen.append((a, b))
-            return (a - b).abs().mean((1, 2, 3), keepdim=True)
-
-    module = types.ModuleType("lpips")
-    module.LPIPS = LPIPS  # type: ignore[attr-defined]
-    module.__spec__ = importlib.machinery.ModuleSpec("lpips", None)
-    monkeypatch.setitem(sys.modules, "lpips", module)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "vgg16-397923af.pth").touch()
-    return seen
+    """What the stand-in for the lpips package was shown."""
+    return lpips_package.install(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "side"), [("lpips", 224), ("lpips_native", 2)])
@@ -122,7 +103,7 @@ def test_lpips_without_its_package_or_weights_says_what_to_do(
     with pytest.raises(MissingError, match=r"put https://.*vgg16-397923af.pth at .*checkpoints"):
         losses.distance("lpips", DIGITS)
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(MissingError, match=r"pip install 'solverbench\[lpips\]'"):
+    with pytest.raises(MissingError, match=r"pip install '(solverbench|\.)\[lpips\]'"):
         losses.distance("lpips", DIGITS)
 
 

@@ -41,11 +41,19 @@ def test_gas_is_trained_as_gs_but_for_its_adversarial_part(teacher: str) -> None
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
-@pytest.mark.parametrize("solver", ["gs", "gas", "gas_classic", "ld3", "s4s", "s4s_alt", "s4s_joint"])
+@pytest.mark.parametrize(
+    "solver", ["gs", "gas", "gas_classic", "ld3", "s4s", "s4s_alt", "s4s_joint", "dyweight", "epd", "bns", "dpmv3"]
+)
 def test_packaged_recipes_use_no_evaluation_seed(solver: str, teacher: str) -> None:
     recipe = recipes.load(solver, teacher)
     assert recipe.train.stop <= recipe.validation.start
     assert recipe.validation.stop <= seeds.EVALUATION_START
+
+
+def test_a_list_is_read_as_the_recipe_prints_it(gas: Recipe) -> None:
+    assert gas.override(["widths=[16, 32]"]).widths == gas.override(["widths=16+32"]).widths == (16, 32)
+    with pytest.raises(SpecError, match=r"whole numbers joined with \+"):
+        gas.override(["widths=[8, x]"])
 
 
 def test_settings_override_by_type(gas: Recipe) -> None:

@@ -250,7 +250,7 @@ def test_s4s_is_no_renamed_gs() -> None:
 
 def test_a_grid_of_one_schedule_needs_no_other_to_be_read() -> None:
     """A file's shapes are known without its teacher's schedule, which alone may have the grid."""
-    solver = sb.make("s4s:grid=gits")
+    solver = sb.make("s4s:grid=gits_ipndm")
     assert isinstance(solver, S4S)
     with pytest.raises(sb.GridError, match="as Stable Diffusion does"):
         solver.initial(sb.EDM(), 5)
@@ -286,7 +286,7 @@ def test_parameters_for_another_number_of_calls_are_refused() -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES[1:], ids=repr)
-@pytest.mark.parametrize("spec", ["s4s", "s4s:form=pc", "s4s:form=single", "s4s_alt:mode=time", "s4s:grid=gits"])
+@pytest.mark.parametrize("spec", ["s4s", "s4s:form=pc", "s4s:form=single", "s4s_alt:mode=time", "s4s:grid=gits_ipndm"])
 def test_it_conforms_on_vp_schedules(spec: str, schedule: sb.NoiseSchedule) -> None:
     if "gits" in spec and schedule is VP:
         pytest.skip("a grid of Stable Diffusion's")

@@ -366,6 +366,25 @@ def test_prepared_pairs_are_noise_by_seed_and_the_teacher_samplers_images(
     assert isinstance(training.train("gs", 1, teacher, replace(recipe, iterations=1), seed=0, out=tmp_path), Trained)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"widths": (8,)}, "no number of widths leaves"),
+        ({"discriminator_weights": "nowhere.safetensors"}, "there is no such file"),
+        ({"loss": "features"}, "has no loss network"),
+    ],
+)
+def test_what_a_recipe_needs_is_looked_at_before_any_image_is_made(
+    teacher: Teacher, adversarial: Recipe, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    def called(x: Tensor, sigma: Tensor) -> Tensor:
+        raise AssertionError("an image was begun")
+
+    shape = (1, 64, 4) if "widths" in change else teacher.shape
+    with pytest.raises((TrainingError, MissingError), match=said):
+        training.prepare(replace(teacher, denoise=called, shape=shape), replace(adversarial, **change), tmp_path)
+
+
 def test_tensorboard_gets_every_number_or_says_which_extra_is_missing(
     teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,7 +402,7 @@ def test_tensorboard_gets_every_number_or_says_which_extra_is_missing(
 
     short = replace(recipe, iterations=2)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(MissingError, match=r"pip install 'solverbench\[tensorboard\]'"):
+    with pytest.raises(MissingError, match=r"pip install '(solverbench|\.)\[tensorboard\]'"):
         training.train("gs", 2, teacher, short, seed=0, out=tmp_path, data=data, tensorboard=True)
     package = types.ModuleType("tensorboard")
     package.__spec__ = importlib.machinery.ModuleSpec("tensorboard", None)

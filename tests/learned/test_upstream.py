@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
 import solverbench as sb
+from solverbench.cli.main import main
 from solverbench.errors import RecordError, SpecError
 from solverbench.learned import trained_files, upstream
 from solverbench.learned.gs import GAS, GS
@@ -189,3 +191,23 @@ def test_a_solver_that_is_there_already_is_left_alone(path: Path, teacher: Teach
     with pytest.raises(RecordError, match="holds another trained solver"):
         upstream.keep(upstream.gas(path, teacher, 4), path, tmp_path)
     assert place.read_bytes() == before
+
+
+def test_a_discrete_schedule_takes_no_end_time(path: Path) -> None:
+    """GAS runs latent models on their own discrete times; t_eps would replace these by a linear VP schedule."""
+    latent = Teacher(lambda x, sigma: x, "latent", (4, 8, 8), schedule=sb.VPDiscrete.latent_diffusion(), identity="l")
+    with pytest.raises(RecordError, match="replace this schedule by a linear VP one"):
+        upstream.gas(path, latent, 4, solver="gs", t_eps=1e-3)
+    assert not upstream.unsure_of_range(upstream.gas(path, latent, 4, solver="gs"), latent)
+    with pytest.raises(sb.GridError, match="on RectifiedFlow: it would replace"):
+        sb.make("gs:t_eps=0.001").initial(sb.RectifiedFlow(), 4)  # type: ignore[attr-defined]
+
+
+def test_an_import_for_edm_without_its_end_time_says_so(path: Path, teacher: Teacher, tmp_path: Path) -> None:
+    assert upstream.unsure_of_range(upstream.gas(path, teacher, 4), teacher)
+    assert not upstream.unsure_of_range(upstream.gas(path, teacher, 4, t_eps=1e-3), teacher)
+    words = ["zoo", "import", str(path), "--nfe", "4", "--solver", "gs", "--teacher", "digits", "--out", str(tmp_path)]
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 0, told.output
+    assert "note: without --t-eps its times are read as fractions of this teacher's own range" in told.output
+    assert "gs at 4 calls is now this file, not the one used before" in told.output

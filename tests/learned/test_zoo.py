@@ -190,6 +190,6 @@ def test_every_packaged_file_loads_and_traces_to_its_tableau() -> None:
         assert path.name == trained_files.file_name(trained.spec, trained.nfe)
         assert path.parent.name == trained.teacher
         solver = trained.solver
-        traced = trace(solver, solver.grid(sb.EDM(), trained.nfe))
+        traced = trace(solver, solver.grid(sb.EDM(), solver.steps(trained.nfe)))
         assert trained.still(traced), path
         assert not trained.still(replace(traced, weights=traced.weights * (1 + 1e-8)))

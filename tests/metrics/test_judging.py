@@ -10,7 +10,7 @@ import torch
 import toys
 
 import solverbench as sb
-from solverbench import files, seeds
+from solverbench import extras, files, seeds
 from solverbench.bench import run
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import UserError
@@ -136,7 +136,7 @@ def test_without_lpips_the_rest_is_measured_and_its_rows_name_the_extra(tmp_path
     result = run.run(RunOptions(**options))
     rows = result.frame.set_index("metric")
     assert np.isfinite(rows.loc[["psnr_teacher", "rmse_teacher"], "value"]).all()
-    assert "solverbench[lpips]" in rows.loc["lpips_teacher", "reason"]
+    assert extras.install("lpips") in rows.loc["lpips_teacher", "reason"]
     assert result.exit_code == 0
     assert result.strict_exit_code == 5
     assert "no lpips_teacher of toy: metric lpips_teacher: the lpips package can't be" in result.summary()

@@ -62,6 +62,17 @@ def test_numbers_stand_where_the_papers_have_them(row, value):
     assert found.value == value
 
 
+READ = {"diff-sampler", "embedded", "gas", "ld3", "s4s"}
+"""The papers and READMEs whose numbers were read where they stand."""
+
+
+def test_a_number_that_was_not_read_in_its_paper_says_so():
+    for each in ALL:
+        second_hand = each.row.partition("/")[0] not in READ
+        assert second_hand == ("(second-hand)" in each.paper) == each.note.startswith("second-hand: not read"), each.row
+        assert not (second_hand and each.protocol["seeds"] != "unknown")
+
+
 def test_what_is_not_given_is_no_row():
     assert not [each for each in ALL if each.row.startswith("diff-sampler/cifar10/heun/3")]
 

@@ -21,6 +21,21 @@ PAIRS = [
     "dpm:singlestep=true:prediction=noise",
     "unipc:prediction=noise:lower_order_final=false",
     "unipc:order=2:variant=bh1:lower_order_final=false",
+    "dpm:order=2:variant=taylor:prediction=noise",
+    "dpm:d2=full:variant=taylor:lower_order_final=false",
+    "dpm:singlestep=true:variant=taylor:prediction=noise",
+    "adams:predictor=1:corrector=2",
+    "adams:predictor=2:corrector=3:lower_order_final=false",
+    "adams:corrector=4:pece=true",
+    "adams:predictor=2:corrector=2",
+    "adams:corrector=3:lower_order_final=false",
+    "adams:corrector=3:simple=true",
+    *(f"exprk:{options}" for options in ("c2=1", "c2=0.3", "final=1", "stages=3:final=1", "stages=3:final=2")),
+    "exprk:stages=3:c2=0.4",
+    *(f"pfdiff:k={k}:h={h}" for k, h in ((0, 0), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3))),
+    "ge:gamma=1.5",
+    "ge:gamma=1",
+    *(f"cab:order={order}:theta={theta}" for order in (2, 3) for theta in (0, 1)),
 ]
 
 
@@ -43,10 +58,14 @@ def variants(name):
 
 CLASSICAL = [name for name in registries.solvers if not solver_class(name).learned]
 SOLVERS = sorted({*(solver for name in CLASSICAL for solver in variants(name)), *map(sb.make, PAIRS)}, key=str)
-UNDECLARED = {f"deis:quadrature=compat:order={n}" for n in (2, 3, 4)}
+UNDECLARED = {
+    *(f"deis:quadrature=compat:order={n}" for n in (2, 3, 4)),
+    *(f"pfdiff:k={k}:h={h}" for k, h in ((1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3))),
+}
+"""Those of the public quadrature, and of rounds that begin at other levels than the measurement's."""
 
 
-def test_only_the_public_quadrature_declares_no_order():
+def test_only_the_public_quadrature_and_pfdiffs_rounds_declare_no_order():
     missing = {solver for solver in SOLVERS if None in (solver.local_order, solver.global_order)}
     assert missing == set(map(sb.make, UNDECLARED))
 

@@ -24,7 +24,7 @@ def test_a_command_of_the_page_runs(examples, invoke, command):
 
 
 def test_the_page_has_an_example_of_each_kind():
-    assert list(EXAMPLES) == ["ab2.py", "arctan.py", "blob.py", "contrast.py", "sliced.py", "charbonnier.py"]
+    assert list(EXAMPLES) == ["ab2.py", "harmonic.py", "blob.py", "contrast.py", "sliced.py", "charbonnier.py"]
     assert len(COMMANDS) == 9
     assert len(NOTEBOOK) == 1
 

@@ -300,7 +300,7 @@ def test_info_says_what_a_metric_a_grid_and_a_loss_are(examples, invoke):
     assert said[1:3] == ["  kind     metric", f"  defined  {path}:4"]
     assert said[3].startswith(f"  plugin   file {path}, sha256 ")
     assert said[4] == "  better   higher"
-    assert "  kind     grid" in invoke("info", "arctan", "--plugin", "arctan.py").stdout
+    assert "  kind     grid" in invoke("info", "harmonic", "--plugin", "harmonic.py").stdout
     assert "  kind     loss" in invoke("info", "charbonnier", "--plugin", "charbonnier.py").stdout
     karras = invoke("info", "karras").stdout
     assert karras.startswith("polynomial = karras: ")

@@ -243,9 +243,9 @@ print(json.dumps(told))
 def test_a_wheel_is_listed_runs_and_is_gone_once_uninstalled(python, wheel):
     pip = [sys.executable, "-m", "pip", "--python", python.program, "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheel], check=True)
-    named = {"solver": "ab2", "teacher": "blob", "grid": "arctan", "metric": "contrast", "loss": "charbonnier"}
+    named = {"solver": "ab2", "teacher": "blob", "grid": "harmonic", "metric": "contrast", "loss": "charbonnier"}
     run = [
-        "run", "--solvers", "ab2,dpm:grid=arctan,euler", "--nfe", "4", "--teachers", "blob",
+        "run", "--solvers", "ab2,dpm:grid=harmonic,euler", "--nfe", "4", "--teachers", "blob",
         "--metrics", "contrast", "--samples", "20", "--replicates", "1", "--out", "runs",
     ]  # fmt: skip
     found, checked, done = json.loads(python("-c", SESSION, say=[["check", "ab2", "blob"], run]).stdout)
@@ -256,7 +256,7 @@ def test_a_wheel_is_listed_runs_and_is_gone_once_uninstalled(python, wheel):
     record = json.loads(bundle.read_text())
     assert record["counts"]["done"] == 3
     told = {name: text for name, text in record["environment"].items() if name.startswith("plugin ")}
-    assert list(told) == ["plugin solver ab2", "plugin teacher blob", "plugin metric contrast", "plugin grid arctan"]
+    assert list(told) == ["plugin solver ab2", "plugin teacher blob", "plugin metric contrast", "plugin grid harmonic"]
     assert all(text.startswith("package mysolvers 0.1.0, mysolvers.") for text in told.values())
     assert "package mysolvers 0.1.0" in (bundle.parent / "report.html").read_text()
     subprocess.run([*pip, "uninstall", "-q", "-y", "mysolvers"], check=True)

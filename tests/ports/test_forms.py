@@ -127,7 +127,7 @@ def test_an_adaptor_of_a_solvers_own_is_refused(digits):
 def test_without_diffusers_its_scheduler_says_what_to_install(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "diffusers" else find(name))
-    with pytest.raises(MissingError, match=r"pip install 'solverbench\[diffusers\]'"):
+    with pytest.raises(MissingError, match=r"pip install '(solverbench|\.)\[diffusers\]'"):
         sb.diffusers_scheduler("dpm", nfe=4, teacher="digits")
 
 

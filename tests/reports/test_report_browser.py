@@ -12,7 +12,8 @@ import pytest
 from reports_large import HOSTILE, write
 
 from solverbench import reports
-from solverbench.reports.pages import html, sections
+from solverbench.reports.pages import contrast as contrasts
+from solverbench.reports.pages import html, sections, viewer
 
 webdriver = pytest.importorskip("selenium.webdriver")
 WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
@@ -46,7 +47,12 @@ def browser() -> Iterator[Any]:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     solvers = ["euler", "dpm", "heun", "gs", "gas", HOSTILE[0]]
     folder = write(tmp_path_factory.mktemp("page") / "a", solvers, ["digits", "shapes"], (3, 4, 5))
-    (folder / "report.html").write_text(html.page(sections.of(reports.load(folder))), encoding="utf-8")
+    record = json.loads((folder / "bundle.json").read_text())
+    record["conditions"] = {"digits": [f"class {k % 2}" for k in range(7)] + [HOSTILE[0]]}
+    (folder / "bundle.json").write_text(json.dumps(record))
+    report = sections.of(reports.load(folder))
+    (folder / "report.html").write_text(html.page(report), encoding="utf-8")
+    (folder / "images.html").write_text(viewer.page(report) or "", encoding="utf-8")
     return folder / "report.html"
 
 
@@ -98,7 +104,7 @@ def press(browser: Any, key: str, text: str = "") -> None:
     """A key as a person presses it, to whatever has the focus."""
     about = {"key": key, "code": key, **({"text": text} if text else {})}
     about["windowsVirtualKeyCode"] = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38,
-                                      "ArrowRight": 39, "ArrowDown": 40, " ": 32}[key]  # fmt: skip
+                                      "ArrowRight": 39, "ArrowDown": 40, " ": 32, "+": 187}[key]  # fmt: skip
     browser.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": "keyDown", **about})
     browser.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": "keyUp", **about})
 
@@ -258,8 +264,7 @@ def test_text_stands_out_in_both_themes(shown: Any, chosen: str) -> None:
     assert dark == (chosen == "dark")
 
     def contrast(a: list[int], b: list[int]) -> float:
-
-        return contrast.contrast(*("#" + "".join(f"{part:02x}" for part in colour) for colour in (a, b)))
+        return contrasts.contrast(*("#" + "".join(f"{part:02x}" for part in colour) for colour in (a, b)))
 
     assert contrast(ink, back) > 12
     assert contrast(soft, back) > 4.5
@@ -284,3 +289,107 @@ def test_nothing_sticks_out_of_the_window(shown: Any, width: int) -> None:
 def test_names_are_shown_as_they_are(shown: Any) -> None:
     labels = ask(shown, "[...document.querySelectorAll('#legend button')].map((b) => b.textContent)")
     assert labels[-1] == HOSTILE[0]
+
+
+@pytest.fixture
+def album(browser: Any, file: Path) -> Any:
+    """The page of images at desktop width, as at the first visit."""
+    resize(browser, 1280)
+    scheme(browser, "light")
+    for _ in range(2):
+        browser.get("about:blank")
+        browser.get(file.with_name("images.html").as_uri())
+        until(browser, "document.documentElement.dataset.ready === 'yes'")
+        browser.execute_script("try { sessionStorage.clear(); } catch {}")
+    browser.get_log("browser")
+    browser.get_log("performance")
+    return browser
+
+
+def pick(browser: Any, name: str, text: str) -> None:
+    """Choose the option with this text."""
+    browser.execute_script(
+        "const s = document.getElementById(arguments[0]);"
+        "s.selectedIndex = [...s.options].findIndex((o) => o.text === arguments[1]);"
+        "s.dispatchEvent(new Event('change'))", name, text
+    )  # fmt: skip
+
+
+PIXELS = (
+    "((c) => [...c.getContext('2d').getImageData(0, 0, 16, 16).data])(document.querySelectorAll('#pairs canvas')[{}])"
+)
+
+
+def test_the_images_page_is_quiet_while_everything_is_used(album: Any, file: Path) -> None:
+    for selector in ("#theme", "#view button:last-child", "#solvers button", "#budgets .all", "#budgets .all",
+                     "#seeds .all", "#mode button:nth-child(2)", "#mode button:nth-child(3)", "#flip", "#play", "#play",
+                     "#swap", "#mode button:nth-child(4)", "#worst button", "#best button"):  # fmt: skip
+        click(album, selector)
+    pick(album, "teacher", "shapes")
+    clean(album, file.with_name("images.html"))
+    assert ask(album, "document.querySelectorAll('.by-teacher:not([hidden])').length") == 1
+
+
+def test_two_cells_are_compared_pixel_by_pixel(album: Any) -> None:
+    click(album, "tr[data-solver='1'] td[data-nfe='4'] button")
+    click(album, "tr[data-solver='0'] td[data-nfe='3'] button")
+    assert ask(album, "document.querySelector('#pair-said').textContent").startswith("A: dpm, NFE 4. B: euler, NFE 3.")
+    a, b = ask(album, PIXELS.format(0)), ask(album, PIXELS.format(1))
+    assert a != b
+    click(album, "#mode button:nth-child(4)")
+    expected = [min(255, 4 * abs(x - y)) if i % 4 < 3 else x for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    assert ask(album, PIXELS.format(0)) == expected
+    click(album, "#mode button:nth-child(2)")
+    for place, whole in ((0, b), (100, a)):
+        album.execute_script("const s = document.querySelector('#split'); s.value = arguments[0];"
+                             "s.dispatchEvent(new Event('input'))", place)  # fmt: skip
+        assert ask(album, PIXELS.format(0)) == whole
+    click(album, "#mode button:nth-child(3)")
+    click(album, "#flip")
+    first = ask(album, PIXELS.format(0))
+    click(album, "#flip")
+    assert sorted([first, ask(album, PIXELS.format(0))]) == sorted([a, b])
+
+
+def test_solvers_calls_seeds_and_classes_are_filtered(album: Any) -> None:
+    shown = "[...document.querySelectorAll('.by-teacher:not([hidden]) td[data-nfe] button')]"
+    shown += ".filter((b) => b.checkVisibility()).length"
+    before = ask(album, shown)
+    assert before == 16  # six solvers, three budgets; heun has no odd one
+    click(album, "#solvers button")
+    assert ask(album, shown) == before - 3
+    click(album, "#budgets button")
+    assert ask(album, shown) == 9
+    assert ask(album, "document.querySelector('.own td').colSpan") == 2
+    pick(album, "condition", "class 1")
+    names = "[...document.querySelectorAll('#pairs figcaption')].map((each) => each.firstChild.textContent)"
+    assert ask(album, names) == [f"seed {seed}, class 1" for seed in (50001, 50003, 50005)]
+    pick(album, "condition", HOSTILE[0])
+    assert ask(album, names) == [f"seed 50007, {HOSTILE[0]}"]
+
+
+def test_the_worst_images_come_first_and_lead_to_the_pair(album: Any) -> None:
+    said = "[...document.querySelectorAll(arguments[0] + ' strong')].map((each) => Number(each.textContent.slice(5)))"
+    worst, best = ask(album, said, "#worst"), ask(album, said, "#best")
+    assert worst == sorted(worst, reverse=True)
+    assert best == sorted(best)
+    assert best[-1] < worst[-1]
+    click(album, "#worst button")
+    assert "NFE 3. B: teacher, 64 calls." in ask(album, "document.querySelector('#pair-said').textContent")
+
+
+def test_plus_and_minus_change_the_size_and_flicker_waits_for_who_wants_calm(album: Any) -> None:
+    size = "document.querySelector('#zoom-said').textContent"
+    assert ask(album, size) == "48 pixels, × 3"
+    press(album, "+", "+")
+    assert ask(album, size) == "64 pixels, × 4"
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    album.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    click(album, "#mode button:nth-child(3)")
+    assert ask(album, "document.querySelector('#play').textContent") == "Start"
+
+
+@pytest.mark.parametrize("width", [320, 800])
+def test_the_images_page_does_not_stick_out(album: Any, width: int) -> None:
+    resize(album, width)
+    assert ask(album, "document.documentElement.scrollWidth") <= width

@@ -10,7 +10,8 @@ from solverbench import reports
 from solverbench.reports.bundle import tidy
 from solverbench.reports.drawing.palette import KNOWN
 from solverbench.reports.figures import contents, costs, images
-from solverbench.reports.pages import markdown, sections, tables
+from solverbench.reports.figures.sprites import Sprites
+from solverbench.reports.pages import data, markdown, sections, tables
 from solverbench.reports.parts import parts
 
 UNKNOWN = "unknown values of the paper were chosen by validation"
@@ -93,6 +94,39 @@ def test_a_teacher_without_a_value_leaves_another_ones_figures(trained: pd.DataF
     figure = content.draw()
     assert [axes.get_label() for axes in figure.axes] == [part.name for part in known if part.teacher == "digits"]
     assert set(content.data["teacher"]) == {"digits"}
+
+
+@pytest.fixture
+def abreast(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with serial calls: a third less than the calls of heun, all of them for the others."""
+    fewer = frame["solver"] == "heun"
+    return frame.assign(serial_calls=frame["nfe"].where(~fewer, frame["nfe"] * 2 // 3).where(frame["value"].notna()))
+
+
+def test_serial_calls_are_an_axis_where_they_differ_from_calls(abreast: pd.DataFrame, record: dict) -> None:
+    found = parts(tidy(abreast), record)
+    content = contents.KINDS["serial"].make(contents.Source(None, found))
+    assert content is not None
+    heun = content.data[(content.data["series"] == "heun") & (content.data["metric"] == "rmse_teacher")]
+    assert heun["serial"].tolist() == [nfe * 2 // 3 for nfe in heun["nfe"]]
+    axes = content.draw().axes[0]
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("linear", "serial calls per sample")
+    assert {line.get_xdata()[0] for line in axes.lines if str(line.get_label()) == "heun"} == {heun["serial"].min()}
+
+
+def test_without_a_difference_or_in_an_older_bundle_there_is_no_such_figure(
+    frame: pd.DataFrame, abreast: pd.DataFrame, record: dict
+) -> None:
+    for each in (frame, abreast.assign(serial_calls=frame["nfe"]), abreast.assign(value=np.nan, reason="none")):
+        assert contents.KINDS["serial"].make(contents.Source(None, parts(tidy(each), record))) is None
+
+
+def test_the_page_and_the_report_tell_serial_calls(abreast: pd.DataFrame, record: dict, write) -> None:
+    made = sections.of(reports.load(write(only(abreast, "heun", "dpm"), record)))
+    assert "![Serial calls and quality](figure-serial.png)" in markdown.page(made)
+    page = data.of(made, Sprites({}, {}, {}, ""))
+    points = {(page["solvers"][p["solver"]]["label"], p["nfe"]): p["serial"] for p in page["parts"][0]["points"]}
+    assert (points["dpm", 10], points["heun", 10], points["heun", 5]) == (10, 6, None)
 
 
 def test_an_unknown_cost_is_left_empty(trained: pd.DataFrame, record: dict) -> None:

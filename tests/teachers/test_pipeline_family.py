@@ -4,6 +4,7 @@ Needs diffusers and transformers. The folders are those of tiny_pipelines.
 """
 
 import csv
+import importlib.util
 import json
 import re
 import shutil
@@ -24,24 +25,23 @@ pytest.importorskip("transformers")
 
 import diffusers
 import tiny_pipelines
+from pipeline_teachers import LINES, described, toml
 
 from solverbench.method import grids
 from solverbench.sampling.sample import sample
-from solverbench.teachers.families import schedulers
+from solverbench.teachers.families import folders, schedulers
 from solverbench.teachers.families.pipelines import adapter as adapters
 from solverbench.teachers.families.pipelines import agreement, levels, prompts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 LEVEL = torch.tensor(2.0, dtype=torch.float64)
-LINES = ["a red bird", "two cats on a mat by the sea", "the sea"]
 
 REFUSED = {
     "LatentConsistencyModelPipeline": "LCMScheduler: its noise process isn't read .*jump to the image",
     "SanaSprintPipeline": "SCMScheduler: its noise process isn't read .*trigonometric",
     "HunyuanImagePipeline-distilled": "one call of HunyuanImagePipeline doesn't stand for its sampler",
     "HunyuanImagePipeline": r"one call of HunyuanImagePipeline doesn't stand for its sampler: over 3 steps they differ",
-    "MochiPipeline": "invert_sigmas turns the time round",
     "DiTPipeline": "DiTPipeline fails with a state of its own shape",
     "StableCascadePriorPipeline": "DDPMWuerstchenScheduler: its noise process isn't read",
     "AnyFlowPipeline": "FlowMapEulerDiscreteScheduler: its noise process isn't read .*jump to the image",
@@ -57,65 +57,26 @@ ALONE = {
     "Ideogram4Pipeline": "it gives its scheduler levels of its own, which an exported one refuses",
     "LTXConditionPipeline": "it gives its scheduler times of its own",
     "DDIMPipeline": "it gives its scheduler eta",
+    "MochiPipeline": "its time runs from noise to data, which an exported one's doesn't",
 }
 """Pipelines that aren't given an exported solver, with the reason."""
 
 
+@pytest.fixture
+def folder(pipeline_folder):
+    """name -> its folder, made once."""
+    return pipeline_folder
+
+
+@pytest.fixture
+def load(pipeline_teacher):
+    """name -> its teacher, loaded once unless it is given further arguments of its call or fields."""
+    return pipeline_teacher
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("pipelines")
-
-
-@pytest.fixture(scope="module")
-def folder(place):
-    """name -> its folder, made once."""
-
-    def found(name):
-        path = place / name
-        return path if path.exists() else tiny_pipelines.make(name, path)
-
-    return found
-
-
-@pytest.fixture(scope="module")
-def load(place, folder):
-    """name -> its teacher, loaded once unless it is given further arguments of its call or fields."""
-    kept = {}
-
-    def found(name, *, fields=None, where=None, **call):
-        key = (name, json.dumps([fields, call]))
-        if where is None and key in kept:
-            return kept[key]
-        teacher = sb.load_teacher(described(place, name, where or folder(name), fields or {}, call))
-        if where is None:
-            kept[key] = teacher
-        return teacher
-
-    return found
-
-
-def described(place, name, folder, fields, more):
-    """Write the description of a tiny pipeline with its small call, and return the spec of a teacher."""
-    call = {**tiny_pipelines.call(name), **more}
-    table = {"checkpoint": folder, "family": "pipeline", "sampler": "euler:grid=time_uniform", "sampler_nfe": 6}
-    if tiny_pipelines.prompted(name):
-        table["prompts"] = tiny.prompts(place / "p.txt", LINES)
-    if (negative := call.pop("negative_prompt", None)) is not None:
-        table["negative"] = negative
-    for key, value in call.items():
-        if hasattr(value, "save"):  # an image
-            value.save(place / f"{name}-{key}.png")
-            call[key] = str(place / f"{name}-{key}.png")
-    path = tiny.describe(place / f"{name}.toml", **table | fields)
-    given = "".join(f"{key} = {toml(value)}\n" for key, value in call.items() if value is not None)
-    path.write_text(f"{path.read_text()}[call]\n{given}")
-    return str(path) + "".join(f":{key}=null" for key, value in call.items() if value is None)
-
-
-def toml(value):
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
-    return json.dumps(value)
+    return tmp_path_factory.mktemp("described")
 
 
 def agrees(teacher):
@@ -171,6 +132,80 @@ def test_what_one_call_does_not_stand_for_is_refused_with_the_reason(load, name)
     assert "\n" not in str(caught.value)
 
 
+FLOW = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"_class_name": "KandinskyV22Pipeline", "scheduler": ["diffusers", "DDPMScheduler"]},
+         "KandinskyV22Pipeline's call needs image_embeds and negative_image_embeds, which another pipeline makes"),
+        ({"_class_name": "KandinskyV22CombinedPipeline", "scheduler": ["diffusers", "DDPMScheduler"]},
+         "KandinskyV22CombinedPipeline runs other pipelines, whose schedulers aren't replaced"),
+        ({"_class_name": "UnCLIPPipeline"}, "UnCLIPPipeline has no part named scheduler, whose steps are replaced"),
+        ({"_class_name": "FluxModularPipeline", "scheduler": FLOW}, "FluxModularPipeline isn't a pipeline"),
+    ],
+)  # fmt: skip
+def test_what_no_scheduler_steers_is_refused_by_its_index(tmp_path, index, said):
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(RecordError, match=said) as caught:
+        sb.load_teacher(f"{tmp_path}:family=pipeline:prompts={tiny.prompts(tmp_path / 'p.txt')}")
+    assert "\n" not in str(caught.value)
+
+
+def processor(folder):
+    """Qwen-Image-Edit's reads images by torchvision."""
+    edit(
+        folder / "model_index.json", _class_name="QwenImageEditPipeline", processor=["transformers", "Qwen2VLProcessor"]
+    )
+    shutil.copytree(folder / "tokenizer", folder / "processor")
+    told = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor"}
+    (folder / "processor" / "preprocessor_config.json").write_text(json.dumps(told))
+
+
+def published(folder):
+    """FLUX.2's published folders have a processor as their tokenizer."""
+    edit(folder / "model_index.json", tokenizer=["transformers", "PixtralProcessor"])
+
+
+def omnigen(folder):
+    parts = {"scheduler": FLOW, "tokenizer": ["transformers", "T5TokenizerFast"], "vae": ["diffusers", "AutoencoderKL"]}
+    index = {"_class_name": "OmniGenPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"], **parts}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer_2").rename(folder / "tokenizer")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("QwenImagePipeline", processor), ("Flux2Pipeline", published), ("FluxPipeline", omnigen)],
+)
+def test_what_needs_torchvision_says_so(folder, tmp_path, name, change):
+    path = shutil.copytree(folder(name), tmp_path / "folder")
+    change(path)
+    with pytest.raises(MissingError, match="needs torchvision, which isn't installed") as caught:
+        sb.load_teacher(f"{path}:family=pipeline:prompts={tiny.prompts(tmp_path / 'p.txt')}:height=16:width=16")
+    assert "\n" not in str(caught.value)
+
+
+def test_mochis_time_is_turned_back(load, folder, monkeypatch):
+    """Euler's method on its own levels is its own sampler; with its time or its output unturned it is refused."""
+    teacher = load("MochiPipeline")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder("MochiPipeline"), local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    noise, call = seeds.noise([0], teacher.shape), tiny_pipelines.call("MochiPipeline")
+    state = noise.reshape(1, *adapter_of(teacher).state)
+    with torch.no_grad():
+        expected = pipe(LINES[0], latents=state, num_inference_steps=4, output_type="latent", **call)[0]
+        tableau = sb.tableau("euler:grid=pipeline:end=zero", nfe=4, teacher=teacher)
+        found = sb.execute(tableau.plan_from_noise(teacher.schedule), teacher.denoiser([0]), noise)
+    assert relative(found.reshape(expected.shape), expected) < 1e-4  # 1 - sigma is rounded to float32
+    monkeypatch.setattr(adapters, "turned", lambda scheduler: False)
+    with pytest.raises(RecordError, match=r"follow no rule|doesn't stand for its sampler"):
+        load("MochiPipeline", fields={"name": "unturned"})
+
+
 @pytest.mark.parametrize("name", ["QwenImagePipeline", "ZImagePipeline", "FluxPipeline", "WanPipeline"])
 def test_a_batch_of_prompts_equals_one_at_a_time(load, name):
     teacher = load(name)
@@ -190,7 +225,7 @@ def test_an_image_costs_exactly_its_calls_and_a_prompt_is_encoded_once(load, nam
     teacher = load(name, fields={"name": "counted"})
     assert teacher.passes == passes
     adapter, rows, texts = adapter_of(teacher), [], []
-    block = largest(adapter.networks[network])[0]
+    block = largest(adapter.networks.modules[network])[0]
     block.register_forward_pre_hook(lambda module, args, kwargs: rows.append(len(first_tensor(args, kwargs))),
                                     with_kwargs=True)  # fmt: skip
     adapter.pipe.text_encoder.register_forward_pre_hook(lambda *_: texts.append(1))
@@ -251,23 +286,61 @@ def test_gradients_reach_the_time_that_a_network_is_told(load, name):
     assert float(level.grad) == pytest.approx(expected, rel=5e-2, abs=1e-4)  # differences in float32
 
 
-def test_the_readers_agree_with_the_pipelines_own_call(load, folder, place):
-    for name, reader in {
-        "StableDiffusionPipeline": {"guidance": "guidance_scale"},
-        "StableDiffusionXLPipeline": {"guidance": "guidance_scale"},
-        "StableDiffusion3Pipeline": {"guidance": "guidance_scale"},
-        "PixArtSigmaPipeline": {"guidance": "guidance_scale"},
-    }.items():
-        slow, call = load(name), tiny_pipelines.call(name)
-        told = {key: call[own] for key, own in reader.items()}
-        size = slow.shape[-1]
-        given = "".join(f":{key}={value}" for key, value in {**told, "size": size}.items())
-        options = f":text_length={call['max_sequence_length']}" if "max_sequence_length" in call else ""
-        fast = sb.load_teacher(f"{folder(name)}:family=diffusers:prompts={place / 'p.txt'}{given}{options}")
-        x = tiny.random(2, *slow.shape)
-        assert relative(denoised(slow, [0, 1], x), denoised(fast, [0, 1], x)) < 1e-5, name
-        with torch.no_grad():
-            assert relative(slow.images(x), fast.images(x)) < 1e-5, name
+READ = {
+    "DDIMPipeline": {},
+    "DDPMPipeline": {},
+    "FluxKontextPipeline": {"distilled": "guidance_scale"},
+    "FluxPipeline": {"distilled": "guidance_scale"},
+    "FluxPipeline-schnell": {},
+    "LDMPipeline": {},
+    "PNDMPipeline": {},
+    "PixArtAlphaPipeline": {"guidance": "guidance_scale"},
+    "PixArtSigmaPipeline": {"guidance": "guidance_scale"},
+    "StableDiffusion3Pipeline": {"guidance": "guidance_scale"},
+    "StableDiffusion3Pipeline-3.5": {"guidance": "guidance_scale"},
+    "StableDiffusionPipeline": {"guidance": "guidance_scale"},
+    "StableDiffusionXLPipeline": {"guidance": "guidance_scale"},
+    "StableDiffusionXLPipeline-turbo": {},
+}
+"""Pipelines that the family `diffusers` reads, and its options that the call has under other names."""
+
+
+def test_every_reader_is_compared_but_dits():
+    """DiT's own call is refused, as its scheduler is given two rows per image; test_diffusers follows it."""
+    assert {name for name in tiny_pipelines.NAMES if kind(name) in folders.PIPELINES} == {*READ, "DiTPipeline"}
+    assert {kind(name) for name in READ} | {"DiTPipeline"} == set(folders.PIPELINES)
+
+
+def kind(name):
+    """The class of a tiny pipeline."""
+    return name.partition("-")[0]
+
+
+@pytest.mark.parametrize("name", sorted(READ))
+def test_the_readers_agree_with_the_pipelines_own_call(load, folder, place, name):
+    without = {"image": None} if name == "FluxKontextPipeline" else {}
+    slow, call = load(name, **without), tiny_pipelines.call(name)
+    told = {key: call[own] for key, own in READ[name].items()}
+    if tiny_pipelines.prompted(name):
+        told["prompts"] = tiny.prompts(place / "p.txt", LINES)
+    told |= {"text_length": call["max_sequence_length"]} if "max_sequence_length" in call else {}
+    told["size"] = 8 if name.startswith("Flux") else slow.shape[-1]
+    fast = sb.load_teacher(":".join([f"{folder(name)}:family=diffusers", *(f"{key}={v}" for key, v in told.items())]))
+    assert slow.passes == fast.passes
+    x = tiny.random(2, *fast.shape)
+    ours, theirs = denoised(slow, [0, 1], packed(x, slow.shape)), denoised(fast, [0, 1], x)
+    assert relative(ours, packed(theirs, slow.shape)) < 1e-5
+    with torch.no_grad():  # unconditional pipelines clip their images themselves
+        own, images = (each.clamp(-1, 1) for each in (slow.images(packed(theirs, slow.shape)), fast.images(theirs)))
+    assert relative(own, images) < 1e-5
+
+
+def packed(x, shape):
+    """The state as the pipeline keeps it: FLUX's is packed, two by two."""
+    if x.shape[1:] == torch.Size(shape):
+        return x
+    rows = diffusers.FluxPipeline._pack_latents(x, *x.shape)
+    return rows.reshape(-1, *shape)
 
 
 @pytest.mark.parametrize(
@@ -571,23 +644,22 @@ def ran(*args):
     return done.output
 
 
-def test_a_video_pipeline_is_trained_for_run_sampled_and_resumed(place, folder, tmp_path, monkeypatch, unrendered):
+FEW = {"sampler": "euler:grid=time_uniform", "sampler_nfe": 6}
+
+
+@pytest.mark.usefixtures("few_compared", "unrendered")
+def test_a_video_pipeline_is_trained_for_run_sampled_and_resumed(place, folder, tmp_path, monkeypatch):
     spec, out = (
-        described(place, "WanPipeline", folder("WanPipeline"), {"negative": "rain", "name": "wan"}, {}),
+        described(place, "WanPipeline", folder("WanPipeline"), {"negative": "rain", "name": "wan", **FEW}),
         tmp_path,
     )
     few = ("iterations=2", "train_size=2", "validation_size=2", "batch=2", "training_seeds=1", "validate_every=1")
     small = [word for each in few for word in ("--set", each)]
-    for solver, more in (
-        ("gs", []),
-        ("gas", ["--set", "widths=4+8", "--set", "cardinalities=2+2"]),
-        ("ld3", []),
-        ("s4s", []),
-    ):
-        assert "validation RMSE" in ran("train", solver, "--nfe", 3, "--teacher", spec, "--out", out, *small, *more)
+    assert "validation RMSE" in ran("train", "gs,ld3", "--nfe", 3, "--teacher", spec, "--out", out, *small)
     asked = ["--teachers", spec, "--solvers", "gs,ld3,euler:grid=pipeline", "--nfe", 3, "--samples", 10, "--batch",
              "auto", "--replicates", 1, "--out", out]  # fmt: skip
     ran("run", *asked)
+    assert len(list((out / "prompts").rglob("*.safetensors"))) == len(LINES)
     cells = sorted(out.rglob("record.json"))
     before = {path: path.stat().st_mtime_ns for path in cells}
     ran("run", *asked)

@@ -249,6 +249,8 @@ def test_images_are_what_is_measured_and_pictured(checkpoint, tmp_path):
     plain, doubled = result(""), result(":doubled=true")
     assert plain.cells[0].pictures.shape == (2, 1, 4, 4)
     assert doubled.cells[0].pictures.shape == (2, 1, 8, 8)
+    record = json.loads((plain.folder / "bundle.json").read_text())
+    assert list(record["conditions"].values()) == [["class 2", "class 0"]]  # seeds 50000 and 50001, mod 3
     for metric in ("rmse_teacher", "rmse_exact"):
         values = [each.cells[0].measures[metric].value for each in (plain, doubled)]
         assert values[0] == pytest.approx(values[1], rel=1e-6)

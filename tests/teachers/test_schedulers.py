@@ -125,7 +125,7 @@ EULER, DDIM, FLOWS = ({"_class_name": name} for name in (
         ({**VIDEO, "sigma_min": 800.0}, "levels from 700 to 800"),
         ({"_class_name": "DPMSolverMultistepScheduler", "prediction_type": "flow_prediction"}, "use_flow_sigmas = Fal"),
         ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "with prediction_type = 'epsilon'; a f"),
-        ({**FLOWS, "invert_sigmas": True}, "invert_sigmas"),
+        ({**FLOWS, "invert_sigmas": True}, "invert_sigmas turns the time round, .* family=pipeline"),
         ({**FLOWS, "prediction_type": "v_prediction"}, "but this class takes flows"),
         ({**DDIM, "beta_schedule": "mine"}, "beta_schedule 'mine'"),
         ({**DDIM, "trained_betas": [0.5, 1.0]}, "not all between 0 and 1"),
@@ -135,6 +135,15 @@ def test_everything_else_is_refused_by_name(config, text):
     with pytest.raises(RecordError, match=text) as caught:
         schedulers.schedule(schedulers.settled(config))
     assert "\n" not in str(caught.value)
+
+
+def test_a_flow_whose_time_is_told_on_the_unit_interval_has_a_thousands_levels():
+    """OmniGen's num_train_timesteps is 1, which says nothing about its training."""
+    one, many = (schedulers.settled({**FLOWS, "num_train_timesteps": count}) for count in (1, 1000))
+    schedule = schedulers.schedule(one)
+    assert schedule == schedulers.schedule(many)
+    t = torch.tensor(0.25, dtype=torch.float64)
+    assert (schedulers.told(one, schedule)(t), schedulers.told(many, schedule)(t)) == (0.25, 250)
 
 
 def test_options_that_change_upstreams_samples_are_named():

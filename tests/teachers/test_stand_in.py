@@ -84,6 +84,10 @@ def rmse(text, schedule, nfe, images=NOISE):
         ("ld3:mode=time:prior=logsnr", "start"),
         ("s4s_alt", "first"),
         ("s4s_joint:mode=time", "start"),
+        ("dyweight", "first"),
+        ("dyweight:grid=time_uniform", "start"),
+        ("bns", "first"),
+        ("dpmv3", "first"),
     ],
 )
 def test_where_each_solver_starts(name, text, where):

@@ -16,6 +16,7 @@ from solverbench.bench.protocol import ACCOUNTED, Protocol
 from solverbench.bench.run_options import NUMBERS, RunOptions, declared
 from solverbench.errors import MissingError, RecordError, UserError
 from solverbench.evaluation import references
+from solverbench.method.schedules import NoiseSchedule, Searched
 from solverbench.method.spec import make
 from solverbench.metrics import table
 from solverbench.metrics.evaluation import OWN
@@ -71,7 +72,7 @@ class Restorer:
             near: list[str] = []
             for protocol, measurement in self._protocols(teacher, key):
                 about = teacher, self._goal(teacher), protocol, measurement
-                cell = resolve.named(names["solver"], solver, names["nfe"], *about, self.root)
+                cell = resolve.named(names["solver"], solver, names["nfe"], *about, self.root, _told(teacher, key))
                 if cell.address == address:
                     if cell.obstacle is not None:
                         raise Contradiction(cell.obstacle[1])
@@ -120,6 +121,15 @@ class Restorer:
                 continue
             if "samples" not in told:
                 yield name
+
+
+def _told(teacher: Teacher, key: Mapping[str, Any]) -> NoiseSchedule | None:
+    """Return the teacher's schedule with the levels that a key says a search has found; None if it says none."""
+    grid = key["solver"]["grid"]
+    if "name" not in grid or "levels" not in grid:
+        return None
+    found = Searched(tuple(map(float, grid["levels"])), 0, 0.0, range(0))
+    return teacher.schedule.with_search(lambda name, steps, given: found)
 
 
 def _about_images(key: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from solverbench import tested
+from solverbench.bench import statistics
 from solverbench.bench.cells import STATUSES, Cell, each_teacher, lacking
 from solverbench.bench.outcome import REFERENCE, Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
@@ -74,7 +75,8 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"samples ({own['mean']:.3g}, n={own['n']}): it was trained to imitate the teacher, so this doesn't "
                 "prove a better sampler; compare the distances to the teacher, too"
             )
-    found += one_method([outcome.cell for outcome in outcomes]) + reference(outcomes) + merged(outcomes)
+    cells = [outcome.cell for outcome in outcomes]
+    found += diverging(outcomes) + one_method(cells) + side_by_side(cells) + reference(outcomes) + merged(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
         teacher = cell.teacher
         found += [f"{teacher.name}: {note}" for note in teacher.notes]
@@ -130,6 +132,20 @@ def one_method(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
+def side_by_side(cells: Sequence[Cell]) -> list[str]:
+    """Return one sentence on the cells whose calls don't all wait for one another, with their serial calls."""
+    groups: dict[str, dict[int, int]] = {}
+    for cell in cells:
+        if cell.plan is not None and cell.plan.serial_calls != cell.nfe:
+            groups.setdefault(cell.solver, {})[cell.nfe] = cell.plan.serial_calls
+    told = [
+        f"{solver} NFE {', '.join(map(str, budgets))}: {', '.join(map(str, budgets.values()))} serial calls"
+        for solver, budgets in groups.items()
+    ]
+    said = "some calls of these don't wait for one another, and a machine with room for them can run them side by side"
+    return [f"{said}: {'; '.join(told)}"] if told else []
+
+
 def merged(outcomes: Sequence[Outcome]) -> list[str]:
     """Return one sentence for each other store that cells were merged from."""
     origins = Counter(roughly(outcome.origin) for outcome in outcomes if outcome.origin)
@@ -137,6 +153,20 @@ def merged(outcomes: Sequence[Outcome]) -> list[str]:
         f"{count} of the {len(outcomes)} cells {'were' if count > 1 else 'was'} merged from {origin}"
         for origin, count in origins.items()
     ]
+
+
+def diverging(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return one sentence for each teacher whose own samples lie out of the range of images."""
+    found: list[str] = []
+    for teacher in teachers_of_outcomes(outcomes):
+        own = [each for each in outcomes if each.cell.teacher.name == teacher.name]
+        told = (statistics.teacher_diverges(each.statistics, pixels=teacher.decode is None) for each in own)
+        if said := next(filter(None, told), ""):
+            found.append(
+                f"{teacher.name}'s own samples are out of range: {said}; check the teacher, since distances to such "
+                "samples, and to the data, say little about solvers"
+            )
+    return found
 
 
 def reference(outcomes: Sequence[Outcome]) -> list[str]:

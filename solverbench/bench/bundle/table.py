@@ -63,6 +63,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "reason": outcome.reason or outcome.failed.get(metric, cell.lacking.get(metric, "")),
         "cell": cell.address[:16],
         "net_passes": cell.teacher.passes * cell.nfe if found else None,
+        "serial_calls": cell.plan and cell.plan.serial_calls,
         "learned": cell.learned,
         "metric_loss": cell.metric_loss,
         "inferred": cell.inferred,
@@ -102,8 +103,12 @@ def _judged_by(cell: Cell, metric: str) -> tuple[str, str]:
 
 
 def _training_cost(cell: Cell) -> dict[str, float]:
-    """Return the training cost of the cell's solver over all training seeds, as its file records it."""
-    cost = (cell.trained and cell.trained.cost) or {}
+    """Return the cost of the cell's training over all training seeds, and of its grid's search, as recorded."""
+    cost = dict((cell.trained and cell.trained.cost) or {})
+    if cell.search is not None:
+        cost["student_calls"] = cost.get("student_calls", 0)
+        cost["teacher_calls"] = cost.get("teacher_calls", 0) + cell.search.calls
+        cost["seconds"] = cost.get("seconds", 0) + cell.search.seconds
     return {f"cost_training_{name.removeprefix('training_')}": value for name, value in cost.items()}
 
 

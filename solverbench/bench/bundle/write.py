@@ -88,6 +88,7 @@ def write(
         "tags": _tags(outcomes, protocol),
         "published": published.compared(outcomes),
         "bibtex": _bibtex(outcomes),
+        **_conditions(outcomes),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
@@ -172,6 +173,21 @@ def _images(outcomes: Sequence[Outcome], root: Path) -> dict[str, Any]:
     return found
 
 
+def _conditions(outcomes: Sequence[Outcome]) -> dict[str, dict[str, list[str]]]:
+    """Return, as `conditions`, the class or prompt of each image in images.npz by teacher; empty if none has any."""
+    found = {}
+    for cell in _of_teachers(outcomes):
+        told, chosen = cell.teacher.condition, cell.protocol.blocks[0][:PICTURES]
+        parts: list[list[str]] = []
+        if told is not None and told.classes is not None:
+            parts.append([f"class {label}" for label in told.labels(chosen, cell.teacher.shape)])
+        if told is not None and told.prompts:
+            parts.append(told.lines(chosen))
+        if parts:
+            found[cell.teacher.name] = [", ".join(texts) for texts in zip(*parts, strict=True)]
+    return {"conditions": found} if found else {}
+
+
 def _pictures(cell: Cell, states: torch.Tensor) -> NDArray[np.uint8]:
     images = decoded(cell.teacher, states, BatchLimit(PICTURES))
     found: NDArray[np.uint8] = quantise(images, cell.measurement.quantiser).cpu().numpy()
@@ -191,6 +207,7 @@ def _protocol(outcomes: Sequence[Outcome], protocol: Protocol, root: Path) -> di
             f"{BLOCKS} blocks of each replicate; bias is not removed"
         ),
         "nfe": "calls of the denoiser for one sample, counted",
+        "serial_calls": "those of them that must wait for one another: the longest chain of calls in the tableau",
     }
     for teacher in {each.cell.teacher.name: each.cell.teacher for each in outcomes if each.cell.exact}.values():
         found[f"exact solution on {teacher.name}"] = (

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-from solverbench import plugins
+from solverbench import extras, plugins
 from solverbench.bench.block import BlockDone, UnitTask
 from solverbench.bench.cells import reason
 from solverbench.bench.workers.ray_worker import RayWorker, RemoteUnit
@@ -180,5 +180,5 @@ def _ray() -> Any:
         raise MissingError(
             asked="engine ray",
             wrong="the package ray isn't installed",
-            remedy="pip install 'solverbench[ray]', or leave --engine out",
+            remedy=f"run {extras.install('ray')}, or leave --engine out",
         ) from None

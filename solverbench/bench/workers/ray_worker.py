@@ -150,7 +150,7 @@ class RayWorker:
             return order.cells[0].teacher, order.cells[0].measurement
         if (order.spec, order.device) not in self._teachers:
             protocol = order.cells[0].protocol
-            found = dataclasses.replace(load_teacher(order.spec, order.device), name=order.name)
+            found = dataclasses.replace(load_teacher(order.spec, order.device, out=order.out), name=order.name)
             if found.identity != order.identity:
                 raise UserError(
                     asked=f"teacher {order.name}",

@@ -10,6 +10,7 @@ import torch
 
 from solverbench.errors import RecordError, UserError
 from solverbench.learned import trained_files
+from solverbench.learned.searches import files as grid_files
 from solverbench.learned.training.optimiser import optimiser_tensors, restore_optimiser
 from solverbench.learned.training.trainer import Best, Trainer
 from solverbench.tensors import read, write
@@ -95,11 +96,14 @@ def _row(values: Sequence[float]) -> dict[str, float]:
 
 
 def check_trained(path: Path) -> None:
-    """Read a trained solver's file or a training checkpoint completely, to check it.
+    """Read the file of a trained solver, a training checkpoint or a searched grid completely, to check it.
 
     Raises:
         RecordError: it is damaged or cannot be used.
     """
+    if path.suffix == ".json":
+        grid_files.load(path)
+        return
     if path.stem == "checkpoint":
         read(path, FORMAT, VERSION)
         return

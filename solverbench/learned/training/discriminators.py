@@ -7,11 +7,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from solverbench.errors import MissingError, RecordError
+from solverbench.learned.recipes import Recipe
 from solverbench.learned.training.adversarial import Discriminator
 from solverbench.learned.training.run import TrainingRun
 from solverbench.seeds import generator
+from solverbench.teachers.teacher import Teacher
 
 
 def make(job: TrainingRun) -> Discriminator:
@@ -22,18 +25,30 @@ def make(job: TrainingRun) -> Discriminator:
         MissingError, RecordError: the file of weights is missing, or is for another network.
     """
     recipe = job.recipe
-    channels, height, width = job.teacher.shape
-    made = Discriminator(
+    made = _drawn(job.teacher, recipe, job.seed)
+    if recipe.discriminator_weights:
+        load(made, Path(recipe.discriminator_weights))
+    return made.to(job.teacher.device).requires_grad_(False)
+
+
+def check(teacher: Teacher, recipe: Recipe) -> None:
+    """Raise what `make` would raise for any training seed; no weights are drawn."""
+    with torch.device("meta"):
+        made = _drawn(teacher, recipe, 0)
+    if recipe.discriminator_weights:
+        _tensors(made, Path(recipe.discriminator_weights))
+
+
+def _drawn(teacher: Teacher, recipe: Recipe, seed: int) -> Discriminator:
+    channels, height, width = teacher.shape
+    return Discriminator(
         channels,
         (height, width),
         widths=recipe.widths,
         cardinalities=recipe.cardinalities,
         blocks=recipe.blocks,
-        generator=generator(job.seed, "discriminator", 0),
+        generator=generator(seed, "discriminator", 0),
     )
-    if recipe.discriminator_weights:
-        load(made, Path(recipe.discriminator_weights))
-    return made.to(job.teacher.device).requires_grad_(False)
 
 
 def load(discriminator: Discriminator, path: Path) -> None:
@@ -42,6 +57,10 @@ def load(discriminator: Discriminator, path: Path) -> None:
     Raises:
         MissingError, RecordError: the file is missing, is not safetensors, or has other names or shapes.
     """
+    discriminator.load_state_dict(_tensors(discriminator, path))
+
+
+def _tensors(discriminator: Discriminator, path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingError(
             asked=f"discriminator_weights={path}", wrong="there is no such file", remedy="give a safetensors file"
@@ -69,4 +88,4 @@ def load(discriminator: Discriminator, path: Path) -> None:
             wrong=f"{extra[0]} isn't of this architecture",
             remedy="see docs/learned.md",
         )
-    discriminator.load_state_dict({name: tensors[name].to(torch.float32) for name in wanted})
+    return {name: tensors[name].to(torch.float32) for name in wanted}

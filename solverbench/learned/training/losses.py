@@ -17,6 +17,9 @@ from solverbench.teachers.teacher import FeatureNetwork, Teacher
 HUBER_SCALE = 0.00054
 """Pseudo-Huber c per square root of the image size. Source: Song & Dhariwal 2023, arXiv:2310.14189, section 3.3."""
 
+LOG_FLOOR = 1e-10
+"""Mean squared difference below which `log_l2` no longer falls: an RMSE of 1e-5, below the error of any reference."""
+
 LPIPS_SIDE = 224
 """Both images are resized to it first. Source: the public code of GAS, arXiv:2510.17699."""
 
@@ -90,6 +93,11 @@ def l1(teacher: Teacher) -> Distance:
 def huber(teacher: Teacher) -> Distance:
     """Return the pseudo-Huber distance of the final states."""
     return _huber
+
+
+def log_l2(teacher: Teacher) -> Distance:
+    """Return log(1 + l2/1e-10), which is at least 0: the negative PSNR, times 0.23, plus a constant."""
+    return _log_l2
 
 
 def features(teacher: Teacher) -> Distance:
@@ -203,6 +211,14 @@ def _lpips(device: str, side: int | None) -> Distance:
 
 def _l2(student: Tensor, target: Tensor) -> Tensor:
     return (student - target).square().flatten(1).mean(1)
+
+
+def _log_l2(student: Tensor, target: Tensor) -> Tensor:
+    """Return the logarithm of the mean squared difference of each image, in units of `LOG_FLOOR`.
+
+    Source: Shaul et al. 2024, arXiv:2403.01329 (its PSNR loss).
+    """
+    return torch.log1p(_l2(student, target) / LOG_FLOOR)
 
 
 def _l1(student: Tensor, target: Tensor) -> Tensor:

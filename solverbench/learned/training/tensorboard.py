@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from solverbench import extras
 from solverbench.errors import MissingError
 
 
@@ -17,7 +18,7 @@ def writer(folder: Path) -> Callable[[Mapping[str, float]], None]:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise MissingError(
-            asked="--tensorboard", wrong="the package isn't installed", remedy="pip install 'solverbench[tensorboard]'"
+            asked="--tensorboard", wrong="the package isn't installed", remedy=f"run {extras.install('tensorboard')}"
         )
     from torch.utils.tensorboard import SummaryWriter  # imports tensorboard
 

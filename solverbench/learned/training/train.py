@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 
-from solverbench import files, plugins, registries, seeds
+from solverbench import files, seeds
 from solverbench.errors import TrainingError
 from solverbench.learned import trained_files
+from solverbench.learned.estimated import EstimatedSolver
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.searches import search
 from solverbench.learned.trained_files import Trained
-from solverbench.learned.training import checkpoint, losses
+from solverbench.learned.training import checkpoint, discriminators, estimation, losses
 from solverbench.learned.training.data import Data, Pairs
 from solverbench.learned.training.result import result
 from solverbench.learned.training.run import TrainingRun
@@ -38,11 +40,14 @@ def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) 
     """Return the recipe's pairs on the teacher's device, with the error of the teacher's sampler.
 
     The teacher's images are made once and kept under `out`.
+
+    Raises:
+        TrainingError, MissingError, PluginError: the recipe's loss or discriminator doesn't fit the teacher.
     """
-    asked = (registries.losses, recipe.loss), (registries.teachers, teacher.base)
-    if any(plugins.provenance(*each) for each in asked):
-        # What is wrong with a plugin's loss or loss network is told before the images are made.
-        losses.distance(recipe.loss, teacher, allow_metric_loss=recipe.allow_metric_loss)
+    # What training needs besides the images is looked at before they are made, which can take hours.
+    losses.distance(recipe.loss, teacher, allow_metric_loss=recipe.allow_metric_loss)
+    if recipe.adversarial:
+        discriminators.check(teacher, recipe)
 
     def pairs(chosen: range) -> Pairs:
         images = endpoints(teacher, chosen, out, batch=batch)
@@ -86,7 +91,8 @@ def train(
         RecordError: the checkpoint is damaged.
         BudgetError: the solver cannot spend exactly `nfe` calls.
     """
-    job = TrainingRun(trained_files.learned(solver), nfe, teacher.to(device), recipe, seed)
+    teacher = search.searching(teacher.to(device), out / "trained")
+    job = _job(solver, nfe, teacher, recipe, seed)
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return trained_files.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
@@ -97,6 +103,12 @@ def train(
             checkpoint.restore(student, place / "checkpoint.safetensors")
         else:
             student.start()
+        if isinstance(job.solver, EstimatedSolver):
+            row = estimation.estimate(student, job.solver)
+            if log is not None:
+                log(row)
+            if interrupted := _report(progress, recipe, row):
+                raise interrupted
         while not student.finished:
             row = student.step()
             if log is not None:
@@ -134,6 +146,7 @@ def train_best(
     The record keeps the validation errors and costs of all seeds. Arguments and errors as for `train`.
     """
     teacher = teacher.to(device)
+    _job(solver, nfe, teacher, recipe, 0)  # refuses what can't be trained before any image is made
     data = data or prepare(teacher, recipe, out)
     runs: list[Trained] = []
     for seed in range(recipe.training_seeds):
@@ -154,6 +167,18 @@ def best_of(runs: Sequence[Trained]) -> Trained:
     best = min(runs, key=lambda run: run.record["runs"][0]["validation"])
     everything = [run.record["runs"][0] for run in runs]
     return replace(best, record={**best.record, "runs": everything})
+
+
+def _job(solver: str | LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe, seed: int) -> TrainingRun:
+    """Return the run of these settings.
+
+    Raises:
+        TrainingError: the recipe asks for what this solver can't be given.
+    """
+    job = TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, seed)
+    if isinstance(job.solver, EstimatedSolver):
+        estimation.check(job)
+    return job
 
 
 def _report(progress: Progress | None, recipe: Recipe, row: Mapping[str, float]) -> BaseException | None:

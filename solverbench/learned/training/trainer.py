@@ -128,6 +128,28 @@ class Trainer:
         self.history.append(row)
         return row
 
+    def adopt(self, parameters: Mapping[str, Tensor], calls: int) -> dict[str, float]:
+        """Take parameters that were estimated, as the only iteration; return its row of the history.
+
+        Args:
+            calls: network calls times images of the estimate, each with a gradient.
+        """
+        self.calls["with_gradient"] += calls
+        vector = torch.cat([parameters[name].flatten() for name in self.descent.order])
+        self.descent.place(vector)
+        self.average.copy_(vector)
+        chosen = self._chosen(1)
+        batch = self.data.train.pick(chosen)
+        with torch.no_grad():
+            images = self._run(self.tableau(vector), batch, batch.noise, self._known(0, chosen))
+            loss = float(self.distance(images, batch.images).mean())
+        self.iteration = 1
+        row = {"iteration": 1, "loss": loss, **self._validated()}
+        _check_finite(row)
+        self._weigh(row, frozenset())
+        self.history.append(row)
+        return row
+
     def _begin_round(self, iteration: int) -> None:
         """Start a round, a pass over the training pairs; LD3 starts all but the first from the best parameters."""
         epoch, place = self._place(iteration)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
-from solverbench import downloads, files, userdata
+from solverbench import downloads, extras, files, userdata
 from solverbench.errors import FeatureError, MissingError, RecordError, UserError
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
 from solverbench.wording import one_line
@@ -289,7 +289,7 @@ def _clean(name: str) -> Any:
             asked="Inception features",
             wrong=f"clean-fid isn't installed ({error})",
             remedy=(
-                "run pip install 'solverbench[fid]', or where "
+                f"run {extras.install('fid')}, or where "
                 "torchvision can't be installed: pip install --no-deps clean-fid && pip install requests"
             ),
         ) from None

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from solverbench import userdata
+from solverbench import extras, userdata
 from solverbench.errors import MissingError, RecordError
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.inception import BATCH, exactly, three
@@ -296,7 +296,7 @@ def _transformers() -> Any:
         raise MissingError(
             asked="CLIP and DINOv2 features",
             wrong=f"the transformers package can't be imported ({one_line(error)})",
-            remedy="run pip install 'solverbench[clip]'",
+            remedy=f"run {extras.install('clip')}",
         ) from None
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from solverbench import files
+from solverbench import extras, files
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.method.rectified_flow import RectifiedFlow
 from solverbench.method.schedules import NoiseSchedule, VPLinear
@@ -80,7 +80,7 @@ def require(asked: str) -> None:
             raise MissingError(
                 asked=asked,
                 wrong=f"needs {module}, which isn't installed",
-                remedy="pip install 'solverbench[diffusers]'",
+                remedy=f"run {extras.install('diffusers')}",
             )
 
 

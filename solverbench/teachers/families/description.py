@@ -48,10 +48,13 @@ class Description:
         guidance: guidance weight; 1 is no guidance.
         guidance_rescale: share of guidance's rescaling; see `Condition`. None is none.
         dtype, channels_last, compile: see `Arithmetic`.
+        dtypes: number formats of parts that have another than `dtype`, for the family `pipeline`.
         sigma_min, sigma_max: levels where sampling ends and starts, in the EDM frame.
         sampler, sampler_nfe: teacher sampler and its calls.
         options: the family's own options, read by `settings`.
         call: arguments of the pipeline's own call, for the family `pipeline`.
+        results: results folder in which a family may keep what is costly to make again, such as encoded prompts; None
+            if there is none. It changes no number.
     """
 
     checkpoint: Path
@@ -73,6 +76,8 @@ class Description:
     sampler_nfe: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     call: Mapping[str, Any] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    results: Path | None = None
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -200,6 +205,7 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
             asked=asked, wrong="'files', 'options' and 'call' are tables",
             remedy="write [files], [options] or [call] above their keys",
         )  # fmt: skip
+    dtypes = _formats(asked, table)
     if "checkpoint" not in table:
         raise SpecError(
             asked=asked, wrong="has no checkpoint", remedy="write checkpoint = 'FILE', the network's file or folder"
@@ -215,13 +221,36 @@ def read(path: Path, given: Mapping[str, str]) -> Description:
         files={key: _path(asked, key, value, here) for key, value in others.items()},
         options={**own, **{key: text for key, text in given.items() if key not in known}},
         call=call,
+        dtypes={} if "dtype" in given else dtypes,
         **paths,
         **plain,
     )
 
 
-def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
+def _formats(asked: str, table: dict[str, Any]) -> dict[str, str]:
+    """Take a table of number formats by part out of a description, and leave its default.
+
+    Raises:
+        SpecError: a value that isn't text, or no number format.
+    """
+    from solverbench.teachers.arithmetic import Arithmetic
+
+    if not isinstance(table.get("dtype"), dict):
+        return {}
+    found: dict[str, Any] = dict(table.pop("dtype"))
+    for part, text in found.items():
+        if not isinstance(text, str):
+            raise SpecError(asked=asked, wrong=f"dtype.{part} = {text!r} isn't text", remedy="write it in quotes")
+        Arithmetic(text)
+    table["dtype"] = found.pop("default", Description.dtype)
+    return found
+
+
+def load(path: Path, given: Mapping[str, str], device: str, results: Path | None = None) -> Teacher:
     """Return the teacher of a TOML description or a checkpoint, with options.
+
+    Args:
+        results: see `Description`.
 
     Raises:
         MissingError, SpecError: see `read`.
@@ -229,7 +258,7 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
         RecordError: the checkpoint is damaged, unsafe, or of another family.
         UserError: the family refuses the description; a one-line reason.
     """
-    description = read(path, given)
+    description = dataclasses.replace(read(path, given), results=results)
     if not description.checkpoint.exists():
         given_as = str(description.checkpoint.relative_to(path.resolve().parent)) if path.suffix == ".toml" else ""
         raise MissingError(
@@ -251,7 +280,13 @@ def load(path: Path, given: Mapping[str, str], device: str) -> Teacher:
             asked=description.name, wrong=f"[call] is the family pipeline's, and this is {description.family}",
             remedy='leave it out, or write family = "pipeline"',
         )  # fmt: skip
-    description.arithmetic.check(device)
+    if description.dtypes and description.family != "pipeline":
+        raise SpecError(
+            asked=description.name, wrong=f"dtype is a table, but this is family {description.family}",
+            remedy='write one format, as in dtype = "bf16", or family = "pipeline"',
+        )  # fmt: skip
+    for dtype in {description.dtype, *description.dtypes.values()}:
+        dataclasses.replace(description.arithmetic, dtype=dtype).check(device)
     teacher: Teacher = registries.families.get(description.family)(description, device)
     return teacher
 

@@ -14,7 +14,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,6 +92,46 @@ def read(path: Path) -> Network:
     return network
 
 
+def parameters(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a pickle of objects with source code, by their attributes' names joined with dots.
+
+    Nothing in the file is run.
+
+    Raises:
+        OSError: the file cannot be read.
+        RecordError: it contains anything but data, or is damaged.
+    """
+    with path.open("rb") as file:
+        content = _unpickled(path, file, "objects with source code, as EDM's own files are")
+    try:
+        _count(content.state if isinstance(content, Record) else content)
+        return dict(_tensors(content, "", set()))
+    except (ValueError, RecursionError) as error:
+        wrong = f"its content isn't valid ({one_line(error, typed=True)})"
+        raise RecordError(asked=path, wrong=wrong, remedy="give another file") from None
+
+
+def _tensors(found: Any, prefix: str, above: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in an object read as data; what torch's modules keep under _parameters is theirs by name.
+
+    Raises:
+        ValueError: an object is within itself.
+    """
+    if isinstance(found, Tensor):
+        yield prefix.removesuffix("."), found
+    if not isinstance(found, Record | dict | list | tuple):
+        return
+    if id(found) in above:
+        raise ValueError(f"the object at {prefix or 'its top'} is within itself")
+    state = found.state if isinstance(found, Record) else found
+    for name, each in state.items() if isinstance(state, Mapping) else enumerate(state):
+        own = "" if isinstance(found, Record) and name in _MODULES_OWN else f"{name}."
+        yield from _tensors(each, f"{prefix}{own}", above | {id(found)})
+
+
+_MODULES_OWN = ("_parameters", "_buffers", "_modules")
+
+
 def write(network: Network, path: Path) -> None:
     """Write a network as safetensors, with its description in the header and in a JSON file next to it."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.tensors.items()}
@@ -132,8 +172,8 @@ def _converted(path: Path) -> Network:
         raise RecordError(asked=path, wrong=f"damaged ({error})", remedy="give the pickle it came from") from None
 
 
-def _unpickled(path: Path, file: BinaryIO) -> Any:
-    """Return the pickle's content as data."""
+def _unpickled(path: Path, file: BinaryIO, kind: str = "an EDM network") -> Any:
+    """Return the pickle's content as data; `kind` is what it should be, for messages."""
     try:
         return Reader(file).load()
     except Refused as error:
@@ -147,7 +187,7 @@ def _unpickled(path: Path, file: BinaryIO) -> Any:
     except Exception as error:  # a foreign file makes a reader raise nearly anything
         raise RecordError(
             asked=path,
-            wrong=f"not a complete pickle of an EDM network ({one_line(error, typed=True)})",
+            wrong=f"not a complete pickle of {kind} ({one_line(error, typed=True)})",
             remedy="download it again",
         ) from None
 

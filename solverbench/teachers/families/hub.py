@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from solverbench import extras
 from solverbench.errors import MissingError, SpecError
 
 PREFIX = "hf:"
@@ -35,7 +36,7 @@ def snapshot(text: str) -> tuple[str, Path]:
     except ImportError:
         raise MissingError(
             asked=text, wrong="needs huggingface_hub, which isn't installed",
-            remedy="pip install 'solverbench[diffusers]'",
+            remedy=f"run {extras.install('diffusers')}",
         ) from None  # fmt: skip
     try:
         found = huggingface_hub.snapshot_download(hub, revision=revision, local_files_only=True)

@@ -137,6 +137,9 @@ COMMON: dict[str, Any] = {
 }
 """Options that make the noise process, with their defaults."""
 
+GRAIN = 1000
+"""Steps of a flow's training, where `num_train_timesteps` is 1."""
+
 STRETCHED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 """Options that place the steps between two levels, in continuous time between `sigma_min` and `sigma_max`."""
 
@@ -234,7 +237,9 @@ def _checked(name: str, made: Mapping[str, Any]) -> None:
         if asked not in ("epsilon", "flow_prediction"):  # the first is what converted configurations are left with
             refuse(f"prediction_type = {asked!r}, but this class takes flows", "correct its configuration")
         if made["invert_sigmas"]:
-            refuse("invert_sigmas turns the time round, which isn't read", "use sb.Teacher on the network")
+            refuse(
+                "invert_sigmas turns the time round, which isn't read here", "read the pipeline with family=pipeline"
+            )
         return
     if asked not in PREDICTIONS:
         refuse(f"prediction_type {asked!r} isn't read", f"it may be {', '.join(PREDICTIONS)}")
@@ -343,6 +348,7 @@ def facts(made: Mapping[str, Any]) -> dict[str, Any]:
 def flow_times(made: Mapping[str, Any]) -> tuple[float, float]:
     """Return a flow's first training time below 1 and its last one, with the scheduler's fixed shift applied."""
     count = steps(made)
+    count = GRAIN if count == 1 else count  # times are told on [0, 1], and say nothing about training's steps
     asked = made["shift"] if KINDS[made["_class_name"]].flow else made["flow_shift"]
     shift = 1.0 if made["use_dynamic_shifting"] else float(asked)
     first, last = (shift * t / (1 + (shift - 1) * t) for t in ((count - 1) / count, 1 / count))

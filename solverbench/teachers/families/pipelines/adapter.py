@@ -10,9 +10,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,27 +21,14 @@ from torch import Tensor
 from solverbench import seeds as noise
 from solverbench.errors import RecordError, SpecError
 from solverbench.teachers.families import assembly
-from solverbench.teachers.families.pipelines import probe
+from solverbench.teachers.families.pipelines import memory, probe
+from solverbench.teachers.families.pipelines.decoding import Decoded, capture, plain_images
+from solverbench.teachers.families.pipelines.networks import Watched
 from solverbench.teachers.families.pipelines.probe import Call, Stop
-from solverbench.teachers.families.pipelines.prompts import ENCODE, Remembered
 from solverbench.wording import one_line
-
-INPUTS = ("hidden_states", "sample", "x")
-"""Names of the state among a network's arguments, where it isn't the first one."""
-
 
 SEED = 0
 """Seed of what a pipeline draws itself, such as codes of an image that it is given: the same in every call."""
-
-NETWORK = re.compile(r"^(?!text).*(unet|transformer)")
-"""Names of the parts that are sampled; some pipelines have a second one for some times, or for no prompt."""
-
-
-class Decoded(BaseException):
-    """Ends a pipeline's call with its decoded images, on [-1, 1] and before they are clipped."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
 
 
 class Adapter:
@@ -50,46 +36,46 @@ class Adapter:
 
     Args:
         name: name of the teacher, for messages.
-        pipe: the pipeline, on its device.
+        pipe: the pipeline, on its device, with its prompts remembered.
+        networks: its networks.
         given: arguments of its call.
         negative: negative prompt; none is told if None.
         prompts: prompts with which it is tried out; empty if its call takes none.
         frame: frame of a video that is its image; the middle one if None.
+        offloading: whether parts leave the device when others run.
 
     Raises:
         SpecError: the pipeline's call fails with these arguments.
-        RecordError: it has no network or scheduler, or no state can be handed to it.
+        RecordError: it calls no network, or no state can be handed to it.
     """
 
     def __init__(
         self,
         name: str,
         pipe: Any,
+        networks: Watched,
         given: Mapping[str, Any],
         *,
         negative: str | None = None,
         prompts: Sequence[str] = (),
         frame: int | None = None,
+        offloading: bool = False,
     ) -> None:
         self.name, self.pipe, self.given, self.negative, self.frame = name, pipe, dict(given), negative, frame
+        self.offloading = offloading
         self.kind = type(pipe).__name__
+        self.networks = networks
         self.scheduler = pipe.scheduler
+        self.turned = turned(pipe.scheduler)
         self.parameters = arguments(type(pipe))
         self.prompts = tuple(prompts)
         self.lock = threading.RLock()
         self.alone = self.text = False
-        self.call: Call | None = None
-        self.rows: list[int] | None = []
-        self.templates: dict[str, tuple[Any, int]] = {}
         self.steps = 1
-        self.networks = networks(pipe)
-        for name, module in self.networks.items():
-            self._watch(name, module)
-        for method in [each for each in ENCODE if hasattr(pipe, each)][:1]:
-            setattr(pipe, method, Remembered(getattr(pipe, method)))
-        self._capture()
+        capture(pipe, lambda: networks.call is not None)
         pipe.set_progress_bar_config(disable=True)
         self.sample = self._first()
+        self.entered = self.sample.dtype
         self.forms = self._forms()
         self.steps = self.forms[0]
 
@@ -110,6 +96,13 @@ class Adapter:
         return self.alone or self.text
 
     @property
+    def format(self) -> torch.dtype:
+        """The coarser number format of the states' and the network's."""
+        networks = [module.dtype for module in self.networks.modules.values()]
+        found: torch.dtype = max((self.sample.dtype, *networks), key=lambda dtype: torch.finfo(dtype).eps)
+        return found
+
+    @property
     def device(self) -> torch.device:
         """The device of states."""
         return self.sample.device
@@ -119,17 +112,22 @@ class Adapter:
 
         Args:
             y: states [B, C, H, W] in the network's frame.
-            told: time told to the network, as a number or 0-d, through which gradients go.
+            told: time of the state, as a number or 0-d, through which gradients go; told to the network, but that of
+                a turned scheduler is told what is left of it, and its output's sign is turned back.
             prompts: prompts [B]; empty if the call takes none.
         """
+        if self.offloading and y.requires_grad and len(self.networks.modules) > 1:
+            memory.refuse_gradients(self.name, self.kind)
         if self.single and len(y) > 1:
             rows = [self.output(y[n : n + 1], told, prompts[n : n + 1]) for n in range(len(y))]
             return torch.cat(rows)
-        entered = y.reshape(-1, *self.state).to(self.sample.dtype)
+        entered = y.reshape(-1, *self.state).to(self.entered)
+        told = self.count - told if self.turned else told
         call = Call(told, float(torch.as_tensor(told).detach()) / self.count, self.steps, entered)
         self.run(call, len(y), prompts)
         assert call.output is not None
-        return _first_half(call.output, entered).reshape(y.shape)
+        found = _first_half(call.output, entered).reshape(y.shape)
+        return -found if self.turned else found
 
     def decode(self, states: Tensor) -> Tensor:
         """Return the images [B, 3, H, W] on [-1, 1] of final states [B, C, H, W], `assembly.DECODED` at a time."""
@@ -138,7 +136,7 @@ class Adapter:
     def levels(self, steps: int) -> tuple[Tensor, Tensor]:
         """Return the result of the pipeline's own `set_timesteps` for a number of steps: told times [N], sigmas [N+1].
 
-        The sigmas are empty for a scheduler that has none.
+        The sigmas are empty for a scheduler that has none. Those of a turned one are turned back.
         """
         found: list[tuple[Tensor, Tensor]] = []
 
@@ -149,7 +147,8 @@ class Adapter:
             raise Stop
 
         self.watched(probe.watched(self.scheduler, began=began), steps, self.prompts[:1])
-        return found[0]
+        times, sigmas = found[0]
+        return (self.count - times, 1 - sigmas) if self.turned else (times, sigmas)
 
     def watched(self, scheduler: Any, steps: int, prompts: Sequence[str]) -> None:
         """Run the pipeline's own call for one image with a scheduler, from the noise that it draws itself."""
@@ -165,19 +164,19 @@ class Adapter:
         if call.steps == 1 and call.entered is not None and call.final is None:
             more["latents"] = call.entered
         with self.lock, self._scheduler(probe.one_call(self.scheduler, call)), assembly.quiet():
-            self.call = call
+            self.networks.call = call
             try:
                 found = self._called(call.steps, count, prompts, more, "latent" if call.final is None else "pt")
             except Decoded as decoded:
                 return decoded.images
             finally:
-                self.call = None
+                self.networks.call = None
         if call.output is None:
             raise RecordError(
                 asked=self.name, wrong=f"{self.kind} ended its call without a step of its scheduler",
                 remedy="use sb.Teacher around its network",
             )  # fmt: skip
-        return None if found is None else _plain_images(found)
+        return None if found is None else plain_images(found)
 
     @property
     def count(self) -> int:
@@ -223,7 +222,7 @@ class Adapter:
                 continue
             assert call.sample is not None
             self.steps = steps
-            if not self.rows:
+            if not self.networks.rows:
                 break
             return call.sample.detach()
         if not said:
@@ -231,9 +230,11 @@ class Adapter:
                 asked=self.name, wrong=f"{self.kind} calls no unet or transformer, so there is no network to sample",
                 remedy="use sb.Teacher around its network",
             )  # fmt: skip
+        halved = any(module.dtype != torch.float32 for module in self.networks.modules.values())
         raise SpecError(
             asked=self.name, wrong=f"{self.kind}'s call fails with its arguments ({said})",
-            remedy="give them in a [call] table of a description, or behind the folder as in :height=512:width=512",
+            remedy="give them in a [call] table of a description, or behind the folder as in :height=512:width=512"
+            + "; or leave dtype out" * halved,
         )  # fmt: skip
 
     def _forms(self) -> tuple[int, ...]:
@@ -242,7 +243,8 @@ class Adapter:
         Raises:
             RecordError: there is none.
         """
-        test = noise.noise([1], self.sample.shape[1:], str(self.device)).to(self.sample.dtype)
+        drawn = noise.noise([1], self.sample.shape[1:], str(self.device))
+        test = drawn.to(self.format).to(self.sample.dtype)  # some round states that they step in float32
         found, said = [], "changes the states that it is given"
         for steps in range(1 if "latents" in self.parameters else 2, 3):
             call = Call(self.count / 2, 0.5, steps, test)
@@ -268,8 +270,12 @@ class Adapter:
         final = states.reshape(-1, *self.state).to(self.sample.dtype)
         count = len(final)
         call = Call(1.0, 1 / self.count, self.steps, final, final=final)
+        if self.offloading and final.requires_grad:
+            memory.refuse_gradients(self.name, self.kind)
         images = self.run(call, count, self.prompts[:1] * count)
         assert images is not None
+        if self.offloading:
+            memory.release(self.pipe)
         if images.ndim == 5:  # [B, C, F, H, W]
             images = images[:, :, images.shape[2] // 2 if self.frame is None else self.frame]
         return images
@@ -283,42 +289,6 @@ class Adapter:
         finally:
             self.pipe.scheduler = self.scheduler
 
-    def _watch(self, name: str, module: Any) -> None:
-        """Make a network count its rows, and give zeros where a step only passes a state on."""
-        real = module.forward
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            call = self.call
-            if call is not None and self.templates and not (call.last and call.final is None):
-                like, rows = self.templates.get(name) or next(iter(self.templates.values()))
-                return zeros(like, _rows(args, kwargs), rows)
-            count = _rows(args, kwargs)
-            if self.rows is not None:
-                self.rows.append(count)
-            found = real(*args, **kwargs)
-            if name not in self.templates:
-                self.templates[name] = _shapes(found), count
-            return found
-
-        module.forward = forward
-
-    def _capture(self) -> None:
-        """Make the pipeline's image processors end a call that decodes; their input is then its result."""
-        for processor in list(vars(self.pipe).values()):
-            for method in ("postprocess_video", "postprocess"):
-                if callable(real := getattr(processor, method, None)) and not isinstance(processor, torch.nn.Module):
-                    setattr(processor, method, self._taken(processor, real))
-
-    def _taken(self, processor: Any, real: Callable[..., Any]) -> Callable[..., Any]:
-        def take(*args: Any, **kwargs: Any) -> Any:
-            images = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
-            if self.call is None or images is None:
-                return real(*args, **kwargs)
-            normal = getattr(processor, "config", {}).get("do_normalize", True)
-            raise Decoded(images if normal else images * 2 - 1)
-
-        return take
-
 
 def arguments(cls: Any) -> dict[str, Any]:
     """Return the arguments of a pipeline's call by name, with their defaults."""
@@ -326,70 +296,14 @@ def arguments(cls: Any) -> dict[str, Any]:
     return {each.name: each.default for each in found if each.name != "self" and each.kind is not each.VAR_KEYWORD}
 
 
+def turned(scheduler: Any) -> bool:
+    """Return whether a flow's time runs from noise at 0 to data, and its network predicts x0 - n, as Mochi's."""
+    return bool(scheduler.config.get("invert_sigmas"))
+
+
 def is_plain(value: Any) -> bool:
     """Return whether an argument of a call is plain data, not an image."""
     return value is None or isinstance(value, (bool, int, float, str, list, dict))
-
-
-def networks(pipe: Any) -> dict[str, Any]:
-    """Return the networks that a pipeline samples, by part name.
-
-    Raises:
-        RecordError: there is none.
-    """
-    found = {
-        name: part for name, part in pipe.components.items()
-        if isinstance(part, torch.nn.Module) and NETWORK.search(name)
-    }  # fmt: skip
-    if not found:
-        raise RecordError(
-            asked=type(pipe).__name__, wrong="has no unet or transformer", remedy="use sb.Teacher around its network"
-        )
-    return found
-
-
-def zeros(like: Any, rows: int, per: int) -> Any:
-    """Return zeros in the structure of a network's output for `rows` rows, by `like`, the shapes for `per` rows."""
-    if isinstance(like, _Shape):
-        return like.blank(like.shape[0] * rows // per)
-    if isinstance(like, list):  # a tensor per row, without an axis for rows
-        return [like[0].blank() for _ in range(rows)]
-    if isinstance(like, dict):
-        return type(like)(**{key: zeros(each, rows, per) for key, each in like.items()})
-    if isinstance(like, tuple):
-        return tuple(zeros(each, rows, per) for each in like)
-    return like
-
-
-class _Shape:
-    """Shape, dtype and device of a tensor, without its values."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.shape, self.dtype, self.device = tuple(like.shape), like.dtype, like.device
-
-    def blank(self, rows: int | None = None) -> Tensor:
-        """Return zeros of this shape, with another number of rows if given."""
-        shape = self.shape if rows is None else (rows, *self.shape[1:])
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
-
-
-def _shapes(found: Any) -> Any:
-    if isinstance(found, Tensor):
-        return _Shape(found)
-    if isinstance(found, dict):
-        return type(found)(**{key: _shapes(each) for key, each in found.items()})
-    if isinstance(found, (tuple, list)):
-        return type(found)(_shapes(each) for each in found)
-    return found
-
-
-def _rows(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return the number of rows that a network is given."""
-    named = [kwargs[key] for key in INPUTS if key in kwargs]
-    for value in (*named, *args):
-        if isinstance(value, (Tensor, list)):
-            return len(value)
-    return 1
 
 
 def _first_half(output: Tensor, sample: Tensor) -> Tensor:
@@ -397,12 +311,3 @@ def _first_half(output: Tensor, sample: Tensor) -> Tensor:
     if output.ndim > 1 and output.shape[1] == 2 * sample.shape[1] and output.shape[2:] == sample.shape[2:]:
         return output[:, : sample.shape[1]]
     return output
-
-
-def _plain_images(found: Any) -> Tensor:
-    """Return the images on [0, 1] of a pipeline without an image processor as a tensor on [-1, 1]."""
-    made = found[0] if isinstance(found, tuple) else found
-    images = made if isinstance(made, Tensor) else torch.as_tensor(made)
-    if images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3):
-        images = images.movedim(-1, 1)
-    return images.float() * 2 - 1

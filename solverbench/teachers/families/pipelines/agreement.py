@@ -84,6 +84,8 @@ def measured(
         timestep = named[0]["timestep"]
         told = float(timestep)
         sigma = float(records[0].sigmas[k]) if k < len(records[0].sigmas) else None
+        if adapter.turned:
+            told, sigma = adapter.count - told, None if sigma is None else 1 - sigma
         alpha, s = level(told, sigma)
         inputs = [scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
                   for scheduler, x in zip(schedulers, states, strict=True)]  # fmt: skip
@@ -91,6 +93,7 @@ def measured(
         x = y.reshape(count, *adapter.shape) / alpha
         d = through(x, torch.tensor(s / alpha, dtype=torch.float64)).reshape(y.shape)
         outputs = output(kind, y, d, alpha, s).to(named[0]["model_output"].dtype)
+        outputs = -outputs if adapter.turned else outputs
         for n in range(count):
             expected, given = named[n]["model_output"], outputs[n : n + 1]
             half = expected.shape[1] == 2 * given.shape[1] if expected.ndim > 1 else False
@@ -122,7 +125,7 @@ def output(kind: str, y: Tensor, d: Tensor, alpha: float, s: float) -> Tensor:
 
 def check(adapter: Adapter, difference: float) -> None:
     """Raise `RecordError` if the difference is above the bound."""
-    most = bound(adapter.sample.dtype)
+    most = bound(adapter.format)
     if difference <= most:
         return
     raise RecordError(

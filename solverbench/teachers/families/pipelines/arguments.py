@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from solverbench.errors import MissingError, SpecError
+from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.teachers.families.description import Description
 from solverbench.wording import suggest
 
@@ -47,9 +48,15 @@ def read(description: Description, given: Mapping[str, Any], taken: Mapping[str,
 
     Raises:
         SpecError: an unknown name, one that SolverBench sets, or a value that isn't plain.
-        MissingError: an image's file is missing or can't be read.
+        RecordError: the call needs tensors, such as a prior's embeddings.
     """
     known = sorted(key for key in taken if key not in SET and not UNGIVABLE.search(key))
+    needed = [key for key, default in taken.items() if default is inspect.Parameter.empty and UNGIVABLE.search(key)]
+    if needed:
+        raise RecordError(
+            asked=description.name, wrong=f"{kind}'s call needs {' and '.join(needed)}, which another pipeline makes",
+            remedy="use sb.Teacher around its network",
+        )  # fmt: skip
     found: dict[str, Any] = {}
     for key, value in {**description.call, **given}.items():
         if key in SET and key in taken:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +13,30 @@ import torch
 from torch import Tensor
 
 from solverbench import files
-from solverbench.errors import MissingError, RecordError, SpecError, UserError
+from solverbench.errors import RecordError, SpecError
 from solverbench.method.schedules import STAND_IN
-from solverbench.teachers import adaptors
-from solverbench.teachers.adaptors import Adapted
+from solverbench.teachers.adaptors import Adapted, Clipped
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.families import assembly, folders, schedulers
 from solverbench.teachers.families.pipelines import adapter as adapters
-from solverbench.teachers.families.pipelines import agreement, arguments, levels, safety
+from solverbench.teachers.families.pipelines import (
+    agreement,
+    arguments,
+    levels,
+    memory,
+    parts,
+    precision,
+    prompts,
+    safety,
+)
 from solverbench.teachers.families.pipelines.adapter import Adapter
+from solverbench.teachers.families.pipelines.networks import Watched
+from solverbench.teachers.families.pipelines.prompt_files import PromptFiles
 from solverbench.teachers.teacher import SAMPLER, Teacher
 from solverbench.wording import one_line
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description
-
-LEFT_OUT = ("safety_checker", "image_encoder_safety", "watermark")
-"""Parts that look at finished images and are not loaded."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,21 @@ class Settings:
         variant: variant of the weight files, such as fp16.
         checkpointing: whether the networks use gradient checkpointing.
         frame: frame of a video that is its image, from 0; the middle one if None.
+        clip: clip the data prediction to [-clip, clip] in every call; part of the identity.
+        enable_model_cpu_offload: whether each part is on the device only while it runs; see `memory.place`.
+        enable_vae_tiling: whether the decoder works on tiles, which changes the images a little.
+        enable_vae_slicing: whether the decoder works on one image at a time.
+        keep_prompts: whether encoded prompts are kept in the results folder.
     """
 
     variant: str | None = None
     checkpointing: bool = False
     frame: int | None = None
+    clip: float | None = None
+    enable_model_cpu_offload: bool = False
+    enable_vae_tiling: bool = False
+    enable_vae_slicing: bool = False
+    keep_prompts: bool = True
 
 
 def recognises(path: Path) -> bool:
@@ -75,20 +88,24 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         raise RecordError(
             asked=description.checkpoint, wrong=f"has no {safety.INDEX}", remedy="give the folder of a whole pipeline"
         )
+    if given.clip is not None:
+        Clipped(_unchanged, given.clip)  # refuses a wrong bound
     index = safety.check(description.checkpoint)
     assembly.require(description.name)
     cls = safety.pipeline_class(description.checkpoint, index)
     taken = adapters.arguments(cls)
     call, digests, condition = _told(description, asked, taken, cls.__name__)
-    pipe = _pipeline(description, cls, index, given)
+    pipe = parts.load(description, cls, index, given.variant)
     asked_scheduler = {**dict(pipe.scheduler.config), "_class_name": type(pipe.scheduler).__name__}
-    made = schedulers.settled(asked_scheduler)
-    weights, facts = _identified(description, pipe)
+    made = schedulers.settled({**asked_scheduler, "invert_sigmas": False})  # the adapter turns it back
+    weights, facts = parts.identified(description, pipe)
     facts |= {"pipeline": cls.__name__, "call": {**_given(call), **digests}, "negative": description.negative}
-    _prepare(pipe, description, device, given)
+    facts |= {key: value for key in ("clip", "frame") if (value := getattr(given, key)) is not None}
+    networks, placed = _prepared(pipe, description, device, given, files.digest({"weights": weights, **facts}))
     adapter = Adapter(
-        description.name, pipe, call, negative=description.negative,
+        description.name, pipe, networks, call, negative=description.negative,
         prompts=condition.prompts[:1] if condition else (), frame=given.frame,
+        offloading=given.enable_model_cpu_offload and memory.offloads(device),
     )  # fmt: skip
     shift = levels.shift_of_told(adapter, made)
     schedule = assembly.ended(levels.shifted(schedulers.schedule(made), shift), description)
@@ -99,10 +116,13 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         def network(y: Tensor, t: Tensor) -> Tensor:
             return adapter.output(y, t, prompts)
 
-        return Adapted(network, schedule, schedulers.prediction(made), told=told)
+        made_of = Adapted(network, schedule, schedulers.prediction(made), told=told)
+        # A turned network isn't in the frame that an exported scheduler has.
+        return (lambda x, sigma: made_of(x, sigma)) if adapter.turned else made_of
 
     def bind(chosen: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
-        return bound(condition.lines(chosen) if condition else ())
+        denoise = bound(condition.lines(chosen) if condition else ())
+        return denoise if given.clip is None else Clipped(denoise, given.clip)
 
     notes = _checked(adapter, bound, _level(adapter.scheduler, made, equal=shift == 1), condition)
     passes = _passes(adapter)
@@ -124,9 +144,13 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         decode=assembly.recomputed(adapter.decode) if given.checkpointing else adapter.decode,
         passes=passes,
         condition=condition,
-        arithmetic=description.arithmetic.label,
-        notes=(*filter(None, [schedulers.dropped(asked_scheduler)]), *notes),
+        arithmetic=precision.label(description) + " vae_tiling" * given.enable_vae_tiling,
+        notes=(*filter(None, ["" if given.clip else schedulers.dropped(asked_scheduler), placed]), *notes),
     )
+
+
+def _unchanged(x: Tensor, sigma: Tensor) -> Tensor:
+    return x
 
 
 def _told(
@@ -152,124 +176,28 @@ def _told(
     return call, digests, condition
 
 
-def _pipeline(description: Description, cls: Any, index: Mapping[str, Any], given: Settings) -> Any:
-    """Return the pipeline as diffusers reads it, from local files alone, on the CPU."""
-    left = {name: None for name in LEFT_OUT if name in index}
-    if "requires_safety_checker" in index:
-        left["requires_safety_checker"] = False  # type: ignore[assignment]
-    networks = {
-        name: _part(description, name, safety.resolved(library, kind), library, given.variant)
-        for name, (library, kind) in safety.parts(index).items()
-        if name not in left and issubclass(safety.resolved(library, kind), torch.nn.Module)
-    }
-    with _named(description.checkpoint), assembly.quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations of upstream's configurations
-        pipe = cls.from_pretrained(
-            description.checkpoint, torch_dtype=description.arithmetic.torch, local_files_only=True, **networks, **left
-        )
-    if getattr(pipe, "scheduler", None) is None:
-        raise RecordError(
-            asked=description.checkpoint, wrong=f"{cls.__name__} has no part named scheduler, whose steps are replaced",
-            remedy="use sb.Teacher around its network",
-        )  # fmt: skip
-    return pipe
-
-
-def _part(description: Description, name: str, cls: Any, library: str, variant: str | None) -> Any:
-    """Return a network of the pipeline, with all its tensors.
-
-    Raises:
-        MissingError: it holds no weights of this variant.
-        RecordError: it is damaged, or tensors are missing.
-    """
-    path = description.checkpoint / name
-    if not path.is_dir():
-        raise MissingError(
-            asked=description.checkpoint, wrong=f"has no folder {name}, which its {safety.INDEX} names",
-            remedy="download it again",
-        )  # fmt: skip
-    if library not in folders.STEMS:  # a class of the pipeline's own module
-        library = "transformers" if hasattr(cls, "main_input_name") else "diffusers"
-    dtype = {"torch_dtype" if library == "diffusers" else "dtype": description.arithmetic.torch}
-    with _named(path), assembly.quiet():
-        found, said = cls.from_pretrained(
-            path, local_files_only=True, output_loading_info=True, variant=folders.chosen(path, library, variant),
-            **dtype,
-        )  # fmt: skip
-    for what in "missing_keys", "mismatched_keys":
-        if keys := sorted(map(str, said.get(what) or [])):
-            raise RecordError(
-                asked=path, wrong=f"{len(keys)} {what.replace('_keys', '')} tensors, such as {keys[0]}",
-                remedy="its weights don't match its configuration, so download it again",
-            )  # fmt: skip
-    return found
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn what upstream raises into a line about a file or folder; its kinds of refusal are many."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise RecordError(
-            asked=path, wrong=f"not loaded ({one_line(error, typed=True)})", remedy="download it again"
-        ) from error
-
-
-def _prepare(pipe: Any, description: Description, device: str, given: Settings) -> None:
-    """Freeze the pipeline's parts and move them to the device."""
+def _prepared(pipe: Any, description: Description, device: str, given: Settings, identity: str) -> tuple[Watched, str]:
+    """Freeze the pipeline's parts and put them where they run; return its watched networks, and a note or ""."""
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval()
-    with assembly.quiet():
-        pipe.to(device)
-    for network in adapters.networks(pipe).values():
+    asked = description.name
+    memory.decode_by(asked, pipe, tiling=given.enable_vae_tiling, slicing=given.enable_vae_slicing)
+    joined = precision.join(pipe) if description.dtypes else None
+    kept = None
+    if given.keep_prompts and description.results is not None:
+        kept = PromptFiles(description.results, identity, device)
+    prompts.remember(pipe, joined, kept)
+    networks = Watched(pipe)  # before hooks, whose end restores what they found
+    placed = memory.place(asked, pipe, device, offload=given.enable_model_cpu_offload)
+    for network in networks.modules.values():
         if given.checkpointing:
             assembly.checkpointed(network)
         if description.channels_last:
             network.to(memory_format=torch.channels_last)
         if description.compile:
             network.compile()
-
-
-def _identified(description: Description, pipe: Any) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the digest of each part's weights or files, and the configurations."""
-    weights, facts = {}, {}
-    for name, part in sorted(pipe.components.items()):
-        if part is None:
-            continue
-        if isinstance(part, torch.nn.Module):
-            weights[name] = adaptors.fingerprint(part)
-        else:
-            weights[name] = _folder_digest(description.checkpoint / name)
-        config: Any = getattr(part, "config", None)
-        config = config.to_dict() if hasattr(config, "to_dict") else config
-        if config is not None and not name.startswith("tokenizer"):
-            facts[name] = _plain(config)
-    facts["options"] = _plain(pipe.config)
-    return weights, facts
-
-
-def _folder_digest(folder: Path) -> str:
-    """Return the sha256 of a folder's files, for parts such as tokenizers."""
-    found = hashlib.sha256()
-    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
-        found.update(f"{file.relative_to(folder)} ".encode())
-        found.update(hashlib.sha256(file.read_bytes()).digest())
-    return found.hexdigest()
-
-
-UNSAID = ("transformers_version", "torch_dtype", "dtype")
-"""Entries of configurations that change with the packages, not with the model."""
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without private entries and paths, as plain JSON values."""
-    kept = {str(k): v for k, v in dict(config).items() if not str(k).startswith("_") and k not in UNSAID}
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True), parse_constant=str)
-    return plain
+    return networks, placed
 
 
 def _given(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,15 +227,17 @@ def _checked(
     lines = sorted(set(condition.prompts), key=len) if condition else []
     prompts = [*lines[:1], *lines[1:][-1:]]
     difference, failed = float("inf"), None
-    for steps, alone in itertools.product(adapter.forms, (False, True)):
-        adapter.steps, adapter.alone = steps, alone
+    entered = [(steps, adapter.sample.dtype) for steps in adapter.forms]
+    if adapter.format != adapter.sample.dtype and 2 in adapter.forms:
+        entered.append((2, adapter.format))  # from the second step on, own states are in the network's format
+    for (adapter.steps, adapter.entered), adapter.alone in itertools.product(entered, (False, True)):
         try:
             found = agreement.measured(adapter, bound, level, prompts)
         except Exception as error:  # a pipeline that dislikes its arguments raises nearly anything
             failed = error
             continue
         difference = min(difference, found)
-        if found <= agreement.bound(adapter.sample.dtype):
+        if found <= agreement.bound(adapter.format):
             break
     if failed is not None and difference == float("inf"):
         raise RecordError(
@@ -385,11 +315,11 @@ def _passes(adapter: Adapter) -> int:
     """Return the rows through the network per image and call, counted at three levels; the largest if they differ."""
     counts = []
     for told in (0.9, 0.5, 0.1):
-        adapter.rows = []
+        adapter.networks.rows = []
         with torch.no_grad():
             adapter.output(
                 torch.zeros(1, *adapter.shape, device=adapter.device), told * adapter.count, adapter.prompts[:1]
             )
-        counts.append(sum(adapter.rows))
-    adapter.rows = None
+        counts.append(sum(adapter.networks.rows))
+    adapter.networks.rows = None
     return max(counts)

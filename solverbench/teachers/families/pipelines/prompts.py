@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from solverbench.teachers.families.pipelines import precision
+from solverbench.teachers.families.pipelines.prompt_files import PromptFiles
 from solverbench.teachers.families.text import KEPT
 
 ENCODE = ("encode_prompt", "_encode_prompt")
@@ -34,10 +36,19 @@ class Remembered:
 
     Args:
         encode: the bound method.
+        dtype: number format of its tensors; the encoders' own if None.
+        kept: bytes of the cache.
+        files: files in which rows are looked up and kept beyond this process; none if None.
     """
 
-    def __init__(self, encode: Callable[..., Any], kept: int = KEPT) -> None:
-        self.encode, self.kept = encode, kept
+    def __init__(
+        self,
+        encode: Callable[..., Any],
+        dtype: torch.dtype | None = None,
+        kept: int = KEPT,
+        files: PromptFiles | None = None,
+    ) -> None:
+        self.encode, self.dtype, self.kept, self.files = encode, dtype, kept, files
         self.signature = inspect.signature(encode)
         self.found: OrderedDict[str, Any] = OrderedDict()
         self.size = 0
@@ -45,6 +56,8 @@ class Remembered:
 
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.files is not None:
+            self.files.write()
         named = dict(self.signature.bind(*args, **kwargs).arguments)
         if any(_holds_tensor(value) for value in named.values()):
             return self._encoded(named)
@@ -93,7 +106,12 @@ class Remembered:
         return row
 
     def _new(self, named: Mapping[str, Any]) -> Any:
-        row = self._encoded(named)
+        key = repr(sorted((name, value) for name, value in named.items() if not isinstance(value, torch.device)))
+        row = None if self.files is None else self.files.get(key)
+        if row is None:
+            row = self._encoded(named)
+            if self.files is not None:
+                self.files.put(key, row)
         self.size += _bytes(row)
         return row
 
@@ -101,7 +119,14 @@ class Remembered:
         kinds = {each.name: each.kind for each in self.signature.parameters.values()}
         more: Mapping[str, Any] = next((named[key] for key in named if kinds[key] is inspect.Parameter.VAR_KEYWORD), {})
         plain = {key: value for key, value in named.items() if kinds[key] is not inspect.Parameter.VAR_KEYWORD}
-        return self.encode(**plain, **more)
+        made = self.encode(**plain, **more)
+        return made if self.dtype is None else precision.converted(made, self.dtype)
+
+
+def remember(pipe: Any, dtype: torch.dtype | None, files: PromptFiles | None) -> None:
+    """Make a pipeline remember its prompts; see `Remembered`."""
+    for method in [each for each in ENCODE if hasattr(pipe, each)][:1]:
+        setattr(pipe, method, Remembered(getattr(pipe, method), dtype, files=files))
 
 
 def merged(rows: Sequence[Any]) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from solverbench import files
-from solverbench.errors import RecordError
+from solverbench.errors import MissingError, RecordError
 from solverbench.wording import one_line
 
 INDEX = "model_index.json"
@@ -25,6 +25,9 @@ REMOTE = ("auto_map", "custom_pipelines", "trust_remote_code")
 """Entries of configurations by which transformers and diffusers load code from a folder."""
 
 LIBRARIES = ("diffusers", "transformers")
+
+PACKAGES = {"opencv": "opencv-python", "vision": "pillow", "note_seq": "note-seq"}
+"""Names of packages at PyPI, where they aren't those that the libraries use."""
 
 
 def index(path: Path) -> dict[str, Any]:
@@ -77,12 +80,14 @@ def pipeline_class(path: Path, found: Mapping[str, Any]) -> Any:
     """Return the pipeline's class after its own and its parts' classes were found in diffusers or transformers.
 
     Raises:
+        MissingError: a class that needs a package that isn't installed.
         RecordError: a class that neither of them has.
     """
     import diffusers
 
     kind = str(found["_class_name"])
     cls = getattr(diffusers, kind, None)
+    _check_packages(path, kind, cls)
     if not (isinstance(cls, type) and issubclass(cls, diffusers.DiffusionPipeline)):
         raise RecordError(
             asked=path, wrong=f"{kind} isn't a pipeline of diffusers {diffusers.__version__}, and other code isn't run",
@@ -95,12 +100,24 @@ def pipeline_class(path: Path, found: Mapping[str, Any]) -> Any:
                 asked=path, wrong=f"its {kind} takes no part {name} ({library}.{part})",
                 remedy=f"take it out of {INDEX} if the pipeline does without it",
             )  # fmt: skip
-        if resolved(library, part) is None:
+        found_part = resolved(library, part)
+        _check_packages(path, f"{name}, a {part},", found_part)
+        if found_part is None:
             raise RecordError(
                 asked=path, wrong=f"{name} is {library}.{part}, and only classes of diffusers and transformers are run",
                 remedy="use sb.Teacher around the pipeline",
             )  # fmt: skip
     return cls
+
+
+def _check_packages(path: Path, what: str, cls: Any) -> None:
+    """Raise `MissingError` for a class that diffusers or transformers replaces, as it needs packages beside them."""
+    lacking = [name for name in getattr(cls, "_backends", ()) if name not in ("torch", *LIBRARIES)]
+    if lacking:
+        raise MissingError(
+            asked=path, wrong=f"{what} needs {' and '.join(lacking)}, which isn't installed",
+            remedy=f"pip install {' '.join(PACKAGES.get(name, name) for name in lacking)}",
+        )  # fmt: skip
 
 
 def resolved(library: str, part: str) -> Any:
