@@ -1,12 +1,14 @@
 """What every test shares: one thread, so that they don't fight for cores; nobody's own zoo; no other's plugins."""
 
 import gc
+import inspect
 import os
 import subprocess
 import sys
 import types
 
 import forks
+import forms
 import pytest
 
 from solverbench import plugins, registries
@@ -78,15 +80,18 @@ def fork_checks(patch):
 def unrendered(monkeypatch):
     """For tests of runs whose figures nobody looks at: a report is made as ever, but its PNG, PDF and SVG hold a word.
 
-    Figures are composed, their tables and scripts written. Rendering takes four fifths of a small run's time. It is
-    left out in this process alone, and a report of any size is drawn in it.
+    Rendering and composing take nine tenths of a small run's time. Nothing is rendered, and of the figures of one shape
+    the first in this process is composed: all of them are given their tables and scripts.
+    It is so in this process alone, and a report of any size is drawn in it.
     """
     from solverbench.reports.drawing import base
-    from solverbench.reports.figures import gallery, training
+    from solverbench.reports.figures import contents, gallery, training
 
     for module in (base, training):
         monkeypatch.setattr(module, "render", lambda figure, kind: b"not rendered in this test")
     monkeypatch.setattr(gallery, "_ALONE", 1000)
+    compose = contents.Content.draw
+    monkeypatch.setattr(contents.Content, "draw", lambda content: forms.once(content, compose))
 
 
 @pytest.fixture
@@ -104,6 +109,40 @@ def loose(monkeypatch):
     from solverbench.sampling import exact
 
     monkeypatch.setattr(exact, "TOLERANCE", 1e-4)
+
+
+_made = {}
+
+
+@pytest.fixture
+def remembered(monkeypatch):
+    """For tests in which nobody counts a teacher's calls: a built-in one's own samples are computed once.
+
+    So are its exact solutions. Both are stored as ever, in each test's store; what was computed for one is taken for
+    the next in this process, by its name in the store, which says what it depends on. A test's own teachers are left
+    out, as several share an identity. They are four fifths of the time of a run of digits with 20 images.
+    """
+    from solverbench.sampling import endpoints, exact
+    from solverbench.store.shared import made_once
+
+    def shared(path, out, make, **more):
+        name, teacher = path.relative_to(out), inspect.getclosurevars(make).nonlocals["teacher"]
+
+        def known():
+            if name not in _made:
+                arrays, cost = make(), endpoints.timing(path)
+                _made[name] = arrays, cost.read_bytes() if cost.exists() else None
+            arrays, cost = _made[name]
+            if cost is not None:
+                endpoints.timing(path).parent.mkdir(parents=True, exist_ok=True)
+                endpoints.timing(path).write_bytes(cost)
+            return arrays
+
+        known_by_name = teacher.spec and teacher.base in registries.teachers.builtin
+        return made_once(path, out, known if known_by_name else make, **more)
+
+    for module in (endpoints, exact):
+        monkeypatch.setattr(module, "made_once", shared)
 
 
 @pytest.fixture(autouse=True)

@@ -60,7 +60,7 @@ def test_a_second_run_computes_and_draws_nothing_and_says_so(ran, tmp_path, monk
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.npz")} == blocks
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_a_lost_or_damaged_block_of_a_finished_cell_is_found_and_made_again(tmp_path):
     """A finished cell's numbers aren't read from its blocks again, so that `store verify` is what finds the damage."""
     line = ("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path)
@@ -79,7 +79,7 @@ def test_a_lost_or_damaged_block_of_a_finished_cell_is_found_and_made_again(tmp_
     assert invoke("store", "verify", "--out", tmp_path).exit_code == 0
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_the_damaged_pictures_of_a_finished_cell_are_made_again_with_a_line(tmp_path):
     line = ("run", "--solvers", "dpm", "--nfe", "3", *SMALL, "--out", tmp_path)
     assert invoke(*line).exit_code == 0
@@ -92,7 +92,7 @@ def test_the_damaged_pictures_of_a_finished_cell_are_made_again_with_a_line(tmp_
     assert block.read_bytes() == whole
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_a_training_says_what_it_replaces(tmp_path):
     small = ("train_size=40", "validation_size=20", "training_seeds=1", "batch=8")
     line = ["train", "gs", "--nfe", "1", "--out", tmp_path, *(part for each in small for part in ("--set", each))]
@@ -102,7 +102,7 @@ def test_a_training_says_what_it_replaces(tmp_path):
     assert "replaces other parameters" in invoke(*line, "--set", "iterations=3").stdout
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_strict_is_exit_code_5_where_a_cell_has_no_result(tmp_path):
     line = ["run", "--solvers", "dpm,heun", "--nfe", "3", "--samples", "10", "--replicates", "1", "--out", tmp_path]
     assert invoke(*line).exit_code == 0
@@ -164,7 +164,7 @@ def test_a_report_is_drawn_again_without_torch(ran):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.usefixtures("unrendered", "loose")
+@pytest.mark.usefixtures("unrendered", "remembered", "loose")
 def test_the_exact_solution_is_on_for_the_mixture_and_asked_for_elsewhere(tmp_path):
     out, small = tmp_path / "runs", ["--samples", "10", "--replicates", "1"]
     for teacher, flags, metrics in (
@@ -325,7 +325,7 @@ def test_a_store_of_another_version_is_refused(ran, tmp_path):
     assert "store.json" in result.stderr
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_plan_takes_the_flags_of_run_and_both_name_what_is_one_method(tmp_path):
     same = ("--solvers", "dpm:order=2:grid=polynomial,dpm:order=3:grid=polynomial", "--nfe", "4", *SMALL)
     working = ("--workers", "1", "--timeout-cell", "100000", "--engine", "local", "--strict")

@@ -21,7 +21,7 @@ from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
 
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 130}
 MANY = int(os.environ.get("SOLVERBENCH_FUZZ", "1"))

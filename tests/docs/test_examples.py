@@ -15,7 +15,7 @@ def test_there_are_examples() -> None:
     assert len(SCRIPTS) >= 5
 
 
-@pytest.mark.usefixtures("few_compared", "forked_checks")
+@pytest.mark.usefixtures("remembered", "few_compared", "forked_checks")
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_an_example_runs(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

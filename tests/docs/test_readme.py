@@ -75,7 +75,7 @@ def test_the_stored_numbers_belong_to_the_solvers_as_they_are(maker, tmp_path):
     assert {(row["solver"], int(row["nfe"])): row["cell"] for row in maker.stored()} == now
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_its_python_runs(tmp_path, monkeypatch, capsys):
     (code,) = [body for language, body in fenced(TEXT) if language == "python"]
     assert len(code.splitlines()) <= 21

@@ -27,7 +27,7 @@ from solverbench.sampling.endpoints import sampler_plan
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins-learned.md").read_text(encoding="utf-8")
 HEAVY = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]

@@ -33,7 +33,7 @@ from solverbench.metrics.frechet import Rows, frechet
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.conditions import Condition
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from solverbench.metrics.extractors.inception_pytorch import PytorchInception
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.embedded.digits import data
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
 
 pytest.importorskip("cleanfid")
 RUN = ["run", "--solvers", "euler", "--nfe", "3", "--samples", "60", "--replicates", "2"]

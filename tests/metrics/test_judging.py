@@ -21,7 +21,7 @@ from solverbench.metrics.evaluation import Reference
 from solverbench.metrics.frechet import Moments, frechet
 from solverbench.metrics.quantise import quantise
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
 
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 200, "replicates": 2}
 

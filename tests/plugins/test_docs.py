@@ -8,7 +8,7 @@ from plugged import EXAMPLES, PAGE
 
 import solverbench as sb
 
-pytestmark = pytest.mark.usefixtures("unrendered", "few_compared", "loose", "forked_checks")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered", "few_compared", "loose", "forked_checks")
 
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 NOTEBOOK = re.findall(r"## In a notebook\n\n```python\n(.*?)```", PAGE, re.DOTALL)

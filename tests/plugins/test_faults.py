@@ -14,7 +14,7 @@ from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import LoopError, NotLinearError
 
-pytestmark = pytest.mark.usefixtures("unrendered", "few_compared", "forked_checks")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered", "few_compared", "forked_checks")
 
 SMALL = ("--nfe", "5", "--samples", "20", "--replicates", "1", "--no-exact")
 

@@ -20,7 +20,7 @@ from solverbench.errors import UserError
 from solverbench.evaluation import reference_build, references
 from solverbench.metrics.frechet import Moments, Rows, frechet
 
-pytestmark = pytest.mark.usefixtures("unrendered", "few_compared")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered", "few_compared")
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 [PLUGIN] = re.findall(r"`rings\.py`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)

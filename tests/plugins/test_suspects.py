@@ -13,7 +13,7 @@ from solverbench.bench.run_options import RunOptions
 from solverbench.errors import BudgetError, LoopError, NotLinearError, SpecError
 from solverbench.sampling import endpoints
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
 
 LOOP = """
 import numpy as np

@@ -172,7 +172,7 @@ def test_images_of_another_shape_are_refused(folder: Path) -> None:
         _ = reports.load(folder).images
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_a_bundle_needs_no_images_and_no_optional_keys(folder: Path) -> None:
     (folder / "images.npz").unlink()
     (folder / "bundle.json").write_text(json.dumps({"schema": 1}))

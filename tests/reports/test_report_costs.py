@@ -61,7 +61,7 @@ def test_the_figure_has_a_panel_for_each_metric_and_a_point_for_each_cell(traine
     assert [text.get_text() for text in axes.texts] == ["3", "4", "5", "6", "8", "10", "4", "5", "6", "10"]
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_a_report_with_costs_has_their_files_and_one_without_has_none(
     trained: pd.DataFrame, frame: pd.DataFrame, record: dict, write
 ) -> None:

@@ -286,7 +286,7 @@ def _figures(folder: Path, processes: int) -> list[Path]:
     return gallery.write(bundle, parts(bundle.frame, bundle.record), widths.DEFAULT, processes=processes)
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_no_file_is_written_in_its_final_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names, write = [], Path.write_bytes
     monkeypatch.setattr(Path, "write_bytes", lambda self, content: names.append(self.name) or write(self, content))
@@ -295,7 +295,7 @@ def test_no_file_is_written_in_its_final_place(folder: Path, monkeypatch: pytest
     assert written.isdisjoint(names)
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("unrendered", "remembered")
 def test_two_teachers_have_their_own_figures_tables_and_images(folder: Path, frame: pd.DataFrame, write) -> None:
     both = pd.concat([frame, frame.assign(teacher="a/b c")])
     other = write(both, json.loads((folder / "bundle.json").read_text(encoding="utf-8")))
