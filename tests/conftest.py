@@ -80,9 +80,9 @@ def fork_checks(patch):
 def unrendered(monkeypatch):
     """For tests of runs whose figures nobody looks at: a report is made as ever, but its PNG, PDF and SVG hold a word.
 
-    Rendering and composing take nine tenths of a small run's time. Nothing is rendered, and of the figures of one shape
-    the first in this process is composed: all of them are given their tables and scripts.
-    It is so in this process alone, and a report of any size is drawn in it.
+    Rendering and composing take most of a small run's time. Of a report's figures of one form, the first in this
+    process is composed; all have their tables and scripts. It is so in this process alone, and a report of any size is
+    drawn in it. What `sb.plot` draws is composed as ever.
     """
     from solverbench.reports.drawing import base
     from solverbench.reports.figures import contents, gallery, training
@@ -90,8 +90,14 @@ def unrendered(monkeypatch):
     for module in (base, training):
         monkeypatch.setattr(module, "render", lambda figure, kind: b"not rendered in this test")
     monkeypatch.setattr(gallery, "_ALONE", 1000)
-    compose = contents.Content.draw
-    monkeypatch.setattr(contents.Content, "draw", lambda content: forms.once(content, compose))
+    draw, compose = gallery.draw, contents.Content.draw
+
+    def drawn(*report):
+        with monkeypatch.context() as patch:
+            patch.setattr(contents.Content, "draw", lambda content: forms.once(content, compose))
+            draw(*report)
+
+    monkeypatch.setattr(gallery, "draw", drawn)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from solverbench.method import grids
 from solverbench.method.schedules import Searched
 from solverbench.method.tracing import own_grid, trace
 
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
+
 GIVEN = {"candidates": 9, "warmup": 6, "pilot": "ipndm", "cost": "l2", "discount": 1.0}
 CHEAP = "grid=gits:candidates=9:warmup=6"
 CIFAR = [80, 10.9836, 3.8811, 1.5840, 0.5666, 0.1698, 0.0020]
