@@ -56,12 +56,15 @@ def parse(asked: str, kind: Any, text: str) -> Any:
 
     Args:
         asked: the user's text, for messages.
-        kind: bool, int, float, str, one of them or None, or a tuple of whole numbers.
+        kind: bool, int, float, str, one of them or None, or a tuple of whole numbers. With None allowed, `none` is None,
+            but for text.
 
     Raises:
         SpecError: the text is not a value of that type.
     """
     base = next((each for each in (bool, int, float, str) if each == kind or each in _members(kind)), tuple)
+    if text == "none" and base is not str and type(None) in _members(kind):
+        return None
     try:
         if base is bool:
             return {"true": True, "false": False}[text.lower()]

@@ -82,6 +82,12 @@ def test_a_bad_spec_is_one_clear_line(spec, error, text):
     assert "\n" not in str(caught.value)
 
 
+def test_an_option_that_may_be_left_out_may_be_none():
+    assert sb.make("adams:corrector=none") == sb.make("adams")
+    with pytest.raises(sb.SpecError, match="'none' isn't a whole number"):
+        sb.make("adams:predictor=none")
+
+
 def test_levels_come_from_a_file(tmp_path):
     (tmp_path / "g:1.txt").write_text("80, 9.7\n0.8 0.002\n")
     assert ":grid=80.0+9.7+0.8+0.002:" in sb.make(f"euler:grid=@{tmp_path}/g:1.txt").spec
