@@ -15,13 +15,15 @@ from solverbench.bench import estimates, reference, resolve, train_missing
 from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import _fitted
 from solverbench.bench.bundle import notes
-from solverbench.bench.cells import Cell, lacking
+from solverbench.bench.cells import Cell, Need, lacking
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import duration
 from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import AUTO, RunOptions
+from solverbench.learned.searches import search
 from solverbench.method.prefixes import Tree
 from solverbench.sampling import devices
+from solverbench.sampling.sample import BATCH
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
 from solverbench.wording import printable
@@ -32,8 +34,8 @@ class PlannedCell:
     """The planned work on one cell.
 
     Args:
-        status: cached, new, partial (some blocks are stored), failed, unsupported, needs-training, or to-train (the
-            run trains it first).
+        status: cached, new, partial (some blocks are stored), failed, unsupported, needs-training, or to-train or
+            to-search (the run trains it, or searches its grid, first).
         reason: why it can't be run, how it failed before, or a description of its training.
         blocks_done: number of stored blocks.
         blocks_missing: number of blocks that a run would compute.
@@ -194,8 +196,11 @@ def plan(options: RunOptions) -> RunPlan:
     slow: dict[tuple[str, int], float] = {}
     claimed: set[Path] = set()
     planned: dict[jobs.CellProgress, PlannedCell] = {}
+    searches: set[str] = set()
     for job in todo:
-        if options.train and (training := train_missing.estimate(job.cell, out, claimed)) is not None:
+        if job.cell.needs is not None:
+            planned[job] = _to_search(job.cell, job.cell.needs, searches, count)
+        elif options.train and (training := train_missing.estimate(job.cell, out, claimed)) is not None:
             teacher = job.cell.teacher
             batches = (teacher.name, training.recipe.batch)
             if batches not in slow:
@@ -251,6 +256,21 @@ def _to_train(cell: Cell, training: train_missing.TrainingEstimate, pace: float,
     reason = f"{training.text}, about {duration(alone)}"
     blocks, calls = len(cell.protocol.blocks), training.calls + sampling_calls
     return PlannedCell(cell, "to-train", reason, 0, blocks, calls, calls, alone + together)
+
+
+def _to_search(cell: Cell, needs: Need, known: set[str], count: int) -> PlannedCell:
+    """Return the plan of a cell whose grid is searched first, by one worker; a search of several cells counts once.
+
+    Args:
+        known: searches of earlier cells; this one's is added.
+    """
+    name = f"{cell.teacher.name} {files.digest([needs.name, dict(needs.given), needs.name == 'dmn' and needs.steps])}"
+    spent = 0 if name in known else search.cost(needs.name, needs.steps, needs.given)
+    known.add(name)
+    pace, sampling = estimates.probe(cell.teacher, BATCH), len(cell.protocol.seeds) * cell.nfe
+    reason = f"its grid is searched first, {spent} network calls" if spent else "its grid is searched first"
+    calls, blocks = spent + sampling, len(cell.protocol.blocks)
+    return PlannedCell(cell, "to-search", reason, 0, blocks, calls, calls, pace * (spent + sampling / count))
 
 
 def _lacking(cells: Iterable[Outcome | PlannedCell]) -> list[str]:

@@ -105,8 +105,12 @@ def search_missing(wanted: Sequence[Cell], out: Path, tell: Listener) -> list[Ce
     A failed search makes its cells failed ones.
 
     Raises:
+        UserError: evaluation seeds that a search would see; raised before any search.
         StoreError: the folder can't be written.
     """
+    for cell in wanted:
+        if cell.needs is not None:
+            search.check_apart(cell.protocol.seeds, cell.needs.given, f"{cell.solver} nfe={cell.nfe}")
     return [_searched(cell, _most(cell, wanted), out, tell) for cell in wanted]
 
 
@@ -127,7 +131,7 @@ def _searched(cell: Cell, most: int, out: Path, tell: Listener) -> Cell:
         return cell if cell.needs is None else found
     about = cell.needs.name, most, cell.needs.given, cell.teacher
     try:
-        search.made(*about, out / "trained", search.told(*about, tell.note))
+        search.told(*about, out / "trained", tell.note)
     except StoreError:
         raise
     except Exception as error:  # a teacher's network may raise anything; the other cells continue

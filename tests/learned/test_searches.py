@@ -169,9 +169,10 @@ def options(out: Path, **given) -> RunOptions:
 def test_a_run_searches_once_and_keeps_what_it_found(tmp_path):
     specs = f"unipc,unipc:{CHEAP},ipndm:{CHEAP}:afs=true,unipc:grid=dmn:own=true,heun:{CHEAP}"
     planned = planning.plan(options(tmp_path, solvers=specs))
-    waiting = [each for each in planned.cells if each.status == "needs-training"]
+    waiting = {str(each.cell): each.reason for each in planned.cells if each.status == "to-search"}
     assert len(waiting) == 4
-    assert all("'solverbench run' searches it" in each.reason for each in waiting)
+    assert waiting[f"unipc:{CHEAP} nfe=4 on mixture"] == "its grid is searched first, 48 network calls"
+    assert waiting[f"heun:{CHEAP} nfe=4 on mixture"] == "its grid is searched first"  # by the same search
     first = run(options(tmp_path, solvers=specs))
     assert [each.status for each in first.cells] == ["done"] * 5
     rows = first.frame.drop_duplicates("solver").set_index("solver")
@@ -227,6 +228,9 @@ def test_a_search_that_fails_fails_its_cell_alone(tmp_path):
 
 def test_seeds_of_a_search_are_no_evaluation_seeds(tmp_path):
     specs = f"unipc:{CHEAP}"
+    with pytest.raises(UserError, match="are search seeds of"):
+        run(options(tmp_path, solvers=specs, seeds="10000000-10000019"))
+    assert not (tmp_path / "trained").exists()  # told before the search
     run(options(tmp_path, solvers=specs))
     with pytest.raises(UserError, match="are search seeds of"):
         run(options(tmp_path, solvers=specs, seeds="10000000-10000019"))
@@ -274,7 +278,9 @@ def test_what_the_search_needs_is_said(tmp_path, mixture):
 
 def test_a_tableau_searches_with_a_line(tmp_path, mixture, capsys):
     first = sb.tableau(f"unipc:{CHEAP}", nfe=4, teacher=mixture, out=tmp_path)
-    assert "searching it on mixture, 48 network calls" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "searching it on mixture, 48 network calls" in told
+    assert f"kept in {tmp_path}/trained/mixture/grid-gits-candidates=9-warmup=6.json" in told
     second = sb.tableau(f"unipc:{CHEAP}", nfe=4, teacher=mixture, out=tmp_path)
     assert first.equals(second)
     assert capsys.readouterr().err == ""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solverbench import userdata
+from solverbench import seeds, userdata
 from solverbench.errors import GridError, NeedsSearchError
 from solverbench.learned import zoo
 from solverbench.learned.searches import dmn, files, gits, oss, pilot
@@ -65,14 +65,15 @@ def searching(teacher: Teacher, folder: Path) -> Teacher:
     """Return the teacher with a schedule that searches missing grids, with a line on stderr, and keeps them."""
 
     def make(name: str, steps: int, given: Mapping[str, Any]) -> Searched:
-        progress = told(name, steps, given, teacher, lambda line: print(line, file=sys.stderr))
-        return made(name, steps, given, teacher, folder, progress)
+        return told(name, steps, given, teacher, folder, lambda line: print(line, file=sys.stderr))
 
     return dataclasses.replace(teacher, schedule=schedule(teacher, [folder], make))
 
 
-def told(name: str, steps: int, given: Mapping[str, Any], teacher: Teacher, tell: Callable[[str], None]) -> Progress:
-    """Tell that a search begins, and return its progress callback, which tells a line every `EVERY` seconds."""
+def told(
+    name: str, steps: int, given: Mapping[str, Any], teacher: Teacher, folder: Path, tell: Callable[[str], None]
+) -> Searched:
+    """Return the result of `made`, and tell lines: that the search begins, every `EVERY` seconds, and its file."""
     calls = cost(name, steps, given)
     spent = f"{calls} network calls" if calls else "no network calls"
     tell(f"grid={name} with {steps} steps: searching it on {teacher.name}, {spent}")
@@ -85,7 +86,24 @@ def told(name: str, steps: int, given: Mapping[str, Any], teacher: Teacher, tell
             last = now
             tell(f"grid={name}: {done} of {total} calls, {(total - done) * (now - begun) / done:.0f} s left")
 
-    return progress
+    found = made(name, steps, given, teacher, folder, progress)
+    tell(f"grid={name}: {time.monotonic() - begun:.0f} s, kept in {place(folder, teacher, name, given)}")
+    return found
+
+
+def place(folder: Path, teacher: Teacher, name: str, given: Mapping[str, Any]) -> Path:
+    """Return the path of a search's file."""
+    return folder / teacher.name / files.file_name(name, given)
+
+
+def check_apart(evaluation: range, given: Mapping[str, Any], what: str) -> None:
+    """Refuse to evaluate on the seeds of a search; see `seeds.check_apart`.
+
+    Raises:
+        UserError: the two share a seed.
+    """
+    if "warmup" in given:
+        seeds.check_apart(evaluation, {"search": _seeds(given)}, what)
 
 
 def made(
@@ -107,7 +125,7 @@ def made(
     begun = time.monotonic()
     found = _SEARCHES[name](steps, given, teacher, progress or (lambda done, total: None))
     seconds = round(time.monotonic() - begun, 3)
-    path = folder / teacher.name / files.file_name(name, given)
+    path = place(folder, teacher, name, given)
     earlier = [each.found for each in files.find(name, given, teacher, [folder])]
     fresh = {
         count: Searched(files.rounded(levels), calls, seconds, chosen)
