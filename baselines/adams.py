@@ -34,7 +34,7 @@ class Adams(Classical):
     levels: str = option("logsnr", key="grid", help="grid name, or M+1 noise levels joined with +")
     predictor: int = option(3, choices=(1, 2, 3, 4), help="number of predictions that a regular step extrapolates")
     corrector: int | None = option(
-        None, choices=(None, 2, 3, 4), help="number of predictions that correct a step; if not given, none do"
+        None, choices=(2, 3, 4), help="number of predictions that correct a step; if not given, none do"
     )
     pece: bool = option(False, help="call the network again at each corrected point")
     simple: bool = option(False, help="weights of SA-Solver's public code in steps of order 2")

@@ -32,7 +32,7 @@ class ExpRK(Classical):
         "below 2/3"
     )  # fmt: skip
     final: int | None = option(
-        None, choices=(None, 1, 2), help="number of calls in the last interval; if not given, as in the others"
+        None, choices=(1, 2), help="number of calls in the last interval; if not given, as in the others"
     )
 
     def __post_init__(self) -> None:

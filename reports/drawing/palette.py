@@ -33,6 +33,7 @@ KNOWN = {
     "ipndm": Style("#cc78bc", "X"),
     "ipndm_v": Style("#7f4b9c", "X"),
     "adams": Style("#3b4a9c", "s"),
+    "heunpp2": Style("#a9812f", "^"),
     "exprk": Style("#2f7f86", "^"),
     "cab": Style("#b0559e", "P"),
     "ge": Style("#c98fb3", "D"),

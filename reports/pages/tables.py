@@ -120,7 +120,10 @@ def comma_separated(part: Part) -> str:
 
 
 def latex(part: Part) -> str:
-    r"""Return the table as LaTeX for \usepackage{booktabs}, with caption, label and the legend as a note below."""
+    r"""Return the table as LaTeX for \usepackage{booktabs,graphicx}, with caption, label and the legend as a note.
+
+    A table that is wider than its column, or than the page for `table*`, is made smaller.
+    """
     cells = entries(part)
     best = "highest" if part.higher else "lowest"
     said = f"{caption(part)} Bold: {best} at that NFE; underlined: its interval overlaps the {best} one's."
@@ -128,14 +131,14 @@ def latex(part: Part) -> str:
         said += f" Small: half the interval's width ({part.interval})."
     table = "table*" if len(part.nfe) > 4 else "table"  # table*: across both columns of a page
     lines = [
-        "% needs \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs,graphicx}",
         f"\\begin{{{table}}}",
         "  \\centering",
         "  \\small" if len(part.nfe) < 7 else "  \\footnotesize",
         "  \\setlength{\\tabcolsep}{3pt}",
         f"  \\caption{{{escape_latex(said)}}}",
         f"  \\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', part.name)}}}",
-        f"  \\begin{{tabular}}{{l{'r' * len(part.nfe)}}}",
+        f"  {_FITTED}\\begin{{tabular}}{{l{'r' * len(part.nfe)}}}",
         "    \\toprule",
         f"    & \\multicolumn{{{len(part.nfe)}}}{{c}}{{NFE}} \\\\",
         f"    \\cmidrule(l){{2-{len(part.nfe) + 1}}}",
@@ -146,7 +149,7 @@ def latex(part: Part) -> str:
             for label in part.solvers
         ),
         "    \\bottomrule",
-        "  \\end{tabular}",
+        "  \\end{tabular}}",
     ]
     notes = [f"  {_SIGNS.get(mark, escape_latex(mark))}: {text}" for mark, text in legends(part, escape_latex)]
     if notes:
@@ -176,12 +179,12 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
             writer.writerow([csv_text(label), nfe, *numbers, csv_text(one.reason)])
     table = "table*" if len(part.nfe) > 2 else "table"
     tex = [
-        "% needs \\usepackage{booktabs}", f"\\begin{{{table}}}", "  \\centering", "  \\scriptsize",
+        "% needs \\usepackage{booktabs,graphicx}", f"\\begin{{{table}}}", "  \\centering", "  \\scriptsize",
         "  \\setlength{\\tabcolsep}{2.5pt}", f"  \\caption{{{escape_latex(said)}}}",
         f"  \\label{{tab:paired-{re.sub('[^A-Za-z0-9-]', '-', part.name)}}}",
-        f"  \\begin{{tabular}}{{l{'r' * len(part.nfe)}}}", "    \\toprule",
+        f"  {_FITTED}\\begin{{tabular}}{{l{'r' * len(part.nfe)}}}", "    \\toprule",
         f"    Solver & {' & '.join(f'NFE {nfe}' for nfe in part.nfe)} \\\\", "    \\midrule", *body,
-        "    \\bottomrule", "  \\end{tabular}", f"\\end{{{table}}}", "",
+        "    \\bottomrule", "  \\end{tabular}}", f"\\end{{{table}}}", "",
     ]  # fmt: skip
     return {"md": "\n".join([escape_markdown(said), "", *lines, ""]), "csv": file.getvalue(), "tex": "\n".join(tex)}
 
@@ -303,6 +306,8 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter if ord(letter) < 0x180 else f"[U+{ord(letter):04X}]") for letter in text)
 
 
+_FITTED = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n  "
+"""Begins a group of LaTeX that is as wide as its content, at most as wide as a line."""
 _LATEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",

@@ -37,6 +37,8 @@ def named(text: str) -> list[Solver | Teacher]:
                 asked=f"check {text}", wrong=f"is a {registry.kind}", remedy="only solvers and teachers are checked"
             )
     remedy = suggest(head, [*registries.solvers, *registries.teachers], "give a name, a spec or a .py file")
+    if (beside := Path(f"{text}.py")).is_file():
+        remedy = f"install the package, or check {beside}"
     raise UnknownNameError(asked=f"check {text}", wrong="neither a solver nor a teacher", remedy=remedy)
 
 

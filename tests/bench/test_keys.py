@@ -49,6 +49,8 @@ SPECS = [
     *("dpm:order=1", "dpm:order=2:grid=logsnr", "dpm", "dpm:d2=full", "dpm:singlestep=true:grid=time_quadratic"),
     *("deis", "deis:form=rho:order=3", "deis:order=4:grid=time_poly", "ipndm", "ipndm:order=3:grid=polynomial:rho=5"),
     *("ipndm_v", "unipc", "unipc:variant=bh1:order=2", "euler:grid=80+9.7+0.8+0.002"),
+    *("adams:corrector=4:simple=true", "dpm:order=2:variant=taylor", "exprk:stages=3", "cab"),
+    "pfdiff:grid=arctan:c=0.5",
 ]
 BUDGETS = (3, 4, 8, 10, 20, 64)
 SCHEDULES: dict[str, NoiseSchedule] = {

@@ -1,6 +1,7 @@
 """`solverbench check` as a person meets it: what passes, what fails and why, and one clear line for each mistake."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -106,6 +107,14 @@ def test_a_solver_is_checked_on_the_levels_of_a_teacher(tmp_path, monkeypatch):
     result = invoke("check", "euler", "--plugin", tmp_path / "ours.py", "--teacher", "ours")
     assert result.exit_code == 0, result.output
     assert "  pass          last_level           0.01\n" in result.stdout
+
+
+def test_a_name_that_is_not_installed_is_the_file_beside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(OURS)
+    result = invoke("check", "mine")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: check mine: neither a solver nor a teacher; install the package, or check mine.py\n"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_its_links_lead_somewhere(cells):
             assert [link for link in re.findall(r"\]\(([^)]+)\)", text) if not (BOOK.parent / link).is_file()] == []
 
 
-@pytest.mark.usefixtures("unrendered", "remembered")
+@pytest.mark.usefixtures("few_compared", "loose", "unrendered", "remembered")
 def test_its_cells_run_and_show_something(cells, here):
     """The value of each cell's last line is what a notebook shows."""
     place: dict[str, object] = {}

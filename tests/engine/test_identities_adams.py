@@ -93,6 +93,21 @@ def test_pfdiff_jumps_along_the_slope_ahead(k, h):
     assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
+def test_heunpp2_weighs_its_slopes_by_their_level_in_the_first():
+    """Slopes 1, 2, 3, ... in the order of the calls: a step adds its length times their weighted mean."""
+    levels = [10.0, 6.0, 3.0, 1.0]
+    solver = sb.make("heunpp2")
+    tableau = sb.trace(solver, explicit(levels, sb.EDM()))
+    assert tableau.sigmas.tolist() == [10, 6, 3, 6, 3, 1, 3, 1]
+    assert [n for n in range(1, 12) if solver._steps(n)] == [2, 5, 8, 11]
+    assert [n for n in range(1, 13) if sb.make("heunpp2:end=zero")._steps(n)] == [1, 3, 6, 9, 12]
+    numbers = iter(range(1, 9))
+    found = unrounded(tableau, lambda x, s: x - s * next(numbers), torch.zeros(1, dtype=torch.float64))
+    steps = [-4 * (0.7 * 1 + 0.2 * 2 + 0.1 * 3), -3 * ((1 - 4 / 30) * 4 + 0.1 * 5 + 6 / 30 / 6 * 6),
+             -2 * (0.95 * 7 + 0.05 * 8)]  # fmt: skip
+    assert float(found) == pytest.approx(sum(steps), rel=1e-9)
+
+
 def test_the_last_round_of_pfdiff_ends_where_the_grid_does():
     assert [sb.tableau("pfdiff", grid=LEVELS[:n]).nfe for n in (2, 3, 4, 5, 6, 7)] == [1, 2, 2, 2, 3, 3]
     assert sb.tableau("pfdiff", grid=LEVELS).sigmas.tolist() == [80.0, 9.7, 0.1]

@@ -50,7 +50,9 @@ def values(solver: type[Solver], name: str) -> tuple[object, ...]:
     field, kind = declared(solver)[name]
     if kind is bool:
         return False, True
-    return field.metadata["choices"] or VALUES.get(name) or {"order": (None, 1), "variant": (None, "bh1", "bh2")}[name]
+    if choices := field.metadata["choices"]:
+        return choices if field.default in choices else (field.default, *choices)
+    return VALUES.get(name) or {"order": (None, 1), "variant": (None, "bh1", "bh2")}[name]
 
 
 def made(solver: type[Solver], given: dict[str, object]) -> Solver | None:

@@ -218,5 +218,6 @@ def test_every_recommendation_is_a_spec_with_a_source(name):
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_by_default_a_solver_is_what_is_recommended_for_pixels(name):
     recommended, default = sb.make(f"{name}:{registries.recommended(name)['pixel']['options']}"), sb.make(name)
-    found = sb.trace(default, default.grid(sb.EDM(), default.steps(6)))
-    assert found.equals(sb.trace(recommended, recommended.grid(sb.EDM(), recommended.steps(6))))
+    calls = 5 if name == "heunpp2" else 6
+    found = sb.trace(default, default.grid(sb.EDM(), default.steps(calls)))
+    assert found.equals(sb.trace(recommended, recommended.grid(sb.EDM(), recommended.steps(calls))))

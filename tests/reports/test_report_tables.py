@@ -1,11 +1,14 @@
 """Tables: golden text, marks, digits, and what a table never mixes."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from solverbench import reports
+from solverbench.reports import paired
 from solverbench.reports.bundle import tidy
 from solverbench.reports.pages import markdown, sections, tables
 from solverbench.reports.parts import Part, parts, ranges
@@ -134,3 +137,21 @@ def test_a_long_reason_is_cut_in_a_legend_and_whole_in_the_page(folder: Path, fr
 
 def test_ranges_are_written_short() -> None:
     assert ranges([5, 3, 4, 8, 10, 11]) == "3-5, 8, 10, 11"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+@pytest.mark.parametrize("columns", ["onecolumn", "twocolumn"])
+def test_no_table_is_wider_than_its_column(frame: pd.DataFrame, record: dict, tmp_path: Path, columns: str) -> None:
+    long = frame.replace({"value": {0.2: 0.123456789}}).assign(solver=frame["solver"] + ":grid=polynomial:rho=5")
+    bodies = []
+    for part in parts(tidy(long), record):
+        bodies.append(tables.latex(part))
+        found = paired.against(part, "dpm:grid=polynomial:rho=5", {})
+        bodies.append(tables.differences(part, "dpm:grid=polynomial:rho=5", found)["tex"])
+    head = f"\\documentclass[{columns}]{{article}}\\usepackage[T1]{{fontenc}}\\usepackage{{booktabs,graphicx}}"
+    text = "\n".join([head, "\\begin{document}", *bodies, "\\end{document}"])
+    (tmp_path / "all.tex").write_text(text, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True).stdout.decode("latin-1")
+    assert "Output written on all.pdf" in said, said[-2000:]
+    assert [line for line in said.splitlines() if line.startswith("Overfull \\hbox")] == []

@@ -20,7 +20,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import LinearConstraint, minimize
 from torch import Tensor
 
 from solverbench.method.grids import Grid
@@ -62,6 +61,8 @@ def levels(
 
     start = _start(schedule, steps, ends, latent=latent)
     gaps = -np.diff(np.eye(steps + 1), axis=0)  # of falling logs
+    from scipy.optimize import LinearConstraint, minimize  # a finished run needs no scipy
+
     apart = LinearConstraint(gaps[:, 1:-1], CLOSEST - gaps[:, [0, -1]] @ ends.numpy(), np.inf, keep_feasible=True)
     options = {"maxiter": ITERATIONS}
     with warnings.catch_warnings():

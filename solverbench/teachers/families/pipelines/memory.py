@@ -46,7 +46,10 @@ def place(asked: str, pipe: Any, device: str, *, offload: bool) -> str:
 
 
 def release(pipe: Any) -> None:
-    """Move all parts of an offloading pipeline off the device, as the end of its own call does."""
+    """Move all parts of an offloading pipeline off the device, as the end of its own call does.
+
+    Calls that are stopped leave a network there, on which no hook of a text encoder waits.
+    """
     for hook in getattr(pipe, "_all_hooks", ()):
         hook.offload()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections import OrderedDict
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from solverbench.teachers.families.pipelines import precision
+from solverbench.teachers.families.pipelines import memory, precision
 from solverbench.teachers.families.pipelines.prompt_files import PromptFiles
 from solverbench.teachers.families.text import KEPT
 
@@ -39,6 +40,7 @@ class Remembered:
         dtype: number format of its tensors; the encoders' own if None.
         kept: bytes of the cache.
         files: files in which rows are looked up and kept beyond this process; none if None.
+        before: called before text encoders run.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class Remembered:
         dtype: torch.dtype | None = None,
         kept: int = KEPT,
         files: PromptFiles | None = None,
+        before: Callable[[], None] | None = None,
     ) -> None:
-        self.encode, self.dtype, self.kept, self.files = encode, dtype, kept, files
+        self.encode, self.dtype, self.kept, self.files, self.before = encode, dtype, kept, files, before
         self.signature = inspect.signature(encode)
         self.found: OrderedDict[str, Any] = OrderedDict()
         self.size = 0
@@ -119,6 +122,8 @@ class Remembered:
         kinds = {each.name: each.kind for each in self.signature.parameters.values()}
         more: Mapping[str, Any] = next((named[key] for key in named if kinds[key] is inspect.Parameter.VAR_KEYWORD), {})
         plain = {key: value for key, value in named.items() if kinds[key] is not inspect.Parameter.VAR_KEYWORD}
+        if self.before is not None:
+            self.before()
         made = self.encode(**plain, **more)
         return made if self.dtype is None else precision.converted(made, self.dtype)
 
@@ -126,7 +131,8 @@ class Remembered:
 def remember(pipe: Any, dtype: torch.dtype | None, files: PromptFiles | None) -> None:
     """Make a pipeline remember its prompts; see `Remembered`."""
     for method in [each for each in ENCODE if hasattr(pipe, each)][:1]:
-        setattr(pipe, method, Remembered(getattr(pipe, method), dtype, files=files))
+        before = functools.partial(memory.release, pipe)
+        setattr(pipe, method, Remembered(getattr(pipe, method), dtype, files=files, before=before))
 
 
 def merged(rows: Sequence[Any]) -> Any:
