@@ -448,7 +448,8 @@ class Campaign:
         named = path.name in said
         if kind not in ("forged JSON", "odd name") and not named and "DAMAGED" not in said:
             raise Shown(f"{kind} at {path.relative_to(out)} is not named: {said}")
-        ended = self.go(out).wait()
+        run = self.go(out)
+        ended = run.wait()
         self.go(out, command=["store", "gc", "--cells"]).ends(0, 2, 3)
         for each in sorted(out.rglob("*")):  # the remedy that verify gives
             if each.is_symlink() or not (each.is_file() or each.is_dir()) or "\x1b" in each.name:
@@ -460,7 +461,7 @@ class Campaign:
         if hostile.seen(elsewhere) != before:
             raise Shown(f"{kind}: a file outside the store was touched")
         if ended not in DOCUMENTED:
-            raise Shown(f"{kind}: the run ended with {ended}")
+            raise Shown(f"{kind} of {path.relative_to(out)}: the run ended with {ended}; it said: {run.text[-3000:]}")
         return (
             f"{path.name.partition('-')[0]}: {'named by verify' if named else 'no number depends on it'}, run {ended}"
         )

@@ -83,6 +83,26 @@ def metrics(body: Mapping[str, Any]) -> None:
     for name, why in _mapping("failed", body.get("failed", {})).items():
         _text("metric", name)
         _text(f"{name}: reason", why)
+    _statistics(_mapping("statistics", body.get("statistics", {})))
+
+
+def _statistics(told: Mapping[str, Any]) -> None:
+    """Check what `bench.statistics.summary` found; results of earlier versions have nothing."""
+    if not told:
+        return
+    for whose in ("images", "teacher") if "teacher" in told else ("images",):
+        numbers = _mapping(f"statistics: {whose}", told[whose])
+        _whole(f"statistics: {whose}: n", numbers["n"])
+        for name in ("lowest", "highest", "mean", "deviation", "outside", "constant"):
+            _number(f"statistics: {whose}: {name}", numbers[name])
+    intervals = {"square": told["square"]} if "square" in told else {}
+    if differences := _mapping("differences", told.get("differences", {})):
+        intervals |= {name: differences[name] for name in ("deviation", "mean", "outside", "constant")}
+    for name, ends in intervals.items():
+        if not isinstance(ends, list) or len(ends) != 3:
+            raise ValueError(f"statistics: {name} is no value with the ends of its interval")
+        for end in ends:
+            _number(f"statistics: {name}", end)
 
 
 def timing(body: Mapping[str, Any]) -> None:

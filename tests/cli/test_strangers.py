@@ -215,6 +215,29 @@ def test_a_value_that_is_not_the_mean_of_its_replicates_is_damaged(runs, value):
     assert "DAMAGED" in result.stdout
 
 
+FORGED_STATISTICS = [
+    lambda told: told.pop("images"),
+    lambda told: told.update(images=[1]),
+    lambda told: told["images"].pop("outside"),
+    lambda told: told["teacher"].update(mean="0"),
+    lambda told: told["differences"].pop("constant"),
+    lambda told: told["differences"].update(mean=[0.0, 1.0]),
+    lambda told: told.update(square=0.5),
+    lambda told: told.update(differences=3),
+]
+
+
+@pytest.mark.parametrize("change", FORGED_STATISTICS, ids=range(len(FORGED_STATISTICS)))
+def test_statistics_that_no_run_writes_are_damaged_and_never_a_traceback(runs, change):
+    path = cells(runs)[0] / "metrics.json"
+    told = json.loads(path.read_text())["statistics"]
+    change(told)
+    forged(path, statistics=told)
+    result = invoke("verify", "--out", runs)
+    assert result.exit_code == 4
+    assert f"DAMAGED  {path}: damaged" in result.stdout
+
+
 def test_a_zip_that_unpacks_to_much_more_than_its_size_is_refused(runs, tmp_path):
     export = tmp_path / "export.zip"
     assert invoke("export", "--to", export, "--out", runs).exit_code == 0
