@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from solverbench import seeds
+from solverbench import seeds as image_seeds
 from solverbench.bench.cells import FAILED
 from solverbench.bench.progress import Listener
 from solverbench.bench.run import run_table
@@ -98,25 +98,25 @@ def train(
     return found
 
 
-def noise(chosen: str | int | Sequence[int], teacher: str | Teacher = "digits", *, device: str = "cpu") -> Tensor:
+def noise(seeds: str | int | Sequence[int], teacher: str | Teacher = "digits", *, device: str = "cpu") -> Tensor:
     """Return the unit normal noise [B, *shape] float32 that the images of these seeds start from.
 
     A solver's start is this noise times its first level (and the schedule's alpha there).
 
     Args:
-        chosen: seeds: "50000-50063", 50000 or a sequence of whole numbers.
+        seeds: "50000-50063", 50000 or a sequence of whole numbers.
         teacher: the teacher, or its name.
 
     Raises:
         UserError: text that is no range of seeds, or an unknown teacher.
     """
-    if isinstance(chosen, str):
-        chosen = seeds.parse(chosen)
+    if isinstance(seeds, str):
+        seeds = image_seeds.parse(seeds)
     network = load_teacher(teacher, check_device(device)) if isinstance(teacher, str) else teacher
-    numbers = [chosen] if isinstance(chosen, int) else list(chosen)
+    numbers = [seeds] if isinstance(seeds, int) else list(seeds)
     if not all(type(seed) is int and 0 <= seed < 1 << 63 for seed in numbers):
-        raise UserError(asked=f"seeds {chosen!r}", wrong="not whole numbers from 0", remedy="write 50000-50063")
-    return seeds.noise(numbers, network.shape, device)
+        raise UserError(asked=f"seeds {seeds!r}", wrong="not whole numbers from 0", remedy="write 50000-50063")
+    return image_seeds.noise(numbers, network.shape, device)
 
 
 def _watched() -> bool:

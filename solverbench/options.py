@@ -56,8 +56,8 @@ def parse(asked: str, kind: Any, text: str) -> Any:
 
     Args:
         asked: the user's text, for messages.
-        kind: bool, int, float, str, one of them or None, or a tuple of whole numbers. With None allowed, `none` is None,
-            but for text.
+        kind: bool, int, float, str, one of them or None, or a tuple of whole numbers. `none` is None where allowed,
+            but not for text.
 
     Raises:
         SpecError: the text is not a value of that type.
