@@ -335,11 +335,18 @@ def exact_mixture():
 
 @pytest.mark.parametrize("solver", CLASSICAL)
 def test_the_error_to_the_exact_solution_falls_with_the_calls(exact_mixture, solver):
-    """At 64 calls it is below that at 8, 16 and 32, and small; `pytest -s` prints the table."""
+    """At 64 calls it is below that at 8, 16 and 32, and small; `pytest -s` prints the table.
+
+    A solver that can't spend such a number takes the nearest that it can.
+    """
     teacher, noise, exact = exact_mixture
     errors = {}
     for nfe in (8, 16, 32, 64):
-        plan = sb.tableau(solver, nfe=nfe, teacher=teacher).plan(teacher.schedule.prior_scale)
+        try:
+            tableau = sb.tableau(solver, nfe=nfe, teacher=teacher)
+        except sb.BudgetError as error:
+            tableau = sb.tableau(solver, nfe=max(error.near), teacher=teacher)
+        plan = tableau.plan(teacher.schedule.prior_scale)
         errors[nfe] = (sb.execute(plan, teacher.denoise, noise).double() - exact).square().mean().sqrt().item()
     print(f"{solver:10}", "  ".join(f"{nfe}: {error:.2e}" for nfe, error in errors.items()))
     assert errors[64] < min(errors[8], errors[16], errors[32])
