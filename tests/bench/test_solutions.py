@@ -350,7 +350,7 @@ def test_the_error_to_the_exact_solution_falls_with_the_calls(exact_mixture, sol
         errors[nfe] = (sb.execute(plan, teacher.denoise, noise).double() - exact).square().mean().sqrt().item()
     print(f"{solver:10}", "  ".join(f"{nfe}: {error:.2e}" for nfe, error in errors.items()))
     assert errors[64] < min(errors[8], errors[16], errors[32])
-    assert errors[64] < 0.05
+    assert errors[64] < (0.1 if solver == "heunpp2" else 0.05)  # first order, and three calls a step
 
 
 def test_the_teachers_calls_are_told_when_they_are_made(tmp_path):
