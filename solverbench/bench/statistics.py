@@ -159,13 +159,13 @@ def flags(stored: Mapping[str, Any], *, pixels: bool) -> dict[str, str]:
         value, low, high = differences["outside"]
         if pixels and (low > OUTSIDE or high < -OUTSIDE):
             found.append(
-                f"{own['outside'] + value:.0%} of the values lie outside [-1, 1], {own['outside']:.0%} of "
-                "the teacher's own"
+                f"{own['outside'] + value:.0%} of the values lie outside [-1, 1] (of the teacher's own "
+                f"{own['outside']:.0%})"
             )
         value, low, high = differences["constant"]
         if low > CONSTANT or high < -CONSTANT:
             share = f"{own['constant'] + value:.0%} of the images are of one colour"
-            found.append(f"{share}, {own['constant']:.0%} of the teacher's own")
+            found.append(f"{share} (of the teacher's own {own['constant']:.0%})")
     return {"images": ", and ".join(found)} if found else {}
 
 

@@ -141,14 +141,14 @@ class Lines:
         self.pace = Pace(images, calls, self.clock)
         self.last = self.clock()
         if images:
-            self._write(f"to do: {images} images{_expected(seconds)}")
+            self._write(f"to sample: {images} images{_expected(seconds)}")
 
     def share(self, images: Mapping[str, int]) -> None:
         """Record the number of images of each cell."""
         self.pace.share(images)
         if self.stamp is not None:
             for cell, count in images.items():
-                self._write(f"to do: {count} images of {cell}")
+                self._write(f"to sample: {count} images of {cell}")
 
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Print the cell's progress and the run's, at intervals."""
@@ -249,7 +249,7 @@ class Bar:
         """Show the bar, if there is any work."""
         self.pace = Pace(images, calls)
         if images:
-            self.progress.console.print(f"to do: {images} images{_expected(seconds)}", highlight=False)
+            self.progress.console.print(f"to sample: {images} images{_expected(seconds)}", highlight=False)
             self.progress.update(self.task, total=calls, visible=True)
             self.progress.start()
 

@@ -43,7 +43,7 @@ def test_plain_lines_come_now_and_then_and_for_every_cell():
     lines.settle("gs nfe=3 on toy", "unsupported", "")
     lines.end()
     assert stream.getvalue().splitlines() == [
-        "to do: 100 images, about 1 min 30 s",
+        "to sample: 100 images, about 1 min 30 s",
         "dpm nfe=3 on toy: 30/80 images; whole run: 50/100 images, 10/s, 6 s left",
         "dpm nfe=3 on toy: 80/80 images; whole run: 100/100 images, 10/s, 1 s left",
         "the reference of toy; whole run: 100/100 images, 7/s, 0 s left",
@@ -60,7 +60,7 @@ def test_a_stream_that_is_no_terminal_gets_plain_lines():
     with training_display("gs nfe=4", stream) as report:
         report(1, 5, 0.5, None)
         report(5, 5, 0.25, 0.125)
-    assert stream.getvalue().splitlines() == ["to do: 10 images", "gs nfe=4: 5/5, loss 0.25, validation 0.125"]
+    assert stream.getvalue().splitlines() == ["to sample: 10 images", "gs nfe=4: 5/5, loss 0.25, validation 0.125"]
 
 
 def test_the_bar_shows_cells_and_pace_on_a_terminal():
@@ -116,8 +116,8 @@ def test_verbose_shows_everything_as_lines_with_their_time():
     lines.advance("dpm nfe=3 on toy", 5, 15)
     lines.settle("dpm nfe=3 on toy", "done", "")
     assert stream.getvalue().splitlines() == [
-        "[     0.0 s] to do: 10 images",
-        "[     0.0 s] to do: 10 images of dpm nfe=3 on toy",
+        "[     0.0 s] to sample: 10 images",
+        "[     0.0 s] to sample: 10 images of dpm nfe=3 on toy",
         "[     1.0 s] dpm nfe=3 on toy: 5/10 images; whole run: 5/10 images, 5/s, 1 s left",
         "[     1.0 s] dpm nfe=3 on toy: done",
     ]

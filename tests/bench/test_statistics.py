@@ -91,8 +91,8 @@ def stored(*, deviation=(1.0, 0.9, 1.1), mean=(0.0, -0.1, 0.1), outside=(0.0, 0.
         ({"deviation": (0.7, 0.65, 0.75)}, "the deviation is 0.70 times the teacher's own (0.5)"),
         ({"mean": (-0.4, -0.5, -0.3)}, "the mean is -0.40 deviations from the teacher's own (0)"),
         ({"mean": (-0.4, -0.6, -0.2)}, ""),
-        ({"outside": (0.4, 0.3, 0.5)}, "50% of the values lie outside [-1, 1], 10% of the teacher's own"),
-        ({"constant": (0.2, 0.1, 0.3)}, "20% of the images are of one colour, 0% of the teacher's own"),
+        ({"outside": (0.4, 0.3, 0.5)}, "50% of the values lie outside [-1, 1] (of the teacher's own 10%)"),
+        ({"constant": (0.2, 0.1, 0.3)}, "20% of the images are of one colour (of the teacher's own 0%)"),
     ],
 )
 def test_a_limit_counts_where_the_whole_interval_is_beyond_it(changed, said):

@@ -113,8 +113,9 @@ def _table(teacher: str, metric: str, budgets: Sequence[int], outcomes: Sequence
     measured = [each for each in outcomes if metric in each.measures]
     facts = [f"n={measured[0].measures[metric].n}x{measured[0].cell.protocol.replicates}"] if measured else []
     facts += ["biased, because n is small"] if any(each.biased(metric) for each in measured) else []
-    better = "higher" if higher else "lower"
-    return Table(f"{metric} on {teacher} ({', '.join([*facts, f'{better} is better'])})", budgets, rows)
+    facts += [f"{'higher' if higher else 'lower'} is better"]
+    starred = "; * flagged, see below" if any(each.flags(metric) for each in measured) else ""
+    return Table(f"{metric} on {teacher} ({', '.join(facts)}{starred})", budgets, rows)
 
 
 def _entry(outcome: Outcome | None, metric: str, best: float | None) -> Entry:
