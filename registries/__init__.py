@@ -15,6 +15,7 @@ from solverbench.registries.published import Result as Result
 from solverbench.registries.published import ays as ays
 from solverbench.registries.published import bibliography as bibliography
 from solverbench.registries.published import catalogue as catalogue
+from solverbench.registries.published import described as described
 from solverbench.registries.published import foreign as foreign
 from solverbench.registries.published import gits as gits
 from solverbench.registries.published import papers as papers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import tomllib
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 
@@ -42,6 +44,16 @@ def recommended(solver: str) -> dict[str, dict[str, str]]:
     """Return the options recommended for a solver: teacher family to {"options", "source"}; may be empty."""
     entry: dict[str, dict[str, str]] = _read("recommended.toml").get(solver, {})
     return entry
+
+
+def described(solver: str) -> str | None:
+    """Return what `solverbench info` says of a built-in classical solver without options; None of any other name.
+
+    It is stored, so that the command needs no torch; see tools/descriptions.py.
+    """
+    text = resources.files("solverbench.registries").joinpath("descriptions.json").read_text(encoding="utf-8")
+    found: str | None = json.loads(text).get(solver)
+    return found and found.replace("{}", str(Path(__file__).parents[1]))
 
 
 def catalogue() -> dict[str, dict[str, Any]]:

@@ -282,6 +282,9 @@ def info(name: str, teacher: str, out: str) -> None:
 
     For a solver, prints its options, budgets, paper and trained files.
     """
+    if teacher in registries.teachers and (known := registries.described(name)):
+        click.echo(known)
+        return
     from solverbench.cli import describe
 
     click.echo(describe.named(name, teacher, Path(out)))
