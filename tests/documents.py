@@ -1,7 +1,10 @@
 """The pages that people read, and what is in them: fenced and indented blocks, code in a line, links, headings."""
 
+import importlib
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -9,6 +12,15 @@ MADE = {"changelog.md", "reference/python.md", "reference/commands.md", "referen
 """Pages of the site that are made when it is built."""
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
+
+
+def tool(script: str) -> ModuleType:
+    """The module docs/tools/<script>.py."""
+    sys.path.insert(0, str(ROOT / "docs" / "tools"))
+    try:
+        return importlib.import_module(script)
+    finally:
+        sys.path.pop(0)
 
 
 def name(page: Path) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from solverbench.errors import GridError
 from solverbench.learned.free import corrected
 from solverbench.method import Denoise, Grid, LearnedSolver, NoiseSchedule, Solver, make, option, trace
+from solverbench.method.solver import check_steps
 
 
 class BNS(LearnedSolver):
@@ -78,12 +79,7 @@ class BNS(LearnedSolver):
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the trained levels between the ends of the initial grid."""
         gaps = self.trained["gaps"]
-        if len(gaps) != steps:
-            raise GridError(
-                asked=self.name,
-                wrong=f"its parameters are for {len(gaps)} steps, but {steps} are requested",
-                remedy="use parameters trained for this number of calls",
-            )
+        check_steps(self.name, len(gaps), steps)
         ends = self._named(schedule, steps)[[0, -1]]
         first, last = ends.log()
         inner = first + torch.softmax(gaps, 0).cumsum(0)[:-1] * (last - first)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solverbench.errors import GridError
 from solverbench.method.exponential import ADAMS_BASHFORTH, block_orders, differences, order_at, phis, unified
 from solverbench.method.grids import Grid
-from solverbench.method.solver import Denoise
+from solverbench.method.solver import Denoise, check_steps
 from solverbench.method.spec import make
 from solverbench.method.tracing import trace
 
@@ -83,12 +82,7 @@ class Coefficients:
     def check(self, asked: str, parameters: Mapping[str, Tensor], steps: int) -> None:
         """Raise GridError unless `parameters` were made for `steps` steps."""
         held = sum(name[0] == "b" and name[1:].isdigit() for name in parameters)
-        if held != steps:
-            raise GridError(
-                asked=asked,
-                wrong=f"its parameters are for {held} steps, but {steps} are requested",
-                remedy="use parameters trained for this number of calls",
-            )
+        check_steps(asked, held, steps)
 
     def integrate(self, parameters: Mapping[str, Tensor], denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:
         """Return the sample; M calls for M intervals."""

@@ -13,7 +13,7 @@ from solverbench.method import grids
 from solverbench.method.declarations import read_levels
 from solverbench.method.grids import ROUNDED, Grid
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.solver import Denoise, Solver, refuse_budget
+from solverbench.method.solver import Denoise, Solver, check_steps, refuse_budget
 
 WIN_RATE = 0.5
 """Largest shift of an evaluation level, in units of the grid's smallest gap. Source: the public code of LD3."""
@@ -121,12 +121,7 @@ class Discretisation:
 
     def check(self, asked: str, theta1: Tensor, steps: int) -> None:
         """Raise GridError unless `theta1` was made for `steps` steps."""
-        if len(theta1) != steps + 1:
-            raise GridError(
-                asked=asked,
-                wrong=f"its parameters are for {len(theta1) - 1} steps, but {steps} are requested",
-                remedy="use parameters trained for this number of calls",
-            )
+        check_steps(asked, len(theta1) - 1, steps)
 
 
 def decoupled(denoise: Denoise, schedule: NoiseSchedule, told: Tensor, *, by_data: bool) -> Denoise:

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from solverbench.errors import GridError
 from solverbench.method import ADAMS_BASHFORTH, Denoise, Grid, LearnedSolver, NoiseSchedule, option
+from solverbench.method.solver import check_steps
 
 
 class DyWeight(LearnedSolver):
@@ -62,13 +62,7 @@ class DyWeight(LearnedSolver):
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the fixed grid."""
-        held = len(self.trained) - 1
-        if held != steps:
-            raise GridError(
-                asked=self.name,
-                wrong=f"its parameters are for {held} steps, but {steps} are requested",
-                remedy="use parameters trained for this number of calls",
-            )
+        check_steps(self.name, len(self.trained) - 1, steps)
         return super().grid(schedule, steps)
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:

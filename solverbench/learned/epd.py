@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from solverbench.errors import GridError, SpecError
+from solverbench.errors import SpecError
 from solverbench.method import (
     ADAMS_BASHFORTH,
     Denoise,
@@ -18,6 +18,7 @@ from solverbench.method import (
     refuse_budget,
 )
 from solverbench.method.declarations import Unnamed
+from solverbench.method.solver import check_steps
 
 PLUGIN_GRID = "polynomial"
 """The grid that the plugin form starts from. Source: arXiv:2507.14797."""
@@ -111,13 +112,7 @@ class EPD(LearnedSolver):
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the fixed grid."""
-        held = len(self.trained["r"])
-        if held != steps:
-            raise GridError(
-                asked=self.name,
-                wrong=f"its parameters are for {held} steps, but {steps} are requested",
-                remedy="use parameters trained for this number of calls",
-            )
+        check_steps(self.name, len(self.trained["r"]), steps)
         return super().grid(schedule, steps)
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:

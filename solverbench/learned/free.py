@@ -11,6 +11,7 @@ from torch import Tensor
 
 from solverbench.errors import GridError, SpecError
 from solverbench.method import Denoise, Grid, LearnedSolver, NoiseSchedule, make, option, trace
+from solverbench.method.solver import check_steps
 
 WITHIN = 0.99
 """Largest distance of s_0 below the start, in log sigma, as a share of the distance to s_1."""
@@ -94,12 +95,7 @@ class Free(LearnedSolver):
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the start and the learned levels s_1 .. s_N."""
         gaps = self.trained["gaps"]
-        if len(gaps) != steps:
-            raise GridError(
-                asked="free",
-                wrong=f"its parameters are for {len(gaps)} steps, but {steps} are requested",
-                remedy="use parameters trained for this number of calls",
-            )
+        check_steps("free", len(gaps), steps)
         ends = super().grid(schedule, steps).sigmas[[0, -1]]
         first, last = ends[0].log() - self._skipped, ends[1].log()
         inner = first + torch.softmax(gaps, 0).cumsum(0)[:-1] * (last - first)

@@ -14,7 +14,7 @@ from solverbench.method.declarations import option
 from solverbench.method.exponential import differences, order_at, phis
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule, VPLinear
-from solverbench.method.solver import Denoise, LearnedSolver
+from solverbench.method.solver import Denoise, LearnedSolver, check_steps
 
 MARGIN = 1e-5
 """Distance that the sigmoid's output keeps from 0 and 1."""
@@ -45,13 +45,7 @@ class Timed(LearnedSolver):
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the learned levels on the model's schedule, or on a VP one for an EDM model or a given `t_eps`."""
-        held = len(self.trained["mu_logit"]) + 1
-        if held != steps:
-            raise GridError(
-                asked=self.name,
-                wrong=f"its parameters are for {held} steps, but {steps} are requested",
-                remedy="use parameters trained for this number of calls",
-            )
+        check_steps(self.name, len(self.trained["mu_logit"]) + 1, steps)
         clock = self._clock(schedule)
         return Grid(clock.sigma(self._times(self.trained["mu_logit"], clock)), clock)
 

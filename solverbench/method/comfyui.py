@@ -19,7 +19,7 @@ from solverbench.errors import GridError
 from solverbench.method.grids import ROUNDED, Grid
 from solverbench.method.rectified_flow import RectifiedFlow
 from solverbench.method.schedules import NoiseSchedule
-from solverbench.method.spacings import count, ended, shifted, whole_steps
+from solverbench.method.spacings import count, ended, shifted, unshifted, whole_steps
 from solverbench.method.vp_discrete import VPDiscrete
 
 FLOW_STEPS = 1000
@@ -152,8 +152,7 @@ def beta(
     if isinstance(schedule, (VPDiscrete, RectifiedFlow)):
         known = _count("beta", schedule, shift)
         return _at_steps("beta", schedule, np.rint(places * (known - 1)), shift, end)
-    if shift is not None:
-        _count("beta", schedule, shift)
+    unshifted("beta", schedule, shift)
     clock = schedule.clock
     sigmas = clock.sigma(torch.from_numpy(clock.t_end + (clock.t_start - clock.t_end) * places))
     sigmas[0] = schedule.sigma_max
@@ -187,12 +186,7 @@ def _count(name: str, schedule: NoiseSchedule, shift: float | None) -> int:
     """Return the number of training steps."""
     if isinstance(schedule, RectifiedFlow):
         return FLOW_STEPS
-    if shift is not None:
-        raise GridError(
-            asked=f"grid={name}:shift={shift:g} on {type(schedule).__name__}",
-            wrong="only a flow has a shift",
-            remedy="leave shift out",
-        )
+    unshifted(name, schedule, shift)
     return count(name, schedule, "or a flow")
 
 

@@ -355,6 +355,24 @@ class LearnedSolver(Solver):
         return self.parameters
 
 
+def check_steps(asked: str, held: int, steps: int) -> None:
+    """Check that trained parameters are for the number of steps of a grid.
+
+    Args:
+        asked: the solver, for the message.
+        held: number of steps that the parameters are for.
+
+    Raises:
+        GridError: they are for another number.
+    """
+    if held != steps:
+        raise GridError(
+            asked=asked,
+            wrong=f"its parameters are for {held} steps, but {steps} are requested",
+            remedy="use parameters trained for this number of calls",
+        )
+
+
 def built_in(cls: type) -> bool:
     """Return whether a class comes with this project or with Python, not from a plugin."""
     return cls.__module__.partition(".")[0] in ("solverbench", "builtins", "abc", "typing")

@@ -54,7 +54,7 @@ def trailing(schedule: NoiseSchedule, steps: int, *, shift: float | None = None,
     """
     if isinstance(schedule, RectifiedFlow):
         return _at_times("trailing", schedule, 1 - torch.arange(steps, dtype=torch.float64) / steps, shift, end)
-    _unshifted("trailing", schedule, shift)
+    unshifted("trailing", schedule, shift)
     known = count("trailing", schedule, "or a flow")
     return whole_steps("trailing", schedule, np.round(np.arange(known, 0, -known / steps))[:steps] - 1, end)
 
@@ -71,7 +71,7 @@ def linspace(schedule: NoiseSchedule, steps: int, *, shift: float | None = None,
     if isinstance(schedule, RectifiedFlow):
         u = torch.linspace(1.0, schedule.t_end, steps, dtype=torch.float64)
         return _at_times("linspace", schedule, u, shift, end)
-    _unshifted("linspace", schedule, shift)
+    unshifted("linspace", schedule, shift)
     known = count("linspace", schedule, "or a flow")
     if steps == 1:
         raise GridError(asked="grid=linspace with 1 call", wrong="it would be at the last level", remedy="use trailing")
@@ -141,7 +141,12 @@ def count(name: str, schedule: NoiseSchedule, more: str = "") -> int:
     )
 
 
-def _unshifted(name: str, schedule: NoiseSchedule, shift: float | None) -> None:
+def unshifted(name: str, schedule: NoiseSchedule, shift: float | None) -> None:
+    """Check that no shift is given; call it where the schedule is no flow.
+
+    Raises:
+        GridError: one is given.
+    """
     if shift is not None:
         raise GridError(
             asked=f"grid={name}:shift={shift:g} on {type(schedule).__name__}",

@@ -1,12 +1,11 @@
 """The translated names of diffusers and ComfyUI: every spec runs, and what is called equal is equal."""
 
 import math
-import sys
 
+import documents
 import pytest
 import torch
 from click.testing import CliRunner
-from documents import ROOT
 from scipy import stats
 
 import solverbench as sb
@@ -33,11 +32,7 @@ def denoise(x, sigma):
 
 
 def test_the_page_shows_the_table():
-    sys.path.insert(0, str(ROOT / "docs" / "tools"))
-    try:
-        import names
-    finally:
-        sys.path.pop(0)
+    names = documents.tool("names")
     text = names.PAGE.read_text(encoding="utf-8")
     assert names.section(text) == text, "run python docs/tools/names.py"
 

@@ -2,9 +2,9 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import documents
 import pytest
 from click.testing import CliRunner
 from documents import ROOT, fenced
@@ -23,12 +23,7 @@ AUTHORS = ["Oganov", "Bykov", "Neudachina", "Aliev", "Tolmachev", "Sidorov", "Zu
 
 @pytest.fixture(scope="module")
 def maker():
-    sys.path.insert(0, str(ROOT / "docs" / "tools"))
-    try:
-        import readme
-    finally:
-        sys.path.pop(0)
-    return readme
+    return documents.tool("readme")
 
 
 def test_it_is_short():

@@ -1,19 +1,12 @@
 """docs/which.md: its tables are those of the stored numbers, and its claims about grids hold for these."""
 
-import sys
-
+import documents
 import pytest
-from documents import ROOT
 
 
 @pytest.fixture(scope="module")
 def maker():
-    sys.path.insert(0, str(ROOT / "docs" / "tools"))
-    try:
-        import which
-    finally:
-        sys.path.pop(0)
-    return which
+    return documents.tool("which")
 
 
 def test_its_tables_are_those_of_the_stored_numbers(maker):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from solverbench import seeds
 from solverbench.learned import recipes
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.training import train as training
 from solverbench.learned.training.data import Data, Pairs
 from solverbench.method.execution import execute
 from solverbench.sampling.endpoints import sampler_plan
@@ -58,3 +61,19 @@ def data(teacher: Teacher, recipe: Recipe) -> Data:
         return Pairs(noise, execute(plan, teacher.denoise, noise))
 
     return Data(pairs(recipe.train), pairs(recipe.validation))
+
+
+@pytest.fixture
+def briefly(teacher: Teacher, data: Data, tmp_path: Path) -> Callable[[str, int], dict[str, float]]:
+    """Trains a solver for 40 iterations by its recipe for digits, and returns the record of its run."""
+
+    def trained(spec: str, nfe: int) -> dict[str, float]:
+        short = replace(
+            recipes.load(spec.partition(":")[0], "digits"), iterations=40, batch=16, train_size=80,
+            validation_size=40, validate_every=10,
+        )  # fmt: skip
+        made = training.train(spec, nfe, teacher, short, seed=0, out=tmp_path, data=data)
+        run: dict[str, float] = made.record["runs"][0]
+        return run
+
+    return trained

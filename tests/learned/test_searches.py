@@ -309,4 +309,4 @@ def test_a_damaged_file_is_told(tmp_path, mixture):
     path.unlink()
     search.made("gits", 2, GIVEN, replace(mixture, identity="other"), tmp_path)
     with pytest.raises(RecordError, match="not on mixture"):
-        files.find("gits", GIVEN, mixture, [tmp_path])
+        list(files.find("gits", GIVEN, mixture, [tmp_path]))

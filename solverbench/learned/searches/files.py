@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ def file_name(search: str, given: Mapping[str, Any]) -> str:
     return f"grid-{search}{told and '-'}{told}.json"
 
 
-def find(search: str, given: Mapping[str, Any], teacher: Teacher, folders: Sequence[Path]) -> list[SearchFile]:
-    """Return what was found by this search on this teacher, the first folder's first.
+def find(search: str, given: Mapping[str, Any], teacher: Teacher, folders: Sequence[Path]) -> Iterator[SearchFile]:
+    """Yield what was found by this search on this teacher, folder by folder; a file is read when its turn comes.
 
     Args:
         folders: folders with files <teacher>/grid-<search>.json.
@@ -64,7 +64,7 @@ def find(search: str, given: Mapping[str, Any], teacher: Teacher, folders: Seque
     Raises:
         RecordError: a file is damaged, or of another teacher.
     """
-    name, made = file_name(search, given), []
+    name = file_name(search, given)
     for folder in folders:
         path = folder / teacher.name / name
         if path.is_file():
@@ -74,8 +74,7 @@ def find(search: str, given: Mapping[str, Any], teacher: Teacher, folders: Seque
                 wrong = f"searched on teacher {found.teacher} ({made_on}), not on {teacher.name} ({asked})"
                 raise RecordError(asked=path, wrong=wrong, remedy="delete it, so that it is searched again")
             if found.record.get("version") == VERSIONS.get(search, 1):
-                made.append(found)
-    return made
+                yield found
 
 
 def save(made: SearchFile, path: Path) -> None:

@@ -126,7 +126,7 @@ def made(
     found = _SEARCHES[name](steps, given, teacher, progress or (lambda done, total: None))
     seconds = round(time.monotonic() - begun, 3)
     path = place(folder, teacher, name, given)
-    earlier = [each.found for each in files.find(name, given, teacher, [folder])]
+    earlier = next((each.found for each in files.find(name, given, teacher, [folder])), {})
     fresh = {
         count: Searched(files.rounded(levels), calls, seconds, chosen)
         for count, (levels, calls, chosen) in found.items()
@@ -137,9 +137,7 @@ def made(
         "machine": platform.machine(),
         "device": teacher.device,
     }
-    whole = SearchFile(
-        name, given, teacher.name, teacher.ode, {**fresh, **(earlier[0] if earlier else {})}, record
-    )  # fmt: skip
+    whole = SearchFile(name, given, teacher.name, teacher.ode, {**fresh, **earlier}, record)
     files.save(whole, path)
     return whole.found[steps]
 
@@ -156,9 +154,9 @@ _Found = dict[int, tuple[list[float], int, range]]
 
 
 def _dmn(steps: int, given: Mapping[str, Any], teacher: Teacher, told: Progress) -> _Found:
-    own = (
-        None if "own" not in given else _contributions(make_solver(given["own"].replace(":end=zero", ":end=sigma_min")))
-    )
+    own = None
+    if "own" in given:
+        own = _contributions(make_solver(given["own"].replace(":end=zero", ":end=sigma_min")))
     levels = dmn.levels(teacher.schedule, steps, own, latent=teacher.decode is not None)
     return {steps: (levels.tolist(), 0, range(0))}
 
