@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from solverbench.method.exponential import adams
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
 
@@ -103,21 +104,10 @@ def polynomial(sigmas: Tensor) -> Tensor:
     rows = []
     for k in range(steps):
         nodes = [k - i for i in range(min(k + 1, steps - k, 3))]
-        h = lam[k + 1] - lam[k]
-        zeroth = torch.expm1(h)
-        first = h * h.exp() - zeroth
-        second = h**2 * h.exp() - 2 * first
-        row = [h.new_zeros(())] * steps
-        for node in nodes:
-            a, b = ([lam[each] - lam[k] for each in nodes if each != node] + [None, None])[:2]
-            here = lam[node] - lam[k]
-            if a is None:
-                weight = zeroth
-            elif b is None:
-                weight = (first - a * zeroth) / (here - a)
-            else:
-                weight = (second - (a + b) * first + a * b * zeroth) / ((here - a) * (here - b))
-            row[node] = weight * (lam[k] - lam[-1]).exp()
+        weights = adams(lam, [lam[node] for node in nodes], k)
+        row = [lam.new_zeros(())] * steps
+        for node, weight in zip(nodes, weights, strict=True):
+            row[node] = weight * (lam[k + 1] - lam[-1]).exp()
         rows.append(torch.stack(row))
     return torch.stack(rows)
 
