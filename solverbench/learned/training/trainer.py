@@ -117,7 +117,7 @@ class Trainer:
         numbers = torch.stack([value.detach() for value in shown.values()]).tolist()  # the only device sync
         row = {"iteration": iteration, **dict(zip(shown, numbers, strict=True)), "gradient": self.descent.clip(active)}
         _check_finite(row)
-        self.descent.step()
+        self.descent.step(iteration)
         average(self.average, self.vector.detach(), recipe.ema_decay, iteration)
         if relaxation is not None:
             row["accepted"] = self._move(relaxation, self.data.train, chosen, noise, distance.detach())
