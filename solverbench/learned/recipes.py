@@ -49,8 +49,9 @@ def _setting(
     """Return a field with its range: low <= value <= high and value > above; a list's range holds for every entry.
 
     Args:
-        before: for a setting that recipes had not from the start, the value that trains as before it existed. Records
-            without the setting have this value, and it isn't part of a training's address.
+        before: for a setting that recipes had not from the start, the value that trains as before it existed (a
+            training that blew up apart). Records without the setting have this value, and it isn't part of a
+            training's address.
     """
     return field(metadata={"low": low, "high": high, "above": above, "choices": tuple(choices), "before": before})
 
@@ -119,6 +120,7 @@ class Recipe:
     discriminator_weights: str = _setting()
     schedule: str = _setting(choices=SCHEDULES, before="constant")
     warmup: float = _setting(low=0.0, high=1.0, before=0.0)
+    stop_above: float = _setting(low=0.0, before=4.0)  # 0: off
 
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():

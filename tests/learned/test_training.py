@@ -180,6 +180,44 @@ def test_patience_lowers_what_the_schedule_starts_from(teacher: Teacher, recipe:
     assert moving.optimisers[0].param_groups[0]["lr"] == pytest.approx(falling.lr / 2 * (1 - 10 / 29))
 
 
+def test_a_training_that_blows_up_stops_and_keeps_the_best(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([0.5, 0.3, 0.2, 0.59, 0.2 * 3.01, 0.1, 0.1])  # of the untrained solver, then every 5 iterations
+    validated = Trainer._validated
+    monkeypatch.setattr(Trainer, "_validated", lambda self: validated(self) | {"validation": next(measured)})
+    careful = replace(recipe, validate_every=5, stop_above=3.0, choose="last")
+    with pytest.raises(Killed):  # at the very iteration that ends it
+        training.train("gs", 2, teacher, careful, seed=0, out=tmp_path, data=data, progress=kill_at(20))
+    trained = training.train("gs", 2, teacher, careful, seed=0, out=tmp_path, data=data, progress=kill_at(21))
+    run = trained.record["runs"][0]
+    assert (run["validation"], run["best_iteration"], run["iterations"]) == (0.2, 10, 20)
+    assert run["note"].startswith(
+        "stopped at iteration 20 of 30: the validation error rose to 0.602, 3.0 times the best so far; "
+        "the parameters of iteration 10 (0.2) are kept."
+    )
+    monkeypatch.undo()
+    shorter = student("gs", 2, teacher, careful, data)
+    while shorter.iteration < 10:
+        shorter.step()
+    kept = shorter.descent.parameters(shorter.average)
+    assert all(torch.equal(trained.parameters[name], kept[name]) for name in kept)
+    assert rows(tmp_path)[-1]["iteration"] == "20"
+
+
+def test_without_a_limit_no_validation_error_ends_a_training(
+    teacher: Teacher, recipe: Recipe, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving = student("gs", 1, teacher, replace(recipe, stop_above=0.0, validate_every=1), data)
+    errors = iter([1.0, 1e-9, 1e9])
+    monkeypatch.setattr(moving, "_validated", lambda: {"validation": next(errors)})
+    moving.start()
+    moving.step()
+    moving.step()
+    assert not moving.finished
+    assert result(moving).record["runs"][0]["validation"] == 1e9
+
+
 def test_a_finished_run_is_read_back_not_repeated(teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path) -> None:
     first = training.train("gs", 2, teacher, recipe, seed=0, out=tmp_path, data=data)
     again = training.train("gs", 2, teacher, recipe, seed=0, out=tmp_path, data=data, progress=kill_at(*range(31)))

@@ -79,8 +79,14 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all iterations are done, or patience ended the training."""
-        return self.iteration >= self.job.recipe.iterations or self.patience.over
+        """Whether all iterations are done, or patience or a validation error far above the best ended the training."""
+        return self.iteration >= self.job.recipe.iterations or self.patience.over or self.blown_up
+
+    @property
+    def blown_up(self) -> bool:
+        """Whether the last validation error is above the recipe's multiple of the best so far."""
+        multiple, last = self.job.recipe.stop_above, self.history[-1] if self.history else {}
+        return bool(multiple) and last.get("validation", 0.0) > multiple * self.best.validation
 
     @property
     def active(self) -> frozenset[str]:
