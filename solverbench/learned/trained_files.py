@@ -121,6 +121,12 @@ class Trained:
         return bool(self.record.get("recipe", {}).get("allow_metric_loss", False))
 
 
+def short(solver: LearnedSolver) -> str:
+    """Return the solver's spec without options at their default."""
+    usual = type(solver)().spec.split(":")
+    return ":".join([solver.name, *(part for part in solver.spec.split(":")[1:] if part not in usual)])
+
+
 def file_name(solver: str | LearnedSolver, nfe: int) -> str:
     """Return the name of a trained solver's file: `gas-nfe4.safetensors`, `ld3-mode=time-nfe4.safetensors`.
 
@@ -128,8 +134,7 @@ def file_name(solver: str | LearnedSolver, nfe: int) -> str:
     unfit for a file name.
     """
     solver = learned(solver)
-    usual = type(solver)().spec.split(":")
-    told = "-".join(part for part in solver.spec.split(":") if part not in usual)
+    told = "-".join(short(solver).split(":")[1:])
     if not re.fullmatch(r"[a-z0-9_.=+-]{0,60}", told):
         told = hashlib.sha256(told.encode()).hexdigest()[:8]
     return f"{solver.name}{told and '-'}{told}-nfe{nfe}.safetensors"
