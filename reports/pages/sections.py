@@ -134,30 +134,29 @@ def _further(bundle: Bundle, found: Sequence[Part]) -> Iterator[Section]:
 
 
 def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
-    """Yield the training cost of learned solvers, beside their values."""
-    spent = costs.rows(found)
-    if spent.empty:
+    """Yield the cost of trainings and of searched grids, beside the values of their solvers."""
+    spent = costs.made(found)
+    if not spent:
         return
     said = (
-        "Calls of the network times images, of all training seeds together or of the search of a grid; those of the "
-        "teacher, for its images, which the seeds share, are counted once. RMSE is over the validation pairs: of the "
-        "kept seed, and the largest less the smallest of all seeds."
+        "Calls of the network times images, of all training seeds together; those of the teacher, for its images, "
+        "which the seeds share, are counted once. The search of a grid has one row, whatever number of solvers and "
+        "budgets it serves. Packaged: it came with the package, and this machine spent nothing; the row tells what it "
+        "cost where it was made. RMSE is over the validation pairs: of the kept seed, and the largest less the "
+        "smallest of all seeds."
     )
     files = " Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and [CSV](figure-training.csv)."
     drawn = not costs.paid(found).empty
-    shown = costs.text(spent)
-    numbers = {"student calls": "cost_training_student_calls", "teacher calls": "cost_training_teacher_calls",
-               "time": "cost_training_seconds", "peak memory": "cost_training_peak_memory_bytes",
-               "NFE": "nfe"}  # fmt: skip
+    head = tuple(spent[0].texts)
     rows = tuple(
         Row(tuple(
-            Cell(str(shown.loc[i, name]), repr(float(spent.loc[i, numbers[name]])) if name in numbers else None)
-            for name in shown.columns
+            Cell(text, repr(float(each.numbers[name])) if name in each.numbers else None)
+            for name, text in each.texts.items()
         ))
-        for i in shown.index
+        for each in spent
     )  # fmt: skip
     hidden = () if several else ("teacher",)
-    table = Table(tuple(map(str, shown.columns)), rows, hidden=hidden, names=True)
+    table = Table(head, rows, hidden=hidden, names=True)
     figure = (Figure("figure-training", "Training cost and quality"),) if drawn else ()
     blocks = (*figure, Prose(said + files * drawn), table)
     yield Section("training", "Training", blocks, "Training cost", "Training cost")

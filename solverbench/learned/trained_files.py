@@ -43,6 +43,7 @@ class Trained:
         parameters: float64 tensors on the CPU, named as in `LearnedSolver.initial`.
         tableau: unrounded tableau of the parameters on the teacher's schedule; every machine executes this one.
         record: how they were made: recipe, data seeds, validation errors of each training seed, cost, versions.
+        path: file that they were read from; None if there is none.
     """
 
     spec: str
@@ -52,6 +53,7 @@ class Trained:
     parameters: Mapping[str, Tensor]
     tableau: Tableau
     record: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
 
     def __repr__(self) -> str:
         """Return what it is and how good, on one line."""
@@ -155,7 +157,7 @@ def load(
     tensors, metadata = read(path, FORMAT, VERSION)
     try:
         # A file older than an option implies that option's default.
-        trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]))
+        trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]), path)
     except UnknownNameError as error:
         remedy = f"{error.remedy} If a plugin defines it, load the plugin with --plugin FILE.py."
         raise UnknownNameError(asked=path, wrong=error.finding(""), remedy=remedy) from None
@@ -175,7 +177,9 @@ def load(
     return trained
 
 
-def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solver: LearnedSolver) -> Trained:
+def _assembled(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solver: LearnedSolver, path: Path
+) -> Trained:
     """Return the trained solver in a file's content; any exception means a missing part or a wrong shape."""
     nfe = int(metadata["nfe"])
     tableau = Tableau(**{name: tensors[f"tableau.{name}"] for name in _TABLEAU})
@@ -194,6 +198,7 @@ def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solve
         parameters={name: parameters[name] for name in wanted},
         tableau=tableau,
         record=dict(metadata["record"]),
+        path=path,
     )
 
 
