@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 
 from solverbench.reports.bundle import BundleError, excluded, unmarked
 from solverbench.reports.parts import Part
+from solverbench.wording import interval_texts
 
 Cells = Mapping[str, Mapping[str, Any]]
 Row = Mapping[Any, Any]
@@ -40,6 +41,11 @@ class Difference:
     def below(self) -> bool:
         """Whether the difference is smaller than the error of the reference."""
         return abs(self.value) < self.reference
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """The difference and the ends of its interval as text, with their signs."""
+        return interval_texts(self.value, self.low, self.high, sign="+")
 
     @property
     def sign(self) -> int:

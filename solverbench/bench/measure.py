@@ -17,6 +17,7 @@ from solverbench.metrics.reduction import BLOCKS, Array, Kept
 from solverbench.metrics.table import TABLE, UNBOUNDED, MetricDefinition, Takes
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import BlockResult
+from solverbench.wording import decimals, number_text
 
 SHARE = (0.0, 1.0)
 """The range of a share or a probability."""
@@ -82,6 +83,12 @@ class Measure:
     @cached_property
     def _hierarchical(self) -> tuple[float, float]:
         return hierarchical(self.leave_one_out, [np.array(self.trainings)])
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The value and `half` as text, with the decimals that reports show."""
+        places = decimals(self.value, self.std_error)
+        return number_text(self.value, places), number_text(self.half, places)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the measure as plain JSON values, including derived ones for readers."""

@@ -82,7 +82,7 @@ class Outcome:
     @property
     def summary(self) -> str:
         """One line: the measures, or the reason."""
-        parts = [f"{m.metric} {m.value:.4g} ± {m.half:.2g}" for m in self.measures.values()]
+        parts = [f"{m.metric} {' ± '.join(m.texts)}" for m in self.measures.values()]
         biased = any(self.biased(metric) for metric in self.measures)
         parts = [*parts, *(f"no {metric}" for metric in self.failed), *(f"flagged {code}" for code in self.flags())]
         return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")

@@ -44,6 +44,7 @@ class Trained:
         tableau: unrounded tableau of the parameters on the teacher's schedule; every machine executes this one.
         record: how they were made: recipe, data seeds, validation errors of each training seed, cost, versions.
         others: the trainings with the other seeds, which the file keeps too.
+        path: file that they were read from; None if there is none.
     """
 
     spec: str
@@ -54,6 +55,7 @@ class Trained:
     tableau: Tableau
     record: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[Trained, ...] = ()
+    path: Path | None = None
 
     def __repr__(self) -> str:
         """Return what it is and how good, on one line."""
@@ -185,7 +187,7 @@ def load(
     tensors, metadata = read(path, FORMAT, VERSION)
     try:
         # A file older than an option implies that option's default.
-        trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]))
+        trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]), path)
     except UnknownNameError as error:
         remedy = f"{error.remedy} If a plugin defines it, load the plugin with --plugin FILE.py."
         raise UnknownNameError(asked=path, wrong=error.finding(""), remedy=remedy) from None
@@ -205,7 +207,9 @@ def load(
     return trained
 
 
-def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solver: LearnedSolver) -> Trained:
+def _assembled(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solver: LearnedSolver, path: Path
+) -> Trained:
     """Return the trained solver in a file's content; any exception means a missing part or a wrong shape."""
     nfe = int(metadata["nfe"])
     if any(tensor.dtype != torch.float64 for tensor in tensors.values()):
@@ -216,7 +220,7 @@ def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solve
     others = [
         _training(tensors, metadata, solver, nfe, {**record, "seed": seed}, f"training.{seed}.") for seed in seeds
     ]
-    return replace(kept, others=tuple(others))
+    return replace(kept, path=path, others=tuple(replace(each, path=path) for each in others))
 
 
 def _training(

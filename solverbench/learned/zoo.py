@@ -72,6 +72,14 @@ def places(out: Path) -> dict[str, Path]:
     return {"run folder": out / "trained", "own zoo": userdata.zoo(), "packaged": packaged()}
 
 
+def origin(path: Path | None) -> str:
+    """Return where a file of a trained solver or of a search lies: packaged, own zoo, run folder; empty if nowhere."""
+    if path is None:
+        return ""
+    shared = {"own zoo": userdata.zoo(), "packaged": packaged()}
+    return next((name for name, folder in shared.items() if path.is_relative_to(folder)), "run folder")
+
+
 def packaged() -> Path:
     """Return the folder of the packaged trained solvers."""
     with resources.as_file(resources.files("solverbench.registries")) as folder:

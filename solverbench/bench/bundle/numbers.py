@@ -126,7 +126,8 @@ def _entry(outcome: Outcome | None, metric: str, best: float | None) -> Entry:
     if found is None:
         return Entry("-" if outcome.measures else outcome.status)
     star = "*" * bool(outcome.flags(metric))
-    return Entry(f"{found.value:.4g}{star}", f"±{found.half:.2g}", found.value == best)
+    value, half = found.texts
+    return Entry(f"{value}{star}", f"±{half}", found.value == best)
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
