@@ -63,8 +63,8 @@ class Comparison:
         few = f" (biased, n={self.few})" if self.few else ""
         value, low, high = interval_texts(self.value, self.low, self.high)
         yield f"  measured    {value}{few}, 95 % interval {low} to {high}"
-        places = decimals(self.value, (self.high - self.low) / 4)
-        yield f"  difference  {number_text(self.difference, places, '+')}, " + (
+        digits = decimals(self.value, (self.high - self.low) / 4)
+        yield f"  difference  {number_text(self.difference, digits, '+')}, " + (
             "the published number lies within the interval"
             if self.agrees
             else "the published number lies outside the interval"

@@ -131,7 +131,7 @@ def test_a_list_fits_a_column_of_a_paper_and_has_every_field(
         assert 3.2 * longest < column.share * 234 - 3  # points: a letter of \\scriptsize; a column of ICML's
     plain = re.sub(r"\\allowbreak\{\}|\\newline|[\\{}$,]|&", " ", text.replace("$-$", "-")).split()
     [*_, row] = csv.reader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines())
-    for word in re.split(r"[\s,/:=_]+", " ".join(each for each in row if each not in ("yes", "no"))):
+    for word in re.split(r"[\s,/:=_]+", " ".join(each for each in row if each not in ("yes", "no", ""))):
         assert word.lstrip("'") in re.split(r"[\s/:=_]+", " ".join(plain)), word
 
 
