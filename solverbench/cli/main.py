@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from solverbench import files, registries
 from solverbench._version import __version__
@@ -42,7 +43,7 @@ from solverbench.cli.teachers import teachers
 from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
 from solverbench.errors import UserError
-from solverbench.wording import one_line, printable
+from solverbench.wording import one_line, printable, suggest
 
 LISTED = {each.plural: each for each in registries.extensible.values()}
 """The registries that `solverbench list` shows, by plural name."""
@@ -60,9 +61,22 @@ class Lines(click.Group):
         with terminal.escaped():
             return super().main(*args, **extra)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            _fail(_misused(error, "solverbench"), error.exit_code)
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            _fail(_misused(error, f"{ctx.command_path} {ctx.invoked_subcommand}"), error.exit_code)
         except UserError as error:
             _fail(str(error), error.exit_code)
         except MemoryError as error:
@@ -83,6 +97,26 @@ class Lines(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+def _misused(error: click.UsageError, command: str) -> str:
+    """Return an error in a command's words as one line: the command, what is wrong, and what to do.
+
+    Args:
+        command: the command if the error doesn't tell it.
+    """
+    command = error.ctx.command_path if error.ctx is not None else command
+    said, _, meant = error.format_message().partition(". Did you mean ")
+    remedy = f"see '{command} --help'"
+    if isinstance(error, click.NoSuchOption):
+        said = f"no such option {error.option_name}"
+        known = [name for each in error.ctx.command.params for name in each.opts] if error.ctx is not None else []
+        names = {name.lstrip("-"): name for name in known if name.startswith("--")}
+        remedy = suggest(error.option_name.lstrip("-"), names, remedy)
+        remedy = re.sub(r"did you mean '([^']*)'", lambda found: f"did you mean {names[found[1]]}", remedy)
+    elif meant:
+        remedy = f"did you mean {meant} See '{command} --help'"
+    return f"{command}: {said[0].lower()}{said[1:].rstrip('.')}; {remedy}"
 
 
 def _memory(error: Exception) -> str:

@@ -245,6 +245,39 @@ def test_every_command_explains_itself(command):
     assert "Usage" in result.stdout
 
 
+SEE = "ee 'solverbench {} --help'"
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "remedy"),
+    [
+        ("run --bogus 3", "run: no such option --bogus", SEE.format("run")),
+        ("train --nfee 3", "train: no such option --nfee", f"did you mean --nfe? S{SEE.format('train')}"),
+        ("runn", "no such command 'runn'", "did you mean 'run'? See 'solverbench --help'"),
+        ("store stat", "store: no such command 'stat'", f"did you mean 'status'? S{SEE.format('store')}"),
+        ("run --nfe", "run: option '--nfe' requires an argument", SEE.format("run")),
+        ("sample dpm", "sample: missing option '--nfe'", SEE.format("sample")),
+    ],
+)
+def test_a_wrong_word_is_one_line(words, said, remedy):
+    result = invoke(*words.split(), prog_name="solverbench")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"Error: solverbench{':' * said.startswith('no')} {said}; ")
+    assert line.endswith(remedy)
+
+
+def test_a_grid_given_as_a_solver_is_told_its_place():
+    told = invoke("sample", "gits", "--nfe", "3").stderr
+    assert told == "Error: solver 'gits': a grid, not a solver; name a solver that takes it, as in unipc:grid=gits\n"
+
+
+def test_without_a_command_the_help_is_shown():
+    assert "Commands:" in invoke().output
+    assert "Commands:" in invoke("store").output
+
+
 def _commands(group, path=()):
     for name, command in group.commands.items():
         yield " ".join((*path, name)), command, len(max(group.commands, key=len))
