@@ -220,6 +220,7 @@ main.add_command(train)
 @out_option
 @plugin_option
 @config_option
+@terminal.amount_options
 def sample(
     solver: str, nfe: int, seeds: str, kind: str, folder: str | None, batch: int, teacher: str, device: str, out: str
 ) -> None:
@@ -228,10 +229,13 @@ def sample(
     The images are for use with a metric of your own.
     """
     from solverbench.bench import images
+    from solverbench.cli.progress import counted
 
     name = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", f"{teacher}-{solver.lower()}-nfe{nfe}-{seeds}").strip("-")
     to = Path(folder or f"samples/{name}")
-    click.echo(images.write(solver, nfe, seeds, kind, to, batch, teacher, device, Path(out)))
+    with counted("images", amount=terminal.amount()) as progress:
+        said = images.write(solver, nfe, seeds, kind, to, batch, teacher, device, Path(out), progress)
+    click.echo(said)
 
 
 @main.command()

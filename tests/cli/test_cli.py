@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from solverbench.cli import progress
 from solverbench.cli.main import main
 
 SMALL = ["--samples", "100", "--replicates", "1", "--batch", "10"]
@@ -188,6 +189,20 @@ def test_config_gives_flags_and_the_command_line_wins(tmp_path):
     result = invoke("plan", "--config", tmp_path / "c.toml", "--nfe", "3", "--out", tmp_path / "o", "--json")
     cells = json.loads(result.stdout.splitlines()[-1])["cells"]
     assert [(cell["solver"], cell["nfe"]) for cell in cells] == [("dpm", 3), ("euler", 3)]
+
+
+def test_long_samplings_exports_and_merges_tell_their_progress(tmp_path, monkeypatch, ran):
+    monkeypatch.setattr(progress, "EVERY_VERBOSE", 0.0)  # each batch, file and cell, however short it takes
+    out, _ = ran
+    sampled = invoke("sample", "dpm", "--nfe", 3, "--seeds", "7-9", "--batch", 1, "--to", tmp_path / "p", "-v")
+    exported = invoke("store", "export", "--to", tmp_path / "e.zip", "--out", out, "-v")
+    merged = invoke("store", "merge", tmp_path / "e.zip", "--out", tmp_path / "m", "-v")
+    for done, unit in ((sampled, "images"), (exported, "files"), (merged, "cells copied")):
+        told = [line.split("] ")[1] for line in done.stderr.splitlines() if unit in line]
+        total = int(told[0].split()[0].partition("/")[2])
+        assert [line.partition("/")[0] for line in told] == [str(k + 1) for k in range(total)]
+        assert told[-1] == f"{total}/{total} {unit}"
+    assert "3/3 images" in sampled.stderr
 
 
 def test_samples_are_written_as_png_and_npz(tmp_path):
