@@ -233,7 +233,7 @@ def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: b
     check the files with `store verify --manifest`. `store merge` reads the export.
     """
     from solverbench.cli.progress import counted
-    from solverbench.learned.trained_files import file_name
+    from solverbench.learned.trained_files import file_names
     from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import maintenance
     from solverbench.store.export import export
@@ -243,5 +243,5 @@ def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: b
     chosen = list(cells) + (maintenance.reported(found, report) if report is not None else [])
     wanted = chosen if cells or report is not None else None
     with counted("files", amount=terminal.amount()) as progress:
-        names, manifest = export(found, Path(to), check_trained, file_name, wanted, targets=targets, progress=progress)
+        names, manifest = export(found, Path(to), check_trained, file_names, wanted, targets=targets, progress=progress)
     click.echo(f"{len(names)} files in {to}\nmanifest sha256 {manifest}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from solverbench.bench.bundle.table import _metrics
+from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.outcome import Outcome
 from solverbench.metrics import plugin, table
 from solverbench.wording import printable
@@ -86,8 +87,8 @@ class Table:
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:
-    """Return a table for each teacher and metric, in the order of reports."""
-    found = []
+    """Return a table for each teacher and metric, in the order of reports; training seeds are one row, their mean."""
+    outcomes, found = pooled(outcomes), []
     for teacher in dict.fromkeys(outcome.cell.teacher.name for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.cell.teacher.name == teacher]
         budgets = sorted({outcome.cell.nfe for outcome in own})

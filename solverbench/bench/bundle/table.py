@@ -64,7 +64,7 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "quantiser": quantiser,
         "status": outcome.status,
         "reason": outcome.reason or outcome.failed.get(metric, cell.lacking.get(metric, "")),
-        "cell": cell.address[:16],
+        "cell": outcome.place,
         "net_passes": cell.teacher.passes * cell.nfe if found else None,
         "serial_calls": cell.plan and cell.plan.serial_calls,
         "learned": cell.learned,

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from solverbench import files, plugins, registries
 from solverbench.errors import TrainingError
 from solverbench.learned.recipes import Recipe
 from solverbench.method.solver import LearnedSolver
+from solverbench.method.spec import make
+from solverbench.method.tracing import own_grid, trace
 from solverbench.teachers.teacher import Teacher
 
 
@@ -36,9 +40,22 @@ class TrainingRun:
         """The run as human-readable text."""
         return f"{self.solver.name} nfe={self.nfe} training seed {self.seed}"
 
+    def initial(self) -> dict[str, Tensor]:
+        """Return the parameters that training starts from.
+
+        Raises:
+            SpecError, BudgetError, GridError: the recipe's `start` can't be read, or spends other calls.
+            TrainingError: the solver can't start there.
+        """
+        schedule = self.teacher.schedule
+        if not self.recipe.start:
+            return self.solver.initial(schedule, self.nfe)
+        start = make(self.recipe.start).on(schedule)
+        return self.solver.imitating(trace(start, own_grid(start, schedule, self.nfe)), schedule)
+
     def folder(self, out: Path) -> Path:
         """Return the run's folder under `out`; its name ends in a hash of everything that the result depends on."""
-        settings = {k: v for k, v in self.recipe.as_dict().items() if k != "training_seeds"}
+        settings = {k: v for k, v in self.recipe.as_key().items() if k != "training_seeds"}
         body = [self.solver.key, self.nfe, self.teacher.ode, settings, self.seed, *self._code()]
         name = f"{self.solver.name}-nfe{self.nfe}-seed{self.seed}-{files.digest(body)[:12]}"
         return out / "trained" / self.teacher.name / "runs" / name
