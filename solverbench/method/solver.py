@@ -112,7 +112,7 @@ class Solver(ABC):
                 raise SpecError(
                     asked=f"{self.name}:grid={self.levels}:{key}={shown(value)}",
                     wrong=f"this grid has no {key}",
-                    remedy="leave it out",
+                    remedy=f"leave it out{grids.told_takers(key)}",
                 )
             if value is None:
                 object.__setattr__(self, key, taken.get(key))

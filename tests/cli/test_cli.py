@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from solverbench.cli import progress
 from solverbench.cli.main import main
 
 SMALL = ["--samples", "100", "--replicates", "1", "--batch", "10"]
@@ -190,6 +191,20 @@ def test_config_gives_flags_and_the_command_line_wins(tmp_path):
     assert [(cell["solver"], cell["nfe"]) for cell in cells] == [("dpm", 3), ("euler", 3)]
 
 
+def test_long_samplings_exports_and_merges_tell_their_progress(tmp_path, monkeypatch, ran):
+    monkeypatch.setattr(progress, "EVERY_VERBOSE", 0.0)  # each batch, file and cell, however short it takes
+    out, _ = ran
+    sampled = invoke("sample", "dpm", "--nfe", 3, "--seeds", "7-9", "--batch", 1, "--to", tmp_path / "p", "-v")
+    exported = invoke("store", "export", "--to", tmp_path / "e.zip", "--out", out, "-v")
+    merged = invoke("store", "merge", tmp_path / "e.zip", "--out", tmp_path / "m", "-v")
+    for done, unit in ((sampled, "images"), (exported, "files"), (merged, "cells copied")):
+        told = [line.split("] ")[1] for line in done.stderr.splitlines() if unit in line]
+        total = int(told[0].split()[0].partition("/")[2])
+        assert [line.partition("/")[0] for line in told] == [str(k + 1) for k in range(total)]
+        assert told[-1] == f"{total}/{total} {unit}"
+    assert "3/3 images" in sampled.stderr
+
+
 def test_samples_are_written_as_png_and_npz(tmp_path):
     assert invoke("sample", "dpm", "--nfe", 3, "--seeds", "7-9", "--to", tmp_path / "p").exit_code == 0
     kinds = ("--format", "npz", "--batch", 2)
@@ -243,6 +258,39 @@ def test_every_command_explains_itself(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.stdout
+
+
+SEE = "ee 'solverbench {} --help'"
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "remedy"),
+    [
+        ("run --bogus 3", "run: no such option --bogus", SEE.format("run")),
+        ("train --nfee 3", "train: no such option --nfee", f"did you mean --nfe? S{SEE.format('train')}"),
+        ("runn", "no such command 'runn'", "did you mean 'run'? See 'solverbench --help'"),
+        ("store stat", "store: no such command 'stat'", f"did you mean 'status'? S{SEE.format('store')}"),
+        ("run --nfe", "run: option '--nfe' requires an argument", SEE.format("run")),
+        ("sample dpm", "sample: missing option '--nfe'", SEE.format("sample")),
+    ],
+)
+def test_a_wrong_word_is_one_line(words, said, remedy):
+    result = invoke(*words.split(), prog_name="solverbench")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"Error: solverbench{':' * said.startswith('no')} {said}; ")
+    assert line.endswith(remedy)
+
+
+def test_a_grid_given_as_a_solver_is_told_its_place():
+    told = invoke("sample", "gits", "--nfe", "3").stderr
+    assert told == "Error: solver 'gits': a grid, not a solver; name a solver that takes it, as in unipc:grid=gits\n"
+
+
+def test_without_a_command_the_help_is_shown():
+    assert "Commands:" in invoke().output
+    assert "Commands:" in invoke("store").output
 
 
 def _commands(group, path=()):
