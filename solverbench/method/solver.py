@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform
 from torch import Tensor
 
 from solverbench import registries
-from solverbench.errors import BudgetError, GridError, SpecError
+from solverbench.errors import BudgetError, GridError, SpecError, TrainingError
 from solverbench.method import grids
 from solverbench.method.declarations import (
     RESERVED,
@@ -333,6 +333,20 @@ class LearnedSolver(Solver):
         Raises:
             GridError: the solver's levels do not fit `schedule` or `nfe`.
         """
+
+    def grown(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return the initial parameters of a training for `nfe` calls that starts from this solver's own, for fewer.
+
+        Override it to make the recipe's `warm_start` possible. The result has the names and shapes of `initial`.
+
+        Raises:
+            TrainingError: the method, or this form of it, has no such rule.
+        """
+        raise TrainingError(
+            asked=f"{self.name} with warm_start=true",
+            wrong="it has no rule that turns parameters for fewer calls into a start for more",
+            remedy="leave warm_start out",
+        )
 
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `initial`, for any schedule; override it if `initial` needs a certain one."""
