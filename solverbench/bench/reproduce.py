@@ -23,7 +23,7 @@ from solverbench.metrics.table import ALWAYS, INCEPTION, Takes
 from solverbench.registries import Result
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
-from solverbench.wording import suggest
+from solverbench.wording import interval_texts, suggest
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Comparison:
         yield f"  source      {', '.join(places)}"
         yield f"  published   {published.value:.{published.digits}f}"
         few = f" (biased, n={self.few})" if self.few else ""
-        yield f"  measured    {self.value:.4g}{few}, 95 % interval {self.low:.4g} to {self.high:.4g}"
+        value, low, high = interval_texts(self.value, self.low, self.high)
+        yield f"  measured    {value}{few}, 95 % interval {low} to {high}"
         yield f"  difference  {self.difference:+.3g}, " + (
             "the published number lies within the interval"
             if self.agrees

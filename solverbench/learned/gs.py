@@ -16,6 +16,7 @@ from solverbench.method.exponential import differences, order_at, phis
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule, VPLinear
 from solverbench.method.solver import Denoise, LearnedSolver, check_steps
+from solverbench.method.tableau import Tableau
 
 MARGIN = 1e-5
 """Distance that the sigmoid's output keeps from 0 and 1."""
@@ -243,6 +244,50 @@ class Generalized(Timed):
                 if i <= held:
                     entry[i - 1 :] = resampled(trained[f"{kind}{i}"][i - 1 :], nfe - i + 1)
                 parameters[f"{kind}{i}"] = entry
+        return parameters
+
+    def imitating(self, tableau: Tableau, schedule: NoiseSchedule) -> dict[str, Tensor]:
+        """Return the times of the tableau's levels, and the corrections that give its weights.
+
+        A step may use every output and state before it, so every tableau has such corrections. Times are those within
+        `MARGIN` of the ends of each part of the stick.
+        """
+        if self.form != "gs" or not self.theory:
+            return super().imitating(tableau, schedule)
+        clock, nfe = self._clock(schedule), tableau.nfe
+        times = clock.time(tableau.levels)
+        ends = torch.stack([times[0] - clock.t_first, times[-1] - clock.t_end]).abs()
+        if not (ends < MARGIN * (clock.t_first - clock.t_end)).all():
+            raise TrainingError(
+                asked=self.name,
+                wrong=f"the start's levels run from {tableau.levels[0]:.4g} to {tableau.levels[-1]:.4g}",
+                remedy=f"give a start from {schedule.sigma_max:.4g} to {schedule.sigma_min:.4g}",
+            )
+        left = (clock.t_first - times.flip(0)) / (clock.t_first - clock.t_end)  # of the stick, from 1 to 0
+        share = ((left[1:-1] / left[:-2] - MARGIN) / (1 - 2 * MARGIN)).clamp(MARGIN, 1 - MARGIN)
+        parameters = {"mu_logit": torch.logit(share)}
+        if self.offsets:
+            parameters["t_couple"] = clock.time(tableau.sigmas) - times[:-1]
+        sigmas = clock.sigma(self._times(parameters["mu_logit"], clock))
+        lam, alpha = -sigmas.log(), clock.alpha(clock.time(sigmas))
+        for i in range(1, nfe + 1):
+            parameters |= {f"{kind}{i}": torch.zeros(nfe, dtype=torch.float64) for kind in "ca"}
+        for n in range(nfe):
+            kept, *theory = self._theory(sigmas, lam, n)
+            change = tableau.weights[n + 1, : n + 2] - kept * tableau.weights[n, : n + 2]
+            parameters[f"a{n + 1}"][n] = change[0] * alpha[n + 1] / alpha[0]
+            newest, size = change[1:].flip(0), min(n + 1, BASE_ORDER)
+            units = list(torch.eye(size, dtype=torch.float64))
+            columns = [-units[0]]
+            match differences(lam, units, n):
+                case (d0,):
+                    columns.append(-d0)
+                case (d1, d2):
+                    columns += [d1, -d2]
+            found = torch.linalg.solve(torch.stack(columns, 1), newest[:size])
+            for i in range(n + 1):
+                correction = found[i] - theory[i] if i < size else newest[i]
+                parameters[f"c{i + 1}"][n] = correction * alpha[n + 1]
         return parameters
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:

@@ -119,6 +119,7 @@ class Recipe:
     cardinalities: tuple[int, ...] = _setting(low=1)
     blocks: int = _setting(low=1)
     discriminator_weights: str = _setting()
+    start: str = _setting(before="")
     schedule: str = _setting(choices=SCHEDULES, before="constant")
     warmup: float = _setting(low=0.0, high=1.0, before=0.0)
     stop_above: float = _setting(low=0.0, before=4.0)  # 0: off

@@ -27,6 +27,7 @@ from solverbench.method.declarations import (
 )
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method.tableau import Tableau
 from solverbench.registries import recipe_names
 
 
@@ -293,6 +294,9 @@ class LearnedSolver(Solver):
     """Whether the solver is, by definition, trained without a discriminator."""
 
     recipe: str | None = option(default=None, help="name of the training recipe; if not given, the solver's name")
+    training: int | None = option(
+        default=None, above=-1, help="training seed; if not given, the one with the lowest validation error"
+    )
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -346,6 +350,20 @@ class LearnedSolver(Solver):
             asked=f"{self.name} with warm_start=true",
             wrong="it has no rule that turns parameters for fewer calls into a start for more",
             remedy="leave warm_start out",
+        )
+
+    def imitating(self, tableau: Tableau, schedule: NoiseSchedule) -> dict[str, Tensor]:
+        """Return the initial parameters of a training that starts at another solver: those whose tableau is `tableau`.
+
+        Override it to make the recipe's `start` possible. The result has the names and shapes of `initial`.
+
+        Raises:
+            TrainingError: the method, or this form of it, can't imitate others, or not on these levels.
+        """
+        raise TrainingError(
+            asked=f"{self.name} with start=SPEC",
+            wrong="it can't start at another solver",
+            remedy="leave start out",
         )
 
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:

@@ -142,7 +142,9 @@ warm_start = true
     again = sb.train("gs", [3, 2], recipe=tmp_path / "mine.toml", out=tmp_path, progress=False)
     assert [each.nfe for each in again] == [3, 2]
     assert again[0].identity == kept.identity
-    faster = sb.train("gs", 2, recipe=tmp_path / "mine.toml", settings={"warm_start": False, "iterations": 1}, out=tmp_path)
+    faster = sb.train(
+        "gs", 2, recipe=tmp_path / "mine.toml", settings={"warm_start": False, "iterations": 1}, out=tmp_path
+    )
     assert faster[0].record["recipe"]["iterations"] == 1
 
 

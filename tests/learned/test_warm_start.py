@@ -149,7 +149,11 @@ def test_each_budget_starts_from_the_same_training_seed_of_the_one_below(
             start = starts[seed]
             spent = [start.record["runs"][0]["cost"][f"student_calls_{kind}"] for kind in ("with_gradient", "without")]
             spent.append(start.record.get("warm_start", {}).get("student_calls", 0))
-            assert run.record["warm_start"] == {"nfe": start.nfe, "identity": start.identity, "student_calls": sum(spent)}
+            assert run.record["warm_start"] == {
+                "nfe": start.nfe,
+                "identity": start.identity,
+                "student_calls": sum(spent),
+            }
             job = TrainingRun(learned("gs"), trained.nfe, teacher, warm, seed, start)
             with (job.folder(out) / "history.csv").open(newline="") as lines:
                 first = next(csv.DictReader(lines))

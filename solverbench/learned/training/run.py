@@ -11,7 +11,10 @@ from solverbench import files, plugins, registries
 from solverbench.errors import TrainingError
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.trained_files import Trained
+from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import LearnedSolver
+from solverbench.method.spec import make
+from solverbench.method.tracing import own_grid, trace
 from solverbench.teachers.teacher import Teacher
 
 
@@ -48,12 +51,20 @@ class TrainingRun:
         """Return the parameters that training starts from.
 
         Raises:
-            TrainingError: the solver has no rule to start from fewer calls, or its result doesn't fit.
+            SpecError, BudgetError, GridError: the recipe's `start` can't be read, or spends other calls.
+            TrainingError: the solver can't start there, has no rule to start from fewer calls, or its result doesn't
+                fit.
         """
         schedule = self.teacher.schedule
-        if self.below is None:
+        if self.below is not None:
+            return self._grown(self.below, schedule)
+        if not self.recipe.start:
             return self.solver.initial(schedule, self.nfe)
-        found = self.solver.with_parameters(self.below.parameters).grown(schedule, self.nfe)
+        start = make(self.recipe.start).on(schedule)
+        return self.solver.imitating(trace(start, own_grid(start, schedule, self.nfe)), schedule)
+
+    def _grown(self, below: Trained, schedule: NoiseSchedule) -> dict[str, Tensor]:
+        found = self.solver.with_parameters(below.parameters).grown(schedule, self.nfe)
         wanted = self.solver.shapes(self.nfe)
         shapes = {name: tuple(part.shape) for name, part in found.items()}
         if shapes != wanted:

@@ -173,7 +173,8 @@ def train_best(
 ) -> Trained:
     """Return the best of the recipe's training seeds by validation error; write it where `zoo.find` looks.
 
-    The record keeps the validation errors and costs of all seeds. Arguments and errors as for `train`.
+    The file keeps the others too, and the record the validation errors and costs of all. A solver with the option
+    `training` is trained with that seed alone. Arguments and errors as for `train`.
     """
     asked = teacher, recipe
     [done] = train_range(
@@ -227,20 +228,21 @@ def train_range(
             schedule = search.searching(teacher, out / "trained").schedule
             job.solver.with_parameters(job.solver.initial(schedule, nfe)).grown(schedule, nfe + 1)
     pairs = data if isinstance(data, Data) else (data or Shared(teacher, out)).of(recipe)
-    step, courses, runs = recipe.training_seeds * recipe.iterations, list[dict[str, object]](), list[Trained]()
+    chosen, courses, runs = _seeds(solver, recipe), list[dict[str, object]](), list[Trained]()
+    step = len(chosen) * recipe.iterations
     for number, nfe in enumerate(budgets):
         shown = _shifted(progress, number * step, len(budgets) * step)
         about = solver, nfe, teacher, recipe
         below = runs if recipe.warm_start else []
         runs = train_seeds(*about, below, out=out, device=device, progress=shown, data=pairs, tensorboard=tensorboard)
-        jobs = [_job(*about, seed, each) for seed, each in enumerate(below or [None] * len(runs))]
-        folders = [job.folder(out) for job in jobs]
-        for seed, folder in enumerate(folders):
+        begun: Sequence[Trained | None] = below or [None] * len(chosen)
+        folders = [_job(*about, seed, each).folder(out) for seed, each in zip(chosen, begun, strict=True)]
+        for seed, folder in zip(chosen, folders, strict=True):
             courses += ({"nfe": nfe, "seed": seed, **row} for row in _validations(folder / "history.csv"))
         if len(budgets) > 1:
             folders.append(range_folder(solver, budgets, teacher, recipe, out))
             _write_csv(folders[-1] / "range.csv", RANGE, courses)
-        yield Done(keep(runs, out), folders)
+        yield Done(keep(runs, trained_files.learned(solver), out), folders)
 
 
 def train_seeds(
@@ -256,27 +258,33 @@ def train_seeds(
     data: Data | None = None,
     tensorboard: bool = False,
 ) -> list[Trained]:
-    """Return the results of the recipe's training seeds; progress counts over all of them.
+    """Return the results of the recipe's training seeds, or of the solver's own; progress counts over all of them.
 
     Args:
         below: results for fewer calls, one for each training seed, to start from; empty to start as the recipe says.
     """
-    runs: list[Trained] = []
-    for seed in range(recipe.training_seeds):
-        shown = _shifted(progress, seed * recipe.iterations, recipe.training_seeds * recipe.iterations)
+    runs, chosen = list[Trained](), _seeds(solver, recipe)
+    for place, seed in enumerate(chosen):
+        shown = _shifted(progress, place * recipe.iterations, len(chosen) * recipe.iterations)
         runs.append(
             train(
                 solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data,
-                tensorboard=tensorboard, below=below[seed] if below else None,
+                tensorboard=tensorboard, below=below[place] if below else None,
             )
         )  # fmt: skip
     return runs
 
 
-def keep(runs: Sequence[Trained], out: Path) -> Trained:
-    """Return the best of several training seeds, and write it where `zoo.find` looks."""
-    best = best_of(runs)
-    trained_files.save(best, out / "trained" / best.teacher / trained_files.file_name(best.spec, best.nfe))
+def _seeds(solver: str | LearnedSolver, recipe: Recipe) -> Sequence[int]:
+    """Return the training seeds: the recipe's, or the one of the solver's option `training`."""
+    own = trained_files.learned(solver).training
+    return range(recipe.training_seeds) if own is None else [own]
+
+
+def keep(runs: Sequence[Trained], solver: LearnedSolver, out: Path) -> Trained:
+    """Return the best of several training seeds under the name of `solver`, and write it where `zoo.find` looks."""
+    best = replace(best_of(runs), spec=solver.spec)
+    trained_files.save(best, out / "trained" / best.teacher / trained_files.file_name(solver, best.nfe))
     return best
 
 
@@ -300,10 +308,11 @@ def _validations(path: Path) -> Iterator[dict[str, str]]:
 
 
 def best_of(runs: Sequence[Trained]) -> Trained:
-    """Return the run with the lowest validation error, with the records of all runs."""
+    """Return the run with the lowest validation error, with the records and parameters of all runs."""
     best = min(runs, key=lambda run: run.record["runs"][0]["validation"])
     everything = [run.record["runs"][0] for run in runs]
-    return replace(best, record={**best.record, "runs": everything})
+    others = tuple(run for run in runs if run is not best)
+    return replace(best, record={**best.record, "runs": everything}, others=others)
 
 
 def _job(
@@ -314,7 +323,7 @@ def _job(
     Raises:
         TrainingError: the recipe asks for what this solver can't be given.
     """
-    job = TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, seed, below)
+    job = TrainingRun(replace(trained_files.learned(solver), training=None), nfe, teacher, recipe, seed, below)
     if isinstance(job.solver, EstimatedSolver):
         estimation.check(job)
     return job
