@@ -61,7 +61,7 @@ def train(
     out: str | Path = "runs",
     progress: bool | None = None,
 ) -> list[Trained]:
-    """Train learned solvers, as the command `train` does, and return them: solver by solver, then as in `nfe`.
+    """Train learned solvers, as the command `train` does, and return them: solver by solver, then by NFE.
 
     Each is trained from the recipe's number of training seeds; the parameters with the lowest validation error are kept
     in `out`, where `run` finds them. The same call resumes an interrupted training.
@@ -94,8 +94,8 @@ def train(
         for solver, settled in chosen:
             about = solver, budgets, network, settled
             with training_display(f"{solver.name} nfe={nfe}") if shown else nullcontext(None) as told:
-                done = [each.best for each in train_range(*about, out=place, device=device, progress=told, data=pairs)]
-            found += sorted(done, key=lambda trained: budgets.index(trained.nfe))
+                done = train_range(*about, out=place, device=device, progress=told, data=pairs)
+                found += [each.best for each in done]
     finally:
         torch.set_num_threads(before)
     return found

@@ -101,7 +101,7 @@ def train(
             solver, budgets, network, settled, out=Path(out), device=device, data=pairs,
             progress=lambda *told, current=current: current[0] and current[0](*told), tensorboard=tensorboard,
         )  # fmt: skip
-        for calls in sorted(budgets) if settled.warm_start else budgets:
+        for calls in budgets:
             place = Path(out) / "trained" / network.name / trained_files.file_name(solver, calls)
             before = _before(place)
             with training_display(f"{solver.name} nfe={calls}", amount=terminal.amount()) as current[0]:

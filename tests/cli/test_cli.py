@@ -140,8 +140,8 @@ warm_start = true
     assert (made["iterations"], made["warm_start"], made["lr"]) == (4, True, 2e-2)  # the rate is the solver's own
     assert kept.record["warm_start"]["nfe"] == 2
     again = sb.train("gs", [3, 2], recipe=tmp_path / "mine.toml", out=tmp_path, progress=False)
-    assert [each.nfe for each in again] == [3, 2]
-    assert again[0].identity == kept.identity
+    assert [each.nfe for each in again] == [2, 3]
+    assert again[1].identity == kept.identity
     faster = sb.train(
         "gs", 2, recipe=tmp_path / "mine.toml", settings={"warm_start": False, "iterations": 1}, out=tmp_path
     )
