@@ -119,8 +119,8 @@ def coverage(out: Path) -> None:
         _, low, high = paired(_measure(table[chosen, used]), _measure(table[second, used]))
         hits["race"] += low <= truth <= high
     print(
-        f"{REPETITIONS} repetitions, {len(specs)} candidates, {len(winners)} different winners. Intervals that cover: on "
-        f"fresh seeds, the advantage over the second {hits['second']} %, over Euler {hits['default']} %; on the race's "
+        f"{REPETITIONS} repetitions, {len(specs)} candidates, {len(winners)} different winners. Intervals that cover: "
+        f"on fresh seeds, the advantage over the second {hits['second']} %, over Euler {hits['default']} %; on the race's "
         f"own images, that over the second {hits['race']} %"
     )
 

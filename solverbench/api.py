@@ -23,7 +23,7 @@ from solverbench.cli.terminal import in_notebook
 from solverbench.errors import UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.trained_files import Trained
-from solverbench.learned.training.train import train_best
+from solverbench.learned.training.train import Shared, train_range
 from solverbench.method import spec
 from solverbench.sampling.devices import check_device
 from solverbench.store.folder import Store
@@ -55,6 +55,7 @@ def train(
     nfe: str | int | Sequence[int],
     teacher: str | Teacher = "digits",
     *,
+    recipe: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str = "cpu",
     out: str | Path = "runs",
@@ -69,7 +70,8 @@ def train(
         solvers: specs joined with commas, such as "gs,gas".
         nfe: numbers of denoiser calls: "4,6", 4 or [4, 6].
         teacher: a name, a checkpoint, a TOML file, or a teacher made in Python.
-        settings: settings of the recipe to change, such as {"iterations": 500}.
+        recipe: TOML file of a recipe; what it doesn't set is as in the solver's own.
+        settings: settings of the recipe to change, such as {"iterations": 500}; a list may be a list.
         device: cpu, cuda or cuda:N.
         out: results folder.
         progress: whether to show progress; if None, on a terminal and in a notebook.
@@ -81,21 +83,29 @@ def train(
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
     network = load_teacher(teacher, check_device(device), out=out) if isinstance(teacher, str) else teacher
-    changes = [f"{name}={value}" for name, value in (settings or {}).items()]
-    chosen = [(solver, recipes.chosen(solver, network).override(changes)) for solver in learned]
-    Store.open(out)
-    found, before = [], torch.get_num_threads()
+    changes = [f"{name}={_setting(value)}" for name, value in (settings or {}).items()]
+    chosen = [(solver, recipes.chosen(solver, network, changes, recipe)) for solver in learned]
+    place = Path(out)
+    Store.open(place)
+    found, before = list[Trained](), torch.get_num_threads()
     torch.set_num_threads(1)  # more threads slow down steps as small as these
+    pairs, shown = Shared(network, place), _watched() if progress is None else progress
     try:
-        for solver, recipe in chosen:
-            for calls in budgets:
-                about = solver, calls, network, recipe
-                shown = _watched() if progress is None else progress
-                with training_display(f"{solver.name} nfe={calls}") if shown else nullcontext(None) as told:
-                    found.append(train_best(*about, out=Path(out), device=device, progress=told))
+        for solver, settled in chosen:
+            about = solver, budgets, network, settled
+            with training_display(f"{solver.name} nfe={nfe}") if shown else nullcontext(None) as told:
+                done = train_range(*about, out=place, device=device, progress=told, data=pairs)
+                found += [each.best for each in done]
     finally:
         torch.set_num_threads(before)
     return found
+
+
+def _setting(value: Any) -> str:
+    """Return the value of a recipe's setting as on the command line."""
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def noise(seeds: str | int | Sequence[int], teacher: str | Teacher = "digits", *, device: str = "cpu") -> Tensor:
