@@ -1,8 +1,8 @@
 """Coverage of the intervals of a Fréchet distance, on Gaussians whose distance is known.
 
-python benchmarks/uncertainty.py [TRIALS] [bounded]: the tables of docs/uncertainty.md, as Markdown. The last ones are
-the bias that remains after extrapolation, by the number of images per feature, and the intervals of bounded metrics;
-`bounded` prints that one alone (benchmarks/uncertainty.log).
+python benchmarks/uncertainty.py [TRIALS] [bounded|trainings]: the tables of docs/uncertainty.md, as Markdown. The last
+ones are the bias that remains after extrapolation, by the number of images per feature, the intervals of bounded
+metrics, and those of means over training seeds; `bounded` and `trainings` print one alone (benchmarks/uncertainty.log).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import stdtrit
 
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
-from solverbench.metrics.intervals import Array, extrapolated, half_width, over_sets, share, within
+from solverbench.metrics.intervals import Array, extrapolated, half_width, hierarchical, over_sets, share, within
 from solverbench.metrics.reduction import frechets
 from solverbench.metrics.vectors import manifold
 
@@ -61,6 +62,7 @@ def main(trials: int) -> None:
     for ratio in SCARCE:
         print(left_over(64, 64 * ratio // 10 * 10, trials))
     bounded(trials)
+    trainings(trials)
 
 
 def bounded(trials: int) -> None:
@@ -70,6 +72,49 @@ def bounded(trials: int) -> None:
         "| mean width, cut | share |\n|" + "---|" * 7
     )
     print(*cut(trials), sep="\n")
+
+
+SEEDS = [(number, spread) for number in (2, 3, 5) for spread in (0.0, 0.3, 1.0, 3.0)]
+"""Training seeds, and their deviation in units of the standard error that 1000 images have."""
+
+
+def trainings(trials: int) -> None:
+    """Print the table of means over training seeds: how often the interval of a difference covers its truth."""
+    print(
+        f"\n{trials} trials each\n\n| training seeds each | deviation between trainings | hierarchical covers "
+        "| images alone | Student's over seeds, paired |\n|" + "---|" * 5
+    )
+    for number, spread in SEEDS:
+        print(_of_trainings(number, spread, trials))
+
+
+def _of_trainings(number: int, spread: float, trials: int) -> str:
+    """Return a table row: two solvers, `number` trainings each, 1000 images, of which each has its own difficulty.
+
+    An image's error is its difficulty, plus its training's offset, plus a tenth of the difficulty that each training
+    meets in its own way. Both solvers have the same mean.
+    """
+    n, groups = 1000, 10
+    hits = np.zeros(3)
+    for trial in range(trials):
+        generator = np.random.default_rng([9, number, int(10 * spread), trial])
+        shared = generator.normal(size=n)
+        offsets = spread / n**0.5 * generator.normal(size=(2, number, 1))
+        errors = shared + offsets + 0.1 * generator.normal(size=(2, number, n))
+        blocks = errors.reshape(2, number, groups, n // groups).mean(3)
+        left = (blocks.sum(2, keepdims=True) - blocks) / (groups - 1)  # [2, K, G]
+        values = errors.mean(2)
+        apart = (left[0].mean(0) - left[1].mean(0))[None]
+        difference = values[0].mean() - values[1].mean()
+        by_seed, gaps = values[0] - values[1], number - 1
+        halves = (
+            hierarchical(apart, [values[0], values[1]])[1],
+            half_width(apart),
+            stdtrit(gaps, 0.975) * by_seed.std(ddof=1) / number**0.5,
+        )
+        hits += [abs(difference) <= half for half in halves]
+    told = " | ".join(f"{100 * hit / trials:.1f} %" for hit in hits)
+    return f"| {number} | {spread:g} standard errors of the images | {told} |"
 
 
 SHARES = [(n, replicates, spread) for n in (100, 1000) for replicates in (1, 3) for spread in (0.2, 0.9)]
@@ -138,4 +183,5 @@ def left_over(d: int, n: int, trials: int) -> str:
 if __name__ == "__main__":
     given = sys.argv[1:]
     count = int(next((each for each in given if each.isdigit()), 500))
-    bounded(count) if "bounded" in given else main(count)
+    one = next((each for each in (bounded, trainings) if each.__name__ in given), main)
+    one(count)

@@ -12,6 +12,7 @@ from solverbench.registries.plugins import source as source
 from solverbench.registries.plugins import why as why
 from solverbench.registries.published import Foreign as Foreign
 from solverbench.registries.published import Result as Result
+from solverbench.registries.published import authors as authors
 from solverbench.registries.published import ays as ays
 from solverbench.registries.published import bibliography as bibliography
 from solverbench.registries.published import catalogue as catalogue

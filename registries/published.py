@@ -7,7 +7,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -108,6 +108,10 @@ def foreign(name: str | None = None) -> list[Foreign]:
     ]
 
 
+AUTHORS = {"gas": ("gs", "gas", "s4s_gas_compat")}
+"""Papers whose authors' trained files can be read, and the specs of the solvers in them."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One published number.
@@ -126,6 +130,8 @@ class Result:
         digits: number of digits after the decimal point.
         protocol: measurement settings; "unknown" where not stated.
         note: other remarks.
+        authors: for a solver that its authors trained: how their code sampled with it, and what it was trained with,
+            see `authors`; empty if no file of theirs can be used.
     """
 
     row: str
@@ -141,6 +147,7 @@ class Result:
     digits: int
     protocol: Mapping[str, Any]
     note: str
+    authors: Mapping[str, Any] = field(default_factory=dict)
 
 
 def papers() -> list[str]:
@@ -175,7 +182,27 @@ def results(paper: str) -> Iterator[Result]:
                         digits=digits,
                         protocol=protocol,
                         note=table.get("note", ""),
+                        authors=_trained(paper, table["teacher"], row),
                     )
+
+
+def authors(paper: str, teacher: str) -> dict[str, Any]:
+    """Return how a paper's authors sampled with their trained solvers on a teacher; empty if that isn't known.
+
+    Its entries are options (of the spec here), start and end (levels, if these aren't the model's own), loss,
+    discriminator, and files (an address).
+    """
+    found: dict[str, Any] = _read(f"papers/{paper}.toml").get("authors", {}).get(teacher, {})
+    return found
+
+
+def _trained(paper: str, teacher: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `authors` for a row, without a discriminator where the row's solver is trained without one."""
+    spec = row.get("spec", "")
+    if spec not in AUTHORS.get(paper, ()) or row.get("copied"):
+        return {}
+    found = authors(paper, teacher)
+    return found | {"discriminator": "none"} if found and spec != "gas" else found
 
 
 @cache

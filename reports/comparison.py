@@ -11,6 +11,7 @@ import pandas as pd
 from solverbench.reports.bundle import Bundle, BundleError, load
 from solverbench.reports.pages.text import flat
 from solverbench.reports.paired import Difference, of_measures
+from solverbench.wording import decimals, interval_texts, number_text
 
 KEYS = ["teacher", "label", "nfe", "metric"]
 SHARE = 10
@@ -241,10 +242,13 @@ def _table(cells: pd.DataFrame) -> Iterator[str]:
         known = math.isfinite(row["difference"]) and math.isfinite(row["low"])
         decided = not abs(row["difference"]) < row["reference_error"]
         clear = known and decided and (row["low"] > 0 or row["high"] < 0)
+        change = row["difference"], row["low"], row["high"]
+        shown, *ends = interval_texts(*change, sign="+")
+        places = decimals(change[0], (change[2] - change[1]) / 4)
         rows.append((
-            row["teacher"], row["label"], str(row["nfe"]), row["metric"], _number(row["a"]), _number(row["b"]),
-            _number(row["difference"], "+") + ("*" if clear else ""),
-            f"{row['low']:+.3g} to {row['high']:+.3g}" if known else "",
+            row["teacher"], row["label"], str(row["nfe"]), row["metric"], _number(row["a"], places),
+            _number(row["b"], places), "" if math.isnan(change[0]) else shown + "*" * clear,
+            " to ".join(filter(None, ends)),
             "; ".join(text for text in (row["note"], row["beside_reference"]) if text),
         ))  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
@@ -256,5 +260,6 @@ def _table(cells: pd.DataFrame) -> Iterator[str]:
     yield "paired by seed unless a line says otherwise."
 
 
-def _number(value: float, sign: str = "") -> str:
-    return "" if math.isnan(value) else f"{value:{sign}.4g}"
+def _number(value: float, places: int) -> str:
+    """Return a value with as many decimals as the difference has."""
+    return "" if math.isnan(value) else number_text(value, places)

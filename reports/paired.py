@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 
 from solverbench.reports.bundle import BundleError, excluded, unmarked
 from solverbench.reports.parts import Part
+from solverbench.wording import interval_texts
 
 Cells = Mapping[str, Mapping[str, Any]]
 Row = Mapping[Any, Any]
@@ -42,6 +43,11 @@ class Difference:
         return abs(self.value) < self.reference
 
     @property
+    def texts(self) -> tuple[str, str, str]:
+        """The difference and the ends of its interval as text, with their signs."""
+        return interval_texts(self.value, self.low, self.high, sign="+")
+
+    @property
     def sign(self) -> int:
         """-1 or 1 where the whole interval is below or above 0, else 0; also 0 for a difference that is `below`."""
         if self.below:
@@ -66,7 +72,10 @@ class Standing:
 def difference(a: Row, b: Row, part: Part, cells: Cells) -> Difference:
     """Return a - b in the part's metric, for two of its rows.
 
-    Source: the delete-a-group jackknife of each replicate, Student's t with R (G - 1) degrees of freedom.
+    The mean over training seeds brings the variance between them divided by their number, K.
+
+    Source: the delete-a-group jackknife of each replicate, Student's t with R (G - 1) degrees of freedom; with training
+    seeds K - 1 for each mean, joined by Satterthwaite's formula.
     """
     found = [cells.get(str(row["cell"]), {}).get("measures", {}).get(part.metric) for row in (a, b)]
     if any(math.isnan(row["value"]) for row in (a, b)):
@@ -86,19 +95,26 @@ def combined(measures: Sequence[Mapping[str, Any]], weights: Sequence[float]) ->
     try:
         left = [np.asarray(each["leave_one_out"], dtype=float) for each in measures]
         values = np.array([np.asarray(each["replicates"], dtype=float) for each in measures])
+        trainings = [np.asarray(each.get("trainings", ()), dtype=float) for each in measures]
     except (KeyError, TypeError, ValueError):
         return Difference(reason="the leave-one-outs of a cell are damaged")
     over, shapes = [each.get("over") for each in measures], [each.shape for each in left]
     if over.count(over[0]) < len(over) or shapes.count(shapes[0]) < len(shapes) or left[0].ndim != 2:
         return Difference(reason="not over the same images and reference")
-    if not all(np.isfinite(each).all() and np.abs(each).max(initial=0) < LARGEST for each in (*left, values)):
+    known = (*left, *trainings, values)
+    if not all(np.isfinite(each).all() and np.abs(each).max(initial=0) < LARGEST for each in known):
         return Difference(reason="a value is not finite, or too large")
     apart = sum(weight * each for weight, each in zip(weights, left, strict=True))
     assert isinstance(apart, np.ndarray)
     replicates, groups = apart.shape
     size = float(np.abs(apart).max(initial=0.0)) or 1.0  # so that no square overflows
     spread = (((apart - apart.mean(1, keepdims=True)) / size) ** 2).sum(1) * (groups - 1) / groups
-    half = float(stdtrit(replicates * (groups - 1), 0.975)) * size * math.sqrt(spread.sum()) / replicates
+    sources = [(float(spread.sum()) / replicates**2, replicates * (groups - 1))]
+    for weight, each in zip(weights, trainings, strict=True):
+        if len(each) > 1:
+            sources.append((weight**2 * float((each / size).var(ddof=1)) / len(each), len(each) - 1))
+    variance, squares = sum(part for part, _ in sources), sum(part**2 / freedom for part, freedom in sources)
+    half = float(stdtrit(variance**2 / squares, 0.975)) * size * math.sqrt(variance) if squares > 0 else 0.0
     value = float((np.asarray(weights) @ values).mean())
     return Difference(value, value - half, value + half)
 

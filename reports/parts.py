@@ -19,12 +19,16 @@ PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
 @dataclass(frozen=True)
 class Line:
-    """A horizontal line, the teacher sampler's value or the data floor; its label states n if it isn't the part's n."""
+    """A reference value, the teacher sampler's or the data floor; its label states n if it isn't the part's n.
+
+    `apart` says that it isn't: the two can't be compared, so figures leave it out.
+    """
 
     label: str
     value: float
     low: float
     high: float
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Part:
 
     `n` images per replicate; `n` and `replicates` are 0 if no row has a value. `number` counts parts from 1. `higher`
     says that higher values are better. Below `full` images the metric is biased (0: never). `published` are the numbers
-    of papers for the same teacher and metric.
+    of papers for the same teacher and metric. `short` is the metric's short name; empty if it has none.
     """
 
     teacher: str
@@ -71,6 +75,7 @@ class Part:
     higher: bool = False
     full: int = 0
     published: tuple[Published, ...] = ()
+    short: str = ""
 
     @property
     def name(self) -> str:
@@ -95,6 +100,11 @@ class Part:
             str(label): rows.drop(columns="label").reindex(self.nfe)
             for label, rows in numbers.groupby("label", sort=False)
         }
+
+    @property
+    def level(self) -> tuple[Line, ...]:
+        """The reference values that figures show as horizontal lines: those measured on as many images."""
+        return tuple(line for line in self.lines if not line.apart)
 
     @property
     def beside(self) -> tuple[Published, ...]:
@@ -197,7 +207,7 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
         seeds=_word(known, "seeds"), reference=_word(known, "reference"),
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
-        published=_published(record, teacher, metric) if number == 1 else (),
+        published=_published(record, teacher, metric) if number == 1 else (), short=str(entry.get("short", "")),
     )  # fmt: skip
 
 
@@ -206,12 +216,15 @@ def _lines(record: Mapping[str, Any], teacher: str, metric: str, images: int) ->
         value = entry.get(key)
         return float(value) if isinstance(value, int | float) else math.nan
 
-    def label(entry: Mapping[str, Any]) -> str:
+    def apart(entry: Mapping[str, Any]) -> bool:
         n = number(entry, "n")
-        return str(entry.get("label", "")) + (f", n = {grouped(int(n))}" if images and n > 0 and n != images else "")
+        return bool(images and n > 0 and n != images)
+
+    def label(entry: Mapping[str, Any]) -> str:
+        return str(entry.get("label", "")) + (f", n = {grouped(int(entry['n']))}" if apart(entry) else "")
 
     entries = [e for e in record.get("lines", []) if e.get("teacher") == teacher and e.get("metric") == metric]
-    lines = [Line(label(e), number(e, "value"), number(e, "low"), number(e, "high")) for e in entries]
+    lines = [Line(label(e), number(e, "value"), number(e, "low"), number(e, "high"), apart(e)) for e in entries]
     return tuple(line for line in lines if math.isfinite(line.value))
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from solverbench.wording import interval_texts
+
 _RANKS = {"not held": 0, "unresolved": 1, "held": 3}
 """Sort order of verdicts; comparisons without a claim (rank 2) come before claims that were held."""
 
@@ -29,7 +31,7 @@ def rows(record: Mapping[str, Any]) -> list[Verdict]:
     for entry in sorted(record["verdicts"], key=lambda entry: _RANKS.get(str(entry.get("verdict")), 2)):
         numbers = [entry.get(key) for key in ("difference", "low", "high")]
         known = all(isinstance(number, int | float) for number in numbers)
-        shown = [f"{number:.3g}" for number in numbers] if known else [str(entry.get("reason", "")), "", ""]
+        shown = interval_texts(*numbers) if known else (str(entry.get("reason", "")), "", "")
         metric = record["metrics"].get(entry.get("metric"), {}).get("short", entry.get("metric", ""))
         found.append(
             Verdict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import difflib
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -95,6 +96,41 @@ def printable(text: str) -> str:
     A terminal obeys control characters, and a name with a line break could forge a line of output.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def decimals(value: float, error: float = math.nan) -> int:
+    """Return the decimal places of a number: its standard error keeps one digit, or two if it starts with 1 or 2.
+
+    Without a standard error, the value keeps three significant digits. All tables, of a terminal and of a report, use
+    this rule.
+    """
+    if math.isfinite(error) and error > 0:
+        first = int(f"{error:e}"[0])
+        return max(0, (1 if first <= 2 else 0) - math.floor(math.log10(error)))
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 2
+
+
+def number_text(value: float, places: int, sign: str = "") -> str:
+    """Return a number with so many decimals, or with an exponent if it would have more than 12 digits."""
+    plain = abs(value) < 1e12 and places <= 12
+    return f"{value:{sign}.{places}f}" if plain else f"{value:{sign}.3g}"
+
+
+def interval_texts(
+    value: float, low: float, high: float, *, error: float = math.nan, sign: str = ""
+) -> tuple[str, str, str]:
+    """Return a value and the ends of its 95 % interval as text, with the same number of decimals; see `decimals`.
+
+    Texts of an unknown interval are empty.
+
+    Args:
+        error: standard error of the value; if it is unknown, a fourth of the interval's width.
+        sign: "+" to write the sign of positive numbers, too.
+    """
+    known = math.isfinite(low) and math.isfinite(high)
+    places = decimals(value, error if math.isfinite(error) or not known else (high - low) / 4)
+    shown, *ends = (number_text(number, places, sign) for number in (value, low, high))
+    return (shown, ends[0], ends[1]) if known else (shown, "", "")
 
 
 def csv_text(value: object) -> object:

@@ -1,8 +1,8 @@
 """The cost of quality as a figure: training calls of learned solvers, or images per second, against a metric."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from solverbench.reports.drawing.base import Drawing, blank, settings
-from solverbench.reports.drawing.palette import GREY, dress, look_of, size_of
-from solverbench.reports.drawing.panel import Panel, handle, panels
+from solverbench.reports.drawing.palette import GREY, dress, look_of, shape, size_of
+from solverbench.reports.drawing.panel import Panel, Title, handle, panels, put, title
 from solverbench.reports.drawing.ticks import log_minor_ticks, log_ticks, tick_text
 
 _HEIGHT, _TOP = 1.8, 0.26  # inches: a panel's height, and the space above it
@@ -19,10 +19,10 @@ _LEFT, _RIGHT, _BELOW = 0.42, 0.1, 0.34  # inches: the space beside and below a 
 _NUMBERS = 40  # label every point with its NFE up to this many points in a panel, beyond it only the first and last NFE
 _LOWER = 1.25  # inches: a panel's height with many rows
 _AXES = {
-    "calls": "network calls spent in training",
-    "speed": "images per second",
-    "serial": "serial calls per sample",
-}
+    "calls": ("network calls spent in training", "training calls"),
+    "speed": ("images per second", "images per second"),
+    "serial": ("serial calls per sample", "serial calls"),
+}  # the second where panels are narrow
 
 
 def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
@@ -45,8 +45,8 @@ def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
         legend = 0.08 + 0.14 * -(-len(labels) // per_line)
         tall = _HEIGHT if len(teachers) < 3 else _LOWER
         inner = width / len(metrics) - _LEFT - _RIGHT
-        titles = {panel.name: _wrapped(_name(panel, metrics, teachers), int(inner * 19)) for panel in found}
-        top = _TOP + 0.1 * max(0, max(title.count("\n") for title in titles.values()) - 1)
+        titles = {panel.name: _title(panel, int(inner * 19), len(metrics) > 1, len(teachers) > 1) for panel in found}
+        top = max(_TOP, 0.08 + max(each.height for each in titles.values()))
         height = legend + len(teachers) * (tall + _BELOW + top)
         drawing = blank(width, height)
         for panel in found:
@@ -56,7 +56,8 @@ def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
             box = (left / width, bottom / height, inner / width, tall / height)
             axes = drawing.add_axes(box, label=panel.name)
             _draw_panel(axes, panel, across)
-            axes.set_title(titles[panel.name], fontsize=6.5, loc="left", pad=4, linespacing=1.1)
+            axes.set_xlabel(_AXES[across][len(metrics) > 3], fontsize=6.5, labelpad=2)
+            put(drawing, titles[panel.name], left, bottom + tall + 0.055)
         said = "numbers: NFE" + (", dotted: not beaten in both" if across == "speed" and width > 5 else "")
         drawing.text(1 - _RIGHT / width, 1 - 0.08 / height, said, fontsize=6, ha="right", va="top", color=GREY)
         drawing.legend(
@@ -83,7 +84,7 @@ def _draw_panel(axes: Axes, panel: Panel, across: str) -> None:
         colour, marker, dash, fill = look_of(panel.specs, label)
         axes.plot(own[across], own["value"], color=colour, ls=dash, lw=0.8, alpha=0.6, zorder=2)
         axes.plot(
-            own[across], own["value"], color=fill, ls="", marker=marker, ms=1.2 * size_of(marker),
+            own[across], own["value"], color=fill, ls="", marker=shape(marker), ms=1.2 * size_of(marker),
             mec=_edge(colour, fill), mew=0.35 if fill == colour else 0.8, zorder=3, label=label,
         )  # fmt: skip
         barred = own[own["low"].notna() & own["high"].notna()]
@@ -110,15 +111,13 @@ def _draw_panel(axes: Axes, panel: Panel, across: str) -> None:
         axes.set_xticks(log_minor_ticks(low, high), minor=True)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(_AXES[across], fontsize=6.5, labelpad=2)
     dress(axes)
 
 
-def _name(panel: Panel, metrics: Sequence[str], teachers: Sequence[str]) -> str:
-    """Return a panel's title: the metric and its images, with the teacher if there are several."""
-    name = panel.label.split(" (")[0] if len(metrics) > 1 else panel.label
-    name += ", " + panel.count.replace(" ", "\u00a0") if panel.images else ""
-    return f"{panel.teacher}: {name}" if len(teachers) > 1 else name
+def _title(panel: Panel, width: int, several: bool, taught: bool) -> Title:
+    """Return a panel's title; `several`: there are several metrics, `taught`: several teachers."""
+    lead = f"{panel.teacher}: " if taught else ""
+    return title(panel if several else replace(panel, short=""), max(width, 12), lead=lead, brief=several)
 
 
 def _edge(colour: str, fill: str) -> str:
@@ -146,7 +145,3 @@ def _brief(calls: float) -> str:
         if calls >= size:
             return f"{calls / size:.3g}{letter}"
     return f"{calls:.3g}"
-
-
-def _wrapped(title: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(title, max(width, 12)))

@@ -1,8 +1,8 @@
 """Metrics against NFE as a grid of small panels with one legend: teachers side by side, or trajectory errors."""
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 
 from solverbench.reports.drawing.base import Drawing, blank, settings
 from solverbench.reports.drawing.palette import GREY
-from solverbench.reports.drawing.panel import Box, Panel, handle, margins, panels, place
+from solverbench.reports.drawing.panel import Box, Panel, Title, handle, margins, panels, place, put, title
 
-_HEIGHT, _BELOW, _LINE = 1.35, 0.34, 0.115  # inches: a panel, the space below it, and a line of text
+_HEIGHT, _BELOW = 1.35, 0.34  # inches: a panel, and the space below it
 _LEAST = 1.7  # inches that a panel needs with its ticks
 
 
@@ -26,7 +26,7 @@ def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
         drawing = blank(across, 3.0)
         letters = int(across / columns * 16)
         titles = {panel.name: _title(panel, found, letters) for panel in found}
-        heads = [_LINE * max(titles[panel.name].count("\n") + 1 for panel in row) + 0.08 for row in rows]
+        heads = [max(titles[panel.name].height for panel in row) + 0.08 for row in rows]
         left = max(margins(drawing, panel)[0] for panel in found)
         handles = _handles(found)
         per_line = max(
@@ -43,10 +43,7 @@ def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
                 box = Box(start + left, top, across / columns - left - 0.1, _HEIGHT)
                 axes = place(drawing, panel, box, tagged=False)
                 axes.set_xlabel("NFE", fontsize=6.5, labelpad=1)
-                drawing.text(
-                    (start + 0.05) / across, (top + _HEIGHT + 0.06) / total, titles[panel.name], fontsize=6.5,
-                    linespacing=1.15,
-                )  # fmt: skip
+                put(drawing, titles[panel.name], start + 0.05, top + _HEIGHT + 0.06)
             top -= _BELOW
         drawing.legend(
             handles=handles, loc="lower center", ncols=min(per_line, max(1, len(handles))), frameon=False, fontsize=6,
@@ -70,10 +67,11 @@ def _handles(found: Sequence[Panel]) -> list[Line2D]:
     return handles
 
 
-def _title(panel: Panel, found: Sequence[Panel], width: int) -> str:
+def _title(panel: Panel, found: Sequence[Panel], width: int) -> Title:
     """Return what distinguishes a panel from the others: the teacher, the metric, or both."""
-    metric = re.sub(r" \([^)]*\)$", "", panel.label)
-    pieces = [panel.teacher] if len({each.teacher for each in found}) > 1 else []
-    pieces += [metric] if len({each.metric for each in found}) > 1 or not pieces else []
-    text = ": ".join(pieces) + (f", part {panel.number}" if panel.number > 1 else "")
-    return "\n".join(textwrap.wrap(f"{text}, {panel.count}", max(width, 14)))
+    teachers, metrics = (len({getattr(each, name) for each in found}) > 1 for name in ("teacher", "metric"))
+    part = f", part {panel.number}" if panel.number > 1 else ""
+    if teachers and not metrics:
+        return title(replace(panel, short=f"{panel.teacher}{part}", label=""), max(width, 14))
+    lead = f"{panel.teacher}{part}: " if teachers else part.removeprefix(", ") + ": " * bool(part)
+    return title(panel, max(width, 14), lead=lead, brief=True)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from solverbench.reports.drawing.base import Drawing, blank, settings
-from solverbench.reports.drawing.palette import dress, look_of, size_of
+from solverbench.reports.drawing.palette import dress, look_of, shape, size_of
 from solverbench.reports.drawing.ticks import log_minor_ticks, log_ticks, tick_text
 
 _ROW, _HEAD, _FOOT = 0.15, 0.22, 0.36  # inches: a solver's row, the space above a panel and below it
@@ -56,7 +56,7 @@ def _draw_levels(
         colour, marker, _, fill = look_of(specs, label)
         points = own[(own["series"] == label) & (own["sigma"] > _TINY)]
         axes.plot(
-            points["sigma"], points["row"], ls="", marker=marker, ms=size_of(marker) * 1.1, color=fill,
+            points["sigma"], points["row"], ls="", marker=shape(marker), ms=size_of(marker) * 1.1, color=fill,
             mec="white" if fill == colour else colour, mew=0.3 if fill == colour else 0.8, label=label, zorder=3,
         )  # fmt: skip
     axes.set_xscale("log")

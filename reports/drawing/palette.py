@@ -1,17 +1,28 @@
 """The look of figures, and the colour and marker of a solver: the same in each, whatever else is drawn.
 
 Colours are seaborn's colour-blind palette, and darker or lighter variants of it; members of a family share a hue.
+A plugin's solver has colours and markers of its own, which no built-in solver has.
 """
 
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 
 GREY = "#4d4d4d"
 SMALL = 6.0  # points: labels and ticks
-_SIZES = {"*": 5.6, "X": 4.2, "P": 4.2, "p": 3.8, "h": 3.8, "D": 2.9}  # points; other markers 3.2
+_SIZES = {
+    "*": 5.6,
+    "X": 4.2,
+    "P": 4.2,
+    "p": 3.8,
+    "h": 3.8,
+    "D": 2.9,
+    "star4": 5.2,
+    "star6": 4.8,
+}  # points; other markers 3.2
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,14 @@ KNOWN = {
     "dpmv3": Style("#0b3d66", "s"),
     "free": Style("#000000", "h"),
 }
-_COLOURS = ("#332288", "#44aa99", "#117733", "#aa4499", "#6699cc", "#661100", "#bb5566")
-_MARKERS = ("o", "s", "^", "D", "v")
+PLUGIN_COLOURS = ("#332288", "#661100", "#66aa22", "#ee3388", "#bb77ee", "#333300", "#ff5555")
+PLUGIN_MARKERS = ("hourglass", "bowtie", "star4", "star6")
+"""Colours and markers of solvers that aren't in `KNOWN`; their specs take the markers in turn."""
+_SHAPES: dict[str, Any] = {
+    "hourglass": ((-1, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)),
+    "bowtie": ((-1, -1), (-1, 1), (1, -1), (1, 1), (-1, -1)),
+    "star4": (4, 1, 0), "star6": (6, 1, 0),
+}  # fmt: skip
 
 
 def style(solver: str, spec: str = "") -> Style:
@@ -60,7 +77,8 @@ def style(solver: str, spec: str = "") -> Style:
         if (name := text.split(":")[0]) in KNOWN:
             return KNOWN[name]
     number = zlib.crc32((spec or solver).split(":")[0].encode())
-    return Style(_COLOURS[number % len(_COLOURS)], _MARKERS[number // len(_COLOURS) % len(_MARKERS)])
+    colours, markers = PLUGIN_COLOURS, PLUGIN_MARKERS
+    return Style(colours[number % len(colours)], markers[number // len(colours) % len(markers)])
 
 
 BOUND = "free"
@@ -78,19 +96,32 @@ def shown_label(specs: Mapping[str, str], label: str) -> str:
     return f"{label} (bound)" if label in bounds(specs) else label
 
 
+def variant_of(specs: Mapping[str, str], label: str) -> int:
+    """Return the index, from 0, of a label among those with its style, such as the specs of one solver."""
+    looks = {other: style(other, spec) for other, spec in specs.items()}
+    return [other for other in specs if looks[other] == looks[label]].index(label)
+
+
 def look_of(specs: Mapping[str, str], label: str) -> tuple[str, str, str | tuple[int, tuple[float, ...]], str]:
     """Return colour, marker, dash and fill: the first two identify the solver, the others its variants.
 
-    A solver that represents a bound is dashed.
+    Variants of a plugin's solver differ in their markers, too. A solver that represents a bound is dashed.
 
     Args:
         specs: the spec of every label in the panel, in their order.
     """
-    looks = {other: style(other, spec) for other, spec in specs.items()}
-    look, twins = looks[label], [other for other in specs if looks[other] == looks[label]]
-    variant = twins.index(label)
+    look, variant = style(label, specs[label]), variant_of(specs, label)
     dash = _DASHES[(variant + (label in bounds(specs))) % len(_DASHES)]
-    return look.colour, look.marker, dash, look.colour if variant % 2 == 0 else "white"
+    if look.marker not in PLUGIN_MARKERS:
+        return look.colour, look.marker, dash, look.colour if variant % 2 == 0 else "white"
+    turn = PLUGIN_MARKERS.index(look.marker) + variant
+    filled = variant // len(PLUGIN_MARKERS) % 2 == 0
+    return look.colour, PLUGIN_MARKERS[turn % len(PLUGIN_MARKERS)], dash, look.colour if filled else "white"
+
+
+def shape(marker: str) -> Any:
+    """Return a marker as matplotlib takes it."""
+    return _SHAPES.get(marker, marker)
 
 
 def size_of(marker: str) -> float:

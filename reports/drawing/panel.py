@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from solverbench.reports.drawing.palette import GREY, SMALL, dress, look_of, shown_label, size_of
-from solverbench.reports.drawing.ticks import linear_ticks, log_minor_ticks, log_ticks, spread, tick_text
+from solverbench.reports.drawing.palette import GREY, SMALL, dress, look_of, shape, shown_label, size_of
+from solverbench.reports.drawing.ticks import linear_ticks, log_minor_ticks, log_ticks, spread, tick_text, wrapped
 
 _MARK, _TEXT, _EDGE = 0.14, 0.21, 0.03  # inches from the axes' right edge to a label's marker, to its text; end margin
 _GAP = 0.015  # inches between two labels
+_LINE = 0.115  # inches: a line of a title
 _LINES = ("--", ":", "-.")  # horizontal lines
 
 
@@ -32,7 +33,8 @@ class Panel:
 
     `rows` are its rows of the figure's CSV: `kind` is measured, line (horizontal), published or front. `specs` are the
     specs of its solvers by their labels. `images` is the number of images per value, `count` the same in words; both
-    are of no value if `images` is 0. `number` counts the parts of a teacher and metric from 1.
+    are of no value if `images` is 0. `number` counts the parts of a teacher and metric from 1. `short` is the metric's
+    short name; empty if it has none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Panel:
     log: bool
     specs: Mapping[str, str]
     learned: Sequence[str]
+    short: str = ""
 
     @cached_property
     def solvers(self) -> list[str]:
@@ -88,6 +91,48 @@ class Panel:
 def panels(data: pd.DataFrame, figure: Mapping[str, Any]) -> list[Panel]:
     """Return the panels of a figure from the rows of its CSV and its constants."""
     return [Panel(name, data[data["panel"] == name], **facts) for name, facts in figure["panels"].items()]
+
+
+@dataclass(frozen=True)
+class Title:
+    """The lines above a panel: `name`, in bold, tells it from its neighbours; `rest` is in regular type."""
+
+    name: str
+    rest: str
+
+    @property
+    def height(self) -> float:
+        """The height in inches."""
+        lines = sum(text.count("\n") + 1 for text in (self.name, self.rest) if text)
+        return _LINE * lines
+
+
+def title(panel: Panel, width: int, *, lead: str = "", brief: bool = False) -> Title:
+    """Return a panel's title, in lines of at most `width` characters: its metric and its images.
+
+    Args:
+        lead: what comes before the metric, such as the teacher.
+        brief: whether a metric without a short name is named without its unit or feature space.
+    """
+    images = panel.count.replace(" ", "\u00a0") if panel.images else ""
+    plain, _, space = panel.label.partition(" (")
+    if panel.short:
+        space = space.removesuffix(")")
+        name, rest = f"{lead}{panel.short}", [space.replace(" ", "\u00a0") if len(space) < 24 else space]
+    else:
+        name, rest = "", [lead + (plain if brief else panel.label)]
+    said = ", ".join(filter(None, [*rest, images]))
+    return Title(wrapped(name, width) if name else "", wrapped(said, width))
+
+
+def put(figure: Figure, lines: Title, left: float, bottom: float) -> None:
+    """Write a title with its lower left corner at this place, in inches."""
+    width, height = figure.get_size_inches()
+    for text, weight, above in ((lines.rest, "normal", 0.0), (lines.name, "bold", Title("", lines.rest).height)):
+        if text:
+            figure.text(
+                left / width, (bottom + above) / height, text, fontsize=6.5, fontweight=weight, linespacing=1.15
+            )
 
 
 @dataclass(frozen=True)
@@ -163,7 +208,7 @@ def handle(label: str, specs: Mapping[str, str]) -> Line2D:
     colour, marker, dash, fill = look_of(specs, label)
     plain = fill == colour
     return Line2D(
-        [], [], color=colour, ls=dash, lw=0.8, marker=marker, ms=size_of(marker) * 1.15, mfc=fill,
+        [], [], color=colour, ls=dash, lw=0.8, marker=shape(marker), ms=size_of(marker) * 1.15, mfc=fill,
         mec="white" if plain else colour, mew=0.35 if plain else 0.8, label=shown_label(specs, label),
     )  # fmt: skip
 
@@ -226,7 +271,7 @@ def _draw_solver(axes: Axes, panel: Panel, label: str) -> None:
     floor = np.maximum(low, bottom) if panel.log else low
     axes.vlines(x[barred], floor[barred], high[barred], color=colour, lw=0.8, zorder=order)
     axes.plot(
-        x, inside, color=colour, ls=dash, lw=1.4 if learned else 0.9, marker=marker, ms=size_of(marker),
+        x, inside, color=colour, ls=dash, lw=1.4 if learned else 0.9, marker=shape(marker), ms=size_of(marker),
         mfc=fill, mec="white" if fill == colour else colour, mew=0.35 if fill == colour else 0.8, zorder=order,
         label=label,
     )  # fmt: skip
@@ -240,7 +285,7 @@ def _draw_published(axes: Axes, panel: Panel) -> None:
         if panel.nfe[0] <= each.nfe <= panel.nfe[-1] and (each.value > 0 or not panel.log):
             colour, marker = look_of(panel.specs, each.series)[:2]
             axes.plot(
-                each.nfe, each.value, ls="", marker=marker, ms=1.7 * size_of(marker), mfc="none", mec=colour,
+                each.nfe, each.value, ls="", marker=shape(marker), ms=1.7 * size_of(marker), mfc="none", mec=colour,
                 mew=0.6, zorder=6, label="_published",
             )  # fmt: skip
 
@@ -275,7 +320,7 @@ def _draw_tags(figure: Figure, axes: Axes, panel: Panel, found: Sequence[Tag], h
         if tag.marker:
             mark = _line(figure, [bounds.x1 + _MARK], [centre], tag.colour, 0.0)
             plain = tag.fill == tag.colour
-            mark.set(marker=tag.marker, markersize=size_of(tag.marker), markerfacecolor=tag.fill)
+            mark.set(marker=shape(tag.marker), markersize=size_of(tag.marker), markerfacecolor=tag.fill)
             mark.set(markeredgecolor=tag.colour, markeredgewidth=0.0 if plain else 0.7)
         width_, height_ = figure.get_size_inches()
         figure.text(

@@ -1,6 +1,8 @@
-"""Layout within a panel: ticks of a logarithmic axis, and labels next to line ends that do not overlap."""
+"""Layout within a panel: ticks of a logarithmic axis, lines of a title, and labels next to line ends."""
 
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 
 _MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(range(1, 10)))
@@ -39,6 +41,23 @@ def linear_ticks(low: float, high: float) -> list[float]:
 def tick_text(value: float) -> str:
     """Return a tick's label: 0.05, 20, 1e-05."""
     return f"{value:.4g}"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return the text over the fewest lines of at most `width` characters, balanced, never broken in a bracket.
+
+    A bracket that is longer than a line is broken at its spaces, and a word at any character.
+    """
+    glued = re.sub(r"\((?:[^()]|\([^()]*\))*\)|\[[^][]*\]", lambda found: found[0].replace(" ", "\u00a0"), text)
+    if any(len(word) > width for word in glued.split(" ")):
+        glued = re.sub(r"\[[^][]*\]", lambda found: found[0].replace(" ", "\u00a0"), text)
+    whole = all(len(word) <= width for word in glued.split(" "))
+    tried = [
+        textwrap.wrap(glued, size, break_on_hyphens=False, break_long_words=not whole)
+        for size in range(width, width // 2 if whole else width - 1, -1)
+    ]
+    fitting = [lines for lines in tried if len(lines) == len(tried[0]) and max(map(len, lines), default=0) <= width]
+    return "\n".join(fitting[-1] if fitting else tried[0])
 
 
 def spread(wanted: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:

@@ -184,6 +184,7 @@ def _facts(part: Part) -> dict[str, Any]:
     return {
         "teacher": part.teacher, "metric": part.metric, "number": part.number, "label": part.label, "images": part.n,
         "count": part.count, "log": part.log, "specs": dict(part.specs), "learned": list(dict.fromkeys(learned)),
+        "short": part.short,
     }  # fmt: skip
 
 

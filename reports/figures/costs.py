@@ -1,14 +1,17 @@
 """The cost of quality: training calls of learned solvers, and images per second; a table, and the data of figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from solverbench.reports.parts import Part, grouped
+from solverbench.reports.parts import Part, grouped, ranges
 
 _SPENT = ["cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls",
           "cost_training_seconds", "cost_training_peak_memory_bytes", "validation", "validation_spread"]  # fmt: skip
+_MADE = ["parameters_origin", "search", "search_origin", "cost_search_teacher_calls", "cost_search_seconds"]
 
 
 def rows(found: Sequence[Part]) -> pd.DataFrame:
@@ -16,7 +19,7 @@ def rows(found: Sequence[Part]) -> pd.DataFrame:
     tables = []
     for part in found:
         own = part.frame[part.frame["cost_training_student_calls"].notna()]
-        values = own[["teacher", "label", "nfe", *_SPENT]].assign(metric=part.metric, value=own["value"])
+        values = own[["teacher", "label", "nfe", *_SPENT, *_MADE]].assign(metric=part.metric, value=own["value"])
         tables.append(values)
     everything = pd.concat(tables, ignore_index=True)
     if everything.empty:
@@ -34,22 +37,92 @@ def paid(found: Sequence[Part]) -> pd.DataFrame:
     return everything if everything.empty else everything[everything["calls"] > 0].reset_index(drop=True)
 
 
-def text(spent: pd.DataFrame) -> pd.DataFrame:
-    """Return the costs of `rows` as human-readable text."""
-    return pd.DataFrame(
-        {
-            "teacher": spent["teacher"],
-            "solver": spent["label"],
-            "NFE": spent["nfe"].astype(str),
-            "training seeds": spent["cost_training_seeds"].map(_count),
-            "student calls": spent["cost_training_student_calls"].map(_count),
-            "teacher calls": spent["cost_training_teacher_calls"].map(_count),
-            "time": spent["cost_training_seconds"].map(_duration),
-            "peak memory": spent["cost_training_peak_memory_bytes"].map(_size),
-            "validation RMSE": spent["validation"].map(_number),
-            "spread over seeds": spent["validation_spread"].map(_number),
-        }
+Row = Mapping[Hashable, Any]
+
+_ORIGINS = {"packaged": "packaged", "own zoo": "own zoo", "run folder": "here"}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one training, or one search of a grid, cost; NaN where a number is unknown.
+
+    Args:
+        solvers: labels of the solvers that use it.
+        nfe: their budgets; a search serves several.
+        origin: packaged, own zoo or here (the results folder); empty if unknown.
+    """
+
+    teacher: str
+    solvers: tuple[str, ...]
+    nfe: tuple[int, ...]
+    student_calls: float
+    teacher_calls: float
+    seconds: float
+    origin: str
+    seeds: float = math.nan
+    memory: float = math.nan
+    validation: float = math.nan
+    spread: float = math.nan
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The cost by column, as human-readable text."""
+        return {
+            "teacher": self.teacher, "solver": ", ".join(self.solvers), "NFE": ranges(self.nfe), "made": self.origin,
+            "training seeds": _count(self.seeds), "student calls": _count(self.student_calls),
+            "teacher calls": _count(self.teacher_calls), "time": _duration(self.seconds),
+            "peak memory": _size(self.memory), "validation RMSE": _number(self.validation),
+            "spread over seeds": _number(self.spread),
+        }  # fmt: skip
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers by which a column of `texts` is sorted."""
+        return {
+            "NFE": self.nfe[0], "student calls": self.student_calls, "teacher calls": self.teacher_calls,
+            "time": self.seconds, "peak memory": self.memory,
+        }  # fmt: skip
+
+
+def made(found: Sequence[Part]) -> list[Spent]:
+    """Return the cost of each training, and of each search of a grid once, however many cells it serves.
+
+    A bundle of an older version doesn't tell the searches; each of its cells has one row.
+    """
+    trainings = list[Spent]()
+    searches: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows(found).to_dict("records"):
+        if row["search"]:
+            alone = (
+                row["nfe"] if row["cost_search_teacher_calls"] == 0 else 0
+            )  # a search without calls is for one budget
+            searches.setdefault((row["teacher"], row["search"], alone), []).append(row)
+        if not row["search"] or not math.isnan(row["cost_training_seeds"]):
+            trainings.append(_training(row))
+    return [*trainings, *(_search(each) for each in searches.values())]
+
+
+def _training(row: Row) -> Spent:
+    """Return the cost of a cell's training, without that of its grid's search."""
+    calls, seconds = (
+        0.0 if math.isnan(x) else x for x in (row["cost_search_teacher_calls"], row["cost_search_seconds"])
     )
+    return Spent(
+        row["teacher"], (row["label"],), (row["nfe"],), row["cost_training_student_calls"],
+        row["cost_training_teacher_calls"] - calls, row["cost_training_seconds"] - seconds,
+        _ORIGINS.get(row["parameters_origin"], ""), row["cost_training_seeds"], row["cost_training_peak_memory_bytes"],
+        row["validation"], row["validation_spread"],
+    )  # fmt: skip
+
+
+def _search(cells: Sequence[Row]) -> Spent:
+    """Return the cost of one search, from the cells that use it; a search for more steps finds fewer steps, too."""
+    labels, budgets = (dict.fromkeys(each[column] for each in cells) for column in ("label", "nfe"))
+    calls, seconds = (
+        max(each[column] for each in cells) for column in ("cost_search_teacher_calls", "cost_search_seconds")
+    )
+    origin = _ORIGINS.get(cells[0]["search_origin"], "")
+    return Spent(cells[0]["teacher"], tuple(labels), tuple(sorted(budgets)), 0.0, calls, seconds, origin)
 
 
 def speeds(found: Sequence[Part]) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def drawn(part: Part) -> pd.DataFrame:
         for each in part.beside
     ]  # fmt: skip
     more += [{"kind": "line", "series": line.label, "nfe": "", "value": line.value, "low": line.low, "high": line.high,
-              "missing": ""} for line in part.lines]  # fmt: skip
+              "missing": ""} for line in part.level]  # fmt: skip
     if more:
         lines = pd.DataFrame(more, columns=rows.columns).astype({"low": float, "high": float})
         rows = pd.concat([rows.astype({"nfe": object}), lines], ignore_index=True)

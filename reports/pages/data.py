@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from solverbench.reports.bundle import Bundle
-from solverbench.reports.drawing.palette import bounds, look_of
+from solverbench.reports.drawing.palette import bounds, look_of, variant_of
 from solverbench.reports.figures import plans
 from solverbench.reports.figures.sprites import Sprites, blocks
 from solverbench.reports.pages.content import Report
 from solverbench.reports.pages.contrast import on_dark
 from solverbench.reports.parts import Part
+from solverbench.wording import interval_texts
 
 
 def of(report: Report, pictures: Sprites) -> dict[str, Any]:
@@ -51,14 +52,8 @@ def _solver(found: Sequence[Part], label: str) -> dict[str, Any]:
     return {
         "label": label, "spec": specs[label], "learned": learned, "light": colour,
         "dark": on_dark(colour), "marker": marker, "hollow": fill != colour,
-        "dash": (_variant_of(part, label) + (label in bounds(part.specs))) % 4,
+        "dash": (variant_of(part.specs, label) + (label in bounds(part.specs))) % 4,
     }  # fmt: skip
-
-
-def _variant_of(part: Part, label: str) -> int:
-    """Return the index, from 0, of a solver among those with its colour and marker."""
-    own = look_of(part.specs, label)[:2]
-    return [other for other in part.solvers if look_of(part.specs, other)[:2] == own].index(label)
 
 
 def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +71,7 @@ def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[
             "status": texts["status"][i], "reason": texts["reason"][i], "spec": texts["spec"][i],
             "cell": texts["cell"][i], "passes": numbers["net_passes"][i],
             "serial": _positive(numbers["serial_calls"][i]), "speed": _positive(numbers["speed"][i]),
-            "calls": _positive(numbers["calls"][i]),
+            "calls": _positive(numbers["calls"][i]), "shown": _shown(*(numbers[name][i] for name in _VALUE)),
         }
         for i in range(len(part.frame))
     ]  # fmt: skip
@@ -87,7 +82,7 @@ def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[
         "seeds": part.seeds, "reference": part.reference, "extractor": part.extractor, "quantiser": part.quantiser,
         "interval": part.interval, "points": points,
         "lines": [
-            {"label": line.label, "value": line.value, "low": line.low, "high": line.high} for line in part.lines
+            {"label": line.label, "value": line.value, "low": line.low, "high": line.high} for line in part.level
         ],
         "published": [
             {
@@ -98,6 +93,17 @@ def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[
             for each in part.published
         ],
     }  # fmt: skip
+
+
+_VALUE = ("value", "low", "high", "std_error")
+
+
+def _shown(value: float, low: float, high: float, error: float) -> str:
+    """Return a value with its interval as text, for a tooltip; empty without a value."""
+    if not math.isfinite(value):
+        return ""
+    shown, *ends = interval_texts(value, low, high, error=error)
+    return f"{shown} ({ends[0]} to {ends[1]})" if ends[0] else shown
 
 
 def _positive(value: float) -> float | None:

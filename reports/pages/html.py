@@ -211,8 +211,9 @@ def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]
         return {"text": "" if found is None else "–", "interval": "", "why": found.reason if found else "",
                 "kind": "", "sort": None}  # fmt: skip
     better = found.sign * (-1 if higher else 1) < 0
+    value, low, high = found.texts
     return {
-        "text": f"{found.value:+.3g}", "interval": f"{found.low:+.3g} to {found.high:+.3g}", "why": "",
+        "text": value, "interval": f"{low} to {high}", "why": "",
         "kind": "" if not found.sign else "better" if better else "worse", "sort": repr(found.value),
     }  # fmt: skip
 

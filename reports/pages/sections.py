@@ -27,6 +27,7 @@ from solverbench.reports.pages.content import (
 )
 from solverbench.reports.pages.tables import escape_markdown as escape
 from solverbench.reports.parts import Part, parts, slug
+from solverbench.wording import interval_texts
 
 
 def of(bundle: Bundle, baseline: str | None = None) -> Report:
@@ -46,7 +47,7 @@ def _sections(
 ) -> Iterator[Section]:
     record, frame = bundle.record, bundle.frame
     teachers = list(dict.fromkeys(frame["teacher"]))
-    yield _figure(record, marks)
+    yield _figure(found, record, marks)
     yield from _notes(record, found)
     yield from _bound(bundle, found)
     for part in found:
@@ -63,7 +64,7 @@ def _sections(
     yield from _facts(record)
 
 
-def _figure(record: Mapping[str, Any], marks: Sequence[tuple[str, str]]) -> Section:
+def _figure(found: Sequence[Part], record: Mapping[str, Any], marks: Sequence[tuple[str, str]]) -> Section:
     said = (
         "Bars show the intervals of the tables; an invisible bar is smaller than its marker. A line has a gap "
         "where a budget has no value. Like every figure here, this one is also stored as "
@@ -73,19 +74,27 @@ def _figure(record: Mapping[str, Any], marks: Sequence[tuple[str, str]]) -> Sect
     blocks: list[Block] = [Figure("figure", "Every metric against NFE"), Prose(said)]
     if marks:
         blocks.append(Prose("Marks at names: " + " ".join(f"`{mark}` {escape(what)}." for mark, what in marks)))
-    return Section("figure", "", (*blocks, *_reference_lines(record)))
+    return Section("figure", "", (*blocks, *_reference_lines(found, record)))
 
 
-def _reference_lines(record: Mapping[str, Any]) -> Iterator[Prose]:
-    """Yield the explanation of the figures' horizontal lines."""
-    shown = [
-        f"{line['label']} ({record['metrics'].get(line.get('metric'), {}).get('short', line.get('metric'))}) "
-        f"{line['value']:.3g}" + (f", {line['low']:.3g} to {line['high']:.3g}" if "low" in line else "")
-        for line in record["lines"]
-    ]
-    if shown:
+def _reference_lines(found: Sequence[Part], record: Mapping[str, Any]) -> Iterator[Prose]:
+    """Yield what the figures' horizontal lines are, and which values they leave out."""
+    several, told = len({part.teacher for part in found}) > 1, {False: list[str](), True: list[str]()}
+    for part in found:
+        where = f" on {part.teacher}" if several else ""
+        for line in part.lines:
+            value, low, high = interval_texts(line.value, line.low, line.high)
+            ends = f", {low} to {high}" if low else ""
+            told[line.apart].append(f"{line.label}{where} ({part.short or part.metric}) {value}{ends}")
+    if told[False] or told[True]:
+        head = "Horizontal lines" if told[False] else "Reference values"
+        said = f"{head}, with their 95 % intervals: {'; '.join(told[False] or told[True])}."
+        if told[True]:
+            more = f": {'; '.join(told[True])}" if told[False] else ""
+            said += " Figures leave out those on another number of images than the solvers, as distances depend on it"
+            said += f"{more}."
         yield Prose(
-            f"Horizontal lines, with their 95 % intervals: {escape('; '.join(shown))}. A floor is what fresh sets of "
+            f"{escape(said)} A floor is what fresh sets of "
             "the same size reach on average against the same reference: nothing is to be gained below it, and a solver "
             "whose images are as good as those of the reference lies above or below it by chance."
         )
@@ -134,30 +143,29 @@ def _further(bundle: Bundle, found: Sequence[Part]) -> Iterator[Section]:
 
 
 def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
-    """Yield the training cost of learned solvers, beside their values."""
-    spent = costs.rows(found)
-    if spent.empty:
+    """Yield the cost of trainings and of searched grids, beside the values of their solvers."""
+    spent = costs.made(found)
+    if not spent:
         return
     said = (
-        "Calls of the network times images, of all training seeds together or of the search of a grid; those of the "
-        "teacher, for its images, which the seeds share, are counted once. RMSE is over the validation pairs: of the "
-        "kept seed, and the largest less the smallest of all seeds."
+        "Calls of the network times images, of all training seeds together; those of the teacher, for its images, "
+        "which the seeds share, are counted once. The search of a grid has one row, whatever number of solvers and "
+        "budgets it serves. Packaged: it came with the package, and this machine spent nothing; the row tells what it "
+        "cost where it was made. RMSE is over the validation pairs: of the kept seed, and the largest less the "
+        "smallest of all seeds."
     )
     files = " Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and [CSV](figure-training.csv)."
     drawn = not costs.paid(found).empty
-    shown = costs.text(spent)
-    numbers = {"student calls": "cost_training_student_calls", "teacher calls": "cost_training_teacher_calls",
-               "time": "cost_training_seconds", "peak memory": "cost_training_peak_memory_bytes",
-               "NFE": "nfe"}  # fmt: skip
+    head = tuple(spent[0].texts)
     rows = tuple(
         Row(tuple(
-            Cell(str(shown.loc[i, name]), repr(float(spent.loc[i, numbers[name]])) if name in numbers else None)
-            for name in shown.columns
+            Cell(text, repr(float(each.numbers[name])) if name in each.numbers else None)
+            for name, text in each.texts.items()
         ))
-        for i in shown.index
+        for each in spent
     )  # fmt: skip
     hidden = () if several else ("teacher",)
-    table = Table(tuple(map(str, shown.columns)), rows, hidden=hidden, names=True)
+    table = Table(head, rows, hidden=hidden, names=True)
     figure = (Figure("figure-training", "Training cost and quality"),) if drawn else ()
     blocks = (*figure, Prose(said + files * drawn), table)
     yield Section("training", "Training", blocks, "Training cost", "Training cost")

@@ -18,7 +18,7 @@ import pandas as pd
 from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS, REFERENCE_ERROR, excluded
 from solverbench.reports.paired import Difference
 from solverbench.reports.parts import Part, grouped, ranges
-from solverbench.wording import csv_text
+from solverbench.wording import csv_text, decimals, number_text
 
 Rank = Literal["best", "tied", ""]
 _LACKING = "?"
@@ -74,20 +74,10 @@ def _entries(part: Part) -> dict[tuple[str, int], Entry]:
             else:
                 margin = max(row["high"] - row["value"], row["value"] - row["low"])  # one end may be cut
                 places = decimals(row["value"], row["std_error"])
-                shown = "" if math.isnan(margin) else f"{margin:.{places}f}"
-                found[key] = Entry(value=f"{row['value']:.{places}f}", margin=shown, rank=rank, flags=str(row["flags"]))
+                shown = "" if math.isnan(margin) else number_text(margin, places)
+                value = number_text(row["value"], places)
+                found[key] = Entry(value=value, margin=shown, rank=rank, flags=str(row["flags"]))
     return found
-
-
-def decimals(value: float, error: float) -> int:
-    """Return the decimal places: the standard error keeps one digit, or two if it starts with 1 or 2.
-
-    Without a standard error, the value keeps three significant digits.
-    """
-    if math.isfinite(error) and error > 0:
-        first = int(f"{error:e}"[0])
-        return max(0, (1 if first <= 2 else 0) - math.floor(math.log10(error)))
-    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
 
 
 def markdown(part: Part) -> str:
@@ -193,7 +183,7 @@ def _apart(found: Difference) -> str:
     """Return a difference and its interval as Markdown; bold if it excludes 0."""
     if found.reason:
         return "–"
-    value, low, high = (f"{number:+.3g}" for number in (found.value, found.low, found.high))
+    value, low, high = found.texts
     return f"{f'**{value}**' if found.sign else value} [{low}, {high}]"
 
 
@@ -204,7 +194,7 @@ def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
     """
     values, intervals = [escape_latex(label)], [""]
     for found in each:
-        texts = (f"{number:+.3g}" for number in (found.value, found.low, found.high))
+        texts = found.texts
         value, low, high = (text.replace("-", "$-$").replace("+", "$+$") for text in texts)
         values.append("--" if found.reason else f"\\textbf{{{value}}}" if found.sign else value)
         intervals.append("" if found.reason else f"{{\\tiny [{low}, {high}]}}")

@@ -71,7 +71,12 @@
       case "<": return polygon(3, r * 1.25, -Math.PI / 2);
       case ">": return polygon(3, r * 1.25, Math.PI / 2);
       case "p": return polygon(5, r * 1.15);
+      case "d": return along([[0, -r * 1.4], [r * 0.85, 0], [0, r * 1.4], [-r * 0.85, 0]]);
       case "h": return polygon(6, r * 1.15);
+      case "star4": return polygon(4, r * 1.55, 0, r * 0.775);
+      case "star6": return polygon(6, r * 1.4, 0, r * 0.7);
+      case "hourglass": return along([[-r, -r], [r, -r], [-r, r], [r, r]]);
+      case "bowtie": return along([[-r, -r], [-r, r], [r, -r], [r, r]]);
       case "*": return polygon(5, r * 1.55, 0, r * 0.65);
       case "P": return along(cross);
       case "X": return along(cross.map(([x, y]) => [(x - y) * 0.707, (x + y) * 0.707]));
@@ -244,9 +249,8 @@
   }
   function words(part, p) {
     if (p.row) return `${p.printed}, NFE ${p.nfe}: ${number(p.value, 6)}\npublished: ${p.row}\n${p.paper}, ${p.place}`;
-    const interval = p.low === null ? "" : ` (${number(p.low)} to ${number(p.high)})`;
     const extra = state.across === "speed" ? `\n${number(p.speed)} images/s` : state.across === "serial" ? `\n${p.serial} serial calls` : state.across === "calls" ? `\n${grouped(p.calls)} calls in training` : "";
-    return `${solvers[p.solver].label}, NFE ${p.nfe}\n${number(p.value, 5)}${interval}${extra}\n${part.count}\ncell ${p.cell || "not recorded"}`;
+    return `${solvers[p.solver].label}, NFE ${p.nfe}\n${p.shown}${extra}\n${part.count}\ncell ${p.cell || "not recorded"}`;
   }
   function explore(svg, part, marks) {
     let at = -1, ring = null;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import FeatureError, UserError
-from solverbench.metrics.intervals import half_width, share, standard_error, within
+from solverbench.metrics.intervals import half_width, hierarchical, share, standard_error, within
 from solverbench.metrics.reduction import BLOCKS, Array, Kept
 from solverbench.metrics.table import TABLE, UNBOUNDED, MetricDefinition, Takes
 from solverbench.sampling import exact as solutions
 from solverbench.store.folder import BlockResult
+from solverbench.wording import decimals, number_text
 
 SHARE = (0.0, 1.0)
 """The range of a share or a probability."""
@@ -34,6 +35,7 @@ class Measure:
         over: what two measures must share to be compared: seeds and reference.
         reference: human-readable name of what the images are compared with.
         bounds: least and greatest value that the metric can have.
+        trainings: [K], the value of each training seed, if this is the mean over them; empty for a single cell.
     """
 
     metric: str
@@ -43,6 +45,7 @@ class Measure:
     over: str
     reference: str
     bounds: tuple[float, float] = UNBOUNDED
+    trainings: tuple[float, ...] = ()
 
     @property
     def value(self) -> float:
@@ -51,25 +54,41 @@ class Measure:
 
     @cached_property
     def std_error(self) -> float:
-        """Sampling error of the mean at this n, by the delete-a-group jackknife; bias is not removed."""
-        return standard_error(self.leave_one_out)
+        """Sampling error of the mean at this n, by the delete-a-group jackknife; bias is not removed.
+
+        Over training seeds it holds the spread between them, too; so does the interval.
+        """
+        return standard_error(self.leave_one_out) if not self.trainings else self._hierarchical[0]
 
     @cached_property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of `value`: Student's with 9 R degrees of freedom, cut to the metric's range.
 
-        Where the range is 0 to 1, as of precision and recall, it is that of a share (`intervals.share`).
+        Where the range is 0 to 1, as of precision and recall, it is that of a share (`intervals.share`). Over training
+        seeds it is `intervals.hierarchical`.
         """
-        if self.bounds == SHARE:
+        if self.bounds == SHARE and not self.trainings:
             return share(self.value, self.leave_one_out, self.n * len(self.replicates))
-        return within(self.value, half_width(self.leave_one_out), self.bounds)
+        return within(self.value, self.half, self.bounds)
 
     @cached_property
     def half(self) -> float:
         """Half the width of the interval before it is cut; of a share, the distance to the farther end."""
+        if self.trainings:
+            return self._hierarchical[1]
         if self.bounds == SHARE:
             return max(self.interval[1] - self.value, self.value - self.interval[0])
         return half_width(self.leave_one_out)
+
+    @cached_property
+    def _hierarchical(self) -> tuple[float, float]:
+        return hierarchical(self.leave_one_out, [np.array(self.trainings)])
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The value and `half` as text, with the decimals that reports show."""
+        places = decimals(self.value, self.std_error)
+        return number_text(self.value, places), number_text(self.half, places)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the measure as plain JSON values, including derived ones for readers."""
@@ -84,6 +103,7 @@ class Measure:
             "reference": self.reference,
             "replicates": self.replicates.tolist(),
             "leave_one_out": self.leave_one_out.tolist(),
+            **({"trainings": list(self.trainings)} if self.trainings else {}),
             **({} if self.metric in TABLE or self.bounds == UNBOUNDED else {"bounds": [*map(_finite, self.bounds)]}),
         }
 
@@ -106,6 +126,8 @@ def _finite(end: float) -> float | None:
 def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
     """Return a - b and the ends of its 95 % interval; each leave-one-out drops the same images from both.
 
+    The interval of means over training seeds holds the spread between trainings of each of the two.
+
     Raises:
         UserError: the metrics, seeds or references differ.
     """
@@ -115,9 +137,27 @@ def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
             wrong="not paired",
             remedy="compare cells of one run",
         )
-    difference = a.value - b.value
-    half = half_width(a.leave_one_out - b.leave_one_out)
+    difference, left = a.value - b.value, a.leave_one_out - b.leave_one_out
+    trainings = [np.array(each.trainings) for each in (a, b) if each.trainings]
+    half = hierarchical(left, trainings)[1] if trainings else half_width(left)
     return difference, difference - half, difference + half
+
+
+def over_trainings(measures: Sequence[Measure]) -> Measure:
+    """Return the mean of a metric over cells that differ only in the training seed.
+
+    Raises:
+        UserError: they are not over the same images and reference.
+    """
+    first = measures[0]
+    for other in measures[1:]:
+        paired(first, other)
+    return replace(
+        first,
+        replicates=np.mean([each.replicates for each in measures], axis=0),
+        leave_one_out=np.mean([each.leave_one_out for each in measures], axis=0),
+        trainings=tuple(each.value for each in measures),
+    )
 
 
 @dataclass(frozen=True, eq=False)

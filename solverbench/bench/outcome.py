@@ -37,6 +37,7 @@ class Outcome:
         convergence: the error of the teacher sampler, that paired errors refer to; None if it wasn't measured.
         statistics: statistics of its images, see `bench.statistics`; empty without results, or for earlier ones.
         origin: where it was merged from, when, and how its numbers were checked; empty if it was computed here.
+        parts: the outcomes of each training seed if this is their mean, see `bundle.trainings`; empty otherwise.
     """
 
     cell: Cell
@@ -49,6 +50,12 @@ class Outcome:
     convergence: Convergence | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
+    parts: Sequence[Outcome] = ()
+
+    @property
+    def place(self) -> str:
+        """The start of its cell's address, as in results.csv; those of all trainings, joined by +."""
+        return "+".join(each.cell.address[:16] for each in self.parts or (self,))
 
     @property
     def reference_error(self) -> float | None:
@@ -75,7 +82,7 @@ class Outcome:
     @property
     def summary(self) -> str:
         """One line: the measures, or the reason."""
-        parts = [f"{m.metric} {m.value:.4g} ± {m.half:.2g}" for m in self.measures.values()]
+        parts = [f"{m.metric} {' ± '.join(m.texts)}" for m in self.measures.values()]
         biased = any(self.biased(metric) for metric in self.measures)
         parts = [*parts, *(f"no {metric}" for metric in self.failed), *(f"flagged {code}" for code in self.flags())]
         return self.reason or ", ".join(parts) + (f" (biased, n={self.cell.protocol.samples})" if biased else "")

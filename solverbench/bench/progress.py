@@ -33,6 +33,9 @@ class Listener(Protocol):
     def note(self, line: str) -> None:
         """Report a line for the user, on a damaged file, a run to wait for, or a metric that can't be measured."""
 
+    def say(self, line: str) -> None:
+        """Report a line about the work that warns of nothing: a search that begins, a file that is reused."""
+
     def end(self) -> None:
         """Report the end of the run."""
 
@@ -56,6 +59,9 @@ class Silent:
         """Ignore the event."""
 
     def note(self, line: str) -> None:
+        """Ignore the event."""
+
+    def say(self, line: str) -> None:
         """Ignore the event."""
 
     def end(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from solverbench import registries, seeds
@@ -35,7 +35,8 @@ def compared(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     rows = (each for paper in papers for each in registries.results(paper))
     found = []
     for row in (each for each in rows if (each.teacher, each.nfe) in there and each.metric in metrics):
-        outcome = own.get((row.teacher, make(row.spec).spec, row.nfe)) if row.spec else None
+        specs = [make(spec).spec for spec in dict.fromkeys((as_authors(row), row.spec)) if spec]
+        outcome = next((own[key] for spec in specs if (key := (row.teacher, spec, row.nfe)) in own), None)
         measure = outcome.measures.get(row.metric) if outcome is not None else None
         told = {name: getattr(row, name) for name in ("row", "paper", "place", "teacher", "metric", "solver", "spec")}
         told |= {"nfe": row.nfe, "value": row.value, "digits": row.digits, "note": row.note}
@@ -45,6 +46,15 @@ def compared(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         else:
             found.append(told | {"label": "", "differences": []})
     return found
+
+
+def as_authors(published: Result) -> str:
+    """Return the spec of a published solver that samples as its authors' code does; the row's where that isn't known.
+
+    It is empty if the row has no spec.
+    """
+    options = published.authors.get("options", "")
+    return f"{published.spec}:{options}" if options and published.spec else published.spec
 
 
 def _differences(published: Result, cell: Cell, n: int, reference: str) -> Iterator[str]:
@@ -58,6 +68,28 @@ def _differences(published: Result, cell: Cell, n: int, reference: str) -> Itera
             yield f"{name}: published {there}, here {here}"
     for name in published.unknown:
         yield f"solver's {name}: not stated, here {cell.spec}"
+    yield from _training(published.authors, cell)
+    if published.authors and cell.spec != make(as_authors(published)).spec:
+        told = published.authors
+        ends = f" (levels {told['start']:g} to {told['end']:g})" if "start" in told else ""
+        yield f"sampling: published {told['options']}{ends}, here {cell.spec}"
+
+
+def _training(told: Mapping[str, Any], cell: Cell) -> Iterator[str]:
+    """Yield loss and discriminator of the authors' training, unless the cell has the parameters of their file."""
+    if not told or cell.trained is None or "imported" in cell.trained.record:
+        return
+    recipe = cell.trained.record.get("recipe", {})
+    adversarial = recipe.get("adversarial_weight", 0) > 0
+    widths = "+".join(map(str, recipe.get("widths", ())))
+    weights = recipe.get("discriminator_weights") or "random weights"
+    here = {
+        "loss": recipe.get("loss", UNKNOWN),
+        "discriminator": f"widths {widths}, {weights}" if adversarial else "none",
+    }
+    for name, own in here.items():
+        if told[name] != own:
+            yield f"{name}: published {told[name]}, here {own}"
 
 
 def _alike(name: str, there: str, here: str) -> bool:

@@ -10,17 +10,20 @@ from typing import Any
 from solverbench import plugins, registries, seeds
 from solverbench.bench import run
 from solverbench.bench.progress import Listener
-from solverbench.bench.published import UNKNOWN, _differences
+from solverbench.bench.published import OWN_RECORD, UNKNOWN, _differences, as_authors
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import MissingError, UserError
 from solverbench.evaluation import references
 from solverbench.evaluation.selection import MetricSelection
+from solverbench.learned import upstream, zoo
+from solverbench.learned.trained_files import Trained
 from solverbench.method.spec import make
 from solverbench.metrics import extractors, plugin
 from solverbench.metrics.table import ALWAYS, INCEPTION, Takes
 from solverbench.registries import Result
 from solverbench.teachers.loading import load_teacher
-from solverbench.wording import suggest
+from solverbench.teachers.teacher import Teacher
+from solverbench.wording import interval_texts, suggest
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Comparison:
         low, high: ends of its 95 % interval.
         differences: one line per difference between the protocols.
         few: number of images of our number if they are so few that it is biased; otherwise 0.
+        trained: where the parameters of a learned solver come from, and what the published ones were trained with.
     """
 
     published: Result
@@ -41,6 +45,7 @@ class Comparison:
     high: float
     differences: list[str]
     few: int = 0
+    trained: str = ""
 
     @property
     def difference(self) -> float:
@@ -61,12 +66,15 @@ class Comparison:
         yield f"  source      {', '.join(places)}"
         yield f"  published   {published.value:.{published.digits}f}"
         few = f" (biased, n={self.few})" if self.few else ""
-        yield f"  measured    {self.value:.4g}{few}, 95 % interval {self.low:.4g} to {self.high:.4g}"
+        value, low, high = interval_texts(self.value, self.low, self.high)
+        yield f"  measured    {value}{few}, 95 % interval {low} to {high}"
         yield f"  difference  {self.difference:+.3g}, " + (
             "the published number lies within the interval"
             if self.agrees
             else "the published number lies outside the interval"
         )
+        if self.trained:
+            yield f"  trained     {self.trained}"
         if published.note:
             yield f"  note        {published.note}"
         for difference in self.differences or ["no known difference"]:
@@ -75,7 +83,7 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as plain JSON values."""
         ours = {"measured": self.value, "low": self.low, "high": self.high, "difference": self.difference}
-        told = {"row": self.published.row, "published": self.published.value}
+        told = {"row": self.published.row, "published": self.published.value, "trained": self.trained}
         return {**told, **ours, "biased": bool(self.few), "agrees": self.agrees, "differences": self.differences}
 
 
@@ -142,15 +150,68 @@ def missing(published: Result, out: Path, reference: str | None = None) -> list[
             metric.network("cpu")
         except MissingError as error:
             lines.append(str(error))
+    if teacher is None and published.authors:
+        lines.append(_lack(published, teacher, out))
     if teacher is not None and published.spec and published.nfe:
-        planned = make(published.spec)
-        if planned.learned:
-            from solverbench.learned import zoo
-
-            if zoo.find(planned, teacher, published.nfe, [out / "trained"]) is None:  # type: ignore[arg-type]
-                command = zoo.training_command(published.spec, published.nfe, teacher, out)
-                lines.append(f"solver {published.spec}: no trained parameters; run: {command or 'no recipe is known'}")
+        spec = _spec(published, teacher, out)
+        if make(spec).learned and not _there(spec, teacher, published.nfe, out):
+            lines.append(_lack(published, teacher, out))
     return lines
+
+
+def adopt(published: Result, file: Path, out: Path) -> Path:
+    """Import an authors' trained file for a row into a results folder; return its path there.
+
+    Raises:
+        RecordError: it isn't such a file, is for another number of calls, or another one was imported before.
+        UserError: the row's teacher isn't there, or files of its authors can't be used.
+    """
+    if not published.authors:
+        raise UserError(
+            asked=f"{published.row} with {file}",
+            wrong="its authors' files aren't known here" if published.spec else "the row has no spec",
+            remedy="import the file with 'solverbench zoo import', and name its spec in 'solverbench run'",
+        )
+    teacher = load_teacher(published.teacher)
+    trained = upstream.read(file, teacher, published.nfe, solver=as_authors(published))
+    return upstream.keep(trained, file, out)
+
+
+def _spec(published: Result, teacher: Teacher, out: Path) -> str:
+    """Return the row's spec to run: as its authors sample, unless only parameters trained here are there."""
+    exact = as_authors(published)
+    there = [
+        spec for spec in (exact, published.spec) if make(spec).learned and _there(spec, teacher, published.nfe, out)
+    ]
+    return there[0] if there else exact
+
+
+def _there(spec: str, teacher: Teacher, nfe: int, out: Path) -> bool:
+    return zoo.find(spec, teacher, nfe, [out / "trained"]) is not None
+
+
+def _lack(published: Result, teacher: Teacher | None, out: Path) -> str:
+    """Return how to get a row's trained parameters, on one line."""
+    command = teacher and zoo.training_command(as_authors(published), published.nfe, teacher, out)
+    train = f"train them: {command}" if command else "train them here" if teacher is None else "no recipe is known"
+    said = f"solver {published.spec}: no trained parameters; "
+    if "files" not in published.authors:
+        return said + train
+    name = f"{published.solver} for {published.nfe} calls"
+    return (
+        f"{said}fetch the authors' file of {name} from {published.authors['files']} and give it as "
+        f"'solverbench reproduce {published.row} --checkpoint FILE', or {train}"
+    )
+
+
+def _provenance(published: Result, trained: Trained | None) -> str:
+    """Return where a learned solver's parameters come from, and how the published ones were trained."""
+    if trained is None or published.row.startswith(f"{OWN_RECORD}/"):
+        return ""
+    origin = trained.record.get("imported")
+    here = f"the authors' file {origin['file']}, sha256 {origin['sha256'][:12]}" if origin else "here"
+    told = [f"{name} {published.authors.get(name, UNKNOWN)}" for name in ("loss", "discriminator")]
+    return f"{here}; published {', '.join(told)}"
 
 
 def options(published: Result, given: RunOptions) -> RunOptions:
@@ -164,7 +225,7 @@ def options(published: Result, given: RunOptions) -> RunOptions:
     public, paired = metric.public, metric.takes is Takes.PAIR and metric.name != ALWAYS
     return replace(
         given,
-        solvers=published.spec,
+        solvers=as_authors(published),
         nfe=published.nfe,
         teachers=published.teacher,
         samples=protocol.get("samples", protocol["n"]) if given.samples is None else given.samples,
@@ -187,7 +248,10 @@ def reproduce(published: Result, given: RunOptions, *, progress: Listener | None
         UserError: the cell can't be measured.
     """
     command = plugins.command(f"solverbench reproduce {published.row}")
-    result = run.run(options(published, given), progress=progress, command=command)
+    asked = options(published, given)
+    if make(str(asked.solvers)).learned:
+        asked = replace(asked, solvers=_spec(published, load_teacher(published.teacher), Path(given.out)))
+    result = run.run(asked, progress=progress, command=command)
     [outcome] = result.cells
     measure = outcome.measures.get(published.metric)
     if measure is None:
@@ -201,7 +265,8 @@ def reproduce(published: Result, given: RunOptions, *, progress: Listener | None
         )
     differences = list(_differences(published, outcome.cell, measure.n, measure.reference))
     few = measure.n if outcome.biased(published.metric) else 0
-    return Comparison(published, measure.value, *measure.interval, differences, few)
+    told = _provenance(published, outcome.cell.trained)
+    return Comparison(published, measure.value, *measure.interval, differences, few, told)
 
 
 def _extractor(published: Result) -> str:

@@ -123,6 +123,8 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
         tell.note(line)
     if options.batch == AUTO:
         protocol, wanted = _fitted(protocol, wanted, store.root, tell.note)
+    for line in train_missing.reused(wanted):
+        tell.say(line)
     try:
         with team:
             wanted = train_missing.search_missing(wanted, store.root, tell)

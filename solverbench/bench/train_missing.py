@@ -15,10 +15,11 @@ from solverbench.bench import cells, resolve
 from solverbench.bench.cells import FAILED, NEEDS_TRAINING, Cell
 from solverbench.bench.progress import Listener
 from solverbench.errors import MissingError, StoreError, UserError
-from solverbench.learned import recipes, trained_files
+from solverbench.learned import recipes, trained_files, zoo
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.searches import search
 from solverbench.learned.training import train as training
+from solverbench.method.spec import ranges
 from solverbench.sampling import endpoints
 from solverbench.sampling.devices import THREADS
 from solverbench.sampling.sample import BATCH
@@ -114,6 +115,24 @@ def search_missing(wanted: Sequence[Cell], out: Path, tell: Listener) -> list[Ce
     return [_searched(cell, _most(cell, wanted), out, tell) for cell in wanted]
 
 
+def reused(wanted: Sequence[Cell]) -> Iterator[str]:
+    """Yield a line for each searched grid and each solver whose parameters exist already: where they are from."""
+    budgets: dict[tuple[str, str, str], list[int]] = {}
+    for cell in wanted:
+        if cell.search is not None and (path := cell.search.path) is not None:
+            about = f"grid {path.stem.removeprefix('grid-')}", cell.teacher.name, _whence(path, path)
+            budgets.setdefault(about, []).append(cell.nfe)
+        if cell.trained is not None and (path := cell.trained.path) is not None:
+            about = f"parameters of {cell.solver}", cell.teacher.name, _whence(path, path.parent)
+            budgets.setdefault(about, []).append(cell.nfe)
+    for (what, teacher, whence), found in budgets.items():
+        yield f"{what} on {teacher}, NFE {ranges(set(found))}: {whence}"
+
+
+def _whence(path: Path, named: Path) -> str:
+    return "packaged" if zoo.origin(path) == "packaged" else f"reused from {named}"
+
+
 def _most(cell: Cell, wanted: Sequence[Cell]) -> int:
     """Return the largest number of steps that cells need of the same search; a search of `oss` gives all below."""
     if cell.needs is None:
@@ -131,7 +150,7 @@ def _searched(cell: Cell, most: int, out: Path, tell: Listener) -> Cell:
         return cell if cell.needs is None else found
     about = cell.needs.name, most, cell.needs.given, cell.teacher
     try:
-        search.told(*about, out / "trained", tell.note)
+        search.told(*about, out / "trained", tell.say)
     except StoreError:
         raise
     except Exception as error:  # a teacher's network may raise anything; the other cells continue

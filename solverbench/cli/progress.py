@@ -165,6 +165,10 @@ class Lines:
         """Print the line."""
         self._write(line)
 
+    def say(self, line: str) -> None:
+        """Print the line."""
+        self._write(line)
+
     def end(self) -> None:
         """Do nothing: lines leave nothing to remove."""
 
@@ -269,6 +273,10 @@ class Bar:
     def note(self, line: str) -> None:
         """Print the line above the bar."""
         self.progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Print the line above the bar."""
+        self.note(line)
 
     def end(self) -> None:
         """Remove the bar."""

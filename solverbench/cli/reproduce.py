@@ -11,7 +11,7 @@ import click
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli import terminal
 from solverbench.cli.flags import device_option, json_option, out_option, plugin_option
-from solverbench.errors import MissingError
+from solverbench.errors import MissingError, UserError
 
 
 @click.command()
@@ -40,6 +40,12 @@ from solverbench.errors import MissingError
     metavar="NAME|FILE",
     help="Reference for FID.  [default: the one stored under the teacher's name]",
 )
+@click.option(
+    "--checkpoint",
+    default=None,
+    metavar="FILE",
+    help="The file of the authors' code that holds the trained parameters of ROW.",
+)
 @device_option
 @out_option
 @plugin_option
@@ -47,13 +53,14 @@ from solverbench.errors import MissingError
 @terminal.amount_options
 def reproduce(
     row: str | None, paper: str | None, listing: bool, samples: int | None, replicates: int | None,
-    seeds: str | None, reference: str | None, device: str, out: str, as_json: bool,
+    seeds: str | None, reference: str | None, checkpoint: str | None, device: str, out: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a published number again.
 
     ROW is PAPER/TABLE/SOLVER/NFE; a shorter ROW, such as PAPER/TABLE, selects several numbers. Prints the published
-    and the measured number, the interval, the difference, and each difference in protocol. If something is missing,
-    prints what it is. The exit code is 0 if all numbers agree, 4 if a published number lies outside our interval, and
+    and the measured number, the interval, the difference, and each difference in protocol. A learned solver samples as
+    its authors' code does if FILE is given, or was given before with the same --out. If something is missing, prints
+    what it is. The exit code is 0 if all numbers agree, 4 if a published number lies outside our interval, and
     3 if something is missing.
     """
     from solverbench import registries
@@ -70,6 +77,14 @@ def reproduce(
                 f"{each.row}  {each.metric} {each.value:.{each.digits}f}  {each.solver} ({each.spec or 'no spec'})"
             )
         return
+    if checkpoint is not None:
+        if len(found) > 1:
+            raise UserError(
+                asked=f"--checkpoint {checkpoint}",
+                wrong=f"{len(found)} rows are asked for, and a file holds the parameters of one",
+                remedy=f"name a row, as in {found[0].row}",
+            )
+        click.echo(f"imported to {reproduce.adopt(found[0], Path(checkpoint), Path(out))}")
     lacking = {each.row: reproduce.missing(each, Path(out), reference) for each in found}
     able = [each for each in found if not lacking[each.row]]
     for name, lines in lacking.items():

@@ -227,7 +227,7 @@ def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: b
     each file in its manifest, export.json. The manifest's own sha256 is printed: a paper that states it lets readers
     check the files with `store verify --manifest`. `store merge` reads the export.
     """
-    from solverbench.learned.trained_files import file_name
+    from solverbench.learned.trained_files import file_names
     from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import maintenance
     from solverbench.store.export import export
@@ -236,5 +236,5 @@ def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: b
     found = Store.look(out)
     chosen = list(cells) + (maintenance.reported(found, report) if report is not None else [])
     wanted = chosen if cells or report is not None else None
-    names, manifest = export(found, Path(to), check_trained, file_name, wanted, targets=targets)
+    names, manifest = export(found, Path(to), check_trained, file_names, wanted, targets=targets)
     click.echo(f"{len(names)} files in {to}\nmanifest sha256 {manifest}")

@@ -94,33 +94,39 @@ def zoo_add(file: str) -> None:
               help="Solver in the file: gas, gs, ld3 with its options, as in ld3:base=ipndm:mode=time, or dyweight "
               "with its own, as in dyweight:history=3:afs=true.")  # fmt: skip
 @click.option("--t-eps", type=float, default=None, metavar="X",
-              help="End of its training's time range, as in 1e-3.  [default: the teacher's end level]")  # fmt: skip
+              help="End of the time range that a file of GAS was trained with, as in 1e-3.  [default: as published for "
+              "the teacher; on schedules that aren't EDM's, the teacher's own end]")  # fmt: skip
+@click.option("--start", type=click.Choice(["model", "free"]), default=None,
+              help="Where a file of GAS starts: at the teacher's first level (model), or at 152.167, as its authors' "
+              "code does if a network has no largest level (free).  [default: by the teacher's schedule]")  # fmt: skip
 @click.option("--tensors", default=None, metavar="WEIGHTS,SCALES",
               help="Names of DyWeight's two tensors in the file; if not given, the error lists them.")  # fmt: skip
 @teacher_option
 @out_option
 @plugin_option
 def zoo_import(
-    source: str, nfe: int, solver: str, t_eps: float | None, tensors: str | None, teacher: str, out: str
+    source: str,
+    nfe: int,
+    solver: str,
+    t_eps: float | None,
+    start: str | None,
+    tensors: str | None,
+    teacher: str,
+    out: str,
 ) -> None:
     """Convert a trained file of the GAS, LD3 or DyWeight repository.
 
     The result is written to DIR/trained, where `run` finds it. No code in the file is run.
     """
-    from solverbench.learned import upstream, zoo
+    from solverbench.learned import trained_files, upstream, zoo
     from solverbench.teachers.loading import load_teacher
 
     network = load_teacher(teacher)
-    trained = upstream.read(Path(source), network, nfe, solver=solver, t_eps=t_eps, names=tensors)
+    trained = upstream.read(Path(source), network, nfe, solver=solver, t_eps=t_eps, start=start, names=tensors)
     shadowed = zoo.find(trained.spec, network, nfe)
     place = upstream.keep(trained, Path(source), Path(out))
     ends = f"levels {float(trained.tableau.start):g} to {float(trained.tableau.levels[-1]):g}"
-    click.echo(f"{trained.spec} nfe={nfe} for {teacher}, {ends}, in {place}")
-    if upstream.unsure_of_range(trained, network):
-        click.echo(
-            "note: without --t-eps its times are read as fractions of this teacher's own range; on EDM's networks the "
-            "GAS repository trains with 1e-3 (CIFAR-10) or 1e-4 (FFHQ, AFHQv2), so give that of this file"
-        )
+    click.echo(f"{trained_files.short(trained.solver)} nfe={nfe} for {teacher}, {ends}, in {place}")
     if shadowed is not None and shadowed.identity != trained.identity:
         name = trained.spec.partition(":")[0]
         click.echo(f"note: with --out {out}, {name} at {nfe} calls is now this file, not the one used before")

@@ -30,6 +30,11 @@ class Timed(LearnedSolver):
     mu_logit [N-1] breaks the time range like a stick, from the end; t_couple [N] is added to the time of each call.
     Where a schedule's start replaces an infinite level, the stick ends at the first time with a finite level: an
     offset at the start would weigh 1e6 times as much as any other.
+
+    With x the state divided by alpha, as everywhere here, `authors` samples as the authors' code does. It starts from
+    unit noise in the variance preserving frame, x = sqrt(1 + sigma^2) noise, and its sample is the state there,
+    alpha x. `authors=model` starts at the model's own first level. `authors=free` starts at that of the linear schedule
+    (19.9, 0.1), 152.167: the code does so if a network has no largest level, as NVIDIA's EDM networks have none.
     """
 
     levels: str = option(default="learned", key="grid", choices=("learned",), help="learned is the only value")
@@ -38,6 +43,20 @@ class Timed(LearnedSolver):
         above=0.0,
         help="end of the VP time range, as published; if not given, the ends of the teacher's levels",
     )
+    authors: str = option(
+        "none",
+        choices=("none", "model", "free"),
+        help="sample in the authors' frame, from the model's first level (model) or from level 152.167 (free)",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.authors == "free" and self.t_eps is None:
+            raise SpecError(
+                asked=f"{self.name}:authors=free",
+                wrong="it starts where a linear VP schedule does, which needs its end",
+                remedy="give t_eps too, as in t_eps=1e-3, or authors=model",
+            )
 
     def group(self, name: str) -> str:
         """Return the group of a parameter."""
@@ -50,15 +69,27 @@ class Timed(LearnedSolver):
         return Grid(clock.sigma(self._times(self.trained["mu_logit"], clock)), clock)
 
     def _clock(self, schedule: NoiseSchedule) -> NoiseSchedule:
+        framed = isinstance(schedule, EDM) and self.authors != "none"
+        linear = _FromEDM if framed else VPLinear
         if self.t_eps is None:
-            return schedule.clock
+            return linear.refit(schedule.sigma_min, schedule.sigma_max) if framed else schedule.clock
         if not isinstance(schedule, (EDM, VPLinear)):
             raise GridError(
                 asked=f"{self.name}:t_eps={self.t_eps:g} on {type(schedule).__name__}",
                 wrong="it would replace this schedule by a linear VP one",
                 remedy="leave t_eps out; the range then ends where the teacher ends, as the authors' does here",
             )
-        return VPLinear.clamped(schedule.sigma_min, schedule.sigma_max, self.t_eps)
+        highest = VPLinear().sigma_max if self.authors == "free" else schedule.sigma_max
+        return linear.clamped(schedule.sigma_min, highest, self.t_eps)
+
+    def _framed(self, x: Tensor, grid: Grid) -> Tensor:
+        """Return the start state of the authors' code, if asked for; x is that of the teacher's schedule."""
+        start = grid.sigmas[0]
+        return x * (1 + start**2).sqrt() / start if isinstance(grid.schedule, _FromEDM) else x
+
+    def _sample(self, x: Tensor, grid: Grid) -> Tensor:
+        """Return the final state x, in the frame of the authors' code if asked for."""
+        return x if self.authors == "none" else x * grid.schedule.alpha(grid.schedule.time(grid.sigmas[-1]))
 
     @staticmethod
     def _times(mu_logit: Tensor, clock: NoiseSchedule) -> Tensor:
@@ -96,6 +127,10 @@ class Timed(LearnedSolver):
         alpha, alpha_told = vp.alpha(t), vp.alpha(told)
         d = denoise(alpha / alpha_told * x, sigma_told, level=sigma)
         return (1 - alpha * sigma / (alpha_told * sigma_told)) * x + sigma / sigma_told * d
+
+
+class _FromEDM(VPLinear):
+    """The VP clock of an EDM model, whose start state is sigma times unit noise, for the authors' frame."""
 
 
 class Generalized(Timed):
@@ -179,8 +214,9 @@ class Generalized(Timed):
         vp, sigmas = grid.schedule, grid.sigmas
         t = vp.time(sigmas)
         evaluate = self._shifted(denoise, t, vp) if self.offsets else denoise
+        x = self._framed(x, grid)
         if self.form != "gs":
-            return self._coefficients(grid.steps).integrate(self.trained, evaluate, x, grid)
+            return self._sample(self._coefficients(grid.steps).integrate(self.trained, evaluate, x, grid), grid)
         lam, alpha = -sigmas.log(), vp.alpha(t)
         states: list[Tensor] = []
         outputs: list[Tensor] = []
@@ -199,7 +235,7 @@ class Generalized(Timed):
                 x = x + weight * output
             for i, state in enumerate(states, start=1):
                 x = x + self.trained[f"a{i}"][n] * alpha[n + 1 - i] / alpha[n + 1] * state
-        return x
+        return self._sample(x, grid)
 
     def _theory(self, sigmas: Tensor, lam: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (A, w1, w2, w3) of step n in the EDM frame: x' = A x - w1 m_n, then - w2 d0 or + w2 D1 - w3 D2."""
@@ -273,6 +309,7 @@ class S4SGASCompat(Timed):
         vp, sigmas = grid.schedule, grid.sigmas
         t = vp.time(sigmas)
         alpha = vp.alpha(t)
+        x = self._framed(x, grid)
         outputs: list[Tensor] = []
         for n in range(grid.steps):
             outputs = [self._output(denoise, x, n, t[n], vp), *outputs]
@@ -284,4 +321,4 @@ class S4SGASCompat(Timed):
             x = kept * alpha[n + 1] / alpha[n] * x  # A a second time; x is now in the VP frame of t_{n+1}
             for i, output in enumerate(outputs, start=1):
                 x = x + scale * self.trained[f"a{i}"][n] * output
-        return x
+        return self._sample(x, grid)

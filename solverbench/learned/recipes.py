@@ -28,6 +28,7 @@ VALIDATION = range(TRAINING.stop, seeds.EVALUATION_START)
 CHOICES = ("last", "best")
 CRITERIA = ("rmse", "loss")
 OPTIMISERS = ("adam", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine", "linear")
 AS_ALL = "as_all"
 ADVERSARIAL = ("relativistic", "classic")
 MEMORY = ("store", "recompute")
@@ -38,10 +39,21 @@ USUAL = "gs"
 
 
 def _setting(
-    *, low: float | None = None, high: float | None = None, above: float | None = None, choices: Sequence[str] = ()
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: Sequence[str] = (),
+    before: Any = None,
 ) -> Any:
-    """Return a field with its range: low <= value <= high and value > above; a list's range holds for every entry."""
-    return field(metadata={"low": low, "high": high, "above": above, "choices": tuple(choices)})
+    """Return a field with its range: low <= value <= high and value > above; a list's range holds for every entry.
+
+    Args:
+        before: for a setting that recipes had not from the start, the value that trains as before it existed (a
+            training that blew up apart). Records without the setting have this value, and it isn't part of a
+            training's address.
+    """
+    return field(metadata={"low": low, "high": high, "above": above, "choices": tuple(choices), "before": before})
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,9 @@ class Recipe:
     cardinalities: tuple[int, ...] = _setting(low=1)
     blocks: int = _setting(low=1)
     discriminator_weights: str = _setting()
+    schedule: str = _setting(choices=SCHEDULES, before="constant")
+    warmup: float = _setting(low=0.0, high=1.0, before=0.0)
+    stop_above: float = _setting(low=0.0, before=4.0)  # 0: off
 
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
@@ -181,6 +196,11 @@ class Recipe:
         """Return the settings as plain JSON values, in field order."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
+    def as_key(self) -> dict[str, Any]:
+        """Return what a training's address names: `as_dict` without settings that train as before they existed."""
+        later = _later()
+        return {name: value for name, value in self.as_dict().items() if name not in later or value != later[name]}
+
     def as_json(self) -> str:
         """Return the settings as one line of JSON; equal recipes give equal lines."""
         return json.dumps(self.as_dict(), sort_keys=True)
@@ -193,9 +213,10 @@ FAMILIES = ("pixel", "latent", "stable_diffusion")
 def changes(made: Mapping[str, Any], now: Recipe) -> str:
     """Return how the settings `made` differ from the recipe `now`, as `iterations 100, now 400`; empty if they agree.
 
-    Settings missing from `made`, because they were added later, are ignored.
+    A setting that was added later has in `made` the value that trains as before; others missing there are ignored.
     """
-    told = {name: (made[name], value) for name, value in now.as_dict().items() if name in made}
+    known = {**_later(), **made}
+    told = {name: (known[name], value) for name, value in now.as_dict().items() if name in known}
     return "; ".join(f"{name} {was}, now {value}" for name, (was, value) in told.items() if was != value)
 
 
@@ -235,11 +256,12 @@ def load(solver: str, teacher: str, folder: Path | None = None, *, family: str =
 
 
 def of(settings: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with exactly these settings, as returned by `as_dict`.
+    """Return the recipe with exactly these settings, as returned by `as_dict`, of this version or an earlier one.
 
     Raises:
         SpecError: an unknown or missing key, or a value of the wrong type or range.
     """
+    settings = {**_later(), **settings}
     for key in settings:
         if key not in _kinds():
             raise _unknown("recipe", key)
@@ -312,6 +334,13 @@ def _kinds() -> Mapping[str, Any]:
     """Return the settings of a recipe and their types; cached, as resolving them takes Python a millisecond."""
     hints = get_type_hints(Recipe)
     return {each.name: hints[each.name] for each in fields(Recipe)}
+
+
+@cache
+def _later() -> Mapping[str, Any]:
+    """Return the settings that were added later, with the value that trains as before."""
+    added = {each.name: each.metadata["before"] for each in fields(Recipe)}
+    return {name: value for name, value in added.items() if value is not None}
 
 
 def _plain(kind: Any, value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Trained:
         parameters: float64 tensors on the CPU, named as in `LearnedSolver.initial`.
         tableau: unrounded tableau of the parameters on the teacher's schedule; every machine executes this one.
         record: how they were made: recipe, data seeds, validation errors of each training seed, cost, versions.
+        others: the trainings with the other seeds, which the file keeps too.
+        path: file that they were read from; None if there is none.
     """
 
     spec: str
@@ -52,6 +54,8 @@ class Trained:
     parameters: Mapping[str, Tensor]
     tableau: Tableau
     record: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[Trained, ...] = ()
+    path: Path | None = None
 
     def __repr__(self) -> str:
         """Return what it is and how good, on one line."""
@@ -85,6 +89,15 @@ class Trained:
         found = [run["validation"] for run in self.record.get("runs", []) if run.get("validation") is not None]
         return max(found) - min(found) if len(found) > 1 else None
 
+    def training(self, seed: int) -> Trained | None:
+        """Return the training with this seed, as the solver with the option `training`; None if it isn't kept here."""
+        for each in (self, *self.others):
+            if each.record.get("seed") == seed:
+                runs = [run for run in each.record.get("runs", []) if run.get("seed") == seed]
+                spec = replace(learned(self.spec), training=seed).spec
+                return replace(each, spec=spec, record={**each.record, "runs": runs}, others=())
+        return None
+
     def still(self, tableau: Tableau) -> bool:
         """Return whether `tableau`, recomputed from the parameters, equals the stored one within `SAME`."""
         return self.tableau.equals(tableau, SAME)
@@ -110,6 +123,12 @@ class Trained:
         return bool(self.record.get("recipe", {}).get("allow_metric_loss", False))
 
 
+def short(solver: LearnedSolver) -> str:
+    """Return the solver's spec without options at their default."""
+    usual = type(solver)().spec.split(":")
+    return ":".join([solver.name, *(part for part in solver.spec.split(":")[1:] if part not in usual)])
+
+
 def file_name(solver: str | LearnedSolver, nfe: int) -> str:
     """Return the name of a trained solver's file: `gas-nfe4.safetensors`, `ld3-mode=time-nfe4.safetensors`.
 
@@ -117,17 +136,24 @@ def file_name(solver: str | LearnedSolver, nfe: int) -> str:
     unfit for a file name.
     """
     solver = learned(solver)
-    usual = type(solver)().spec.split(":")
-    told = "-".join(part for part in solver.spec.split(":") if part not in usual)
+    told = "-".join(short(solver).split(":")[1:])
     if not re.fullmatch(r"[a-z0-9_.=+-]{0,60}", told):
         told = hashlib.sha256(told.encode()).hexdigest()[:8]
     return f"{solver.name}{told and '-'}{told}-nfe{nfe}.safetensors"
 
 
+def file_names(solver: str | LearnedSolver, nfe: int) -> list[str]:
+    """Return the names of the files that may hold a trained solver: its own, then that of all training seeds."""
+    solver = learned(solver)
+    several = [] if solver.training is None else [file_name(replace(solver, training=None), nfe)]
+    return [file_name(solver, nfe), *several]
+
+
 def save(trained: Trained, path: Path) -> None:
     """Write `trained` to `path` atomically."""
-    tensors = {f"parameters.{name}": tensor for name, tensor in trained.parameters.items()}
-    tensors |= {f"tableau.{name}": getattr(trained.tableau, name) for name in _TABLEAU}
+    tensors = _named(trained, "")
+    for other in trained.others:
+        tensors |= _named(other, f"training.{other.record['seed']}.")
     metadata = {
         "spec": trained.spec,
         "nfe": trained.nfe,
@@ -137,6 +163,12 @@ def save(trained: Trained, path: Path) -> None:
         "record": trained.record,
     }
     write(path, tensors, metadata, FORMAT, VERSION)
+
+
+def _named(trained: Trained, prefix: str) -> dict[str, Tensor]:
+    """Return a training's tensors by their names in a file."""
+    found = {f"{prefix}parameters.{name}": tensor for name, tensor in trained.parameters.items()}
+    return found | {f"{prefix}tableau.{name}": getattr(trained.tableau, name) for name in _TABLEAU}
 
 
 def load(
@@ -155,7 +187,7 @@ def load(
     tensors, metadata = read(path, FORMAT, VERSION)
     try:
         # A file older than an option implies that option's default.
-        trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]))
+        trained = _assembled(tensors, metadata, solver or learned(metadata["spec"]), path)
     except UnknownNameError as error:
         remedy = f"{error.remedy} If a plugin defines it, load the plugin with --plugin FILE.py."
         raise UnknownNameError(asked=path, wrong=error.finding(""), remedy=remedy) from None
@@ -175,17 +207,38 @@ def load(
     return trained
 
 
-def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solver: LearnedSolver) -> Trained:
+def _assembled(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solver: LearnedSolver, path: Path
+) -> Trained:
     """Return the trained solver in a file's content; any exception means a missing part or a wrong shape."""
     nfe = int(metadata["nfe"])
-    tableau = Tableau(**{name: tensors[f"tableau.{name}"] for name in _TABLEAU})
-    parameters = {name.removeprefix("parameters."): t for name, t in tensors.items() if name.startswith("parameters.")}
+    if any(tensor.dtype != torch.float64 for tensor in tensors.values()):
+        raise ValueError("numbers that aren't float64")
+    record = dict(metadata["record"])
+    kept = _training(tensors, metadata, solver, nfe, record, "")
+    seeds = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("training.")})
+    others = [
+        _training(tensors, metadata, solver, nfe, {**record, "seed": seed}, f"training.{seed}.") for seed in seeds
+    ]
+    return replace(kept, path=path, others=tuple(replace(each, path=path) for each in others))
+
+
+def _training(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    solver: LearnedSolver,
+    nfe: int,
+    record: Mapping[str, Any],
+    prefix: str,
+) -> Trained:
+    """Return one of a file's trainings: that of the tensors whose names begin with `prefix`."""
+    tableau = Tableau(**{name: tensors[f"{prefix}tableau.{name}"] for name in _TABLEAU})
+    start = f"{prefix}parameters."
+    parameters = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
     wanted = solver.shapes(nfe)
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     if shapes != wanted or tableau.nfe != nfe:
         raise ValueError(f"parameters {shapes} for nfe={nfe}")
-    if any(tensor.dtype != torch.float64 for tensor in tensors.values()):
-        raise ValueError("numbers that aren't float64")
     return Trained(
         spec=solver.spec,
         nfe=nfe,
@@ -193,7 +246,7 @@ def _assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], solve
         teacher_identity=str(metadata["teacher_identity"]),
         parameters={name: parameters[name] for name in wanted},
         tableau=tableau,
-        record=dict(metadata["record"]),
+        record=record,
     )
 
 

@@ -28,6 +28,7 @@ from solverbench.method.schedules import EDM
 from solverbench.method.solver import LearnedSolver
 from solverbench.method.spec import make
 from solverbench.method.tracing import trace
+from solverbench.registries import authors
 from solverbench.teachers.families import edm_pickles
 from solverbench.teachers.teacher import Teacher
 
@@ -42,15 +43,31 @@ ENDS = 1e-4
 
 
 def read(
-    path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None, names: str | None = None
+    path: Path,
+    teacher: Teacher,
+    nfe: int,
+    *,
+    solver: str = "gas",
+    t_eps: float | None = None,
+    start: str | None = None,
+    names: str | None = None,
 ) -> Trained:
     """Return the solver in a file of the GAS, LD3 or DyWeight repository, as `solver` selects.
 
+    A file of GAS samples as in the authors' code, see `as_authors`.
+
     Raises:
-        RecordError: see `gas`, `ld3` and `dyweight`; also `t_eps` or `names` given for a file that needs none.
+        RecordError: see `as_authors`, `gas`, `ld3` and `dyweight`; also `t_eps`, `start` or `names` given for a file
+            that needs none.
         SpecError, UnknownNameError: there is no such solver.
     """
     method = make(solver)
+    if start is not None and not isinstance(method, Timed):
+        raise RecordError(
+            asked=path,
+            wrong=f"start={start}, but files of {method.name} have no such choice",
+            remedy="leave --start out",
+        )
     if isinstance(method, DyWeight) and t_eps is None:
         return dyweight(path, teacher, nfe, solver=solver, names=names)
     if names is not None:
@@ -61,13 +78,52 @@ def read(
         raise RecordError(
             asked=path, wrong=f"t_eps={t_eps:g}, but DyWeight has no such time", remedy="leave --t-eps out"
         )
+    if isinstance(method, Timed):
+        _check_usual(path, method)
+        _held(path, nfe)  # a file that can't be used is refused before a missing time range
+        return gas(path, teacher, nfe, solver=as_authors(path, method, teacher, t_eps, start).spec)
     if not isinstance(method, LD3):
-        return gas(path, teacher, nfe, solver=solver, t_eps=t_eps)
+        return gas(path, teacher, nfe, solver=solver)
     if t_eps is not None:
         raise RecordError(
             asked=path, wrong=f"t_eps={t_eps:g}, but files of LD3 contain the times", remedy="leave --t-eps out"
         )
     return ld3(path, teacher, nfe, solver=solver)
+
+
+def as_authors(
+    path: Path, method: Timed, teacher: Teacher, t_eps: float | None = None, start: str | None = None
+) -> Timed:
+    """Return `method` with the options that sample on `teacher` as the code of GAS's authors does.
+
+    On an EDM network the end of the time range must be known. It is published for some teachers. Sampling starts at
+    level 152.167, unless the network's own largest level is lower. Other schedules have their own ends.
+
+    Args:
+        path: the file, for messages.
+        t_eps: end of the time range of its training; the published one of this teacher if None.
+        start: model or free, see `Timed`; chosen by the schedule if None.
+
+    Raises:
+        RecordError: `t_eps` isn't known, or is given twice.
+        SpecError: an option out of range.
+    """
+    schedule = teacher.schedule
+    if None not in (t_eps, method.t_eps):
+        raise RecordError(asked=path, wrong="t_eps is in the spec and in --t-eps", remedy="give it once")
+    published = make(f"gs:{options}") if (options := authors("gas", teacher.model).get("options")) else None
+    end = method.t_eps if t_eps is None else t_eps
+    if end is None and isinstance(published, Timed) and isinstance(schedule, EDM):
+        end = published.t_eps
+    if end is None and isinstance(schedule, EDM):
+        raise RecordError(
+            asked=path,
+            wrong=f"its times are fractions of the time range of its training, which isn't known for {teacher.name}",
+            remedy="give its end as --t-eps; the authors train with 1e-3 on CIFAR-10, and with 1e-4 on FFHQ and AFHQv2",
+        )
+    limited = not isinstance(schedule, EDM) or schedule.key.get("sigma_max") == "network"
+    usual = method.authors if method.authors != "none" else "model" if limited else "free"
+    return replace(method, t_eps=end, authors=start or usual)
 
 
 def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: float | None = None) -> Trained:
@@ -78,7 +134,8 @@ def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: f
     Args:
         nfe: number of calls; the file's shapes must match it.
         solver: "gas" or "gs", which the repository writes alike; "s4s_gas_compat" for use_theory_coef=false.
-        t_eps: end of the time range used in training; the teacher's own end level if None.
+            Of its options, t_eps and authors may be given.
+        t_eps: end of the time range used in training; the spec's, or the teacher's own end level, if None.
 
     Raises:
         RecordError: the file is missing, not such a checkpoint, for another number of calls, or gives no valid solver.
@@ -93,19 +150,12 @@ def gas(path: Path, teacher: Teacher, nfe: int, *, solver: str = "gas", t_eps: f
             wrong=f"holds a GAS or GS solver, not {method.name}",
             remedy="use --solver gas or --solver gs, or ld3 for a file of LD3",
         )
-    if replace(method, t_eps=None) != make(method.name):
-        raise RecordError(
-            asked=path,
-            wrong=f"{solver} isn't what the GAS repository trains",
-            remedy="leave options other than t_eps out",
-        )
-    content = _read(path)
-    checkpoint = _checkpoint(content, path)
-    parameters = _parameters(checkpoint, path)
-    _check_calls(path, len(parameters["t_couple"]), nfe)
+    _check_usual(path, method)
+    content, checkpoint, parameters = _held(path, nfe)
     about = {
         "layout": "GAS repository, ema.shadow_params",
-        "t_eps": t_eps,
+        "t_eps": method.t_eps,
+        "authors": method.authors,
         "step": _number(checkpoint.get("step")),
         "ema_decay": _number(checkpoint["ema"].get("decay")),
         "ema_updates": _number(checkpoint["ema"].get("num_updates")),
@@ -228,14 +278,6 @@ def dyweight(path: Path, teacher: Teacher, nfe: int, *, solver: str = "dyweight"
     return _trained(path, content, method.with_parameters(parameters), teacher, nfe, about, "name its own teacher")
 
 
-def unsure_of_range(trained: Trained, teacher: Teacher) -> bool:
-    """Return whether a GAS repository file was read without the end of its time range, which EDM's networks need."""
-    layout = trained.record["imported"]["layout"]
-    return (
-        layout.startswith("GAS") and trained.record["imported"]["t_eps"] is None and isinstance(teacher.schedule, EDM)
-    )
-
-
 def keep(trained: Trained, source: Path, out: Path) -> Path:
     """Write an imported solver to the path where `zoo.find` looks in a results folder; return that path.
 
@@ -268,6 +310,25 @@ def _trained(
         "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     return Trained(solver.spec, nfe, teacher.name, teacher.ode, solver.trained, tableau, record)
+
+
+def _check_usual(path: Path, method: Timed) -> None:
+    """Raise RecordError if a solver has options that the GAS repository doesn't train with."""
+    if replace(method, t_eps=None, authors="none") != make(method.name):
+        raise RecordError(
+            asked=path,
+            wrong=f"{method.spec} isn't what the GAS repository trains",
+            remedy="leave options other than t_eps and authors out",
+        )
+
+
+def _held(path: Path, nfe: int) -> tuple[bytes, Mapping[str, Any], dict[str, Tensor]]:
+    """Return a GAS repository checkpoint's content, its dict, and the EMA parameters for `nfe` calls."""
+    content = _read(path)
+    checkpoint = _checkpoint(content, path)
+    parameters = _parameters(checkpoint, path)
+    _check_calls(path, len(parameters["t_couple"]), nfe)
+    return content, checkpoint, parameters
 
 
 def _check_calls(path: Path, found: int, nfe: int) -> None:

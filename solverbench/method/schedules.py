@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -35,12 +36,14 @@ class Searched:
         calls: denoiser calls times images that the search spent.
         seconds: time that it took.
         seeds: seeds of the noise that it used; empty if it used none.
+        path: file that holds them; None if none does.
     """
 
     levels: tuple[float, ...]
     calls: int
     seconds: float
     seeds: range
+    path: Path | None = field(default=None, compare=False)
 
 
 Search = Callable[[str, int, Mapping[str, Any]], Searched]

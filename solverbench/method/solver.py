@@ -293,6 +293,9 @@ class LearnedSolver(Solver):
     """Whether the solver is, by definition, trained without a discriminator."""
 
     recipe: str | None = option(default=None, help="name of the training recipe; if not given, the solver's name")
+    training: int | None = option(
+        default=None, above=-1, help="training seed; if not given, the one with the lowest validation error"
+    )
     parameters: Mapping[str, Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ def export(
     store: Store,
     to: Path,
     check_trained: Callable[[Path], None],
-    file_name: Callable[[str, int], str],
+    file_names: Callable[[str, int], Sequence[str]],
     addresses: Sequence[str] | None = None,
     *,
     targets: bool = False,
@@ -56,7 +56,7 @@ def export(
     Args:
         to: path of the new folder or .zip.
         check_trained: as for `layout.check`.
-        file_name: (spec, calls) -> file name of a learned solver's parameters.
+        file_names: (spec, calls) -> names of the files that may hold a learned solver's parameters.
         addresses: address prefixes of the cells; all cells if None.
         targets: whether to include the teacher's own images.
 
@@ -75,7 +75,7 @@ def export(
     for cell in cells:
         told = schema.checked(cell / "cell.json", schema.cell, files.read_json(cell / "cell.json"))
         names |= dict.fromkeys(path.relative_to(store.root).as_posix() for path in files.below(cell))
-        names |= dict.fromkeys(_related(store.root, told, targets, file_name))
+        names |= dict.fromkeys(_related(store.root, told, targets, file_names))
         rows += _rows(cell, told)
     kept = [name for name in names if layout.known(name) and manifest.regular(store.root / name)]
     if not rows and not kept:
@@ -127,11 +127,13 @@ def _addressed(cells: Sequence[Path], address: str) -> Path:
     return found[0]
 
 
-def _related(root: Path, told: dict[str, Any], targets: bool, file_name: Callable[[str, int], str]) -> Iterator[str]:
+def _related(
+    root: Path, told: dict[str, Any], targets: bool, file_names: Callable[[str, int], Sequence[str]]
+) -> Iterator[str]:
     """Yield the other files behind a cell's numbers: its solver's parameters and, on request, the teacher's images."""
     key, names = told["key"], {**told["key"], **told["names"]}  # format 1 had spec and nfe in the key
     if names["trained"]:
-        yield f"trained/{names['teacher']}/{file_name(names['spec'], names['nfe'])}"
+        yield from (f"trained/{names['teacher']}/{name}" for name in file_names(names["spec"], names["nfe"]))
     if targets:
         folder = files.digest({name: key[name] for name in TARGETS if name in key})[:32]
         yield from (path.relative_to(root).as_posix() for path in files.below(root / "targets" / folder))

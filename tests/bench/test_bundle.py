@@ -12,6 +12,8 @@ import solverbench as sb
 from solverbench import extras, reports
 from solverbench.bench import run as runner
 from solverbench.bench.run_options import RunOptions
+from solverbench.reports.pages import tables
+from solverbench.reports.parts import parts
 
 SMALL = {"samples": 40, "replicates": 2, "nfe": "3,4"}
 
@@ -62,7 +64,23 @@ def test_the_protocol_tags_and_counts_are_stated(tmp_path):
     assert "2 replicates of 40 images" in found["protocol"]["seeds"]
     assert found["command"].startswith("solverbench run --solvers dpm,heun --nfe 3-4 --teachers toy --samples 40")
     assert {line["label"] for line in found["lines"]} == {"teacher, heun 8 calls", "data floor"}
-    assert any("can't be compared exactly" in note for note in found["notes"])
+    assert any("can't be compared, and figures leave the lines out" in note for note in found["notes"])
+
+
+def test_a_terminal_and_a_report_show_a_value_with_the_same_digits(tmp_path):
+    result = run(tmp_path)
+    bundle = reports.load(result.folder)
+    there = {part.metric: tables.entries(part) for part in parts(bundle.frame, bundle.record)}
+    for shown in result.tables:
+        metric = shown.title.split(" on ")[0]
+        for solver, entries in shown.rows:
+            for nfe, entry in zip(shown.budgets, entries, strict=True):
+                if entry.half:
+                    report = there[metric][solver, nfe]
+                    assert (entry.value.rstrip("*"), entry.half) == (report.value, f"±{report.margin}")
+    outcome = next(each for each in result.cells if each.measures)
+    entry = there["rmse_teacher"][outcome.cell.solver, outcome.cell.nfe]
+    assert f"rmse_teacher {entry.value} ± {entry.margin}" in outcome.summary
 
 
 def test_a_learned_solver_below_its_teachers_distance_is_pointed_out(tmp_path, monkeypatch):

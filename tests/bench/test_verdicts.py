@@ -28,7 +28,7 @@ def outcome(solver, nfe, value, *, noise=0.0, metrics=ALL, seeds=(0.1, 0.1001), 
     about = {"learned": solver in LEARNED, "trained": trained, "metric_loss": metric_loss, "inferred": ""}
     cell = SimpleNamespace(teacher=TEACHER, solver=solver, spec=f"{solver}:grid=x", nfe=nfe, **about)
     made = {m: Measure(m, np.array([value]), left, 100, "same", "reference") for m in metrics}
-    return SimpleNamespace(cell=cell, measures=made, status="done", reference_error=error)
+    return SimpleNamespace(cell=cell, measures=made, status="done", reference_error=error, parts=())
 
 
 @pytest.mark.parametrize(

@@ -175,23 +175,23 @@ def test_an_imported_checkpoint_is_listed_shown_and_used(tmp_path):
     checkpoint(tmp_path / "5.pt", 5)
     result = invoke("import", tmp_path / "5.pt", "--nfe", 5, "--t-eps", "1e-3", "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "levels 80 to 0.01048" in result.stdout
+    assert "gas:authors=free:t_eps=0.001 nfe=5 for digits, levels 152.167 to 0.01048" in result.stdout
     listed = invoke("list", "--out", tmp_path).stdout.splitlines()[1]
     assert listed.split()[:5] == [
-        "gas:form=gs:grid=learned:lower_order_final=false:offsets=true:t_eps=0.001:theory=true",
+        "gas:authors=free:form=gs:grid=learned:lower_order_final=false:offsets=true:t_eps=0.001:theory=true",
         "5",
         "digits",
         "-",
         "imported",
     ]
-    shown = invoke("show", "gas:t_eps=1e-3", "--nfe", 5, "--out", tmp_path)
+    shown = invoke("show", "gas:t_eps=1e-3:authors=free", "--nfe", 5, "--out", tmp_path)
     assert "imported" in shown.stdout
     assert "5.pt" in shown.stdout
     sampled = CliRunner().invoke(
         main,
         [
             "sample",
-            "gas:t_eps=1e-3",
+            "gas:t_eps=1e-3:authors=free",
             "--nfe",
             "5",
             "--seeds",

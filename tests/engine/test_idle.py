@@ -29,6 +29,7 @@ VALUES = {
     "t_eps": (None, 0.001),
     "first": (8.0, 2.0),
     "recipe": (None,),
+    "training": (None,),  # which file is read
     "order": (None, 1),
     "variant": (None, "bh1", "bh2", "taylor"),
     "prior": (None, "polynomial"),

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from solverbench import seeds
+from solverbench import files, seeds
 from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.training.run import TrainingRun
 from solverbench.teachers.teacher import Teacher
 
 TOY = Teacher(lambda x, sigma: x, "someone-elses", (1, 8, 8))
@@ -78,6 +79,8 @@ def test_settings_override_by_type(gas: Recipe) -> None:
         ("batch=2.5", "isn't a whole number"),
         ("iterations=0", "at least 1"),
         ("ema_decay=1.5", "at most 1"),
+        ("schedule=sine", "schedule=sine: isn't one of its values; use constant, cosine, linear"),
+        ("warmup=1.5", "at most 1"),
         ("loss=l3", "use features, huber, l1, l2"),
         ("widths=8+x", r"whole numbers joined with \+"),
         ("widths=8+0", "widths=0: out of range"),
@@ -183,6 +186,21 @@ def test_what_changed_since_is_what_both_have(gas: Recipe) -> None:
     del made["memory"]
     assert recipes.changes(made, gas) == f"lr 0.5, now {gas.lr}"
     assert recipes.changes({}, gas) == ""
+    del made["schedule"]  # it was added later, and without it the rate was constant
+    falling = replace(gas, schedule="cosine", lr=0.5)
+    assert recipes.changes(made, falling) == "schedule constant, now cosine"
+
+
+def test_a_setting_that_was_added_later_moves_no_training_and_reads_older_records(gas: Recipe) -> None:
+    old = {name: value for name, value in gas.as_dict().items() if name not in ("schedule", "warmup", "stop_above")}
+    assert gas.as_key() == old
+    assert recipes.of(old) == gas
+    assert replace(gas, warmup=0.1).as_key() == old | {"warmup": 0.1}
+    solver = trained_files.learned("gas")
+    folder = TrainingRun(solver, 4, TOY, gas, 0).folder(Path("runs"))
+    settings = {name: value for name, value in old.items() if name != "training_seeds"}
+    assert folder.name.endswith(files.digest([solver.key, 4, TOY.ode, settings, 0])[:12])
+    assert folder != TrainingRun(solver, 4, TOY, replace(gas, schedule="linear"), 0).folder(Path("runs"))
 
 
 def test_training_on_the_metrics_own_features_needs_a_word(gas: Recipe) -> None:

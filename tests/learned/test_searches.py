@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from dataclasses import replace
@@ -14,9 +15,12 @@ import solverbench as sb
 from solverbench import registries, reports
 from solverbench.bench import plan as planning
 from solverbench.bench import resolve
+from solverbench.bench.progress import Silent
 from solverbench.bench.protocol import Protocol
 from solverbench.bench.run import run
 from solverbench.bench.run_options import RunOptions
+from solverbench.cli.progress import display
+from solverbench.cli.terminal import Amount
 from solverbench.errors import GridError, NeedsSearchError, RecordError, UserError
 from solverbench.learned.searches import dmn, files, gits, oss, pilot, search
 from solverbench.learned.training.checkpoint import check_trained
@@ -166,6 +170,31 @@ def options(out: Path, **given) -> RunOptions:
     return RunOptions(out=out, **{**usual, **given})
 
 
+class Heard(Silent):
+    """What a run says of its work."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def test_a_run_says_which_grids_and_parameters_are_packaged(tmp_path):
+    heard = Heard()
+    specs = "ipndm:grid=gits,dpm:grid=gits,gas"
+    result = run(options(tmp_path, solvers=specs, nfe="4,5", teachers="digits"), progress=heard)
+    assert heard.lines == [
+        "grid gits on digits, NFE 4-5: packaged",
+        "parameters of gas on digits, NFE 4-5: packaged",
+    ]
+    assert set(result.frame.search_origin + result.frame.parameters_origin) == {"packaged"}
+    for amount, expected in ((Amount.NORMAL, 1), (Amount.QUIET, 0)):
+        with display(told := io.StringIO(), amount) as shown:
+            shown.say(heard.lines[0])
+        assert told.getvalue().count("packaged") == expected
+
+
 def test_a_run_searches_once_and_keeps_what_it_found(tmp_path):
     specs = f"unipc,unipc:{CHEAP},ipndm:{CHEAP}:afs=true,unipc:grid=dmn:own=true,heun:{CHEAP}"
     planned = planning.plan(options(tmp_path, solvers=specs))
@@ -181,8 +210,14 @@ def test_a_run_searches_once_and_keeps_what_it_found(tmp_path):
     assert rows.cost_training_teacher_calls.iloc[3] == 0
     kept = {path.name: path.read_bytes() for path in (tmp_path / "trained" / "mixture").iterdir()}
     assert len(kept) == 3  # heun and unipc share one, with other numbers of steps
-    again = run(options(tmp_path, solvers=specs))
+    heard = Heard()
+    again = run(options(tmp_path, solvers=specs), progress=heard)
     assert [each.status for each in again.cells] == ["cached"] * 5
+    where = tmp_path / "trained" / "mixture"
+    assert sorted(heard.lines) == sorted(
+        f"grid {path.stem.removeprefix('grid-')} on mixture, NFE 4: reused from {path}" for path in where.iterdir()
+    )
+    assert set(rows.search_origin) == {"", "run folder"}
     assert {path.name: path.read_bytes() for path in (tmp_path / "trained" / "mixture").iterdir()} == kept
     for path in (tmp_path / "trained" / "mixture").iterdir():
         check_trained(path)
@@ -191,7 +226,7 @@ def test_a_run_searches_once_and_keeps_what_it_found(tmp_path):
 def test_a_report_of_searches_without_calls_has_no_figure_of_their_cost(tmp_path):
     result = run(options(tmp_path, solvers="euler:grid=dmn", nfe="3"))
     *_, report = reports.write(result.folder)
-    assert "| euler:grid=dmn | 3 |  | 0 | 0 |" in report.read_text()
+    assert "| euler:grid=dmn | 3 | packaged |  | 0 | 0 |" in report.read_text()
     assert not list(result.folder.rglob("figure-training*"))
 
 

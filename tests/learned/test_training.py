@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.machinery
+import itertools
 import math
 import sys
 import types
@@ -21,6 +22,7 @@ from solverbench.learned.training import checkpoint
 from solverbench.learned.training import train as training
 from solverbench.learned.training.adversarial import discriminator_loss, generator_loss
 from solverbench.learned.training.data import Data, Pairs
+from solverbench.learned.training.optimiser import GroupedOptimiser, rate
 from solverbench.learned.training.result import result
 from solverbench.learned.training.run import TrainingRun
 from solverbench.learned.training.trainer import Trainer, average, validation_error
@@ -122,6 +124,98 @@ def test_a_checkpoint_keeps_the_best_parameters_so_far(
     assert (second.best.criterion, second.best.iteration) == (first.best.criterion, first.best.iteration)
     assert torch.equal(second.best.vector, first.best.vector)
     assert math.isfinite(second.best.criterion)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0.0, [8.0] * 6),
+        ("linear", 0.0, [8.0, 6.6, 5.2, 3.8, 2.4, 1.0]),
+        ("cosine", 0.0, [1 + 3.5 * (1 + math.cos(math.pi * k / 5)) for k in range(6)]),
+        ("constant", 0.5, [8 / 3, 16 / 3, 8.0, 8.0, 8.0, 8.0]),
+        ("linear", 0.5, [8 / 3, 16 / 3, 8.0, 8.0, 4.5, 1.0]),
+        ("cosine", 1.0, [8 * k / 6 for k in range(1, 7)]),
+    ],
+)
+def test_a_schedule_starts_at_the_rate_and_ends_at_the_least(
+    recipe: Recipe, schedule: str, warmup: float, expected: list[float]
+) -> None:
+    settings = replace(recipe, iterations=6, schedule=schedule, warmup=warmup)
+    assert [rate(settings, k, 8.0, 1.0) for k in range(1, 7)] == pytest.approx(expected, rel=1e-14)
+    assert rate(replace(settings, iterations=1, warmup=0.0), 1, 8.0, 1.0) == 8.0
+    assert rate(replace(settings, warmup=0.0), 6, 0.5, 1.0) == 0.5  # never raised to the least
+
+
+def test_a_falling_rate_is_the_steps_and_resumes_bit_for_bit(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falling = replace(
+        recipe, schedule="cosine", warmup=0.2, lr_min=1e-3, offsets_optimiser="sgd", offsets_lr=0.1, offsets_lr_min=0.01
+    )
+    used: list[list[float]] = []
+    step = GroupedOptimiser.step
+
+    def watched(self: GroupedOptimiser, iteration: int) -> None:
+        step(self, iteration)
+        used.append([optimiser.param_groups[0]["lr"] for optimiser in self.optimisers])
+
+    monkeypatch.setattr(GroupedOptimiser, "step", watched)
+    straight = training.train("gs", 3, teacher, falling, seed=1, out=tmp_path / "a", data=data)
+    assert used[5] == used[6] == [falling.lr, pytest.approx(0.1 / 3)]  # SGD's rate on offsets is a call's
+    assert used[29] == pytest.approx([1e-3, 0.01])
+    assert all(one[0] > two[0] for one, two in itertools.pairwise(used[6:]))
+    with pytest.raises(Killed):
+        training.train("gs", 3, teacher, falling, seed=1, out=tmp_path / "b", data=data, progress=kill_at(17))
+    resumed = training.train("gs", 3, teacher, falling, seed=1, out=tmp_path / "b", data=data)
+    assert resumed.identity == straight.identity
+    assert used[30:47] + used[47:] == used[:30]
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+def test_patience_lowers_what_the_schedule_starts_from(teacher: Teacher, recipe: Recipe, data: Data) -> None:
+    falling = replace(recipe, schedule="linear", lr_min=0.0, lr_decay=0.5, patience=1)
+    moving = student("gs", 2, teacher, falling, data).descent
+    moving.decay(frozenset(("times",)), "times")
+    moving.step(11)
+    assert moving.optimisers[0].param_groups[0]["lr"] == pytest.approx(falling.lr / 2 * (1 - 10 / 29))
+
+
+def test_a_training_that_blows_up_stops_and_keeps_the_best(
+    teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([0.5, 0.3, 0.2, 0.59, 0.2 * 3.01, 0.1, 0.1])  # of the untrained solver, then every 5 iterations
+    validated = Trainer._validated
+    monkeypatch.setattr(Trainer, "_validated", lambda self: validated(self) | {"validation": next(measured)})
+    careful = replace(recipe, validate_every=5, stop_above=3.0, choose="last")
+    with pytest.raises(Killed):  # at the very iteration that ends it
+        training.train("gs", 2, teacher, careful, seed=0, out=tmp_path, data=data, progress=kill_at(20))
+    trained = training.train("gs", 2, teacher, careful, seed=0, out=tmp_path, data=data, progress=kill_at(21))
+    run = trained.record["runs"][0]
+    assert (run["validation"], run["best_iteration"], run["iterations"]) == (0.2, 10, 20)
+    assert run["note"].startswith(
+        "stopped at iteration 20 of 30: the validation error rose to 0.602, 3.0 times the best so far; "
+        "the parameters of iteration 10 (0.2) are kept."
+    )
+    monkeypatch.undo()
+    shorter = student("gs", 2, teacher, careful, data)
+    while shorter.iteration < 10:
+        shorter.step()
+    kept = shorter.descent.parameters(shorter.average)
+    assert all(torch.equal(trained.parameters[name], kept[name]) for name in kept)
+    assert rows(tmp_path)[-1]["iteration"] == "20"
+
+
+def test_without_a_limit_no_validation_error_ends_a_training(
+    teacher: Teacher, recipe: Recipe, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving = student("gs", 1, teacher, replace(recipe, stop_above=0.0, validate_every=1), data)
+    errors = iter([1.0, 1e-9, 1e9])
+    monkeypatch.setattr(moving, "_validated", lambda: {"validation": next(errors)})
+    moving.start()
+    moving.step()
+    moving.step()
+    assert not moving.finished
+    assert result(moving).record["runs"][0]["validation"] == 1e9
 
 
 def test_a_finished_run_is_read_back_not_repeated(teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path) -> None:

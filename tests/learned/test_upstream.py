@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,7 +19,10 @@ from solverbench.cli.main import main
 from solverbench.errors import RecordError, SpecError
 from solverbench.learned import trained_files, upstream
 from solverbench.learned.gs import GAS, GS
+from solverbench.method.execution import execute
 from solverbench.teachers.teacher import Teacher
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def flat(nfe: int, scale: float = 0.02) -> list[Tensor]:
@@ -198,16 +204,130 @@ def test_a_discrete_schedule_takes_no_end_time(path: Path) -> None:
     latent = Teacher(lambda x, sigma: x, "latent", (4, 8, 8), schedule=sb.VPDiscrete.latent_diffusion(), identity="l")
     with pytest.raises(RecordError, match="replace this schedule by a linear VP one"):
         upstream.gas(path, latent, 4, solver="gs", t_eps=1e-3)
-    assert not upstream.unsure_of_range(upstream.gas(path, latent, 4, solver="gs"), latent)
+    with pytest.raises(RecordError, match="replace this schedule by a linear VP one"):
+        upstream.read(path, latent, 4, solver="gs", t_eps=1e-3)
     with pytest.raises(sb.GridError, match="on RectifiedFlow: it would replace"):
         sb.make("gs:t_eps=0.001").initial(sb.RectifiedFlow(), 4)  # type: ignore[attr-defined]
 
 
-def test_an_import_for_edm_without_its_end_time_says_so(path: Path, teacher: Teacher, tmp_path: Path) -> None:
-    assert upstream.unsure_of_range(upstream.gas(path, teacher, 4), teacher)
-    assert not upstream.unsure_of_range(upstream.gas(path, teacher, 4, t_eps=1e-3), teacher)
+def published_sample(
+    parts: list[Tensor], noise: Tensor, t_eps: float, log_alpha: Callable[[Tensor], Tensor], denoise: Denoise
+) -> Tensor:
+    """The authors' sampler written down from the paper: from unit noise at time 1, in the variance preserving frame.
+
+    m_0 is the newest data prediction; the state is multiplied by A and extended by DPM-Solver++(3M) without lower order
+    at the end, with corrections of the outputs, the finite differences and all earlier states.
+
+    Args:
+        parts: the file's tensors in their order.
+        log_alpha: log alpha of a time; the noise has the scale s = sqrt(1 - alpha^2).
+        denoise: the network's data prediction of x/alpha at level s/alpha.
+    """
+    theta, xi, *rest = (part.double() for part in parts)
+    c, a = rest[::2], rest[1::2]  # c_1, a_1, c_2, a_2, ..
+    count = len(xi)
+
+    def scales(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        log = log_alpha(t)
+        s = (1 - (2 * log).exp()).sqrt()
+        return log.exp(), s, log - s.log()
+
+    mu = torch.sigmoid(theta) * (1 - 2e-5) + 1e-5
+    rising = [t_eps + (1 - t_eps) * (1 - float(mu[:k].prod())) for k in range(1, count)]
+    times = torch.tensor([1.0, *reversed(rising), t_eps], dtype=torch.float64)
+    x, states, outputs, lams = noise, [], [], []
+    for n in range(count):
+        alpha, s, lam = scales(times[n])
+        after, s_after, lam_after = scales(times[n + 1])
+        told, s_told, _ = scales(times[n] + xi[n])
+        data = denoise(x / told, s_told / told)
+        epsilon = (x - told * data) / s_told
+        states, outputs, lams = [x, *states], [(x - s * epsilon) / alpha, *outputs], [lam, *lams]
+        h = lam_after - lam
+        p1 = torch.expm1(-h)
+        p2 = p1 / h + 1
+        p3 = p2 / h - 0.5
+        x = (s_after / s) * x - (after * p1 + c[0][n]) * outputs[0]
+        if n > 0:
+            r0 = (lams[0] - lams[1]) / h
+            d0 = (outputs[0] - outputs[1]) / r0
+        if n == 1:
+            x = x - (after * p1 / 2 + c[1][n]) * d0
+        if n > 1:
+            r1 = (lams[1] - lams[2]) / h
+            d1 = (outputs[1] - outputs[2]) / r1
+            first, second = d0 + r0 / (r0 + r1) * (d0 - d1), (d0 - d1) / (r0 + r1)
+            x = x + (after * p2 + c[1][n]) * first - (after * p3 + c[2][n]) * second
+        for i in range(3, n + 1):
+            x = x + c[i][n] * outputs[i]
+        for i in range(n + 1):
+            x = x + a[i][n] * states[i]
+    return x
+
+
+def linear(t: Tensor) -> Tensor:
+    """GAS's own schedule, log alpha of (19.9, 0.1)."""
+    return -19.9 * t**2 / 4 - 0.1 * t / 2
+
+
+def latent(t: Tensor) -> Tensor:
+    """Log alpha of the latent models of LSUN and ImageNet: linear between 1000 steps, and beyond."""
+    betas = np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
+    logs = np.cumsum(np.log1p(-betas)) / 2
+    place = min(max(int(np.ceil(float(t) * 1000)) - 2, 0), 998)
+    slope = (logs[place + 1] - logs[place]) * 1000
+    return torch.tensor(logs[place] + (float(t) - (place + 1) / 1000) * slope, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "given", "spec", "t_eps", "log_alpha"),
+    [
+        ("toy", sb.EDM(), {"t_eps": 1e-3}, "gs:authors=free:t_eps=0.001", 1e-3, linear),
+        ("ffhq64", sb.EDM(), {}, "gs:authors=free:t_eps=0.0001", 1e-4, linear),
+        ("latent", sb.VPDiscrete.latent_diffusion(), {}, "gs:authors=model", 1e-3, latent),
+    ],
+)
+@pytest.mark.parametrize("nfe", [1, 2, 5])
+def test_an_imported_file_samples_as_the_authors_code_does(
+    name: str, schedule: sb.NoiseSchedule, given: dict[str, float], spec: str, t_eps: float,
+    log_alpha: Callable[[Tensor], Tensor], nfe: int, teacher: Teacher, tmp_path: Path,
+) -> None:  # fmt: skip
+    here = replace(teacher, name=name, schedule=schedule)
+    torch.save(checkpoint(nfe), tmp_path / "a.pt")
+    imported = upstream.read(tmp_path / "a.pt", here, nfe, solver="gs", **given)
+    assert trained_files.short(imported.solver) == spec
+    noise = torch.randn(3, *here.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    wanted = published_sample(flat(nfe), noise, t_eps, log_alpha, teacher.denoise)
+    plan = imported.tableau.plan_from_noise(schedule)
+    # Twelve digits in a plan; the weights of several outputs cancel.
+    torch.testing.assert_close(execute(plan, teacher.denoise, noise), wanted, rtol=1e-8, atol=1e-8)
+    usual = imported.solver.with_parameters(imported.parameters)
+    other = replace(usual, authors="none").grid(schedule, nfe)
+    assert (float(other.sigmas[0]) == pytest.approx(80)) == isinstance(schedule, sb.EDM)
+
+
+def test_a_network_with_a_largest_level_of_its_own_starts_there(path: Path, teacher: Teacher) -> None:
+    own = replace(teacher, schedule=sb.EDM(0.002, 60).asked_by(frame="edm", sigma_max="network"))
+    read = upstream.read(path, own, 4, t_eps=1e-3)
+    assert trained_files.short(read.solver) == "gas:authors=model:t_eps=0.001"
+    assert float(read.tableau.start) == pytest.approx(60)
+    chosen = upstream.read(path, own, 4, solver="gas:t_eps=0.001", start="free")
+    assert float(chosen.tableau.start) == pytest.approx(152.1669702839464)
+    with pytest.raises(RecordError, match="t_eps is in the spec and in --t-eps; give it once"):
+        upstream.read(path, own, 4, solver="gas:t_eps=0.001", t_eps=1e-3)
+    with pytest.raises(SpecError, match="authors=free: it starts where a linear VP schedule does"):
+        sb.make("gas:authors=free")
+    with pytest.raises(RecordError, match="start=free, but files of ld3 have no such choice"):
+        upstream.read(path, own, 4, solver="ld3", start="free")
+
+
+def test_an_import_for_edm_without_its_end_time_says_what_to_give(path: Path, tmp_path: Path) -> None:
     words = ["zoo", "import", str(path), "--nfe", "4", "--solver", "gs", "--teacher", "digits", "--out", str(tmp_path)]
     told = CliRunner().invoke(main, words)
+    assert told.exit_code == 2
+    assert "times are fractions of the time range of its training, which isn't known for digits" in told.output
+    assert "give its end as --t-eps; the authors train with 1e-3 on CIFAR-10" in told.output
+    assert not (tmp_path / "trained").exists()
+    told = CliRunner().invoke(main, [*words, "--t-eps", "1e-3", "--start", "model"])
     assert told.exit_code == 0, told.output
-    assert "note: without --t-eps its times are read as fractions of this teacher's own range" in told.output
-    assert "gs at 4 calls is now this file, not the one used before" in told.output
+    assert "gs:authors=model:t_eps=0.001 nfe=4 for digits, levels 80 to 0.010486, in " in told.output

@@ -1,15 +1,20 @@
 """Published numbers: every one is readable, and each can be reproduced or says what is missing."""
 
 import math
+from dataclasses import replace
 
+import edm_pickles
 import pytest
+import torch
 from click.testing import CliRunner
 
+import solverbench as sb
 from solverbench import registries
-from solverbench.bench import published, reproduce
+from solverbench.bench import protocol, published, reproduce, resolve
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import UserError
+from solverbench.learned import zoo
 from solverbench.method.spec import make
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.table import INCEPTION, TABLE, Takes
@@ -96,8 +101,6 @@ def test_a_number_of_0_is_refused_and_not_taken_for_the_published_one(tmp_path, 
 
 
 def test_a_wrong_record_is_told_and_ends_with_4(tmp_path):
-    from dataclasses import replace
-
     [found] = reproduce.select("embedded/rmse-teacher/dpm/3", None)
     wrong = replace(found, value=0.9)
     compared = reproduce.reproduce(wrong, RunOptions(out=tmp_path, samples=100, replicates=1))
@@ -123,10 +126,7 @@ def test_a_real_row_says_exactly_what_is_missing(tmp_path):
 def test_differences_of_protocol_are_told_by_name(tmp_path):
     [found] = reproduce.select("gas/cifar10/dpmpp-3m/4", None)
     assert found.protocol["seeds"] == "unknown", "copied there from another paper"
-    from solverbench.bench import protocol, resolve
-
-    asked = RunOptions(solvers="dpm:order=3", nfe=4, samples=100, replicates=1, out=tmp_path)
-    [cell] = resolve.resolve(asked, protocol.Protocol.of(asked))
+    [cell] = cells_of("dpm:order=3", tmp_path)
     told = list(published._differences(found, cell, 100, "other.npz"))
     assert "n: published 50000, here 100" in told
     assert "seeds: not stated, here 50000-50099" in told
@@ -199,10 +199,116 @@ def test_a_number_of_few_images_is_called_biased(tmp_path):
 
 
 def test_a_row_is_measured_by_the_extractor_that_its_paper_names():
-    from dataclasses import replace
-
     [found] = reproduce.select("gas/cifar10/gas/4", None)
     assert reproduce._extractor(found) == "legacy_tensorflow"
     other = replace(found, protocol={**found.protocol, "extractor": "clean-fid/legacy_pytorch"})
     assert reproduce._extractor(other) == "legacy_pytorch"
     assert reproduce._extractor(replace(other, metric="fdd", protocol={"extractor": "unknown"})) == "dinov2"
+
+
+AUTHORS = [each for each in ALL if each.authors]
+
+
+def test_rows_of_the_authors_solvers_say_how_these_sample_and_were_trained():
+    assert {each.spec for each in AUTHORS} == {"gs", "gas", "s4s_gas_compat"}
+    assert not [
+        each.row for each in ALL if each.row.startswith("gas/") and each.spec in ("gs", "gas") and not each.authors
+    ]
+    for each in AUTHORS:
+        assert {"options", "loss", "discriminator", "files"} <= set(each.authors), each.row
+        assert (each.authors["discriminator"] == "none") == (each.spec != "gas"), each.row
+        solver = make(published.as_authors(each))
+        if "start" in each.authors:  # the levels stand beside the options that they follow from
+            grid = solver.with_parameters(solver.initial(sb.EDM(), 4)).grid(sb.EDM(), 4)
+            ends = [each.authors["start"], each.authors["end"]]
+            assert grid.sigmas[[0, -1]].tolist() == pytest.approx(ends, rel=1e-5)
+        else:
+            assert solver.authors == "model"
+
+
+def checkpoint(path, nfe=4):
+    """Write what the authors' trainer saves: the average's parameters in their order, as float32."""
+    shapes = [nfe - 1, *[nfe] * (2 * nfe + 1)]
+    generator = torch.Generator().manual_seed(0)
+    shadow = [0.02 * torch.randn(size, generator=generator) for size in shapes]
+    ema = {"decay": 0.999, "num_updates": 10000, "shadow_params": shadow, "collected_params": None}
+    torch.save({"ema": ema, "model": shadow, "optim": {}, "step": 10000}, path)
+    return path
+
+
+@pytest.fixture
+def small_rows(tmp_path, monkeypatch):
+    """Rows of CIFAR-10 by RMSE on a small EDM network of that name."""
+    pickled = edm_pickles.golden(tmp_path, "ddpmpp_uncond")
+    place = tmp_path / "data" / "teachers" / "cifar10.toml"
+    place.parent.mkdir(parents=True)
+    place.write_text(f"""family = "edm"
+name = "cifar10"
+checkpoint = "{pickled}"
+sampler = "euler"
+sampler_nfe = 4
+""")
+
+    def small(row, paper):
+        few = {"n": 10, "seeds": "50000-50009"}
+        return [replace(e, metric="rmse_teacher", protocol={**e.protocol, **few}) for e in select(row, paper)]
+
+    select = reproduce.select
+    monkeypatch.setattr(reproduce, "select", small)
+
+
+@pytest.mark.usefixtures("small_rows", "unrendered", "few_compared")
+def test_a_row_is_measured_with_its_authors_file_or_says_what_to_fetch(tmp_path):
+    words = ["reproduce", "gas/cifar10/gs/4", "--out", tmp_path / "runs"]
+    lacking = call(*words)
+    assert lacking.exit_code == 3
+    [line, *_] = lacking.output.splitlines()
+    assert line.startswith(
+        "gas/cifar10/gs/4: missing: solver gs: no trained parameters; fetch the authors' file of GS for 4 calls from "
+        "https://huggingface.co/bayes-group-diffusion/GAS-students/tree/main/edm/cifar10 and give it as "
+        "'solverbench reproduce gas/cifar10/gs/4 --checkpoint FILE', or train them: solverbench train gs:t_eps=0.001:"
+    )
+    done = call(*words, "--checkpoint", checkpoint(tmp_path / "10000.pt"))
+    assert done.exit_code in (0, 4), done.output
+    assert "gs-authors=free-t_eps=0.001-nfe4.safetensors" in done.output
+    assert "  trained     the authors' file 10000.pt, sha256 " in done.output
+    assert "; published loss LPIPS-VGG at 224 x 224, discriminator none" in done.output
+    assert "sampling: " not in done.output
+    assert "loss: " not in done.output
+    again = call(*words)  # the file is found without being named
+    compared = [[line for line in each.output.splitlines() if line.startswith("  ")] for each in (done, again)]
+    assert compared[0] == compared[1]
+    found = zoo.find("gs:t_eps=0.001:authors=free", sb.load_teacher("cifar10"), 4, [tmp_path / "runs" / "trained"])
+    assert float(found.tableau.start) == pytest.approx(152.167, rel=1e-5)
+
+
+@pytest.mark.usefixtures("small_rows")
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("gas/cifar10/gs", "4 rows are asked for, and a file holds the parameters of one; name a row, as in gas/cif"),
+        ("gas/cifar10/gs/6", "its shapes are for nfe=4, not for nfe=6"),
+        ("gas/cifar10/ld3/4", "its authors' files aren't known here; import the file with 'solverbench zoo import'"),
+        ("gas/cifar10/unipc-dmn/4", "the row has no spec"),
+    ],
+)
+def test_a_file_that_is_not_the_rows_is_refused_in_one_line(tmp_path, row, said):
+    result = call("reproduce", row, "--checkpoint", checkpoint(tmp_path / "a.pt"), "--out", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_parameters_trained_here_are_told_from_the_authors(tmp_path):
+    [row] = reproduce.select("gas/cifar10/gas/4", None)
+    [cell] = cells_of("gas", tmp_path)
+    told = list(published._differences(row, cell, 4, "other.npz"))
+    assert "loss: published LPIPS-VGG at 224 x 224, here l2" in told
+    assert "discriminator: published R3GAN's for CIFAR-10, pre-trained, here widths 16+32, random weights" in told
+    assert any(
+        line.startswith("sampling: published t_eps=0.001:authors=free (levels 152.167 to 0.010486)") for line in told
+    )
+
+
+def cells_of(solver, out):
+    asked = RunOptions(solvers=solver, nfe=4, samples=100, replicates=1, out=out)
+    return resolve.resolve(asked, protocol.Protocol.of(asked))

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from solverbench.bench.measure import Measure
 from solverbench.errors import FeatureError
 from solverbench.metrics import intervals
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
-from solverbench.metrics.intervals import extrapolated, half_width, jackknife, over_sets, standard_error
+from solverbench.metrics.intervals import extrapolated, half_width, hierarchical, jackknife, over_sets, standard_error
 from solverbench.metrics.reduction import frechets
 
 D, N, TRIALS = 12, 400, 200
@@ -101,3 +102,28 @@ def test_over_sets_is_students_interval_of_the_mean():
     assert deviation == pytest.approx((7 / 3) ** 0.5)  # squared gaps add up to 14/3, over two degrees of freedom
     assert high - mean == pytest.approx(4.302653 * (7 / 9) ** 0.5, rel=1e-6)
     assert mean - low == pytest.approx(high - mean)
+
+
+def test_a_mean_over_training_seeds_adds_their_variance_with_satterthwaites_degrees_of_freedom():
+    left = np.array([[1.0, 2.0, 4.0, 1.0]])  # variance 4.5, 3 degrees of freedom
+    error, half = hierarchical(left, [np.array([1.0, 3.0])])  # variance 2 / 2 seeds, 1 degree of freedom
+    assert error == pytest.approx(5.5**0.5)
+    freedom = 5.5**2 / (4.5**2 / 3 + 1.0)
+    assert half == pytest.approx(float(stdtrit(freedom, 0.975)) * 5.5**0.5)
+    assert hierarchical(left, [])[1] == pytest.approx(half_width(left))  # without trainings, the images' own
+    assert hierarchical(np.ones((1, 4)), [np.ones(3)]) == (0.0, 0.0)
+
+
+def test_the_interval_of_a_difference_of_means_over_training_seeds_covers_it_and_that_of_the_images_does_not():
+    hits, trials = np.zeros(2), 400
+    for trial in range(trials):
+        generator = np.random.default_rng(trial)
+        shared = generator.normal(size=10)  # difficulty of each block of images
+        offsets = 0.3 * generator.normal(size=(2, 3, 1))
+        blocks = shared + offsets + 0.1 * generator.normal(size=(2, 3, 10))
+        left = (blocks.sum(2, keepdims=True) - blocks) / 9
+        values = blocks.mean(2)
+        apart, difference = (left[0].mean(0) - left[1].mean(0))[None], values[0].mean() - values[1].mean()
+        hits += [abs(difference) <= hierarchical(apart, list(values))[1], abs(difference) <= half_width(apart)]
+    assert 0.93 <= hits[0] / trials <= 0.99
+    assert hits[1] / trials < 0.5

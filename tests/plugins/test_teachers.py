@@ -108,7 +108,7 @@ def test_a_changed_loss_network_trains_in_a_folder_of_its_own(mine):
         bare.solver.key,
         3,
         bare.teacher.ode,
-        {k: v for k, v in bare.recipe.as_dict().items() if k != "training_seeds"},
+        {k: v for k, v in bare.recipe.as_key().items() if k != "training_seeds"},
     ]
     assert bare.folder(Path("runs")).name.endswith(files.digest([*body, 0])[:12]), "without one it is as it was"
 

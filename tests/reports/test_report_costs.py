@@ -46,7 +46,7 @@ def test_every_learned_cell_has_its_cost_once_beside_its_metrics(trained: pd.Dat
 
 def test_the_table_says_it_for_people(trained: pd.DataFrame, record: dict, write) -> None:
     text = markdown.page(sections.of(reports.load(write(only(trained, "gs", "gas"), record))))
-    assert "| gas | 4 | 3 | 1 200 000 | 1 344 000 | 2 min | 400 MiB | 0.0357 | 0.00029 |" in text
+    assert "| gas | 4 |  | 3 | 1 200 000 | 1 344 000 | 2 min | 400 MiB | 0.0357 | 0.00029 |" in text
     assert "![Training cost and quality](figure-training.png)" in text
 
 
@@ -132,8 +132,34 @@ def test_the_page_and_the_report_tell_serial_calls(abreast: pd.DataFrame, record
 def test_an_unknown_cost_is_left_empty(trained: pd.DataFrame, record: dict) -> None:
     trained["cost_training_peak_memory_bytes"] = 0
     trained["validation_spread"] = np.nan
-    text = costs.text(costs.rows(parts(tidy(trained), record)))
-    assert set(text["peak memory"]) == set(text["spread over seeds"]) == {""}
+    texts = [each.texts for each in costs.made(parts(tidy(trained), record))]
+    assert {each["peak memory"] for each in texts} == {each["spread over seeds"] for each in texts} == {""}
+
+
+def test_a_search_that_serves_several_cells_has_one_row_and_tells_its_origin(
+    trained: pd.DataFrame, record: dict, write
+) -> None:
+    """The cost in a cell's own columns is the sum of training and search; a row of the table is one of them."""
+    users = trained["solver"].isin(["dpm", "unipc", "gs"])
+    zero = {"cost_training_student_calls": 0, "cost_training_teacher_calls": 0, "cost_training_seconds": 0}
+    frame = trained.fillna({name: pd.Series(0.0, trained.index).where(users) for name in zero})
+    frame.loc[users, "cost_training_teacher_calls"] += 15_360
+    frame.loc[users, "cost_training_seconds"] += 2.0
+    more = {"search": "grid-gits.json", "search_origin": "packaged",
+            "cost_search_teacher_calls": 15_360, "cost_search_seconds": 2.0}  # fmt: skip
+    empty = {name: "" if isinstance(value, str) else np.nan for name, value in more.items()}
+    frame = frame.assign(**{name: np.where(users, value, empty[name]) for name, value in more.items()})
+    frame = frame.assign(parameters_origin=np.where(frame["learned"], "run folder", ""))
+    bundle = reports.load(write(only(frame, "dpm", "unipc", "gs"), record))
+    found = costs.made(parts(bundle.frame, record))
+    assert [(each.solvers, each.nfe, each.origin) for each in found] == [
+        *((("gs",), (nfe,), "here") for nfe in (3, 4, 5, 6, 8, 10)),
+        (("dpm", "unipc", "gs"), (3, 4, 5, 6, 8, 10), "packaged"),
+    ]
+    assert [each.teacher_calls for each in found] == [1_344_000] * 6 + [15_360]
+    text = markdown.page(sections.of(bundle))
+    assert "| dpm, unipc, gs | 3-6, 8, 10 | packaged |  | 0 | 15 360 | 2 s |  |  |  |" in text
+    assert text.count("15 360") == 1
 
 
 def marked(frame: pd.DataFrame, **changes: object) -> pd.DataFrame:

@@ -14,14 +14,18 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from solverbench import reports
 from solverbench.reports.bundle import tidy
 from solverbench.reports.drawing import base
-from solverbench.reports.drawing.palette import KNOWN, style
-from solverbench.reports.drawing.ticks import linear_ticks, log_ticks, spread
+from solverbench.reports.drawing.palette import KNOWN, PLUGIN_COLOURS, PLUGIN_MARKERS, look_of, shape, style
+from solverbench.reports.drawing.ticks import linear_ticks, log_ticks, spread, wrapped
 from solverbench.reports.figures import contents
+from solverbench.reports.figures.sprites import Sprites
+from solverbench.reports.figures.widths import VENUES
+from solverbench.reports.pages import data, html, markdown, sections
 from solverbench.reports.parts import parts
 
 
@@ -132,10 +136,65 @@ def test_horizontal_lines_are_drawn_with_labels_and_bands(frame: pd.DataFrame, r
     assert len(figure.axes[0].patches) == 2
 
 
-def test_a_horizontal_line_measured_on_another_n_says_so(frame: pd.DataFrame, record: dict) -> None:
+def test_a_reference_value_on_another_n_says_so_and_is_no_line(frame: pd.DataFrame, record: dict, write) -> None:
+    """A distance depends on n: a floor of another n can't be reached, and would press the solvers together."""
     record["lines"][0]["n"], record["lines"][1]["n"] = 5000, 10000
     first, second = parts(tidy(frame), record)[0].lines
     assert (first.label, second.label) == ("teacher, heun 63 calls, n = 5 000", "data floor")
+    few = frame.assign(n=250)
+    record["lines"][0]["n"] = 10000
+    figure = reports.draw(with_record(few, record), "frechet_data")
+    assert {text.get_text() for text in figure.texts if text.get_gid() == "tag"} <= set(frame["solver"])
+    assert figure.axes[0].get_ylim()[0] > 0.25
+    bundle = reports.load(write(few, record))
+    page = sections.of(bundle)
+    assert [each["label"] for each in data.of(page, Sprites({}, {}, {}, ""))["parts"][0]["lines"]] == []
+    text = markdown.page(page)
+    assert "Horizontal lines, with their 95 % intervals: teacher floor" in text
+    assert "those on another number of images than the solvers, as distances depend on it: teacher, heun" in text
+    assert "data floor, n = 10 000 (to data) 0.13" in text
+
+
+TWO = {
+    "rmse_teacher": {"label": "RMSE to the teacher's own sample from the same noise (pixels in [-1, 1])",
+                     "short": "RMSE to teacher", "log": True},
+    "rmse_exact": {"label": "RMSE to the exact solution of the teacher's ODE (pixels in [-1, 1])",
+                   "short": "RMSE to exact", "log": True},
+}  # fmt: skip
+
+
+def test_panels_of_like_metrics_are_told_apart_by_a_short_bold_name(frame: pd.DataFrame, record: dict) -> None:
+    own = frame[frame["metric"] == "rmse_teacher"].assign(cost_images_per_second=10.0)
+    both = tidy(pd.concat([own, own.assign(metric="rmse_exact")]))
+    record["metrics"] = TWO
+    found = parts(both, record)
+    for content in (contents.curves(found), contents.grid(found), contents.costs(found, "speed")):
+        figure = content.draw()
+        bold = [text.get_text() for text in figure.texts if text.get_fontweight() == "bold"]
+        assert sorted(bold) == ["RMSE to exact", "RMSE to teacher"]
+        if content.kind != "costs":  # whose points have numbers that may touch
+            assert_no_collision(figure)
+
+
+@pytest.mark.parametrize("metrics", [1, 2, 4])
+@pytest.mark.parametrize("width", ["icml", "neurips", "cvpr"])
+def test_no_title_is_broken_inside_a_bracket(frame: pd.DataFrame, record: dict, metrics: int, width: str) -> None:
+    entries = {f"m{k}": {**TWO["rmse_exact"], "short": ""} for k in range(metrics)}
+    own = frame[frame["metric"] == "rmse_teacher"]
+    found = parts(tidy(pd.concat([own.assign(metric=name) for name in entries])), record | {"metrics": entries})
+    figure = contents.curves(found, VENUES[width]).draw()
+    lines = [line for name, _ in texts(figure) for line in name.replace("\u00a0", " ").split("\n")]
+    assert any("[-1, 1]" in line for line in lines)
+    for line in lines:
+        assert line.count("[") == line.count("]"), line
+        assert line.count("(") == line.count(")"), line
+
+
+def test_a_long_bracket_and_a_long_word_still_fit_a_line() -> None:
+    for width in (8, 12, 20):
+        for text in ("KID (a feature space of a very long name [0, 1] of mine)", "x" * 50, "", "a (b"):
+            assert all(len(line) <= width for line in wrapped(text, width).split("\n"))
+    assert wrapped("RMSE (pixels in [-1, 1])", 10).split("\n") == ["RMSE", "(pixels in", "[-1,\u00a01])"]
 
 
 def test_labels_stand_in_the_order_of_the_line_ends(frame: pd.DataFrame, record: dict) -> None:
@@ -163,6 +222,21 @@ def test_known_solvers_differ_and_an_unknown_one_has_a_fixed_style() -> None:
         for env in ({"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}, {"PYTHONPATH": ":".join(sys.path)})
     }
     assert seen == {str(style("myplugin"))}
+
+
+def test_a_plugin_has_no_look_of_a_built_in_solver_and_a_marker_for_each_spec(frame: pd.DataFrame) -> None:
+    assert not set(PLUGIN_MARKERS) & {each.marker for each in KNOWN.values()}
+    assert not set(PLUGIN_COLOURS) & {each.colour for each in KNOWN.values()}
+    for name in ("ab2", "mine", "solver_7", "x"):
+        specs = {f"{name}:order={k}": f"{name}:order={k}" for k in range(4)} | {"dpm": "dpm", "dpm:order=2": "dpm"}
+        looks = {label: look_of(specs, label) for label in specs}
+        own = [looks[label] for label in specs if label.startswith(name)]
+        assert len({marker for _, marker, _, _ in own}) == 4
+        assert len({colour for colour, *_ in own}) == 1
+        assert looks["dpm"][:2] == looks["dpm:order=2"][:2] == ("#0173b2", "s")
+    for marker in PLUGIN_MARKERS:
+        assert Line2D([0], [0], marker=shape(marker)).get_marker() == shape(marker)
+        assert f'case "{marker}"' in html.asset("page.js")
 
 
 def test_two_variants_of_a_solver_share_its_colour_and_differ_in_line(frame: pd.DataFrame, record: dict) -> None:

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from solverbench import reports
-from solverbench.reports import paired
+from solverbench.reports import paired, verdicts
 from solverbench.reports.bundle import tidy
-from solverbench.reports.pages import markdown, sections, tables
+from solverbench.reports.pages import html, markdown, sections, tables
 from solverbench.reports.parts import Part, parts, ranges
+from solverbench.wording import decimals, interval_texts
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -68,7 +69,30 @@ def test_without_intervals_only_the_best_is_marked(frame: pd.DataFrame, record: 
      (1234.0, 9.9, 0), (0.45, float("nan"), 3), (12.0, float("nan"), 1), (0.0, float("nan"), 2), (0.45, 0.0, 3)],
 )  # fmt: skip
 def test_digits_follow_the_standard_error(value: float, error: float, places: int) -> None:
-    assert tables.decimals(value, error) == places
+    assert decimals(value, error) == places
+
+
+@pytest.mark.parametrize(
+    ("numbers", "texts"),
+    [((9.544, 5.144, 13.944), ("9.5", "5.1", "13.9")), ((-0.0102, -0.0161, -0.0044), ("-0.0102", "-0.0161", "-0.0044")),
+     ((0.02983, 0.0203, 0.0394), ("0.030", "0.020", "0.039")), ((3.93, float("nan"), 7.0), ("3.93", "", "")),
+     ((1e300, -1e300, 3e300), ("1e+300", "-1e+300", "3e+300")), ((0.0, 0.0, 0.0), ("0.00", "0.00", "0.00"))],
+)  # fmt: skip
+def test_a_value_and_its_interval_have_the_same_digits(numbers: tuple, texts: tuple) -> None:
+    assert interval_texts(*numbers) == texts
+
+
+def test_every_text_of_a_difference_has_its_digits(frame: pd.DataFrame, record: dict) -> None:
+    """On the page, in a paired table and in the table of verdicts."""
+    found = paired.Difference(-8.7123, -9.1234, -8.3012)
+    part = part_of(frame[frame["solver"].isin(["dpm", "gs"])], record)
+    made = tables.differences(part, "dpm", {("gs", nfe): found for nfe in part.nfe})
+    assert "**-8.71** [-9.12, -8.30]" in made["md"]
+    assert "$-$8.71" in made["tex"]
+    assert html._difference(found, higher=False)["interval"] == "-9.12 to -8.30"
+    record["verdicts"] = [record["verdicts"][1] | {"difference": -8.7123, "low": -9.1234, "high": -8.3012}]
+    [verdict] = verdicts.rows(record)
+    assert (verdict.shown, verdict.interval) == ("-8.71", "-9.12 to -8.30")
 
 
 def test_a_missing_cell_shows_its_mark_and_the_legend_its_reason(frame: pd.DataFrame, record: dict) -> None:

@@ -91,7 +91,9 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     A solver trained on a metric's own features takes part in no claim.
 
     A difference of RMSE that is smaller than the error of the reference decides nothing, and its verdict says so.
-    A verdict between learned solvers carries a caution if their training seeds differ by more than the solvers do.
+    A solver with several training seeds (`bundle.trainings`) takes part with their mean, and the interval holds the
+    spread between them. Otherwise, a verdict between learned solvers carries a caution if their training seeds differ
+    by more than the solvers do.
     """
     finished = [outcome for outcome in outcomes if outcome.measures and not outcome.cell.metric_loss]
     return [verdict for claim in _claims(finished) for verdict in _judge(claim)]
@@ -145,8 +147,10 @@ def _judge(claim: Claim) -> Iterator[dict[str, Any]]:
 def _caution(a: Outcome, b: Outcome, difference: float) -> str:
     """Return a caution if learned solvers differ by less than their training seeds; both relative, to drop units."""
     cautions = []
-    for cell in (a.cell, b.cell):
-        trained = cell.trained
+    for outcome in (a, b):
+        cell, trained = outcome.cell, outcome.cell.trained
+        if outcome.parts:
+            continue  # the interval holds the spread between its trainings
         if trained is None or not trained.validation or trained.spread is None:
             cautions.append(f"{cell.solver}: the spread of its training seeds is unknown")
         elif trained.spread / trained.validation > difference:

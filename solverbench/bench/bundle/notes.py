@@ -91,7 +91,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
         if any(line["n"] != protocol.samples for line in lines):
             found.append(
                 f"the lines of {teacher.name} are at n={lines[0]['n']}, the solvers at n={protocol.samples}: Fréchet "
-                "distances fall with n, so the two can't be compared exactly"
+                "distances fall with n, so the two can't be compared, and figures leave the lines out"
             )
         if speed := _batched(outcomes, cell):
             found.append(speed)
@@ -101,6 +101,11 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
                 f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: each "
                 "prompt is used for several images, with different noise"
             )
+    for solver, seeds in dict.fromkeys((each.cell.solver, len(each.parts)) for each in outcomes if each.parts):
+        found.append(
+            f"{solver}: the mean over {seeds} training seeds; its intervals, and those of differences to it, hold the "
+            "spread between trainings; trainings.csv has each of them"
+        )
     return found + tested.newer(torch.__version__)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from solverbench.bench.bundle.table import _metrics
+from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.outcome import Outcome
 from solverbench.metrics import plugin, table
 from solverbench.wording import printable
@@ -86,8 +87,8 @@ class Table:
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:
-    """Return a table for each teacher and metric, in the order of reports."""
-    found = []
+    """Return a table for each teacher and metric, in the order of reports; training seeds are one row, their mean."""
+    outcomes, found = pooled(outcomes), []
     for teacher in dict.fromkeys(outcome.cell.teacher.name for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.cell.teacher.name == teacher]
         budgets = sorted({outcome.cell.nfe for outcome in own})
@@ -125,7 +126,8 @@ def _entry(outcome: Outcome | None, metric: str, best: float | None) -> Entry:
     if found is None:
         return Entry("-" if outcome.measures else outcome.status)
     star = "*" * bool(outcome.flags(metric))
-    return Entry(f"{found.value:.4g}{star}", f"±{found.half:.2g}", found.value == best)
+    value, half = found.texts
+    return Entry(f"{value}{star}", f"±{half}", found.value == best)
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -15,6 +15,7 @@ from solverbench import seeds
 from solverbench.bench.cells import Cell
 from solverbench.bench.measure import Measure
 from solverbench.bench.outcome import Outcome
+from solverbench.learned import zoo
 from solverbench.metrics import table
 from solverbench.metrics.intervals import over_sets
 from solverbench.metrics.table import Takes
@@ -43,6 +44,8 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
     takes = table.TABLE[metric].takes if metric in table.TABLE else Takes.IMAGE
     seconds, made = outcome.total("seconds"), outcome.total("images")
     low, high = found.interval if found else (None, None)
+    searched = None if cell.search is None else cell.search.path
+    parameters = None if cell.trained is None else cell.trained.path
     return {
         "teacher": cell.teacher.name,
         "solver": cell.solver,
@@ -61,12 +64,15 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "quantiser": quantiser,
         "status": outcome.status,
         "reason": outcome.reason or outcome.failed.get(metric, cell.lacking.get(metric, "")),
-        "cell": cell.address[:16],
+        "cell": outcome.place,
         "net_passes": cell.teacher.passes * cell.nfe if found else None,
         "serial_calls": cell.plan and cell.plan.serial_calls,
         "learned": cell.learned,
         "metric_loss": cell.metric_loss,
         "inferred": cell.inferred,
+        "parameters_origin": zoo.origin(parameters),
+        "search": searched.name if searched is not None else "",
+        "search_origin": zoo.origin(searched),
         "validation": cell.trained and cell.trained.validation,
         "validation_spread": cell.trained and cell.trained.spread,
         "metric_id": _metric_id(cell, metric, found),
@@ -83,6 +89,8 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "cost_shared_calls": outcome.greatest("shared_calls"),
         "cost_joules": outcome.total("joules"),
         **_training_cost(cell),
+        "cost_search_teacher_calls": cell.search and cell.search.calls,
+        "cost_search_seconds": cell.search and cell.search.seconds,
     }
 
 

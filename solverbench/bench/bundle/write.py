@@ -22,6 +22,7 @@ from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
 from solverbench.bench.bundle.selection import _selection, name, settled
 from solverbench.bench.bundle.table import _metrics, frame
+from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.cells import Cell, each_teacher
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.protocol import BLOCKS, Protocol
@@ -41,6 +42,8 @@ from solverbench.teachers.teacher import condition
 from solverbench.wording import csv_text
 
 SCHEMA = 1
+TRAININGS = "trainings.csv"
+"""The rows of each training seed, where results.csv has their mean."""
 
 
 def write(
@@ -65,15 +68,16 @@ def write(
     from solverbench.bench import published
 
     options, root = settled(outcomes, protocol, options), Path(options.out)
-    folder = root / "reports" / name(outcomes, options)
-    files.write_bytes(
-        folder / "results.csv",
-        (frame(outcomes) if table is None else table).map(csv_text).to_csv(index=False, lineterminator="\n").encode(),
-    )
+    folder, shown = root / "reports" / name(outcomes, options), pooled(outcomes)
+    table = frame(outcomes) if table is None else table
+    if len(shown) < len(outcomes):
+        files.write_bytes(folder / TRAININGS, _csv(table))
+        table = frame(shown)
+    files.write_bytes(folder / "results.csv", _csv(table))
     buffer = io.BytesIO()
-    np.savez(buffer, **_images(outcomes, root))
+    np.savez(buffer, **_images(shown, root))
     files.write_bytes(folder / "images.npz", buffer.getvalue())
-    files.write_bytes(folder / "cells.json", json.dumps(_cells(outcomes), separators=(",", ":")).encode())
+    files.write_bytes(folder / "cells.json", json.dumps(_cells(shown), separators=(",", ":")).encode())
     record = {
         "schema": SCHEMA,
         "command": command or options.command(),
@@ -82,16 +86,20 @@ def write(
         "environment": {**_environment(options.device), **_plugins(outcomes), "seconds": _seconds(outcomes, seconds)},
         "metrics": _described(outcomes),
         "lines": [line for cell in _of_teachers(outcomes) for line in _lines(cell)],
-        "notes": notes(outcomes, protocol),
-        "verdicts": verdicts(outcomes),
+        "notes": notes(shown, protocol),
+        "verdicts": verdicts(shown),
         "counts": counts(outcomes),
         "tags": _tags(outcomes, protocol),
-        "published": published.compared(outcomes),
+        "published": published.compared(shown),
         "bibtex": _bibtex(outcomes),
         **_conditions(outcomes),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.map(csv_text).to_csv(index=False, lineterminator="\n").encode()
 
 
 def _seconds(outcomes: Sequence[Outcome], seconds: float) -> str:
@@ -108,9 +116,10 @@ def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     found = {}
     for outcome in outcomes:
         if (plan := outcome.cell.plan) is not None:
-            kept = ("over", "replicates", "leave_one_out")
-            measured = {name: {key: each.as_dict()[key] for key in kept} for name, each in outcome.measures.items()}
-            found[outcome.cell.address[:16]] = {"plan": plan.as_dict(), "measures": measured}
+            kept = ("over", "replicates", "leave_one_out", "trainings")
+            told = {name: each.as_dict() for name, each in outcome.measures.items()}
+            measured = {name: {key: each[key] for key in kept if key in each} for name, each in told.items()}
+            found[outcome.place] = {"plan": plan.as_dict(), "measures": measured}
     return found
 
 
@@ -238,8 +247,9 @@ def _trained(outcomes: Sequence[Outcome], root: Path) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for cell in (outcome.cell for outcome in outcomes):
         if cell.trained is not None:
-            name = Path(cell.teacher.name) / trained_files.file_name(cell.spec, cell.nfe)
-            there = [place for place, folder in zoo.places(root).items() if (folder / name).is_file()]
+            names = [Path(cell.teacher.name) / name for name in trained_files.file_names(cell.spec, cell.nfe)]
+            places = zoo.places(root).items()
+            there = [place for place, folder in places if any((folder / name).is_file() for name in names)]
             found.setdefault(f"parameters of {cell.solver} for {cell.teacher.name}", []).append(
                 f"NFE {cell.nfe} {there[0] if there else 'removed since'} {cell.trained.identity[:12]}{_recipe(cell)}"
             )

@@ -93,7 +93,7 @@ def load(path: Path) -> SearchFile:
     if body.get("format") != FORMAT or body.get("version") != VERSION:
         raise RecordError(asked=path, wrong="no searched grid of a version known here", remedy=remedy)
     try:
-        found = {int(steps): _searched(each, int(steps)) for steps, each in body["grids"].items()}
+        found = {int(steps): _searched(each, int(steps), path) for steps, each in body["grids"].items()}
         about = body["search"], dict(body["given"]), body["teacher"], body["teacher_identity"]
         return SearchFile(*about, found, dict(body["record"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -127,9 +127,9 @@ def _body(made: SearchFile) -> dict[str, Any]:
     }
 
 
-def _searched(told: Mapping[str, Any], steps: int) -> Searched:
+def _searched(told: Mapping[str, Any], steps: int, path: Path) -> Searched:
     levels = tuple(float(level) for level in told["levels"])
     if len(levels) != steps + 1 or list(levels) != sorted(set(levels), reverse=True):
         raise ValueError(f"{len(levels)} levels for {steps} steps, or not falling")
     seeds = range(told["seeds"][0], told["seeds"][1] + 1) if told["seeds"] else range(0)
-    return Searched(levels, int(told["calls"]), float(told["seconds"]), seeds)
+    return Searched(levels, int(told["calls"]), float(told["seconds"]), seeds, path)

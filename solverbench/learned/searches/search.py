@@ -128,7 +128,7 @@ def made(
     path = place(folder, teacher, name, given)
     earlier = next((each.found for each in files.find(name, given, teacher, [folder])), {})
     fresh = {
-        count: Searched(files.rounded(levels), calls, seconds, chosen)
+        count: Searched(files.rounded(levels), calls, seconds, chosen, path)
         for count, (levels, calls, chosen) in found.items()
     }
     record = {

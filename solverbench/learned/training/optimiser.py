@@ -47,6 +47,8 @@ class GroupedOptimiser:
         self.optimisers = [
             _optimiser(name, [self.parts[group] for group in groups], rate) for (name, rate, _), groups in self.shared
         ]
+        self.peaks = [rate for (_, rate, _), _ in self.shared]
+        """The optimisers' rates before the recipe's schedule; patience lowers them."""
 
     def parameters(self, vector: Tensor) -> dict[str, Tensor]:
         """Return the parameters in `vector` by name, in the solver's own order."""
@@ -67,9 +69,10 @@ class GroupedOptimiser:
         ]
         return math.hypot(*norms)
 
-    def step(self) -> None:
-        """Make one optimiser step on the groups that have a gradient."""
-        for optimiser in self.optimisers:
+    def step(self, iteration: int) -> None:
+        """Make one optimiser step on the groups that have a gradient; iterations are counted from 1."""
+        for ((_, _, least), _), peak, optimiser in zip(self.shared, self.peaks, self.optimisers, strict=True):
+            optimiser.param_groups[0]["lr"] = rate(self.recipe, iteration, peak, least)
             optimiser.step()
 
     def place(self, vector: Tensor) -> None:
@@ -79,11 +82,10 @@ class GroupedOptimiser:
     def decay(self, active: frozenset[str], watched: str) -> bool:
         """Lower the rates of the active groups; return whether `watched` is active and was at its minimum rate."""
         at_least = False
-        for ((_, _, least), groups), optimiser in zip(self.shared, self.optimisers, strict=True):
+        for number, ((_, _, least), groups) in enumerate(self.shared):
             if active & set(groups):
-                (rates,) = optimiser.param_groups
-                at_least |= watched in active & set(groups) and rates["lr"] <= least
-                rates["lr"] = max(self.recipe.lr_decay * rates["lr"], least)
+                at_least |= watched in active & set(groups) and self.peaks[number] <= least
+                self.peaks[number] = max(self.recipe.lr_decay * self.peaks[number], least)
         return at_least
 
     def tensors(self) -> dict[str, Tensor]:
@@ -91,7 +93,7 @@ class GroupedOptimiser:
         found = {"vector": self.vector}
         for number, optimiser in enumerate(self.optimisers):
             found |= optimiser_tensors(f"optimiser{number}", optimiser)
-            found[f"rate{number}"] = torch.tensor(optimiser.param_groups[0]["lr"], dtype=torch.float64)
+            found[f"rate{number}"] = torch.tensor(self.peaks[number], dtype=torch.float64)
         return found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -99,7 +101,7 @@ class GroupedOptimiser:
         self.place(tensors["vector"])
         for number, optimiser in enumerate(self.optimisers):
             restore_optimiser(f"optimiser{number}", optimiser, tensors)
-            optimiser.param_groups[0]["lr"] = float(tensors[f"rate{number}"])
+            self.peaks[number] = float(tensors[f"rate{number}"])
 
     def _sliced(self, solver: LearnedSolver) -> dict[str, slice]:
         found: dict[str, slice] = {}
@@ -134,6 +136,28 @@ def _check(solver: LearnedSolver, initial: Mapping[str, Tensor], recipe: Recipe)
                 ),
                 remedy="use --set stages=all",
             )
+
+
+def rate(recipe: Recipe, iteration: int, peak: float, least: float) -> float:
+    """Return the learning rate of an iteration, counted from 1, by the recipe's schedule.
+
+    Of N iterations the first W = round(warmup N) rise linearly to `peak`. The schedule starts there and ends with the
+    last iteration at `least`, or at `peak` if that is lower:
+
+        cosine:  least + (peak - least) (1 + cos(pi p)) / 2        linear:  least + (peak - least) (1 - p)
+
+    with p = (k - W - 1) / (N - W - 1) at iteration k > W.
+
+    Source: Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
+    """
+    warm = round(recipe.warmup * recipe.iterations)
+    if iteration <= warm:
+        return peak * iteration / warm
+    if recipe.schedule == "constant" or least >= peak:
+        return peak
+    done = (iteration - warm - 1) / max(recipe.iterations - warm - 1, 1)
+    left = (1 + math.cos(math.pi * done)) / 2 if recipe.schedule == "cosine" else 1 - done
+    return least + (peak - least) * left
 
 
 def optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -16,11 +16,15 @@ from solverbench.teachers.convergence import Convergence
 
 
 def result(student: Trainer) -> Trained:
-    """Return the trained solver with the last averaged parameters or the best ones, as the recipe says."""
+    """Return the trained solver with the last averaged parameters or the best ones, as the recipe says.
+
+    A training that blew up has the best ones.
+    """
     recipe, teacher = student.job.recipe, student.job.teacher
     measured = [row for row in student.history if "validation" in row]
     last = measured[-1]["validation"]
-    chosen = (last, student.average) if recipe.choose == "last" else (student.best.validation, student.best.vector)
+    kept_last = recipe.choose == "last" and not student.blown_up
+    chosen = (last, student.average) if kept_last else (student.best.validation, student.best.vector)
     run = {
         "seed": student.job.seed,
         "validation": chosen[0],
@@ -58,6 +62,13 @@ def _error(found: Convergence | None) -> dict[str, Any]:
 def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:
     """Return a warning for users of the result; empty if there is none."""
     best = min(measured, key=lambda row: row["validation"])
+    if student.blown_up:
+        last, kept = measured[-1]["validation"], student.best
+        return (
+            f"stopped at iteration {student.iteration} of {student.job.recipe.iterations}: the validation error rose "
+            f"to {last:.4g}, {last / kept.validation:.1f} times the best so far; the parameters of iteration "
+            f"{kept.iteration} ({kept.validation:.4g}) are kept. Lower the learning rate, or set schedule=cosine"
+        )
     if best is measured[0]:
         return "the validation error never fell below the untrained solver's; lower the learning rate, or train longer"
     if best["iteration"] <= student.iteration / 2 and not student.job.recipe.patience:

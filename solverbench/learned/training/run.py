@@ -38,7 +38,7 @@ class TrainingRun:
 
     def folder(self, out: Path) -> Path:
         """Return the run's folder under `out`; its name ends in a hash of everything that the result depends on."""
-        settings = {k: v for k, v in self.recipe.as_dict().items() if k != "training_seeds"}
+        settings = {k: v for k, v in self.recipe.as_key().items() if k != "training_seeds"}
         body = [self.solver.key, self.nfe, self.teacher.ode, settings, self.seed, *self._code()]
         name = f"{self.solver.name}-nfe{self.nfe}-seed{self.seed}-{files.digest(body)[:12]}"
         return out / "trained" / self.teacher.name / "runs" / name

@@ -143,30 +143,34 @@ def train_best(
 ) -> Trained:
     """Return the best of the recipe's training seeds by validation error; write it where `zoo.find` looks.
 
-    The record keeps the validation errors and costs of all seeds. Arguments and errors as for `train`.
+    The file keeps the others too, and the record the validation errors and costs of all. A solver with the option
+    `training` is trained with that seed alone. Arguments and errors as for `train`.
     """
     teacher = teacher.to(device)
     _job(solver, nfe, teacher, recipe, 0)  # refuses what can't be trained before any image is made
     data = data or prepare(teacher, recipe, out)
     runs: list[Trained] = []
-    for seed in range(recipe.training_seeds):
-        shown = _shifted(progress, seed * recipe.iterations, recipe.training_seeds * recipe.iterations)
+    asked = trained_files.learned(solver)
+    chosen = range(recipe.training_seeds) if asked.training is None else [asked.training]
+    for place, seed in enumerate(chosen):
+        shown = _shifted(progress, place * recipe.iterations, len(chosen) * recipe.iterations)
         runs.append(
             train(
                 solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data,
                 tensorboard=tensorboard,
             )
         )  # fmt: skip
-    best = best_of(runs)
+    best = replace(best_of(runs), spec=asked.spec)
     trained_files.save(best, out / "trained" / teacher.name / trained_files.file_name(solver, nfe))
     return best
 
 
 def best_of(runs: Sequence[Trained]) -> Trained:
-    """Return the run with the lowest validation error, with the records of all runs."""
+    """Return the run with the lowest validation error, with the records and parameters of all runs."""
     best = min(runs, key=lambda run: run.record["runs"][0]["validation"])
     everything = [run.record["runs"][0] for run in runs]
-    return replace(best, record={**best.record, "runs": everything})
+    others = tuple(run for run in runs if run is not best)
+    return replace(best, record={**best.record, "runs": everything}, others=others)
 
 
 def _job(solver: str | LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe, seed: int) -> TrainingRun:
@@ -175,7 +179,7 @@ def _job(solver: str | LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe
     Raises:
         TrainingError: the recipe asks for what this solver can't be given.
     """
-    job = TrainingRun(trained_files.learned(solver), nfe, teacher, recipe, seed)
+    job = TrainingRun(replace(trained_files.learned(solver), training=None), nfe, teacher, recipe, seed)
     if isinstance(job.solver, EstimatedSolver):
         estimation.check(job)
     return job

@@ -79,8 +79,14 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all iterations are done, or patience ended the training."""
-        return self.iteration >= self.job.recipe.iterations or self.patience.over
+        """Whether all iterations are done, or patience or a validation error far above the best ended the training."""
+        return self.iteration >= self.job.recipe.iterations or self.patience.over or self.blown_up
+
+    @property
+    def blown_up(self) -> bool:
+        """Whether the last validation error is above the recipe's multiple of the best so far."""
+        multiple, last = self.job.recipe.stop_above, self.history[-1] if self.history else {}
+        return bool(multiple) and last.get("validation", 0.0) > multiple * self.best.validation
 
     @property
     def active(self) -> frozenset[str]:
@@ -117,7 +123,7 @@ class Trainer:
         numbers = torch.stack([value.detach() for value in shown.values()]).tolist()  # the only device sync
         row = {"iteration": iteration, **dict(zip(shown, numbers, strict=True)), "gradient": self.descent.clip(active)}
         _check_finite(row)
-        self.descent.step()
+        self.descent.step(iteration)
         average(self.average, self.vector.detach(), recipe.ema_decay, iteration)
         if relaxation is not None:
             row["accepted"] = self._move(relaxation, self.data.train, chosen, noise, distance.detach())
