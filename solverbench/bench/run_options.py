@@ -167,9 +167,10 @@ class RunOptions:
         default=None,
         metadata=_about(
             METRICS,
-            "Version of the Inception network for FID and related metrics: legacy_tensorflow, clean or legacy_pytorch.",
+            "Features: for FID a version of Inception (legacy_tensorflow, clean, legacy_pytorch), for frechet_data and "
+            "similar metrics any other of 'solverbench list extractors'.",
             metavar="NAME",
-            unset="legacy_tensorflow",
+            unset="legacy_tensorflow, or the teacher's own",
         ),
     )
     quantiser: str | None = field(

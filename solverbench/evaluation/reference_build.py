@@ -19,7 +19,7 @@ from solverbench.evaluation.image_sources import Crop
 from solverbench.evaluation.pictures import Pictures
 from solverbench.evaluation.reference_checks import checked
 from solverbench.evaluation.reference_foreign import SUFFIXES, UNKNOWN, Array, foreign
-from solverbench.evaluation.references import _bytes, _decoded, _encoded, _sha, about, extractor, folders
+from solverbench.evaluation.references import Extractor, _bytes, _decoded, _encoded, _sha, about, extractor, folders
 from solverbench.metrics.frechet import Moments
 
 BLOCK = 2000
@@ -37,6 +37,7 @@ def build(
     *,
     kind: str | None = None,
     extractor_name: str = "legacy_tensorflow",
+    made_by: Extractor | None = None,
     split: str = UNKNOWN,
     count: int | None = None,
     crop: Crop | None = None,
@@ -50,6 +51,7 @@ def build(
     Args:
         source: statistics as .npz, .npy or .pkl; images as a folder, a zip, an .npz of `arr_0` or an .npy; or a teacher
             that draws images. Or the images themselves.
+        made_by: the extractor of images; if None, the one of `extractor_name`.
         kind: whose statistics they are, one of `KINDS`; guessed if None.
         split: of the data set, for people.
         count: images: the number behind statistics that don't say, or the first ones of a folder.
@@ -68,7 +70,7 @@ def build(
         )
     path = folders(out)[0] / f"{name}.npz"
     if isinstance(source, Pictures):
-        arrays, told = _made(name, source, path, extractor_name, device, say)
+        arrays, told = _made(name, source, path, made_by or extractor(extractor_name, device), say)
         return _stored(path, name, split, arrays, told)
     file = Path(source)
     if file.suffix in SUFFIXES and file.is_file() and not image_arrays.of_arrays(file):
@@ -85,7 +87,8 @@ def build(
         )
         raise UserError(asked=f"--kind {kind}", wrong=f"{source} is {what}", remedy=remedy)
     else:
-        arrays, told = _made(name, image_sources.of(source, count, crop), path, extractor_name, device, say)
+        pictures = image_sources.of(source, count, crop)
+        arrays, told = _made(name, pictures, path, made_by or extractor(extractor_name, device), say)
     return _stored(path, name, split, arrays, told)
 
 
@@ -110,11 +113,10 @@ def _stored(path: Path, name: str, split: str, arrays: dict[str, Array], told: d
 
 
 def _made(
-    name: str, images: image_sources.Pictures, path: Path, extractor_name: str, device: str, say: Callable[[str], None]
+    name: str, images: Pictures, path: Path, made_by: Extractor, say: Callable[[str], None]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays and facts of a reference made from `images`; write a checkpoint after each block."""
     say(f"{name}: {images.said}")
-    made_by = extractor(extractor_name, device)
     told = {"name": name, "origin": images.origin, "kind": "images", "extractor": made_by.identity, "n": len(images)}
     told |= {"split": UNKNOWN, "source_sha256": images.identity, **({"crop": images.crop} if images.crop else {})}
     told |= images.facts
