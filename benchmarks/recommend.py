@@ -120,8 +120,8 @@ def coverage(out: Path) -> None:
         hits["race"] += low <= truth <= high
     print(
         f"{REPETITIONS} repetitions, {len(specs)} candidates, {len(winners)} different winners. Intervals that cover: "
-        f"on fresh seeds, the advantage over the second {hits['second']} %, over Euler {hits['default']} %; on the race's "
-        f"own images, that over the second {hits['race']} %"
+        f"on fresh seeds, the advantage over the second {hits['second']} %, over Euler {hits['default']} %; "
+        f"on the race's own images, that over the second {hits['race']} %"
     )
 
 

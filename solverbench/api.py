@@ -18,6 +18,8 @@ from solverbench import seeds as image_seeds
 from solverbench.bench.cells import FAILED
 from solverbench.bench.progress import Listener
 from solverbench.bench.run import run_table
+from solverbench.choice.answer import Recommendation
+from solverbench.choice.choose import choose
 from solverbench.cli.progress import display, training_display
 from solverbench.cli.terminal import in_notebook
 from solverbench.errors import UserError
@@ -106,6 +108,54 @@ def _setting(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def recommend(
+    teacher: str | Teacher,
+    nfe: str | int | Sequence[int] = "4-8",
+    *,
+    calls: int | None = None,
+    seconds: float | None = None,
+    by: str = "rmse_teacher",
+    solvers: str | None = None,
+    train: bool = False,
+    export: Sequence[str] = ("py",),
+    device: str = "cpu",
+    out: str | Path = "runs",
+    progress: bool | None = None,
+) -> Recommendation:
+    """Return the best solver for a model at each number of calls, as the command `recommend` does.
+
+    Solvers on all grids race on validation seeds by paired errors; what is beaten drops out. The leaders are measured
+    again on fresh seeds, beside Euler's method and the pipeline's own scheduler. The same call resumes.
+
+    Args:
+        teacher: a name, a checkpoint, a TOML file, or a teacher made in Python.
+        nfe: numbers of denoiser calls: "4-8", 6 or [4, 6].
+        calls: network calls times images that all of it may spend; None for no limit.
+        seconds: time that it may take; None for no limit.
+        by: metric that chooses between the leaders of the race.
+        solvers: specs to choose from; if None, the built-in solvers on all grids, and trained ones at hand.
+        train: whether the rest of `seconds` goes to training learned solvers.
+        export: kinds of files of each pick: json, py, k-diffusion, sigmas, diffusers.
+        device: cpu, cuda or cuda:N.
+        out: results folder.
+        progress: whether to show progress; if None, on a terminal and in a notebook.
+
+    Returns:
+        `.pick` (`.spec`, `.nfe`, `.value`, `.low`, `.high`, `.comparisons`), `.picks` by calls, `.candidates` with
+        their errors, `.cost`, `.folder` of the files and `.report`, the folder of the run on fresh seeds.
+
+    Raises:
+        UserError: bad arguments, a limit that is too low, or a reference that diverges or isn't converged.
+    """
+    network = load_teacher(teacher, check_device(device), out=out) if isinstance(teacher, str) else teacher
+    shown = _watched() if progress is None else progress
+    with display() if shown else nullcontext(None) as listener:
+        return choose(
+            network, nfe, out=Path(out), calls=calls, seconds=seconds, by=by, solvers=solvers, train=train,
+            exports=export, tell=listener,
+        )  # fmt: skip
 
 
 def noise(seeds: str | int | Sequence[int], teacher: str | Teacher = "digits", *, device: str = "cpu") -> Tensor:

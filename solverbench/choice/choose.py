@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from solverbench import files
@@ -10,7 +12,9 @@ from solverbench.bench.progress import Listener, Silent
 from solverbench.choice import answer, candidates, fresh
 from solverbench.choice.answer import Recommendation
 from solverbench.choice.race import Race
-from solverbench.errors import UserError
+from solverbench.errors import BudgetError, TrainingError, UserError
+from solverbench.learned import recipes, trained_files
+from solverbench.learned.training import train as training
 from solverbench.method.spec import numbers
 from solverbench.metrics import table
 from solverbench.sampling import convergence
@@ -86,11 +90,46 @@ def choose(
         threads.submit(race.run).result()
     spent = None if calls is None else calls - field.searched
     samples = fresh.affordable(race, spent, seconds)
+    learned = _trained(race, teacher, out, seconds - RACE * seconds, tell) if train and seconds is not None else []
     tell.say(f"measuring the leaders on {samples} fresh seeds")
-    result, picks = fresh.measured(race, out, tell, by=by, samples=samples, command=command)
+    result, picks = fresh.measured(race, out, tell, by=by, samples=samples, command=command, also=learned)
     found = answer.answered(race, field, result, picks, by, folder)
     answer.written(found, teacher, out, exports)
     return found
+
+
+class _Late(Exception):
+    """The time for training is over; raised between two iterations."""
+
+
+def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: Listener) -> list[str]:
+    """Train solvers until the time is over, the most calls first; return the specs of those that were finished.
+
+    An unfinished training keeps its checkpoint: `solverbench train` with the same --out goes on from it.
+    """
+    deadline, found = time.monotonic() + seconds, dict[str, None]()
+
+    def progress(iteration: int, total: int, loss: float, validation: float | None) -> None:
+        if time.monotonic() > deadline:
+            raise _Late
+
+    for spec in TRAINED:
+        solver = trained_files.learned(spec)
+        for nfe in sorted(race.budgets, reverse=True):
+            if any(each.candidate.spec == spec and each.candidate.nfe == nfe for each in race.runners):
+                continue  # a trained file was at hand
+            try:
+                recipe = replace(recipes.chosen(solver, teacher), training_seeds=1)
+                tell.say(f"training {spec} at {nfe} calls, {deadline - time.monotonic():.0f} s left")
+                training.train_best(solver, nfe, teacher, recipe, out=out, device=teacher.device, progress=progress)
+            except _Late:
+                tell.say(f"the time for training is over: {spec} at {nfe} calls is not finished and takes no part")
+                return list(found)
+            except (TrainingError, BudgetError) as error:
+                tell.note(f"{spec} at {nfe} calls takes no part: {error}")
+            else:
+                found[spec] = None
+    return list(found)
 
 
 def _check(calls: int | None, seconds: float | None, train: bool) -> None:

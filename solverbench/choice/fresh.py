@@ -97,7 +97,14 @@ def own_scheduler(teacher: Teacher) -> str:
 
 
 def measured(
-    race: Race, out: Path, tell: Listener, *, by: str, samples: int, command: str | None = None
+    race: Race,
+    out: Path,
+    tell: Listener,
+    *,
+    by: str,
+    samples: int,
+    command: str | None = None,
+    also: Sequence[str] = (),
 ) -> tuple[RunResult, list[Pick]]:
     """Return the run of the finalists and defaults on fresh seeds, and the pick of each budget.
 
@@ -105,12 +112,14 @@ def measured(
         by: name of the metric that decides.
         samples: number of images.
         command: command line, for the report.
+        also: specs of solvers trained since, which take part without a race.
 
     Raises:
         UserError: the metric has no value.
     """
     usual = defaults(race.teacher)
-    specs = dict.fromkeys([each.spec for nfe in race.budgets for each in finalists(race, nfe)] + [*usual.values()])
+    raced = [each.spec for nfe in race.budgets for each in finalists(race, nfe)]
+    specs = dict.fromkeys([*also, *raced, *usual.values()])
     options = RunOptions(
         solvers=list(specs), nfe=race.budgets, teachers=race.teacher, samples=samples, replicates=1,
         device=race.teacher.device, out=str(out),
@@ -119,16 +128,16 @@ def measured(
     picks: list[Pick] = []
     for nfe in race.budgets:
         there = {each.cell.solver: each for each in result.cells if each.cell.nfe == nfe}
-        pick = _pick(race, nfe, there, usual, by)
+        order = [each for each in also if there[each].measures] + [each.spec for each in finalists(race, nfe)]
+        pick = _pick(nfe, order, there, usual, by)
         better = -1 if plugin.described(by).higher else 1
         front = all(better * pick.value < better * other.value for other in picks)
         picks.append(Pick(**{**vars(pick), "front": front}))
     return result, picks
 
 
-def _pick(race: Race, nfe: int, there: Mapping[str, Outcome], usual: Mapping[str, str], by: str) -> Pick:
-    """Return a budget's pick: the race's winner; another finalist only where that is ahead of it on fresh seeds."""
-    order = [each.spec for each in finalists(race, nfe)]
+def _pick(nfe: int, order: Sequence[str], there: Mapping[str, Outcome], usual: Mapping[str, str], by: str) -> Pick:
+    """Return a budget's pick: the first of the leaders; another one only where it is ahead of it on fresh seeds."""
     known = [spec for spec in order if by in there[spec].measures]
     if not known:
         first = there[order[0]]

@@ -39,6 +39,7 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
     help="Metric that chooses between the leaders of the race.",
 )  # fmt: skip
 @click.option("--solvers", metavar="LIST", help="Specs to choose from.  [default: all solvers on all grids]")
+@click.option("--train", is_flag=True, help="Give the rest of --time to training gs, s4s_alt and ld3.")
 @click.option(
     "--export", "exports", multiple=True, default=("py",), show_default=True, metavar="KIND",
     help="Write each pick as json, py, k-diffusion, sigmas or diffusers; repeatable.",
@@ -58,6 +59,7 @@ def recommend(
     calls: int | None,
     by: str,
     solvers: str | None,
+    train: bool,
     exports: tuple[str, ...],
     device: str,
     out: str,
@@ -76,9 +78,17 @@ def recommend(
     network = load_teacher(teacher, check_device(device), out=out)
     with display(amount=terminal.amount()) as progress:
         found = choose(
-            network, nfe, out=Path(out), calls=calls, seconds=seconds, by=by, solvers=solvers, exports=exports,
+            network,
+            nfe,
+            out=Path(out),
+            calls=calls,
+            seconds=seconds,
+            by=by,
+            solvers=solvers,
+            train=train,
+            exports=exports,
             tell=progress,
-        )  # fmt: skip
+        )
     draw: Callable[[Path], object] = ctx.meta["report"]
     terminal.tell("drawing the report")
     draw(found.report)
