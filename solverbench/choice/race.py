@@ -29,7 +29,7 @@ from solverbench.learned import recipes
 from solverbench.method import prefixes
 from solverbench.method.prefixes import Call
 from solverbench.sampling import endpoints
-from solverbench.sampling.sample import BATCH, BatchLimit, decoded, samples
+from solverbench.sampling.sample import BATCH, BatchLimit, SampleError, decoded, samples
 from solverbench.teachers.teacher import Teacher
 
 SEEDS = range(recipes.VALIDATION.start + 5000, recipes.VALIDATION.stop)
@@ -222,17 +222,22 @@ class Race:
         """Return the decoded images of the teacher's own sampler.
 
         Raises:
-            UserError: they lie far out of the range of images.
+            UserError: they can't be made, or lie far out of the range of images.
         """
-        states = endpoints.piece(self.teacher, self.goal, chosen, self.out).to(self.teacher.device)
+        own = f"its own samples ({self.teacher.sampler}, {self.teacher.sampler_nfe} calls)"
+        remedy = "check the checkpoint, or give another sampler or more calls (sampler, sampler_nfe)"
+        try:
+            states = endpoints.piece(self.teacher, self.goal, chosen, self.out).to(self.teacher.device)
+        except SampleError as error:
+            wrong = f"{own} can't be used: {error.wrong}"
+            raise UserError(asked=f"teacher {self.teacher.name}", wrong=wrong, remedy=remedy) from error
         images = decoded(self.teacher, states, BatchLimit(BATCH)).float()
         square = float(images.square().mean())
         if self.teacher.decode is None and square > SQUARE:
             raise UserError(
                 asked=f"teacher {self.teacher.name}",
-                wrong=f"its own samples ({self.teacher.sampler}, {self.teacher.sampler_nfe} calls) diverge: their mean "
-                f"square is {square:.3g}, of images at most 1",
-                remedy="check the checkpoint, or give another sampler or more calls (sampler, sampler_nfe)",
+                wrong=f"{own} diverge: their mean square is {square:.3g}, of images at most 1",
+                remedy=remedy,
             )
         return images
 
