@@ -25,6 +25,9 @@ from solverbench.teachers.teacher import Teacher
 RACE = 0.6
 """Share of the limit that the race may spend; the rest is for fresh seeds."""
 
+FRESH = 0.2
+"""Share of the time that is kept for fresh seeds if solvers are trained."""
+
 TRAINED = ("gs", "s4s_alt", "ld3:mode=time")
 """Solvers that the time left goes to, the most promising first."""
 
@@ -89,8 +92,12 @@ def choose(
     with pool(1) as threads:
         threads.submit(race.run).result()
     spent = None if calls is None else calls - field.searched
-    samples = fresh.affordable(race, spent, seconds)
-    learned = _trained(race, teacher, out, seconds - RACE * seconds, tell) if train and seconds is not None else []
+    measuring = seconds
+    learned: list[str] = []
+    if train and seconds is not None:
+        learned = _trained(race, teacher, out, (1 - FRESH) * seconds - race.spent.seconds, tell)
+        measuring = race.spent.seconds + FRESH * seconds
+    samples = fresh.affordable(race, spent, measuring)
     tell.say(f"measuring the leaders on {samples} fresh seeds")
     result, picks = fresh.measured(race, out, tell, by=by, samples=samples, command=command, also=learned)
     found = answer.answered(race, field, result, picks, by, folder)

@@ -68,7 +68,7 @@ def recommend(
     """Find the best solver for a model and a number of calls.
 
     Solvers on all grids race on a few images; what is beaten drops out. The leaders are measured again on fresh seeds
-    beside Euler's method and the pipeline's own scheduler. The same command resumes an interrupted choice.
+    together with Euler's method and the pipeline's own scheduler. The same command resumes an interrupted choice.
     """
     from solverbench.choice.choose import choose
     from solverbench.cli.progress import display

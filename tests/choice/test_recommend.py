@@ -17,6 +17,7 @@ import solverbench as sb
 from solverbench import seeds
 from solverbench.bench.progress import Silent
 from solverbench.choice import candidates, fresh, race
+from solverbench.choice import choose as choosing
 from solverbench.choice.choose import choose
 from solverbench.cli.main import main
 from solverbench.errors import UserError
@@ -196,6 +197,24 @@ def test_a_limit_on_calls_holds_and_one_that_is_too_low_is_refused(tmp_path):
     assert calls <= limit
     with pytest.raises(UserError, match=r"too little for the smallest race, which takes \d+ network calls"):
         choose(teacher(), 4, out=tmp_path, solvers=SOLVERS, calls=100)
+
+
+@pytest.mark.parametrize("seconds", [600.0, 1e-3])
+def test_the_time_left_trains_learned_solvers_which_take_part_if_they_are_finished(tmp_path, monkeypatch, seconds):
+    short = replace(
+        recipes.load("gs", "digits"), iterations=3, batch=8, train_size=16, validation_size=8, validate_every=3
+    )
+    monkeypatch.setattr(choosing, "TRAINED", ("gs",))
+    monkeypatch.setattr(recipes, "chosen", lambda solver, teacher: short)
+    heard = Heard()
+    asked = {"nfe": 4, "out": tmp_path, "solvers": "dpm,euler", "train": True, "tell": heard}
+    if seconds < 1:  # the race itself has no time then: it is given what it needs
+        monkeypatch.setattr(choosing, "RACE", 1e6)
+    found = choose(teacher(), **asked, seconds=seconds)
+    took_part = "gs" in set(sb.load_results(found.report).frame["solver"])
+    assert took_part == (seconds > 1)
+    assert any("training gs at 4 calls" in line for line in heard.lines)
+    assert took_part != any("is not finished and takes no part" in line for line in heard.lines)
 
 
 @pytest.mark.parametrize(
