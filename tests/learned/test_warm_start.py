@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor
 
 import solverbench as sb
+from solverbench.bench import protocol, resolve, train_missing
+from solverbench.bench.run_options import RunOptions
 from solverbench.errors import TrainingError
-from solverbench.learned import growth, trained_files
+from solverbench.learned import growth, recipes, trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.trained_files import Trained, learned
 from solverbench.learned.training import train as training
@@ -203,3 +206,30 @@ def test_without_warm_start_a_range_is_as_each_budget_alone(
         alone = training.train_best("gs", each.best.nfe, teacher, cold, out=tmp_path / "b", data=data)
         assert alone.identity == each.best.identity
     assert not list(tmp_path.glob("b/trained/toy/runs/*/range.csv"))
+
+
+def test_a_run_that_trains_what_is_missing_warm_starts_too(
+    warm: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[int, list[int]]] = []
+
+    def seeds(
+        solver: LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe, below: list[int], **_: object
+    ) -> list[int]:
+        trained.append((nfe, list(below)))
+        return [nfe]
+
+    recipe = replace(warm, training_seeds=1)
+    monkeypatch.setattr(recipes, "chosen", lambda *_: recipe)
+    monkeypatch.setattr(training, "train_seeds", seeds)
+    monkeypatch.setattr(training, "keep", lambda *_: None)
+    monkeypatch.setattr(train_missing.resolve, "resolved_again", lambda cell, out: cell)
+    asked = RunOptions(solvers="gs,ld3:mode=time", nfe="11,12", samples=100, replicates=1, out=tmp_path)
+    cells = resolve.resolve(asked, protocol.Protocol.of(asked))
+    silent = Mock()
+    assert train_missing.train_missing(cells[::-1], tmp_path, "cpu", silent) == cells[::-1]
+    assert sorted(trained) == [(11, []), (11, []), (12, [11]), (12, [11])]
+    trained.clear()
+    recipe = replace(recipe, warm_start=False)
+    train_missing.train_missing(cells, tmp_path, "cpu", silent)
+    assert trained == [(11, []), (12, []), (11, []), (12, [])]
