@@ -13,8 +13,9 @@ from torch import Tensor
 from solverbench import files
 from solverbench.bench.cells import Cell, each_teacher
 from solverbench.bench.progress import Listener
+from solverbench.bench.protocol import Protocol
 from solverbench.errors import UserError
-from solverbench.evaluation import floors, references
+from solverbench.evaluation import floors, own_data, references
 from solverbench.evaluation.image_sources import FIRST_SEED
 from solverbench.evaluation.pictures import Pictures, unheard
 from solverbench.evaluation.selection import Measurement
@@ -84,27 +85,37 @@ def with_references(wanted: Sequence[Cell], out: Path, tell: Listener) -> list[C
     Raises:
         UserError, RecordError, FeatureError: a reference that was asked for can't be built.
     """
-    found = dict[str, Measurement]()
+    found = dict[str, tuple[Measurement, Protocol]]()
     for cell in each_teacher(wanted):
-        teacher, protocol, measurement = cell.teacher, cell.protocol, cell.measurement
-        failed = dict[str, str]()
+        protocol, measurement = cell.protocol, _completed(cell, out, tell)
+        judged = measurement.evaluation
+        if judged is not None:
+            facts = floors.of(judged, protocol.samples, out)
+            measurement = replace(measurement, evaluation=replace(judged, facts=facts))
+            if (asked := protocol.judging.reference) and own_data.of_images(asked, out):
+                stored = replace(protocol.judging, reference=judged.data.name.partition(" (")[0])
+                protocol = replace(protocol, judging=stored)  # another worker needs no images
+        found[cell.teacher.name] = measurement, protocol
+    made = [(cell, *found[cell.teacher.name]) for cell in wanted]
+    return [replace(cell, measurement=measurement, protocol=protocol) for cell, measurement, protocol in made]
+
+
+def _completed(cell: Cell, out: Path, tell: Listener) -> Measurement:
+    """Return the measurement of a cell's teacher after its pending references are built."""
+    teacher, protocol, measurement = cell.teacher, cell.protocol, cell.measurement
+    failed = dict[str, str]()
+    while measurement.pending and not failed:
         for each in measurement.pending:
             try:
                 each.build(each.pictures or Sampled(teacher, each.count, by_run=True), out, tell.note)
             except UserError as error:
                 if each.pictures is not None:
                     raise
-                failed |= {name: str(error) for name in measurement.lacking if table.TABLE[name].to_teacher}
-        if measurement.pending:
-            measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
-            lacking = {**measurement.lacking, **failed}
-            measurement = replace(measurement, lacking=lacking, broken=measurement.broken | set(failed))
-        judged = measurement.evaluation
-        if judged is not None:
-            facts = floors.of(judged, protocol.samples, out)
-            measurement = replace(measurement, evaluation=replace(judged, facts=facts))
-        found[teacher.name] = measurement
-    return [replace(cell, measurement=found[cell.teacher.name]) for cell in wanted]
+                lost = table.of(measurement.lacking, lambda each: each.to_teacher)
+                failed |= dict.fromkeys(lost, str(error))
+        measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
+    lacking = {**measurement.lacking, **failed}
+    return replace(measurement, lacking=lacking, broken=measurement.broken | set(failed)) if failed else measurement
 
 
 def own_pictures(name: str, count: int | None, device: str, kind: str | None, crop: str | None) -> Sampled:

@@ -158,8 +158,9 @@ class RunOptions:
         default=None,
         metadata=_about(
             METRICS,
-            "Statistics of real images that samples are compared with.",
-            metavar="NAME|FILE",
+            "Real images that samples are compared with: a folder, a zip, an .npz, an .npy or a data set of Hugging "
+            "Face; or their stored statistics.",
+            metavar="NAME|FILE|FOLDER",
             unset="the teacher's own, or those stored under its name",
         ),
     )

@@ -19,6 +19,7 @@ from solverbench.errors import MissingError, UserError
 from solverbench.evaluation import image_arrays, image_sources, reference_build, references
 from solverbench.evaluation.image_arrays import Arrays
 from solverbench.evaluation.image_sources import Stored
+from solverbench.evaluation.image_tables import Table
 from solverbench.evaluation.pictures import Pictures
 from solverbench.evaluation.references import Extractor
 from solverbench.metrics.evaluation import Evaluation as Measured
@@ -86,12 +87,15 @@ def images(text: str, out: Path) -> Pictures | None:
     Raises:
         UserError, RecordError: there are none, or they can't be read.
     """
-    path = Path(text)
+    return image_sources.of(text, None) if of_images(text, out) else None
+
+
+def of_images(text: str, out: Path) -> bool:
+    """Return whether a text names images by their path, and no stored reference."""
     if any((folder / f"{text}.npz").is_file() for folder in references.folders(out)):
-        return None
-    if path.is_dir() or (path.is_file() and (path.suffix == ".zip" or image_arrays.of_arrays(path))):
-        return image_sources.of(text, None)
-    return None
+        return False
+    path, _ = image_sources.located(text)
+    return path.is_dir() or (path.is_file() and (path.suffix in (".zip", ".parquet") or image_arrays.of_arrays(path)))
 
 
 def stored_name(pictures: Pictures, made_by: Extractor) -> str:
@@ -143,7 +147,7 @@ class Evaluation(Measured):
         """
         made_by = _made_by(extractor, device)
         if isinstance(images, str | Path):
-            pictures = image_sources.of(str(images), None) if Path(images).exists() else None
+            pictures = image_sources.of(str(images), None) if image_sources.located(str(images))[0].exists() else None
             if pictures is None:
                 remedy = "give a folder, a zip, an .npz or an .npy of images"
                 raise MissingError(asked=f"images {images}", wrong="there is no such file or folder", remedy=remedy)
@@ -184,6 +188,8 @@ def _times(pictures: Pictures) -> str:
     """Return a digest of the times of change of the files of images, in nanoseconds."""
     if isinstance(pictures, Stored) and pictures.path.is_dir():
         return files.digest([os.stat(pictures.path / name).st_mtime_ns for name in pictures.names])
+    if isinstance(pictures, Table):
+        return files.digest([part.stat().st_mtime_ns for part in pictures.parts])
     if isinstance(pictures, Stored | Arrays):
         return str(pictures.path.stat().st_mtime_ns)
     return ""

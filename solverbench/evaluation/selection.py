@@ -11,10 +11,10 @@ from typing import Any
 from solverbench import files, registries
 from solverbench.errors import MissingError, PluginError, UserError
 from solverbench.evaluation import own_data, references
-from solverbench.evaluation.own_data import Pending
+from solverbench.evaluation.own_data import Pending, Unbuilt
 from solverbench.evaluation.references import Extractor
 from solverbench.metrics import extractors, plugin, table
-from solverbench.metrics.evaluation import OWN, UNSTORED, Evaluation
+from solverbench.metrics.evaluation import OWN, UNSTORED, Evaluation, Reference
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.quantise import QUANTISERS
 from solverbench.metrics.reduction import BLOCKS
@@ -44,7 +44,8 @@ class MetricSelection:
 
     Args:
         metrics: metric names; empty for the teacher's own metrics.
-        reference: name or file of real images' statistics; None for the teacher's own, or those stored in its name.
+        reference: name or file of real images' statistics, or the path of the images; None for the teacher's own, or
+            those stored in its name.
         extractor: extractor of Inception features, one of `fid.MODES`, None for legacy_tensorflow; or another one, for
             the metrics of a teacher's own features, None for the teacher's.
         quantiser: rule from float to uint8; None for the teacher's, or edm-round.
@@ -131,10 +132,17 @@ class MetricSelection:
         if theirs and (missing := self._missing(teacher, theirs, out)):
             lacking |= dict.fromkeys(theirs, missing)
         elif theirs:
-            evaluation = self._public(teacher, theirs, samples, out)
+            try:
+                evaluation = self._public(teacher, theirs, samples, out)
+            except Unbuilt as error:
+                pending += [error.pending]
+                lacking |= dict.fromkeys(theirs, str(error))
         elif ours:
             try:
                 evaluation = self._own(teacher, ours, samples, out)
+            except Unbuilt as error:
+                pending += [error.pending]
+                lacking |= dict.fromkeys(ours, str(error))
             except MissingError as error:
                 if self.reference is not None and not self._unloaded(teacher):
                     raise
@@ -179,7 +187,7 @@ class MetricSelection:
         Raises:
             MissingError: the requested reference doesn't exist.
         """
-        if self.reference is not None:
+        if self.reference is not None and not own_data.of_images(self.reference, out):
             references.find(self.reference, out)
         found, identity = [], None
         try:
@@ -199,26 +207,18 @@ class MetricSelection:
 
     def _public(self, teacher: Teacher, metrics: tuple[str, ...], samples: int, out: Path) -> Evaluation:
         network = extractors.load(self.network(metrics), teacher.device)
-        name = self.reference or references.named_for(teacher, out, network.identity)
-        reference = references.load(name, out, network.identity)
+        reference = self._data(teacher, Extractor(network, network.identity), out)
         if reference.moments.mean.size != network.size:
             raise UserError(
                 asked=f"reference {reference.name}",
                 wrong=f"has {reference.moments.mean.size} features, but {network.identity} gives {network.size}",
                 remedy="give a reference of that extractor",
             )
-        height, width = teacher.shape[1:]
-        if teacher.decode is None and reference.pixels not in ("", f"{width}x{height}"):
-            note = (
-                f"reference {reference.name}: its images are {reference.pixels}, but {teacher.name}'s are "
-                f"{width}x{height}"
-            )
-            reference = dataclasses.replace(reference, note="; ".join(filter(None, (reference.note, note))))
         return Evaluation(
             extractor=network,
             extractor_id=network.identity,
             quantiser=self.quantiser or (teacher.evaluation.quantiser if teacher.evaluation else "edm-round"),
-            data=reference,
+            data=_sized(reference, teacher),
             teacher=None,
             metrics=metrics,
             rows=_few(samples, network.size) or _vectors(metrics),
@@ -237,8 +237,8 @@ class MetricSelection:
             made_by = references.extractor(self.extractor, teacher.device)
             judged = Evaluation(made_by.extract, made_by.identity, references.quantiser_of(teacher))
             judged = self._complete(teacher, judged, out, samples)
-            few = _few(samples, judged.data.moments.mean.size)
-            return dataclasses.replace(judged, metrics=metrics, rows=few or _vectors(metrics))
+            few, data = _few(samples, judged.data.moments.mean.size), _sized(judged.data, teacher)
+            return dataclasses.replace(judged, data=data, metrics=metrics, rows=few or _vectors(metrics))
         if teacher.evaluation is None:
             raise UserError(
                 asked=f"metrics {', '.join(metrics)}",
@@ -247,6 +247,18 @@ class MetricSelection:
             )
         judged = self._complete(teacher, teacher.evaluation, out, samples)
         return dataclasses.replace(judged, metrics=metrics, rows=_vectors(metrics))
+
+    def _data(self, teacher: Teacher, made_by: Extractor, out: Path) -> Reference:
+        """Return the requested reference, or the one that is stored for the teacher.
+
+        Raises:
+            Unbuilt: it is of images whose features aren't known yet.
+            MissingError: there is none.
+            UserError, RecordError, FeatureError: it can't be used.
+        """
+        if self.reference is not None:
+            return own_data.of(self.reference, made_by, out)
+        return references.load(references.named_for(teacher, out, made_by.identity), out, made_by.identity)
 
     def _unloaded(self, teacher: Teacher) -> bool:
         """Return whether the requested extractor of own features lacks a file or a package."""
@@ -264,12 +276,13 @@ class MetricSelection:
             MissingError: it comes without data and there is no reference for it.
         """
         if self.reference is not None:
-            data = references.load(self.reference, out, judged.extractor_id)
+            shape = teacher.shape if self.extractor is None and teacher.decode is None else None
+            data = self._data(teacher, Extractor(judged.extractor, judged.extractor_id, shape), out)
             facts = {name: fact for name, fact in judged.facts.items() if name not in OF_DATA}
             judged = dataclasses.replace(judged, data=data, facts=facts)
         elif judged.data is UNSTORED:
-            name = references.named_for(teacher, out, judged.extractor_id)
-            judged = dataclasses.replace(judged, data=references.load(name, out, judged.extractor_id))
+            data = self._data(teacher, Extractor(judged.extractor, judged.extractor_id), out)
+            judged = dataclasses.replace(judged, data=data)
         if judged.teacher is None:
             own = references.of_samples(teacher, out, judged.extractor_id, _own_count(samples))
             judged = dataclasses.replace(judged, teacher=own)
@@ -401,6 +414,15 @@ def _without_samples(teacher: Teacher, pending: Pending) -> str:
         f"no reference of {teacher.name}'s own samples by {pending.made_by.identity} yet; a run makes one of "
         f"{pending.count} samples and keeps it"
     )
+
+
+def _sized(reference: Reference, teacher: Teacher) -> Reference:
+    """Return a reference with a note if its images are of another size than the teacher's."""
+    height, width = teacher.shape[1:]
+    if teacher.decode is not None or reference.pixels in ("", f"{width}x{height}"):
+        return reference
+    note = f"reference {reference.name}: its images are {reference.pixels}, but {teacher.name}'s are {width}x{height}"
+    return dataclasses.replace(reference, note="; ".join(filter(None, (reference.note, note))))
 
 
 def _few(samples: int, size: int) -> bool:

@@ -311,8 +311,8 @@ def test_info_says_what_a_metric_a_grid_and_a_loss_are(examples, invoke):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("check", "contrast.py"), "contrast.py: has only metric 'contrast'; only solvers and teachers are checked"),
-        (("check", "karras"), "check karras: is a grid; only solvers and teachers are checked"),
+        (("check", "contrast.py"), "contrast.py: has only metric 'contrast'; only solvers, teachers and extractors"),
+        (("check", "karras"), "check karras: is a grid; only solvers, teachers and extractors"),
         (("info", "heun:q=1"), "heun has no option 'q'; it has afs, "),
         (("info", "heun:Grid=1"), "heun has no option 'Grid'; did you mean 'grid'? It has afs, "),
         (("run", "--metrics", "zzz"), "metric 'zzz': not known; known are fid, "),
