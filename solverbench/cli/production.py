@@ -85,7 +85,8 @@ def plan(
     names = expand(solvers)
     tasks = []
     for name in names:
-        recipe = recipes.load(trained_files.learned(name).recipe_name, teacher.partition(":")[0])
+        solver = trained_files.learned(name)
+        recipe = recipes.suited(recipes.load(solver.recipe_name, teacher.partition(":")[0]), solver)
         recipe = recipe.override(_settings_of(name, names, settings))
         recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
         if recipe.warm_start:
