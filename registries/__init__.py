@@ -269,5 +269,25 @@ losses = Registry(
     check=CHECK,
 )
 
-extensible = {each.kind: each for each in (solvers, teachers, grids, metrics, losses)}
+extractors = Registry(
+    "extractor",
+    {
+        "clean": "solverbench.metrics.extractors.inception:Inception",
+        "clip": "solverbench.metrics.extractors.transformers:CLIP",
+        "dinov2": "solverbench.metrics.extractors.transformers:DINOv2",
+        "legacy_pytorch": "solverbench.metrics.extractors.inception:Inception",
+        "legacy_tensorflow": "solverbench.metrics.extractors.inception:Inception",
+    },
+    about={
+        "clean": "Inception, images resized before it by PIL, bicubic with antialiasing: clean-fid's own FID",
+        "clip": "CLIP ViT-B/32 as in clean-fid: what papers report as FID_CLIP (arXiv:2203.06026)",
+        "dinov2": "DINOv2 ViT-L/14: what papers report as FD_DINOv2 (arXiv:2306.04675)",
+        "legacy_pytorch": "pytorch-fid's port of Inception, images resized before it without antialiasing",
+        "legacy_tensorflow": "Inception, images resized inside it without antialiasing: what papers report as FID",
+    },
+    group="solverbench.extractors",
+    check=CHECK,
+)
+
+extensible = {each.kind: each for each in (solvers, teachers, grids, metrics, extractors, losses)}
 """The registries that plugins may extend, by kind."""

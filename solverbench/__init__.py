@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from solverbench.api import noise as noise
+    from solverbench.api import recommend as recommend
     from solverbench.api import run as run
     from solverbench.api import train as train
     from solverbench.errors import BudgetError as BudgetError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from solverbench.errors import PluginError as PluginError
     from solverbench.errors import SpecError as SpecError
     from solverbench.errors import UserError as UserError
+    from solverbench.evaluation.own_data import Evaluation as Evaluation
     from solverbench.export.export import diffusers_scheduler as diffusers_scheduler
     from solverbench.export.export import k_diffusion_sampler as k_diffusion_sampler
     from solverbench.learned.equip import tableau as tableau
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from solverbench.method import refuse_budget as refuse_budget
     from solverbench.method import trace as trace
     from solverbench.method import unified as unified
-    from solverbench.metrics.evaluation import Evaluation as Evaluation
     from solverbench.metrics.evaluation import Reference as Reference
+    from solverbench.metrics.extractors.plugin import Extractor as Extractor
     from solverbench.metrics.plugin import Metric as Metric
     from solverbench.plugins import load as load_plugin  # noqa: F401
     from solverbench.plugins import register as register
@@ -65,8 +67,9 @@ if (_checkout / "pyproject.toml").is_file():  # baselines, registries and report
     __path__.append(str(_checkout))
 
 _homes = {
-    "solverbench.api": ["noise", "run", "train"],
+    "solverbench.api": ["noise", "recommend", "run", "train"],
     "solverbench.errors": ["BudgetError", "GridError", "MissingError", "PluginError", "SpecError", "UserError"],
+    "solverbench.evaluation.own_data": ["Evaluation"],
     "solverbench.export.export": ["diffusers_scheduler", "k_diffusion_sampler"],
     "solverbench.learned.equip": ["tableau"],
     "solverbench.method": [
@@ -74,7 +77,8 @@ _homes = {
         *("NoiseSchedule", "RectifiedFlow", "Solver", "Tableau", "VPDiscrete", "VPLinear", "block_orders"),
         *("differences", "execute", "make", "option", "phis", "refuse_budget", "trace", "unified"),
     ],
-    "solverbench.metrics.evaluation": ["Evaluation", "Reference"],
+    "solverbench.metrics.evaluation": ["Reference"],
+    "solverbench.metrics.extractors.plugin": ["Extractor"],
     "solverbench.metrics.plugin": ["Metric"],
     "solverbench.plugins": ["register"],
     "solverbench.teachers.adaptors": ["Adapted", "Clipped", "fingerprint", "per_image"],

@@ -26,7 +26,11 @@ WORD = re.compile(r"[a-z][a-z0-9_]*")
 """Pattern of the names that a plugin may register."""
 
 
-CLASSES = {"solver": "solverbench.method.solver:Solver", "metric": "solverbench.metrics.plugin:Metric"}
+CLASSES = {
+    "solver": "solverbench.method.solver:Solver",
+    "metric": "solverbench.metrics.plugin:Metric",
+    "extractor": "solverbench.metrics.extractors.plugin:Extractor",
+}
 """Base class of the plugin kinds that are classes; all other kinds are functions."""
 
 
@@ -67,8 +71,8 @@ def register(thing: Any = None, *, kind: str | None = None, name: str | None = N
     """Register a class or function by name, next to the built-ins; usable as a decorator. A redefinition replaces it.
 
     Args:
-        thing: a solver or metric class; or a function: a teacher's loader, a grid or a loss.
-        kind: solver, teacher, grid, metric or loss; that of the class if None.
+        thing: a solver, metric or extractor class; or a function: a teacher's loader, a grid or a loss.
+        kind: solver, teacher, grid, metric, extractor or loss; that of the class if None.
         name: registered name; the class's `name` or the function's own name if None.
 
     Raises:
@@ -97,7 +101,7 @@ def register(thing: Any = None, *, kind: str | None = None, name: str | None = N
 def load(path: str | Path) -> ModuleType:
     """Return the module of a plugin file. The file runs once, and again if it has changed.
 
-    Solvers and metrics that it defines are registered by their `name`, unless they already are.
+    Solvers, metrics and extractors that it defines are registered by their `name`, unless they already are.
 
     Raises:
         PluginError: the file cannot be read, fails, or registers nothing.
@@ -261,7 +265,7 @@ class _Loader(importlib.abc.SourceLoader):
 
 
 def _claim(module: ModuleType, registered: list[tuple[str, str]]) -> None:
-    """Register the solver and metric classes that the module defines and that are not registered yet."""
+    """Register the solver, metric and extractor classes that the module defines and that are not registered yet."""
     for thing in list(vars(module).values()):
         if isinstance(thing, type) and thing.__module__ == module.__name__ and (kind := _kind(thing)):
             name, open_ended = vars(thing).get("name", ""), getattr(thing, "__abstractmethods__", ())

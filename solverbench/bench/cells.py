@@ -150,6 +150,7 @@ class Cell:
             "grid": [grid[1]] if grid else [],
             "teacher": [self.teacher.base] if self.teacher.spec else [],
             "metric": list(self.measurement.plugged),
+            "extractor": list(filter(None, [self.measurement.extractor])),
             "loss": [trained["loss"]] if "loss" in trained else [],
         }
         told = {

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from solverbench import files
+from solverbench.bench.cells import Cell, each_teacher
+from solverbench.bench.progress import Listener
+from solverbench.bench.protocol import Protocol
 from solverbench.errors import UserError
-from solverbench.evaluation import references
+from solverbench.evaluation import floors, own_data, references
 from solverbench.evaluation.image_sources import FIRST_SEED
 from solverbench.evaluation.pictures import Pictures, unheard
+from solverbench.evaluation.selection import Measurement
+from solverbench.metrics import table
 from solverbench.metrics.quantise import quantise
 from solverbench.sampling import endpoints
 from solverbench.sampling.devices import pool
@@ -30,10 +36,12 @@ class Sampled(Pictures):
     Args:
         teacher: the teacher, on the device that samples.
         count: number of images.
+        by_run: whether a run makes them because a metric needs them.
     """
 
     teacher: Teacher
     count: int
+    by_run: bool = False
 
     @cached_property
     def plan(self) -> Goal:
@@ -49,7 +57,8 @@ class Sampled(Pictures):
 
     @property
     def facts(self) -> Mapping[str, str]:
-        return {"samples": references.of_sampler(self.teacher)}
+        made = {"made": references.BY_RUN} if self.by_run else {}
+        return {"samples": references.of_sampler(self.teacher), **made}
 
     @property
     def origin(self) -> str:
@@ -66,6 +75,47 @@ class Sampled(Pictures):
             states = sample(self.plan, teacher, part, nfe=teacher.sampler_nfe, fit=fit)
             made.append(quantise(decoded(teacher, states, fit), references.quantiser_of(teacher)).cpu())
         return torch.cat(made)
+
+
+def with_references(wanted: Sequence[Cell], out: Path, tell: Listener) -> list[Cell]:
+    """Return the cells with the references that they lack built, and with what a distance to each can reach.
+
+    A teacher whose own samples fail leaves its metrics lacking, with the reason; the others are measured.
+
+    Raises:
+        UserError, RecordError, FeatureError: a reference that was asked for can't be built.
+    """
+    found = dict[str, tuple[Measurement, Protocol]]()
+    for cell in each_teacher(wanted):
+        protocol, measurement = cell.protocol, _completed(cell, out, tell)
+        judged = measurement.evaluation
+        if judged is not None:
+            facts = floors.of(judged, protocol.samples, out)
+            measurement = replace(measurement, evaluation=replace(judged, facts=facts))
+            if (asked := protocol.judging.reference) and own_data.of_images(asked, out):
+                stored = replace(protocol.judging, reference=judged.data.name.partition(" (")[0])
+                protocol = replace(protocol, judging=stored)  # another worker needs no images
+        found[cell.teacher.name] = measurement, protocol
+    made = [(cell, *found[cell.teacher.name]) for cell in wanted]
+    return [replace(cell, measurement=measurement, protocol=protocol) for cell, measurement, protocol in made]
+
+
+def _completed(cell: Cell, out: Path, tell: Listener) -> Measurement:
+    """Return the measurement of a cell's teacher after its pending references are built."""
+    teacher, protocol, measurement = cell.teacher, cell.protocol, cell.measurement
+    failed = dict[str, str]()
+    while measurement.pending and not failed:
+        for each in measurement.pending:
+            try:
+                each.build(each.pictures or Sampled(teacher, each.count, by_run=True), out, tell.note)
+            except UserError as error:
+                if each.pictures is not None:
+                    raise
+                lost = table.of(measurement.lacking, lambda each: each.to_teacher)
+                failed |= dict.fromkeys(lost, str(error))
+        measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
+    lacking = {**measurement.lacking, **failed}
+    return replace(measurement, lacking=lacking, broken=measurement.broken | set(failed)) if failed else measurement
 
 
 def own_pictures(name: str, count: int | None, device: str, kind: str | None, crop: str | None) -> Sampled:

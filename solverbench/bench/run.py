@@ -20,6 +20,7 @@ from solverbench.bench.autobatch import _fitted
 from solverbench.bench.bundle import notes, numbers, table, write
 from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, lacking
 from solverbench.bench.outcome import Outcome
+from solverbench.bench.own_samples import with_references
 from solverbench.bench.plan import _counted, _lacking
 from solverbench.bench.progress import Listener, Silent
 from solverbench.bench.protocol import Protocol
@@ -115,7 +116,10 @@ def run(options: RunOptions, *, progress: Listener | None = None, command: str |
         resolve.check_possible(wanted)
     store, tell = Store.open(options.out), progress or Silent()
     former = [f"{store.root}: {FORMER}"] if store.former() else []
-    for line in [*former, *tested.newer(torch.__version__), *lacking(wanted)]:
+    for line in [*former, *tested.newer(torch.__version__)]:
+        tell.note(line)
+    wanted = with_references(wanted, store.root, tell)
+    for line in lacking(wanted):
         tell.note(line)
     if options.batch == AUTO:
         protocol, wanted = _fitted(protocol, wanted, store.root, tell.note)

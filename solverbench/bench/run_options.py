@@ -158,8 +158,9 @@ class RunOptions:
         default=None,
         metadata=_about(
             METRICS,
-            "Statistics of real images that samples are compared with.",
-            metavar="NAME|FILE",
+            "Real images that samples are compared with: a folder, a zip, an .npz, an .npy or a data set of Hugging "
+            "Face; or their stored statistics.",
+            metavar="NAME|FILE|FOLDER",
             unset="the teacher's own, or those stored under its name",
         ),
     )
@@ -167,9 +168,10 @@ class RunOptions:
         default=None,
         metadata=_about(
             METRICS,
-            "Version of the Inception network for FID and related metrics: legacy_tensorflow, clean or legacy_pytorch.",
+            "Features: for FID a version of Inception (legacy_tensorflow, clean, legacy_pytorch), for frechet_data and "
+            "similar metrics any other of 'solverbench list extractors'.",
             metavar="NAME",
-            unset="legacy_tensorflow",
+            unset="legacy_tensorflow, or the teacher's own",
         ),
     )
     quantiser: str | None = field(

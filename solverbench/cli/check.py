@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("wanted", nargs=-1, metavar="[FILE.py|SPEC|TEACHER]...")
-@click.option("--all", "everything", is_flag=True, help="Check every registered solver and teacher.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Check every registered solver and teacher, and the extractors of plugins.",
+)
 @click.option(
     "--teacher",
     default=None,
@@ -44,12 +49,12 @@ def check(
     crop: str | None,
     as_json: bool,
 ) -> None:
-    """Check solvers and teachers against what each promises.
+    """Check solvers, teachers and extractors against what each promises.
 
     The exit code is 4 if one of them fails.
 
     \b
-    solverbench check my_solver.py          every solver and teacher in the file
+    solverbench check my_solver.py          everything in the file that can be checked
     solverbench check heun dpm:order=2      by name, with options
     solverbench check digits                a teacher
     solverbench check model.toml --images FOLDER

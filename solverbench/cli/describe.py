@@ -47,7 +47,7 @@ def named(name: str, teacher_name: str, out: Path) -> str:
     if name.partition(":")[0] not in registries.solvers:
         if name in registries.teachers:
             return teacher(name)
-        for registry in (registries.grids, registries.metrics, registries.losses):
+        for registry in (registries.grids, registries.metrics, registries.extractors, registries.losses):
             if name in registry:
                 return thing(registry, name)
         if found := registries.foreign(name):
@@ -62,7 +62,7 @@ def foreign(found: registries.Foreign) -> str:
 
 
 def thing(registry: registries.Registry, name: str) -> str:
-    """Return the description of a grid, a metric or a loss: its origin, and its options.
+    """Return the description of a grid, a metric, an extractor or a loss: its origin, and its options.
 
     Raises:
         PluginError: the plugin that offers it fails.

@@ -116,7 +116,7 @@ def _names(kinds: Sequence[str]) -> Callable[[click.Context, click.Parameter, st
     return complete
 
 
-COMPLETED = {"solvers": ["solver"], "teachers": ["teacher"], "metrics": ["metric"]}
+COMPLETED = {"solvers": ["solver"], "teachers": ["teacher"], "metrics": ["metric"], "extractor": ["extractor"]}
 """Options whose values the shell completes, with the registries of their names."""
 
 

@@ -35,6 +35,7 @@ from solverbench.cli.flags import (
 )
 from solverbench.cli.help import formatted
 from solverbench.cli.new import new
+from solverbench.cli.recommend import recommend
 from solverbench.cli.refs import refs
 from solverbench.cli.reproduce import reproduce
 from solverbench.cli.serve import serve
@@ -156,6 +157,7 @@ def main(ctx: click.Context) -> None:
     solverbench info dpm                           a solver's options and paper
     """
     ctx.obj = _draw_training  # only this file imports reports
+    ctx.meta["report"] = _report
 
 
 @main.command(cls=Joined)
@@ -348,6 +350,7 @@ main.add_command(teachers)
 main.add_command(zoo)
 main.add_command(refs)
 main.add_command(store)
+main.add_command(recommend)
 main.add_command(reproduce)
 main.add_command(serve)
 main.add_command(compare)

@@ -8,13 +8,13 @@ import click
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["solver", "learned-solver", "teacher"]))
+@click.argument("kind", type=click.Choice(["solver", "learned-solver", "teacher", "extractor"]))
 @click.argument("name")
 @click.option(
     "--to", "folder", default=".", show_default=True, metavar="DIR", help="Parent folder of the new folder NAME."
 )
 def new(kind: str, name: str, folder: str) -> None:
-    """Write a small package with a working solver or teacher.
+    """Write a small package with a working solver, teacher or extractor.
 
     The folder NAME holds a package to replace with your own code.
     """

@@ -48,7 +48,7 @@ def refs_list(out: str, as_json: bool) -> None:
     "--extractor",
     default=None,
     show_default="legacy_tensorflow; with --own-samples the teacher's own",
-    help="For images: legacy_tensorflow, clean, legacy_pytorch, clip, dinov2, or a teacher with features of its own.",
+    help="For images: a name of 'solverbench list extractors', or a teacher with features of its own.",
 )
 @click.option("--split", default="unknown", show_default=True, help="Split of the data set, such as train.")
 @click.option(

@@ -12,7 +12,6 @@ from solverbench.conformance.one_step import IMAGES
 from solverbench.errors import UserError
 from solverbench.evaluation import image_sources
 from solverbench.evaluation.image_sources import Crop
-from solverbench.method.solver import Solver
 from solverbench.teachers.teacher import Teacher
 
 FEWEST = 8
@@ -22,7 +21,7 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey. Source: ITU-R BT.601."""
 
 
-def read_for(subjects: Sequence[Solver | Teacher | None], source: str, crop: str | None) -> dict[int, Tensor]:
+def read_for(subjects: Sequence[object], source: str, crop: str | None) -> dict[int, Tensor]:
     """Return the images of `source` for each teacher among the subjects, by its id, see `read`.
 
     Raises:

@@ -39,9 +39,11 @@ _answers: dict[int, tuple[Solver | Teacher, dict[str, str]]] = {}
 """Answers received by `ask`, by the subject's id; the subject is kept alive so that its id stays unique."""
 
 
-def ask(subjects: Sequence[Solver | Teacher]) -> None:
-    """Get the keys of all `subjects` from one process, so that their checks need no process of their own."""
-    able = list(filter(findable, subjects))
+def ask(subjects: Sequence[object]) -> None:
+    """Get the keys of all solvers and teachers from one process, so that their checks need no process of their own."""
+    able = [each for each in subjects if isinstance(each, Solver | Teacher) and findable(each)]
+    if not able:
+        return
     # A subject that cannot be made there is reported by its own check.
     with contextlib.suppress(Failed):
         for subject, found in zip(able, elsewhere(able), strict=True):

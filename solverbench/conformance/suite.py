@@ -1,4 +1,4 @@
-"""The suite: which checks apply to a solver or a teacher, and functions to run them."""
+"""The suite: which checks apply to a solver, a teacher or an extractor, and functions to run them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from solverbench import registries
-from solverbench.conformance import accuracy, declarations, denoising, learning, loops, one_step, orders, processes
+from solverbench import plugins, registries
+from solverbench.conformance import (
+    accuracy,
+    declarations,
+    denoising,
+    features,
+    learning,
+    loops,
+    one_step,
+    orders,
+    processes,
+)
 from solverbench.conformance.one_step import Known
 from solverbench.conformance.trials import Failed
 from solverbench.errors import LoopError
 from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.method.solver import Solver
+from solverbench.metrics.extractors.plugin import Extractor, Plugged
 from solverbench.teachers.teacher import Teacher
 
 PASS, FAIL, UNDECLARED = "pass", "fail", "not declared"
 
 
 class ConformanceError(AssertionError):
-    """A failed check of a solver or teacher: one line with subject, check, finding and remedy."""
+    """A failed check of a solver, teacher or extractor: one line with subject, check, finding and remedy."""
 
 
 class Outcome(NamedTuple):
@@ -47,24 +58,24 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one solver or teacher; call it to run it.
+    """One check of one solver, teacher or extractor; call it to run it.
 
     Args:
         name: name of the check, one word.
-        subject: the solver or teacher.
+        subject: the solver, teacher or extractor.
         run: function that returns the finding or raises `Failed`.
         undeclared: reason why there is nothing to check; empty if there is something.
     """
 
     name: str
-    subject: Solver | Teacher
+    subject: Solver | Teacher | Plugged
     run: Callable[[], str]
     undeclared: str = ""
 
     @property
     def label(self) -> str:
-        """The subject's label: a solver's spec, a teacher's name."""
-        return self.subject.name if isinstance(self.subject, Teacher) else self.subject.spec
+        """The subject's label: a solver's spec, the name of a teacher or an extractor."""
+        return self.subject.spec if isinstance(self.subject, Solver) else self.subject.name
 
     def __call__(self) -> str:
         """Run the check and return the finding; any exception other than `Failed` passes through.
@@ -100,6 +111,8 @@ class Check:
     @property
     def _definition(self) -> object:
         """The definition of the subject: a class, a teacher's loader, or its network."""
+        if isinstance(self.subject, Plugged):
+            return type(self.subject.made)
         if not isinstance(self.subject, Teacher):
             return type(self.subject)
         return registries.teachers.get(self.subject.base) if processes.loadable(self.subject) else self.subject.denoise
@@ -108,7 +121,7 @@ class Check:
         return self.name
 
 
-Subject = Solver | type[Solver] | Teacher
+Subject = Solver | type[Solver] | Teacher | Plugged | Extractor | type[Extractor]
 
 
 def checks(subject: Subject, schedule: NoiseSchedule | None = None, images: Tensor | None = None) -> list[Check]:
@@ -119,8 +132,9 @@ def checks(subject: Subject, schedule: NoiseSchedule | None = None, images: Tens
             check()
 
     Args:
-        subject: a solver, a solver class (instantiated with its defaults), or a teacher. Other options need checks of
-            other instances. A learned solver without parameters is checked with slightly perturbed initial ones.
+        subject: a solver, a solver class (instantiated with its defaults), a teacher, or an extractor or its class,
+            which is registered. Other options need checks of other instances. A learned solver without parameters is
+            checked with slightly perturbed initial ones.
         schedule: the noise schedule for a solver; EDM() if not given. A teacher has its own.
         images: real images [n, *shape] on [-1, 1] for a teacher, which its predictions are compared with; its own
             real images or its samples if not given.
@@ -154,6 +168,11 @@ def assert_conforms(subject: Subject, schedule: NoiseSchedule | None = None, ima
 
 def _all(subject: Subject, schedule: NoiseSchedule | None, images: Tensor | None) -> list[Check]:
     found = subject() if isinstance(subject, type) else subject
+    if isinstance(found, Extractor):
+        plugins.register(type(found))
+        found = Plugged(found)
+    if isinstance(found, Plugged):
+        return [Check(function.__name__, found, partial(function, found)) for function in _EXTRACTOR]
     if isinstance(found, Teacher):
         return [
             Check(function.__name__, found, partial(function, found), "" if applies(found) else reason)
@@ -250,6 +269,17 @@ _TEACHER: list[tuple[Callable[[Teacher], str], Callable[[Teacher], bool], str]] 
     (denoising.move, lambda teacher: teacher.move is not None, "it can't be moved to another device (move)"),
 ]
 """Every check of a teacher: (function, whether it applies to a teacher, reason if it does not)."""
+
+_EXTRACTOR: list[Callable[[Plugged], str]] = [
+    features.documented,
+    features.identity,
+    features.vectors,
+    features.batch,
+    features.repeatable,
+    features.inputs,
+    features.distinguishes,
+]
+"""Every check of a feature extractor."""
 
 _GUIDED = "guidance moves its predictions away from the mean of the images"
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -17,13 +18,12 @@ from torch import Tensor
 
 from solverbench.errors import RecordError, UserError
 from solverbench.evaluation import contents, image_files, pixels
-from solverbench.evaluation.pictures import Pictures, unheard
+from solverbench.evaluation.pictures import InOrder, Pictures, unheard
 
 NAMES = ("arr_0", "images")
 """Names of the array of images in an .npz: of guided-diffusion's files, whose labels `arr_1` are not read, and of
 `solverbench sample --format npz`."""
 
-_AT_ONCE = 256
 _BROKEN = "download or make it again"
 _LEVELS = (
     "give uint8, or uint16 with the range 0-65535: images on [0, 1] as (255 * x).round().astype('uint8'), on [-1, 1] "
@@ -92,19 +92,26 @@ class Arrays(Pictures):
         return self.path.resolve().name
 
     def read(self, part: range, note: Callable[[str], None] = unheard) -> Iterator[Tensor]:
-        channels, dtype, size = _axes(self.path, self.shape), np.dtype(self.dtype), prod(self.shape[1:])
-        with _opened(self.path) as file:
-            _header(file)
-            file.seek(part.start * size * dtype.itemsize, 1)
-            rows = [
-                np.frombuffer(file.read(min(_AT_ONCE, part.stop - begin) * size * dtype.itemsize), dtype)
-                for begin in range(part.start, part.stop, _AT_ONCE)
-            ]
-        images = np.concatenate(rows).reshape(-1, *self.shape[1:])
+        channels, dtype = _axes(self.path, self.shape), np.dtype(self.dtype)
+        rows = [np.frombuffer(each, dtype) for each in self._rows.take(part)]
+        images = np.stack(rows).reshape(-1, *self.shape[1:])
         if dtype == np.uint16:
             images = pixels.levels_of_16_bits(images)
         images = np.expand_dims(images, 1) if channels == 0 else np.moveaxis(images, channels, 1)
         yield torch.from_numpy(np.array(images)).expand(-1, 3, -1, -1).contiguous()
+
+    @cached_property
+    def _rows(self) -> InOrder[bytes]:
+        return InOrder(self._from)
+
+    def _from(self, begin: int) -> Iterator[bytes]:
+        """Yield the bytes of each image from number `begin` on."""
+        size = prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+        with _opened(self.path) as file:
+            _header(file)
+            file.seek(begin * size, 1)
+            while content := file.read(size):
+                yield content
 
 
 def of_arrays(path: Path) -> bool:

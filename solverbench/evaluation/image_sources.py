@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from solverbench import files, plugins, registries
-from solverbench.errors import MissingError, PluginError, RecordError, UserError
-from solverbench.evaluation import contents, image_files, pixels
+from solverbench.errors import MissingError, PluginError, UserError
 from solverbench.evaluation import image_arrays as arrays
+from solverbench.evaluation import image_files, pixels
+from solverbench.evaluation import image_tables as tables
 from solverbench.evaluation.pictures import Pictures as Pictures
 from solverbench.evaluation.pictures import unheard
 from solverbench.metrics.quantise import quantise
@@ -148,29 +145,13 @@ class Stored(Pictures):
     def read(self, part: range, note: Callable[[str], None] = unheard) -> Iterator[Tensor]:
         names = self.names[part.start : part.stop]
         if self.path.is_dir():
-            yield from _batches(self._decoded(name, (self.path / name).read_bytes, note) for name in names)
+            yield from pixels.alike(self._decoded(name, (self.path / name).read_bytes, note) for name in names)
             return
         with zipfile.ZipFile(self.path) as archive:
-            yield from _batches(self._decoded(name, partial(archive.read, name), note) for name in names)
+            yield from pixels.alike(self._decoded(name, partial(archive.read, name), note) for name in names)
 
     def _decoded(self, name: str, content: Callable[[], bytes], note: Callable[[str], None]) -> Tensor:
-        path, read = self.path / name, b"unread"
-        try:
-            read = content()
-            with Image.open(io.BytesIO(read)) as image:
-                if image.width * image.height > image_files.PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels, more than {image_files.PIXELS}")
-                colour = pixels.colours(image, note)
-        except pixels.ModeError as error:
-            raise RecordError(asked=path, wrong=error.wrong, remedy=error.remedy) from None
-        except Exception as error:  # a damaged file makes zipfile and Pillow raise nearly anything
-            told = "of no known format" if isinstance(error, UnidentifiedImageError) else error
-            raise contents.unreadable(path, read, "not an image", told, "remove or replace it") from None
-        try:
-            whole = colour if self.cut is None else self.cut(colour)
-        except ValueError as error:
-            raise UserError(asked=path, wrong=str(error), remedy="choose another --crop, or leave it out") from None
-        return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
+        return pixels.decoded(self.path / name, content, note, self.cut)
 
 
 @dataclass(frozen=True)
@@ -245,11 +226,20 @@ def drawn(name: str) -> bool:
     return name.partition(":")[0] in registries.teachers
 
 
+def located(source: str) -> tuple[Path, str]:
+    """Return the path that a source names and the split of its data set; empty if none is named."""
+    head, _, split = source.rpartition(":")
+    if head and not Path(source).exists() and tables.there(Path(head)):
+        return Path(head), split
+    return Path(source), ""
+
+
 def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     """Return the images that `source` names.
 
     Args:
-        source: a folder, a zip, an array of images in an .npz or .npy, or a teacher that draws images.
+        source: a folder, a zip, an array of images in an .npz or .npy, a data set of `datasets` as FOLDER or
+            FOLDER:SPLIT, or a teacher that draws images.
         count: number of first images to use; if None, all images, or 10 000 of a teacher.
         crop: crop rule; for a folder or zip only.
 
@@ -258,13 +248,15 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
     """
     if count is not None and count < 2:
         raise UserError(asked=f"--count {count}", wrong="too few images for a covariance", remedy="give at least 2")
+    path, split = located(source)
+    if tables.there(path):
+        return tables.Table.at(path, split, count, crop)
     if not Path(source).exists():
         if crop is not None and drawn(source):
             raise UserError(
                 asked=f"--crop {crop}", wrong=f"{source}'s images all have one size", remedy="leave --crop out"
             )
         return Generated(source, count or 10_000)
-    path = Path(source)
     if path.is_file() and arrays.of_arrays(path):
         if crop is not None:
             raise UserError(
@@ -281,8 +273,3 @@ def of(source: str, count: int | None, crop: Crop | None = None) -> Pictures:
             asked=f"--count {count}", wrong=f"{source} holds {len(found)} images", remedy="give that many or fewer"
         )
     return replace(found, names=found.names[:count], sizes=found.sizes[:count])
-
-
-def _batches(images: Iterator[Tensor]) -> Iterator[Tensor]:
-    for _, alike in groupby(images, key=lambda image: image.shape):
-        yield torch.stack(list(alike))

@@ -4,12 +4,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Generic, TypeVar
 
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 def unheard(line: str) -> None:
     """Drop a note."""
+
+
+class InOrder(Generic[Item]):
+    """A long sequence that is read part after part: a part continues where the last one ended.
+
+    So a compressed file is decompressed once, and not from its beginning for every part.
+
+    Args:
+        start: returns the items from a number on.
+    """
+
+    def __init__(self, start: Callable[[int], Iterator[Item]]) -> None:
+        self._start, self._next = start, -1
+        self._items: Iterator[Item] = iter(())
+
+    def take(self, part: range) -> list[Item]:
+        """Return the items numbered `part`; fewer at the end of the sequence."""
+        if part.start != self._next:
+            self._items = self._start(part.start)
+        self._next = -1
+        found = list(islice(self._items, len(part)))
+        self._next = part.stop
+        return found
 
 
 class Pictures(ABC):

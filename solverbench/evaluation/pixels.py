@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from solverbench.errors import RecordError, UserError
+from solverbench.evaluation import contents, image_files
 
 _DEEP = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _COLOURS = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"})
@@ -69,3 +77,46 @@ def colours(image: Image.Image, note: Callable[[str], None] = lambda line: None)
 def levels_of_16_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Return integers from 0 to 65535 as uint8: times 255/65535, rounded half up."""
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def decoded(
+    path: Path,
+    content: Callable[[], bytes],
+    note: Callable[[str], None],
+    cut: Callable[[Image.Image], Image.Image] | None = None,
+) -> Tensor:
+    """Return an image file as uint8 [3, H, W].
+
+    Args:
+        path: its name for errors.
+        content: function that reads it.
+        note: callback for a remark on the image.
+        cut: rule by which it is cropped and scaled; None to leave it unchanged.
+
+    Raises:
+        RecordError: it isn't an image that can be used.
+        UserError: it is too small for the rule.
+    """
+    read = b"unread"
+    try:
+        read = content()
+        with Image.open(io.BytesIO(read)) as image:
+            if image.width * image.height > image_files.PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {image_files.PIXELS}")
+            colour = colours(image, note)
+    except ModeError as error:
+        raise RecordError(asked=path, wrong=error.wrong, remedy=error.remedy) from None
+    except Exception as error:  # a damaged file makes zipfile and Pillow raise nearly anything
+        told = "of no known format" if isinstance(error, UnidentifiedImageError) else error
+        raise contents.unreadable(path, read, "not an image", told, "remove or replace it") from None
+    try:
+        whole = colour if cut is None else cut(colour)
+    except ValueError as error:
+        raise UserError(asked=path, wrong=str(error), remedy="choose another --crop, or leave it out") from None
+    return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
+
+
+def alike(images: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yield batches [B, 3, H, W] of consecutive images of one size."""
+    for _, same in groupby(images, key=lambda image: image.shape):
+        yield torch.stack(list(same))

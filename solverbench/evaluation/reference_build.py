@@ -19,12 +19,14 @@ from solverbench.evaluation.image_sources import Crop
 from solverbench.evaluation.pictures import Pictures
 from solverbench.evaluation.reference_checks import checked
 from solverbench.evaluation.reference_foreign import SUFFIXES, UNKNOWN, Array, foreign
-from solverbench.evaluation.references import _bytes, _decoded, _encoded, _sha, about, extractor, folders
+from solverbench.evaluation.references import Extractor, _bytes, _decoded, _encoded, _sha, about, extractor, folders
 from solverbench.metrics.frechet import Moments
 
 BLOCK = 2000
-"""Number of images between two checkpoints of a build."""
+"""Number of images that are read at a time, and between two checkpoints of a build."""
 
+SPARSE = 20
+"""After many images, a checkpoint is written once their number has grown by this fraction: 1/20."""
 
 KEPT = 10_000
 """Largest number of feature vectors stored for KID, precision and recall, evenly spaced over the images."""
@@ -37,6 +39,7 @@ def build(
     *,
     kind: str | None = None,
     extractor_name: str = "legacy_tensorflow",
+    made_by: Extractor | None = None,
     split: str = UNKNOWN,
     count: int | None = None,
     crop: Crop | None = None,
@@ -45,11 +48,12 @@ def build(
 ) -> Path:
     """Store the reference `name` in DIR/references, from statistics or from images; return its file.
 
-    An interrupted build resumes from its last checkpoint (every 2000 images) and gives the same bytes.
+    An interrupted build resumes from its last checkpoint (every 2000 images, or 5 %) and gives the same bytes.
 
     Args:
-        source: statistics as .npz, .npy or .pkl; images as a folder, a zip, an .npz of `arr_0` or an .npy; or a teacher
-            that draws images. Or the images themselves.
+        source: statistics as .npz, .npy or .pkl; images as a folder, a zip, an .npz of `arr_0`, an .npy or a data set
+            of `datasets`; or a teacher that draws images. Or the images themselves.
+        made_by: the extractor of images; if None, the one of `extractor_name`.
         kind: whose statistics they are, one of `KINDS`; guessed if None.
         split: of the data set, for people.
         count: images: the number behind statistics that don't say, or the first ones of a folder.
@@ -68,7 +72,7 @@ def build(
         )
     path = folders(out)[0] / f"{name}.npz"
     if isinstance(source, Pictures):
-        arrays, told = _made(name, source, path, extractor_name, device, say)
+        arrays, told = _made(name, source, path, made_by or extractor(extractor_name, device), say)
         return _stored(path, name, split, arrays, told)
     file = Path(source)
     if file.suffix in SUFFIXES and file.is_file() and not image_arrays.of_arrays(file):
@@ -85,7 +89,8 @@ def build(
         )
         raise UserError(asked=f"--kind {kind}", wrong=f"{source} is {what}", remedy=remedy)
     else:
-        arrays, told = _made(name, image_sources.of(source, count, crop), path, extractor_name, device, say)
+        pictures = image_sources.of(source, count, crop)
+        arrays, told = _made(name, pictures, path, made_by or extractor(extractor_name, device), say)
     return _stored(path, name, split, arrays, told)
 
 
@@ -110,11 +115,10 @@ def _stored(path: Path, name: str, split: str, arrays: dict[str, Array], told: d
 
 
 def _made(
-    name: str, images: image_sources.Pictures, path: Path, extractor_name: str, device: str, say: Callable[[str], None]
+    name: str, images: Pictures, path: Path, made_by: Extractor, say: Callable[[str], None]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays and facts of a reference made from `images`; write a checkpoint after each block."""
     say(f"{name}: {images.said}")
-    made_by = extractor(extractor_name, device)
     told = {"name": name, "origin": images.origin, "kind": "images", "extractor": made_by.identity, "n": len(images)}
     told |= {"split": UNKNOWN, "source_sha256": images.identity, **({"crop": images.crop} if images.crop else {})}
     told |= images.facts
@@ -139,7 +143,7 @@ def _made(
         total = Moments(int(before["n"]), before["total"], before["outer"])
         pixels, sizes = bytes(before["pixels"]).decode(), {(int(h), int(w)) for h, w in before["sizes"]}
         say(f"{name}: resuming after {begin} of {len(images)} images")
-    noted = Counter[str]()
+    noted, saved = Counter[str](), begin
     while begin < len(images):
         part = range(begin, min(begin + BLOCK, len(images)))
         hasher, found = hashlib.sha256(pixels.encode()), []
@@ -155,13 +159,17 @@ def _made(
                 remedy="remove these images, or choose another --extractor",
             )
         total, pixels = Moments.of(rows) if begin == 0 else total + Moments.of(rows), hasher.hexdigest()
-        kept.append(rows[[at - begin for at in chosen if at in part]].astype(np.float32))
+        inside = chosen[(chosen >= part.start) & (chosen < part.stop)]
+        kept.append(rows[inside - begin].astype(np.float32))
         begin = part.stop
+        say(f"{name}: {begin} of {len(images)} images")
+        if begin < len(images) and begin - saved < max(BLOCK, saved // SPARSE):
+            continue
+        saved = begin
         state = {"n": np.array(total.n), "total": total.total, "outer": total.outer, "begin": np.array(begin)}
         state |= {"features": np.concatenate(kept), "pixels": _bytes(pixels.encode()), "about": _encoded(told)}
         state["sizes"] = np.array(sorted(sizes))
         files.write_arrays(checkpoint, state)
-        say(f"{name}: {begin} of {len(images)} images")
     for line, count in sorted(noted.items()):
         say(f"{name}: {count} of {len(images)} images {line}")
     features = np.concatenate(kept)

@@ -20,11 +20,15 @@ from solverbench.evaluation.reference_foreign import UNKNOWN, Array, foreign
 from solverbench.method.spec import make
 from solverbench.metrics import extractors
 from solverbench.metrics.evaluation import Reference
+from solverbench.metrics.extractors import plugin
 from solverbench.metrics.extractors.transformers import CLIP, DINOv2
 from solverbench.metrics.frechet import Rows, Statistics
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
-from solverbench.wording import printable
+from solverbench.wording import printable, suggest
+
+BY_RUN = "by a run"
+"""What a reference says of samples that a run made because a metric needed them."""
 
 _TRANSFORMERS = (CLIP.folder, DINOv2.folder)
 
@@ -62,18 +66,20 @@ class Extractor:
 
 
 def extractor(name: str, device: str = "cpu") -> Extractor:
-    """Return the extractor `name`: a public one, or a teacher for its own feature network.
+    """Return the extractor `name`: a public one, a plugin's, or a teacher for its own feature network.
 
     Raises:
         UserError: no such extractor, or a teacher without one.
+        PluginError: a plugin's extractor that can't be loaded.
         MissingError: its package, its weights or the teacher is missing.
     """
-    if name in extractors.NAMES:
-        network = extractors.load(name, device)
+    if name in registries.extractors:
+        network = plugin.load(name, device) if plugin.there(name) else extractors.load(name, device)
         return Extractor(network, network.identity)
-    known = ", ".join([*extractors.NAMES, *registries.teachers.builtin])
+    known = ", ".join([*registries.extractors, *registries.teachers.builtin])
     if name.partition(":")[0] not in registries.teachers:
-        raise UserError(asked=f"extractor {name!r}", wrong="not known", remedy=f"use one of {known}")
+        remedy = suggest(name, [*registries.extractors, *registries.teachers], f"use one of {known}")
+        raise UserError(asked=f"extractor {name!r}", wrong="not known", remedy=remedy)
     teacher = load_teacher(name, device)
     if teacher.evaluation is None:
         raise UserError(
@@ -183,17 +189,23 @@ def of_sampler(teacher: Teacher) -> str:
     return files.digest(named)
 
 
-def of_samples(teacher: Teacher, out: Path, extractor_id: str) -> Reference | None:
-    """Return the first stored reference of a teacher's own samples; None if there is none by this extractor."""
-    wanted = of_sampler(teacher)
+def of_samples(teacher: Teacher, out: Path, extractor_id: str, count: int = 0) -> Reference | None:
+    """Return a stored reference of a teacher's own samples; None if there is none by this extractor.
+
+    The first one that `refs build` made is taken. Otherwise it is the smallest one that a run made of `count` samples
+    or more.
+    """
+    wanted, found = of_sampler(teacher), list[tuple[int, str]]()
     for name, path in listed(out):
         try:
             told = about(path)
         except RecordError:  # another one's damage is told where that one is asked for
             continue
         if told.get("samples") == wanted and _compatible(str(told["extractor"]), extractor_id):
-            return load(name, out, extractor_id)
-    return None
+            if told.get("made") != BY_RUN:
+                return load(name, out, extractor_id)
+            found += [(told["n"], name)] if told["n"] >= count else []
+    return load(min(found)[1], out, extractor_id) if found else None
 
 
 def load(name: str, out: Path, extractor_id: str) -> Reference:

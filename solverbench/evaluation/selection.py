@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solverbench import registries
+from solverbench import files, registries
 from solverbench.errors import MissingError, PluginError, UserError
-from solverbench.evaluation import references
+from solverbench.evaluation import own_data, references
+from solverbench.evaluation.own_data import Pending, Unbuilt
+from solverbench.evaluation.references import Extractor
 from solverbench.metrics import extractors, plugin, table
-from solverbench.metrics.evaluation import UNSTORED, Evaluation
+from solverbench.metrics.evaluation import OWN, UNSTORED, Evaluation, Reference
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.quantise import QUANTISERS
+from solverbench.metrics.reduction import BLOCKS
 from solverbench.metrics.table import MetricDefinition, Takes
 from solverbench.teachers.teacher import Teacher
 from solverbench.wording import suggest
@@ -28,6 +31,9 @@ PROTOCOLS = {"smoke": (250, 1), "quick": (5_000, 1), "paper": (50_000, 1)}
 OF_DATA = ("data_floor", "teacher_distance")
 """Names of facts that are distances to the teacher's own data and don't hold for another reference."""
 
+OWN_SAMPLES = 10_000
+"""Largest number of the teacher's own samples that a run makes for `frechet_teacher`."""
+
 FULL = 50_000
 """Images per replicate below which an FID is reported as biased: the papers' number."""
 
@@ -38,8 +44,10 @@ class MetricSelection:
 
     Args:
         metrics: metric names; empty for the teacher's own metrics.
-        reference: name or file of real images' statistics; None for the teacher's own, or those stored in its name.
-        extractor: extractor of Inception features, one of `fid.MODES`; None for legacy_tensorflow.
+        reference: name or file of real images' statistics, or the path of the images; None for the teacher's own, or
+            those stored in its name.
+        extractor: extractor of Inception features, one of `fid.MODES`, None for legacy_tensorflow; or another one, for
+            the metrics of a teacher's own features, None for the teacher's.
         quantiser: rule from float to uint8; None for the teacher's, or edm-round.
     """
 
@@ -79,20 +87,19 @@ class MetricSelection:
             raise UserError(
                 asked=f"quantiser {quantiser!r}", wrong="not known", remedy=f"use {' or '.join(QUANTISERS)}"
             )
-        inception = table.of_features(names, table.INCEPTION)
-        if extractor is not None and extractor not in fid.MODES and inception:
-            raise UserError(
-                asked=f"extractor {extractor!r}",
-                wrong=f"not one of {', '.join(fid.MODES)}",
-                remedy="use legacy_tensorflow, as papers do",
-            )
-        users = {"reference": [name for each in sets for name in each], "extractor": inception}
+        inception, own = table.of_features(names, table.INCEPTION), table.of_features(names, table.OWN)
+        if extractor is not None:
+            _check_extractor(extractor, inception)
+        chosen = extractor is not None and extractor not in fid.MODES
+        by_extractor = own or not names if chosen else inception
+        used = {"reference": sets or (chosen and not names), "extractor": by_extractor}
         for flag, value in (("reference", reference), ("extractor", extractor)):
-            if value is not None and not users[flag]:
+            if value is not None and not used[flag]:
+                metric = "frechet_data" if chosen else "fid"
                 raise UserError(
                     asked=f"--{flag} {value}",
                     wrong="no metric asked for uses it",
-                    remedy="add --metrics fid, or leave it out",
+                    remedy=f"add --metrics {metric}, or leave it out",
                 )
         return cls(tuple(name for name in names if name != table.ALWAYS), reference, extractor, quantiser)
 
@@ -109,36 +116,44 @@ class MetricSelection:
             MissingError: the requested reference doesn't exist.
         """
         evaluation = teacher.evaluation
-        if not self.metrics:
+        if not self.metrics and self.extractor is None:
             if evaluation is None:
                 return Measurement(self, teacher.device)
             try:
-                evaluation = self._complete(teacher, evaluation, out)
+                evaluation = self._complete(teacher, evaluation, out, samples)
             except MissingError as error:
                 return Measurement(self, teacher.device, lacking={evaluation.metrics[0]: str(error)})
             return Measurement(self, teacher.device, evaluation)
-        theirs, ours = table.public(self.metrics), table.of_features(self.metrics, table.OWN)
+        theirs, ours = table.public(self.metrics), table.of_features(self.metrics or OWN, table.OWN)
         unscored = dict(self._unscored(teacher))
         lacking = {name: str(error) for name, error in unscored.items()}
         broken = frozenset(name for name, error in unscored.items() if isinstance(error, PluginError))
-        evaluation = None
+        evaluation, pending = None, list[Pending]()
         if theirs and (missing := self._missing(teacher, theirs, out)):
             lacking |= dict.fromkeys(theirs, missing)
         elif theirs:
-            evaluation = self._public(teacher, theirs, samples, out)
+            try:
+                evaluation = self._public(teacher, theirs, samples, out)
+            except Unbuilt as error:
+                pending += [error.pending]
+                lacking |= dict.fromkeys(theirs, str(error))
         elif ours:
             try:
-                evaluation = self._own(teacher, ours, out)
+                evaluation = self._own(teacher, ours, samples, out)
+            except Unbuilt as error:
+                pending += [error.pending]
+                lacking |= dict.fromkeys(ours, str(error))
             except MissingError as error:
-                if self.reference is not None:
+                if self.reference is not None and not self._unloaded(teacher):
                     raise
                 lacking |= dict.fromkeys(ours, str(error))
-            if evaluation is not None and evaluation.teacher is None:
-                lost = [name for name in ours if table.TABLE[name].to_teacher]
-                lacking |= dict.fromkeys(lost, _without_samples(teacher, evaluation))
+            lost = [name for name in ours if table.TABLE[name].to_teacher]
+            if evaluation is not None and evaluation.teacher is None and lost:
+                pending += [_own_samples(teacher, evaluation, samples)]
+                lacking |= dict.fromkeys(lost, _without_samples(teacher, pending[-1]))
         if evaluation is not None:
             _check_images(evaluation, samples, block)
-        return Measurement(self, teacher.device, evaluation, lacking, broken)
+        return Measurement(self, teacher.device, evaluation, lacking, broken, tuple(pending))
 
     def _unscored(self, teacher: Teacher) -> Iterator[tuple[str, MissingError | PluginError]]:
         """Yield each metric that can't be constructed, with the reason; load the other networks.
@@ -172,7 +187,7 @@ class MetricSelection:
         Raises:
             MissingError: the requested reference doesn't exist.
         """
-        if self.reference is not None:
+        if self.reference is not None and not own_data.of_images(self.reference, out):
             references.find(self.reference, out)
         found, identity = [], None
         try:
@@ -192,60 +207,85 @@ class MetricSelection:
 
     def _public(self, teacher: Teacher, metrics: tuple[str, ...], samples: int, out: Path) -> Evaluation:
         network = extractors.load(self.network(metrics), teacher.device)
-        name = self.reference or references.named_for(teacher, out, network.identity)
-        reference = references.load(name, out, network.identity)
+        reference = self._data(teacher, Extractor(network, network.identity), out)
         if reference.moments.mean.size != network.size:
             raise UserError(
                 asked=f"reference {reference.name}",
                 wrong=f"has {reference.moments.mean.size} features, but {network.identity} gives {network.size}",
                 remedy="give a reference of that extractor",
             )
-        height, width = teacher.shape[1:]
-        if teacher.decode is None and reference.pixels not in ("", f"{width}x{height}"):
-            note = (
-                f"reference {reference.name}: its images are {reference.pixels}, but {teacher.name}'s are "
-                f"{width}x{height}"
-            )
-            reference = dataclasses.replace(reference, note="; ".join(filter(None, (reference.note, note))))
-        few = samples * 9 <= network.size * 10  # fewer images than features if a block is left out
         return Evaluation(
             extractor=network,
             extractor_id=network.identity,
             quantiser=self.quantiser or (teacher.evaluation.quantiser if teacher.evaluation else "edm-round"),
-            data=reference,
+            data=_sized(reference, teacher),
             teacher=None,
             metrics=metrics,
-            rows=few or _vectors(metrics),
+            rows=_few(samples, network.size) or _vectors(metrics),
             full=FULL,
             probabilities=network.probabilities if isinstance(network, fid.Inception) else None,
         )
 
-    def _own(self, teacher: Teacher, metrics: tuple[str, ...], out: Path) -> Evaluation:
-        judged = teacher.evaluation
-        if judged is None:
+    def _own(self, teacher: Teacher, metrics: tuple[str, ...], samples: int, out: Path) -> Evaluation:
+        """Return the evaluation of the features of the requested extractor, or of the teacher's own.
+
+        Raises:
+            UserError: there are none.
+            MissingError: the extractor or its reference is missing.
+        """
+        if self.extractor is not None:
+            made_by = references.extractor(self.extractor, teacher.device)
+            judged = Evaluation(made_by.extract, made_by.identity, references.quantiser_of(teacher))
+            judged = self._complete(teacher, judged, out, samples)
+            few, data = _few(samples, judged.data.moments.mean.size), _sized(judged.data, teacher)
+            return dataclasses.replace(judged, data=data, metrics=metrics, rows=few or _vectors(metrics))
+        if teacher.evaluation is None:
             raise UserError(
                 asked=f"metrics {', '.join(metrics)}",
                 wrong=f"teacher {teacher.name!r} has no features of its own",
-                remedy="ask for --metrics fid",
+                remedy="give --extractor with features of your own, or ask for --metrics fid",
             )
-        judged = self._complete(teacher, judged, out)
+        judged = self._complete(teacher, teacher.evaluation, out, samples)
         return dataclasses.replace(judged, metrics=metrics, rows=_vectors(metrics))
 
-    def _complete(self, teacher: Teacher, judged: Evaluation, out: Path) -> Evaluation:
+    def _data(self, teacher: Teacher, made_by: Extractor, out: Path) -> Reference:
+        """Return the requested reference, or the one that is stored for the teacher.
+
+        Raises:
+            Unbuilt: it is of images whose features aren't known yet.
+            MissingError: there is none.
+            UserError, RecordError, FeatureError: it can't be used.
+        """
+        if self.reference is not None:
+            return own_data.of(self.reference, made_by, out)
+        return references.load(references.named_for(teacher, out, made_by.identity), out, made_by.identity)
+
+    def _unloaded(self, teacher: Teacher) -> bool:
+        """Return whether the requested extractor of own features lacks a file or a package."""
+        try:
+            if self.extractor is not None:
+                references.extractor(self.extractor, teacher.device)
+        except MissingError:
+            return True
+        return False
+
+    def _complete(self, teacher: Teacher, judged: Evaluation, out: Path, samples: int) -> Evaluation:
         """Return the evaluation with the requested or stored references and the requested quantiser.
 
         Raises:
             MissingError: it comes without data and there is no reference for it.
         """
         if self.reference is not None:
-            data = references.load(self.reference, out, judged.extractor_id)
+            shape = teacher.shape if self.extractor is None and teacher.decode is None else None
+            data = self._data(teacher, Extractor(judged.extractor, judged.extractor_id, shape), out)
             facts = {name: fact for name, fact in judged.facts.items() if name not in OF_DATA}
             judged = dataclasses.replace(judged, data=data, facts=facts)
         elif judged.data is UNSTORED:
-            name = references.named_for(teacher, out, judged.extractor_id)
-            judged = dataclasses.replace(judged, data=references.load(name, out, judged.extractor_id))
+            data = self._data(teacher, Extractor(judged.extractor, judged.extractor_id), out)
+            judged = dataclasses.replace(judged, data=data)
         if judged.teacher is None:
-            judged = dataclasses.replace(judged, teacher=references.of_samples(teacher, out, judged.extractor_id))
+            own = references.of_samples(teacher, out, judged.extractor_id, _own_count(samples))
+            judged = dataclasses.replace(judged, teacher=own)
         return _requantised(judged, self.quantiser or judged.quantiser)
 
 
@@ -259,6 +299,7 @@ class Measurement:
         evaluation: evaluation of features; None if no features are measured.
         lacking: requested metrics that can't be measured here, each with the reason.
         broken: those of them whose plugin failed.
+        pending: references that a run builds first, so that fewer metrics are lacking.
     """
 
     selection: MetricSelection
@@ -266,6 +307,7 @@ class Measurement:
     evaluation: Evaluation | None = None
     lacking: Mapping[str, str] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
+    pending: tuple[Pending, ...] = ()
 
     @property
     def of_images(self) -> tuple[MetricDefinition, ...]:
@@ -278,6 +320,11 @@ class Measurement:
     def plugged(self) -> tuple[str, ...]:
         """The names of the plugins' metrics."""
         return tuple(name for name in self.selection.metrics if name not in table.TABLE and name not in self.lacking)
+
+    @property
+    def extractor(self) -> str:
+        """The name of the requested extractor if its features are measured; empty otherwise."""
+        return (self.selection.extractor or "") if self.evaluation is not None else ""
 
     @property
     def quantiser(self) -> str:
@@ -348,12 +395,56 @@ def _requantised(judged: Evaluation, quantiser: str) -> Evaluation:
     return dataclasses.replace(judged, quantiser=quantiser, facts={}, teacher=own)
 
 
-def _without_samples(teacher: Teacher, judged: Evaluation) -> str:
-    """Return why there is no distance to the teacher's own samples, and the command that makes them."""
+def _own_count(samples: int) -> int:
+    """Return the number of the teacher's own samples: twice a replicate's images, so that a floor has as many."""
+    return min(2 * samples, OWN_SAMPLES)
+
+
+def _own_samples(teacher: Teacher, judged: Evaluation, samples: int) -> Pending:
+    """Return the reference of the teacher's own samples that a run makes."""
+    count = _own_count(samples)
+    about = [references.of_sampler(teacher), judged.extractor_id, count]
+    name = f"{own_data.slug(teacher.model)}-samples-{files.digest(about)[:10]}"
+    return Pending(name, Extractor(judged.extractor, judged.extractor_id), None, count)
+
+
+def _without_samples(teacher: Teacher, pending: Pending) -> str:
+    """Return why there is no distance to the teacher's own samples yet."""
     return (
-        f"no reference of {teacher.name}'s own samples by {judged.extractor_id}; run 'solverbench refs build "
-        f"{teacher.model}-samples {teacher.spec or teacher.name} --own-samples'"
+        f"no reference of {teacher.name}'s own samples by {pending.made_by.identity} yet; a run makes one of "
+        f"{pending.count} samples and keeps it"
     )
+
+
+def _sized(reference: Reference, teacher: Teacher) -> Reference:
+    """Return a reference with a note if its images are of another size than the teacher's."""
+    height, width = teacher.shape[1:]
+    if teacher.decode is not None or reference.pixels in ("", f"{width}x{height}"):
+        return reference
+    note = f"reference {reference.name}: its images are {reference.pixels}, but {teacher.name}'s are {width}x{height}"
+    return dataclasses.replace(reference, note="; ".join(filter(None, (reference.note, note))))
+
+
+def _few(samples: int, size: int) -> bool:
+    """Return whether there are no more images than features if a block is left out."""
+    return samples * (BLOCKS - 1) <= size * BLOCKS
+
+
+def _check_extractor(name: str, inception: Sequence[str]) -> None:
+    """Raise UserError for an unknown extractor, or one that isn't Inception for metrics of Inception."""
+    if name not in fid.MODES and inception:
+        raise UserError(
+            asked=f"extractor {name!r}",
+            wrong=f"not one of {', '.join(fid.MODES)}, whose features {', '.join(inception)} needs",
+            remedy="use legacy_tensorflow, as papers do, or ask for metrics such as frechet_data of other features",
+        )
+    if name not in registries.extractors:
+        known = ", ".join(registries.extractors)
+        raise UserError(
+            asked=f"extractor {name!r}",
+            wrong="not known",
+            remedy=suggest(name, registries.extractors, f"known are {known}; give --plugin for one of your own"),
+        )
 
 
 def _vectors(metrics: Sequence[str]) -> bool:

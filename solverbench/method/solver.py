@@ -338,6 +338,20 @@ class LearnedSolver(Solver):
             GridError: the solver's levels do not fit `schedule` or `nfe`.
         """
 
+    def grown(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return the initial parameters of a training for `nfe` calls that starts from this solver's own, for fewer.
+
+        Override it to make the recipe's `warm_start` possible. The result has the names and shapes of `initial`.
+
+        Raises:
+            TrainingError: the method, or this form of it, has no such rule.
+        """
+        raise TrainingError(
+            asked=f"{self.name} with warm_start=true",
+            wrong="it has no rule that turns parameters for fewer calls into a start for more",
+            remedy="leave warm_start out",
+        )
+
     def imitating(self, tableau: Tableau, schedule: NoiseSchedule) -> dict[str, Tensor]:
         """Return the initial parameters of a training that starts at another solver: those whose tableau is `tableau`.
 

@@ -250,6 +250,9 @@ TABLE = {each.name: each for each in _METRICS}
 ASKABLE = tuple(each.name for each in _METRICS if each.takes is not Takes.EXACT)
 """Metrics that can be requested by name; the exact solution has its own option."""
 
+FRECHET = tuple(each.name for each in _METRICS if each.name in ("fid", "fid_clip", "fdd", "frechet_data"))
+"""Fréchet distances to the data, of which a run measures one at most."""
+
 ALWAYS = "rmse_teacher"
 """Name of the metric that every cell has."""
 

@@ -145,7 +145,7 @@ def test_a_mistake_is_one_line(arguments, code, said):
         ("x = 1\n", "registers nothing; give its solver a `name`, or use @sb.register"),
         (
             "import solverbench as sb\n\n@sb.register(kind='grid')\ndef mine(schedule, steps): ...\n",
-            "has only grid 'mine'; only solvers and teachers are checked: give a file of those",
+            "has only grid 'mine'; only solvers, teachers and extractors of plugins are checked: give a file of those",
         ),
     ],
 )

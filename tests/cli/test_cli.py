@@ -12,8 +12,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import solverbench as sb
 from solverbench.cli import progress
 from solverbench.cli.main import main
+from solverbench.learned import trained_files
 
 SMALL = ["--samples", "100", "--replicates", "1", "--batch", "10"]
 
@@ -114,6 +116,48 @@ def test_a_list_as_json_has_its_aliases_as_lists(tmp_path):
     rows = {row["name"]: row["aliases"] for row in json.loads(invoke("list", "solvers", "--json").stdout)}
     assert rows["dpm"] == ["dpmpp"]
     assert rows["gs"] == []
+
+
+def test_a_range_is_trained_by_a_file_of_a_recipe_and_drawn_as_a_whole(tmp_path):
+    (tmp_path / "mine.toml").write_text("""[any]
+train_size = 40
+validation_size = 20
+training_seeds = 1
+batch = 8
+iterations = 4
+validate_every = 2
+warm_start = true
+""")
+    line = ("gs", "--recipe", tmp_path / "mine.toml", "--out", tmp_path)
+    result = invoke("train", *line, "--nfe", "3,2")
+    assert result.exit_code == 0, result.output
+    said = result.stdout.splitlines()
+    assert [row.partition(": ")[0].rsplit(" ", 1)[-1] for row in said if "validation RMSE" in row] == ["nfe=2", "nfe=3"]
+    [place] = tmp_path.glob("trained/digits/runs/gs-nfe2-3-*")
+    assert said[-1] == f"  curves in {place}"
+    assert (place / "curves.svg").stat().st_size > 1000
+    kept = trained_files.load(tmp_path / "trained" / "digits" / "gs-nfe3.safetensors")
+    made = kept.record["recipe"]
+    assert (made["iterations"], made["warm_start"], made["lr"]) == (4, True, 2e-2)  # the rate is the solver's own
+    assert kept.record["warm_start"]["nfe"] == 2
+    again = sb.train("gs", [3, 2], recipe=tmp_path / "mine.toml", out=tmp_path, progress=False)
+    assert [each.nfe for each in again] == [2, 3]
+    assert again[1].identity == kept.identity
+    faster = sb.train(
+        "gs", 2, recipe=tmp_path / "mine.toml", settings={"warm_start": False, "iterations": 1}, out=tmp_path
+    )
+    assert faster[0].record["recipe"]["iterations"] == 1
+
+
+def test_a_recipe_is_shown_and_the_earlier_flag_still_does_it(tmp_path):
+    shown = invoke("train", "gs", "--nfe", "4", "--show-recipe", "--set", "lr=0.5")
+    assert '"lr": 0.5' in shown.stdout
+    before = invoke("train", "gs", "--nfe", "4", "--set", "lr=0.5", "--recipe")
+    assert before.stdout == shown.stdout
+    assert "--recipe without a file shows the recipe; use --show-recipe" in before.stderr
+    wrong = invoke("train", "gs", "--recipe", tmp_path / "none.toml")
+    assert wrong.exit_code == 3
+    assert "none.toml: there is no such file; give a TOML file of a recipe" in wrong.stderr
 
 
 def test_a_training_is_drawn_at_its_end_and_again_when_asked(tmp_path):

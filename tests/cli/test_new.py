@@ -62,7 +62,8 @@ def test_as_they_are_they_pass_check(folder, monkeypatch):
     assert result.exit_code == 0, result.output
     said = result.stdout
     assert " 0 fail, " in said.splitlines()[-1]
-    assert said.count("documented") == 2
+    assert said.count("documented") == 3
+    assert said.count("distinguishes") == 1
     assert said.count("removes_noise") == 1
 
 
@@ -95,6 +96,7 @@ def test_a_wheel_of_it_holds_its_module_and_its_entry_point(folder, kind, tmp_pa
         ("heun", "a solver of this name exists already; choose another name"),
         ("ddim", "a solver of this name exists already; choose another name"),
         ("digits", "a teacher of this name exists already; choose another name"),
+        ("dinov2", "an extractor of this name exists already; choose another name"),
         ("json", "an installed module has this name; choose another name"),
         ("there", "exists already; choose another name or another --to"),
     ],

@@ -24,8 +24,9 @@ def test_a_command_of_the_page_runs(examples, invoke, command):
 
 
 def test_the_page_has_an_example_of_each_kind():
-    assert list(EXAMPLES) == ["ab2.py", "harmonic.py", "blob.py", "contrast.py", "sliced.py", "charbonnier.py"]
-    assert len(COMMANDS) == 9
+    names = ["ab2.py", "harmonic.py", "blob.py", "contrast.py", "sliced.py", "patches.py", "charbonnier.py"]
+    assert list(EXAMPLES) == names
+    assert len(COMMANDS) == 11
     assert len(NOTEBOOK) == 1
 
 

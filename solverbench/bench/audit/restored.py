@@ -20,6 +20,7 @@ from solverbench.method.schedules import NoiseSchedule, Searched
 from solverbench.method.spec import make
 from solverbench.metrics import table
 from solverbench.metrics.evaluation import OWN
+from solverbench.metrics.extractors import FOLDERS
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling import endpoints
 from solverbench.teachers.loading import load_teacher
@@ -99,7 +100,7 @@ class Restorer:
         known = self._measured.setdefault((id(teacher), files.digest(_about_images(key))), [])
         yield from known
         for reference in [] if known else self._references(key["evaluation"]):
-            protocol = Protocol.of(_options(key, reference))
+            protocol = Protocol.of(_options(key, reference, teacher))
             try:
                 measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, self.root)
             except UserError as error:
@@ -136,8 +137,12 @@ def _about_images(key: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in key.items() if name not in ("solver", "adapt")}
 
 
-def _options(key: Mapping[str, Any], reference: str | None) -> RunOptions:
-    """Return the options recorded in a key, except its solver and teacher."""
+def _options(key: Mapping[str, Any], reference: str | None, teacher: Teacher) -> RunOptions:
+    """Return the options recorded in a key, except its solver and teacher.
+
+    Raises:
+        Unknown: it was measured by an extractor that isn't known here.
+    """
     judged = key["evaluation"]
     measured = [*(judged.get("metrics", OWN) if judged else ()), *key.get("pairs", ())]
     prompted = [name for name in key if name in table.TABLE and table.TABLE[name].takes is table.Takes.PROMPT]
@@ -154,7 +159,7 @@ def _options(key: Mapping[str, Any], reference: str | None) -> RunOptions:
         device=key["device"],
         metrics=None if default else asked,
         reference=reference,
-        extractor=_inception(judged["extractor"]) if table.of_features(asked, table.INCEPTION) and judged else None,
+        extractor=_extractor(judged["extractor"], asked, teacher) if judged else None,
         quantiser=quantisers[0] if quantisers else None,
         **{name: key[name] for name in options if name in key},
     )
@@ -164,10 +169,22 @@ def _quantised(key: Mapping[str, Any], prompted: Sequence[str]) -> list[Mapping[
     return [*(key[name] for name in prompted), *key.get("scores", {}).values()]
 
 
-def _inception(extractor: str) -> str | None:
-    """Return the mode of an Inception network from its identity."""
-    words = re.split(r"[/@ ]", extractor)
-    return next((mode for mode in fid.MODES if mode in words), None)
+def _extractor(identity: str, metrics: Sequence[str], teacher: Teacher) -> str | None:
+    """Return the name of the extractor of some metrics from its identity; None for the usual one.
+
+    Raises:
+        Unknown: it isn't the teacher's own, and not known here.
+    """
+    words = re.split(r"[/@ ]", identity)
+    if table.of_features(metrics, table.INCEPTION):
+        return next((mode for mode in fid.MODES if mode in words), None)
+    own = teacher.evaluation.extractor_id if teacher.evaluation is not None else ""
+    if identity == own or not table.of_features(metrics or OWN, table.OWN):
+        return None
+    name = FOLDERS.get(words[0], words[0])
+    if name not in registries.extractors:
+        raise Unknown(f"its extractor {name!r} isn't known here; give --plugin for it")
+    return name
 
 
 def _solver(spec: str) -> Any:

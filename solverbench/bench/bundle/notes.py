@@ -18,6 +18,7 @@ from solverbench.bench.reference import rough
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection
 from solverbench.metrics import table
+from solverbench.metrics.evaluation import OWN
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
 from solverbench.store.verdict import roughly
@@ -42,9 +43,10 @@ def _lines(cell: Cell) -> list[dict[str, Any]]:
     """Return the horizontal lines of a plot: the values of the teacher's own sampler and of fresh data."""
     teacher = cell.teacher
     facts: Mapping[str, Any] = cell.evaluation.facts if cell.evaluation is not None else {}
+    to_data = next((name for name in table.FRECHET if cell.evaluation and name in cell.evaluation.metrics), OWN[0])
     known = {
-        "teacher_distance": ("frechet_data", f"teacher, {teacher.sampler.split(':')[0]} {teacher.sampler_nfe} calls"),
-        "data_floor": ("frechet_data", "data floor"),
+        "teacher_distance": (to_data, f"teacher, {teacher.sampler.split(':')[0]} {teacher.sampler_nfe} calls"),
+        "data_floor": (to_data, "data floor"),
         "teacher_floor": ("frechet_teacher", "teacher floor"),
     }
     return [

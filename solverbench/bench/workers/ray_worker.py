@@ -64,6 +64,7 @@ class RemoteUnit:
             cells = [dataclasses.replace(cell, teacher=stand_in, measurement=unmeasured) for cell in cells]
         typed = plugins.typed("teacher", [teacher.base])
         typed += plugins.typed("metric", measurement.plugged)
+        typed += plugins.typed("extractor", filter(None, [measurement.extractor]))
         about = teacher.spec, teacher.name, teacher.device, teacher.identity
         return cls(cells, block, limits, *about, str(Path(out).resolve()), typed=tuple(typed))
 

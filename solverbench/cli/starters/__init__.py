@@ -13,10 +13,10 @@ from solverbench._version import __version__
 from solverbench.errors import UserError
 from solverbench.plugins import WORD
 
-KINDS = {"solver": "solvers", "learned-solver": "solvers", "teacher": "teachers"}
+KINDS = {"solver": "solvers", "learned-solver": "solvers", "teacher": "teachers", "extractor": "extractors"}
 """The kinds of starters, each with the entry-point group that offers it."""
 
-_TARGETS = {"solver": "$Name", "learned-solver": "$Name", "teacher": "load"}
+_TARGETS = {"solver": "$Name", "learned-solver": "$Name", "teacher": "load", "extractor": "$Name"}
 
 
 def write(kind: str, name: str, to: Path) -> list[Path]:
@@ -24,7 +24,7 @@ def write(kind: str, name: str, to: Path) -> list[Path]:
 
     Args:
         kind: a key of KINDS.
-        name: the name of the solver or teacher, of its module and of its folder.
+        name: the name of the solver, teacher or extractor, of its module and of its folder.
 
     Raises:
         UserError: the name is invalid or taken, or the folder exists.
@@ -58,10 +58,12 @@ def _check(kind: str, name: str) -> None:
     asked = f"new {kind} {name}"
     if not WORD.fullmatch(name) or keyword.iskeyword(name):
         raise UserError(asked=asked, wrong="not a name", remedy="give a lowercase word of letters, digits and _")
-    for registry in (registries.solvers, registries.teachers):
+    for registry in (registries.solvers, registries.teachers, registries.extractors):
         if name in registry:
             raise UserError(
-                asked=asked, wrong=f"a {registry.kind} of this name exists already", remedy="choose another name"
+                asked=asked,
+                wrong=f"{'an' if registry.kind[0] in 'aeiou' else 'a'} {registry.kind} of this name exists already",
+                remedy="choose another name",
             )
     if importlib.util.find_spec(name) is not None:
         raise UserError(asked=asked, wrong="an installed module has this name", remedy="choose another name")

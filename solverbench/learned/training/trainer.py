@@ -94,7 +94,7 @@ class Trainer:
         return next((groups for last, groups in self.stages if self.iteration < last), self.stages[-1][1])
 
     def start(self) -> None:
-        """Measure the untrained solver."""
+        """Measure the solver that training starts from."""
         self.history.append({"iteration": 0, **self._validated()})
 
     def step(self) -> dict[str, float]:

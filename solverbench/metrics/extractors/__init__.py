@@ -6,16 +6,17 @@ from typing import Protocol
 
 from torch import Tensor
 
+from solverbench import registries
 from solverbench.errors import UserError
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors.transformers import CLIP, DINOv2
 
-NAMES = {
-    **fid.MODES,
-    "clip": "CLIP ViT-B/32 as in clean-fid: what papers report as FID_CLIP",
-    "dinov2": "DINOv2 ViT-L/14: what papers report as FD_DINOv2",
-}
-"""Extractor name to description."""
+NAMES = registries.extractors.builtin
+"""Names of the built-in extractors."""
+
+
+FOLDERS = {CLIP.folder: "clip", DINOv2.folder: "dinov2"}
+"""Folder of weights, with which an identity begins, to the extractor's name."""
 
 
 class Network(Protocol):
