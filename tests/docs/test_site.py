@@ -58,7 +58,7 @@ def test_a_page_that_is_opened_from_a_folder_has_a_search(site: Path) -> None:
         options.add_argument(argument)
     with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
         browser.get((site / "how" / "paper.html").as_uri())
-        browser.execute_script("document.querySelector('#__search').checked = true")
+        browser.execute_script("document.querySelector('#__search').click()")
         browser.find_element("css selector", "[data-md-component=search-query]").send_keys("conformance")
         found = "return [...document.querySelectorAll('.md-search-result__link')].map((each) => each.href)"
         for _ in range(600):
