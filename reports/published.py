@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from solverbench.reports.bundle import Bundle
 from solverbench.reports.parts import Part, Published, parts
-from solverbench.wording import interval_texts
+from solverbench.wording import decimals, interval_texts, number_text
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ def _of(part: Part) -> Iterator[Row]:
         ours = own.iloc[0] if each.label and len(own) and math.isfinite(own["value"].iloc[0]) else None
         value, low, high = (math.nan,) * 3 if ours is None else (float(ours[end]) for end in ("value", "low", "high"))
         shown, *ends = interval_texts(value, low, high)
+        places = decimals(value, (high - low) / 4)
         yield Row(
             row=each.row, paper=each.paper, place=each.place, teacher=part.teacher, metric=part.metric,
             solver=each.solver, nfe=each.nfe, published=f"{each.value:.{each.digits}f}",
             ours="" if ours is None else shown, value=value,
             interval=" to ".join(filter(None, ends)),
-            difference="" if ours is None else f"{value - each.value:+.3g}", apart=value - each.value,
+            difference="" if ours is None else number_text(value - each.value, places, "+"), apart=value - each.value,
             agrees="" if ours is None or math.isnan(low) else _agrees(each, low, high),
             protocol="; ".join(each.differences) if ours is not None else "no cell of ours has its options",
         )  # fmt: skip

@@ -18,12 +18,14 @@ from solverbench import seeds as image_seeds
 from solverbench.bench.cells import FAILED
 from solverbench.bench.progress import Listener
 from solverbench.bench.run import run_table
+from solverbench.choice.answer import Recommendation
+from solverbench.choice.choose import choose
 from solverbench.cli.progress import display, training_display
 from solverbench.cli.terminal import in_notebook
 from solverbench.errors import UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.trained_files import Trained
-from solverbench.learned.training.train import train_best
+from solverbench.learned.training.train import Shared, train_range
 from solverbench.method import spec
 from solverbench.sampling.devices import check_device
 from solverbench.store.folder import Store
@@ -55,6 +57,7 @@ def train(
     nfe: str | int | Sequence[int],
     teacher: str | Teacher = "digits",
     *,
+    recipe: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str = "cpu",
     out: str | Path = "runs",
@@ -69,7 +72,8 @@ def train(
         solvers: specs joined with commas, such as "gs,gas".
         nfe: numbers of denoiser calls: "4,6", 4 or [4, 6].
         teacher: a name, a checkpoint, a TOML file, or a teacher made in Python.
-        settings: settings of the recipe to change, such as {"iterations": 500}.
+        recipe: TOML file of a recipe; what it doesn't set is as in the solver's own.
+        settings: settings of the recipe to change, such as {"iterations": 500}; a list may be a list.
         device: cpu, cuda or cuda:N.
         out: results folder.
         progress: whether to show progress; if None, on a terminal and in a notebook.
@@ -81,21 +85,77 @@ def train(
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
     network = load_teacher(teacher, check_device(device), out=out) if isinstance(teacher, str) else teacher
-    changes = [f"{name}={value}" for name, value in (settings or {}).items()]
-    chosen = [(solver, recipes.chosen(solver, network).override(changes)) for solver in learned]
-    Store.open(out)
-    found, before = [], torch.get_num_threads()
+    changes = [f"{name}={_setting(value)}" for name, value in (settings or {}).items()]
+    chosen = [(solver, recipes.chosen(solver, network, changes, recipe)) for solver in learned]
+    place = Path(out)
+    Store.open(place)
+    found, before = list[Trained](), torch.get_num_threads()
     torch.set_num_threads(1)  # more threads slow down steps as small as these
+    pairs, shown = Shared(network, place), _watched() if progress is None else progress
     try:
-        for solver, recipe in chosen:
-            for calls in budgets:
-                about = solver, calls, network, recipe
-                shown = _watched() if progress is None else progress
-                with training_display(f"{solver.name} nfe={calls}") if shown else nullcontext(None) as told:
-                    found.append(train_best(*about, out=Path(out), device=device, progress=told))
+        for solver, settled in chosen:
+            about = solver, budgets, network, settled
+            with training_display(f"{solver.name} nfe={nfe}") if shown else nullcontext(None) as told:
+                done = train_range(*about, out=place, device=device, progress=told, data=pairs)
+                found += [each.best for each in done]
     finally:
         torch.set_num_threads(before)
     return found
+
+
+def _setting(value: Any) -> str:
+    """Return the value of a recipe's setting as on the command line."""
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def recommend(
+    teacher: str | Teacher,
+    nfe: str | int | Sequence[int] = "4-8",
+    *,
+    calls: int | None = None,
+    seconds: float | None = None,
+    by: str = "rmse_teacher",
+    solvers: str | None = None,
+    train: bool = False,
+    export: Sequence[str] = ("py",),
+    device: str = "cpu",
+    out: str | Path = "runs",
+    progress: bool | None = None,
+) -> Recommendation:
+    """Return the best solver for a model at each number of calls, as the command `recommend` does.
+
+    Solvers on all grids race on validation seeds by paired errors; what is beaten drops out. The leaders are measured
+    again on fresh seeds, beside Euler's method and the pipeline's own scheduler. The same call resumes.
+
+    Args:
+        teacher: a name, a checkpoint, a TOML file, or a teacher made in Python.
+        nfe: numbers of denoiser calls: "4-8", 6 or [4, 6].
+        calls: network calls times images that all of it may spend; None for no limit.
+        seconds: time that it may take; None for no limit.
+        by: metric that chooses between the leaders of the race.
+        solvers: specs to choose from; if None, the built-in solvers on all grids, and trained ones at hand.
+        train: whether the rest of `seconds` goes to training learned solvers.
+        export: kinds of files of each pick: json, py, k-diffusion, sigmas, diffusers.
+        device: cpu, cuda or cuda:N.
+        out: results folder.
+        progress: whether to show progress; if None, on a terminal and in a notebook.
+
+    Returns:
+        `.pick` (`.spec`, `.nfe`, `.value`, `.low`, `.high`, `.comparisons`), `.picks` by calls, `.candidates` with
+        their errors, `.cost`, `.folder` of the files and `.report`, the folder of the run on fresh seeds.
+
+    Raises:
+        UserError: bad arguments, a limit that is too low, or a reference that diverges or isn't converged.
+    """
+    network = load_teacher(teacher, check_device(device), out=out) if isinstance(teacher, str) else teacher
+    shown = _watched() if progress is None else progress
+    with display() if shown else nullcontext(None) as listener:
+        return choose(
+            network, nfe, out=Path(out), calls=calls, seconds=seconds, by=by, solvers=solvers, train=train,
+            exports=export, tell=listener,
+        )  # fmt: skip
 
 
 def noise(seeds: str | int | Sequence[int], teacher: str | Teacher = "digits", *, device: str = "cpu") -> Tensor:

@@ -24,6 +24,8 @@ from solverbench.wording import one_line
 HISTORY = ("iteration", "loss", "distance", "adversarial", "discriminator", "d_real", "d_fake", "r1", "r2", "gradient",
            "validation")  # fmt: skip
 """Columns of history.csv, a row per iteration; a cell is empty where the iteration has no such number."""
+RANGE = ("nfe", "seed", "iteration", "validation")
+"""Columns of range.csv, a row per validation."""
 PATH = ("iteration", "name", "index", "value")
 """Columns of path.csv: entry `index` of the array `name`, which is "level", "told" or a parameter's name."""
 
@@ -36,13 +38,16 @@ _SMOOTH = 40  # window of a running median: the run's length over this number
 def training(folder: str | Path) -> list[Path]:
     """Draw a training's figures into its folder: curves.{png,pdf,svg} of history.csv, path.{...} of path.csv.
 
-    path.csv is optional. Return the figures' paths.
+    path.csv is optional. In the folder of a range of trainings, curves.{...} is of range.csv. Return the paths of the
+    figures.
 
     Raises: BundleError if history.csv is missing or damaged, path.csv is damaged, or the folder is not writable.
     """
     folder = Path(folder)
-    history = _table(folder / "history.csv", HISTORY, ())
-    drawn = {"curves": curves(history)}
+    if (folder / "range.csv").exists():
+        drawn = {"curves": range_curves(_table(folder / "range.csv", RANGE, ()))}
+    else:
+        drawn = {"curves": curves(_table(folder / "history.csv", HISTORY, ()))}
     if (folder / "path.csv").exists():
         drawn["path"] = path(_table(folder / "path.csv", PATH, ("name",)))
     written = []
@@ -65,6 +70,22 @@ def curves(history: pd.DataFrame) -> Drawing:
         _validation(validation, history)
         for axes in panels:
             _finish(axes, history["iteration"])
+    return figure
+
+
+def range_curves(measured: pd.DataFrame) -> Drawing:
+    """Return the validation error over the iterations for each number of calls, a line for each training seed."""
+    budgets = sorted(set(measured["nfe"]))
+    with settings():
+        figure, [axes] = _panels(1, 1)
+        for i, nfe in enumerate(budgets):
+            for number, (_, rows) in enumerate(measured[measured["nfe"] == nfe].groupby("seed")):
+                label = f"NFE {nfe:.0f}" if number == 0 else None
+                axes.plot(rows["iteration"], rows["validation"], color=_shade(i, len(budgets)), lw=1.0, label=label)
+        _scale(axes, measured["validation"].to_list())
+        _title(axes, "validation RMSE of each budget and training seed")
+        _legend(axes)
+        _finish(axes, measured["iteration"])
     return figure
 
 

@@ -29,9 +29,9 @@ def of(report: Report, pictures: Sprites) -> dict[str, Any]:
 
 
 def short(metric: str, record: Mapping[str, Any]) -> str:
-    """Return a metric's short label."""
+    """Return a metric's short label; if it has none, its label without unit or feature space."""
     entry = record["metrics"].get(metric, {})
-    return str(entry.get("short") or entry.get("label") or metric)
+    return str(entry.get("short") or str(entry.get("label") or metric).partition(" (")[0])
 
 
 def _finite(value: Any) -> Any:

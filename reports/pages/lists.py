@@ -2,8 +2,10 @@
 
 import csv
 import io
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from solverbench.reports import verdicts
 from solverbench.reports.pages.content import Report
@@ -11,9 +13,30 @@ from solverbench.reports.pages.tables import escape_latex, escape_markdown
 from solverbench.reports.pages.text import bibtex
 from solverbench.wording import csv_text
 
-VERDICTS = (0.12, 0.28, 0.14, 0.11, 0.15, 0.20)
-PUBLISHED = (0.11, 0.08, 0.10, 0.07, 0.05, 0.10, 0.08, 0.11, 0.11, 0.07, 0.12)
-"""The shares of the columns in the width of a line, in LaTeX."""
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a list in LaTeX: `share` of the line's width, and `lines`, each the names of its fields."""
+
+    title: str
+    share: float
+    lines: tuple[tuple[str, ...], ...]
+
+
+VERDICTS = (
+    Column("verdict", 0.19, (("verdict",),)),
+    Column("claim", 0.53, (("claim", "metric"),)),
+    Column("difference", 0.28, (("difference",), ("95 % interval",))),
+)
+PUBLISHED = (
+    Column("published number", 0.55, (("row",), ("solver", "metric", "teacher", "NFE"))),
+    Column("published", 0.17, (("published",),)),
+    Column("ours", 0.28, (("ours", "agrees"), ("95 % interval",), ("difference",))),
+)
+"""The columns of the lists in LaTeX, for one column of a paper. Other fields follow in the widest column."""
+_COLUMN, _LETTER = 234.0, 3.3  # points: the column of a paper, an average letter of \scriptsize
+_LINES = 60  # of \scriptsize in one table: less than a column of a paper
+_TABLES = 12  # tables that LaTeX may keep back before it has to place them
 
 
 def files(report: Report) -> Iterator[tuple[str, bytes]]:
@@ -29,11 +52,11 @@ def files(report: Report) -> Iterator[tuple[str, bytes]]:
 
 
 def _each(
-    name: str, head: Sequence[str], rows: Sequence[Sequence[str]], said: str, shares: Sequence[float]
+    name: str, head: Sequence[str], rows: Sequence[Sequence[str]], said: str, columns: Sequence[Column]
 ) -> Iterator[tuple[str, bytes]]:
     yield f"{name}.md", markdown(head, rows, said).encode()
     yield f"{name}.csv", comma_separated(head, rows).encode()
-    yield f"{name}.tex", latex(name, head, rows, said, shares).encode()
+    yield f"{name}.tex", latex(name, head, rows, said, columns).encode()
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], said: str) -> str:
@@ -49,26 +72,69 @@ def comma_separated(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return file.getvalue()
 
 
-def latex(name: str, head: Sequence[str], rows: Sequence[Sequence[str]], said: str, shares: Sequence[float]) -> str:
-    r"""Return the list as LaTeX for \usepackage{array,booktabs,longtable}; it can span several pages.
+def latex(name: str, head: Sequence[str], rows: Sequence[Sequence[str]], said: str, columns: Sequence[Column]) -> str:
+    r"""Return the list as LaTeX for \usepackage{array,booktabs}: tables as wide as a line of one column.
 
-    Its caption and label are on the first page alone.
-
-    Args:
-        shares: each column's share of \linewidth, with the space beside it; together 1.
+    A list that is longer than a column becomes several tables; the first one has the caption and the label.
     """
-    heading = ["    \\toprule", f"    {' & '.join(map(escape_latex, head))} \\\\", "    \\midrule"]
-    widths = (f"\\dimexpr {share:.2f}\\linewidth-2\\tabcolsep\\relax" for share in shares)
-    columns = "".join(f"\n    >{{\\raggedright\\arraybackslash}}p{{{width}}}" for width in widths)
-    return "\n".join([
-        "% needs \\usepackage{array,booktabs,longtable}; a longtable can't stand in a text of two columns",
-        "{\\scriptsize\\setlength{\\tabcolsep}{1.5pt}",
-        f"  \\begin{{longtable}}{{{columns}}}",
-        f"    \\caption{{{escape_latex(said)}}} \\label{{tab:{name}}} \\\\",
-        *heading, "    \\endfirsthead", *heading, "    \\endhead", "    \\bottomrule", "    \\endfoot",
-        *(f"    {' & '.join(_breakable(text) for text in row)} \\\\" for row in rows),
-        "  \\end{longtable}", "}", "",
-    ])  # fmt: skip
+    columns = _completed(columns, head)
+    made = [_cells(columns, dict(zip(head, row, strict=True))) for row in rows]
+    shares = (f"\\dimexpr {column.share:.2f}\\linewidth-2\\tabcolsep\\relax" for column in columns)
+    begin = "".join(f"\n    >{{\\raggedright\\arraybackslash}}p{{{share}}}" for share in shares)
+    titles = " & ".join(escape_latex(column.title) for column in columns)
+    lines = ["% needs \\usepackage{array,booktabs}; fits a column of a paper"]
+    for i, part in enumerate(_split(columns, made)):
+        captioned = f"\\caption{{{escape_latex(said)}}} \\label{{tab:{name}}}"
+        lines += ["\\clearpage"] * (i > 0 and i % _TABLES == 0) + [
+            "\\begin{table}", "  \\scriptsize\\setlength{\\tabcolsep}{1.5pt}",
+            f"  {captioned}" if i == 0 else f"  Table~\\ref{{tab:{name}}}, continued.\\par\\smallskip",
+            f"  \\begin{{tabular}}{{{begin}}}", "    \\toprule", f"    {titles} \\\\", "    \\midrule",
+            *(f"    {' & '.join(map(_stacked, cells))} \\\\[1.5pt]" for cells in part),
+            "    \\bottomrule", "  \\end{tabular}", "\\end{table}",
+        ]  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
+_Cell = Sequence[str]
+
+
+def _completed(columns: Sequence[Column], head: Sequence[str]) -> list[Column]:
+    """Return the columns, the widest one with a line for each field that none of them has."""
+    named = {name for column in columns for line in column.lines for name in line}
+    more = tuple((name,) for name in head if name not in named)
+    widest = max(columns, key=lambda column: column.share)
+    return [replace(column, lines=column.lines + more) if column is widest else column for column in columns]
+
+
+def _cells(columns: Sequence[Column], fields: Mapping[str, str]) -> list[_Cell]:
+    """Return the lines of each column of a row; empty fields and lines are left out."""
+    named = {**fields, **({"NFE": f"NFE {fields['NFE']}"} if fields.get("NFE") else {})}
+    if agrees := fields.get("agrees"):
+        named["agrees"] = "agrees" if agrees == "yes" else "differs"
+    made = [
+        [", ".join(filter(None, (named.get(name, "") for name in line))) for line in each.lines] for each in columns
+    ]
+    return [[line for line in lines if line] for lines in made]
+
+
+def _split(columns: Sequence[Column], rows: Sequence[Sequence[_Cell]]) -> Iterator[list[Sequence[_Cell]]]:
+    """Yield the rows in parts that fit into a column of a paper, each with at least one row."""
+    part, used = list[Sequence[_Cell]](), 0
+    for cells in rows:
+        letters = [column.share * _COLUMN / _LETTER for column in columns]
+        tall = max(
+            sum(math.ceil(len(line) / most) for line in lines) for lines, most in zip(cells, letters, strict=True)
+        )
+        if part and used + tall > _LINES:
+            yield part
+            part, used = [], 0
+        part.append(cells)
+        used += tall
+    yield part
+
+
+def _stacked(lines: _Cell) -> str:
+    return " \\newline ".join(re.sub(r"(?<![\w\]])-(?=\d)", "$-$", _breakable(line)) for line in lines)
 
 
 def _breakable(text: str) -> str:

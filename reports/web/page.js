@@ -170,7 +170,8 @@
     const lines = part.lines.filter((line) => !log || line.value > 0);
     const labelled = width >= 560;
     const names = labelled ? [...new Set(points.map((p) => solvers[p.solver].label)), ...lines.map((line) => line.label)] : [];
-    const beside = labelled ? 26 + 6.9 * Math.min(28, Math.max(4, ...names.map((name) => name.length))) : 14;
+    const most = Math.max(24, Math.min(60, Math.floor((width - 420) / 7)));  // letters of a label; the chart keeps 360 pixels
+    const beside = labelled ? 26 + 6.9 * Math.min(most, Math.max(4, ...names.map((name) => name.length))) : 14;
     const height = small ? 250 : Math.max(360, labelled ? 17 * (new Set(points.map((p) => p.solver)).size + lines.length) + 90 : 0);
     const box = { left: 58, right: width - beside, top: 14, bottom: height - 44 };
     const y = axis([...points, ...lines, ...hollow].flatMap((p) => [p.value, p.low ?? null, p.high ?? null]), log, box.bottom, box.top);
@@ -232,7 +233,7 @@
       const placed = spread(labels.map(([at]) => at), 16, box.top - 4, box.bottom + 10);
       labels.forEach(([at, text, ink], k) => {
         svg.append(shape("path", { d: `M${box.right + 2} ${at.toFixed(1)}L${box.right + 12} ${placed[k].toFixed(1)}`, stroke: ink || "var(--soft)", fill: "none", "stroke-width": 0.8 }));
-        const label = shape("text", { x: box.right + 16, y: placed[k] + 4, class: ink ? "tag" : "tag soft" }, text.length > 28 ? text.slice(0, 27) + "…" : text);
+        const label = shape("text", { x: box.right + 16, y: placed[k] + 4, class: ink ? "tag" : "tag soft" }, text.length > most ? text.slice(0, most - 1) + "…" : text);
         label.append(shape("title", {}, text));
         svg.append(label);
       });

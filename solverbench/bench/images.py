@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,16 @@ NPZ_BYTES = files.ARRAY_BYTES
 
 
 def write(
-    solver: str, nfe: int, chosen: str, kind: str, folder: Path, batch: int, teacher: str, device: str, out: Path
+    solver: str,
+    nfe: int,
+    chosen: str,
+    kind: str,
+    folder: Path,
+    batch: int,
+    teacher: str,
+    device: str,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Sample the images of seeds `chosen` ("50000-50063"), write them to `folder`, and return a summary line.
 
@@ -40,6 +49,7 @@ def write(
             `seeds` [n].
         batch: images per call.
         out: results folder, searched for the parameters of a learned solver.
+        progress: called after each batch with the number of images so far and of all.
 
     Raises:
         UserError: a bad spec, budget, seed range, batch or device, more than `MOST` images or an .npz of more than
@@ -67,7 +77,7 @@ def write(
     network = load_teacher(teacher, devices.check_device(device), out=out)
     method = make(solver)
     plan = believed(method, tableau(method, nfe=nfe, teacher=network, out=out)).plan_from_noise(network.schedule)
-    made = _made(plan, network, wanted, nfe, method, batch)
+    made = _made(plan, network, wanted, nfe, method, batch, progress or (lambda done, total: None))
     if kind == "npz":
         buffer, whole = io.BytesIO(), []
         for _, pictures in made:
@@ -87,13 +97,20 @@ def write(
 
 
 def _made(
-    plan: Plan, network: Teacher, wanted: range, nfe: int, method: Solver, batch: int
+    plan: Plan,
+    network: Teacher,
+    wanted: range,
+    nfe: int,
+    method: Solver,
+    batch: int,
+    progress: Callable[[int, int], None],
 ) -> Iterator[tuple[range, NDArray[np.uint8]]]:
     """Yield the images [B, H, W, C] uint8 of a batch after the other, with their seeds."""
     fit = sample.BatchLimit(batch)
     for part in batches(wanted, batch):
         states = sample.sample(plan, network, part, nfe=nfe, watch=method.adapt, fit=fit)
         yield part, quantise(sample.decoded(network, states, fit)).cpu().permute(0, 2, 3, 1).numpy()
+        progress(part.stop - wanted.start, len(wanted))
 
 
 def _own(name: str, wanted: range) -> bool:

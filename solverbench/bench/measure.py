@@ -123,9 +123,10 @@ def _finite(end: float) -> float | None:
     return end if math.isfinite(end) else None
 
 
-def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
-    """Return a - b and the ends of its 95 % interval; each leave-one-out drops the same images from both.
+def paired(a: Measure, b: Measure, level: float = 0.95) -> tuple[float, float, float]:
+    """Return a - b and the ends of its interval, by default that of 95 %.
 
+    Each leave-one-out drops the same images from both.
     The interval of means over training seeds holds the spread between trainings of each of the two.
 
     Raises:
@@ -139,7 +140,7 @@ def paired(a: Measure, b: Measure) -> tuple[float, float, float]:
         )
     difference, left = a.value - b.value, a.leave_one_out - b.leave_one_out
     trainings = [np.array(each.trainings) for each in (a, b) if each.trainings]
-    half = hierarchical(left, trainings)[1] if trainings else half_width(left)
+    half = hierarchical(left, trainings, level)[1] if trainings else half_width(left, level)
     return difference, difference - half, difference + half
 
 

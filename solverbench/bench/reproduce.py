@@ -23,7 +23,7 @@ from solverbench.metrics.table import ALWAYS, INCEPTION, Takes
 from solverbench.registries import Result
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
-from solverbench.wording import interval_texts, suggest
+from solverbench.wording import decimals, interval_texts, number_text, suggest
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Comparison:
         few = f" (biased, n={self.few})" if self.few else ""
         value, low, high = interval_texts(self.value, self.low, self.high)
         yield f"  measured    {value}{few}, 95 % interval {low} to {high}"
-        yield f"  difference  {self.difference:+.3g}, " + (
+        digits = decimals(self.value, (self.high - self.low) / 4)
+        yield f"  difference  {number_text(self.difference, digits, '+')}, " + (
             "the published number lies within the interval"
             if self.agrees
             else "the published number lies outside the interval"

@@ -18,6 +18,7 @@ from solverbench.errors import MissingError, StoreError, UserError
 from solverbench.learned import recipes, trained_files, zoo
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.searches import search
+from solverbench.learned.trained_files import Trained
 from solverbench.learned.training import train as training
 from solverbench.method.spec import ranges
 from solverbench.sampling import endpoints
@@ -96,8 +97,12 @@ def train_missing(wanted: Sequence[Cell], out: Path, device: str, tell: Listener
     for cell, recipe in todo.items():
         used = {"training": recipe.train, "validation": recipe.validation}
         seeds.check_apart(cell.protocol.seeds, used, f"{cell.solver} nfe={cell.nfe}")
+    found: dict[Cell, Cell] = {}
+    below: dict[tuple[str, str], Sequence[Trained]] = {}
     with _threads():
-        return [_learned(cell, todo[cell], out, device, tell) if cell in todo else cell for cell in wanted]
+        for cell in sorted(todo, key=lambda cell: cell.nfe if todo[cell].warm_start else 0):
+            found[cell] = _learned(cell, todo[cell], out, device, tell, below)
+    return [found.get(cell, cell) for cell in wanted]
 
 
 def search_missing(wanted: Sequence[Cell], out: Path, tell: Listener) -> list[Cell]:
@@ -158,15 +163,32 @@ def _searched(cell: Cell, most: int, out: Path, tell: Listener) -> Cell:
     return resolve.resolved_again(cell, out)
 
 
-def _learned(cell: Cell, recipe: Recipe, out: Path, device: str, tell: Listener) -> Cell:
-    """Train the cell's solver and return the resolved cell."""
+def _learned(
+    cell: Cell,
+    recipe: Recipe,
+    out: Path,
+    device: str,
+    tell: Listener,
+    below: dict[tuple[str, str], Sequence[Trained]],
+) -> Cell:
+    """Train the cell's solver and return the resolved cell.
+
+    Args:
+        below: results of the largest budget trained so far by a recipe with warm_start, by solver and teacher; this
+            one's are put there.
+    """
+    same = cell.spec, cell.teacher.name
     try:
-        solver, shown = trained_files.learned(cell.spec), _shown(cell, tell)
-        training.train_best(solver, cell.nfe, cell.teacher, recipe, out=out, device=device, progress=shown)
+        solver = trained_files.learned(cell.spec)
+        about = solver, cell.nfe, cell.teacher, recipe
+        begun = below.get(same, ()) if recipe.warm_start else ()
+        runs = training.train_seeds(*about, begun, out=out, device=device, progress=_shown(cell, tell))
+        training.keep(runs, solver, out)
     except StoreError:
         raise
     except Exception as error:  # a teacher's network may raise anything; the other cells continue
         return resolve.blocked(cell, FAILED, f"training: {cells.reason(error)}")
+    below[same] = runs
     return resolve.resolved_again(cell, out)
 
 

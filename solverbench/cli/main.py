@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from solverbench import files, registries
 from solverbench._version import __version__
@@ -34,6 +35,7 @@ from solverbench.cli.flags import (
 )
 from solverbench.cli.help import formatted
 from solverbench.cli.new import new
+from solverbench.cli.recommend import recommend
 from solverbench.cli.refs import refs
 from solverbench.cli.reproduce import reproduce
 from solverbench.cli.serve import serve
@@ -42,7 +44,7 @@ from solverbench.cli.teachers import teachers
 from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
 from solverbench.errors import UserError
-from solverbench.wording import one_line, printable
+from solverbench.wording import one_line, printable, suggest
 
 LISTED = {each.plural: each for each in registries.extensible.values()}
 """The registries that `solverbench list` shows, by plural name."""
@@ -60,9 +62,22 @@ class Lines(click.Group):
         with terminal.escaped():
             return super().main(*args, **extra)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            _fail(_misused(error, "solverbench"), error.exit_code)
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            _fail(_misused(error, f"{ctx.command_path} {ctx.invoked_subcommand}"), error.exit_code)
         except UserError as error:
             _fail(str(error), error.exit_code)
         except MemoryError as error:
@@ -83,6 +98,26 @@ class Lines(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+def _misused(error: click.UsageError, command: str) -> str:
+    """Return an error in a command's words as one line: the command, what is wrong, and what to do.
+
+    Args:
+        command: the command if the error doesn't tell it.
+    """
+    command = error.ctx.command_path if error.ctx is not None else command
+    said, _, meant = error.format_message().partition(". Did you mean ")
+    remedy = f"see '{command} --help'"
+    if isinstance(error, click.NoSuchOption):
+        said = f"no such option {error.option_name}"
+        known = [name for each in error.ctx.command.params for name in each.opts] if error.ctx is not None else []
+        names = {name.lstrip("-"): name for name in known if name.startswith("--")}
+        remedy = suggest(error.option_name.lstrip("-"), names, remedy)
+        remedy = re.sub(r"did you mean '([^']*)'", lambda found: f"did you mean {names[found[1]]}", remedy)
+    elif meant:
+        remedy = f"did you mean {meant} See '{command} --help'"
+    return f"{command}: {said[0].lower()}{said[1:].rstrip('.')}; {remedy}"
 
 
 def _memory(error: Exception) -> str:
@@ -122,6 +157,7 @@ def main(ctx: click.Context) -> None:
     solverbench info dpm                           a solver's options and paper
     """
     ctx.obj = _draw_training  # only this file imports reports
+    ctx.meta["report"] = _report
 
 
 @main.command(cls=Joined)
@@ -186,6 +222,7 @@ main.add_command(train)
 @out_option
 @plugin_option
 @config_option
+@terminal.amount_options
 def sample(
     solver: str, nfe: int, seeds: str, kind: str, folder: str | None, batch: int, teacher: str, device: str, out: str
 ) -> None:
@@ -194,10 +231,13 @@ def sample(
     The images are for use with a metric of your own.
     """
     from solverbench.bench import images
+    from solverbench.cli.progress import counted
 
     name = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", f"{teacher}-{solver.lower()}-nfe{nfe}-{seeds}").strip("-")
     to = Path(folder or f"samples/{name}")
-    click.echo(images.write(solver, nfe, seeds, kind, to, batch, teacher, device, Path(out)))
+    with counted("images", amount=terminal.amount()) as progress:
+        said = images.write(solver, nfe, seeds, kind, to, batch, teacher, device, Path(out), progress)
+    click.echo(said)
 
 
 @main.command()
@@ -310,6 +350,7 @@ main.add_command(teachers)
 main.add_command(zoo)
 main.add_command(refs)
 main.add_command(store)
+main.add_command(recommend)
 main.add_command(reproduce)
 main.add_command(serve)
 main.add_command(compare)

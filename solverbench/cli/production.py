@@ -88,6 +88,12 @@ def plan(
         recipe = recipes.load(trained_files.learned(name).recipe_name, teacher.partition(":")[0])
         recipe = recipe.override(_settings_of(name, names, settings))
         recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
+        if recipe.warm_start:
+            raise SpecError(
+                asked=f"{name} with warm_start=true",
+                wrong="every run is trained on its own here, so none can start from another",
+                remedy="use 'solverbench train', which trains a range in one process, or set warm_start=false",
+            )
         tasks += [Task(name, n, seed, recipe) for n in numbers(nfe) for seed in range(recipe.training_seeds)]
     return tasks
 
@@ -304,6 +310,7 @@ def main(
     try:
         tasks = plan(solvers, nfe, training_seeds, settings, name)
         teacher = load_teacher(name, device)
+        tasks = [replace(task, recipe=recipes.fitted(task.recipe, teacher)) for task in tasks]
         if not listing:
             for line in make(tasks, teacher, out, jobs=jobs, seconds=seconds):
                 print(line, flush=True)

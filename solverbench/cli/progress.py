@@ -339,6 +339,53 @@ def training_display(
         yield show
 
 
+@contextmanager
+def counted(
+    what: str, stream: TextIO | None = None, amount: Amount = Amount.NORMAL, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield the callback for work that is counted, such as images: (how many are done, all of them).
+
+    It moves a bar on a terminal, and elsewhere prints a line every few seconds.
+
+    Args:
+        what: what is counted.
+        amount: quiet yields None; verbose prints lines on a terminal, too, and more of them.
+    """
+    console, stream = _console(stream), stream or sys.stderr
+    if amount is Amount.QUIET:
+        yield None
+        return
+    if amount is Amount.VERBOSE or console is None:
+        yield _CountedLines(what, stream, clock, verbose=amount is Amount.VERBOSE)
+        return
+    columns = BarColumn(12), TaskProgressColumn(), TimeRemainingColumn(), _Cut()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("")
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, description=f"{done}/{total} {what}")
+
+        yield show
+
+
+class _CountedLines:
+    """Plain lines of counted work, at intervals, with the time left; see `counted`."""
+
+    def __init__(self, what: str, stream: TextIO, clock: Callable[[], float], *, verbose: bool) -> None:
+        self.what, self.stream, self.clock = what, stream, clock
+        self.stamp = _Stamp(clock) if verbose else None
+        self.every = EVERY_VERBOSE if verbose else EVERY
+        self.begun = self.last = clock()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = self.clock()
+        if now - self.last >= self.every and done:
+            self.last = now
+            left = f", {duration((total - done) * (now - self.begun) / done)} left" if done < total else ""
+            self.stream.write(f"{self.stamp or ''}{done}/{total} {self.what}{left}\n")
+            self.stream.flush()
+
+
 class _TrainingLines:
     """Plain lines of training progress, at intervals; if verbose, also for each validation."""
 

@@ -191,6 +191,7 @@ def store_merge(
     with --resample, blocks of SOURCE are also sampled again, and cells with a false one aren't copied. Each cell keeps
     where it came from and how it was checked.
     """
+    from solverbench.cli.progress import counted
     from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import transfer
     from solverbench.store.folder import Store
@@ -202,7 +203,10 @@ def store_merge(
             )
     into, code, check_numbers = Store.look(out), 0, _auditor(resample, seed, teachers)
     for source in sources:
-        merged = transfer.merge(Path(source), into, check_trained, lambda root: check_numbers(root).verdicts)
+        with counted("cells copied", amount=terminal.amount()) as progress:
+            merged = transfer.merge(
+                Path(source), into, check_trained, lambda root: check_numbers(root).verdicts, progress
+            )
         click.echo("\n".join([f"{source} into {out}:", *merged.lines()]))
         code = max(code, merged.exit_code)
     sys.exit(code)
@@ -219,6 +223,7 @@ def store_merge(
 )
 @click.option("--report", "report", metavar="NAME", help="Export only the cells of a report in DIR/reports.")
 @click.option("--targets", is_flag=True, help="Also export the teacher's own images.")
+@terminal.amount_options
 @out_option
 def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: bool, out: str) -> None:
     """Write stored cells to a new folder or zip file.
@@ -227,6 +232,7 @@ def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: b
     each file in its manifest, export.json. The manifest's own sha256 is printed: a paper that states it lets readers
     check the files with `store verify --manifest`. `store merge` reads the export.
     """
+    from solverbench.cli.progress import counted
     from solverbench.learned.trained_files import file_names
     from solverbench.learned.training.checkpoint import check_trained
     from solverbench.store import maintenance
@@ -236,5 +242,6 @@ def store_export(to: str, cells: tuple[str, ...], report: str | None, targets: b
     found = Store.look(out)
     chosen = list(cells) + (maintenance.reported(found, report) if report is not None else [])
     wanted = chosen if cells or report is not None else None
-    names, manifest = export(found, Path(to), check_trained, file_names, wanted, targets=targets)
+    with counted("files", amount=terminal.amount()) as progress:
+        names, manifest = export(found, Path(to), check_trained, file_names, wanted, targets=targets, progress=progress)
     click.echo(f"{len(names)} files in {to}\nmanifest sha256 {manifest}")

@@ -19,6 +19,10 @@ from solverbench.bench.progress import duration
 from solverbench.cli import terminal
 from solverbench.cli.flags import config_option, device_option, out_option, plugin_option, teacher_option
 
+SHOW = ""
+"""Value of --recipe without a file."""
+TABLES = "history.csv", "range.csv"
+
 
 @click.command()
 @click.argument("solvers", metavar="SOLVERS")
@@ -29,7 +33,15 @@ from solverbench.cli.flags import config_option, device_option, out_option, plug
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."
 )
-@click.option("--recipe", is_flag=True, help="Show the recipe and stop.")
+@click.option(
+    "--recipe",
+    "file",
+    is_flag=False,
+    flag_value=SHOW,
+    metavar="FILE.toml",
+    help="Train by this recipe. What it doesn't set is as in the solver's own.",
+)
+@click.option("--show-recipe", is_flag=True, help="Show the recipe and stop.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard logs of each training.")
 @device_option
 @out_option
@@ -43,7 +55,8 @@ def train(
     nfe: str,
     teacher: str,
     settings: tuple[str, ...],
-    recipe: bool,
+    file: str | None,
+    show_recipe: bool,
     tensorboard: bool,
     device: str,
     out: str,
@@ -52,7 +65,8 @@ def train(
 
     SOLVERS are specs joined with commas, such as gs,gas. `run` with the same --out uses the trained parameters. Each
     solver is trained from several seeds, and the parameters with the lowest validation error are kept. The same
-    command resumes an interrupted training. Tables and curves of each training are written to DIR/trained.
+    command resumes an interrupted training. Tables and curves of each training, and of all together, are written to
+    DIR/trained. With --set warm_start=true each budget starts from the result of the one below.
     """
     import torch
 
@@ -60,33 +74,39 @@ def train(
     from solverbench.cli.zoo_listing import cost_line
     from solverbench.learned import recipes, trained_files
     from solverbench.learned.training import train as training
-    from solverbench.learned.training.run import TrainingRun
     from solverbench.method import spec
     from solverbench.sampling.devices import check_device
     from solverbench.store.folder import Store
     from solverbench.teachers.convergence import ROUGH
     from solverbench.teachers.loading import load_teacher
 
+    if file == SHOW:
+        file, show_recipe = None, True
+        terminal.tell("--recipe without a file shows the recipe; use --show-recipe, which replaces it")
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe)
     network = load_teacher(teacher, check_device(device), out=out)
-    chosen = [(solver, recipes.chosen(solver, network).override(settings)) for solver in learned]
-    if recipe:
+    chosen = [(solver, recipes.chosen(solver, network, settings, file)) for solver in learned]
+    if show_recipe:
         for solver, settled in chosen:
             click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")
         return
     Store.open(out)
     torch.set_num_threads(1)  # more threads only slow down steps this small, several times on a busy machine
+    pairs = training.Shared(network, Path(out))
     for solver, settled in chosen:
+        _announce(network, settled, Path(out))
+        current: list[training.Progress | None] = [None]
+        done = training.train_range(
+            solver, budgets, network, settled, out=Path(out), device=device, data=pairs,
+            progress=lambda *told, current=current: current[0] and current[0](*told), tensorboard=tensorboard,
+        )  # fmt: skip
         for calls in budgets:
             place = Path(out) / "trained" / network.name / trained_files.file_name(solver, calls)
             before = _before(place)
-            _announce(network, settled, Path(out))
-            with training_display(f"{solver.name} nfe={calls}", amount=terminal.amount()) as progress:
-                trained = training.train_best(
-                    solver, calls, network, settled, out=Path(out), device=device, progress=progress,
-                    tensorboard=tensorboard,
-                )  # fmt: skip
+            with training_display(f"{solver.name} nfe={calls}", amount=terminal.amount()) as current[0]:
+                found = next(done)
+            trained = found.best
             errors = [run["validation"] for run in trained.record["runs"]]
             kept = f"; kept training seed {trained.record['seed']}" if len(errors) > 1 else ""
             click.echo(f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}{kept}")
@@ -102,9 +122,9 @@ def train(
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
                 click.echo(f"  replaces other parameters, validation RMSE {was:.4f}")
-            for seed in range(len(errors)):
-                folder = TrainingRun(solver, calls, network, settled, seed).folder(Path(out))
-                if (folder / "history.csv").is_file() and not (folder / "curves.png").is_file():
+            whole = len(found.folders) > len(errors) and calls == max(budgets)
+            for folder in found.folders[: None if whole else len(errors)]:
+                if any((folder / table).is_file() for table in TABLES) and not (folder / "curves.png").is_file():
                     draw(folder)
                     click.echo(f"  curves in {folder}")
 

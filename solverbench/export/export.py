@@ -264,6 +264,15 @@ def as_scheduler(exported: Exported, teacher: Teacher) -> str:
     return texts.scheduler(_config(exported, teacher)[0])
 
 
+def as_scheduler_folder(exported: Exported, teacher: Teacher) -> dict[str, str]:
+    """Return the files of a scheduler's folder, name to text: `from_pretrained` reads the configuration.
+
+    Args:
+        teacher: teacher that `exported` was collected for.
+    """
+    return {CONFIG: texts.scheduler_config(_config(exported, teacher)[0]), MODULE: texts.scheduler()}
+
+
 def _sampler(exported: Exported) -> dict[str, Any]:
     """Return the fields of a `Sampler`."""
     tab = exported.tableau

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from solverbench.errors import BudgetError, GridError
+from solverbench.learned.growth import resampled
 from solverbench.method import grids
 from solverbench.method.declarations import read_levels
 from solverbench.method.grids import ROUNDED, Grid
@@ -61,9 +62,25 @@ class Discretisation:
         theta1 = ones if self.prior is None else self.logits(self._prior(self.prior, schedule, nfe))
         return {"theta1": theta1, "theta2": torch.zeros_like(ones)}
 
+    def grown(self, parameters: Mapping[str, Tensor], schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return theta1 and theta2 for more steps: levels and shifts, in the variable of `mode`, between the old ones.
+
+        Shifts beyond the limit count as the limit.
+        """
+        grid = self.grid(parameters["theta1"], schedule)
+        places = self.places(grid.sigmas, schedule)
+        moved = self.places(self.told(parameters, grid), schedule) - places[:-1]
+        return {
+            "theta1": self._logits(resampled(places, nfe + 1)),
+            "theta2": torch.cat([resampled(moved, nfe), moved.new_zeros(1)]),
+        }
+
     def logits(self, grid: Grid) -> Tensor:
         """Return the theta1 [N+1] of `grid`: 1 + log of each interval's length in units of the mean length."""
-        gaps = self.places(grid.sigmas, grid.schedule).diff().abs()
+        return self._logits(self.places(grid.sigmas, grid.schedule))
+
+    def _logits(self, places: Tensor) -> Tensor:
+        gaps = places.diff().abs()
         gaps = gaps if self.mode == "lambda" else gaps.flip(0)
         return 1 + torch.cat([gaps.new_zeros(1), (gaps / gaps.mean()).log()])
 

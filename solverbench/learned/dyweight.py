@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from solverbench.learned.growth import resampled, resampled_changes
 from solverbench.method import ADAMS_BASHFORTH, Denoise, Grid, LearnedSolver, NoiseSchedule, option
 from solverbench.method.solver import check_steps
 
@@ -59,6 +60,13 @@ class DyWeight(LearnedSolver):
             order = min(n + 1, self.history, max(ADAMS_BASHFORTH))
             parameters[f"w{n}"][:order] = torch.tensor(ADAMS_BASHFORTH[order], dtype=torch.float64)
         return {**parameters, "a": torch.ones(nfe, dtype=torch.float64)}
+
+    def grown(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return iPNDM's weights, plus what training changed for fewer steps, and the scales, both interpolated."""
+        before, initial = (self.initial(schedule, calls) for calls in (len(self.trained["a"]), nfe))
+        scales = resampled(self.trained["a"], nfe)
+        weights = ({n: w for n, w in each.items() if n != "a"} for each in (self.trained, before, initial))
+        return resampled_changes(*weights) | {"a": scales}
 
     def grid(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the fixed grid."""

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from solverbench.errors import GridError, SpecError, TrainingError
 from solverbench.learned.coefficients import Coefficients
+from solverbench.learned.growth import resampled, resampled_changes
 from solverbench.method.declarations import option
 from solverbench.method.exponential import differences, order_at, phis
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule, VPLinear
 from solverbench.method.solver import Denoise, LearnedSolver, check_steps
+from solverbench.method.tableau import Tableau
 
 MARGIN = 1e-5
 """Distance that the sigmoid's output keeps from 0 and 1."""
@@ -98,6 +100,12 @@ class Timed(LearnedSolver):
         inner = clock.t_end + (clock.t_first - clock.t_end) * (1 - mu.cumprod(0))
         ends = torch.tensor([clock.t_end, clock.t_first], dtype=torch.float64)
         return torch.cat([ends[:1], inner, ends[1:]]).flip(0)
+
+    @staticmethod
+    def _logits(times: Tensor, clock: NoiseSchedule) -> Tensor:
+        """Return the mu_logit [N-1] of falling times [N+1] with the ends of `clock`."""
+        left = (times.flip(0) - clock.t_first) / (clock.t_end - clock.t_first)  # of the stick, from 1 to 0
+        return torch.logit((left[1:-1] / left[:-2] - MARGIN) / (1 - 2 * MARGIN), eps=MARGIN)
 
     def _uniform(self, schedule: NoiseSchedule, nfe: int) -> tuple[dict[str, Tensor], Grid]:
         """Return the parameters of uniform times without offsets, and their grid."""
@@ -207,6 +215,79 @@ class Generalized(Timed):
                 parameters["a1"][n] = kept * alpha[n + 1] / alpha[n]
                 for i, weight in enumerate(weights[: n + 1], start=1):
                     parameters[f"c{i}"][n] = weight * alpha[n + 1]
+        return parameters
+
+    def grown(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return times, offsets and corrections interpolated linearly over the steps.
+
+        The correction of the i-th newest output or state is interpolated over the steps that have one; those of
+        outputs and states that are older than all of before are 0. With form=lms and pc it is the change of each weight
+        that is interpolated.
+        """
+        trained, clock = self.trained, self._clock(schedule)
+        if not self.theory:
+            return super().grown(schedule, nfe)
+        held = len(trained["mu_logit"]) + 1
+        times = resampled(self._times(trained["mu_logit"], clock), nfe + 1)
+        parameters = {"mu_logit": self._logits(times, clock)}
+        if self.offsets:
+            parameters["t_couple"] = resampled(trained["t_couple"], nfe)
+        if self.form != "gs":
+            grids = [Grid(clock.sigma(each), clock) for each in (self._times(trained["mu_logit"], clock), times)]
+            before, initial = (
+                self._coefficients(grid.steps).initial(grid, lowered=self.lower_order_final) for grid in grids
+            )
+            return parameters | resampled_changes({name: trained[name] for name in before}, before, initial)
+        for i in range(1, nfe + 1):
+            for kind in "ca":
+                entry = torch.zeros(nfe, dtype=torch.float64)
+                if i <= held:
+                    entry[i - 1 :] = resampled(trained[f"{kind}{i}"][i - 1 :], nfe - i + 1)
+                parameters[f"{kind}{i}"] = entry
+        return parameters
+
+    def imitating(self, tableau: Tableau, schedule: NoiseSchedule) -> dict[str, Tensor]:
+        """Return the times of the tableau's levels, and the corrections that give its weights.
+
+        A step may use every output and state before it, so every tableau has such corrections. Times are those within
+        `MARGIN` of the ends of each part of the stick.
+        """
+        if self.form != "gs" or not self.theory:
+            return super().imitating(tableau, schedule)
+        clock, nfe = self._clock(schedule), tableau.nfe
+        times = clock.time(tableau.levels)
+        ends = torch.stack([times[0] - clock.t_first, times[-1] - clock.t_end]).abs()
+        if not (ends < MARGIN * (clock.t_first - clock.t_end)).all():
+            raise TrainingError(
+                asked=self.name,
+                wrong=f"the start's levels run from {tableau.levels[0]:.4g} to {tableau.levels[-1]:.4g}",
+                remedy=f"give a start from {schedule.sigma_max:.4g} to {schedule.sigma_min:.4g}",
+            )
+        left = (clock.t_first - times.flip(0)) / (clock.t_first - clock.t_end)  # of the stick, from 1 to 0
+        share = ((left[1:-1] / left[:-2] - MARGIN) / (1 - 2 * MARGIN)).clamp(MARGIN, 1 - MARGIN)
+        parameters = {"mu_logit": torch.logit(share)}
+        if self.offsets:
+            parameters["t_couple"] = clock.time(tableau.sigmas) - times[:-1]
+        sigmas = clock.sigma(self._times(parameters["mu_logit"], clock))
+        lam, alpha = -sigmas.log(), clock.alpha(clock.time(sigmas))
+        for i in range(1, nfe + 1):
+            parameters |= {f"{kind}{i}": torch.zeros(nfe, dtype=torch.float64) for kind in "ca"}
+        for n in range(nfe):
+            kept, *theory = self._theory(sigmas, lam, n)
+            change = tableau.weights[n + 1, : n + 2] - kept * tableau.weights[n, : n + 2]
+            parameters[f"a{n + 1}"][n] = change[0] * alpha[n + 1] / alpha[0]
+            newest, size = change[1:].flip(0), min(n + 1, BASE_ORDER)
+            units = list(torch.eye(size, dtype=torch.float64))
+            columns = [-units[0]]
+            match differences(lam, units, n):
+                case (d0,):
+                    columns.append(-d0)
+                case (d1, d2):
+                    columns += [d1, -d2]
+            found = torch.linalg.solve(torch.stack(columns, 1), newest[:size])
+            for i in range(n + 1):
+                correction = found[i] - theory[i] if i < size else newest[i]
+                parameters[f"c{i + 1}"][n] = correction * alpha[n + 1]
         return parameters
 
     def integrate(self, denoise: Denoise, x: Tensor, grid: Grid) -> Tensor:

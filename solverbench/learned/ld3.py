@@ -84,6 +84,10 @@ class LD3(LearnedSolver):
         """Return the parameters of the levels of `prior`, or of equal intervals, without shifts."""
         return self.discretisation.initial(schedule, nfe)
 
+    def grown(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return levels and shifts between those of fewer steps."""
+        return self.discretisation.grown(self.trained, schedule, nfe)
+
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the parameters."""
         return self.discretisation.shapes(nfe)

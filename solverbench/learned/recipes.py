@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from solverbench import options, plugins, registries, seeds
 from solverbench.errors import MissingError, RecordError, SpecError
-from solverbench.learned import stages
+from solverbench.learned import discriminator_sizes, stages
 from solverbench.registries import recipe_names
 from solverbench.wording import suggest
 
@@ -118,9 +119,11 @@ class Recipe:
     cardinalities: tuple[int, ...] = _setting(low=1)
     blocks: int = _setting(low=1)
     discriminator_weights: str = _setting()
+    start: str = _setting(before="")
     schedule: str = _setting(choices=SCHEDULES, before="constant")
     warmup: float = _setting(low=0.0, high=1.0, before=0.0)
     stop_above: float = _setting(low=0.0, before=4.0)  # 0: off
+    warm_start: bool = _setting(before=False)
 
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
@@ -220,15 +223,39 @@ def changes(made: Mapping[str, Any], now: Recipe) -> str:
     return "; ".join(f"{name} {was}, now {value}" for name, (was, value) in told.items() if was != value)
 
 
-def chosen(solver: LearnedSolver, teacher: Teacher) -> Recipe:
+def chosen(
+    solver: LearnedSolver, teacher: Teacher, settings: Sequence[str] = (), file: Path | str | None = None
+) -> Recipe:
     """Return the recipe of `solver` for `teacher`; the solver's option or name selects it.
 
-    A teacher with prompts belongs to the family `stable_diffusion`, another with a decoder to `latent`.
+    A teacher with prompts belongs to the family `stable_diffusion`, another with a decoder to `latent`. The
+    discriminator is `fitted`.
+
+    Args:
+        settings: key=value settings to change, see `Recipe.override`.
+        file: TOML file of a recipe, in place of the solver's own, which is its base if it names none; see `load`.
 
     Raises:
         MissingError, RecordError: see `load`.
+        SpecError: see `Recipe.override`.
     """
-    return load(solver.recipe_name, teacher.base, family=_family(teacher))
+    place = None if file is None else Path(file)
+    recipe = load(solver.recipe_name, teacher.base, family=_family(teacher), file=place)
+    return fitted(recipe.override(settings), teacher)
+
+
+def fitted(recipe: Recipe, teacher: Teacher) -> Recipe:
+    """Return the recipe, with sizes of a discriminator that fits the teacher's images if it has none of its own.
+
+    Sizes are its own if they aren't those of defaults.toml. The defaults are kept where they fit.
+    """
+    size = teacher.shape[-2], teacher.shape[-1]
+    if not recipe.adversarial or recipe.discriminator_weights or discriminator_sizes.fits(size, len(recipe.widths)):
+        return recipe
+    usual = _read("defaults", None)[ANY]
+    given = (list(recipe.widths), list(recipe.cardinalities)) != (usual["widths"], usual["cardinalities"])
+    found = None if given else discriminator_sizes.chosen(size)
+    return recipe if found is None else replace(recipe, widths=found[0], cardinalities=found[1])
 
 
 def _family(teacher: Teacher) -> str:
@@ -237,22 +264,33 @@ def _family(teacher: Teacher) -> str:
     return "pixel" if teacher.decode is None else "latent"
 
 
-def load(solver: str, teacher: str, folder: Path | None = None, *, family: str = "") -> Recipe:
+def load(
+    solver: str, teacher: str, folder: Path | None = None, *, family: str = "", file: Path | None = None
+) -> Recipe:
     """Return the recipe of `solver` for `teacher`: its base's settings, overridden by its own and the teacher's.
 
     Args:
         family: family of the teacher, such as latent; its table ranks between `any` and the teacher's own.
         folder: folder of <solver>.toml; the packaged recipes and those in the solvers' classes if None.
+        file: a user's file of a recipe. All its tables override those of its base, by default the recipe of `solver`.
 
     Raises:
-        MissingError: there is no recipe of that name.
+        MissingError: there is no recipe of that name, or no such file.
         RecordError: the file is not TOML, has an unknown or missing key, or a value of the wrong type or range.
     """
-    settings = _settings(solver, (ANY, family, teacher), folder)
+    tables = ANY, family, teacher
+    if file is None:
+        settings = _settings(solver, tables, folder)
+    else:
+        own = _of_file(file)
+        settings = _settings(str(own.get("base", solver)), tables, folder)
+        for table in tables:
+            settings |= own.get(table, {})
     try:
         return of(settings)
     except SpecError as error:
-        raise RecordError.of(error, asked=f"recipe of {solver} for {teacher}") from None
+        asked = f"recipe of {solver} for {teacher}" if file is None else f"recipe {file} for {teacher}"
+        raise RecordError.of(error, asked=asked) from None
 
 
 def of(settings: Mapping[str, Any]) -> Recipe:
@@ -304,13 +342,21 @@ def _read(name: str, folder: Path | None) -> Mapping[str, Any]:
         return _checked(f"recipe of {name}, in its class", declared, everywhere=True)
     source = (resources.files("solverbench.registries") / "recipes" if folder is None else folder) / f"{name}.toml"
     if source.is_file():
-        try:
-            return _checked(f"recipe {source}", tomllib.loads(source.read_text(encoding="utf-8")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecordError(asked=f"recipe {source}", wrong=f"not TOML ({error})", remedy="correct it") from None
+        return _of_file(source)
     if declared is not None:
         return {"base": USUAL}
     raise MissingError(asked=f"recipe of {name}", wrong=f"there is no {source}", remedy="write one, or train gs or gas")
+
+
+def _of_file(source: Traversable) -> Mapping[str, Any]:
+    """Return the tables of a recipe's file."""
+    try:
+        return _checked(f"recipe {source}", tomllib.loads(source.read_text(encoding="utf-8")))
+    except OSError as error:
+        wrong = "there is no such file" if isinstance(error, FileNotFoundError) else f"can't be read ({error.strerror})"
+        raise MissingError(asked=f"recipe {source}", wrong=wrong, remedy="give a TOML file of a recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(asked=f"recipe {source}", wrong=f"not TOML ({error})", remedy="correct it") from None
 
 
 def _checked(recipe: str, tables: Mapping[str, Any], *, everywhere: bool = False) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from solverbench.errors import SpecError
 from solverbench.learned.coefficients import Coefficients
 from solverbench.learned.discretisation import Discretisation, decoupled, refuse_one_call
+from solverbench.learned.growth import resampled_changes
 from solverbench.method.declarations import option, read_levels, shown, write_levels
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import NoiseSchedule
@@ -68,6 +69,14 @@ class S4S(LearnedSolver):
     def initial(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
         """Return the weights of the classical solver of this form on this grid; its order is not lowered at the end."""
         return self.coefficients.initial(self._fixed(schedule, nfe))
+
+    def grown(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return the classical weights, plus what training changed for fewer steps, interpolated over the steps."""
+        if self.form == "single":
+            return super().grown(schedule, nfe)
+        steps = sum(name[0] == "b" for name in self.trained)
+        before = self.coefficients.initial(self._fixed(schedule, steps))
+        return resampled_changes(self.trained, before, self.initial(schedule, nfe))
 
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `initial`."""
@@ -136,6 +145,20 @@ class Scheduled(LearnedSolver):
         """Return the levels of `prior` or equal intervals, without shifts, and the classical solver's weights there."""
         times = self.discretisation.initial(schedule, nfe)
         return times | self.coefficients.initial(self.discretisation.grid(times["theta1"], schedule))
+
+    def grown(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return levels and shifts between those of fewer steps, and the classical weights with the trained changes.
+
+        What training changed of a weight is interpolated over the steps.
+        """
+        if self.form == "single":
+            return super().grown(schedule, nfe)
+        times = self.discretisation.grown(self.trained, schedule, nfe)
+        before, initial = (
+            self.coefficients.initial(self.discretisation.grid(theta1, schedule))
+            for theta1 in (self.trained["theta1"], times["theta1"])
+        )
+        return times | resampled_changes({name: self.trained[name] for name in before}, before, initial)
 
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `initial`."""

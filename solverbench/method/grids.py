@@ -6,6 +6,7 @@ import itertools
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,12 @@ class Grid:
             raise GridError(
                 asked=asked, wrong=f"ends at {values[-1]:g}", remedy="levels are positive, and only the last may be 0"
             )
+
+    def __repr__(self) -> str:
+        """Return the levels on one line."""
+        levels = [f"{level:.4g}" for level in self.sigmas.detach().tolist()]
+        shown = levels if len(levels) <= 21 else [*levels[:3], "…", levels[-1]]
+        return f"Grid({self.steps} steps: {' '.join(shown)}; {self.schedule!r})"
 
     @property
     def steps(self) -> int:
@@ -256,6 +263,17 @@ def parameters(name: str) -> dict[str, Any]:
     """Return the `PARAMETERS` that the named grid takes, with their defaults."""
     defaults = getattr(function(name), "__kwdefaults__", None) or {}
     return {key: defaults[key] for key in PARAMETERS if key in defaults}
+
+
+def told_takers(key: str) -> str:
+    """Return ", or take a grid that has ...", which ends an error on a parameter; empty if no grid has it."""
+    found = []
+    for name in registries.grids:
+        with suppress(Exception):  # a plugin that doesn't load is reported where it is asked for
+            found += [name] if key in parameters(name) else []
+    if len(found) == 1:
+        return f", or take the grid that has {key}: {found[0]}"
+    return f", or take a grid that has {key}: {', '.join(found)}" if found else ""
 
 
 def takes(name: str, keyword: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self, dataclass_transform
 from torch import Tensor
 
 from solverbench import registries
-from solverbench.errors import BudgetError, GridError, SpecError
+from solverbench.errors import BudgetError, GridError, SpecError, TrainingError
 from solverbench.method import grids
 from solverbench.method.declarations import (
     RESERVED,
@@ -27,6 +27,7 @@ from solverbench.method.declarations import (
 )
 from solverbench.method.grids import Grid
 from solverbench.method.schedules import EDM, NoiseSchedule
+from solverbench.method.tableau import Tableau
 from solverbench.registries import recipe_names
 
 
@@ -111,7 +112,7 @@ class Solver(ABC):
                 raise SpecError(
                     asked=f"{self.name}:grid={self.levels}:{key}={shown(value)}",
                     wrong=f"this grid has no {key}",
-                    remedy="leave it out",
+                    remedy=f"leave it out{grids.told_takers(key)}",
                 )
             if value is None:
                 object.__setattr__(self, key, taken.get(key))
@@ -336,6 +337,34 @@ class LearnedSolver(Solver):
         Raises:
             GridError: the solver's levels do not fit `schedule` or `nfe`.
         """
+
+    def grown(self, schedule: NoiseSchedule, nfe: int) -> dict[str, Tensor]:
+        """Return the initial parameters of a training for `nfe` calls that starts from this solver's own, for fewer.
+
+        Override it to make the recipe's `warm_start` possible. The result has the names and shapes of `initial`.
+
+        Raises:
+            TrainingError: the method, or this form of it, has no such rule.
+        """
+        raise TrainingError(
+            asked=f"{self.name} with warm_start=true",
+            wrong="it has no rule that turns parameters for fewer calls into a start for more",
+            remedy="leave warm_start out",
+        )
+
+    def imitating(self, tableau: Tableau, schedule: NoiseSchedule) -> dict[str, Tensor]:
+        """Return the initial parameters of a training that starts at another solver: those whose tableau is `tableau`.
+
+        Override it to make the recipe's `start` possible. The result has the names and shapes of `initial`.
+
+        Raises:
+            TrainingError: the method, or this form of it, can't imitate others, or not on these levels.
+        """
+        raise TrainingError(
+            asked=f"{self.name} with start=SPEC",
+            wrong="it can't start at another solver",
+            remedy="leave start out",
+        )
 
     def shapes(self, nfe: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `initial`, for any schedule; override it if `initial` needs a certain one."""

@@ -55,6 +55,12 @@ def solver_class(name: str) -> type[Solver]:
     except UnknownNameError:
         if found := registries.foreign(name):
             raise _translated(found[0]) from None
+        if name in registries.grids:
+            raise UnknownNameError(
+                asked=f"solver {name!r}",
+                wrong="a grid, not a solver",
+                remedy=f"name a solver that takes it, as in unipc:grid={name}",
+            ) from None
         raise
     assert isinstance(cls, type)
     assert issubclass(cls, Solver)

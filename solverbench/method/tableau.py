@@ -18,6 +18,9 @@ from solverbench.method.schedules import NoiseSchedule
 DIGITS = 12
 """Significant digits of the numbers in a plan."""
 
+SHOWN = 12
+"""Calls up to which a tableau's weights are printed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tableau:
@@ -95,17 +98,40 @@ class Tableau:
         """Return the plan that starts from unit noise."""
         return self.plan(self.noise_scale(schedule))
 
+    def __repr__(self) -> str:
+        """Return the number of calls and the levels, on one line; `print` shows the weights, too."""
+        levels = [f"{float(level):.4g}" for level in self.levels]
+        shown = levels if len(levels) <= SHOWN else [*levels[:3], "…", levels[-1]]
+        return f"Tableau(nfe={self.nfe}, start={float(self.start):.4g}, levels={' '.join(shown)})"
+
+    def __str__(self) -> str:
+        """Return levels and weights as an aligned table, as `_repr_html_`; only the levels beyond `SHOWN` calls."""
+        whole = self.nfe <= SHOWN
+        rows = [row if whole else row[:3] for row in self._texts()]
+        widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+        lines = [
+            "  ".join(f"{text:<{width}}" if i == 0 else f"{text:>{width}}" for i, (text, width) in enumerate(pairs))
+            for pairs in (zip(row, widths, strict=False) for row in rows)
+        ]
+        more = [] if whole else [f"({self.nfe + 1} x {self.nfe + 1} weights: see .weights)"]
+        return "\n".join([*(line.rstrip() for line in lines), *more])
+
     def _repr_html_(self) -> str:
         """Return levels and weights as an HTML table, for a notebook: a row for each input, and one for the sample."""
-        count = len(self.sigmas)
-        head = "".join(f"<th>{name}</th>" for name in ("", "level", "told", "x", *(f"d{j}" for j in range(count))))
-        rows = []
+        head, *rows = self._texts()
+        lines = ["".join(f"<th>{name}</th>" for name in head)]
+        lines += [f"<th>{name}</th>" + "".join(f"<td>{text}</td>" for text in texts) for name, *texts in rows]
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+    def _texts(self) -> list[list[str]]:
+        """Return the cells of a table: a head, a row for each input, and one for the sample."""
+        count = self.nfe
+        rows = [["", "level", "told", "x", *(f"d{j}" for j in range(count))]]
         for k, weights in enumerate(self.weights.detach().tolist()):
             told = f"{float(self.sigmas[k]):.4g}" if k < count else ""
             name = f"input {k}" if k < count else "sample"
-            numbers = "".join(f"<td>{each:.4g}</td>" for each in weights[: k + 1])
-            rows.append(f"<tr><th>{name}</th><td>{float(self.levels[k]):.4g}</td><td>{told}</td>{numbers}</tr>")
-        return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+            rows.append([name, f"{float(self.levels[k]):.4g}", told, *(f"{each:.4g}" for each in weights[: k + 1])])
+        return rows
 
     def noise_scale(self, schedule: NoiseSchedule) -> float:
         """Return the factor that turns unit noise into the state at `start`."""

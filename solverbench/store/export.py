@@ -47,6 +47,7 @@ def export(
     addresses: Sequence[str] | None = None,
     *,
     targets: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Exported:
     """Write cells to a new folder or .zip for `merge`.
 
@@ -59,6 +60,7 @@ def export(
         file_names: (spec, calls) -> names of the files that may hold a learned solver's parameters.
         addresses: address prefixes of the cells; all cells if None.
         targets: whether to include the teacher's own images.
+        progress: called after each file with the number of files so far and of all.
 
     Raises:
         UserError: an address fits no cell or several, `to` exists, or there is no cell.
@@ -94,6 +96,8 @@ def export(
             body = content()
             shas[name] = hashlib.sha256(body).hexdigest()
             put(name, body)
+            if progress is not None:
+                progress(len(shas), len(packed))
         told = manifest.of(shas)
         put(manifest.LIST, (json.dumps(told, indent=1) + "\n").encode())
     return Exported([*packed, manifest.LIST], str(told["checksum"]))

@@ -76,12 +76,14 @@ def merge(
     store: Store,
     check_trained: Callable[[Path], None],
     check_numbers: Callable[[Path], Mapping[str, Verdict]],
+    progress: Callable[[int, int], None] | None = None,
 ) -> Merged:
     """Copy the files that `store` lacks from `source`, a store or an export. A repeated merge resumes or does nothing.
 
     Args:
         check_trained: as for `layout.check`.
         check_numbers: folder of a store -> the verdict on its cells, by address. Wrong files aren't copied.
+        progress: called after each cell with the number of cells so far and of all.
 
     Raises:
         MissingError: `source` does not exist.
@@ -98,8 +100,11 @@ def merge(
         verdicts = check_numbers(root)
         names = list(layout.walk(root))
         held = {name for name in names if name.startswith("cells/")}
-        for folder in layout.cells(root):
+        cells = list(layout.cells(root))
+        for count, folder in enumerate(cells, 1):
             _merge_cell(root, folder, store, merged, held, verdicts.get(folder.name, Verdict()), source.name)
+            if progress is not None:
+                progress(count, len(cells))
         for name in names:
             known = layout.COST.fullmatch(name) and (store.root / name).exists()  # each machine has its own cost
             if not known and not name.startswith(("cells/", "trained/")):

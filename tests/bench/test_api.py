@@ -97,3 +97,21 @@ def test_a_notebook_shows_teacher_and_tableau():
     html = sb.tableau("dpm", nfe=3, schedule=sb.EDM())._repr_html_()
     assert html.count("<tr>") == 5
     assert "<th>input 0</th><td>80</td><td>80</td><td>1</td></tr>" in html
+
+
+def test_a_printed_tableau_is_a_small_table():
+    tableau = sb.tableau("dpm", nfe=3, schedule=sb.EDM())
+    assert str(tableau).splitlines() == [
+        "          level    told         x        d0       d1      d2",
+        "input 0      80      80         1",
+        "input 1   2.339   2.339   0.02924    0.9708",
+        "input 2  0.0684  0.0684  0.000855    -0.457    1.456",
+        "sample    0.002           2.5e-05  -0.01336  0.04258  0.9708",
+    ]
+    assert repr(tableau) == "Tableau(nfe=3, start=80, levels=80 2.339 0.0684 0.002)"
+    many = sb.tableau("euler", nfe=60, schedule=sb.EDM())
+    assert str(many).endswith("(61 x 61 weights: see .weights)")
+    assert max(map(len, str(many).splitlines())) < 40
+    assert len(repr(many)) < 100
+    grid = sb.make("dpm").grid(sb.EDM(), 3)
+    assert repr(grid) == "Grid(3 steps: 80 2.339 0.0684 0.002; EDM(sigma_min=0.002, sigma_max=80.0))"

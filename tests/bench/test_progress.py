@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from solverbench.bench.progress import duration
-from solverbench.cli.progress import Bar, Lines, Pace, display, training_display
+from solverbench.cli.progress import Bar, Lines, Pace, counted, display, training_display
 from solverbench.cli.terminal import Amount
 
 
@@ -146,3 +146,23 @@ def test_a_terminal_whose_cursor_does_not_move_gets_lines(monkeypatch):
 )
 def test_durations_are_said_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_counted_work_tells_its_time_left_now_and_then():
+    clock, stream = Clock(), io.StringIO()
+    with counted("images", stream, clock=clock) as tell:
+        for done in (100, 200, 300, 400, 500):
+            clock.now += 3
+            tell(done, 500)
+    assert stream.getvalue() == "200/500 images, 9 s left\n400/500 images, 3 s left\n"
+    with counted("images", stream, Amount.QUIET) as tell:
+        assert tell is None
+
+
+def test_counted_work_has_a_bar_on_a_terminal(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setenv("TERM", "xterm")
+    with counted("files", stream) as tell:
+        tell(3, 7)
+    assert "3/7 files" in stream.getvalue()

@@ -12,7 +12,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import solverbench as sb
+from solverbench.cli import progress
 from solverbench.cli.main import main
+from solverbench.learned import trained_files
 
 SMALL = ["--samples", "100", "--replicates", "1", "--batch", "10"]
 
@@ -115,6 +118,48 @@ def test_a_list_as_json_has_its_aliases_as_lists(tmp_path):
     assert rows["gs"] == []
 
 
+def test_a_range_is_trained_by_a_file_of_a_recipe_and_drawn_as_a_whole(tmp_path):
+    (tmp_path / "mine.toml").write_text("""[any]
+train_size = 40
+validation_size = 20
+training_seeds = 1
+batch = 8
+iterations = 4
+validate_every = 2
+warm_start = true
+""")
+    line = ("gs", "--recipe", tmp_path / "mine.toml", "--out", tmp_path)
+    result = invoke("train", *line, "--nfe", "3,2")
+    assert result.exit_code == 0, result.output
+    said = result.stdout.splitlines()
+    assert [row.partition(": ")[0].rsplit(" ", 1)[-1] for row in said if "validation RMSE" in row] == ["nfe=2", "nfe=3"]
+    [place] = tmp_path.glob("trained/digits/runs/gs-nfe2-3-*")
+    assert said[-1] == f"  curves in {place}"
+    assert (place / "curves.svg").stat().st_size > 1000
+    kept = trained_files.load(tmp_path / "trained" / "digits" / "gs-nfe3.safetensors")
+    made = kept.record["recipe"]
+    assert (made["iterations"], made["warm_start"], made["lr"]) == (4, True, 2e-2)  # the rate is the solver's own
+    assert kept.record["warm_start"]["nfe"] == 2
+    again = sb.train("gs", [3, 2], recipe=tmp_path / "mine.toml", out=tmp_path, progress=False)
+    assert [each.nfe for each in again] == [2, 3]
+    assert again[1].identity == kept.identity
+    faster = sb.train(
+        "gs", 2, recipe=tmp_path / "mine.toml", settings={"warm_start": False, "iterations": 1}, out=tmp_path
+    )
+    assert faster[0].record["recipe"]["iterations"] == 1
+
+
+def test_a_recipe_is_shown_and_the_earlier_flag_still_does_it(tmp_path):
+    shown = invoke("train", "gs", "--nfe", "4", "--show-recipe", "--set", "lr=0.5")
+    assert '"lr": 0.5' in shown.stdout
+    before = invoke("train", "gs", "--nfe", "4", "--set", "lr=0.5", "--recipe")
+    assert before.stdout == shown.stdout
+    assert "--recipe without a file shows the recipe; use --show-recipe" in before.stderr
+    wrong = invoke("train", "gs", "--recipe", tmp_path / "none.toml")
+    assert wrong.exit_code == 3
+    assert "none.toml: there is no such file; give a TOML file of a recipe" in wrong.stderr
+
+
 def test_a_training_is_drawn_at_its_end_and_again_when_asked(tmp_path):
     small = ("train_size=40", "validation_size=20", "training_seeds=2", "batch=8", "iterations=4")
     line = ["train", "gs", "--nfe", "1", "--out", tmp_path, *(part for each in small for part in ("--set", each))]
@@ -190,6 +235,20 @@ def test_config_gives_flags_and_the_command_line_wins(tmp_path):
     assert [(cell["solver"], cell["nfe"]) for cell in cells] == [("dpm", 3), ("euler", 3)]
 
 
+def test_long_samplings_exports_and_merges_tell_their_progress(tmp_path, monkeypatch, ran):
+    monkeypatch.setattr(progress, "EVERY_VERBOSE", 0.0)  # each batch, file and cell, however short it takes
+    out, _ = ran
+    sampled = invoke("sample", "dpm", "--nfe", 3, "--seeds", "7-9", "--batch", 1, "--to", tmp_path / "p", "-v")
+    exported = invoke("store", "export", "--to", tmp_path / "e.zip", "--out", out, "-v")
+    merged = invoke("store", "merge", tmp_path / "e.zip", "--out", tmp_path / "m", "-v")
+    for done, unit in ((sampled, "images"), (exported, "files"), (merged, "cells copied")):
+        told = [line.split("] ")[1] for line in done.stderr.splitlines() if unit in line]
+        total = int(told[0].split()[0].partition("/")[2])
+        assert [line.partition("/")[0] for line in told] == [str(k + 1) for k in range(total)]
+        assert told[-1] == f"{total}/{total} {unit}"
+    assert "3/3 images" in sampled.stderr
+
+
 def test_samples_are_written_as_png_and_npz(tmp_path):
     assert invoke("sample", "dpm", "--nfe", 3, "--seeds", "7-9", "--to", tmp_path / "p").exit_code == 0
     kinds = ("--format", "npz", "--batch", 2)
@@ -243,6 +302,39 @@ def test_every_command_explains_itself(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.stdout
+
+
+SEE = "ee 'solverbench {} --help'"
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "remedy"),
+    [
+        ("run --bogus 3", "run: no such option --bogus", SEE.format("run")),
+        ("train --nfee 3", "train: no such option --nfee", f"did you mean --nfe? S{SEE.format('train')}"),
+        ("runn", "no such command 'runn'", "did you mean 'run'? See 'solverbench --help'"),
+        ("store stat", "store: no such command 'stat'", f"did you mean 'status'? S{SEE.format('store')}"),
+        ("run --nfe", "run: option '--nfe' requires an argument", SEE.format("run")),
+        ("sample dpm", "sample: missing option '--nfe'", SEE.format("sample")),
+    ],
+)
+def test_a_wrong_word_is_one_line(words, said, remedy):
+    result = invoke(*words.split(), prog_name="solverbench")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"Error: solverbench{':' * said.startswith('no')} {said}; ")
+    assert line.endswith(remedy)
+
+
+def test_a_grid_given_as_a_solver_is_told_its_place():
+    told = invoke("sample", "gits", "--nfe", "3").stderr
+    assert told == "Error: solver 'gits': a grid, not a solver; name a solver that takes it, as in unipc:grid=gits\n"
+
+
+def test_without_a_command_the_help_is_shown():
+    assert "Commands:" in invoke().output
+    assert "Commands:" in invoke("store").output
 
 
 def _commands(group, path=()):

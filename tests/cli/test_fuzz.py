@@ -246,7 +246,7 @@ def test_any_description_of_a_teacher_is_taken_or_refused(place, description, we
 )  # fmt: skip
 def test_any_change_of_a_recipe_is_shown_or_refused(place, solver, changes):
     told = [part for change in changes for part in ("--set", change)]
-    invoke("train", solver, "--nfe", "4", "--recipe", *told, folder=place)
+    invoke("train", solver, "--nfe", "4", "--show-recipe", *told, folder=place)
 
 
 @cache

@@ -14,7 +14,8 @@ from solverbench.cli import terminal
 from solverbench.cli.main import main
 from solverbench.cli.terminal import Amount
 
-LONG = {"run", "train", "reproduce", "refs build", "refs fetch", "teachers fetch", "store verify", "store merge"}
+LONG = {"run", "train", "sample", "reproduce", "refs build", "refs fetch", "teachers fetch"}
+LONG |= {"store verify", "store merge", "store export"}
 
 
 class Stream(io.StringIO):

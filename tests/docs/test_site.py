@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -38,6 +40,32 @@ def test_no_page_asks_anything_of_a_network(site: Path) -> None:
     assert {page.name: found for page, found in pages.items() if found} == {}
     styles = "".join(style.read_text(encoding="utf-8") for style in site.rglob("*.css"))
     assert re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//", styles) == []
+
+
+def test_a_page_that_is_opened_from_a_folder_has_a_search(site: Path) -> None:
+    """A browser reads no JSON and starts no worker for a file: address; the page has a script for each."""
+    assert (site / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
+    for page in ("index.html", "how/paper.html"):
+        text = (site / page).read_text(encoding="utf-8")
+        assert f'<script src="{"../" * page.count("/")}iframe-worker.js"></script>' in text
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--disable-gpu", *(["--no-sandbox"] if os.getuid() == 0 else [])):
+        options.add_argument(argument)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
+        browser.get((site / "how" / "paper.html").as_uri())
+        browser.execute_script("document.querySelector('#__search').checked = true")
+        browser.find_element("css selector", "[data-md-component=search-query]").send_keys("conformance")
+        found = "return [...document.querySelectorAll('.md-search-result__link')].map((each) => each.href)"
+        for _ in range(600):
+            if any("/conformance.html" in link for link in browser.execute_script(found)):
+                return
+            time.sleep(0.1)
+    raise AssertionError("the page is not found")
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:

@@ -36,6 +36,8 @@ def test_a_setting_is_for_all_solvers_or_for_the_one_it_names() -> None:
     assert {(task.solver, task.recipe.adversarial_weight) for task in tasks} == {("gs", 0.0), ("gas", 0.5)}
     with pytest.raises(SpecError, match="'unipc' isn't among gs, gas"):
         production.plan("gs,gas", "2", None, ["unipc.lr=1"])
+    with pytest.raises(SpecError, match="gs with warm_start=true: every run is trained on its own here"):
+        production.plan("gs", "2-3", None, ["warm_start=true"])
 
 
 def test_gs_and_gas_get_the_same_number_of_iterations_and_the_same_training_seeds() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from solverbench import files, seeds
-from solverbench.errors import MissingError, RecordError, SpecError
+from solverbench import files, registries, seeds
+from solverbench.errors import MissingError, RecordError, SpecError, TrainingError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.training import discriminators
 from solverbench.learned.training.run import TrainingRun
 from solverbench.teachers.teacher import Teacher
 
@@ -192,7 +193,8 @@ def test_what_changed_since_is_what_both_have(gas: Recipe) -> None:
 
 
 def test_a_setting_that_was_added_later_moves_no_training_and_reads_older_records(gas: Recipe) -> None:
-    old = {name: value for name, value in gas.as_dict().items() if name not in ("schedule", "warmup", "stop_above")}
+    later = ("schedule", "warmup", "stop_above", "warm_start")
+    old = {name: value for name, value in gas.as_dict().items() if name not in later}
     assert gas.as_key() == old
     assert recipes.of(old) == gas
     assert replace(gas, warmup=0.1).as_key() == old | {"warmup": 0.1}
@@ -215,3 +217,75 @@ def test_training_on_the_metrics_own_features_needs_a_word(gas: Recipe) -> None:
 
 def test_a_teacher_that_decodes_is_a_latent_one() -> None:
     assert recipes.chosen(trained_files.learned("gs"), replace(TOY, decode=lambda x: x)).loss == "l1"
+
+
+FILE = """
+[any]
+iterations = 77
+lr = 5e-3
+[digits]
+lr = 4e-3
+schedule = "cosine"
+"""
+
+
+def test_an_own_file_changes_the_solvers_recipe_on_every_teacher(tmp_path: Path, gas: Recipe) -> None:
+    """Its [any] holds also where the recipe beneath has a table for the teacher."""
+    (tmp_path / "mine.toml").write_text(FILE)
+    digits = replace(TOY, name="digits")
+    solver = trained_files.learned("gas")
+    mine = recipes.chosen(solver, digits, file=tmp_path / "mine.toml")
+    assert mine == replace(gas, iterations=77, lr=4e-3, schedule="cosine")
+    other = recipes.chosen(solver, TOY, ["batch=3"], str(tmp_path / "mine.toml"))
+    assert other == replace(recipes.chosen(solver, TOY), iterations=77, lr=5e-3, batch=3)
+    (tmp_path / "based.toml").write_text('base = "ld3"\n[any]\nadversarial_weight = 0.0\n')
+    assert recipes.chosen(solver, digits, file=tmp_path / "based.toml") == recipes.load("ld3", "digits")
+    packaged = Path(registries.__file__).parent / "recipes" / "gas.toml"
+    assert recipes.chosen(solver, digits, file=packaged) == gas
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[any]\nlrr = 1.0", r"mine.toml \[any\]: there is no setting 'lrr'; did you mean 'lr'"),
+        ("lr = 1.0", "'lr' outside a table"),
+        ("[any", "mine.toml: not TOML"),
+        ("[any]\nlr = 'x'", r"mine.toml for someone-elses: lr='x': needs float"),
+        ("base = 'nowhere'", "recipe of nowhere: there is no"),
+        (None, "mine.toml: there is no such file; give a TOML file of a recipe"),
+    ],
+)
+def test_a_wrong_own_file_is_refused_in_one_line(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises((RecordError, MissingError), match=said) as caught:
+        recipes.chosen(trained_files.learned("gs"), TOY, file=tmp_path / "mine.toml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("side", "widths"),
+    [
+        (8, (192, 192)), (16, (384, 384, 384)), (64, (384, 768, 768, 768, 768)), (32, (384, 768, 768, 768, 768)),
+        (128, (384, 768, 768, 768, 768)), (256, (96, 192, 384, 768, 768, 768, 768)),
+    ],
+)  # fmt: skip
+def test_a_discriminator_without_sizes_fits_the_images(side: int, widths: tuple[int, ...]) -> None:
+    """The default is kept where it fits: at 64 x 64, for which it was published, and at 32 and 128."""
+    teacher = replace(TOY, shape=(3, side, side))
+    found = recipes.chosen(trained_files.learned("gas"), teacher)
+    assert found.widths == widths
+    assert found.cardinalities == tuple(width // 8 for width in widths)
+    discriminators.check(teacher, found)
+    assert recipes.chosen(trained_files.learned("gs"), teacher) == recipes.load("gs", TOY.name)
+
+
+def test_sizes_that_are_given_are_never_replaced() -> None:
+    small = replace(TOY, shape=(1, 16, 16))
+    given = recipes.chosen(trained_files.learned("gas"), small, ["widths=8+8+8+8+8"])
+    assert given.widths == (8,) * 5
+    with pytest.raises(TrainingError, match="5 widths leave 1 x 1 in the last stage"):
+        discriminators.check(small, given)
+    oblong = recipes.chosen(trained_files.learned("gas"), replace(TOY, shape=(1, 12, 24)))
+    discriminators.check(replace(TOY, shape=(1, 12, 24)), oblong)
+    assert oblong.widths == (576, 576, 576)

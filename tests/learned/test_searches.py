@@ -305,7 +305,7 @@ def test_what_the_search_needs_is_said(tmp_path, mixture):
     known = search.schedule(mixture, [tmp_path])
     with pytest.raises(NeedsSearchError, match="not searched yet on 'mixture'"):
         own_grid(sb.make(f"unipc:{CHEAP}"), known, 4)
-    with pytest.raises(UserError, match="this grid has no cost"):
+    with pytest.raises(UserError, match="this grid has no cost; leave it out, or take the grid that has cost: gits"):
         sb.make("unipc:grid=oss:cost=l2")
     with pytest.raises(UserError, match="isn't one of its values"):
         sb.make("unipc:grid=gits:cost=l3")

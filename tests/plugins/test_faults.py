@@ -317,7 +317,7 @@ def test_info_says_what_a_metric_a_grid_and_a_loss_are(examples, invoke):
         (("info", "heun:Grid=1"), "heun has no option 'Grid'; did you mean 'grid'? It has afs, "),
         (("run", "--metrics", "zzz"), "metric 'zzz': not known; known are fid, "),
         (("run", "--metrics", "FID"), "metric 'FID': not known; did you mean 'fid'? Known are fid, "),
-        (("train", "gs", "--nfe", "3", "--set", "zzz=1", "--recipe"), "there is no setting 'zzz'; there are "),
+        (("train", "gs", "--nfe", "3", "--set", "zzz=1", "--show-recipe"), "there is no setting 'zzz'; there are "),
         (("info", "GAS"), "solver 'GAS': not registered; did you mean 'gas'? See "),
         (("check", "HEUN"), "check HEUN: neither a solver nor a teacher; did you mean 'heun'? Give "),
         (("info", "heun:grid=KARRAS"), "grid 'KARRAS': not registered; did you mean 'karras'? See "),

@@ -22,6 +22,9 @@ DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver")
 
 
+REFERENCE = "teacher, unipc:order=3:grid=logsnr 100 calls, its own"
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
@@ -48,6 +51,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     solvers = ["euler", "dpm", "heun", "gs", "gas", HOSTILE[0]]
     folder = write(tmp_path_factory.mktemp("page") / "a", solvers, ["digits", "shapes"], (3, 4, 5))
     record = json.loads((folder / "bundle.json").read_text())
+    record["lines"][0]["label"] = REFERENCE
+    record["metrics"]["frechet_teacher"]["short"] = "Fréchet to teacher"  # as every metric of a run has one
     record["conditions"] = {"digits": [f"class {k % 2}" for k in range(7)] + [HOSTILE[0]]}
     (folder / "bundle.json").write_text(json.dumps(record))
     report = sections.of(reports.load(folder))
@@ -163,7 +168,7 @@ def test_hovering_a_point_shows_its_value_and_cell(shown: Any) -> None:
     where = {"type": "mouseMoved", "x": place[0], "y": place[1]}
     shown.execute_cdp_cmd("Input.dispatchMouseEvent", where)
     tip = ask(shown, "document.querySelector('#tip').hidden ? '' : document.querySelector('#tip').textContent")
-    assert tip.startswith("euler, NFE 3\n10 (")
+    assert tip.startswith("euler, NFE 3\n10.00 (9.80 to 10.20)\n")
     assert "cell 0000000000000003" in tip
     assert "n = 10 000" in tip
 
@@ -284,6 +289,28 @@ def test_nothing_sticks_out_of_the_window(shown: Any, width: int) -> None:
     resize(shown, width)
     shown.refresh()
     assert ask(shown, "document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [400, 800, 1400])
+def test_no_chosen_metric_is_cut(shown: Any, width: int) -> None:
+    resize(shown, width)
+    for chosen in ask(shown, "[...document.querySelectorAll('#metric option')].map((each) => each.value)"):
+        shown.execute_script("const s = document.getElementById('metric'); s.value = arguments[0];"
+                             "s.dispatchEvent(new Event('change'))", chosen)  # fmt: skip
+        cut = "[...document.querySelectorAll('.bar select')].filter((s) => s.scrollWidth > s.clientWidth + 1).length"
+        assert ask(shown, cut) == 0
+
+
+def test_the_name_of_a_reference_is_whole_on_a_wide_page(shown: Any) -> None:
+    resize(shown, 1400)
+    until(shown, "document.querySelector('#chart svg').getBoundingClientRect().width > 1000")
+    names = ask(shown, "[...document.querySelectorAll('#chart text.tag')].map((each) => each.firstChild.textContent)")
+    assert REFERENCE in names
+    inside = (
+        "[...document.querySelectorAll('#chart text.tag')].every((each) => each.getBoundingClientRect().right <= "
+        "each.ownerSVGElement.getBoundingClientRect().right + 1)"
+    )
+    assert ask(shown, inside)
 
 
 def test_names_are_shown_as_they_are(shown: Any) -> None:

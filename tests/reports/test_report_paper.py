@@ -1,6 +1,7 @@
 """What goes into a paper: LaTeX compiles, fonts are embedded, scripts draw the same figure again."""
 
 import ast
+import csv
 import json
 import re
 import shutil
@@ -23,9 +24,7 @@ from solverbench.reports.pages import lists
 
 PDFLATEX, PDFFONTS = shutil.which("pdflatex"), shutil.which("pdffonts")
 SOME = {"solvers": ["euler", "dpm", "heun", "gs", "gas"], "teachers": ["digits", "shapes"], "budgets": (3, 4, 5)}
-PREAMBLE = (
-    "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,array,booktabs,longtable,graphicx}\n"
-)
+PREAMBLE = "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{mathptmx,array,booktabs,graphicx}\n"
 METRICS = ["frechet_data", "rmse_teacher"]
 
 
@@ -65,8 +64,8 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> None:
     if not PDFLATEX:
         pytest.skip("no pdflatex")
     tiny = (
-        "\\begin{document}\n\\begin{longtable}{lr}\n\\toprule a & \\textbf{b} \\\\\n\\midrule\n"
-        "$x_1 \\pm 2$ & \\textsuperscript{c} \\textit{d} \\texttt{e} \\\\\n\\bottomrule\n\\end{longtable}\n"
+        "\\begin{document}\n\\begin{tabular}{lr}\n\\toprule a & \\textbf{b} \\\\\n\\midrule\n"
+        "$x_1 \\pm 2$ & \\textsuperscript{c} \\textit{d} \\texttt{e} \\\\\n\\bottomrule\n\\end{tabular}\n"
     )
     found = typeset(tiny, to := tmp_path_factory.mktemp("tiny"))
     if found.returncode or not (to / "paper.pdf").exists():
@@ -116,25 +115,49 @@ def test_tables_with_hostile_names_compile(tmp_path: Path) -> None:
     compile(tmp_path / "a", tmp_path)
 
 
-@pytest.mark.parametrize(("name", "shares"), [("verdicts", lists.VERDICTS), ("published", lists.PUBLISHED)])
-def test_a_list_has_its_label_once_and_the_width_of_a_line(folder: Path, name: str, shares: tuple[float, ...]) -> None:
-    """In a longtable what stands before \\endhead, without \\endfirsthead, is set on every page."""
+@pytest.mark.parametrize(("name", "columns"), [("verdicts", lists.VERDICTS), ("published", lists.PUBLISHED)])
+def test_a_list_fits_a_column_of_a_paper_and_has_every_field(
+    folder: Path, name: str, columns: tuple[lists.Column, ...]
+) -> None:
     text = (folder / f"{name}.tex").read_text(encoding="utf-8")
-    first, repeated, body = re.split(r"\\endfirsthead|\\endhead", text)
-    assert "\\caption{" in first
-    assert first.count(f"\\label{{tab:{name}}}") == text.count("\\label") == 1
-    head = first[first.index("\\toprule") :]
-    assert repeated.strip() == head.strip()
-    assert sum(shares) == pytest.approx(1.0)
-    assert re.findall(r"p\{\\dimexpr ([0-9.]+)\\linewidth-2\\tabcolsep\\relax\}", text) == [
-        f"{each:.2f}" for each in shares
-    ]
+    assert "longtable" not in text  # which can't stand in two columns
+    assert "table*" not in text
+    assert sum(column.share for column in columns) == pytest.approx(1.0)
+    shares = re.findall(r"p\{\\dimexpr ([0-9.]+)\\linewidth-2\\tabcolsep\\relax\}", text)
+    assert shares == [f"{column.share:.2f}" for column in columns] * text.count("\\begin{table}")
     assert text.count("p{") == len(shares)  # no column has a width of its own
-    for line in [head.splitlines()[1], *body[body.index("\\endfoot") :].splitlines()[1:-3]]:
-        assert len(re.split(r"(?<!\\\\)&", line.replace("\\&", ""))) == len(shares)
-    for title, share in zip(head.splitlines()[1].rstrip("\\ ").split("&"), shares, strict=True):
-        longest = max(len(word) for word in title.replace("\\%", "%").split())
-        assert 3.2 * longest < share * 345 - 3  # points: a letter of \\scriptsize; the line of an article
+    for column in columns:
+        longest = max(map(len, column.title.split()))
+        assert 3.2 * longest < column.share * 234 - 3  # points: a letter of \\scriptsize; a column of ICML's
+    plain = re.sub(r"\\allowbreak\{\}|\\newline|[\\{}$,]|&", " ", text.replace("$-$", "-")).split()
+    [*_, row] = csv.reader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines())
+    for word in re.split(r"[\s,/:=_]+", " ".join(each for each in row if each not in ("yes", "no", ""))):
+        assert word.lstrip("'") in re.split(r"[\s/:=_]+", " ".join(plain)), word
+
+
+def test_a_long_list_becomes_tables_that_a_page_has_room_for() -> None:
+    head = ("verdict", "claim", "metric", "difference", "95 % interval", "caution")
+    row = ("unresolved", "gas NFE 3 at least level with dpm NFE 3 on digits", "RMSE", "-0.1", "-0.2 to 0.0", "c" * 70)
+    text = lists.latex("verdicts", head, [row] * 400, "400 claims.", lists.VERDICTS)
+    tables = text.split("\\begin{table}")[1:]
+    assert text.count("\\label{tab:verdicts}") == text.count("\\caption{") == 1
+    assert all("continued" in each for each in tables[1:])
+    counts = [each.count("unresolved") for each in tables]
+    assert (sum(counts), max(counts)) == (400, 15)  # four lines each
+    assert text.count("\\clearpage") == (len(tables) - 1) // 12  # TeX keeps so many tables back, and no more
+    assert text.count("c" * 70) == 400  # the caution, which no column names
+    assert "$-$0.2 to 0.0" in text
+
+
+@pytest.mark.usefixtures("latex")
+def test_every_list_and_table_fits_its_column(folder: Path, tmp_path: Path) -> None:
+    """No line is wider by more than rounding; the class's own columns are 229.5 points wide."""
+    names = [path for path in sorted(folder.glob("*.tex")) if path.name[:5] not in ("table", "paire")]
+    inputs = "\n".join(f"\\input{{{path}}}" for path in names)
+    found = typeset(f"\\begin{{document}}\\twocolumn\n{inputs}\n", tmp_path)
+    assert found.returncode == 0, found.stdout[-2000:]
+    wide = [float(width) for width in re.findall(r"Overfull .hbox \(([0-9.]+)pt", found.stdout)]
+    assert max(wide, default=0.0) < 3.0
 
 
 def test_the_intervals_of_differences_stand_below_their_values(folder: Path) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solverbench.errors import TrainingError
+from solverbench.learned.discriminator_sizes import LEAST, MOST, fits, fitting, halved
 
 EXPANSION = 2  # the inner width of a residual block, in multiples of the stage's width
 SLOPE = 0.2  # negative slope of the leaky rectifier
-LEAST, MOST = 2, 8  # range of the side in the last stage, which its depthwise kernel covers; 4 in R3GAN's networks
 
 
 class Convolution(nn.Module):
@@ -143,20 +143,19 @@ def _left(size: tuple[int, int], widths: Sequence[int], cardinalities: Sequence[
     """Return the height and width in the last stage."""
     asked = f"discriminator for images of {size[0]} x {size[1]}"
     stages = len(widths)
-    height, width = _halved(size, stages)
-    if not _fits(height, width):
-        fitting = [count for count in range(1, max(size).bit_length() + 1) if _fits(*_halved(size, count))]
-        if not fitting:
+    height, width = halved(size, stages)
+    if not fits(size, stages):
+        best = fitting(size)
+        if best is None:
             raise TrainingError(
                 asked=asked,
                 wrong=f"no number of widths leaves {LEAST} to {MOST} on both sides in the last stage",
                 remedy="states that aren't laid out as an image have none; train a solver without it, such as gs",
             )
-        near = max((min(size) // 4).bit_length(), 1)
         raise TrainingError(
             asked=asked,
             wrong=f"{stages} widths leave {height} x {width} in the last stage, where {LEAST} to {MOST} are needed",
-            remedy=f"give {min(fitting, key=lambda count: abs(count - near))} widths and as many cardinalities",
+            remedy=f"give {best} widths and as many cardinalities",
         )
     if len(cardinalities) != stages:
         raise TrainingError(
@@ -172,15 +171,6 @@ def _left(size: tuple[int, int], widths: Sequence[int], cardinalities: Sequence[
                 remedy="change it",
             )
     return height, width
-
-
-def _halved(size: tuple[int, int], stages: int) -> tuple[int, int]:
-    """Return the height and width after all stages."""
-    return size[0] >> max(stages - 1, 0), size[1] >> max(stages - 1, 0)
-
-
-def _fits(height: int, width: int) -> bool:
-    return min(height, width) >= LEAST and max(height, width) <= MOST
 
 
 @dataclass(frozen=True)

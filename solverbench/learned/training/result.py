@@ -50,8 +50,18 @@ def result(student: Trainer) -> Trained:
         "runs": [run],
         "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
+    if (below := student.job.below) is not None:
+        record["warm_start"] = {"nfe": below.nfe, "identity": below.identity, "student_calls": _spent(below)}
     parameters = {name: part.clone() for name, part in student.descent.parameters(chosen[1]).items()}
     return Trained(student.job.solver.spec, student.job.nfe, teacher.name, teacher.ode, parameters, tableau, record)
+
+
+def _spent(below: Trained) -> int:
+    """Return the network calls x images of the trainings that led to a result, its own included."""
+    [run] = below.record["runs"]
+    own: int = run["cost"]["student_calls_with_gradient"] + run["cost"]["student_calls_without"]
+    before: int = below.record.get("warm_start", {}).get("student_calls", 0)
+    return own + before
 
 
 def _error(found: Convergence | None) -> dict[str, Any]:
@@ -70,7 +80,12 @@ def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:
             f"{kept.iteration} ({kept.validation:.4g}) are kept. Lower the learning rate, or set schedule=cosine"
         )
     if best is measured[0]:
-        return "the validation error never fell below the untrained solver's; lower the learning rate, or train longer"
+        began = (
+            "untrained solver's"
+            if student.job.below is None
+            else f"start's, the result for {student.job.below.nfe} calls"
+        )
+        return f"the validation error never fell below the {began}; lower the learning rate, or train longer"
     if best["iteration"] <= student.iteration / 2 and not student.job.recipe.patience:
         return (
             f"the validation error stopped falling at iteration {best['iteration']:.0f} of {student.iteration} "

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,9 @@ from solverbench.sampling.endpoints import endpoints
 from solverbench.sampling.sample import BATCH
 from solverbench.teachers.teacher import Teacher
 
+RANGE = ("nfe", "seed", "iteration", "validation")
+"""Columns of range.csv."""
+
 Progress = Callable[[int, int, float, float | None], None]
 """Callback after each iteration: (iteration, iterations, loss, validation error or None); may raise to interrupt."""
 
@@ -44,10 +47,7 @@ def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) 
     Raises:
         TrainingError, MissingError, PluginError: the recipe's loss or discriminator doesn't fit the teacher.
     """
-    # What training needs besides the images is looked at before they are made, which can take hours.
-    losses.distance(recipe.loss, teacher, allow_metric_loss=recipe.allow_metric_loss)
-    if recipe.adversarial:
-        discriminators.check(teacher, recipe)
+    check(teacher, recipe)  # what training needs besides the images, which can take hours
 
     def pairs(chosen: range) -> Pairs:
         images = endpoints(teacher, chosen, out, batch=batch)
@@ -55,6 +55,34 @@ def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) 
         return Pairs(noise, images.to(teacher.device), torch.tensor(chosen))
 
     return Data(pairs(recipe.train), pairs(recipe.validation), convergence.measure(teacher, out, batch=batch))
+
+
+class Shared:
+    """Pairs of several trainings: prepared once for each set of seeds, as `prepare` does.
+
+    Args:
+        out: results folder.
+    """
+
+    def __init__(self, teacher: Teacher, out: Path) -> None:
+        self.teacher, self.out = teacher, out
+        self.held: dict[tuple[range, range], Data] = {}
+
+    def of(self, recipe: Recipe) -> Data:
+        """Return the recipe's pairs; errors as for `prepare`."""
+        used = recipe.train, recipe.validation
+        if used in self.held:
+            check(self.teacher, recipe)
+        else:
+            self.held[used] = prepare(self.teacher, recipe, self.out)
+        return self.held[used]
+
+
+def check(teacher: Teacher, recipe: Recipe) -> None:
+    """Raise the error of a recipe whose loss or discriminator doesn't fit the teacher."""
+    losses.distance(recipe.loss, teacher, allow_metric_loss=recipe.allow_metric_loss)
+    if recipe.adversarial:
+        discriminators.check(teacher, recipe)
 
 
 def train(
@@ -70,6 +98,7 @@ def train(
     data: Data | None = None,
     tensorboard: bool = False,
     checkpoint_every: int = 200,
+    below: Trained | None = None,
 ) -> Trained:
     """Return the solver trained with one training seed; resumes from the run's checkpoint, if there is one.
 
@@ -85,6 +114,7 @@ def train(
         data: training and validation pairs, on `device`; made by `prepare` if None.
         tensorboard: whether to write the history for TensorBoard too, into the run's folder.
         checkpoint_every: iterations between checkpoints; does not change the result.
+        below: result of the same training for fewer calls, to start from; None to start as the recipe says.
 
     Raises:
         TrainingError: training cannot continue from a loss, a gradient or a time; the last checkpoint is kept.
@@ -92,7 +122,7 @@ def train(
         BudgetError: the solver cannot spend exactly `nfe` calls.
     """
     teacher = search.searching(teacher.to(device), out / "trained")
-    job = _job(solver, nfe, teacher, recipe, seed)
+    job = _job(solver, nfe, teacher, recipe, seed, below)
     place = job.folder(out)
     if (place / "trained.safetensors").is_file():
         return trained_files.load(place / "trained.safetensors", teacher=teacher, nfe=nfe)
@@ -146,23 +176,135 @@ def train_best(
     The file keeps the others too, and the record the validation errors and costs of all. A solver with the option
     `training` is trained with that seed alone. Arguments and errors as for `train`.
     """
+    asked = teacher, recipe
+    [done] = train_range(
+        solver, [nfe], *asked, out=out, device=device, progress=progress, data=data, tensorboard=tensorboard
+    )
+    return done.best
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A finished budget of a range.
+
+    Args:
+        best: the best of the training seeds.
+        folders: folders with the tables of each training, then of the range so far, if it has several budgets.
+    """
+
+    best: Trained
+    folders: Sequence[Path]
+
+
+def train_range(
+    solver: str | LearnedSolver,
+    budgets: Sequence[int],
+    teacher: Teacher,
+    recipe: Recipe,
+    *,
+    out: Path,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    data: Data | Shared | None = None,
+    tensorboard: bool = False,
+) -> Iterator[Done]:
+    """Yield `train_best` of each number of calls, with the same pairs; progress counts over all of them.
+
+    With the recipe's `warm_start` the budgets are trained in rising order, and each starts from the one below with the
+    same training seed. A finished training is read back, so the same call resumes where the last one ended. The
+    validation errors of several budgets are written to range.csv in `range_folder`.
+
+    Args:
+        data: pairs, or those of several calls, made when they are needed; made by `prepare` if None.
+
+    Raises:
+        TrainingError: also a solver without a rule to start from fewer calls, before anything is trained.
+    """
     teacher = teacher.to(device)
-    _job(solver, nfe, teacher, recipe, 0)  # refuses what can't be trained before any image is made
-    data = data or prepare(teacher, recipe, out)
-    runs: list[Trained] = []
-    asked = trained_files.learned(solver)
-    chosen = range(recipe.training_seeds) if asked.training is None else [asked.training]
+    budgets = sorted(budgets) if recipe.warm_start else budgets
+    for nfe in budgets:  # refuses what can't be trained before any image is made
+        job = _job(solver, nfe, teacher, recipe, 0)
+        if recipe.warm_start and nfe != max(budgets):
+            schedule = search.searching(teacher, out / "trained").schedule
+            job.solver.with_parameters(job.solver.initial(schedule, nfe)).grown(schedule, nfe + 1)
+    pairs = data if isinstance(data, Data) else (data or Shared(teacher, out)).of(recipe)
+    chosen, courses, runs = _seeds(solver, recipe), list[dict[str, object]](), list[Trained]()
+    step = len(chosen) * recipe.iterations
+    for number, nfe in enumerate(budgets):
+        shown = _shifted(progress, number * step, len(budgets) * step)
+        about = solver, nfe, teacher, recipe
+        below = runs if recipe.warm_start else []
+        runs = train_seeds(*about, below, out=out, device=device, progress=shown, data=pairs, tensorboard=tensorboard)
+        begun: Sequence[Trained | None] = below or [None] * len(chosen)
+        folders = [_job(*about, seed, each).folder(out) for seed, each in zip(chosen, begun, strict=True)]
+        for seed, folder in zip(chosen, folders, strict=True):
+            courses += ({"nfe": nfe, "seed": seed, **row} for row in _validations(folder / "history.csv"))
+        if len(budgets) > 1:
+            folders.append(range_folder(solver, budgets, teacher, recipe, out))
+            _write_csv(folders[-1] / "range.csv", RANGE, courses)
+        yield Done(keep(runs, trained_files.learned(solver), out), folders)
+
+
+def train_seeds(
+    solver: str | LearnedSolver,
+    nfe: int,
+    teacher: Teacher,
+    recipe: Recipe,
+    below: Sequence[Trained] = (),
+    *,
+    out: Path,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    data: Data | None = None,
+    tensorboard: bool = False,
+) -> list[Trained]:
+    """Return the results of the recipe's training seeds, or of the solver's own; progress counts over all of them.
+
+    Args:
+        below: results for fewer calls, one for each training seed, to start from; empty to start as the recipe says.
+    """
+    runs, chosen = list[Trained](), _seeds(solver, recipe)
     for place, seed in enumerate(chosen):
         shown = _shifted(progress, place * recipe.iterations, len(chosen) * recipe.iterations)
         runs.append(
             train(
                 solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data,
-                tensorboard=tensorboard,
+                tensorboard=tensorboard, below=below[place] if below else None,
             )
         )  # fmt: skip
-    best = replace(best_of(runs), spec=asked.spec)
-    trained_files.save(best, out / "trained" / teacher.name / trained_files.file_name(solver, nfe))
+    return runs
+
+
+def _seeds(solver: str | LearnedSolver, recipe: Recipe) -> Sequence[int]:
+    """Return the training seeds: the recipe's, or the one of the solver's option `training`."""
+    own = trained_files.learned(solver).training
+    return range(recipe.training_seeds) if own is None else [own]
+
+
+def keep(runs: Sequence[Trained], solver: LearnedSolver, out: Path) -> Trained:
+    """Return the best of several training seeds under the name of `solver`, and write it where `zoo.find` looks."""
+    best = replace(best_of(runs), spec=solver.spec)
+    trained_files.save(best, out / "trained" / best.teacher / trained_files.file_name(solver, best.nfe))
     return best
+
+
+def range_folder(
+    solver: str | LearnedSolver, budgets: Sequence[int], teacher: Teacher, recipe: Recipe, out: Path
+) -> Path:
+    """Return the folder of a range's table of validation errors, range.csv."""
+    method = trained_files.learned(solver)
+    body = [method.key, sorted(budgets), teacher.ode, recipe.as_key()]
+    name = f"{method.name}-nfe{min(budgets)}-{max(budgets)}-{files.digest(body)[:12]}"
+    return out / "trained" / teacher.name / "runs" / name
+
+
+def _validations(path: Path) -> Iterator[dict[str, str]]:
+    """Yield iteration and validation error of a history; none if the file has been removed."""
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                if row["validation"]:
+                    yield {"iteration": row["iteration"], "validation": row["validation"]}
 
 
 def best_of(runs: Sequence[Trained]) -> Trained:
@@ -173,13 +315,15 @@ def best_of(runs: Sequence[Trained]) -> Trained:
     return replace(best, record={**best.record, "runs": everything}, others=others)
 
 
-def _job(solver: str | LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe, seed: int) -> TrainingRun:
+def _job(
+    solver: str | LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe, seed: int, below: Trained | None = None
+) -> TrainingRun:
     """Return the run of these settings.
 
     Raises:
         TrainingError: the recipe asks for what this solver can't be given.
     """
-    job = TrainingRun(replace(trained_files.learned(solver), training=None), nfe, teacher, recipe, seed)
+    job = TrainingRun(replace(trained_files.learned(solver), training=None), nfe, teacher, recipe, seed, below)
     if isinstance(job.solver, EstimatedSolver):
         estimation.check(job)
     return job

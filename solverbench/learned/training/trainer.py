@@ -51,7 +51,7 @@ class Trainer:
     def __init__(self, job: TrainingRun, data: Data) -> None:
         self.job, self.data = job, data
         recipe, teacher = job.recipe, job.teacher
-        self.descent = GroupedOptimiser(job.solver, job.solver.initial(teacher.schedule, job.nfe), recipe, job.nfe)
+        self.descent = GroupedOptimiser(job.solver, job.initial(), recipe, job.nfe)
         self.average = self.descent.vector.detach().clone()
         self.scale = self.tableau(self.average).noise_scale(teacher.schedule)
         self.stages = ends(recipe.stages, recipe.cycles, recipe.iterations)
@@ -94,7 +94,7 @@ class Trainer:
         return next((groups for last, groups in self.stages if self.iteration < last), self.stages[-1][1])
 
     def start(self) -> None:
-        """Measure the untrained solver."""
+        """Measure the solver that training starts from."""
         self.history.append({"iteration": 0, **self._validated()})
 
     def step(self) -> dict[str, float]:

@@ -1,0 +1,203 @@
+"""The answer of a choice: its files, the exports of each pick, and what to do with them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from solverbench import files
+from solverbench.bench.run import RunResult
+from solverbench.choice.candidates import Field
+from solverbench.choice.fresh import Pick, finalists, shown
+from solverbench.choice.race import Race
+from solverbench.errors import UserError
+from solverbench.export import export
+from solverbench.export.export import MODULE, Exported
+from solverbench.method.spec import make
+from solverbench.teachers.teacher import Teacher
+
+KINDS = ("json", "py", "k-diffusion", "sigmas", "diffusers")
+"""What a pick can be exported as."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """The answer.
+
+    Args:
+        teacher: name of the model.
+        by: name of the metric.
+        picks: the pick of each number of calls, ascending.
+        candidates: a row for each candidate: nfe, spec, images, rmse and state; see candidates.csv.
+        cost: network calls times images, seconds and images of the race, and seconds per call and image.
+        notes: what a reader should know.
+        folder: folder of its files.
+        report: folder of the report of the run on fresh seeds.
+    """
+
+    teacher: str
+    by: str
+    picks: Sequence[Pick]
+    candidates: Sequence[dict[str, Any]]
+    cost: dict[str, float]
+    notes: Sequence[str]
+    folder: Path
+    report: Path
+
+    @property
+    def pick(self) -> Pick:
+        """The pick with the most calls; the only one if one number of calls was asked for."""
+        return self.picks[-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "teacher": self.teacher,
+            "by": self.by,
+            "pick": asdict(self.pick),
+            "picks": [asdict(each) for each in self.picks],
+            "candidates": list(self.candidates),
+            "cost": dict(self.cost),
+            "notes": list(self.notes),
+            "folder": str(self.folder),
+            "report": str(self.report),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(shown(self.picks, self.by))
+
+
+def answered(
+    race: Race, field: Field, result: RunResult, picks: Sequence[Pick], by: str, folder: Path
+) -> Recommendation:
+    """Return the answer, and write candidates.csv and recommendation.json."""
+    rows = [_row(race, each) for nfe in race.budgets for each in race.ranked(nfe)]
+    rows += [
+        {"nfe": int(key.partition(" ")[0]), "spec": key.partition(" ")[2], "images": 0, "rmse": None,
+         "state": f"failed: {why}", "same_as": ""}
+        for key, why in field.failed.items()
+    ]  # fmt: skip
+    cost = {
+        "calls": race.spent.calls,
+        "search_calls": field.searched,
+        "seconds": round(race.spent.seconds, 3),
+        "images": race.spent.images,
+        "seconds_per_call": race.pace,
+    }
+    found = Recommendation(
+        race.teacher.name, by, tuple(picks), rows, cost, _notes(race, field, result, picks, by), folder, result.folder
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_bytes(folder / "candidates.csv", text.getvalue().encode())
+    files.write_bytes(folder / "recommendation.json", (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+    return found
+
+
+def _row(race: Race, runner: Any) -> dict[str, Any]:
+    candidate = runner.candidate
+    final = candidate.spec in {each.spec for each in finalists(race, candidate.nfe)}
+    return {
+        "nfe": candidate.nfe,
+        "spec": candidate.spec,
+        "images": len(runner.errors),
+        "rmse": runner.rmse if runner.errors else None,
+        "state": runner.out or ("finalist" if final else "left when the race ended"),
+        "same_as": " ".join(candidate.names),
+    }
+
+
+def _notes(race: Race, field: Field, result: RunResult, picks: Sequence[Pick], by: str) -> list[str]:
+    found = [*field.notes]
+    if field.left_out:
+        found.append(f"{field.left_out} combinations are not possible on this schedule or with this number of calls")
+    found += [f"{key}: {why}" for key, why in field.failed.items()]
+    if by != "rmse_teacher":
+        found.append(f"the race went by RMSE to the teacher's own sampler; {by} chose between the three that led it")
+    else:
+        found.append(
+            "RMSE to the teacher's own sampler says how close an image is to the converged one, not how good it looks: "
+            "a sharper image may be further away; look at images.html in the report"
+        )
+    for pick in picks:
+        if any(each.verdict == "level" and each.role == "default" for each in pick.comparisons):
+            found.append(f"at {pick.nfe} calls the pick is level with the plain default")
+    return found
+
+
+def written(recommendation: Recommendation, teacher: Teacher, out: Path, kinds: Sequence[str]) -> list[Path]:
+    """Write each pick as each of `kinds` into FOLDER/nfeN; return the paths.
+
+    Args:
+        out: results folder, searched for trained solvers.
+
+    Raises:
+        UserError: an unknown kind, or a pick that can't be exported.
+    """
+    made: list[Path] = []
+    for pick in recommendation.picks:
+        place = recommendation.folder / f"nfe{pick.nfe}"
+        exported = export.collect(make(pick.spec), pick.nfe, teacher, out)
+        texts: dict[str, str] = {}
+        for kind in kinds:
+            texts |= _texts(kind, exported, teacher)
+        texts["use.py"] = _script(pick, teacher.spec or teacher.name, kinds)
+        for name, text in texts.items():
+            files.write_bytes(place / name, text.encode())
+            made.append(place / name)
+    return made
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Check the names of exports.
+
+    Raises:
+        UserError: one is unknown.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(asked=f"--export {kind}", wrong="isn't a kind of export", remedy=f"use {', '.join(KINDS)}")
+
+
+def _texts(kind: str, exported: Exported, teacher: Teacher) -> dict[str, str]:
+    """Return file name to text of one export."""
+    if kind == "json":
+        return {"solver.json": export.as_json(exported)}
+    if kind == "py":
+        return {"solver.py": export.as_python(exported)}
+    if kind == "k-diffusion":
+        return {"k_diffusion_sampler.py": export.as_k_diffusion(exported)}
+    if kind == "sigmas":
+        levels = [*exported.tableau.levels[:-1].tolist(), 0.0]
+        return {"sigmas.txt": ", ".join(f"{each:.6g}" for each in levels) + "\n"}
+    return {f"scheduler/{name}": text for name, text in export.as_scheduler_folder(exported, teacher).items()}
+
+
+def _script(pick: Pick, teacher: str, kinds: Sequence[str]) -> str:
+    """Return a script of some lines that uses the pick."""
+    head = f'"""{pick.spec} with {pick.nfe} calls, chosen for {teacher}."""\n\n'
+    if "diffusers" in kinds:
+        return head + (
+            "import sys\nfrom pathlib import Path\n\n"
+            "from diffusers import DiffusionPipeline\n\n"
+            'here = Path(__file__).parent / "scheduler"\nsys.path.insert(0, str(here))\n'
+            f"from {MODULE.removesuffix('.py')} import TableauScheduler\n\n"
+            "pipe = DiffusionPipeline.from_pretrained(sys.argv[1])\n"
+            "pipe.scheduler = TableauScheduler.from_pretrained(here)\n"
+            f"pipe(num_inference_steps={pick.nfe}).images[0].save('image.png')\n"
+        )
+    return head + (
+        "import solverbench as sb\n\n"
+        f"teacher = sb.load_teacher({teacher!r})\n"
+        f"tableau = sb.tableau({pick.spec!r}, nfe={pick.nfe}, teacher=teacher)\n"
+        'noise = sb.noise("50000-50015", teacher)\n'
+        "plan = tableau.plan_from_noise(teacher.schedule)\n"
+        "images = sb.execute(plan, teacher.denoiser(range(50000, 50016)), noise)\n"
+    )

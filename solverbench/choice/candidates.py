@@ -1,0 +1,176 @@
+"""The candidates of a choice: solvers on grids, each with a plan; equal plans are one candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from solverbench.bench import resolve, train_missing
+from solverbench.bench.cells import FAILED, Cell
+from solverbench.bench.progress import Listener
+from solverbench.bench.protocol import Protocol
+from solverbench.bench.run_options import RunOptions
+from solverbench.errors import RecordError, UserError
+from solverbench.learned import trained_files, zoo
+from solverbench.learned.searches import search
+from solverbench.method.spec import expand, make
+from solverbench.method.tableau import Plan
+from solverbench.teachers.teacher import Teacher
+
+SOLVERS = (
+    "dpm", "unipc", "deis", "ipndm", "ipndm_v", "dpm:order=2", "unipc:order=2", "deis:order=2", "ipndm_v:order=2",
+    "adams", "cab", "dpm2", "exprk", "heun", "ge", "euler",
+)  # fmt: skip
+"""Classical solvers that a choice is made from, the most promising first."""
+
+GRIDS = (
+    "logsnr", "polynomial", "time_uniform", "time_quadratic", "oss", "dmn", "gits", "arctan", "pipeline", "trailing",
+    "beta", "flow_shift",
+)  # fmt: skip
+"""Grids that each of them is tried on besides its own; those that a schedule doesn't have are left out."""
+
+SEARCHED = 0.2
+"""Largest share of the calls that searches of grids may spend."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One plan.
+
+    Args:
+        cell: its cell; `cell.solver` is its spec as it would be typed.
+        plan: its plan.
+        names: other specs that give the same plan.
+    """
+
+    cell: Cell
+    plan: Plan
+    names: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> str:
+        """Its spec."""
+        return self.cell.solver
+
+    @property
+    def nfe(self) -> int:
+        """Number of calls."""
+        return self.cell.nfe
+
+    @property
+    def key(self) -> str:
+        """Its name in the files of a race."""
+        return f"{self.nfe} {self.spec}"
+
+
+@dataclass(frozen=True)
+class Field:
+    """The candidates of all budgets.
+
+    Args:
+        candidates: in the order of promise.
+        failed: spec with number of calls to the reason why it can't be computed.
+        left_out: number of combinations that the schedule or the number of calls doesn't allow.
+        searched: network calls that searches of grids spent, those of earlier runs included.
+        notes: lines for the user.
+    """
+
+    candidates: Sequence[Candidate]
+    failed: dict[str, str]
+    left_out: int
+    searched: int
+    notes: Sequence[str]
+
+
+def specs(teacher: Teacher, budgets: Iterable[int], out: Path) -> list[str]:
+    """Return the specs to try: the trained solvers that are at hand for the teacher, then solvers on grids."""
+    grids = ["", *(f":grid={name}" for name in GRIDS)]
+    return [*_trained(teacher, budgets, out), *(solver + grid for grid in grids for solver in SOLVERS)]
+
+
+def _trained(teacher: Teacher, budgets: Iterable[int], out: Path) -> list[str]:
+    """Return the specs of trained solvers for some of the budgets, as they would be typed."""
+    found: dict[str, None] = {}
+    for folder in zoo.places(out).values():
+        for nfe in budgets:
+            for path in sorted((folder / teacher.name).glob(f"*-nfe{nfe}.safetensors")):
+                try:
+                    trained = trained_files.load(path, teacher=teacher, nfe=nfe)
+                except (RecordError, UserError):
+                    continue  # `zoo list` names it
+                if not trained.metric_loss:
+                    found[_typed(trained.spec)] = None
+    return list(found)
+
+
+def _typed(spec: str) -> str:
+    """Return a canonical spec without the options that have their defaults."""
+    usual = make(spec.partition(":")[0]).spec.split(":")
+    return ":".join([spec.partition(":")[0], *(part for part in spec.split(":")[1:] if part not in usual)])
+
+
+def gather(
+    teacher: Teacher, budgets: Sequence[int], out: Path, tell: Listener, *, solvers: str | None, calls: int | None
+) -> Field:
+    """Return the candidates; grids that have to be searched on the teacher are searched first.
+
+    Args:
+        solvers: specs to choose from, joined with commas; if None, `specs`.
+        calls: the network calls that all may cost; None for no limit.
+
+    Raises:
+        UserError: a spec that can't be read; no candidate at some budget.
+    """
+    asked = expand(solvers) if solvers is not None else specs(teacher, budgets, out)
+    options = RunOptions(solvers=asked, nfe=budgets, teachers=teacher, device=teacher.device, out=str(out))
+    wanted = [cell for cell in resolve.resolve(options, Protocol.of(options)) if _plain(cell)]
+    cost = _searches(wanted)
+    notes = []
+    if calls is not None and sum(cost.values()) > SEARCHED * calls:
+        names = ", ".join(sorted({name for name, _ in cost}))
+        notes.append(
+            f"grids not searched, as that takes {sum(cost.values())} of the {calls} network calls: {names}; "
+            "raise the limit to have them tried"
+        )
+        wanted = [cell for cell in wanted if cell.needs is None]
+    else:
+        wanted = train_missing.search_missing(wanted, out, tell)
+    found: dict[tuple[int, str], list[Cell]] = {}
+    failed, left_out = dict[str, str](), 0
+    for cell in wanted:
+        if cell.plan is not None:
+            found.setdefault((cell.nfe, cell.plan.key), []).append(cell)
+        elif cell.obstacle is not None and cell.obstacle[0] == FAILED:
+            failed[f"{cell.nfe} {cell.solver}"] = cell.obstacle[1]
+        else:
+            left_out += 1
+    candidates = [
+        Candidate(cells[0], cells[0].plan, tuple(each.solver for each in cells[1:]))
+        for cells in found.values()
+        if cells[0].plan is not None
+    ]
+    for nfe in budgets:
+        if not any(each.nfe == nfe for each in candidates):
+            why = next((cell.obstacle[1] for cell in wanted if cell.nfe == nfe and cell.obstacle), "none is asked for")
+            raise UserError(asked=f"nfe={nfe}", wrong=f"no candidate: {why}", remedy="ask for other solvers or calls")
+    return Field(candidates, failed, left_out, sum(cost.values()), notes)
+
+
+def _plain(cell: Cell) -> bool:
+    """Return whether the cell calls the teacher's network itself, so that it can share calls with others."""
+    try:
+        return cell.adapt(cell.teacher.denoise) is cell.teacher.denoise
+    except Exception:  # a plugin's; it becomes a failed cell where it is run
+        return False
+
+
+def _searches(wanted: Sequence[Cell]) -> dict[tuple[str, str], int]:
+    """Return the network calls of each search that cells need, by name and parameters."""
+    found: dict[tuple[str, str], int] = {}
+    for cell in wanted:
+        if cell.needs is not None:
+            place = cell.needs.name, repr(sorted(cell.needs.given.items()))
+            calls = search.cost(cell.needs.name, cell.needs.steps, cell.needs.given)
+            found[place] = max(found.get(place, 0), calls)
+    return found

@@ -1,0 +1,163 @@
+"""The choice itself: candidates, their race, the measurement on fresh seeds, and the answer's files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from solverbench import files
+from solverbench.bench.progress import Listener, Silent
+from solverbench.choice import answer, candidates, fresh
+from solverbench.choice.answer import Recommendation
+from solverbench.choice.race import Race
+from solverbench.errors import BudgetError, TrainingError, UserError
+from solverbench.learned import recipes, trained_files
+from solverbench.learned.training import train as training
+from solverbench.method.spec import numbers
+from solverbench.metrics import table
+from solverbench.sampling import convergence
+from solverbench.sampling.devices import pool
+from solverbench.store.folder import Store
+from solverbench.teachers.teacher import Teacher
+
+RACE = 0.6
+"""Share of the limit that the race may spend; the rest is for fresh seeds."""
+
+FRESH = 0.2
+"""Share of the time that is kept for fresh seeds if solvers are trained."""
+
+TRAINED = ("gs", "s4s_alt", "ld3:mode=time")
+"""Solvers that the time left goes to, the most promising first."""
+
+
+def choose(
+    teacher: Teacher,
+    nfe: str | int | Sequence[int],
+    *,
+    out: Path,
+    calls: int | None = None,
+    seconds: float | None = None,
+    by: str = table.ALWAYS,
+    solvers: str | None = None,
+    train: bool = False,
+    exports: Sequence[str] = ("py",),
+    tell: Listener | None = None,
+    command: str | None = None,
+) -> Recommendation:
+    """Return the best solver for each number of calls on a teacher, measured on seeds that the choice has not seen.
+
+    Candidates race on validation seeds by their paired error to the teacher's own sampler (`Race`). The leaders are
+    measured again on fresh seeds beside Euler's method and the pipeline's own scheduler. The same call resumes.
+
+    Args:
+        nfe: numbers of calls.
+        out: results folder.
+        calls: network calls times images that all of it may spend; None for no limit.
+        seconds: time that it may take; None for no limit.
+        by: metric that chooses between the leaders of the race.
+        solvers: specs to choose from; if None, the built-in solvers on all grids, and trained ones at hand.
+        train: whether the time left goes to training learned solvers, which then race too.
+        exports: kinds of exports of each pick, of `answer.KINDS`.
+        tell: listener of searches, of the race (`say`) and of the run.
+        command: command line, for the report.
+
+    Raises:
+        UserError: bad arguments; a limit that is too low; no candidate; a reference that diverges or isn't converged.
+    """
+    answer.check_kinds(exports)
+    _check(calls, seconds, train)
+    tell = tell or Silent()
+    budgets = numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
+    Store.open(out)
+    _converged(teacher, out)
+    field = candidates.gather(teacher, budgets, out, tell, solvers=solvers, calls=calls)
+    told = f"{len(field.candidates)} candidates at {', '.join(map(str, sorted(budgets)))} calls"
+    tell.say(f"{told}; the race goes by RMSE to {teacher.sampler} with {teacher.sampler_nfe} calls")
+    asked = {
+        "teacher": teacher.ode,
+        "condition": repr(teacher.condition),
+        "sampler": [teacher.sampler, teacher.sampler_nfe],
+        "candidates": [each.cell.address for each in field.candidates],
+        "limits": [calls, seconds],
+    }
+    named = "-".join(map(str, sorted(budgets)))
+    folder = out / "recommendations" / f"{teacher.model}-nfe-{named}-{files.digest(asked)[:8]}"
+    limit = None if calls is None else int(RACE * calls) - field.searched
+    race = Race(
+        teacher, field.candidates, out, folder / "race.json", calls=limit,
+        seconds=None if seconds is None else RACE * seconds, say=tell.say,
+    )  # fmt: skip
+    with pool(1) as threads:
+        threads.submit(race.run).result()
+    spent = None if calls is None else calls - field.searched
+    measuring = seconds
+    learned: list[str] = []
+    if train and seconds is not None:
+        learned = _trained(race, teacher, out, (1 - FRESH) * seconds - race.spent.seconds, tell)
+        measuring = race.spent.seconds + FRESH * seconds
+    samples = fresh.affordable(race, spent, measuring)
+    tell.say(f"measuring the leaders on {samples} fresh seeds")
+    result, picks = fresh.measured(race, out, tell, by=by, samples=samples, command=command, also=learned)
+    found = answer.answered(race, field, result, picks, by, folder)
+    answer.written(found, teacher, out, exports)
+    return found
+
+
+class _Late(Exception):
+    """The time for training is over; raised between two iterations."""
+
+
+def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: Listener) -> list[str]:
+    """Train solvers until the time is over, the most calls first; return the specs of those that were finished.
+
+    An unfinished training keeps its checkpoint: `solverbench train` with the same --out goes on from it.
+    """
+    deadline, found = time.monotonic() + seconds, dict[str, None]()
+
+    def progress(iteration: int, total: int, loss: float, validation: float | None) -> None:
+        if time.monotonic() > deadline:
+            raise _Late
+
+    for spec in TRAINED:
+        solver = trained_files.learned(spec)
+        for nfe in sorted(race.budgets, reverse=True):
+            if any(each.candidate.spec == spec and each.candidate.nfe == nfe for each in race.runners):
+                continue  # a trained file was at hand
+            try:
+                recipe = replace(recipes.chosen(solver, teacher), training_seeds=1)
+                tell.say(f"training {spec} at {nfe} calls, {deadline - time.monotonic():.0f} s left")
+                training.train_best(solver, nfe, teacher, recipe, out=out, device=teacher.device, progress=progress)
+            except _Late:
+                tell.say(f"the time for training is over: {spec} at {nfe} calls is not finished and takes no part")
+                return list(found)
+            except (TrainingError, BudgetError) as error:
+                tell.note(f"{spec} at {nfe} calls takes no part: {error}")
+            else:
+                found[spec] = None
+    return list(found)
+
+
+def _check(calls: int | None, seconds: float | None, train: bool) -> None:
+    if calls is not None and calls < 1:
+        raise UserError(asked=f"calls {calls}", wrong="not a positive number", remedy="give some, as in 200000")
+    if seconds is not None and not seconds > 0:
+        raise UserError(asked=f"time {seconds:g} s", wrong="not above 0", remedy="give some, as in 15m")
+    if train and seconds is None:
+        raise UserError(asked="train", wrong="needs a limit on the time", remedy="give one, as in --time 30m")
+
+
+def _converged(teacher: Teacher, out: Path) -> None:
+    """Check that the reference of the race is converged.
+
+    Raises:
+        UserError: it isn't; a small difference between candidates would then mean nothing.
+    """
+    told = convergence.measure(teacher, out)
+    if told.rough:
+        raise UserError(
+            asked=f"teacher {teacher.name}",
+            wrong=f"the reference isn't converged ({teacher.sampler}, {teacher.sampler_nfe} calls): {told.text}",
+            remedy="give its sampler more calls (sampler_nfe), or another sampler",
+        )
