@@ -154,7 +154,17 @@ def gather(
         if not any(each.nfe == nfe for each in candidates):
             why = next((cell.obstacle[1] for cell in wanted if cell.nfe == nfe and cell.obstacle), "none is asked for")
             raise UserError(asked=f"nfe={nfe}", wrong=f"no candidate: {why}", remedy="ask for other solvers or calls")
-    return Field(candidates, failed, left_out, sum(cost.values()), notes)
+    return Field(candidates, failed, left_out, _searched(wanted, out), notes)
+
+
+def _searched(wanted: Sequence[Cell], out: Path) -> int:
+    """Return the network calls of the searches kept in the results folder, whose grids the cells have."""
+    found: dict[Path, int] = {}
+    for cell in wanted:
+        place = cell.search.path if cell.search is not None else None
+        if cell.search is not None and place is not None and place.is_relative_to(out):
+            found[place] = max(found.get(place, 0), cell.search.calls)
+    return sum(found.values())
 
 
 def _plain(cell: Cell) -> bool:

@@ -18,6 +18,7 @@ from solverbench.learned.training import train as training
 from solverbench.method.spec import numbers
 from solverbench.metrics import table
 from solverbench.sampling import convergence
+from solverbench.sampling.convergence import Measurement
 from solverbench.sampling.devices import pool
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
@@ -27,6 +28,9 @@ RACE = 0.6
 
 FRESH = 0.2
 """Share of the time that is kept for fresh seeds if solvers are trained."""
+
+MEASURED, FEWEST = 0.2, 4
+"""Largest share of the calls for the error of the reference, and the fewest images that it is measured on."""
 
 TRAINED = ("gs", "s4s_alt", "ld3:mode=time")
 """Solvers that the time left goes to, the most promising first."""
@@ -66,12 +70,14 @@ def choose(
     Raises:
         UserError: bad arguments; a limit that is too low; no candidate; a reference that diverges or isn't converged.
     """
+    begun = time.monotonic()
     answer.check_kinds(exports)
     _check(calls, seconds, train)
     tell = tell or Silent()
     budgets = numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
     Store.open(out)
-    _converged(teacher, out)
+    teacher, measuring_calls = _converged(teacher, out, calls)
+    calls = None if calls is None else calls - measuring_calls
     field = candidates.gather(teacher, budgets, out, tell, solvers=solvers, calls=calls)
     told = f"{len(field.candidates)} candidates at {', '.join(map(str, sorted(budgets)))} calls"
     tell.say(f"{told}; the race goes by RMSE to {teacher.sampler} with {teacher.sampler_nfe} calls")
@@ -87,17 +93,16 @@ def choose(
     limit = None if calls is None else int(RACE * calls) - field.searched
     race = Race(
         teacher, field.candidates, out, folder / "race.json", calls=limit,
-        seconds=None if seconds is None else RACE * seconds, say=tell.say,
+        seconds=None if seconds is None else RACE * seconds - (time.monotonic() - begun), say=tell.say,
     )  # fmt: skip
     with pool(1) as threads:
         threads.submit(race.run).result()
     spent = None if calls is None else calls - field.searched
-    measuring = seconds
     learned: list[str] = []
     if train and seconds is not None:
-        learned = _trained(race, teacher, out, (1 - FRESH) * seconds - race.spent.seconds, tell)
-        measuring = race.spent.seconds + FRESH * seconds
-    samples = fresh.affordable(race, spent, measuring)
+        learned = _trained(race, teacher, out, (1 - FRESH) * seconds - (time.monotonic() - begun), tell)
+    left = None if seconds is None else max(seconds - (time.monotonic() - begun), FRESH * seconds)
+    samples = fresh.affordable(race, spent, left)
     tell.say(f"measuring the leaders on {samples} fresh seeds")
     result, picks = fresh.measured(race, out, tell, by=by, samples=samples, command=command, also=learned)
     found = answer.answered(race, field, result, picks, by, folder)
@@ -148,16 +153,27 @@ def _check(calls: int | None, seconds: float | None, train: bool) -> None:
         raise UserError(asked="train", wrong="needs a limit on the time", remedy="give one, as in --time 30m")
 
 
-def _converged(teacher: Teacher, out: Path) -> None:
-    """Check that the reference of the race is converged.
+def _converged(teacher: Teacher, out: Path, calls: int | None) -> tuple[Teacher, int]:
+    """Return the teacher with the error of its sampler, the reference of the race, and the network calls for that.
+
+    Args:
+        calls: network calls of the whole choice. The error is measured on fewer images if it would take too many.
 
     Raises:
-        UserError: it isn't; a small difference between candidates would then mean nothing.
+        UserError: the reference isn't converged; a small difference between candidates would then mean nothing.
     """
-    told = convergence.measure(teacher, out)
+    whole = Measurement(teacher, out)
+    shipped = convergence.shipped(teacher, whole.plan) is not None
+    cost = 0 if shipped else sum(whole.calls(each) for each in whole.every)
+    if calls is not None and cost > MEASURED * calls:
+        images = max(FEWEST, int(len(whole.seeds) * MEASURED * calls / cost))
+        whole = Measurement(teacher, out, images=min(images, len(whole.seeds)))
+        cost = sum(whole.calls(each) for each in whole.every)
+    told = convergence.measure(teacher, out, images=len(whole.seeds))
     if told.rough:
         raise UserError(
             asked=f"teacher {teacher.name}",
             wrong=f"the reference isn't converged ({teacher.sampler}, {teacher.sampler_nfe} calls): {told.text}",
             remedy="give its sampler more calls (sampler_nfe), or another sampler",
         )
+    return replace(teacher, sampler_error=told), cost

@@ -179,7 +179,7 @@ def affordable(race: Race, calls: int | None, seconds: float | None) -> int:
 
     Args:
         calls: network calls of the whole choice; None for no limit.
-        seconds: seconds of the whole choice; None for no limit.
+        seconds: seconds that are left; None for no limit.
     """
     plans = [each.plan for nfe in race.budgets for each in finalists(race, nfe)]
     extra = sum(race.budgets) * len(defaults(race.teacher))
@@ -189,7 +189,7 @@ def affordable(race: Race, calls: int | None, seconds: float | None) -> int:
     if calls is not None:
         limits.append((calls - race.spent.calls) // cost)
     if seconds is not None and race.pace:
-        limits.append(int((seconds - race.spent.seconds) / (cost * race.pace)))
+        limits.append(int(seconds / (cost * race.pace)))
     return max(min(limits) // 10 * 10, FEWEST)
 
 

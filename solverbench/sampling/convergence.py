@@ -130,11 +130,15 @@ class Measurement:
             return None
 
     @property
-    def missing(self) -> list[Rival]:
-        """The samplers, the teacher's own first, whose images aren't stored yet."""
+    def every(self) -> list[Rival]:
+        """The samplers, the teacher's own first."""
         own = Rival("own", self.teacher, self.plan)
-        every = [own, *(each for each in self.rivals if isinstance(each, Rival))]
-        return [each for each in every if not self._path(each).exists()]
+        return [own, *(each for each in self.rivals if isinstance(each, Rival))]
+
+    @property
+    def missing(self) -> list[Rival]:
+        """Those of `every` whose images aren't stored yet."""
+        return [each for each in self.every if not self._path(each).exists()]
 
     def calls(self, rival: Rival) -> int:
         """Return the denoiser calls times images of one sampler."""
