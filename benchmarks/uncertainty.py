@@ -1,8 +1,9 @@
 """Coverage of the intervals of a Fréchet distance, on Gaussians whose distance is known.
 
-python benchmarks/uncertainty.py [TRIALS] [bounded|trainings]: the tables of docs/uncertainty.md, as Markdown. The last
-ones are the bias that remains after extrapolation, by the number of images per feature, the intervals of bounded
-metrics, and those of means over training seeds; `bounded` and `trainings` print one alone (benchmarks/uncertainty.log).
+python benchmarks/uncertainty.py [TRIALS] [bounded|sets|trainings]: the tables of docs/uncertainty.md, as Markdown. The
+last ones are the bias that remains after extrapolation, by the number of images per feature, the intervals of bounded
+metrics, those of density, coverage, CMMD and KID, and those of means over training seeds; `bounded`, `sets` and
+`trainings` print one alone (benchmarks/uncertainty.log).
 """
 
 from __future__ import annotations
@@ -14,9 +15,16 @@ import numpy as np
 from scipy.special import stdtrit
 
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
-from solverbench.metrics.intervals import Array, extrapolated, half_width, hierarchical, over_sets, share, within
-from solverbench.metrics.reduction import frechets
-from solverbench.metrics.vectors import manifold
+from solverbench.metrics.intervals import Array, extrapolated, half_width, hierarchical, over_sets, share
+from solverbench.metrics.intervals import within as within_bounds
+from solverbench.metrics.reduction import frechets, means
+from solverbench.metrics.vectors import (
+    gaussian_discrepancy,
+    gaussian_within,
+    kernel_blocks,
+    manifold,
+    neighbourhoods,
+)
 
 CASES = [(8, 500, 1), (8, 500, 3), (32, 1000, 1), (32, 1000, 3), (64, 2000, 1), (64, 2000, 3), (64, 640, 3)]
 """Features, images of a replicate, replicates."""
@@ -27,7 +35,7 @@ SCARCE = (1, 2, 3, 5, 10, 20)
 
 def main(trials: int) -> None:
     """Print the tables."""
-    means, truths = [], []
+    rows, truths = [], []
     for d, n, replicates in CASES:
         generator = np.random.default_rng([d, n, replicates])
         spread = np.linspace(0.4, 1.1, d)
@@ -44,7 +52,7 @@ def main(trials: int) -> None:
             ends = [over_sets(values)[2] for values, _ in found]
             sets = f"{100 * np.mean([low <= expected <= high for low, high in ends]):.1f} %"
         case = f"| {d} | {n} | {replicates} |"
-        means.append(f"{case} {expected:.4f} | {100 * jackknife:.1f} % | {sets} |")
+        rows.append(f"{case} {expected:.4f} | {100 * jackknife:.1f} % | {sets} |")
         free = [(extrapolated(values, left)[0].mean(), half_width(left)) for values, left in found]
         covered = 100 * np.mean([abs(value - truth) <= half for value, half in free])
         plain = 100 * np.mean([abs(v.mean() - truth) <= half_width(left) for v, left in found])
@@ -52,7 +60,7 @@ def main(trials: int) -> None:
         truths.append(f"{case} {truth:.4f} | {expected:.4f} | {centre:.4f} | {covered:.1f} % | {plain:.1f} % |")
     print(f"{trials} trials each, {', '.join(f'{d} features' for d in sorted({case[0] for case in CASES}))}\n")
     print("| features | n | replicates | E[distance at n] | jackknife covers it | disjoint sets cover it |")
-    print("|" + "---|" * 6, *means, sep="\n")
+    print("|" + "---|" * 6, *rows, sep="\n")
     print(
         "\n| features | n | replicates | true distance | mean at n | mean extrapolated | extrapolated covers "
         "| plain covers |"
@@ -62,6 +70,7 @@ def main(trials: int) -> None:
     for ratio in SCARCE:
         print(left_over(64, 64 * ratio // 10 * 10, trials))
     bounded(trials)
+    sets(trials)
     trainings(trials)
 
 
@@ -72,6 +81,53 @@ def bounded(trials: int) -> None:
         "| mean width, cut | share |\n|" + "---|" * 7
     )
     print(*cut(trials), sep="\n")
+
+
+SETS = [(n, replicates) for n in (100, 1000) for replicates in (1, 3)]
+"""Images of a replicate, replicates."""
+
+
+def sets(trials: int) -> None:
+    """Print the table of density, coverage, CMMD and KID."""
+    print(f"\n{trials} trials each\n\n| metric | images | deviation | mean | covers | mean width |\n|" + "---|" * 6)
+    data = np.random.default_rng(10).normal(size=(300, 3))
+    on_sphere = np.random.default_rng(10).normal(size=(300, 16)) + 1
+    on_sphere /= np.linalg.norm(on_sphere, axis=1, keepdims=True)
+    within = gaussian_within(on_sphere)
+    for n, replicates in SETS:
+        for spread in (0.5, 0.9):
+            found: dict[str, list[tuple[Array, Array]]] = {name: [] for name in ("density", "coverage", "CMMD", "KID")}
+            for number in range(trials):
+                generator = np.random.default_rng([10, n, replicates, number])
+                flat = spread * generator.normal(size=(replicates, 10, n // 10, 3))
+                round_ = spread * generator.normal(size=(replicates, 10, n // 10, 16)) + 1
+                round_ /= np.linalg.norm(round_, axis=3, keepdims=True)
+                near = [neighbourhoods(list(blocks), data) for blocks in flat]
+                for name in ("density", "coverage"):
+                    found[name].append(_joined([each[name] for each in near]))
+                found["CMMD"].append(_joined([gaussian_discrepancy(list(part), on_sphere, within) for part in round_]))
+                found["KID"].append(means(np.stack([kernel_blocks(list(part), on_sphere) for part in round_])))
+            for name, each in found.items():
+                mean = float(np.mean([values.mean() for values, _ in each]))
+                ends = [_ends(name, values, left, n) for values, left in each]
+                covers = 100 * np.mean([low <= mean <= high for low, high in ends])
+                width = np.mean([high - low for low, high in ends])
+                print(
+                    f"| {name} | {n} x {replicates} | {spread} | {mean:.4g} | {covers:.1f} % | {width:.3g} |",
+                    flush=True,
+                )
+
+
+def _joined(each: Sequence[tuple[float, Array]]) -> tuple[Array, Array]:
+    return np.array([value for value, _ in each]), np.stack([left for _, left in each])
+
+
+def _ends(name: str, values: Array, left: Array, n: int) -> tuple[float, float]:
+    """Return the ends of the interval that a run shows for a metric."""
+    value = float(values.mean())
+    if name == "coverage":
+        return share(value, left, n * len(values))
+    return within_bounds(value, half_width(left), (0.0, np.inf) if name == "density" else (-np.inf, np.inf))
 
 
 SEEDS = [(number, spread) for number in (2, 3, 5) for spread in (0.0, 0.3, 1.0, 3.0)]
@@ -153,7 +209,7 @@ def _row(
 ) -> str:
     mean = float(np.mean([values.mean() for values, _ in each]))
     centres = [(float(values.mean()), half_width(left)) for values, left in each]
-    ends = [within(value, half, bounds) for value, half in centres]
+    ends = [within_bounds(value, half, bounds) for value, half in centres]
     outside = 100 * np.mean([v - half < bounds[0] or v + half > bounds[1] for v, half in centres])
     texts = []
     for some in (ends, shares):
@@ -183,5 +239,5 @@ def left_over(d: int, n: int, trials: int) -> str:
 if __name__ == "__main__":
     given = sys.argv[1:]
     count = int(next((each for each in given if each.isdigit()), 500))
-    one = next((each for each in (bounded, trainings) if each.__name__ in given), main)
+    one = next((each for each in (bounded, sets, trainings) if each.__name__ in given), main)
     one(count)

@@ -199,6 +199,11 @@ metrics = Registry(
     "metric",
     {
         "clip_score": "solverbench.metrics.extractors.transformers:CLIP",
+        "cmmd": "solverbench.metrics.vectors:gaussian_discrepancy",
+        "coverage": "solverbench.metrics.vectors:neighbourhoods",
+        "coverage_data": "solverbench.metrics.vectors:neighbourhoods",
+        "density": "solverbench.metrics.vectors:neighbourhoods",
+        "density_data": "solverbench.metrics.vectors:neighbourhoods",
         "fdd": "solverbench.metrics.frechet:frechet",
         "fid": "solverbench.metrics.frechet:frechet",
         "fid_clip": "solverbench.metrics.frechet:frechet",
@@ -220,6 +225,11 @@ metrics = Registry(
     },
     about={
         "clip_score": "CLIP score, the similarity of an image and its prompt (arXiv:2104.08718)",
+        "cmmd": "CMMD, maximum mean discrepancy of CLIP ViT-L/14 features, unbiased (arXiv:2401.09603)",
+        "coverage": "coverage: fraction of data with an image in its neighbourhood, Inception (arXiv:2002.09797)",
+        "coverage_data": "the same of the teacher's own features",
+        "density": "density: how many neighbourhoods of data an image is in, Inception features (arXiv:2002.09797)",
+        "density_data": "the same of the teacher's own features",
         "fdd": "Fréchet distance of DINOv2 features (arXiv:2306.04675)",
         "fid": "Fréchet distance of Inception features (arXiv:1706.08500)",
         "fid_clip": "Fréchet distance of CLIP features (arXiv:2203.06026)",
@@ -274,6 +284,7 @@ extractors = Registry(
     {
         "clean": "solverbench.metrics.extractors.inception:Inception",
         "clip": "solverbench.metrics.extractors.transformers:CLIP",
+        "clip_l": "solverbench.metrics.extractors.transformers:CLIPLarge",
         "dinov2": "solverbench.metrics.extractors.transformers:DINOv2",
         "legacy_pytorch": "solverbench.metrics.extractors.inception:Inception",
         "legacy_tensorflow": "solverbench.metrics.extractors.inception:Inception",
@@ -281,6 +292,7 @@ extractors = Registry(
     about={
         "clean": "Inception, images resized before it by PIL, bicubic with antialiasing: clean-fid's own FID",
         "clip": "CLIP ViT-B/32 as in clean-fid: what papers report as FID_CLIP (arXiv:2203.06026)",
+        "clip_l": "CLIP ViT-L/14 at 336 pixels, normalised: what papers report as CMMD (arXiv:2401.09603)",
         "dinov2": "DINOv2 ViT-L/14: what papers report as FD_DINOv2 (arXiv:2306.04675)",
         "legacy_pytorch": "pytorch-fid's port of Inception, images resized before it without antialiasing",
         "legacy_tensorflow": "Inception, images resized inside it without antialiasing: what papers report as FID",

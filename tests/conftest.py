@@ -2,7 +2,10 @@
 
 import gc
 import inspect
+import itertools
+import logging
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -13,6 +16,16 @@ import pytest
 
 from solverbench import plugins, registries
 
+MEMORY = "/dev/shm"
+"""Linux's folder in memory: there the tests' folders are removed in microseconds, on some disks in milliseconds."""
+
+
+def _is_roomy(folder):
+    """Whether a folder has 4 GiB for the tests' one, and may hold programs."""
+    if not os.access(folder, os.W_OK) or os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return False
+    return shutil.disk_usage(folder).free > 4 << 30
+
 
 def pytest_configure(config):
     """Nothing imports torch before; the process that hands the tests to xdist's workers doesn't need it.
@@ -20,6 +33,8 @@ def pytest_configure(config):
     The processes that it starts, workers as well, keep what they compile: else each compiles all modules again.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if _is_roomy(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         gc.disable()  # until all tests are collected
         import torch
@@ -38,7 +53,15 @@ def pytest_collection_finish(session):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_data(tmp_path_factory):
+def _no_folder_after(request, tmp_path_factory):
+    """The tests' folders go with them, unless one failed: they may lie in memory."""
+    yield
+    if not request.session.testsfailed:
+        shutil.rmtree(tmp_path_factory.getbasetemp(), ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_data(_no_folder_after, tmp_path_factory):
     """An empty folder: the teachers and trained solvers that a developer keeps in theirs never matter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOLVERBENCH_DATA", str(tmp_path_factory.mktemp("own") / "data"))
@@ -58,6 +81,16 @@ def _no_process_after():
     """The process that `forks` forks others from ends with the tests."""
     yield
     forks.end()
+
+
+@pytest.fixture
+def logged():
+    """The texts of what is logged in the test, in order; pytest's `caplog` is left out, as it costs every test time."""
+    texts, handler = [], logging.Handler()
+    handler.emit = lambda record: texts.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    yield texts
+    logging.getLogger().removeHandler(handler)
 
 
 @pytest.fixture
@@ -155,11 +188,12 @@ def remembered(monkeypatch):
 def _no_plugins_after():
     """What a test registers, and the modules behind it, are gone after it."""
     tables = {kind: dict(registry._registered) for kind, registry in registries.extensible.items()}
-    held, registered, modules, path = dict(plugins._held), list(plugins._registered), set(sys.modules), list(sys.path)
+    held, registered, path = dict(plugins._held), list(plugins._registered), list(sys.path)
+    newest = next(reversed(sys.modules))  # a set of the thousands there are, twice in every test, takes seconds in all
     yield
     for kind, registry in registries.extensible.items():
         registry._registered = tables[kind]
     plugins._held, plugins._registered, sys.path[:] = held, registered, path
-    for name in set(sys.modules) - modules:
+    for name in list(itertools.takewhile(lambda name: name != newest, reversed(sys.modules))):
         if name.startswith(("solverbench_plugin_", "offered")):
             del sys.modules[name]

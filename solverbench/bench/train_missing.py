@@ -184,6 +184,9 @@ def _learned(
         begun = below.get(same, ()) if recipe.warm_start else ()
         runs = training.train_seeds(*about, begun, out=out, device=device, progress=_shown(cell, tell))
         training.keep(runs, solver, out)
+        for [run] in (each.record["runs"] for each in runs):
+            if "stopped" in run:
+                tell.note(f"{cell}, training seed {run['seed']}: {run['note']}")
     except StoreError:
         raise
     except Exception as error:  # a teacher's network may raise anything; the other cells continue

@@ -39,6 +39,7 @@ class Comparison:
         spec: its spec.
         difference, low, high: pick minus other, with the interval that is corrected for all comparisons of the budget.
         verdict: ahead, level or behind, of the pick; a difference below the reference's error is level.
+        note: why it is level although the interval doesn't hold 0; empty otherwise.
     """
 
     role: str
@@ -47,6 +48,7 @@ class Comparison:
     low: float
     high: float
     verdict: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def _compared(there: Mapping[str, Outcome], chosen: str, other: str, by: str, nu
     sign = -1 if plugin.described(by).higher else 1
     below = by == "rmse_teacher" and abs(difference) < (a.reference_error or 0.0)
     verdict = "level" if below or low <= 0 <= high else "ahead" if sign * difference < 0 else "behind"
-    return Comparison(role, other, difference, low, high, verdict)
+    note = f"smaller than the reference's error, {a.reference_error:.2g}" if below and not low <= 0 <= high else ""
+    return Comparison(role, other, difference, low, high, verdict, note)
 
 
 def affordable(race: Race, calls: int | None, seconds: float | None) -> int:
@@ -202,5 +205,6 @@ def shown(picks: Sequence[Pick], by: str) -> list[str]:
         lines.append(f"{pick.nfe} calls: {pick.spec}, {by} {pick.value:.4g} [{pick.low:.4g}, {pick.high:.4g}]{star}")
         for each in pick.comparisons:
             interval = f"{each.difference:+.3g} [{each.low:+.3g}, {each.high:+.3g}]"
-            lines.append(f"    {words[each.verdict]} {each.spec} ({each.role}): {interval}")
+            note = f", {each.note}" if each.note else ""
+            lines.append(f"    {words[each.verdict]} {each.spec} ({each.role}): {interval}{note}")
     return lines

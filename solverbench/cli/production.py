@@ -85,7 +85,8 @@ def plan(
     names = expand(solvers)
     tasks = []
     for name in names:
-        recipe = recipes.load(trained_files.learned(name).recipe_name, teacher.partition(":")[0])
+        solver = trained_files.learned(name)
+        recipe = recipes.suited(recipes.load(solver.recipe_name, teacher.partition(":")[0]), solver)
         recipe = recipe.override(_settings_of(name, names, settings))
         recipe = recipe if training_seeds is None else replace(recipe, training_seeds=training_seeds)
         if recipe.warm_start:
@@ -126,8 +127,8 @@ def _start(name: str, device: str, out: str, deadline: float, held: Sequence[plu
     _worker = load_teacher(name, device, out=out), Path(out), deadline
 
 
-def _run(task: Task) -> float | None:
-    """Execute one run; return its seconds, None if the time limit was reached."""
+def _run(task: Task) -> tuple[float, str] | None:
+    """Execute one run; return its seconds and its note, None if the time limit was reached."""
     teacher, out, deadline = _worker
     seeds = task.recipe.train, task.recipe.validation
     if seeds not in _pairs:
@@ -139,13 +140,13 @@ def _run(task: Task) -> float | None:
 
     begun = time.perf_counter()
     try:
-        training.train(
+        trained = training.train(
             task.solver, task.nfe, teacher, task.recipe, seed=task.seed, out=out, device=teacher.device,
             progress=progress, data=_pairs[seeds],
         )  # fmt: skip
     except _Deadline:
         return None
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, str(trained.record["runs"][0]["note"])
 
 
 def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, seconds: float) -> Iterator[str]:
@@ -174,7 +175,8 @@ def make(tasks: Sequence[Task], teacher: Teacher, out: Path, *, jobs: int, secon
             except UserError as error:
                 yield f"{label} seed={task.seed}: FAILED: {error}"
                 continue
-            rate = "stopped: the time limit is reached" if took is None else f"{took:.0f} s"
+            rate = "stopped: the time limit is reached" if took is None else f"{took[0]:.0f} s"
+            rate += f"; note: {took[1]}" if took is not None and took[1] else ""
             yield f"{label} seed={task.seed}: {rate}"
 
 

@@ -35,7 +35,6 @@ TABLES = "history.csv", "range.csv"
 )
 @click.option(
     "--recipe",
-    "file",
     is_flag=False,
     flag_value=SHOW,
     metavar="FILE.toml",
@@ -55,7 +54,7 @@ def train(
     nfe: str,
     teacher: str,
     settings: tuple[str, ...],
-    file: str | None,
+    recipe: str | None,
     show_recipe: bool,
     tensorboard: bool,
     device: str,
@@ -80,13 +79,13 @@ def train(
     from solverbench.teachers.convergence import ROUGH
     from solverbench.teachers.loading import load_teacher
 
-    if file == SHOW:
-        file, show_recipe = None, True
+    if recipe == SHOW:
+        recipe, show_recipe = None, True
         terminal.tell("--recipe without a file shows the recipe; use --show-recipe, which replaces it")
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
     budgets = spec.numbers(nfe)
     network = load_teacher(teacher, check_device(device), out=out)
-    chosen = [(solver, recipes.chosen(solver, network, settings, file)) for solver in learned]
+    chosen = [(solver, recipes.chosen(solver, network, settings, recipe)) for solver in learned]
     if show_recipe:
         for solver, settled in chosen:
             click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")

@@ -22,6 +22,9 @@ Array = NDArray[np.float64]
 SETS = 5
 """Largest number of disjoint sets whose distances are averaged."""
 
+WIDE = 512
+"""Number of features above which there is one set: eleven distances of 2048 features take a minute."""
+
 
 def of(evaluation: Evaluation, n: int, out: Path) -> dict[str, Any]:
     """Return the facts of an evaluation with the missing ones that its references allow, at up to `n` images.
@@ -63,6 +66,7 @@ def distance(images: Reference, against: Reference | None, n: int) -> dict[str, 
         return None
     mixed = rows[np.random.default_rng(0).permutation(len(rows))]
     sets = min(SETS, len(rows) // size) if against is not None or total >= (SETS + 1) * size else 1
+    sets = 1 if rows.shape[1] > WIDE else sets
     values, left = [], []
     for number in range(sets):
         part = mixed[number * size : (number + 1) * size]

@@ -21,7 +21,6 @@ from solverbench.method.spec import make
 from solverbench.metrics import extractors
 from solverbench.metrics.evaluation import Reference
 from solverbench.metrics.extractors import plugin
-from solverbench.metrics.extractors.transformers import CLIP, DINOv2
 from solverbench.metrics.frechet import Rows, Statistics
 from solverbench.teachers.loading import load_teacher
 from solverbench.teachers.teacher import Teacher
@@ -30,7 +29,7 @@ from solverbench.wording import printable, suggest
 BY_RUN = "by a run"
 """What a reference says of samples that a run made because a metric needed them."""
 
-_TRANSFORMERS = (CLIP.folder, DINOv2.folder)
+_TRANSFORMERS = tuple(extractors.FOLDERS)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,14 @@ class Free(LearnedSolver):
         "lr_decay": 0.5,
         "lr_min": 1e-4,
         "stop_after": 6,
-        "digits": {"iterations": 2000, "validate_every": 50},
+        "digits": {
+            "loss": "l2",
+            "schedule": "constant",
+            "warmup": 0.0,
+            "lr": 2e-2,
+            "iterations": 2000,
+            "validate_every": 50,
+        },
         "shapes": {"iterations": 1000, "validate_every": 50},
     }
 

@@ -246,13 +246,18 @@ class Generalized(Timed):
                 parameters[f"{kind}{i}"] = entry
         return parameters
 
+    @property
+    def imitates(self) -> bool:
+        """Whether its form can give other tableaus: corrections to theoretical weights can."""
+        return self.form == "gs" and self.theory
+
     def imitating(self, tableau: Tableau, schedule: NoiseSchedule) -> dict[str, Tensor]:
         """Return the times of the tableau's levels, and the corrections that give its weights.
 
         A step may use every output and state before it, so every tableau has such corrections. Times are those within
         `MARGIN` of the ends of each part of the stick.
         """
-        if self.form != "gs" or not self.theory:
+        if not self.imitates:
             return super().imitating(tableau, schedule)
         clock, nfe = self._clock(schedule), tableau.nfe
         times = clock.time(tableau.levels)

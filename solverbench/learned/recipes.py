@@ -240,8 +240,13 @@ def chosen(
         SpecError: see `Recipe.override`.
     """
     place = None if file is None else Path(file)
-    recipe = load(solver.recipe_name, teacher.base, family=_family(teacher), file=place)
+    recipe = suited(load(solver.recipe_name, teacher.base, family=_family(teacher), file=place), solver)
     return fitted(recipe.override(settings), teacher)
+
+
+def suited(recipe: Recipe, solver: LearnedSolver) -> Recipe:
+    """Return the recipe, without a `start` that the solver's form can't give: it then has its method's own start."""
+    return recipe if solver.imitates else replace(recipe, start="")
 
 
 def fitted(recipe: Recipe, teacher: Teacher) -> Recipe:

@@ -352,10 +352,16 @@ class LearnedSolver(Solver):
             remedy="leave warm_start out",
         )
 
+    @property
+    def imitates(self) -> bool:
+        """Whether its form can give the tableau of another solver, see `imitating`."""
+        return False
+
     def imitating(self, tableau: Tableau, schedule: NoiseSchedule) -> dict[str, Tensor]:
         """Return the initial parameters of a training that starts at another solver: those whose tableau is `tableau`.
 
-        Override it to make the recipe's `start` possible. The result has the names and shapes of `initial`.
+        Override it and `imitates` to make the recipe's `start` possible. The result has the names and shapes of
+        `initial`.
 
         Raises:
             TrainingError: the method, or this form of it, can't imitate others, or not on these levels.

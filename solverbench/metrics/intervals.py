@@ -14,6 +14,9 @@ from solverbench.errors import FeatureError
 
 Array = NDArray[np.float64]
 
+ROUNDING = 1e-12
+"""Standard error below which a share's leave-one-outs are equal but for rounding."""
+
 
 def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[float, float]]:
     """Return mean, standard deviation and Student interval of the mean of one value [R] per disjoint set of images.
@@ -96,7 +99,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
     replicates, groups = leave_one_out.shape
     value, error, tail = min(max(value, 0.0), 1.0), standard_error(leave_one_out), (1 - level) / 2
     if 0 < value < 1:
-        if error == 0:
+        if error <= ROUNDING:
             return value, value
         counted = value * (1 - value) / error**2
         counted *= float(ndtri(1 - tail)) ** 2 / _quantile(replicates * (groups - 1), level) ** 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from solverbench.metrics import vectors
-from solverbench.metrics.evaluation import Evaluation
+from solverbench.metrics.evaluation import Evaluation, Reference
 from solverbench.metrics.frechet import Moments, Rows, Statistics, frechet
 
 Array = NDArray[np.float64]
@@ -21,7 +21,7 @@ BLOCKS = 10
 """Number of seed blocks per replicate."""
 
 MANIFOLD = 10_000
-"""Maximum images per replicate for precision and recall, taken from the start of each block."""
+"""Maximum images per replicate for precision, recall, density, coverage and CMMD, from the start of each block."""
 
 
 class Block(Protocol):
@@ -95,10 +95,19 @@ class Kept:
         return frechets(self.sums, self.judged.teacher.moments)
 
     @cached_property
+    def few(self) -> list[list[Array]]:
+        """The first feature vectors of each block, at most `MANIFOLD` of a replicate."""
+        return [[rows[: MANIFOLD // BLOCKS] for rows in part] for part in self.vectors]
+
+    @cached_property
+    def neighbourhoods(self) -> list[dict[str, tuple[float, Array]]]:
+        """Density and coverage of each replicate, see `vectors.neighbourhoods`."""
+        return [vectors.neighbourhoods(part, self.data_features) for part in self.few]
+
+    @cached_property
     def manifolds(self) -> list[dict[str, tuple[float, Array]]]:
         """Precision and recall of each replicate, see `vectors.manifold`."""
-        size = MANIFOLD // BLOCKS
-        return [vectors.manifold([rows[:size] for rows in part], self.data_features) for part in self.vectors]
+        return [vectors.manifold(part, self.data_features) for part in self.few]
 
 
 def means(each: Array) -> tuple[Array, Array]:
@@ -178,8 +187,28 @@ def manifold(part: str, kept: Kept) -> tuple[Array, Array]:
     return np.array([each[part][0] for each in kept.manifolds]), np.stack([each[part][1] for each in kept.manifolds])
 
 
+def neighbourhood(part: str, kept: Kept) -> tuple[Array, Array]:
+    """Return `part`, "density" or "coverage", of the features: [R], and with a block left out [R, 10]."""
+    found = [each[part] for each in kept.neighbourhoods]
+    return np.array([value for value, _ in found]), np.stack([left for _, left in found])
+
+
+def discrepancies(kept: Kept) -> tuple[Array, Array]:
+    """Return the CMMDs of the features to the data: [R], and with a block left out [R, 10]."""
+    own = _within(kept.judged.data)
+    found = [vectors.gaussian_discrepancy(part, kept.data_features, own) for part in kept.few]
+    return np.array([value for value, _ in found]), np.stack([left for _, left in found])
+
+
+@lru_cache(maxsize=4)
+def _within(data: Reference) -> float:
+    """Return the mean kernel of pairs of the reference's vectors, computed once for a reference."""
+    assert data.features is not None
+    return vectors.gaussian_within(data.features)
+
+
 def manifold_images(samples: int) -> int:
-    """Return how many of a replicate's images precision and recall use."""
+    """Return how many of a replicate's images precision, recall, density, coverage and CMMD use."""
     return min(samples // BLOCKS, MANIFOLD // BLOCKS) * BLOCKS
 
 

@@ -166,6 +166,17 @@ def _manifold(name: str, label: str, place: int, features: str) -> MetricDefinit
     )  # fmt: skip
 
 
+def _neighbourhood(name: str, label: str, place: int, features: str) -> MetricDefinition:
+    """Return the definition of density or coverage."""
+    bounds = (0.0, 1.0) if label == "Coverage" else FROM_ZERO
+    return MetricDefinition(
+        name, label, label, Takes.FEATURES, "features", partial(reduction.neighbourhood, label.lower()),
+        features=features, higher=True, log=False, place=place, vectors=True, data_vectors=True, bounds=bounds,
+        images=reduction.manifold_images,
+        biased_below=lambda evaluation: min(evaluation.full, reduction.MANIFOLD) if label == "Coverage" else 0,
+    )  # fmt: skip
+
+
 def _kernel(name: str, label: str, short: str, place: int, features: str) -> MetricDefinition:
     return MetricDefinition(
         name, label, short, Takes.FEATURES, "features", reduction.kernels,
@@ -198,13 +209,20 @@ _METRICS = (
     _kernel("kid", "KID", "KID", 3, INCEPTION),
     _manifold("precision", "Precision", 10, INCEPTION),
     _manifold("recall", "Recall", 12, INCEPTION),
+    _neighbourhood("density", "Density", 14, INCEPTION),
+    _neighbourhood("coverage", "Coverage", 16, INCEPTION),
     MetricDefinition(
         "inception_score", "Inception score", "Inception score", Takes.FEATURES, "features", reduction.inception_scores,
         features=INCEPTION, higher=True, log=False, place=8, vectors=True, biased_below=_full,
         bounds=(1.0, math.inf),
     ),
-    _frechet("fid_clip", "Fréchet distance of CLIP features", "FID of CLIP", 14, "clip", "CLIP ViT-B/32"),
-    _frechet("fdd", "Fréchet distance of DINOv2 features", "FD of DINOv2", 15, "dinov2", "DINOv2 ViT-L/14"),
+    _frechet("fid_clip", "Fréchet distance of CLIP features", "FID of CLIP", 18, "clip", "CLIP ViT-B/32"),
+    _frechet("fdd", "Fréchet distance of DINOv2 features", "FD of DINOv2", 19, "dinov2", "DINOv2 ViT-L/14"),
+    MetricDefinition(
+        "cmmd", "Maximum mean discrepancy of CLIP features", "CMMD", Takes.FEATURES, "features",
+        reduction.discrepancies, features="clip_l", space="CLIP ViT-L/14 at 336 pixels, unbiased, times 1000",
+        log=False, place=20, vectors=True, data_vectors=True, images=reduction.manifold_images,
+    ),
     _frechet("frechet_data", "Fréchet distance to the data", "Fréchet to data", 0, OWN),
     _frechet(
         "frechet_teacher", "Fréchet distance to the teacher's own samples", "Fréchet to teacher", 1, OWN,
@@ -217,20 +235,22 @@ _METRICS = (
     _kernel("kernel_data", "Kernel distance to the data", "Kernel distance", 9, OWN),
     _manifold("precision_data", "Precision", 11, OWN),
     _manifold("recall_data", "Recall", 13, OWN),
+    _neighbourhood("density_data", "Density", 15, OWN),
+    _neighbourhood("coverage_data", "Coverage", 17, OWN),
     MetricDefinition(
         "psnr_teacher", "PSNR to the teacher's own sample from the same noise", "PSNR to teacher", Takes.PAIR,
-        "errors", _psnr, space="dB, peak to peak 2", higher=True, log=False, place=18,
+        "errors", _psnr, space="dB, peak to peak 2", higher=True, log=False, place=23,
     ),
     MetricDefinition(
         "lpips_teacher", "LPIPS to the teacher's own sample from the same noise", "LPIPS to teacher", Takes.PAIR,
         "perceptual", partial(mean, "perceptual"), score=lambda lpips, images, others: lpips(images, others),
-        network=_lpips, identity=lambda device: LPIPS.identity, space=LPIPS.identity, place=17, bounds=FROM_ZERO,
+        network=_lpips, identity=lambda device: LPIPS.identity, space=LPIPS.identity, place=22, bounds=FROM_ZERO,
     ),
     MetricDefinition(
         "clip_score", "CLIP score of image and prompt", "CLIP score", Takes.PROMPT,
         "prompted", partial(mean, "prompted"), score=lambda clip, images, prompts: clip.scores(images, prompts),
         network=_clip, identity=lambda device: _clip(device).identity, space="100 max(cos, 0), higher is better",
-        higher=True, log=False, place=16, bounds=(0.0, 100.0),
+        higher=True, log=False, place=21, bounds=(0.0, 100.0),
     ),
     MetricDefinition(
         "rmse_teacher", "RMSE to the teacher's own sample from the same noise", "RMSE to teacher", Takes.PAIR,

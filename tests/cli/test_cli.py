@@ -152,7 +152,7 @@ warm_start = true
 def test_a_recipe_is_shown_and_the_earlier_flag_still_does_it(tmp_path):
     shown = invoke("train", "gs", "--nfe", "4", "--show-recipe", "--set", "lr=0.5")
     assert '"lr": 0.5' in shown.stdout
-    before = invoke("train", "gs", "--nfe", "4", "--set", "lr=0.5", "--recipe")
+    before = invoke("train", "gs", "--nfe", "4", "--recipe", "--set", "lr=0.5")
     assert before.stdout == shown.stdout
     assert "--recipe without a file shows the recipe; use --show-recipe" in before.stderr
     wrong = invoke("train", "gs", "--recipe", tmp_path / "none.toml")

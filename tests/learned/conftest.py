@@ -42,7 +42,8 @@ def teacher() -> Teacher:
 def recipe() -> Recipe:
     short = recipes.load("gs", "digits")
     return replace(
-        short, iterations=30, batch=16, train_size=80, validation_size=40, validate_every=10, ema_decay=0.9,
+        short, start="", schedule="constant", warmup=0.0, loss="l2", choose="last", lr=2e-2, iterations=30, batch=16,
+        train_size=80, validation_size=40, validate_every=10, ema_decay=0.9,
         widths=(8, 8), cardinalities=(2, 2), blocks=1, training_seeds=2,
     )  # fmt: skip
 

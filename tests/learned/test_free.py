@@ -137,4 +137,4 @@ def test_what_is_shipped_bounds_the_other_shipped_solvers(path: Path) -> None:
 def test_its_recipe_stands_in_its_class() -> None:
     recipe, gs = recipes.load("free", "digits"), recipes.load("gs", "digits")
     assert (recipe.choose, recipe.iterations, recipe.patience) == ("best", 2000, 3)
-    assert (recipe.train_size, recipe.lr, recipe.training_seeds) == (gs.train_size, gs.lr, gs.training_seeds)
+    assert (recipe.train_size, recipe.training_seeds) == (gs.train_size, gs.training_seeds)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 import solverbench as sb
 from solverbench import conformance
-from solverbench.learned import zoo
+from solverbench.errors import TrainingError
+from solverbench.learned import recipes, zoo
+from solverbench.method.grids import Grid
+from solverbench.method.solver import LearnedSolver
+from solverbench.method.tracing import own_grid
 from solverbench.teachers.loading import load_teacher
 
 VP = sb.VPLinear()
@@ -127,3 +133,47 @@ def test_a_file_from_before_an_option_means_its_default(name: str) -> None:
     assert found.still(sb.trace(found.solver, found.solver.grid(digits.schedule, 5)))
     assert torch.equal(sb.tableau(name, nfe=5, teacher=digits).weights, found.tableau.weights)
     assert zoo.find(f"{name}:form=lms", digits, 5) is None
+
+
+@pytest.mark.parametrize("start", ["unipc:grid=time_uniform", "dpm", "ipndm", "deis:grid=logsnr", "dpm2", "euler"])
+@pytest.mark.parametrize("nfe", [2, 4, 6])
+@pytest.mark.parametrize("schedule", [sb.EDM(), VP], ids=repr)
+def test_its_corrections_give_every_tableau_so_training_can_start_at_any_solver(
+    start: str, nfe: int, schedule: sb.NoiseSchedule
+) -> None:
+    solver = sb.make(start).on(schedule)
+    wanted = sb.trace(solver, own_grid(solver, schedule, nfe))
+    gs = sb.make("gs")
+    assert isinstance(gs, LearnedSolver)
+    parameters = gs.imitating(wanted, schedule)
+    assert {name: tuple(part.shape) for name, part in parameters.items()} == gs.shapes(nfe)
+    own = gs.with_parameters(parameters)
+    found = sb.trace(own, own.grid(schedule, nfe), check=False)
+    for name in ("weights", "levels", "sigmas"):
+        torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("spec", ["gs:form=lms", "gs:theory=false", "ld3"])
+def test_a_form_that_cannot_give_other_tableaus_has_its_own_start(spec: str) -> None:
+    solver, gas = sb.make(spec), sb.make("gas")
+    assert isinstance(solver, LearnedSolver)
+    assert isinstance(gas, LearnedSolver)
+    assert not solver.imitates
+    schedule = sb.EDM()
+    wanted = sb.trace(sb.make("dpm"), own_grid(sb.make("dpm"), schedule, 4))
+    with pytest.raises(TrainingError, match="it can't start at another solver; leave start out"):
+        solver.imitating(wanted, schedule)
+    started = replace(recipes.load("gs", "digits"), start="dpm")
+    assert recipes.suited(started, solver).start == ""
+    assert recipes.suited(started, gas).start == "dpm"
+
+
+def test_a_start_on_other_levels_than_the_teachers_is_refused() -> None:
+    schedule = sb.EDM()
+    short = sb.trace(sb.make("euler"), Grid(torch.tensor([40.0, 1.0, 0.002], dtype=torch.float64), schedule))
+    gs = sb.make("gs")
+    assert isinstance(gs, LearnedSolver)
+    with pytest.raises(
+        TrainingError, match=r"the start's levels run from 40 to 0\.002; give a start from 80 to 0\.002"
+    ):
+        gs.imitating(short, schedule)

@@ -203,7 +203,7 @@ def test_parameters_that_cannot_be_trained_are_refused(
     change: tuple[str, str], said: str, teacher: Teacher, data: Data, tmp_path: Path
 ) -> None:
     loaded(change)
-    recipe = recipes.load("heavy", "digits").override(["train_size=80", "validation_size=40"])
+    recipe = replace(recipes.load("heavy", "digits"), start="", train_size=80, validation_size=40)
     with pytest.raises(TrainingError, match=f"heavy.*{said}"):
         training.train("heavy", 3, teacher, recipe, seed=0, out=tmp_path, data=data)
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -212,7 +212,7 @@ def test_parameters_that_cannot_be_trained_are_refused(
 def test_what_its_class_says_wins_over_what_the_base_says_of_a_teacher() -> None:
     loaded()
     gs, heavy = recipes.load("gs", "digits"), recipes.load("heavy", "digits")
-    assert gs.iterations == 1500
+    assert gs.iterations == 3000
     assert heavy == replace(gs, iterations=400, training_seeds=1)
     loaded(('"training_seeds": 1', '"digits": {"iterations": 7}, "latent": {"iterations": 8}'))
     budgets = [recipes.load("heavy", name, family=family).iterations for name, family in

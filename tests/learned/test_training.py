@@ -191,7 +191,7 @@ def test_a_training_that_blows_up_stops_and_keeps_the_best(
         training.train("gs", 2, teacher, careful, seed=0, out=tmp_path, data=data, progress=kill_at(20))
     trained = training.train("gs", 2, teacher, careful, seed=0, out=tmp_path, data=data, progress=kill_at(21))
     run = trained.record["runs"][0]
-    assert (run["validation"], run["best_iteration"], run["iterations"]) == (0.2, 10, 20)
+    assert (run["validation"], run["best_iteration"], run["iterations"], run["stopped"]) == (0.2, 10, 20, 20)
     assert run["note"].startswith(
         "stopped at iteration 20 of 30: the validation error rose to 0.602, 3.0 times the best so far; "
         "the parameters of iteration 10 (0.2) are kept."
@@ -215,7 +215,9 @@ def test_without_a_limit_no_validation_error_ends_a_training(
     moving.step()
     moving.step()
     assert not moving.finished
-    assert result(moving).record["runs"][0]["validation"] == 1e9
+    run = result(moving).record["runs"][0]
+    assert run["validation"] == 1e9
+    assert "stopped" not in run
 
 
 def test_a_finished_run_is_read_back_not_repeated(teacher: Teacher, recipe: Recipe, data: Data, tmp_path: Path) -> None:

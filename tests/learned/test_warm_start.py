@@ -214,10 +214,12 @@ def test_a_run_that_trains_what_is_missing_warm_starts_too(
     trained: list[tuple[int, list[int]]] = []
 
     def seeds(
-        solver: LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe, below: list[int], **_: object
-    ) -> list[int]:
-        trained.append((nfe, list(below)))
-        return [nfe]
+        solver: LearnedSolver, nfe: int, teacher: Teacher, recipe: Recipe, below: list[Mock], **_: object
+    ) -> list[Mock]:
+        trained.append((nfe, [each.nfe for each in below]))
+        return [
+            Mock(nfe=nfe, record={"runs": [{"seed": 0, "note": "stopped", **({"stopped": 3} if nfe > 11 else {})}]})
+        ]
 
     recipe = replace(warm, training_seeds=1)
     monkeypatch.setattr(recipes, "chosen", lambda *_: recipe)
@@ -229,6 +231,9 @@ def test_a_run_that_trains_what_is_missing_warm_starts_too(
     silent = Mock()
     assert train_missing.train_missing(cells[::-1], tmp_path, "cpu", silent) == cells[::-1]
     assert sorted(trained) == [(11, []), (11, []), (12, [11]), (12, [11])]
+    assert [call.args for call in silent.note.call_args_list] == [
+        (f"{cell}, training seed 0: stopped",) for cell in reversed(cells) if cell.nfe == 12
+    ]
     trained.clear()
     recipe = replace(recipe, warm_start=False)
     train_missing.train_missing(cells, tmp_path, "cpu", silent)

@@ -130,6 +130,18 @@ def write_clip(folder):
     return network.eval()
 
 
+def write_clip_large(folder):
+    """Put a CLIP ViT-L/14 of 8 features where it belongs in the data folder `folder`; return it."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**tower, "patch_size": 14, "image_size": 336, "projection_dim": 8}
+    text = {**tower, "vocab_size": 10, "projection_dim": 8}
+    network = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    network.save_pretrained(folder / "clip-vit-large-patch14-336")
+    return network.eval()
+
+
 def write_dinov2(folder, pixels=518):
     """Put a DINOv2 of 12 features where it belongs in the data folder `folder`; return it."""
     transformers = pytest.importorskip("transformers")

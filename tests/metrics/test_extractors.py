@@ -23,12 +23,12 @@ from solverbench.bench import run
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli.main import main
 from solverbench.errors import MissingError, RecordError, UserError
-from solverbench.evaluation import references, selection
+from solverbench.evaluation import image_sources, references, selection
 from solverbench.metrics import extractors
 from solverbench.metrics.extractors import inception as fid
 from solverbench.metrics.extractors import transformers
 from solverbench.metrics.extractors.inception_pytorch import PytorchInception
-from solverbench.metrics.extractors.transformers import CLIP, DINOv2
+from solverbench.metrics.extractors.transformers import CLIP, CLIP_DEVIATION, DINOv2
 from solverbench.metrics.frechet import Rows, frechet
 from solverbench.metrics.quantise import quantise
 from solverbench.teachers.conditions import Condition
@@ -263,6 +263,37 @@ def test_clip_score_of_a_run_is_the_mean_over_images_and_their_own_prompts(data,
         run.run(RunOptions(**{**options, "teachers": toys.teacher()}, metrics="clip_score"))
 
 
+def test_cmmd_goes_through_the_command_line(data, tmp_path):
+    """The features of ViT-L/14 at 336 pixels, each of length 1, and the distance, computed here once more."""
+    network, out = standin.write_clip_large(data), tmp_path / "runs"
+    words = ["--nfe", 3, "--samples", 20, "--replicates", 1, "--metrics", "cmmd", "--out", out]
+    real = torch.cat(list(image_sources.of("digits", 40).read(range(40))))
+    np.save(tmp_path / "real.npy", real.numpy())
+    result = call("run", "--solvers", "euler", *words, "--reference", tmp_path / "real.npy")
+    assert result.exit_code == 0, result.output
+    row = pd.read_csv(next((out / "reports").glob("*/results.csv"))).set_index("metric").loc["cmmd"]
+    seen = ["--nfe", 3, "--seeds", "50000-50019", "--format", "npz", "--to", tmp_path / "s", "--out", out]
+    call("sample", "euler", *seen)
+    images = torch.from_numpy(np.load(next((tmp_path / "s").glob("*.npz")))["images"]).permute(0, 3, 1, 2)
+
+    def rows(levels):
+        wide = torch.nn.functional.interpolate(levels.expand(-1, 3, -1, -1) / 255, (336, 336), mode="bicubic")
+        shift, scale = (torch.tensor(each).view(1, 3, 1, 1) for each in (transformers.CLIP_MEAN, CLIP_DEVIATION))
+        with torch.no_grad():
+            found = network.get_image_features(pixel_values=(wide - shift) / scale)
+        found = getattr(found, "pooler_output", found).double().numpy()
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    x, y = rows(images), rows(real)
+    mean = {}
+    for name, (a, b) in {"xx": (x, x), "yy": (y, y), "xy": (x, y)}.items():
+        kernel = np.exp(-((a[:, None] - b[None]) ** 2).sum(2) / 200)
+        mean[name] = kernel.mean() if name == "xy" else kernel[~np.eye(len(a), dtype=bool)].mean()
+    assert row["value"] == pytest.approx(1000 * (mean["xx"] + mean["yy"] - 2 * mean["xy"]), abs=1e-4)
+    assert row["extractor"] == extractors.load("clip_l").identity
+    assert not row["biased"]
+
+
 def test_what_is_missing_is_said_in_the_rows(data, tmp_path, monkeypatch):
     teacher = dataclasses.replace(toys.teacher(), condition=Condition(prompts=("red",)))
     options = {"solvers": "euler", "nfe": 3, "teachers": teacher, "samples": 20, "replicates": 1}
@@ -273,7 +304,7 @@ def test_what_is_missing_is_said_in_the_rows(data, tmp_path, monkeypatch):
         return frame.loc[metrics, "reason"]
 
     monkeypatch.setitem(sys.modules, "transformers", None)
-    for metric in ("fid_clip", "fdd", "clip_score"):
+    for metric in ("fid_clip", "fdd", "cmmd", "clip_score"):
         assert extras.install("clip") in reasons(metric)
     monkeypatch.undo()
     monkeypatch.setenv("SOLVERBENCH_DATA", str(data))

@@ -251,17 +251,17 @@ def test_a_start_that_the_pipeline_does_not_scale_is_refused():
     one_line(caught)
 
 
-def test_a_start_that_is_a_little_off_is_said(teacher, caplog):
+def test_a_start_that_is_a_little_off_is_said(teacher, logged):
     """After an analytic first step the first call isn't at the start."""
     scheduler = sb.diffusers_scheduler("dpm:afs=true", nfe=NFE, teacher=teacher)
     diffusers.utils.logging.enable_propagation()
     try:
         images(pipeline(scheduler))
-        assert "its first input must be 0.999" in caplog.text
-        caplog.clear()
+        assert any("its first input must be 0.999" in text for text in logged)
+        logged.clear()
         assert scheduler.init_noise_sigma == pytest.approx(1, abs=1e-2)
         images(pipeline(scheduler))
-        assert not caplog.text
+        assert not logged
     finally:
         diffusers.utils.logging.disable_propagation()
 

@@ -275,14 +275,14 @@ def test_a_clipped_teacher_follows_upstreams_clipped_sampler(tmp_path):
         folders.load(folder, options={"clip": 0.0})
 
 
-def test_notes_are_logged_once_and_kept_by_an_import(tmp_path, caplog, monkeypatch):
+def test_notes_are_logged_once_and_kept_by_an_import(tmp_path, logged, monkeypatch):
     import solverbench as sb
     from solverbench.teachers import catalogue
 
     monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "data"))
     folder = folders.ddpm(tmp_path / "a", clip_sample=True)
     teacher = sb.load_teacher(str(folder))
-    assert [record.message for record in caplog.records] == [f"a: {note}" for note in teacher.notes]
+    assert logged == [f"a: {note}" for note in teacher.notes]
     catalogue.take(folder, "mine", {})
     assert "# clip_sample of the DDPMScheduler: not applied" in catalogue.info("mine")
 

@@ -163,6 +163,9 @@ def _space(metric: MetricDefinition, cells: Sequence[Cell]) -> str:
     judged = [cell.teacher for cell in cells if cell.evaluation]
     if metric.features == INCEPTION:
         return "Inception features" + (", higher is better" if metric.higher else "")
+    asked = {cell.measurement.extractor for cell in cells if cell.evaluation} - {""}
+    if asked and not metric.public:
+        return f"features of {', '.join(sorted(asked))}" + (", higher is better" if metric.higher else "")
     return f"{judged[0].name} features" if len(judged) == 1 else "each teacher's own features"
 
 

@@ -37,6 +37,8 @@ def result(student: Trainer) -> Trained:
         "note": _note(student, measured),
         "cost": _cost(student),
     }
+    if student.blown_up:
+        run["stopped"] = student.iteration
     with torch.no_grad():
         tableau = student.tableau(chosen[1])
     record = {

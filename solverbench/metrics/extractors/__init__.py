@@ -9,13 +9,13 @@ from torch import Tensor
 from solverbench import registries
 from solverbench.errors import UserError
 from solverbench.metrics.extractors import inception as fid
-from solverbench.metrics.extractors.transformers import CLIP, DINOv2
+from solverbench.metrics.extractors.transformers import CLIP, CLIPLarge, DINOv2
 
 NAMES = registries.extractors.builtin
 """Names of the built-in extractors."""
 
 
-FOLDERS = {CLIP.folder: "clip", DINOv2.folder: "dinov2"}
+FOLDERS = {CLIP.folder: "clip", CLIPLarge.folder: "clip_l", DINOv2.folder: "dinov2"}
 """Folder of weights, with which an identity begins, to the extractor's name."""
 
 
@@ -42,6 +42,8 @@ def load(name: str, device: str = "cpu") -> Network:
     """
     if name == "clip":
         return CLIP(device)
+    if name == "clip_l":
+        return CLIPLarge(device)
     if name == "dinov2":
         return DINOv2(device)
     if name not in NAMES:

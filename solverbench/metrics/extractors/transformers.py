@@ -33,6 +33,9 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 PIXELS = 224
 """Height and width of both networks' input, in pixels."""
 
+LARGE_PIXELS = 336
+"""Height and width of the input of `CLIPLarge`, in pixels."""
+
 TOKENS = 77
 """Number of tokens of a prompt; a longer one is truncated."""
 
@@ -57,16 +60,18 @@ class CLIP:
 
     folder = "clip-vit-base-patch32"
     repository = "https://huggingface.co/openai/clip-vit-base-patch32"
+    called, pixels = "ViT-B/32", 32
+    """Name of the network, and height and width of its patches in pixels."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device, self.path = device, _weights(self.folder, self.repository)
         told = _config(self.path, "clip")
         self.size = int(told.get("projection_dim", 512))
         patch = told.get("vision_config", {}).get("patch_size", 32)
-        if patch != 32:
+        if patch != self.pixels:
             raise RecordError(
                 asked=self.path.parent,
-                wrong=f"its patches have {patch} pixels instead of ViT-B/32's 32",
+                wrong=f"its patches have {patch} pixels instead of {self.called}'s {self.pixels}",
                 remedy=_put(self),
             )
         self._lock = threading.Lock()
@@ -134,6 +139,36 @@ class CLIP:
             if self._loaded is None:
                 self._loaded = _loaded("CLIPModel", self.path, self.device, _put(self))
             return self._loaded
+
+
+class CLIPLarge(CLIP):
+    """CLIP ViT-L/14 features at 336 x 336 pixels as for CMMD: projected, and normalised to length 1.
+
+    Source: Jayasumana et al. 2024, arXiv:2401.09603. Images are resized by torch's bicubic interpolation of levels on
+    [0, 1], without antialiasing and without a crop, as in the public code's embedding.py.
+    """
+
+    folder = "clip-vit-large-patch14-336"
+    repository = "https://huggingface.co/openai/clip-vit-large-patch14-336"
+    called, pixels = "ViT-L/14", 14
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features [B, 768] float32 on the CPU of images [B, C, H, W] uint8, each of length 1.
+
+        Raises:
+            FeatureError: not uint8 images with one to four channels.
+            RecordError: the weights are of another network.
+        """
+        network, found = self._network(), []
+        shift, scale = (torch.tensor(each).view(1, 3, 1, 1) for each in (CLIP_MEAN, CLIP_DEVIATION))
+        with exactly():
+            for part in torch.split(three(images), BATCH):
+                levels = part.cpu().float() / 255
+                whole = interpolate(levels, size=(LARGE_PIXELS, LARGE_PIXELS), mode="bicubic", align_corners=False)
+                ready = ((whole - shift) / scale).to(self.device)
+                seen = network.visual_projection(network.vision_model(pixel_values=ready).pooler_output)
+                found.append(torch.nn.functional.normalize(torch.as_tensor(seen).float(), dim=1).cpu())
+        return torch.cat(found)
 
 
 class DINOv2:
