@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,11 +137,11 @@ class Race:
         return sorted(own, key=lambda each: (bool(each.out), -len(each.errors), each.rmse))
 
     def _alive(self) -> list[Runner]:
-        """Return the runners of all budgets at which more than one is left."""
+        """Return the runners of all budgets at which more than one is left; before the first round, all."""
         left = [each for each in self.runners if not each.out]
-        return [each for each in left if sum(other.candidate.nfe == each.candidate.nfe for other in left) > 1] or (
-            left if not self.spent.images else []
-        )
+        counts = Counter(each.candidate.nfe for each in left)
+        racing = [each for each in left if counts[each.candidate.nfe] > 1]
+        return racing if racing or self.spent.images else left
 
     def _cost(self, alive: Sequence[Runner]) -> int:
         """Return the network calls for one image."""
