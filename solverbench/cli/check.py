@@ -49,12 +49,12 @@ def check(
     crop: str | None,
     as_json: bool,
 ) -> None:
-    """Check solvers, teachers and extractors against what each promises.
+    """Check that plugins keep what their kind promises.
 
     The exit code is 4 if one of them fails.
 
     \b
-    solverbench check my_solver.py          everything in the file that can be checked
+    solverbench check my_solver.py          what the file holds
     solverbench check heun dpm:order=2      by name, with options
     solverbench check digits                a teacher
     solverbench check model.toml --images FOLDER

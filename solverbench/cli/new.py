@@ -8,15 +8,16 @@ import click
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["solver", "learned-solver", "teacher", "extractor"]))
+@click.argument("kind", type=click.Choice(["solver", "learned-solver", "teacher", "extractor"]), metavar="KIND")
 @click.argument("name")
 @click.option(
     "--to", "folder", default=".", show_default=True, metavar="DIR", help="Parent folder of the new folder NAME."
 )
 def new(kind: str, name: str, folder: str) -> None:
-    """Write a small package with a working solver, teacher or extractor.
+    """Write a small package with a working plugin.
 
-    The folder NAME holds a package to replace with your own code.
+    KIND is solver, learned-solver, teacher or extractor. The folder NAME gets one that works, to replace with your own
+    code.
     """
     from solverbench.cli import starters
 

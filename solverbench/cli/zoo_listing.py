@@ -79,8 +79,9 @@ def recipe_changes(trained: Trained) -> str:
     """
     made, teacher = trained.record.get("recipe", {}), trained.teacher.partition("-")[0]
     try:
-        name = trained_files.learned(trained.spec).recipe_name
-        found = [recipes.changes(made, recipes.load(name, teacher, family=family)) for family in recipes.FAMILIES]
+        solver = trained_files.learned(trained.spec)
+        loaded = [recipes.load(solver.recipe_name, teacher, family=family) for family in recipes.FAMILIES]
+        found = [recipes.changes(made, recipes.suited(each, solver)) for each in loaded]
     except UserError:
         return ""
     return "" if "" in found else found[0]

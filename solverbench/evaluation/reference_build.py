@@ -162,14 +162,13 @@ def _made(
         inside = chosen[(chosen >= part.start) & (chosen < part.stop)]
         kept.append(rows[inside - begin].astype(np.float32))
         begin = part.stop
+        if begin == len(images) or begin - saved >= max(BLOCK, saved // SPARSE):
+            saved = begin
+            state = {"n": np.array(total.n), "total": total.total, "outer": total.outer, "begin": np.array(begin)}
+            state |= {"features": np.concatenate(kept), "pixels": _bytes(pixels.encode()), "about": _encoded(told)}
+            state["sizes"] = np.array(sorted(sizes))
+            files.write_arrays(checkpoint, state)
         say(f"{name}: {begin} of {len(images)} images")
-        if begin < len(images) and begin - saved < max(BLOCK, saved // SPARSE):
-            continue
-        saved = begin
-        state = {"n": np.array(total.n), "total": total.total, "outer": total.outer, "begin": np.array(begin)}
-        state |= {"features": np.concatenate(kept), "pixels": _bytes(pixels.encode()), "about": _encoded(told)}
-        state["sizes"] = np.array(sorted(sizes))
-        files.write_arrays(checkpoint, state)
     for line, count in sorted(noted.items()):
         say(f"{name}: {count} of {len(images)} images {line}")
     features = np.concatenate(kept)

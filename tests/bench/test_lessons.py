@@ -24,7 +24,7 @@ def recipe(monkeypatch):
         recipes.load("gs", "digits"), iterations=6, batch=4, train_size=20, validation_size=10, validate_every=3,
         training_seeds=2,
     )  # fmt: skip
-    monkeypatch.setattr(recipes, "load", lambda solver, teacher, folder=None, *, family="": short)
+    monkeypatch.setattr(recipes, "load", lambda solver, teacher, folder=None, *, family="", file=None: short)
     return short
 
 
@@ -60,7 +60,7 @@ def test_a_training_far_below_its_recipe_is_flagged(tmp_path, recipe, monkeypatc
     result = run(tmp_path, solvers="gs")
     assert "short-training" not in result.cells[0].cell.flags
     longer = replace(recipe, iterations=13)
-    monkeypatch.setattr(recipes, "load", lambda solver, teacher, folder=None, *, family="": longer)
+    monkeypatch.setattr(recipes, "load", lambda solver, teacher, folder=None, *, family="", file=None: longer)
     flags = run(tmp_path, solvers="gs", train=None).cells[0].cell.flags
     assert flags["short-training"] == "trained for 6 iterations, where its recipe has 13"
 

@@ -14,7 +14,7 @@ from solverbench.cli import terminal
 from solverbench.cli.main import main
 from solverbench.cli.terminal import Amount
 
-LONG = {"run", "train", "sample", "reproduce", "refs build", "refs fetch", "teachers fetch"}
+LONG = {"run", "train", "recommend", "sample", "reproduce", "refs build", "refs fetch", "teachers fetch"}
 LONG |= {"store verify", "store merge", "store export"}
 
 

@@ -35,7 +35,7 @@ from solverbench.method.spec import expand, numbers
         ("euler:grid=80+9.70+.8+2e-3", "euler:afs=false:end=sigma_min:grid=80.0+9.7+0.8+0.002:threshold=false"),
         ("euler:grid=8+1+0", "euler:afs=false:end=zero:grid=8.0+1.0+0.0:threshold=false"),
         ("euler:grid=time_uniform", "euler:afs=false:end=sigma_min:grid=time_uniform:rho=1:threshold=false"),
-        ("gas", "gas:form=gs:grid=learned:lower_order_final=false:offsets=true:theory=true"),
+        ("gas", "gas:authors=none:form=gs:grid=learned:lower_order_final=false:offsets=true:theory=true"),
     ],
 )
 def test_a_spec_is_written_back_in_full(asked, canonical):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solverbench import seeds
-from solverbench.learned import recipes
+from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.training import train as training
 from solverbench.learned.training.data import Data, Pairs
@@ -70,8 +70,8 @@ def briefly(teacher: Teacher, data: Data, tmp_path: Path) -> Callable[[str, int]
 
     def trained(spec: str, nfe: int) -> dict[str, float]:
         short = replace(
-            recipes.load(spec.partition(":")[0], "digits"), iterations=40, batch=16, train_size=80,
-            validation_size=40, validate_every=10,
+            recipes.suited(recipes.load(spec.partition(":")[0], "digits"), trained_files.learned(spec)),
+            iterations=40, batch=16, train_size=80, validation_size=40, validate_every=10,
         )  # fmt: skip
         made = training.train(spec, nfe, teacher, short, seed=0, out=tmp_path, data=data)
         run: dict[str, float] = made.record["runs"][0]

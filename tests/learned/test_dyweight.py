@@ -113,6 +113,7 @@ def test_what_it_cannot_do_is_refused() -> None:
 def test_training_lowers_its_error(teacher: Teacher, data: Data, tmp_path: Path) -> None:
     short = replace(
         recipes.load("dyweight", "digits"),
+        start="",
         iterations=40,
         batch=16,
         train_size=80,

@@ -116,7 +116,7 @@ def test_an_interrupted_run_of_a_plugin_goes_on(examples):
         (
             "import solverbench as sb\n@sb.register(kind='gird')\ndef mine(): ...\n",
             "mine: kind='gird' isn't known; register it with kind='solver' or 'teacher' or 'grid' or "
-            "'metric' or 'loss'",
+            "'metric' or 'extractor' or 'loss'",
         ),
         ("import solverbench as sb\nsb.register(3, kind='grid', name='three')\n", "3, which can't be called"),
         (

@@ -244,6 +244,7 @@ def test_a_wheel_is_listed_runs_and_is_gone_once_uninstalled(python, wheel):
     pip = [sys.executable, "-m", "pip", "--python", python.program, "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheel], check=True)
     named = {"solver": "ab2", "teacher": "blob", "grid": "harmonic", "metric": "contrast", "loss": "charbonnier"}
+    named["extractor"] = "patches"
     run = [
         "run", "--solvers", "ab2,dpm:grid=harmonic,euler", "--nfe", "4", "--teachers", "blob",
         "--metrics", "contrast", "--samples", "20", "--replicates", "1", "--out", "runs",
