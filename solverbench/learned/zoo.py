@@ -21,7 +21,7 @@ OUTDATED = "its code or the schedule has changed since it was trained, so its pa
 def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Sequence[Path] = ()) -> Trained | None:
     """Return the trained solver from the first place that has it: `folders`, the user's own zoo, the packaged zoo.
 
-    A solver with the option `training` has a file of its own, or is one of those in the file without it.
+    A solver with the option `training` has a file of its own, or is one of those in the first file without it.
 
     Args:
         folders: folders with files <teacher>/<solver>-nfe<N>.safetensors, such as OUT/trained.
@@ -34,7 +34,8 @@ def find(solver: str | LearnedSolver, teacher: Teacher, nfe: int, folders: Seque
         found = _in(folder / teacher.name, wanted, teacher, nfe)
         if found is None and wanted.training is not None:
             several = _in(folder / teacher.name, replace(wanted, training=None), teacher, nfe)
-            found = several.training(wanted.training) if several is not None else None
+            if several is not None:  # a file of another place may be of another recipe
+                return several.training(wanted.training)
         if found is not None:
             return found
     return None

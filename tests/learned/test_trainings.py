@@ -12,6 +12,7 @@ import torch
 
 from solverbench import reports
 from solverbench.bench import run as runner
+from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.run import RunResult
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import RecordError
@@ -72,6 +73,13 @@ def test_a_training_is_found_in_its_own_file_first_and_else_in_that_of_all(
     again = zoo.find("gs:training=5", teacher, 3, [folder, tmp_path / "trained"])
     assert again is not None
     assert same(again, alone)
+    shadowed = [tmp_path / "none", folder, tmp_path / "trained"]
+    assert zoo.find("gs:training=3", teacher, 3, shadowed) is None
+    several = trained_files.load(folder / "toy" / "gs-nfe3.safetensors")
+    trained_files.save(replace(several, others=()), tmp_path / "first" / "toy" / "gs-nfe3.safetensors")
+    kept = several.record["seed"]
+    missing = next(seed for seed in range(3) if seed != kept)  # the second folder's file could be of another recipe
+    assert zoo.find(f"gs:training={missing}", teacher, 3, [tmp_path / "first", folder]) is None
     assert trained_files.file_names("gs:training=5", 3) == ["gs-training=5-nfe3.safetensors", "gs-nfe3.safetensors"]
     assert trained_files.file_names("gs", 3) == ["gs-nfe3.safetensors"]
 
@@ -123,3 +131,13 @@ def test_its_verdict_and_paired_difference_hold_the_spread_between_trainings(res
     )
     images = reports.paired.of_measures({k: v for k, v in ours.items() if k != "trainings"}, theirs)
     assert images.high - images.low < found.high - found.low
+
+
+def test_trainings_by_different_recipes_are_not_averaged(result: RunResult) -> None:
+    done = [outcome for outcome in result.cells if outcome.cell.trained is not None]
+    assert len(pooled(done)) == 1
+    trained = done[0].cell.trained
+    assert trained is not None
+    recipe = {**trained.record["recipe"], "lr": 0.5}
+    other = replace(done[0].cell, trained=replace(trained, record={**trained.record, "recipe": recipe}))
+    assert len(pooled([replace(done[0], cell=other), *done[1:]])) == 2

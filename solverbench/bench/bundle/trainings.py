@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from solverbench import files
 from solverbench.bench.cells import Cell
 from solverbench.bench.measure import over_trainings
 from solverbench.bench.outcome import Outcome
@@ -18,7 +19,7 @@ _OPTION = re.compile(r":training=(\d+)")
 def pooled(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return the outcomes with finished cells that differ only in their solvers' option `training` as one.
 
-    Its solver is `gs:training=0|1|2`, in the place of the first. It has the metrics that all of them have, their mean
+    Trainings by different recipes stay apart. Its solver is `gs:training=0|1|2`, in the place of the first. It has the metrics that all of them have, their mean
     with an interval over images and training seeds, the images of the first and the summed cost. A single training, and
     one that isn't finished, stays as it is.
     """
@@ -32,7 +33,9 @@ def _group(outcome: Outcome) -> object:
     cell = outcome.cell
     if not outcome.measures or not _OPTION.search(cell.spec):
         return id(outcome)
-    return cell.teacher.name, _OPTION.sub("", cell.spec), cell.nfe
+    recipe = cell.trained.record.get("recipe", {}) if cell.trained is not None else {}
+    settings = {name: value for name, value in recipe.items() if name != "training_seeds"}
+    return cell.teacher.name, _OPTION.sub("", cell.spec), cell.nfe, files.digest(settings)
 
 
 def _pooled(group: Sequence[Outcome]) -> Outcome:
