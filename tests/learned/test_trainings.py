@@ -21,6 +21,7 @@ from solverbench.learned.recipes import Recipe
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.training import train as training
 from solverbench.learned.training.trainer import Data
+from solverbench.reports import paired
 from solverbench.teachers.teacher import Teacher
 
 
@@ -70,7 +71,7 @@ def test_a_training_is_found_in_its_own_file_first_and_else_in_that_of_all(
     alone = training.train_best("gs:training=5", 3, teacher, short, out=tmp_path, data=data)
     assert (tmp_path / "trained/toy/gs-training=5-nfe3.safetensors").is_file()
     assert [run["seed"] for run in alone.record["runs"]] == [5]
-    again = zoo.find("gs:training=5", teacher, 3, [folder, tmp_path / "trained"])
+    again = zoo.find("gs:training=5", teacher, 3, [tmp_path / "trained", folder])
     assert again is not None
     assert same(again, alone)
     shadowed = [tmp_path / "none", folder, tmp_path / "trained"]
@@ -125,11 +126,11 @@ def test_its_verdict_and_paired_difference_hold_the_spread_between_trainings(res
     cells = reports.load(result.folder).cells
     (ours, values), (theirs, _) = [(cell["measures"]["rmse_teacher"], key) for key, cell in cells.items()]
     assert values.count("+") == 2
-    found = reports.paired.of_measures(ours, theirs)
+    found = paired.of_measures(ours, theirs)
     assert (found.value, found.low, found.high) == pytest.approx(
         (verdict["difference"], verdict["low"], verdict["high"]), rel=1e-9
     )
-    images = reports.paired.of_measures({k: v for k, v in ours.items() if k != "trainings"}, theirs)
+    images = paired.of_measures({k: v for k, v in ours.items() if k != "trainings"}, theirs)
     assert images.high - images.low < found.high - found.low
 
 

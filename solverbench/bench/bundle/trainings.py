@@ -19,9 +19,9 @@ _OPTION = re.compile(r":training=(\d+)")
 def pooled(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return the outcomes with finished cells that differ only in their solvers' option `training` as one.
 
-    Trainings by different recipes stay apart. Its solver is `gs:training=0|1|2`, in the place of the first. It has the metrics that all of them have, their mean
+    Its solver is `gs:training=0|1|2`, in the place of the first. It has the metrics that all of them have, their mean
     with an interval over images and training seeds, the images of the first and the summed cost. A single training, and
-    one that isn't finished, stays as it is.
+    one that isn't finished, stays as it is. Trainings by different recipes stay apart.
     """
     groups: dict[object, list[Outcome]] = {}
     for outcome in outcomes:
