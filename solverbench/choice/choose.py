@@ -96,7 +96,12 @@ def choose(
         seconds=None if seconds is None else RACE * seconds - (time.monotonic() - begun), say=tell.say,
     )  # fmt: skip
     with pool(1) as threads:
-        threads.submit(race.run).result()
+        running = threads.submit(race.run)
+        try:
+            running.result()
+        except BaseException:  # Ctrl-C among them: the round in work ends at its next batch
+            race.stop.set()
+            raise
     spent = None if calls is None else calls - field.searched
     learned: list[str] = []
     if train and seconds is not None:

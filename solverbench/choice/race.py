@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from solverbench.errors import RecordError, UserError
 from solverbench.learned import recipes
 from solverbench.method import prefixes
 from solverbench.method.prefixes import Call
+from solverbench.method.tableau import Plan
 from solverbench.sampling import endpoints
-from solverbench.sampling.sample import BATCH, BatchLimit, SampleError, decoded, samples
+from solverbench.sampling.sample import BATCH, BatchLimit, Cancel, SampleError, decoded, samples
 from solverbench.teachers.teacher import Teacher
 
 SEEDS = range(recipes.VALIDATION.start + 5000, recipes.VALIDATION.stop)
@@ -41,6 +42,8 @@ FIRST, LEAST, MOST = 8, 4, 1024
 
 KEPT = 4
 """Candidates of each budget that halving never drops; only the test does."""
+
+NOT_TRIED = "not tried: the limit is too low"
 
 LEVEL = 0.05
 """Probability that the best candidate of a budget is dropped by a test in any round."""
@@ -109,11 +112,13 @@ class Race:
         self.rounds: list[dict[str, Any]] = _read(path)
         self.spent = Spent()
         self.pace = 0.0
+        self.stop = Cancel()
 
     def run(self) -> None:
-        """Run all rounds that the limits allow.
+        """Run all rounds that the limits allow; call it from a worker, which `stop` ends.
 
         Raises:
+            Cancelled: it was stopped.
             UserError: the limit is too low for one round; the reference diverges.
         """
         number = 0
@@ -174,7 +179,7 @@ class Race:
                 if size * self._cost(kept) <= limit / 2:
                     for each in alive:
                         if each not in kept:
-                            each.out = "not tried: the limit is too low"
+                            each.out = NOT_TRIED
                     alive[:] = kept
                     return size
         least = 2 * LEAST * self._cost([each for nfe in self.budgets for each in self._first(alive, nfe, 0.0)])
@@ -192,7 +197,7 @@ class Race:
     def _probe(self, runner: Runner) -> float:
         """Return the seconds per call and image, from one candidate on a few images."""
         begun, chosen = time.perf_counter(), SEEDS[:LEAST]
-        for _ in _sampled(self.teacher, [runner.candidate.plan], chosen):
+        for _ in _sampled(self.teacher, [runner.candidate.plan], chosen, self.stop):
             pass
         return (time.perf_counter() - begun) / (runner.candidate.nfe * len(chosen))
 
@@ -210,13 +215,15 @@ class Race:
         errors: dict[str, list[float]] = {}
         failed: dict[str, str] = {}
         for part in _parts(runners):
-            for place, found in _sampled(self.teacher, [each.candidate.plan for each in part], chosen):
+            for place, found in _sampled(self.teacher, [each.candidate.plan for each in part], chosen, self.stop):
+                self.stop.check()
                 key = part[place].candidate.key
                 if isinstance(found, Exception):
                     failed[key] = reason(found)
                     continue
                 apart = decoded(self.teacher, found, BatchLimit(BATCH)).float() - wanted
                 errors[key] = [float(each) for each in apart.square().flatten(1).mean(1)]
+            self.stop.check()
         return errors, failed
 
     def _reference(self, chosen: range) -> Tensor:
@@ -228,7 +235,7 @@ class Race:
         own = f"its own samples ({self.teacher.sampler}, {self.teacher.sampler_nfe} calls)"
         remedy = "check the checkpoint, or give another sampler or more calls (sampler, sampler_nfe)"
         try:
-            states = endpoints.piece(self.teacher, self.goal, chosen, self.out).to(self.teacher.device)
+            states = endpoints.piece(self.teacher, self.goal, chosen, self.out, stop=self.stop).to(self.teacher.device)
         except SampleError as error:
             wrong = f"{own} can't be used: {error.wrong}"
             raise UserError(asked=f"teacher {self.teacher.name}", wrong=wrong, remedy=remedy) from error
@@ -249,7 +256,7 @@ class Race:
             if key in known["errors"]:
                 each.errors += known["errors"][key]
             else:
-                each.out = f"failed: {known['failed'].get(key, 'not in the file of the race')}"
+                each.out = f"failed: {known['failed'][key]}" if key in known["failed"] else NOT_TRIED
         self.spent.calls += known["calls"]
         self.spent.seconds += known["seconds"]
         self.spent.images += known["images"]
@@ -312,15 +319,17 @@ def _parts(alive: Sequence[Runner]) -> list[list[Runner]]:
     return [[alive[place] for place in bunch] for bunch in prefixes.bunches(plans, FIRST)]
 
 
-def _sampled(teacher: Teacher, plans: Sequence[Any], chosen: range) -> Any:
-    """Yield (place in `plans`, final states or the error) of the images with these seeds, in batches of one network."""
+def _sampled(
+    teacher: Teacher, plans: Sequence[Plan], chosen: range, stop: Cancel
+) -> Iterator[tuple[int, Tensor | Exception]]:
+    """Yield (place in `plans`, final states or the error) of the images with these seeds; nothing more once stopped."""
 
     def start(part: range) -> tuple[Callable[[Call, Tensor, Tensor], Tensor], Tensor]:
         denoise = teacher.denoiser(part)
         return lambda call, x, sigma: denoise(x, sigma), seeds.noise(part, teacher.shape, teacher.device)
 
     tree, fit = prefixes.grow(plans), BatchLimit(BATCH)
-    for end, found in samples(tree, teacher, chosen, start, lambda end: True, fit):
+    for end, found in samples(tree, teacher, chosen, start, lambda end: not stop.is_set(), fit):
         for place in end.plans:
             yield place, found
 

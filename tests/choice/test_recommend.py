@@ -23,7 +23,7 @@ from solverbench.cli.main import main
 from solverbench.errors import UserError
 from solverbench.learned import recipes
 from solverbench.method.spec import make
-from solverbench.sampling.sample import sample
+from solverbench.sampling.sample import Cancelled, sample
 
 SOLVERS = "dpm,unipc,euler,heun,dpm:grid=polynomial,euler:grid=logsnr,ipndm,deis"
 
@@ -181,6 +181,23 @@ def test_a_killed_race_resumes_and_gives_the_same_pick(chosen, tmp_path, monkeyp
     assert [each.spec for each in found.picks] == [each.spec for each in chosen[1].picks]
     rows = [{**each, "state": ""} for each in found.candidates]
     assert rows == [{**each, "state": ""} for each in chosen[1].candidates]
+
+
+def test_an_interrupted_round_ends_at_once_and_a_resumed_race_keeps_what_was_not_tried(tmp_path):
+    found = candidates.gather(teacher(), [4], tmp_path, Silent(), solvers=SOLVERS, calls=None)
+    about = {"calls": 5 * 8 * (40 + 4 * 8), "seconds": None, "say": lambda line: None}
+    stopped = race.Race(teacher(), found.candidates, tmp_path, tmp_path / "race.json", **about)
+    stopped.stop.set()
+    with pytest.raises(Cancelled):
+        stopped.run()
+    assert not (tmp_path / "race.json").exists()
+    tight = {**about, "calls": 2 * 8 * (40 + 4 * 4)}
+    ended = race.Race(teacher(), found.candidates, tmp_path, tmp_path / "race.json", **tight)
+    ended.run()
+    again = race.Race(teacher(), found.candidates, tmp_path, tmp_path / "race.json", **tight)
+    again.run()
+    assert [each.out for each in again.runners] == [each.out for each in ended.runners]
+    assert race.NOT_TRIED in {each.out for each in ended.runners}
 
 
 def test_a_limit_on_calls_holds_and_one_that_is_too_low_is_refused(tmp_path):
