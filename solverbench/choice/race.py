@@ -1,7 +1,7 @@
 """A race between candidates: paired errors on more and more images; what is beaten drops out.
 
 Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) with a test: after each round a candidate drops out if
-its error is above the leader's beyond a one-sided interval, or if it isn't among the better half. All candidates see
+its error is above the leader's beyond a one-sided interval, or if it isn't in the first half by its error. All candidates see
 the same noise, so differences are paired, and calls that several plans share are made once. Pruners of hyper-parameter
 libraries compare values that aren't paired, one trial at a time, and can share no calls.
 """
@@ -288,7 +288,7 @@ def beaten(errors: Sequence[Sequence[float]], started: int) -> dict[int, str]:
     """Return the runners that drop out after a round, as place -> why.
 
     One is beaten if its mean error is above the leader's by more than Student's one-sided interval of the paired
-    difference, at `LEVEL` shared by all candidates and rounds. Of the others the better half stays, and at least
+    difference, at `LEVEL` shared by all candidates and rounds. Of the others the first half stays, and at least
     `KEPT`.
 
     Args:
@@ -309,7 +309,7 @@ def beaten(errors: Sequence[Sequence[float]], started: int) -> dict[int, str]:
     }
     left = sorted((place for place in range(len(table)) if place not in found), key=lambda place: means[place])
     for place in left[max(KEPT, math.ceil(len(table) / 2)) :]:
-        found[place] = "not in the better half"
+        found[place] = "not in the first half"
     return found
 
 

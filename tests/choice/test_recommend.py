@@ -55,7 +55,7 @@ def test_what_is_above_the_leader_beyond_its_interval_is_beaten_and_of_the_rest_
     level = [(shared + 0.01 * dice.random(16)).tolist() for _ in range(12)]
     found = race.beaten([*level, (shared + 1).tolist()], 13)
     assert found.pop(12) == "beaten"
-    assert set(found.values()) == {"not in the better half"}
+    assert set(found.values()) == {"not in the first half"}
     assert len(found) == 5  # of 13 at most 7 stay
     means = np.mean(level, 1)
     assert max(means[[place for place in range(12) if place not in found]]) < min(means[list(found)])
@@ -141,7 +141,7 @@ def test_its_files_say_all_and_an_exported_pick_gives_the_images_of_sample(chose
     names = [name for row in rows for name in (row["spec"], *row["same_as"].split())]
     assert sorted(names) == sorted(2 * SOLVERS.split(","))
     assert {row["state"].split(" after")[0] for row in rows} <= {
-        "finalist", "beaten", "not in the better half", "left when the race ended",
+        "finalist", "beaten", "not in the first half", "left when the race ended",
     }  # fmt: skip
     told = json.loads((found.folder / "recommendation.json").read_text())
     assert told["pick"]["spec"] == found.pick.spec == found.picks[-1].spec

@@ -302,7 +302,7 @@ def test_parameters_trained_here_are_told_from_the_authors(tmp_path):
     [row] = reproduce.select("gas/cifar10/gas/4", None)
     [cell] = cells_of("gas", tmp_path)
     told = list(published._differences(row, cell, 4, "other.npz"))
-    assert "loss: published LPIPS-VGG at 224 x 224, here l2" in told
+    assert "loss: published LPIPS-VGG at 224 x 224, here log_l2" in told
     assert "discriminator: published R3GAN's for CIFAR-10, pre-trained, here widths 16+32, random weights" in told
     assert any(
         line.startswith("sampling: published t_eps=0.001:authors=free (levels 152.167 to 0.010486)") for line in told
