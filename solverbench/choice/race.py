@@ -1,9 +1,9 @@
 """A race between candidates: paired errors on more and more images; what is beaten drops out.
 
 Successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) with a test: after each round a candidate drops out if
-its error is above the leader's beyond a one-sided interval, or if it isn't in the first half by its error. All candidates see
-the same noise, so differences are paired, and calls that several plans share are made once. Pruners of hyper-parameter
-libraries compare values that aren't paired, one trial at a time, and can share no calls.
+its error is above the leader's beyond a one-sided interval, or if it isn't in the first half by its error. All
+candidates see the same noise, so differences are paired, and calls that several plans share are made once. Pruners of
+hyper-parameter libraries compare values that aren't paired, one trial at a time, and can share no calls.
 """
 
 from __future__ import annotations
