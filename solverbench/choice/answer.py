@@ -127,7 +127,7 @@ def _notes(race: Race, field: Field, result: RunResult, picks: Sequence[Pick], b
             "a sharper image may be further away; look at images.html in the report"
         )
     for pick in picks:
-        if any(each.verdict == "level" and each.role == "default" for each in pick.comparisons):
+        if any(each.verdict == "level" and each.role == "plain default" for each in pick.comparisons):
             found.append(f"at {pick.nfe} calls the pick is level with the plain default")
     return found
 
@@ -200,4 +200,5 @@ def _script(pick: Pick, teacher: str, kinds: Sequence[str]) -> str:
         'noise = sb.noise("50000-50015", teacher)\n'
         "plan = tableau.plan_from_noise(teacher.schedule)\n"
         "images = sb.execute(plan, teacher.denoiser(range(50000, 50016)), noise)\n"
+        "print(images.shape, images.min(), images.max())\n"
     )

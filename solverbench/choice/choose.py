@@ -11,7 +11,7 @@ from solverbench import files
 from solverbench.bench.progress import Listener, Silent
 from solverbench.choice import answer, candidates, fresh
 from solverbench.choice.answer import Recommendation
-from solverbench.choice.race import Race
+from solverbench.choice.race import RACE, Race
 from solverbench.errors import BudgetError, TrainingError, UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.training import train as training
@@ -22,9 +22,6 @@ from solverbench.sampling.convergence import Measurement
 from solverbench.sampling.devices import pool
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
-
-RACE = 0.6
-"""Share of the limit that the race may spend; the rest is for fresh seeds."""
 
 FRESH = 0.2
 """Share of the time that is kept for fresh seeds if solvers are trained."""

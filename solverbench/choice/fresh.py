@@ -79,7 +79,7 @@ def finalists(race: Race, nfe: int) -> list[Candidate]:
 
 def defaults(teacher: Teacher) -> dict[str, str]:
     """Return the solvers that a pick is compared with, as role -> spec: Euler, and the pipeline's own scheduler."""
-    found = {"default": DEFAULT}
+    found = {"plain default": DEFAULT}
     own = own_scheduler(teacher)
     return found | ({"the pipeline's own scheduler": own} if own else {})
 

@@ -43,6 +43,9 @@ FIRST, LEAST, MOST = 8, 4, 1024
 KEPT = 4
 """Candidates of each budget that halving never drops; only the test does."""
 
+RACE = 0.6
+"""Share of the limit of a choice that the race may spend; the rest is for fresh seeds."""
+
 NOT_TRIED = "not tried: the limit is too low"
 
 LEVEL = 0.05
@@ -183,11 +186,13 @@ class Race:
                     alive[:] = kept
                     return size
         least = 2 * LEAST * self._cost([each for nfe in self.budgets for each in self._first(alive, nfe, 0.0)])
-        asked = f"{limit} network calls" if self.calls is not None else f"{self.seconds:.0f} s"
+        timed = self.calls is None
+        asked = f"the race's {RACE:.0%} of the time" if timed else f"the race's {RACE:.0%} of the calls, {limit}"
+        enough = f"{math.ceil(least * self.pace / RACE)} s" if timed else f"{math.ceil(least / RACE)} calls"
         raise UserError(
             asked=asked,
             wrong=f"too little for the smallest race, which takes {least} network calls",
-            remedy="raise the limit, or ask for fewer numbers of calls",
+            remedy=f"give {enough} or more, or ask for fewer numbers of calls",
         )
 
     def _first(self, alive: Sequence[Runner], nfe: int, share: float) -> list[Runner]:

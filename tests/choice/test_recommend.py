@@ -127,11 +127,11 @@ def test_it_is_measured_on_fresh_seeds_beside_the_default_with_a_corrected_inter
     assert race.SEEDS.stop <= recipes.VALIDATION.stop
     for pick in found.picks:
         roles = {each.role: each for each in pick.comparisons}
-        assert set(roles) == {"second", "third", "default"}
-        assert roles["default"].spec == "euler"
+        assert set(roles) == {"second", "third", "plain default"}
+        assert roles["plain default"].spec == "euler"
         rows = frame[(frame.nfe == pick.nfe) & (frame.metric == "rmse_teacher")].set_index("solver")["value"]
         assert roles["second"].difference == pytest.approx(rows[pick.spec] - rows[roles["second"].spec])
-        assert roles["default"].verdict == ("ahead" if roles["default"].high < 0 else "level")
+        assert roles["plain default"].verdict == ("ahead" if roles["plain default"].high < 0 else "level")
         assert pick.value == pytest.approx(rows[pick.spec])
 
 
