@@ -83,7 +83,7 @@ def train(
         TrainingError: a training that can't continue.
     """
     learned = [trained_files.learned(name) for name in spec.expand(solvers)]
-    budgets = spec.numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
+    budgets = spec.calls(nfe)
     network = load_teacher(teacher, check_device(device), out=out) if isinstance(teacher, str) else teacher
     changes = [f"{name}={_setting(value)}" for name, value in (settings or {}).items()]
     chosen = [(solver, recipes.chosen(solver, network, changes, recipe)) for solver in learned]

@@ -132,16 +132,20 @@ def paired(a: Measure, b: Measure, level: float = 0.95) -> tuple[float, float, f
     Raises:
         UserError: the metrics, seeds or references differ.
     """
+    _check_paired(a, b)
+    difference, left = a.value - b.value, a.leave_one_out - b.leave_one_out
+    trainings = [np.array(each.trainings) for each in (a, b) if each.trainings]
+    half = hierarchical(left, trainings, level)[1] if trainings else half_width(left, level)
+    return difference, difference - half, difference + half
+
+
+def _check_paired(a: Measure, b: Measure) -> None:
     if (a.metric, a.over, a.leave_one_out.shape) != (b.metric, b.over, b.leave_one_out.shape):
         raise UserError(
             asked=f"{a.metric} over {a.over} and {b.metric} over {b.over}",
             wrong="not paired",
             remedy="compare cells of one run",
         )
-    difference, left = a.value - b.value, a.leave_one_out - b.leave_one_out
-    trainings = [np.array(each.trainings) for each in (a, b) if each.trainings]
-    half = hierarchical(left, trainings, level)[1] if trainings else half_width(left, level)
-    return difference, difference - half, difference + half
 
 
 def over_trainings(measures: Sequence[Measure]) -> Measure:
@@ -152,7 +156,7 @@ def over_trainings(measures: Sequence[Measure]) -> Measure:
     """
     first = measures[0]
     for other in measures[1:]:
-        paired(first, other)
+        _check_paired(first, other)
     return replace(
         first,
         replicates=np.mean([each.replicates for each in measures], axis=0),

@@ -21,7 +21,7 @@ from solverbench.method.grids import Grid
 from solverbench.method.linearity import check_linear, check_start
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.method.solver import LearnedSolver, Solver
-from solverbench.method.spec import expand, make, numbers
+from solverbench.method.spec import calls, expand, make
 from solverbench.method.tableau import Plan, Tableau
 from solverbench.method.tracing import miscounted, own_grid, trace
 from solverbench.sampling import devices, endpoints
@@ -45,7 +45,7 @@ def resolve(options: RunOptions, protocol: Protocol, *, keep: bool = True) -> li
         MissingError: a teacher or device that isn't available.
     """
     device, out = devices.check_device(options.device), Path(options.out)
-    budgets = _budgets(options.nfe)
+    budgets = calls(options.nfe)
     wanted = list(_solvers(options.solvers))
     cells: list[Cell] = []
     for teacher in _teachers(options.teachers, device, out if keep else None):
@@ -253,15 +253,6 @@ def _untrained(asked: str, nfe: int, teacher: Teacher, out: Path, lack: str = "n
         name = asked.partition(":")[0]
         return f"{lack}, and no recipe for training {name}; give it parameters in Python"
     return f"{lack}; run: {command}"
-
-
-def _budgets(nfe: str | int | Sequence[int]) -> list[int]:
-    if isinstance(nfe, Iterable) and not isinstance(nfe, str):
-        nfe = ",".join(map(str, nfe))
-    found = numbers(str(nfe))
-    if not found:
-        raise UserError(asked="nfe", wrong="no number of calls is given", remedy="give some, as in 3-10")
-    return found
 
 
 def _solvers(solvers: str | Solver | Sequence[str | Solver]) -> Iterator[tuple[str, Solver]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from solverbench.errors import UserError
 from solverbench.export import export
 from solverbench.export.export import MODULE, Exported
 from solverbench.method.spec import make
+from solverbench.metrics import table
 from solverbench.teachers.teacher import Teacher
 
 KINDS = ("json", "py", "k-diffusion", "sigmas", "diffusers")
@@ -76,7 +77,7 @@ def answered(
     race: Race, field: Field, result: RunResult, picks: Sequence[Pick], by: str, folder: Path
 ) -> Recommendation:
     """Return the answer, and write candidates.csv and recommendation.json."""
-    rows = [_row(race, each) for nfe in race.budgets for each in race.ranked(nfe)]
+    rows = [row for nfe in race.budgets for row in _rows(race, nfe)]
     rows += [
         {"nfe": int(key.partition(" ")[0]), "spec": key.partition(" ")[2], "images": 0, "rmse": None,
          "state": f"failed: {why}", "same_as": ""}
@@ -90,7 +91,7 @@ def answered(
         "seconds_per_call": race.pace,
     }
     found = Recommendation(
-        race.teacher.name, by, tuple(picks), rows, cost, _notes(race, field, result, picks, by), folder, result.folder
+        race.teacher.name, by, tuple(picks), rows, cost, _notes(field, picks, by), folder, result.folder
     )
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -101,25 +102,27 @@ def answered(
     return found
 
 
-def _row(race: Race, runner: Any) -> dict[str, Any]:
-    candidate = runner.candidate
-    final = candidate.spec in {each.spec for each in finalists(race, candidate.nfe)}
-    return {
-        "nfe": candidate.nfe,
-        "spec": candidate.spec,
-        "images": len(runner.errors),
-        "rmse": runner.rmse if runner.errors else None,
-        "state": runner.out or ("finalist" if final else "left when the race ended"),
-        "same_as": " ".join(candidate.names),
-    }
+def _rows(race: Race, nfe: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a budget's candidates."""
+    final = set(finalists(race, nfe))
+    for runner in race.ranked(nfe):
+        candidate = runner.candidate
+        yield {
+            "nfe": nfe,
+            "spec": candidate.spec,
+            "images": len(runner.errors),
+            "rmse": runner.rmse if runner.errors else None,
+            "state": runner.out or ("finalist" if candidate in final else "left when the race ended"),
+            "same_as": " ".join(candidate.names),
+        }
 
 
-def _notes(race: Race, field: Field, result: RunResult, picks: Sequence[Pick], by: str) -> list[str]:
+def _notes(field: Field, picks: Sequence[Pick], by: str) -> list[str]:
     found = [*field.notes]
     if field.left_out:
         found.append(f"{field.left_out} combinations are not possible on this schedule or with this number of calls")
     found += [f"{key}: {why}" for key, why in field.failed.items()]
-    if by != "rmse_teacher":
+    if by != table.ALWAYS:
         found.append(f"the race went by RMSE to the teacher's own sampler; {by} chose between the three that led it")
     else:
         found.append(
@@ -132,8 +135,8 @@ def _notes(race: Race, field: Field, result: RunResult, picks: Sequence[Pick], b
     return found
 
 
-def written(recommendation: Recommendation, teacher: Teacher, out: Path, kinds: Sequence[str]) -> list[Path]:
-    """Write each pick as each of `kinds` into FOLDER/nfeN; return the paths.
+def written(recommendation: Recommendation, teacher: Teacher, out: Path, kinds: Sequence[str]) -> None:
+    """Write each pick as each of `kinds` into FOLDER/nfeN.
 
     Args:
         out: results folder, searched for trained solvers.
@@ -141,7 +144,6 @@ def written(recommendation: Recommendation, teacher: Teacher, out: Path, kinds: 
     Raises:
         UserError: an unknown kind, or a pick that can't be exported.
     """
-    made: list[Path] = []
     for pick in recommendation.picks:
         place = recommendation.folder / f"nfe{pick.nfe}"
         exported = export.collect(make(pick.spec), pick.nfe, teacher, out)
@@ -151,8 +153,6 @@ def written(recommendation: Recommendation, teacher: Teacher, out: Path, kinds: 
         texts["use.py"] = _script(pick, teacher.spec or teacher.name, kinds)
         for name, text in texts.items():
             files.write_bytes(place / name, text.encode())
-            made.append(place / name)
-    return made
 
 
 def check_kinds(kinds: Sequence[str]) -> None:

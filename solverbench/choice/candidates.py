@@ -14,7 +14,7 @@ from solverbench.bench.run_options import RunOptions
 from solverbench.errors import RecordError, UserError
 from solverbench.learned import trained_files, zoo
 from solverbench.learned.searches import search
-from solverbench.method.spec import expand, make
+from solverbench.method.spec import expand
 from solverbench.method.tableau import Plan
 from solverbench.teachers.teacher import Teacher
 
@@ -100,14 +100,8 @@ def _trained(teacher: Teacher, budgets: Iterable[int], out: Path) -> list[str]:
                 except (RecordError, UserError):
                     continue  # `zoo list` names it
                 if not trained.metric_loss:
-                    found[_typed(trained.spec)] = None
+                    found[trained_files.short(trained.solver)] = None
     return list(found)
-
-
-def _typed(spec: str) -> str:
-    """Return a canonical spec without the options that have their defaults."""
-    usual = make(spec.partition(":")[0]).spec.split(":")
-    return ":".join([spec.partition(":")[0], *(part for part in spec.split(":")[1:] if part not in usual)])
 
 
 def gather(

@@ -15,7 +15,7 @@ from solverbench.choice.race import RACE, Race
 from solverbench.errors import BudgetError, TrainingError, UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.training import train as training
-from solverbench.method.spec import numbers
+from solverbench.method import spec
 from solverbench.metrics import table
 from solverbench.sampling import convergence
 from solverbench.sampling.convergence import Measurement
@@ -45,7 +45,6 @@ def choose(
     train: bool = False,
     exports: Sequence[str] = ("py",),
     tell: Listener | None = None,
-    command: str | None = None,
 ) -> Recommendation:
     """Return the best solver for each number of calls on a teacher, measured on seeds that the choice has not seen.
 
@@ -62,7 +61,6 @@ def choose(
         train: whether the time left goes to training learned solvers, which then race too.
         exports: kinds of exports of each pick, of `answer.KINDS`.
         tell: listener of searches, of the race (`say`) and of the run.
-        command: command line, for the report.
 
     Raises:
         UserError: bad arguments; a limit that is too low; no candidate; a reference that diverges or isn't converged.
@@ -71,7 +69,7 @@ def choose(
     answer.check_kinds(exports)
     _check(calls, seconds, train)
     tell = tell or Silent()
-    budgets = numbers(nfe if isinstance(nfe, str) else ",".join(map(str, [nfe] if isinstance(nfe, int) else nfe)))
+    budgets = spec.calls(nfe)
     Store.open(out)
     teacher, measuring_calls = _converged(teacher, out, calls)
     calls = None if calls is None else calls - measuring_calls
@@ -106,7 +104,7 @@ def choose(
     left = None if seconds is None else max(seconds - (time.monotonic() - begun), FRESH * seconds)
     samples = fresh.affordable(race, spent, left)
     tell.say(f"measuring the leaders on {samples} fresh seeds")
-    result, picks = fresh.measured(race, out, tell, by=by, samples=samples, command=command, also=learned)
+    result, picks = fresh.measured(race, out, tell, by=by, samples=samples, also=learned)
     found = answer.answered(race, field, result, picks, by, folder)
     answer.written(found, teacher, out, exports)
     return found
@@ -127,22 +125,22 @@ def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: List
         if time.monotonic() > deadline:
             raise _Late
 
-    for spec in TRAINED:
-        solver = trained_files.learned(spec)
+    for name in TRAINED:
+        solver = trained_files.learned(name)
         for nfe in sorted(race.budgets, reverse=True):
-            if any(each.candidate.spec == spec and each.candidate.nfe == nfe for each in race.runners):
+            if any(each.candidate.spec == name and each.candidate.nfe == nfe for each in race.runners):
                 continue  # a trained file was at hand
             try:
                 recipe = replace(recipes.chosen(solver, teacher), training_seeds=1)
-                tell.say(f"training {spec} at {nfe} calls, {deadline - time.monotonic():.0f} s left")
+                tell.say(f"training {name} at {nfe} calls, {deadline - time.monotonic():.0f} s left")
                 training.train_best(solver, nfe, teacher, recipe, out=out, device=teacher.device, progress=progress)
             except _Late:
-                tell.say(f"the time for training is over: {spec} at {nfe} calls is not finished and takes no part")
+                tell.say(f"the time for training is over: {name} at {nfe} calls is not finished and takes no part")
                 return list(found)
             except (TrainingError, BudgetError) as error:
-                tell.note(f"{spec} at {nfe} calls takes no part: {error}")
+                tell.note(f"{name} at {nfe} calls takes no part: {error}")
             else:
-                found[spec] = None
+                found[name] = None
     return list(found)
 
 

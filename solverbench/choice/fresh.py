@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from solverbench import registries
@@ -20,7 +20,7 @@ from solverbench.choice.race import Race
 from solverbench.errors import UserError
 from solverbench.method import prefixes
 from solverbench.method.spec import make
-from solverbench.metrics import plugin
+from solverbench.metrics import plugin, table
 from solverbench.teachers.teacher import Teacher
 
 DEFAULT = "euler"
@@ -105,7 +105,6 @@ def measured(
     *,
     by: str,
     samples: int,
-    command: str | None = None,
     also: Sequence[str] = (),
 ) -> tuple[RunResult, list[Pick]]:
     """Return the run of the finalists and defaults on fresh seeds, and the pick of each budget.
@@ -113,7 +112,6 @@ def measured(
     Args:
         by: name of the metric that decides.
         samples: number of images.
-        command: command line, for the report.
         also: specs of solvers trained since, which take part without a race.
 
     Raises:
@@ -126,7 +124,7 @@ def measured(
         solvers=list(specs), nfe=race.budgets, teachers=race.teacher, samples=samples, replicates=1,
         device=race.teacher.device, out=str(out),
     )  # fmt: skip
-    result = runner.run(options, progress=tell, command=command)
+    result = runner.run(options, progress=tell)
     picks: list[Pick] = []
     for nfe in race.budgets:
         there = {each.cell.solver: each for each in result.cells if each.cell.nfe == nfe}
@@ -134,7 +132,7 @@ def measured(
         pick = _pick(nfe, order, there, usual, by)
         better = -1 if plugin.described(by).higher else 1
         front = all(better * pick.value < better * other.value for other in picks)
-        picks.append(Pick(**{**vars(pick), "front": front}))
+        picks.append(replace(pick, front=front))
     return result, picks
 
 
@@ -171,7 +169,7 @@ def _compared(there: Mapping[str, Outcome], chosen: str, other: str, by: str, nu
     a, b = there[chosen], there[other]
     difference, low, high = measure.paired(a.measures[by], b.measures[by], 1 - 0.05 / max(number, 1))
     sign = -1 if plugin.described(by).higher else 1
-    below = by == "rmse_teacher" and abs(difference) < (a.reference_error or 0.0)
+    below = by == table.ALWAYS and abs(difference) < (a.reference_error or 0.0)
     verdict = "level" if below or low <= 0 <= high else "ahead" if sign * difference < 0 else "behind"
     note = f"smaller than the reference's error, {a.reference_error:.2g}" if below and not low <= 0 <= high else ""
     return Comparison(role, other, difference, low, high, verdict, note)
@@ -186,8 +184,8 @@ def affordable(race: Race, calls: int | None, seconds: float | None) -> int:
     """
     plans = [each.plan for nfe in race.budgets for each in finalists(race, nfe)]
     extra = sum(race.budgets) * len(defaults(race.teacher))
-    crossed = 1 if len(race.budgets) == 1 else len(race.budgets)  # every finalist is measured at every budget
-    cost = race.teacher.sampler_nfe + prefixes.grow(plans).needed * crossed + extra
+    crossed = prefixes.grow(plans).needed * len(race.budgets)  # every finalist is measured at every budget
+    cost = race.teacher.sampler_nfe + crossed + extra
     limits = [IMAGES]
     if calls is not None:
         limits.append((calls - race.spent.calls) // cost)

@@ -164,8 +164,9 @@ class Race:
         """
         if first:
             size = self._fitted(alive)
-        fits = self.calls is None or self.spent.calls + size * self._cost(alive) <= self.calls
-        soon = self.spent.seconds + size * self._cost(alive) * self.pace
+        cost = size * self._cost(alive)
+        fits = self.calls is None or self.spent.calls + cost <= self.calls
+        soon = self.spent.seconds + cost * self.pace
         return size if fits and (self.seconds is None or soon <= self.seconds) else 0
 
     def _fitted(self, alive: list[Runner]) -> int:

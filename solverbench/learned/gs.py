@@ -268,9 +268,7 @@ class Generalized(Timed):
                 wrong=f"the start's levels run from {tableau.levels[0]:.4g} to {tableau.levels[-1]:.4g}",
                 remedy=f"give a start from {schedule.sigma_max:.4g} to {schedule.sigma_min:.4g}",
             )
-        left = (clock.t_first - times.flip(0)) / (clock.t_first - clock.t_end)  # of the stick, from 1 to 0
-        share = ((left[1:-1] / left[:-2] - MARGIN) / (1 - 2 * MARGIN)).clamp(MARGIN, 1 - MARGIN)
-        parameters = {"mu_logit": torch.logit(share)}
+        parameters = {"mu_logit": self._logits(times, clock)}
         if self.offsets:
             parameters["t_couple"] = clock.time(tableau.sigmas) - times[:-1]
         sigmas = clock.sigma(self._times(parameters["mu_logit"], clock))

@@ -100,6 +100,17 @@ def expand(text: str) -> list[str]:
     return list(found)
 
 
+def calls(nfe: str | int | Iterable[int]) -> list[int]:
+    """Return numbers of calls given as text, see `numbers`, as one number or as several.
+
+    Raises:
+        SpecError: see `numbers`; also none given.
+    """
+    if isinstance(nfe, Iterable) and not isinstance(nfe, str):
+        nfe = ",".join(map(str, nfe))
+    return numbers(str(nfe))
+
+
 def numbers(text: str) -> list[int]:
     """Return the sorted whole numbers of `3-10`, `3,5,8` or `4-10:2` (a range with a stride), each once.
 
