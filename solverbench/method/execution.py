@@ -52,7 +52,7 @@ def _run(plan: Plan, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> 
 
 
 def replayed(tableau: Tableau, denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return the sample of `unrounded` without a gradient, by one product a call: the fastest for a few small images."""
+    """Return the sample of `unrounded` without a gradient, by one product a call: fastest for a few small images."""
     rows = [row[: k + 1] for k, row in enumerate(tableau.weights.tolist())]
     return _trajectory(_Buffer(x, rows), tableau.sigmas.unbind(), denoise)
 

@@ -217,7 +217,9 @@ def test_a_failing_cell_is_a_row_and_the_others_go_on(tmp_path, breaks, reason):
 
 
 def test_features_that_do_not_fit_fail_their_metrics_alone(tmp_path):
-    result = run(tmp_path, toys.teacher(extractor=lambda images: images.flatten().float()), solvers="euler", nfe=3, **ONE)
+    result = run(
+        tmp_path, toys.teacher(extractor=lambda images: images.flatten().float()), solvers="euler", nfe=3, **ONE
+    )
     [outcome] = result.cells
     assert (outcome.status, list(outcome.measures)) == ("done", ["rmse_teacher"])
     assert set(outcome.failed) == {"frechet_data", "frechet_teacher"}
