@@ -1,9 +1,9 @@
 """Coverage of the intervals of a Fréchet distance, on Gaussians whose distance is known.
 
-python benchmarks/uncertainty.py [TRIALS] [bounded|sets|trainings]: the tables of docs/uncertainty.md, as Markdown. The
-last ones are the bias that remains after extrapolation, by the number of images per feature, the intervals of bounded
-metrics, those of density, coverage, CMMD and KID, and those of means over training seeds; `bounded`, `sets` and
-`trainings` print one alone (benchmarks/uncertainty.log).
+python benchmarks/uncertainty.py [TRIALS] [bounded|sets|trainings|wins]: the tables of docs/uncertainty.md, as
+Markdown. The last ones are the bias that remains after extrapolation, by the number of images per feature, the
+intervals of bounded metrics, those of density, coverage, CMMD and KID, those of means over training seeds, and those of
+win rates; `bounded`, `sets`, `trainings` and `wins` print one alone (benchmarks/uncertainty.log).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
 from solverbench.metrics.intervals import Array, extrapolated, half_width, hierarchical, over_sets, share
@@ -25,6 +25,7 @@ from solverbench.metrics.vectors import (
     manifold,
     neighbourhoods,
 )
+from solverbench.metrics.wins import compared
 
 CASES = [(8, 500, 1), (8, 500, 3), (32, 1000, 1), (32, 1000, 3), (64, 2000, 1), (64, 2000, 3), (64, 640, 3)]
 """Features, images of a replicate, replicates."""
@@ -72,6 +73,7 @@ def main(trials: int) -> None:
     bounded(trials)
     sets(trials)
     trainings(trials)
+    wins(trials)
 
 
 def bounded(trials: int) -> None:
@@ -173,6 +175,44 @@ def _of_trainings(number: int, spread: float, trials: int) -> str:
     return f"| {number} | {spread:g} standard errors of the images | {told} |"
 
 
+PROMPTS = [(8, 8), (20, 1), (20, 5), (64, 1), (64, 10), (200, 5)]
+"""Numbers of prompts, and of seeds of each."""
+
+
+def wins(trials: int) -> None:
+    """Print the table of win rates: how often their intervals cover the rate over all prompts of the kind."""
+    print(
+        f"\n{trials} trials each\n\n| prompts x seeds | wins without ties | ties | share of the prompt | covers "
+        "| each image alone | mean width |\n|" + "---|" * 7
+    )
+    for (prompts, number), won in ((each, won) for each in PROMPTS for won in (0.5, 0.7, 0.95)):
+        for owned, ties in ((0.0, 0.0), (0.5, 0.0), (0.5, 0.3)):
+            print(_of_wins(prompts, number, won, owned, ties, trials), flush=True)
+
+
+def _of_wins(prompts: int, number: int, won: float, owned: float, ties: float, trials: int) -> str:
+    """Return a table row.
+
+    Args:
+        won: probability of a win where there is no tie.
+        owned: share of the variance of a difference of scores that all images of a prompt have in common.
+        ties: probability of a tie.
+    """
+    truth, shape = (1 - ties) * won + ties / 2, (prompts, number)
+    hits, widths = np.zeros(2), []
+    for trial in range(trials):
+        generator = np.random.default_rng([11, prompts, number, int(100 * won), int(10 * owned), int(10 * ties), trial])
+        apart = ndtri(won) + owned**0.5 * generator.normal(size=(prompts, 1))
+        apart = apart + (1 - owned) ** 0.5 * generator.normal(size=shape)
+        apart = np.where(generator.random(shape) < ties, 0.0, apart).ravel()
+        clusters = np.repeat(np.arange(prompts), number), np.arange(apart.size)
+        found = [compared(apart, np.zeros(apart.size), each) for each in clusters]
+        hits += [each.low <= truth <= each.high for each in found]
+        widths.append(found[0].high - found[0].low)
+    told = " | ".join(f"{100 * hit / trials:.1f} %" for hit in hits)
+    return f"| {prompts} x {number} | {won:g} | {ties:g} | {owned:g} | {told} | {np.mean(widths):.3f} |"
+
+
 SHARES = [(n, replicates, spread) for n in (100, 1000) for replicates in (1, 3) for spread in (0.2, 0.9)]
 """Images of a replicate, replicates, deviation of the images beside data of deviation 1."""
 
@@ -239,5 +279,5 @@ def left_over(d: int, n: int, trials: int) -> str:
 if __name__ == "__main__":
     given = sys.argv[1:]
     count = int(next((each for each in given if each.isdigit()), 500))
-    one = next((each for each in (bounded, sets, trainings) if each.__name__ in given), main)
+    one = next((each for each in (bounded, sets, trainings, wins) if each.__name__ in given), main)
     one(count)

@@ -31,7 +31,7 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
             remedy="ask for --replicates 2 or more",
         )
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    half = _quantile(len(values) - 1, level) * deviation / len(values) ** 0.5
+    half = quantile(len(values) - 1, level) * deviation / len(values) ** 0.5
     return mean, deviation, (mean - half, mean + half)
 
 
@@ -94,7 +94,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
 
     Source: Korn & Graubard 1998, Survey Methodology 24(2), 193-201; Clopper & Pearson 1934, Biometrika 26, 404-413.
     """
-    from scipy.special import betaincinv, ndtri  # see `_quantile`
+    from scipy.special import betaincinv, ndtri  # see `quantile`
 
     replicates, groups = leave_one_out.shape
     value, error, tail = min(max(value, 0.0), 1.0), standard_error(leave_one_out), (1 - level) / 2
@@ -102,7 +102,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
         if error <= ROUNDING:
             return value, value
         counted = value * (1 - value) / error**2
-        counted *= float(ndtri(1 - tail)) ** 2 / _quantile(replicates * (groups - 1), level) ** 2
+        counted *= float(ndtri(1 - tail)) ** 2 / quantile(replicates * (groups - 1), level) ** 2
     else:
         counted = float(images)
     held = value * counted
@@ -114,7 +114,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
 def half_width(leave_one_out: Array, level: float = 0.95) -> float:
     """Return the half width of the Student interval with R (G-1) degrees of freedom, from [R, G] leave-one-outs."""
     replicates, groups = leave_one_out.shape
-    return _quantile(replicates * (groups - 1), level) * standard_error(leave_one_out)
+    return quantile(replicates * (groups - 1), level) * standard_error(leave_one_out)
 
 
 def hierarchical(leave_one_out: Array, trainings: Sequence[Array], level: float = 0.95) -> tuple[float, float]:
@@ -137,10 +137,10 @@ def hierarchical(leave_one_out: Array, trainings: Sequence[Array], level: float 
     variance = sum(part for part, _ in parts)
     spread = sum(part**2 / freedom for part, freedom in parts)
     error = variance**0.5
-    return error, _quantile(variance**2 / spread, level) * error if spread > 0 else 0.0
+    return error, quantile(variance**2 / spread, level) * error if spread > 0 else 0.0
 
 
-def _quantile(freedom: float, level: float) -> float:
+def quantile(freedom: float, level: float) -> float:
     """Return the half width of Student's interval in units of the standard error."""
     from scipy.special import stdtrit  # imported where something is measured: a finished run needs no scipy
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from solverbench.bench.bundle.wins import Scores
 from solverbench.bench.outcome import Outcome, paired
 from solverbench.metrics.table import ALWAYS
 
@@ -97,6 +98,33 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """
     finished = [outcome for outcome in outcomes if outcome.measures and not outcome.cell.metric_loss]
     return [verdict for claim in _claims(finished) for verdict in _judge(claim)]
+
+
+def preferences(scores: Sequence[Scores]) -> list[dict[str, Any]]:
+    """Return a verdict for each learned solver against the best classical one in a score of images and prompts.
+
+    Nothing is claimed: the solver is ahead whose win rate's 95 % interval lies on its side of 1/2; otherwise the two
+    are level. The best classical solver is the one with the best mean at as many calls. The difference is that of the
+    means, with an interval that is clustered by prompt as the win rate's.
+    """
+    made = []
+    for a in (each for each in scores if each.outcome.cell.learned and not each.outcome.cell.metric_loss):
+        name, sign = a.metric.name, 1 if a.metric.higher else -1
+        rivals = [b for b in scores if b.group == a.group and not b.outcome.cell.learned]
+        if rivals:
+            b = max(rivals, key=lambda each: sign * each.outcome.measures[name].value)
+            told = a.against(b)
+            ahead = {1: a, -1: b}.get(told.sign)
+            made.append({
+                "claim": Claim(a.outcome, b.outcome, (name,), open=True).text,
+                "verdict": "level" if ahead is None else f"{ahead.outcome.cell.solver} ahead",
+                "difference": told.difference,
+                "low": told.difference_low,
+                "high": told.difference_high,
+                "metric": name,
+                "wins": {"rate": told.rate, "low": told.low, "high": told.high},
+            })  # fmt: skip
+    return made
 
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[Claim]:
