@@ -18,6 +18,8 @@ class Verdict:
     """One claim and its outcome; `shown` and `interval` are texts, or the reason why there is no number.
 
     `wins` is the win rate that decided it, as text; empty if a difference did.
+    `p` and `p_holm` are those of its test alone and corrected for the verdicts of the run; NaN in a bundle of an
+    earlier version, whose verdicts aren't corrected.
     """
 
     verdict: str
@@ -28,6 +30,8 @@ class Verdict:
     interval: str
     caution: str
     wins: str = ""
+    p: float = math.nan
+    p_holm: float = math.nan
 
 
 def rows(record: Mapping[str, Any]) -> list[Verdict]:
@@ -44,6 +48,7 @@ def rows(record: Mapping[str, Any]) -> list[Verdict]:
                 difference=float(entry["difference"]) if known else math.nan, shown=shown[0],
                 interval=f"{shown[1]} to {shown[2]}" if known else "", caution=str(entry.get("caution", "")),
                 wins=_wins(entry.get("wins")),
+                p=_number(entry.get("p")), p_holm=_number(entry.get("p_holm")),
             )
         )  # fmt: skip
     return found
@@ -54,6 +59,16 @@ def _wins(told: Any) -> str:
     found = [told.get(key) for key in ("rate", "low", "high")] if isinstance(told, dict) else []
     numbers = [float(number) for number in found if isinstance(number, int | float) and math.isfinite(number)]
     return rate_text(*numbers) if len(numbers) == 3 else ""
+
+
+def family(record: Mapping[str, Any]) -> int:
+    """Return the number of comparisons that the verdicts were corrected for; 0 if they weren't."""
+    known = [entry.get("comparisons") for entry in record["verdicts"]]
+    return max((each for each in known if isinstance(each, int)), default=0)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def counted(found: Sequence[Verdict]) -> str:

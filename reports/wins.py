@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from solverbench.reports.bundle import Bundle
+from solverbench.reports.paired import LEVEL, holm
 from solverbench.wording import interval_texts
 
-_NUMBERS = ("wins", "ties", "losses", "rate", "low", "high", "difference", "difference_low", "difference_high")
+_NUMBERS = ("wins", "ties", "losses", "rate", "low", "high", "p", "difference", "difference_low", "difference_high")
 _COUNTS = ("prompts", "images")
 
 
@@ -18,7 +19,8 @@ class Win:
 
     `rate` is the share of images at which the former has the better score, ties counted half. The intervals are of
     95 %, with the images of a prompt as one cluster. `up` and `down` are the prompts at which the mean score exceeds
-    the baseline's by most, and falls short of it by most, each with the difference.
+    the baseline's by most, and falls short of it by most, each with the difference. `p` is that of the two-sided test
+    that the rate is one half, and `p_holm` the one adjusted for all comparisons of its metric and teacher.
     """
 
     teacher: str
@@ -32,6 +34,7 @@ class Win:
     rate: float
     low: float
     high: float
+    p: float
     difference: float
     difference_low: float
     difference_high: float
@@ -39,11 +42,12 @@ class Win:
     images: int
     up: tuple[tuple[str, float], ...]
     down: tuple[tuple[str, float], ...]
+    p_holm: float = math.nan
 
     @property
     def sign(self) -> int:
-        """1 if the whole interval of the rate lies above one half, -1 if below, else 0."""
-        return 1 if self.low > 0.5 else -1 if self.high < 0.5 else 0
+        """1 if the solver is told apart from the baseline and ahead of it, -1 if it is behind, else 0."""
+        return 0 if not self.p_holm <= LEVEL else 1 if self.rate > 0.5 else -1
 
     @property
     def text(self) -> str:
@@ -65,7 +69,14 @@ def against(bundle: Bundle, baseline: str) -> list[Win]:
     }
     places = {label: place for place, label in enumerate(dict.fromkeys(bundle.frame["label"]))}
     found = [win for entry in bundle.record.get("wins", []) for win in _read(entry, labels, baseline)]
-    return sorted(found, key=lambda win: (win.teacher, win.metric, places[win.label], win.nfe))
+    families: dict[tuple[str, str], list[Win]] = {}
+    for win in sorted(found, key=lambda win: (win.teacher, win.metric, places[win.label], win.nfe)):
+        families.setdefault((win.teacher, win.metric), []).append(win)
+    return [
+        replace(win, p_holm=p)
+        for family in families.values()
+        for win, p in zip(family, holm([win.p for win in family]), strict=True)
+    ]
 
 
 def _read(entry: Any, labels: Mapping[tuple[str, str, int], str], baseline: str) -> Iterator[Win]:

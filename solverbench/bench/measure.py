@@ -12,6 +12,7 @@ import numpy as np
 
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import FeatureError, UserError
+from solverbench.metrics import intervals
 from solverbench.metrics.intervals import half_width, hierarchical, share, standard_error, within
 from solverbench.metrics.reduction import BLOCKS, Array, Kept
 from solverbench.metrics.table import TABLE, UNBOUNDED, MetricDefinition, Takes
@@ -137,6 +138,19 @@ def paired(a: Measure, b: Measure, level: float = 0.95) -> tuple[float, float, f
     trainings = [np.array(each.trainings) for each in (a, b) if each.trainings]
     half = hierarchical(left, trainings, level)[1] if trainings else half_width(left, level)
     return difference, difference - half, difference + half
+
+
+def p_value(a: Measure, b: Measure) -> float:
+    """Return the two-sided p of the test that a - b is 0, at most .05 where the interval of `paired` excludes 0.
+
+    Raises:
+        UserError: see `paired`.
+    """
+    _check_paired(a, b)
+    trainings = [np.array(each.trainings) for each in (a, b) if each.trainings]
+    return intervals.p_value(
+        a.value - b.value, *intervals.error_and_freedom(a.leave_one_out - b.leave_one_out, trainings)
+    )
 
 
 def _check_paired(a: Measure, b: Measure) -> None:

@@ -12,18 +12,12 @@ from typing import Any
 
 from solverbench import files
 from solverbench.bench.run import RunResult
+from solverbench.choice import usage
 from solverbench.choice.candidates import Field
 from solverbench.choice.fresh import Pick, finalists, shown
 from solverbench.choice.race import Race
-from solverbench.errors import UserError
-from solverbench.export import export
-from solverbench.export.export import MODULE, Exported
-from solverbench.method.spec import make
 from solverbench.metrics import table
 from solverbench.teachers.teacher import Teacher
-
-KINDS = ("json", "py", "k-diffusion", "sigmas", "diffusers")
-"""What a pick can be exported as."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,69 +130,14 @@ def _notes(field: Field, picks: Sequence[Pick], by: str) -> list[str]:
 
 
 def written(recommendation: Recommendation, teacher: Teacher, out: Path, kinds: Sequence[str]) -> None:
-    """Write each pick as each of `kinds` into FOLDER/nfeN.
+    """Write the files of each pick into FOLDER/nfeN; see `usage.texts`.
 
     Args:
-        out: results folder, searched for trained solvers.
+        out: results folder, searched for trained solvers and searched grids.
 
     Raises:
-        UserError: an unknown kind, or a pick that can't be exported.
+        UserError: a pick that can't be exported.
     """
     for pick in recommendation.picks:
-        place = recommendation.folder / f"nfe{pick.nfe}"
-        exported = export.collect(make(pick.spec), pick.nfe, teacher, out)
-        texts: dict[str, str] = {}
-        for kind in kinds:
-            texts |= _texts(kind, exported, teacher)
-        texts["use.py"] = _script(pick, teacher.spec or teacher.name, kinds)
-        for name, text in texts.items():
-            files.write_bytes(place / name, text.encode())
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Check the names of exports.
-
-    Raises:
-        UserError: one is unknown.
-    """
-    for kind in kinds:
-        if kind not in KINDS:
-            raise UserError(asked=f"--export {kind}", wrong="isn't a kind of export", remedy=f"use {', '.join(KINDS)}")
-
-
-def _texts(kind: str, exported: Exported, teacher: Teacher) -> dict[str, str]:
-    """Return file name to text of one export."""
-    if kind == "json":
-        return {"solver.json": export.as_json(exported)}
-    if kind == "py":
-        return {"solver.py": export.as_python(exported)}
-    if kind == "k-diffusion":
-        return {"k_diffusion_sampler.py": export.as_k_diffusion(exported)}
-    if kind == "sigmas":
-        levels = [*exported.tableau.levels[:-1].tolist(), 0.0]
-        return {"sigmas.txt": ", ".join(f"{each:.6g}" for each in levels) + "\n"}
-    return {f"scheduler/{name}": text for name, text in export.as_scheduler_folder(exported, teacher).items()}
-
-
-def _script(pick: Pick, teacher: str, kinds: Sequence[str]) -> str:
-    """Return a script of some lines that uses the pick."""
-    head = f'"""{pick.spec} with {pick.nfe} calls, chosen for {teacher}."""\n\n'
-    if "diffusers" in kinds:
-        return head + (
-            "import sys\nfrom pathlib import Path\n\n"
-            "from diffusers import DiffusionPipeline\n\n"
-            'here = Path(__file__).parent / "scheduler"\nsys.path.insert(0, str(here))\n'
-            f"from {MODULE.removesuffix('.py')} import TableauScheduler\n\n"
-            "pipe = DiffusionPipeline.from_pretrained(sys.argv[1])\n"
-            "pipe.scheduler = TableauScheduler.from_pretrained(here)\n"
-            f"pipe(num_inference_steps={pick.nfe}).images[0].save('image.png')\n"
-        )
-    return head + (
-        "import solverbench as sb\n\n"
-        f"teacher = sb.load_teacher({teacher!r})\n"
-        f"tableau = sb.tableau({pick.spec!r}, nfe={pick.nfe}, teacher=teacher)\n"
-        'noise = sb.noise("50000-50015", teacher)\n'
-        "plan = tableau.plan_from_noise(teacher.schedule)\n"
-        "images = sb.execute(plan, teacher.denoiser(range(50000, 50016)), noise)\n"
-        "print(images.shape, images.min(), images.max())\n"
-    )
+        for name, text in usage.texts(pick.spec, pick.nfe, teacher, kinds, out).items():
+            files.write_bytes(recommendation.folder / f"nfe{pick.nfe}" / name, text.encode())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from solverbench.metrics.intervals import Array, quantile
+from solverbench.metrics.intervals import Array, p_value, quantile
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Wins:
         wins, ties, losses: images at which a scores above, as, and below b; means over trainings, if there are several.
         rate: share of wins, ties counted half, 0 to 1.
         low, high: its 95 % interval.
+        p: p of the two-sided test that it is 1/2; at most .05 exactly where the interval excludes 1/2.
         difference: mean of a's score minus b's.
         difference_low, difference_high: its 95 % interval.
         prompts: number of different prompts.
@@ -31,16 +32,12 @@ class Wins:
     rate: float
     low: float
     high: float
+    p: float
     difference: float
     difference_low: float
     difference_high: float
     prompts: int
     images: int
-
-    @property
-    def sign(self) -> int:
-        """1 if the whole interval of the rate lies above 1/2, -1 if below, else 0."""
-        return 1 if self.low > 0.5 else -1 if self.high < 0.5 else 0
 
 
 def compared(a: Array, b: Array, prompts: Sequence[int] | NDArray[np.int64], *, higher: bool = True) -> Wins:
@@ -66,12 +63,12 @@ def compared(a: Array, b: Array, prompts: Sequence[int] | NDArray[np.int64], *, 
     gaps = apart.mean(2) * (1 if higher else -1)
     rate, difference = float(won.mean()), float(gaps.mean())
     each = apart.mean((0, 1)) * (1 if higher else -1)
-    low, high = _wilson(rate, *_spread(won, clusters, rates), int(clusters.max()) + 1)
+    low, high, p = _wilson(rate, *_spread(won, clusters, rates), int(clusters.max()) + 1)
     variance, freedom = _spread(each, clusters, gaps)
     half = quantile(freedom, 0.95) * variance**0.5 if variance > 0 else 0.0
     wins, ties = float(above.sum()), float(level.sum())
     return Wins(
-        wins, ties, len(won) - wins - ties, rate, low, high, difference, difference - half, difference + half,
+        wins, ties, len(won) - wins - ties, rate, low, high, p, difference, difference - half, difference + half,
         len(whole), len(won),
     )  # fmt: skip
 
@@ -100,8 +97,8 @@ def _spread(values: Array, clusters: NDArray[np.int64], trainings: Array) -> tup
     return variance, variance**2 / squares if squares > 0 else float(count - 1)
 
 
-def _wilson(rate: float, variance: float, freedom: float, clusters: int) -> tuple[float, float]:
-    """Return Wilson's interval of a share at its effective number of images.
+def _wilson(rate: float, variance: float, freedom: float, clusters: int) -> tuple[float, float, float]:
+    """Return Wilson's interval of a share at its effective number of images, and p of the test that it is 1/2.
 
     That number is p (1 - p) over the variance, times the squared ratio of the normal quantile to Student's. Without
     variance, as for a rate of exactly 0 or 1, it is the number of clusters.
@@ -109,10 +106,12 @@ def _wilson(rate: float, variance: float, freedom: float, clusters: int) -> tupl
     Source: Wilson 1927, JASA 22, 209-212; Korn & Graubard 1998, Survey Methodology 24(2), for the effective number.
     """
     normal = quantile(np.inf, 0.95)
-    counted = float(clusters)
+    images, ratio = float(clusters), 1.0
     if 0 < rate < 1 and variance > 0:
-        counted = rate * (1 - rate) / variance * (normal / quantile(freedom, 0.95)) ** 2
-    square = normal**2 / counted
+        images, ratio = rate * (1 - rate) / variance, normal / quantile(freedom, 0.95)
+    else:
+        freedom = np.inf
+    square = normal**2 / (images * ratio**2)
     centre = (rate + square / 2) / (1 + square)
     half = (square * rate * (1 - rate) + square**2 / 4) ** 0.5 / (1 + square)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(centre - half, 0.0), min(centre + half, 1.0), p_value(rate - 0.5, 0.5 / images**0.5, freedom)

@@ -1,6 +1,7 @@
 """Win rates: counts, intervals that take a prompt's images for one cluster, and what a run and its report say."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,14 @@ from solverbench.metrics.wins import compared
 from solverbench.reports.wins import against
 
 pytestmark = pytest.mark.usefixtures("unrendered")
+
+
+def test_p_agrees_with_the_interval():
+    for won in range(30, 64):
+        apart = np.r_[np.ones(won), -np.ones(64 - won)]
+        for clusters in (np.arange(64), np.random.default_rng(won).integers(0, 12, 64)):
+            found = compared(apart, np.zeros(64), clusters)
+            assert (found.p <= 0.05) == (not found.low <= 0.5 <= found.high)
 
 
 def test_counts_and_the_mean_difference_are_those_of_a_loop():
@@ -42,7 +51,7 @@ def test_with_one_image_a_prompt_the_interval_is_wilsons_with_students_quantile(
         z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + (z / n) ** 2 / 4),
     )
     assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
-    assert found.sign == 1
+    assert found.p == pytest.approx(2 * stats.t.sf((p - 0.5) / (0.5 / np.sqrt(63)), 63))
 
 
 def test_images_of_a_prompt_that_agree_count_as_one():
@@ -63,7 +72,7 @@ def test_without_variance_the_interval_is_that_of_as_many_images_as_prompts(rate
         z / (1 + z**2 / n) * (rate * (1 - rate) / n + z**2 / 4 / n**2) ** 0.5,
     )
     assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
-    assert found.sign == 2 * rate - 1
+    assert found.p == pytest.approx(2 * stats.norm.sf(2 * abs(rate - 0.5) * 4))
 
 
 def test_one_prompt_leaves_its_images_as_clusters():
@@ -165,6 +174,9 @@ def test_the_report_shows_win_rates_against_the_baseline(run):
         entry = bundle.record["wins"][0]
         assert other.rate == pytest.approx(entry["rate"] if sign > 0 else 1 - entry["rate"])
         assert other.low == pytest.approx(entry["low"] if sign > 0 else 1 - entry["high"])
+        first, second = sorted(found.values(), key=lambda each: each.p)
+        assert first.p_holm == pytest.approx(min(1, 2 * first.p))
+        assert second.p_holm == pytest.approx(max(first.p_holm, second.p))
         assert other.difference_high == pytest.approx(sign * entry["difference_high" if sign > 0 else "difference_low"])
     reports.write(run.folder)
     text, page = ((run.folder / f"report.{kind}").read_text() for kind in ("md", "html"))
@@ -186,7 +198,7 @@ def test_damaged_entries_of_a_bundle_are_left_out(run):
     assert len(against(bundle, "dpm")) == 1
 
 
-def test_a_verdict_of_a_score_is_decided_by_the_win_rate(run, home):
+def test_a_verdict_of_a_score_is_decided_by_the_win_rate_and_counts_each_rival(run, home):
     scores = wins.found(run.cells, home / "runs")
 
     def of(name, shift, learned):
@@ -198,13 +210,27 @@ def test_a_verdict_of_a_score_is_decided_by_the_win_rate(run, home):
         outcome = SimpleNamespace(cell=cell, measures={"pickscore": SimpleNamespace(value=values.mean(), over="same")})
         return wins.Scores(outcome, each.metric, values, np.arange(30), list(map(str, range(30))))
 
-    ahead, level = of("euler", 0.5, True), of("euler", 0.0, True)
     rivals = [of("dpm", 0.0, False), of("heun", -1.0, False)]
-    [found] = claims.preferences([ahead, *rivals])
+    [found] = claims.verdicts([], [of("euler", 0.5, True), *rivals])
     assert found["claim"] == "euler NFE 4 against dpm NFE 4 on toy"
     assert (found["verdict"], found["wins"]["rate"], found["difference"]) == ("euler ahead", 1.0, 0.5)
-    [found] = claims.preferences([level, *rivals])
+    assert found["comparisons"] == 2
+    assert found["p_holm"] == pytest.approx(2 * found["p"]) == pytest.approx(4 * stats.norm.sf(30**0.5))
+    [found] = claims.verdicts([], [of("euler", 0.0, True), *rivals])
     assert (found["verdict"], found["wins"]["rate"]) == ("level", 0.5)
-    [found] = claims.preferences([of("euler", -0.5, True), *rivals])
+    [found] = claims.verdicts([], [of("euler", -0.5, True), *rivals])
     assert found["verdict"] == "dpm ahead"
-    assert claims.preferences(rivals) == []
+    assert claims.verdicts([], rivals) == []
+
+
+def test_the_verdict_stands_in_the_report_with_its_rate(run, tmp_path):
+    folder = tmp_path / "report"
+    shutil.copytree(run.folder, folder)
+    record = json.loads((folder / "bundle.json").read_text())
+    told = {"claim": "a against b", "verdict": "a ahead", "difference": 1.0, "low": 0.5, "high": 1.5,
+            "metric": "pickscore", "p": 0.001, "p_holm": 0.002, "comparisons": 2,
+            "wins": {"rate": 0.7, "low": 0.6, "high": 0.8}}  # fmt: skip
+    record["verdicts"] = [told, {**told, "wins": "damaged"}]
+    (folder / "bundle.json").write_text(json.dumps(record))
+    reports.write(folder)
+    assert pd.read_csv(folder / "verdicts.csv", keep_default_na=False)["win rate"].tolist() == ["70 % (60 to 80)", ""]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from solverbench import files, registries, seeds
 from solverbench.bench.block import PICTURES
 from solverbench.bench.bundle import wins
-from solverbench.bench.bundle.claims import preferences, verdicts
+from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
 from solverbench.bench.bundle.selection import _selection, name, settled
@@ -91,7 +91,7 @@ def write(
         "metrics": _described(outcomes),
         "lines": [line for cell in _of_teachers(outcomes) for line in _lines(cell)],
         "notes": notes(shown, protocol),
-        "verdicts": [*verdicts(shown), *preferences(scores)],
+        "verdicts": verdicts(shown, scores),
         "counts": counts(outcomes),
         "tags": _tags(outcomes, protocol),
         "published": published.compared(shown),
