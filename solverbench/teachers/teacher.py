@@ -160,7 +160,8 @@ class Teacher:
         if told is None or self.passes == 1:
             return self.identity
         rescaled = [told.rescale] if told.rescale else []
-        return files.digest([self.identity, told.guidance, told.negative, *rescaled])
+        own = [told.key["negatives"]] if told.negatives else []
+        return files.digest([self.identity, told.guidance, told.negative, *rescaled, *own])
 
     def images(self, states: Tensor) -> Tensor:
         """Return the images [B, C, H, W] on [-1, 1] of final states [B, *shape]."""
