@@ -14,7 +14,11 @@ _RANKS = {"not held": 0, "unresolved": 1, "held": 3}
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim and its outcome; `shown` and `interval` are texts, or the reason why there is no number."""
+    """One claim and its outcome; `shown` and `interval` are texts, or the reason why there is no number.
+
+    `p` and `p_holm` are those of its test alone and corrected for the verdicts of the run; NaN in a bundle of an
+    earlier version, whose verdicts aren't corrected.
+    """
 
     verdict: str
     claim: str
@@ -23,6 +27,8 @@ class Verdict:
     shown: str
     interval: str
     caution: str
+    p: float = math.nan
+    p_holm: float = math.nan
 
 
 def rows(record: Mapping[str, Any]) -> list[Verdict]:
@@ -38,9 +44,20 @@ def rows(record: Mapping[str, Any]) -> list[Verdict]:
                 verdict=str(entry.get("verdict", "")), claim=str(entry.get("claim", "")), metric=str(metric),
                 difference=float(entry["difference"]) if known else math.nan, shown=shown[0],
                 interval=f"{shown[1]} to {shown[2]}" if known else "", caution=str(entry.get("caution", "")),
+                p=_number(entry.get("p")), p_holm=_number(entry.get("p_holm")),
             )
         )  # fmt: skip
     return found
+
+
+def family(record: Mapping[str, Any]) -> int:
+    """Return the number of comparisons that the verdicts were corrected for; 0 if they weren't."""
+    known = [entry.get("comparisons") for entry in record["verdicts"]]
+    return max((each for each in known if isinstance(each, int)), default=0)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def counted(found: Sequence[Verdict]) -> str:

@@ -204,31 +204,56 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
     if not found:
         return
     cautious = any(row.caution for row in found)
+    brief, tested = _judged(verdicts.family(record))
     said = (
-        f"{verdicts.counted(found)}. A claim is held if the paired interval of its difference lies at or below "
-        "0, not held if it lies above 0, and unresolved otherwise. Two solvers that are compared without a "
-        "claim are level if the interval contains 0; otherwise one is ahead. The interval covers sampling "
-        "error only: a learned solver trained from other seeds also changes"
+        f"{verdicts.counted(found)}. {brief} Two solvers that are compared without a claim are level if they can't be "
+        "told apart; otherwise one is ahead. This covers sampling error only: a learned solver trained from other "
+        "seeds also changes"
     )
     if cautious:
         said += ", and a caution is given where their validation RMSE varies, relatively, by more than the difference"
-    brief = (
-        "A claim is held if the paired 95 % interval of its difference lies at or below 0, not held if it lies "
-        "above 0, and unresolved otherwise."
-    )
-    head = ("verdict", "claim", "metric", "difference", "95 % interval", "caution")
+    head = ("verdict", "claim", "metric", "difference", "95 % interval", "p", "corrected p", "caution")
     kinds = {"held": "good", "not held": "bad"}
     rows = []
     for row in found:
+        tests = (Cell(_p(p), _sort(p)) for p in (row.p, row.p_holm))
         cells = [Cell(row.verdict), Cell(row.claim), Cell(row.metric), Cell(row.shown, _sort(row.difference)),
-                 Cell(row.interval), Cell(row.caution)]  # fmt: skip
+                 Cell(row.interval), *tests, Cell(row.caution)]  # fmt: skip
         rows.append(Row(tuple(cells), kinds.get(row.verdict, "")))
     blocks = (
         Prose(f"{said}.", brief),
-        Table(head, tuple(rows), unused=() if cautious else ("caution",), tall=True),
+        Table(
+            head,
+            tuple(rows),
+            unused=(*(() if cautious else ("caution",)), *(() if tested else ("p", "corrected p"))),
+            hidden=("p",),
+            tall=True,
+        ),
         Prose("Also as [CSV](verdicts.csv) and [LaTeX](verdicts.tex)."),
     )
     yield Section("verdicts", "Verdicts", blocks, link="Verdicts")
+
+
+def _judged(family: int) -> tuple[str, bool]:
+    """Return how verdicts are judged, and whether they were corrected for their number."""
+    if not family:
+        return (
+            "A claim is held if the paired 95 % interval of its difference lies at or below 0, not held if it lies "
+            "above 0, and unresolved otherwise. These verdicts are of an earlier version, and aren't corrected for "
+            "their number: of 20 comparisons of equal solvers, one is decided by chance.",
+            False,
+        )
+    return (
+        "A claim is held if its paired difference is told apart from 0 and lies below it, not held if it lies above "
+        f"0, and unresolved otherwise. The tests are corrected for {family} comparison{'s' * (family > 1)}, all those "
+        "of this list, by Holm's step-down: the probability that any of them is decided by chance is at most .05. The "
+        "intervals are those of one difference alone.",
+        True,
+    )
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else "< 1e-6" if value < 1e-6 else f"{value:.2g}"
 
 
 def _published(bundle: Bundle) -> Iterator[Section]:
