@@ -430,6 +430,8 @@ def test_the_page_of_a_recommendation_fits_every_window_in_both_themes(
     """Its one file asks for nothing; one of the two figures is seen; its texts stand out from the background."""
     page = recommendation.write(recommended(tmp_path, (3, 4, 5, 6)))
     scheme(browser, theme)
+    browser.get(page.as_uri())
+    browser.execute_script("try { sessionStorage.clear(); } catch {}")
     browser.get("about:blank")
     browser.get_log("browser")
     browser.get_log("performance")
