@@ -23,7 +23,7 @@ from solverbench.reports.parts import Part, grouped
 
 _WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
-_PLAIN = ("training", "verdicts", "published", "unfinished")
+_PLAIN = ("wins", "training", "verdicts", "published", "unfinished")
 """Keys of the sections that consist of paragraphs and tables only."""
 
 

@@ -1,4 +1,4 @@
-"""Lists of a report as Markdown, CSV and LaTeX: verdicts, published numbers beside ours, BibTeX of the solvers."""
+"""Lists of a report as Markdown, CSV and LaTeX: verdicts, win rates, published numbers beside ours, BibTeX."""
 
 import csv
 import io
@@ -28,6 +28,11 @@ VERDICTS = (
     Column("claim", 0.53, (("claim", "metric"),)),
     Column("difference", 0.28, (("difference",), ("95 % interval",), ("corrected p",))),
 )
+WINS = (
+    Column("solver", 0.42, (("solver", "NFE"), ("metric", "teacher"))),
+    Column("win rate", 0.28, (("win rate",), ("wins / ties / losses",))),
+    Column("difference", 0.30, (("mean difference",), ("95 % interval",))),
+)
 PUBLISHED = (
     Column("published number", 0.55, (("row",), ("solver", "metric", "teacher", "NFE"))),
     Column("published", 0.17, (("published",),)),
@@ -44,6 +49,9 @@ def files(report: Report) -> Iterator[tuple[str, bytes]]:
     if table := report.table("verdicts"):
         said = f"{verdicts.counted(verdicts.rows(report.bundle.record))}. {_corrected(report)}"
         yield from _each("verdicts", table.head, table.texts, said, VERDICTS)
+    if table := report.table("wins"):
+        said = f"Share of images that beat {report.baseline}'s from the same seed and prompt, ties counted half."
+        yield from _each("wins", table.head, table.texts, said, WINS)
     if table := report.table("published"):
         said = "Published numbers beside ours; one agrees if, as it was rounded, it lies within our 95 % interval."
         yield from _each("published", table.head, table.texts, said, PUBLISHED)

@@ -237,7 +237,8 @@ def _compared_to(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
         name = f"exact solution of {teacher.name}'s ODE from the same noise, {solutions.describe(teacher)}"
         return protocol.solved, f"{seeded}, {key['exact']}", name
     if metric.takes is Takes.PROMPT:
-        return protocol.samples, f"{seeded}, {key[metric.name]}, {teacher.condition}", "each image's own prompt"
+        scored = key[metric.name] if metric.builtin else key["scores"][metric.name]
+        return protocol.samples, f"{seeded}, {scored}, {teacher.condition}", "each image's own prompt"
     if metric.takes is Takes.IMAGE:
         return protocol.samples, f"{seeded}, {key['scores'][metric.name]}", "each image alone"
     assert cell.evaluation is not None
