@@ -8,7 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.embedded.shapes import conditioned
 from solverbench.teachers.embedded.shapes.data import CLASSES, SHAPE
-from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser, _attended
+from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
+from solverbench.teachers.embedded.unet import _attended
 
 
 def randomised(network: Denoiser) -> Denoiser:

@@ -8,7 +8,7 @@ from embedded import shapes_references as references
 from embedded import shapes_train as train
 from embedded import training
 from embedded.fitting import NetworkFit, fit
-from embedded.shapes_growth import grown
+from embedded.growth import grown
 
 from solverbench.errors import UserError
 from solverbench.teachers.embedded import artifacts as weights
