@@ -20,16 +20,16 @@ from torch.nn.functional import avg_pool2d, pad
 from solverbench.files import write_bytes
 from solverbench.metrics.frechet import Moments, Statistics, frechet
 from solverbench.metrics.quantise import quantise
-from solverbench.teachers.conditions import Condition, passes
+from solverbench.teachers.conditions import passes
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.judging import reference
-from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, loss, metric
+from solverbench.teachers.embedded.shapes import data, denoiser, kind, loss, metric
 from solverbench.teachers.embedded.shapes.metric import MetricNet
 
 from . import commands, training
 from .commands import Say
+from .guided_references import BATCH
 from .references import Sampler, moments_of
-from .shapes_references import BATCH
 
 SEEDS = range(2_000_000, 3_000_000)
 """Noise seeds of the guided samples; separate from those of the references."""
@@ -104,9 +104,9 @@ def guided(
         reference: moments of the data.
     """
     network, classifier = denoiser.load(folder, device=device), metric.load(folder, device=device)
-    condition = Condition(classes="seed", count=data.CLASSES, guidance=w)
+    condition = kind().condition(w)
     chosen = SEEDS[:count]
-    made = Sampler(sampler, nfe, BATCH, device).samples(conditioned(network, condition, device), chosen, data.SHAPE)
+    made = Sampler(sampler, nfe, BATCH, device).samples(kind().bound(network, condition, device), chosen, data.SHAPE)
     features = torch.cat([classifier.features(quantise(images)) for images in made])
     told = torch.tensor(condition.labels(chosen, data.SHAPE), device=device)
     right = (classifier.classes(features).argmax(1) == told).double().mean().item()
@@ -119,7 +119,7 @@ def picture(folder: Path, device: str, across: int = 10) -> Image.Image:
     record = weights.read_record(folder)["references"]
     sampler = Sampler(record["sampler"], record["nfe"], BATCH, device)
     network = denoiser.load(folder, device=device)
-    bind = conditioned(network, Condition(classes="seed", count=data.CLASSES), device)
+    bind = kind().bound(network, kind().condition(1.0), device)
     made = torch.cat(list(sampler.samples(bind, SEEDS[: data.CLASSES * across], data.SHAPE)))
     drawn = data.draw(data.VALIDATION_SEEDS[:2000])
     real = torch.stack([drawn.images[drawn.labels == label][:across] for label in range(data.CLASSES)])
