@@ -7,8 +7,9 @@ from functools import cached_property
 
 import pandas as pd
 
+from solverbench.reports import paired
 from solverbench.reports.bundle import STATUSES, Bundle
-from solverbench.reports.paired import Difference
+from solverbench.reports.paired import Difference, Standings
 from solverbench.reports.parts import Part, ranges
 
 
@@ -145,6 +146,12 @@ class Report:
     def budgets(self) -> str:
         """The budgets as text, such as "3-6, 8"."""
         return ranges(self.bundle.frame["nfe"].to_list())
+
+    @cached_property
+    def standings(self) -> tuple[tuple[str, list[Part], Standings], ...]:
+        """For each metric its parts, and who is ahead in the table of them."""
+        tables = {part.metric: [each for each in self.parts if each.metric == part.metric] for part in self.parts}
+        return tuple((metric, table, paired.standings(table, self.bundle.cells)) for metric, table in tables.items())
 
     @cached_property
     def cells(self) -> int:

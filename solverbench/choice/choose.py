@@ -9,7 +9,7 @@ from pathlib import Path
 
 from solverbench import files
 from solverbench.bench.progress import Listener, Silent
-from solverbench.choice import answer, candidates, fresh
+from solverbench.choice import answer, candidates, fresh, usage
 from solverbench.choice.answer import Recommendation
 from solverbench.choice.race import RACE, Race
 from solverbench.errors import BudgetError, TrainingError, UserError
@@ -59,14 +59,14 @@ def choose(
         by: metric that chooses between the leaders of the race.
         solvers: specs to choose from; if None, the built-in solvers on all grids, and trained ones at hand.
         train: whether the time left goes to training learned solvers, which then race too.
-        exports: kinds of exports of each pick, of `answer.KINDS`.
+        exports: kinds of exports of each pick, of `usage.KINDS`.
         tell: listener of searches, of the race (`say`) and of the run.
 
     Raises:
         UserError: bad arguments; a limit that is too low; no candidate; a reference that diverges or isn't converged.
     """
     begun = time.monotonic()
-    answer.check_kinds(exports)
+    usage.check_kinds(exports)
     _check(calls, seconds, train)
     tell = tell or Silent()
     budgets = spec.calls(nfe)
@@ -105,7 +105,7 @@ def choose(
     samples = fresh.affordable(race, spent, left)
     tell.say(f"measuring the leaders on {samples} fresh seeds")
     result, picks = fresh.measured(race, out, tell, by=by, samples=samples, also=learned)
-    found = answer.answered(race, field, result, picks, by, folder)
+    found = answer.answered(race, field, result, picks, by, folder, exports)
     answer.written(found, teacher, out, exports)
     return found
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +25,25 @@ docs/uncertainty.md."""
 
 FeatureNetwork = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] on [-1, 1] -> feature vectors [B, D], differentiable in the images."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The pipeline of diffusers that makes a teacher's images by its own call.
+
+    Args:
+        folder: its folder.
+        call: arguments of the call in addition to prompt, class, noise and number of steps: guidance, sizes and so on.
+            An image is given as the path of its file.
+        state: shape of one image's `latents`, whose numbers are in the order of the teacher's noise; None if the call
+            takes none, or has them in another order.
+        variant: variant of the weight files; empty for the base files.
+    """
+
+    folder: Path
+    call: Mapping[str, Any] = field(default_factory=dict)
+    state: tuple[int, ...] | None = None
+    variant: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +77,7 @@ class Teacher:
             "metric" measures them, and training code gets none of it unless a recipe sets allow_metric_loss.
         images_of: a range of seeds -> real images [B, C, H, W] on [-1, 1], on the CPU, each a function of its seed
             alone; None if the teacher has none.
+        pipeline: the pipeline of diffusers that it was read from; None if it wasn't.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -81,6 +102,7 @@ class Teacher:
     notes: tuple[str, ...] = ()
     features: Mapping[str, Callable[[str], FeatureNetwork]] = field(default_factory=dict)
     images_of: Callable[[range], Tensor] | None = None
+    pipeline: Pipeline | None = None
 
     def __repr__(self) -> str:
         """Return the facts that name it, on one line."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from reports_large import HOSTILE, write
+from reports_recommended import SCRIPT, recommended
 
 from solverbench import reports
 from solverbench.reports.pages import contrast as contrasts
-from solverbench.reports.pages import html, sections, viewer
+from solverbench.reports.pages import html, recommendation, sections, viewer
 
 webdriver = pytest.importorskip("selenium.webdriver")
 WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
@@ -420,3 +421,43 @@ def test_plus_and_minus_change_the_size_and_flicker_waits_for_who_wants_calm(alb
 def test_the_images_page_does_not_stick_out(album: Any, width: int) -> None:
     resize(album, width)
     assert ask(album, "document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_of_a_recommendation_fits_every_window_in_both_themes(
+    browser: Any, tmp_path: Path, theme: str
+) -> None:
+    """Its one file asks for nothing; one of the two figures is seen; its texts stand out from the background."""
+    page = recommendation.write(recommended(tmp_path, (3, 4, 5, 6)))
+    scheme(browser, theme)
+    browser.get(page.as_uri())
+    browser.execute_script("try { sessionStorage.clear(); } catch {}")
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    for width in (400, 800, 1400):
+        resize(browser, width)
+        assert ask(browser, "document.documentElement.scrollWidth") <= width
+        figures = "[...document.querySelectorAll('.front svg')].filter((each) => each.checkVisibility())"
+        assert ask(browser, f"{figures}.map((each) => each.getAttribute('class'))") == [
+            "narrow" if width == 400 else "wide"
+        ]
+        labels = f"{figures}[0].querySelectorAll('text')"
+        assert ask(browser, f"[...{labels}].every((each) => each.getBoundingClientRect().right <= innerWidth)")
+        sizes = ask(browser, f"[...{labels}].map((each) => each.getBoundingClientRect().height)")
+        assert min(sizes) > 10
+    back = "getComputedStyle(document.body).backgroundColor"
+    assert ask(browser, back) == ("rgb(22, 23, 26)" if theme == "dark" else "rgb(255, 255, 255)")
+    for kind in ("pick", "euler", "own"):
+        ink = ask(browser, f"getComputedStyle(document.querySelector('.wide .line.{kind}')).stroke")
+        assert contrasts.contrast(hexadecimal(ink), hexadecimal(ask(browser, back))) >= 3
+    assert ask(browser, "document.querySelector('#script').textContent") == SCRIPT
+    click(browser, "[data-copy]")
+    click(browser, "#theme")
+    clean(browser, page)
+
+
+def hexadecimal(colour: str) -> str:
+    """A computed colour as #rrggbb."""
+    return "#" + "".join(f"{int(part):02x}" for part in colour.removeprefix("rgb(").removesuffix(")").split(","))

@@ -32,7 +32,7 @@ from solverbench.teachers.families.pipelines import (
 from solverbench.teachers.families.pipelines.adapter import Adapter
 from solverbench.teachers.families.pipelines.networks import Watched
 from solverbench.teachers.families.pipelines.prompt_files import PromptFiles
-from solverbench.teachers.teacher import SAMPLER, Teacher
+from solverbench.teachers.teacher import SAMPLER, Pipeline, Teacher
 from solverbench.wording import one_line
 
 if TYPE_CHECKING:
@@ -146,7 +146,24 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         condition=condition,
         arithmetic=precision.label(description) + " vae_tiling" * given.enable_vae_tiling,
         notes=(*filter(None, ["" if given.clip else schedulers.dropped(asked_scheduler), placed]), *notes),
-    )
+        pipeline=None if description.files or given.frame is not None else Pipeline(
+            description.checkpoint, _as_given(description, asked),
+            adapter.state if "latents" in taken else None, given.variant or "",
+        ),
+    )  # fmt: skip
+
+
+def _as_given(description: Description, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the pipeline's call as the user gave them: images as paths; see `Pipeline`."""
+    found = {**description.call, **{key: arguments.plain(description.name, key, text) for key, text in asked.items()}}
+    for key, value in found.items():
+        if arguments.IMAGE.search(key) and isinstance(value, str):
+            found[key] = str(arguments.place(description, value))
+    if description.guidance_rescale is not None:
+        found["guidance_rescale"] = description.guidance_rescale
+    if description.negative is not None:
+        found["negative_prompt"] = description.negative
+    return found
 
 
 def _unchanged(x: Tensor, sigma: Tensor) -> Tensor:
