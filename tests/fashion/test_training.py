@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from embedded import fashion_images, fashion_train, guided_references
+from embedded import fashion_quality as quality
 from embedded import fashion_references as references
+from PIL import Image
 
 from solverbench.errors import MissingError, RecordError
 from solverbench.teachers.embedded import artifacts, fashion
@@ -97,4 +99,19 @@ def test_the_commands_make_a_whole_teacher(
     capsys.readouterr()
     assert references.main([*where, "--nfe", "2"]) == 0
     assert capsys.readouterr().out.count("is there already") == 2
+    told = ["--data", str(data), "--folder", str(tmp_path)]
+    assert quality.main([*told, "--guidance", "2", "--samples", "150"]) == 0
+    said = capsys.readouterr().out
+    assert "The metric network's share" in said
+    assert said.count("\n| 2 | 2 |") == 1
+    assert "| samples at guidance 1 |" in said
+    assert quality.main([*told, "--picture", str(tmp_path / "sheet.png")]) == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == ((3 * 8 + 2) * 30, 300)
     torch.set_float32_matmul_precision(precision)
+
+
+def test_the_nearest_neighbour_is_found() -> None:
+    those = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = quality.nearest(those[5:9] + 0.25, those)
+    torch.testing.assert_close(found, torch.full((4,), 0.25), rtol=1e-3, atol=1e-3)
