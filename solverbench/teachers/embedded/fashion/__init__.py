@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from solverbench.teachers.embedded.conditional import Kind
     from solverbench.teachers.embedded.fashion.loss import LossNet
+    from solverbench.teachers.embedded.fashion.metric import MetricNet
     from solverbench.teachers.teacher import Teacher
 
 FOLDER = Path(__file__).parent / "data"
@@ -41,9 +42,11 @@ def load(device: str = "cpu", *, guidance: float = 1.0, classes: str = "seed", f
 def kind() -> Kind:
     """Return the teacher's parts."""
     from solverbench.teachers.embedded.conditional import Kind
-    from solverbench.teachers.embedded.fashion import denoiser, images, metric
+    from solverbench.teachers.embedded.fashion import denoiser, images
 
-    return Kind("fashion", images.SHAPE, images.CLASSES, "images", denoiser.load, metric.load, load_loss, load_metric)
+    return Kind(
+        "fashion", images.SHAPE, images.CLASSES, "images", denoiser.load, metric_network, load_loss, load_metric
+    )
 
 
 def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> LossNet:
@@ -55,6 +58,11 @@ def load_loss(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> L
 
 def load_metric(device: torch.device | str = "cpu", *, folder: Path = FOLDER) -> Callable[[Tensor], Tensor]:
     """Return the differentiable metric features of float images [B, 1, 28, 28] in [-1, 1]; see `Teacher.features`."""
+    return metric_network(folder, device).of_floats
+
+
+def metric_network(folder: Path = FOLDER, device: torch.device | str = "cpu") -> MetricNet:
+    """Return the metric network; for evaluation only."""
     from solverbench.teachers.embedded.fashion import metric
 
-    return metric.load(folder, device=device).of_floats
+    return metric.load(folder, device=device)
