@@ -294,7 +294,8 @@ def _archive(file: BinaryIO, size: int) -> Iterator[zipfile.ZipFile]:
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
     """Return an entry's array; nothing is allocated unless its header agrees with the entry's size."""
     with archive.open(entry) as file:
-        version = tuple(file.read(_MAGIC)[-2:])
+        major, minor = file.read(_MAGIC)[-2:]
+        version = major, minor
         length = file.read(_LENGTHS[version])
         shape, transposed, kind = _header(version, length + file.read(int.from_bytes(length, "little")))
         if kind.hasobject or math.prod(shape) * kind.itemsize != entry.file_size - file.tell():
@@ -311,7 +312,7 @@ _LENGTHS = {(1, 0): 2, (2, 0): 4}
 
 
 @lru_cache(1024)
-def _header(version: tuple[int, ...], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Return the shape, the order and the type that a header names; equal headers, as blocks have, are parsed once."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
     with _PARSING:

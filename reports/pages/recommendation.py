@@ -156,7 +156,7 @@ def _figures(given: Fields, bundle: Bundle) -> Iterator[str]:
     ]  # fmt: skip
     picks = [(each, _dot(bundle, each["spec"], each["nfe"])) for each in given["picks"]]
     known = [dot for _, dot in picks if dot is not None]
-    best, line = math.inf, []
+    best, line = math.inf, list[Dot]()
     for dot in known:
         if dot.value < best:
             best, line = dot.value, [*line, dot]
@@ -165,7 +165,8 @@ def _figures(given: Fields, bundle: Bundle) -> Iterator[str]:
         ("euler", "plain default", "Euler (DDIM)"), ("own", "own scheduler", "the pipeline's own scheduler"),
     ):  # fmt: skip
         specs = {each["spec"] for pick in given["picks"] for each in pick["comparisons"] if role in each["role"]}
-        dots = [dot for pick in given["picks"] for spec in specs if (dot := _dot(bundle, spec, pick["nfe"]))]
+        found = (_dot(bundle, spec, pick["nfe"]) for pick in given["picks"] for spec in specs)
+        dots = [each for each in found if each is not None]
         series.append(Series(name, label, dots))
     for width in WIDTHS:
         yield front.svg(light, series, "RMSE to the teacher's own sample", width)
@@ -199,7 +200,7 @@ def _images(given: Fields, bundle: Bundle) -> Iterator[dict[str, Any]]:
     keys = {(solver, nfe): key for key, solver, nfe in blocks(list(bundle.images), teachers[0])} if teachers else {}
     own = next((key for (solver, _), key in keys.items() if solver == "teacher"), None)
     for pick in given["picks"]:
-        asked = {"the reference": own} if own else {}
+        asked: dict[str, str | None] = {"the reference": own}
         asked[f"pick: {pick['spec']}"] = keys.get((pick["spec"], pick["nfe"]))
         for each in pick["comparisons"]:
             asked[f"{each['role']}: {each['spec']}"] = keys.get((each["spec"], pick["nfe"]))
