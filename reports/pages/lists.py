@@ -57,7 +57,7 @@ def files(report: Report) -> Iterator[tuple[str, bytes]]:
         yield from _each("published", table.head, table.texts, said, PUBLISHED)
     if rows := list(_ahead(report)):
         file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows([AHEAD, *rows])
+        csv.writer(file, lineterminator="\n").writerows([(*AHEAD, *_options(report)), *rows])
         yield "ahead.csv", file.getvalue().encode()
     if text := bibtex(report.bundle.record):
         yield "solvers.bib", (text.rstrip() + "\n").encode()
@@ -76,7 +76,10 @@ AHEAD = ("metric", "teacher", "part", "NFE", "best", "other", "difference", "low
 
 
 def _ahead(report: Report) -> Iterator[Sequence[object]]:
-    """Yield a row for each comparison of the best solver of a budget with another one: best less other."""
+    """Yield a row for each comparison of the best solver of a budget with another one: best less other.
+
+    The options of the teacher that differ in this run come last.
+    """
     for metric, table, standings in report.standings:
         for part, own in zip(table, standings.found, strict=True):
             for nfe, standing in own.items():
@@ -86,7 +89,14 @@ def _ahead(report: Report) -> Iterator[Sequence[object]]:
                         metric, csv_text(part.teacher), part.number, nfe, csv_text(each.best), csv_text(each.other),
                         *(repr(number) for number in (found.value, found.low, found.high, found.p, found.p_holm)),
                         standings.pairs, "yes" if found.sign else "no", "yes" if each.paired else "no",
+                        *(csv_text(value or "") for value in report.axes.values(part.teacher)),
                     )  # fmt: skip
+
+
+def _options(report: Report) -> Iterator[str]:
+    """Yield the columns of the teachers' options."""
+    for name in report.axes.options:
+        yield str(csv_text(f"teacher_{name}" if name in AHEAD else name))
 
 
 def _each(

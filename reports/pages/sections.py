@@ -26,7 +26,7 @@ from solverbench.reports.pages.content import (
     one_per_cell,
 )
 from solverbench.reports.pages.tables import escape_markdown as escape
-from solverbench.reports.parts import Part, parts, slug
+from solverbench.reports.parts import Part, axes, parts, slug
 from solverbench.wording import interval_texts
 
 
@@ -82,7 +82,7 @@ def _reference_lines(found: Sequence[Part], record: Mapping[str, Any]) -> Iterat
     """Yield what the figures' horizontal lines are, and which values they leave out."""
     several, told = len({part.teacher for part in found}) > 1, {False: list[str](), True: list[str]()}
     for part in found:
-        where = f" on {part.teacher}" if several else ""
+        where = f" on {part.title}" if several else ""
         for line in part.lines:
             value, low, high = interval_texts(line.value, line.low, line.high)
             ends = f", {low} to {high}" if low else ""
@@ -123,8 +123,8 @@ def _numbers(bundle: Bundle, part: Part, baseline: str, several: bool) -> Sectio
     if numbers.compared:
         files += f" Paired differences: [Markdown](paired-{part.name}.md), [LaTeX](paired-{part.name}.tex)."
     later = f", part {part.number}" if part.number > 1 else ""
-    title = f"{part.teacher}: {part.label}" if several else part.label
-    return Section("part", title + later, (numbers, Prose(files)), f"{part.label}, {part.teacher}{later}")
+    title = f"{part.title}: {part.label}" if several else part.label
+    return Section("part", title + later, (numbers, Prose(files)), f"{part.label}, {part.title}{later}")
 
 
 def _wins(bundle: Bundle, baseline: str, several: bool) -> Iterator[Section]:
@@ -181,11 +181,20 @@ def _side_by_side(found: Sequence[Part]) -> Iterator[Section]:
 def _further(bundle: Bundle, found: Sequence[Part]) -> Iterator[Section]:
     """Yield a section for each further figure of the whole run; see `figures.contents.KINDS`."""
     for kind in KINDS.values():
-        if kind.section is not None and kind.make(Source(bundle, found)) is not None:
+        source = Source(bundle, found)
+        if kind.section is not None and kind.worth(source) and kind.make(source) is not None:
             title, alt, said = kind.section
             files = f"[PDF]({kind.file}.pdf), [SVG]({kind.file}.svg) and [CSV]({kind.file}.csv)"
-            blocks = Figure(kind.file, alt), Prose(f"{said} Also as {files}.")
+            more = f" {escape(_call_times(bundle, found))}" if kind is KINDS["latency"] else ""
+            blocks = Figure(kind.file, alt), Prose(f"{said}{more} Also as {files}.")
             yield Section(kind.file.removeprefix("figure-"), title, blocks)
+
+
+def _call_times(bundle: Bundle, found: Sequence[Part]) -> str:
+    """Return what a call took, at which batch and on which device."""
+    named = axes(bundle.record)
+    told = [f"{named.title(each.teacher)}: {each.text}" for each in costs.call_times(found)]
+    return f"Measured: {'; '.join(told)}. At another batch, or on another device, it is another number."
 
 
 def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:

@@ -19,6 +19,9 @@ from solverbench.choice.race import Race
 from solverbench.metrics import table
 from solverbench.teachers.teacher import Teacher
 
+PAGE = "recommend.html"
+"""The name of the page; `solverbench.reports` writes it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Recommendation:
@@ -32,7 +35,7 @@ class Recommendation:
         cost: network calls times images, seconds and images of the race, and seconds per call and image.
         notes: what a reader should know.
         folder: folder of its files.
-        report: folder of the report of the run on fresh seeds.
+        report: folder of the run on fresh seeds.
     """
 
     teacher: str
@@ -49,6 +52,11 @@ class Recommendation:
         """The pick with the most calls; the only one if one number of calls was asked for."""
         return self.picks[-1]
 
+    @property
+    def page(self) -> Path:
+        """Its page; the command draws it, and in Python `sb.report(found.folder)`."""
+        return self.folder / PAGE
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
@@ -61,6 +69,7 @@ class Recommendation:
             "notes": list(self.notes),
             "folder": str(self.folder),
             "report": str(self.report),
+            "page": str(self.page),
         }
 
     def __str__(self) -> str:
@@ -68,15 +77,20 @@ class Recommendation:
 
 
 def answered(
-    race: Race, field: Field, result: RunResult, picks: Sequence[Pick], by: str, folder: Path
+    race: Race, field: Field, result: RunResult, picks: Sequence[Pick], by: str, folder: Path, kinds: Sequence[str]
 ) -> Recommendation:
-    """Return the answer, and write candidates.csv and recommendation.json."""
+    """Return the answer, and write candidates.csv and recommendation.json.
+
+    Args:
+        kinds: kinds of exports, of `usage.KINDS`.
+    """
     rows = [row for nfe in race.budgets for row in _rows(race, nfe)]
-    rows += [
-        {"nfe": int(key.partition(" ")[0]), "spec": key.partition(" ")[2], "images": 0, "rmse": None,
-         "state": f"failed: {why}", "same_as": ""}
-        for key, why in field.failed.items()
-    ]  # fmt: skip
+    for word, table_ in (("failed", field.failed), ("not possible", field.left_out)):
+        rows += [
+            {"nfe": int(key.partition(" ")[0]), "spec": key.partition(" ")[2], "images": 0, "rmse": None,
+             "state": f"{word}: {why}", "same_as": ""}
+            for key, why in table_.items()
+        ]  # fmt: skip
     cost = {
         "calls": race.spent.calls,
         "search_calls": field.searched,
@@ -85,7 +99,14 @@ def answered(
         "seconds_per_call": race.pace,
     }
     found = Recommendation(
-        race.teacher.name, by, tuple(picks), rows, cost, _notes(field, picks, by), folder, result.folder
+        race.teacher.name,
+        by,
+        tuple(picks),
+        rows,
+        cost,
+        [*_notes(field, picks, by), *usage.notes(kinds, race.teacher)],
+        folder,
+        result.folder,
     )
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -113,18 +134,21 @@ def _rows(race: Race, nfe: int) -> Iterator[dict[str, Any]]:
 
 def _notes(field: Field, picks: Sequence[Pick], by: str) -> list[str]:
     found = [*field.notes]
-    if field.left_out:
-        found.append(f"{field.left_out} combinations are not possible on this schedule or with this number of calls")
+    if (count := len(field.left_out)) > 0:
+        said = "1 combination is" if count == 1 else f"{count} combinations are"
+        found.append(
+            f"{said} not possible on this schedule or with this number of calls: {PAGE} has each with its reason"
+        )
     found += [f"{key}: {why}" for key, why in field.failed.items()]
     if by != table.ALWAYS:
         found.append(f"the race went by RMSE to the teacher's own sampler; {by} chose between the three that led it")
     else:
         found.append(
             "RMSE to the teacher's own sampler says how close an image is to the converged one, not how good it looks: "
-            "a sharper image may be further away; look at images.html in the report"
+            f"a sharper image may be further away; look at the images in {PAGE}"
         )
     for pick in picks:
-        if any(each.verdict == "level" and each.role == "plain default" for each in pick.comparisons):
+        if any(each.verdict == "level" and "plain default" in each.role for each in pick.comparisons):
             found.append(f"at {pick.nfe} calls the pick is level with the plain default")
     return found
 

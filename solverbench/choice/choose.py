@@ -105,7 +105,7 @@ def choose(
     samples = fresh.affordable(race, spent, left)
     tell.say(f"measuring the leaders on {samples} fresh seeds")
     result, picks = fresh.measured(race, out, tell, by=by, samples=samples, also=learned)
-    found = answer.answered(race, field, result, picks, by, folder)
+    found = answer.answered(race, field, result, picks, by, folder, exports)
     answer.written(found, teacher, out, exports)
     return found
 

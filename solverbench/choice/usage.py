@@ -7,7 +7,7 @@ from pathlib import Path
 
 from solverbench import seeds
 from solverbench.errors import UserError
-from solverbench.export import export
+from solverbench.export import export, frames
 from solverbench.export.export import MODULE, Exported
 from solverbench.method.spec import make
 from solverbench.teachers.families.pipelines.arguments import IMAGE
@@ -31,6 +31,13 @@ def check_kinds(kinds: Sequence[str]) -> None:
             raise UserError(asked=f"--export {kind}", wrong="isn't a kind of export", remedy=f"use {', '.join(KINDS)}")
 
 
+def notes(kinds: Sequence[str], teacher: Teacher) -> list[str]:
+    """Return what a user of the exports should know."""
+    if "diffusers" not in kinds or frames.own(teacher):
+        return []
+    return ["the exported scheduler is for a network that takes sigma and predicts the image from x0 + sigma n"]
+
+
 def texts(spec: str, nfe: int, teacher: Teacher, kinds: Sequence[str], out: Path) -> dict[str, str]:
     """Return the files for a solver by name: each of `kinds`, and the script.
 
@@ -44,8 +51,8 @@ def texts(spec: str, nfe: int, teacher: Teacher, kinds: Sequence[str], out: Path
     found: dict[str, str] = {}
     for kind in kinds:
         found |= _export(kind, exported, teacher)
-    head = f'"""{spec} with {nfe} calls, chosen for {teacher.name}: the image of seed {seeds.EVALUATION_START}."""\n\n'
-    if "diffusers" in kinds and teacher.pipeline is not None and export.in_own_frame(exported, teacher):
+    head = f'"""{spec} with {nfe} calls, chosen for {teacher.name}."""\n\n'
+    if "diffusers" in kinds and teacher.pipeline is not None and frames.own(teacher):
         return found | {SCRIPT: head + _in_pipeline(nfe, teacher, teacher.pipeline)}
     return found | {SCRIPT: head + _alone(spec, nfe, teacher, out)}
 
@@ -111,8 +118,8 @@ def _alone(spec: str, nfe: int, teacher: Teacher, out: Path) -> str:
         "from pathlib import Path\n\nimport solverbench as sb\n\n"
         f"seeds = range({first}, {first + 16})\n"
         f"teacher = {loaded}\n"
-        f"plan = sb.tableau({spec!r}, nfe={nfe}, teacher=teacher, out=Path({str(out.absolute())!r}))"
-        ".plan_from_noise(teacher.schedule)\n"
+        f"tableau = sb.tableau({spec!r}, nfe={nfe}, teacher=teacher, out=Path({str(out.absolute())!r}))\n"
+        "plan = tableau.plan_from_noise(teacher.schedule)\n"
         f"denoise = sb.make({spec!r}).adapt(teacher.denoiser(seeds))\n"
         "images = teacher.images(sb.execute(plan, denoise, sb.noise(seeds, teacher)))\n"
         "print(images.shape, images.min(), images.max())\n"

@@ -184,7 +184,8 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             eta: 0, which pipelines of DDIM pass.
 
         Raises:
-            ValueError: another eta, another timestep than the next one, more calls than N, or an output of another shape.
+            ValueError: another eta, another timestep than the next one, more calls than N, or an output of another
+                shape.
         """
         config, k = self.config, self._calls
         if eta:

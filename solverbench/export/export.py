@@ -273,11 +273,6 @@ def as_scheduler_folder(exported: Exported, teacher: Teacher) -> dict[str, str]:
     return {CONFIG: texts.scheduler_config(_config(exported, teacher)[0]), MODULE: texts.scheduler()}
 
 
-def in_own_frame(exported: Exported, teacher: Teacher) -> bool:
-    """Return whether a scheduler made of `exported` is for the teacher's own network, as in its pipeline."""
-    return _config(exported, teacher)[1]
-
-
 def _sampler(exported: Exported) -> dict[str, Any]:
     """Return the fields of a `Sampler`."""
     tab = exported.tableau

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from solverbench import files, registries, seeds
 from solverbench.bench.block import PICTURES
-from solverbench.bench.bundle import wins
+from solverbench.bench.bundle import axes, wins
 from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
@@ -25,7 +25,7 @@ from solverbench.bench.bundle.selection import _selection, name, settled
 from solverbench.bench.bundle.table import _metrics, frame
 from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.cells import Cell, each_teacher
-from solverbench.bench.outcome import Outcome
+from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import BLOCKS, Protocol
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import MissingError
@@ -97,6 +97,7 @@ def write(
         "published": published.compared(shown),
         "bibtex": _bibtex(outcomes),
         **_conditions(outcomes),
+        **axes.of(teachers_of_outcomes(outcomes)).as_dict(),
         **({"wins": rates} if (rates := wins.rates(scores)) else {}),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
