@@ -15,7 +15,6 @@ from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import NUMBERS, WORK, RunOptions, declared, spans
 from solverbench.cli.main import main
 
-
 OTHERS = ("strict", "as_json", "detect", "power", "pilot")
 """Flags of the commands that aren't options of a run."""
 
