@@ -135,11 +135,11 @@ def _rows(race: Race, nfe: int) -> Iterator[dict[str, Any]]:
 def _notes(field: Field, picks: Sequence[Pick], by: str) -> list[str]:
     found = [*field.notes]
     if (count := len(field.left_out)) > 0:
-        said = "1 combination is" if count == 1 else f"{count} combinations are"
-        found.append(
-            f"{said} not possible on this schedule or with this number of calls: {PAGE} has each with its reason"
-        )
-    found += [f"{key}: {why}" for key, why in field.failed.items()]
+        said = f"{count} combination{'s' * (count > 1)} of solver, grid and number of calls can't take part"
+        found.append(f"{said}; {PAGE} has the reason of each")
+    for key, why in field.failed.items():
+        nfe, _, spec = key.partition(" ")
+        found.append(f"{spec} failed with {nfe} calls: {why}")
     if by != table.ALWAYS:
         found.append(f"the race went by RMSE to the teacher's own sampler; {by} chose between the three that led it")
     else:

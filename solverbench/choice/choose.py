@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from solverbench import files
 from solverbench.bench.progress import Listener, Silent
 from solverbench.choice import answer, candidates, fresh, usage
@@ -15,7 +17,7 @@ from solverbench.choice.race import RACE, Race
 from solverbench.errors import BudgetError, TrainingError, UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.training import train as training
-from solverbench.method import spec
+from solverbench.method import Denoise, spec
 from solverbench.metrics import table
 from solverbench.sampling import convergence
 from solverbench.sampling.convergence import Measurement
@@ -86,9 +88,11 @@ def choose(
     named = "-".join(map(str, sorted(budgets)))
     folder = out / "recommendations" / f"{teacher.model}-nfe-{named}-{files.digest(asked)[:8]}"
     limit = None if calls is None else int(RACE * calls) - field.searched
+    late = time.monotonic() - begun
     race = Race(
         teacher, field.candidates, out, folder / "race.json", calls=limit,
-        seconds=None if seconds is None else RACE * seconds - (time.monotonic() - begun), say=tell.say,
+        seconds=None if seconds is None else RACE * seconds - late,
+        gone=late if limit is None else field.searched + RACE * measuring_calls, say=tell.say,
     )  # fmt: skip
     with pool(1) as threads:
         running = threads.submit(race.run)
@@ -111,7 +115,7 @@ def choose(
 
 
 class _Late(Exception):
-    """The time for training is over; raised between two iterations."""
+    """The time for training is over."""
 
 
 def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: Listener) -> list[str]:
@@ -120,6 +124,7 @@ def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: List
     An unfinished training keeps its checkpoint: `solverbench train` with the same --out goes on from it.
     """
     deadline, found = time.monotonic() + seconds, dict[str, None]()
+    pairs = training.Shared(_until(teacher, deadline), out)
 
     def progress(iteration: int, total: int, loss: float, validation: float | None) -> None:
         if time.monotonic() > deadline:
@@ -132,16 +137,33 @@ def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: List
                 continue  # a trained file was at hand
             try:
                 recipe = replace(recipes.chosen(solver, teacher), training_seeds=1)
-                tell.say(f"training {name} at {nfe} calls, {deadline - time.monotonic():.0f} s left")
-                training.train_best(solver, nfe, teacher, recipe, out=out, device=teacher.device, progress=progress)
+                tell.say(f"training {name} at {nfe} calls, {max(deadline - time.monotonic(), 0):.0f} s left")
+                about = solver, nfe, teacher, recipe
+                training.train_best(*about, out=out, device=teacher.device, progress=progress, data=pairs.of(recipe))
             except _Late:
-                tell.say(f"the time for training is over: {name} at {nfe} calls is not finished and takes no part")
+                tell.note(f"the time for training is over: {name} at {nfe} calls is not finished and takes no part")
                 return list(found)
             except (TrainingError, BudgetError) as error:
                 tell.note(f"{name} at {nfe} calls takes no part: {error}")
             else:
                 found[name] = None
     return list(found)
+
+
+def _until(teacher: Teacher, deadline: float) -> Teacher:
+    """Return the teacher; its calls raise `_Late` once the monotonic clock is past `deadline`."""
+
+    def checked(denoise: Denoise) -> Denoise:
+        def called(x: Tensor, sigma: Tensor) -> Tensor:
+            if time.monotonic() > deadline:
+                raise _Late
+            return denoise(x, sigma)
+
+        return called
+
+    bind = teacher.bind
+    bound = None if bind is None else lambda chosen: checked(bind(chosen))
+    return replace(teacher, denoise=checked(teacher.denoise), bind=bound)
 
 
 def _check(calls: int | None, seconds: float | None, train: bool) -> None:

@@ -204,6 +204,11 @@ def _labelled(name: str, given: Mapping[str, str]) -> str:
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
 
 
+def expanded(text: str) -> list[str]:
+    """Return the specs of a comma-separated list of teachers, each `a|b` expanded; see `alternatives`."""
+    return [spec for item in text.split(",") for spec in alternatives(item.strip())]
+
+
 def alternatives(text: str) -> list[str]:
     """Return the specs of one with alternatives: `shapes:guidance=1|2` are `shapes:guidance=1` and `shapes:guidance=2`.
 

@@ -215,8 +215,19 @@ def test_a_limit_on_calls_holds_and_one_that_is_too_low_is_refused(tmp_path):
     found = choose(teacher(counted), 4, out=tmp_path, solvers=SOLVERS, calls=limit)
     assert found.cost["calls"] <= 0.6 * limit
     assert calls <= limit
-    with pytest.raises(UserError, match=r"too little for the smallest race, which takes \d+ network calls"):
+    with pytest.raises(UserError, match=r"too little for the smallest race, which takes \d+ network calls") as caught:
         choose(teacher(), 4, out=tmp_path, solvers=SOLVERS, calls=100)
+    enough = int(re.search(r"give (\d+) calls", str(caught.value))[1])
+    assert choose(teacher(), 4, out=tmp_path, solvers=SOLVERS, calls=enough + 1).pick
+
+
+def test_a_race_that_fits_two_candidates_of_a_budget_alone_is_run_with_these(tmp_path):
+    found = candidates.gather(teacher(), [4], tmp_path, Silent(), solvers=None, calls=None)
+    assert len(found.candidates) > 30
+    about = {"seconds": None, "say": lambda line: None}
+    tight = race.Race(teacher(), found.candidates, tmp_path, tmp_path / "a.json", calls=4 * (40 + 8), **about)
+    tight.run()
+    assert [bool(each.errors) for each in tight.runners] == [True, True] + [False] * (len(tight.runners) - 2)
 
 
 @pytest.mark.parametrize("seconds", [600.0, 1e-3])
@@ -298,3 +309,23 @@ def test_the_command_prints_the_picks_and_json(tmp_path):
     wrong = CliRunner().invoke(main, ["recommend", "--time", "soon"])
     assert wrong.exit_code == 2
     assert "--time soon: isn't a time" in wrong.stderr
+
+
+def test_the_time_for_training_also_ends_the_images_that_it_needs(tmp_path, monkeypatch):
+    """They can take hours; the network's next call ends them."""
+    calls = 0
+
+    def slow(x, sigma):
+        nonlocal calls
+        calls += 1
+        return toys.denoise(x, sigma)
+
+    monkeypatch.setattr(choosing, "TRAINED", ("gs",))
+    found = candidates.gather(teacher(), [4], tmp_path, Silent(), solvers="dpm,euler", calls=None)
+    about = {"calls": None, "seconds": None, "say": lambda line: None}
+    runs = race.Race(teacher(slow), found.candidates, tmp_path, tmp_path / "race.json", **about)
+    heard = Heard()
+    monkeypatch.setattr(recipes, "chosen", lambda solver, teacher: recipes.load("gs", "digits"))
+    assert choosing._trained(runs, teacher(slow), tmp_path, 0.0, heard) == []
+    assert calls == 0
+    assert "not finished and takes no part" in heard.lines[-1]
