@@ -136,7 +136,7 @@ def _wins(bundle: Bundle, baseline: str, several: bool) -> Iterator[Section]:
         f"Share of images whose score is better than that of {baseline}'s from the same seed and prompt, ties counted "
         "half, and the mean difference of the scores. The 95 % intervals take the images of a prompt for one cluster, "
         "so they hold for other prompts of the kind, too. A row is marked if its rate differs from 50 % after Holm's "
-        "correction for the comparisons of its metric and teacher (p at most .05)."
+        "correction for the comparisons of its metric and teacher (corrected p at most .05)."
     )
     short = {name: str(each.get("short", name)) for name, each in bundle.record["metrics"].items()}
     rows = []

@@ -87,8 +87,10 @@ def _pairs(text: str, ending: str) -> Iterator[tuple[str, str]]:
     elif ending == ".jsonl":
         yield from (_pair(json.loads(line)) for line in text.splitlines() if line.strip())
     elif ending in TABLES:
-        quoting = csv.QUOTE_MINIMAL if ending == ".csv" else csv.QUOTE_NONE
-        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=TABLES[ending], quoting=quoting, strict=True)
+        rows = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter=TABLES[ending], strict=True,
+            quoting=csv.QUOTE_MINIMAL if ending == ".csv" else csv.QUOTE_NONE,
+        )  # fmt: skip
         if not any((name or "").strip().lower() in PROMPT for name in rows.fieldnames or ()):
             raise ValueError("no column prompt")
         yield from (_pair({key: value or "" for key, value in row.items() if isinstance(key, str)}) for row in rows)

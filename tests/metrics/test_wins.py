@@ -149,6 +149,7 @@ def test_a_run_keeps_win_rates_of_each_pair_and_the_means_of_each_prompt(run, ho
     table = pd.read_csv(run.folder / wins.PROMPTS).set_index(["solver", "prompt"])
     assert table.loc[("dpm", PROMPTS[1]), "mean"] == pytest.approx(scores["dpm"][numbers == 1].mean())
     assert set(table["images"]) == {10}
+    assert table.loc["dpm"]["line"].to_dict() == {line: n for n, line in enumerate(PROMPTS)}
 
 
 def test_a_repeated_run_says_the_same_and_lost_blocks_leave_the_pair_out(run, home):
@@ -181,6 +182,7 @@ def test_the_report_shows_win_rates_against_the_baseline(run):
     reports.write(run.folder)
     text, page = ((run.folder / f"report.{kind}").read_text() for kind in ("md", "html"))
     assert "## Win rates against dpm" in text
+    assert "after Holm's correction" in text
     assert against(bundle, "dpm")[0].text in text
     assert 'id="wins"' in page
     assert PROMPTS[0] in page
@@ -208,7 +210,7 @@ def test_a_verdict_of_a_score_is_decided_by_the_win_rate_and_counts_each_rival(r
         )
         values = np.arange(30.0) % 7 + shift
         outcome = SimpleNamespace(cell=cell, measures={"pickscore": SimpleNamespace(value=values.mean(), over="same")})
-        return wins.Scores(outcome, each.metric, values, np.arange(30), list(map(str, range(30))))
+        return wins.Scores(outcome, each.metric, values, np.arange(30), {n: str(n) for n in range(30)})
 
     rivals = [of("dpm", 0.0, False), of("heun", -1.0, False)]
     [found] = claims.verdicts([], [of("euler", 0.5, True), *rivals])

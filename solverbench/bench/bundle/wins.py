@@ -36,15 +36,15 @@ class Scores:
 
     Args:
         values: [n] by seed, or [K, n] for K trainings.
-        prompts: number of each image's prompt, [n].
-        lines: the different prompts.
+        prompts: place of each image's prompt, [n].
+        lines: the different prompts, by their place in the teacher's file.
     """
 
     outcome: Outcome
     metric: MetricDefinition
     values: Array
     prompts: NDArray[np.int64]
-    lines: Sequence[str]
+    lines: Mapping[int, str]
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -53,10 +53,10 @@ class Scores:
         return cell.teacher.name, self.metric.name, cell.nfe, self.outcome.measures[self.metric.name].over
 
     def means(self) -> tuple[Array, NDArray[np.int64]]:
-        """Return the mean score of each prompt and its number of images, [C] each."""
-        sizes = np.bincount(self.prompts, minlength=len(self.lines))
-        sums = np.bincount(self.prompts, weights=np.atleast_2d(self.values).mean(0), minlength=len(self.lines))
-        return sums / np.maximum(sizes, 1), sizes
+        """Return the mean score of each prompt and its number of images, [C] each, in the order of `lines`."""
+        used = np.array(list(self.lines))
+        sizes = np.bincount(self.prompts)[used]
+        return np.bincount(self.prompts, weights=np.atleast_2d(self.values).mean(0))[used] / sizes, sizes
 
     def against(self, other: Scores) -> Wins:
         """Return how often this cell scores above another one."""
@@ -78,10 +78,10 @@ def found(outcomes: Sequence[Outcome], root: Path) -> list[Scores]:
             parts = [_stored(each, metric.array, root) for each in outcome.parts or (outcome,)]
             values = [each for each in parts if each is not None and each.ndim == 1]
             if len(values) == len(parts):
-                lines = told.lines(outcome.cell.protocol.seeds)
-                numbers = {line: number for number, line in enumerate(dict.fromkeys(lines))}
-                prompts = np.array([numbers[line] for line in lines])
-                made.append(Scores(outcome, metric, np.stack(values), prompts, list(numbers)))
+                places = {line: place for place, line in reversed(list(enumerate(told.prompts)))}
+                used = [places[line] for line in told.lines(outcome.cell.protocol.seeds)]
+                lines = {place: told.prompts[place] for place in sorted(set(used))}
+                made.append(Scores(outcome, metric, np.stack(values), np.array(used), lines))
     return made
 
 
@@ -111,24 +111,25 @@ def pairs(scores: Sequence[Scores]) -> Iterator[tuple[Scores, Scores]]:
 
 def table(scores: Sequence[Scores]) -> pd.DataFrame:
     """Return the mean score of each prompt by each cell; without rows if there are none, or more than `MOST`."""
-    columns = ("teacher", "metric", "solver", "nfe", "number", "prompt", "images", "mean")
+    columns = ("teacher", "metric", "solver", "nfe", "line", "prompt", "images", "mean")
     rows: list[tuple[Any, ...]] = []
     if sum(len(each.lines) for each in scores) <= MOST:
         for each in scores:
             cell = each.outcome.cell
             about = (cell.teacher.name, each.metric.name, cell.solver, cell.nfe)
             means, sizes = each.means()
-            rows += [(*about, n, line, int(sizes[n]), float(means[n])) for n, line in enumerate(each.lines)]
+            told = zip(each.lines.items(), sizes, means, strict=True)
+            rows += [(*about, place, line, int(size), float(mean)) for (place, line), size, mean in told]
     return pd.DataFrame(rows, columns=list(columns))
 
 
 def _extremes(a: Scores, b: Scores) -> Mapping[str, list[list[Any]]]:
-    apart = a.means()[0] - b.means()[0]
+    apart, lines = a.means()[0] - b.means()[0], list(a.lines.values())
     order = np.argsort(apart, kind="stable")
     up = [number for number in order[::-1][:SHOWN] if apart[number] > 0]
     down = [number for number in order[:SHOWN] if apart[number] < 0]
     return {
-        name: [[a.lines[number], float(apart[number])] for number in chosen]
+        name: [[lines[number], float(apart[number])] for number in chosen]
         for name, chosen in (("up", up), ("down", down))
     }
 
