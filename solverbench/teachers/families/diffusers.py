@@ -145,8 +145,8 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         return teacher
     call = _call(description, given, type(model).__name__, teacher.condition, pixels)
     state = teacher.shape if network.text and type(model).__name__ != "FluxTransformer2DModel" else None
-    own = Pipeline(folder.path, call, state, given.variant or "")
-    return dataclasses.replace(teacher, pipeline=own)
+    pipeline = Pipeline(folder.path, call, state, given.variant or "")
+    return dataclasses.replace(teacher, pipeline=pipeline)
 
 
 def _call(
