@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from solverbench import seeds
 from solverbench.bench.measure import Measure, paired
 from solverbench.bench.progress import Silent
-from solverbench.choice import candidates, fresh
+from solverbench.choice import candidates, defaults
 from solverbench.choice.choose import choose
 from solverbench.choice.race import Race, beaten
 from solverbench.metrics.reduction import rmses
@@ -103,7 +103,7 @@ def coverage(out: Path) -> None:
         every = threads.submit(_errors, teacher, field.candidates, range(first, first + IMAGES * TIMES), out).result()
     table = np.stack(list(every.values()))
     specs = list(every)
-    euler = next(place for place, each in enumerate(specs) if each == fresh.DEFAULT)
+    euler = next(place for place, each in enumerate(specs) if each == defaults.DEFAULT)
     generator, hits, winners = np.random.default_rng(0), {"second": 0, "default": 0, "race": 0}, set()
     for _ in range(REPETITIONS):
         order = generator.permutation(table.shape[1])

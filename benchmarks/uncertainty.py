@@ -1,18 +1,21 @@
 """Coverage of the intervals of a Fréchet distance, on Gaussians whose distance is known.
 
-python benchmarks/uncertainty.py [TRIALS] [bounded|sets|trainings]: the tables of docs/uncertainty.md, as Markdown. The
-last ones are the bias that remains after extrapolation, by the number of images per feature, the intervals of bounded
-metrics, those of density, coverage, CMMD and KID, and those of means over training seeds; `bounded`, `sets` and
-`trainings` print one alone (benchmarks/uncertainty.log).
+python benchmarks/uncertainty.py [TRIALS] [bounded|sets|trainings|families|wins]: the tables of docs/uncertainty.md, as
+Markdown. The last ones are the bias that remains after extrapolation, by the number of images per feature, the
+intervals of bounded metrics, those of density, coverage, CMMD and KID, those of means over training seeds, how often
+tables of equal solvers tell any two apart, and intervals of win rates; the words print one alone
+(benchmarks/uncertainty.log).
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
+import pandas as pd
+from scipy.special import ndtri, stdtrit
 
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
 from solverbench.metrics.intervals import Array, extrapolated, half_width, hierarchical, over_sets, share
@@ -25,6 +28,10 @@ from solverbench.metrics.vectors import (
     manifold,
     neighbourhoods,
 )
+from solverbench.metrics.wins import compared
+from solverbench.reports import paired
+from solverbench.reports.bundle import tidy
+from solverbench.reports.parts import Part, parts
 
 CASES = [(8, 500, 1), (8, 500, 3), (32, 1000, 1), (32, 1000, 3), (64, 2000, 1), (64, 2000, 3), (64, 640, 3)]
 """Features, images of a replicate, replicates."""
@@ -72,6 +79,8 @@ def main(trials: int) -> None:
     bounded(trials)
     sets(trials)
     trainings(trials)
+    families(trials)
+    wins(trials)
 
 
 def bounded(trials: int) -> None:
@@ -173,6 +182,104 @@ def _of_trainings(number: int, spread: float, trials: int) -> str:
     return f"| {number} | {spread:g} standard errors of the images | {told} |"
 
 
+PROMPTS = [(8, 8), (20, 1), (20, 5), (64, 1), (64, 10), (200, 5)]
+"""Numbers of prompts, and of seeds of each."""
+
+
+def wins(trials: int) -> None:
+    """Print the table of win rates: how often their intervals cover the rate over all prompts of the kind."""
+    print(
+        f"\n{trials} trials each\n\n| prompts x seeds | wins without ties | ties | share of the prompt | covers "
+        "| each image alone | mean width |\n|" + "---|" * 7
+    )
+    for (prompts, number), won in ((each, won) for each in PROMPTS for won in (0.5, 0.7, 0.95)):
+        for owned, ties in ((0.0, 0.0), (0.5, 0.0), (0.5, 0.3)):
+            print(_of_wins(prompts, number, won, owned, ties, trials), flush=True)
+
+
+def _of_wins(prompts: int, number: int, won: float, owned: float, ties: float, trials: int) -> str:
+    """Return a table row.
+
+    Args:
+        won: probability of a win where there is no tie.
+        owned: share of the variance of a difference of scores that all images of a prompt have in common.
+        ties: probability of a tie.
+    """
+    truth, shape = (1 - ties) * won + ties / 2, (prompts, number)
+    hits, widths = np.zeros(2), []
+    for trial in range(trials):
+        generator = np.random.default_rng([11, prompts, number, int(100 * won), int(10 * owned), int(10 * ties), trial])
+        apart = ndtri(won) + owned**0.5 * generator.normal(size=(prompts, 1))
+        apart = apart + (1 - owned) ** 0.5 * generator.normal(size=shape)
+        apart = np.where(generator.random(shape) < ties, 0.0, apart).ravel()
+        clusters = np.repeat(np.arange(prompts), number), np.arange(apart.size)
+        found = [compared(apart, np.zeros(apart.size), each) for each in clusters]
+        hits += [each.low <= truth <= each.high for each in found]
+        widths.append(found[0].high - found[0].low)
+    told = " | ".join(f"{100 * hit / trials:.1f} %" for hit in hits)
+    return f"| {prompts} x {number} | {won:g} | {ties:g} | {owned:g} | {told} | {np.mean(widths):.3f} |"
+
+
+FAMILIES = [(2, 1, 3), (5, 1, 3), (10, 1, 3), (30, 1, 3), (10, 8, 3), (10, 8, 1)]
+"""Equal solvers, budgets, replicates."""
+
+
+def families(trials: int) -> None:
+    """Print the table of families: how often a report tells any of some equal solvers from another one."""
+    print(
+        f"\n{trials} trials each\n\n| solvers | budgets | replicates | corrected for | who is ahead, intervals alone "
+        "| corrected | differences from a baseline, intervals alone | corrected |\n|" + "---|" * 8
+    )
+    for solvers, budgets, replicates in FAMILIES:
+        hits, pairs = np.zeros(4), 0
+        part = equal_solvers(solvers, budgets, replicates)
+        for trial in range(trials):
+            generator = np.random.default_rng([11, solvers, budgets, replicates, trial])
+            cells = drawn(part, generator, replicates)
+            found = paired.standings([part], cells)
+            best = [each.found for own in found.found[0].values() for each in own.comparisons]
+            beside = list(paired.against(part, "s0", cells).values())
+            pairs = found.pairs
+            hits += [
+                any(flags) for flags in (map(_apart, best), map(_sign, best), map(_apart, beside), map(_sign, beside))
+            ]
+        told = " | ".join(f"{100 * hit / trials:.1f} %" for hit in hits)
+        print(f"| {solvers} | {budgets} | {replicates} | {pairs} | {told} |", flush=True)
+
+
+def _apart(found: paired.Difference) -> bool:
+    return found.low > 0 or found.high < 0
+
+
+def _sign(found: paired.Difference) -> bool:
+    return found.sign != 0
+
+
+def equal_solvers(solvers: int, budgets: int, replicates: int) -> Part:
+    """Return the part of a report with solvers s0, s1, ... at budgets 1, 2, ...; `drawn` gives it values."""
+    rows = [
+        {"teacher": "t", "solver": f"s{i}", "spec": f"s{i}", "nfe": nfe + 1, "metric": "m", "value": 1.0, "low": 0.9,
+         "high": 1.1, "std_error": 0.05, "n": 1000, "replicates": replicates, "seeds": "0-999", "reference": "data",
+         "extractor": "", "quantiser": "", "status": "done", "reason": "", "cell": f"{i}-{nfe}", "net_passes": 1,
+         "learned": False, "metric_loss": False, "inferred": ""}
+        for i in range(solvers)
+        for nfe in range(budgets)
+    ]  # fmt: skip
+    return parts(tidy(pd.DataFrame(rows)), {})[0]
+
+
+def drawn(part: Part, generator: np.random.Generator, replicates: int, groups: int = 10) -> dict[str, Any]:
+    """Give the rows of a part values with one true mean, from blocks of images, and return their cells."""
+    shared = generator.normal(size=(replicates, groups))
+    blocks = 1 + 0.1 * (shared + generator.normal(size=(len(part.frame), replicates, groups)))
+    left = (blocks.sum(2, keepdims=True) - blocks) / (groups - 1)
+    part.frame["value"] = blocks.mean((1, 2))
+    return {
+        cell: {"measures": {"m": {"over": "o", "replicates": own.mean(1).tolist(), "leave_one_out": out.tolist()}}}
+        for cell, own, out in zip(part.frame["cell"], blocks, left, strict=True)
+    }
+
+
 SHARES = [(n, replicates, spread) for n in (100, 1000) for replicates in (1, 3) for spread in (0.2, 0.9)]
 """Images of a replicate, replicates, deviation of the images beside data of deviation 1."""
 
@@ -239,5 +346,5 @@ def left_over(d: int, n: int, trials: int) -> str:
 if __name__ == "__main__":
     given = sys.argv[1:]
     count = int(next((each for each in given if each.isdigit()), 500))
-    one = next((each for each in (bounded, sets, trainings) if each.__name__ in given), main)
+    one = next((each for each in (bounded, sets, trainings, families, wins) if each.__name__ in given), main)
     one(count)

@@ -20,6 +20,8 @@ from solverbench.registries.published import described as described
 from solverbench.registries.published import foreign as foreign
 from solverbench.registries.published import gits as gits
 from solverbench.registries.published import papers as papers
+from solverbench.registries.published import prompt_file as prompt_file
+from solverbench.registries.published import prompts as prompts
 from solverbench.registries.published import recommended as recommended
 from solverbench.registries.published import results as results
 from solverbench.registries.registry import Listed as Listed
@@ -215,6 +217,7 @@ metrics = Registry(
         "kernel_data": "solverbench.metrics.vectors:kernel_blocks",
         "kid": "solverbench.metrics.vectors:kernel_blocks",
         "lpips_teacher": "solverbench.metrics.lpips:LPIPS",
+        "pickscore": "solverbench.metrics.extractors.transformers:PickScore",
         "precision": "solverbench.metrics.vectors:manifold",
         "precision_data": "solverbench.metrics.vectors:manifold",
         "psnr_teacher": "solverbench.metrics.reduction:means",
@@ -241,6 +244,7 @@ metrics = Registry(
         "kernel_data": "kernel distance of the teacher's own features to the data",
         "kid": "kernel distance of Inception features (arXiv:1801.01401)",
         "lpips_teacher": "LPIPS to the teacher's sample from the same noise (arXiv:1801.03924)",
+        "pickscore": "PickScore, how well people like an image for its prompt (arXiv:2305.01569)",
         "precision": "precision: fraction of images on the data manifold, Inception features (arXiv:1904.06991)",
         "precision_data": "the same of the teacher's own features",
         "psnr_teacher": "PSNR to the teacher's sample from the same noise",

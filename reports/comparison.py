@@ -10,7 +10,7 @@ import pandas as pd
 
 from solverbench.reports.bundle import Bundle, BundleError, load
 from solverbench.reports.pages.text import flat
-from solverbench.reports.paired import Difference, of_measures
+from solverbench.reports.paired import LEVEL, Difference, from_half, holm, of_measures
 from solverbench.wording import decimals, interval_texts, number_text
 
 KEYS = ["teacher", "label", "nfe", "metric"]
@@ -30,8 +30,9 @@ class Comparison:
         only: by run name, the cells that only this run has, such as "gas at NFE 4 on digits".
         cells: a row for each cell and metric in both: the columns `KEYS`, a, b, difference (b - a), low, high,
             paired (whether the interval is of paired differences), same (the same cell of a store), note,
-            reference_error (the larger one of the two, NaN where the metric has none), and beside_reference: empty, or
-            that a value is below `SHARE` times that error, or that the difference is below the error and has no sign.
+            reference_error (the larger one of the two, NaN where the metric has none), beside_reference: empty, or
+            that a value is below `SHARE` times that error, or that the difference is below the error and has no sign;
+            p of the test of the difference alone, and p_holm, adjusted for all cells of this list that aren't the same.
     """
 
     names: tuple[str, str]
@@ -172,11 +173,13 @@ def _both(a: Bundle, b: Bundle) -> pd.DataFrame:
             "low": found.low, "high": found.high, "paired": not found.reason and not note,
             "same": bool(one["cell"]) and one["cell"] == other["cell"], "note": found.reason or note,
             "reference_error": (error := _reference_error(one, other)),
-            "beside_reference": _beside(one["value"], other["value"], found.value, error),
+            "beside_reference": _beside(one["value"], other["value"], found.value, error), "p": found.p,
         })  # fmt: skip
     columns = [*KEYS, "a", "b", "difference", "low", "high", "paired", "same", "note"]
-    columns += ["reference_error", "beside_reference"]
-    return pd.DataFrame(rows, columns=columns)
+    columns += ["reference_error", "beside_reference", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["p_holm"] = holm([math.nan if same else p for p, same in zip(table["p"], table["same"], strict=True)])
+    return table
 
 
 def _reference_error(*rows: Mapping[Any, Any]) -> float:
@@ -215,7 +218,8 @@ def _difference(a: Bundle, b: Bundle, one: Mapping[Any, Any], other: Mapping[Any
     value = float(other["value"] - one["value"])
     if differing == ["seeds"] and _disjoint(one["seeds"], other["seeds"]):
         half = math.hypot(*(max(row["high"] - row["value"], row["value"] - row["low"]) for row in (one, other)))
-        return Difference(value, value - half, value + half), "independent: other seeds"
+        p = from_half(value, half, min(one["replicates"], other["replicates"]))
+        return Difference(value, value - half, value + half, p=p), "independent: other seeds"
     if differing:
         return Difference(value), f"not to be compared: other {', '.join(differing)}"
     return Difference(value), "not paired: the leave-one-outs are not here, or of other images"
@@ -235,13 +239,12 @@ def _none(*values: Any) -> bool:
 
 
 def _table(cells: pd.DataFrame) -> Iterator[str]:
-    """Yield the cells as lines of a plain-text table, with a star where the interval excludes 0."""
+    """Yield the cells as lines of a plain-text table, with a star where the corrected test tells the two apart."""
     head = ("teacher", "solver", "NFE", "metric", "a", "b", "b - a", "95 % interval", "")
     rows = [head]
     for row in cells.to_dict("records"):
-        known = math.isfinite(row["difference"]) and math.isfinite(row["low"])
         decided = not abs(row["difference"]) < row["reference_error"]
-        clear = known and decided and (row["low"] > 0 or row["high"] < 0)
+        clear = decided and row["p_holm"] <= LEVEL
         change = row["difference"], row["low"], row["high"]
         shown, *ends = interval_texts(*change, sign="+")
         places = decimals(change[0], (change[2] - change[1]) / 4)
@@ -256,8 +259,10 @@ def _table(cells: pd.DataFrame) -> Iterator[str]:
         padded = (f"{text:<{width}}" for text, width in zip(texts, widths, strict=False))
         yield "  ".join([*padded, texts[-1]]).rstrip()
     yield ""
-    yield "* the interval excludes 0, and the difference is not below the error of the reference. Differences are"
-    yield "paired by seed unless a line says otherwise."
+    tested = int(cells["p_holm"].notna().sum())
+    yield f"* told apart from 0, corrected for the {tested} comparisons of this list (Holm, family-wise .05), and not"
+    yield "below the error of the reference. An interval is that of one difference alone. Differences are paired by"
+    yield "seed unless a line says otherwise."
 
 
 def _number(value: float, places: int) -> str:

@@ -1,16 +1,17 @@
 """Paired differences of two cells by the images' seeds, and which solver is ahead of all others at a budget.
 
-Computed from the cells' leave-one-out values: noise that two cells share, that of their images, cancels.
+Computed from the cells' leave-one-out values: noise that two cells share, that of their images, cancels. What a table
+says about who is ahead is corrected for the number of its comparisons; the intervals are not.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from solverbench.reports.bundle import BundleError, excluded, unmarked
 from solverbench.reports.parts import Part
@@ -24,11 +25,19 @@ LARGEST = 1e305
 """Largest absolute value; beyond it differences and intervals overflow."""
 
 
+LEVEL = 0.05
+"""Probability that a table tells any two equal solvers apart (family-wise error)."""
+BLOCKS = 9
+"""Degrees of freedom of a replicate's jackknife."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """a - b with its 95 % interval; `reason` says why there are no numbers.
 
     `reference` is the error of the reference of both: a smaller difference has no sign. NaN if it is unknown.
+    `p` is that of the two-sided test of this difference alone, `p_holm` the one adjusted for all comparisons of a table
+    (`corrected`); NaN where it is unknown, or where the difference stands alone.
     """
 
     value: float = math.nan
@@ -36,6 +45,8 @@ class Difference:
     high: float = math.nan
     reason: str = ""
     reference: float = math.nan
+    p: float = math.nan
+    p_holm: float = math.nan
 
     @property
     def below(self) -> bool:
@@ -49,10 +60,28 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where the whole interval is below or above 0, else 0; also 0 for a difference that is `below`."""
+        """-1 or 1 where the test says that it is below or above 0, else 0; also 0 for a difference that is `below`.
+
+        The test is the corrected one, or for a difference alone whether its interval excludes 0.
+        """
         if self.below:
             return 0
+        if not math.isnan(self.p_holm):
+            return (-1 if self.value < 0 else 1) if self.p_holm <= LEVEL else 0
         return -1 if self.high < 0 else 1 if self.low > 0 else 0
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison of the best solver of a budget with another one: best less other.
+
+    `paired` says whether it is of paired differences, rather than of two intervals.
+    """
+
+    best: str
+    other: str
+    found: Difference
+    paired: bool
 
 
 @dataclass(frozen=True)
@@ -60,13 +89,26 @@ class Standing:
     """The solver that is ahead at one budget: `winner`, or empty, with the solvers `level` with the best one.
 
     `paired` says whether paired differences decided it, rather than intervals that do not overlap; `alone`, that no
-    other solver has a value.
+    other solver has a value. `comparisons` are those with each other solver.
     """
 
     winner: str
     level: tuple[str, ...]
     paired: bool
     alone: bool
+    comparisons: tuple[Compared, ...] = ()
+
+
+@dataclass(frozen=True)
+class Standings:
+    """Who is ahead in one table: by budget, for each of its parts; budgets without any value are left out.
+
+    `pairs` is the number of comparisons that were corrected for: every pair of solvers at each budget, as each solver
+    could have been the best.
+    """
+
+    found: tuple[Mapping[int, Standing], ...]
+    pairs: int
 
 
 def difference(a: Row, b: Row, part: Part, cells: Cells) -> Difference:
@@ -114,50 +156,124 @@ def combined(measures: Sequence[Mapping[str, Any]], weights: Sequence[float]) ->
         if len(each) > 1:
             sources.append((weight**2 * float((each / size).var(ddof=1)) / len(each), len(each) - 1))
     variance, squares = sum(part for part, _ in sources), sum(part**2 / freedom for part, freedom in sources)
-    half = float(stdtrit(variance**2 / squares, 0.975)) * size * math.sqrt(variance) if squares > 0 else 0.0
     value = float((np.asarray(weights) @ values).mean())
-    return Difference(value, value - half, value + half)
+    if squares <= 0:
+        return Difference(value, value, value, p=float(value == 0))
+    freedom, error = variance**2 / squares, size * math.sqrt(variance)
+    half = float(stdtrit(freedom, 0.975)) * error
+    return Difference(value, value - half, value + half, p=float(2 * stdtr(freedom, -abs(value) / error)))
 
 
-def standing(part: Part, nfe: int, cells: Cells) -> Standing | None:
-    """Return who is ahead at this budget; None if no solver has a value.
+def holm(values: Sequence[float], family: int | None = None) -> list[float]:
+    """Return the p values of a family of comparisons, adjusted by Holm's step-down; NaN for one that is unknown.
 
-    The best solver wins if its paired difference to each other solver excludes 0. Where that difference is not known,
-    the two intervals must not overlap. A difference smaller than the error of the reference decides nothing. Solvers
+    Args:
+        family: number of comparisons that these were chosen from; if None, as many as are known.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6(2), 65-70.
+    """
+    known = sorted((value, place) for place, value in enumerate(values) if not math.isnan(value))
+    found, largest = [math.nan] * len(values), 0.0
+    left = max(family or 0, len(known))
+    for rank, (value, place) in enumerate(known):
+        largest = max(largest, min((left - rank) * value, 1.0))
+        found[place] = largest
+    return found
+
+
+def corrected(found: Iterable[Difference], family: int | None = None) -> list[Difference]:
+    """Return the differences of one table with `p_holm`, their p adjusted for its number of comparisons; see `holm`."""
+    each = list(found)
+    return [replace(one, p_holm=p) for one, p in zip(each, holm([one.p for one in each], family), strict=True)]
+
+
+def standings(table: Sequence[Part], cells: Cells) -> Standings:
+    """Return who is ahead at each budget of a table, whose rows are parts of one metric.
+
+    The best solver wins if its paired difference to each other solver is told apart from 0. Where the difference is not
+    known, the two intervals decide. All of the table is one family of comparisons: the best of k solvers could have
+    been any, so a budget counts k (k - 1) / 2 of them, and Holm's step-down keeps the probability of any false
+    statement in the table at `LEVEL`. A difference smaller than the error of the reference decides nothing. Solvers
     trained on the metric's own features take no part.
     """
+    ranked = [{nfe: rows for nfe in part.nfe if (rows := _ranked(part, nfe))} for part in table]
+    pairs = sum(len(rows) * (len(rows) - 1) // 2 for own in ranked for rows in own.values())
+    raw = [
+        [_compared(part, rows[0], other, cells) for other in rows[1:]]
+        for part, own in zip(table, ranked, strict=True)
+        for rows in own.values()
+    ]
+    tested = iter(corrected([each.found for group in raw for each in group], pairs))
+    judged = iter([[replace(each, found=next(tested)) for each in group] for group in raw])
+    return Standings(
+        tuple({nfe: _standing(str(rows[0]["label"]), next(judged)) for nfe, rows in own.items()} for own in ranked),
+        pairs,
+    )
+
+
+def _ranked(part: Part, nfe: int) -> list[Row]:
+    """Return the rows with a value at this budget that may be the best, the best first."""
     rows = part.frame[
         (part.frame["nfe"] == nfe) & part.frame["value"].notna() & ~part.frame["metric_loss"] & ~excluded(part.frame)
     ]
-    ranked = sorted(_rows(rows), key=lambda row: row["value"] * (-1 if part.higher else 1))
-    if not ranked:
-        return None
-    best, others = ranked[0], ranked[1:]
-    differences = [difference(best, other, part, cells) for other in others]
-    paired = all(not each.reason for each in differences)
-    level = tuple(
-        str(other["label"])
-        for other, each in zip(others, differences, strict=True)
-        if (_overlap(best, other) or _below(best, other) if each.reason else each.sign == 0)
+    return sorted(_rows(rows), key=lambda row: row["value"] * (-1 if part.higher else 1))
+
+
+def _compared(part: Part, best: Row, other: Row, cells: Cells) -> Compared:
+    found = difference(best, other, part, cells)
+    paired = not found.reason
+    return Compared(str(best["label"]), str(other["label"]), found if paired else _unpaired(best, other), paired)
+
+
+def _standing(best: str, comparisons: Sequence[Compared]) -> Standing:
+    level = tuple(each.other for each in comparisons if each.found.sign == 0)
+    paired = all(each.paired for each in comparisons)
+    winner = "" if level or not comparisons else best
+    return Standing(winner, () if winner else (best, *level), paired, not comparisons, tuple(comparisons))
+
+
+def _unpaired(a: Row, b: Row) -> Difference:
+    """Return a - b of two values of which nothing but their intervals is known.
+
+    Whatever the dependence between them, the standard error of a difference is at most the sum of the two, so its
+    interval excludes 0 only if the two intervals do not overlap.
+    """
+    value, reference = float(a["value"] - b["value"]), float(a["reference_error"])
+    half = sum(
+        (row["high"] - row["value"] if row["value"] < other["value"] else row["value"] - row["low"])
+        for row, other in ((a, b), (b, a))
     )
-    winner = "" if level or not others else str(best["label"])
-    return Standing(winner, (str(best["label"]), *level) if level or not others else (), paired, not others)
+    why = "the leave-one-outs are not here, or not over the same images and reference"
+    if not math.isfinite(half):
+        return Difference(value, -math.inf, math.inf, why, reference, p=1.0)
+    return Difference(value, value - half, value + half, why, reference, p=from_half(value, half, a["replicates"]))
 
 
-def standings(part: Part, cells: Cells) -> dict[int, Standing]:
-    """Return who is ahead, by budget; budgets at which no solver has a value are left out."""
-    return {nfe: found for nfe in part.nfe if (found := standing(part, nfe, cells)) is not None}
+def from_half(value: float, half: float, replicates: float) -> float:
+    """Return the two-sided p of a value from half its 95 % interval, by Student's distribution over R replicates."""
+    if half <= 0:
+        return float(value == 0)
+    freedom = BLOCKS * (replicates if replicates >= 1 else 1)
+    return float(2 * stdtr(freedom, -abs(value) / half * stdtrit(freedom, 0.975)))
 
 
 def against(part: Part, baseline: str, cells: Cells) -> dict[tuple[str, int], Difference]:
-    """Return each other solver's value minus the baseline's at the same budget, by (label, nfe)."""
+    """Return each other solver's value minus the baseline's at the same budget, by (label, nfe).
+
+    They are one family of comparisons, see `corrected`.
+    """
     base = {int(row["nfe"]): row for row in _rows(part.frame[part.frame["label"] == baseline])}
     found = {}
     for row in _rows(part.frame[part.frame["label"] != baseline]):
         nfe = int(row["nfe"])
         none = Difference(reason=f"{baseline} was not asked for at this NFE")
         found[str(row["label"]), nfe] = difference(row, base[nfe], part, cells) if nfe in base else none
-    return found
+    return dict(zip(found, corrected(found.values()), strict=True))
+
+
+def tested(found: Iterable[Difference]) -> int:
+    """Return the number of comparisons that a table of differences was corrected for: those that are known."""
+    return sum(not math.isnan(each.p) for each in found)
 
 
 def chosen(frame: pd.DataFrame, baseline: str | None) -> str:
@@ -180,15 +296,5 @@ def chosen(frame: pd.DataFrame, baseline: str | None) -> str:
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
-    return frame[["label", "nfe", "cell", "value", "low", "high", "reference_error"]].to_dict("records")
-
-
-def _below(a: Row, b: Row) -> bool:
-    """Return whether two values differ by less than the error of their reference; an unknown error is none."""
-    return bool(abs(a["value"] - b["value"]) < a["reference_error"])
-
-
-def _overlap(a: Row, b: Row) -> bool:
-    """Return whether two intervals overlap; an unknown interval counts as overlapping."""
-    known = all(math.isfinite(row[end]) for row in (a, b) for end in ("low", "high"))
-    return not known or (a["low"] <= b["high"] and b["low"] <= a["high"])
+    columns = ["label", "nfe", "cell", "value", "low", "high", "reference_error", "replicates"]
+    return frame[columns].to_dict("records")

@@ -24,7 +24,8 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
     """Write the report's files into `folder`, each atomically; return their paths, report.md last.
 
     Nothing is written if the files are there and were made from the same bundle, by the same code. A repeated run whose
-    cells are `cached` where they were `done` has the same bundle.
+    cells are `cached` where they were `done` has the same bundle. In the folder of a recommendation its page is
+    written, and in that of its run the report.
 
     Args:
         width: the venue whose columns the figures fit: icml, cvpr, neurips, iclr.
@@ -32,6 +33,11 @@ def write(folder: str | Path, *, width: str | Width | None = None, baseline: str
     Raises: BundleError if the folder holds no valid bundle or is not writable, or the venue or solver is unknown.
     """
     place = Path(folder).absolute()
+    if (place / "recommendation.json").is_file():
+        from solverbench.reports.pages import recommendation
+
+        written = write(recommendation.run_of(place), width=width, baseline=baseline)
+        return [*written, recommendation.write(place)]
     stamp = _stamp(place, f"{width} {baseline}")
     if stamp and (there := _unchanged(place, stamp)):
         return there

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from solverbench.api import noise as noise
+    from solverbench.api import plan as plan
     from solverbench.api import recommend as recommend
     from solverbench.api import run as run
     from solverbench.api import train as train
@@ -67,7 +68,7 @@ if (_checkout / "pyproject.toml").is_file():  # baselines, registries and report
     __path__.append(str(_checkout))
 
 _homes = {
-    "solverbench.api": ["noise", "recommend", "run", "train"],
+    "solverbench.api": ["noise", "plan", "recommend", "run", "train"],
     "solverbench.errors": ["BudgetError", "GridError", "MissingError", "PluginError", "SpecError", "UserError"],
     "solverbench.evaluation.own_data": ["Evaluation"],
     "solverbench.export.export": ["diffusers_scheduler", "k_diffusion_sampler"],

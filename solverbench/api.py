@@ -16,8 +16,12 @@ from torch import Tensor
 
 from solverbench import seeds as image_seeds
 from solverbench.bench.cells import FAILED
+from solverbench.bench.pilot.detect import POWER
+from solverbench.bench.plan import RunPlan
+from solverbench.bench.plan import plan as planned
 from solverbench.bench.progress import Listener
 from solverbench.bench.run import run_table
+from solverbench.bench.run_options import RunOptions
 from solverbench.choice.answer import Recommendation
 from solverbench.choice.choose import choose
 from solverbench.cli.progress import display, training_display
@@ -50,6 +54,24 @@ def run(*, progress: Listener | bool | None = None, command: str | None = None, 
         what = "" if row.status == FAILED else f"no {row.metric}: "
         warnings.warn(f"{row.solver} nfe={row.nfe} on {row.teacher}: {what}{row.reason}", stacklevel=2)
     return frame
+
+
+def plan(*, detect: str | float | None = None, power: float = POWER, **options: Any) -> RunPlan:
+    """Return what `run` would compute with the same options, as the command `plan` does; nothing is written.
+
+    `.cells` has the status and cost of each cell, `.summary()` the text that the command prints. With `detect`,
+    `.detection.rows` says how many images tell two solvers apart, by metric and number of calls, and
+    `.detection.lines()` is its text.
+
+    Raises:
+        UserError: an invalid option.
+
+    Args:
+        detect: relative difference of a metric, such as "5%", that two solvers are to be told apart by; the variances
+            are those of paired differences of stored cells in `out`, on any seeds.
+        power: probability that the difference is found by a test at a two-sided level of .05.
+    """
+    return planned(RunOptions(**options), detect=detect, power=power)
 
 
 def train(
@@ -196,7 +218,15 @@ def _sign() -> None:
         "progress: whether to show progress, if not given on a terminal and in a notebook; or a `Listener`.",
     )
     doc, _, errors = inspect.cleandoc(run.__doc__ or "").partition("Raises:\n")
+    _sign_plan(named[:-2])
     run.__doc__ = f"{doc}Args:\n{arguments}\n\nRaises:\n{errors}"
+
+
+def _sign_plan(options: Sequence[inspect.Parameter]) -> None:
+    """Give `plan` the signature of its options besides its own arguments."""
+    own = list(inspect.signature(plan).parameters.values())[:2]
+    parameters = [*options, *own]
+    plan.__signature__ = inspect.Signature(parameters, return_annotation="RunPlan")  # type: ignore[attr-defined]
 
 
 _sign()

@@ -7,9 +7,10 @@ from functools import cached_property
 
 import pandas as pd
 
+from solverbench.reports import paired
 from solverbench.reports.bundle import STATUSES, Bundle
-from solverbench.reports.paired import Difference
-from solverbench.reports.parts import Part, ranges
+from solverbench.reports.paired import Difference, Standings
+from solverbench.reports.parts import Axes, Part, axes, ranges
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,22 @@ class Report:
     def budgets(self) -> str:
         """The budgets as text, such as "3-6, 8"."""
         return ranges(self.bundle.frame["nfe"].to_list())
+
+    @cached_property
+    def axes(self) -> Axes:
+        """The options of teachers that the run varies."""
+        return axes(self.bundle.record)
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """The teachers as text, in the order of `teachers`."""
+        return [self.axes.title(name) for name in self.teachers]
+
+    @cached_property
+    def standings(self) -> tuple[tuple[str, list[Part], Standings], ...]:
+        """For each metric its parts, and who is ahead in the table of them."""
+        tables = {part.metric: [each for each in self.parts if each.metric == part.metric] for part in self.parts}
+        return tuple((metric, table, paired.standings(table, self.bundle.cells)) for metric, table in tables.items())
 
     @cached_property
     def cells(self) -> int:

@@ -19,11 +19,11 @@ from solverbench.reports.pages import data, tables
 from solverbench.reports.pages.content import Lines, Numbers, Prose, Report, Section, Table
 from solverbench.reports.pages.data import short
 from solverbench.reports.pages.text import bibtex
-from solverbench.reports.parts import Part
+from solverbench.reports.parts import Part, grouped
 
 _WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
-_PLAIN = ("training", "verdicts", "published", "unfinished")
+_PLAIN = ("wins", "training", "verdicts", "published", "unfinished")
 """Keys of the sections that consist of paragraphs and tables only."""
 
 
@@ -71,13 +71,30 @@ def heading(report: Report) -> dict[str, Any]:
     labels = report.labels
     named = ", ".join(labels) if len(labels) <= _SOLVERS_IN_HEADING else f"{len(labels)} solvers"
     return {
-        "title": f"{named} on {', '.join(report.teachers)}",
+        "title": f"{named} on {'; '.join(report.titles)}",
         "heading": named,
-        "teachers": report.teachers,
+        "teachers": _models(report),
+        "axes": _axes(report),
+        "scope": "; ".join(report.titles),
         "budgets": report.budgets,
         "counts": f"{report.cells} cells: {report.statuses}",
         "tags": report.tags,
     }
+
+
+def _models(report: Report) -> list[str]:
+    """Return the teachers, each model once if its options are axes."""
+    return list(dict.fromkeys(report.axes.of(name)[0] for name in report.teachers))
+
+
+def _axes(report: Report) -> list[dict[str, Any]]:
+    """Return the options of teachers that the run varies, each with its values in the order of results.csv."""
+    values = zip(*(report.axes.values(name) for name in report.teachers), strict=True)
+    return [
+        {"name": name, "values": [{"value": each, "text": each or "default"} for each in there]}
+        for name, own in zip(report.axes.options, values, strict=True)
+        if (there := [each for each in dict.fromkeys(own) if each is not None])
+    ]
 
 
 def _links(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -125,32 +142,43 @@ def _verdict_counts(report: Report) -> str:
 
 def _overview(report: Report) -> Iterator[dict[str, Any]]:
     """Yield who is ahead, metric by metric."""
-    labels, record, cells_ = report.labels, report.bundle.record, report.bundle.cells
-    standings = [(part, paired.standings(part, cells_)) for part in report.parts]
-    for metric in dict.fromkeys(part.metric for part, _ in standings):
-        own = [(part, found, tables.entries(part)) for part, found in standings if part.metric == metric]
+    labels, record = report.labels, report.bundle.record
+    for metric, table, standings in report.standings:
+        own = [(part, found, tables.entries(part)) for part, found in zip(table, standings.found, strict=True)]
         budgets = sorted({nfe for part, _, _ in own for nfe in part.nfe})
         rows = [
-            {"teacher": part.teacher + (f", part {part.number}" if part.number > 1 else ""),
+            {"teacher": part.model + (f", part {part.number}" if part.number > 1 else ""),
+             "options": ["–" if each is None else each or "default" for each in report.axes.values(part.teacher)],
              "cells": [_winner(part, nfe, found.get(nfe), labels, cells) for nfe in budgets]}
             for part, found, cells in own
         ]  # fmt: skip
         by_pairs = all(each.paired for _, found, _ in own for each in found.values())
         how = (
-            "its difference from every other one, paired by seed, has a 95 % interval that excludes 0"
+            "its difference from every other one, paired by seed, is told apart from 0"
             if by_pairs
-            else "its interval, or its paired difference where that is known, is clear of every other one's"
+            else "its interval, or its paired difference where that is known, is told apart from every other one's"
         )
         yield {
             "name": metric, "short": short(metric, record), "label": own[0][0].label, "nfe": budgets, "rows": rows,
-            "explained": f"A solver is ahead where {how}; {_OTHERWISE}",
+            "explained": f"A solver is ahead where {how}; {_OTHERWISE}{_family(standings.pairs)}",
         }  # fmt: skip
 
 
 _OTHERWISE = (
     "otherwise all solvers that cannot be distinguished from the best one are named. This covers sampling error only: "
-    "a learned solver trained again also changes. There is no correction for multiple comparisons."
+    "a learned solver trained again also changes."
 )
+
+
+def _family(pairs: int) -> str:
+    """Return the sentences about the correction of a table for its comparisons."""
+    if pairs < 2:
+        return ""
+    return (
+        f" Corrected for {grouped(pairs)} comparisons, every pair of solvers at each budget of this table, by Holm's "
+        "step-down: the probability that any of its statements is wrong by chance is at most .05. ahead.csv has each "
+        "comparison with the best solver and its p."
+    )
 
 
 def _winner(
@@ -202,8 +230,9 @@ def _paired(block: Numbers, report: Report) -> dict[str, Any]:
         for label in part.solvers
         if label != report.baseline
     ]  # fmt: skip
-    return {"teacher": part.teacher, "metric": part.metric, "heading": f"{part.label}, {part.teacher}",
-            "nfe": [f"NFE {nfe}" for nfe in part.nfe], "rows": rows}  # fmt: skip
+    coloured = f"Coloured: told apart from 0, {tables.correction(paired.tested(block.differences.values()))}."
+    return {"teacher": part.teacher, "metric": part.metric, "heading": f"{part.label}, {part.title}",
+            "nfe": [f"NFE {nfe}" for nfe in part.nfe], "rows": rows, "coloured": coloured}  # fmt: skip
 
 
 def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]:
@@ -213,7 +242,8 @@ def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]
     better = found.sign * (-1 if higher else 1) < 0
     value, low, high = found.texts
     return {
-        "text": value, "interval": f"{low} to {high}", "why": "",
+        "text": value, "interval": f"{low} to {high}",
+        "why": f"p {found.p:.2g}, corrected {found.p_holm:.2g}",
         "kind": "" if not found.sign else "better" if better else "worse", "sort": repr(found.value),
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS, REFERENCE_ERROR, excluded
-from solverbench.reports.paired import Difference
+from solverbench.reports.paired import Difference, tested
 from solverbench.reports.parts import Part, grouped, ranges
 from solverbench.wording import csv_text, decimals, number_text
 
@@ -148,24 +148,26 @@ def latex(part: Part) -> str:
 
 
 def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Difference]) -> dict[str, str]:
-    r"""Return paired differences from a baseline as {"md", "csv", "tex"}; bold where the interval excludes 0."""
+    r"""Return paired differences from a baseline as {"md", "csv", "tex"}; bold where the corrected test has a sign."""
     said = (
-        f"{part.label}, teacher {part.teacher}: value less that of {baseline} at the same NFE, paired by seed, with "
-        f"its 95 % interval. Bold: the interval excludes 0. {'Higher' if part.higher else 'Lower'} values are better."
+        f"{part.label}, teacher {part.title}: value less that of {baseline} at the same NFE, paired by seed, with "
+        f"its 95 % interval. Bold: told apart from 0, {correction(tested(found.values()))}. "
+        f"{'Higher' if part.higher else 'Lower'} values are better."
     )
     labels = [label for label in part.solvers if label != baseline]
     head = ["solver", *(f"NFE {nfe}" for nfe in part.nfe)]
     lines = [_row(head), _row(["---", *["---:"] * len(part.nfe)])]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["solver", "NFE", "difference", "low", "high", "missing"])
+    writer.writerow(["solver", "NFE", "difference", "low", "high", "p", "p_holm", "missing"])
     body = []
     for label in labels:
         each = [found.get((label, nfe), Difference(reason="not asked for")) for nfe in part.nfe]
         lines.append(_row([escape_markdown(label), *map(_apart, each)]))
         body += _apart_latex(label, each)
         for nfe, one in zip(part.nfe, each, strict=True):
-            numbers = ["" if one.reason else repr(number) for number in (one.value, one.low, one.high)]
+            each_number = (one.value, one.low, one.high, one.p, one.p_holm)
+            numbers = ["" if one.reason else repr(number) for number in each_number]
             writer.writerow([csv_text(label), nfe, *numbers, csv_text(one.reason)])
     table = "table*" if len(part.nfe) > 2 else "table"
     tex = [
@@ -179,8 +181,15 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
     return {"md": "\n".join([escape_markdown(said), "", *lines, ""]), "csv": file.getvalue(), "tex": "\n".join(tex)}
 
 
+def correction(comparisons: int) -> str:
+    """Return what a table was corrected for, as the end of a sentence."""
+    if comparisons < 2:
+        return "by the only comparison of this table"
+    return f"corrected for the {grouped(comparisons)} comparisons of this table (Holm, family-wise .05)"
+
+
 def _apart(found: Difference) -> str:
-    """Return a difference and its interval as Markdown; bold if it excludes 0."""
+    """Return a difference and its interval as Markdown; bold if it is told apart from 0."""
     if found.reason:
         return "–"
     value, low, high = found.texts
@@ -188,7 +197,7 @@ def _apart(found: Difference) -> str:
 
 
 def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
-    """Return a solver's differences as two lines of LaTeX: values, bold where the interval excludes 0, over intervals.
+    """Return a solver's differences as two lines of LaTeX: values, bold where told apart from 0, over intervals.
 
     Beside each other they would be wider than a page from six budgets on.
     """
@@ -203,7 +212,7 @@ def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
 
 def caption(part: Part) -> str:
     """Return the caption: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
-    what = f"{part.label}, teacher {part.teacher}."
+    what = f"{part.label}, teacher {part.title}."
     if not part.n:
         return f"{what} {part.count.capitalize()}."
     images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")

@@ -12,6 +12,7 @@ import numpy as np
 
 from solverbench.bench.cells import Cell, reason
 from solverbench.errors import FeatureError, UserError
+from solverbench.metrics import intervals
 from solverbench.metrics.intervals import half_width, hierarchical, share, standard_error, within
 from solverbench.metrics.reduction import BLOCKS, Array, Kept
 from solverbench.metrics.table import TABLE, UNBOUNDED, MetricDefinition, Takes
@@ -139,6 +140,19 @@ def paired(a: Measure, b: Measure, level: float = 0.95) -> tuple[float, float, f
     return difference, difference - half, difference + half
 
 
+def p_value(a: Measure, b: Measure) -> float:
+    """Return the two-sided p of the test that a - b is 0, at most .05 where the interval of `paired` excludes 0.
+
+    Raises:
+        UserError: see `paired`.
+    """
+    _check_paired(a, b)
+    trainings = [np.array(each.trainings) for each in (a, b) if each.trainings]
+    return intervals.p_value(
+        a.value - b.value, *intervals.error_and_freedom(a.leave_one_out - b.leave_one_out, trainings)
+    )
+
+
 def _check_paired(a: Measure, b: Measure) -> None:
     if (a.metric, a.over, a.leave_one_out.shape) != (b.metric, b.over, b.leave_one_out.shape):
         raise UserError(
@@ -223,7 +237,8 @@ def _compared_to(cell: Cell, metric: MetricDefinition) -> tuple[int, str, str]:
         name = f"exact solution of {teacher.name}'s ODE from the same noise, {solutions.describe(teacher)}"
         return protocol.solved, f"{seeded}, {key['exact']}", name
     if metric.takes is Takes.PROMPT:
-        return protocol.samples, f"{seeded}, {key[metric.name]}, {teacher.condition}", "each image's own prompt"
+        scored = key[metric.name] if metric.builtin else key["scores"][metric.name]
+        return protocol.samples, f"{seeded}, {scored}, {teacher.condition}", "each image's own prompt"
     if metric.takes is Takes.IMAGE:
         return protocol.samples, f"{seeded}, {key['scores'][metric.name]}", "each image alone"
     assert cell.evaluation is not None

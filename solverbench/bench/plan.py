@@ -17,6 +17,9 @@ from solverbench.bench.autobatch import _fitted
 from solverbench.bench.bundle import notes
 from solverbench.bench.cells import Cell, Need, lacking
 from solverbench.bench.outcome import Outcome
+from solverbench.bench.pilot import detect as detect_
+from solverbench.bench.pilot.detect import Detection
+from solverbench.bench.pilot.stored import of_report, of_store
 from solverbench.bench.progress import duration
 from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import AUTO, RunOptions
@@ -27,6 +30,9 @@ from solverbench.sampling.sample import BATCH
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
 from solverbench.wording import printable
+
+PILOT = (1000, 3)
+"""Images per replicate and replicates of a pilot."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +116,14 @@ class RunPlan:
         asked: calls for one image of each cell with missing blocks, if each cell ran alone.
         needed: calls that are made for these images, as cells with equal first calls share them.
         references: measurements of the references' errors, each with the calls that are missing and their time.
+        detection: how many images tell solvers apart; None if that wasn't asked for.
     """
 
     cells: list[PlannedCell]
     asked: int
     needed: int
     references: Sequence[PlannedReference] = ()
+    detection: Detection | None = None
 
     @property
     def seconds(self) -> float:
@@ -127,7 +135,8 @@ class RunPlan:
         cells = [each.as_dict() for each in self.cells]
         references = [dataclasses.asdict(each) for each in self.references]
         calls = {"calls_asked": self.asked, "calls_needed": self.needed}
-        return {"cells": cells, "references": references, **calls, "seconds": self.seconds}
+        detect = {} if self.detection is None else {"detect": self.detection.as_dict()}
+        return {"cells": cells, "references": references, **calls, "seconds": self.seconds, **detect}
 
     def summary(self, width: int | None = None) -> str:
         """Return human-readable lines: one per cell, then the total.
@@ -150,7 +159,8 @@ class RunPlan:
         total = f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
         if self.asked > self.needed:
             total += f"\nnetwork calls per image, summed over cells: {self.asked} requested, {self.needed} needed"
-        return "\n".join([*(printable(line.rstrip()) for line in lines), total])
+        told = [] if self.detection is None else ["", *map(printable, self.detection.lines())]
+        return "\n".join([*(printable(line.rstrip()) for line in lines), total, *told])
 
 
 def _aligned(table: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
@@ -176,15 +186,21 @@ def _aligned(table: Sequence[Sequence[str]], width: int | None) -> Iterator[str]
             )  # fmt: skip
 
 
-def plan(options: RunOptions) -> RunPlan:
+def plan(options: RunOptions, *, detect: str | float | None = None, power: float = detect_.POWER) -> RunPlan:
     """Return the work that `run` would do with the same options, with its estimated time; write nothing.
 
     The time is extrapolated from stored cells of the same teacher, or from a few probe calls of the denoiser.
+
+    Args:
+        detect: relative difference of a metric, such as "5%", that is to be told from 0: the plan then says how many
+            images that takes, from the paired differences of stored cells.
+        power: probability that the difference is found.
 
     Raises:
         UserError, MissingError, StoreError, RecordError: as `run` does.
     """
     train_missing.check(options.train)
+    difference, power = None if detect is None else detect_.parse(str(detect)), detect_.check_power(power)
     protocol, out = Protocol.of(options), Path(options.out)
     if not out.exists():  # one that exists may be shown although it is read-only
         files.check_writable(out)
@@ -222,7 +238,39 @@ def plan(options: RunOptions) -> RunPlan:
             seconds = needed[job] * pace.get(job.cell.teacher, 0.0) / count
             planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, needed[job], seconds)
     references = list(_references(reference.tasks(wanted, out), todo, pace, protocol.batch, count))
-    return RunPlan([planned[job] for job in todo], *_calls(work), references)
+    detection = None if difference is None else _detection(wanted, protocol, options, difference, power)
+    return RunPlan([planned[job] for job in todo], *_calls(work), references, detection)
+
+
+def detected(folder: Path, detect: str | float, power: float = detect_.POWER) -> Detection:
+    """Return how many images tell the solvers of a finished run apart, from its report's folder.
+
+    Raises:
+        UserError: a bad difference or power, or a folder without a report's files.
+    """
+    difference, power = detect_.parse(str(detect)), detect_.check_power(power)
+    pilots = of_report(folder)
+    asked = {
+        (each.teacher, each.nfe): len(
+            {other.solver for other in pilots if (other.teacher, other.nfe) == (each.teacher, each.nfe)}
+        )
+        for each in pilots
+    }
+    return detect_.detection(pilots, asked, difference, power, lambda nfe: "solverbench run with more than one solver")
+
+
+def _detection(
+    cells: Sequence[Cell], protocol: Protocol, options: RunOptions, difference: float, power: float
+) -> Detection:
+    known = {(cell.teacher.name, cell.nfe, detect_.untrained(cell.solver)) for cell in cells if cell.plan is not None}
+    order = dict.fromkeys((cell.teacher.name, cell.nfe) for cell in cells if cell.plan is not None)
+    counted = Counter((teacher, nfe) for teacher, nfe, _ in known)
+    asked = {place: counted[place] for place in order}
+    small = dataclasses.replace(options, samples=PILOT[0], replicates=PILOT[1], seeds=None, protocol=None)
+    return detect_.detection(
+        list(of_store(Path(options.out), cells)), asked, difference, power,
+        lambda nfe: dataclasses.replace(small, nfe=nfe).command(), protocol.samples, protocol.paired,
+    )  # fmt: skip
 
 
 def _references(

@@ -12,18 +12,15 @@ from typing import Any
 
 from solverbench import files
 from solverbench.bench.run import RunResult
+from solverbench.choice import usage
 from solverbench.choice.candidates import Field
 from solverbench.choice.fresh import Pick, finalists, shown
 from solverbench.choice.race import Race
-from solverbench.errors import UserError
-from solverbench.export import export
-from solverbench.export.export import MODULE, Exported
-from solverbench.method.spec import make
 from solverbench.metrics import table
 from solverbench.teachers.teacher import Teacher
 
-KINDS = ("json", "py", "k-diffusion", "sigmas", "diffusers")
-"""What a pick can be exported as."""
+PAGE = "recommend.html"
+"""The name of the page; `solverbench.reports` writes it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +35,7 @@ class Recommendation:
         cost: network calls times images, seconds and images of the race, and seconds per call and image.
         notes: what a reader should know.
         folder: folder of its files.
-        report: folder of the report of the run on fresh seeds.
+        report: folder of the run on fresh seeds.
     """
 
     teacher: str
@@ -55,6 +52,11 @@ class Recommendation:
         """The pick with the most calls; the only one if one number of calls was asked for."""
         return self.picks[-1]
 
+    @property
+    def page(self) -> Path:
+        """Its page; the command draws it, and in Python `sb.report(found.folder)`."""
+        return self.folder / PAGE
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
@@ -67,6 +69,7 @@ class Recommendation:
             "notes": list(self.notes),
             "folder": str(self.folder),
             "report": str(self.report),
+            "page": str(self.page),
         }
 
     def __str__(self) -> str:
@@ -74,15 +77,20 @@ class Recommendation:
 
 
 def answered(
-    race: Race, field: Field, result: RunResult, picks: Sequence[Pick], by: str, folder: Path
+    race: Race, field: Field, result: RunResult, picks: Sequence[Pick], by: str, folder: Path, kinds: Sequence[str]
 ) -> Recommendation:
-    """Return the answer, and write candidates.csv and recommendation.json."""
+    """Return the answer, and write candidates.csv and recommendation.json.
+
+    Args:
+        kinds: kinds of exports, of `usage.KINDS`.
+    """
     rows = [row for nfe in race.budgets for row in _rows(race, nfe)]
-    rows += [
-        {"nfe": int(key.partition(" ")[0]), "spec": key.partition(" ")[2], "images": 0, "rmse": None,
-         "state": f"failed: {why}", "same_as": ""}
-        for key, why in field.failed.items()
-    ]  # fmt: skip
+    for word, table_ in (("failed", field.failed), ("not possible", field.left_out)):
+        rows += [
+            {"nfe": int(key.partition(" ")[0]), "spec": key.partition(" ")[2], "images": 0, "rmse": None,
+             "state": f"{word}: {why}", "same_as": ""}
+            for key, why in table_.items()
+        ]  # fmt: skip
     cost = {
         "calls": race.spent.calls,
         "search_calls": field.searched,
@@ -91,7 +99,14 @@ def answered(
         "seconds_per_call": race.pace,
     }
     found = Recommendation(
-        race.teacher.name, by, tuple(picks), rows, cost, _notes(field, picks, by), folder, result.folder
+        race.teacher.name,
+        by,
+        tuple(picks),
+        rows,
+        cost,
+        [*_notes(field, picks, by), *usage.notes(kinds, race.teacher)],
+        folder,
+        result.folder,
     )
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -119,86 +134,34 @@ def _rows(race: Race, nfe: int) -> Iterator[dict[str, Any]]:
 
 def _notes(field: Field, picks: Sequence[Pick], by: str) -> list[str]:
     found = [*field.notes]
-    if field.left_out:
-        found.append(f"{field.left_out} combinations are not possible on this schedule or with this number of calls")
-    found += [f"{key}: {why}" for key, why in field.failed.items()]
+    if (count := len(field.left_out)) > 0:
+        said = f"{count} combination{'s' * (count > 1)} of solver, grid and number of calls can't take part"
+        found.append(f"{said}; {PAGE} has the reason of each")
+    for key, why in field.failed.items():
+        nfe, _, spec = key.partition(" ")
+        found.append(f"{spec} failed with {nfe} calls: {why}")
     if by != table.ALWAYS:
         found.append(f"the race went by RMSE to the teacher's own sampler; {by} chose between the three that led it")
     else:
         found.append(
             "RMSE to the teacher's own sampler says how close an image is to the converged one, not how good it looks: "
-            "a sharper image may be further away; look at images.html in the report"
+            f"a sharper image may be further away; look at the images in {PAGE}"
         )
     for pick in picks:
-        if any(each.verdict == "level" and each.role == "plain default" for each in pick.comparisons):
+        if any(each.verdict == "level" and "plain default" in each.role for each in pick.comparisons):
             found.append(f"at {pick.nfe} calls the pick is level with the plain default")
     return found
 
 
 def written(recommendation: Recommendation, teacher: Teacher, out: Path, kinds: Sequence[str]) -> None:
-    """Write each pick as each of `kinds` into FOLDER/nfeN.
+    """Write the files of each pick into FOLDER/nfeN; see `usage.texts`.
 
     Args:
-        out: results folder, searched for trained solvers.
+        out: results folder, searched for trained solvers and searched grids.
 
     Raises:
-        UserError: an unknown kind, or a pick that can't be exported.
+        UserError: a pick that can't be exported.
     """
     for pick in recommendation.picks:
-        place = recommendation.folder / f"nfe{pick.nfe}"
-        exported = export.collect(make(pick.spec), pick.nfe, teacher, out)
-        texts: dict[str, str] = {}
-        for kind in kinds:
-            texts |= _texts(kind, exported, teacher)
-        texts["use.py"] = _script(pick, teacher.spec or teacher.name, kinds)
-        for name, text in texts.items():
-            files.write_bytes(place / name, text.encode())
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Check the names of exports.
-
-    Raises:
-        UserError: one is unknown.
-    """
-    for kind in kinds:
-        if kind not in KINDS:
-            raise UserError(asked=f"--export {kind}", wrong="isn't a kind of export", remedy=f"use {', '.join(KINDS)}")
-
-
-def _texts(kind: str, exported: Exported, teacher: Teacher) -> dict[str, str]:
-    """Return file name to text of one export."""
-    if kind == "json":
-        return {"solver.json": export.as_json(exported)}
-    if kind == "py":
-        return {"solver.py": export.as_python(exported)}
-    if kind == "k-diffusion":
-        return {"k_diffusion_sampler.py": export.as_k_diffusion(exported)}
-    if kind == "sigmas":
-        levels = [*exported.tableau.levels[:-1].tolist(), 0.0]
-        return {"sigmas.txt": ", ".join(f"{each:.6g}" for each in levels) + "\n"}
-    return {f"scheduler/{name}": text for name, text in export.as_scheduler_folder(exported, teacher).items()}
-
-
-def _script(pick: Pick, teacher: str, kinds: Sequence[str]) -> str:
-    """Return a script of some lines that uses the pick."""
-    head = f'"""{pick.spec} with {pick.nfe} calls, chosen for {teacher}."""\n\n'
-    if "diffusers" in kinds:
-        return head + (
-            "import sys\nfrom pathlib import Path\n\n"
-            "from diffusers import DiffusionPipeline\n\n"
-            'here = Path(__file__).parent / "scheduler"\nsys.path.insert(0, str(here))\n'
-            f"from {MODULE.removesuffix('.py')} import TableauScheduler\n\n"
-            "pipe = DiffusionPipeline.from_pretrained(sys.argv[1])\n"
-            "pipe.scheduler = TableauScheduler.from_pretrained(here)\n"
-            f"pipe(num_inference_steps={pick.nfe}).images[0].save('image.png')\n"
-        )
-    return head + (
-        "import solverbench as sb\n\n"
-        f"teacher = sb.load_teacher({teacher!r})\n"
-        f"tableau = sb.tableau({pick.spec!r}, nfe={pick.nfe}, teacher=teacher)\n"
-        'noise = sb.noise("50000-50015", teacher)\n'
-        "plan = tableau.plan_from_noise(teacher.schedule)\n"
-        "images = sb.execute(plan, teacher.denoiser(range(50000, 50016)), noise)\n"
-        "print(images.shape, images.min(), images.max())\n"
-    )
+        for name, text in usage.texts(pick.spec, pick.nfe, teacher, kinds, out).items():
+            files.write_bytes(recommendation.folder / f"nfe{pick.nfe}" / name, text.encode())

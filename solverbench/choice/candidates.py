@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solverbench.bench import resolve, train_missing
-from solverbench.bench.cells import FAILED, Cell
+from solverbench.bench.cells import FAILED, Cell, reason
 from solverbench.bench.progress import Listener
 from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import RunOptions
@@ -71,14 +71,15 @@ class Field:
     Args:
         candidates: in the order of promise.
         failed: spec with number of calls to the reason why it can't be computed.
-        left_out: number of combinations that the schedule or the number of calls doesn't allow.
+        left_out: spec with number of calls to the reason why it takes no part, such as a number of calls that the
+            solver doesn't have.
         searched: network calls that searches of grids spent, those of earlier runs included.
         notes: lines for the user.
     """
 
     candidates: Sequence[Candidate]
     failed: dict[str, str]
-    left_out: int
+    left_out: dict[str, str]
     searched: int
     notes: Sequence[str]
 
@@ -118,7 +119,19 @@ def gather(
     """
     asked = expand(solvers) if solvers is not None else specs(teacher, budgets, out)
     options = RunOptions(solvers=asked, nfe=budgets, teachers=teacher, device=teacher.device, out=str(out))
-    wanted = [cell for cell in resolve.resolve(options, Protocol.of(options)) if _plain(cell)]
+    wanted, failed, left_out = list[Cell](), dict[str, str](), dict[str, str]()
+    for cell in resolve.resolve(options, Protocol.of(options)):
+        try:
+            plain = (cell.plan is None and cell.needs is None) or cell.adapt(
+                cell.teacher.denoise
+            ) is cell.teacher.denoise
+        except Exception as error:  # a plugin's may be of any kind
+            failed[_named(cell)] = reason(error)
+            continue
+        if plain:
+            wanted.append(cell)
+        else:
+            left_out[_named(cell)] = "it changes the network's outputs by its own code, so it can share no calls"
     cost = _searches(wanted)
     notes = []
     if calls is not None and sum(cost.values()) > SEARCHED * calls:
@@ -127,18 +140,16 @@ def gather(
             f"grids not searched, as that takes {sum(cost.values())} of the {calls} network calls: {names}; "
             "raise the limit to have them tried"
         )
+        left_out |= {_named(cell): "its grid would have to be searched" for cell in wanted if cell.needs is not None}
         wanted = [cell for cell in wanted if cell.needs is None]
     else:
         wanted = train_missing.search_missing(wanted, out, tell)
     found: dict[tuple[int, str], list[Cell]] = {}
-    failed, left_out = dict[str, str](), 0
     for cell in wanted:
         if cell.plan is not None:
             found.setdefault((cell.nfe, cell.plan.key), []).append(cell)
-        elif cell.obstacle is not None and cell.obstacle[0] == FAILED:
-            failed[f"{cell.nfe} {cell.solver}"] = cell.obstacle[1]
-        else:
-            left_out += 1
+        elif cell.obstacle is not None:
+            (failed if cell.obstacle[0] == FAILED else left_out)[_named(cell)] = cell.obstacle[1]
     candidates = [
         Candidate(cells[0], cells[0].plan, tuple(each.solver for each in cells[1:]))
         for cells in found.values()
@@ -146,7 +157,8 @@ def gather(
     ]
     for nfe in budgets:
         if not any(each.nfe == nfe for each in candidates):
-            why = next((cell.obstacle[1] for cell in wanted if cell.nfe == nfe and cell.obstacle), "none is asked for")
+            reasons = [why for key, why in (failed | left_out).items() if key.startswith(f"{nfe} ")]
+            why = reasons[0] if reasons else "none is asked for"
             raise UserError(asked=f"nfe={nfe}", wrong=f"no candidate: {why}", remedy="ask for other solvers or calls")
     return Field(candidates, failed, left_out, _searched(wanted, out), notes)
 
@@ -161,12 +173,9 @@ def _searched(wanted: Sequence[Cell], out: Path) -> int:
     return sum(found.values())
 
 
-def _plain(cell: Cell) -> bool:
-    """Return whether the cell calls the teacher's network itself, so that it can share calls with others."""
-    try:
-        return cell.adapt(cell.teacher.denoise) is cell.teacher.denoise
-    except Exception:  # a plugin's; it becomes a failed cell where it is run
-        return False
+def _named(cell: Cell) -> str:
+    """Return a cell's name in the tables of those that take no part; as `Candidate.key`."""
+    return f"{cell.nfe} {cell.solver}"
 
 
 def _searches(wanted: Sequence[Cell]) -> dict[tuple[str, str], int]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from solverbench import files
 from solverbench.bench.progress import Listener, Silent
-from solverbench.choice import answer, candidates, fresh
+from solverbench.choice import answer, candidates, fresh, usage
 from solverbench.choice.answer import Recommendation
-from solverbench.choice.race import RACE, Race
+from solverbench.choice.race import RACE, Race, useless
 from solverbench.errors import BudgetError, TrainingError, UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.training import train as training
@@ -20,11 +22,12 @@ from solverbench.metrics import table
 from solverbench.sampling import convergence
 from solverbench.sampling.convergence import Measurement
 from solverbench.sampling.devices import pool
+from solverbench.sampling.sample import SampleError
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
 
 FRESH = 0.2
-"""Share of the time that is kept for fresh seeds if solvers are trained."""
+"""Smallest share of the time that is kept for fresh seeds if solvers are trained."""
 
 MEASURED, FEWEST = 0.2, 4
 """Largest share of the calls for the error of the reference, and the fewest images that it is measured on."""
@@ -59,14 +62,14 @@ def choose(
         by: metric that chooses between the leaders of the race.
         solvers: specs to choose from; if None, the built-in solvers on all grids, and trained ones at hand.
         train: whether the time left goes to training learned solvers, which then race too.
-        exports: kinds of exports of each pick, of `answer.KINDS`.
+        exports: kinds of exports of each pick, of `usage.KINDS`.
         tell: listener of searches, of the race (`say`) and of the run.
 
     Raises:
         UserError: bad arguments; a limit that is too low; no candidate; a reference that diverges or isn't converged.
     """
     begun = time.monotonic()
-    answer.check_kinds(exports)
+    usage.check_kinds(exports)
     _check(calls, seconds, train)
     tell = tell or Silent()
     budgets = spec.calls(nfe)
@@ -86,9 +89,11 @@ def choose(
     named = "-".join(map(str, sorted(budgets)))
     folder = out / "recommendations" / f"{teacher.model}-nfe-{named}-{files.digest(asked)[:8]}"
     limit = None if calls is None else int(RACE * calls) - field.searched
+    late = time.monotonic() - begun
     race = Race(
         teacher, field.candidates, out, folder / "race.json", calls=limit,
-        seconds=None if seconds is None else RACE * seconds - (time.monotonic() - begun), say=tell.say,
+        seconds=None if seconds is None else RACE * seconds - late,
+        gone=late if limit is None else field.searched + RACE * measuring_calls, say=tell.say,
     )  # fmt: skip
     with pool(1) as threads:
         running = threads.submit(race.run)
@@ -100,18 +105,19 @@ def choose(
     spent = None if calls is None else calls - field.searched
     learned: list[str] = []
     if train and seconds is not None:
-        learned = _trained(race, teacher, out, (1 - FRESH) * seconds - (time.monotonic() - begun), tell)
+        kept = max(FRESH * seconds, fresh.least(race))
+        learned = _trained(race, teacher, out, seconds - kept - (time.monotonic() - begun), tell)
     left = None if seconds is None else max(seconds - (time.monotonic() - begun), FRESH * seconds)
     samples = fresh.affordable(race, spent, left)
     tell.say(f"measuring the leaders on {samples} fresh seeds")
     result, picks = fresh.measured(race, out, tell, by=by, samples=samples, also=learned)
-    found = answer.answered(race, field, result, picks, by, folder)
+    found = answer.answered(race, field, result, picks, by, folder, exports)
     answer.written(found, teacher, out, exports)
     return found
 
 
 class _Late(Exception):
-    """The time for training is over; raised between two iterations."""
+    """The time for training is over."""
 
 
 def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: Listener) -> list[str]:
@@ -120,6 +126,7 @@ def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: List
     An unfinished training keeps its checkpoint: `solverbench train` with the same --out goes on from it.
     """
     deadline, found = time.monotonic() + seconds, dict[str, None]()
+    pairs = training.Shared(_until(teacher, deadline), out)
 
     def progress(iteration: int, total: int, loss: float, validation: float | None) -> None:
         if time.monotonic() > deadline:
@@ -132,16 +139,33 @@ def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: List
                 continue  # a trained file was at hand
             try:
                 recipe = replace(recipes.chosen(solver, teacher), training_seeds=1)
-                tell.say(f"training {name} at {nfe} calls, {deadline - time.monotonic():.0f} s left")
-                training.train_best(solver, nfe, teacher, recipe, out=out, device=teacher.device, progress=progress)
+                tell.say(f"training {name} at {nfe} calls, {max(deadline - time.monotonic(), 0):.0f} s left")
+                about = solver, nfe, teacher, recipe
+                training.train_best(*about, out=out, device=teacher.device, progress=progress, data=pairs.of(recipe))
             except _Late:
-                tell.say(f"the time for training is over: {name} at {nfe} calls is not finished and takes no part")
+                tell.note(f"the time for training is over: {name} at {nfe} calls is not finished and takes no part")
                 return list(found)
             except (TrainingError, BudgetError) as error:
                 tell.note(f"{name} at {nfe} calls takes no part: {error}")
             else:
                 found[name] = None
     return list(found)
+
+
+def _until(teacher: Teacher, deadline: float) -> Teacher:
+    """Return the teacher; its calls raise `_Late` once the monotonic clock is past `deadline`."""
+
+    def checked(denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def called(x: Tensor, sigma: Tensor) -> Tensor:
+            if time.monotonic() > deadline:
+                raise _Late
+            return denoise(x, sigma)
+
+        return called
+
+    bind = teacher.bind
+    bound = None if bind is None else lambda chosen: checked(bind(chosen))
+    return replace(teacher, denoise=checked(teacher.denoise), bind=bound)
 
 
 def _check(calls: int | None, seconds: float | None, train: bool) -> None:
@@ -160,7 +184,8 @@ def _converged(teacher: Teacher, out: Path, calls: int | None) -> tuple[Teacher,
         calls: network calls of the whole choice. The error is measured on fewer images if it would take too many.
 
     Raises:
-        UserError: the reference isn't converged; a small difference between candidates would then mean nothing.
+        UserError: the reference isn't converged, so that a small difference between candidates would mean nothing, or
+            it can't be made.
     """
     whole = Measurement(teacher, out)
     shipped = convergence.shipped(teacher, whole.plan) is not None
@@ -169,7 +194,10 @@ def _converged(teacher: Teacher, out: Path, calls: int | None) -> tuple[Teacher,
         images = max(FEWEST, int(len(whole.seeds) * MEASURED * calls / cost))
         whole = Measurement(teacher, out, images=min(images, len(whole.seeds)))
         cost = sum(whole.calls(each) for each in whole.every)
-    told = convergence.measure(teacher, out, images=len(whole.seeds))
+    try:
+        told = convergence.measure(teacher, out, images=len(whole.seeds))
+    except SampleError as error:
+        raise useless(teacher, f"can't be used: {error.wrong}") from error
     if told.rough:
         raise UserError(
             asked=f"teacher {teacher.name}",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from solverbench import registries
 from solverbench.bench import measure
 from solverbench.bench import run as runner
 from solverbench.bench.outcome import Outcome
@@ -16,18 +13,18 @@ from solverbench.bench.progress import Listener
 from solverbench.bench.run import RunResult
 from solverbench.bench.run_options import RunOptions
 from solverbench.choice.candidates import Candidate
+from solverbench.choice.defaults import defaults
 from solverbench.choice.race import Race
 from solverbench.errors import UserError
 from solverbench.method import prefixes
 from solverbench.method.spec import make
 from solverbench.metrics import plugin, table
-from solverbench.teachers.teacher import Teacher
-
-DEFAULT = "euler"
-"""The plain default: Euler's method, which is DDIM, on its default grid for the schedule."""
 
 FEWEST, IMAGES = 20, 1000
 """Images on fresh seeds: the fewest, and as many as there are without a limit."""
+
+MANY = 200
+"""Images from which the teacher's own metrics are measured too, of which fewer say little."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Comparison:
     """The pick's value minus another solver's, on the same fresh noise.
 
     Args:
-        role: what the other one is: second or third in the race, default, or the pipeline's own scheduler.
+        role: what the other one is: second, third, plain default, the pipeline's own scheduler, or several of them.
         spec: its spec.
         difference, low, high: pick minus other, with the interval that is corrected for all comparisons of the budget.
         verdict: ahead, level or behind, of the pick; a difference below the reference's error is level.
@@ -61,6 +58,7 @@ class Pick:
         value, low, high: its metric on fresh seeds, with the 95 % interval.
         comparisons: against the runner-up and the defaults.
         front: whether no pick with fewer calls has a value as good.
+        itself: what the pick itself is of the defaults; empty if it is none.
     """
 
     nfe: int
@@ -69,33 +67,13 @@ class Pick:
     low: float
     high: float
     comparisons: tuple[Comparison, ...]
-    front: bool
+    front: bool = True
+    itself: str = ""
 
 
 def finalists(race: Race, nfe: int) -> list[Candidate]:
     """Return the candidates of a budget that are measured again: the winner, and two that came after it."""
     return [each.candidate for each in race.ranked(nfe) if each.errors][:3]
-
-
-def defaults(teacher: Teacher) -> dict[str, str]:
-    """Return the solvers that a pick is compared with, as role -> spec: Euler, and the pipeline's own scheduler."""
-    found = {"plain default": DEFAULT}
-    own = own_scheduler(teacher)
-    return found | ({"the pipeline's own scheduler": own} if own else {})
-
-
-def own_scheduler(teacher: Teacher) -> str:
-    """Return the spec nearest to the scheduler in a pipeline's folder, on its own levels; empty if there is none."""
-    path = Path(teacher.base) / "scheduler" / "scheduler_config.json"
-    try:
-        name = str(json.loads(path.read_text(encoding="utf-8"))["_class_name"])
-    except (KeyError, TypeError, ValueError, OSError):
-        return ""
-    known = [each for each in registries.foreign(name) if each.spec]
-    if not known:
-        return ""
-    spec = re.sub(r":(grid|offset|shift)=[^:]*", "", known[0].spec)
-    return f"{spec}:grid=pipeline" if teacher.schedule.calls(4) is not None else known[0].spec
 
 
 def measured(
@@ -120,8 +98,9 @@ def measured(
     usual = defaults(race.teacher)
     raced = [each.spec for nfe in race.budgets for each in finalists(race, nfe)]
     specs = dict.fromkeys([*also, *raced, *usual.values()])
+    metrics = by if by != table.ALWAYS or samples < MANY else None
     options = RunOptions(
-        solvers=list(specs), nfe=race.budgets, teachers=race.teacher, samples=samples, replicates=1,
+        solvers=list(specs), nfe=race.budgets, teachers=race.teacher, samples=samples, replicates=1, metrics=metrics,
         device=race.teacher.device, out=str(out),
     )  # fmt: skip
     result = runner.run(options, progress=tell)
@@ -147,15 +126,22 @@ def _pick(nfe: int, order: Sequence[str], there: Mapping[str, Outcome], usual: M
     for spec in others:
         if _compared(there, chosen, spec, by, len(others), "second").verdict == "behind":
             chosen = spec
-    roles = list(zip(("second", "third"), (spec for spec in known if spec != chosen), strict=False))
-    equal = there[chosen].cell.plan
+    others = [spec for spec in known if spec != chosen]
+    roles = {spec: [role] for role, spec in zip(("second", "third"), others, strict=False)}
     for role, spec in usual.items():
         asked = there.get(spec) or _same(there, spec)
-        if asked is not None and by in asked.measures and asked.cell.plan is not None and equal is not None:
-            roles += [(role, asked.cell.solver)] if asked.cell.plan.key != equal.key else []
-    comparisons = tuple(_compared(there, chosen, spec, by, len(roles), role) for role, spec in roles)
+        if asked is not None and by in asked.measures:
+            same = next((each for each in (chosen, *roles) if _equal(there[each], asked)), asked.cell.solver)
+            roles.setdefault(same, []).append(role)
+    itself = ", ".join(roles.pop(chosen, []))
+    comparisons = tuple(_compared(there, chosen, spec, by, len(roles), ", ".join(role)) for spec, role in roles.items())
     measure_ = there[chosen].measures[by]
-    return Pick(nfe, chosen, measure_.value, *measure_.interval, comparisons, front=True)
+    return Pick(nfe, chosen, measure_.value, *measure_.interval, comparisons, itself=itself)
+
+
+def _equal(one: Outcome, other: Outcome) -> bool:
+    """Return whether two outcomes are of one plan."""
+    return one.cell.plan is not None and other.cell.plan is not None and one.cell.plan.key == other.cell.plan.key
 
 
 def _same(there: Mapping[str, Outcome], spec: str) -> Outcome | None:
@@ -182,10 +168,7 @@ def affordable(race: Race, calls: int | None, seconds: float | None) -> int:
         calls: network calls of the whole choice; None for no limit.
         seconds: seconds that are left; None for no limit.
     """
-    plans = [each.plan for nfe in race.budgets for each in finalists(race, nfe)]
-    extra = sum(race.budgets) * len(defaults(race.teacher))
-    crossed = prefixes.grow(plans).needed * len(race.budgets)  # every finalist is measured at every budget
-    cost = race.teacher.sampler_nfe + crossed + extra
+    cost = _cost(race)
     limits = [IMAGES]
     if calls is not None:
         limits.append((calls - race.spent.calls) // cost)
@@ -194,15 +177,31 @@ def affordable(race: Race, calls: int | None, seconds: float | None) -> int:
     return max(min(limits) // 10 * 10, FEWEST)
 
 
+def least(race: Race) -> float:
+    """Return the seconds that the fewest images on fresh seeds take, by the race's pace."""
+    return FEWEST * _cost(race) * race.pace
+
+
+def _cost(race: Race) -> int:
+    """Return the network calls for one image on fresh seeds."""
+    plans = [each.plan for nfe in race.budgets for each in finalists(race, nfe)]
+    extra = sum(race.budgets) * len(defaults(race.teacher))
+    crossed = prefixes.grow(plans).needed * len(race.budgets)  # every finalist is measured at every budget
+    return race.teacher.sampler_nfe + crossed + extra
+
+
 def shown(picks: Sequence[Pick], by: str) -> list[str]:
-    """Return the lines of the picks for a terminal: value, interval, and how each compares."""
+    """Return the table of the picks for a terminal: value and interval, and below them how each compares."""
     words = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
-    lines = []
+    rows = [("calls", "pick", f"{by} [95 % interval]", "")]
     for pick in picks:
-        star = "" if pick.front else ", no better than a pick with fewer calls"
-        lines.append(f"{pick.nfe} calls: {pick.spec}, {by} {pick.value:.4g} [{pick.low:.4g}, {pick.high:.4g}]{star}")
+        itself = f" ({pick.itself})" if pick.itself else ""
+        value = f"{pick.value:.4g} [{pick.low:.4g}, {pick.high:.4g}]"
+        front = "" if pick.front else "no better than a pick with fewer calls"
+        rows.append((str(pick.nfe), pick.spec + itself, value, front))
         for each in pick.comparisons:
             interval = f"{each.difference:+.3g} [{each.low:+.3g}, {each.high:+.3g}]"
-            note = f", {each.note}" if each.note else ""
-            lines.append(f"    {words[each.verdict]} {each.spec} ({each.role}): {interval}{note}")
-    return lines
+            rows.append(("", f"  {words[each.verdict]} {each.spec} ({each.role})", interval, each.note))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = (f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d}" for a, b, c, d in rows)
+    return [line.rstrip() for line in lines]

@@ -93,6 +93,8 @@ class Race:
         path: file of the rounds; those in it are not computed again.
         calls: network calls times images that the race may spend, the reference's included; None for no limit.
         seconds: time that it may take, over all sessions; None for no limit.
+        gone: what the choice has spent of its limit before the race, in calls, or in seconds if there is no limit on
+            calls; for the message of a limit that is too low.
         say: callback for a line after each round.
     """
 
@@ -105,10 +107,11 @@ class Race:
         *,
         calls: int | None,
         seconds: float | None,
+        gone: float = 0.0,
         say: Callable[[str], None],
     ) -> None:
         self.teacher, self.out, self.path = teacher, out, path
-        self.calls, self.seconds, self.say = calls, seconds, say
+        self.calls, self.seconds, self.gone, self.say = calls, seconds, gone, say
         self.goal = endpoints.sampler_plan(teacher)
         self.runners = [Runner(each) for each in candidates]
         self.budgets = sorted({each.nfe for each in candidates})
@@ -170,26 +173,27 @@ class Race:
         return size if fits and (self.seconds is None or soon <= self.seconds) else 0
 
     def _fitted(self, alive: list[Runner]) -> int:
-        """Drop the least promising candidates until the first round takes at most half of the limit."""
+        """Drop the least promising candidates until the first round takes half of the limit, the smallest all of it."""
         limit = self.calls
         if limit is None and self.seconds is not None:
             self.pace = self._probe(alive[0])
             limit = int(self.seconds / self.pace)
         if limit is None:
             return FIRST
-        for size in (FIRST, LEAST):
-            for share in (1.0, 0.5, 0.25, 0.1):
-                kept = [each for nfe in self.budgets for each in self._first(alive, nfe, share)]
-                if size * self._cost(kept) <= limit / 2:
-                    for each in alive:
-                        if each not in kept:
-                            each.out = NOT_TRIED
-                    alive[:] = kept
-                    return size
-        least = 2 * LEAST * self._cost([each for nfe in self.budgets for each in self._first(alive, nfe, 0.0)])
+        tried = [(size, share, limit / 2) for size in (FIRST, LEAST) for share in (1.0, 0.5, 0.25, 0.1)]
+        for size, share, most in [*tried, (LEAST, 0.0, limit)]:
+            kept = [each for nfe in self.budgets for each in self._first(alive, nfe, share)]
+            least = size * self._cost(kept)
+            if least <= most:
+                for each in alive:
+                    if each not in kept:
+                        each.out = NOT_TRIED
+                alive[:] = kept
+                return size
         timed = self.calls is None
         asked = f"the race's {RACE:.0%} of the time" if timed else f"the race's {RACE:.0%} of the calls, {limit}"
-        enough = f"{math.ceil(least * self.pace / RACE)} s" if timed else f"{math.ceil(least / RACE)} calls"
+        needed = math.ceil(((least * self.pace if timed else least) + self.gone) / RACE)
+        enough = f"{needed} s" if timed else f"{needed} calls"
         raise UserError(
             asked=asked,
             wrong=f"too little for the smallest race, which takes {least} network calls",
@@ -238,21 +242,14 @@ class Race:
         Raises:
             UserError: they can't be made, or lie far out of the range of images.
         """
-        own = f"its own samples ({self.teacher.sampler}, {self.teacher.sampler_nfe} calls)"
-        remedy = "check the checkpoint, or give another sampler or more calls (sampler, sampler_nfe)"
         try:
             states = endpoints.piece(self.teacher, self.goal, chosen, self.out, stop=self.stop).to(self.teacher.device)
         except SampleError as error:
-            wrong = f"{own} can't be used: {error.wrong}"
-            raise UserError(asked=f"teacher {self.teacher.name}", wrong=wrong, remedy=remedy) from error
+            raise useless(self.teacher, f"can't be used: {error.wrong}") from error
         images = decoded(self.teacher, states, BatchLimit(BATCH)).float()
         square = float(images.square().mean())
         if self.teacher.decode is None and square > SQUARE:
-            raise UserError(
-                asked=f"teacher {self.teacher.name}",
-                wrong=f"{own} diverge: their mean square is {square:.3g}, of images at most 1",
-                remedy=remedy,
-            )
+            raise useless(self.teacher, f"diverge: their mean square is {square:.3g}, of images at most 1")
         return images
 
     def _take(self, alive: Sequence[Runner], known: Mapping[str, Any]) -> None:
@@ -288,6 +285,15 @@ class Race:
             best = min(left, key=lambda each: each.rmse)
             told.append(f"nfe={nfe}: {len(left)} left, {best.candidate.spec} leads, RMSE {best.rmse:.3g}")
         self.say(f"round {number}, {self.spent.images} images: " + "; ".join(told))
+
+
+def useless(teacher: Teacher, why: str) -> UserError:
+    """Return the error of a reference that nothing can be compared with; `why` goes on after its name."""
+    return UserError(
+        asked=f"teacher {teacher.name}",
+        wrong=f"its own samples ({teacher.sampler}, {teacher.sampler_nfe} calls) {why}",
+        remedy="check the checkpoint, or give another sampler or more calls (sampler, sampler_nfe)",
+    )
 
 
 def beaten(errors: Sequence[Sequence[float]], started: int) -> dict[int, str]:

@@ -74,8 +74,8 @@ def thing(registry: registries.Registry, name: str) -> str:
         f"  defined  {registry.origin(full)}",
         *_offered(registry, full),
     ]
-    if isinstance(found, type) and issubclass(found, plugin.Metric):
-        lines.append(f"  better   {'higher' if found.higher else 'lower'}")
+    if registry is registries.metrics:
+        lines.append(f"  better   {'higher' if plugin.find(full).higher else 'lower'}")
     options = getattr(found, "__kwdefaults__", None) if registry is registries.grids else None
     if options:
         lines += ["  options", *(f"    {key} = {_text(value)}" for key, value in options.items())]

@@ -23,6 +23,7 @@ from solverbench.bench.run_options import RunOptions
 from solverbench.cli import terminal
 from solverbench.cli.check import check
 from solverbench.cli.compare import compare
+from solverbench.cli.compare import folder as report_folder
 from solverbench.cli.flags import (
     Joined,
     config_option,
@@ -40,7 +41,7 @@ from solverbench.cli.refs import refs
 from solverbench.cli.reproduce import reproduce
 from solverbench.cli.serve import serve
 from solverbench.cli.store import store
-from solverbench.cli.teachers import teachers
+from solverbench.cli.teachers import prompts, teachers
 from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
 from solverbench.errors import UserError
@@ -185,14 +186,35 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
 
 @main.command(cls=Joined)
 @run_options
-def plan(strict: bool, as_json: bool, **given: Any) -> None:
+@click.option(
+    "--detect",
+    metavar="PERCENT",
+    help="Say how many images tell two solvers apart by this difference, such as 5%, from stored paired differences.",
+)
+@click.option(
+    "--power", default=0.8, show_default=True, metavar="P", help="Probability that --detect's difference is found."
+)
+@click.option(
+    "--pilot",
+    metavar="NAME|FOLDER",
+    help="With --detect: take solvers and variances of a finished run's report, and plan nothing else.",
+)
+def plan(strict: bool, as_json: bool, detect: str | None, power: float, pilot: str | None, **given: Any) -> None:
     """Show the cells of a run, their status and estimated cost.
 
-    Writes nothing.
+    With --detect also how many images tell two solvers apart. Writes nothing.
     """
     from solverbench.bench import plan as planning
 
-    planned = planning.plan(RunOptions(**given))
+    if pilot is not None:
+        if detect is None:
+            raise UserError(asked=f"--pilot {pilot}", wrong="given without --detect", remedy="add --detect 5%")
+        found = planning.detected(report_folder(pilot, given["out"]), detect, power)
+        click.echo("\n".join(map(printable, found.lines())))
+        if as_json:
+            click.echo(json.dumps({"detect": found.as_dict()}))
+        return
+    planned = planning.plan(RunOptions(**given), detect=detect, power=power)
     click.echo(planned.summary(terminal.width()))
     if as_json:
         click.echo(json.dumps(planned.as_dict()))
@@ -347,6 +369,7 @@ def doctor(out: str) -> None:
 
 
 main.add_command(teachers)
+main.add_command(prompts)
 main.add_command(zoo)
 main.add_command(refs)
 main.add_command(store)

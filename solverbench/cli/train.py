@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -40,7 +39,7 @@ TABLES = "history.csv", "range.csv"
     metavar="FILE.toml",
     help="Train by this recipe. What it doesn't set is as in the solver's own.",
 )
-@click.option("--show-recipe", is_flag=True, help="Show the recipe and stop.")
+@click.option("--show-recipe", is_flag=True, help="Show the recipe as TOML, which --recipe reads, and stop.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard logs of each training.")
 @device_option
 @out_option
@@ -88,7 +87,7 @@ def train(
     chosen = [(solver, recipes.chosen(solver, network, settings, recipe)) for solver in learned]
     if show_recipe:
         for solver, settled in chosen:
-            click.echo(f"{solver.spec} on {teacher}: {json.dumps(settled.as_dict(), indent=1)}")
+            click.echo(f"# {trained_files.short(solver)} on {teacher}\n{settled.as_toml()}")
         return
     Store.open(out)
     torch.set_num_threads(1)  # more threads only slow down steps this small, several times on a busy machine
@@ -108,7 +107,8 @@ def train(
             trained = found.best
             errors = [run["validation"] for run in trained.record["runs"]]
             kept = f"; kept training seed {trained.record['seed']}" if len(errors) > 1 else ""
-            click.echo(f"{solver.spec} nfe={calls}: validation RMSE {', '.join(f'{e:.4f}' for e in errors)}{kept}")
+            name, shown = trained_files.short(solver), ", ".join(f"{error:.4f}" for error in errors)
+            click.echo(f"{name} nfe={calls}: validation RMSE {shown}{kept}")
             click.echo(f"  cost: {cost_line(trained)}")
             for note in sorted({run["note"] for run in trained.record["runs"] if run.get("note")}):
                 click.echo(f"  note: {note}")

@@ -341,9 +341,9 @@ class Measurement:
                 paired = (*found.get("pairs", ()), each.name)
                 found["pairs"] = [name for name in self.selection.metrics if name in paired]
                 found |= {each.name.removesuffix("_teacher"): identity} if identity else {}
-            elif each.takes is Takes.PROMPT:
+            elif each.takes is Takes.PROMPT and each.builtin:
                 found[each.name] = {"network": identity, "quantiser": self.quantiser}
-            elif each.takes is Takes.IMAGE:
+            elif each.takes in (Takes.IMAGE, Takes.PROMPT):
                 score = {"metric": identity, "quantiser": self.quantiser}
                 found["scores"] = {**found.get("scores", {}), each.name: score}
         return found

@@ -170,6 +170,8 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         sample: torch.Tensor,
         return_dict: bool = True,
         generator: torch.Generator | None = None,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
     ) -> SchedulerOutput | tuple[torch.Tensor]:
         """Return the input of the next call, or after the last call the sample, not scaled by alpha.
 
@@ -178,12 +180,16 @@ class TableauScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 are dropped.
             timestep: the entry of `timesteps` told to the network.
             sample: the network's input, [B, ...].
-            generator: unused; nothing is random.
+            generator, use_clipped_model_output: unused; nothing is random or clipped.
+            eta: 0, which pipelines of DDIM pass.
 
         Raises:
-            ValueError: another timestep than the next one, more calls than N, or an output of another shape.
+            ValueError: another eta, another timestep than the next one, more calls than N, or an output of another
+                shape.
         """
         config, k = self.config, self._calls
+        if eta:
+            raise ValueError(f"TableauScheduler: eta={eta:g}: nothing is random in its steps; leave eta out")
         self._check(timestep)
         # The history of a half precision run is float32: only the network rounds to half precision.
         y = sample.to(torch.promote_types(sample.dtype, torch.float32))

@@ -34,6 +34,11 @@ class Frame:
     own: bool
 
 
+def own(teacher: Teacher) -> bool:
+    """Return whether the teacher has a network in such a frame, which its pipeline calls."""
+    return isinstance(teacher.denoiser([0]), Adapted)
+
+
 def frame(teacher: Teacher, plan: Plan) -> Frame:
     """Return the calls of `plan` in the frame of the teacher's network; that of `denoise` unless it is `Adapted`."""
     adapted = teacher.denoiser([0])

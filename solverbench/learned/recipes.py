@@ -35,6 +35,8 @@ ADVERSARIAL = ("relativistic", "classic")
 MEMORY = ("store", "recompute")
 METRIC_LOSS = "metric_features"
 ANY = "any"
+OPTIONAL = ("start", "discriminator_weights")
+"""Settings that may be empty."""
 USUAL = "gs"
 """Recipe of a learned solver that declares none."""
 
@@ -172,13 +174,15 @@ class Recipe:
     def override(self, settings: Sequence[str]) -> Recipe:
         """Return this recipe with `key=value` settings applied; a list is written widths=64+64 or widths=[64, 64].
 
+        `start=` without a value is the method's own start.
+
         Raises:
             SpecError: not key=value, a repeated or unknown key, or a value of the wrong type or range.
         """
         given: dict[str, Any] = {}
         for setting in settings:
             key, equals, text = setting.partition("=")
-            if not equals or not key or not text:
+            if not equals or not key or not (text or key in OPTIONAL):
                 raise SpecError(
                     asked=f"recipe setting {setting!r}",
                     wrong="isn't key=value",
@@ -204,9 +208,19 @@ class Recipe:
         later = _later()
         return {name: value for name, value in self.as_dict().items() if name not in later or value != later[name]}
 
+    def as_toml(self) -> str:
+        """Return the settings as a recipe's file, which `load` reads."""
+        lines = (f"{name} = {_toml(value)}" for name, value in self.as_dict().items())
+        return "\n".join([f"[{ANY}]", *lines, ""])
+
     def as_json(self) -> str:
         """Return the settings as one line of JSON; equal recipes give equal lines."""
         return json.dumps(self.as_dict(), sort_keys=True)
+
+
+def _toml(value: Any) -> str:
+    """Return a setting as TOML: what JSON writes, but for floats, which JSON and TOML write differently."""
+    return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 FAMILIES = ("pixel", "latent", "stable_diffusion")

@@ -1,10 +1,11 @@
-"""Uncertainty of a distance: intervals over disjoint sets of images, bias extrapolation, jackknife over seed blocks.
+"""Uncertainty of a distance: intervals over disjoint sets, bias extrapolation, jackknife, correction of comparisons.
 
 The paired difference is in `solverbench.bench.measure`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
             remedy="ask for --replicates 2 or more",
         )
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    half = _quantile(len(values) - 1, level) * deviation / len(values) ** 0.5
+    half = quantile(len(values) - 1, level) * deviation / len(values) ** 0.5
     return mean, deviation, (mean - half, mean + half)
 
 
@@ -94,7 +95,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
 
     Source: Korn & Graubard 1998, Survey Methodology 24(2), 193-201; Clopper & Pearson 1934, Biometrika 26, 404-413.
     """
-    from scipy.special import betaincinv, ndtri  # see `_quantile`
+    from scipy.special import betaincinv, ndtri  # see `quantile`
 
     replicates, groups = leave_one_out.shape
     value, error, tail = min(max(value, 0.0), 1.0), standard_error(leave_one_out), (1 - level) / 2
@@ -102,7 +103,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
         if error <= ROUNDING:
             return value, value
         counted = value * (1 - value) / error**2
-        counted *= float(ndtri(1 - tail)) ** 2 / _quantile(replicates * (groups - 1), level) ** 2
+        counted *= float(ndtri(1 - tail)) ** 2 / quantile(replicates * (groups - 1), level) ** 2
     else:
         counted = float(images)
     held = value * counted
@@ -114,7 +115,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
 def half_width(leave_one_out: Array, level: float = 0.95) -> float:
     """Return the half width of the Student interval with R (G-1) degrees of freedom, from [R, G] leave-one-outs."""
     replicates, groups = leave_one_out.shape
-    return _quantile(replicates * (groups - 1), level) * standard_error(leave_one_out)
+    return quantile(replicates * (groups - 1), level) * standard_error(leave_one_out)
 
 
 def hierarchical(leave_one_out: Array, trainings: Sequence[Array], level: float = 0.95) -> tuple[float, float]:
@@ -131,16 +132,95 @@ def hierarchical(leave_one_out: Array, trainings: Sequence[Array], level: float 
 
     Source: Satterthwaite 1946, Biometrics Bulletin 2(6), 110-114.
     """
+    error, freedom = error_and_freedom(leave_one_out, trainings)
+    return error, quantile(freedom, level) * error if error > 0 else 0.0
+
+
+def error_and_freedom(leave_one_out: Array, trainings: Sequence[Array] = ()) -> tuple[float, float]:
+    """Return the standard error of a value and the degrees of freedom of Student's distribution for it.
+
+    Args:
+        leave_one_out: leave-one-outs of the value, [R, G].
+        trainings: as of `hierarchical`.
+    """
     replicates, groups = leave_one_out.shape
     parts = [(standard_error(leave_one_out) ** 2, replicates * (groups - 1))]
     parts += [(float(values.var(ddof=1)) / len(values), len(values) - 1) for values in trainings]
     variance = sum(part for part, _ in parts)
     spread = sum(part**2 / freedom for part, freedom in parts)
-    error = variance**0.5
-    return error, _quantile(variance**2 / spread, level) * error if spread > 0 else 0.0
+    return variance**0.5, variance**2 / spread if spread > 0 else float(replicates * (groups - 1))
 
 
-def _quantile(freedom: float, level: float) -> float:
+def p_value(value: float, error: float, freedom: float) -> float:
+    """Return the two-sided p of Student's test that the true value is 0; without an error 0, or 1 for a value of 0.
+
+    It is at most .05 exactly where the 95 % interval of `hierarchical` or `half_width` excludes 0.
+    """
+    from scipy.special import stdtr  # see `quantile`
+
+    if error <= 0:
+        return float(value == 0)
+    return float(min(2 * stdtr(freedom, -abs(value) / error), 1.0))
+
+
+def images_needed(
+    error: float, images: int, difference: float, *, power: float, level: float = 0.05, each: int | None = None
+) -> int:
+    """Return the number of images at which a test of a paired difference finds a true difference.
+
+    The error of a difference falls as one over the square root of the number of images, N. The test is Student's with
+    9 degrees of freedom a replicate; its power at error sqrt(images / N) is that of the noncentral distribution, with
+    noncentrality c = difference / (error sqrt(images / N)). So N = images (c error / difference)^2, with c such that
+    the power is the one asked for. For large N, c is the sum of the normal quantiles of 1 - level / 2 and of the power.
+
+    Args:
+        error: standard error of the difference at `images` images; it and `difference` in one unit.
+        images: number of images, of all replicates together.
+        difference: the true difference.
+        power: probability that the test finds it.
+        level: two-sided level of the test.
+        each: images per replicate that the metric uses; if None, all are one replicate.
+
+    Source: Cohen 1988, Statistical Power Analysis for the Behavioral Sciences, 2nd ed., section 12.8 (one sample of
+        paired differences); noncentral t as in Owen 1965, Biometrika 52, 437-446.
+    """
+    from scipy.special import nctdtrinc, stdtrit  # see `quantile`
+
+    replicates = 1
+    while True:
+        freedom = 9.0 * replicates
+        noncentrality = float(nctdtrinc(freedom, 1 - power, stdtrit(freedom, 1 - level / 2)))
+        wanted = math.ceil(images * (noncentrality * error / difference) ** 2)
+        if each is None or wanted <= each * replicates or replicates > 1000:
+            return max(wanted, 1)
+        # More replicates give more degrees of freedom, so that fewer images do.
+        replicates = max(replicates + 1, min(2 * replicates, math.ceil(wanted / each)))
+
+
+def holm(values: Sequence[float], family: int | None = None) -> list[float]:
+    """Return the p values of a family of comparisons, adjusted by Holm's step-down; NaN for one that isn't known.
+
+    Rejecting what is at most .05 keeps the probability of any false rejection in the family at .05, whatever the
+    dependence between the comparisons.
+
+    Args:
+        values: p of each comparison that is told.
+        family: number of comparisons that these were chosen from, as those with the best of several solvers are
+            chosen from all pairs; if None, as many as are known. Those that aren't told count as not rejected, which
+            makes the result at most too large.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6(2), 65-70.
+    """
+    known = sorted((value, place) for place, value in enumerate(values) if not math.isnan(value))
+    found, largest = [math.nan] * len(values), 0.0
+    left = max(family or 0, len(known))
+    for rank, (value, place) in enumerate(known):
+        largest = max(largest, min((left - rank) * value, 1.0))
+        found[place] = largest
+    return found
+
+
+def quantile(freedom: float, level: float) -> float:
     """Return the half width of Student's interval in units of the standard error."""
     from scipy.special import stdtrit  # imported where something is measured: a finished run needs no scipy
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, ClassVar
 
@@ -26,7 +28,8 @@ class Metric(ABC):
 
     Subclass it, set `name` and define `values`; the docstring's first line is its label in reports. There is one
     instance per device, created before anything is measured, so load a network in `__init__`. Several threads call it
-    at once.
+    at once. If `values` has an argument `prompts`, as in `values(self, images, prompts)`, it is given the prompt of
+    each image, a list of B texts, and the metric needs a teacher with prompts.
 
     Args:
         device: device of the images.
@@ -113,8 +116,9 @@ def find(name: str) -> MetricDefinition:
     cls: type[Metric] = plugins.get(registries.metrics, name)
     array, called = SCORE + name, label(name)
     whole = cls.of_set is not Metric.of_set
+    takes = Takes.PROMPT if "prompts" in inspect.signature(cls.values).parameters else Takes.IMAGE
     return MetricDefinition(
-        name, called, called, Takes.IMAGE, array,
+        name, called, called, takes, array,
         partial(_of_set, name, array) if whole else partial(table.mean, array),
         score=partial(_rows if whole else _numbers, name),
         network=partial(load, name),
@@ -135,8 +139,13 @@ def described(name: str) -> MetricDefinition:
                                 space="plugin")  # fmt: skip
 
 
-def _numbers(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
-    found = metric.values(images)
+def _values(metric: Metric, images: Tensor, prompts: Sequence[str] | None) -> Tensor:
+    values: Callable[..., Tensor] = metric.values
+    return values(images) if prompts is None else values(images, prompts=list(prompts))
+
+
+def _numbers(name: str, metric: Metric, images: Tensor, prompts: Sequence[str] | None) -> Tensor:
+    found = _values(metric, images, prompts)
     if tuple(found.shape) != (len(images),):
         raise FeatureError(
             asked=f"metric {name}", wrong=f"returned {tuple(found.shape)} for {len(images)} images", remedy="return [B]"
@@ -144,8 +153,8 @@ def _numbers(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
     return found
 
 
-def _rows(name: str, metric: Metric, images: Tensor, others: None) -> Tensor:
-    found = metric.values(images)
+def _rows(name: str, metric: Metric, images: Tensor, prompts: Sequence[str] | None) -> Tensor:
+    found = _values(metric, images, prompts)
     if not found.dim() or len(found) != len(images):
         raise FeatureError(
             asked=f"metric {name}",

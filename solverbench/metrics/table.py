@@ -14,7 +14,7 @@ from torch import Tensor
 
 from solverbench.metrics import reduction
 from solverbench.metrics.evaluation import Evaluation, Reference
-from solverbench.metrics.extractors.transformers import CLIP
+from solverbench.metrics.extractors.transformers import CLIP, PickScore
 from solverbench.metrics.intervals import extrapolated
 from solverbench.metrics.lpips import LPIPS
 from solverbench.metrics.reduction import Array, Kept
@@ -144,11 +144,21 @@ def _lpips(device: str) -> LPIPS:
 _CLIPS: dict[tuple[str, str], CLIP] = {}
 
 
-def _clip(device: str) -> CLIP:
-    """Return CLIP with its tokenizer, the same instance for all blocks."""
-    made = CLIP(device)
+def _worded(cls: type[CLIP], device: str) -> CLIP:
+    """Return a network of images and prompts with its tokenizer, the same instance for all blocks."""
+    made = cls(device)
     made.check_words()
     return _CLIPS.setdefault((made.identity, made.device), made)
+
+
+def _prompted(name: str, label: str, short: str, array: str, cls: type[CLIP], **more: Any) -> MetricDefinition:
+    """Return the definition of a score of an image and its prompt."""
+    return MetricDefinition(
+        name, label, short, Takes.PROMPT, array, partial(mean, array),
+        score=lambda network, images, prompts: network.scores(images, prompts),
+        network=partial(_worded, cls), identity=lambda device: _worded(cls, device).identity,
+        higher=True, log=False, place=21, **more,
+    )  # fmt: skip
 
 
 def _full(evaluation: Evaluation) -> int:
@@ -246,11 +256,13 @@ _METRICS = (
         "perceptual", partial(mean, "perceptual"), score=lambda lpips, images, others: lpips(images, others),
         network=_lpips, identity=lambda device: LPIPS.identity, space=LPIPS.identity, place=22, bounds=FROM_ZERO,
     ),
-    MetricDefinition(
-        "clip_score", "CLIP score of image and prompt", "CLIP score", Takes.PROMPT,
-        "prompted", partial(mean, "prompted"), score=lambda clip, images, prompts: clip.scores(images, prompts),
-        network=_clip, identity=lambda device: _clip(device).identity, space="100 max(cos, 0), higher is better",
-        higher=True, log=False, place=21, bounds=(0.0, 100.0),
+    _prompted(
+        "clip_score", "CLIP score of image and prompt", "CLIP score", "prompted", CLIP,
+        space="100 max(cos, 0), higher is better", bounds=(0.0, 100.0),
+    ),
+    _prompted(
+        "pickscore", "PickScore of image and prompt", "PickScore", "pickscore", PickScore,
+        space="exp(logit scale) cos, higher is better",
     ),
     MetricDefinition(
         "rmse_teacher", "RMSE to the teacher's own sample from the same noise", "RMSE to teacher", Takes.PAIR,

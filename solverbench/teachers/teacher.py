@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +26,25 @@ docs/uncertainty.md."""
 
 FeatureNetwork = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] on [-1, 1] -> feature vectors [B, D], differentiable in the images."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The pipeline of diffusers that makes a teacher's images by its own call.
+
+    Args:
+        folder: its folder.
+        call: arguments of the call in addition to prompt, class, noise and number of steps: guidance, sizes and so on.
+            An image is given as the path of its file.
+        state: shape of one image's `latents`, whose numbers are in the order of the teacher's noise; None if the call
+            takes none, or has them in another order.
+        variant: variant of the weight files; empty for the base files.
+    """
+
+    folder: Path
+    call: Mapping[str, Any] = field(default_factory=dict)
+    state: tuple[int, ...] | None = None
+    variant: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +78,7 @@ class Teacher:
             "metric" measures them, and training code gets none of it unless a recipe sets allow_metric_loss.
         images_of: a range of seeds -> real images [B, C, H, W] on [-1, 1], on the CPU, each a function of its seed
             alone; None if the teacher has none.
+        pipeline: the pipeline of diffusers that it was read from; None if it wasn't.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -81,6 +103,7 @@ class Teacher:
     notes: tuple[str, ...] = ()
     features: Mapping[str, Callable[[str], FeatureNetwork]] = field(default_factory=dict)
     images_of: Callable[[range], Tensor] | None = None
+    pipeline: Pipeline | None = None
 
     def __repr__(self) -> str:
         """Return the facts that name it, on one line."""
@@ -132,13 +155,24 @@ class Teacher:
         return self.name.removesuffix(_labelled("", _parts(self.spec)[1])) if self.spec else self.name
 
     @property
+    def options(self) -> Mapping[str, str]:
+        """The options of its spec, as text."""
+        return _parts(self.spec)[1] if self.spec else {}
+
+    def without(self, names: Iterable[str]) -> str:
+        """Return its name without some options of its spec."""
+        left = {key: text for key, text in self.options.items() if key not in set(names)}
+        return _labelled(self.model, left)
+
+    @property
     def ode(self) -> str:
         """The identity of the ODE that a learned solver is trained for: the network and its guidance."""
         told = self.condition
         if told is None or self.passes == 1:
             return self.identity
         rescaled = [told.rescale] if told.rescale else []
-        return files.digest([self.identity, told.guidance, told.negative, *rescaled])
+        own = [told.key["negatives"]] if told.negatives else []
+        return files.digest([self.identity, told.guidance, told.negative, *rescaled, *own])
 
     def images(self, states: Tensor) -> Tensor:
         """Return the images [B, C, H, W] on [-1, 1] of final states [B, *shape]."""
@@ -168,6 +202,27 @@ def _labelled(name: str, given: Mapping[str, str]) -> str:
     """Return the name with its options as one word: two conditions of one network are two teachers in a report."""
     told = [f"{key}={Path(text).stem if '/' in text else text}" for key, text in sorted(given.items()) if key != "name"]
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
+
+
+def expanded(text: str) -> list[str]:
+    """Return the specs of a comma-separated list of teachers, each `a|b` expanded; see `alternatives`."""
+    return [spec for item in text.split(",") for spec in alternatives(item.strip())]
+
+
+def alternatives(text: str) -> list[str]:
+    """Return the specs of one with alternatives: `shapes:guidance=1|2` are `shapes:guidance=1` and `shapes:guidance=2`.
+
+    Raises:
+        SpecError: an option isn't key=value, or is given twice.
+    """
+    if "|" not in text:
+        return [text]
+    head, given = _parts(text)
+    parts = [[f"{key}={value}" for value in values.split("|")] for key, values in given.items()]
+    for part in itertools.chain(*parts):
+        if part.endswith("="):
+            raise SpecError(asked=text, wrong=f"{part!r} has no value", remedy="leave the empty alternative out")
+    return [":".join([head, *choice]) for choice in itertools.product(*parts)]
 
 
 def condition(teacher: Teacher) -> str:

@@ -149,3 +149,24 @@ def test_one_line_adds_a_claim(monkeypatch):
     assert said(*cells) == []
     monkeypatch.setattr(claims, "RULES", (*claims.RULES, claims.Rule(("ld3",), ("heun",), ("frechet_data",))))
     assert said(*cells) == [("ld3 NFE 4 at least level with heun NFE 4", "frechet_data", "held")]
+
+
+def test_verdicts_are_corrected_for_their_number():
+    """A difference of 2.6 standard errors decides one claim alone, and none of two by each of two metrics."""
+    noise = np.linspace(-1, 1, 10)
+    error = float(np.sqrt(9 / 10 * ((0.02 * noise) ** 2).sum()))
+    one = verdicts([outcome("gas", 5, 1 - 2.6 * error, noise=0.02, metrics=("rmse_teacher",)), outcome("dpm", 5, 1.0)])
+    assert [(each["verdict"], each["comparisons"]) for each in one] == [("held", 1)]
+    assert one[0]["p"] == one[0]["p_holm"] <= 0.05
+    cells = [outcome("gas", 5, 1 - 2.6 * error, noise=0.02), outcome("dpm", 5, 1.0), outcome("euler", 5, 1.0)]
+    found = verdicts(cells)
+    assert [(each["verdict"], each["comparisons"]) for each in found] == [("unresolved", 4)] * 4
+    assert {(each["low"], each["high"]) for each in found} == {(one[0]["low"], one[0]["high"])}  # they stay
+    assert [each["p_holm"] for each in found] == pytest.approx([4 * one[0]["p"]] * 4)
+
+
+def test_a_rival_chosen_from_several_counts_as_all_of_them():
+    cells = [outcome("gas", 4, 0.9), *(outcome(name, 8, 1.0) for name in ("heun", "ipndm", "deis"))]
+    found = verdicts(cells)
+    assert len(found) == 3
+    assert {each["comparisons"] for each in found} == {9}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import runpy
 from dataclasses import replace
 
@@ -85,7 +86,8 @@ def test_equal_plans_are_one_candidate_and_broken_ones_are_listed_with_their_rea
     assert euler.names == ("dpm:order=1:grid=polynomial",)
     assert {key.partition(" ")[2] for key in found.failed} == {"broken"}
     assert "ZeroDivisionError: a planted bug" in found.failed["4 broken"]
-    assert found.left_out == 1  # heun with 3 calls
+    assert list(found.left_out) == ["3 heun"]
+    assert "each step costs 2 evaluations" in found.left_out["3 heun"]
     result = choose(teacher(), 4, out=tmp_path, solvers=asked)
     assert any(row["spec"] == "broken" and "planted" in row["state"] for row in result.candidates)
 
@@ -126,8 +128,9 @@ def test_it_is_measured_on_fresh_seeds_beside_the_default_with_a_corrected_inter
     assert not set(race.SEEDS) & set(used)
     assert race.SEEDS.stop <= recipes.VALIDATION.stop
     for pick in found.picks:
-        roles = {each.role: each for each in pick.comparisons}
+        roles = {role: each for each in pick.comparisons for role in each.role.split(", ")}
         assert set(roles) == {"second", "third", "plain default"}
+        assert len({each.spec for each in pick.comparisons}) == len(pick.comparisons)
         assert roles["plain default"].spec == "euler"
         rows = frame[(frame.nfe == pick.nfe) & (frame.metric == "rmse_teacher")].set_index("solver")["value"]
         assert roles["second"].difference == pytest.approx(rows[pick.spec] - rows[roles["second"].spec])
@@ -212,8 +215,19 @@ def test_a_limit_on_calls_holds_and_one_that_is_too_low_is_refused(tmp_path):
     found = choose(teacher(counted), 4, out=tmp_path, solvers=SOLVERS, calls=limit)
     assert found.cost["calls"] <= 0.6 * limit
     assert calls <= limit
-    with pytest.raises(UserError, match=r"too little for the smallest race, which takes \d+ network calls"):
+    with pytest.raises(UserError, match=r"too little for the smallest race, which takes \d+ network calls") as caught:
         choose(teacher(), 4, out=tmp_path, solvers=SOLVERS, calls=100)
+    enough = int(re.search(r"give (\d+) calls", str(caught.value))[1])
+    assert choose(teacher(), 4, out=tmp_path, solvers=SOLVERS, calls=enough + 1).pick
+
+
+def test_a_race_that_fits_two_candidates_of_a_budget_alone_is_run_with_these(tmp_path):
+    found = candidates.gather(teacher(), [4], tmp_path, Silent(), solvers=None, calls=None)
+    assert len(found.candidates) > 30
+    about = {"seconds": None, "say": lambda line: None}
+    tight = race.Race(teacher(), found.candidates, tmp_path, tmp_path / "a.json", calls=4 * (40 + 8), **about)
+    tight.run()
+    assert [bool(each.errors) for each in tight.runners] == [True, True] + [False] * (len(tight.runners) - 2)
 
 
 @pytest.mark.parametrize("seconds", [600.0, 1e-3])
@@ -262,8 +276,9 @@ def test_a_teacher_that_diverges_or_a_rough_reference_ends_the_choice_with_one_l
     def broken(x, sigma):
         return x * float("nan")
 
-    with pytest.raises(UserError, match=r"its own samples .* can't be used: .* not finite") as caught:
-        choose(teacher(broken, identity="broken"), 4, out=tmp_path, solvers="dpm,euler")
+    for known in ({}, {"sampler_error": None}):  # its error came with it, or is measured
+        with pytest.raises(UserError, match=r"its own samples .* can't be used: .* not finite") as caught:
+            choose(teacher(broken, identity="broken", **known), 4, out=tmp_path, solvers="dpm,euler")
     assert "cell" not in str(caught.value)
     rough = replace(
         toys.converged("heun", 8), comparisons=(replace(toys.converged("heun", 8).comparisons[0], rmse=0.6),)
@@ -289,9 +304,40 @@ def test_the_command_prints_the_picks_and_json(tmp_path):
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout.splitlines()[-1])
-    assert f"4 calls: {told['pick']['spec']}, rmse_teacher" in done.stdout
+    assert re.search(rf"^ +4  {told['pick']['spec']} +\d\.\d+ \[", done.stdout, re.MULTILINE)
     assert (tmp_path / "recommendations").is_dir()
     assert "round 1" in done.stderr
     wrong = CliRunner().invoke(main, ["recommend", "--time", "soon"])
     assert wrong.exit_code == 2
     assert "--time soon: isn't a time" in wrong.stderr
+
+
+def test_the_time_for_training_also_ends_the_images_that_it_needs(tmp_path, monkeypatch):
+    """They can take hours; the network's next call ends them."""
+    calls = 0
+
+    def slow(x, sigma):
+        nonlocal calls
+        calls += 1
+        return toys.denoise(x, sigma)
+
+    monkeypatch.setattr(choosing, "TRAINED", ("gs",))
+    found = candidates.gather(teacher(), [4], tmp_path, Silent(), solvers="dpm,euler", calls=None)
+    about = {"calls": None, "seconds": None, "say": lambda line: None}
+    runs = race.Race(teacher(slow), found.candidates, tmp_path, tmp_path / "race.json", **about)
+    heard = Heard()
+    monkeypatch.setattr(recipes, "chosen", lambda solver, teacher: recipes.load("gs", "digits"))
+    assert choosing._trained(runs, teacher(slow), tmp_path, 0.0, heard) == []
+    assert calls == 0
+    assert "not finished and takes no part" in heard.lines[-1]
+
+
+def test_any_metric_of_the_teachers_images_decides_between_the_leaders(tmp_path):
+    found = choose(teacher(), 4, out=tmp_path, solvers="dpm,unipc,euler", by="psnr_teacher")
+    assert found.by == "psnr_teacher"
+    frame = sb.load_results(found.report).frame
+    assert set(frame["metric"]) == {"rmse_teacher", "psnr_teacher"}
+    values = frame[frame.metric == "psnr_teacher"].set_index("solver")["value"]
+    assert found.pick.value == pytest.approx(values[found.pick.spec])
+    for each in found.pick.comparisons:
+        assert each.verdict == ("ahead" if each.low > 0 else "behind" if each.high < 0 else "level")

@@ -15,7 +15,7 @@ from PIL import Image
 import solverbench as sb
 from solverbench.cli import progress
 from solverbench.cli.main import main
-from solverbench.learned import trained_files
+from solverbench.learned import recipes, trained_files
 
 SMALL = ["--samples", "100", "--replicates", "1", "--batch", "10"]
 
@@ -150,9 +150,13 @@ warm_start = true
     assert faster[0].record["recipe"]["iterations"] == 1
 
 
-def test_a_recipe_is_shown_and_the_earlier_flag_still_does_it(tmp_path):
+def test_a_recipe_is_shown_as_a_file_and_the_earlier_flag_still_does_it(tmp_path):
     shown = invoke("train", "gs", "--nfe", "4", "--show-recipe", "--set", "lr=0.5")
-    assert '"lr": 0.5' in shown.stdout
+    assert shown.stdout.startswith("# gs on digits\n[any]\n")
+    assert "\nlr = 0.5\n" in shown.stdout
+    (tmp_path / "mine.toml").write_text(shown.stdout)
+    wanted = recipes.load("gs", "digits").override(["lr=0.5"])
+    assert recipes.load("gas", "digits", file=tmp_path / "mine.toml") == wanted
     before = invoke("train", "gs", "--nfe", "4", "--recipe", "--set", "lr=0.5")
     assert before.stdout == shown.stdout
     assert "--recipe without a file shows the recipe; use --show-recipe" in before.stderr

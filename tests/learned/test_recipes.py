@@ -64,6 +64,8 @@ def test_settings_override_by_type(gas: Recipe) -> None:
         7, 1e-3, "huber", (16, 32), 2.0,
     )  # fmt: skip
     assert other.batch == gas.batch
+    assert gas.start
+    assert not gas.override(["start="]).start
 
 
 @pytest.mark.parametrize(
@@ -104,8 +106,11 @@ def test_a_setting_given_twice_is_refused(gas: Recipe) -> None:
         gas.override(["lr=1e-3", "lr=2e-3"])
 
 
-def test_a_recipe_survives_json(gas: Recipe) -> None:
+def test_a_recipe_survives_json_and_toml(gas: Recipe, tmp_path: Path) -> None:
     assert recipes.of(json.loads(gas.as_json())) == gas
+    for changed in (gas, gas.override(["lr=5e-5", "widths=8", "cardinalities=2", "start=", "warm_start=true"])):
+        (tmp_path / "mine.toml").write_text(changed.as_toml())
+        assert recipes.load("gs", "digits", file=tmp_path / "mine.toml") == changed
 
 
 @pytest.mark.parametrize(

@@ -310,14 +310,14 @@ def test_what_is_missing_is_said_in_the_rows(data, tmp_path, monkeypatch):
     monkeypatch.setenv("SOLVERBENCH_DATA", str(data))
     pytest.importorskip("transformers")
     assert "huggingface.co/openai/clip-vit-base-patch32" in reasons("fid_clip")
-    assert f"model.safetensors or pytorch_model.bin aren't in {data / 'dinov2-large'}" in reasons("fdd")
+    assert f"model.safetensors or pytorch_model.bin are missing in {data / 'dinov2-large'}" in reasons("fdd")
 
 
 def test_another_network_or_a_damaged_one_is_one_line(data):
     pytest.importorskip("transformers")
     standin.write_dinov2(data)
     (data / "dinov2-large").rename(data / "clip-vit-base-patch32")
-    with pytest.raises(RecordError, match="of a dinov2 network, not of clip"):
+    with pytest.raises(RecordError, match="a dinov2 network instead of clip"):
         CLIP()
     standin.write_dinov2(data)
     path = data / "dinov2-large" / "model.safetensors"

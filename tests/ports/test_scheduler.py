@@ -209,6 +209,16 @@ def test_another_number_of_steps_is_refused(scheduler):
     one_line(caught)
 
 
+def test_the_eta_of_pipelines_of_ddim_is_0(scheduler):
+    expected = images(pipeline(scheduler))
+    pipe = diffusers.DDIMPipeline(folders.unet(), diffusers.DDIMScheduler())
+    pipe.scheduler = scheduler  # its own init makes a DDIMScheduler of any
+    pipe.set_progress_bar_config(disable=True)
+    assert torch.equal(images(pipe), expected)
+    with pytest.raises(ValueError, match=r"eta=0.5: nothing is random in its steps; leave eta out"):
+        pipe(eta=0.5, num_inference_steps=NFE)
+
+
 def test_times_that_a_pipeline_makes_by_itself_are_left_aside_and_chosen_ones_refused(scheduler):
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / NFE, NFE), mu=0.7)
     assert scheduler.timesteps.tolist() == pytest.approx(scheduler.config.timesteps)

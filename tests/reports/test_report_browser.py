@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from reports_large import HOSTILE, write
+from reports_recommended import SCRIPT, recommended
 
 from solverbench import reports
 from solverbench.reports.pages import contrast as contrasts
-from solverbench.reports.pages import html, sections, viewer
+from solverbench.reports.pages import html, recommendation, sections, viewer
 
 webdriver = pytest.importorskip("selenium.webdriver")
 WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
@@ -420,3 +421,74 @@ def test_plus_and_minus_change_the_size_and_flicker_waits_for_who_wants_calm(alb
 def test_the_images_page_does_not_stick_out(album: Any, width: int) -> None:
     resize(album, width)
     assert ask(album, "document.documentElement.scrollWidth") <= width
+
+
+def test_an_option_of_the_teachers_filters_figures_and_tables(browser: Any, tmp_path: Path) -> None:
+    names = ["net-guidance=1", "net-guidance=2", "other"]
+    folder = write(tmp_path / "a", ["euler", "dpm"], names, (3, 4), ["rmse_teacher"], side=8)
+    record = json.loads((folder / "bundle.json").read_text())
+    told = {name: {"model": "net", "values": {"guidance": name[-1]}} for name in names[:2]}
+    record["axes"] = {"options": ["guidance"], "teachers": told | {"other": {"model": "other", "values": {}}}}
+    (folder / "bundle.json").write_text(json.dumps(record))
+    page = folder / "report.html"
+    page.write_text(html.page(sections.of(reports.load(folder))), encoding="utf-8")
+    resize(browser, 1280)
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    shown = "'#chart figcaption, #tables .by-part:not([hidden]) h3'"
+    heads = f"[...document.querySelectorAll({shown})].map((x) => x.textContent)"
+    both = ask(browser, heads)
+    assert [text for text in both if "guidance" in text] == both
+    assert len([text for text in both if text.startswith("net, guidance")]) == 2
+    change = (
+        "const s = document.querySelector(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
+    )
+    browser.execute_script(change, "select.axis", "=2")
+    assert [text.partition("guidance ")[2] for text in ask(browser, heads)] == ["2"]
+    browser.execute_script(change, "#teacher", "other")
+    assert ask(browser, heads) == []
+    assert ask(browser, "document.getElementById('chart-note').textContent").startswith("No teacher of this run has")
+    browser.execute_script(change, "select.axis", "*")
+    assert [text.endswith("other") for text in ask(browser, heads)] == [True]
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_of_a_recommendation_fits_every_window_in_both_themes(
+    browser: Any, tmp_path: Path, theme: str
+) -> None:
+    """Its one file asks for nothing; one of the two figures is seen; its texts stand out from the background."""
+    page = recommendation.write(recommended(tmp_path, (3, 4, 5, 6)))
+    scheme(browser, theme)
+    browser.get(page.as_uri())
+    browser.execute_script("try { sessionStorage.clear(); } catch {}")
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    for width in (400, 800, 1400):
+        resize(browser, width)
+        assert ask(browser, "document.documentElement.scrollWidth") <= width
+        figures = "[...document.querySelectorAll('.front svg')].filter((each) => each.checkVisibility())"
+        assert ask(browser, f"{figures}.map((each) => each.getAttribute('class'))") == [
+            "narrow" if width == 400 else "wide"
+        ]
+        labels = f"{figures}[0].querySelectorAll('text')"
+        assert ask(browser, f"[...{labels}].every((each) => each.getBoundingClientRect().right <= innerWidth)")
+        sizes = ask(browser, f"[...{labels}].map((each) => each.getBoundingClientRect().height)")
+        assert min(sizes) > 10
+    back = "getComputedStyle(document.body).backgroundColor"
+    assert ask(browser, back) == ("rgb(22, 23, 26)" if theme == "dark" else "rgb(255, 255, 255)")
+    for kind in ("pick", "euler", "own"):
+        ink = ask(browser, f"getComputedStyle(document.querySelector('.wide .line.{kind}')).stroke")
+        assert contrasts.contrast(hexadecimal(ink), hexadecimal(ask(browser, back))) >= 3
+    assert ask(browser, "document.querySelector('#script').textContent") == SCRIPT
+    click(browser, "[data-copy]")
+    click(browser, "#theme")
+    clean(browser, page)
+
+
+def hexadecimal(colour: str) -> str:
+    """A computed colour as #rrggbb."""
+    return "#" + "".join(f"{int(part):02x}" for part in colour.removeprefix("rgb(").removesuffix(")").split(","))

@@ -60,7 +60,7 @@ def test_write_returns_every_file_and_leaves_no_other(once: Once) -> None:
     expected = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf", "svg", "csv", "py")}
     expected |= {f"table-{part}.{kind}" for part in PARTS for kind in ("md", "csv", "tex")}
     expected |= {f"verdicts.{kind}" for kind in ("md", "csv", "tex")} | {"report.html", "images.html", "report.md"}
-    expected |= {"figures.json", "report.json"}
+    expected |= {"ahead.csv", "figures.json", "report.json"}
     assert {path.name for path in written} == expected
     assert set(folder.iterdir()) - before == set(written)
     assert written[-1].name == "report.md"

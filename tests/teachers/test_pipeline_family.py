@@ -56,7 +56,6 @@ ALONE = {
     "BriaFiboPipeline": "it reads base_image_seq_len there",
     "Ideogram4Pipeline": "it gives its scheduler levels of its own, which an exported one refuses",
     "LTXConditionPipeline": "it gives its scheduler times of its own",
-    "DDIMPipeline": "it gives its scheduler eta",
     "MochiPipeline": "its time runs from noise to data, which an exported one's doesn't",
 }
 """Pipelines that aren't given an exported solver, with the reason."""

@@ -1,14 +1,21 @@
-"""Claims about solvers, judged from the finished cells by paired intervals: held, not held or unresolved."""
+"""Claims about solvers, judged by paired differences, corrected for their number: held, not held or unresolved."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from solverbench.bench.bundle.wins import Scores
+from solverbench.bench.measure import p_value
 from solverbench.bench.outcome import Outcome, paired
+from solverbench.metrics.intervals import holm
 from solverbench.metrics.table import ALWAYS
+from solverbench.metrics.wins import Wins
+
+LEVEL = 0.05
+"""Probability that any verdict of a run is decided although its two cells are equal (family-wise error)."""
 
 CLOSENESS = ("rmse_teacher", "frechet_teacher")
 """Metrics of the distance to the teacher's own samples, which learned solvers are trained to minimise."""
@@ -58,6 +65,7 @@ class Claim:
     Args:
         metrics: names of the metrics to judge by.
         rival: description of `b` if it was chosen from several, as in "the best classical solver of this run".
+        chosen_from: number of cells that `b` was chosen from: so many comparisons it stands for.
     """
 
     a: Outcome
@@ -65,6 +73,7 @@ class Claim:
     metrics: tuple[str, ...]
     open: bool = False
     rival: str = ""
+    chosen_from: int = 1
 
     @property
     def text(self) -> str:
@@ -74,29 +83,91 @@ class Claim:
         named = f"{self.rival} at NFE {self.b.cell.nfe}, {self.b.cell.solver}," if self.rival else _label(self.b)
         return f"{_label(self.a)} at least level with {named} on {self.a.cell.teacher.name}"
 
-    def verdict(self, low: float, high: float) -> str:
-        """Return the verdict for the interval of a's distance minus b's."""
+    def verdict(self, difference: float, *, apart: bool) -> str:
+        """Return the verdict for a's distance minus b's.
+
+        Args:
+            apart: whether the two are told apart: the test, corrected for the number of comparisons, says so.
+        """
         if self.open:
-            ahead = self.a if high < 0 else self.b if low > 0 else None
-            return "level" if ahead is None else f"{ahead.cell.solver} ahead"
-        return "held" if high <= 0 else "not held" if low > 0 else "unresolved"
+            ahead = self.a if difference < 0 else self.b
+            return f"{ahead.cell.solver} ahead" if apart else "level"
+        return "unresolved" if not apart else "held" if difference < 0 else "not held"
 
 
-def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return a verdict for each claim whose two cells have results.
+def verdicts(outcomes: Sequence[Outcome], scores: Sequence[Scores] = ()) -> list[dict[str, Any]]:
+    """Return a verdict for each claim whose two cells have results, and for each preference.
 
-    A claim says that one cell's distance is at most another's. It is judged by the paired 95 % interval of their
-    difference: held if the whole interval is at most 0, not held if all of it is above 0, otherwise unresolved. For
-    an open question, the cell with the lower distance is ahead if the interval excludes 0; otherwise the two are level.
-    A solver trained on a metric's own features takes part in no claim.
+    A claim says that one cell's distance is at most another's. It is judged by the paired test of their difference:
+    held if it is below 0, not held if it is above 0, unresolved if the two can't be told apart. Two equal cells hold
+    their claim. For an open question, the cell with the lower distance is ahead, or the two are level. A solver trained
+    on a metric's own features takes part in no claim.
+
+    All verdicts of a run are one family of comparisons, whose p values are adjusted by Holm's step-down: two cells are
+    told apart if the adjusted one is at most `LEVEL`. A claim whose rival was chosen from several cells counts as a
+    comparison with each of them. `low` and `high` stay the ends of the 95 % interval of the one difference.
 
     A difference of RMSE that is smaller than the error of the reference decides nothing, and its verdict says so.
     A solver with several training seeds (`bundle.trainings`) takes part with their mean, and the interval holds the
     spread between them. Otherwise, a verdict between learned solvers carries a caution if their training seeds differ
     by more than the solvers do.
+
+    Of scores of images and prompts nothing is claimed: the win rate says whether a learned solver or the best classical
+    one is ahead. The difference is then that of the means, with an interval that is clustered by prompt.
+
+    Args:
+        scores: scores of the cells' images with their prompts.
+
+    Returns:
+        for each: claim, verdict, metric, difference, low, high, p, p_holm, comparisons (those of the family), caution
+        if there is one, and wins, the rate and its interval, if that decided.
     """
     finished = [outcome for outcome in outcomes if outcome.measures and not outcome.cell.metric_loss]
-    return [verdict for claim in _claims(finished) for verdict in _judge(claim)]
+    asked = [
+        (claim, metric)
+        for claim in _claims(finished)
+        for metric in claim.metrics
+        if metric in claim.a.measures and metric in claim.b.measures
+    ]
+    preferences = list(_preferences(scores))
+    single = [p_value(claim.a.measures[metric], claim.b.measures[metric]) for claim, metric in asked]
+    single += [told.p for _, told in preferences]
+    family = sum(claim.chosen_from for claim, _ in (*asked, *preferences))
+    tested = [
+        {"p": one, "p_holm": all_, "comparisons": family}
+        for one, all_ in zip(single, holm(single, family), strict=True)
+    ]
+    return [
+        *(_judged(*each, ps) for each, ps in zip(asked, tested[: len(asked)], strict=True)),
+        *(_preferred(*each, ps) for each, ps in zip(preferences, tested[len(asked) :], strict=True)),
+    ]
+
+
+def _preferences(scores: Sequence[Scores]) -> Iterator[tuple[Claim, Wins]]:
+    """Yield each learned solver's comparison with the best classical one in a score of images and prompts.
+
+    The best classical solver is the one with the best mean at as many calls.
+    """
+    for a in (each for each in scores if each.outcome.cell.learned and not each.outcome.cell.metric_loss):
+        name, sign = a.metric.name, 1 if a.metric.higher else -1
+        rivals = [b for b in scores if b.group == a.group and not b.outcome.cell.learned]
+        if rivals:
+            b = max(rivals, key=lambda each: sign * each.outcome.measures[name].value)
+            yield Claim(a.outcome, b.outcome, (name,), open=True, chosen_from=len(rivals)), a.against(b)
+
+
+def _preferred(claim: Claim, told: Wins, tested: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the verdict of a win rate, as plain JSON values; `tested` are its p values."""
+    return {
+        "claim": claim.text,
+        "verdict": claim.verdict(0.5 - told.rate, apart=tested["p_holm"] <= LEVEL),
+        "difference": told.difference,
+        "low": told.difference_low,
+        "high": told.difference_high,
+        "metric": claim.metrics[0],
+        "wins": {"rate": told.rate, "low": told.low, "high": told.high},
+        **tested,
+    }
 
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[Claim]:
@@ -118,30 +189,32 @@ def _against(a: Outcome, others: Sequence[Outcome], rule: Rule) -> Iterator[Clai
         judged = [b for b in others if not b.cell.learned and metric in b.measures]
         if judged:
             best = min(judged, key=lambda b: b.measures[metric].value)
-            yield Claim(a, best, (metric,), rule.open, "the best classical solver of this run")
+            yield Claim(a, best, (metric,), rule.open, "the best classical solver of this run", len(judged))
 
 
-def _judge(claim: Claim) -> Iterator[dict[str, Any]]:
+def _judged(claim: Claim, metric: str, tested: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the verdict on a claim by one metric, as plain JSON values; `tested` are its p values."""
     a, b = claim.a, claim.b
-    for metric in claim.metrics:
-        if metric in a.measures and metric in b.measures:
-            difference, low, high = paired(a, b, metric)
-            error = a.reference_error if metric == ALWAYS else None
-            below = error is not None and abs(difference) < error
-            verdict = {
-                "claim": claim.text,
-                "verdict": claim.verdict(-math.inf, math.inf) if below else claim.verdict(low, high),
-                "difference": difference,
-                "low": low,
-                "high": high,
-                "metric": metric,
-            }
-            level = abs(b.measures[metric].value)
-            relative = abs(difference) / level if level else math.inf
-            cautions = [_caution(a, b, relative)] if b.cell.learned else []
-            cautions += [f"smaller than the error of the reference, {error:.2g}"] if below else []
-            caution = "; ".join(filter(None, cautions))
-            yield verdict | ({"caution": caution} if caution else {})
+    difference, low, high = paired(a, b, metric)
+    error = a.reference_error if metric == ALWAYS else None
+    below = error is not None and abs(difference) < error
+    equal = difference == low == high == 0 and not claim.open
+    apart = not below and tested["p_holm"] <= LEVEL
+    level = abs(b.measures[metric].value)
+    relative = abs(difference) / level if level else math.inf
+    cautions = [_caution(a, b, relative)] if b.cell.learned else []
+    cautions += [f"smaller than the error of the reference, {error:.2g}"] if below else []
+    caution = "; ".join(filter(None, cautions))
+    return {
+        "claim": claim.text,
+        "verdict": "held" if equal and not below else claim.verdict(difference, apart=apart),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "metric": metric,
+        **tested,
+        **({"caution": caution} if caution else {}),
+    }
 
 
 def _caution(a: Outcome, b: Outcome, difference: float) -> str:

@@ -36,7 +36,7 @@ class GroupedOptimiser:
         self.recipe = recipe
         self.shapes = {name: tensor.shape for name, tensor in initial.items()}
         self.order = sorted(initial, key=lambda name: GROUPS.index(solver.group(name)))
-        self.vector = torch.cat([initial[name].flatten() for name in self.order]).requires_grad_(True)
+        self.vector = self.joined(initial).requires_grad_(True)
         self.slices = self._sliced(solver)
         # Views, so that an optimiser's step changes the vector.
         self.parts = {group: self.vector.detach()[place].requires_grad_(True) for group, place in self.slices.items()}
@@ -49,6 +49,10 @@ class GroupedOptimiser:
         ]
         self.peaks = [rate for (_, rate, _), _ in self.shared]
         """The optimisers' rates before the recipe's schedule; patience lowers them."""
+
+    def joined(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return parameters as a vector, in the order of their groups."""
+        return torch.cat([parameters[name].flatten() for name in self.order])
 
     def parameters(self, vector: Tensor) -> dict[str, Tensor]:
         """Return the parameters in `vector` by name, in the solver's own order."""

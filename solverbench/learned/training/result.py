@@ -53,7 +53,12 @@ def result(student: Trainer) -> Trained:
         "versions": {"solverbench": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     if (below := student.job.below) is not None:
-        record["warm_start"] = {"nfe": below.nfe, "identity": below.identity, "student_calls": _spent(below)}
+        record["warm_start"] = {
+            "nfe": below.nfe,
+            "identity": below.identity,
+            "student_calls": _spent(below),
+            "taken": student.warm,
+        }
     parameters = {name: part.clone() for name, part in student.descent.parameters(chosen[1]).items()}
     return Trained(student.job.solver.spec, student.job.nfe, teacher.name, teacher.ode, parameters, tableau, record)
 
@@ -82,11 +87,8 @@ def _note(student: Trainer, measured: Sequence[Mapping[str, float]]) -> str:
             f"{kept.iteration} ({kept.validation:.4g}) are kept. Lower the learning rate, or set schedule=cosine"
         )
     if best is measured[0]:
-        began = (
-            "untrained solver's"
-            if student.job.below is None
-            else f"start's, the result for {student.job.below.nfe} calls"
-        )
+        below = student.job.below
+        began = f"start's, the result for {below.nfe} calls" if below and student.warm else "untrained solver's"
         return f"the validation error never fell below the {began}; lower the learning rate, or train longer"
     if best["iteration"] <= student.iteration / 2 and not student.job.recipe.patience:
         return (

@@ -1,4 +1,4 @@
-"""Features of CLIP and DINOv2, and CLIP's agreement of an image with its prompt.
+"""Features of CLIP and DINOv2, CLIP's agreement of an image with its prompt, and PickScore.
 
 The networks are those of the transformers package, imported on use; images are prepared here, by PIL.
 """
@@ -36,6 +36,9 @@ PIXELS = 224
 LARGE_PIXELS = 336
 """Height and width of the input of `CLIPLarge`, in pixels."""
 
+VOCABULARY = ("vocab.json", "merges.txt")
+"""Files of a tokenizer, if it has no tokenizer.json."""
+
 TOKENS = 77
 """Number of tokens of a prompt; a longer one is truncated."""
 
@@ -62,9 +65,11 @@ class CLIP:
     repository = "https://huggingface.co/openai/clip-vit-base-patch32"
     called, pixels = "ViT-B/32", 32
     """Name of the network, and height and width of its patches in pixels."""
+    words = words_repository = ""
+    """Folder and address of its tokenizer, if its own folder has none."""
 
     def __init__(self, device: str = "cpu") -> None:
-        self.device, self.path = device, _weights(self.folder, self.repository)
+        self.device, self.path = device, _weights(self.folder, self.repository, self.words_repository)
         told = _config(self.path, "clip")
         self.size = int(told.get("projection_dim", 512))
         patch = told.get("vision_config", {}).get("patch_size", 32)
@@ -95,7 +100,11 @@ class CLIP:
         def features(x: Tensor) -> Tensor:
             return torch.as_tensor(network.visual_projection(network.vision_model(pixel_values=x).pooler_output))
 
-        return _embedded(images, _cut, CLIP_MEAN, CLIP_DEVIATION, features, self.device)
+        return _embedded(images, lambda image: _cut(image, self.cut), CLIP_MEAN, CLIP_DEVIATION, features, self.device)
+
+    def cut(self, surplus: int) -> int:
+        """Return how many of the pixels beyond 224 are cut at the left or top; a half is rounded to the even number."""
+        return round(surplus / 2)
 
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return 100 max(cos, 0) of the features of each image and its prompt, [B] float64 on the CPU.
@@ -106,7 +115,17 @@ class CLIP:
         Source: Hessel et al. 2021, arXiv:2104.08718, equation 1, with a weight of 100 in place of 2.5, as in
         torchmetrics and in text-to-image papers.
         """
-        seen, network = self(images).double(), self._network()
+        seen = self(images).double()
+        return 100 * torch.cosine_similarity(seen, self.read(prompts), dim=1).clamp(min=0)
+
+    def read(self, prompts: Sequence[str]) -> Tensor:
+        """Return the projected features of prompts, [B, D] float64 on the CPU.
+
+        Raises:
+            MissingError: there is no tokenizer.
+            RecordError: the weights are of another network.
+        """
+        network = self._network()
         with self._lock:  # a tokenizer stores lengths in itself
             if self._words is None:
                 self._words = self._tokenizer()
@@ -117,22 +136,27 @@ class CLIP:
             said = network.text_model(
                 input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
             )
-            read = torch.as_tensor(network.text_projection(said.pooler_output)).double().cpu()
-        return 100 * torch.cosine_similarity(seen, read, dim=1).clamp(min=0)
+            return torch.as_tensor(network.text_projection(said.pooler_output)).double().cpu()
 
-    def check_words(self) -> None:
-        """Raise MissingError if the folder has no tokenizer, which `scores` needs."""
-        there = {path.name for path in self.path.parent.iterdir()}
-        if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
-            raise MissingError(
-                asked="CLIP's tokenizer",
-                wrong=f"tokenizer.json, or vocab.json and merges.txt, are missing in {self.path.parent}",
-                remedy=f"put them there from {self.repository}",
-            )
+    def check_words(self) -> Path:
+        """Return the folder of the tokenizer, which `scores` needs.
+
+        Raises:
+            MissingError: there is none.
+        """
+        places = [self.path.parent, *([userdata.data() / self.words] if self.words else [])]
+        for place in places:
+            if (place / "tokenizer.json").is_file() or all((place / name).is_file() for name in VOCABULARY):
+                return place
+        repository = self.words_repository or self.repository
+        raise MissingError(
+            asked=f"the tokenizer of {self.folder}",
+            wrong=f"tokenizer.json, or {' and '.join(VOCABULARY)}, are missing in {' and '.join(map(str, places))}",
+            remedy=f"put them there from {repository}, as by '{_command(repository, places[-1])}'",
+        )
 
     def _tokenizer(self) -> Any:
-        self.check_words()
-        return _transformers().CLIPTokenizer.from_pretrained(str(self.path.parent), local_files_only=True)
+        return _transformers().CLIPTokenizer.from_pretrained(str(self.check_words()), local_files_only=True)
 
     def _network(self) -> Any:
         with self._lock:
@@ -169,6 +193,39 @@ class CLIPLarge(CLIP):
                 seen = network.visual_projection(network.vision_model(pixel_values=ready).pooler_output)
                 found.append(torch.nn.functional.normalize(torch.as_tensor(seen).float(), dim=1).cpu())
         return torch.cat(found)
+
+
+class PickScore(CLIP):
+    """PickScore: how well people like an image for its prompt, by CLIP ViT-H/14 trained on their choices.
+
+    Images are prepared as by the image processor that its README names: the shorter side is resized to 224 by PIL's
+    bicubic filter and the centre cropped, rounded down. Its repository has no tokenizer; that of the network which it
+    was trained from is read from a folder of its own, unless the files lie beside the weights.
+
+    Source: Kirstain et al. 2023, arXiv:2305.01569, section 4; its README has the formula.
+    """
+
+    folder = "PickScore_v1"
+    repository = "https://huggingface.co/yuvalkirstain/PickScore_v1"
+    called, pixels = "ViT-H/14", 14
+    words = "CLIP-ViT-H-14-laion2B-s32B-b79K"
+    words_repository = "https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+    def cut(self, surplus: int) -> int:
+        """Return how many of the pixels beyond 224 are cut at the left or top."""
+        return surplus // 2
+
+    def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return exp(logit_scale) cos of the features of each image and its prompt, [B] float64 on the CPU.
+
+        A difference d of two images' scores means that the first is preferred with the probability 1/(1 + exp(-d)).
+
+        Raises:
+            MissingError: there is no tokenizer.
+            RecordError: the weights are of another network.
+        """
+        scale = float(self._network().logit_scale.detach().double().exp())
+        return scale * torch.cosine_similarity(self(images).double(), self.read(prompts), dim=1)
 
 
 class DINOv2:
@@ -267,26 +324,44 @@ def _embedded(
     return torch.cat(found)
 
 
-def _cut(image: Image.Image) -> Image.Image:
-    """Return the image with its shorter side resized to 224 pixels and its centre cropped."""
+def _cut(image: Image.Image, begin: Callable[[int], int]) -> Image.Image:
+    """Return the image with its shorter side resized to 224 pixels and its centre cropped.
+
+    Args:
+        begin: pixels beyond 224 -> how many of them are cut at the left or top.
+    """
     width, height = image.size
     short = min(width, height)
     width, height = int(PIXELS * width / short), int(PIXELS * height / short)
-    left, top = round((width - PIXELS) / 2), round((height - PIXELS) / 2)
+    left, top = begin(width - PIXELS), begin(height - PIXELS)
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + PIXELS, top + PIXELS))
 
 
-def _weights(folder: str, repository: str) -> Path:
+def _weights(folder: str, repository: str, words: str = "") -> Path:
+    """Return the file of a network's weights in the data folder.
+
+    Args:
+        words: address of its tokenizer, if another repository has it.
+
+    Raises:
+        MissingError: transformers or the file is missing.
+    """
     _transformers()
     home = userdata.data() / folder
     for name in WEIGHTS:
         if (home / name).is_file() and (home / "config.json").is_file():
             return home / name
+    also = f", and its tokenizer by '{_command(words, home.with_name(words.rpartition('/')[2]))}'" if words else ""
     raise MissingError(
         asked=folder,
         wrong=f"config.json and {' or '.join(WEIGHTS)} are missing in {home}",
-        remedy=f"put them there from {repository}",
+        remedy=f"put them there from {repository}, as by '{_command(repository, home)}'{also}",
     )
+
+
+def _command(repository: str, home: Path) -> str:
+    """Return the command that downloads a repository of the Hugging Face hub into a folder."""
+    return f"hf download {repository.removeprefix('https://huggingface.co/')} --local-dir {home}"
 
 
 def _config(path: Path, kind: str) -> dict[str, Any]:
@@ -329,7 +404,7 @@ def _transformers() -> Any:
         return importlib.import_module("transformers")
     except Exception as error:  # with a torchvision that doesn't fit torch, it raises RuntimeError
         raise MissingError(
-            asked="CLIP and DINOv2 features",
+            asked="networks of CLIP and DINOv2",
             wrong=f"the transformers package can't be imported ({one_line(error)})",
             remedy=f"run {extras.install('clip')}",
         ) from None

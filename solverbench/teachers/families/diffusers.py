@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ from solverbench.errors import MissingError, RecordError, SpecError
 from solverbench.method.rectified_flow import RectifiedFlow
 from solverbench.method.schedules import NoiseSchedule
 from solverbench.teachers import adaptors
+from solverbench.teachers.conditions import Condition
 from solverbench.teachers.families import assembly, flow_calls, networks, schedulers, text
 from solverbench.teachers.families.diffusers_folder import CONFIG, INDEX, Folder, peek
 from solverbench.teachers.families.folders import known
+from solverbench.teachers.teacher import Pipeline, Teacher
 from solverbench.wording import concerning
 
 if TYPE_CHECKING:
     from solverbench.teachers.families.description import Description
-    from solverbench.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,42 @@ def load(description: Description, device: str = "cpu") -> Teacher:
         clip=given.clip,
         notes=(*filter(None, ["" if given.clip else schedulers.dropped(asked)]), *folder.notes),
     )
-    return assembly.teacher(description, device, made, load)
+    teacher = assembly.teacher(description, device, made, load)
+    if folder.index is None or description.files:  # a network alone, or parts from elsewhere: not what the folder holds
+        return teacher
+    call = _call(description, given, type(model).__name__, teacher.condition, pixels)
+    state = teacher.shape if network.text and type(model).__name__ != "FluxTransformer2DModel" else None
+    pipeline = Pipeline(folder.path, call, state, given.variant or "")
+    return dataclasses.replace(teacher, pipeline=pipeline)
+
+
+def _call(
+    description: Description, given: Settings, kind: str, condition: Condition | None, pixels: int
+) -> dict[str, Any]:
+    """Return the arguments with which the pipeline's own call makes the teacher's images; see `Pipeline`.
+
+    Args:
+        kind: class of the network.
+        pixels: side of the image; 0 for a model without a decoder.
+    """
+    if condition is None:
+        return {}
+    found: dict[str, Any] = {"guidance_scale": condition.guidance}
+    if kind == "FluxTransformer2DModel":
+        found = {"guidance_scale": given.distilled}
+        if condition.guidance != 1:
+            found |= {"true_cfg_scale": condition.guidance, "negative_prompt": condition.negative}
+    elif description.negative is not None:
+        found["negative_prompt"] = condition.negative
+    if condition.rescale:
+        found["guidance_rescale"] = condition.rescale
+    if given.size is not None and pixels and condition.prompts:
+        found |= {"height": pixels, "width": pixels}
+    if given.text_length is not None and kind != "UNet2DConditionModel":
+        found["max_sequence_length"] = given.text_length
+    if kind == "PixArtTransformer2DModel":
+        found |= {"clean_caption": False, "use_resolution_binning": False}
+    return found
 
 
 def _with_calls(schedule: NoiseSchedule, config: Mapping[str, Any], model: Any, size: int) -> NoiseSchedule:

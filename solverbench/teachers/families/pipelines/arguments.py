@@ -106,6 +106,12 @@ def _no_constant(text: str) -> Any:
     raise ValueError(text)
 
 
+def place(description: Description, text: str) -> Path:
+    """Return the path of an image: as it is given, or beside the pipeline's folder."""
+    path = Path(text).expanduser()
+    return path if path.is_absolute() or path.exists() else description.checkpoint.parent / path
+
+
 def images(description: Description, found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the arguments with images in place of their files' paths, and the sha256 of each such file.
 
@@ -116,8 +122,7 @@ def images(description: Description, found: Mapping[str, Any]) -> tuple[dict[str
     for key, value in found.items():
         if not IMAGE.search(key) or not isinstance(value, str):
             continue
-        path = Path(value).expanduser()
-        path = path if path.is_absolute() or path.exists() else description.checkpoint.parent / path
+        path = place(description, value)
         try:
             from PIL import Image
 

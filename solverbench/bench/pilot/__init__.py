@@ -1,0 +1,1 @@
+"""What stored results say about a run to come."""
