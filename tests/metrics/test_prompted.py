@@ -70,7 +70,7 @@ def test_pickscore_is_the_scaled_cosine_of_a_stand_ins_features(data, monkeypatc
     read = np.array([[1 + len(prompt), 1, -1] for prompt in PROMPTS])
     cosines = (seen * read).sum(1) / np.linalg.norm(seen, axis=1) / np.linalg.norm(read, axis=1)
     found = PickScore().scores(images, PROMPTS).numpy()
-    scale = np.exp(np.float32(networks.SCALE))
+    scale = float(np.exp(np.float32(networks.SCALE)))
     assert found == pytest.approx(scale * cosines, abs=1e-6 * scale)
 
 
