@@ -154,20 +154,16 @@ def _figures(given: Fields, bundle: Bundle) -> Iterator[str]:
             f"{row['spec']}, {row['nfe']} calls: {row['rmse']:.3g} on {row['images']} images; {row['state']}")
         for row in given["candidates"] if row["rmse"] is not None
     ]  # fmt: skip
-    picks = [(each, _dot(bundle, each["spec"], each["nfe"])) for each in given["picks"]]
-    known = [dot for _, dot in picks if dot is not None]
-    best, line = math.inf, list[Dot]()
-    for dot in known:
-        if dot.value < best:
-            best, line = dot.value, [*line, dot]
+    picks = [_dot(bundle, each["spec"], each["nfe"]) for each in given["picks"]]
+    known = [dot for dot in picks if dot is not None]
+    line = [dot for k, dot in enumerate(known) if all(dot.value < before.value for before in known[:k])]
     series = [Series("pick", "picks and their front", known, line)]
     for name, role, label in (
         ("euler", "plain default", "Euler (DDIM)"), ("own", "own scheduler", "the pipeline's own scheduler"),
     ):  # fmt: skip
         specs = {each["spec"] for pick in given["picks"] for each in pick["comparisons"] if role in each["role"]}
-        found = (_dot(bundle, spec, pick["nfe"]) for pick in given["picks"] for spec in specs)
-        dots = [each for each in found if each is not None]
-        series.append(Series(name, label, dots))
+        every = [_dot(bundle, spec, pick["nfe"]) for pick in given["picks"] for spec in specs]
+        series.append(Series(name, label, [dot for dot in every if dot is not None]))
     for width in WIDTHS:
         yield front.svg(light, series, "RMSE to the teacher's own sample", width)
 

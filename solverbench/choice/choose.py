@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,20 +13,21 @@ from solverbench import files
 from solverbench.bench.progress import Listener, Silent
 from solverbench.choice import answer, candidates, fresh, usage
 from solverbench.choice.answer import Recommendation
-from solverbench.choice.race import RACE, Race
+from solverbench.choice.race import RACE, Race, useless
 from solverbench.errors import BudgetError, TrainingError, UserError
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.training import train as training
-from solverbench.method import Denoise, spec
+from solverbench.method import spec
 from solverbench.metrics import table
 from solverbench.sampling import convergence
 from solverbench.sampling.convergence import Measurement
 from solverbench.sampling.devices import pool
+from solverbench.sampling.sample import SampleError
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
 
 FRESH = 0.2
-"""Share of the time that is kept for fresh seeds if solvers are trained."""
+"""Smallest share of the time that is kept for fresh seeds if solvers are trained."""
 
 MEASURED, FEWEST = 0.2, 4
 """Largest share of the calls for the error of the reference, and the fewest images that it is measured on."""
@@ -104,7 +105,8 @@ def choose(
     spent = None if calls is None else calls - field.searched
     learned: list[str] = []
     if train and seconds is not None:
-        learned = _trained(race, teacher, out, (1 - FRESH) * seconds - (time.monotonic() - begun), tell)
+        kept = max(FRESH * seconds, fresh.least(race))
+        learned = _trained(race, teacher, out, seconds - kept - (time.monotonic() - begun), tell)
     left = None if seconds is None else max(seconds - (time.monotonic() - begun), FRESH * seconds)
     samples = fresh.affordable(race, spent, left)
     tell.say(f"measuring the leaders on {samples} fresh seeds")
@@ -153,7 +155,7 @@ def _trained(race: Race, teacher: Teacher, out: Path, seconds: float, tell: List
 def _until(teacher: Teacher, deadline: float) -> Teacher:
     """Return the teacher; its calls raise `_Late` once the monotonic clock is past `deadline`."""
 
-    def checked(denoise: Denoise) -> Denoise:
+    def checked(denoise: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         def called(x: Tensor, sigma: Tensor) -> Tensor:
             if time.monotonic() > deadline:
                 raise _Late
@@ -182,7 +184,8 @@ def _converged(teacher: Teacher, out: Path, calls: int | None) -> tuple[Teacher,
         calls: network calls of the whole choice. The error is measured on fewer images if it would take too many.
 
     Raises:
-        UserError: the reference isn't converged; a small difference between candidates would then mean nothing.
+        UserError: the reference isn't converged, so that a small difference between candidates would mean nothing, or
+            it can't be made.
     """
     whole = Measurement(teacher, out)
     shipped = convergence.shipped(teacher, whole.plan) is not None
@@ -191,7 +194,10 @@ def _converged(teacher: Teacher, out: Path, calls: int | None) -> tuple[Teacher,
         images = max(FEWEST, int(len(whole.seeds) * MEASURED * calls / cost))
         whole = Measurement(teacher, out, images=min(images, len(whole.seeds)))
         cost = sum(whole.calls(each) for each in whole.every)
-    told = convergence.measure(teacher, out, images=len(whole.seeds))
+    try:
+        told = convergence.measure(teacher, out, images=len(whole.seeds))
+    except SampleError as error:
+        raise useless(teacher, f"can't be used: {error.wrong}") from error
     if told.rough:
         raise UserError(
             asked=f"teacher {teacher.name}",

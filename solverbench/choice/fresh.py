@@ -23,6 +23,9 @@ from solverbench.metrics import plugin, table
 FEWEST, IMAGES = 20, 1000
 """Images on fresh seeds: the fewest, and as many as there are without a limit."""
 
+MANY = 200
+"""Images from which the teacher's own metrics are measured too, of which fewer say little."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -95,8 +98,9 @@ def measured(
     usual = defaults(race.teacher)
     raced = [each.spec for nfe in race.budgets for each in finalists(race, nfe)]
     specs = dict.fromkeys([*also, *raced, *usual.values()])
+    metrics = by if by != table.ALWAYS or samples < MANY else None
     options = RunOptions(
-        solvers=list(specs), nfe=race.budgets, teachers=race.teacher, samples=samples, replicates=1,
+        solvers=list(specs), nfe=race.budgets, teachers=race.teacher, samples=samples, replicates=1, metrics=metrics,
         device=race.teacher.device, out=str(out),
     )  # fmt: skip
     result = runner.run(options, progress=tell)
@@ -164,16 +168,26 @@ def affordable(race: Race, calls: int | None, seconds: float | None) -> int:
         calls: network calls of the whole choice; None for no limit.
         seconds: seconds that are left; None for no limit.
     """
-    plans = [each.plan for nfe in race.budgets for each in finalists(race, nfe)]
-    extra = sum(race.budgets) * len(defaults(race.teacher))
-    crossed = prefixes.grow(plans).needed * len(race.budgets)  # every finalist is measured at every budget
-    cost = race.teacher.sampler_nfe + crossed + extra
+    cost = _cost(race)
     limits = [IMAGES]
     if calls is not None:
         limits.append((calls - race.spent.calls) // cost)
     if seconds is not None and race.pace:
         limits.append(int(seconds / (cost * race.pace)))
     return max(min(limits) // 10 * 10, FEWEST)
+
+
+def least(race: Race) -> float:
+    """Return the seconds that the fewest images on fresh seeds take, by the race's pace."""
+    return FEWEST * _cost(race) * race.pace
+
+
+def _cost(race: Race) -> int:
+    """Return the network calls for one image on fresh seeds."""
+    plans = [each.plan for nfe in race.budgets for each in finalists(race, nfe)]
+    extra = sum(race.budgets) * len(defaults(race.teacher))
+    crossed = prefixes.grow(plans).needed * len(race.budgets)  # every finalist is measured at every budget
+    return race.teacher.sampler_nfe + crossed + extra
 
 
 def shown(picks: Sequence[Pick], by: str) -> list[str]:

@@ -242,21 +242,14 @@ class Race:
         Raises:
             UserError: they can't be made, or lie far out of the range of images.
         """
-        own = f"its own samples ({self.teacher.sampler}, {self.teacher.sampler_nfe} calls)"
-        remedy = "check the checkpoint, or give another sampler or more calls (sampler, sampler_nfe)"
         try:
             states = endpoints.piece(self.teacher, self.goal, chosen, self.out, stop=self.stop).to(self.teacher.device)
         except SampleError as error:
-            wrong = f"{own} can't be used: {error.wrong}"
-            raise UserError(asked=f"teacher {self.teacher.name}", wrong=wrong, remedy=remedy) from error
+            raise useless(self.teacher, f"can't be used: {error.wrong}") from error
         images = decoded(self.teacher, states, BatchLimit(BATCH)).float()
         square = float(images.square().mean())
         if self.teacher.decode is None and square > SQUARE:
-            raise UserError(
-                asked=f"teacher {self.teacher.name}",
-                wrong=f"{own} diverge: their mean square is {square:.3g}, of images at most 1",
-                remedy=remedy,
-            )
+            raise useless(self.teacher, f"diverge: their mean square is {square:.3g}, of images at most 1")
         return images
 
     def _take(self, alive: Sequence[Runner], known: Mapping[str, Any]) -> None:
@@ -292,6 +285,15 @@ class Race:
             best = min(left, key=lambda each: each.rmse)
             told.append(f"nfe={nfe}: {len(left)} left, {best.candidate.spec} leads, RMSE {best.rmse:.3g}")
         self.say(f"round {number}, {self.spent.images} images: " + "; ".join(told))
+
+
+def useless(teacher: Teacher, why: str) -> UserError:
+    """Return the error of a reference that nothing can be compared with; `why` goes on after its name."""
+    return UserError(
+        asked=f"teacher {teacher.name}",
+        wrong=f"its own samples ({teacher.sampler}, {teacher.sampler_nfe} calls) {why}",
+        remedy="check the checkpoint, or give another sampler or more calls (sampler, sampler_nfe)",
+    )
 
 
 def beaten(errors: Sequence[Sequence[float]], started: int) -> dict[int, str]:

@@ -276,8 +276,9 @@ def test_a_teacher_that_diverges_or_a_rough_reference_ends_the_choice_with_one_l
     def broken(x, sigma):
         return x * float("nan")
 
-    with pytest.raises(UserError, match=r"its own samples .* can't be used: .* not finite") as caught:
-        choose(teacher(broken, identity="broken"), 4, out=tmp_path, solvers="dpm,euler")
+    for known in ({}, {"sampler_error": None}):  # its error came with it, or is measured
+        with pytest.raises(UserError, match=r"its own samples .* can't be used: .* not finite") as caught:
+            choose(teacher(broken, identity="broken", **known), 4, out=tmp_path, solvers="dpm,euler")
     assert "cell" not in str(caught.value)
     rough = replace(
         toys.converged("heun", 8), comparisons=(replace(toys.converged("heun", 8).comparisons[0], rmse=0.6),)
@@ -329,3 +330,14 @@ def test_the_time_for_training_also_ends_the_images_that_it_needs(tmp_path, monk
     assert choosing._trained(runs, teacher(slow), tmp_path, 0.0, heard) == []
     assert calls == 0
     assert "not finished and takes no part" in heard.lines[-1]
+
+
+def test_any_metric_of_the_teachers_images_decides_between_the_leaders(tmp_path):
+    found = choose(teacher(), 4, out=tmp_path, solvers="dpm,unipc,euler", by="psnr_teacher")
+    assert found.by == "psnr_teacher"
+    frame = sb.load_results(found.report).frame
+    assert set(frame["metric"]) == {"rmse_teacher", "psnr_teacher"}
+    values = frame[frame.metric == "psnr_teacher"].set_index("solver")["value"]
+    assert found.pick.value == pytest.approx(values[found.pick.spec])
+    for each in found.pick.comparisons:
+        assert each.verdict == ("ahead" if each.low > 0 else "behind" if each.high < 0 else "level")
