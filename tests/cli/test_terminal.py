@@ -15,7 +15,7 @@ from solverbench.cli.main import main
 from solverbench.cli.terminal import Amount
 
 LONG = {"run", "train", "recommend", "sample", "reproduce", "refs build", "refs fetch", "teachers fetch"}
-LONG |= {"store verify", "store merge", "store export"}
+LONG |= {"prompts fetch", "store verify", "store merge", "store export"}
 
 
 class Stream(io.StringIO):
