@@ -53,8 +53,8 @@ import hostile
 
 torch.set_num_threads(1)
 
-SELECTION = ["--solvers", "euler,dpm", "--nfe", "3", "--teachers", "mixture", "--samples", "20", "--replicates", "2"]
-SELECTION += ["--batch", "2", "--no-exact", "--device", "cpu"]
+SELECTION = ["--solvers", "euler,dpm", "--nfe", "3", "--teachers", "mixture", "--samples", "20", "--batch", "2"]
+SELECTION += ["--no-exact", "--device", "cpu"]
 DOCUMENTED = (0, 1, 2, 3, 4, 5, 130)
 LIMIT = 600.0
 """Seconds after which a run counts as hanging."""
@@ -117,15 +117,17 @@ class Campaign:
     Args:
         place: a folder for the stores.
         chance: the source of all random choices.
+        replicates: number of replicates of each cell.
     """
 
-    def __init__(self, place: Path, chance: random.Random) -> None:
+    def __init__(self, place: Path, chance: random.Random, replicates: int) -> None:
         self.place, self.chance = place, chance
+        self.selection = [*SELECTION, "--replicates", str(replicates)]
         self.count = 0
         cli._report = lambda folder: []  # figures take seconds and do not affect results
         # What the first run imports and computes is shared by all forked processes.
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), suppress(SystemExit):
-            cli.main.main(["run", *SELECTION, "--out", str(place / "first")], standalone_mode=False)
+            cli.main.main(["run", *self.selection, "--out", str(place / "first")], standalone_mode=False)
         shutil.rmtree(place / "first")
         gc.freeze()
         begun = time.monotonic()
@@ -138,7 +140,7 @@ class Campaign:
         """Start the command line on the store at `out`, after calling `hook` in its process."""
         self.count += 1
         said = self.place / f"said-{self.count}"
-        arguments = [*(command or ["run", *SELECTION]), "--out", str(out)]
+        arguments = [*(command or ["run", *self.selection]), "--out", str(out)]
         sys.stdout.flush()
         pid = os.fork()
         if pid:
@@ -304,7 +306,7 @@ class Campaign:
             said = self.go(out).ends(3)
             self.go(out, command=["store", "status"]).ends(0, 3)
             self.go(out, command=["store", "gc"]).ends(0, 3)
-            self.go(out, command=["plan", *SELECTION]).ends(0)
+            self.go(out, command=["plan", *self.selection]).ends(0)
         self.finish(out)
         return f"{how}: {last(said)}"
 
@@ -609,6 +611,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=220, help="SIGKILLs at random times")
     parser.add_argument("--rounds", type=int, default=10, help="of the other faults, each of which comes in a round")
+    parser.add_argument("--replicates", type=int, default=2, help="of each cell of the run")
     parser.add_argument("--only", default="", help="a part of the names of the faults of a round")
     given = parser.parse_args()
     own_mounts()
@@ -618,7 +621,7 @@ def main() -> None:
     begun, counts, shown = time.monotonic(), Counter(), 0
     machine = f"{datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, {platform.platform()}, {os.cpu_count()} cores"
     print(f"solverbench {solverbench.__version__}, {machine}")
-    campaign = Campaign(place, chance)
+    campaign = Campaign(place, chance, given.replicates)
     print(f"seed {given.seed}; undisturbed: {campaign.seconds:.2f} s, {len(campaign.whole)} files", flush=True)
     faults: list[tuple[str, Callable[[], str]]] = [
         ("cut file, unfinished store", lambda: campaign.damage(finished=False, cut=True)),

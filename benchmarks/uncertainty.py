@@ -1,9 +1,10 @@
 """Coverage of the intervals of a Fréchet distance, on Gaussians whose distance is known.
 
-python benchmarks/uncertainty.py [TRIALS] [bounded|sets|trainings|families]: the tables of docs/uncertainty.md, as
+python benchmarks/uncertainty.py [TRIALS] [bounded|sets|trainings|families|wins]: the tables of docs/uncertainty.md, as
 Markdown. The last ones are the bias that remains after extrapolation, by the number of images per feature, the
-intervals of bounded metrics, those of density, coverage, CMMD and KID, those of means over training seeds, and how
-often tables of equal solvers tell any two apart; the words print one alone (benchmarks/uncertainty.log).
+intervals of bounded metrics, those of density, coverage, CMMD and KID, those of means over training seeds, how often
+tables of equal solvers tell any two apart, and intervals of win rates; the words print one alone
+(benchmarks/uncertainty.log).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from solverbench.metrics.frechet import Gaussian, Moments, frechet
 from solverbench.metrics.intervals import Array, extrapolated, half_width, hierarchical, over_sets, share
@@ -27,6 +28,7 @@ from solverbench.metrics.vectors import (
     manifold,
     neighbourhoods,
 )
+from solverbench.metrics.wins import compared
 from solverbench.reports import paired
 from solverbench.reports.bundle import tidy
 from solverbench.reports.parts import Part, parts
@@ -78,6 +80,7 @@ def main(trials: int) -> None:
     sets(trials)
     trainings(trials)
     families(trials)
+    wins(trials)
 
 
 def bounded(trials: int) -> None:
@@ -177,6 +180,44 @@ def _of_trainings(number: int, spread: float, trials: int) -> str:
         hits += [abs(difference) <= half for half in halves]
     told = " | ".join(f"{100 * hit / trials:.1f} %" for hit in hits)
     return f"| {number} | {spread:g} standard errors of the images | {told} |"
+
+
+PROMPTS = [(8, 8), (20, 1), (20, 5), (64, 1), (64, 10), (200, 5)]
+"""Numbers of prompts, and of seeds of each."""
+
+
+def wins(trials: int) -> None:
+    """Print the table of win rates: how often their intervals cover the rate over all prompts of the kind."""
+    print(
+        f"\n{trials} trials each\n\n| prompts x seeds | wins without ties | ties | share of the prompt | covers "
+        "| each image alone | mean width |\n|" + "---|" * 7
+    )
+    for (prompts, number), won in ((each, won) for each in PROMPTS for won in (0.5, 0.7, 0.95)):
+        for owned, ties in ((0.0, 0.0), (0.5, 0.0), (0.5, 0.3)):
+            print(_of_wins(prompts, number, won, owned, ties, trials), flush=True)
+
+
+def _of_wins(prompts: int, number: int, won: float, owned: float, ties: float, trials: int) -> str:
+    """Return a table row.
+
+    Args:
+        won: probability of a win where there is no tie.
+        owned: share of the variance of a difference of scores that all images of a prompt have in common.
+        ties: probability of a tie.
+    """
+    truth, shape = (1 - ties) * won + ties / 2, (prompts, number)
+    hits, widths = np.zeros(2), []
+    for trial in range(trials):
+        generator = np.random.default_rng([11, prompts, number, int(100 * won), int(10 * owned), int(10 * ties), trial])
+        apart = ndtri(won) + owned**0.5 * generator.normal(size=(prompts, 1))
+        apart = apart + (1 - owned) ** 0.5 * generator.normal(size=shape)
+        apart = np.where(generator.random(shape) < ties, 0.0, apart).ravel()
+        clusters = np.repeat(np.arange(prompts), number), np.arange(apart.size)
+        found = [compared(apart, np.zeros(apart.size), each) for each in clusters]
+        hits += [each.low <= truth <= each.high for each in found]
+        widths.append(found[0].high - found[0].low)
+    told = " | ".join(f"{100 * hit / trials:.1f} %" for hit in hits)
+    return f"| {prompts} x {number} | {won:g} | {ties:g} | {owned:g} | {told} | {np.mean(widths):.3f} |"
 
 
 FAMILIES = [(2, 1, 3), (5, 1, 3), (10, 1, 3), (30, 1, 3), (10, 8, 3), (10, 8, 1)]
@@ -305,5 +346,5 @@ def left_over(d: int, n: int, trials: int) -> str:
 if __name__ == "__main__":
     given = sys.argv[1:]
     count = int(next((each for each in given if each.isdigit()), 500))
-    one = next((each for each in (bounded, sets, trainings, families) if each.__name__ in given), main)
+    one = next((each for each in (bounded, sets, trainings, families, wins) if each.__name__ in given), main)
     one(count)

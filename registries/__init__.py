@@ -20,6 +20,8 @@ from solverbench.registries.published import described as described
 from solverbench.registries.published import foreign as foreign
 from solverbench.registries.published import gits as gits
 from solverbench.registries.published import papers as papers
+from solverbench.registries.published import prompt_file as prompt_file
+from solverbench.registries.published import prompts as prompts
 from solverbench.registries.published import recommended as recommended
 from solverbench.registries.published import results as results
 from solverbench.registries.registry import Listed as Listed

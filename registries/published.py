@@ -61,6 +61,16 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return _read("teachers.toml")
 
 
+def prompts() -> dict[str, dict[str, Any]]:
+    """Return the sets of prompts: name to description, licence, number, and file of this package or address."""
+    return _read("prompts.toml")
+
+
+def prompt_file(name: str) -> Path:
+    """Return the file of a set of prompts that comes with this package."""
+    return Path(__file__).parent / "prompts" / name
+
+
 def bibliography() -> dict[str, str]:
     """Return the BibTeX entries of the papers of solvers and grids, by arXiv number."""
     text = resources.files("solverbench.registries").joinpath("solvers.bib").read_text(encoding="utf-8")

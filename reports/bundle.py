@@ -200,7 +200,7 @@ def _read_record(path: Path) -> dict[str, Any]:
             remedy="use the SolverBench that wrote it, or run the selection again",
         )
     kinds = {"metrics": dict, "protocol": dict, "environment": dict, "counts": dict,
-             "lines": list, "notes": list, "verdicts": list, "tags": list, "published": list}  # fmt: skip
+             "lines": list, "notes": list, "verdicts": list, "tags": list, "published": list, "wins": list}  # fmt: skip
     for key, kind in kinds.items():
         if not isinstance(record.setdefault(key, kind()), kind):
             raise BundleError(

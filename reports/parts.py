@@ -6,13 +6,14 @@ Rows measured differently are never drawn in one table or figure; they form a fu
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from solverbench.reports.bundle import FINISHED, BundleError
+from solverbench.wording import printable
 
 PROTOCOL = ("n", "replicates", "seeds", "reference", "extractor", "quantiser")
 
@@ -55,7 +56,8 @@ class Part:
 
     `n` images per replicate; `n` and `replicates` are 0 if no row has a value. `number` counts parts from 1. `higher`
     says that higher values are better. Below `full` images the metric is biased (0: never). `published` are the numbers
-    of papers for the same teacher and metric. `short` is the metric's short name; empty if it has none.
+    of papers for the same teacher and metric. `short` is the metric's short name; empty if it has none. `options` are
+    the options of the teacher that differ in this run, as (name, value), and `model` is its name without them.
     """
 
     teacher: str
@@ -76,6 +78,13 @@ class Part:
     full: int = 0
     published: tuple[Published, ...] = ()
     short: str = ""
+    model: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The teacher as text: its name, or its model and the options that differ in this run."""
+        return named(self.model or self.teacher, self.options)
 
     @property
     def name(self) -> str:
@@ -148,6 +157,55 @@ def parts(frame: pd.DataFrame, record: Mapping[str, Any]) -> list[Part]:
     return found
 
 
+@dataclass(frozen=True)
+class Axes:
+    """The options of teachers that a run varies, as its record has them.
+
+    `teachers` are (model, values of the options) by the teacher's name. A value is empty for a default that isn't
+    known, and None for an option that doesn't differ between teachers of this model.
+    """
+
+    options: tuple[str, ...] = ()
+    teachers: Mapping[str, tuple[str, tuple[str | None, ...]]] = field(default_factory=dict)
+
+    def of(self, teacher: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """Return a teacher's model and its options, as (name, value)."""
+        model, _ = self.teachers.get(teacher, (teacher, ()))
+        pairs = zip(self.options, self.values(teacher), strict=True)
+        return model, tuple((name, value) for name, value in pairs if value is not None)
+
+    def values(self, teacher: str) -> tuple[str | None, ...]:
+        """Return a teacher's value of each option."""
+        return self.teachers.get(teacher, (teacher, (None,) * len(self.options)))[1]
+
+    def title(self, teacher: str) -> str:
+        """Return a teacher as text."""
+        return named(*self.of(teacher))
+
+
+def named(model: str, options: Sequence[tuple[str, str]]) -> str:
+    """Return a model with options as text: "shapes, guidance 2"."""
+    return ", ".join([model, *(f"{name} {value}" if value else f"default {name}" for name, value in options)])
+
+
+def axes(record: Mapping[str, Any]) -> Axes:
+    """Return the options that differ between the teachers of a record; none if the record has none, or is foreign."""
+    told = record.get("axes")
+    if not isinstance(told, dict) or not isinstance(told.get("options"), list):
+        return Axes()
+    options = tuple(printable(str(name)) for name in told["options"])
+    teachers = told.get("teachers")
+    found = {}
+    for teacher, entry in teachers.items() if isinstance(teachers, dict) else ():
+        values = entry.get("values") if isinstance(entry, dict) else None
+        if isinstance(values, dict):
+            texts = tuple(
+                printable(str(values[name])) if name in values else None for name in map(str, told["options"])
+            )
+            found[printable(str(teacher))] = printable(str(entry.get("model", teacher))), texts
+    return Axes(options, found) if found else Axes()
+
+
 def grouped(number: int) -> str:
     """Return 10000 as "10 000"."""
     return f"{number:,}".replace(",", " ")
@@ -199,6 +257,7 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
     known = rows[rows["value"].notna()]
     images = _number(known, "n")
     entry = record.get("metrics", {}).get(metric, {})
+    model, options = axes(record).of(teacher)
     return Part(
         teacher=teacher, metric=metric, number=number, frame=rows, label=str(entry.get("label", metric)),
         log=bool(entry.get("log", True)), lines=_lines(record, teacher, metric, images),
@@ -208,6 +267,7 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
         published=_published(record, teacher, metric) if number == 1 else (), short=str(entry.get("short", "")),
+        model=model, options=options,
     )  # fmt: skip
 
 

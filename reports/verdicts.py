@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from solverbench.reports.wins import rate_text
 from solverbench.wording import interval_texts
 
 _RANKS = {"not held": 0, "unresolved": 1, "held": 3}
@@ -16,6 +17,7 @@ _RANKS = {"not held": 0, "unresolved": 1, "held": 3}
 class Verdict:
     """One claim and its outcome; `shown` and `interval` are texts, or the reason why there is no number.
 
+    `wins` is the win rate that decided it, as text; empty if a difference did.
     `p` and `p_holm` are those of its test alone and corrected for the verdicts of the run; NaN in a bundle of an
     earlier version, whose verdicts aren't corrected.
     """
@@ -27,6 +29,7 @@ class Verdict:
     shown: str
     interval: str
     caution: str
+    wins: str = ""
     p: float = math.nan
     p_holm: float = math.nan
 
@@ -44,10 +47,18 @@ def rows(record: Mapping[str, Any]) -> list[Verdict]:
                 verdict=str(entry.get("verdict", "")), claim=str(entry.get("claim", "")), metric=str(metric),
                 difference=float(entry["difference"]) if known else math.nan, shown=shown[0],
                 interval=f"{shown[1]} to {shown[2]}" if known else "", caution=str(entry.get("caution", "")),
+                wins=_wins(entry.get("wins")),
                 p=_number(entry.get("p")), p_holm=_number(entry.get("p_holm")),
             )
         )  # fmt: skip
     return found
+
+
+def _wins(told: Any) -> str:
+    """Return a verdict's win rate as text; empty if it has none."""
+    found = [told.get(key) for key in ("rate", "low", "high")] if isinstance(told, dict) else []
+    numbers = [float(number) for number in found if isinstance(number, int | float) and math.isfinite(number)]
+    return rate_text(*numbers) if len(numbers) == 3 else ""
 
 
 def family(record: Mapping[str, Any]) -> int:

@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -294,14 +294,29 @@ def _archive(file: BinaryIO, size: int) -> Iterator[zipfile.ZipFile]:
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
     """Return an entry's array; nothing is allocated unless its header agrees with the entry's size."""
     with archive.open(entry) as file:
-        with _PARSING:
-            version = np.lib.format.read_magic(file)
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape, transposed, kind = header(file)
+        major, minor = file.read(_MAGIC)[-2:]
+        version = major, minor
+        length = file.read(_LENGTHS[version])
+        shape, transposed, kind = _header(version, length + file.read(int.from_bytes(length, "little")))
         if kind.hasobject or math.prod(shape) * kind.itemsize != entry.file_size - file.tell():
             raise ValueError(entry.filename)
         content = bytearray(file.read())  # reading to the end verifies the entry's own checksum
         return np.frombuffer(content, kind).reshape(shape, order="F" if transposed else "C")
+
+
+_MAGIC = np.lib.format.MAGIC_LEN
+"""Length of what an array begins with: a mark, and two bytes for the version of its format."""
+
+_LENGTHS = {(1, 0): 2, (2, 0): 4}
+"""Number of bytes that give the length of a header, by the version of the format."""
+
+
+@lru_cache(1024)
+def _header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return the shape, the order and the type that a header names; equal headers, as blocks have, are parsed once."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    with _PARSING:
+        return read(io.BytesIO(header))
 
 
 def read(path: Path, most: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Locations of a user's own files: imported teachers, downloaded checkpoints, converted weights, trained solvers."""
+"""Locations of a user's own files: teachers, checkpoints, converted weights, sets of prompts, trained solvers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def data() -> Path:
 def teachers() -> Path:
     """Return the folder of imported teachers: a NAME.toml for each, with checkpoints and converted weights."""
     return data() / "teachers"
+
+
+def prompts() -> Path:
+    """Return the folder of downloaded sets of prompts."""
+    return data() / "prompts"
 
 
 def zoo() -> Path:

@@ -1,7 +1,9 @@
 """What every test shares: one thread, so that they don't fight for cores; nobody's own zoo; no other's plugins."""
 
+import contextlib
 import gc
 import inspect
+import io
 import itertools
 import logging
 import os
@@ -131,6 +133,41 @@ def unrendered(monkeypatch):
             draw(*report)
 
     monkeypatch.setattr(gallery, "draw", drawn)
+
+
+@pytest.fixture(scope="session")
+def subsets():
+    """The part of a font that a PDF embeds is made once for each set of glyphs, without tables that draw nothing.
+
+    It is a third of the time of a report, and two thirds of that go into the tables by which a text is laid out.
+    """
+    from matplotlib.backends import _backend_pdf_ps as backend
+
+    if not hasattr(backend, "SubsetResults"):  # an older matplotlib
+        yield
+        return
+    made = {}
+    subset, as_file = backend.get_glyphs_subset, backend.font_as_file
+
+    class Options(backend.subset.Options):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.drop_tables += ["GDEF", "GPOS", "GSUB"]
+
+    @contextlib.contextmanager
+    def once(font, glyphs):
+        key = font, font.face_index, frozenset(glyphs)
+        if key not in made:
+            with subset(font, glyphs) as found:
+                content = as_file(found.font).getvalue()
+                made[key] = types.SimpleNamespace(font=content, glyph_index_map=found.glyph_index_map)
+        yield made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend.subset, "Options", Options)
+        patch.setattr(backend, "get_glyphs_subset", once)
+        patch.setattr(backend, "font_as_file", io.BytesIO)
+        yield
 
 
 @pytest.fixture

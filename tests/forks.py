@@ -1,7 +1,8 @@
 """Python processes that begin with torch imported: forked from one that has, so that it is imported once for many.
 
 `run` takes what would follow `python`: ["-c", code, ...], ["-m", module, ...] or [script, ...], the first perhaps after
-"-I". Nothing but torch is there before, and nothing of the tests' own process. All share one hash seed.
+"-I". Torch and the other libraries that take long to import are there before, as they are after an import; nothing of
+this project is, and nothing of the tests' own process. All share one hash seed.
 """
 
 import json
@@ -15,6 +16,8 @@ from pathlib import Path
 PARENT = """
 import gc, json, os, runpy, signal, sys, traceback
 import torch
+import torch._dynamo  # an optimizer's first step imports it
+import seaborn  # imports pandas, matplotlib and scipy.stats
 torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
 
 def begin(asked):

@@ -22,6 +22,7 @@ _AXES = {
     "calls": ("network calls spent in training", "training calls"),
     "speed": ("images per second", "images per second"),
     "serial": ("serial calls per sample", "serial calls"),
+    "latency": ("milliseconds per image", "ms per image"),
 }  # the second where panels are narrow
 
 
@@ -30,8 +31,8 @@ def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
 
     Args:
         data: the rows of its CSV.
-        figure: as of `curves.draw`; `across`, the x axis: calls (of training), speed (images per second) or
-            serial (calls).
+        figure: as of `curves.draw`; `across`, the x axis: calls (of training), speed (images per second),
+            serial (calls) or latency (milliseconds per image).
     """
     found, across, (single, double) = panels(data, figure), figure["across"], figure["width"]
     metrics = list(dict.fromkeys(panel.metric for panel in found))
@@ -116,7 +117,7 @@ def _draw_panel(axes: Axes, panel: Panel, across: str) -> None:
 
 def _title(panel: Panel, width: int, several: bool, taught: bool) -> Title:
     """Return a panel's title; `several`: there are several metrics, `taught`: several teachers."""
-    lead = f"{panel.teacher}: " if taught else ""
+    lead = f"{panel.named}: " if taught else ""
     return title(panel if several else replace(panel, short=""), max(width, 12), lead=lead, brief=several)
 
 

@@ -90,5 +90,5 @@ def _whole(panel: Panel, width: int) -> str:
 
 def _head(figure: Figure, panel: Panel, left: float, bottom: float) -> None:
     width, height = figure.get_size_inches()
-    text = panel.teacher + (f", part {panel.number}" if panel.number > 1 else "")
+    text = panel.named + (f", part {panel.number}" if panel.number > 1 else "")
     figure.text(left / width, bottom / height, text, fontsize=7, fontweight="bold", color=GREY)

@@ -72,6 +72,6 @@ def _title(panel: Panel, found: Sequence[Panel], width: int) -> Title:
     teachers, metrics = (len({getattr(each, name) for each in found}) > 1 for name in ("teacher", "metric"))
     part = f", part {panel.number}" if panel.number > 1 else ""
     if teachers and not metrics:
-        return title(replace(panel, short=f"{panel.teacher}{part}", label=""), max(width, 14))
-    lead = f"{panel.teacher}{part}: " if teachers else part.removeprefix(", ") + ": " * bool(part)
+        return title(replace(panel, short=f"{panel.named}{part}", label=""), max(width, 14))
+    lead = f"{panel.named}{part}: " if teachers else part.removeprefix(", ") + ": " * bool(part)
     return title(panel, max(width, 14), lead=lead, brief=True)

@@ -34,7 +34,7 @@ class Panel:
     `rows` are its rows of the figure's CSV: `kind` is measured, line (horizontal), published or front. `specs` are the
     specs of its solvers by their labels. `images` is the number of images per value, `count` the same in words; both
     are of no value if `images` is 0. `number` counts the parts of a teacher and metric from 1. `short` is the metric's
-    short name; empty if it has none.
+    short name; empty if it has none. `title` is the teacher as text, if it differs from its name.
     """
 
     name: str
@@ -49,6 +49,12 @@ class Panel:
     specs: Mapping[str, str]
     learned: Sequence[str]
     short: str = ""
+    title: str = ""
+
+    @property
+    def named(self) -> str:
+        """The teacher as text."""
+        return self.title or self.teacher
 
     @cached_property
     def solvers(self) -> list[str]:

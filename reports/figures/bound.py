@@ -53,7 +53,7 @@ def sentences(found: Sequence[Part], cells: Cells) -> Iterator[str]:
         known = shares(part, cells)
         for solver in dict.fromkeys(share.solver for share in known):
             own = [share for share in known if share.solver == solver]
-            where = f"{part.teacher}, " if several else ""
+            where = f"{part.title}, " if several else ""
             where += part.label + (f", part {part.number}" if part.number > 1 else "")
             yield f"{where}: {solver} gets {'; '.join(map(_told, own))}"
 

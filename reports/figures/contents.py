@@ -101,6 +101,7 @@ class Kind:
         section: heading, alternative text and explanation of its section of report.md; None if `pages.sections` has a
             section for it.
         lacking: what is wrong with results from which nothing can be drawn.
+        worth: whether a report of these results has it, too; otherwise only `sb.plot` draws it.
     """
 
     make: Callable[[Source], Content | None]
@@ -108,6 +109,7 @@ class Kind:
     of_teacher: bool = False
     section: tuple[str, str, str] | None = None
     lacking: str = "the results hold no data for it"
+    worth: Callable[[Source], bool] = lambda source: True
 
 
 def curves(found: Sequence[Part], wide: Width = DEFAULT) -> Content:
@@ -124,7 +126,7 @@ def costs(found: Sequence[Part], across: str = "calls", wide: Width = DEFAULT) -
     """Return the content of a figure of quality against cost; None if no cell's cost is known.
 
     Args:
-        across: the x axis: calls (of training), speed (images per second) or serial (calls).
+        across: the x axis: calls (of training), speed (images per second), serial (calls) or latency.
     """
     spent = spending.across_axis(found, across)
     fitting = points.shown(spending.valued(found, spent), wide)
@@ -175,7 +177,9 @@ def _panels(kind: str, found: Sequence[Part], wide: Width) -> Content:
 
 
 def _constants(found: Sequence[Part], wide: Width) -> dict[str, Any]:
-    return {"width": (wide.single, wide.double), "panels": {part.name: _facts(part) for part in found}}
+    options = list(dict.fromkeys(name for part in found for name in points.columns(part)))
+    varied = {"options": options} if options else {}
+    return {"width": (wide.single, wide.double), "panels": {part.name: _facts(part) for part in found}, **varied}
 
 
 def _facts(part: Part) -> dict[str, Any]:
@@ -184,8 +188,14 @@ def _facts(part: Part) -> dict[str, Any]:
     return {
         "teacher": part.teacher, "metric": part.metric, "number": part.number, "label": part.label, "images": part.n,
         "count": part.count, "log": part.log, "specs": dict(part.specs), "learned": list(dict.fromkeys(learned)),
-        "short": part.short,
+        "short": part.short, **_titled(part),
     }  # fmt: skip
+
+
+def _titled(part: Part) -> dict[str, str]:
+    """Return the teacher as text if it differs from its name; lines don't break between an option and its value."""
+    text = part.title.replace(" ", "\u00a0").replace(",\u00a0", ", ")
+    return {"title": text} if part.options else {}
 
 
 KINDS = {
@@ -211,6 +221,16 @@ KINDS = {
             "Calls that must wait for one another, in place of all calls: a machine with room for the others runs them "
             "side by side.",
         ),
+    ),
+    "latency": Kind(
+        lambda source: costs(source.parts, "latency", source.wide),
+        file="figure-latency", lacking="the results hold no time of the network's calls",
+        section=(
+            "Latency", "Milliseconds per image and quality",
+            "Serial calls times the measured time of a call: calls that needn't wait for one another are taken to run "
+            "side by side.",
+        ),
+        worth=lambda source: spending.tells_more(source.parts),
     ),
     "trajectory": Kind(_trajectory, lacking="the results hold no error to a trajectory's end"),
     "levels": Kind(lambda source: levels(source.plans, source.wide), file="levels", of_teacher=True),

@@ -1,12 +1,14 @@
-"""The cost of quality: training calls of learned solvers, and images per second; a table, and the data of figures."""
+"""The cost of quality: training calls, images per second, serial calls and latency; tables, and the data of figures."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pandas as pd
 
+from solverbench.reports.figures import curves
 from solverbench.reports.parts import Part, grouped, ranges
 
 _SPENT = ["cost_training_seeds", "cost_training_student_calls", "cost_training_teacher_calls",
@@ -160,6 +162,89 @@ def serial(found: Sequence[Part]) -> pd.DataFrame:
     return _by_metric(everything)
 
 
+@dataclass(frozen=True)
+class CallTime:
+    """The time of one call of a teacher's network: `milliseconds` per image, median of `cells` cells.
+
+    All of them were measured at `batch` images a call (NaN if unknown) on `device`.
+    """
+
+    teacher: str
+    batch: float
+    device: str
+    milliseconds: float
+    cells: int
+
+    @property
+    def text(self) -> str:
+        """What was measured where: "1.2 ms per image and call, 500 images a call, cpu"."""
+        batch = "" if math.isnan(self.batch) else f", {grouped(int(self.batch))} images a call"
+        device = f", {self.device}" if self.device else ""
+        return f"{self.milliseconds:.3g} ms per image and call{batch}{device} (median of {self.cells} cells)"
+
+
+def call_times(found: Sequence[Part]) -> list[CallTime]:
+    """Return the time of a call of each teacher, batch and device, from the cells' seconds in the network.
+
+    It is a median over cells, so that a machine that was busy for a while changes little, and solvers with as many
+    serial calls have one latency.
+    """
+    groups: dict[tuple[str, float | None, str], list[float]] = {}
+    cells = _timed(found)
+    columns = (cells[name] for name in ("teacher", "cost_batch", "cost_device", "call"))
+    for teacher, batch, device, call in zip(*columns, strict=True):
+        groups.setdefault((teacher, _known(batch), device), []).append(call)
+    return [
+        CallTime(teacher, math.nan if batch is None else batch, device, median(calls), len(calls))
+        for (teacher, batch, device), calls in groups.items()
+    ]
+
+
+def latency(found: Sequence[Part]) -> pd.DataFrame:
+    """Return a row per cell with a known time of a call: `latency`, in milliseconds per image, and its metrics.
+
+    Latency is the number of serial calls times the time of a call: calls that needn't wait for one another are taken to
+    run side by side.
+    """
+    times = {(each.teacher, _known(each.batch), each.device): each.milliseconds for each in call_times(found)}
+    tables = []
+    for part in (part for part in found if part.number == 1):
+        own = part.frame[_measured(part.frame)]
+        keys = zip(own["teacher"], own["cost_batch"].map(_known), own["cost_device"], strict=True)
+        milliseconds = own["serial_calls"].to_numpy(dtype=float) * [times[key] for key in keys]
+        tables.append(own[["teacher", "label", "nfe", "value"]].assign(latency=milliseconds, metric=part.metric))
+    everything = pd.concat(tables, ignore_index=True)
+    if everything.empty or everything["value"].isna().all():
+        return everything.iloc[:0]
+    return _by_metric(everything)
+
+
+def tells_more(found: Sequence[Part]) -> bool:
+    """Return whether latency is more than the NFE on another scale: of several teachers, or with parallel calls."""
+    cells = _timed(found)
+    return bool(cells["teacher"].nunique() > 1 or (cells["serial_calls"] != cells["nfe"]).any())
+
+
+def _timed(found: Sequence[Part]) -> pd.DataFrame:
+    """Return a row per cell with its time of a call, `call`, in milliseconds per image."""
+    cells = pd.concat([part.frame[_measured(part.frame)] for part in found if part.number == 1])
+    cells = cells.drop_duplicates(["teacher", "label", "nfe"])
+    images = cells["cost_images_per_second"] * cells["cost_seconds"]
+    return cells.assign(call=1000 * cells["cost_denoiser_seconds"] / (images * cells["nfe"]))
+
+
+def _measured(frame: pd.DataFrame) -> "pd.Series[bool]":
+    columns = ("cost_denoiser_seconds", "cost_images_per_second", "cost_seconds", "serial_calls")
+    known = frame["value"].notna()
+    for column in columns:
+        known &= frame[column] > 0
+    return known
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
+
+
 def _by_metric(everything: pd.DataFrame) -> pd.DataFrame:
     """Return a row per cell of rows per cell and metric, with a column for each metric."""
     cells = everything.drop_duplicates(["teacher", "label", "nfe"]).drop(columns=["metric", "value"])
@@ -168,8 +253,8 @@ def _by_metric(everything: pd.DataFrame) -> pd.DataFrame:
 
 
 def across_axis(found: Sequence[Part], across: str) -> pd.DataFrame:
-    """Return the rows of a figure's x axis: calls (of training), speed (images per second) or serial (calls)."""
-    return {"calls": paid, "speed": speeds, "serial": serial}[across](found)
+    """Return the rows of a figure's x axis: calls (of training), speed (images per second), serial (calls), latency."""
+    return {"calls": paid, "speed": speeds, "serial": serial, "latency": latency}[across](found)
 
 
 def front(points: pd.DataFrame, metric: str, higher: bool) -> pd.DataFrame:
@@ -201,7 +286,7 @@ def drawn(found: Sequence[Part], across: str) -> pd.DataFrame:
         own = own.rename(columns={part.metric: "value"}).join(_intervals(part), on=["series", "nfe"])
         extra = [column for column in _SPENT if column in own]
         columns = ["panel", "teacher", "metric", "kind", "series", "nfe", across, "value", "low", "high", *extra]
-        tables.append(own[columns])
+        tables.append(own[columns].assign(**curves.columns(part)))
         if across == "speed":
             best = front(own[(own["value"] > 0) | (not part.log)], "value", part.higher)
             tables.append(tables[-1].loc[best.index].assign(kind="front", low=math.nan, high=math.nan))

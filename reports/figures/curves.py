@@ -53,4 +53,14 @@ def drawn(part: Part) -> pd.DataFrame:
         rows = pd.concat([rows.astype({"nfe": object}), lines], ignore_index=True)
     for name, value in (("metric", part.metric), ("teacher", part.teacher), ("panel", part.name)):
         rows.insert(0, name, value)
-    return rows
+    return rows.assign(**columns(part))
+
+
+TAKEN = ("panel", "teacher", "metric", "kind", "series", "nfe", "value", "low", "high", "missing", "key", "calls",
+         "speed", "serial", "latency")  # fmt: skip
+"""Columns of figures' CSVs; an option of such a name has the column `teacher_NAME`."""
+
+
+def columns(part: Part) -> dict[str, str]:
+    """Return the columns of the teacher's options that differ in this run, each named after its option."""
+    return {f"teacher_{name}" if name in TAKEN else name: value for name, value in part.options}

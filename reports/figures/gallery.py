@@ -101,7 +101,7 @@ def gallery(bundle: Bundle, found: Sequence[Part], wide: Width) -> dict[str, Cal
     for name, group in side_by_side(found):
         made[f"figure-{name}"] = partial(contents.grid, group, wide)
     source = Source(bundle, found, wide)
-    whole = {kind.file: kind for kind in KINDS.values() if kind.file and not kind.of_teacher}
+    whole = {each.file: each for each in KINDS.values() if each.file and not each.of_teacher and each.worth(source)}
     made |= {name: partial(kind.make, source) for name, kind in whole.items()}
     for teacher in dict.fromkeys(bundle.frame["teacher"]):
         one = replace(source, teacher=teacher)

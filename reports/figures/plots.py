@@ -22,8 +22,9 @@ def draw(
         metric: such as "frechet_data".
         teacher: one teacher's name; None for all of them.
         kind: nfe, grid (teachers side by side), speed (images per second), training (its cost), serial (calls that
-            wait for one another), trajectory (errors to the teacher's images and to exact solutions), levels, weights,
-            images, differences. The last four show one teacher (the first one if none is named) and need a bundle.
+            wait for one another), latency (milliseconds per image), trajectory (errors to the teacher's images and to
+            exact solutions), levels, weights, images, differences. The last four show one teacher (the first one if
+            none is named) and need a bundle.
         nfe: the budget whose weights are shown; if None, the smallest one that a learned solver has.
         width: a venue whose columns the figure fits: icml, cvpr, neurips, iclr.
     Raises: BundleError for a frame without the required columns, or a request for data that the results do not hold.

@@ -1,6 +1,7 @@
 """The script that draws a figure again: its constants, and a copy of the modules that drew it in the report."""
 
 import ast
+import json
 import pprint
 import sys
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ def main() -> None:
     here = Path(__file__).resolve()
     data = pd.read_csv(here.with_suffix(".csv"), dtype=str, keep_default_na=False)
     data = data.replace("^'(?=[=+@-])", "", regex=True)  # without it a spreadsheet takes a name for a formula
-    for column in data.columns.difference(["panel", "kind", "series", "teacher", "metric", "key", "missing"]):
+    for column in data.columns.difference({texts}):
         data[column] = [float(text) if text else np.nan for text in data[column]]
     figure = draw({arguments})
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else here.parent
@@ -61,8 +62,10 @@ def script(kind: str, name: str, figure: Mapping[str, Any]) -> str:
     imports, code = _copied(kind)
     head = _HEAD.format(images=" and images.npz" if kind == "images" else "").replace("NAME", name or "NAME")
     constants = f"FIGURE = {pprint.pformat(dict(figure), width=118, sort_dicts=False)}"
+    texts = ["panel", "kind", "series", "teacher", "metric", "key", "missing", *figure.get("options", ())]
+    named = f"[{', '.join(json.dumps(name, ensure_ascii=False) for name in texts)}]"
     stored = ', np.load(here.parent / "images.npz", allow_pickle=False)' if kind == "images" else ""
-    return f"{head}\n{imports}\n\n{constants}\n{code}{_TAIL.format(arguments=f'data, FIGURE{stored}')}"
+    return f"{head}\n{imports}\n\n{constants}\n{code}{_TAIL.format(arguments=f'data, FIGURE{stored}', texts=named)}"
 
 
 @cache

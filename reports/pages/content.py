@@ -10,7 +10,7 @@ import pandas as pd
 from solverbench.reports import paired
 from solverbench.reports.bundle import STATUSES, Bundle
 from solverbench.reports.paired import Difference, Standings
-from solverbench.reports.parts import Part, ranges
+from solverbench.reports.parts import Axes, Part, axes, ranges
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,16 @@ class Report:
     def budgets(self) -> str:
         """The budgets as text, such as "3-6, 8"."""
         return ranges(self.bundle.frame["nfe"].to_list())
+
+    @cached_property
+    def axes(self) -> Axes:
+        """The options of teachers that the run varies."""
+        return axes(self.bundle.record)
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """The teachers as text, in the order of `teachers`."""
+        return [self.axes.title(name) for name in self.teachers]
 
     @cached_property
     def standings(self) -> tuple[tuple[str, list[Part], Standings], ...]:

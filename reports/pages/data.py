@@ -8,7 +8,7 @@ import pandas as pd
 
 from solverbench.reports.bundle import Bundle
 from solverbench.reports.drawing.palette import bounds, look_of, variant_of
-from solverbench.reports.figures import plans
+from solverbench.reports.figures import costs, plans
 from solverbench.reports.figures.sprites import Sprites, blocks
 from solverbench.reports.pages.content import Report
 from solverbench.reports.pages.contrast import on_dark
@@ -19,13 +19,24 @@ from solverbench.wording import interval_texts
 def of(report: Report, pictures: Sprites) -> dict[str, Any]:
     """Return the script's data; a number that is not finite becomes None."""
     found, labels, record = report.parts, report.labels, report.bundle.record
+    rows = costs.latency(found)
+    keys = zip(rows["teacher"], rows["label"], rows["nfe"], strict=True) if len(rows) else ()
+    waits = {key: float(each) for key, each in zip(keys, rows["latency"] if len(rows) else (), strict=True)}
     data = {
         "solvers": [_solver(found, label) for label in labels],
-        "parts": [_part(part, labels, record) for part in found],
+        "parts": [_part(part, labels, record, waits) for part in found],
         "images": _images(report.bundle.frame, pictures, labels, report.teachers),
         "plans": _plans(report.bundle, labels, report.teachers),
+        "teachers": {name: _teacher(report, name) for name in report.teachers},
+        "timed": [{"teacher": each.teacher, "text": each.text} for each in costs.call_times(found)],
     }
     return {name: _finite(value) for name, value in data.items()}
+
+
+def _teacher(report: Report, name: str) -> dict[str, Any]:
+    """Return a teacher's text, its model, and the values of the options that the run varies."""
+    model, _ = report.axes.of(name)
+    return {"title": report.axes.title(name), "model": model, "values": report.axes.values(name)}
 
 
 def short(metric: str, record: Mapping[str, Any]) -> str:
@@ -56,7 +67,10 @@ def _solver(found: Sequence[Part], label: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[str, Any]:
+def _part(
+    part: Part, labels: Sequence[str], record: Mapping[str, Any], waits: Mapping[tuple[str, str, int], float]
+) -> dict[str, Any]:
+    """Return a part's points; `waits` is the latency of each (teacher, label, NFE), in milliseconds per image."""
     calls = part.frame["cost_training_student_calls"] + part.frame["cost_training_teacher_calls"].fillna(0)
     numbers = {
         name: part.frame[name].to_list() for name in ("value", "low", "high", "std_error", "net_passes", "serial_calls")
@@ -71,13 +85,14 @@ def _part(part: Part, labels: Sequence[str], record: Mapping[str, Any]) -> dict[
             "status": texts["status"][i], "reason": texts["reason"][i], "spec": texts["spec"][i],
             "cell": texts["cell"][i], "passes": numbers["net_passes"][i],
             "serial": _positive(numbers["serial_calls"][i]), "speed": _positive(numbers["speed"][i]),
+            "latency": waits.get((part.teacher, texts["label"][i], int(budgets[i]))),
             "calls": _positive(numbers["calls"][i]), "shown": _shown(*(numbers[name][i] for name in _VALUE)),
         }
         for i in range(len(part.frame))
     ]  # fmt: skip
     points.sort(key=lambda point: (point["solver"], point["nfe"]))
     return {
-        "teacher": part.teacher, "metric": part.metric, "number": part.number, "label": part.label,
+        "teacher": part.teacher, "title": part.title, "metric": part.metric, "number": part.number, "label": part.label,
         "short": short(part.metric, record), "log": part.log, "higher": part.higher, "count": part.count,
         "seeds": part.seeds, "reference": part.reference, "extractor": part.extractor, "quantiser": part.quantiser,
         "interval": part.interval, "points": points,

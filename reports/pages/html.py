@@ -23,7 +23,7 @@ from solverbench.reports.parts import Part, grouped
 
 _WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
-_PLAIN = ("training", "verdicts", "published", "unfinished")
+_PLAIN = ("wins", "training", "verdicts", "published", "unfinished")
 """Keys of the sections that consist of paragraphs and tables only."""
 
 
@@ -71,13 +71,30 @@ def heading(report: Report) -> dict[str, Any]:
     labels = report.labels
     named = ", ".join(labels) if len(labels) <= _SOLVERS_IN_HEADING else f"{len(labels)} solvers"
     return {
-        "title": f"{named} on {', '.join(report.teachers)}",
+        "title": f"{named} on {'; '.join(report.titles)}",
         "heading": named,
-        "teachers": report.teachers,
+        "teachers": _models(report),
+        "axes": _axes(report),
+        "scope": "; ".join(report.titles),
         "budgets": report.budgets,
         "counts": f"{report.cells} cells: {report.statuses}",
         "tags": report.tags,
     }
+
+
+def _models(report: Report) -> list[str]:
+    """Return the teachers, each model once if its options are axes."""
+    return list(dict.fromkeys(report.axes.of(name)[0] for name in report.teachers))
+
+
+def _axes(report: Report) -> list[dict[str, Any]]:
+    """Return the options of teachers that the run varies, each with its values in the order of results.csv."""
+    values = zip(*(report.axes.values(name) for name in report.teachers), strict=True)
+    return [
+        {"name": name, "values": [{"value": each, "text": each or "default"} for each in there]}
+        for name, own in zip(report.axes.options, values, strict=True)
+        if (there := [each for each in dict.fromkeys(own) if each is not None])
+    ]
 
 
 def _links(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -130,7 +147,8 @@ def _overview(report: Report) -> Iterator[dict[str, Any]]:
         own = [(part, found, tables.entries(part)) for part, found in zip(table, standings.found, strict=True)]
         budgets = sorted({nfe for part, _, _ in own for nfe in part.nfe})
         rows = [
-            {"teacher": part.teacher + (f", part {part.number}" if part.number > 1 else ""),
+            {"teacher": part.model + (f", part {part.number}" if part.number > 1 else ""),
+             "options": ["–" if each is None else each or "default" for each in report.axes.values(part.teacher)],
              "cells": [_winner(part, nfe, found.get(nfe), labels, cells) for nfe in budgets]}
             for part, found, cells in own
         ]  # fmt: skip
@@ -213,7 +231,7 @@ def _paired(block: Numbers, report: Report) -> dict[str, Any]:
         if label != report.baseline
     ]  # fmt: skip
     coloured = f"Coloured: told apart from 0, {tables.correction(paired.tested(block.differences.values()))}."
-    return {"teacher": part.teacher, "metric": part.metric, "heading": f"{part.label}, {part.teacher}",
+    return {"teacher": part.teacher, "metric": part.metric, "heading": f"{part.label}, {part.title}",
             "nfe": [f"NFE {nfe}" for nfe in part.nfe], "rows": rows, "coloured": coloured}  # fmt: skip
 
 

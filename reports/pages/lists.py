@@ -1,4 +1,4 @@
-"""Lists of a report as Markdown, CSV and LaTeX: verdicts, published numbers beside ours, BibTeX of the solvers."""
+"""Lists of a report as Markdown, CSV and LaTeX: verdicts, win rates, published numbers beside ours, BibTeX."""
 
 import csv
 import io
@@ -28,6 +28,11 @@ VERDICTS = (
     Column("claim", 0.53, (("claim", "metric"),)),
     Column("difference", 0.28, (("difference",), ("95 % interval",), ("corrected p",))),
 )
+WINS = (
+    Column("solver", 0.42, (("solver", "NFE"), ("metric", "teacher"))),
+    Column("win rate", 0.28, (("win rate",), ("wins / ties / losses",))),
+    Column("difference", 0.30, (("mean difference",), ("95 % interval",))),
+)
 PUBLISHED = (
     Column("published number", 0.55, (("row",), ("solver", "metric", "teacher", "NFE"))),
     Column("published", 0.17, (("published",),)),
@@ -44,12 +49,15 @@ def files(report: Report) -> Iterator[tuple[str, bytes]]:
     if table := report.table("verdicts"):
         said = f"{verdicts.counted(verdicts.rows(report.bundle.record))}. {_corrected(report)}"
         yield from _each("verdicts", table.head, table.texts, said, VERDICTS)
+    if table := report.table("wins"):
+        said = f"Share of images that beat {report.baseline}'s from the same seed and prompt, ties counted half."
+        yield from _each("wins", table.head, table.texts, said, WINS)
     if table := report.table("published"):
         said = "Published numbers beside ours; one agrees if, as it was rounded, it lies within our 95 % interval."
         yield from _each("published", table.head, table.texts, said, PUBLISHED)
     if rows := list(_ahead(report)):
         file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows([AHEAD, *rows])
+        csv.writer(file, lineterminator="\n").writerows([(*AHEAD, *_options(report)), *rows])
         yield "ahead.csv", file.getvalue().encode()
     if text := bibtex(report.bundle.record):
         yield "solvers.bib", (text.rstrip() + "\n").encode()
@@ -68,7 +76,10 @@ AHEAD = ("metric", "teacher", "part", "NFE", "best", "other", "difference", "low
 
 
 def _ahead(report: Report) -> Iterator[Sequence[object]]:
-    """Yield a row for each comparison of the best solver of a budget with another one: best less other."""
+    """Yield a row for each comparison of the best solver of a budget with another one: best less other.
+
+    The options of the teacher that differ in this run come last.
+    """
     for metric, table, standings in report.standings:
         for part, own in zip(table, standings.found, strict=True):
             for nfe, standing in own.items():
@@ -78,7 +89,14 @@ def _ahead(report: Report) -> Iterator[Sequence[object]]:
                         metric, csv_text(part.teacher), part.number, nfe, csv_text(each.best), csv_text(each.other),
                         *(repr(number) for number in (found.value, found.low, found.high, found.p, found.p_holm)),
                         standings.pairs, "yes" if found.sign else "no", "yes" if each.paired else "no",
+                        *(csv_text(value or "") for value in report.axes.values(part.teacher)),
                     )  # fmt: skip
+
+
+def _options(report: Report) -> Iterator[str]:
+    """Yield the columns of the teachers' options."""
+    for name in report.axes.options:
+        yield str(csv_text(f"teacher_{name}" if name in AHEAD else name))
 
 
 def _each(

@@ -17,7 +17,7 @@ def page(report: Report) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     """Yield the paragraphs above the first figure."""
-    yield "# " + escape(f"{', '.join(report.labels)} at NFE {report.budgets} on {', '.join(report.teachers)}")
+    yield "# " + escape(f"{', '.join(report.labels)} at NFE {report.budgets} on {'; '.join(report.titles)}")
     if report.tags:
         yield "> **Read with care:** " + "; ".join(map(escape, report.tags))
     fence = "`" * max(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from solverbench.reports import paired, published, verdicts
+from solverbench.reports import paired, published, verdicts, wins
 from solverbench.reports.bundle import FINISHED, Bundle
 from solverbench.reports.drawing import base
 from solverbench.reports.figures import bound, costs, gallery, images, plans
@@ -26,7 +26,7 @@ from solverbench.reports.pages.content import (
     one_per_cell,
 )
 from solverbench.reports.pages.tables import escape_markdown as escape
-from solverbench.reports.parts import Part, parts, slug
+from solverbench.reports.parts import Part, axes, parts, slug
 from solverbench.wording import interval_texts
 
 
@@ -52,6 +52,7 @@ def _sections(
     yield from _bound(bundle, found)
     for part in found:
         yield _numbers(bundle, part, baseline, len(teachers) > 1)
+    yield from _wins(bundle, baseline, len(teachers) > 1)
     yield from _side_by_side(found)
     yield from _further(bundle, found)
     yield from _training(found, len(teachers) > 1)
@@ -81,7 +82,7 @@ def _reference_lines(found: Sequence[Part], record: Mapping[str, Any]) -> Iterat
     """Yield what the figures' horizontal lines are, and which values they leave out."""
     several, told = len({part.teacher for part in found}) > 1, {False: list[str](), True: list[str]()}
     for part in found:
-        where = f" on {part.teacher}" if several else ""
+        where = f" on {part.title}" if several else ""
         for line in part.lines:
             value, low, high = interval_texts(line.value, line.low, line.high)
             ends = f", {low} to {high}" if low else ""
@@ -122,8 +123,53 @@ def _numbers(bundle: Bundle, part: Part, baseline: str, several: bool) -> Sectio
     if numbers.compared:
         files += f" Paired differences: [Markdown](paired-{part.name}.md), [LaTeX](paired-{part.name}.tex)."
     later = f", part {part.number}" if part.number > 1 else ""
-    title = f"{part.teacher}: {part.label}" if several else part.label
-    return Section("part", title + later, (numbers, Prose(files)), f"{part.label}, {part.teacher}{later}")
+    title = f"{part.title}: {part.label}" if several else part.label
+    return Section("part", title + later, (numbers, Prose(files)), f"{part.label}, {part.title}{later}")
+
+
+def _wins(bundle: Bundle, baseline: str, several: bool) -> Iterator[Section]:
+    """Yield how often each solver scores above the baseline, and the prompts at which the two differ most."""
+    found = wins.against(bundle, baseline)
+    if not found:
+        return
+    said = (
+        f"Share of images whose score is better than that of {baseline}'s from the same seed and prompt, ties counted "
+        "half, and the mean difference of the scores. The 95 % intervals take the images of a prompt for one cluster, "
+        "so they hold for other prompts of the kind, too. A row is marked if its rate differs from 50 % after Holm's "
+        "correction for the comparisons of its metric and teacher (corrected p at most .05)."
+    )
+    short = {name: str(each.get("short", name)) for name, each in bundle.record["metrics"].items()}
+    rows = []
+    for each in found:
+        shown, *ends = interval_texts(each.difference, each.difference_low, each.difference_high, sign="+")
+        texts = (
+            each.teacher, each.label, str(each.nfe), short.get(each.metric, each.metric),
+            " / ".join(f"{number:g}" for number in (each.wins, each.ties, each.losses)), " to ".join(ends),
+            str(each.prompts), _p(each.p), _p(each.p_holm),
+        )  # fmt: skip
+        cells = list(map(Cell, texts))
+        cells[4:5] = [Cell(each.text, _sort(each.rate)), cells[4], Cell(shown, _sort(each.difference))]
+        rows.append(Row(tuple(cells), {1: "good", -1: "bad"}.get(each.sign, "")))
+    head = ("teacher", "solver", "NFE", "metric", "win rate", "wins / ties / losses", "mean difference",
+            "95 % interval", "prompts", "p", "corrected p")  # fmt: skip
+    hidden = () if several else ("teacher",)
+    table = Table(head, tuple(rows), hidden=hidden, tall=True)
+    files = "[CSV](wins.csv), [LaTeX](wins.tex); mean scores of each prompt: [prompts.csv](prompts.csv)"
+    blocks: list[Block] = [Prose(escape(said), said), table, Prose(f"Also as {files}.")]
+    if extremes := _prompts(found, short):
+        blocks += [Prose(f"Prompts whose mean score differs most from {escape(baseline)}'s:"), extremes]
+    yield Section("wins", f"Win rates against {baseline}", tuple(blocks), link="Win rates")
+
+
+def _prompts(found: Sequence[wins.Win], short: Mapping[str, str]) -> Table | None:
+    """Return the prompts at which each solver is ahead of the baseline, or behind it, by most; one of each a row."""
+    rows = []
+    for each in found:
+        for line, gap in (*each.up[:1], *each.down[:1]):
+            texts = (each.teacher, each.label, str(each.nfe), short.get(each.metric, each.metric), line)
+            rows.append(Row((*map(Cell, texts), Cell(f"{gap:+.3g}", _sort(gap)))))
+    head = ("teacher", "solver", "NFE", "metric", "prompt", "mean difference")
+    return Table(head, tuple(rows), tall=True) if rows else None
 
 
 def _side_by_side(found: Sequence[Part]) -> Iterator[Section]:
@@ -135,11 +181,20 @@ def _side_by_side(found: Sequence[Part]) -> Iterator[Section]:
 def _further(bundle: Bundle, found: Sequence[Part]) -> Iterator[Section]:
     """Yield a section for each further figure of the whole run; see `figures.contents.KINDS`."""
     for kind in KINDS.values():
-        if kind.section is not None and kind.make(Source(bundle, found)) is not None:
+        source = Source(bundle, found)
+        if kind.section is not None and kind.worth(source) and kind.make(source) is not None:
             title, alt, said = kind.section
             files = f"[PDF]({kind.file}.pdf), [SVG]({kind.file}.svg) and [CSV]({kind.file}.csv)"
-            blocks = Figure(kind.file, alt), Prose(f"{said} Also as {files}.")
+            more = f" {escape(_call_times(bundle, found))}" if kind is KINDS["latency"] else ""
+            blocks = Figure(kind.file, alt), Prose(f"{said}{more} Also as {files}.")
             yield Section(kind.file.removeprefix("figure-"), title, blocks)
+
+
+def _call_times(bundle: Bundle, found: Sequence[Part]) -> str:
+    """Return what a call took, at which batch and on which device."""
+    named = axes(bundle.record)
+    told = [f"{named.title(each.teacher)}: {each.text}" for each in costs.call_times(found)]
+    return f"Measured: {'; '.join(told)}. At another batch, or on another device, it is another number."
 
 
 def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
@@ -212,13 +267,17 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
     )
     if cautious:
         said += ", and a caution is given where their validation RMSE varies, relatively, by more than the difference"
-    head = ("verdict", "claim", "metric", "difference", "95 % interval", "p", "corrected p", "caution")
+    preferred = any(row.wins for row in found)
+    if preferred:
+        said += ". Scores of images and prompts are decided by the win rate instead of the difference"
+    rate = ["win rate"] * preferred
+    head = ("verdict", "claim", "metric", "difference", "95 % interval", *rate, "p", "corrected p", "caution")
     kinds = {"held": "good", "not held": "bad"}
     rows = []
     for row in found:
         tests = (Cell(_p(p), _sort(p)) for p in (row.p, row.p_holm))
         cells = [Cell(row.verdict), Cell(row.claim), Cell(row.metric), Cell(row.shown, _sort(row.difference)),
-                 Cell(row.interval), *tests, Cell(row.caution)]  # fmt: skip
+                 Cell(row.interval), *([Cell(row.wins)] * preferred), *tests, Cell(row.caution)]  # fmt: skip
         rows.append(Row(tuple(cells), kinds.get(row.verdict, "")))
     blocks = (
         Prose(f"{said}.", brief),

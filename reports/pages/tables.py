@@ -150,7 +150,7 @@ def latex(part: Part) -> str:
 def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Difference]) -> dict[str, str]:
     r"""Return paired differences from a baseline as {"md", "csv", "tex"}; bold where the corrected test has a sign."""
     said = (
-        f"{part.label}, teacher {part.teacher}: value less that of {baseline} at the same NFE, paired by seed, with "
+        f"{part.label}, teacher {part.title}: value less that of {baseline} at the same NFE, paired by seed, with "
         f"its 95 % interval. Bold: told apart from 0, {correction(tested(found.values()))}. "
         f"{'Higher' if part.higher else 'Lower'} values are better."
     )
@@ -212,7 +212,7 @@ def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
 
 def caption(part: Part) -> str:
     """Return the caption: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
-    what = f"{part.label}, teacher {part.teacher}."
+    what = f"{part.label}, teacher {part.title}."
     if not part.n:
         return f"{what} {part.count.capitalize()}."
     images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")

@@ -28,7 +28,7 @@ def below_teacher(found: Sequence[Part], said: Sequence[str] = ()) -> list[str]:
             ]
             if cells:
                 kind = "learned solver " if rows["learned"].any() else ""
-                where = f" on {part.teacher}" if several else ""
+                where = f" on {part.title}" if several else ""
                 notes.append(f"{kind}{label}{where} {_below(cells, line)}")
     return notes
 
@@ -57,7 +57,7 @@ def splits(found: Sequence[Part]) -> list[str]:
             for name in PROTOCOL
             if getattr(part, name) != getattr(first, name)
         ]
-        what = f"{part.metric} on {part.teacher}, part {part.number}: {', '.join(part.solvers)}"
+        what = f"{part.metric} on {part.title}, part {part.number}: {', '.join(part.solvers)}"
         notes.append(f"{what} measured with {', '.join(differing)}; not to be compared with part 1.")
     return notes
 

@@ -72,7 +72,8 @@ def _teacher(report: Report, name: str, shown: Sprites) -> dict[str, Any] | None
     side = shown.sides[there[0]]
     original = batches[there[0]].shape[2:]
     return {
-        "name": name, "side": side, "scaled": tuple(original) != side, "count": count, "seeds": numbers,
+        "name": report.axes.title(name), "side": side, "scaled": tuple(original) != side, "count": count,
+        "seeds": numbers,
         "conditions": _conditions(report.bundle.record, name, count), "budgets": budgets,
         "solvers": [row["label"] for row in rows], "blocks": found, "own": own, "rows": rows,
     }  # fmt: skip

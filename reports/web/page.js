@@ -1,6 +1,6 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { solvers, parts, plans, images } = data;
+  const { solvers, parts, plans, images, teachers, timed } = data;
   const { $, node, kept, dark, themed, choice } = shared;
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -41,12 +41,21 @@
     select.value = state[key];
     select.addEventListener("change", () => { state[key] = select.value; kept.set(key, state[key]); choose(); });
   }
-  const shownParts = () => parts.filter((part) =>
-    part.metric === state.metric && (state.teacher === "*" || part.teacher === state.teacher));
+  // An option of teachers that the run varies, such as guidance, is an axis: its values begin with "=", so that none is "*".
+  const axes = [...document.querySelectorAll("select.axis")];
+  for (const select of axes) {
+    const key = `axis ${select.dataset.axis}`, before = kept.get(key);
+    if ([...select.options].some((option) => option.value === before)) select.value = before;
+    select.addEventListener("change", () => { kept.set(key, select.value); choose(); });
+  }
+  const chosen = (name) => (state.teacher === "*" || teachers[name].model === state.teacher)
+    && axes.every((select, k) => select.value === "*" || select.value === `=${teachers[name].values[k]}`);
+  const firstOf = (known) => Object.keys(known).find(chosen) || Object.keys(known)[0];
+  const shownParts = () => parts.filter((part) => part.metric === state.metric && chosen(part.teacher));
   function choose() {
     for (const each of document.querySelectorAll(".by-metric")) each.hidden = each.dataset.metric !== state.metric;
     for (const each of document.querySelectorAll(".by-part"))
-      each.hidden = each.dataset.metric !== state.metric || !(state.teacher === "*" || each.dataset.teacher === state.teacher);
+      each.hidden = each.dataset.metric !== state.metric || !chosen(each.dataset.teacher);
     drawAll();
   }
 
@@ -137,6 +146,7 @@
     nfe: ["NFE", "NFE (denoiser calls per sample)", (p) => p.nfe],
     speed: ["images/s", "images per second, on the machine and batch of the run", (p) => p.speed],
     serial: ["serial calls", "serial calls per sample: calls that wait for one another", (p) => p.serial],
+    latency: ["latency", "milliseconds per image: serial calls times the time of a call, on the machine and batch of the run", (p) => p.latency],
     calls: ["training calls", "network calls spent in training", (p) => p.calls],
   };
   const DASHES = ["", "6 3", "2 2", "7 2 2 2"];
@@ -146,15 +156,16 @@
     const pieces = shown.map((part) => {
       const figure = node("figure");
       if (shown.length > 1 || part.number > 1)
-        figure.append(node("figcaption", {}, part.teacher + (part.number > 1 ? `, part ${part.number}: measured unlike part 1` : "")));
+        figure.append(node("figcaption", {}, part.title + (part.number > 1 ? `, part ${part.number}: measured unlike part 1` : "")));
       return figure;
     });
     holder.replaceChildren(...pieces);
     shown.forEach((part, k) => pieces[k].append(plot(part, pieces[k].clientWidth || 640, shown.length > 1)));
     const published = shown.some((part) => part.published.length);
     $("chart-note").textContent = [
-      shown.length ? shown[0].label + "." : "", "Bars are 95 % intervals; where none is seen it is smaller than its mark. A line breaks at a budget without a value.",
+      shown.length ? shown[0].label + "." : "No teacher of this run has these options.", "Bars are 95 % intervals; where none is seen it is smaller than its mark. A line breaks at a budget without a value.",
       published && state.across === "nfe" ? "Hollow: published numbers, by their own protocols." : "",
+      state.across === "latency" ? `Calls that needn't wait for one another are taken to run side by side. Measured: ${timed.filter((each) => chosen(each.teacher)).map((each) => `${teachers[each.teacher].title}: ${each.text}`).join("; ")}.` : "",
       state.across === "speed" ? "Dotted: solvers that no other beats in both." : "",
       "With the figure in focus, arrow keys go through its points and Enter shows a point's protocol.",
     ].filter(Boolean).join(" ");
@@ -177,7 +188,7 @@
     const y = axis([...points, ...lines, ...hollow].flatMap((p) => [p.value, p.low ?? null, p.high ?? null]), log, box.bottom, box.top);
     const across = [...new Set([...visible, ...hollow].map(x_of).filter((v) => v !== null && v !== undefined))].sort((a, b) => a - b);
     const x = axis(across, state.across !== "nfe", box.left, box.right, across.length > 1 ? 0.04 : 1);
-    const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-label": `${part.label} on ${part.teacher} against ${title}. Arrow keys go through ${points.length} points.` });
+    const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-label": `${part.label} on ${part.title} against ${title}. Arrow keys go through ${points.length} points.` });
     for (const tick of y.ticks) {
       svg.append(shape("line", { class: "rule", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }));
       svg.append(shape("text", { class: "soft", x: box.left - 7, y: y(tick) + 4, "text-anchor": "end" }, number(tick)));
@@ -322,7 +333,7 @@
   // One number's whole story -----------------------------------------------------------------------------------------
   function detail(part, p) {
     const solver = solvers[p.solver];
-    $("detail-title").textContent = `${solver.label}, NFE ${p.nfe}, ${part.short} on ${part.teacher}`;
+    $("detail-title").textContent = `${solver.label}, NFE ${p.nfe}, ${part.short} on ${part.title}`;
     const facts = [
       ["value", number(p.value, 7)], ["95 % interval", p.low === null ? "" : `${number(p.low, 6)} to ${number(p.high, 6)}`],
       ["standard error", number(p.error, 3)], ["metric", part.label], ["status", p.status], ["why there is no value", p.reason],
@@ -330,7 +341,7 @@
       ["uint8 by", part.quantiser], ["interval is", part.interval], ["solver, written out", p.spec], ["cell key", p.cell],
       ["network passes per image", p.passes === null ? "" : String(p.passes)],
       ["serial calls", p.serial === null ? "" : String(p.serial)],
-      ["images per second", number(p.speed)], ["training calls", p.calls === null ? "" : grouped(p.calls)],
+      ["images per second", number(p.speed)], ["latency, ms per image", number(p.latency)], ["training calls", p.calls === null ? "" : grouped(p.calls)],
     ];
     $("detail-list").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [node("dt", {}, name), node("dd", {}, value)]));
     $("detail").showModal();
@@ -391,7 +402,7 @@
     const table = node("table", { class: "sortable text" }, node("thead", {}, node("tr", {}, ...head.map((name) => node("th", { scope: "col", "data-sort": "" }, name)))));
     const body = node("tbody");
     for (const part of parts) for (const p of part.points) {
-      const texts = [part.teacher, solvers[p.solver].label, String(p.nfe), part.short, number(p.value, 6), number(p.low, 6), number(p.high, 6), part.count, part.seeds, part.reference, part.extractor, p.cell, p.status];
+      const texts = [part.title, solvers[p.solver].label, String(p.nfe), part.short, number(p.value, 6), number(p.low, 6), number(p.high, 6), part.count, part.seeds, part.reference, part.extractor, p.cell, p.status];
       const row = node("tr", {}, ...texts.map((text) => node("td", {}, text)));
       [[2, p.nfe], [4, p.value], [5, p.low], [6, p.high]].forEach(([k, v]) => { if (v !== null) row.cells[k].dataset.value = v; });
       body.append(row);
@@ -413,7 +424,7 @@
     return sheets.get(uri);
   }
   const strip = { nfe: null, solver: kept.get("strip solver"), view: kept.get("strip view") || "image" };
-  const stripTeacher = () => (images[state.teacher] ? state.teacher : Object.keys(images)[0]);
+  const stripTeacher = () => firstOf(images);
   function setStrip() {
     if (!$("strip")) return;
     const own = images[stripTeacher()];
@@ -484,12 +495,12 @@
     }
     const name = block === own.teacher ? `the teacher's own sampler, ${block.nfe} calls` : `${strip.solver}, NFE ${strip.nfe}`;
     canvas.setAttribute("aria-label", `${count} images of ${stripTeacher()} by ${name}`);
-    $("strip-note").textContent = `${stripTeacher()}: ${name}${difference ? "; black where it is the teacher's image from the same noise, white from a difference of 64 of 255 on" : ""}`;
+    $("strip-note").textContent = `${teachers[stripTeacher()].title}: ${name}${difference ? "; black where it is the teacher's image from the same noise, white from a difference of 64 of 255 on" : ""}`;
   }
 
   // Noise levels and weights -----------------------------------------------------------------------------------------
   const plan = { nfe: null, solver: null };
-  const planTeacher = () => (plans[state.teacher] ? state.teacher : Object.keys(plans)[0]);
+  const planTeacher = () => firstOf(plans);
   function setPlans() {
     if (!$("levels")) return;
     const own = plans[planTeacher()], budgets = [...new Set(own.map((p) => p.nfe))].sort((a, b) => a - b);
@@ -588,7 +599,7 @@
     if ($("strip")) setStrip();
     if ($("levels")) setPlans();
   }
-  const known = { serial: parts.some((part) => part.points.some((p) => p.serial !== null && p.serial !== p.nfe)), speed: parts.some((part) => part.points.some((p) => p.speed !== null)), calls: parts.some((part) => part.points.some((p) => p.calls !== null)) };
+  const known = { serial: parts.some((part) => part.points.some((p) => p.serial !== null && p.serial !== p.nfe)), speed: parts.some((part) => part.points.some((p) => p.speed !== null)), latency: parts.some((part) => part.points.some((p) => p.latency !== null)), calls: parts.some((part) => part.points.some((p) => p.calls !== null)) };
   if (state.across !== "nfe" && !known[state.across]) state.across = "nfe";
   choice($("across"), Object.entries(ACROSS).filter(([key]) => key === "nfe" || known[key]).map(([key, [text]]) => [key, text]), state.across,
     (value) => { state.across = value; kept.set("across", value); drawChart(); });

@@ -262,7 +262,10 @@ def detected(folder: Path, detect: str | float, power: float = detect_.POWER) ->
 def _detection(
     cells: Sequence[Cell], protocol: Protocol, options: RunOptions, difference: float, power: float
 ) -> Detection:
-    asked = Counter((cell.teacher.name, cell.nfe) for cell in cells if cell.plan is not None)
+    known = {(cell.teacher.name, cell.nfe, detect_.untrained(cell.solver)) for cell in cells if cell.plan is not None}
+    order = dict.fromkeys((cell.teacher.name, cell.nfe) for cell in cells if cell.plan is not None)
+    counted = Counter((teacher, nfe) for teacher, nfe, _ in known)
+    asked = {place: counted[place] for place in order}
     small = dataclasses.replace(options, samples=PILOT[0], replicates=PILOT[1], seeds=None, protocol=None)
     return detect_.detection(
         list(of_store(Path(options.out), cells)), asked, difference, power,

@@ -28,7 +28,7 @@ from solverbench.sampling import devices, endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
 from solverbench.teachers.loading import load_teacher
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import Teacher, expanded
 
 SHORT = 0.5
 """Share of the recipe's iterations below which a trained solver is flagged."""
@@ -294,8 +294,8 @@ def _teachers(teachers: str | Teacher | Sequence[str | Teacher], device: str, ou
         if not isinstance(item, (str, Teacher)):
             remedy = "give names, checkpoints or an sb.Teacher"
             raise UserError(asked=f"teachers {listed!r}", wrong=f"{item!r} is no teacher", remedy=remedy)
-        for one in [item] if isinstance(item, Teacher) else item.split(","):
-            teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one.strip(), device, out=out)
+        for one in [item] if isinstance(item, Teacher) else expanded(item):
+            teacher = one.to(device) if isinstance(one, Teacher) else load_teacher(one, device, out=out)
             if teacher.name not in seen:
                 seen[teacher.name] = teacher.identity
                 yield teacher

@@ -102,7 +102,11 @@ class RunOptions:
     )
     teachers: str | Teacher | Sequence[str | Teacher] = field(
         default="digits",
-        metadata=_about(CELLS, "Teachers joined with commas: names, checkpoints or TOML files.", metavar="LIST"),
+        metadata=_about(
+            CELLS,
+            "Teachers joined with commas: names, checkpoints or TOML files. 'shapes:guidance=1|2' means both values.",
+            metavar="LIST",
+        ),
     )
     samples: int | None = field(
         default=None, metadata=_about(NUMBERS, "Images per replicate, a multiple of 10.", metavar="N", unset="10000")

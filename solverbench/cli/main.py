@@ -41,7 +41,7 @@ from solverbench.cli.refs import refs
 from solverbench.cli.reproduce import reproduce
 from solverbench.cli.serve import serve
 from solverbench.cli.store import store
-from solverbench.cli.teachers import teachers
+from solverbench.cli.teachers import prompts, teachers
 from solverbench.cli.train import train
 from solverbench.cli.zoo import zoo
 from solverbench.errors import UserError
@@ -369,6 +369,7 @@ def doctor(out: str) -> None:
 
 
 main.add_command(teachers)
+main.add_command(prompts)
 main.add_command(zoo)
 main.add_command(refs)
 main.add_command(store)

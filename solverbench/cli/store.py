@@ -73,12 +73,13 @@ def _auditor(resample: str | None, seed: int | None, teachers: str | None) -> Ca
     from solverbench.bench.audit.audit import audit
     from solverbench.bench.audit.resampled import Share
     from solverbench.teachers.loading import load_teacher
+    from solverbench.teachers.teacher import expanded
 
     share = Share.of(resample) if resample is not None else None
     if seed is not None and share is None:
         raise UserError(asked=f"--seed {seed}", wrong="nothing is drawn", remedy="give --resample, too")
     drawn_by = secrets.randbelow(1 << 32) if seed is None else seed
-    given = [load_teacher(each.strip()) for each in teachers.split(",")] if teachers else []
+    given = [load_teacher(each) for each in expanded(teachers)] if teachers else []
     if share is not None:
         click.echo(f"blocks are drawn with --seed {drawn_by}", err=True)
     return lambda root: audit(root, resample=share, seed=drawn_by, teachers=given, say=terminal.teller())

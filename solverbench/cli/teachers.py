@@ -1,4 +1,4 @@
-"""`solverbench teachers`."""
+"""`solverbench teachers` and `solverbench prompts`."""
 
 from __future__ import annotations
 
@@ -114,3 +114,40 @@ def teachers_verify(name: str) -> None:
     for found, line in checks:
         click.echo(f"{found:<{width}}  {line}")
     sys.exit(4 if any(found == catalogue.FAIL for found, _ in checks) else 0)
+
+
+@click.group()
+def prompts() -> None:
+    """List and download sets of prompts for text-to-image teachers."""
+
+
+@prompts.command("list")
+@json_option
+def prompts_list(as_json: bool) -> None:
+    """List the sets that a teacher takes by name, as in prompts=small."""
+    from solverbench.teachers import prompt_sets
+
+    rows = list(prompt_sets.rows())
+    if as_json:
+        keys = ("name", "state", "about")
+        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, state, about in rows:
+        click.echo(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}")
+
+
+@prompts.command("fetch")
+@click.argument("name")
+@terminal.amount_options
+def prompts_fetch(name: str) -> None:
+    """Download a set of prompts into your data folder.
+
+    The same command resumes an interrupted download. The first download pins the checksum.
+    """
+    from solverbench.cli.download_bars import download_bars
+    from solverbench.teachers import prompt_sets
+
+    with download_bars() as bar:
+        lines = prompt_sets.fetch(name, bar)
+    click.echo("\n".join(lines))

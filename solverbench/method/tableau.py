@@ -171,6 +171,8 @@ class Plan:
 
     def fits(self, other: Plan, tolerance: float = 1e-8) -> bool:
         """Return whether all numbers agree within `tolerance` times max(1, |number|): one plan on two processors."""
+        if (self.sigmas, self.rows) == (other.sigmas, other.rows):  # the usual case, without a loop in Python
+            return True
         if self.nfe != other.nfe:
             return False
         pairs = zip(self._numbers(), other._numbers(), strict=True)

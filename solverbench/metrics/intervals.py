@@ -32,7 +32,7 @@ def over_sets(values: Array, level: float = 0.95) -> tuple[float, float, tuple[f
             remedy="ask for --replicates 2 or more",
         )
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    half = _quantile(len(values) - 1, level) * deviation / len(values) ** 0.5
+    half = quantile(len(values) - 1, level) * deviation / len(values) ** 0.5
     return mean, deviation, (mean - half, mean + half)
 
 
@@ -95,7 +95,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
 
     Source: Korn & Graubard 1998, Survey Methodology 24(2), 193-201; Clopper & Pearson 1934, Biometrika 26, 404-413.
     """
-    from scipy.special import betaincinv, ndtri  # see `_quantile`
+    from scipy.special import betaincinv, ndtri  # see `quantile`
 
     replicates, groups = leave_one_out.shape
     value, error, tail = min(max(value, 0.0), 1.0), standard_error(leave_one_out), (1 - level) / 2
@@ -103,7 +103,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
         if error <= ROUNDING:
             return value, value
         counted = value * (1 - value) / error**2
-        counted *= float(ndtri(1 - tail)) ** 2 / _quantile(replicates * (groups - 1), level) ** 2
+        counted *= float(ndtri(1 - tail)) ** 2 / quantile(replicates * (groups - 1), level) ** 2
     else:
         counted = float(images)
     held = value * counted
@@ -115,7 +115,7 @@ def share(value: float, leave_one_out: Array, images: int, level: float = 0.95) 
 def half_width(leave_one_out: Array, level: float = 0.95) -> float:
     """Return the half width of the Student interval with R (G-1) degrees of freedom, from [R, G] leave-one-outs."""
     replicates, groups = leave_one_out.shape
-    return _quantile(replicates * (groups - 1), level) * standard_error(leave_one_out)
+    return quantile(replicates * (groups - 1), level) * standard_error(leave_one_out)
 
 
 def hierarchical(leave_one_out: Array, trainings: Sequence[Array], level: float = 0.95) -> tuple[float, float]:
@@ -133,7 +133,7 @@ def hierarchical(leave_one_out: Array, trainings: Sequence[Array], level: float 
     Source: Satterthwaite 1946, Biometrics Bulletin 2(6), 110-114.
     """
     error, freedom = error_and_freedom(leave_one_out, trainings)
-    return error, _quantile(freedom, level) * error if error > 0 else 0.0
+    return error, quantile(freedom, level) * error if error > 0 else 0.0
 
 
 def error_and_freedom(leave_one_out: Array, trainings: Sequence[Array] = ()) -> tuple[float, float]:
@@ -156,7 +156,7 @@ def p_value(value: float, error: float, freedom: float) -> float:
 
     It is at most .05 exactly where the 95 % interval of `hierarchical` or `half_width` excludes 0.
     """
-    from scipy.special import stdtr  # see `_quantile`
+    from scipy.special import stdtr  # see `quantile`
 
     if error <= 0:
         return float(value == 0)
@@ -184,7 +184,7 @@ def images_needed(
     Source: Cohen 1988, Statistical Power Analysis for the Behavioral Sciences, 2nd ed., section 12.8 (one sample of
         paired differences); noncentral t as in Owen 1965, Biometrika 52, 437-446.
     """
-    from scipy.special import nctdtrinc, stdtrit  # see `_quantile`
+    from scipy.special import nctdtrinc, stdtrit  # see `quantile`
 
     replicates = 1
     while True:
@@ -220,7 +220,7 @@ def holm(values: Sequence[float], family: int | None = None) -> list[float]:
     return found
 
 
-def _quantile(freedom: float, level: float) -> float:
+def quantile(freedom: float, level: float) -> float:
     """Return the half width of Student's interval in units of the standard error."""
     from scipy.special import stdtrit  # imported where something is measured: a finished run needs no scipy
 

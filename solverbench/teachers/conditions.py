@@ -29,6 +29,7 @@ class Condition:
         prompts: prompts, one per line of the user's file; an image gets line (seed mod length). Empty for a model
             without text.
         negative: negative prompt, from which guidance leads away.
+        negatives: the negative prompt of each prompt; "" for one that has `negative`. Empty if all have that.
         guidance: w in e_u + w (e_c - e_u), at least 0; 1 is no guidance.
         rescale: share of the guided prediction that is rescaled to the conditional one's deviation, 0 to 1; see
             `Guided`.
@@ -44,6 +45,7 @@ class Condition:
     negative: str = ""
     guidance: float = 1.0
     rescale: float = 0.0
+    negatives: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.classes is not None:
@@ -93,6 +95,12 @@ class Condition:
         """Return the prompt of each image with these seeds."""
         return [self.prompts[seed % len(self.prompts)] for seed in chosen]
 
+    def negative_lines(self, chosen: Sequence[int]) -> list[str]:
+        """Return the negative prompt of each image with these seeds."""
+        if not self.negatives:
+            return [self.negative] * len(chosen)
+        return [self.negatives[seed % len(self.prompts)] or self.negative for seed in chosen]
+
     @property
     def key(self) -> dict[str, Any]:
         """The facts that the images depend on, as plain JSON values: part of a cell's key."""
@@ -107,6 +115,8 @@ class Condition:
             text = "\n".join(self.prompts)
             found["prompts"] = hashlib.sha256(text.encode()).hexdigest()
             found |= {"lines": len(self.prompts), "negative": self.negative}
+        if self.negatives:
+            found["negatives"] = hashlib.sha256("\n".join(self.negatives).encode()).hexdigest()
         return found
 
     def __str__(self) -> str:
@@ -117,6 +127,7 @@ class Condition:
         if self.prompts:
             said.append(f"prompt line seed mod {len(self.prompts)}")
             said += [f"negative prompt {self.negative!r}"] if self.negative else []
+            said += ["negative prompts of their own"] if self.negatives else []
         said.append(f"guidance {self.guidance:g}")
         return ", ".join([*said, *([f"rescaled by {self.rescale:g}"] if self.rescale else [])])
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,13 +155,24 @@ class Teacher:
         return self.name.removesuffix(_labelled("", _parts(self.spec)[1])) if self.spec else self.name
 
     @property
+    def options(self) -> Mapping[str, str]:
+        """The options of its spec, as text."""
+        return _parts(self.spec)[1] if self.spec else {}
+
+    def without(self, names: Iterable[str]) -> str:
+        """Return its name without some options of its spec."""
+        left = {key: text for key, text in self.options.items() if key not in set(names)}
+        return _labelled(self.model, left)
+
+    @property
     def ode(self) -> str:
         """The identity of the ODE that a learned solver is trained for: the network and its guidance."""
         told = self.condition
         if told is None or self.passes == 1:
             return self.identity
         rescaled = [told.rescale] if told.rescale else []
-        return files.digest([self.identity, told.guidance, told.negative, *rescaled])
+        own = [told.key["negatives"]] if told.negatives else []
+        return files.digest([self.identity, told.guidance, told.negative, *rescaled, *own])
 
     def images(self, states: Tensor) -> Tensor:
         """Return the images [B, C, H, W] on [-1, 1] of final states [B, *shape]."""
@@ -190,6 +202,27 @@ def _labelled(name: str, given: Mapping[str, str]) -> str:
     """Return the name with its options as one word: two conditions of one network are two teachers in a report."""
     told = [f"{key}={Path(text).stem if '/' in text else text}" for key, text in sorted(given.items()) if key != "name"]
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
+
+
+def expanded(text: str) -> list[str]:
+    """Return the specs of a comma-separated list of teachers, each `a|b` expanded; see `alternatives`."""
+    return [spec for item in text.split(",") for spec in alternatives(item.strip())]
+
+
+def alternatives(text: str) -> list[str]:
+    """Return the specs of one with alternatives: `shapes:guidance=1|2` are `shapes:guidance=1` and `shapes:guidance=2`.
+
+    Raises:
+        SpecError: an option isn't key=value, or is given twice.
+    """
+    if "|" not in text:
+        return [text]
+    head, given = _parts(text)
+    parts = [[f"{key}={value}" for value in values.split("|")] for key, values in given.items()]
+    for part in itertools.chain(*parts):
+        if part.endswith("="):
+            raise SpecError(asked=text, wrong=f"{part!r} has no value", remedy="leave the empty alternative out")
+    return [":".join([head, *choice]) for choice in itertools.product(*parts)]
 
 
 def condition(teacher: Teacher) -> str:

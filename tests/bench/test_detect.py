@@ -73,6 +73,12 @@ def test_neighbours_in_rank_are_judged_and_the_hardest_is_named():
     assert row.replicates == math.ceil(row.corrected / 100)
 
 
+def test_trainings_of_one_solver_are_one():
+    cells = [pilot("gs:training=0", 1.0, 0.0), pilot("gs:training=1", 1.2, 0.3), pilot("dpm", 2.0, 0.1)]
+    [row] = detect.detection(cells, {("toy", 4): 2}, 0.05, 0.8, lambda nfe: "").rows
+    assert (row.pairs, row.a, row.b) == (1, "gs:training=0", "dpm")
+
+
 def test_a_place_without_two_cells_asks_for_a_pilot():
     found = detect.detection(
         [pilot("a", 1.0, 0.0)], {("toy", 4): 2, ("toy", 5): 2}, 0.05, 0.8, lambda nfe: f"run {nfe}"

@@ -15,12 +15,15 @@ from solverbench.bench.protocol import Protocol
 from solverbench.bench.run_options import NUMBERS, WORK, RunOptions, declared, spans
 from solverbench.cli.main import main
 
+OTHERS = ("strict", "as_json", "detect", "power", "pilot")
+"""Flags of the commands that aren't options of a run."""
+
 
 def parsed(name, words):
     """The options that a command line gives."""
     with main.commands[name].make_context(name, list(words)) as context:
         given = dict(context.params)
-    return RunOptions(**{key: value for key, value in given.items() if key not in ("strict", "as_json")})
+    return RunOptions(**{key: value for key, value in given.items() if key not in OTHERS})
 
 
 @pytest.mark.parametrize("name", ["run", "plan"])

@@ -1,6 +1,7 @@
 """The runner: every cell gets one status, bits depend on nothing but the cell, work is never done twice or lost."""
 
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,8 @@ from solverbench.store.folder import CellFolder, Store
 from solverbench.wording import decimals
 
 SMALL = {"samples": 40, "replicates": 2, "batch": 3}
+ONE = {"replicates": 1}
+"""For tests in which a second replicate would be more of the same."""
 
 
 def run(out, teacher=None, *, solvers="dpm,euler", nfe="3,4", progress=None, **options):
@@ -32,6 +35,13 @@ def run(out, teacher=None, *, solvers="dpm,euler", nfe="3,4", progress=None, **o
 
 def statuses(result):
     return {(each.cell.solver, each.cell.nfe): each.status for each in result.cells}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The result and the store of an undisturbed run, which nobody may change."""
+    out = tmp_path_factory.mktemp("whole") / "runs"
+    return run(out), out
 
 
 class Twice(sb.Solver):
@@ -96,7 +106,7 @@ def test_every_cell_ends_in_exactly_one_status(tmp_path):
 
 
 def test_the_table_has_a_row_per_cell_and_metric_also_without_a_value(tmp_path):
-    frame = run(tmp_path, solvers="dpm,heun,gs", nfe="3").frame
+    frame = run(tmp_path, solvers="dpm,heun,gs", nfe="3", **ONE).frame
     assert list(zip(frame.solver, frame.metric, strict=True)) == [
         (solver, metric)
         for solver in ("dpm", "heun", "gs")
@@ -113,15 +123,16 @@ def test_counted_calls_that_differ_from_the_claim_are_refused():
         sample.sample(plan, teacher, range(3), nfe=5)
 
 
-def test_a_second_run_calls_no_denoiser_and_gives_the_same_table(tmp_path):
-    first = run(tmp_path)
+def test_a_second_run_calls_no_denoiser_and_gives_the_same_table(whole, tmp_path):
+    first, out = whole
+    shutil.copytree(out, tmp_path / "runs")
     watched = Watched()
-    again = run(tmp_path, toys.teacher(watched))
+    again = run(tmp_path / "runs", toys.teacher(watched))
     assert watched.calls == 0
     assert set(statuses(again).values()) == {"cached"}
     numbers = ["value", "low", "high", "std_error", "cell", "cost_seconds"]
     assert first.frame[numbers].equals(again.frame[numbers])
-    assert first.folder == again.folder
+    assert first.folder.relative_to(out) == again.folder.relative_to(tmp_path / "runs")
 
 
 def test_bits_depend_on_neither_workers_nor_neighbours_nor_the_callers_threads(tmp_path):
@@ -146,7 +157,7 @@ def test_workers_run_with_one_torch_thread(tmp_path):
     watched = Watched()
     torch.set_num_threads(2)
     try:
-        run(tmp_path, toys.teacher(watched))
+        run(tmp_path, toys.teacher(watched), **ONE)
     finally:
         torch.set_num_threads(1)
     assert watched.threads == {1}
@@ -171,8 +182,8 @@ def test_noise_is_the_same_for_every_solver_and_batch(tmp_path):
 
 
 def test_another_batch_makes_other_cells(tmp_path):
-    run(tmp_path, solvers="euler", nfe=3)
-    assert statuses(run(tmp_path, solvers="euler", nfe=3, batch=4)) == {("euler", 3): "done"}
+    run(tmp_path, solvers="euler", nfe=3, **ONE)
+    assert statuses(run(tmp_path, solvers="euler", nfe=3, batch=4, **ONE)) == {("euler", 3): "done"}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +197,7 @@ def test_a_failing_cell_is_a_row_and_the_others_go_on(tmp_path, breaks, reason):
     """The third call of a three-call solver starts at a level that the others don't use."""
     level = sb.tableau("euler", nfe=3, teacher=toys.teacher()).sigmas[1]
     watched = Watched(lambda x, sigma: float(sigma) == pytest.approx(float(level), rel=1e-9) and breaks(x, sigma))
-    result = run(tmp_path, toys.teacher(watched))
+    result = run(tmp_path, toys.teacher(watched), **ONE)
     assert statuses(result) == {
         ("dpm", 3): "done",
         ("dpm", 4): "done",
@@ -199,14 +210,16 @@ def test_a_failing_cell_is_a_row_and_the_others_go_on(tmp_path, breaks, reason):
     [error] = tmp_path.glob("cells/*/*/error.txt")
     assert reason in error.read_text()
 
-    mended = run(tmp_path)
+    mended = run(tmp_path, **ONE)
     assert statuses(mended)["euler", 3] == "done"
     assert statuses(mended)["dpm", 3] == "cached"
     assert not list(tmp_path.glob("cells/*/*/error.txt"))
 
 
 def test_features_that_do_not_fit_fail_their_metrics_alone(tmp_path):
-    result = run(tmp_path, toys.teacher(extractor=lambda images: images.flatten().float()), solvers="euler", nfe=3)
+    result = run(
+        tmp_path, toys.teacher(extractor=lambda images: images.flatten().float()), solvers="euler", nfe=3, **ONE
+    )
     [outcome] = result.cells
     assert (outcome.status, list(outcome.measures)) == ("done", ["rmse_teacher"])
     assert set(outcome.failed) == {"frechet_data", "frechet_teacher"}
@@ -233,7 +246,7 @@ def test_progress_counts_each_cell_to_its_own_share_and_all_to_the_runs(tmp_path
     assert {cell: counting.done[cell] for cell in counting.shares} == counting.shares
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
+def test_an_interrupted_run_goes_on_to_the_same_bytes(whole, tmp_path):
     class Impatient(Silent):
         def __init__(self, after):
             self.left = after
@@ -243,7 +256,6 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
             if self.left == 0:
                 raise KeyboardInterrupt
 
-    run(tmp_path / "whole")
     for after in (1, 9, 30):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "broken", progress=Impatient(after))
@@ -252,7 +264,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path):
     watched = Watched()
     run(tmp_path / "broken", toys.teacher(watched))
     assert watched.calls < (80 - stored) * 2 * 4 + 20 * 2 * 8 + 1
-    assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "broken")
+    assert toys.files_of(whole[1]) == toys.files_of(tmp_path / "broken")
     assert threading.active_count() == 1
 
 
@@ -321,9 +333,8 @@ class Told(Silent):
         self.lines.append(line)
 
 
-def test_a_damaged_block_is_named_and_it_alone_is_made_again(tmp_path):
-    run(tmp_path / "whole")
-    run(tmp_path / "runs")
+def test_a_damaged_block_is_named_and_it_alone_is_made_again(whole, tmp_path):
+    shutil.copytree(whole[1], tmp_path / "runs")
     for path in tmp_path.glob("runs/cells/*/*/metrics.json"):
         path.unlink()
     block = sorted(tmp_path.glob("runs/cells/*/*/blocks/50004-*.npz"))[0]
@@ -340,19 +351,19 @@ def test_a_damaged_block_is_named_and_it_alone_is_made_again(tmp_path):
     ]
     assert 0 < watched.calls <= 2 * 4
     block.with_name(block.name + ".damaged").unlink()
-    assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "runs")
+    assert toys.files_of(whole[1]) == toys.files_of(tmp_path / "runs")
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "cell.json", "timing.json"])
 def test_a_damaged_file_beside_the_blocks_is_made_from_them(tmp_path, name):
-    run(tmp_path / "whole", solvers="euler", nfe=3)
-    run(tmp_path / "runs", solvers="euler", nfe=3)
+    run(tmp_path / "whole", solvers="euler", nfe=3, **ONE)
+    shutil.copytree(tmp_path / "whole", tmp_path / "runs")
     [path] = tmp_path.glob(f"runs/cells/*/*/{name}")
     if name != "metrics.json":
         path.with_name("metrics.json").unlink()
     path.write_bytes(path.read_bytes()[5:])
     watched, told = Watched(), Told()
-    run(tmp_path / "runs", toys.teacher(watched), solvers="euler", nfe=3, progress=told)
+    run(tmp_path / "runs", toys.teacher(watched), solvers="euler", nfe=3, progress=told, **ONE)
     assert watched.calls == 0
     assert [line.partition(":")[0] for line in told.lines] == [str(path)]
     path.with_name(name + ".damaged").unlink()
@@ -361,7 +372,7 @@ def test_a_damaged_file_beside_the_blocks_is_made_from_them(tmp_path, name):
 
 def test_the_first_result_of_a_block_stays(tmp_path):
     """A run that was taken for dead, and wasn't, changes nothing that another one built on."""
-    result = run(tmp_path, solvers="euler", nfe=3)
+    result = run(tmp_path, solvers="euler", nfe=3, **ONE)
     [folder] = tmp_path.glob("cells/*/*")
     [path] = folder.glob("blocks/50004-*")
     before = path.read_bytes()
@@ -374,12 +385,12 @@ def test_the_first_result_of_a_block_stays(tmp_path):
 
 
 def test_a_damaged_target_is_named_and_made_again(tmp_path):
-    run(tmp_path / "whole", solvers="euler", nfe="3,4")
-    run(tmp_path / "runs", solvers="euler", nfe=3)
+    run(tmp_path / "whole", solvers="euler", nfe="3,4", **ONE)
+    run(tmp_path / "runs", solvers="euler", nfe=3, **ONE)
     target = sorted(tmp_path.glob("runs/targets/*/*.npz"))[2]
     target.write_bytes(b"")
     told = Told()
-    run(tmp_path / "runs", solvers="euler", nfe=4, progress=told)
+    run(tmp_path / "runs", solvers="euler", nfe=4, progress=told, **ONE)
     assert told.lines == [
         f"{target}: damaged, its checksum doesn't match its content; set aside as *.damaged and computed again"
     ]
@@ -387,7 +398,7 @@ def test_a_damaged_target_is_named_and_made_again(tmp_path):
     assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "runs")
 
 
-def test_a_full_disk_ends_the_run_and_keeps_what_is_done(tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(whole, tmp_path, monkeypatch):
     from solverbench.store import folder as store
 
     writes = store.files.write_arrays
@@ -398,14 +409,13 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_done(tmp_path, monkeypatch):
             raise StoreError(asked=path, wrong="no space left", remedy="free some")
         writes(path, arrays, replace=replace)
 
-    run(tmp_path / "whole")
     monkeypatch.setattr(store.files, "write_arrays", until_full)
     with pytest.raises(StoreError, match="no space left"):
         run(tmp_path / "runs")
     monkeypatch.undo()
     assert list(tmp_path.glob("runs/cells/*/*/blocks/*.npz"))
     run(tmp_path / "runs")
-    assert toys.files_of(tmp_path / "whole") == toys.files_of(tmp_path / "runs")
+    assert toys.files_of(whole[1]) == toys.files_of(tmp_path / "runs")
 
 
 def test_plan_says_what_run_will_do_and_writes_nothing(tmp_path):
@@ -439,11 +449,11 @@ def test_no_possible_cell_is_exit_code_3(tmp_path):
 
 
 def test_what_a_finished_cell_is_is_written_again_where_it_was_lost(tmp_path):
-    run(tmp_path, solvers="euler", nfe=3)
+    run(tmp_path, solvers="euler", nfe=3, **ONE)
     [told] = tmp_path.glob("cells/*/*/cell.json")
     before = told.read_bytes()
     told.unlink()
-    assert statuses(run(tmp_path, solvers="euler", nfe=3)) == {("euler", 3): "cached"}
+    assert statuses(run(tmp_path, solvers="euler", nfe=3, **ONE)) == {("euler", 3): "cached"}
     assert told.read_bytes() == before
 
 
@@ -500,7 +510,7 @@ def test_a_grid_that_fits_no_cell_ends_no_run(tmp_path):
 
 
 def test_levels_that_end_inside_the_schedule_are_flagged(tmp_path):
-    result = run(tmp_path, solvers="euler:grid=10+1+0.1+0.002,euler,heun", nfe="3,4")
+    result = run(tmp_path, solvers="euler:grid=10+1+0.1+0.002,euler,heun", nfe="3,4", **ONE)
     flagged = {
         (each.solver, each.nfe): tuple(each.flags) for each in (cell.cell for cell in result.cells) if each.flags
     }
@@ -526,7 +536,7 @@ def test_levels_that_end_inside_the_schedule_are_flagged(tmp_path):
 
 
 def test_the_tables_of_a_run_fit_a_terminal_and_are_markdown_elsewhere(tmp_path):
-    result = run(tmp_path, solvers="euler,dpm:order=2,ipndm", nfe="3-10")
+    result = run(tmp_path, solvers="euler,dpm:order=2,ipndm", nfe="3-10", **ONE)
     [table] = [each for each in result.tables if each.title.startswith("rmse_teacher")]
     bold = "<{}>".format
     for width, budgets in ((400, [8]), (100, [8]), (60, [6, 2]), (10, [1] * 8)):
@@ -544,7 +554,7 @@ def test_the_tables_of_a_run_fit_a_terminal_and_are_markdown_elsewhere(tmp_path)
 
 def test_a_solver_asked_for_twice_stands_once(tmp_path):
     specs = "ddim,euler:grid=time_uniform,ddim:rho=1"
-    assert list(statuses(run(tmp_path, solvers=specs, nfe="3,3"))) == [("ddim", 3)]
+    assert list(statuses(run(tmp_path, solvers=specs, nfe="3,3", **ONE))) == [("ddim", 3)]
 
 
 def test_two_teachers_of_one_name_are_refused(tmp_path):
@@ -558,9 +568,9 @@ def test_a_teacher_without_identity_is_refused(tmp_path):
 
 
 def test_another_network_or_sampler_makes_other_cells(tmp_path):
-    run(tmp_path, solvers="euler", nfe=3)
+    run(tmp_path, solvers="euler", nfe=3, **ONE)
     for teacher in (toys.teacher(identity="b"), toys.teacher(sampler_nfe=10)):
-        assert statuses(run(tmp_path, teacher, solvers="euler", nfe=3)) == {("euler", 3): "done"}
+        assert statuses(run(tmp_path, teacher, solvers="euler", nfe=3, **ONE)) == {("euler", 3): "done"}
 
 
 def test_full_pairs_every_image(tmp_path):
@@ -572,6 +582,6 @@ def test_full_pairs_every_image(tmp_path):
 
 
 def test_a_teacher_without_evaluation_has_the_paired_error_alone(tmp_path):
-    result = run(tmp_path, toys.teacher(evaluation=None), solvers="euler", nfe=3)
+    result = run(tmp_path, toys.teacher(evaluation=None), solvers="euler", nfe=3, **ONE)
     assert result.frame.metric.tolist() == ["rmse_teacher"]
     assert result.frame.value.notna().all()

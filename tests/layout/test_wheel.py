@@ -34,6 +34,8 @@ def test_the_wheels_top_level_is_one_package(names):
         "ays.toml",
         "recommended.toml",
         "teachers.toml",
+        "registries/prompts.toml",
+        "registries/prompts/small.txt",
         "solvers.bib",
         "reports/columns.toml",
         "reports/web/page.html.j2",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from solverbench import seeds
+from solverbench.cli import production
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.training import train as training
@@ -62,6 +65,17 @@ def data(teacher: Teacher, recipe: Recipe) -> Data:
         return Pairs(noise, execute(plan, teacher.denoise, noise))
 
     return Data(pairs(recipe.train), pairs(recipe.validation))
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a production are forked from one that has torch, so that it is imported once for all.
+
+    They get what processes get that start from nothing: what is pickled, and nothing of the tests' own process.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch._dynamo"])
+    monkeypatch.setattr(production, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
 
 
 @pytest.fixture

@@ -246,6 +246,7 @@ def test_a_wrong_recipe_in_a_class_is_refused_by_name(recipe: str, said: str) ->
         recipes.load("heavy", "digits")
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_the_zoos_own_production_takes_it_along(tmp_path: Path) -> None:
     loaded()
     settings = [word for word in SHORT if word != "--set"]

@@ -92,6 +92,7 @@ def test_a_curve_is_thinned_to_means_that_keep_the_last_iteration(tmp_path: Path
     assert [row["validation"] for row in thin if row["validation"]][-1] == "1000.0"
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_runs_in_parallel_processes_equal_a_run_here_and_stop_and_resume(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path / "out"), "--nfe", "1", "--training-seeds", "1", "--jobs", "2"]
     arguments += [part for setting in TINY for part in ("--set", setting)]

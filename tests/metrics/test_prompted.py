@@ -59,7 +59,7 @@ def teacher():
 
 def measured(out, metrics, **more):
     options = {"solvers": "euler", "nfe": 3, "teachers": teacher(), "samples": 20, "replicates": 1}
-    return run.run(RunOptions(**options, out=out, metrics=metrics, **more))
+    return run.run(RunOptions(**(options | more), out=out, metrics=metrics))
 
 
 def test_pickscore_is_the_scaled_cosine_of_a_stand_ins_features(data, monkeypatch):

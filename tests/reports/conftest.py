@@ -1,11 +1,8 @@
 """A realistic bundle, made from numbers measured on the digits teacher, and ways to spoil it."""
 
-import io
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -204,28 +201,5 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def subsets() -> Iterator[None]:
-    """The part of a font that a PDF embeds is made once for each set of glyphs: the tests draw the same bundle often.
-
-    It is a third of the time of a report.
-    """
-    from matplotlib.backends import _backend_pdf_ps as backend
-
-    if not hasattr(backend, "SubsetResults"):  # an older matplotlib
-        yield
-        return
-    made: dict[Any, Any] = {}
-    subset, as_file = backend.get_glyphs_subset, backend.font_as_file
-
-    @contextmanager
-    def once(font: Any, glyphs: Any) -> Iterator[Any]:
-        key = font, font.face_index, frozenset(glyphs)
-        if key not in made:
-            with subset(font, glyphs) as found:
-                made[key] = SimpleNamespace(font=as_file(found.font).getvalue(), glyph_index_map=found.glyph_index_map)
-        yield made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "get_glyphs_subset", once)
-        patch.setattr(backend, "font_as_file", io.BytesIO)
-        yield
+def _subsets(subsets: None) -> None:
+    """All tests here draw the same bundle often."""

@@ -423,6 +423,37 @@ def test_the_images_page_does_not_stick_out(album: Any, width: int) -> None:
     assert ask(album, "document.documentElement.scrollWidth") <= width
 
 
+def test_an_option_of_the_teachers_filters_figures_and_tables(browser: Any, tmp_path: Path) -> None:
+    names = ["net-guidance=1", "net-guidance=2", "other"]
+    folder = write(tmp_path / "a", ["euler", "dpm"], names, (3, 4), ["rmse_teacher"], side=8)
+    record = json.loads((folder / "bundle.json").read_text())
+    told = {name: {"model": "net", "values": {"guidance": name[-1]}} for name in names[:2]}
+    record["axes"] = {"options": ["guidance"], "teachers": told | {"other": {"model": "other", "values": {}}}}
+    (folder / "bundle.json").write_text(json.dumps(record))
+    page = folder / "report.html"
+    page.write_text(html.page(sections.of(reports.load(folder))), encoding="utf-8")
+    resize(browser, 1280)
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    shown = "'#chart figcaption, #tables .by-part:not([hidden]) h3'"
+    heads = f"[...document.querySelectorAll({shown})].map((x) => x.textContent)"
+    both = ask(browser, heads)
+    assert [text for text in both if "guidance" in text] == both
+    assert len([text for text in both if text.startswith("net, guidance")]) == 2
+    change = (
+        "const s = document.querySelector(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
+    )
+    browser.execute_script(change, "select.axis", "=2")
+    assert [text.partition("guidance ")[2] for text in ask(browser, heads)] == ["2"]
+    browser.execute_script(change, "#teacher", "other")
+    assert ask(browser, heads) == []
+    assert ask(browser, "document.getElementById('chart-note').textContent").startswith("No teacher of this run has")
+    browser.execute_script(change, "select.axis", "*")
+    assert [text.endswith("other") for text in ask(browser, heads)] == [True]
+    assert browser.get_log("browser") == []
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_of_a_recommendation_fits_every_window_in_both_themes(
     browser: Any, tmp_path: Path, theme: str

@@ -212,3 +212,63 @@ def test_a_verdicts_caution_stands_in_its_row(folder: Path, record: dict, write,
     assert places == sorted(places)
     assert "| gas: training seeds differ by 3.0%, this by 2.0% |" in text
     assert "| caution |" not in markdown.page(sections.of(reports.load(folder)))
+
+
+@pytest.fixture
+def timed(frame: pd.DataFrame) -> pd.DataFrame:
+    """500 images a call, of which a call takes 2 ms each; gas has half its calls side by side; one cell was slow."""
+    finished = frame["value"].notna()
+    seconds = 0.002 * frame["nfe"] * 30_000
+    seconds[(frame["solver"] == "euler") & (frame["nfe"] == 8)] *= 5
+    serial = frame["nfe"].where(frame["solver"] != "gas", frame["nfe"] / 2).round()
+    spent = {
+        "cost_denoiser_seconds": seconds, "cost_seconds": seconds + 10, "cost_batch": 500, "serial_calls": serial,
+        "cost_images_per_second": 30_000 / (seconds + 10),
+    }  # fmt: skip
+    more = {name: pd.Series(value, index=frame.index).where(finished) for name, value in spent.items()}
+    return frame.assign(**more, cost_device="NVIDIA H200")
+
+
+def test_latency_is_the_serial_calls_times_the_time_of_a_call(timed: pd.DataFrame, record: dict) -> None:
+    """A machine that was busy for one cell moves none: the time of a call is the median of all."""
+    found = parts(tidy(timed), record)
+    [call] = costs.call_times(found)
+    assert call.text == "2 ms per image and call, 500 images a call, NVIDIA H200 (median of 38 cells)"
+    rows = costs.latency(found).set_index(["label", "nfe"])
+    assert rows.loc[("euler", 8), "latency"] == pytest.approx(16)
+    assert rows.loc[("gas", 4), "latency"] == pytest.approx(4)
+    assert rows.loc[("gas", 4), "rmse_teacher"] == 0.069
+    assert costs.tells_more(found)
+
+
+def test_latency_is_a_figure_a_section_and_an_axis_of_the_page(timed: pd.DataFrame, record: dict, write) -> None:
+    figure = contents.costs(parts(tidy(timed), record), "latency").draw()
+    assert {axes.get_xlabel() for axes in figure.axes} == {"milliseconds per image"}
+    report = sections.of(reports.load(write(timed, record)))
+    text = markdown.page(report)
+    assert "![Milliseconds per image and quality](figure-latency.png)" in text
+    assert "Measured: digits: 2 ms per image and call, 500 images a call, NVIDIA H200" in text
+    given = data.of(report, Sprites({}, {}, {}, ""))
+    labels = [solver["label"] for solver in given["solvers"]]
+    [point] = [each for each in given["parts"][0]["points"] if labels[each["solver"]] == "gas" and each["nfe"] == 4]
+    assert point["latency"] == pytest.approx(4)
+    assert given["timed"][0]["teacher"] == "digits"
+
+
+def test_latency_that_only_rescales_the_calls_is_drawn_on_request_alone(timed: pd.DataFrame, record: dict) -> None:
+    alike = timed.assign(serial_calls=timed["nfe"].where(timed["value"].notna()))
+    found = parts(tidy(alike), record)
+    assert not costs.tells_more(found)
+    assert contents.costs(found, "latency") is not None
+    assert contents.costs(parts(tidy(timed.drop(columns="cost_denoiser_seconds")), record), "latency") is None
+
+
+def test_times_of_two_teachers_batches_or_devices_stay_apart(timed: pd.DataFrame, record: dict) -> None:
+    other = timed.assign(teacher="shapes", cost_denoiser_seconds=3 * timed["cost_denoiser_seconds"], cost_device="cpu")
+    other.loc[other["solver"] == "dpm", "cost_batch"] = 100
+    found = parts(tidy(pd.concat([timed, other], ignore_index=True)), record)
+    told = [(each.teacher, each.batch, each.device, each.milliseconds) for each in costs.call_times(found)]
+    assert [each[:3] for each in told] == [
+        ("digits", 500, "NVIDIA H200"), ("shapes", 500, "cpu"), ("shapes", 100, "cpu"),
+    ]  # fmt: skip
+    np.testing.assert_allclose([each[3] for each in told], [2, 6, 6])

@@ -333,7 +333,9 @@ def test_a_star_of_compare_is_corrected_for_the_list(tmp_path: Path) -> None:
         frame["cell"] = name + frame["cell"].str[1:]
         frame["seeds"] = {"a": "0-9", "b": "10-19"}[name]
         half = (frame["high"] - frame["low"]) / 2
-        frame[["value", "low", "high"]] = frame[["value", "low", "high"]].add(half * {"a": 0.0, "b": 1.65}[name], axis=0)
+        frame[["value", "low", "high"]] = frame[["value", "low", "high"]].add(
+            half * {"a": 0.0, "b": 1.65}[name], axis=0
+        )
         frame.to_csv(folder / "results.csv", index=False)
         folders.append(folder)
     found = reports.compare(*folders)

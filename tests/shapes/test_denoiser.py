@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from solverbench.teachers.conditions import Condition
-from solverbench.teachers.embedded.shapes import conditioned
-from solverbench.teachers.embedded.shapes.data import CLASSES, SHAPE
-from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser, _attended
+from solverbench.teachers.embedded.shapes import kind
+from solverbench.teachers.embedded.shapes.data import SHAPE
+from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
+from solverbench.teachers.embedded.unet import _attended
 
 
 def randomised(network: Denoiser) -> Denoiser:
@@ -87,7 +87,7 @@ def test_guidance_leads_from_the_unconditional_estimate_through_the_conditional_
     network: Denoiser, guidance: float
 ) -> None:
     seeds, x = range(50_007, 50_013), images(6)
-    bound = conditioned(network, Condition(classes="seed", count=CLASSES, guidance=guidance), "cpu")(seeds)
+    bound = kind().bound(network, kind().condition(guidance), "cpu")(seeds)
     led = network(x, level(0.8), torch.tensor([7, 8, 9, 0, 1, 2]))
     free = network(x, level(0.8))
     torch.testing.assert_close(bound(x, level(0.8)), free + guidance * (led - free), atol=1e-5, rtol=1e-4)
@@ -97,7 +97,7 @@ def test_guidance_leads_from_the_unconditional_estimate_through_the_conditional_
 def test_guidance_doubles_the_rows_of_a_call(network: Denoiser, guidance: float, rows: int) -> None:
     seen: list[int] = []
     hook = network.enter.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    condition = Condition(classes="seed", count=CLASSES, guidance=guidance)
-    conditioned(network, condition, "cpu")(range(6))(images(6), level(1.0))
+    condition = kind().condition(guidance)
+    kind().bound(network, condition, "cpu")(range(6))(images(6), level(1.0))
     hook.remove()
     assert seen == [rows]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from embedded import guided_references, training
 from embedded import shapes_references as references
 from embedded import shapes_train as train
-from embedded import training
 from embedded.fitting import NetworkFit, fit
-from embedded.shapes_growth import grown
+from embedded.growth import grown
 
 from solverbench.errors import UserError
 from solverbench.teachers.embedded import artifacts as weights
@@ -149,9 +149,9 @@ def test_the_commands_make_a_whole_teacher(
     monkeypatch.setattr(train, "VALIDATED", (1, 10))
     monkeypatch.setattr(train, "CLASSIFIED", 100)
     assert train.main(["--out", str(tmp_path), *QUICK]) == 0
-    monkeypatch.setattr(references, "COMPARED", 2)
-    monkeypatch.setattr(references, "SET", 70)  # more than the features, so that a covariance has full rank
-    monkeypatch.setattr(references, "NOISE_SEEDS", range(1_000_000, 1_000_140))
+    monkeypatch.setattr(guided_references, "COMPARED", 2)
+    monkeypatch.setattr(guided_references, "SET", 70)  # more than the features, so that a covariance has full rank
+    monkeypatch.setattr(guided_references, "NOISE_SEEDS", range(1_000_000, 1_000_140))
     monkeypatch.setattr(data, "REFERENCE_SEEDS", data.REFERENCE_SEEDS[:2000])
     monkeypatch.setattr(data, "FLOOR_SEEDS", data.FLOOR_SEEDS[:140])
     asked = ["--out", str(tmp_path), "--nfe", "2", "--guidance", "1", "2"]

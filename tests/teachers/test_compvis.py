@@ -335,7 +335,7 @@ def test_an_fp16_choice_is_recorded(folder):
     ("kind", "changes", "kinds", "text"),
     [
         (tiny.TEXT, {"prompts": "/nowhere.txt"}, MissingError, "prompts"),
-        (tiny.TEXT, {"prompt_count": 4}, UserError, "3 lines, but 4 are asked for"),
+        (tiny.TEXT, {"prompt_count": 4}, UserError, "3 prompts, but 4 are asked for"),
         (tiny.TEXT, {"classes": "seed"}, UserError, "has no classes"),
         (tiny.UNCONDITIONAL, {"guidance": 2.0}, UserError, "no unconditional input"),
         (tiny.UNCONDITIONAL, {"sigma_max": 80.0}, SpecError, "starts where its training does"),

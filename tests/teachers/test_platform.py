@@ -304,16 +304,14 @@ def test_prompts_are_the_lines_of_a_file(tmp_path):
     path.write_text("a cat\n\n  a dog  \n", encoding="utf-8")
     condition = text_model(path, guidance=7.5, negative="blurry", prompt_count=2)
     assert (condition.prompts, condition.guidance, condition.negative) == (("a cat", "a dog"), 7.5, "blurry")
-    with pytest.raises(
-        UserError, match="has 2 lines, but 30000 are asked for; give more lines, or another prompt_count"
-    ):
+    with pytest.raises(UserError, match="has 2 prompts, but 30000 are asked for; give more, or another prompt_count"):
         text_model(path, prompt_count=30_000)
     with pytest.raises(UserError, match="needs prompts; give prompts=FILE"):
         text_model(None)
     with pytest.raises(MissingError, match=r"sd:prompts=\S*none\.txt: can't be read"):
         text_model(tmp_path / "none.txt")
     path.write_text("\n")
-    with pytest.raises(UserError, match="has 0 lines"):
+    with pytest.raises(UserError, match="has 0 prompts"):
         text_model(path)
 
 

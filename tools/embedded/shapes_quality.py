@@ -6,35 +6,29 @@ python -m tools.embedded.shapes_quality [--guidance 0 1 2 4] [--picture FILE]: M
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import avg_pool2d
 
-from solverbench.files import write_bytes
-from solverbench.metrics.frechet import Moments, Statistics, frechet
+from solverbench.metrics.frechet import Statistics, frechet
 from solverbench.metrics.quantise import quantise
-from solverbench.teachers.conditions import Condition, passes
 from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.judging import reference
-from solverbench.teachers.embedded.shapes import conditioned, data, denoiser, loss, metric
+from solverbench.teachers.embedded.shapes import data, kind, loss, metric
 from solverbench.teachers.embedded.shapes.metric import MetricNet
 
-from . import commands, training
+from . import commands, guided_quality, training
 from .commands import Say
-from .references import Sampler, moments_of
-from .shapes_references import BATCH
+from .references import moments_of
 
-SEEDS = range(2_000_000, 3_000_000)
-"""Noise seeds of the guided samples; separate from those of the references."""
 SET = 5000
 """Number of data images that are corrupted."""
+ACROSS = 10
+"""Images of a class in the picture."""
 
 
 def noisy(x: Tensor, strength: float) -> Tensor:
@@ -92,45 +86,6 @@ def attributes(network: MetricNet, drawn: data.Drawn) -> dict[str, float]:
     }
 
 
-@torch.inference_mode()
-def guided(
-    folder: Path, w: float, reference: Statistics, *, count: int, sampler: str, nfe: int, device: str
-) -> tuple[float, float]:
-    """Return the fraction of `count` samples at guidance `w` that show the requested class, and their distance.
-
-    The metric network determines the class shown.
-
-    Args:
-        reference: moments of the data.
-    """
-    network, classifier = denoiser.load(folder, device=device), metric.load(folder, device=device)
-    condition = Condition(classes="seed", count=data.CLASSES, guidance=w)
-    chosen = SEEDS[:count]
-    made = Sampler(sampler, nfe, BATCH, device).samples(conditioned(network, condition, device), chosen, data.SHAPE)
-    features = torch.cat([classifier.features(quantise(images)) for images in made])
-    told = torch.tensor(condition.labels(chosen, data.SHAPE), device=device)
-    right = (classifier.classes(features).argmax(1) == told).double().mean().item()
-    return right, frechet(Moments.of(features), reference)
-
-
-@torch.inference_mode()
-def picture(folder: Path, device: str, across: int = 10) -> Image.Image:
-    """Return the data (left) and the teacher's samples (right), a row of `across` per class, enlarged fourfold."""
-    record = weights.read_record(folder)["references"]
-    sampler = Sampler(record["sampler"], record["nfe"], BATCH, device)
-    network = denoiser.load(folder, device=device)
-    bind = conditioned(network, Condition(classes="seed", count=data.CLASSES), device)
-    made = torch.cat(list(sampler.samples(bind, SEEDS[: data.CLASSES * across], data.SHAPE)))
-    drawn = data.draw(data.VALIDATION_SEEDS[:2000])
-    real = torch.stack([drawn.images[drawn.labels == label][:across] for label in range(data.CLASSES)])
-    rows = torch.cat((real, made.cpu().reshape(across, data.CLASSES, *data.SHAPE).transpose(0, 1)), 1)
-    framed = pad(rows, (1, 1, 1, 1), value=1.0)
-    sheet = torch.cat((framed[:, :across], torch.ones_like(framed[:, :1]), framed[:, across:]), 1)
-    pixels = quantise(sheet).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
-    image = Image.fromarray(pixels.numpy())
-    return image.resize((4 * image.width, 4 * image.height), Image.Resampling.NEAREST)
-
-
 def lines(folder: Path, device: str, guidance: Sequence[float], count: int) -> Iterator[str]:
     """Yield the report's lines as they are measured."""
     record = weights.read_record(folder)["references"]
@@ -147,20 +102,15 @@ def lines(folder: Path, device: str, guidance: Sequence[float], count: int) -> I
     for name, found in ranking(network.features, data_moments, drawn.images[:SET]).items():
         strengths = ", ".join(f"{s:g}" for s in CORRUPTIONS[name][1])
         yield f"| {name} | {strengths} | {', '.join(f'{value:.3g}' for value in found)} |"
-    yield f"\n| guidance | rows a call | of the class that they were told | Fréchet distance, n = {count} |"
-    yield "|---|---|---|---|"
-    run = partial(guided, count=count, sampler=record["sampler"], nfe=record["nfe"], device=device)
-    for w in guidance:
-        right, distance = run(folder, w, data_moments)
-        yield f"| {w:g} | {passes(w, True)} | {right:.3f} | {distance:.3f} |"
+    yield from guided_quality.table(kind(), folder, guidance, count, data_moments, device)
 
 
 def report(options: argparse.Namespace, say: Say) -> None:
     """Print the tables, or draw the picture."""
     if options.picture:
-        buffer = io.BytesIO()
-        picture(options.folder, options.device).save(buffer, "png", optimize=True)
-        write_bytes(options.picture, buffer.getvalue())
+        drawn = data.draw(data.VALIDATION_SEEDS[:2000])
+        real = torch.stack([drawn.images[drawn.labels == label][:ACROSS] for label in range(data.CLASSES)])
+        guided_quality.picture(kind(), options.folder, real, [1.0], options.device, options.picture, enlarged=4)
         return
     for line in lines(options.folder, options.device, options.guidance, options.samples):
         say(line)

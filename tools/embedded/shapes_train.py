@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,17 +16,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from solverbench.metrics.quantise import quantise
-from solverbench.teachers.embedded import artifacts as weights
 from solverbench.teachers.embedded.shapes import data, denoiser
 from solverbench.teachers.embedded.shapes.denoiser import NULL, Denoiser
 from solverbench.teachers.embedded.shapes.loss import LossNet
 from solverbench.teachers.embedded.shapes.metric import MetricNet
 from solverbench.teachers.embedded.streams import LOSS_STREAM, METRIC_STREAM, TEACHER_STREAM
 
-from . import commands, training
+from . import commands, stages, training
 from .commands import Say
-from .fitting import NetworkFit
-from .shapes_growth import grown
 
 VALIDATED = (20, 1000)
 """Number of batches for the trained teacher's validation loss, and unseen images in each."""
@@ -55,12 +51,7 @@ def denoising_loss(network: Denoiser, clean: Tensor, sigma: Tensor, noise: Tenso
         clean, noise: [B, 3, 16, 16]; sigma: [B] float64; classes: [B] int64.
     """
 
-    def estimate(x: Tensor, sigma: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16):
-            found: Tensor = network(x, sigma, classes)
-        return found
-
-    return training.denoising_loss(estimate, network.sigma_data, clean, sigma, noise)
+    return training.denoising_loss(stages.estimator(network, classes), network.sigma_data, clean, sigma, noise)
 
 
 def teacher_loss(
@@ -97,7 +88,12 @@ def train(name: str, options: argparse.Namespace, say: Say) -> None:
     device = torch.device(options.device)
     training.start(name)
     if name == "teacher":
-        train_teacher(Denoiser().to(device), options, say)
+        loss_of = stages.bound(teacher_loss, device)
+        facts = {"sigma": training.sigma_facts(UNIFORM_SHARE), "dropped_classes": DROPPED}
+        validation = (*VALIDATED, data.VALIDATION_SEEDS.start)
+        stages.train_teacher(
+            Denoiser(), denoiser.load, (loss_of, loss_of), options, say, validation=validation, facts=facts
+        )
         return
 
     def measure(classify: Callable[[Tensor], Tensor]) -> dict[str, Any]:
@@ -115,64 +111,12 @@ def train(name: str, options: argparse.Namespace, say: Say) -> None:
     training.train_classifier(network, name, loss, options, measure, say)
 
 
-def train_teacher(network: Denoiser, options: argparse.Namespace, say: Say) -> None:
-    """Train the teacher, starting from `network`'s weights or, with options.more, from those in options.out."""
-    device, batch = torch.device(options.device), options.batch
-    before = weights.read_record(options.out).get("teacher", {}) if options.more else {}
-    if before:
-        network = denoiser.load(options.out).requires_grad_(True).train()
-        widths, blocks = options.widths or network.config["widths"], options.blocks or network.config["blocks"]
-        network = grown(network, widths, blocks).to(device)
-    seen = before.get("images", before.get("steps", 0) * before.get("batch", 0))
-    loss = partial(teacher_loss, network, device, batch, seed=TEACHER_STREAM + seen)
-    job = NetworkFit("teacher", network, loss, options.rate, options.more or options.steps, options.minutes)
-
-    @torch.no_grad()
-    def after(facts: dict[str, Any]) -> dict[str, Any]:
-        first = data.VALIDATION_SEEDS.start
-        losses = [teacher_loss(network, device, VALIDATED[1], k, seed=first) for k in range(VALIDATED[0])]
-        told: dict[str, Any] = {
-            "validation_loss": torch.stack(losses).mean().item(),
-            "sigma": training.sigma_facts(UNIFORM_SHARE),
-        }
-        told |= {"dropped_classes": DROPPED, "arithmetic": "bfloat16", "first_seed": TEACHER_STREAM + seen}
-        return told | ({"images": seen + facts["steps"] * batch, "before": before} if before else {})
-
-    training.train(job, batch, options, after, say)
-
-
-def stages(folder: Path) -> int:
-    """Return the number of stages in which the teacher in `folder` was trained; 0 if there is none."""
-    count, facts = 0, weights.read_record(folder).get("teacher")
-    while facts:
-        count, facts = count + 1, facts.get("before")
-    return count
-
-
-def train_in_stages(name: str, options: argparse.Namespace, say: Say) -> None:
-    """Train one network; with options.shipped, train the teacher through its remaining stages."""
-    if options.shipped and name == "teacher":
-        for stage in SHIPPED[stages(options.out) :]:
-            train(name, argparse.Namespace(**vars(options) | stage), say)
-    else:
-        train(name, options, say)
-
-
-def work(options: argparse.Namespace, say: Say) -> None:
-    """Train the requested networks that do not exist yet; continue the teacher's training if requested."""
-    training.train_all(options, say, train_in_stages, again=bool(options.more or options.shipped))
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Train the requested networks; return the exit code."""
-    options = training.parser(
-        "shapes_train", __doc__, minutes=75.0, batches=(1024, 64), rate=3e-3, classifier_batch=128
+    options = stages.parser(
+        "shapes_train", __doc__, 3, minutes=75.0, batches=(1024, 64), rate=3e-3, classifier_batch=128
     )
-    options.add_argument("--more", type=int, metavar="STEPS", help="train the teacher in --out for so many more steps")
-    options.add_argument("--shipped", action="store_true", help="train the teacher in the stages of the package's own")
-    options.add_argument("--widths", type=int, nargs=3, help="with --more: first grow the teacher to so many channels")
-    options.add_argument("--blocks", type=int, nargs=3, help="and so many blocks a level")
-    return commands.run(options, arguments, work)
+    return commands.run(options, arguments, partial(stages.work, train=train, shipped=SHIPPED))
 
 
 if __name__ == "__main__":

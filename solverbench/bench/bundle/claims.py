@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from solverbench.bench.bundle.wins import Scores
 from solverbench.bench.measure import p_value
 from solverbench.bench.outcome import Outcome, paired
 from solverbench.metrics.intervals import holm
 from solverbench.metrics.table import ALWAYS
+from solverbench.metrics.wins import Wins
 
 LEVEL = 0.05
 """Probability that any verdict of a run is decided although its two cells are equal (family-wise error)."""
@@ -93,8 +95,8 @@ class Claim:
         return "unresolved" if not apart else "held" if difference < 0 else "not held"
 
 
-def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return a verdict for each claim whose two cells have results.
+def verdicts(outcomes: Sequence[Outcome], scores: Sequence[Scores] = ()) -> list[dict[str, Any]]:
+    """Return a verdict for each claim whose two cells have results, and for each preference.
 
     A claim says that one cell's distance is at most another's. It is judged by the paired test of their difference:
     held if it is below 0, not held if it is above 0, unresolved if the two can't be told apart. Two equal cells hold
@@ -110,9 +112,15 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     spread between them. Otherwise, a verdict between learned solvers carries a caution if their training seeds differ
     by more than the solvers do.
 
+    Of scores of images and prompts nothing is claimed: the win rate says whether a learned solver or the best classical
+    one is ahead. The difference is then that of the means, with an interval that is clustered by prompt.
+
+    Args:
+        scores: scores of the cells' images with their prompts.
+
     Returns:
-        for each: claim, verdict, metric, difference, low, high, p, p_holm, comparisons (those of the family), and
-        caution if there is one.
+        for each: claim, verdict, metric, difference, low, high, p, p_holm, comparisons (those of the family), caution
+        if there is one, and wins, the rate and its interval, if that decided.
     """
     finished = [outcome for outcome in outcomes if outcome.measures and not outcome.cell.metric_loss]
     asked = [
@@ -121,13 +129,45 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         for metric in claim.metrics
         if metric in claim.a.measures and metric in claim.b.measures
     ]
+    preferences = list(_preferences(scores))
     single = [p_value(claim.a.measures[metric], claim.b.measures[metric]) for claim, metric in asked]
-    family = sum(claim.chosen_from for claim, _ in asked)
-    adjusted = holm(single, family)
-    return [
-        _judged(claim, metric, {"p": one, "p_holm": all_, "comparisons": family})
-        for (claim, metric), one, all_ in zip(asked, single, adjusted, strict=True)
+    single += [told.p for _, told in preferences]
+    family = sum(claim.chosen_from for claim, _ in (*asked, *preferences))
+    tested = [
+        {"p": one, "p_holm": all_, "comparisons": family}
+        for one, all_ in zip(single, holm(single, family), strict=True)
     ]
+    return [
+        *(_judged(*each, ps) for each, ps in zip(asked, tested[: len(asked)], strict=True)),
+        *(_preferred(*each, ps) for each, ps in zip(preferences, tested[len(asked) :], strict=True)),
+    ]
+
+
+def _preferences(scores: Sequence[Scores]) -> Iterator[tuple[Claim, Wins]]:
+    """Yield each learned solver's comparison with the best classical one in a score of images and prompts.
+
+    The best classical solver is the one with the best mean at as many calls.
+    """
+    for a in (each for each in scores if each.outcome.cell.learned and not each.outcome.cell.metric_loss):
+        name, sign = a.metric.name, 1 if a.metric.higher else -1
+        rivals = [b for b in scores if b.group == a.group and not b.outcome.cell.learned]
+        if rivals:
+            b = max(rivals, key=lambda each: sign * each.outcome.measures[name].value)
+            yield Claim(a.outcome, b.outcome, (name,), open=True, chosen_from=len(rivals)), a.against(b)
+
+
+def _preferred(claim: Claim, told: Wins, tested: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the verdict of a win rate, as plain JSON values; `tested` are its p values."""
+    return {
+        "claim": claim.text,
+        "verdict": claim.verdict(0.5 - told.rate, apart=tested["p_holm"] <= LEVEL),
+        "difference": told.difference,
+        "low": told.difference_low,
+        "high": told.difference_high,
+        "metric": claim.metrics[0],
+        "wins": {"rate": told.rate, "low": told.low, "high": told.high},
+        **tested,
+    }
 
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[Claim]:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from solverbench import seeds
+from solverbench.bench.bundle import axes
 from solverbench.bench.cells import Cell
 from solverbench.bench.measure import Measure
 from solverbench.bench.outcome import Outcome
@@ -23,9 +24,18 @@ from solverbench.teachers.teacher import condition
 
 
 def frame(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return the tidy table, one row per cell and metric; a row without a value has a reason."""
-    rows = [_row(outcome, metric) for outcome in outcomes for metric in _metrics(outcome.cell)]
-    return pd.DataFrame(rows, columns=_columns())
+    """Return the tidy table, one row per cell and metric; a row without a value has a reason.
+
+    Options that differ between teachers of one network have a column each, named after the option.
+    """
+    varied = axes.of(outcome.cell.teacher for outcome in outcomes)
+    more = {outcome.cell.teacher.name: varied.columns(outcome.cell.teacher.name, _columns()) for outcome in outcomes}
+    rows = [
+        {**_row(outcome, metric), **more[outcome.cell.teacher.name]}
+        for outcome in outcomes
+        for metric in _metrics(outcome.cell)
+    ]
+    return pd.DataFrame(rows, columns=[*_columns(), *(axes.column(name, _columns()) for name in varied.options)])
 
 
 @cache
@@ -86,6 +96,9 @@ def _row(outcome: Outcome, metric: str) -> dict[str, Any]:
         "cost_images_per_second": made / seconds if made and seconds else None,
         "cost_peak_memory_bytes": outcome.greatest("peak_memory_bytes"),
         "cost_batch": outcome.least("batch"),
+        "cost_device": ", ".join(
+            dict.fromkeys(str(each["device"]) for each in outcome.cost.values() if "device" in each)
+        ),
         "cost_shared_calls": outcome.greatest("shared_calls"),
         "cost_joules": outcome.total("joules"),
         **_training_cost(cell),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from solverbench import files, registries, seeds
 from solverbench.bench.block import PICTURES
+from solverbench.bench.bundle import axes, wins
 from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.bundle.notes import _lines, _tags, counts, notes
 from solverbench.bench.bundle.provenance import _environment, _plugins
@@ -24,7 +25,7 @@ from solverbench.bench.bundle.selection import _selection, name, settled
 from solverbench.bench.bundle.table import _metrics, frame
 from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.cells import Cell, each_teacher
-from solverbench.bench.outcome import Outcome
+from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import BLOCKS, Protocol
 from solverbench.bench.run_options import RunOptions
 from solverbench.errors import MissingError
@@ -74,6 +75,9 @@ def write(
         files.write_bytes(folder / TRAININGS, _csv(table))
         table = frame(shown)
     files.write_bytes(folder / "results.csv", _csv(table))
+    scores = wins.found(shown, root)
+    if len(means := wins.table(scores)):
+        files.write_bytes(folder / wins.PROMPTS, _csv(means))
     buffer = io.BytesIO()
     np.savez(buffer, **_images(shown, root))
     files.write_bytes(folder / "images.npz", buffer.getvalue())
@@ -87,12 +91,14 @@ def write(
         "metrics": _described(outcomes),
         "lines": [line for cell in _of_teachers(outcomes) for line in _lines(cell)],
         "notes": notes(shown, protocol),
-        "verdicts": verdicts(shown),
+        "verdicts": verdicts(shown, scores),
         "counts": counts(outcomes),
         "tags": _tags(outcomes, protocol),
         "published": published.compared(shown),
         "bibtex": _bibtex(outcomes),
         **_conditions(outcomes),
+        **axes.of(teachers_of_outcomes(outcomes)).as_dict(),
+        **({"wins": rates} if (rates := wins.rates(scores)) else {}),
     }
     files.write_bytes(folder / "bundle.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return folder

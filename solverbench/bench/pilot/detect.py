@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -28,7 +29,7 @@ class Needed:
     """The images that tell two solvers apart by one metric, at one number of calls on one teacher.
 
     All numbers are of images of all replicates together. They are for pairs of neighbours in rank, whose difference is
-    in question.
+    in question. Of several trainings of one solver the first one stands for all.
 
     Args:
         pilot: images of each stored cell.
@@ -137,6 +138,11 @@ def parse(text: str) -> float:
     return value
 
 
+def untrained(solver: str) -> str:
+    """Return a solver's name without its training seed: a report has the mean over trainings as one row."""
+    return re.sub(r":training=[\d|]+", "", solver)
+
+
 def check_power(power: float) -> float:
     """Return a power.
 
@@ -173,7 +179,7 @@ def detection(
     for each in pilots:
         if (each.teacher, each.nfe) in asked:
             own = groups.setdefault((each.teacher, each.nfe, each.metric), {})
-            own.setdefault(each.over, {})[each.solver] = each
+            own.setdefault(each.over, {}).setdefault(untrained(each.solver), each)
     rows, freedoms = [], []
     for (teacher, nfe, metric), overs in groups.items():
         known = max(overs.values(), key=lambda own: (len(own), next(iter(own.values())).images))

@@ -289,8 +289,11 @@ def _told(
     led = condition.guidance != 1
     if parts.encode is not None:
         given = parts.encode(condition.lines(chosen))
-        free = [each.expand(len(chosen), *each.shape[1:]) for each in parts.encode([condition.negative])] if led else []
-        return given, tuple(free) or None
+        if not led:
+            return given, None
+        if condition.negatives:
+            return given, parts.encode(condition.negative_lines(chosen))
+        return given, tuple(each.expand(len(chosen), *each.shape[1:]) for each in parts.encode([condition.negative]))
     embed = parts.embed or (lambda classes: (classes,))
     classes = torch.tensor(condition.labels(chosen, shape), device=device)
     absent = parts.network.absent

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from solverbench import options as keywords
 from solverbench import registries
 from solverbench.errors import MissingError, RecordError, SpecError, UnknownNameError, UserError
+from solverbench.teachers import prompt_sets
 from solverbench.teachers.families import hub
+from solverbench.teachers.prompt_sets import Prompts
 
 if TYPE_CHECKING:
     from solverbench.teachers.arithmetic import Arithmetic
@@ -41,7 +43,7 @@ class Description:
         family: family in `registries.families`; recognised from the file if empty.
         files: further files of the family, by role.
         classes: class policy of a class-conditional model; see `Condition`.
-        prompts: text file with one prompt per line.
+        prompts: file of prompts, or a named set's; see `prompt_sets`.
         prompt_count: minimum number of prompts, as a protocol requires.
         negative: negative prompt, from which guidance leads away. None if there is none, which some networks are told
             by zeros; "" is the encoded empty prompt.
@@ -150,33 +152,30 @@ class Description:
             )  # fmt: skip
         if not count and not text:
             return None
-        lines = self._lines() if text else ()
+        told = self._prompts() if text else Prompts(())
         policy = (self.classes or "seed") if count else None
         weight = 1.0 if self.guidance is None else self.guidance
-        return Condition(policy, count, lines, self.negative or "", weight, self.guidance_rescale or 0.0)
+        about = policy, count, told.lines, self.negative or "", weight, self.guidance_rescale or 0.0
+        return Condition(*about, told.negatives)
 
-    def _lines(self) -> tuple[str, ...]:
+    def _prompts(self) -> Prompts:
         if self.prompts is None:
             raise UserError(
-                asked=self.name, wrong="needs prompts", remedy="give prompts=FILE, a text file with one prompt per line"
-            )
+                asked=self.name, wrong="needs prompts",
+                remedy="give prompts=FILE, a text file with one prompt per line, or prompts=small, a set of 64",
+            )  # fmt: skip
         try:
-            text = self.prompts.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise MissingError(
-                asked=f"{self.name}:prompts={self.prompts}",
-                wrong=f"can't be read ({error})",
-                remedy="give a text file with one prompt per line",
-            ) from None
-        lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-        if len(lines) < max(self.prompt_count or 1, 1):
-            asked = self.prompt_count or 1
+            told = prompt_sets.read(self.prompts)
+        except (MissingError, RecordError) as error:
+            asked = f"{self.name}:prompts={self.prompts}"
+            raise type(error)(asked=asked, wrong=error.wrong, remedy=error.remedy) from None
+        if len(told.lines) < (least := max(self.prompt_count or 1, 1)):
             raise UserError(
                 asked=f"{self.name}:prompts={self.prompts}",
-                wrong=f"has {len(lines)} lines, but {asked} are asked for",
-                remedy="give more lines, or another prompt_count",
+                wrong=f"has {len(told.lines)} prompts, but {least} are asked for",
+                remedy="give more, or another prompt_count",
             )
-        return lines
+        return told
 
 
 def read(path: Path, given: Mapping[str, str]) -> Description:
@@ -358,7 +357,10 @@ def _path(asked: str, key: str, value: Any, here: Path) -> Path:
         raise SpecError(asked=asked, wrong=f"{key} = {value!r} isn't a path", remedy="write it as text, in quotes")
     if key == "checkpoint" and value.startswith(hub.PREFIX):
         return hub.snapshot(value)[1]
-    return here / Path(value).expanduser()
+    path = here / Path(value).expanduser()
+    if key == "prompts" and not path.exists() and (named := prompt_sets.find(value)) is not None:
+        return named
+    return path
 
 
 def _word(text: str) -> str:

@@ -40,6 +40,7 @@ class Adapter:
         networks: its networks.
         given: arguments of its call.
         negative: negative prompt; none is told if None.
+        negatives: prompt to its own negative prompt.
         prompts: prompts with which it is tried out; empty if its call takes none.
         frame: frame of a video that is its image; the middle one if None.
         offloading: whether parts leave the device when others run.
@@ -57,11 +58,13 @@ class Adapter:
         given: Mapping[str, Any],
         *,
         negative: str | None = None,
+        negatives: Mapping[str, str] | None = None,
         prompts: Sequence[str] = (),
         frame: int | None = None,
         offloading: bool = False,
     ) -> None:
         self.name, self.pipe, self.given, self.negative, self.frame = name, pipe, dict(given), negative, frame
+        self.negatives = negatives or {}
         self.offloading = offloading
         self.kind = type(pipe).__name__
         self.networks = networks
@@ -194,8 +197,9 @@ class Adapter:
         else:  # the number of images is that of the inputs, or given
             told |= {key: [value] * count for key, value in self.given.items() if not is_plain(value)}
             told["batch_size"] = count
-        if self.negative is not None:
-            told["negative_prompt"] = self.negative if self.text else [self.negative] * count
+        if self.negative is not None or self.negatives:
+            said = [self.negatives.get(prompt) or self.negative or "" for prompt in prompts]
+            told["negative_prompt"] = said[0] if self.text and said else said or [self.negative] * count
         function = type(self.pipe).__call__
         function = getattr(function, "__wrapped__", function)  # without its no_grad
         devices = [self.pipe.device] if self.pipe.device.type == "cuda" else []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from solverbench import files
-from solverbench.errors import RecordError, SpecError
+from solverbench.errors import RecordError, SpecError, UserError
 from solverbench.method.schedules import STAND_IN
 from solverbench.teachers.adaptors import Adapted, Clipped
 from solverbench.teachers.conditions import Condition
@@ -103,7 +103,8 @@ def load(description: Description, device: str = "cpu") -> Teacher:
     facts |= {key: value for key in ("clip", "frame") if (value := getattr(given, key)) is not None}
     networks, placed = _prepared(pipe, description, device, given, files.digest({"weights": weights, **facts}))
     adapter = Adapter(
-        description.name, pipe, networks, call, negative=description.negative,
+        description.name, pipe, networks, call,
+        negative=description.negative, negatives=_negatives(description, condition),
         prompts=condition.prompts[:1] if condition else (), frame=given.frame,
         offloading=given.enable_model_cpu_offload and memory.offloads(device),
     )  # fmt: skip
@@ -188,9 +189,31 @@ def _told(
         )
     call, digests = arguments.images(description, arguments.read(description, asked, taken, kind))
     condition = dataclasses.replace(description, negative=None).condition(text="prompt" in taken)
+    if condition is not None and condition.negatives and "negative_prompt" not in taken:
+        raise SpecError(
+            asked=description.name, wrong=f"prompts with negative ones: {kind} takes no negative prompt",
+            remedy="give prompts without them",
+        )  # fmt: skip
     if condition is not None and description.negative is not None:
         condition = dataclasses.replace(condition, negative=description.negative)
     return call, digests, condition
+
+
+def _negatives(description: Description, condition: Condition | None) -> dict[str, str]:
+    """Return the negative prompt of each prompt that has one.
+
+    Raises:
+        UserError: a prompt has two.
+    """
+    found: dict[str, str] = {}
+    if condition is not None and condition.negatives:
+        for prompt, negative in zip(condition.prompts, condition.negatives, strict=True):
+            if found.setdefault(prompt, negative) != negative:
+                raise UserError(
+                    asked=f"{description.name}:prompts={description.prompts}",
+                    wrong=f"prompt {prompt!r} has two negative prompts", remedy="give each prompt one",
+                )  # fmt: skip
+    return found
 
 
 def _prepared(pipe: Any, description: Description, device: str, given: Settings, identity: str) -> tuple[Watched, str]:

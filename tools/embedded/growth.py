@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from solverbench.errors import UserError
-from solverbench.teachers.embedded.shapes.denoiser import Block, Denoiser
+from solverbench.teachers.embedded.unet import Block, UNet
+
+Network = TypeVar("Network", bound=UNet)
 
 
 @torch.no_grad()
-def grown(network: Denoiser, widths: Sequence[int], blocks: Sequence[int]) -> Denoiser:
+def grown(network: Network, widths: Sequence[int], blocks: Sequence[int]) -> Network:
     """Return a network of these widths and blocks whose output equals `network`'s, up to rounding.
 
     The added channels are normalised in their own groups, and nothing reads them at first. The added blocks are
@@ -35,7 +37,7 @@ def grown(network: Denoiser, widths: Sequence[int], blocks: Sequence[int]) -> De
             wrong=f"the network has {before} and {count}",
             remedy="name no smaller ones",
         )
-    larger = Denoiser(**network.config | {"widths": list(widths), "blocks": list(blocks)})
+    larger = type(network)(**network.config | {"widths": list(widths), "blocks": list(blocks)})
     for name in ("level", "label", "embed"):
         larger.get_submodule(name).load_state_dict(network.get_submodule(name).state_dict())
     old = [torch.arange(width) for width in before]
@@ -87,7 +89,7 @@ def _inherit_block(heir: Block, block: Block, old: Tensor, width: int) -> None:
         _inherit(heir.mixed, block.mixed, old, old)
 
 
-def _places(network: Denoiser) -> dict[int, tuple[int, int]]:
+def _places(network: UNet) -> dict[int, tuple[int, int]]:
     """Return, by the `id` of each block, the start of its scale among the outputs of `film`, and its width."""
     places, start = {}, 0
     for stage in (*network.down, *reversed(list(network.up))):
