@@ -121,17 +121,14 @@ def gather(
     options = RunOptions(solvers=asked, nfe=budgets, teachers=teacher, device=teacher.device, out=str(out))
     wanted, failed, left_out = list[Cell](), dict[str, str](), dict[str, str]()
     for cell in resolve.resolve(options, Protocol.of(options)):
+        runs, denoise = cell.plan is not None or cell.needs is not None, cell.teacher.denoise
         try:
-            plain = (cell.plan is None and cell.needs is None) or cell.adapt(
-                cell.teacher.denoise
-            ) is cell.teacher.denoise
+            if not runs or cell.adapt(denoise) is denoise:
+                wanted.append(cell)
+            else:
+                left_out[_named(cell)] = "it changes the network's outputs by its own code, so it can share no calls"
         except Exception as error:  # a plugin's may be of any kind
             failed[_named(cell)] = reason(error)
-            continue
-        if plain:
-            wanted.append(cell)
-        else:
-            left_out[_named(cell)] = "it changes the network's outputs by its own code, so it can share no calls"
     cost = _searches(wanted)
     notes = []
     if calls is not None and sum(cost.values()) > SEARCHED * calls:
