@@ -125,6 +125,7 @@ def made_up(place):
     files.write_json(place / "metrics.json", metrics)
 
 
+@pytest.mark.usefixtures("remembered")
 def test_made_up_blocks_are_found_by_sampling_again_alone(theirs, tmp_path):
     place = cells(theirs, "dpm")[0]
     made_up(place)
