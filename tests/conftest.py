@@ -137,10 +137,7 @@ def unrendered(monkeypatch):
 
 @pytest.fixture(scope="session")
 def subsets():
-    """The part of a font that a PDF embeds is made once for each set of glyphs, without tables that draw nothing.
-
-    It is a third of the time of a report, and two thirds of that go into the tables by which a text is laid out.
-    """
+    """The part of a font that a PDF embeds is made once for each set of glyphs; it is a third of the time of a report."""
     from matplotlib.backends import _backend_pdf_ps as backend
 
     if not hasattr(backend, "SubsetResults"):  # an older matplotlib
@@ -148,11 +145,6 @@ def subsets():
         return
     made = {}
     subset, as_file = backend.get_glyphs_subset, backend.font_as_file
-
-    class Options(backend.subset.Options):
-        def __init__(self, **options):
-            super().__init__(**options)
-            self.drop_tables += ["GDEF", "GPOS", "GSUB"]
 
     @contextlib.contextmanager
     def once(font, glyphs):
@@ -164,7 +156,6 @@ def subsets():
         yield made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend.subset, "Options", Options)
         patch.setattr(backend, "get_glyphs_subset", once)
         patch.setattr(backend, "font_as_file", io.BytesIO)
         yield
