@@ -137,7 +137,7 @@ def unrendered(monkeypatch):
 
 @pytest.fixture(scope="session")
 def subsets():
-    """The part of a font that a PDF embeds is made once for each set of glyphs; it is a third of the time of a report."""
+    """The part of a font that a PDF embeds is made once for each set of glyphs: a third of the time of a report."""
     from matplotlib.backends import _backend_pdf_ps as backend
 
     if not hasattr(backend, "SubsetResults"):  # an older matplotlib
