@@ -29,15 +29,22 @@ def defaults(teacher: Teacher) -> dict[str, str]:
 
 def own_scheduler(teacher: Teacher) -> str:
     """Return the spec nearest to the scheduler in the folder of the teacher's pipeline; empty if there is none."""
-    if teacher.pipeline is None:
+    found = config(teacher)
+    if found is None:
         return ""
+    known = [each.spec for each in registries.foreign(str(found.get("_class_name"))) if each.spec]
+    return configured(known[0], found, own=teacher.schedule.calls(4) is not None) if known else ""
+
+
+def config(teacher: Teacher) -> dict[str, Any] | None:
+    """Return the configuration of the scheduler in the folder of the teacher's pipeline; None if there is none."""
+    if teacher.pipeline is None:
+        return None
     path = teacher.pipeline.folder / "scheduler" / "scheduler_config.json"
     try:
-        config = dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError, OSError):
-        return ""
-    known = [each.spec for each in registries.foreign(str(config.get("_class_name"))) if each.spec]
-    return configured(known[0], config, own=teacher.schedule.calls(4) is not None) if known else ""
+        return None
 
 
 def configured(spec: str, config: Mapping[str, Any], *, own: bool = False) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from solverbench import seeds
+from solverbench.choice import native
 from solverbench.errors import UserError
 from solverbench.export import export, frames
 from solverbench.export.export import MODULE, Exported
@@ -18,6 +21,9 @@ KINDS = ("json", "py", "k-diffusion", "sigmas", "diffusers")
 
 SCRIPT = "use.py"
 """The name of the script."""
+
+NATIVE = "native"
+"""The folder of the configuration of diffusers' own scheduler, where it has the pick."""
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
@@ -53,7 +59,10 @@ def texts(spec: str, nfe: int, teacher: Teacher, kinds: Sequence[str], out: Path
         found |= _export(kind, exported, teacher)
     head = f'"""{spec} with {nfe} calls, chosen for {teacher.name}."""\n\n'
     if "diffusers" in kinds and teacher.pipeline is not None and frames.own(teacher):
-        return found | {SCRIPT: head + _in_pipeline(nfe, teacher, teacher.pipeline)}
+        own = None if exported.threshold else native.config(exported.tableau, teacher)
+        if own is not None:
+            found[f"{NATIVE}/scheduler_config.json"] = json.dumps(own, indent=2, sort_keys=True) + "\n"
+        return found | {SCRIPT: head + _in_pipeline(nfe, teacher, teacher.pipeline, own)}
     return found | {SCRIPT: head + _alone(spec, nfe, teacher, out)}
 
 
@@ -71,8 +80,12 @@ def _export(kind: str, exported: Exported, teacher: Teacher) -> dict[str, str]:
     return {f"scheduler/{name}": text for name, text in export.as_scheduler_folder(exported, teacher).items()}
 
 
-def _in_pipeline(nfe: int, teacher: Teacher, pipeline: Pipeline) -> str:
-    """Return a script that runs the user's pipeline with the exported scheduler; it makes the image of `sample`."""
+def _in_pipeline(nfe: int, teacher: Teacher, pipeline: Pipeline, own: Mapping[str, Any] | None) -> str:
+    """Return a script that runs the user's pipeline with the pick's scheduler; it makes the image of `sample`.
+
+    Args:
+        own: configuration of diffusers' own scheduler; None for the exported class.
+    """
     call, more = _call(teacher, pipeline), ""
     noise = f"torch.Generator().manual_seed({seeds.EVALUATION_START})"
     if pipeline.state is None:
@@ -85,13 +98,17 @@ def _in_pipeline(nfe: int, teacher: Teacher, pipeline: Pipeline) -> str:
     stored = f"torch_dtype=torch.{teacher.arithmetic.split()[0]}"
     stored += f", variant={pipeline.variant!r}" if pipeline.variant else ""
     moved = f'.to("{teacher.device}")' if teacher.device != "cpu" else ""
+    name = "TableauScheduler" if own is None else str(own["_class_name"])
+    module = MODULE.removesuffix(".py")
     return (
-        "import sys\nfrom pathlib import Path\n\nimport torch\nfrom diffusers import DiffusionPipeline\n"
+        "import sys\n" * (own is None)
+        + "from pathlib import Path\n\nimport torch\nfrom diffusers import "
+        + ("DiffusionPipeline\n" if own is None else ", ".join(sorted((name, "DiffusionPipeline"))) + "\n")
         + "from diffusers.utils import load_image\n" * bool(images)
-        + f'\nhere = Path(__file__).parent / "scheduler"\nsys.path.insert(0, str(here))\n'
-        f"from {MODULE.removesuffix('.py')} import TableauScheduler\n\n"
-        f"pipe = DiffusionPipeline.from_pretrained({str(pipeline.folder.absolute())!r}, {stored}){moved}\n"
-        "pipe.scheduler = TableauScheduler.from_pretrained(here)\n"
+        + f'\nhere = Path(__file__).parent / "{NATIVE if own else "scheduler"}"\n'
+        + f"sys.path.insert(0, str(here))\nfrom {module} import {name}\n" * (own is None)
+        + f"\npipe = DiffusionPipeline.from_pretrained({str(pipeline.folder.absolute())!r}, {stored}){moved}\n"
+        f"pipe.scheduler = {name}.from_pretrained(here)\n"
         f"{more}made = pipe({', '.join([*call, f'num_inference_steps={nfe}'])})[0][0]\n"
         '(made[len(made) // 2] if isinstance(made, list) else made).save("image.png")  # of a video, its middle frame\n'
     )

@@ -22,7 +22,7 @@ from PIL import Image
 
 import solverbench as sb
 from solverbench import seeds
-from solverbench.choice import choose, fresh, race
+from solverbench.choice import choose, fresh, native, race, usage
 from solverbench.cli.main import main
 from solverbench.sampling.sample import sample
 from solverbench.teachers.loading import load_teacher
@@ -148,3 +148,30 @@ def test_what_it_prints_is_there_and_the_pick_runs_again(chosen):
     images = own_images(place, spec, told["pick"])
     assert images.shape[0] == 2
     assert images.std() > 0
+
+
+def test_a_pick_that_diffusers_has_is_a_configuration_and_makes_the_same_image(chosen, tmp_path, monkeypatch):
+    """The script with the configuration, and the one with the exported class."""
+    teacher = load_teacher(chosen[1])
+    made = []
+    for spec in ("dpm:order=2:grid=dpm_linspace", "euler:grid=leading"):
+        for config in (native.config, lambda tableau, teacher: None):
+            with monkeypatch.context() as patched:
+                patched.setattr(native, "config", config)
+                texts = usage.texts(spec, 3, teacher, ["diffusers"], tmp_path)
+            for name, text in texts.items():
+                (tmp_path / name).parent.mkdir(exist_ok=True)
+                (tmp_path / name).write_text(text)
+            assert ("TableauScheduler" in texts["use.py"]) == ("native/scheduler_config.json" not in texts)
+            assert ("native/scheduler_config.json" in texts) == (
+                config is native.config and ("prompts" in chosen[1] or spec.startswith("euler"))
+            )
+            monkeypatch.setattr(sys, "path", [str(tmp_path / "scheduler"), *sys.path])
+            monkeypatch.chdir(tmp_path)
+            sys.modules.pop("tableau_scheduler", None)
+            runpy.run_path(str(tmp_path / "use.py"))
+            with Image.open("image.png") as image:
+                made.append(np.asarray(image).astype(int))
+    assert np.abs(made[0] - made[1]).max() <= 1
+    assert np.abs(made[2] - made[3]).max() <= 1
+    assert np.abs(made[0] - made[2]).max() > 1
