@@ -84,7 +84,9 @@ def test_a_scheduler_of_diffusers_that_makes_the_same_samples_is_found(tmp_path,
     (place / "scheduler_config.json").write_text(json.dumps(own))
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    teacher = toys.teacher(schedule=sb.VPDiscrete(((1 - betas).log().cumsum(0) / 2).tolist()), pipeline=Pipeline(tmp_path))
+    teacher = toys.teacher(
+        schedule=sb.VPDiscrete(((1 - betas).log().cumsum(0) / 2).tolist()), pipeline=Pipeline(tmp_path)
+    )
     made = native.config(sb.tableau(spec, nfe=5, teacher=teacher), teacher)
     if found is None:
         assert made is None
