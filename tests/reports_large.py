@@ -92,7 +92,7 @@ def write(
         "metrics": {metric: METRICS[metric] for metric in metrics}, "notes": [], "tags": [],
         "lines": [{"teacher": teacher, "metric": metrics[0], "label": "teacher, dpm 64 calls", "value": 0.5,
                    "low": 0.45, "high": 0.55, "n": 10000} for teacher in teachers],
-        "verdicts": [{"claim": f"{a} at least level with {b} on {teacher}", "verdict": "held", "difference": -1.0,
+        "verdicts": [{"claim": f"{a} ahead of {b} on {teacher}", "verdict": "held", "difference": -1.0,
                       "low": -1.5, "high": -0.5, "metric": metrics[0]}
                      for teacher in teachers for a in solvers[-2:] for b in solvers[:2]],
         "counts": {"done": len(cells)},

@@ -47,7 +47,7 @@ def test_the_paired_interval_decides(value, noise, expected):
         ("rmse_teacher", expected),
         ("frechet_teacher", expected),
     ]
-    assert found[0]["claim"] == "gas NFE 5 at least level with dpm NFE 5 on toy"
+    assert found[0]["claim"] == "gas NFE 5 ahead of dpm NFE 5 on toy"
     assert found[0]["difference"] == pytest.approx(value - 1.0)
     assert found[0]["low"] <= found[0]["difference"] <= found[0]["high"]
 
@@ -74,13 +74,13 @@ def test_all_claims_of_the_cells_at_hand_are_made_and_no_others():
     claims = [(each["claim"], each["metric"]) for each in verdicts(cells)]
     said = {claim.removesuffix(" on toy") for claim, _ in claims}
     level = {
-        f"{learned} NFE {nfe} at least level with {classical} NFE {nfe}"
+        f"{learned} NFE {nfe} ahead of {classical} NFE {nfe}"
         for learned in ("gas", "gs")
         for classical in ("dpm", "euler")
         for nfe in (4, 7)
     }
-    fewer = {f"{learned} NFE 4 at least level with dpm NFE 7" for learned in ("gas", "gs")}
-    between = {f"gas NFE {nfe} at least level with gs NFE {nfe}" for nfe in (4, 7)}
+    fewer = {f"{learned} NFE 4 ahead of dpm NFE 7" for learned in ("gas", "gs")}
+    between = {f"gas NFE {nfe} ahead of gs NFE {nfe}" for nfe in (4, 7)}
     assert said == level | fewer | between
     assert len(claims) == len(set(claims)) == 2 * len(level) + 3 * (len(fewer) + len(between))
 
@@ -120,7 +120,7 @@ def test_where_nothing_is_claimed_the_verdict_says_who_is_ahead(value, noise, ve
 
 def test_gs_is_judged_against_ld3_at_the_same_budget():
     found = said(outcome("gs", 4, 0.9), outcome("ld3", 4, 1.0), outcome("ld3", 5, 1.0))
-    assert found == [("gs NFE 4 at least level with ld3 NFE 4", metric, "held") for metric in ALL]
+    assert found == [("gs NFE 4 ahead of ld3 NFE 4", metric, "held") for metric in ALL]
 
 
 @pytest.mark.parametrize("marked", ["gas", "gs"])
@@ -148,7 +148,7 @@ def test_one_line_adds_a_claim(monkeypatch):
     cells = outcome("heun", 4, 1.0), outcome("ld3", 4, 0.9)
     assert said(*cells) == []
     monkeypatch.setattr(claims, "RULES", (*claims.RULES, claims.Rule(("ld3",), ("heun",), ("frechet_data",))))
-    assert said(*cells) == [("ld3 NFE 4 at least level with heun NFE 4", "frechet_data", "held")]
+    assert said(*cells) == [("ld3 NFE 4 ahead of heun NFE 4", "frechet_data", "held")]
 
 
 def test_verdicts_are_corrected_for_their_number():

@@ -121,7 +121,7 @@ def test_a_report_shows_the_mean_over_trainings_and_keeps_each(result: RunResult
 def test_its_verdict_and_paired_difference_hold_the_spread_between_trainings(result: RunResult) -> None:
     record = json.loads((result.folder / "bundle.json").read_text())
     [verdict] = record["verdicts"]
-    assert verdict["claim"].startswith("gs:training=0|1|2 NFE 3 at least level with dpm NFE 3")
+    assert verdict["claim"].startswith("gs:training=0|1|2 NFE 3 ahead of dpm NFE 3")
     assert "caution" not in verdict
     cells = reports.load(result.folder).cells
     (ours, values), (theirs, _) = [(cell["measures"]["rmse_teacher"], key) for key, cell in cells.items()]

@@ -137,7 +137,7 @@ def test_a_list_fits_a_column_of_a_paper_and_has_every_field(
 
 def test_a_long_list_becomes_tables_that_a_page_has_room_for() -> None:
     head = ("verdict", "claim", "metric", "difference", "95 % interval", "caution")
-    row = ("unresolved", "gas NFE 3 at least level with dpm NFE 3 on digits", "RMSE", "-0.1", "-0.2 to 0.0", "c" * 70)
+    row = ("unresolved", "gas NFE 3 ahead of dpm NFE 3 on digits", "RMSE", "-0.1", "-0.2 to 0.0", "c" * 70)
     text = lists.latex("verdicts", head, [row] * 400, "400 claims.", lists.VERDICTS)
     tables = text.split("\\begin{table}")[1:]
     assert text.count("\\label{tab:verdicts}") == text.count("\\caption{") == 1

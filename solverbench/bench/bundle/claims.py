@@ -60,7 +60,7 @@ RULES = (
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """The claim that `a` is at least level with `b`, or, if `open`, the question which of the two is ahead.
+    """The claim that `a` is ahead of `b`, or, if `open`, the question which of the two is ahead.
 
     Args:
         metrics: names of the metrics to judge by.
@@ -81,7 +81,7 @@ class Claim:
         if self.open:
             return f"{_label(self.a)} against {_label(self.b)} on {self.a.cell.teacher.name}"
         named = f"{self.rival} at NFE {self.b.cell.nfe}, {self.b.cell.solver}," if self.rival else _label(self.b)
-        return f"{_label(self.a)} at least level with {named} on {self.a.cell.teacher.name}"
+        return f"{_label(self.a)} ahead of {named} on {self.a.cell.teacher.name}"
 
     def verdict(self, difference: float, *, apart: bool) -> str:
         """Return the verdict for a's distance minus b's.

@@ -87,8 +87,8 @@ class Detection:
         found = []
         if self.rows:
             found += [
-                f"images (samples x replicates) that tell two solvers apart by {100 * self.difference:g} % of the "
-                f"metric, with power {self.power:g} at a two-sided level of {LEVEL:g}:",
+                f"images (samples x replicates) that would tell two solvers apart if they differed by "
+                f"{100 * self.difference:g} % of the metric, with power {self.power:g} at a two-sided level of {LEVEL:g}:",
                 "",
                 *_aligned([HEAD, *map(_shown, self.rows)]),
                 "",
@@ -99,13 +99,14 @@ class Detection:
             ]
             if any(row.metric in table.TABLE and table.TABLE[row.metric].features for row in self.rows):
                 found.append(
-                    "distances between features depend on the number of images of a replicate: keep --samples, and "
-                    "change --replicates"
+                    "distances between features depend on the number of images of a replicate: for these, compare runs "
+                    "with the same --samples, and change --replicates"
                 )
             if any(row.fewer for row in self.rows):
                 found.append(
                     "the pilot has fewer images a replicate than the run will have: distances between features are "
-                    "larger there, so that these numbers are too small for them"
+                    "larger there, and so is a difference of the same share; take a pilot with the run's --samples to "
+                    "be sure"
                 )
         if self.lacking:
             places: dict[str, list[int]] = {}
