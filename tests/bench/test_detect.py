@@ -115,7 +115,7 @@ def test_the_command_reads_a_finished_run(ran):
     [report] = (ran / "reports").iterdir()
     done = CliRunner().invoke(main, ["plan", "--detect", "5%", "--pilot", report.name, "--out", str(ran), "--json"])
     assert done.exit_code == 0, done.output
-    said = "would tell two solvers apart if they differed by 5 % of the metric, with power 0.8 at a two-sided level of 0.05"
+    said = "if they differed by 5 % of the metric, with power 0.8 at a two-sided level of 0.05"
     assert said in done.output
     told = json.loads(done.output.splitlines()[-1])["detect"]
     assert {(row["nfe"], row["pairs"]) for row in told["rows"]} == {(3, 2), (4, 2)}

@@ -87,8 +87,9 @@ class Detection:
         found = []
         if self.rows:
             found += [
-                f"images (samples x replicates) that would tell two solvers apart if they differed by "
-                f"{100 * self.difference:g} % of the metric, with power {self.power:g} at a two-sided level of {LEVEL:g}:",
+                "images (samples x replicates) that would tell two solvers apart if they differed by "
+                f"{100 * self.difference:g} % of the metric, with power {self.power:g} at a two-sided level of "
+                f"{LEVEL:g}:",
                 "",
                 *_aligned([HEAD, *map(_shown, self.rows)]),
                 "",
