@@ -19,6 +19,8 @@ from solverbench.method import spec
 FOREIGN = {"--clean_resize"}
 """Flags of other programs that pages name."""
 
+SHARED = ("commands.py", "training.py", "stages.py", "references.py", "guided_references.py")
+"""Modules of tools/embedded with options that several commands share."""
 MODULES = [*sorted(ROOT.glob("tools/embedded/*.py")), ROOT / "solverbench/cli/production.py"]
 """What `python -m` runs beside the command line."""
 
@@ -40,7 +42,7 @@ def of_module(source: Path) -> set[str]:
     """The flags that a module's parser declares, with those that the scripts of a folder share."""
     texts = [
         each.read_text(encoding="utf-8")
-        for each in (source, *map(source.with_name, ("commands.py", "training.py", "references.py")))
+        for each in (source, *map(source.with_name, SHARED))
         if each.exists()
     ]
     return set(re.findall(r"""["'](--[a-z][\w-]*)["']""", "".join(texts)))
