@@ -40,11 +40,7 @@ def flags(command: click.Command) -> set[str]:
 
 def of_module(source: Path) -> set[str]:
     """The flags that a module's parser declares, with those that the scripts of a folder share."""
-    texts = [
-        each.read_text(encoding="utf-8")
-        for each in (source, *map(source.with_name, SHARED))
-        if each.exists()
-    ]
+    texts = [each.read_text(encoding="utf-8") for each in (source, *map(source.with_name, SHARED)) if each.exists()]
     return set(re.findall(r"""["'](--[a-z][\w-]*)["']""", "".join(texts)))
 
 
