@@ -45,7 +45,8 @@ def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
             (0.32 / across, 0.3 / height, min(2.0, across / 2) / across, 0.07 / height), label="scale"
         )
         _scale(bar)
-        said = f"weights at NFE {data['nfe'].iloc[0]:.0f}: input k = row k of noise, d0, …; noise: colours relative to its top"
+        said = f"weights at NFE {data['nfe'].iloc[0]:.0f}: input k = row k of noise, d0, …; "
+        said += "noise: colours relative to its top"
         place = min(2.0, across / 2) + 0.45
         drawing.text(place / across, 0.3 / height, said, fontsize=SMALL, color=GREY, va="bottom")
     return drawing

@@ -90,8 +90,9 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
         lines = _lines(cell)
         if any(line["n"] != protocol.samples for line in lines):
             found.append(
-                f"the reference lines of {teacher.name} (floor, teacher) are at n={lines[0]['n']}, the solvers at n={protocol.samples}: Fréchet "
-                "distances fall with n, so the two can't be compared, and figures leave the lines out"
+                f"the reference lines of {teacher.name} (floor, teacher) are at n={lines[0]['n']}, the solvers at "
+                f"n={protocol.samples}: Fréchet distances fall with n, so the two can't be compared, and figures "
+                "leave the lines out"
             )
         if speed := _batched(outcomes, cell):
             found.append(speed)
