@@ -230,9 +230,11 @@ FAMILIES = ("pixel", "latent", "stable_diffusion")
 def changes(made: Mapping[str, Any], now: Recipe) -> str:
     """Return how the settings `made` differ from the recipe `now`, as `iterations 100, now 400`; empty if they agree.
 
-    A setting that was added later has in `made` the value that trains as before; others missing there are ignored.
+    A setting that was added later has in `made` the value that trains as before; others missing there are ignored, as
+    is the number of training seeds, which changes no training.
     """
     known = {**_later(), **made}
+    known.pop("training_seeds", None)
     told = {name: (known[name], value) for name, value in now.as_dict().items() if name in known}
     return "; ".join(f"{name} {was}, now {value}" for name, (was, value) in told.items() if was != value)
 

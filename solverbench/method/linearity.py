@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from solverbench.errors import GridError, NotLinearError
 from solverbench.method import suspects
-from solverbench.method.execution import replayed
+from solverbench.method.execution import unrounded
 from solverbench.method.grids import Grid
 from solverbench.method.loops import plain, random_network, sampled
 from solverbench.method.solver import Solver
@@ -82,7 +82,7 @@ def check_linear(solver: Solver, grid: Grid, tableau: Tableau) -> None:
 
         with torch.no_grad():
             by_loop = sampled(solver, denoise, x, grid)
-            by_tableau = replayed(tableau, network, x)
+            by_tableau = unrounded(tableau, network, x)
         size, gap = float(by_loop.abs().max()), float((by_loop - by_tableau).abs().max())
         # From a high start level, the rounding error of x, which nearly cancels, exceeds that of the sample.
         allowed = 1e-10 * size + ROUNDINGS * torch.finfo(x.dtype).eps * float(x.abs().max())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
 import re
@@ -146,9 +145,9 @@ def random_network(generator: torch.Generator) -> Callable[[Tensor, Tensor], Ten
     """Return a nonlinear denoiser of images with 8 values, with random weights."""
     matrix = torch.randn(8, 8, dtype=torch.float64, generator=generator)
 
-    def network(x: Tensor, sigma: Tensor | float) -> Tensor:
-        inside = x.flatten(1) @ (matrix / math.hypot(1, float(sigma)))  # fewer operations than on x and sigma
-        return inside.tanh_().mul_(1.5).reshape(x.shape)
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        inside = (x / (1 + sigma**2).sqrt()).flatten(1) @ matrix
+        return (1.5 * torch.tanh(inside)).reshape(x.shape)
 
     return network
 

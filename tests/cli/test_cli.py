@@ -139,7 +139,7 @@ warm_start = true
     assert (place / "curves.svg").stat().st_size > 1000
     kept = trained_files.load(tmp_path / "trained" / "digits" / "gs-nfe3.safetensors")
     made = kept.record["recipe"]
-    assert (made["iterations"], made["warm_start"], made["lr"]) == (4, True, 1e-2)  # the rate is the solver's own
+    assert (made["iterations"], made["warm_start"], made["lr"]) == (4, True, 5e-3)  # the rate is the solver's own
     assert kept.record["warm_start"]["nfe"] == 2
     again = sb.train("gs", [3, 2], recipe=tmp_path / "mine.toml", out=tmp_path, progress=False)
     assert [each.nfe for each in again] == [2, 3]

@@ -40,17 +40,18 @@ def test_the_list_has_every_packaged_solver_and_those_of_the_run_folder(tmp_path
     packaged = list(zoo.packaged().rglob("*.safetensors"))
     folder = tmp_path / "trained" / "digits"
     folder.mkdir(parents=True)
-    shutil.copy(zoo.packaged() / "digits" / "gs-nfe3.safetensors", folder)
-    (folder / "gs-nfe4.safetensors").write_bytes(b"no")
+    shutil.copy(zoo.packaged() / "digits" / "gs-nfe4.safetensors", folder)
+    (folder / "gs-nfe5.safetensors").write_bytes(b"no")
     result = invoke("list", "--out", tmp_path, "--json")
     assert result.exit_code == 0
-    *lines, unreadable, text = result.stdout.splitlines()
+    told = [line for line in result.stdout.splitlines() if not line.startswith("trained by an earlier recipe: ")]
+    *lines, unreadable, text = told
     assert lines[0].split() == ["solver", "nfe", "teacher", "validation", "training", "where", "identity"]
     assert "run folder" in lines[1]
     assert "3 training seeds, " in lines[1]
     assert len(lines) == 2 + len(packaged)
     assert unreadable.startswith("unreadable: ")
-    assert "gs-nfe4.safetensors: damaged" in unreadable
+    assert "gs-nfe5.safetensors: damaged" in unreadable
     entries = json.loads(text)
     assert len(entries) == len(packaged) + 2
     good = [entry for entry in entries if "problem" not in entry]
@@ -142,8 +143,8 @@ def test_where_the_own_zoo_is(monkeypatch, variables, place):
 
 
 def test_a_solver_or_its_file_is_shown_whole(tmp_path):
-    file = zoo.packaged() / "digits" / "gas-nfe4.safetensors"
-    by_name, by_file = invoke("show", "gas", "--nfe", 4, "--out", tmp_path), invoke("show", file)
+    file = zoo.packaged() / "digits" / "gs-nfe4.safetensors"
+    by_name, by_file = invoke("show", "gs", "--nfe", 4, "--out", tmp_path), invoke("show", file)
     assert by_name.exit_code == by_file.exit_code == 0
     assert by_name.stdout == by_file.stdout
     trained = trained_files.load(file)
@@ -217,7 +218,7 @@ def test_a_recipe_that_has_changed_since_is_listed_and_shown(tmp_path):
     place = tmp_path / "runs" / "trained" / "digits" / "gs-nfe3.safetensors"
     trained_files.save(replace(found, record=found.record | {"recipe": found.record["recipe"] | {"lr": 0.75}}), place)
     listed = invoke("list", "--out", tmp_path / "runs").stdout
-    assert listed.count("trained by an earlier recipe: ") == 1
+    assert listed.count(f"trained by an earlier recipe: {place}") == 1
     assert f"{place}: lr 0.75, now " in listed
     assert "lr 0.75, now " in invoke("show", place).stdout.partition("changed since")[2]
 

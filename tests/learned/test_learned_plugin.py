@@ -90,7 +90,7 @@ def statuses(nfe: int) -> dict[str, str]:
 def test_what_the_page_shows_is_trained_run_and_kept(call: Callable[..., Result], tmp_path: Path) -> None:
     assert f"solverbench train heavy --nfe 5 --plugin {'heavy.py'}" in PAGE
     told = call("train", "heavy", "--nfe", "5", *SHORT).output
-    assert "heavy:grid=polynomial:rho=7 nfe=5: validation RMSE" in told
+    assert "heavy nfe=5: validation RMSE" in told
     assert "2 cells: 2 done" in call("run", "--solvers", "heavy,euler", "--nfe", "5", *SMALL).output
     assert statuses(5) == {"heavy": "cached", "euler": "cached"}
 

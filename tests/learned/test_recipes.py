@@ -189,7 +189,7 @@ def test_a_recipe_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 def test_what_changed_since_is_what_both_have(gas: Recipe) -> None:
     gas = replace(gas, start="", schedule="constant", warmup=0.0)
-    made = gas.as_dict() | {"lr": 0.5, "something_of_old": 1}
+    made = gas.as_dict() | {"lr": 0.5, "something_of_old": 1, "training_seeds": 7}
     del made["memory"]
     assert recipes.changes(made, gas) == f"lr 0.5, now {gas.lr}"
     assert recipes.changes({}, gas) == ""

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("unrendered", "remembered", "few_compared")
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how" / "own-data.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"`(\w+\.py)`[^`]*:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
-COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()
+TRAINING, *COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ def test_the_story_is_told_in_under_thirty_lines():
     plain = [line for line in FILES["looks.py"].splitlines() if line.strip()]
     assert len(plain) + len(COMMANDS) < 30
     assert set(FILES) == {"looks.py", "train_looks.py"}
+    assert TRAINING == "python train_looks.py"
 
 
 def test_the_pages_commands_measure_both_distances_with_their_floors(here, invoke):
