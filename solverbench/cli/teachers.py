@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -24,14 +25,7 @@ def teachers_list(as_json: bool) -> None:
     """List built-in, published and imported teachers."""
     from solverbench.teachers import catalogue
 
-    rows = list(catalogue.rows())
-    if as_json:
-        keys = ("name", "state", "about")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
-        return
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for name, state, about in rows:
-        click.echo(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}")
+    _list(list(catalogue.rows()), as_json)
 
 
 @teachers.command("info")
@@ -127,14 +121,7 @@ def prompts_list(as_json: bool) -> None:
     """List the sets that a teacher takes by name, as in prompts=small."""
     from solverbench.teachers import prompt_sets
 
-    rows = list(prompt_sets.rows())
-    if as_json:
-        keys = ("name", "state", "about")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
-        return
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for name, state, about in rows:
-        click.echo(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}")
+    _list(list(prompt_sets.rows()), as_json)
 
 
 @prompts.command("fetch")
@@ -151,3 +138,14 @@ def prompts_fetch(name: str) -> None:
     with download_bars() as bar:
         lines = prompt_sets.fetch(name, bar)
     click.echo("\n".join(lines))
+
+
+def _list(rows: Sequence[tuple[str, str, str]], as_json: bool) -> None:
+    """Print rows of name, state and description."""
+    if as_json:
+        keys = ("name", "state", "about")
+        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, state, about in rows:
+        click.echo(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {about}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
-from torch.nn.functional import normalize
+from torch.nn.functional import gelu, normalize
 
 
 def frequencies(count: int) -> Tensor:
@@ -59,6 +59,32 @@ class PerceptualNet(nn.Module):
         """
         parts = [normalize(layer, dim=1, eps=1e-4).flatten(1) / layer[0, 0].numel() ** 0.5 for layer in self.layers(x)]
         return torch.cat(parts, 1)
+
+
+class PatchNet(PerceptualNet):
+    """A classifier of clean and noisy images on overlapping patches, at three sizes; differentiable in its input.
+
+    Args:
+        channels: channels of the images.
+        classes: number of classes.
+        width: channels at a quarter of the side; half as many at half of it, a third at the whole.
+    """
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.config = {"width": width}
+        self.fine = nn.Conv2d(channels, width // 3, 5, padding=2)
+        self.middle = nn.Conv2d(width // 3, width // 2, 4, stride=2, padding=1)
+        self.coarse = nn.Conv2d(width // 2, width, 4, stride=2, padding=1)
+        self.mixed = nn.Conv2d(width, width, 3, padding=1)
+        self.classes = nn.Linear(width, classes)
+
+    def layers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the activations [B, C, h, w] at four depths for images x [B, channels, H, W] in [-1, 1]."""
+        fine = gelu(self.fine(x), approximate="tanh")
+        middle = gelu(self.middle(fine), approximate="tanh")
+        coarse = gelu(self.coarse(middle), approximate="tanh")
+        return fine, middle, coarse, coarse + gelu(self.mixed(coarse), approximate="tanh")
 
 
 class FeatureNet(nn.Module):

@@ -5,36 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import gelu
 
 from solverbench.teachers.embedded import artifacts as weights
-from solverbench.teachers.embedded.networks import PerceptualNet
-from solverbench.teachers.embedded.shapes.data import CLASSES, FOLDER
+from solverbench.teachers.embedded.networks import PatchNet
+from solverbench.teachers.embedded.shapes.data import CLASSES, FOLDER, SHAPE
 
 
-class LossNet(PerceptualNet):
-    """A classifier of clean and noisy shapes on overlapping patches; differentiable in its input.
-
-    Args:
-        width: channels at 4x4; half as many at 8x8, a third at 16x16.
-    """
+class LossNet(PatchNet):
+    """A classifier of clean and noisy images [B, 3, 16, 16]; see `PatchNet`."""
 
     def __init__(self, *, width: int = 48) -> None:
-        super().__init__()
-        self.config = {"width": width}
-        self.fine = nn.Conv2d(3, width // 3, 5, padding=2)
-        self.middle = nn.Conv2d(width // 3, width // 2, 4, stride=2, padding=1)
-        self.coarse = nn.Conv2d(width // 2, width, 4, stride=2, padding=1)
-        self.mixed = nn.Conv2d(width, width, 3, padding=1)
-        self.classes = nn.Linear(width, CLASSES)
-
-    def layers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the activations [B, C, h, w] at four depths for images x [B, 3, 16, 16] in [-1, 1]."""
-        fine = gelu(self.fine(x), approximate="tanh")
-        middle = gelu(self.middle(fine), approximate="tanh")
-        coarse = gelu(self.coarse(middle), approximate="tanh")
-        return fine, middle, coarse, coarse + gelu(self.mixed(coarse), approximate="tanh")
+        super().__init__(SHAPE[0], CLASSES, width)
 
 
 def load(folder: Path = FOLDER, *, device: torch.device | str = "cpu") -> LossNet:
