@@ -250,22 +250,23 @@ def detected(folder: Path, detect: str | float, power: float = detect_.POWER) ->
     """
     difference, power = detect_.parse(str(detect)), detect_.check_power(power)
     pilots = of_report(folder)
-    asked = {
-        (each.teacher, each.nfe): len(
-            {other.solver for other in pilots if (other.teacher, other.nfe) == (each.teacher, each.nfe)}
-        )
-        for each in pilots
-    }
+    asked = _solvers((each.teacher, each.nfe, each.solver) for each in pilots)
     return detect_.detection(pilots, asked, difference, power, lambda nfe: "solverbench run with more than one solver")
+
+
+def _solvers(cells: Iterable[tuple[str, int, str]]) -> dict[tuple[str, int], int]:
+    """Return the number of different solvers at each (teacher, number of calls), in the order of the cells."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for teacher, nfe, solver in cells:
+        found.setdefault((teacher, nfe), set()).add(solver)
+    return {place: len(solvers) for place, solvers in found.items()}
 
 
 def _detection(
     cells: Sequence[Cell], protocol: Protocol, options: RunOptions, difference: float, power: float
 ) -> Detection:
-    known = {(cell.teacher.name, cell.nfe, detect_.untrained(cell.solver)) for cell in cells if cell.plan is not None}
-    order = dict.fromkeys((cell.teacher.name, cell.nfe) for cell in cells if cell.plan is not None)
-    counted = Counter((teacher, nfe) for teacher, nfe, _ in known)
-    asked = {place: counted[place] for place in order}
+    planned = [cell for cell in cells if cell.plan is not None]
+    asked = _solvers((cell.teacher.name, cell.nfe, detect_.untrained(cell.solver)) for cell in planned)
     small = dataclasses.replace(options, samples=PILOT[0], replicates=PILOT[1], seeds=None, protocol=None)
     return detect_.detection(
         list(of_store(Path(options.out), cells)), asked, difference, power,
