@@ -8,19 +8,22 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import pandas as pd
 
+from solverbench.reports import paired
 from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS, REFERENCE_ERROR, excluded
 from solverbench.reports.paired import Difference, tested
 from solverbench.reports.parts import Part, grouped, ranges
-from solverbench.wording import csv_text, decimals, number_text
+from solverbench.wording import BELOW_ERROR, csv_text, decimals, number_text
 
 Rank = Literal["best", "tied", ""]
+MASKED = "§"
+"""Mark of a difference whose interval excludes 0 but that is smaller than the error of the reference."""
 _LACKING = "?"
 _SIGNS = {"-": "--"}  # in LaTeX
 _REASON = 300  # characters of a reason in a legend; twice as many for a reason shared by several solvers
@@ -152,14 +155,14 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
     said = (
         f"{part.label}, teacher {part.title}: value less that of {baseline} at the same NFE, paired by seed, with "
         f"its 95 % interval. Bold: told apart from 0, {correction(tested(found.values()))}. "
-        f"{'Higher' if part.higher else 'Lower'} values are better."
+        f"{'Higher' if part.higher else 'Lower'} values are better.{masked_legend(found.values())}"
     )
     labels = [label for label in part.solvers if label != baseline]
     head = ["solver", *(f"NFE {nfe}" for nfe in part.nfe)]
     lines = [_row(head), _row(["---", *["---:"] * len(part.nfe)])]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["solver", "NFE", "difference", "low", "high", "p", "p_holm", "missing"])
+    writer.writerow(["solver", "NFE", "difference", "low", "high", "p", "p_holm", "missing", "verdict"])
     body = []
     for label in labels:
         each = [found.get((label, nfe), Difference(reason="not asked for")) for nfe in part.nfe]
@@ -168,7 +171,8 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
         for nfe, one in zip(part.nfe, each, strict=True):
             each_number = (one.value, one.low, one.high, one.p, one.p_holm)
             numbers = ["" if one.reason else repr(number) for number in each_number]
-            writer.writerow([csv_text(label), nfe, *numbers, csv_text(one.reason)])
+            verdict = "" if one.reason else "apart" if one.sign else BELOW_ERROR if one.masked else "level"
+            writer.writerow([csv_text(label), nfe, *numbers, csv_text(one.reason), verdict])
     table = "table*" if len(part.nfe) > 2 else "table"
     tex = [
         "% needs \\usepackage{booktabs,graphicx}", f"\\begin{{{table}}}", "  \\centering", "  \\scriptsize",
@@ -188,12 +192,18 @@ def correction(comparisons: int) -> str:
     return f"corrected for the {grouped(comparisons)} comparisons of this table (Holm, family-wise .05)"
 
 
+def masked_legend(found: Iterable[Difference]) -> str:
+    """Return what `MASKED` means, as a further sentence of a caption; empty if no difference of the table has it."""
+    said = paired.below_error((each.reference for each in found if each.masked), f"{MASKED}: {BELOW_ERROR}")
+    return f" {said}" if said else ""
+
+
 def _apart(found: Difference) -> str:
     """Return a difference and its interval as Markdown; bold if it is told apart from 0."""
     if found.reason:
         return "–"
     value, low, high = found.texts
-    return f"{f'**{value}**' if found.sign else value} [{low}, {high}]"
+    return f"{f'**{value}**' if found.sign else value}{MASKED * found.masked} [{low}, {high}]"
 
 
 def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
@@ -205,6 +215,7 @@ def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
     for found in each:
         texts = found.texts
         value, low, high = (text.replace("-", "$-$").replace("+", "$+$") for text in texts)
+        value += "\\S{}" * found.masked
         values.append("--" if found.reason else f"\\textbf{{{value}}}" if found.sign else value)
         intervals.append("" if found.reason else f"{{\\tiny [{low}, {high}]}}")
     return [f"    {' & '.join(values)} \\\\", f"    {' & '.join(intervals)} \\\\[1pt]"]
@@ -312,7 +323,7 @@ _LATEX = {
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",
     "|": "\\textbar{}", '"': "''", "±": "$\\pm$", "×": "$\\times$", "·": "$\\cdot$", "≤": "$\\le$",
     "≥": "$\\ge$", "→": "$\\to$", "−": "$-$", "–": "--", "—": "---", "…": "\\dots{}", "\u00a0": "~", "\u2009": "\\,",
-    "†": "$\\dagger$", "‡": "$\\ddagger$",
+    "†": "$\\dagger$", "‡": "$\\ddagger$", "§": "\\S{}",
     "σ": "$\\sigma$", "λ": "$\\lambda$", "’": "'", "‘": "`", "“": "``", "”": "''",
 }  # fmt: skip
 

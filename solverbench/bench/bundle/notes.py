@@ -23,6 +23,7 @@ from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
 from solverbench.store.verdict import roughly
 from solverbench.teachers.convergence import SHARE
+from solverbench.wording import BELOW_ERROR
 
 PAIRS = 100
 """Largest number of pairs of solvers that a note names."""
@@ -198,8 +199,8 @@ def reference(outcomes: Sequence[Outcome]) -> list[str]:
             )
         if pairs := _alike(own, told.error):
             found.append(
-                f"on {teacher.name} these differences of RMSE are smaller than the error of the reference, "
-                f"{told.error:.2g}: {pairs}"
+                f"on {teacher.name} these differences of RMSE are {BELOW_ERROR}, {told.error:.2g}, and decide "
+                f"nothing: {pairs}"
             )
     return found
 
