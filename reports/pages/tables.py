@@ -264,7 +264,7 @@ def _lacking(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[str]:
                 groups.setdefault(cell.reason, {}).setdefault(label, []).append(nfe)
     found = []
     for reason, labels in groups.items():
-        said = "; ".join(f"{label} at NFE {ranges(budgets)}" for label, budgets in labels.items())
+        said = _cells(labels)
         alike = labels == dict.fromkeys(part.solvers, part.nfe)
         reason = reason if len(reason) <= 2 * _REASON else reason[: 2 * _REASON - 1] + "…"
         found.append(f"{MEANINGS[_LACKING]}: {'every solver' if alike and len(labels) > 1 else said}: {reason}")
@@ -274,17 +274,33 @@ def _lacking(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[str]:
 def _flagged(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[tuple[str, str]]:
     """Return (mark, text) of flagged values, grouped by solver and sentence; numbers are those of the first one."""
     groups = dict[tuple[str, str], list[int]]()
+    small = dict[str, dict[str, list[int]]]()  # beside the error of the reference: one sentence for all solvers
     for label in part.solvers:
         for nfe in part.nfe:
-            if text := cells.get((label, nfe), Entry()).flags:
+            text = cells.get((label, nfe), Entry()).flags
+            if beside := _BESIDE.fullmatch(text):
+                small.setdefault(beside[1], {}).setdefault(label, []).append(nfe)
+            elif text:
                 groups.setdefault((label, re.sub(r"[\d.e+-]+", "#", text)), []).append(nfe)
-    found = []
+    found = [
+        (FLAGGED, f"{REFERENCE_ERROR} an RMSE {what}, which takes part in it: {_cells(labels)}")
+        for what, labels in small.items()
+    ]
     for (label, _), budgets in groups.items():
         also = f" (and likewise at {ranges(budgets[1:])})" if len(budgets) > 1 else ""
         text = cells[label, budgets[0]].flags
         never = "" if text.startswith(REFERENCE_ERROR) else "never marked best: "
         found.append((FLAGGED, f"{never}{label} at NFE {budgets[0]}: {text}{also}"))
     return found
+
+
+_BESIDE = re.compile(re.escape(REFERENCE_ERROR) + r" its RMSE \S+ is (below [^;]*)")
+"""The flag of a value that is small beside the error of its reference, if it is the only one."""
+
+
+def _cells(labels: Mapping[str, Sequence[int]]) -> str:
+    """Return solvers with their budgets as text, such as `dpm at NFE 9, 10; unipc at NFE 10`."""
+    return "; ".join(f"{label} at NFE {ranges(budgets)}" for label, budgets in labels.items())
 
 
 def footnotes(frame: pd.DataFrame) -> list[tuple[str, str]]:

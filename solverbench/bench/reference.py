@@ -17,7 +17,7 @@ from solverbench.errors import RecordError, StoreError
 from solverbench.sampling import convergence
 from solverbench.sampling.convergence import Measurement, Rival
 from solverbench.sampling.sample import Cancel, Cancelled
-from solverbench.teachers.convergence import Convergence
+from solverbench.teachers.convergence import Convergence, warning
 
 TICK = 0.2
 """Seconds between two polls of the workers' progress."""
@@ -56,15 +56,8 @@ class ReferenceTask:
     @property
     def line(self) -> str:
         """A line for the user if the reference isn't converged; empty if it is, or if that is unknown."""
-        return rough(self.measurement.teacher.name, self.found) if self.found is not None else ""
-
-
-def rough(name: str, found: Convergence) -> str:
-    """Return a line that says that a reference isn't converged; empty if it is, or if that is unknown."""
-    if not found.rough:
-        return ""
-    remedy = "give its sampler more calls (sampler_nfe), or another solver (sampler)"
-    return f"the reference of {name} isn't converged: {found.text}; {remedy}"
+        teacher = self.measurement.teacher
+        return "" if self.found is None else warning(teacher.name, teacher.sampler_nfe, self.found.error)
 
 
 def tasks(wanted: Iterable[Cell], out: Path) -> list[ReferenceTask]:
