@@ -55,9 +55,10 @@ class Part:
     """Rows of one teacher and metric under one protocol, with the facts for their caption.
 
     `n` images per replicate; `n` and `replicates` are 0 if no row has a value. `number` counts parts from 1. `higher`
-    says that higher values are better. Below `full` images the metric is biased (0: never). `published` are the numbers
-    of papers for the same teacher and metric. `short` is the metric's short name; empty if it has none. `options` are
-    the options of the teacher that differ in this run, as (name, value), and `model` is its name without them.
+    says that higher values are better, `ranked` that either are, else 0 is the teacher's. Below `full` images the
+    metric is biased (0: never). `published` are the numbers of papers for the same teacher and metric. `short` is the
+    metric's short name; empty if it has none. `options` are the options of the teacher that differ in this run, as
+    (name, value), and `model` is its name without them.
     """
 
     teacher: str
@@ -80,6 +81,7 @@ class Part:
     short: str = ""
     model: str = ""
     options: tuple[tuple[str, str], ...] = ()
+    ranked: bool = True
 
     @property
     def title(self) -> str:
@@ -267,7 +269,7 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
         published=_published(record, teacher, metric) if number == 1 else (), short=str(entry.get("short", "")),
-        model=model, options=options,
+        model=model, options=options, ranked=bool(entry.get("ranked", True)),
     )  # fmt: skip
 
 

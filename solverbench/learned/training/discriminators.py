@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from solverbench.errors import MissingError, RecordError
+from solverbench.errors import MissingError, RecordError, TrainingError
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.training.adversarial import Discriminator
 from solverbench.learned.training.run import TrainingRun
@@ -41,6 +41,13 @@ def check(teacher: Teacher, recipe: Recipe) -> None:
 
 def _drawn(teacher: Teacher, recipe: Recipe, seed: int) -> Discriminator:
     channels, height, width = teacher.shape
+    told = teacher.condition
+    if recipe.conditional and (told is None or told.classes is None):
+        raise TrainingError(
+            asked="conditional=true",
+            wrong=f"teacher {teacher.name!r} has no classes",
+            remedy="leave it out; the discriminator is then told none",
+        )
     return Discriminator(
         channels,
         (height, width),
@@ -48,6 +55,8 @@ def _drawn(teacher: Teacher, recipe: Recipe, seed: int) -> Discriminator:
         cardinalities=recipe.cardinalities,
         blocks=recipe.blocks,
         generator=generator(seed, "discriminator", 0),
+        classes=told.count if recipe.conditional and told is not None else 0,
+        low_stages=recipe.bf16_stages,
     )
 
 
