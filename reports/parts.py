@@ -264,16 +264,17 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
     images = _number(known, "n")
     entry = record.get("metrics", {}).get(metric, {})
     model, options = axes(record).of(teacher)
+    shown = axes(record).shown.get(teacher, teacher)
     return Part(
         teacher=teacher, metric=metric, number=number, frame=rows, label=str(entry.get("label", metric)),
         log=bool(entry.get("log", True)), lines=_lines(record, teacher, metric, images),
         interval=str(entry.get("interval") or _interval(record)),
         n=images, replicates=_number(known, "replicates"),
-        seeds=_word(known, "seeds"), reference=_word(known, "reference"),
+        seeds=_word(known, "seeds"), reference=_word(known, "reference").replace(teacher, shown),
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
         published=_published(record, teacher, metric) if number == 1 else (), short=str(entry.get("short", "")),
-        model=model, options=options, whole=teacher if teacher in axes(record).shown else "",
+        model=model, options=options, whole="" if shown == teacher else teacher,
     )  # fmt: skip
 
 

@@ -210,7 +210,8 @@ def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
         "cost where it was made. RMSE is over the validation pairs: of the kept seed, and the largest less the "
         "smallest of all seeds."
     )
-    files = " Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and [CSV](figure-training.csv)."
+    files = " In the figure, a line joins budgets with as many training seeds and as much training for each NFE."
+    files += " Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and [CSV](figure-training.csv)."
     drawn = not costs.paid(found).empty
     head, titles = tuple(spent[0].texts), {part.teacher: part.title for part in found}
     rows = tuple(

@@ -147,7 +147,8 @@ def test_a_long_name_of_a_teacher_is_short_everywhere_and_whole_once_in_each_cap
     whole = "my-own-fine-tuned-model-of-flowers-prompts=small-sampler_nfe=6"
     folder = write(tmp_path / "a", ["dpm", "gas"], [whole], (4,), ["frechet_data"])
     record = json.loads((folder / "bundle.json").read_text())
-    (folder / "bundle.json").write_text(json.dumps(record | {"shown": {whole: "flowers"}, "lines": [], "verdicts": []}))
+    changes = {"shown": {whole: "flowers"}, "lines": [], "verdicts": [], "published": []}
+    (folder / "bundle.json").write_text(json.dumps(record | changes))
     reports.write(folder)
     table = (folder / f"table-{parts_of(folder)[0].name}.md").read_text()
     assert f"teacher flowers ({whole})." in table
