@@ -227,7 +227,7 @@ def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
 
 def caption(part: Part) -> str:
     """Return the caption: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
-    what = f"{part.label}, teacher {part.title}."
+    what = f"{part.label}, teacher {part.title}{f' ({part.whole})' if part.whole else ''}."
     if not part.n:
         return f"{what} {part.count.capitalize()}."
     images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")
