@@ -11,6 +11,8 @@ from typing import Any, Self
 
 LONGEST = 1000
 """Largest number of characters of an error's field that are shown; the attributes hold the whole text."""
+BELOW_ERROR = "below the reference's error"
+"""The verdict on a difference that is told apart from 0 but is smaller than the error of its reference."""
 
 
 class Problem(Exception):
@@ -131,6 +133,19 @@ def interval_texts(
     places = decimals(value, error if math.isfinite(error) or not known else (high - low) / 4)
     shown, *ends = (number_text(number, places, sign) for number in (value, low, high))
     return (shown, ends[0], ends[1]) if known else (shown, "", "")
+
+
+def masked(difference: float, low: float, high: float, error: float | None) -> bool:
+    """Return whether it is only the error of the reference that leaves a difference undecided: `BELOW_ERROR`.
+
+    Its interval excludes 0, but another reference of the same accuracy might turn its sign. More images don't help.
+
+    Args:
+        low: lower end of the difference's interval.
+        high: its upper end.
+        error: error of the reference; None or NaN if it is unknown.
+    """
+    return error is not None and abs(difference) < error and not low <= 0 <= high
 
 
 def csv_text(value: object) -> object:

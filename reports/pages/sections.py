@@ -259,7 +259,7 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
     if not found:
         return
     cautious = any(row.caution for row in found)
-    brief, tested = _judged(verdicts.family(record))
+    brief, tested = _judged(verdicts.family(record), verdicts.below_error(record))
     said = (
         f"{verdicts.counted(found)}. {brief} Two solvers that are compared without a claim are level if they can't be "
         "told apart; otherwise one is ahead. This covers sampling error only: a learned solver trained from other "
@@ -293,8 +293,12 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
     yield Section("verdicts", "Verdicts", blocks, link="Verdicts")
 
 
-def _judged(family: int) -> tuple[str, bool]:
-    """Return how verdicts are judged, and whether they were corrected for their number."""
+def _judged(family: int, below: str) -> tuple[str, bool]:
+    """Return how verdicts are judged, and whether they were corrected for their number.
+
+    Args:
+        below: what the verdict `BELOW_ERROR` means; empty if none is it.
+    """
     if not family:
         return (
             "A claim is held if the paired 95 % interval of its difference lies at or below 0, not held if it lies "
@@ -304,9 +308,9 @@ def _judged(family: int) -> tuple[str, bool]:
         )
     return (
         "A claim is held if its paired difference is told apart from 0 and lies below it, not held if it lies above "
-        f"0, and unresolved otherwise. The tests are corrected for {family} comparison{'s' * (family > 1)}, all those "
-        "of this list, by Holm's step-down: the probability that any of them is decided by chance is at most .05. The "
-        "intervals are those of one difference alone.",
+        f"0, and unresolved otherwise. {below + ' ' * bool(below)}The tests are corrected for {family} "
+        f"comparison{'s' * (family > 1)}, all those of this list, by Holm's step-down: the probability that any of "
+        "them is decided by chance is at most .05. The intervals are those of one difference alone.",
         True,
     )
 

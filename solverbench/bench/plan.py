@@ -228,7 +228,9 @@ def plan(options: RunOptions, *, detect: str | float | None = None, power: float
     for unit in work:
         if unit.teacher not in pace:
             found = estimates.stored_pace(todo, unit.teacher)
-            pace[unit.teacher] = estimates.probe(unit.teacher, protocol.batch) if found is None else found
+            pace[unit.teacher] = (
+                estimates.probe(unit.teacher, min(protocol.batch, protocol.block)) if found is None else found
+            )
         for job, share in zip(unit.jobs, unit.shares(), strict=True):
             needed[job] += share
     for job in todo:

@@ -75,7 +75,7 @@ def train(
     from solverbench.method import spec
     from solverbench.sampling.devices import check_device
     from solverbench.store.folder import Store
-    from solverbench.teachers.convergence import ROUGH
+    from solverbench.teachers.convergence import warning
     from solverbench.teachers.loading import load_teacher
 
     if recipe == SHOW:
@@ -113,11 +113,8 @@ def train(
             for note in sorted({run["note"] for run in trained.record["runs"] if run.get("note")}):
                 click.echo(f"  note: {note}")
             targets = trained.record["targets"]
-            if (targets.get("error") or 0) > ROUGH:
-                click.echo(
-                    f"  note: the teacher's images aren't converged: {targets['compared']}; give the teacher's sampler "
-                    "more calls (sampler_nfe), or another solver (sampler)"
-                )
+            if line := warning(network.name, network.sampler_nfe, targets.get("error")):
+                click.echo(f"  note: {line}")
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
                 click.echo(f"  replaces other parameters, validation RMSE {was:.4f}")

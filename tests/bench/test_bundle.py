@@ -58,7 +58,7 @@ def test_the_protocol_tags_and_counts_are_stated(tmp_path):
     assert found["schema"] == 1
     assert found["tags"] == [
         "replicates=2 (default 3)",
-        "n=40 (default 10000): Fréchet distances are biased upwards",
+        "n=40 (default 10000): intervals are wide, Fréchet distances are biased upwards",
     ]
     assert found["counts"] == {"done": 3, "cached": 0, "failed": 0, "unsupported": 1, "needs-training": 0}
     assert "2 replicates of 40 images" in found["protocol"]["seeds"]

@@ -14,7 +14,6 @@ from solverbench.bench import statistics
 from solverbench.bench.cells import STATUSES, Cell, each_teacher, lacking
 from solverbench.bench.outcome import REFERENCE, Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
-from solverbench.bench.reference import rough
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection
 from solverbench.metrics import table
@@ -22,7 +21,8 @@ from solverbench.metrics.evaluation import OWN
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
 from solverbench.store.verdict import roughly
-from solverbench.teachers.convergence import SHARE
+from solverbench.teachers.convergence import SHARE, warning
+from solverbench.wording import BELOW_ERROR
 
 PAIRS = 100
 """Largest number of pairs of solvers that a note names."""
@@ -188,7 +188,7 @@ def reference(outcomes: Sequence[Outcome]) -> list[str]:
         if told.error is None:
             found.append(f"the error of the reference of {teacher.name} is {told.text}")
             continue
-        if line := rough(teacher.name, told):
+        if line := warning(teacher.name, teacher.sampler_nfe, told.error):
             found.append(line)
         marked = [each for each in own if REFERENCE in each.flags()]
         if marked:
@@ -198,8 +198,8 @@ def reference(outcomes: Sequence[Outcome]) -> list[str]:
             )
         if pairs := _alike(own, told.error):
             found.append(
-                f"on {teacher.name} these differences of RMSE are smaller than the error of the reference, "
-                f"{told.error:.2g}: {pairs}"
+                f"on {teacher.name} these differences of RMSE are {BELOW_ERROR}, {told.error:.2g}, and decide "
+                f"nothing: {pairs}"
             )
     return found
 
@@ -250,10 +250,24 @@ def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     if protocol.replicates < REPLICATES and protocol.samples < selection.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
     full = max((judged.full for outcome in outcomes if (judged := outcome.cell.evaluation)), default=SAMPLES)
-    if any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures):
-        told = f"default {SAMPLES}" if full == SAMPLES else f"papers {full}"
-        tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")
+    biased = any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures)
+    if biased or protocol.samples < SAMPLES:
+        told = f"default {SAMPLES}" if full == SAMPLES or not biased else f"papers {full}"
+        meant = ["intervals are wide"] * (protocol.samples < SAMPLES) + [
+            "Fréchet distances are biased upwards"
+        ] * biased
+        tags.append(f"n={protocol.samples} ({told}): {', '.join(meant)}")
     if protocol.batch != BATCH:
         tags.append(f"batch={protocol.batch} (default {BATCH})")
     tags += [f"{name}={value}" for name, value in protocol.extra.items()]
-    return tags
+    return [*unconverged(outcomes), *tags]
+
+
+def unconverged(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the sentence about each teacher's reference that isn't converged."""
+    found = []
+    for teacher in teachers_of_outcomes(outcomes):
+        own = [each for each in outcomes if each.cell.teacher.name == teacher.name and table.ALWAYS in each.measures]
+        if own and own[0].convergence is not None:
+            found.append(warning(teacher.name, teacher.sampler_nfe, own[0].convergence.error))
+    return list(filter(None, found))
