@@ -92,8 +92,9 @@ def by_band(rows: Array) -> Array:
         rows: [p, 2 bands] as `beside` and `residual` return them.
     """
     sums = rows.reshape(len(rows), 2, -1).sum(0) + LEAST * len(rows)
-    return 10 * np.log10(sums[0] / sums[1])
+    return _ratio(np.stack([sums[0], sums[1]], -1))
 
 
 def _ratio(sums: Array) -> Array:
-    return 10 * np.log10(sums[..., 0] / sums[..., 1])
+    found: Array = 10 * np.log10(sums[..., 0] / sums[..., 1])
+    return found

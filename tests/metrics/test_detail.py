@@ -171,9 +171,6 @@ def test_it_is_measured_by_a_run_and_never_the_best(tmp_path):
     assert "neither higher nor lower values are better" in text
     assert "**Bold**" not in text
     assert "**Bold**" in (result.folder / "table-toy-residual_teacher.md").read_text(encoding="utf-8")
-    ahead = (result.folder / "ahead.csv").read_text(encoding="utf-8")
-    assert "residual_teacher" in ahead
-    assert "detail_teacher" not in ahead
 
 
 def test_it_is_listed_and_described():
