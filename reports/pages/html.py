@@ -138,7 +138,12 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _verdict_counts(report: Report) -> str:
     found = verdicts.rows(report.bundle.record)
-    return f"{verdicts.counted(found)}." if found else ""
+    if not found:
+        return ""
+    return (
+        f'{verdicts.counted(found)}. A claim is what a learned solver is expected to show, such as "{found[-1].claim}": '
+        "that its distance is the lower one at these numbers of calls. Every run judges all that its cells allow."
+    )
 
 
 def _overview(report: Report) -> Iterator[dict[str, Any]]:
