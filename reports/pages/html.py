@@ -141,8 +141,9 @@ def _verdict_counts(report: Report) -> str:
     if not found:
         return ""
     return (
-        f'{verdicts.counted(found)}. A claim is what a learned solver is expected to show, such as "{found[-1].claim}": '
-        "that its distance is the lower one at these numbers of calls. Every run judges all that its cells allow."
+        f"{verdicts.counted(found)}. A claim is what a learned solver is expected to show, such as "
+        f'"{found[-1].claim}": that its distance is the lower one at these numbers of calls. Every run judges all that '
+        "its cells allow."
     )
 
 
