@@ -237,7 +237,9 @@ def standings(table: Sequence[Part], cells: Cells) -> Standings:
 
 
 def _ranked(part: Part, nfe: int) -> list[Row]:
-    """Return the rows with a value at this budget that may be the best, the best first."""
+    """Return the rows with a value at this budget that may be the best, the best first; none if none is better."""
+    if not part.ranked:
+        return []
     rows = part.frame[
         (part.frame["nfe"] == nfe) & part.frame["value"].notna() & ~part.frame["metric_loss"] & ~excluded(part.frame)
     ]

@@ -1,9 +1,7 @@
 """What every test shares: one thread, so that they don't fight for cores; nobody's own zoo; no other's plugins."""
 
-import contextlib
 import gc
 import inspect
-import io
 import itertools
 import logging
 import os
@@ -133,32 +131,6 @@ def unrendered(monkeypatch):
             draw(*report)
 
     monkeypatch.setattr(gallery, "draw", drawn)
-
-
-@pytest.fixture(scope="session")
-def subsets():
-    """The part of a font that a PDF embeds is made once for each set of glyphs: a third of the time of a report."""
-    from matplotlib.backends import _backend_pdf_ps as backend
-
-    if not hasattr(backend, "SubsetResults"):  # an older matplotlib
-        yield
-        return
-    made = {}
-    subset, as_file = backend.get_glyphs_subset, backend.font_as_file
-
-    @contextlib.contextmanager
-    def once(font, glyphs):
-        key = font, font.face_index, frozenset(glyphs)
-        if key not in made:
-            with subset(font, glyphs) as found:
-                content = as_file(found.font).getvalue()
-                made[key] = types.SimpleNamespace(font=content, glyph_index_map=found.glyph_index_map)
-        yield made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "get_glyphs_subset", once)
-        patch.setattr(backend, "font_as_file", io.BytesIO)
-        yield
 
 
 @pytest.fixture

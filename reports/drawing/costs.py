@@ -149,7 +149,8 @@ def _number(axes: Axes, panel: Panel, known: pd.DataFrame, across: str) -> None:
     for label in dict.fromkeys(known["series"]):
         own = known[known["series"] == label].sort_values("nfe")
         for joined in _joined(own, across):
-            marks += along(*zip(*placed(joined), strict=True), step=1.5)
+            corners = placed(joined)
+            marks += along([x for x, _ in corners], [y for _, y in corners], step=1.5)
         floor = own.assign(low=own["low"].clip(lower=axes.get_ylim()[0]) if panel.log else own["low"])
         for end, other in zip(placed(floor, "low"), placed(own, "high"), strict=True):
             if all(map(math.isfinite, (*end, *other))):

@@ -20,6 +20,7 @@ from solverbench.reports.bundle import Bundle, BundleError, load
 from solverbench.reports.drawing import base
 from solverbench.reports.figures import contents, curves
 from solverbench.reports.figures.contents import KINDS, Content, Source
+from solverbench.reports.figures.fonts import small_subsets
 from solverbench.reports.figures.widths import Width
 from solverbench.reports.parts import Part, parts, slug
 
@@ -82,6 +83,7 @@ def _draw_all(bundle: Bundle, made: Contents, names: Sequence[str], wide: Width,
             other.communicate()
 
 
+@small_subsets()
 def draw(folder: Path, made: Contents, names: Sequence[str]) -> None:
     """Write the files of the figures of these names: a picture in every format, its data, and its script."""
     for name in names:

@@ -18,6 +18,7 @@ from solverbench.reports.bundle import BundleError
 from solverbench.reports.drawing.base import FORMATS, Drawing, render, settings
 from solverbench.reports.drawing.palette import GREY, dress
 from solverbench.reports.drawing.ticks import log_minor_ticks, log_ticks, tick_text
+from solverbench.reports.figures.fonts import small_subsets
 from solverbench.reports.figures.widths import DEFAULT
 from solverbench.wording import one_line
 
@@ -35,6 +36,7 @@ _LEFT, _RIGHT = 0.46, 0.12  # inches: the space beside it
 _SMOOTH = 40  # window of a running median: the run's length over this number
 
 
+@small_subsets()
 def training(folder: str | Path) -> list[Path]:
     """Draw a training's figures into its folder: curves.{png,pdf,svg} of history.csv, path.{...} of path.csv.
 

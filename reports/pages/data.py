@@ -94,6 +94,7 @@ def _part(
     return {
         "teacher": part.teacher, "title": part.title, "metric": part.metric, "number": part.number, "label": part.label,
         "short": short(part.metric, record), "log": part.log, "higher": part.higher, "count": part.count,
+        **({} if part.ranked else {"ranked": False}),
         "seeds": part.seeds, "reference": part.reference, "extractor": part.extractor, "quantiser": part.quantiser,
         "interval": part.interval, "points": points,
         "lines": [

@@ -251,7 +251,7 @@ def _paired(block: Numbers, report: Report) -> dict[str, Any]:
     part = block.part
     rows = [
         {"label": label, "index": report.labels.index(label),
-         "cells": [_difference(block.differences.get((label, nfe)), part.higher) for nfe in part.nfe]}
+         "cells": [_difference(block.differences.get((label, nfe)), part.higher, part.ranked) for nfe in part.nfe]}
         for label in part.solvers
         if label != report.baseline
     ]  # fmt: skip
@@ -261,7 +261,7 @@ def _paired(block: Numbers, report: Report) -> dict[str, Any]:
             "nfe": [f"NFE {nfe}" for nfe in part.nfe], "rows": rows, "coloured": coloured}  # fmt: skip
 
 
-def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]:
+def _difference(found: paired.Difference | None, higher: bool, ranked: bool = True) -> dict[str, Any]:
     if found is None or found.reason:
         return {"text": "" if found is None else "–", "interval": "", "why": found.reason if found else "",
                 "kind": "", "sort": None}  # fmt: skip
@@ -270,7 +270,7 @@ def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]
     return {
         "text": f"{value}{tables.MASKED * found.masked}", "interval": f"{low} to {high}",
         "why": f"p {found.p:.2g}, corrected {found.p_holm:.2g}",
-        "kind": "" if not found.sign else "better" if better else "worse", "sort": repr(found.value),
+        "kind": "" if not found.sign or not ranked else "better" if better else "worse", "sort": repr(found.value),
     }  # fmt: skip
 
 

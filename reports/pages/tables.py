@@ -24,6 +24,7 @@ from solverbench.wording import BELOW_ERROR, csv_text, decimals, number_text
 Rank = Literal["best", "tied", ""]
 MASKED = "§"
 """Mark of a difference whose interval excludes 0 but that is smaller than the error of the reference."""
+UNRANKED = "The teacher's value is 0; neither higher nor lower values are better."
 _LACKING = "?"
 _SIGNS = {"-": "--"}  # in LaTeX
 _REASON = 300  # characters of a reason in a legend; twice as many for a reason shared by several solvers
@@ -68,7 +69,7 @@ def _entries(part: Part) -> dict[tuple[str, int], Entry]:
         columns = [rows[column].to_list() for column in ("value", "low", "high")]
         if part.higher:
             columns = [[-number for number in columns[i]] for i in (0, 2, 1)]
-        unranked = (rows["metric_loss"] | excluded(rows)).to_list()
+        unranked = (rows["metric_loss"] | excluded(rows) | (not part.ranked)).to_list()
         ranks = _ranks(columns[0], columns[1], columns[2], unranked)
         for rank, (_, row) in zip(ranks, rows.iterrows(), strict=True):
             key = (str(row["label"]), nfe)
@@ -93,6 +94,7 @@ def markdown(part: Part) -> str:
     legend = [f"- `{mark}` {text}" for mark, text in legends(part, escape_markdown)]
     best = "highest" if part.higher else "lowest"
     marking = f"**Bold**: {best} at that NFE; _italic_: its interval overlaps the {best} one's."
+    marking = marking if part.ranked else UNRANKED
     if _margins(cells):
         marking += f" ± is half the interval's width ({escape_markdown(part.interval)})."
     return "\n".join([escape_markdown(caption(part)), "", *lines, "", marking, *([""] if legend else []), *legend, ""])
@@ -119,7 +121,8 @@ def latex(part: Part) -> str:
     """
     cells = entries(part)
     best = "highest" if part.higher else "lowest"
-    said = f"{caption(part)} Bold: {best} at that NFE; underlined: its interval overlaps the {best} one's."
+    marking = f"Bold: {best} at that NFE; underlined: its interval overlaps the {best} one's."
+    said = f"{caption(part)} {marking if part.ranked else UNRANKED}"
     if _margins(cells):
         said += f" Small: half the interval's width ({part.interval})."
     table = "table*" if len(part.nfe) > 4 else "table"  # table*: across both columns of a page
@@ -155,7 +158,8 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
     said = (
         f"{part.label}, teacher {part.title}: value less that of {baseline} at the same NFE, paired by seed, with "
         f"its 95 % interval. Bold: told apart from 0, {correction(tested(found.values()))}. "
-        f"{'Higher' if part.higher else 'Lower'} values are better.{masked_legend(found.values())}"
+        f"{('Higher' if part.higher else 'Lower') + ' values are better.' if part.ranked else UNRANKED}"
+        f"{masked_legend(found.values())}"
     )
     labels = [label for label in part.solvers if label != baseline]
     head = ["solver", *(f"NFE {nfe}" for nfe in part.nfe)]

@@ -262,6 +262,7 @@
     return svg;
   }
   function drawFront(svg, part, points, x, y) {
+    if (part.ranked === false) return;
     const better = part.higher ? (a, b) => a > b : (a, b) => a < b;
     const front = points.filter((p) => !points.some((q) => q !== p && q.speed >= p.speed && !better(p.value, q.value) && (q.speed > p.speed || better(q.value, p.value))));
     front.sort((a, b) => a.speed - b.speed);

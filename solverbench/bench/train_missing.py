@@ -78,7 +78,7 @@ def estimate(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | No
             if path not in claimed:
                 claimed.add(path)
                 missing += len(part)
-    images = recipe.iterations * recipe.batch * (BACKWARD + recipe.adversarial)
+    images = recipe.iterations * recipe.batch * (BACKWARD + recipe.adversarial) + recipe.pretraining * recipe.batch
     images += (1 + recipe.iterations // recipe.validate_every) * recipe.validation_size
     teacher = missing * cell.teacher.sampler_nfe
     return TrainingEstimate(recipe, images * cell.nfe * recipe.training_seeds + teacher, teacher)

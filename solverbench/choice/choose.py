@@ -74,6 +74,8 @@ def choose(
     _check(calls, seconds, train)
     tell = tell or Silent()
     budgets = spec.calls(nfe)
+    if by in table.TABLE and not table.TABLE[by].ranked:
+        raise UserError(asked=f"by {by}", wrong="none of its values is better", remedy="choose by another metric")
     Store.open(out)
     teacher, measuring_calls = _converged(teacher, out, calls)
     calls = None if calls is None else calls - measuring_calls

@@ -75,7 +75,8 @@ def thing(registry: registries.Registry, name: str) -> str:
         *_offered(registry, full),
     ]
     if registry is registries.metrics:
-        lines.append(f"  better   {'higher' if plugin.find(full).higher else 'lower'}")
+        told = plugin.find(full)
+        lines.append(f"  better   {('higher' if told.higher else 'lower') if told.ranked else 'near 0'}")
     options = getattr(found, "__kwdefaults__", None) if registry is registries.grids else None
     if options:
         lines += ["  options", *(f"    {key} = {_text(value)}" for key, value in options.items())]

@@ -25,7 +25,7 @@ def invoke(*arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, subsets):
+def ran(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "runs"
     return out, invoke("run", "--solvers", "gas,dpm,heun", "--nfe", "3-4", *SMALL, "--out", out, "--json")
 
@@ -118,7 +118,6 @@ def test_a_list_as_json_has_its_aliases_as_lists(tmp_path):
     assert rows["gs"] == []
 
 
-@pytest.mark.usefixtures("subsets")
 def test_a_range_is_trained_by_a_file_of_a_recipe_and_drawn_as_a_whole(tmp_path):
     (tmp_path / "mine.toml").write_text("""[any]
 train_size = 40
@@ -165,7 +164,6 @@ def test_a_recipe_is_shown_as_a_file_and_the_earlier_flag_still_does_it(tmp_path
     assert "none.toml: there is no such file; give a TOML file of a recipe" in wrong.stderr
 
 
-@pytest.mark.usefixtures("subsets")
 def test_a_training_is_drawn_at_its_end_and_again_when_asked(tmp_path):
     small = ("train_size=40", "validation_size=20", "training_seeds=2", "batch=8", "iterations=4")
     line = ["train", "gs", "--nfe", "1", "--out", tmp_path, *(part for each in small for part in ("--set", each))]

@@ -198,8 +198,3 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return write_bundle(tmp_path / name, frame, record)
 
     return writer
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _subsets(subsets: None) -> None:
-    """All tests here draw the same bundle often."""

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,12 @@ def test_the_highest_wins_where_higher_is_better(tmp_path: Path) -> None:
     assert {found.winner for found in ahead(distance, bundle.cells).values()} == {"gas"}
     best = precision.frame.sort_values("value")["label"].iloc[-1]
     assert {found.winner for found in ahead(precision, bundle.cells).values()} == {best}
+
+
+def test_nobody_wins_where_no_value_is_better(tmp_path: Path) -> None:
+    bundle = reports.load(small(tmp_path / "a"))
+    distance = parts(bundle.frame, bundle.record)[0]
+    assert ahead(replace(distance, ranked=False), bundle.cells) == {}
 
 
 def test_a_solver_trained_on_the_metric_never_wins(tmp_path: Path) -> None:

@@ -102,13 +102,16 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
 
 
 def _table(teacher: str, metric: str, budgets: Sequence[int], outcomes: Sequence[Outcome]) -> Table:
-    higher = plugin.described(metric).higher
+    told = plugin.described(metric)
+    higher = told.higher
     there = {(outcome.cell.solver, outcome.cell.nfe): outcome for outcome in outcomes}
     best = {
         nfe: (max if higher else min)(
             (each.measures[metric].value for (_, n), each in there.items() if n == nfe and metric in each.measures),
             default=None,
         )
+        if told.ranked
+        else None
         for nfe in budgets
     }
     rows = [
@@ -118,7 +121,7 @@ def _table(teacher: str, metric: str, budgets: Sequence[int], outcomes: Sequence
     measured = [each for each in outcomes if metric in each.measures]
     facts = [f"n={measured[0].measures[metric].n}x{measured[0].cell.protocol.replicates}"] if measured else []
     facts += ["biased, because n is small"] if any(each.biased(metric) for each in measured) else []
-    facts += [f"{'higher' if higher else 'lower'} is better"]
+    facts += [f"{'higher' if higher else 'lower'} is better" if told.ranked else "0 is the teacher's"]
     starred = "; * flagged, see below" if any(each.flags(metric) for each in measured) else ""
     return Table(f"{metric} on {teacher} ({', '.join(facts)}{starred})", budgets, rows)
 
