@@ -55,8 +55,12 @@ class Part:
     """Rows of one teacher and metric under one protocol, with the facts for their caption.
 
     `n` images per replicate; `n` and `replicates` are 0 if no row has a value. `number` counts parts from 1. `higher`
-        model=model, options=options, ranked=bool(entry.get("ranked", True)), whole="" if shown == teacher else teacher,
-        everyone=everyone,
+    says that higher values are better, `ranked` that either are, else 0 is the teacher's. Below `full` images the
+    metric is biased (0: never). `published` are the numbers of papers for the same teacher and metric. `short` is the
+    metric's short name; empty if it has none. `options` are the options of the teacher that differ in this run, as
+    (name, value), and `model` is its name without them. `whole` is the teacher's name if a reader sees a shorter one;
+    empty otherwise. `everyone` has the spec of each label of the run, in their order: looks are assigned among all of
+    them, so that a solver has one look wherever it is drawn.
     """
 
     teacher: str
@@ -275,12 +279,8 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int, everyone: 
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
         published=_published(record, teacher, metric) if number == 1 else (), short=str(entry.get("short", "")),
-<<<<<<< HEAD
-        model=model, options=options, whole="" if shown == teacher else teacher,
-        everyone=everyone,
-=======
         model=model, options=options, ranked=bool(entry.get("ranked", True)), whole="" if shown == teacher else teacher,
->>>>>>> main
+        everyone=everyone,
     )  # fmt: skip
 
 
