@@ -162,3 +162,12 @@ def test_every_command_that_samples_says_that_it_loads_before_it_imports():
         body = inspect.getsource(main.commands[name].callback)
         said, imported = body.find("terminal.loading("), body.find("    from solverbench")
         assert 0 < said < imported, name
+
+
+def test_a_plugin_that_is_loaded_with_the_flags_is_announced_too(monkeypatch, tmp_path):
+    """Its file imports SolverBench, and so PyTorch, before the command begins."""
+    said = []
+    monkeypatch.setattr(terminal, "loading", lambda what="": said.append(what))
+    (tmp_path / "empty.py").write_text("")
+    CliRunner().invoke(main, ["list", "solvers", "--plugin", str(tmp_path / "empty.py")])
+    assert said == ["PyTorch and the plugin"]
