@@ -110,7 +110,9 @@ def _links(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(report: Report) -> list[str]:
-    return list(dict.fromkeys(part.metric for part in report.parts))
+    """Return the metrics, those without any value last: the page begins with the first one."""
+    valued = dict.fromkeys(part.metric for part in report.parts if part.n)
+    return list(valued | dict.fromkeys(part.metric for part in report.parts))
 
 
 def _lines(report: Report, key: str) -> list[str]:

@@ -210,7 +210,7 @@
     }
     svg.append(shape("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
     svg.append(shape("text", { class: "soft", x: (box.left + box.right) / 2, y: height - 8, "text-anchor": "middle" }, width < 420 ? ACROSS[state.across][0] : title));
-    if (!points.length) svg.append(shape("text", { class: "soft", x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle" }, "no finished cell to show here"));
+    if (!points.length) svg.append(shape("text", { class: "soft", x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle" }, part.points.some((p) => p.status === "done" || p.status === "cached") ? "no value to show here; the table below says why" : "no finished cell to show here"));
 
     const labels = [];
     lines.forEach((line, k) => {

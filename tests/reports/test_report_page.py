@@ -220,3 +220,13 @@ def test_the_page_says_what_a_claim_is_and_where_the_list_stands(tmp_path: Path)
     assert "ahead of" in said
     assert '<a href="#verdicts">The list of claims' in said
     assert '<section id="verdicts">' in text
+
+
+def test_the_page_begins_with_a_metric_that_has_a_value(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", ["dpm", "gas"], ["digits"], (4,), ["frechet_data", "rmse_teacher"])
+    frame = pd.read_csv(folder / "results.csv", dtype={"cell": str})
+    frame.loc[frame["metric"] == "frechet_data", ["value", "low", "high"]] = np.nan
+    frame.to_csv(folder / "results.csv", index=False)
+    found = Outline(html.page(sections.of(reports.load(folder))))
+    offered = [a["value"] for t, a in found.tags if t == "option" and a["value"] in ("frechet_data", "rmse_teacher")]
+    assert offered == ["rmse_teacher", "frechet_data"]
