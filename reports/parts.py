@@ -58,7 +58,8 @@ class Part:
     says that higher values are better, `ranked` that either are, else 0 is the teacher's. Below `full` images the
     metric is biased (0: never). `published` are the numbers of papers for the same teacher and metric. `short` is the
     metric's short name; empty if it has none. `options` are the options of the teacher that differ in this run, as
-    (name, value), and `model` is its name without them.
+    (name, value), and `model` is its name without them. `whole` is the teacher's name if a reader sees a shorter one;
+    empty otherwise.
     """
 
     teacher: str
@@ -82,6 +83,7 @@ class Part:
     model: str = ""
     options: tuple[tuple[str, str], ...] = ()
     ranked: bool = True
+    whole: str = ""
 
     @property
     def title(self) -> str:
@@ -164,15 +166,17 @@ class Axes:
     """The options of teachers that a run varies, as its record has them.
 
     `teachers` are (model, values of the options) by the teacher's name. A value is empty for a default that isn't
-    known, and None for an option that doesn't differ between teachers of this model.
+    known, and None for an option that doesn't differ between teachers of this model. `shown` are the names that a
+    reader sees in place of a teacher's own.
     """
 
     options: tuple[str, ...] = ()
     teachers: Mapping[str, tuple[str, tuple[str | None, ...]]] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, teacher: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         """Return a teacher's model and its options, as (name, value)."""
-        model, _ = self.teachers.get(teacher, (teacher, ()))
+        model, _ = self.teachers.get(teacher, (self.shown.get(teacher, teacher), ()))
         pairs = zip(self.options, self.values(teacher), strict=True)
         return model, tuple((name, value) for name, value in pairs if value is not None)
 
@@ -192,9 +196,11 @@ def named(model: str, options: Sequence[tuple[str, str]]) -> str:
 
 def axes(record: Mapping[str, Any]) -> Axes:
     """Return the options that differ between the teachers of a record; none if the record has none, or is foreign."""
-    told = record.get("axes")
+    told, names = record.get("axes"), record.get("shown")
+    given = names.items() if isinstance(names, dict) else ()
+    shown = {printable(str(teacher)): printable(str(name)) for teacher, name in given}
     if not isinstance(told, dict) or not isinstance(told.get("options"), list):
-        return Axes()
+        return Axes(shown=shown)
     options = tuple(printable(str(name)) for name in told["options"])
     teachers = told.get("teachers")
     found = {}
@@ -205,7 +211,7 @@ def axes(record: Mapping[str, Any]) -> Axes:
                 printable(str(values[name])) if name in values else None for name in map(str, told["options"])
             )
             found[printable(str(teacher))] = printable(str(entry.get("model", teacher))), texts
-    return Axes(options, found) if found else Axes()
+    return Axes(options, found, shown) if found else Axes(shown=shown)
 
 
 def grouped(number: int) -> str:
@@ -260,16 +266,17 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
     images = _number(known, "n")
     entry = record.get("metrics", {}).get(metric, {})
     model, options = axes(record).of(teacher)
+    shown = axes(record).shown.get(teacher, teacher)
     return Part(
         teacher=teacher, metric=metric, number=number, frame=rows, label=str(entry.get("label", metric)),
         log=bool(entry.get("log", True)), lines=_lines(record, teacher, metric, images),
         interval=str(entry.get("interval") or _interval(record)),
         n=images, replicates=_number(known, "replicates"),
-        seeds=_word(known, "seeds"), reference=_word(known, "reference"),
+        seeds=_word(known, "seeds"), reference=_word(known, "reference").replace(teacher, shown),
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
         published=_published(record, teacher, metric) if number == 1 else (), short=str(entry.get("short", "")),
-        model=model, options=options, ranked=bool(entry.get("ranked", True)),
+        model=model, options=options, ranked=bool(entry.get("ranked", True)), whole="" if shown == teacher else teacher,
     )  # fmt: skip
 
 

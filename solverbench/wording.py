@@ -5,6 +5,8 @@ from __future__ import annotations
 import copyreg
 import difflib
 import math
+import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -98,6 +100,37 @@ def printable(text: str) -> str:
     A terminal obeys control characters, and a name with a line break could forge a line of output.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def ends(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: a longer one without its middle, as both ends tell names apart."""
+    if len(text) <= most:
+        return text
+    first = most // 2
+    return f"{text[:first]}…{text[len(text) - (most - first - 1) :]}"
+
+
+def wrapped(line: str, room: int | None) -> list[str]:
+    """Return a line in lines of at most `room` characters, those after the first indented; a word is never broken.
+
+    It breaks behind a comma, colon or semicolon where it can, so that a metric keeps its value and its interval, and a
+    spec, which has no space, stays whole even if it is longer than `room`.
+
+    Args:
+        room: None for lines of any length.
+    """
+    if room is None or len(line) <= room:
+        return [line]
+    pieces = re.split(r"(?<=[,;:]) ", line)
+    joined = " ".join(each.replace(" ", "\0") if len(each) <= _PIECE else each for each in pieces)
+    found = textwrap.wrap(
+        joined, max(room, _PIECE + 2), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return [each.replace("\0", " ") for each in found]
+
+
+_PIECE = 38
+"""Largest number of characters between two commas that stay on one line."""
 
 
 def decimals(value: float, error: float = math.nan) -> int:

@@ -195,7 +195,7 @@ def _facts(part: Part) -> dict[str, Any]:
 def _titled(part: Part) -> dict[str, str]:
     """Return the teacher as text if it differs from its name; lines don't break between an option and its value."""
     text = part.title.replace(" ", "\u00a0").replace(",\u00a0", ", ")
-    return {"title": text} if part.options else {}
+    return {"title": text} if part.title != part.teacher else {}
 
 
 KINDS = {

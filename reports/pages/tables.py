@@ -22,9 +22,9 @@ from solverbench.reports.parts import Part, grouped, ranges
 from solverbench.wording import BELOW_ERROR, csv_text, decimals, number_text
 
 Rank = Literal["best", "tied", ""]
-UNRANKED = "The teacher's value is 0; neither higher nor lower values are better."
 MASKED = "§"
 """Mark of a difference whose interval excludes 0 but that is smaller than the error of the reference."""
+UNRANKED = "The teacher's value is 0; neither higher nor lower values are better."
 _LACKING = "?"
 _SIGNS = {"-": "--"}  # in LaTeX
 _REASON = 300  # characters of a reason in a legend; twice as many for a reason shared by several solvers
@@ -227,7 +227,7 @@ def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
 
 def caption(part: Part) -> str:
     """Return the caption: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
-    what = f"{part.label}, teacher {part.title}."
+    what = f"{part.label}, teacher {part.title}{f' ({part.whole})' if part.whole else ''}."
     if not part.n:
         return f"{what} {part.count.capitalize()}."
     images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")

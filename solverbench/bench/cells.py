@@ -190,7 +190,7 @@ class Cell:
         return self.trained is not None and self.trained.metric_loss
 
     def __str__(self) -> str:
-        return f"{self.solver} nfe={self.nfe} on {self.teacher.name}"
+        return f"{self.solver} nfe={self.nfe} on {self.teacher.shown}"
 
 
 def reason(error: BaseException, asked: str = "") -> str:

@@ -20,6 +20,8 @@ DOUBLE = 2.0
 """Guess of the time of a call in float64, relative to the network's own precision."""
 DRAWING = 3.0, 0.5
 """Guess of the seconds that a report takes to draw: its fixed part, and more for each teacher and metric."""
+_BUSIEST = 12.0
+"""Largest factor by which a busy machine is taken to slow down one thread."""
 _TRUST = 0.02
 """Share of a phase's work that its guess counts for, once its own pace is measured."""
 
@@ -55,11 +57,20 @@ class Forecast:
         phases: by any name, in any order.
         workers: number of workers.
         clock: seconds.
+        processor: seconds of processor time of this process, if workers compute on processors; None otherwise. What one
+            thread does at the end takes as much longer than its guess as the workers waited for a busy machine.
     """
 
-    def __init__(self, phases: Mapping[Hashable, Phase], workers: int, clock: Callable[[], float]) -> None:
-        self.phases, self.workers, self.clock = dict(phases), workers, clock
+    def __init__(
+        self,
+        phases: Mapping[Hashable, Phase],
+        workers: int,
+        clock: Callable[[], float],
+        processor: Callable[[], float] | None = None,
+    ) -> None:
+        self.phases, self.workers, self.clock, self.processor = dict(phases), workers, clock, processor
         self.begun, self.longest = clock(), 0.0
+        self.used = processor() if processor is not None else 0.0
 
     def spend(self, name: Hashable, work: float, seconds: float) -> None:
         """Count finished work of a phase, and the seconds that a worker spent on it."""
@@ -97,10 +108,18 @@ class Forecast:
             return self.workers
         return max(0.25, min((spent + self.workers * known) / (elapsed + known), self.workers))
 
+    @property
+    def _busy(self) -> float:
+        """Seconds that pass on average for a second of a thread's work, because others use the processors, too."""
+        measured = [each for each in self.phases.values() if not each.serial]
+        if self.processor is None or (used := self.processor() - self.used) <= 0:
+            return 1.0
+        return min(max(sum(each.seconds for each in measured) / used, 1.0), _BUSIEST)
+
     def _pace(self, name: Hashable) -> float | None:
         """Return the seconds for each unit of work of a phase."""
         phase = self.phases[name]
-        guess = phase.guess if phase.serial else self._corrected(phase)
+        guess = (phase.guess or 0.0) * self._busy if phase.serial else self._corrected(phase)
         if phase.done <= 0:
             return guess
         weight = 0.0 if guess is None else _TRUST * phase.work
@@ -151,8 +170,8 @@ def measuring(job: CellProgress) -> float:
     """
     judged, blocks = job.cell.evaluation, len(job.cell.protocol.blocks)
     if judged is None:
-        return 0.02
-    return 0.02 + blocks * 3.5e-10 * len(judged.data.moments.mean) ** 3
+        return 0.05
+    return 0.05 + blocks * 3.5e-10 * len(judged.data.moments.mean) ** 3
 
 
 def stored_pace(jobs: Iterable[CellProgress], teacher: Teacher) -> float | None:

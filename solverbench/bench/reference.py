@@ -49,7 +49,7 @@ class ReferenceTask:
     @property
     def label(self) -> str:
         """Its name in the progress of a run."""
-        return f"reference of {self.name}"
+        return f"reference of {self.measurement.teacher.shown}"
 
     @property
     def images(self) -> int:
@@ -60,7 +60,7 @@ class ReferenceTask:
     def line(self) -> str:
         """A line for the user if the reference isn't converged; empty if it is, or if that is unknown."""
         teacher = self.measurement.teacher
-        return "" if self.found is None else warning(teacher.name, teacher.sampler_nfe, self.found.error)
+        return "" if self.found is None else warning(teacher.shown, teacher.sampler_nfe, self.found.error)
 
 
 def tasks(wanted: Iterable[Cell], out: Path) -> list[ReferenceTask]:

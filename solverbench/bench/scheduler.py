@@ -214,7 +214,8 @@ def _forecast(work: Sequence[Unit], jobs: Sequence[CellProgress], workers: int, 
     fixed, each = estimates.DRAWING
     found[MEASURES] = Phase(len(ending), sum(map(estimates.measuring, ending)) / max(len(ending), 1), serial=True)
     found[DRAWING] = Phase(1, fixed + each * len(tables), serial=True)
-    return Forecast(found, workers, time.monotonic)
+    on_processors = all(unit.teacher.device == "cpu" for unit in work)
+    return Forecast(found, workers, time.monotonic, time.process_time if on_processors else None)
 
 
 def finish(

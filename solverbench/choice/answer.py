@@ -100,7 +100,7 @@ def answered(
         "seconds_per_call": race.pace,
     }
     found = Recommendation(
-        race.teacher.name,
+        race.teacher.shown,
         by,
         tuple(picks),
         rows,

@@ -177,7 +177,7 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
     terminal.tell("drawing the report")
     written = _report(result.folder)
     terminal.show(result.tables)
-    click.echo(result.summary())
+    terminal.say(result.summary())
     _say_written(result.folder, written)
     if as_json:
         click.echo(json.dumps({"report": str(result.folder), "counts": result.counts}))

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from solverbench.bench.progress import Listener, Silent, duration
 from solverbench.cli.terminal import Amount, in_notebook, moves, raw, stamp
-from solverbench.wording import printable
+from solverbench.wording import printable, wrapped
 
 EVERY = 5.0
 """Seconds between two plain progress lines."""
@@ -284,8 +284,10 @@ class Bar:
         self.note(f"{cell}: {status}{detail and ', ' + detail}")
 
     def note(self, line: str) -> None:
-        """Print the line above the bar."""
-        self.progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        """Print the line above the bar, in lines as wide as the terminal."""
+        console = self.progress.console
+        for each in wrapped(printable(line), console.width):
+            console.print(each, markup=False, highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """Print the line above the bar."""

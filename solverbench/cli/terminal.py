@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 import click
 
 from solverbench.errors import UserError
-from solverbench.wording import printable
+from solverbench.wording import printable, wrapped
 
 if TYPE_CHECKING:
     from solverbench.bench.bundle.numbers import Table
@@ -186,6 +186,12 @@ def fail(line: str) -> None:
 def width() -> int | None:
     """Return the characters in a line of stdout; None if it is no terminal, where lines have any length."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def say(text: str) -> None:
+    """Print lines on stdout; on a terminal a wider one becomes several, indented after the first; see `wrapped`."""
+    for line in text.split("\n"):
+        click.echo("\n".join(wrapped(line, width())))
 
 
 def show(tables: Sequence[Table]) -> None:

@@ -113,7 +113,7 @@ def train(
             for note in sorted({run["note"] for run in trained.record["runs"] if run.get("note")}):
                 click.echo(f"  note: {note}")
             targets = trained.record["targets"]
-            if line := warning(network.name, network.sampler_nfe, targets.get("error")):
+            if line := warning(network.shown, network.sampler_nfe, targets.get("error")):
                 click.echo(f"  note: {line}")
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from solverbench.conformance import trials
-from solverbench.conformance.trials import BUDGETS, Failed, Recorder
+from solverbench.conformance.trials import BUDGETS, Counter, Failed, Recorder
 from solverbench.errors import BudgetError, NotLinearError
 from solverbench.method import suspects
 from solverbench.method.declarations import read_levels
@@ -31,19 +33,55 @@ def linear(solver: Solver, schedule: NoiseSchedule) -> str:
     return "loop and tableau agree on random networks"
 
 
-def nfe(solver: Solver, schedule: NoiseSchedule) -> str:
+class OwnRun(NamedTuple):
+    """A run on the solver's own grid of a budget: the solver with parameters, its calls, the state and the sample."""
+
+    ready: Solver
+    calls: int
+    state: Tensor
+    sample: Tensor
+
+
+class OwnRuns:
+    """The runs of a solver on its own grids, each made once for the checks that look at all of them.
+
+    Args:
+        solver: a copy of the solver that no other check uses.
+        schedule: the noise schedule.
+    """
+
+    def __init__(self, solver: Solver, schedule: NoiseSchedule) -> None:
+        self.solver, self.schedule = solver, schedule
+        self._made: dict[int, OwnRun | None] = {}
+
+    def __iter__(self) -> Iterator[tuple[int, OwnRun]]:
+        """Yield each budget that the solver accepts and has a grid for, with its run; an error of a run passes."""
+        for budget in BUDGETS:
+            if budget not in self._made:
+                self._made[budget] = self._run(budget)
+            if (made := self._made[budget]) is not None:
+                yield budget, made
+
+    def _run(self, budget: int) -> OwnRun | None:
+        for _, ready, grid in trials.runs(self.solver, self.schedule, [budget]):
+            counter, x = Counter(), trials.start(grid)
+            sample = sampled(ready, counter, x, grid)
+            return OwnRun(ready, counter.calls, x, sample)
+        return None
+
+
+def nfe(own: OwnRuns) -> str:
     """Raise unless the loop makes exactly the claimed calls and a refusal names the nearest budgets."""
+    solver = own.solver
     refusals = {budget: _refusal(solver, budget) for budget in range(1, 3 * BUDGETS.stop)}
     taken = {budget for budget, refusal in refusals.items() if refusal is None}
     if not taken & set(BUDGETS):
         raise Failed(f"takes no budget from 1 to {BUDGETS[-1]}; `steps` must return intervals for some")
     counted = []
-    for budget, ready, grid in trials.runs(solver, schedule):
-        counter = Recorder()
-        sampled(ready, counter, trials.start(grid), grid)
-        if counter.calls != budget:
-            advice = miscounted(ready, schedule, budget, counter.calls)[1]
-            raise Failed(f"makes {counter.calls} calls where it claims {budget}; mend the loop, or {advice}")
+    for budget, run in own:
+        if run.calls != budget:
+            advice = miscounted(run.ready, own.schedule, budget, run.calls)[1]
+            raise Failed(f"makes {run.calls} calls where it claims {budget}; mend the loop, or {advice}")
         counted.append(budget)
     for budget in sorted(set(BUDGETS) - taken):
         nearest = {n for n in taken if abs(n - budget) == min(abs(other - budget) for other in taken)}
@@ -67,12 +105,10 @@ def _refusal(solver: Solver, budget: int) -> frozenset[int] | None:
     return None
 
 
-def finite(solver: Solver, schedule: NoiseSchedule) -> str:
+def finite(own: OwnRuns) -> str:
     """Raise unless samples are finite and have the state's shape, at every budget."""
     seen = []
-    for budget, ready, grid in trials.runs(solver, schedule):
-        x = trials.start(grid)
-        sample = sampled(ready, trials.network, x, grid)
+    for budget, (_, _, x, sample) in own:
         if sample.shape != x.shape or not sample.isfinite().all():
             raise Failed(
                 f"returns {tuple(sample.shape)} with {int((~sample.isfinite()).sum())} values not finite for a state "

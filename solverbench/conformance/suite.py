@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from torch import Tensor
@@ -182,19 +182,35 @@ def _all(subject: Subject, schedule: NoiseSchedule | None, images: Tensor | None
             for function, applies, reason in _ACCURACY
         ]
     chosen = schedule or EDM()
+    own = cache(lambda: loops.OwnRuns(_copied(found), chosen))
+    shared = {function: partial(_shared, function, own) for function in (loops.nfe, loops.finite)}
     return [
-        Check(function.__name__, found, partial(_fresh, function, found, chosen), "" if applies(found) else reason)
+        Check(
+            function.__name__,
+            found,
+            shared.get(function) or partial(_fresh, function, found, chosen),
+            "" if applies(found) else reason,
+        )
         for function, applies, reason in _SOLVER
     ]
 
 
 def _fresh(function: Callable[[Solver, NoiseSchedule], str], solver: Solver, schedule: NoiseSchedule) -> str:
-    """Run a check on a copy of the solver, if it can be copied, so that it sees no state kept from another check."""
+    """Run a check on a copy of the solver, so that it sees no state kept from another check."""
+    return function(_copied(solver), schedule)
+
+
+def _shared(function: Callable[[loops.OwnRuns], str], own: Callable[[], loops.OwnRuns]) -> str:
+    """Run a check on the runs that it shares with others."""
+    return function(own())
+
+
+def _copied(solver: Solver) -> Solver:
+    """Return a copy of the solver, or itself if it can't be copied: an instance may hold anything."""
     try:
-        own = copy.deepcopy(solver)
-    except Exception:  # an instance may hold anything
-        own = solver
-    return function(own, schedule)
+        return copy.deepcopy(solver)
+    except Exception:
+        return solver
 
 
 def _judged(function: Callable[[Teacher, Known], str], teacher: Teacher, images: Tensor | None) -> str:
@@ -212,7 +228,7 @@ def _learned(solver: Solver) -> bool:
 
 _UNTRAINED = "it has nothing to train"
 
-_SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], bool], str]] = [
+_SOLVER: list[tuple[Callable[..., str], Callable[[Solver], bool], str]] = [
     (declarations.documented, _always, ""),
     (declarations.options, _always, ""),
     (declarations.spec_round_trip, _always, ""),
@@ -245,7 +261,10 @@ _SOLVER: list[tuple[Callable[[Solver, NoiseSchedule], str], Callable[[Solver], b
     (orders.global_order, lambda solver: solver.global_order is not None, "set global_order to have it measured"),
     (processes.cell_key, processes.findable, "it is defined where no other process can find it: not in a .py file"),
 ]
-"""Every check of a solver: (function, whether it applies to a solver, reason if it does not)."""
+"""Every check of a solver: (function, whether it applies to a solver, reason if it does not).
+
+A function takes a fresh copy of the solver and the schedule; those of `loops.OwnRuns` take the runs that they share.
+"""
 
 _TEACHER: list[tuple[Callable[[Teacher], str], Callable[[Teacher], bool], str]] = [
     (denoising.identity, _always, ""),

@@ -30,6 +30,17 @@ class Failed(Exception):
     """A failed check; the text is one line, `<finding>; <remedy>`."""
 
 
+class Counter:
+    """The network with the number of its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, level: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        return network(x, sigma)
+
+
 class Recorder:
     """The network with a record of its inputs, and of its outputs together with copies of them."""
 

@@ -133,6 +133,19 @@ def test_nothing_is_told_before_any_pace_is_known():
     assert forecast.left == pytest.approx(4 * 2 + 10 * 2)
 
 
+def test_what_one_thread_does_at_the_end_is_slower_on_a_busy_machine():
+    """Workers that got a quarter of a processor each: so will the drawing of the report."""
+    clock, processor = Clock(), Clock()
+    phases = {"cells": Phase(10, 1.0), "drawing": Phase(1, 5.0, serial=True)}
+    forecast = Forecast(phases, 2, clock, processor)
+    assert forecast.left == 10 / 2 + 5
+    clock.now += 20
+    processor.now += 10
+    for _ in range(10):
+        forecast.spend("cells", 1, 4.0)
+    assert forecast.left == 5 * 4
+
+
 def test_work_that_is_left_out_takes_no_time():
     forecast = Forecast({"cells": Phase(10, 1.0)}, 1, Clock())
     forecast.drop("cells", 4)

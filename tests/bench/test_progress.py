@@ -8,6 +8,7 @@ from rich.console import Console
 from solverbench.bench.progress import duration
 from solverbench.cli.progress import Bar, Lines, Pace, counted, display, training_display
 from solverbench.cli.terminal import Amount
+from solverbench.wording import wrapped
 
 
 class Clock:
@@ -171,3 +172,32 @@ def test_counted_work_has_a_bar_on_a_terminal(monkeypatch):
     with counted("files", stream) as tell:
         tell(3, 7)
     assert "3/7 files" in stream.getvalue()
+
+
+def test_no_line_of_a_cell_is_wider_than_the_terminal_and_no_spec_is_broken():
+    """The numbers of the README's run, a spec with options, and a note."""
+    spec = "unipc:order=3:variant=bh1:prediction=noise:grid=polynomial:rho=5:end=zero"
+    stream = io.StringIO()
+    bar = Bar(Console(file=stream, force_terminal=True, width=80, no_color=True))
+    numbers = "frechet_data 3.05 ± 0.26, frechet_teacher 0.227 ± 0.041, rmse_teacher 0.0644 ± 0.0013"
+    for name in ("gas", spec):
+        bar.settle(f"{name} nfe=3 on digits", "done", numbers)
+    bar.note(
+        "the reference of toy isn't converged: its error is 0.087 RMSE, above 0.0039, half the step of an 8-bit pixel"
+    )
+    bar.end()
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[:2] == [
+        "gas nfe=3 on digits: done, frechet_data 3.05 ± 0.26,",
+        "  frechet_teacher 0.227 ± 0.041, rmse_teacher 0.0644 ± 0.0013",
+    ]
+    assert any(line.startswith(spec) for line in lines)
+    whole = " ".join(line.strip() for line in lines)
+    assert f"{spec} nfe=3 on digits: done, {numbers} the reference of toy isn't converged:" in whole
+
+
+def test_a_word_that_is_wider_than_the_terminal_stays_whole():
+    assert wrapped(f"run {'a' * 90} now", 80) == ["run", f"  {'a' * 90}", "  now"]
+    assert wrapped("short, line", 80) == ["short, line"]
+    assert wrapped("any " * 100, None) == ["any " * 100]

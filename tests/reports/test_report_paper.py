@@ -2,11 +2,13 @@
 
 import ast
 import csv
+import functools
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report; where no program looks at the others, with the figures alone that a script draws again."""
     path, draw = write(tmp_path_factory.mktemp("paper") / "a", **SOME, metrics=METRICS), gallery.draw
     with pytest.MonkeyPatch.context() as patch:
-        if not (PDFLATEX or PDFFONTS):
+        if no_latex() and no_pdffonts():
             patch.setattr(gallery, "_ALONE", 1000)
             patch.setattr(gallery, "draw", lambda to, made, names: draw(to, made, set(names).intersection(SCRIPTS)))
         reports.write(path)
@@ -58,32 +60,46 @@ def typeset(text: str, to: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=to, capture_output=True, text=True, errors="replace", check=False)
 
 
-@pytest.fixture(scope="session")
-def latex(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skip where there is no pdflatex, or one without the packages and fonts that a paper needs: tried once."""
+@functools.cache
+def no_latex() -> str:
+    """Why nothing can be typeset: no pdflatex, or one without the packages and fonts that a paper needs; tried once."""
     if not PDFLATEX:
-        pytest.skip("no pdflatex")
+        return "no pdflatex"
     tiny = (
         "\\begin{document}\n\\begin{tabular}{lr}\n\\toprule a & \\textbf{b} \\\\\n\\midrule\n"
         "$x_1 \\pm 2$ & \\textsuperscript{c} \\textit{d} \\texttt{e} \\\\\n\\bottomrule\n\\end{tabular}\n"
     )
-    found = typeset(tiny, to := tmp_path_factory.mktemp("tiny"))
-    if found.returncode or not (to / "paper.pdf").exists():
-        said = [line for line in found.stdout.splitlines() if line.startswith("!")] or [f"exit code {found.returncode}"]
-        pytest.skip(f"pdflatex can't typeset a table here: {said[0]}")
+    with tempfile.TemporaryDirectory() as to:
+        found = typeset(tiny, Path(to))
+        if found.returncode == 0 and Path(to, "paper.pdf").exists():
+            return ""
+    said = [line for line in found.stdout.splitlines() if line.startswith("!")] or [f"exit code {found.returncode}"]
+    return f"pdflatex can't typeset a table here: {said[0]}"
 
 
-@pytest.fixture(scope="session")
-def pdffonts(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The program; skip where there is none, or one that can't read a PDF."""
+@functools.cache
+def no_pdffonts() -> str:
+    """Why no fonts can be listed: no program for it, or one that can't read a PDF; tried once."""
     if not PDFFONTS:
-        pytest.skip("no pdffonts")
-    empty = tmp_path_factory.mktemp("empty") / "empty.pdf"
-    blank(1, 1).save(empty)
-    found = subprocess.run([PDFFONTS, str(empty)], capture_output=True, text=True, check=False)
-    if found.returncode:
-        pytest.skip(f"pdffonts can't read a PDF here: {found.stderr.strip() or found.returncode}")
-    return PDFFONTS
+        return "no pdffonts"
+    with tempfile.TemporaryDirectory() as to:
+        blank(1, 1).save(empty := Path(to, "empty.pdf"))
+        found = subprocess.run([PDFFONTS, str(empty)], capture_output=True, text=True, check=False)
+    return f"pdffonts can't read a PDF here: {found.stderr.strip() or found.returncode}" if found.returncode else ""
+
+
+@pytest.fixture
+def latex() -> None:
+    if reason := no_latex():
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def pdffonts() -> str:
+    """The program."""
+    if reason := no_pdffonts():
+        pytest.skip(reason)
+    return str(PDFFONTS)
 
 
 @pytest.mark.usefixtures("latex")

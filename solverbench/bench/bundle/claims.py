@@ -83,9 +83,9 @@ class Claim:
     def text(self) -> str:
         """The claim in words."""
         if self.open:
-            return f"{_label(self.a)} against {_label(self.b)} on {self.a.cell.teacher.name}"
+            return f"{_label(self.a)} against {_label(self.b)} on {self.a.cell.teacher.shown}"
         named = f"{self.rival} at NFE {self.b.cell.nfe}, {self.b.cell.solver}," if self.rival else _label(self.b)
-        return f"{_label(self.a)} ahead of {named} on {self.a.cell.teacher.name}"
+        return f"{_label(self.a)} ahead of {named} on {self.a.cell.teacher.shown}"
 
     def verdict(self, difference: float, *, apart: bool) -> str:
         """Return the verdict for a's distance minus b's.

@@ -9,7 +9,7 @@ from solverbench.bench.bundle.table import _metrics
 from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.outcome import Outcome
 from solverbench.metrics import plugin, table
-from solverbench.wording import printable
+from solverbench.wording import printable, wrapped
 
 GAP = "  "
 """Space between two columns of a plain table."""
@@ -70,7 +70,7 @@ class Table:
         slim = [max(len(each.value) for each in column) for column in self._columns]
         fits = names + len(GAP) * len(wide) + sum(wide) <= width
         widths = [max(size, len(str(n))) for size, n in zip(wide if fits else slim, self.budgets, strict=True)]
-        lines = [self.title]
+        lines = wrapped(self.title, width)
         for part in _parts(widths, width - names):
             chosen = widths[part]
             lines.append(GAP.join(_padded(["solver", *map(str, self.budgets[part])], [names, *chosen])).rstrip())
@@ -87,13 +87,17 @@ class Table:
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:
-    """Return a table for each teacher and metric, in the order of reports; training seeds are one row, their mean."""
+    """Return a table for each teacher and metric with a value, in the order of reports.
+
+    Training seeds are one row, their mean. Why there is no value is told by each cell and by `cells.lacking`.
+    """
     outcomes, found = pooled(outcomes), []
     for teacher in dict.fromkeys(outcome.cell.teacher.name for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.cell.teacher.name == teacher]
         budgets = sorted({outcome.cell.nfe for outcome in own})
-        for metric in table.ordered({metric for outcome in own for metric in _metrics(outcome.cell)}):
-            found.append(_table(teacher, metric, budgets, own))
+        valued = {metric for outcome in own for metric in outcome.measures}
+        for metric in table.ordered({metric for outcome in own for metric in _metrics(outcome.cell)} & valued):
+            found.append(_table(own[0].cell.teacher.shown, metric, budgets, own))
     return found
 
 
