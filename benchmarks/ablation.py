@@ -8,7 +8,8 @@ at the iteration at which it was stopped. FOLDER gets
 
     trainings.csv     validation error and cost of each training; written again after each
     table.md          per number of calls: validation error, each metric with its interval, and the paired difference
-                      from the row `against`; intervals hold the images and the training seeds
+                      from the row `against`; intervals hold the images and the training seeds, and Holm's step-down
+                      corrects the tests of a metric for the number of rows
     table.csv         the same numbers, a line for each row and metric
     strip-nfeN.png    the same seeds by the teacher, the rows in `pictures` and the best classical solver
     variants/         each row with settings of its own, as a plugin that `solverbench run --plugin` reads
@@ -38,6 +39,7 @@ from PIL import Image, ImageDraw
 from solverbench import files, plugins
 from solverbench.bench import run as runner
 from solverbench.bench.bundle.trainings import pooled
+from solverbench.bench.measure import p_value
 from solverbench.bench.outcome import Outcome, paired
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli.production import Task
@@ -50,6 +52,7 @@ from solverbench.metrics import spectrum
 from solverbench.metrics.plugin import described
 from solverbench.metrics.quantise import quantise
 from solverbench.metrics.table import ALWAYS, ordered
+from solverbench.reports.paired import LEVEL, holm
 from solverbench.sampling.endpoints import endpoints
 from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
@@ -67,7 +70,7 @@ TRAININGS = ("row", "nfe", "seed", "validation", "validation_initial", "best_ite
 """Columns of trainings.csv; cpu_seconds is known if the training wasn't interrupted."""
 
 TABLE = ("row", "nfe", "trainings", "metric", "value", "low", "high", "against", "difference", "difference_low",
-         "difference_high", "reason")  # fmt: skip
+         "difference_high", "p", "p_holm", "reason")  # fmt: skip
 """Columns of table.csv."""
 
 VARIANT = '''"""A row of an ablation, written by benchmarks/ablation.py."""
@@ -299,9 +302,24 @@ def name_of(outcome: Outcome) -> str:
     return re.sub(r":training=[\d|]+", "", outcome.cell.solver)
 
 
+def tested(plan: Plan, outcomes: Sequence[Outcome]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return p of each row's difference from `against` and p corrected for the rows, by row and metric."""
+    base = next((each for each in outcomes if name_of(each) == plan.against), None)
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    if base is None:
+        return found
+    for metric, usual in base.measures.items():
+        others = [each for each in outcomes if each is not base and metric in each.measures]
+        single = [p_value(each.measures[metric], usual) for each in others]
+        both = zip(single, holm(single), strict=True)
+        found |= {(name_of(each), metric): pair for each, pair in zip(others, both, strict=True)}
+    return found
+
+
 def lines(plan: Plan, outcomes: Sequence[Outcome]) -> Iterator[dict[str, object]]:
     """Yield the lines of table.csv."""
     base = next((each for each in outcomes if name_of(each) == plan.against), None)
+    tests = tested(plan, outcomes)
     for outcome in outcomes:
         shared = {"row": name_of(outcome), "nfe": outcome.cell.nfe, "trainings": len(outcome.parts) or 1}
         if not outcome.cell.learned:
@@ -316,6 +334,7 @@ def lines(plan: Plan, outcomes: Sequence[Outcome]) -> Iterator[dict[str, object]
                 difference, low, high = paired(outcome, base, metric)
                 line |= {"against": plan.against, "difference": difference, "difference_low": low,
                          "difference_high": high}  # fmt: skip
+                line |= dict(zip(("p", "p_holm"), tests[name_of(outcome), metric], strict=True))
             yield line
 
 
@@ -334,10 +353,14 @@ def markdown(plan: Plan, outcomes: Sequence[Outcome], trained: Sequence[tuple[Ta
         shown = [_value(each, metric) for metric in metrics] if each.measures else [each.reason]
         text.append(_cells([f"`{name_of(each)}`", str(len(errors) or "–"), told, *shown]))
     if base is not None:
-        text += ["", f"Difference from `{plan.against}`, paired; **bold** where its interval excludes 0:", ""]
+        told = "**bold** where the test, corrected for the number of rows, tells it apart from 0"
+        text += ["", f"Difference from `{plan.against}`, paired, with its 95 % interval; {told}:", ""]
+        tests = tested(plan, outcomes)
         text += [_cells(["row", *heads]), "|" + "---|" * (len(heads) + 1)]
         others = [each for each in outcomes if each is not base and each.measures]
-        text += [_cells([f"`{name_of(o)}`", *(_difference(o, base, metric) for metric in metrics)]) for o in others]
+        for other in others:
+            shown = [_difference(other, base, metric, tests) for metric in metrics]
+            text.append(_cells([f"`{name_of(other)}`", *shown]))
     for array, what in (("spectrum", "Power"), ("residual", "Power of the error")):
         if spectra := [(name_of(each), found) for each in outcomes if (found := _bands(each, array, out)) is not None]:
             text += ["", f"{what} over the teacher's, dB, by spatial frequency:", ""]
@@ -357,13 +380,15 @@ def _value(outcome: Outcome, metric: str) -> str:
     return f"{value} ± {half}"
 
 
-def _difference(outcome: Outcome, base: Outcome, metric: str) -> str:
+def _difference(
+    outcome: Outcome, base: Outcome, metric: str, tests: Mapping[tuple[str, str], tuple[float, float]]
+) -> str:
     if metric not in outcome.measures or metric not in base.measures:
         return "–"
     value, low, high = paired(outcome, base, metric)
     places = decimals(value, (high - low) / 4)
     told = f"{number_text(value, places)} [{number_text(low, places)}, {number_text(high, places)}]"
-    return told if low <= 0 <= high else f"**{told}**"
+    return f"**{told}**" if tests[name_of(outcome), metric][1] <= LEVEL else told
 
 
 def _bands(outcome: Outcome, array: str, out: Path) -> np.ndarray[Any, Any] | None:

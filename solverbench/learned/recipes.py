@@ -72,6 +72,10 @@ class Recipe:
     also starts from the best parameters. Training ends once patience has run out `stop_after` times with the last
     group's rate at its minimum.
 
+    The discriminator's penalties have the weights `gamma` times `r1_weight` and `r2_weight`. It is trained alone for
+    `discriminator_pretrain` iterations first; with `conditional` it is told the image's class; its first `bf16_stages`
+    stages are in bfloat16.
+
     `radius` (0: off) lets every noise move within radius C H W / NFE^2 of its origin, in steps of `noise_lr` / NFE.
 
     Sources: GAS, arXiv:2510.17699; LD3, arXiv:2405.15506, with their public code.

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from solverbench import plugins, registries
-from solverbench.bench.measure import over_trainings
+from solverbench.bench.measure import over_trainings, p_value
 from solverbench.bench.outcome import paired
 from solverbench.errors import UserError
 from solverbench.learned.training.trainer import Trainer
+from solverbench.reports.paired import holm
 from solverbench.teachers.loading import load_teacher
 
 pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
@@ -123,6 +124,11 @@ def test_an_ablation_from_its_plan_to_its_table(
     difference = paired(gas, gs, "detail_teacher")
     told = [float(found[name]) for name in ("difference", "difference_low", "difference_high")]
     assert told == pytest.approx(difference)
+    others = [each.measures["detail_teacher"] for each in outcomes if each is not gs]
+    single = [p_value(each, gs.measures["detail_teacher"]) for each in others]
+    assert float(found["p"]) == pytest.approx(single[0])
+    assert float(found["p_holm"]) == pytest.approx(holm(single)[0])
+    assert float(found["p_holm"]) >= float(found["p"])
     assert lines["brief_gs", "detail_teacher"]["difference"] == ""
     assert lines["euler", "rmse_teacher"]["trainings"] == "0"
 

@@ -208,6 +208,22 @@ def test_it_is_told_the_classes_of_the_batch(classes: Teacher, adversarial: Reci
     assert len(moving.history) == 4
 
 
+def test_told_classes_in_bfloat16_it_resumes_bit_for_bit(
+    classes: Teacher, adversarial: Recipe, labelled: Data, tmp_path: Path
+) -> None:
+    recipe = replace(adversarial, conditional=True, bf16_stages=1, discriminator_pretrain=2, iterations=3)
+
+    def stop(made: int, *_: object) -> None:
+        if made == 3:
+            raise InterruptedError
+
+    straight = training.train("gas", 2, classes, recipe, seed=0, out=tmp_path / "a", data=labelled)
+    with pytest.raises(InterruptedError):
+        training.train("gas", 2, classes, recipe, seed=0, out=tmp_path / "b", data=labelled, progress=stop)
+    resumed = training.train("gas", 2, classes, recipe, seed=0, out=tmp_path / "b", data=labelled)
+    assert resumed.identity == straight.identity
+
+
 def test_a_teacher_without_classes_has_no_conditional_discriminator(
     teacher: Teacher, adversarial: Recipe, tmp_path: Path
 ) -> None:
