@@ -21,7 +21,7 @@ from solverbench.reports.figures.widths import DEFAULT, Width
 from solverbench.reports.parts import Part
 from solverbench.wording import csv_text
 
-_LIBRARIES = ("matplotlib", "numpy", "pandas", "pillow")
+_LIBRARIES = ("matplotlib", "numpy", "pandas", "pillow", "seaborn")
 
 
 @dataclass(frozen=True)

@@ -283,16 +283,6 @@ def test_drawing_leaves_the_session_alone_and_the_session_leaves_the_drawing_alo
     assert not pyplot.get_fignums()
 
 
-def test_the_settings_are_seaborns_for_papers() -> None:
-    seaborn = pytest.importorskip("seaborn")
-    theirs = {**matplotlib.rcParamsDefault, **seaborn.axes_style("ticks"), **seaborn.plotting_context("paper")}
-    left_out = {key for key in theirs if "backend" in key} | {"image.cmap"}  # no figure uses a default colour map
-    with base.settings():
-        ours = matplotlib.rcParams.copy()
-    for key in theirs.keys() - left_out - base._SETTINGS.keys():
-        assert ours[key] == (pytest.approx(theirs[key]) if isinstance(theirs[key], float) else theirs[key]), key
-
-
 def test_a_notebook_shows_the_figure(frame: pd.DataFrame, record: dict, tmp_path: Path) -> None:
     figure = reports.draw(with_record(frame, record), "frechet_data")
     assert figure._repr_png_().startswith(b"\x89PNG")
