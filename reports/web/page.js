@@ -263,7 +263,7 @@
       if (last) labels.push([y(last.value), solver.label, ink, solver]);
     }
     for (const { left, base, text, ink } of scattered(numbers, box))
-      svg.append(shape("text", { x: left, y: base, fill: ink, class: "soft number" }, text));
+      svg.append(shape("text", { x: left, y: base, fill: ink, class: "soft nfe" }, text));
     for (const p of hollow) {
       const solver = solvers[p.solver], ink = solver ? colour(solver) : "var(--soft)";
       svg.append(shape("path", { d: outline(solver ? solver.marker : "o", 6.5), transform: `translate(${x(p.nfe).toFixed(1)} ${y(p.value).toFixed(1)})`, fill: "none", stroke: ink, "stroke-width": 1.3, class: "published" }));
