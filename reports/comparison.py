@@ -1,6 +1,7 @@
 """Comparison of two runs: differing specs, protocols and environments, and paired differences of cells."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,8 @@ import pandas as pd
 
 from solverbench.reports.bundle import Bundle, BundleError, load
 from solverbench.reports.pages.text import flat
-from solverbench.reports.paired import LEVEL, Difference, from_half, holm, of_measures
-from solverbench.wording import decimals, interval_texts, number_text
+from solverbench.reports.paired import LEVEL, Difference, below_error, from_half, holm, of_measures
+from solverbench.wording import BELOW_ERROR, decimals, interval_texts, masked, number_text
 
 KEYS = ["teacher", "label", "nfe", "metric"]
 SHARE = 10
@@ -192,7 +193,7 @@ def _beside(a: float, b: float, difference: float, error: float) -> str:
     if math.isnan(error) or math.isnan(difference):
         return ""
     if abs(difference) < error:
-        return f"the difference is smaller than the error of the reference, {error:.2g}, and decides nothing"
+        return f"{BELOW_ERROR}, {error:.2g}: decides nothing"
     lower = [name for name, value in (("a", a), ("b", b)) if value < SHARE * error]
     below = [*lower] or ["the difference"] * (abs(difference) < SHARE * error)
     verb = "are" if len(below) > 1 else "is"
@@ -263,6 +264,13 @@ def _table(cells: pd.DataFrame) -> Iterator[str]:
     yield f"* told apart from 0, corrected for the {tested} comparisons of this list (Holm, family-wise .05), and not"
     yield "below the error of the reference. An interval is that of one difference alone. Differences are paired by"
     yield "seed unless a line says otherwise."
+    yield from textwrap.wrap(below_error(cells.loc[_masked(cells), "reference_error"]), 100)
+
+
+def _masked(cells: pd.DataFrame) -> "pd.Series[bool]":
+    """Return where only the error of the reference leaves a difference without a sign."""
+    columns = (cells[name] for name in ("difference", "low", "high", "reference_error"))
+    return pd.Series([masked(*numbers) for numbers in zip(*columns, strict=True)], cells.index, dtype=bool)
 
 
 def _number(value: float, places: int) -> str:

@@ -15,7 +15,7 @@ from scipy.special import stdtr, stdtrit
 
 from solverbench.reports.bundle import BundleError, excluded, unmarked
 from solverbench.reports.parts import Part
-from solverbench.wording import interval_texts
+from solverbench.wording import BELOW_ERROR, interval_texts, masked
 
 Cells = Mapping[str, Mapping[str, Any]]
 Row = Mapping[Any, Any]
@@ -54,6 +54,11 @@ class Difference:
         return abs(self.value) < self.reference
 
     @property
+    def masked(self) -> bool:
+        """Whether it is `below` although its interval excludes 0: `wording.BELOW_ERROR`."""
+        return masked(self.value, self.low, self.high, self.reference)
+
+    @property
     def texts(self) -> tuple[str, str, str]:
         """The difference and the ends of its interval as text, with their signs."""
         return interval_texts(self.value, self.low, self.high, sign="+")
@@ -69,6 +74,22 @@ class Difference:
         if not math.isnan(self.p_holm):
             return (-1 if self.value < 0 else 1) if self.p_holm <= LEVEL else 0
         return -1 if self.high < 0 else 1 if self.low > 0 else 0
+
+
+def below_error(errors: Iterable[float], name: str = BELOW_ERROR) -> str:
+    """Return what `BELOW_ERROR` means, as a sentence of a caption; empty if there are no `errors` of references.
+
+    Args:
+        name: the words or the mark that it explains.
+    """
+    known = [each for each in errors if not math.isnan(each)]
+    if not known:
+        return ""
+    return (
+        f"{name[0].upper()}{name[1:]}, {max(known):.2g}: the interval of the difference excludes 0, but the teacher's "
+        "own samples are no more exact than that, so the difference has no sign. More images don't help; a more exact "
+        "reference does."
+    )
 
 
 @dataclass(frozen=True)
@@ -88,6 +109,9 @@ class Compared:
 class Standing:
     """The solver that is ahead at one budget: `winner`, or empty, with the solvers `level` with the best one.
 
+    `level` has the best one first. `below` are those whose difference from it is only smaller than the error of the
+    reference, see `Difference.masked`.
+
     `paired` says whether paired differences decided it, rather than intervals that do not overlap; `alone`, that no
     other solver has a value. `comparisons` are those with each other solver.
     """
@@ -97,6 +121,7 @@ class Standing:
     paired: bool
     alone: bool
     comparisons: tuple[Compared, ...] = ()
+    below: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,7 +237,9 @@ def standings(table: Sequence[Part], cells: Cells) -> Standings:
 
 
 def _ranked(part: Part, nfe: int) -> list[Row]:
-    """Return the rows with a value at this budget that may be the best, the best first."""
+    """Return the rows with a value at this budget that may be the best, the best first; none if none is better."""
+    if not part.ranked:
+        return []
     rows = part.frame[
         (part.frame["nfe"] == nfe) & part.frame["value"].notna() & ~part.frame["metric_loss"] & ~excluded(part.frame)
     ]
@@ -226,10 +253,11 @@ def _compared(part: Part, best: Row, other: Row, cells: Cells) -> Compared:
 
 
 def _standing(best: str, comparisons: Sequence[Compared]) -> Standing:
-    level = tuple(each.other for each in comparisons if each.found.sign == 0)
+    undecided = [each for each in comparisons if each.found.sign == 0]
+    level, below = (tuple(each.other for each in undecided if each.found.masked is masked) for masked in (False, True))
     paired = all(each.paired for each in comparisons)
-    winner = "" if level or not comparisons else best
-    return Standing(winner, () if winner else (best, *level), paired, not comparisons, tuple(comparisons))
+    winner = "" if undecided or not comparisons else best
+    return Standing(winner, () if winner else (best, *level), paired, not comparisons, tuple(comparisons), below)
 
 
 def _unpaired(a: Row, b: Row) -> Difference:

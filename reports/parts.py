@@ -55,9 +55,12 @@ class Part:
     """Rows of one teacher and metric under one protocol, with the facts for their caption.
 
     `n` images per replicate; `n` and `replicates` are 0 if no row has a value. `number` counts parts from 1. `higher`
-    says that higher values are better. Below `full` images the metric is biased (0: never). `published` are the numbers
-    of papers for the same teacher and metric. `short` is the metric's short name; empty if it has none. `options` are
-    the options of the teacher that differ in this run, as (name, value), and `model` is its name without them.
+    says that higher values are better, `ranked` that either are, else 0 is the teacher's. Below `full` images the
+    metric is biased (0: never). `published` are the numbers of papers for the same teacher and metric. `short` is the
+    metric's short name; empty if it has none. `options` are the options of the teacher that differ in this run, as
+    (name, value), and `model` is its name without them. `whole` is the teacher's name if a reader sees a shorter one;
+    empty otherwise. `everyone` has the spec of each label of the run, in their order: looks are assigned among all of
+    them, so that a solver has one look wherever it is drawn.
     """
 
     teacher: str
@@ -80,6 +83,9 @@ class Part:
     short: str = ""
     model: str = ""
     options: tuple[tuple[str, str], ...] = ()
+    ranked: bool = True
+    whole: str = ""
+    everyone: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -148,12 +154,13 @@ def parts(frame: pd.DataFrame, record: Mapping[str, Any]) -> list[Part]:
     """Return every part of a tidy frame: teachers in order of appearance, metrics in bundle.json's order."""
     metrics = [metric for metric in record.get("metrics", {}) if (frame["metric"] == metric).any()]
     metrics += [metric for metric in dict.fromkeys(frame["metric"]) if metric not in metrics]
-    found = []
+    found, everyone = [], dict(zip(reversed(frame["label"].to_list()), reversed(frame["spec"].to_list()), strict=True))
+    everyone = {str(label): str(everyone[label]) for label in dict.fromkeys(frame["label"])}
     for teacher in dict.fromkeys(frame["teacher"]):
         for metric in metrics:
             rows = frame[(frame["teacher"] == teacher) & (frame["metric"] == metric)]
             if len(rows):
-                found += [_part(rows_, record, i + 1) for i, rows_ in enumerate(_split(rows))]
+                found += [_part(rows_, record, i + 1, everyone) for i, rows_ in enumerate(_split(rows))]
     return found
 
 
@@ -162,15 +169,17 @@ class Axes:
     """The options of teachers that a run varies, as its record has them.
 
     `teachers` are (model, values of the options) by the teacher's name. A value is empty for a default that isn't
-    known, and None for an option that doesn't differ between teachers of this model.
+    known, and None for an option that doesn't differ between teachers of this model. `shown` are the names that a
+    reader sees in place of a teacher's own.
     """
 
     options: tuple[str, ...] = ()
     teachers: Mapping[str, tuple[str, tuple[str | None, ...]]] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, teacher: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         """Return a teacher's model and its options, as (name, value)."""
-        model, _ = self.teachers.get(teacher, (teacher, ()))
+        model, _ = self.teachers.get(teacher, (self.shown.get(teacher, teacher), ()))
         pairs = zip(self.options, self.values(teacher), strict=True)
         return model, tuple((name, value) for name, value in pairs if value is not None)
 
@@ -190,9 +199,11 @@ def named(model: str, options: Sequence[tuple[str, str]]) -> str:
 
 def axes(record: Mapping[str, Any]) -> Axes:
     """Return the options that differ between the teachers of a record; none if the record has none, or is foreign."""
-    told = record.get("axes")
+    told, names = record.get("axes"), record.get("shown")
+    given = names.items() if isinstance(names, dict) else ()
+    shown = {printable(str(teacher)): printable(str(name)) for teacher, name in given}
     if not isinstance(told, dict) or not isinstance(told.get("options"), list):
-        return Axes()
+        return Axes(shown=shown)
     options = tuple(printable(str(name)) for name in told["options"])
     teachers = told.get("teachers")
     found = {}
@@ -203,7 +214,7 @@ def axes(record: Mapping[str, Any]) -> Axes:
                 printable(str(values[name])) if name in values else None for name in map(str, told["options"])
             )
             found[printable(str(teacher))] = printable(str(entry.get("model", teacher))), texts
-    return Axes(options, found) if found else Axes()
+    return Axes(options, found, shown) if found else Axes(shown=shown)
 
 
 def grouped(number: int) -> str:
@@ -244,7 +255,7 @@ def _key(row: "pd.Series[Any]") -> tuple[Any, ...]:
     return tuple(None if isinstance(row[c], float) and math.isnan(row[c]) else row[c] for c in PROTOCOL)
 
 
-def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
+def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int, everyone: Mapping[str, str]) -> Part:
     teacher, metric = str(rows["teacher"].iloc[0]), str(rows["metric"].iloc[0])
     twice = rows.duplicated(["label", "nfe"])
     if twice.any():
@@ -258,16 +269,18 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
     images = _number(known, "n")
     entry = record.get("metrics", {}).get(metric, {})
     model, options = axes(record).of(teacher)
+    shown = axes(record).shown.get(teacher, teacher)
     return Part(
         teacher=teacher, metric=metric, number=number, frame=rows, label=str(entry.get("label", metric)),
         log=bool(entry.get("log", True)), lines=_lines(record, teacher, metric, images),
         interval=str(entry.get("interval") or _interval(record)),
         n=images, replicates=_number(known, "replicates"),
-        seeds=_word(known, "seeds"), reference=_word(known, "reference"),
+        seeds=_word(known, "seeds"), reference=_word(known, "reference").replace(teacher, shown),
         extractor=_word(known, "extractor"), quantiser=_word(known, "quantiser"),
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
         published=_published(record, teacher, metric) if number == 1 else (), short=str(entry.get("short", "")),
-        model=model, options=options,
+        model=model, options=options, ranked=bool(entry.get("ranked", True)), whole="" if shown == teacher else teacher,
+        everyone=everyone,
     )  # fmt: skip
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from solverbench.reports import paired
 from solverbench.reports.wins import rate_text
-from solverbench.wording import interval_texts
+from solverbench.wording import BELOW_ERROR, interval_texts
 
-_RANKS = {"not held": 0, "unresolved": 1, "held": 3}
+_RANKS = {"not held": 0, "unresolved": 1, BELOW_ERROR: 1, "held": 3}
 """Sort order of verdicts; comparisons without a claim (rank 2) come before claims that were held."""
 
 
@@ -69,6 +70,12 @@ def family(record: Mapping[str, Any]) -> int:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def below_error(record: Mapping[str, Any]) -> str:
+    """Return what the verdict `BELOW_ERROR` means, as a sentence; empty if no verdict is it."""
+    below = [entry for entry in record["verdicts"] if entry.get("verdict") == BELOW_ERROR]
+    return paired.below_error(_number(entry.get("reference_error")) for entry in below)
 
 
 def counted(found: Sequence[Verdict]) -> str:

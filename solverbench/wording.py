@@ -5,12 +5,16 @@ from __future__ import annotations
 import copyreg
 import difflib
 import math
+import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
 LONGEST = 1000
 """Largest number of characters of an error's field that are shown; the attributes hold the whole text."""
+BELOW_ERROR = "below the reference's error"
+"""The verdict on a difference that is told apart from 0 but is smaller than the error of its reference."""
 
 
 class Problem(Exception):
@@ -98,6 +102,37 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def ends(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: a longer one without its middle, as both ends tell names apart."""
+    if len(text) <= most:
+        return text
+    first = most // 2
+    return f"{text[:first]}…{text[len(text) - (most - first - 1) :]}"
+
+
+def wrapped(line: str, room: int | None) -> list[str]:
+    """Return a line in lines of at most `room` characters, those after the first indented; a word is never broken.
+
+    It breaks behind a comma, colon or semicolon where it can, so that a metric keeps its value and its interval, and a
+    spec, which has no space, stays whole even if it is longer than `room`.
+
+    Args:
+        room: None for lines of any length.
+    """
+    if room is None or len(line) <= room:
+        return [line]
+    pieces = re.split(r"(?<=[,;:]) ", line)
+    joined = " ".join(each.replace(" ", "\0") if len(each) <= _PIECE else each for each in pieces)
+    found = textwrap.wrap(
+        joined, max(room, _PIECE + 2), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return [each.replace("\0", " ") for each in found]
+
+
+_PIECE = 38
+"""Largest number of characters between two commas that stay on one line."""
+
+
 def decimals(value: float, error: float = math.nan) -> int:
     """Return the decimal places of a number: its standard error keeps one digit, or two if it starts with 1 or 2.
 
@@ -131,6 +166,19 @@ def interval_texts(
     places = decimals(value, error if math.isfinite(error) or not known else (high - low) / 4)
     shown, *ends = (number_text(number, places, sign) for number in (value, low, high))
     return (shown, ends[0], ends[1]) if known else (shown, "", "")
+
+
+def masked(difference: float, low: float, high: float, error: float | None) -> bool:
+    """Return whether it is only the error of the reference that leaves a difference undecided: `BELOW_ERROR`.
+
+    Its interval excludes 0, but another reference of the same accuracy might turn its sign. More images don't help.
+
+    Args:
+        low: lower end of the difference's interval.
+        high: its upper end.
+        error: error of the reference; None or NaN if it is unknown.
+    """
+    return error is not None and abs(difference) < error and not low <= 0 <= high
 
 
 def csv_text(value: object) -> object:

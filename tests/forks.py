@@ -17,7 +17,7 @@ PARENT = """
 import gc, json, os, runpy, signal, sys, traceback
 import torch
 import torch._dynamo  # an optimizer's first step imports it
-import matplotlib.backends.backend_agg, pandas, scipy.special
+import seaborn  # imports pandas, matplotlib and scipy.stats
 torch.set_num_threads(1)  # a process forked after several have worked would wait for them for ever
 
 def begin(asked):

@@ -15,38 +15,6 @@ from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf", "svg")
 _DPI = 300
-_PAPER: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": ".15",
-    "axes.labelcolor": ".15",
-    "axes.labelsize": 9.6,
-    "axes.linewidth": 1.0,
-    "axes.titlesize": 9.6,
-    "grid.color": ".8",
-    "grid.linewidth": 0.8,
-    "legend.fontsize": 8.8,
-    "legend.title_fontsize": 9.6,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4.8,
-    "lines.solid_capstyle": "round",
-    "patch.edgecolor": "w",
-    "patch.force_edgecolor": True,
-    "patch.linewidth": 0.8,
-    "text.color": ".15",
-    "xtick.color": ".15",
-    "xtick.labelsize": 8.8,
-    "xtick.major.size": 4.8,
-    "xtick.major.width": 1.0,
-    "xtick.minor.size": 3.2,
-    "xtick.minor.width": 0.8,
-    "ytick.color": ".15",
-    "ytick.labelsize": 8.8,
-    "ytick.major.size": 4.8,
-    "ytick.major.width": 1.0,
-    "ytick.minor.size": 3.2,
-    "ytick.minor.width": 0.8,
-}
-"""What seaborn 0.13's style "ticks" and context "paper" set; to import seaborn takes longer than to draw a figure."""
 _SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so it is the same everywhere
@@ -99,6 +67,9 @@ def render(figure: Figure, kind: str) -> bytes:
 @contextmanager
 def settings() -> Iterator[None]:
     """Apply seaborn's paper style and our own settings, whatever the session has set; restore them at the end."""
+    import seaborn  # takes a second to import: only when something is drawn
+
     defaults: dict[Any, Any] = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
-    with matplotlib.rc_context({**defaults, **_PAPER, **_SETTINGS}):
+    paper = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper")}
+    with matplotlib.rc_context({**defaults, **paper, **_SETTINGS}):
         yield

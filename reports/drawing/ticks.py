@@ -4,6 +4,7 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 
 _MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(range(1, 10)))
 
@@ -82,3 +83,50 @@ def spread(wanted: Sequence[float], heights: Sequence[float], low: float, high: 
     for i, base, offset in zip(order, bases, offsets, strict=True):
         centres[i] = base + offset
     return centres
+
+
+_GAPS = (1.6, 3.5, 6.0)  # from a point to its label, in the unit of the places
+_SIDES = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+
+
+def scattered(
+    points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]],
+    marks: Sequence[tuple[float, float]], room: tuple[float, float, float, float],
+) -> list[tuple[float, float] | None]:  # fmt: skip
+    """Return the lower left corner of each point's label: no two overlap, and each covers as few marks as it can.
+
+    A label that has no place near its point is None.
+
+    Args:
+        points: the point that each label belongs to.
+        sizes: width and height of each label.
+        marks: what labels should leave visible: markers, bars and lines, as points.
+        room: left, bottom, right and top of where labels may be.
+    """
+    taken, found = list[tuple[float, float, float, float]](), list[tuple[float, float] | None]()
+    for (x, y), (wide, high) in zip(points, sizes, strict=True):
+        best, least = None, math.inf
+        for turn, (gap, (right, up)) in enumerate((gap, side) for gap in _GAPS for side in _SIDES):
+            left = x + right * gap + (right - 1) * wide / 2
+            low = y + up * gap + (up - 1) * high / 2
+            box = left, low, left + wide, low + high
+            if box[0] < room[0] or box[1] < room[1] or box[2] > room[2] or box[3] > room[3]:
+                continue
+            if any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+                continue
+            cost = sum(box[0] <= a <= box[2] and box[1] <= b <= box[3] for a, b in marks) + 0.01 * turn
+            if cost < least:
+                best, least = box, cost
+        if best is not None:
+            taken.append(best)
+        found.append(None if best is None else best[:2])
+    return found
+
+
+def along(xs: Sequence[float], ys: Sequence[float], step: float) -> list[tuple[float, float]]:
+    """Return points on the straight lines between these places, at most `step` apart, with the places themselves."""
+    found = list(zip(xs, ys, strict=True))[:1]
+    for (a, b), (c, d) in pairwise(zip(xs, ys, strict=True)):
+        count = max(1, math.ceil(math.hypot(c - a, d - b) / step))
+        found += [(a + (c - a) * k / count, b + (d - b) * k / count) for k in range(1, count + 1)]
+    return found

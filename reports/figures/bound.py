@@ -36,7 +36,7 @@ def shares(part: Part, cells: Cells) -> list[Share]:
     found = []
     named = bounds(part.specs)
     frame = part.frame[part.frame["value"].notna() & ~part.frame["metric_loss"]]
-    for nfe in part.nfe if named else []:
+    for nfe in part.nfe if named and part.ranked else []:
         rows = sorted(frame[frame["nfe"] == nfe].to_dict("records"), key=lambda row: _badness(row, part))
         bound = next((row for row in rows if row["label"] in named), None)
         classical = next((row for row in rows if not row["learned"]), None)

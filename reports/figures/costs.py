@@ -287,7 +287,7 @@ def drawn(found: Sequence[Part], across: str) -> pd.DataFrame:
         extra = [column for column in _SPENT if column in own]
         columns = ["panel", "teacher", "metric", "kind", "series", "nfe", across, "value", "low", "high", *extra]
         tables.append(own[columns].assign(**curves.columns(part)))
-        if across == "speed":
+        if across == "speed" and part.ranked:
             best = front(own[(own["value"] > 0) | (not part.log)], "value", part.higher)
             tables.append(tables[-1].loc[best.index].assign(kind="front", low=math.nan, high=math.nan))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -25,7 +25,7 @@ _HEAD = '''"""Draws NAME.png, .pdf and .svg again from NAME.csv{images}.
 
     python NAME.py [FOLDER FOR THE RESULT]
 
-It needs matplotlib and pandas alone. FIGURE holds what the CSV does not: widths in inches, titles, solvers.
+It needs matplotlib, pandas and seaborn alone. FIGURE holds what the CSV does not: widths in inches, titles, solvers.
 Below it is the code that drew the figure in the report. Change what you like.
 """
 '''

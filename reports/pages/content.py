@@ -159,8 +159,9 @@ class Report:
 
     @cached_property
     def standings(self) -> tuple[tuple[str, list[Part], Standings], ...]:
-        """For each metric its parts, and who is ahead in the table of them."""
-        tables = {part.metric: [each for each in self.parts if each.metric == part.metric] for part in self.parts}
+        """For each metric with better values its parts, and who is ahead in the table of them."""
+        ranked = [part for part in self.parts if part.ranked]
+        tables = {part.metric: [each for each in ranked if each.metric == part.metric] for part in ranked}
         return tuple((metric, table, paired.standings(table, self.bundle.cells)) for metric, table in tables.items())
 
     @cached_property

@@ -20,6 +20,7 @@ from solverbench.reports.pages.content import Lines, Numbers, Prose, Report, Sec
 from solverbench.reports.pages.data import short
 from solverbench.reports.pages.text import bibtex
 from solverbench.reports.parts import Part, grouped
+from solverbench.wording import BELOW_ERROR
 
 _WEB = Path(__file__).parents[1] / "web"
 _SOLVERS_IN_HEADING = 6
@@ -109,7 +110,9 @@ def _links(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(report: Report) -> list[str]:
-    return list(dict.fromkeys(part.metric for part in report.parts))
+    """Return the metrics, those without any value last: the page begins with the first one."""
+    valued = dict.fromkeys(part.metric for part in report.parts if part.n)
+    return list(valued | dict.fromkeys(part.metric for part in report.parts))
 
 
 def _lines(report: Report, key: str) -> list[str]:
@@ -137,7 +140,13 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _verdict_counts(report: Report) -> str:
     found = verdicts.rows(report.bundle.record)
-    return f"{verdicts.counted(found)}." if found else ""
+    if not found:
+        return ""
+    return (
+        f"{verdicts.counted(found)}. A claim is what a learned solver is expected to show, such as "
+        f'"{found[-1].claim}": that its distance is the lower one at these numbers of calls. Every run judges all that '
+        "its cells allow."
+    )
 
 
 def _overview(report: Report) -> Iterator[dict[str, Any]]:
@@ -160,7 +169,7 @@ def _overview(report: Report) -> Iterator[dict[str, Any]]:
         )
         yield {
             "name": metric, "short": short(metric, record), "label": own[0][0].label, "nfe": budgets, "rows": rows,
-            "explained": f"A solver is ahead where {how}; {_OTHERWISE}{_family(standings.pairs)}",
+            "explained": f"A solver is ahead where {how}; {_OTHERWISE}{_below(standings)}{_family(standings.pairs)}",
         }  # fmt: skip
 
 
@@ -168,6 +177,13 @@ _OTHERWISE = (
     "otherwise all solvers that cannot be distinguished from the best one are named. This covers sampling error only: "
     "a learned solver trained again also changes."
 )
+
+
+def _below(standings: paired.Standings) -> str:
+    """Return the sentence about differences that are smaller than the error of the reference; empty without one."""
+    each = [one.found for own in standings.found for found in own.values() for one in found.comparisons]
+    said = paired.below_error(one.reference for one in each if one.masked)
+    return f" {said}" if said else ""
 
 
 def _family(pairs: int) -> str:
@@ -191,10 +207,21 @@ def _winner(
     if found.alone:
         return {"kind": "alone", "text": f"{found.level[0]} alone", "why": "no other solver has a value here"}
     if not found.winner:
-        named = ", ".join(found.level[:3]) + (f" and {len(found.level) - 3} more" if len(found.level) > 3 else "")
-        return {"kind": "level", "text": f"level: {named}", "why": ", ".join(found.level)}
+        best, told = found.level[0], []
+        if len(found.level) > 1:
+            told.append(("level", found.level))
+        if found.below:
+            told.append((BELOW_ERROR, found.below if told else (best, *found.below)))
+        return {
+            "kind": "level", "text": "; ".join(f"{word}: {_few(names)}" for word, names in told),
+            "why": "; ".join(f"{word}: {', '.join(names)}" for word, names in told),
+        }  # fmt: skip
     value = cells[found.winner, nfe].value
     return {"kind": "won", "text": found.winner, "value": value, "index": labels.index(found.winner), "why": ""}
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _numbers(section: Section, block: Numbers, index: int, labels: Sequence[str]) -> dict[str, Any]:
@@ -226,25 +253,26 @@ def _paired(block: Numbers, report: Report) -> dict[str, Any]:
     part = block.part
     rows = [
         {"label": label, "index": report.labels.index(label),
-         "cells": [_difference(block.differences.get((label, nfe)), part.higher) for nfe in part.nfe]}
+         "cells": [_difference(block.differences.get((label, nfe)), part.higher, part.ranked) for nfe in part.nfe]}
         for label in part.solvers
         if label != report.baseline
     ]  # fmt: skip
     coloured = f"Coloured: told apart from 0, {tables.correction(paired.tested(block.differences.values()))}."
+    coloured += tables.masked_legend(block.differences.values())
     return {"teacher": part.teacher, "metric": part.metric, "heading": f"{part.label}, {part.title}",
             "nfe": [f"NFE {nfe}" for nfe in part.nfe], "rows": rows, "coloured": coloured}  # fmt: skip
 
 
-def _difference(found: paired.Difference | None, higher: bool) -> dict[str, Any]:
+def _difference(found: paired.Difference | None, higher: bool, ranked: bool = True) -> dict[str, Any]:
     if found is None or found.reason:
         return {"text": "" if found is None else "–", "interval": "", "why": found.reason if found else "",
                 "kind": "", "sort": None}  # fmt: skip
     better = found.sign * (-1 if higher else 1) < 0
     value, low, high = found.texts
     return {
-        "text": value, "interval": f"{low} to {high}",
+        "text": f"{value}{tables.MASKED * found.masked}", "interval": f"{low} to {high}",
         "why": f"p {found.p:.2g}, corrected {found.p_holm:.2g}",
-        "kind": "" if not found.sign else "better" if better else "worse", "sort": repr(found.value),
+        "kind": "" if not found.sign or not ranked else "better" if better else "worse", "sort": repr(found.value),
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from solverbench.reports import verdicts
 from solverbench.reports.pages.content import Report
 from solverbench.reports.pages.tables import escape_latex, escape_markdown
 from solverbench.reports.pages.text import bibtex
-from solverbench.wording import csv_text
+from solverbench.wording import BELOW_ERROR, csv_text
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ _TABLES = 12  # tables that LaTeX may keep back before it has to place them
 def files(report: Report) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the files of the lists that are not empty."""
     if table := report.table("verdicts"):
-        said = f"{verdicts.counted(verdicts.rows(report.bundle.record))}. {_corrected(report)}"
+        record = report.bundle.record
+        each = (f"{verdicts.counted(verdicts.rows(record))}.", _corrected(report), verdicts.below_error(record))
+        said = " ".join(filter(None, each))
         yield from _each("verdicts", table.head, table.texts, said, VERDICTS)
     if table := report.table("wins"):
         said = f"Share of images that beat {report.baseline}'s from the same seed and prompt, ties counted half."
@@ -72,7 +74,7 @@ def _corrected(report: Report) -> str:
 
 
 AHEAD = ("metric", "teacher", "part", "NFE", "best", "other", "difference", "low", "high", "p", "p_holm", "comparisons",
-         "ahead", "paired")  # fmt: skip
+         "ahead", "paired", "verdict")  # fmt: skip
 
 
 def _ahead(report: Report) -> Iterator[Sequence[object]]:
@@ -89,6 +91,7 @@ def _ahead(report: Report) -> Iterator[Sequence[object]]:
                         metric, csv_text(part.teacher), part.number, nfe, csv_text(each.best), csv_text(each.other),
                         *(repr(number) for number in (found.value, found.low, found.high, found.p, found.p_holm)),
                         standings.pairs, "yes" if found.sign else "no", "yes" if each.paired else "no",
+                        "ahead" if found.sign else BELOW_ERROR if found.masked else "level",
                         *(csv_text(value or "") for value in report.axes.values(part.teacher)),
                     )  # fmt: skip
 

@@ -19,7 +19,9 @@ def _head(report: Report) -> Iterator[str]:
     """Yield the paragraphs above the first figure."""
     yield "# " + escape(f"{', '.join(report.labels)} at NFE {report.budgets} on {'; '.join(report.titles)}")
     if report.tags:
-        yield "> **Read with care:** " + "; ".join(map(escape, report.tags))
+        head, *rest = map(escape, report.tags)
+        told = ["", *(f"> - {each}" for each in (head, *rest))] if rest else [f" {head}"]
+        yield f"> **Read with care:**{chr(10).join(told)}"
     fence = "`" * max(
         3, 1 + max(map(len, re.findall("`+", report.command)), default=0)
     )  # longer than any in the command

@@ -17,7 +17,7 @@ from solverbench.reports.drawing import front
 from solverbench.reports.drawing.front import Dot, Series
 from solverbench.reports.figures.sprites import blocks, sprites
 from solverbench.reports.pages import html
-from solverbench.wording import interval_texts
+from solverbench.wording import BELOW_ERROR, interval_texts
 
 NAME, ANSWER, SCRIPT = "recommend.html", "recommendation.json", "use.py"
 RMSE = "rmse_teacher"
@@ -25,7 +25,7 @@ WIDTHS = 760, 380
 """Widths of the figure in pixels, for a wide and a narrow window."""
 SIDE = 64
 """Smallest side in pixels at which an image is shown."""
-_WORDS = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
+_WORDS = {"ahead": "ahead of", "level": "level with", "behind": "behind", BELOW_ERROR: f"{BELOW_ERROR} from"}
 
 Fields = Mapping[str, Any]
 

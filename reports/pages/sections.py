@@ -1,7 +1,7 @@
 """The sections of a report: made once from the bundle, written as report.md and as report.html."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -60,7 +60,7 @@ def _sections(
     yield from _plans(bundle, found, teachers)
     yield from _verdicts(record)
     yield from _published(bundle)
-    yield from _unfinished(frame)
+    yield from _unfinished(frame.assign(teacher=frame["teacher"].map(axes(record).title)))
     yield _solvers(frame)
     yield from _facts(record)
 
@@ -140,10 +140,11 @@ def _wins(bundle: Bundle, baseline: str, several: bool) -> Iterator[Section]:
     )
     short = {name: str(each.get("short", name)) for name, each in bundle.record["metrics"].items()}
     rows = []
+    title = axes(bundle.record).title
     for each in found:
         shown, *ends = interval_texts(each.difference, each.difference_low, each.difference_high, sign="+")
         texts = (
-            each.teacher, each.label, str(each.nfe), short.get(each.metric, each.metric),
+            title(each.teacher), each.label, str(each.nfe), short.get(each.metric, each.metric),
             " / ".join(f"{number:g}" for number in (each.wins, each.ties, each.losses)), " to ".join(ends),
             str(each.prompts), _p(each.p), _p(each.p_holm),
         )  # fmt: skip
@@ -156,17 +157,17 @@ def _wins(bundle: Bundle, baseline: str, several: bool) -> Iterator[Section]:
     table = Table(head, tuple(rows), hidden=hidden, tall=True)
     files = "[CSV](wins.csv), [LaTeX](wins.tex); mean scores of each prompt: [prompts.csv](prompts.csv)"
     blocks: list[Block] = [Prose(escape(said), said), table, Prose(f"Also as {files}.")]
-    if extremes := _prompts(found, short):
+    if extremes := _prompts(found, short, title):
         blocks += [Prose(f"Prompts whose mean score differs most from {escape(baseline)}'s:"), extremes]
     yield Section("wins", f"Win rates against {baseline}", tuple(blocks), link="Win rates")
 
 
-def _prompts(found: Sequence[wins.Win], short: Mapping[str, str]) -> Table | None:
+def _prompts(found: Sequence[wins.Win], short: Mapping[str, str], title: Callable[[str], str]) -> Table | None:
     """Return the prompts at which each solver is ahead of the baseline, or behind it, by most; one of each a row."""
     rows = []
     for each in found:
         for line, gap in (*each.up[:1], *each.down[:1]):
-            texts = (each.teacher, each.label, str(each.nfe), short.get(each.metric, each.metric), line)
+            texts = title(each.teacher), each.label, str(each.nfe), short.get(each.metric, each.metric), line
             rows.append(Row((*map(Cell, texts), Cell(f"{gap:+.3g}", _sort(gap)))))
     head = ("teacher", "solver", "NFE", "metric", "prompt", "mean difference")
     return Table(head, tuple(rows), tall=True) if rows else None
@@ -209,12 +210,13 @@ def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
         "cost where it was made. RMSE is over the validation pairs: of the kept seed, and the largest less the "
         "smallest of all seeds."
     )
-    files = " Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and [CSV](figure-training.csv)."
+    files = " In the figure, a line joins budgets with as many training seeds and as much training for each NFE."
+    files += " Also as [PDF](figure-training.pdf), [SVG](figure-training.svg) and [CSV](figure-training.csv)."
     drawn = not costs.paid(found).empty
-    head = tuple(spent[0].texts)
+    head, titles = tuple(spent[0].texts), {part.teacher: part.title for part in found}
     rows = tuple(
         Row(tuple(
-            Cell(text, repr(float(each.numbers[name])) if name in each.numbers else None)
+            Cell(titles.get(text, text), repr(float(each.numbers[name])) if name in each.numbers else None)
             for name, text in each.texts.items()
         ))
         for each in spent
@@ -228,11 +230,12 @@ def _training(found: Sequence[Part], several: bool) -> Iterator[Section]:
 
 def _samples(bundle: Bundle, teachers: Sequence[str]) -> Iterator[Section]:
     blocks: list[Block] = []
+    title = axes(bundle.record).title
     for name in teachers:
         if layout := images.grid(bundle.frame, bundle.images, name):
-            blocks.append(Figure(f"images-{slug(name)}", f"Samples of {name}"))
+            blocks.append(Figure(f"images-{slug(name)}", f"Samples of {title(name)}"))
             if layout.taught:
-                alt = f"Differences from the teacher's images of {name}"
+                alt = f"Differences from the teacher's images of {title(name)}"
                 blocks.append(Figure(f"differences-{slug(name)}", alt))
     if blocks:
         said = (
@@ -244,11 +247,12 @@ def _samples(bundle: Bundle, teachers: Sequence[str]) -> Iterator[Section]:
 
 def _plans(bundle: Bundle, found: Sequence[Part], teachers: Sequence[str]) -> Iterator[Section]:
     blocks: list[Block] = []
+    title = axes(bundle.record).title
     for name in teachers:
         if known := plans.of(bundle, found, name):
-            blocks.append(Figure(f"levels-{slug(name)}", f"Noise levels on {name}"))
+            blocks.append(Figure(f"levels-{slug(name)}", f"Noise levels on {title(name)}"))
             if plans.weights_budget(known) is not None:
-                blocks.append(Figure(f"weights-{slug(name)}", f"Weights on {name}"))
+                blocks.append(Figure(f"weights-{slug(name)}", f"Weights on {title(name)}"))
     if blocks:
         said = Prose("What is executed; the weights at the smallest budget of a learned solver.")
         yield Section("plans", "Noise levels and weights", (said, *blocks))
@@ -259,7 +263,7 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
     if not found:
         return
     cautious = any(row.caution for row in found)
-    brief, tested = _judged(verdicts.family(record))
+    brief, tested = _judged(verdicts.family(record), verdicts.below_error(record))
     said = (
         f"{verdicts.counted(found)}. {brief} Two solvers that are compared without a claim are level if they can't be "
         "told apart; otherwise one is ahead. This covers sampling error only: a learned solver trained from other "
@@ -293,8 +297,12 @@ def _verdicts(record: Mapping[str, Any]) -> Iterator[Section]:
     yield Section("verdicts", "Verdicts", blocks, link="Verdicts")
 
 
-def _judged(family: int) -> tuple[str, bool]:
-    """Return how verdicts are judged, and whether they were corrected for their number."""
+def _judged(family: int, below: str) -> tuple[str, bool]:
+    """Return how verdicts are judged, and whether they were corrected for their number.
+
+    Args:
+        below: what the verdict `BELOW_ERROR` means; empty if none is it.
+    """
     if not family:
         return (
             "A claim is held if the paired 95 % interval of its difference lies at or below 0, not held if it lies "
@@ -304,9 +312,9 @@ def _judged(family: int) -> tuple[str, bool]:
         )
     return (
         "A claim is held if its paired difference is told apart from 0 and lies below it, not held if it lies above "
-        f"0, and unresolved otherwise. The tests are corrected for {family} comparison{'s' * (family > 1)}, all those "
-        "of this list, by Holm's step-down: the probability that any of them is decided by chance is at most .05. The "
-        "intervals are those of one difference alone.",
+        f"0, and unresolved otherwise. {below + ' ' * bool(below)}The tests are corrected for {family} "
+        f"comparison{'s' * (family > 1)}, all those of this list, by Holm's step-down: the probability that any of "
+        "them is decided by chance is at most .05. The intervals are those of one difference alone.",
         True,
     )
 
@@ -326,10 +334,11 @@ def _published(bundle: Bundle) -> Iterator[Section]:
         "Beside ours where a cell has the published solver's options. A number agrees if, as it was rounded, it lies "
         "within our interval; read it with the differences in protocol.",
     )
+    title = axes(bundle.record).title
     head = ("row", "teacher", "metric", "solver", "NFE", "published", "ours", "95 % interval", "difference", "agrees",
             "differences in protocol")  # fmt: skip
     rows = tuple(
-        Row((Cell(row.row), Cell(row.teacher), Cell(row.metric), Cell(row.solver), Cell(str(row.nfe)),
+        Row((Cell(row.row), Cell(title(row.teacher)), Cell(row.metric), Cell(row.solver), Cell(str(row.nfe)),
              Cell(row.published), Cell(row.ours, _sort(row.value)), Cell(row.interval),
              Cell(row.difference, _sort(row.apart)), Cell(row.agrees), Cell(row.protocol)))
         for row in found

@@ -8,19 +8,23 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import pandas as pd
 
+from solverbench.reports import paired
 from solverbench.reports.bundle import FLAGGED, INFERRED, MARKS, MEANINGS, METRIC_LOSS, REFERENCE_ERROR, excluded
 from solverbench.reports.paired import Difference, tested
 from solverbench.reports.parts import Part, grouped, ranges
-from solverbench.wording import csv_text, decimals, number_text
+from solverbench.wording import BELOW_ERROR, csv_text, decimals, number_text
 
 Rank = Literal["best", "tied", ""]
+MASKED = "§"
+"""Mark of a difference whose interval excludes 0 but that is smaller than the error of the reference."""
+UNRANKED = "The teacher's value is 0; neither higher nor lower values are better."
 _LACKING = "?"
 _SIGNS = {"-": "--"}  # in LaTeX
 _REASON = 300  # characters of a reason in a legend; twice as many for a reason shared by several solvers
@@ -65,7 +69,7 @@ def _entries(part: Part) -> dict[tuple[str, int], Entry]:
         columns = [rows[column].to_list() for column in ("value", "low", "high")]
         if part.higher:
             columns = [[-number for number in columns[i]] for i in (0, 2, 1)]
-        unranked = (rows["metric_loss"] | excluded(rows)).to_list()
+        unranked = (rows["metric_loss"] | excluded(rows) | (not part.ranked)).to_list()
         ranks = _ranks(columns[0], columns[1], columns[2], unranked)
         for rank, (_, row) in zip(ranks, rows.iterrows(), strict=True):
             key = (str(row["label"]), nfe)
@@ -90,6 +94,7 @@ def markdown(part: Part) -> str:
     legend = [f"- `{mark}` {text}" for mark, text in legends(part, escape_markdown)]
     best = "highest" if part.higher else "lowest"
     marking = f"**Bold**: {best} at that NFE; _italic_: its interval overlaps the {best} one's."
+    marking = marking if part.ranked else UNRANKED
     if _margins(cells):
         marking += f" ± is half the interval's width ({escape_markdown(part.interval)})."
     return "\n".join([escape_markdown(caption(part)), "", *lines, "", marking, *([""] if legend else []), *legend, ""])
@@ -116,7 +121,8 @@ def latex(part: Part) -> str:
     """
     cells = entries(part)
     best = "highest" if part.higher else "lowest"
-    said = f"{caption(part)} Bold: {best} at that NFE; underlined: its interval overlaps the {best} one's."
+    marking = f"Bold: {best} at that NFE; underlined: its interval overlaps the {best} one's."
+    said = f"{caption(part)} {marking if part.ranked else UNRANKED}"
     if _margins(cells):
         said += f" Small: half the interval's width ({part.interval})."
     table = "table*" if len(part.nfe) > 4 else "table"  # table*: across both columns of a page
@@ -152,14 +158,15 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
     said = (
         f"{part.label}, teacher {part.title}: value less that of {baseline} at the same NFE, paired by seed, with "
         f"its 95 % interval. Bold: told apart from 0, {correction(tested(found.values()))}. "
-        f"{'Higher' if part.higher else 'Lower'} values are better."
+        f"{('Higher' if part.higher else 'Lower') + ' values are better.' if part.ranked else UNRANKED}"
+        f"{masked_legend(found.values())}"
     )
     labels = [label for label in part.solvers if label != baseline]
     head = ["solver", *(f"NFE {nfe}" for nfe in part.nfe)]
     lines = [_row(head), _row(["---", *["---:"] * len(part.nfe)])]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["solver", "NFE", "difference", "low", "high", "p", "p_holm", "missing"])
+    writer.writerow(["solver", "NFE", "difference", "low", "high", "p", "p_holm", "missing", "verdict"])
     body = []
     for label in labels:
         each = [found.get((label, nfe), Difference(reason="not asked for")) for nfe in part.nfe]
@@ -168,7 +175,8 @@ def differences(part: Part, baseline: str, found: Mapping[tuple[str, int], Diffe
         for nfe, one in zip(part.nfe, each, strict=True):
             each_number = (one.value, one.low, one.high, one.p, one.p_holm)
             numbers = ["" if one.reason else repr(number) for number in each_number]
-            writer.writerow([csv_text(label), nfe, *numbers, csv_text(one.reason)])
+            verdict = "" if one.reason else "apart" if one.sign else BELOW_ERROR if one.masked else "level"
+            writer.writerow([csv_text(label), nfe, *numbers, csv_text(one.reason), verdict])
     table = "table*" if len(part.nfe) > 2 else "table"
     tex = [
         "% needs \\usepackage{booktabs,graphicx}", f"\\begin{{{table}}}", "  \\centering", "  \\scriptsize",
@@ -188,12 +196,18 @@ def correction(comparisons: int) -> str:
     return f"corrected for the {grouped(comparisons)} comparisons of this table (Holm, family-wise .05)"
 
 
+def masked_legend(found: Iterable[Difference]) -> str:
+    """Return what `MASKED` means, as a further sentence of a caption; empty if no difference of the table has it."""
+    said = paired.below_error((each.reference for each in found if each.masked), f"{MASKED}: {BELOW_ERROR}")
+    return f" {said}" if said else ""
+
+
 def _apart(found: Difference) -> str:
     """Return a difference and its interval as Markdown; bold if it is told apart from 0."""
     if found.reason:
         return "–"
     value, low, high = found.texts
-    return f"{f'**{value}**' if found.sign else value} [{low}, {high}]"
+    return f"{f'**{value}**' if found.sign else value}{MASKED * found.masked} [{low}, {high}]"
 
 
 def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
@@ -205,6 +219,7 @@ def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
     for found in each:
         texts = found.texts
         value, low, high = (text.replace("-", "$-$").replace("+", "$+$") for text in texts)
+        value += "\\S{}" * found.masked
         values.append("--" if found.reason else f"\\textbf{{{value}}}" if found.sign else value)
         intervals.append("" if found.reason else f"{{\\tiny [{low}, {high}]}}")
     return [f"    {' & '.join(values)} \\\\", f"    {' & '.join(intervals)} \\\\[1pt]"]
@@ -212,7 +227,7 @@ def _apart_latex(label: str, each: Sequence[Difference]) -> list[str]:
 
 def caption(part: Part) -> str:
     """Return the caption: metric, teacher, n, replicates, seeds, reference, extractor and quantiser."""
-    what = f"{part.label}, teacher {part.title}."
+    what = f"{part.label}, teacher {part.title}{f' ({part.whole})' if part.whole else ''}."
     if not part.n:
         return f"{what} {part.count.capitalize()}."
     images = f"{grouped(part.n)} images" + (f" in each of {part.replicates} replicates" if part.replicates > 1 else "")
@@ -253,7 +268,7 @@ def _lacking(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[str]:
                 groups.setdefault(cell.reason, {}).setdefault(label, []).append(nfe)
     found = []
     for reason, labels in groups.items():
-        said = "; ".join(f"{label} at NFE {ranges(budgets)}" for label, budgets in labels.items())
+        said = _cells(labels)
         alike = labels == dict.fromkeys(part.solvers, part.nfe)
         reason = reason if len(reason) <= 2 * _REASON else reason[: 2 * _REASON - 1] + "…"
         found.append(f"{MEANINGS[_LACKING]}: {'every solver' if alike and len(labels) > 1 else said}: {reason}")
@@ -263,17 +278,33 @@ def _lacking(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[str]:
 def _flagged(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[tuple[str, str]]:
     """Return (mark, text) of flagged values, grouped by solver and sentence; numbers are those of the first one."""
     groups = dict[tuple[str, str], list[int]]()
+    small = dict[str, dict[str, list[int]]]()  # beside the error of the reference: one sentence for all solvers
     for label in part.solvers:
         for nfe in part.nfe:
-            if text := cells.get((label, nfe), Entry()).flags:
+            text = cells.get((label, nfe), Entry()).flags
+            if beside := _BESIDE.fullmatch(text):
+                small.setdefault(beside[1], {}).setdefault(label, []).append(nfe)
+            elif text:
                 groups.setdefault((label, re.sub(r"[\d.e+-]+", "#", text)), []).append(nfe)
-    found = []
+    found = [
+        (FLAGGED, f"{REFERENCE_ERROR} an RMSE {what}, which takes part in it: {_cells(labels)}")
+        for what, labels in small.items()
+    ]
     for (label, _), budgets in groups.items():
         also = f" (and likewise at {ranges(budgets[1:])})" if len(budgets) > 1 else ""
         text = cells[label, budgets[0]].flags
         never = "" if text.startswith(REFERENCE_ERROR) else "never marked best: "
         found.append((FLAGGED, f"{never}{label} at NFE {budgets[0]}: {text}{also}"))
     return found
+
+
+_BESIDE = re.compile(re.escape(REFERENCE_ERROR) + r" its RMSE \S+ is (below [^;]*)")
+"""The flag of a value that is small beside the error of its reference, if it is the only one."""
+
+
+def _cells(labels: Mapping[str, Sequence[int]]) -> str:
+    """Return solvers with their budgets as text, such as `dpm at NFE 9, 10; unipc at NFE 10`."""
+    return "; ".join(f"{label} at NFE {ranges(budgets)}" for label, budgets in labels.items())
 
 
 def footnotes(frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -312,7 +343,7 @@ _LATEX = {
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}",
     "|": "\\textbar{}", '"': "''", "±": "$\\pm$", "×": "$\\times$", "·": "$\\cdot$", "≤": "$\\le$",
     "≥": "$\\ge$", "→": "$\\to$", "−": "$-$", "–": "--", "—": "---", "…": "\\dots{}", "\u00a0": "~", "\u2009": "\\,",
-    "†": "$\\dagger$", "‡": "$\\ddagger$",
+    "†": "$\\dagger$", "‡": "$\\ddagger$", "§": "\\S{}",
     "σ": "$\\sigma$", "λ": "$\\lambda$", "’": "'", "‘": "`", "“": "``", "”": "''",
 }  # fmt: skip
 

@@ -47,7 +47,7 @@ def chosen(teachers: Sequence[Teacher], most: int, out: Path, *, keep: bool, say
                 known[label] = fastest(teacher, most)
             except Exception:  # the cells raise the same error and report it
                 return min(BATCH, most)
-            say(f"batch of {teacher.name}: {known[label]} images per call, as measured here")
+            say(f"batch of {teacher.shown}: {known[label]} images per call, as measured here")
             if keep:
                 files.write_json(path, known)
     return min(most, *(known[label] for label in found))

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from solverbench.sampling.sample import BatchLimit, Cancel, Cancelled, SampleErr
 from solverbench.sampling.stopwatch import Stopwatch
 from solverbench.store.folder import BlockResult
 
+OWN, EXACT, CELLS = "own", "exact", "cells"
+"""Kinds of a unit's work: the teacher's own samples, exact solutions, the images of cells."""
+
 PICTURES = 8
 """Number of images kept from the first block of a cell, for the image strips of a report."""
 
@@ -53,7 +57,7 @@ class UnitTask:
         out: results folder, for the teacher's endpoints and the exact solutions.
         stop: checked before every batch and after every sample of it.
         limits: time limit of each cell, in seconds; empty for no limit.
-        told: progress callback: (cell index, images done, new denoiser calls x images).
+        told: progress callback: (cell index, images done, new denoiser calls x images, kind of work, seconds it took).
         say: callback for a human-readable line, such as a note on a damaged file that is recomputed.
     """
 
@@ -62,7 +66,7 @@ class UnitTask:
     out: Path
     stop: Cancel
     limits: Sequence[float] = ()
-    told: Callable[[int, int, int], None] = lambda place, images, calls: None
+    told: Callable[[int, int, int, str, float], None] = lambda place, images, calls, kind, seconds: None
     say: Callable[[str], None] = lambda line: None
 
     def __call__(self) -> list[BlockDone | Exception]:
@@ -77,14 +81,17 @@ class UnitTask:
         pairs, solves = cell.protocol.pairs(self.block), cell.protocol.solves(self.block)
         goal = exact = None
 
-        def told(calls: int) -> None:
-            self.told(0, 0, calls)
+        lap = Lap(time.perf_counter)
 
-        shared: dict[str, Any] = {"stop": self.stop, "say": self.say, "told": told}
+        def told(kind: str, calls: int) -> None:
+            self.told(0, 0, calls, kind, lap())
+
+        shared: dict[str, Any] = {"stop": self.stop, "say": self.say}
         if pairs:
-            goal = endpoints.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, **shared)
+            tell = partial(told, OWN)
+            goal = endpoints.piece(cell.teacher, cell.targets, pairs, self.out, batch=batch, told=tell, **shared)
         if cell.exact:
-            exact = solutions.piece(cell.teacher, solves, self.out, **shared)
+            exact = solutions.piece(cell.teacher, solves, self.out, told=partial(told, EXACT), **shared)
         return _UnitRun(self, {Takes.PAIR: goal, Takes.EXACT: exact}).results()
 
 
@@ -109,6 +116,26 @@ class _Sums:
     seconds: float = 0.0
 
 
+@dataclass
+class Lap:
+    """A stopwatch of one worker that is read at each of its events.
+
+    Args:
+        clock: seconds.
+    """
+
+    clock: Callable[[], float]
+    last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last = self.clock()
+
+    def __call__(self) -> float:
+        """Return the seconds since the last call, or since the beginning."""
+        before, self.last = self.last, self.clock()
+        return self.last - before
+
+
 class _UnitRun:
     """A unit of work in progress.
 
@@ -127,6 +154,7 @@ class _UnitRun:
         self.tree = prefixes.grow([cell.plan for cell in work.cells if cell.plan is not None])
         self.sums = {end: _Sums() for end in self.tree.ends}
         self.failed: dict[int, Exception] = {}
+        self.lap = Lap(time.perf_counter)
         self.fit, self.watch = BatchLimit(self.cell.protocol.batch), Stopwatch(self.teacher.device)
         self.starting = 0.0
         self.made: set[Call] = set()
@@ -187,7 +215,7 @@ class _UnitRun:
                     remedy="raise --timeout-cell, or ask for fewer samples",
                 )
             new = 0 if place != end.plans[0] else sum(call not in self.made for call in end.path)
-            self.work.told(place, len(part), new * len(part))
+            self.work.told(place, len(part), new * len(part), CELLS, self.lap())
         self.made |= set(end.path)
 
     def _judge(self, sums: _Sums, states: Tensor, part: range) -> None:

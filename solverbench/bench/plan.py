@@ -29,7 +29,7 @@ from solverbench.sampling import devices
 from solverbench.sampling.sample import BATCH
 from solverbench.store.folder import Store
 from solverbench.teachers.teacher import Teacher
-from solverbench.wording import printable
+from solverbench.wording import printable, wrapped
 
 PILOT = (1000, 3)
 """Images per replicate and replicates of a pilot."""
@@ -88,6 +88,7 @@ class PlannedReference:
         calls: denoiser calls times images that are missing; 0 if the error is known.
         seconds: estimated time on this machine with all workers.
         error: the error if it is known: RMSE on [-1, 1].
+        shown: what the teacher is called in the line.
     """
 
     teacher: str
@@ -95,6 +96,7 @@ class PlannedReference:
     calls: int
     seconds: float
     error: float | None
+    shown: str
 
     @property
     def line(self) -> str:
@@ -102,7 +104,7 @@ class PlannedReference:
         if not self.calls:
             return ""
         return (
-            f"error of the reference of {self.teacher}: measured on {self.images} images, {self.calls} calls, about "
+            f"error of the reference of {self.shown}: measured on {self.images} images, {self.calls} calls, about "
             f"{duration(self.seconds)}"
         )
 
@@ -152,15 +154,15 @@ class RunPlan:
             )
             time_needed = duration(each.seconds) if each.blocks_missing else "-"
             table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
-        lines = list(_aligned(table, width))
-        lines += [*notes.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
-        lines += [each.line for each in self.references if each.line]
+        lines = [printable(line.rstrip()) for line in _aligned(table, width)]
+        more = [*notes.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
+        more += [each.line for each in self.references if each.line]
         counted = _counted(Counter(each.status for each in self.cells))
-        total = f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work"
+        more.append(f"{notes.several(self.cells)}: {counted}; about {duration(self.seconds)} of work")
         if self.asked > self.needed:
-            total += f"\nnetwork calls per image, summed over cells: {self.asked} requested, {self.needed} needed"
+            more.append(f"network calls per image, summed over cells: {self.asked} requested, {self.needed} needed")
         told = [] if self.detection is None else ["", *map(printable, self.detection.lines())]
-        return "\n".join([*(printable(line.rstrip()) for line in lines), total, *told])
+        return "\n".join([*lines, *(each for line in more for each in wrapped(printable(line), width)), *told])
 
 
 def _aligned(table: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
@@ -228,7 +230,9 @@ def plan(options: RunOptions, *, detect: str | float | None = None, power: float
     for unit in work:
         if unit.teacher not in pace:
             found = estimates.stored_pace(todo, unit.teacher)
-            pace[unit.teacher] = estimates.probe(unit.teacher, protocol.batch) if found is None else found
+            pace[unit.teacher] = (
+                estimates.probe(unit.teacher, min(protocol.batch, protocol.block)) if found is None else found
+            )
         for job, share in zip(unit.jobs, unit.shares(), strict=True):
             needed[job] += share
     for job in todo:
@@ -286,7 +290,7 @@ def _references(
         known = pace.get(teacher) or estimates.stored_pace(todo, teacher) if calls else 0.0
         each = estimates.probe(teacher, batch) if known is None else known
         error = task.found.error if task.found is not None else None
-        yield PlannedReference(task.name, task.images, calls, calls * each / count, error)
+        yield PlannedReference(task.name, task.images, calls, calls * each / count, error, teacher.shown)
 
 
 def _calls(work: Sequence[jobs.Unit]) -> tuple[int, int]:

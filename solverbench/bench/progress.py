@@ -27,6 +27,9 @@ class Listener(Protocol):
     def advance(self, cell: str, images: int, calls: int) -> None:
         """Report images of `cell` that are done or dropped, and the new denoiser calls (times images) for them."""
 
+    def expect(self, seconds: float) -> None:
+        """Report, now and then after `begin`, the estimated seconds until the run ends and its report is drawn."""
+
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Report a cell's status; `detail` is its metrics or its reason."""
 
@@ -53,6 +56,9 @@ class Silent:
         """Ignore the event."""
 
     def advance(self, cell: str, images: int, calls: int) -> None:
+        """Ignore the event."""
+
+    def expect(self, seconds: float) -> None:
         """Ignore the event."""
 
     def settle(self, cell: str, status: str, detail: str) -> None:

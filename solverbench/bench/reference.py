@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,9 @@ from solverbench.errors import RecordError, StoreError
 from solverbench.sampling import convergence
 from solverbench.sampling.convergence import Measurement, Rival
 from solverbench.sampling.sample import Cancel, Cancelled
-from solverbench.teachers.convergence import Convergence
+from solverbench.teachers.convergence import Convergence, warning
+
+Spent = Callable[["ReferenceTask", float, float], None]
 
 TICK = 0.2
 """Seconds between two polls of the workers' progress."""
@@ -46,7 +49,7 @@ class ReferenceTask:
     @property
     def label(self) -> str:
         """Its name in the progress of a run."""
-        return f"reference of {self.name}"
+        return f"reference of {self.measurement.teacher.shown}"
 
     @property
     def images(self) -> int:
@@ -56,15 +59,8 @@ class ReferenceTask:
     @property
     def line(self) -> str:
         """A line for the user if the reference isn't converged; empty if it is, or if that is unknown."""
-        return rough(self.measurement.teacher.name, self.found) if self.found is not None else ""
-
-
-def rough(name: str, found: Convergence) -> str:
-    """Return a line that says that a reference isn't converged; empty if it is, or if that is unknown."""
-    if not found.rough:
-        return ""
-    remedy = "give its sampler more calls (sampler_nfe), or another solver (sampler)"
-    return f"the reference of {name} isn't converged: {found.text}; {remedy}"
+        teacher = self.measurement.teacher
+        return "" if self.found is None else warning(teacher.shown, teacher.sampler_nfe, self.found.error)
 
 
 def tasks(wanted: Iterable[Cell], out: Path) -> list[ReferenceTask]:
@@ -95,8 +91,11 @@ class References:
         """Return the error of the reference of a cell; None if it isn't measured."""
         return next((task.found for task in self.tasks if task.name == cell.teacher.name), None)
 
-    def measure(self, threads: Executor, tell: Listener, stop: Cancel) -> None:
+    def measure(self, threads: Executor, tell: Listener, stop: Cancel, spent: Spent = lambda *each: None) -> None:
         """Measure what is missing, before the cells; an error that can't be measured is unknown, with the reason.
+
+        Args:
+            spent: callback for the time estimate: (task, calls times images, seconds they took).
 
         Raises:
             StoreError, RecordError: the store can't be used.
@@ -105,20 +104,28 @@ class References:
         for task in self.tasks:
             if task.found is not None:
                 continue
-            self._measure(task, threads, tell, {"stop": stop, "say": said.put})
+            self._measure(task, threads, tell, {"stop": stop, "say": said.put}, spent)
             while not said.empty():
                 tell.note(said.get())
             if task.line:
                 tell.note(task.line)
 
-    def _measure(self, task: ReferenceTask, threads: Executor, tell: Listener, shared: Mapping[str, Any]) -> None:
-        work = {threads.submit(partial(task.measurement.sample, rival, **shared)): rival for rival in task.calls}
+    def _measure(
+        self, task: ReferenceTask, threads: Executor, tell: Listener, shared: Mapping[str, Any], spent: Spent
+    ) -> None:
+        def timed(rival: Rival) -> float:
+            begun = time.perf_counter()
+            task.measurement.sample(rival, **shared)
+            return time.perf_counter() - begun
+
+        work = {threads.submit(timed, rival): rival for rival in task.calls}
         pending = set(work)
         while pending:
             done, pending = wait(pending, timeout=TICK, return_when=FIRST_COMPLETED)
             for future in done:
                 if isinstance(error := future.exception(), (StoreError, RecordError)):
                     raise error
+                spent(task, task.calls[work[future]], future.result() if error is None else 0.0)
                 tell.advance(task.label, 0, task.calls[work[future]])
         try:
             task.found = threads.submit(partial(task.measurement.result, **shared)).result()

@@ -28,7 +28,7 @@ from solverbench.sampling import devices, endpoints
 from solverbench.sampling.endpoints import Goal
 from solverbench.store.folder import CellFolder, Store
 from solverbench.teachers.loading import load_teacher
-from solverbench.teachers.teacher import Teacher, expanded
+from solverbench.teachers.teacher import Teacher, expanded, shortened
 
 SHORT = 0.5
 """Share of the recipe's iterations below which a trained solver is flagged."""
@@ -48,7 +48,7 @@ def resolve(options: RunOptions, protocol: Protocol, *, keep: bool = True) -> li
     budgets = calls(options.nfe)
     wanted = list(_solvers(options.solvers))
     cells: list[Cell] = []
-    for teacher in _teachers(options.teachers, device, out if keep else None):
+    for teacher in shortened(list(_teachers(options.teachers, device, out if keep else None))):
         measurement = protocol.judging.of_teacher(teacher, protocol.samples, protocol.block, out)
         if teacher.identity == Teacher.identity:
             raise UserError(

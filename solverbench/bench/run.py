@@ -19,7 +19,7 @@ from solverbench.bench import work as jobs
 from solverbench.bench.autobatch import _fitted
 from solverbench.bench.bundle import notes, numbers, table, write
 from solverbench.bench.cells import CACHED, DONE, FAILED, NEEDS_TRAINING, UNSUPPORTED, lacking
-from solverbench.bench.outcome import Outcome
+from solverbench.bench.outcome import REFERENCE, Outcome
 from solverbench.bench.own_samples import with_references
 from solverbench.bench.plan import _counted, _lacking
 from solverbench.bench.progress import Listener, Silent
@@ -84,7 +84,12 @@ class RunResult:
         lines = [f"{each.cell}: {each.status}, {each.reason}" for each in self.cells if each.reason]
         lines += [f"no {name} of {each.cell}: {why}" for each in self.cells for name, why in each.failed.items()]
         flagged = [each for each in self.cells if each.measures]
-        lines += [f"{each.cell}: {code}, {why}" for each in flagged for code, why in each.flags().items()]
+        lines += [
+            f"{each.cell}: {code}, {why}"
+            for each in flagged
+            for code, why in each.flags().items()
+            if code != REFERENCE  # all of them are in one sentence of the notes
+        ]
         cells = [each.cell for each in self.cells]
         lines += [*notes.diverging(self.cells), *notes.one_method(cells)]
         lines += [*notes.side_by_side(cells), *notes.reference(self.cells)]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from solverbench import seeds
 from solverbench.bench import estimates
-from solverbench.bench.block import BlockDone, UnitTask
+from solverbench.bench.block import CELLS, EXACT, BlockDone, UnitTask
 from solverbench.bench.cells import FAILED
+from solverbench.bench.estimates import Forecast, Phase
 from solverbench.bench.outcome import Outcome
 from solverbench.bench.progress import Listener
 from solverbench.bench.reference import References, ReferenceTask
@@ -61,7 +64,8 @@ class Ledger:
         self.begun: set[CellProgress] = set()
         images, calls = sum(unit.images for unit in self.units), sum(unit.calls for unit in self.units)
         calls += self.references.calls
-        tell.begin(images, calls, estimates.expected(self.units, jobs, workers, self.references.tasks))
+        self.forecast = _forecast(self.units, jobs, workers, self.references)
+        tell.begin(images, calls, self.forecast.left)
         shares = Counter[str]()
         for unit in self.units:
             shares.update({str(job.cell): len(unit.block) for job in unit.jobs})
@@ -101,6 +105,20 @@ class Ledger:
     def limits(self, unit: Unit) -> list[float]:
         """Return the seconds left for each cell of a unit; empty without a time limit."""
         return [] if self.limit is None else [self.limit - job.seconds for job in unit.jobs]
+
+    def measured(self, task: ReferenceTask, calls: float, seconds: float) -> None:
+        """Count finished work on a reference for the time estimate."""
+        self._spend((REFERENCE, task.name), calls, seconds)
+
+    def worked(self, unit: Unit, job: CellProgress, images: int, calls: int, kind: str, seconds: float) -> None:
+        """Report a worker's progress on a unit, and count it for the time estimate."""
+        self._spend((kind, unit.teacher.name), calls, seconds)
+        self.advance(unit, job, images, calls)
+
+    def _spend(self, phase: Hashable, work: float, seconds: float) -> None:
+        self.forecast.spend(phase, work, seconds)
+        if (left := self.forecast.left) is not None:
+            self.tell.expect(left)
 
     def advance(self, unit: Unit, job: CellProgress, images: int, calls: int) -> None:
         """Report a worker's progress on a unit, at most what is left of it."""
@@ -148,6 +166,7 @@ class Ledger:
         """Report the unreported rest of a finished unit as done, such as that of a failed cell."""
         if any(unit.block in job.calls for job in unit.jobs):
             return
+        self.forecast.drop((CELLS, unit.teacher.name), self.left[unit][1])
         if any(self.left[unit]):
             self.advance(unit, unit.jobs[-1], *self.left[unit])
 
@@ -157,12 +176,14 @@ class Ledger:
             job.begin()
 
     def _conclude(self, job: CellProgress) -> None:
+        begun = time.monotonic()
         try:
             job.finish()
         except FATAL:
             raise
         except Exception as error:  # such as a reference that doesn't fit the features
             job.fail(error)
+        self._spend(MEASURES, 1, time.monotonic() - begun)
         self._settle(job)
 
     def _settle(self, job: CellProgress) -> None:
@@ -171,6 +192,30 @@ class Ledger:
             convergence=self.references.of(job.cell), statistics=job.statistics,
         )  # fmt: skip
         self.tell.settle(str(job.cell), job.status, outcome.summary)
+
+
+REFERENCE, MEASURES, DRAWING = "reference", "measures", "drawing"
+"""Further phases of a run, beside those of units."""
+
+
+def _forecast(work: Sequence[Unit], jobs: Sequence[CellProgress], workers: int, references: References) -> Forecast:
+    """Return the time estimate of a run: its phases, with what a call takes on this machine if that is known."""
+    known = estimates.paces(work, jobs, references.tasks)
+    found = dict[Hashable, Phase]()
+    for task in references.tasks:
+        found[REFERENCE, task.name] = Phase(sum(task.calls.values()), known.get(task.name))
+    for unit in work:
+        pace = known.get(unit.teacher.name)
+        for kind, calls in unit.phases.items():
+            guess = pace * (estimates.DOUBLE if kind == EXACT else 1.0) if pace is not None else None
+            found.setdefault((kind, unit.teacher.name), Phase(0, guess)).work += calls
+    ending = [job for job in jobs if job.status in (NEW, PARTIAL)]
+    tables = {(job.cell.teacher.name, metric.name) for job in jobs for metric in job.cell.metrics}
+    fixed, each = estimates.DRAWING
+    found[MEASURES] = Phase(len(ending), sum(map(estimates.measuring, ending)) / max(len(ending), 1), serial=True)
+    found[DRAWING] = Phase(1, fixed + each * len(tables), serial=True)
+    on_processors = all(unit.teacher.device == "cpu" for unit in work)
+    return Forecast(found, workers, time.monotonic, time.process_time if on_processors else None)
 
 
 def finish(
@@ -193,8 +238,8 @@ def finish(
     said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # from workers, to be called by this thread
     pending: dict[Future[list[BlockDone | Exception]], tuple[Unit, Unit, list[tuple[CellProgress, range]]]] = {}
 
-    def say(unit: Unit, members: Unit, place: int, images: int, calls: int) -> None:
-        said.put(partial(ledger.advance, unit, members.jobs[place], images, calls))
+    def say(unit: Unit, members: Unit, place: int, *event: Any) -> None:
+        said.put(partial(ledger.worked, unit, members.jobs[place], *event))
 
     def note(line: str) -> None:
         said.put(partial(tell.note, line))
@@ -206,7 +251,7 @@ def finish(
     with leases.opened(store.root) as mine, pool(workers.size) as threads:
         todo, others = ledger.queue(mine), Others(tell.note)
         try:
-            references.measure(threads, tell, stop)
+            references.measure(threads, tell, stop, ledger.measured)
             while True:
                 while len(pending) < 2 * workers.size and (given := todo.next()) is not None:
                     unit, pieces = given

@@ -78,7 +78,7 @@ def estimate(cell: Cell, out: Path, claimed: set[Path]) -> TrainingEstimate | No
             if path not in claimed:
                 claimed.add(path)
                 missing += len(part)
-    images = recipe.iterations * recipe.batch * (BACKWARD + recipe.adversarial)
+    images = recipe.iterations * recipe.batch * (BACKWARD + recipe.adversarial) + recipe.pretraining * recipe.batch
     images += (1 + recipe.iterations // recipe.validate_every) * recipe.validation_size
     teacher = missing * cell.teacher.sampler_nfe
     return TrainingEstimate(recipe, images * cell.nfe * recipe.training_seeds + teacher, teacher)
@@ -125,10 +125,10 @@ def reused(wanted: Sequence[Cell]) -> Iterator[str]:
     budgets: dict[tuple[str, str, str], list[int]] = {}
     for cell in wanted:
         if cell.search is not None and (path := cell.search.path) is not None:
-            about = f"grid {path.stem.removeprefix('grid-')}", cell.teacher.name, _whence(path, path)
+            about = f"grid {path.stem.removeprefix('grid-')}", cell.teacher.shown, _whence(path, path)
             budgets.setdefault(about, []).append(cell.nfe)
         if cell.trained is not None and (path := cell.trained.path) is not None:
-            about = f"parameters of {cell.solver}", cell.teacher.name, _whence(path, path.parent)
+            about = f"parameters of {cell.solver}", cell.teacher.shown, _whence(path, path.parent)
             budgets.setdefault(about, []).append(cell.nfe)
     for (what, teacher, whence), found in budgets.items():
         yield f"{what} on {teacher}, NFE {ranges(set(found))}: {whence}"

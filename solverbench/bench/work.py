@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from solverbench import seeds
 from solverbench.bench import cells, statistics
-from solverbench.bench.block import BlockDone
+from solverbench.bench.block import CELLS, EXACT, OWN, BlockDone
 from solverbench.bench.cells import CACHED, DONE, FAILED, Cell
 from solverbench.bench.measure import Measure, measure
 from solverbench.bench.outcome import Outcome
@@ -53,6 +53,7 @@ class CellProgress:
     Attributes:
         calls: missing block to denoiser calls times images for its samples.
         goal_calls: missing block to denoiser calls times images for the teacher's own samples and exact solutions.
+        exact_calls: the part of `goal_calls` that is for exact solutions.
         seconds: time of its blocks in this run, each counted as if computed alone.
         failed: metric name to the reason why it has no measure.
         statistics: statistics of its images, see `bench.statistics`; empty for results of an earlier version.
@@ -67,6 +68,7 @@ class CellProgress:
         self.status, self.reason = cell.obstacle or (NEW, "")
         self.calls: dict[range, int] = {}
         self.goal_calls: dict[range, int] = {}
+        self.exact_calls: dict[range, int] = {}
         self.seconds = 0.0
         self.measures: dict[str, Measure] = {}
         self.failed: dict[str, str] = {}
@@ -87,7 +89,7 @@ class CellProgress:
         for block in cell.protocol.blocks:
             if block not in there:
                 self.calls[block] = len(block) * cell.nfe
-                self.goal_calls[block] = self._goal_calls(block, store.root, claimed)
+                self.goal_calls[block], self.exact_calls[block] = self._goal_calls(block, store.root, claimed)
         if found.metrics is not None and not self.calls:
             self._read(found.metrics)
             return
@@ -179,19 +181,24 @@ class CellProgress:
         self.statistics = stored.get(statistics.NAME, {})
         self.origin = "; ".join(describe(each) for each in self.folder.origin())
 
-    def _goal_calls(self, block: range, out: Path, claimed: set[Path]) -> int:
-        """Return the calls for the teacher's own samples and exact solutions that are neither stored nor claimed."""
+    def _goal_calls(self, block: range, out: Path, claimed: set[Path]) -> tuple[int, int]:
+        """Return the calls for the teacher's own samples and exact solutions that are neither stored nor claimed.
+
+        Returns:
+            those of both, and those of exact solutions alone.
+        """
         cell, teacher, protocol = self.cell, self.cell.teacher, self.cell.protocol
-        costs: dict[Path, int] = {}
+        costs, exact = dict[Path, int](), set[Path]()
         if pairs := protocol.pairs(block):
             path = endpoints.location(teacher, cell.targets, pairs, out, batch=protocol.batch)
             costs[path] = len(pairs) * teacher.sampler_nfe
         if cell.exact:
             solves = protocol.solves(block)
-            costs[solutions.location(teacher, solves, out)] = len(solves) * solutions.CALLS
+            exact.add(path := solutions.location(teacher, solves, out))
+            costs[path] = len(solves) * solutions.CALLS
         missing = {path for path in costs if path not in claimed and not path.exists()}
         claimed |= missing
-        return sum(costs[path] for path in missing)
+        return sum(costs[path] for path in missing), sum(costs[path] for path in missing & exact)
 
 
 def gather(wanted: Iterable[Cell], store: Store) -> list[CellProgress]:
@@ -226,6 +233,13 @@ class Unit:
     def calls(self) -> int:
         """Denoiser calls times images that are made."""
         return self.tree.needed * len(self.block) + sum(job.goal_calls[self.block] for job in self.jobs)
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """The parts of `calls` by the names of `bench.block`: teacher's own samples, exact solutions and cells."""
+        goal = sum(job.goal_calls[self.block] for job in self.jobs)
+        exact = sum(job.exact_calls[self.block] for job in self.jobs)
+        return {OWN: goal - exact, EXACT: exact, CELLS: self.calls - goal}
 
     def shares(self) -> list[float]:
         """Return each job's part of `calls`; a shared call is split equally."""

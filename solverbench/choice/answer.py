@@ -18,6 +18,7 @@ from solverbench.choice.fresh import Pick, finalists, shown
 from solverbench.choice.race import Race
 from solverbench.metrics import table
 from solverbench.teachers.teacher import Teacher
+from solverbench.wording import BELOW_ERROR
 
 PAGE = "recommend.html"
 """The name of the page; `solverbench.reports` writes it."""
@@ -99,7 +100,7 @@ def answered(
         "seconds_per_call": race.pace,
     }
     found = Recommendation(
-        race.teacher.name,
+        race.teacher.shown,
         by,
         tuple(picks),
         rows,
@@ -148,8 +149,14 @@ def _notes(field: Field, picks: Sequence[Pick], by: str) -> list[str]:
             f"a sharper image may be further away; look at the images in {PAGE}"
         )
     for pick in picks:
-        if any(each.verdict == "level" and "plain default" in each.role for each in pick.comparisons):
+        told = {each.verdict for each in pick.comparisons if "plain default" in each.role}
+        if "level" in told:
             found.append(f"at {pick.nfe} calls the pick is level with the plain default")
+        if BELOW_ERROR in told:
+            found.append(
+                f"at {pick.nfe} calls the difference of the pick from the plain default is {BELOW_ERROR}, "
+                "so neither is known to be ahead"
+            )
     return found
 
 

@@ -24,6 +24,7 @@ from solverbench.sampling.convergence import Measurement
 from solverbench.sampling.devices import pool
 from solverbench.sampling.sample import SampleError
 from solverbench.store.folder import Store
+from solverbench.teachers.convergence import unconverged
 from solverbench.teachers.teacher import Teacher
 
 FRESH = 0.2
@@ -73,6 +74,8 @@ def choose(
     _check(calls, seconds, train)
     tell = tell or Silent()
     budgets = spec.calls(nfe)
+    if by in table.TABLE and not table.TABLE[by].ranked:
+        raise UserError(asked=f"by {by}", wrong="none of its values is better", remedy="choose by another metric")
     Store.open(out)
     teacher, measuring_calls = _converged(teacher, out, calls)
     calls = None if calls is None else calls - measuring_calls
@@ -199,9 +202,6 @@ def _converged(teacher: Teacher, out: Path, calls: int | None) -> tuple[Teacher,
     except SampleError as error:
         raise useless(teacher, f"can't be used: {error.wrong}") from error
     if told.rough:
-        raise UserError(
-            asked=f"teacher {teacher.name}",
-            wrong=f"the reference isn't converged ({teacher.sampler}, {teacher.sampler_nfe} calls): {told.text}",
-            remedy="give its sampler more calls (sampler_nfe), or another sampler",
-        )
+        assert told.error is not None
+        raise UserError(**unconverged(teacher.shown, teacher.sampler_nfe, told.error))
     return replace(teacher, sampler_error=told), cost

@@ -19,6 +19,7 @@ from solverbench.errors import UserError
 from solverbench.method import prefixes
 from solverbench.method.spec import make
 from solverbench.metrics import plugin, table
+from solverbench.wording import BELOW_ERROR, masked
 
 FEWEST, IMAGES = 20, 1000
 """Images on fresh seeds: the fewest, and as many as there are without a limit."""
@@ -35,8 +36,9 @@ class Comparison:
         role: what the other one is: second, third, plain default, the pipeline's own scheduler, or several of them.
         spec: its spec.
         difference, low, high: pick minus other, with the interval that is corrected for all comparisons of the budget.
-        verdict: ahead, level or behind, of the pick; a difference below the reference's error is level.
-        note: why it is level although the interval doesn't hold 0; empty otherwise.
+        verdict: ahead, level or behind, of the pick; or `wording.BELOW_ERROR`, if the interval doesn't hold 0 but the
+            difference is smaller than the error of the reference.
+        note: what that error is; empty for another verdict.
     """
 
     role: str
@@ -155,9 +157,11 @@ def _compared(there: Mapping[str, Outcome], chosen: str, other: str, by: str, nu
     a, b = there[chosen], there[other]
     difference, low, high = measure.paired(a.measures[by], b.measures[by], 1 - 0.05 / max(number, 1))
     sign = -1 if plugin.described(by).higher else 1
-    below = by == table.ALWAYS and abs(difference) < (a.reference_error or 0.0)
-    verdict = "level" if below or low <= 0 <= high else "ahead" if sign * difference < 0 else "behind"
-    note = f"smaller than the reference's error, {a.reference_error:.2g}" if below and not low <= 0 <= high else ""
+    error = a.reference_error if by == table.ALWAYS else None
+    verdict = "level" if low <= 0 <= high else "ahead" if sign * difference < 0 else "behind"
+    note = ""
+    if masked(difference, low, high, error):
+        verdict, note = BELOW_ERROR, f"the reference's error is {error:.2g}"
     return Comparison(role, other, difference, low, high, verdict, note)
 
 
@@ -192,7 +196,7 @@ def _cost(race: Race) -> int:
 
 def shown(picks: Sequence[Pick], by: str) -> list[str]:
     """Return the table of the picks for a terminal: value and interval, and below them how each compares."""
-    words = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
+    words = {"ahead": "ahead of", "level": "level with", "behind": "behind", BELOW_ERROR: f"{BELOW_ERROR} from"}
     rows = [("calls", "pick", f"{by} [95 % interval]", "")]
     for pick in picks:
         itself = f" ({pick.itself})" if pick.itself else ""

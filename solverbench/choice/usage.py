@@ -57,7 +57,7 @@ def texts(spec: str, nfe: int, teacher: Teacher, kinds: Sequence[str], out: Path
     found: dict[str, str] = {}
     for kind in kinds:
         found |= _export(kind, exported, teacher)
-    head = f'"""{spec} with {nfe} calls, chosen for {teacher.name}."""\n\n'
+    head = f'"""{spec} with {nfe} calls, chosen for {teacher.shown}."""\n\n'
     if "diffusers" in kinds and teacher.pipeline is not None and frames.own(teacher):
         own = None if exported.threshold else native.config(exported.tableau, teacher)
         if own is not None:

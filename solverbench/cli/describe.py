@@ -75,7 +75,8 @@ def thing(registry: registries.Registry, name: str) -> str:
         *_offered(registry, full),
     ]
     if registry is registries.metrics:
-        lines.append(f"  better   {'higher' if plugin.find(full).higher else 'lower'}")
+        told = plugin.find(full)
+        lines.append(f"  better   {('higher' if told.higher else 'lower') if told.ranked else 'near 0'}")
     options = getattr(found, "__kwdefaults__", None) if registry is registries.grids else None
     if options:
         lines += ["  options", *(f"    {key} = {_text(value)}" for key, value in options.items())]
@@ -167,7 +168,7 @@ def teacher(name: str) -> str:
 def doctor(out: Path) -> Iterator[tuple[bool, str]]:
     """Yield (whether it is in order, a line on it) for each requirement of a run."""
     yield True, f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"
-    for package in ("torch", "numpy", "scipy", "pandas", "matplotlib", "torchdiffeq", "safetensors"):
+    for package in ("torch", "numpy", "scipy", "pandas", "seaborn", "torchdiffeq", "safetensors"):
         yield True, f"{package} {importlib.metadata.version(package)}"
     yield from ((True, line) for line in tested.newer(torch.__version__))
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -58,7 +58,8 @@ class Task:
     @property
     def weight(self) -> float:
         """Its approximate time, in arbitrary units: the longest runs start first."""
-        return self.recipe.iterations * (self.nfe * (1.4 if self.recipe.adversarial else 1) + 3)
+        alone = self.recipe.pretraining * self.nfe * 0.4
+        return self.recipe.iterations * (self.nfe * (1.4 if self.recipe.adversarial else 1) + 3) + alone
 
     def job(self, teacher: Teacher) -> TrainingRun:
         """Return the training run for `teacher`."""

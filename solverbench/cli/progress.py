@@ -17,7 +17,7 @@ from rich.text import Text
 
 from solverbench.bench.progress import Listener, Silent, duration
 from solverbench.cli.terminal import Amount, in_notebook, moves, raw, stamp
-from solverbench.wording import printable
+from solverbench.wording import printable, wrapped
 
 EVERY = 5.0
 """Seconds between two plain progress lines."""
@@ -26,7 +26,7 @@ EVERY_VERBOSE = 0.5
 
 
 class Pace:
-    """Progress of a run: images give the rate, calls the time left, because images with few calls are faster."""
+    """Progress of a run: images and their rate, and the time left as the run expects it, less what passed since."""
 
     def __init__(self, images: int, calls: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.images, self.calls = images, calls
@@ -35,6 +35,11 @@ class Pace:
         self.done = Counter[str]()
         self.clock = clock
         self.begun = clock()
+        self.ends: float | None = None
+
+    def expect(self, seconds: float | None) -> None:
+        """Set the seconds left; None if they are unknown."""
+        self.ends = None if seconds is None else self.clock() + seconds
 
     def share(self, images: Mapping[str, int]) -> None:
         """Set the number of images of each cell."""
@@ -53,10 +58,8 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds left at the pace so far; None before any call is done."""
-        if not self.done_calls:
-            return None
-        return (self.calls - self.done_calls) * (self.clock() - self.begun) / self.done_calls
+        """Seconds left; None while they are unknown."""
+        return None if self.ends is None else max(self.ends - self.clock(), 0.0)
 
     def of(self, cell: str) -> str:
         """Return a cell's own progress; its name alone if it has no images of its own."""
@@ -139,6 +142,7 @@ class Lines:
     def begin(self, images: int, calls: int, seconds: float | None) -> None:
         """Print the amount of work, if there is any."""
         self.pace = Pace(images, calls, self.clock)
+        self.pace.expect(seconds)
         self.last = self.clock()
         if images:
             self._write(f"to sample: {images} images{_expected(seconds)}")
@@ -156,6 +160,10 @@ class Lines:
         if self.clock() - self.last >= self.every:
             self.last = self.clock()
             self._write(f"{self.pace.of(cell)}; {self.pace}")
+
+    def expect(self, seconds: float) -> None:
+        """Record the time left."""
+        self.pace.expect(seconds)
 
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status."""
@@ -252,6 +260,7 @@ class Bar:
     def begin(self, images: int, calls: int, seconds: float | None) -> None:
         """Show the bar, if there is any work."""
         self.pace = Pace(images, calls)
+        self.pace.expect(seconds)
         if images:
             self.progress.console.print(f"to sample: {images} images{_expected(seconds)}", highlight=False)
             self.progress.update(self.task, total=calls, visible=True)
@@ -266,13 +275,19 @@ class Bar:
         self.pace.advance(cell, images, calls)
         self.progress.update(self.task, advance=calls, description=printable(self.pace.of(cell)), pace=self.pace.text)
 
+    def expect(self, seconds: float) -> None:
+        """Record the time left."""
+        self.pace.expect(seconds)
+
     def settle(self, cell: str, status: str, detail: str) -> None:
         """Print a cell's status above the bar."""
         self.note(f"{cell}: {status}{detail and ', ' + detail}")
 
     def note(self, line: str) -> None:
-        """Print the line above the bar."""
-        self.progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        """Print the line above the bar, in lines as wide as the terminal."""
+        console = self.progress.console
+        for each in wrapped(printable(line), console.width):
+            console.print(each, markup=False, highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """Print the line above the bar."""

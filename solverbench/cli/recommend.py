@@ -70,6 +70,7 @@ def recommend(
     Solvers on all grids race on a few images; what is beaten drops out. The leaders are measured again on fresh seeds
     together with Euler's method and the pipeline's own scheduler. The same command resumes an interrupted choice.
     """
+    terminal.loading()
     from solverbench.choice.choose import choose
     from solverbench.cli.progress import display
     from solverbench.sampling.devices import check_device
@@ -94,9 +95,9 @@ def recommend(
     draw(found.folder)
     click.echo(str(found))
     for note in found.notes:
-        click.echo(f"note: {note}")
+        terminal.say(f"note: {note}")
     spent = f"{found.cost['calls']:.0f} network calls in the race, {duration(found.cost['seconds'])}"
-    click.echo(f"cost: {spent}; a call takes {1000 * found.cost['seconds_per_call']:.3g} ms an image here")
+    terminal.say(f"cost: {spent}; a call takes {1000 * found.cost['seconds_per_call']:.3g} ms an image here")
     click.echo(f"page     {found.page}\nfiles    {found.folder}\nreport   {found.report / 'report.html'}")
     if as_json:
         click.echo(json.dumps(found.as_dict()))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 import click
 
 from solverbench.errors import UserError
-from solverbench.wording import printable
+from solverbench.wording import printable, wrapped
 
 if TYPE_CHECKING:
     from solverbench.bench.bundle.numbers import Table
@@ -154,6 +154,15 @@ def tell(line: str) -> None:
     teller()(line)
 
 
+def loading(what: str = "PyTorch and the teacher") -> None:
+    """Say on a terminal what a command does before its first result: on a busy machine the imports take seconds.
+
+    Nothing is said if PyTorch is loaded already, if the command is quiet, or if stderr is no terminal.
+    """
+    if "torch" not in sys.modules and sys.stderr.isatty():
+        tell(f"loading {what}")
+
+
 def in_notebook() -> bool:
     """Return whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
@@ -186,6 +195,12 @@ def fail(line: str) -> None:
 def width() -> int | None:
     """Return the characters in a line of stdout; None if it is no terminal, where lines have any length."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def say(text: str) -> None:
+    """Print lines on stdout; on a terminal a wider one becomes several, indented after the first; see `wrapped`."""
+    for line in text.split("\n"):
+        click.echo("\n".join(wrapped(line, width())))
 
 
 def show(tables: Sequence[Table]) -> None:

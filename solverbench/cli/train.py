@@ -66,6 +66,7 @@ def train(
     command resumes an interrupted training. Tables and curves of each training, and of all together, are written to
     DIR/trained. With --set warm_start=true each budget starts from the result of the one below.
     """
+    terminal.loading()
     import torch
 
     from solverbench.cli.progress import training_display
@@ -75,7 +76,7 @@ def train(
     from solverbench.method import spec
     from solverbench.sampling.devices import check_device
     from solverbench.store.folder import Store
-    from solverbench.teachers.convergence import ROUGH
+    from solverbench.teachers.convergence import warning
     from solverbench.teachers.loading import load_teacher
 
     if recipe == SHOW:
@@ -113,11 +114,8 @@ def train(
             for note in sorted({run["note"] for run in trained.record["runs"] if run.get("note")}):
                 click.echo(f"  note: {note}")
             targets = trained.record["targets"]
-            if (targets.get("error") or 0) > ROUGH:
-                click.echo(
-                    f"  note: the teacher's images aren't converged: {targets['compared']}; give the teacher's sampler "
-                    "more calls (sampler_nfe), or another solver (sampler)"
-                )
+            if line := warning(network.shown, network.sampler_nfe, targets.get("error")):
+                click.echo(f"  note: {line}")
             if before is not None and before.identity != trained.identity:
                 was = min((run["validation"] for run in before.record["runs"]), default=float("nan"))
                 click.echo(f"  replaces other parameters, validation RMSE {was:.4f}")

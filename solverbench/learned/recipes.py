@@ -72,6 +72,10 @@ class Recipe:
     also starts from the best parameters. Training ends once patience has run out `stop_after` times with the last
     group's rate at its minimum.
 
+    The discriminator's penalties have the weights `gamma` times `r1_weight` and `r2_weight`. It is trained alone for
+    `discriminator_pretrain` iterations first; with `conditional` it is told the image's class; its first `bf16_stages`
+    stages are in bfloat16.
+
     `radius` (0: off) lets every noise move within radius C H W / NFE^2 of its origin, in steps of `noise_lr` / NFE.
 
     Sources: GAS, arXiv:2510.17699; LD3, arXiv:2405.15506, with their public code.
@@ -126,6 +130,11 @@ class Recipe:
     warmup: float = _setting(low=0.0, high=1.0, before=0.0)
     stop_above: float = _setting(low=0.0, before=4.0)  # 0: off
     warm_start: bool = _setting(before=False)
+    r1_weight: float = _setting(low=0.0, before=1.0)  # multiples of gamma
+    r2_weight: float = _setting(low=0.0, before=1.0)
+    discriminator_pretrain: int = _setting(low=0, before=0)  # iterations before the first one of the student
+    conditional: bool = _setting(before=False)
+    bf16_stages: int = _setting(low=0, before=0)  # that many stages from the full size down
 
     def __post_init__(self) -> None:
         for name, kind in _kinds().items():
@@ -170,6 +179,16 @@ class Recipe:
     def adversarial(self) -> bool:
         """Whether training uses a discriminator."""
         return self.adversarial_weight > 0
+
+    @property
+    def pretraining(self) -> int:
+        """The iterations that train the discriminator alone; 0 without a discriminator."""
+        return self.discriminator_pretrain if self.adversarial else 0
+
+    @property
+    def length(self) -> int:
+        """All iterations of a training, those of the discriminator alone included."""
+        return self.pretraining + self.iterations
 
     def override(self, settings: Sequence[str]) -> Recipe:
         """Return this recipe with `key=value` settings applied; a list is written widths=64+64 or widths=[64, 64].

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from solverbench.metrics import reduction
+from solverbench.metrics import reduction, spectrum
 from solverbench.metrics.evaluation import Evaluation, Reference
 from solverbench.metrics.extractors.transformers import CLIP, PickScore
 from solverbench.metrics.intervals import extrapolated
@@ -66,6 +66,7 @@ class MetricDefinition:
         features: name of the feature set; empty if it uses no features.
         space: human-readable space or unit of its numbers; empty for feature sets that are described elsewhere.
         higher: whether higher values are better.
+        ranked: whether lower values, or higher ones, are better; no value is best otherwise, and 0 is the teacher's.
         log: whether it is drawn on a logarithmic axis.
         place: position in reports.
         vectors: whether it needs the feature vectors of every block.
@@ -92,6 +93,7 @@ class MetricDefinition:
     features: str = ""
     space: str = ""
     higher: bool = False
+    ranked: bool = True
     log: bool = True
     place: int = 100
     vectors: bool = False
@@ -133,6 +135,10 @@ def _rmse(array: str, kept: Kept) -> tuple[Array, Array]:
 
 def _psnr(kept: Kept) -> tuple[Array, Array]:
     return reduction.means(10 * np.log10(4 / kept.each("errors").clip(LEAST)))
+
+
+def _decibels(array: str, kept: Kept) -> tuple[Array, Array]:
+    return spectrum.decibels(kept.each(array))
 
 
 def _lpips(device: str) -> LPIPS:
@@ -255,6 +261,16 @@ _METRICS = (
         "lpips_teacher", "LPIPS to the teacher's own sample from the same noise", "LPIPS to teacher", Takes.PAIR,
         "perceptual", partial(mean, "perceptual"), score=lambda lpips, images, others: lpips(images, others),
         network=_lpips, identity=lambda device: LPIPS.identity, space=LPIPS.identity, place=22, bounds=FROM_ZERO,
+    ),
+    MetricDefinition(
+        "detail_teacher", "Power of fine detail against the teacher's own sample from the same noise",
+        "Detail against teacher", Takes.PAIR, "spectrum", partial(_decibels, "spectrum"), score=spectrum.beside,
+        space="dB, 0 is the teacher's", ranked=False, log=False, place=24,
+    ),
+    MetricDefinition(
+        "residual_teacher", "Error in fine detail to the teacher's own sample from the same noise",
+        "Error of detail", Takes.PAIR, "residual", partial(_decibels, "residual"), score=spectrum.residual,
+        space="dB, 0 is the teacher's power", log=False, place=25,
     ),
     _prompted(
         "clip_score", "CLIP score of image and prompt", "CLIP score", "prompted", CLIP,

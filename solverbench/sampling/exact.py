@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ ROUGH = 1e-5
 """Tolerance for a float32 network; a smaller one would count its rounding as an error."""
 CALLS = 500
 """Typical cost of a solution, in calls of the denoiser; used to estimate time."""
+TOLD = 20
+"""Calls between two reports of progress."""
 MAX_STEPS = 20_000
 """Largest number of steps of a solution."""
 
@@ -82,7 +85,8 @@ def piece(
         tolerance: per step; the teacher's default if None.
         stop: checked before every call of the denoiser.
         say: callback for a line about a damaged file, which is then recomputed.
-        told: progress callback: `CALLS` for each solution that was just made.
+        told: progress callback, every `TOLD` calls: new calls times images of the `CALLS` that a solution is expected
+            to take, in proportion to the levels that are passed.
 
     Raises:
         SampleError: there is no solution at this tolerance.
@@ -92,11 +96,17 @@ def piece(
     path = location(teacher, chosen, out, tolerance=tolerance)
 
     def make() -> dict[str, NDArray[Any]]:
-        network = _Network(teacher, chosen, stop)
-        schedule = teacher.schedule
+        schedule, whole = teacher.schedule, len(chosen) * CALLS
+
+        def passed(sigma: float) -> int:
+            """Return the expected calls until a level, by its place between both ends on a logarithmic axis."""
+            start, end = math.log(schedule.sigma_max), math.log(schedule.sigma_min)
+            return int(whole * min(max((start - math.log(sigma)) / (start - end), 0.0), 1.0))
+
+        network = _Network(teacher, chosen, stop, passed, told)
         x = (schedule.prior_scale * seeds.noise(chosen, teacher.shape).double()).to(teacher.device)
         made = solve(network, x, schedule.sigma_max, schedule.sigma_min, key(teacher, tolerance)["tolerance"])
-        told(len(chosen) * CALLS)
+        told(whole - network.told)
         return {"images": made.cpu().numpy(), "calls": np.array(network.calls)}
 
     check = stop.check if stop is not None else lambda: None
@@ -137,14 +147,24 @@ def describe(teacher: Teacher) -> str:
 class _Network:
     """The teacher on float64 images, with counted calls: its float64 network if it has one, else float32 calls."""
 
-    def __init__(self, teacher: Teacher, chosen: range, stop: Cancel | None) -> None:
-        self.stop = stop
+    def __init__(
+        self,
+        teacher: Teacher,
+        chosen: range,
+        stop: Cancel | None,
+        passed: Callable[[float], int] = lambda sigma: 0,
+        tell: Callable[[int], None] = lambda calls: None,
+    ) -> None:
+        self.stop, self.passed, self.tell = stop, passed, tell
         self.double, self.single = _double(teacher), teacher.denoiser(chosen)
-        self.calls = 0
+        self.calls = self.told = 0
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         if self.stop is not None:
             self.stop.check()
+        if self.calls % TOLD == 0 and (new := self.passed(float(sigma)) - self.told) > 0:
+            self.told += new
+            self.tell(new)
         self.calls += 1
         return self.double(x, sigma) if self.double else self.single(x.float(), sigma).double()
 

@@ -13,6 +13,30 @@ SHARE = 10
 """An RMSE below this many times the error of its reference is marked."""
 
 
+def unconverged(name: str, calls: int, error: float) -> dict[str, str]:
+    """Return the fields of the one sentence about a reference that isn't converged; see `wording.Problem`.
+
+    Args:
+        name: the teacher's name.
+        calls: those of its sampler.
+        error: error of the reference, RMSE on [-1, 1].
+    """
+    return {
+        "asked": f"the reference of {name} isn't converged",
+        "wrong": f"its error is {error:.2g} RMSE, above {ROUGH:.2g}, half the step of an 8-bit pixel, so a smaller "
+        "difference between solvers decides nothing",
+        "remedy": f"give the teacher's sampler more calls, as in sampler_nfe={2 * calls}, or take another (sampler)",
+    }
+
+
+def warning(name: str, calls: int, error: float | None) -> str:
+    """Return that sentence as one line; empty if the reference is converged, or if its error is unknown."""
+    if error is None or error <= ROUGH:
+        return ""
+    told = unconverged(name, calls, error)
+    return f"{told['asked']}: {told['wrong']}; {told['remedy']}"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The teacher sampler's images against other images from the same noise.

@@ -12,7 +12,7 @@ from solverbench import options as keywords
 from solverbench import plugins, registries, userdata
 from solverbench.errors import PluginError, UnknownNameError
 from solverbench.teachers.families import description, hub
-from solverbench.teachers.teacher import Teacher, _labelled, _parts
+from solverbench.teachers.teacher import Teacher, _labelled, _parts, shortened
 from solverbench.wording import printable
 
 
@@ -57,9 +57,9 @@ def load_teacher(text: str, device: str = "cpu", *, out: Path | str | None = Non
             wrong=f"its loader returned {teacher!r}, not a Teacher",
             remedy="correct the plugin",
         )
-    found = dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)
+    [found] = shortened([dataclasses.replace(teacher, name=_labelled(teacher.name, given), spec=spec)])
     for note in found.notes if multiprocessing.parent_process() is None else ():  # workers would repeat it
-        logging.getLogger(__name__).warning("%s: %s", printable(found.name), printable(note))
+        logging.getLogger(__name__).warning("%s: %s", printable(found.shown), printable(note))
     return found
 
 

@@ -19,6 +19,7 @@ from solverbench.method.schedules import EDM, NoiseSchedule
 from solverbench.metrics.evaluation import Evaluation
 from solverbench.teachers.conditions import Condition
 from solverbench.teachers.convergence import Convergence
+from solverbench.wording import ends
 
 SAMPLER, SAMPLER_NFE = "unipc:order=3:grid=time_quadratic", 100
 """Default teacher sampler and its calls: within 4e-4 RMSE of the exact solution on every kind of schedule here; see
@@ -79,6 +80,7 @@ class Teacher:
         images_of: a range of seeds -> real images [B, C, H, W] on [-1, 1], on the CPU, each a function of its seed
             alone; None if the teacher has none.
         pipeline: the pipeline of diffusers that it was read from; None if it wasn't.
+        short: what it is called where a reader sees it, if not by its name; see `shortened`.
     """
 
     denoise: Callable[[Tensor, Tensor], Tensor]
@@ -104,6 +106,7 @@ class Teacher:
     features: Mapping[str, Callable[[str], FeatureNetwork]] = field(default_factory=dict)
     images_of: Callable[[range], Tensor] | None = None
     pipeline: Pipeline | None = None
+    short: str = ""
 
     def __repr__(self) -> str:
         """Return the facts that name it, on one line."""
@@ -137,12 +140,17 @@ class Teacher:
             return self
         if self.move is None:
             return dataclasses.replace(self, device=device)
-        return dataclasses.replace(self.move(device), name=self.name, spec=self.spec)
+        return dataclasses.replace(self.move(device), name=self.name, spec=self.spec, short=self.short)
 
     def without_metric(self) -> Teacher:
         """Return the teacher without the network that measures: all that training code is given."""
         trainable = {name: load for name, load in self.features.items() if name != "metric"}
         return dataclasses.replace(self, features=trainable)
+
+    @property
+    def shown(self) -> str:
+        """What it is called in tables, figures and lines; its name, which keys and files have, may be longer."""
+        return self.short or self.name
 
     @property
     def base(self) -> str:
@@ -202,6 +210,35 @@ def _labelled(name: str, given: Mapping[str, str]) -> str:
     """Return the name with its options as one word: two conditions of one network are two teachers in a report."""
     told = [f"{key}={Path(text).stem if '/' in text else text}" for key, text in sorted(given.items()) if key != "name"]
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
+
+
+SHOWN = 40
+"""Largest number of characters of a name that is shown as it is."""
+
+
+def shortened(teachers: Sequence[Teacher]) -> list[Teacher]:
+    """Return the teachers of a run with the names that a reader sees: see `Teacher.shown`.
+
+    A teacher with the option `name` is called that. Any other one with a long name loses the options that all
+    teachers of this network share, and then the middle of its name. The whole name is shown where two would be alike.
+    """
+
+    def given(each: Teacher) -> str:
+        if "name" not in each.options and len(each.name) <= SHOWN:
+            return each.name
+        alike = [other.options for other in teachers if other.model == each.model]
+        shared = {key for key in each.options if len({own.get(key) for own in alike}) == 1}
+        name = each.without(shared)
+        return name if "name" in each.options else ends(name, SHOWN)
+
+    names = [given(each) for each in teachers]
+    return [
+        _called(each, each.name if names.count(name) > 1 else name) for each, name in zip(teachers, names, strict=True)
+    ]
+
+
+def _called(teacher: Teacher, name: str) -> Teacher:
+    return teacher if teacher.shown == name else dataclasses.replace(teacher, short=name)
 
 
 def expanded(text: str) -> list[str]:

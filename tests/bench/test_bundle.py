@@ -58,7 +58,7 @@ def test_the_protocol_tags_and_counts_are_stated(tmp_path):
     assert found["schema"] == 1
     assert found["tags"] == [
         "replicates=2 (default 3)",
-        "n=40 (default 10000): Fréchet distances are biased upwards",
+        "n=40 (default 10000): intervals are wide, Fréchet distances are biased upwards",
     ]
     assert found["counts"] == {"done": 3, "cached": 0, "failed": 0, "unsupported": 1, "needs-training": 0}
     assert "2 replicates of 40 images" in found["protocol"]["seeds"]
@@ -132,3 +132,11 @@ def test_a_teacher_without_features_is_told_what_an_fid_of_it_needs(tmp_path):
     [note] = [note for note in record(result)["notes"] if note.startswith("no FID of toy: ")]
     assert extras.install("fid") in note or "inception-2015-12-05.pt" in note
     assert (result.exit_code, set(result.frame.metric)) == (0, {"rmse_teacher"})
+
+
+def test_a_metric_without_any_value_has_no_table_and_one_line_that_says_why(tmp_path):
+    """The toy teacher has no data, so its distance to them can't be measured."""
+    result = run(tmp_path, metrics="fid,rmse_teacher", nfe="3", solvers="dpm,unipc")
+    assert [table.title.partition(" ")[0] for table in result.tables] == ["rmse_teacher"]
+    [line] = [line for line in result.summary().splitlines() if line.startswith("no ") and "fid" in line]
+    assert line.startswith("no fid of toy: ")

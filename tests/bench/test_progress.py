@@ -8,6 +8,7 @@ from rich.console import Console
 from solverbench.bench.progress import duration
 from solverbench.cli.progress import Bar, Lines, Pace, counted, display, training_display
 from solverbench.cli.terminal import Amount
+from solverbench.wording import wrapped
 
 
 class Clock:
@@ -18,15 +19,17 @@ class Clock:
         return self.now
 
 
-def test_time_left_follows_calls_and_the_rate_images():
+def test_the_time_left_is_what_the_run_expects_less_what_passed_since():
     clock = Clock()
     pace = Pace(images=100, calls=1000, clock=clock)
     assert pace.left is None
     clock.now += 10
     pace.advance("dpm", images=50, calls=200)
     assert pace.rate == 5
+    pace.expect(50)
+    clock.now += 10
     assert pace.left == 40
-    assert str(pace) == "whole run: 50/100 images, 5/s, 40 s left"
+    assert str(pace) == "whole run: 50/100 images, 2/s, 40 s left"
 
 
 def test_plain_lines_come_now_and_then_and_for_every_cell():
@@ -36,6 +39,7 @@ def test_plain_lines_come_now_and_then_and_for_every_cell():
     lines.share({"dpm nfe=3 on toy": 80, "unipc nfe=3 on toy": 20})
     for i in range(10):
         clock.now += 1
+        lines.expect(11 - i)
         lines.advance("unipc nfe=3 on toy" if i < 2 else "dpm nfe=3 on toy", 10, 100)
     clock.now += 5
     lines.advance("the reference of toy", 0, 100)
@@ -44,8 +48,8 @@ def test_plain_lines_come_now_and_then_and_for_every_cell():
     lines.end()
     assert stream.getvalue().splitlines() == [
         "to sample: 100 images, about 1 min 30 s",
-        "dpm nfe=3 on toy: 30/80 images; whole run: 50/100 images, 10/s, 6 s left",
-        "dpm nfe=3 on toy: 80/80 images; whole run: 100/100 images, 10/s, 1 s left",
+        "dpm nfe=3 on toy: 30/80 images; whole run: 50/100 images, 10/s, 7 s left",
+        "dpm nfe=3 on toy: 80/80 images; whole run: 100/100 images, 10/s, 2 s left",
         "the reference of toy; whole run: 100/100 images, 7/s, 0 s left",
         "dpm nfe=3 on toy: done, rmse_teacher 0.1 ± 0.01",
         "gs nfe=3 on toy: unsupported",
@@ -82,6 +86,7 @@ def test_on_a_narrow_terminal_the_time_left_stays_and_a_long_name_is_cut():
     bar.begin(30_000, 90_000, None)
     bar.pace = Pace(30_000, 90_000, clock)
     clock.now += 60
+    bar.expect(29 * 60)
     bar.advance("unipc:order=3:variant=bh1:prediction=noise:grid=polynomial nfe=3 on digits", 1000, 3000)
     bar.end()
     line = next(line for line in stream.getvalue().replace("\r", "\n").split("\n") if "unipc" in line)
@@ -113,6 +118,7 @@ def test_verbose_shows_everything_as_lines_with_their_time():
     lines.begin(10, 30, None)
     lines.share({"dpm nfe=3 on toy": 10})
     clock.now += 1
+    lines.expect(1)
     lines.advance("dpm nfe=3 on toy", 5, 15)
     lines.settle("dpm nfe=3 on toy", "done", "")
     assert stream.getvalue().splitlines() == [
@@ -166,3 +172,32 @@ def test_counted_work_has_a_bar_on_a_terminal(monkeypatch):
     with counted("files", stream) as tell:
         tell(3, 7)
     assert "3/7 files" in stream.getvalue()
+
+
+def test_no_line_of_a_cell_is_wider_than_the_terminal_and_no_spec_is_broken():
+    """The numbers of the README's run, a spec with options, and a note."""
+    spec = "unipc:order=3:variant=bh1:prediction=noise:grid=polynomial:rho=5:end=zero"
+    stream = io.StringIO()
+    bar = Bar(Console(file=stream, force_terminal=True, width=80, no_color=True))
+    numbers = "frechet_data 3.05 ± 0.26, frechet_teacher 0.227 ± 0.041, rmse_teacher 0.0644 ± 0.0013"
+    for name in ("gas", spec):
+        bar.settle(f"{name} nfe=3 on digits", "done", numbers)
+    bar.note(
+        "the reference of toy isn't converged: its error is 0.087 RMSE, above 0.0039, half the step of an 8-bit pixel"
+    )
+    bar.end()
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[:2] == [
+        "gas nfe=3 on digits: done, frechet_data 3.05 ± 0.26,",
+        "  frechet_teacher 0.227 ± 0.041, rmse_teacher 0.0644 ± 0.0013",
+    ]
+    assert any(line.startswith(spec) for line in lines)
+    whole = " ".join(line.strip() for line in lines)
+    assert f"{spec} nfe=3 on digits: done, {numbers} the reference of toy isn't converged:" in whole
+
+
+def test_a_word_that_is_wider_than_the_terminal_stays_whole():
+    assert wrapped(f"run {'a' * 90} now", 80) == ["run", f"  {'a' * 90}", "  now"]
+    assert wrapped("short, line", 80) == ["short, line"]
+    assert wrapped("any " * 100, None) == ["any " * 100]

@@ -10,9 +10,9 @@ import torch
 import toys
 
 import solverbench as sb
+from solverbench.bench import estimates, scheduler
 from solverbench.bench import plan as planning
 from solverbench.bench import run as runner
-from solverbench.bench import scheduler
 from solverbench.bench import work as jobs
 from solverbench.bench.progress import Silent
 from solverbench.bench.run_options import RunOptions
@@ -237,6 +237,9 @@ def test_progress_counts_each_cell_to_its_own_share_and_all_to_the_runs(tmp_path
         def share(self, images):
             self.shares = dict(images)
 
+        def expect(self, seconds):
+            self.left = seconds
+
         def advance(self, cell, images, calls):
             self.done[cell] = self.done.get(cell, 0) + images
 
@@ -244,6 +247,8 @@ def test_progress_counts_each_cell_to_its_own_share_and_all_to_the_runs(tmp_path
     run(tmp_path, progress=counting)
     assert sum(counting.shares.values()) == counting.whole == 4 * 2 * 40
     assert {cell: counting.done[cell] for cell in counting.shares} == counting.shares
+    fixed, each = estimates.DRAWING
+    assert counting.left == fixed + 3 * each  # at the end the drawing of three tables is left
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(whole, tmp_path):

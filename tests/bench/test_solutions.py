@@ -13,6 +13,7 @@ from solverbench import registries, seeds
 from solverbench.bench import plan as planning
 from solverbench.bench import resolve
 from solverbench.bench import run as runner
+from solverbench.bench import work as jobs
 from solverbench.bench.block import UnitTask
 from solverbench.bench.bundle import selection
 from solverbench.bench.progress import Silent
@@ -22,6 +23,7 @@ from solverbench.errors import RecordError, UserError
 from solverbench.sampling import endpoints
 from solverbench.sampling import exact as solutions
 from solverbench.sampling.sample import Cancel, SampleError
+from solverbench.store.folder import Store
 
 VARIANCE = 0.3
 SMALL = {"solvers": "euler", "nfe": 3, "samples": 40, "replicates": 2}
@@ -360,12 +362,23 @@ def test_the_teachers_calls_are_told_when_they_are_made(tmp_path):
     for _ in range(2):  # the second time they are stored
         endpoints.piece(teacher, plan, CHOSEN, tmp_path, batch=len(CHOSEN) - 1, told=told.append)
         solutions.piece(teacher, CHOSEN, tmp_path, told=told.append)
-    assert told == [8 * (len(CHOSEN) - 1), 8, solutions.CALLS * len(CHOSEN)]
+    assert told[:2] == [8 * (len(CHOSEN) - 1), 8]
+    assert len(told) > 5, "a solution of hundreds of calls tells its progress"
+    assert min(told) > 0
+    assert sum(told[2:]) == solutions.CALLS * len(CHOSEN)
     options = RunOptions(teachers=single(), out=tmp_path, **SMALL)
     [cell] = resolve.resolve(options, Protocol.of(options))[:1]
     told.clear()
     UnitTask([cell], cell.protocol.blocks[0], tmp_path / "new", Cancel(), told=lambda *each: told.append(each))()
-    own, exact = (each for each in told if each[1] == 0)
+    own, exact = ([sum(each[i] for each in told if each[3] == kind) for i in (1, 2)] for kind in ("own", "exact"))
     pairs, solves = cell.protocol.pairs(cell.protocol.blocks[0]), cell.protocol.solves(cell.protocol.blocks[0])
-    assert own == (0, 0, 8 * len(pairs))
-    assert exact == (0, 0, solutions.CALLS * len(solves))
+    assert own == [0, 8 * len(pairs)]
+    assert exact == [0, solutions.CALLS * len(solves)]
+    assert all(seconds >= 0 for *_, seconds in told)
+    whole = jobs.CellProgress(cell, Store.look(tmp_path / "none"), set())
+    [unit] = [unit for unit in jobs.units([whole]) if unit.block == cell.protocol.blocks[0]]
+    kinds = dict.fromkeys(unit.phases, 0)
+    for _, _, calls, kind, _ in told:
+        kinds[kind] += calls
+    assert kinds == unit.phases  # what is told adds up to what the time estimate expects
+    assert sum(kinds.values()) == unit.calls

@@ -9,6 +9,7 @@ from solverbench.bench.bundle import claims
 from solverbench.bench.bundle.claims import verdicts
 from solverbench.bench.measure import Measure
 from solverbench.learned.trained_files import Trained
+from solverbench.wording import BELOW_ERROR
 
 TEACHER = SimpleNamespace(name="toy")
 
@@ -57,11 +58,24 @@ def test_a_difference_smaller_than_the_error_of_the_reference_decides_nothing(va
     """It has a part only in the RMSE: the other distances have references of their own."""
     found = verdicts([outcome("gas", 5, value, error=0.2), outcome("dpm", 5, 1.0, error=0.2)])
     assert [(each["verdict"], each.get("caution")) for each in found] == [
-        ("unresolved", "smaller than the error of the reference, 0.2"),
+        (BELOW_ERROR, "the difference is below the reference's error, 0.2"),
         (decided, None),
     ]
+    assert [each.get("reference_error") for each in found] == [0.2, None]
     [found, _] = verdicts([outcome("gas", 5, value, error=0.05), outcome("dpm", 5, 1.0, error=0.05)])
     assert (found["verdict"], found.get("caution")) == (decided, None)
+
+
+def test_a_difference_that_the_images_leave_open_is_no_matter_of_the_reference():
+    """More images may decide it, whatever the reference."""
+    found = verdicts([outcome("gas", 5, 0.9, noise=0.2, error=0.2), outcome("dpm", 5, 1.0, error=0.2)])
+    assert [each["verdict"] for each in found] == ["unresolved", "unresolved"]
+    assert "below the reference's error" in found[0]["caution"]
+
+
+def test_an_open_question_below_the_error_of_the_reference_is_not_level():
+    [found, _, _] = verdicts([outcome("gs", 5, 0.9, error=0.2), outcome("s4s_alt", 5, 1.0, error=0.2)])
+    assert found["verdict"] == BELOW_ERROR
 
 
 def test_noise_that_two_cells_share_does_not_blur_their_difference():

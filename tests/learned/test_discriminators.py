@@ -30,6 +30,18 @@ def test_weights_of_a_file_take_the_place_of_random_ones(teacher: Teacher, adver
     assert all(tensor.dtype == torch.float32 for tensor in taken.values())
 
 
+def test_other_weights_under_the_same_name_are_another_training(
+    teacher: Teacher, adversarial: Recipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "d.safetensors"
+    missing = job(teacher, adversarial, path).folder(tmp_path)
+    folders = []
+    for value in (0.0, 1.0):
+        save_file({"layers.0.weight": torch.full((8, 1, 1, 1), value)}, path)
+        folders.append(job(teacher, adversarial, path).folder(tmp_path))
+    assert len({missing, *folders}) == 3
+
+
 def test_weights_that_do_not_fit_are_refused_in_one_line(teacher: Teacher, adversarial: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "d.safetensors"
     with pytest.raises(MissingError, match="there is no such file"):

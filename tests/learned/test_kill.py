@@ -15,7 +15,14 @@ from solverbench.learned import recipes
 from solverbench.learned.training import train as training
 
 SETTINGS = {
-    "gas": ["iterations=40", "adversarial_weight=0.5", "widths=8+8", "cardinalities=2+2", "blocks=1"],
+    "gas": [
+        "iterations=32",
+        "adversarial_weight=0.5",
+        "widths=8+8",
+        "cardinalities=2+2",
+        "blocks=1",
+        "discriminator_pretrain=8",
+    ],
     "ld3": ["iterations=40", "radius=0.1", "noise_lr=300", "validate_every=3", "stages=times:1,times+offsets:2"],
 }
 COMMON = ["batch=8", "train_size=40", "validation_size=20"]

@@ -309,9 +309,9 @@ def test_fakes_of_the_discriminator_come_from_other_noise_than_the_batch(
 ) -> None:
     seen: list[Tensor] = []
 
-    def spy(discriminator: object, real: Tensor, fake: Tensor, gamma: float, kind: str) -> object:
+    def spy(discriminator: object, real: Tensor, fake: Tensor, *settings: object) -> object:
         seen.extend([real, fake])
-        return discriminator_loss(discriminator, real, fake, gamma, kind)  # type: ignore[arg-type]
+        return discriminator_loss(discriminator, real, fake, *settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr("solverbench.learned.training.trainer.discriminator_loss", spy)
     moving = student("gas", 2, teacher, adversarial, data)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from reports_large import HOSTILE, write
 from solverbench import reports
 from solverbench.reports.figures import contents
 from solverbench.reports.pages import data, html, lists, markdown, sections, viewer
-from solverbench.reports.parts import Axes, axes, named, parts
+from solverbench.reports.parts import Axes, Part, axes, named, parts
 
 TEACHERS = ("shapes-guidance=1", "shapes-guidance=2", "digits")
 AXES = {
@@ -140,3 +141,24 @@ def test_without_axes_nothing_differs(tmp_path: Path) -> None:
     assert "options" not in content.figure
     assert "title" not in next(iter(content.figure["panels"].values()))
     assert isinstance(content.data, pd.DataFrame)
+
+
+def test_a_long_name_of_a_teacher_is_short_everywhere_and_whole_once_in_each_caption(tmp_path: Path) -> None:
+    whole = "my-own-fine-tuned-model-of-flowers-prompts=small-sampler_nfe=6"
+    folder = write(tmp_path / "a", ["dpm", "gas"], [whole], (4,), ["frechet_data"])
+    record = json.loads((folder / "bundle.json").read_text())
+    changes = {"shown": {whole: "flowers"}, "lines": [], "verdicts": [], "published": []}
+    (folder / "bundle.json").write_text(json.dumps(record | changes))
+    reports.write(folder)
+    table = (folder / f"table-{parts_of(folder)[0].name}.md").read_text()
+    assert f"teacher flowers ({whole})." in table
+    assert table.count(whole) == 1
+    text = (folder / "report.md").read_text()
+    assert text.startswith("# dpm, gas at NFE 4 on flowers\n")
+    seen = re.sub(r"<(style|script)[^>]*>.*?</\1>|<[^>]*>", " ", (folder / "report.html").read_text(), flags=re.DOTALL)
+    assert seen.count(whole) == 1
+
+
+def parts_of(folder: Path) -> list[Part]:
+    bundle = reports.load(folder)
+    return parts(bundle.frame, bundle.record)

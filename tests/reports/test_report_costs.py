@@ -1,13 +1,21 @@
 """What training cost: the table, the figure, and the marks of solvers that are not to be taken as they stand."""
 
+from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from reports_large import SOLVERS
+from reports_large import write as write_large
 
+import solverbench as sb
 from solverbench import reports
 from solverbench.reports.bundle import tidy
+from solverbench.reports.drawing import ticks
 from solverbench.reports.drawing.palette import KNOWN
 from solverbench.reports.figures import contents, costs, images
 from solverbench.reports.figures.sprites import Sprites
@@ -272,3 +280,46 @@ def test_times_of_two_teachers_batches_or_devices_stay_apart(timed: pd.DataFrame
         ("digits", 500, "NVIDIA H200"), ("shapes", 500, "cpu"), ("shapes", 100, "cpu"),
     ]  # fmt: skip
     np.testing.assert_allclose([each[3] for each in told], [2, 6, 6])
+
+
+def numbers(figure: Figure) -> Iterator[list[Any]]:
+    """The boxes of the numbers at the points of each panel, in pixels."""
+    figure.canvas.draw()
+    for axes in figure.axes:
+        yield [each.get_window_extent() for each in axes.texts if each.get_gid() == "number"]
+
+
+@pytest.mark.parametrize("budgets", [(3, 5, 7, 9), (3, 4, 5)], ids=["first and last", "all"])
+def test_no_two_numbers_of_a_busy_figure_overlap(tmp_path: Path, budgets: tuple[int, ...]) -> None:
+    solvers = SOLVERS if len(budgets) > 3 else SOLVERS[-8:]
+    write_large(tmp_path / "a", solvers, ["digits"], budgets, ["frechet_data", "precision"])
+    figure = sb.plot(reports.load(tmp_path / "a"), kind="speed")
+    for boxes in numbers(figure):
+        assert len(boxes) > 12
+        assert not [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
+
+
+def test_a_label_without_a_place_is_left_out() -> None:
+    points, size, room = [(0.0, 0.0)] * 60, [(4.0, 4.0)] * 60, (-9.0, -9.0, 9.0, 9.0)
+    spots = ticks.scattered(points, size, [], room)
+    placed = [spot for spot in spots if spot is not None]
+    assert spots[0] is not None
+    assert 4 <= len(placed) < 60
+    assert not any(abs(a[0] - b[0]) < 4 and abs(a[1] - b[1]) < 4 for a, b in combinations(placed, 2))
+
+
+@pytest.mark.parametrize(
+    ("column", "factor"),
+    [("cost_training_seeds", 2), ("cost_training_student_calls", 0.25)],
+    ids=["seeds", "iterations"],
+)
+def test_a_line_of_the_training_figure_joins_trainings_alike(
+    trained: pd.DataFrame, record: dict, write, column: str, factor: float
+) -> None:
+    """Through a training of other seeds or iterations it would go back and forth."""
+    frame = only(trained, "gs")
+    frame.loc[frame["nfe"] == 5, column] *= factor
+    [axes] = sb.plot(reports.load(write(frame, record)), "frechet_data", kind="training").axes
+    lines = [line for line in axes.lines if line.get_marker() == "None" and line.get_color() == KNOWN["gs"].colour]
+    assert [len(line.get_xdata()) for line in lines] == [2, 1, 3]  # NFE 3 and 4; 5; 6, 8 and 10
+    assert all((np.diff(line.get_xdata()) > 0).all() for line in lines)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from solverbench.metrics import intervals
 from solverbench.reports import comparison, paired
 from solverbench.reports.parts import Part, parts
 from solverbench.teachers import convergence
+from solverbench.wording import BELOW_ERROR
 
 SMALL = {"teachers": ["digits"], "budgets": (3, 4), "metrics": ["frechet_data", "precision"]}
 
@@ -75,6 +77,12 @@ def test_the_highest_wins_where_higher_is_better(tmp_path: Path) -> None:
     assert {found.winner for found in ahead(distance, bundle.cells).values()} == {"gas"}
     best = precision.frame.sort_values("value")["label"].iloc[-1]
     assert {found.winner for found in ahead(precision, bundle.cells).values()} == {best}
+
+
+def test_nobody_wins_where_no_value_is_better(tmp_path: Path) -> None:
+    bundle = reports.load(small(tmp_path / "a"))
+    distance = parts(bundle.frame, bundle.record)[0]
+    assert ahead(replace(distance, ranked=False), bundle.cells) == {}
 
 
 def test_a_solver_trained_on_the_metric_never_wins(tmp_path: Path) -> None:
@@ -188,11 +196,12 @@ def test_compare_says_where_a_difference_is_small_beside_the_error_of_the_refere
     cells = found.cells.set_index("label")
     assert cells.loc["dpm", "beside_reference"] == ""
     assert cells.loc["euler", "beside_reference"].endswith("below 10 times the error of the reference, 0.001")
-    assert cells.loc["gas", "beside_reference"].startswith("the difference is smaller than the error of the reference")
+    assert cells.loc["gas", "beside_reference"].startswith("below the reference's error, 0.001")
     assert (cells["reference_error"] == 1e-3).all()
     assert found.as_dict()["cells"][0]["beside_reference"] == found.cells.iloc[0]["beside_reference"]
     text = "\n".join(found.lines())
-    assert "smaller than the error of the reference, 0.001, and decides nothing" in text
+    assert "below the reference's error, 0.001: decides nothing" in text
+    assert "Below the reference's error, 0.001: the interval of the difference excludes 0" in text
     assert "below 10 times the error of the reference, 0.001" in text
 
 
@@ -230,8 +239,38 @@ def test_a_difference_smaller_than_the_error_of_the_reference_puts_no_one_ahead(
     part = parts(bundle.frame, bundle.record)[0]
     assert ahead(part, bundle.cells)[3].winner
     part.frame["reference_error"] = 1e9
-    assert set(ahead(part, bundle.cells)[3].level) == set(part.solvers)
+    standing = ahead(part, bundle.cells)[3]
+    assert not standing.winner
+    assert {*standing.level, *standing.below} == set(part.solvers)
     assert {found.sign for found in paired.against(part, "dpm", bundle.cells).values()} == {0}
+
+
+def test_a_difference_that_only_the_references_error_leaves_open_has_the_same_words_everywhere(tmp_path: Path) -> None:
+    """Level would be wrong beside an interval that excludes 0; more images don't help there."""
+    chosen = {"teachers": ["digits"], "budgets": (3,), "metrics": ["frechet_data", "rmse_teacher"]}
+    folder = write(tmp_path / "a", ["euler", "dpm", "gas"], **chosen)
+    frame = pd.read_csv(folder / "results.csv", dtype={"cell": str})
+    frame["reference_error"] = np.where(frame["metric"] == "rmse_teacher", 1e3, np.nan)
+    frame.to_csv(folder / "results.csv", index=False)
+    claim = {"claim": "gas NFE 3 ahead of dpm NFE 3 on digits", "metric": "rmse_teacher", "difference": -0.2,
+             "low": -0.3, "high": -0.1, "verdict": BELOW_ERROR, "p": 0.0, "p_holm": 0.0, "comparisons": 1,
+             "reference_error": 1e3, "caution": "the difference is below the reference's error, 1e+03"}  # fmt: skip
+    edit(folder, "bundle.json", verdicts=[claim])
+    reports.write(folder)
+    meaning = "elow the reference's error, 1e+03: the interval of the difference excludes 0"
+    rows = pd.read_csv(folder / "ahead.csv")
+    told = {metric: set(own["verdict"]) for metric, own in rows.groupby("metric")}
+    assert told == {"frechet_data": {"ahead"}, "rmse_teacher": {BELOW_ERROR}}
+    assert set(pd.read_csv(folder / "paired-digits-rmse_teacher.csv")["verdict"]) == {BELOW_ERROR}
+    page = (folder / "report.html").read_text().replace("&#39;", "'")
+    assert "below the reference's error: gas, " in page
+    assert "level: " not in page
+    assert page.count(meaning) == 3  # who is ahead, the differences, the verdicts
+    for name in ("paired-digits-rmse_teacher.md", "paired-digits-rmse_teacher.tex", "verdicts.tex", "verdicts.md"):
+        assert meaning in (folder / name).read_text(), name
+    assert "§ [" in (folder / "paired-digits-rmse_teacher.md").read_text()
+    assert "\\S{}" in (folder / "paired-digits-rmse_teacher.tex").read_text()
+    assert "§" not in (folder / "paired-digits-frechet_data.md").read_text()
 
 
 def equal_solvers(generator: np.random.Generator, solvers: int, budgets: int) -> tuple[Part, dict]:

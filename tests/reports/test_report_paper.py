@@ -212,11 +212,11 @@ def test_fonts_of_each_figure_are_embedded_truetype(folder: Path, pdffonts: str)
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """An interpreter that sees pandas and matplotlib with what they need, and nothing of this project."""
+    """An interpreter that sees pandas, matplotlib and seaborn with what they need, and nothing of this project."""
     import importlib.util
 
     site = tmp_path_factory.mktemp("fresh")
-    needed = ["pandas", "numpy", "matplotlib", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata",
+    needed = ["pandas", "numpy", "matplotlib", "seaborn", "mpl_toolkits", "dateutil", "six", "pytz", "tzdata",
               "packaging", "pyparsing", "kiwisolver", "contourpy", "cycler", "fontTools", "PIL"]  # fmt: skip
     for name in needed:
         spec = importlib.util.find_spec(name)

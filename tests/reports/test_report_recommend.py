@@ -72,6 +72,13 @@ def test_it_says_the_answer_in_one_sentence_and_has_the_script(text: str) -> Non
     assert "A call takes 0.55 ms an image here. The race spent 32 520 network calls" in said
 
 
+def test_a_difference_below_the_error_of_the_reference_is_neither_level_nor_behind(tmp_path: Path) -> None:
+    made = recommended(tmp_path, (4,), below=True)
+    said = plain(recommendation.write(made).read_text())
+    assert "behind heun (the pipeline's own scheduler), below the reference's error from deis (third)." in said
+    assert "the reference's error is 0.2" in said
+
+
 def test_every_candidate_is_there_and_who_took_no_part_with_the_reason(text: str) -> None:
     said = plain(text)
     assert "10 that were measured" in said

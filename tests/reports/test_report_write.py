@@ -112,6 +112,8 @@ def test_tags_stand_in_a_line_of_their_own_near_the_top(folder: Path) -> None:
     edit(folder, tags=["replicates=1 (default 3)"])
     lines = page(folder).splitlines()
     assert lines[2] == "> **Read with care:** replicates=1 (default 3)"
+    edit(folder, tags=["replicates=1 (default 3)", "n=40; few"])
+    assert page(folder).splitlines()[2:5] == ["> **Read with care:**", "> - replicates=1 (default 3)", "> - n=40; few"]
 
 
 def test_a_learned_solver_below_its_teacher_is_pointed_out_once(folder: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import SHOWN, Teacher
+from solverbench.wording import ends
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,21 @@ class Axes:
         models: name of each teacher to its name without these options.
         values: name of each teacher to the value of each option that differs between teachers of its network; empty
             where it is not given, and its default isn't known.
+        shown: name of each teacher that a reader sees by another name to that one.
     """
 
     options: tuple[str, ...] = ()
     models: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record's entry, as plain JSON values; empty without any option."""
+        """Return the record's entries, as plain JSON values; none for options that don't differ and whole names."""
+        names = {"shown": dict(self.shown)} if self.shown else {}
         if not self.options:
-            return {}
+            return names
         told = {name: {"model": model, "values": dict(self.values[name])} for name, model in self.models.items()}
-        return {"axes": {"options": list(self.options), "teachers": told}}
+        return {"axes": {"options": list(self.options), "teachers": told}, **names}
 
     def columns(self, teacher: str, taken: Iterable[str]) -> dict[str, str]:
         """Return the columns of a teacher's rows, each named after an option.
@@ -55,9 +59,19 @@ def of(teachers: Iterable[Teacher]) -> Axes:
     varied = {base: [name for name in _given(group) if _differs(name, group)] for base, group in groups.items()}
     return Axes(
         tuple(dict.fromkeys(name for names in varied.values() for name in names)),
-        {each.name: each.without(varied[each.base]) for each in listed},
+        {each.name: _model(each, varied[each.base]) for each in listed},
         {each.name: {name: _value(each, name) for name in varied[each.base]} for each in listed},
+        {each.name: each.shown for each in listed if each.shown != each.name},
     )
+
+
+def _model(teacher: Teacher, varied: Sequence[str]) -> str:
+    """Return a teacher's name without the options that vary, and as short as `shortened` makes it."""
+    if not varied:
+        return teacher.shown
+    if "name" in teacher.options:
+        return teacher.model
+    return ends(teacher.without(varied), SHOWN)
 
 
 def _given(group: Iterable[Teacher]) -> list[str]:

@@ -1,4 +1,7 @@
-"""Claims about solvers, judged by paired differences, corrected for their number: held, not held or unresolved."""
+"""Claims about solvers, judged by paired differences, corrected for their number: held, not held or unresolved.
+
+A difference that only the error of the reference leaves undecided has a verdict of its own, `wording.BELOW_ERROR`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from solverbench.bench.outcome import Outcome, paired
 from solverbench.metrics.intervals import holm
 from solverbench.metrics.table import ALWAYS
 from solverbench.metrics.wins import Wins
+from solverbench.wording import BELOW_ERROR, masked
 
 LEVEL = 0.05
 """Probability that any verdict of a run is decided although its two cells are equal (family-wise error)."""
@@ -79,9 +83,9 @@ class Claim:
     def text(self) -> str:
         """The claim in words."""
         if self.open:
-            return f"{_label(self.a)} against {_label(self.b)} on {self.a.cell.teacher.name}"
+            return f"{_label(self.a)} against {_label(self.b)} on {self.a.cell.teacher.shown}"
         named = f"{self.rival} at NFE {self.b.cell.nfe}, {self.b.cell.solver}," if self.rival else _label(self.b)
-        return f"{_label(self.a)} ahead of {named} on {self.a.cell.teacher.name}"
+        return f"{_label(self.a)} ahead of {named} on {self.a.cell.teacher.shown}"
 
     def verdict(self, difference: float, *, apart: bool) -> str:
         """Return the verdict for a's distance minus b's.
@@ -107,7 +111,8 @@ def verdicts(outcomes: Sequence[Outcome], scores: Sequence[Scores] = ()) -> list
     told apart if the adjusted one is at most `LEVEL`. A claim whose rival was chosen from several cells counts as a
     comparison with each of them. `low` and `high` stay the ends of the 95 % interval of the one difference.
 
-    A difference of RMSE that is smaller than the error of the reference decides nothing, and its verdict says so.
+    A difference of RMSE that is smaller than the error of the reference decides nothing. Its verdict is `BELOW_ERROR`
+    if its interval excludes 0, as more images wouldn't decide it.
     A solver with several training seeds (`bundle.trainings`) takes part with their mean, and the interval holds the
     spread between them. Otherwise, a verdict between learned solvers carries a caution if their training seeds differ
     by more than the solvers do.
@@ -120,7 +125,8 @@ def verdicts(outcomes: Sequence[Outcome], scores: Sequence[Scores] = ()) -> list
 
     Returns:
         for each: claim, verdict, metric, difference, low, high, p, p_holm, comparisons (those of the family), caution
-        if there is one, and wins, the rate and its interval, if that decided.
+        if there is one, reference_error if the verdict is `BELOW_ERROR`, and wins, the rate and its interval, if that
+        decided.
     """
     finished = [outcome for outcome in outcomes if outcome.measures and not outcome.cell.metric_loss]
     asked = [
@@ -203,17 +209,21 @@ def _judged(claim: Claim, metric: str, tested: Mapping[str, Any]) -> dict[str, A
     level = abs(b.measures[metric].value)
     relative = abs(difference) / level if level else math.inf
     cautions = [_caution(a, b, relative)] if b.cell.learned else []
-    cautions += [f"smaller than the error of the reference, {error:.2g}"] if below else []
+    cautions += [f"the difference is {BELOW_ERROR}, {error:.2g}"] if below else []
     caution = "; ".join(filter(None, cautions))
+    verdict = "held" if equal and not below else claim.verdict(difference, apart=apart)
+    if masked(difference, low, high, error):
+        verdict = BELOW_ERROR
     return {
         "claim": claim.text,
-        "verdict": "held" if equal and not below else claim.verdict(difference, apart=apart),
+        "verdict": verdict,
         "difference": difference,
         "low": low,
         "high": high,
         "metric": metric,
         **tested,
         **({"caution": caution} if caution else {}),
+        **({"reference_error": error} if verdict == BELOW_ERROR else {}),
     }
 
 

@@ -14,7 +14,6 @@ from solverbench.bench import statistics
 from solverbench.bench.cells import STATUSES, Cell, each_teacher, lacking
 from solverbench.bench.outcome import REFERENCE, Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import REPLICATES, SAMPLES, Protocol
-from solverbench.bench.reference import rough
 from solverbench.errors import MissingError
 from solverbench.evaluation import selection
 from solverbench.metrics import table
@@ -22,7 +21,8 @@ from solverbench.metrics.evaluation import OWN
 from solverbench.metrics.extractors import inception as fid
 from solverbench.sampling.sample import BATCH
 from solverbench.store.verdict import roughly
-from solverbench.teachers.convergence import SHARE
+from solverbench.teachers.convergence import SHARE, warning
+from solverbench.wording import BELOW_ERROR
 
 PAIRS = 100
 """Largest number of pairs of solvers that a note names."""
@@ -81,16 +81,18 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     found += diverging(outcomes) + one_method(cells) + side_by_side(cells) + reference(outcomes) + merged(outcomes)
     for cell in each_teacher(outcome.cell for outcome in outcomes):
         teacher = cell.teacher
-        found += [f"{teacher.name}: {note}" for note in teacher.notes]
+        if teacher.shown != teacher.name:
+            found.append(f"{teacher.shown} is the teacher {teacher.name}")
+        found += [f"{teacher.shown}: {note}" for note in teacher.notes]
         if cell.evaluation is not None and cell.evaluation.data.note:
             found.append(cell.evaluation.data.note)
         found += lacking([cell])
         if cell.evaluation is None and not table.public(cell.lacking):
-            found.append(f"no FID of {teacher.name}: {_without_fid()}")
+            found.append(f"no FID of {teacher.shown}: {_without_fid()}")
         lines = _lines(cell)
         if any(line["n"] != protocol.samples for line in lines):
             found.append(
-                f"the reference lines of {teacher.name} (floor, teacher) are at n={lines[0]['n']}, the solvers at "
+                f"the reference lines of {teacher.shown} (floor, teacher) are at n={lines[0]['n']}, the solvers at "
                 f"n={protocol.samples}: Fréchet distances fall with n, so the two can't be compared, and figures "
                 "leave the lines out"
             )
@@ -99,7 +101,7 @@ def notes(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
         prompts = len(teacher.condition.prompts) if teacher.condition is not None else 0
         if 0 < prompts < protocol.samples:
             found.append(
-                f"{teacher.name} has {prompts} prompts for {protocol.samples} images a replicate: each "
+                f"{teacher.shown} has {prompts} prompts for {protocol.samples} images a replicate: each "
                 "prompt is used for several images, with different noise"
             )
     for solver, seeds in dict.fromkeys((each.cell.solver, len(each.parts)) for each in outcomes if each.parts):
@@ -118,8 +120,8 @@ def _batched(outcomes: Sequence[Outcome], cell: Cell) -> str:
         return ""
     why = "a seed block has no more" if used == cell.protocol.block else "the device's memory holds no more"
     return (
-        f"speeds of {cell.teacher.name} were measured at {used} images a call, not at the {wanted} of --batch, because "
-        f"{why}: compare them only with speeds at that batch, see cost_batch"
+        f"speeds of {cell.teacher.shown} were measured at {used} images a call, not at the {wanted} of --batch, "
+        f"because {why}: compare them only with speeds at that batch, see cost_batch"
     )
 
 
@@ -129,7 +131,7 @@ def one_method(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if cell.plan is not None:
             adapted = "" if cell.adapt(cell.teacher.denoise) is cell.teacher.denoise else cell.spec
-            alike.setdefault((cell.teacher.name, cell.nfe, cell.plan.key, adapted), []).append(cell.solver)
+            alike.setdefault((cell.teacher.shown, cell.nfe, cell.plan.key, adapted), []).append(cell.solver)
     groups: dict[tuple[str, ...], list[str]] = {}
     for (teacher, nfe, *_), names in alike.items():
         if len(names) > 1:
@@ -171,7 +173,7 @@ def diverging(outcomes: Sequence[Outcome]) -> list[str]:
         told = (statistics.teacher_diverges(each.statistics, pixels=teacher.decode is None) for each in own)
         if said := next(filter(None, told), ""):
             found.append(
-                f"{teacher.name}'s own samples are out of range: {said}; check the teacher, since distances to such "
+                f"{teacher.shown}'s own samples are out of range: {said}; check the teacher, since distances to such "
                 "samples, and to the data, say little about solvers"
             )
     return found
@@ -186,20 +188,20 @@ def reference(outcomes: Sequence[Outcome]) -> list[str]:
         if told is None:
             continue
         if told.error is None:
-            found.append(f"the error of the reference of {teacher.name} is {told.text}")
+            found.append(f"the error of the reference of {teacher.shown} is {told.text}")
             continue
-        if line := rough(teacher.name, told):
+        if line := warning(teacher.shown, teacher.sampler_nfe, told.error):
             found.append(line)
         marked = [each for each in own if REFERENCE in each.flags()]
         if marked:
             found.append(
-                f"{len(marked)} of {several(own)} on {teacher.name} have an RMSE below {SHARE} times the error of "
+                f"{len(marked)} of {several(own)} on {teacher.shown} have an RMSE below {SHARE} times the error of "
                 f"their reference, {told.error:.2g}, which takes part in it: {_grouped(marked)}"
             )
         if pairs := _alike(own, told.error):
             found.append(
-                f"on {teacher.name} these differences of RMSE are smaller than the error of the reference, "
-                f"{told.error:.2g}: {pairs}"
+                f"on {teacher.shown} these differences of RMSE are {BELOW_ERROR}, {told.error:.2g}, and decide "
+                f"nothing: {pairs}"
             )
     return found
 
@@ -250,10 +252,24 @@ def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     if protocol.replicates < REPLICATES and protocol.samples < selection.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
     full = max((judged.full for outcome in outcomes if (judged := outcome.cell.evaluation)), default=SAMPLES)
-    if any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures):
-        told = f"default {SAMPLES}" if full == SAMPLES else f"papers {full}"
-        tags.append(f"n={protocol.samples} ({told}): Fréchet distances are biased upwards")
+    biased = any(outcome.biased(metric) for outcome in outcomes for metric in outcome.measures)
+    if biased or protocol.samples < SAMPLES:
+        told = f"default {SAMPLES}" if full == SAMPLES or not biased else f"papers {full}"
+        meant = ["intervals are wide"] * (protocol.samples < SAMPLES) + [
+            "Fréchet distances are biased upwards"
+        ] * biased
+        tags.append(f"n={protocol.samples} ({told}): {', '.join(meant)}")
     if protocol.batch != BATCH:
         tags.append(f"batch={protocol.batch} (default {BATCH})")
     tags += [f"{name}={value}" for name, value in protocol.extra.items()]
-    return tags
+    return [*unconverged(outcomes), *tags]
+
+
+def unconverged(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the sentence about each teacher's reference that isn't converged."""
+    found = []
+    for teacher in teachers_of_outcomes(outcomes):
+        own = [each for each in outcomes if each.cell.teacher.name == teacher.name and table.ALWAYS in each.measures]
+        if own and own[0].convergence is not None:
+            found.append(warning(teacher.shown, teacher.sampler_nfe, own[0].convergence.error))
+    return list(filter(None, found))

@@ -9,7 +9,7 @@ from solverbench.bench.bundle.table import _metrics
 from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.outcome import Outcome
 from solverbench.metrics import plugin, table
-from solverbench.wording import printable
+from solverbench.wording import printable, wrapped
 
 GAP = "  "
 """Space between two columns of a plain table."""
@@ -70,7 +70,7 @@ class Table:
         slim = [max(len(each.value) for each in column) for column in self._columns]
         fits = names + len(GAP) * len(wide) + sum(wide) <= width
         widths = [max(size, len(str(n))) for size, n in zip(wide if fits else slim, self.budgets, strict=True)]
-        lines = [self.title]
+        lines = wrapped(self.title, width)
         for part in _parts(widths, width - names):
             chosen = widths[part]
             lines.append(GAP.join(_padded(["solver", *map(str, self.budgets[part])], [names, *chosen])).rstrip())
@@ -87,24 +87,31 @@ class Table:
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:
-    """Return a table for each teacher and metric, in the order of reports; training seeds are one row, their mean."""
+    """Return a table for each teacher and metric with a value, in the order of reports.
+
+    Training seeds are one row, their mean. Why there is no value is told by each cell and by `cells.lacking`.
+    """
     outcomes, found = pooled(outcomes), []
     for teacher in dict.fromkeys(outcome.cell.teacher.name for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.cell.teacher.name == teacher]
         budgets = sorted({outcome.cell.nfe for outcome in own})
-        for metric in table.ordered({metric for outcome in own for metric in _metrics(outcome.cell)}):
-            found.append(_table(teacher, metric, budgets, own))
+        valued = {metric for outcome in own for metric in outcome.measures}
+        for metric in table.ordered({metric for outcome in own for metric in _metrics(outcome.cell)} & valued):
+            found.append(_table(own[0].cell.teacher.shown, metric, budgets, own))
     return found
 
 
 def _table(teacher: str, metric: str, budgets: Sequence[int], outcomes: Sequence[Outcome]) -> Table:
-    higher = plugin.described(metric).higher
+    told = plugin.described(metric)
+    higher = told.higher
     there = {(outcome.cell.solver, outcome.cell.nfe): outcome for outcome in outcomes}
     best = {
         nfe: (max if higher else min)(
             (each.measures[metric].value for (_, n), each in there.items() if n == nfe and metric in each.measures),
             default=None,
         )
+        if told.ranked
+        else None
         for nfe in budgets
     }
     rows = [
@@ -114,7 +121,7 @@ def _table(teacher: str, metric: str, budgets: Sequence[int], outcomes: Sequence
     measured = [each for each in outcomes if metric in each.measures]
     facts = [f"n={measured[0].measures[metric].n}x{measured[0].cell.protocol.replicates}"] if measured else []
     facts += ["biased, because n is small"] if any(each.biased(metric) for each in measured) else []
-    facts += [f"{'higher' if higher else 'lower'} is better"]
+    facts += [f"{'higher' if higher else 'lower'} is better" if told.ranked else "0 is the teacher's"]
     starred = "; * flagged, see below" if any(each.flags(metric) for each in measured) else ""
     return Table(f"{metric} on {teacher} ({', '.join(facts)}{starred})", budgets, rows)
 

@@ -159,6 +159,7 @@ def _described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
             "short": each.short,
             "log": each.log,
             **({"higher": True} if each.higher else {}),
+            **({} if each.ranked else {"ranked": False}),
             **({"full": full} if full else {}),
         }
     return found

@@ -49,7 +49,22 @@ class Convolution(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, padding=self.padding, groups=self.groups)
+        if x.dtype == self.weight.dtype:
+            return F.conv2d(x, self.weight, self.bias, padding=self.padding, groups=self.groups)
+        # In low precision the result is rounded before the bias is added, as in R3GAN, which has it in its activation.
+        y = _rounded_convolution(x, self.weight.to(x.dtype), padding=self.padding, groups=self.groups)
+        return y if self.bias is None else y + self.bias.to(x.dtype)[:, None, None]
+
+
+def _rounded_convolution(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
+    """Return a convolution of tensors in low precision, accumulated in float32.
+
+    Devices with such arithmetic accumulate so. torch's own on a CPU is off by half in second derivatives of grouped
+    convolutions (2.13.0, batches of 8), so it computes in float32 there and rounds the result.
+    """
+    if x.device.type != "cpu":
+        return F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
+    return F.conv2d(x.float(), weight.float(), stride=stride, padding=padding, groups=groups).to(x.dtype)
 
 
 class Residual(nn.Module):
@@ -82,12 +97,22 @@ class Halving(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
-        y = F.conv2d(x, self.kernel.expand(channels, 1, -1, -1), stride=2, padding=1, groups=channels)
+        kernel = self.kernel.expand(channels, 1, -1, -1)
+        if x.dtype == kernel.dtype:
+            y = F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
+        else:
+            y = _rounded_convolution(x, kernel.to(x.dtype), stride=2, padding=1, groups=channels)
         return y if self.widen is None else self.widen(y)
 
 
 class Discriminator(nn.Module):
     """D(x) [B] for images [B, channels, *size]: stages that halve the sides, a depthwise layer, a linear layer.
+
+    With classes, the linear layer has E outputs, as many as the last width, and D(x, c) is their inner product with the
+    class's embedding, a column of `embedding` [E, classes].
+
+    In the first `low_stages` stages, and the 1x1 convolution before them, weights and activations are rounded to
+    bfloat16. Each stage converts its input. Parameters, gradients of parameters and the score stay float32.
 
     Args:
         channels: channels of the image (or latent).
@@ -96,11 +121,14 @@ class Discriminator(nn.Module):
         cardinalities: groups of the 3x3 convolutions of each stage; each divides twice the width.
         blocks: residual blocks per stage.
         generator: CPU generator for the initial weights.
+        classes: number of classes; 0 for a discriminator that is told none.
+        low_stages: number of stages in bfloat16, from the full size down; the last stage never is.
 
     Raises:
         TrainingError: the shapes do not fit.
 
-    Source: R3GAN, arXiv:2501.05441; its FFHQ-64 network has widths 384, 768 x4, cardinalities 48, 96 x4 and 2 blocks.
+    Source: R3GAN, arXiv:2501.05441, and its public code; its FFHQ-64 network has widths 384, 768 x4, cardinalities 48,
+    96 x4, 2 blocks, and all stages but the last in bfloat16; its ImageNet networks are told the class.
     """
 
     def __init__(
@@ -112,20 +140,32 @@ class Discriminator(nn.Module):
         cardinalities: Sequence[int],
         blocks: int,
         generator: torch.Generator,
+        classes: int = 0,
+        low_stages: int = 0,
     ) -> None:
         super().__init__()
         left = _left(size, widths, cardinalities)
+        _check_low(size, low_stages, len(widths))
         gain = math.sqrt(2 / (1 + SLOPE**2)) * (len(widths) * blocks) ** -0.25
         layers: list[nn.Module] = [Convolution(channels, widths[0], 1, 1)]
         for stage, (width, cardinality) in enumerate(zip(widths, cardinalities, strict=True)):
             layers += [Residual(width, cardinality, gain) for _ in range(blocks)]
             if stage + 1 < len(widths):
                 layers.append(Halving(width, widths[stage + 1]))
-        layers += [Convolution(widths[-1], widths[-1], *left, groups=widths[-1]), Convolution(widths[-1], 1, 1, 1)]
+        outputs = widths[-1] if classes else 1
+        layers += [
+            Convolution(widths[-1], widths[-1], *left, groups=widths[-1]),
+            Convolution(widths[-1], outputs, 1, 1),
+        ]
         self.layers = nn.Sequential(*layers)
+        self.low_layers = 1 + low_stages * (blocks + 1) if low_stages else 0
+        self.embedding = nn.Parameter(torch.empty(outputs, classes)) if classes else None
         for module in self.modules():
             if isinstance(module, Convolution) and not module.weight.is_meta:
                 module.initialise(generator)
+        if self.embedding is not None and not self.embedding.is_meta:
+            drawn = torch.randn(self.embedding.shape, generator=generator)
+            self.embedding.data.copy_(drawn / math.sqrt(outputs * classes))
 
     @property
     def first(self) -> nn.Parameter:
@@ -134,9 +174,25 @@ class Discriminator(nn.Module):
         assert isinstance(layer, Convolution)
         return layer.weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.layers(x)
-        return scores.flatten()
+    def forward(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return the scores [B] of images under their `classes` [B], int64; None if it is told none."""
+        precise = x.dtype
+        for number, layer in enumerate(self.layers):
+            x = layer(x.to(torch.bfloat16 if number < self.low_layers else precise))
+        if self.embedding is None:
+            return x.flatten()
+        assert classes is not None
+        return (x.flatten(1) * self.embedding.T[classes]).sum(1)
+
+
+def _check_low(size: tuple[int, int], low_stages: int, stages: int) -> None:
+    """Raise TrainingError if the last stage, whose outputs are the score, is to be in low precision."""
+    if low_stages >= stages:
+        raise TrainingError(
+            asked=f"bf16_stages={low_stages} of a discriminator for images of {size[0]} x {size[1]}",
+            wrong=f"it has {stages} stages, and the last one computes the score, in float32",
+            remedy=f"set bf16_stages to at most {stages - 1}",
+        )
 
 
 def _left(size: tuple[int, int], widths: Sequence[int], cardinalities: Sequence[int]) -> tuple[int, int]:
@@ -177,7 +233,7 @@ def _left(size: tuple[int, int], widths: Sequence[int], cardinalities: Sequence[
 class DiscriminatorTerms:
     """The discriminator's loss and its parts, each a mean over the batch (0-d tensors on the images' device)."""
 
-    loss: Tensor  # adversarial + gamma / 2 * (r1 + r2); carries gradient
+    loss: Tensor  # adversarial + gamma / 2 * (a r1 + b r2); carries gradient
     adversarial: Tensor  # mean softplus(-(D(real) - D(fake)))
     real: Tensor  # mean D(real)
     fake: Tensor  # mean D(fake)
@@ -186,9 +242,14 @@ class DiscriminatorTerms:
 
 
 def discriminator_loss(
-    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, gamma: float, kind: str = "relativistic"
+    discriminator: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    gamma: float,
+    kind: str = "relativistic",
+    shares: tuple[float, float] = (1.0, 1.0),
 ) -> DiscriminatorTerms:
-    """Return the discriminator's loss with both penalties, mean[l] + gamma/2 mean[|dD/dR|^2 + |dD/dF|^2].
+    """Return the discriminator's loss with both penalties, mean[l] + gamma/2 mean[a |dD/dR|^2 + b |dD/dF|^2].
 
         relativistic:  l = softplus(-(D(R) - D(F)))            classic:  l = softplus(-D(R)) + softplus(D(F))
 
@@ -196,6 +257,7 @@ def discriminator_loss(
         real, fake: images [B, C, H, W], paired along the batch; both are detached, so no gradient leaves the
             discriminator.
         gamma: weight of the penalties (0.2 in GAS).
+        shares: a and b; both 1 in GAS and R3GAN.
 
     Source: GAS, arXiv:2510.17699 (classic: its table 6); R3GAN, arXiv:2501.05441; Goodfellow et al. 2014,
     arXiv:1406.2661, the non-saturating form. D has no batch statistics, so both halves share one pass.
@@ -212,7 +274,7 @@ def discriminator_loss(
     else:
         adversarial = F.softplus(-(d_real - d_fake)).mean()
     return DiscriminatorTerms(
-        loss=adversarial + gamma / 2 * (r1 + r2),
+        loss=adversarial + gamma / 2 * (shares[0] * r1 + shares[1] * r2),
         adversarial=adversarial.detach(),
         real=d_real.detach().mean(),
         fake=d_fake.detach().mean(),

@@ -16,7 +16,7 @@ from solverbench.learned.training.trainer import Best, Trainer
 from solverbench.tensors import read, write
 
 COLUMNS = (
-    "iteration",
+    "iteration",  # below 0 where the discriminator is trained alone
     "loss",  # mean of distance + weight * adversarial, before the step
     "distance",  # mean of the distillation loss
     "adversarial",  # mean of the generator's loss
@@ -50,6 +50,7 @@ def save(student: Trainer, path: Path) -> None:
     known = [best.criterion, best.iteration, best.validation] if math.isfinite(best.criterion) else None
     metadata = {
         "iteration": student.iteration,
+        "pretrained": student.pretrained,
         "best": known,
         "seconds": student.elapsed,
         "calls": student.calls,
@@ -80,6 +81,7 @@ def restore(student: Trainer, path: Path) -> None:
             restore_optimiser("discriminator_adam", student.discriminator_adam, tensors)
         student.patience.restore(metadata["patience"])
         student.iteration, student.seconds = int(metadata["iteration"]), float(metadata["seconds"])
+        student.pretrained = int(metadata.get("pretrained", 0))  # checkpoints of earlier versions have none
         student.calls = dict(metadata["calls"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RecordError(

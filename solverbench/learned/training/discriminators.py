@@ -9,11 +9,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from solverbench.errors import MissingError, RecordError
+from solverbench.errors import MissingError, RecordError, TrainingError
 from solverbench.learned.recipes import Recipe
+from solverbench.learned.training import r3gan
 from solverbench.learned.training.adversarial import Discriminator
 from solverbench.learned.training.run import TrainingRun
 from solverbench.seeds import generator
+from solverbench.teachers.families import tensor_files
 from solverbench.teachers.teacher import Teacher
 
 
@@ -41,6 +43,13 @@ def check(teacher: Teacher, recipe: Recipe) -> None:
 
 def _drawn(teacher: Teacher, recipe: Recipe, seed: int) -> Discriminator:
     channels, height, width = teacher.shape
+    told = teacher.condition
+    if recipe.conditional and (told is None or told.classes is None):
+        raise TrainingError(
+            asked="conditional=true",
+            wrong=f"teacher {teacher.name!r} has no classes",
+            remedy="leave it out; the discriminator is then told none",
+        )
     return Discriminator(
         channels,
         (height, width),
@@ -48,44 +57,51 @@ def _drawn(teacher: Teacher, recipe: Recipe, seed: int) -> Discriminator:
         cardinalities=recipe.cardinalities,
         blocks=recipe.blocks,
         generator=generator(seed, "discriminator", 0),
+        classes=told.count if recipe.conditional and told is not None else 0,
+        low_stages=recipe.bf16_stages,
     )
 
 
 def load(discriminator: Discriminator, path: Path) -> None:
-    """Load the weights of a safetensors file, named as in `state_dict`, into `discriminator`.
+    """Load the weights of a file into `discriminator`.
+
+    It is a safetensors file, or one of torch's that `weights_only` reads, with the names of `state_dict` or those of
+    R3GAN's code, see `r3gan`.
 
     Raises:
-        MissingError, RecordError: the file is missing, is not safetensors, or has other names or shapes.
+        MissingError, RecordError: the file is missing, holds no tensors, or has other names or shapes.
     """
     discriminator.load_state_dict(_tensors(discriminator, path))
 
 
 def _tensors(discriminator: Discriminator, path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise MissingError(
-            asked=f"discriminator_weights={path}", wrong="there is no such file", remedy="give a safetensors file"
-        )
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise RecordError(
-            asked=f"discriminator_weights={path}", wrong=f"not safetensors ({error})", remedy="convert the state dict"
-        ) from None
+    asked, remedy = f"discriminator_weights={path}", "give weights of this architecture, or change {}"
+    tensors, settings = _read(path), "widths, cardinalities and blocks"
+    if r3gan.recognised(tensors):
+        tensors, sizes = r3gan.converted(tensors, path, conditional=discriminator.embedding is not None)
+        settings = f"its sizes: {sizes.settings}"
     wanted = discriminator.state_dict()
     for name, tensor in wanted.items():
         found = tensors.get(name)
         if found is None or found.shape != tensor.shape:
             has = "isn't there" if found is None else f"has shape {tuple(found.shape)}"
-            raise RecordError(
-                asked=f"discriminator_weights={path}",
-                wrong=f"{name} {has}, needed {tuple(tensor.shape)}",
-                remedy="give weights of this architecture, or change widths, cardinalities and blocks",
-            )
+            wrong = f"{name} {has}, needed {tuple(tensor.shape)}"
+            raise RecordError(asked=asked, wrong=wrong, remedy=remedy.format(settings))
     extra = sorted(set(tensors) - set(wanted))
     if extra:
-        raise RecordError(
-            asked=f"discriminator_weights={path}",
-            wrong=f"{extra[0]} isn't of this architecture",
-            remedy="see docs/learned.md",
-        )
+        wrong = f"{extra[0]} isn't of this architecture"
+        raise RecordError(asked=asked, wrong=wrong, remedy=remedy.format(settings))
     return {name: tensors[name].to(torch.float32) for name in wanted}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    asked = f"discriminator_weights={path}"
+    if not path.is_file():
+        raise MissingError(asked=asked, wrong="there is no such file", remedy="give a safetensors file")
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else tensor_files.read(path)
+    except (SafetensorError, ValueError) as error:
+        raise RecordError(asked=asked, wrong=f"not safetensors ({error})", remedy="convert the state dict") from None
+    except RecordError as error:
+        remedy = "save its state_dict() with R3GAN's code, see docs/learned.md"
+        raise RecordError(asked=asked, wrong=error.wrong, remedy=remedy) from None

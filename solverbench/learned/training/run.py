@@ -84,8 +84,15 @@ class TrainingRun:
         return out / "trained" / self.teacher.name / "runs" / name
 
     def _code(self) -> list[str]:
-        """Hashes of the source of a plugin's solver, loss or loss network, which may change under the same name."""
+        """Hashes of the source of a plugin's solver, loss or loss network, and of the discriminator's weights.
+
+        These may change under the same name.
+        """
         asked = [(registries.solvers, self.solver.name), (registries.losses, self.recipe.loss)]
         if self.teacher.features:
             asked.append((registries.teachers, self.teacher.base))
-        return [told["sha256"] for each in asked if (told := plugins.provenance(*each))]
+        found = [told["sha256"] for each in asked if (told := plugins.provenance(*each))]
+        weights = Path(self.recipe.discriminator_weights)
+        if self.recipe.discriminator_weights and weights.is_file():
+            found.append(files.sha256(weights))
+        return found

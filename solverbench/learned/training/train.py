@@ -36,7 +36,10 @@ RANGE = ("nfe", "seed", "iteration", "validation")
 """Columns of range.csv."""
 
 Progress = Callable[[int, int, float, float | None], None]
-"""Callback after each iteration: (iteration, iterations, loss, validation error or None); may raise to interrupt."""
+"""Callback after each iteration: (iteration, iterations, loss, validation error or None); may raise to interrupt.
+
+Iterations that train the discriminator alone are counted; their loss is the discriminator's.
+"""
 
 
 def prepare(teacher: Teacher, recipe: Recipe, out: Path, *, batch: int = BATCH) -> Data:
@@ -144,13 +147,14 @@ def train(
             if log is not None:
                 log(row)
             interrupted = _report(progress, recipe, row)
-            if interrupted or student.iteration % checkpoint_every == 0:
+            if interrupted or student.done % checkpoint_every == 0:
                 checkpoint.save(student, place / "checkpoint.safetensors")
             if interrupted:
                 raise interrupted
     except TrainingError as error:
         _write_course(place, student)
-        where = f"{job.label}, iteration {student.iteration + 1}"
+        alone = " of the discriminator alone" if student.pretrained < recipe.pretraining else ""
+        where = f"{job.label}, iteration {(student.pretrained if alone else student.iteration) + 1}{alone}"
         raise TrainingError(asked=where, wrong=f"{error.finding('')} (kept in {place})", remedy=error.remedy) from error
     trained = result(student)
     _write_course(place, student)
@@ -229,7 +233,7 @@ def train_range(
             job.solver.with_parameters(job.solver.initial(schedule, nfe)).grown(schedule, nfe + 1)
     pairs = data if isinstance(data, Data) else (data or Shared(teacher, out)).of(recipe)
     chosen, courses, runs = _seeds(solver, recipe), list[dict[str, object]](), list[Trained]()
-    step = len(chosen) * recipe.iterations
+    step = len(chosen) * recipe.length
     for number, nfe in enumerate(budgets):
         shown = _shifted(progress, number * step, len(budgets) * step)
         about = solver, nfe, teacher, recipe
@@ -265,7 +269,7 @@ def train_seeds(
     """
     runs, chosen = list[Trained](), _seeds(solver, recipe)
     for place, seed in enumerate(chosen):
-        shown = _shifted(progress, place * recipe.iterations, len(chosen) * recipe.iterations)
+        shown = _shifted(progress, place * recipe.length, len(chosen) * recipe.length)
         runs.append(
             train(
                 solver, nfe, teacher, recipe, seed=seed, out=out, device=device, progress=shown, data=data,
@@ -334,7 +338,9 @@ def _report(progress: Progress | None, recipe: Recipe, row: Mapping[str, float])
     if progress is None:
         return None
     try:
-        progress(int(row["iteration"]), recipe.iterations, row["loss"], row.get("validation"))
+        number, alone = int(row["iteration"]), row["iteration"] < 0
+        made = recipe.pretraining + number + alone
+        progress(made, recipe.length, row["discriminator" if alone else "loss"], row.get("validation"))
     except BaseException as error:
         return error
     return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -65,11 +65,12 @@ class Trainer:
         if torch.device(teacher.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats(teacher.device)
         self.iteration = 0
+        self.pretrained = 0
         self.history: list[dict[str, float]] = []
         self.path: list[tuple[int, Tensor]] = []
         self.best = Best(math.inf, 0, self.average.clone(), math.inf)
         self.seconds, self.started = 0.0, time.perf_counter()
-        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self.order: tuple[str, int, Tensor] = ("", -1, torch.empty(0))
         self.first = self._first_calls() if job.solver.first_fixed and not recipe.radius else None
 
     @property
@@ -81,6 +82,11 @@ class Trainer:
     def finished(self) -> bool:
         """Whether all iterations are done, or patience or a validation error far above the best ended the training."""
         return self.iteration >= self.job.recipe.iterations or self.patience.over or self.blown_up
+
+    @property
+    def done(self) -> int:
+        """The iterations that were made, those of the discriminator alone included."""
+        return self.pretrained + self.iteration
 
     @property
     def blown_up(self) -> bool:
@@ -128,6 +134,8 @@ class Trainer:
 
         Sources: GAS, arXiv:2510.17699, Algorithm 1 and code; LD3, arXiv:2405.15506, public code.
         """
+        if self.pretrained < self.job.recipe.pretraining:
+            return self._pretrain()
         recipe, iteration = self.job.recipe, self.iteration + 1
         active = self.active
         self._begin_round(iteration)
@@ -141,7 +149,8 @@ class Trainer:
         shown = {"distance": distance.mean()}
         if self.discriminator is not None:
             shown |= self._discriminator_step(tableau, batch, iteration)
-            adversarial = generator_loss(self.discriminator, student, batch.images, recipe.adversarial_loss)
+            judge = self._judge(batch)
+            adversarial = generator_loss(judge, student, batch.images, recipe.adversarial_loss)
             shown["adversarial"] = adversarial.mean()
             loss = distance + recipe.adversarial_weight * adversarial
         shown["loss"] = loss.mean()
@@ -158,6 +167,24 @@ class Trainer:
             row |= self._validated()
             self._weigh(row, active)
         self.history.append(row)
+        return row
+
+    def _pretrain(self) -> dict[str, float]:
+        """Train the discriminator alone on images of the start, once; return the row of the history.
+
+        These iterations are numbered -N to -1, and their rows precede the start's. Their batches and fresh noise are
+        others than those of the iterations that follow.
+        """
+        number = self.pretrained + 1
+        batch = self.data.train.pick(self._chosen(number, "order before"))
+        with torch.no_grad():
+            tableau = self.tableau(self.vector)
+        shown = self._discriminator_step(tableau, batch, number, "fresh noise before")
+        numbers = torch.stack([value.detach() for value in shown.values()]).tolist()
+        row = {"iteration": number - 1 - self.job.recipe.pretraining, **dict(zip(shown, numbers, strict=True))}
+        _check_finite(row)
+        self.pretrained = number
+        self.history.insert(len(self.history) - 1, row)
         return row
 
     def adopt(self, parameters: Mapping[str, Tensor], calls: int) -> dict[str, float]:
@@ -253,16 +280,37 @@ class Trainer:
             (noise.grad,) = torch.autograd.grad(distance.mean(), noise)
             self._move(relaxation, pairs, chosen, noise, distance.detach())
 
-    def _discriminator_step(self, tableau: Tableau, batch: Pairs, iteration: int) -> dict[str, Tensor]:
+    def _judge(self, batch: Pairs) -> Callable[[Tensor], Tensor]:
+        """Return the discriminator of images under the batch's classes: of the batch, or of several in a row."""
+        discriminator, teacher = self.discriminator, self.job.teacher
+        assert discriminator is not None
+        if discriminator.embedding is None:
+            return discriminator
+        assert teacher.condition is not None
+        labels = teacher.condition.labels(batch.seeds.tolist(), teacher.shape)
+        classes = torch.tensor(labels, device=batch.images.device)
+
+        def judge(images: Tensor) -> Tensor:
+            scores: Tensor = discriminator(images, classes.repeat(len(images) // len(classes)))
+            return scores
+
+        return judge
+
+    def _discriminator_step(
+        self, tableau: Tableau, batch: Pairs, iteration: int, purpose: str = "fresh noise"
+    ) -> dict[str, Tensor]:
         """Update the discriminator once, on the batch's teacher images and the student's images of fresh noise."""
         assert self.discriminator is not None
         recipe = self.job.recipe
-        drawn = torch.randn(batch.noise.shape, generator=generator(self.job.seed, "fresh noise", iteration))
+        drawn = torch.randn(batch.noise.shape, generator=generator(self.job.seed, purpose, iteration))
         fresh = drawn.to(batch.noise.device)
         with torch.no_grad():
             fakes = self._run(tableau, batch, fresh)
         self.discriminator.requires_grad_(True)
-        terms = discriminator_loss(self.discriminator, batch.images, fakes, recipe.gamma, recipe.adversarial_loss)
+        terms = discriminator_loss(
+            self._judge(batch), batch.images, fakes, recipe.gamma, recipe.adversarial_loss,
+            (recipe.r1_weight, recipe.r2_weight),
+        )  # fmt: skip
         self.discriminator_adam.zero_grad()
         terms.loss.backward()  # type: ignore[no-untyped-call]
         self.discriminator_adam.step()
@@ -336,14 +384,14 @@ class Trainer:
         """Return the epoch of an iteration and its index within the epoch, both from 0."""
         return divmod(iteration - 1, len(self.data.train.noise) // self.job.recipe.batch)
 
-    def _chosen(self, iteration: int) -> Tensor:
+    def _chosen(self, iteration: int, purpose: str = "order") -> Tensor:
         """Return the indices of the iteration's pairs: a random order per epoch, without the incomplete last batch."""
         epoch, place = self._place(iteration)
         size = self.job.recipe.batch
-        if self.order[0] != epoch:
+        if self.order[:2] != (purpose, epoch):
             count = len(self.data.train.noise)
-            self.order = epoch, torch.randperm(count, generator=generator(self.job.seed, "order", epoch))
-        return self.order[1][place * size : (place + 1) * size]
+            self.order = purpose, epoch, torch.randperm(count, generator=generator(self.job.seed, purpose, epoch))
+        return self.order[2][place * size : (place + 1) * size]
 
     @property
     def elapsed(self) -> float:
