@@ -177,7 +177,7 @@ def tidy(frame: pd.DataFrame, name: str = "frame") -> pd.DataFrame:
     _check(out, name)
     _explain(out)
     out["label"] = _labels(out)
-    return out
+    return out.copy()  # in few blocks of memory: a report selects rows hundreds of times, from every block
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class Part:
     metric is biased (0: never). `published` are the numbers of papers for the same teacher and metric. `short` is the
     metric's short name; empty if it has none. `options` are the options of the teacher that differ in this run, as
     (name, value), and `model` is its name without them. `whole` is the teacher's name if a reader sees a shorter one;
-    empty otherwise.
+    empty otherwise. `everyone` has the spec of each label of the run, in their order: looks are assigned among all of
+    them, so that a solver has one look wherever it is drawn.
     """
 
     teacher: str
@@ -84,6 +85,7 @@ class Part:
     options: tuple[tuple[str, str], ...] = ()
     ranked: bool = True
     whole: str = ""
+    everyone: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -152,12 +154,13 @@ def parts(frame: pd.DataFrame, record: Mapping[str, Any]) -> list[Part]:
     """Return every part of a tidy frame: teachers in order of appearance, metrics in bundle.json's order."""
     metrics = [metric for metric in record.get("metrics", {}) if (frame["metric"] == metric).any()]
     metrics += [metric for metric in dict.fromkeys(frame["metric"]) if metric not in metrics]
-    found = []
+    found, everyone = [], dict(zip(reversed(frame["label"].to_list()), reversed(frame["spec"].to_list()), strict=True))
+    everyone = {str(label): str(everyone[label]) for label in dict.fromkeys(frame["label"])}
     for teacher in dict.fromkeys(frame["teacher"]):
         for metric in metrics:
             rows = frame[(frame["teacher"] == teacher) & (frame["metric"] == metric)]
             if len(rows):
-                found += [_part(rows_, record, i + 1) for i, rows_ in enumerate(_split(rows))]
+                found += [_part(rows_, record, i + 1, everyone) for i, rows_ in enumerate(_split(rows))]
     return found
 
 
@@ -252,7 +255,7 @@ def _key(row: "pd.Series[Any]") -> tuple[Any, ...]:
     return tuple(None if isinstance(row[c], float) and math.isnan(row[c]) else row[c] for c in PROTOCOL)
 
 
-def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
+def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int, everyone: Mapping[str, str]) -> Part:
     teacher, metric = str(rows["teacher"].iloc[0]), str(rows["metric"].iloc[0])
     twice = rows.duplicated(["label", "nfe"])
     if twice.any():
@@ -277,6 +280,7 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int) -> Part:
         higher=bool(entry.get("higher", False)), full=int(entry.get("full", 0)),
         published=_published(record, teacher, metric) if number == 1 else (), short=str(entry.get("short", "")),
         model=model, options=options, ranked=bool(entry.get("ranked", True)), whole="" if shown == teacher else teacher,
+        everyone=everyone,
     )  # fmt: skip
 
 

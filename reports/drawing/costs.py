@@ -65,7 +65,7 @@ def draw(data: pd.DataFrame, figure: Mapping[str, Any]) -> Drawing:
         said = "numbers: NFE" + (more.get(across, "") if width > 5 else "")
         drawing.text(1 - _RIGHT / width, 1 - 0.08 / height, said, fontsize=6, ha="right", va="top", color=GREY)
         drawing.legend(
-            handles=[handle(label, homes[label].specs) for label in labels], loc="upper left", ncols=per_line,
+            handles=[handle(label, homes[label].run) for label in labels], loc="upper left", ncols=per_line,
             frameon=False, fontsize=6.5, handletextpad=0.3, columnspacing=1.2, bbox_to_anchor=(0.0, 1.0), borderpad=0.3,
             labelspacing=0.3,
         )  # fmt: skip
@@ -99,7 +99,7 @@ def _draw_panel(axes: Axes, panel: Panel, across: str) -> None:
     axes.autoscale(False)
     for label in dict.fromkeys(known["series"]):
         own = known[known["series"] == label].sort_values("nfe")
-        colour, marker, dash, fill = look_of(panel.specs, label)
+        colour, marker, dash, fill = look_of(panel.run, label)
         for joined in _joined(own, across):
             axes.plot(joined[across], joined["value"], color=colour, ls=dash, lw=0.8, alpha=0.6, zorder=2)
         axes.plot(
@@ -149,7 +149,8 @@ def _number(axes: Axes, panel: Panel, known: pd.DataFrame, across: str) -> None:
     for label in dict.fromkeys(known["series"]):
         own = known[known["series"] == label].sort_values("nfe")
         for joined in _joined(own, across):
-            marks += along(*zip(*placed(joined), strict=True), step=1.5)
+            corners = placed(joined)
+            marks += along([x for x, _ in corners], [y for _, y in corners], step=1.5)
         floor = own.assign(low=own["low"].clip(lower=axes.get_ylim()[0]) if panel.log else own["low"])
         for end, other in zip(placed(floor, "low"), placed(own, "high"), strict=True):
             if all(map(math.isfinite, (*end, *other))):
@@ -167,7 +168,7 @@ def _number(axes: Axes, panel: Panel, known: pd.DataFrame, across: str) -> None:
             offset = spot[0] - x, spot[1] - y + 0.1 * _DIGITS
             axes.annotate(
                 text, (cost, value), offset, textcoords="offset points", fontsize=_DIGITS, zorder=4,
-                color=look_of(panel.specs, label)[0], va="baseline", gid="number",
+                color=look_of(panel.run, label)[0], va="baseline", gid="number",
             )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def _handles(found: Sequence[Panel]) -> list[Line2D]:
     """Return a legend entry for each solver of any panel, then for the horizontal lines and published numbers."""
     homes = {label: panel for panel in reversed(found) for label in panel.solvers}
     labels = list(dict.fromkeys(label for panel in found for label in panel.solvers))
-    handles = [handle(label, homes[label].specs) for label in labels]
+    handles = [handle(label, homes[label].run) for label in labels]
     plain = {re.sub(r",? n = .*", "", line.series): dash for panel in found
              for line, dash in zip(panel.lines, ("--", ":", "-."), strict=False)}  # fmt: skip
     handles += [Line2D([], [], color=GREY, lw=0.7, ls=dash, label=label) for label, dash in plain.items()]

@@ -7,7 +7,7 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -34,7 +34,8 @@ class Panel:
     `rows` are its rows of the figure's CSV: `kind` is measured, line (horizontal), published or front. `specs` are the
     specs of its solvers by their labels. `images` is the number of images per value, `count` the same in words; both
     are of no value if `images` is 0. `number` counts the parts of a teacher and metric from 1. `short` is the metric's
-    short name; empty if it has none. `title` is the teacher as text, if it differs from its name.
+    short name; empty if it has none. `title` is the teacher as text, if it differs from its name. `everyone` has the
+    specs of all labels of the run.
     """
 
     name: str
@@ -50,6 +51,12 @@ class Panel:
     learned: Sequence[str]
     short: str = ""
     title: str = ""
+    everyone: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Mapping[str, str]:
+        """The specs of all solvers of the run, among whom looks are assigned; its own if the others aren't known."""
+        return self.everyone or self.specs
 
     @property
     def named(self) -> str:
@@ -200,7 +207,7 @@ def tags(panel: Panel) -> list[Tag]:
     for label in panel.solvers:
         values = panel.curves[label]["value"].dropna()
         if len(values):
-            colour, marker, dash, fill = look_of(panel.specs, label)
+            colour, marker, dash, fill = look_of(panel.run, label)
             reaches = values.index[-1] == panel.nfe[-1]
             text = _short(shown_label(panel.specs, label))
             found.append(Tag(text, float(values.iloc[-1]), colour, marker, dash, fill, reaches))
@@ -265,7 +272,7 @@ def _draw_lines(axes: Axes, panel: Panel) -> None:
 def _draw_solver(axes: Axes, panel: Panel, label: str) -> None:
     """Draw line, interval bars and markers; the line stops at a budget without a value, or without a positive one."""
     points = panel.curves[label]
-    colour, marker, dash, fill = look_of(panel.specs, label)
+    colour, marker, dash, fill = look_of(panel.run, label)
     learned = label in panel.learned
     x = points.index.to_numpy(dtype=float) + _dodge(panel, label)
     value, low, high = (points[column].to_numpy(dtype=float) for column in ("value", "low", "high"))
@@ -289,7 +296,7 @@ def _draw_published(axes: Axes, panel: Panel) -> None:
     """Draw published numbers: hollow, larger than a marker, without a line."""
     for each in panel.published:
         if panel.nfe[0] <= each.nfe <= panel.nfe[-1] and (each.value > 0 or not panel.log):
-            colour, marker = look_of(panel.specs, each.series)[:2]
+            colour, marker = look_of(panel.run, each.series)[:2]
             axes.plot(
                 each.nfe, each.value, ls="", marker=shape(marker), ms=1.7 * size_of(marker), mfc="none", mec=colour,
                 mew=0.6, zorder=6, label="_published",

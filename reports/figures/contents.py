@@ -138,7 +138,7 @@ def levels(known: Sequence[plans.Plan], wide: Width = DEFAULT) -> Content | None
     """Return the content of the figure of one teacher's noise levels; None without plans."""
     if not known:
         return None
-    specs = {label: spec for plan in known for label, spec in plan.part.specs.items()}
+    specs = dict(known[0].part.everyone)
     names = [unmarked(label) for label in dict.fromkeys(plan.label for plan in known)]
     figure = {"width": (wide.single, wide.double), "rows": names, "specs": specs}
     return Content("levels", plans.levels_drawn(known, known[0].part.teacher), figure)
@@ -188,8 +188,13 @@ def _facts(part: Part) -> dict[str, Any]:
     return {
         "teacher": part.teacher, "metric": part.metric, "number": part.number, "label": part.label, "images": part.n,
         "count": part.count, "log": part.log, "specs": dict(part.specs), "learned": list(dict.fromkeys(learned)),
-        "short": part.short, **_titled(part),
+        "short": part.short, **_titled(part), **_everyone(part),
     }  # fmt: skip
+
+
+def _everyone(part: Part) -> dict[str, Any]:
+    """Return the specs of the whole run if the part has only some of its solvers."""
+    return {"everyone": dict(part.everyone)} if dict(part.everyone) != part.specs else {}
 
 
 def _titled(part: Part) -> dict[str, str]:

@@ -57,13 +57,13 @@ def _finite(value: Any) -> Any:
 def _solver(found: Sequence[Part], label: str) -> dict[str, Any]:
     """Return a solver's style on the page: as in the figures, with a colour for a dark background."""
     part = next(part for part in found if label in part.solvers)
-    colour, marker, _, fill = look_of(part.specs, label)
+    colour, marker, _, fill = look_of(part.everyone, label)
     specs = dict(zip(part.frame["label"], part.frame["spec"], strict=True))
     learned = bool(part.frame.loc[part.frame["label"] == label, "learned"].any())
     return {
         "label": label, "spec": specs[label], "learned": learned, "light": colour,
         "dark": on_dark(colour), "marker": marker, "hollow": fill != colour,
-        "dash": (variant_of(part.specs, label) + (label in bounds(part.specs))) % 4,
+        "dash": (variant_of(part.everyone, label) + (label in bounds(part.everyone))) % 4,
     }  # fmt: skip
 
 

@@ -110,7 +110,9 @@ def _links(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(report: Report) -> list[str]:
-    return list(dict.fromkeys(part.metric for part in report.parts))
+    """Return the metrics, those without any value last: the page begins with the first one."""
+    valued = dict.fromkeys(part.metric for part in report.parts if part.n)
+    return list(valued | dict.fromkeys(part.metric for part in report.parts))
 
 
 def _lines(report: Report, key: str) -> list[str]:
@@ -138,7 +140,13 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _verdict_counts(report: Report) -> str:
     found = verdicts.rows(report.bundle.record)
-    return f"{verdicts.counted(found)}." if found else ""
+    if not found:
+        return ""
+    return (
+        f"{verdicts.counted(found)}. A claim is what a learned solver is expected to show, such as "
+        f'"{found[-1].claim}": that its distance is the lower one at these numbers of calls. Every run judges all that '
+        "its cells allow."
+    )
 
 
 def _overview(report: Report) -> Iterator[dict[str, Any]]:

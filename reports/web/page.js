@@ -26,8 +26,11 @@
 
   const colour = (solver) => (dark() ? solver.dark : solver.light);
   function setSwatches() {
-    for (const each of document.querySelectorAll(".swatch[data-solver]"))
-      each.style.background = solvers[each.dataset.solver] ? colour(solvers[each.dataset.solver]) : "";
+    for (const each of document.querySelectorAll(".swatch[data-solver]")) {
+      const solver = solvers[each.dataset.solver], svg = shape("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" });
+      if (solver) svg.append(mark(solver, 5.2));
+      each.replaceChildren(svg);
+    }
   }
 
   // State ------------------------------------------------------------------------------------------------------------
@@ -60,6 +63,11 @@
   }
 
   // Marks and axes ---------------------------------------------------------------------------------------------------
+  // A solver's marker, as in every figure of the report: its shape and colour, hollow for every other variant.
+  function mark(solver, r, more = {}) {
+    const ink = colour(solver), hollow = solver.hollow;
+    return shape("path", { d: outline(solver.marker, r), fill: hollow ? "var(--back)" : ink, stroke: hollow ? ink : "var(--back)", "stroke-width": hollow ? 1.6 : 0.8, ...more });
+  }
   function polygon(count, r, turn = 0, inner = r) {
     const total = inner === r ? count : 2 * count;
     const at = (k) => {
@@ -182,7 +190,7 @@
     const labelled = width >= 560;
     const names = labelled ? [...new Set(points.map((p) => solvers[p.solver].label)), ...lines.map((line) => line.label)] : [];
     const most = Math.max(24, Math.min(60, Math.floor((width - 420) / 7)));  // letters of a label; the chart keeps 360 pixels
-    const beside = labelled ? 26 + 6.9 * Math.min(most, Math.max(4, ...names.map((name) => name.length))) : 14;
+    const beside = labelled ? 37 + 6.9 * Math.min(most, Math.max(4, ...names.map((name) => name.length))) : 14;
     const height = small ? 250 : Math.max(360, labelled ? 17 * (new Set(points.map((p) => p.solver)).size + lines.length) + 90 : 0);
     const box = { left: 58, right: width - beside, top: 14, bottom: height - 44 };
     const y = axis([...points, ...lines, ...hollow].flatMap((p) => [p.value, p.low ?? null, p.high ?? null]), log, box.bottom, box.top);
@@ -202,7 +210,7 @@
     }
     svg.append(shape("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
     svg.append(shape("text", { class: "soft", x: (box.left + box.right) / 2, y: height - 8, "text-anchor": "middle" }, width < 420 ? ACROSS[state.across][0] : title));
-    if (!points.length) svg.append(shape("text", { class: "soft", x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle" }, "no finished cell to show here"));
+    if (!points.length) svg.append(shape("text", { class: "soft", x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle" }, part.points.some((p) => p.status === "done" || p.status === "cached") ? "no value to show here; the table below says why" : "no finished cell to show here"));
 
     const labels = [];
     lines.forEach((line, k) => {
@@ -227,13 +235,13 @@
         const px = x(x_of(p)), py = y(p.value);
         if (p.low !== null && p.high !== null)
           svg.append(shape("line", { x1: px, x2: px, y1: y(log ? Math.max(p.low, y.low) : p.low), y2: y(p.high), stroke: ink, "stroke-width": 1.4 }));
-        svg.append(shape("path", { d: outline(solver.marker, 4.2), transform: `translate(${px.toFixed(1)} ${py.toFixed(1)})`, fill: solver.hollow ? "var(--back)" : ink, stroke: solver.hollow ? ink : "var(--back)", "stroke-width": solver.hollow ? 1.6 : 0.8, class: "mark" }));
+        svg.append(mark(solver, 5, { transform: `translate(${px.toFixed(1)} ${py.toFixed(1)})`, class: "mark" }));
         if (state.across !== "nfe") svg.append(shape("text", { x: px + 6, y: py - 5, fill: ink, class: "soft" }, String(p.nfe)));
         marks.push({ px, py, p });
       }
       for (const p of below.filter((p) => p.solver === index))
         svg.append(shape("path", { d: outline("v", 4), transform: `translate(${x(x_of(p))} ${box.bottom - 3})`, fill: ink }));
-      if (last) labels.push([y(last.value), solver.label, ink]);
+      if (last) labels.push([y(last.value), solver.label, ink, solver]);
     }
     for (const p of hollow) {
       const solver = solvers[p.solver], ink = solver ? colour(solver) : "var(--soft)";
@@ -242,9 +250,10 @@
     }
     if (labelled) {
       const placed = spread(labels.map(([at]) => at), 16, box.top - 4, box.bottom + 10);
-      labels.forEach(([at, text, ink], k) => {
+      labels.forEach(([at, text, ink, solver], k) => {
         svg.append(shape("path", { d: `M${box.right + 2} ${at.toFixed(1)}L${box.right + 12} ${placed[k].toFixed(1)}`, stroke: ink || "var(--soft)", fill: "none", "stroke-width": 0.8 }));
-        const label = shape("text", { x: box.right + 16, y: placed[k] + 4, class: ink ? "tag" : "tag soft" }, text.length > most ? text.slice(0, most - 1) + "…" : text);
+        if (solver) svg.append(mark(solver, 4.4, { transform: `translate(${box.right + 18} ${placed[k].toFixed(1)})`, class: "beside" }));
+        const label = shape("text", { x: box.right + (solver ? 27 : 16), y: placed[k] + 4, class: ink ? "tag" : "tag soft" }, text.length > most ? text.slice(0, most - 1) + "…" : text);
         label.append(shape("title", {}, text));
         svg.append(label);
       });
@@ -319,7 +328,7 @@
     $("legend").replaceChildren(...solvers.map((solver, index) => {
       const svg = shape("svg", { viewBox: "0 0 26 14", "aria-hidden": "true" });
       svg.append(shape("line", { x1: 0, x2: 26, y1: 7, y2: 7, stroke: colour(solver), "stroke-width": solver.learned ? 2.2 : 1.5, "stroke-dasharray": DASHES[solver.dash] }));
-      svg.append(shape("path", { d: outline(solver.marker, 4), transform: "translate(13 7)", fill: solver.hollow ? "var(--back)" : colour(solver), stroke: colour(solver), "stroke-width": solver.hollow ? 1.5 : 0 }));
+      svg.append(mark(solver, 4.4, { transform: "translate(13 7)" }));
       const button = node("button", { type: "button", "aria-pressed": !state.hidden.has(solver.label), "data-solver": index }, svg, solver.label);
       button.addEventListener("click", () => {
         if (!state.hidden.delete(solver.label)) state.hidden.add(solver.label);
@@ -539,9 +548,9 @@
       svg.append(shape("line", { class: "rule", x1: left, x2: width - 16, y1: at, y2: at }));
       p.sigmas.forEach((sigma, call) => {
         if (!(sigma > 0)) return;
-        const mark = shape("path", { d: outline(solver.marker, 4.6), transform: `translate(${x(sigma).toFixed(1)} ${at})`, fill: solver.hollow ? "var(--back)" : colour(solver), stroke: solver.hollow ? colour(solver) : "var(--back)" });
-        mark.append(shape("title", {}, `${solver.label}, call ${call}: σ = ${number(sigma, 5)}`));
-        svg.append(mark);
+        const point = mark(solver, 4.6, { transform: `translate(${x(sigma).toFixed(1)} ${at})` });
+        point.append(shape("title", {}, `${solver.label}, call ${call}: σ = ${number(sigma, 5)}`));
+        svg.append(point);
       });
     });
     holder.replaceChildren(svg);

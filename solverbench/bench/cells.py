@@ -219,4 +219,4 @@ def each_teacher(cells: Iterable[Cell]) -> list[Cell]:
 
 def lacking(cells: Iterable[Cell]) -> list[str]:
     """Return one line per requested metric that can't be measured; see `selection.lacking`."""
-    return selection.lacking({cell.teacher.name: cell.measurement for cell in cells})
+    return selection.lacking({cell.teacher.shown: cell.measurement for cell in cells})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from solverbench.cli import terminal
 from solverbench.cli.flags import json_option, plugin_option
 from solverbench.errors import UserError
 
@@ -59,6 +60,7 @@ def check(
     solverbench check digits                a teacher
     solverbench check model.toml --images FOLDER
     """
+    terminal.loading("PyTorch and what is checked")
     from solverbench.conformance import images as real
     from solverbench.conformance import processes, subjects
     from solverbench.conformance.suite import run_all

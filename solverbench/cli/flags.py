@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from solverbench import options
 from solverbench.bench.run_options import WORK, Option, RunOptions, declared
+from solverbench.cli import terminal
 from solverbench.errors import UserError
 from solverbench.wording import suggest
 
@@ -60,6 +61,7 @@ config_option = click.option(
 def _load_plugins(_: click.Context, __: click.Parameter, paths: tuple[str, ...]) -> None:
     """Load the files before any name is looked up."""
     if paths:
+        terminal.loading("PyTorch and the plugin")
         from solverbench import plugins
 
         for path in paths:

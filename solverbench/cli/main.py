@@ -169,6 +169,7 @@ def run(strict: bool, as_json: bool, **given: Any) -> None:
 
     Writes a report. The same command resumes an interrupted run.
     """
+    terminal.loading()
     from solverbench.bench import run as runner
     from solverbench.cli.progress import display
 
@@ -204,6 +205,7 @@ def plan(strict: bool, as_json: bool, detect: str | None, power: float, pilot: s
 
     With --detect also how many images tell two solvers apart. Writes nothing.
     """
+    terminal.loading()
     from solverbench.bench import plan as planning
 
     if pilot is not None:
@@ -252,6 +254,7 @@ def sample(
 
     The images are for use with a metric of your own.
     """
+    terminal.loading()
     from solverbench.bench import images
     from solverbench.cli.progress import counted
 
@@ -360,6 +363,7 @@ def doctor(out: str) -> None:
 
     Loads every packaged teacher and solver, and lists package versions and devices.
     """
+    terminal.loading("PyTorch, every teacher and every solver")
     from solverbench.cli import describe
 
     checks = list(describe.doctor(Path(out)))

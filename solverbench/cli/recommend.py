@@ -70,6 +70,7 @@ def recommend(
     Solvers on all grids race on a few images; what is beaten drops out. The leaders are measured again on fresh seeds
     together with Euler's method and the pipeline's own scheduler. The same command resumes an interrupted choice.
     """
+    terminal.loading()
     from solverbench.choice.choose import choose
     from solverbench.cli.progress import display
     from solverbench.sampling.devices import check_device

@@ -76,6 +76,7 @@ def refs_build(
     SOURCE holds statistics (.npz, .npy, .pkl) or images (a folder, .zip, .npz or .npy), or is the name of a teacher
     that draws its images. The same command resumes an interrupted build.
     """
+    terminal.loading("PyTorch and the source")
     from solverbench.bench.own_samples import own_pictures
     from solverbench.evaluation import reference_build, references
     from solverbench.evaluation.image_sources import Crop

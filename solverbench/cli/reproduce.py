@@ -63,6 +63,7 @@ def reproduce(
     what it is. The exit code is 0 if all numbers agree, 4 if a published number lies outside our interval, and
     3 if something is missing.
     """
+    terminal.loading()
     from solverbench import registries
     from solverbench.bench import reproduce
     from solverbench.cli.progress import display

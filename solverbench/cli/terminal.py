@@ -154,6 +154,15 @@ def tell(line: str) -> None:
     teller()(line)
 
 
+def loading(what: str = "PyTorch and the teacher") -> None:
+    """Say on a terminal what a command does before its first result: on a busy machine the imports take seconds.
+
+    Nothing is said if PyTorch is loaded already, if the command is quiet, or if stderr is no terminal.
+    """
+    if "torch" not in sys.modules and sys.stderr.isatty():
+        tell(f"loading {what}")
+
+
 def in_notebook() -> bool:
     """Return whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")

@@ -66,6 +66,7 @@ def train(
     command resumes an interrupted training. Tables and curves of each training, and of all together, are written to
     DIR/trained. With --set warm_start=true each budget starts from the result of the one below.
     """
+    terminal.loading()
     import torch
 
     from solverbench.cli.progress import training_display

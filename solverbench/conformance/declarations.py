@@ -38,7 +38,9 @@ def options(solver: Solver, schedule: NoiseSchedule) -> str:
     for key, (field, _) in sorted(known.items()):
         if not field.metadata["help"].strip():
             raise Failed(f"option {key!r} has no help; give sb.option a line as help=")
-    return ", ".join(sorted(known))
+    shared = sorted(key for key in known if key in declared(Solver))
+    own = ", ".join(sorted(set(known) - set(shared))) or "none of its own"
+    return f"{own}; of its grid, as for every solver: {', '.join(shared)}" if shared else own
 
 
 def spec_round_trip(solver: Solver, schedule: NoiseSchedule) -> str:

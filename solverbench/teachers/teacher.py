@@ -212,7 +212,7 @@ def _labelled(name: str, given: Mapping[str, str]) -> str:
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", "-".join([name, *told]))
 
 
-SHOWN = 32
+SHOWN = 40
 """Largest number of characters of a name that is shown as it is."""
 
 

@@ -1,5 +1,6 @@
 """`solverbench new` writes packages that work as they are, and refuses names that would not."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -85,6 +86,20 @@ def test_a_wheel_of_it_holds_its_module_and_its_entry_point(folder, kind, tmp_pa
     assert points.split() == [f"[solverbench.{KINDS[kind]}]", name, "=", f"{name}:{target}"]
 
 
+@pytest.mark.parametrize("kind", ["solver", "teacher"])
+def test_a_second_call_names_the_folder_of_the_first_and_no_module(tmp_path, monkeypatch, kind):
+    """Python takes the folder for a module without code; it is only in the way of a starter in the same place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert invoke("new", kind, "mine").exit_code == 0
+    importlib.invalidate_caches()
+    again = invoke("new", kind, "mine")
+    assert again.exit_code == 2
+    assert "the folder mine exists already" in again.stderr
+    assert "module" not in again.stderr
+    assert invoke("new", kind, "mine", "--to", "elsewhere").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -97,8 +112,9 @@ def test_a_wheel_of_it_holds_its_module_and_its_entry_point(folder, kind, tmp_pa
         ("ddim", "a solver of this name exists already; choose another name"),
         ("digits", "a teacher of this name exists already; choose another name"),
         ("dinov2", "an extractor of this name exists already; choose another name"),
-        ("json", "an installed module has this name; choose another name"),
-        ("there", "exists already; choose another name or another --to"),
+        ("json", "an installed module has this name, "),
+        ("sys", "an installed module has this name; choose another name"),
+        ("there", "there exists already, and may hold your work; go on in it, remove it, or choose another name"),
     ],
 )
 @pytest.mark.parametrize("kind", ["solver", "teacher"])

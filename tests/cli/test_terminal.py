@@ -1,5 +1,6 @@
 """How a command speaks: how much, in which colours, and in lines that never break a name or a spec."""
 
+import inspect
 import io
 import re
 import sys
@@ -128,3 +129,45 @@ def test_a_plan_breaks_lines_between_columns_and_words_alone():
     assert f"{spec} nfe=3 on digits" in narrow
     assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(wide).split())
     assert [line for line in narrow if line.endswith(("-", ":", "="))] == ["    unsupported  -             -"]
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "loaded", "words", "told"),
+    [
+        (True, False, (), "loading PyTorch and the teacher\n"),
+        (True, False, ("-q",), ""),
+        (True, True, (), ""),
+        (False, False, (), ""),
+    ],
+    ids=["terminal", "quiet", "loaded", "pipe"],
+)
+def test_a_command_says_on_a_terminal_that_it_loads(monkeypatch, is_terminal, loaded, words, told):
+    @click.command()
+    @terminal.amount_options
+    def speak():
+        stream = Stream(is_terminal)
+        monkeypatch.setattr(sys, "stderr", stream)
+        terminal.loading()
+        click.echo(stream.getvalue(), nl=False)
+
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    done = CliRunner().invoke(speak, list(words))
+    assert done.stdout == told
+
+
+def test_every_command_that_samples_says_that_it_loads_before_it_imports():
+    """The line stands before the first import of the body, which loads PyTorch."""
+    for name in ("run", "plan", "train", "sample", "recommend", "reproduce", "check", "doctor"):
+        body = inspect.getsource(main.commands[name].callback)
+        said, imported = body.find("terminal.loading("), body.find("    from solverbench")
+        assert 0 < said < imported, name
+
+
+def test_a_plugin_that_is_loaded_with_the_flags_is_announced_too(monkeypatch, tmp_path):
+    """Its file imports SolverBench, and so PyTorch, before the command begins."""
+    said = []
+    monkeypatch.setattr(terminal, "loading", lambda what="": said.append(what))
+    (tmp_path / "empty.py").write_text("")
+    CliRunner().invoke(main, ["list", "solvers", "--plugin", str(tmp_path / "empty.py")])
+    assert said == ["PyTorch and the plugin"]

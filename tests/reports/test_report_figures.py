@@ -16,11 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
+from reports_large import write as write_large
 
 from solverbench import reports
 from solverbench.reports.bundle import tidy
 from solverbench.reports.drawing import base
 from solverbench.reports.drawing.palette import KNOWN, PLUGIN_COLOURS, PLUGIN_MARKERS, look_of, shape, style
+from solverbench.reports.drawing.panel import panels
 from solverbench.reports.drawing.ticks import linear_ticks, log_ticks, spread, wrapped
 from solverbench.reports.figures import contents
 from solverbench.reports.figures.sprites import Sprites
@@ -314,3 +316,28 @@ def test_spread_keeps_the_order_moves_little_and_stays_inside() -> None:
     assert spread([0.0, 0.0], [1, 1], 0, 10) == [0.5, 1.5]
     assert spread([10.0, 9.9], [2, 2], 0, 10) == [9.0, 7.0]
     assert spread([5.0, 5.1, 5.2, 9.0], [1, 1, 1, 1], 0, 10) == pytest.approx([4.1, 5.1, 6.1, 9.0])
+
+
+def test_a_solver_has_one_look_in_every_figure_and_on_the_page_whatever_else_is_drawn(tmp_path: Path) -> None:
+    """The second teacher has one of two variants alone, which would be the first variant there."""
+    folder = write_large(tmp_path / "a", ["dpm", "unipc"], ["digits", "shapes"], (3, 4), ["frechet_data"])
+    frame = pd.read_csv(folder / "results.csv", dtype={"cell": str})
+    frame["solver"] = frame["solver"].replace("unipc", "dpm:order=2")
+    frame["spec"] = frame["solver"]
+    frame[(frame["teacher"] == "digits") | (frame["solver"] != "dpm")].to_csv(folder / "results.csv", index=False)
+    bundle = reports.load(folder)
+    found = parts(bundle.frame, bundle.record)
+    seen = {}
+    for kind, by in (("nfe", "curves"), ("speed", "costs")):
+        content = contents.curves(found) if kind == "nfe" else contents.costs(found, kind)
+        assert content is not None
+        assert content.kind == by
+        for panel in panels(content.data, content.figure):
+            for label in panel.solvers:
+                seen.setdefault(label, set()).add(look_of(panel.run, label))
+    assert {label: len(looks) for label, looks in seen.items()} == {"dpm": 1, "dpm:order=2": 1}
+    shown = {each["label"]: each for each in data.of(sections.of(bundle), Sprites({}, {}, {}, ""))["solvers"]}
+    for label, [(colour, marker, _, fill)] in seen.items():
+        assert (shown[label]["light"], shown[label]["marker"]) == (colour, marker)
+        assert shown[label]["hollow"] is (fill != colour)
+    assert [shown[label]["hollow"] for label in ("dpm", "dpm:order=2")] == [False, True]

@@ -211,3 +211,22 @@ def test_metric_names_of_other_versions_and_unknown_published_solvers_do(
     ]  # fmt: skip
     data = embedded(outline(write(frame, record)))
     assert [(p["solver"], p["printed"], p["value"]) for p in data["parts"][0]["published"]] == [(-1, "other", 3.2)]
+
+
+def test_the_page_says_what_a_claim_is_and_where_the_list_stands(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", ["dpm", "gas"], ["digits"], (4,), ["frechet_data"])
+    text = html.page(sections.of(reports.load(folder)))
+    [said] = [piece for piece in text.split("<p>") if "A claim is what" in piece]
+    assert "ahead of" in said
+    assert '<a href="#verdicts">The list of claims' in said
+    assert '<section id="verdicts">' in text
+
+
+def test_the_page_begins_with_a_metric_that_has_a_value(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", ["dpm", "gas"], ["digits"], (4,), ["frechet_data", "rmse_teacher"])
+    frame = pd.read_csv(folder / "results.csv", dtype={"cell": str})
+    frame.loc[frame["metric"] == "frechet_data", ["value", "low", "high"]] = np.nan
+    frame.to_csv(folder / "results.csv", index=False)
+    found = Outline(html.page(sections.of(reports.load(folder))))
+    offered = [a["value"] for t, a in found.tags if t == "option" and a["value"] in ("frechet_data", "rmse_teacher")]
+    assert offered == ["rmse_teacher", "frechet_data"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import forms
 import numpy as np
 import pandas as pd
 import pytest
@@ -147,8 +148,13 @@ def test_a_failed_write_leaves_the_old_report_whole(copy: Path, monkeypatch: pyt
 
 @pytest.fixture
 def drawings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The formats of the pictures that are drawn in this process from now on; they hold a word instead."""
+    """The formats of the pictures that are drawn in this process from now on; they hold a word instead.
+
+    Of the figures of one form, the first in this process is composed.
+    """
     made: list[str] = []
+    compose = contents.Content.draw
+    monkeypatch.setattr(contents.Content, "draw", lambda content: forms.once(content, compose))
     monkeypatch.setattr(base, "render", lambda figure, kind: made.append(kind) or b"a picture")
     return made
 

@@ -32,15 +32,15 @@ def test_what_differs_between_teachers_of_a_run_stays():
 
 
 def test_a_long_name_loses_shared_options_and_then_its_middle():
-    [one] = shown(f"{LONG}:prompts=small:sampler_nfe=6")
-    assert one == "my-own-fine-tune…odel-of-flowers"
-    assert len(one) == SHOWN
-    two = shown(f"{LONG}:guidance=1", f"{LONG}:guidance=2")
-    assert two == ["my-own-fine-tune…wers-guidance=1", "my-own-fine-tune…wers-guidance=2"]
+    assert shown(f"{LONG}:prompts=small:sampler_nfe=6") == [LONG]
+    assert shown(f"{LONG}-and-birds:prompts=small") == ["my-own-fine-tuned-mo…f-flowers-and-birds"]
+    two = shown(f"{LONG}:guidance=1:dtype=fp16", f"{LONG}:guidance=2:dtype=fp16")
+    assert two == ["my-own-fine-tuned-mo…-flowers-guidance=1", "my-own-fine-tuned-mo…-flowers-guidance=2"]
+    assert {len(each) for each in two} == {SHOWN}
 
 
 def test_two_that_would_be_alike_keep_their_whole_names():
-    a, b = f"{'a' * 20}-one-{'b' * 20}", f"{'a' * 20}-two-{'b' * 20}"
+    a, b = f"{'a' * 24}-one-{'b' * 24}", f"{'a' * 24}-two-{'b' * 24}"
     assert shown(a, b) == [a, b]
     assert shown("a.pkl:name=x", "b.pkl:name=x:guidance=2") == ["x", "x-guidance=2"]
 

@@ -33,8 +33,11 @@ def write(kind: str, name: str, to: Path) -> list[Path]:
     folder = to / name
     if folder.exists():
         raise UserError(
-            asked=f"new {kind} {name}", wrong=f"{folder} exists already", remedy="choose another name or another --to"
+            asked=f"new {kind} {name}",
+            wrong=f"the folder {folder} exists already, and may hold your work",
+            remedy="go on in it, remove it, or choose another name or another --to",
         )
+    _check_module(kind, name)
     words = {"name": name, "Name": "".join(part.capitalize() for part in name.split("_")), "version": __version__}
     words |= {"kind": kind, "group": KINDS[kind], "target": Template(_TARGETS[kind]).substitute(words)}
     words |= {"package": f"solverbench-{name.replace('_', '-')}"}
@@ -65,5 +68,17 @@ def _check(kind: str, name: str) -> None:
                 wrong=f"{'an' if registry.kind[0] in 'aeiou' else 'a'} {registry.kind} of this name exists already",
                 remedy="choose another name",
             )
-    if importlib.util.find_spec(name) is not None:
-        raise UserError(asked=asked, wrong="an installed module has this name", remedy="choose another name")
+
+
+def _check_module(kind: str, name: str) -> None:
+    """Refuse the name of a module that `import` would find in place of the new one.
+
+    A folder without code, such as that of another starter in the current folder, is none: a module comes before it.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        return
+    place = "" if spec.origin in ("built-in", "frozen") else f", {spec.origin}"
+    raise UserError(
+        asked=f"new {kind} {name}", wrong=f"an installed module has this name{place}", remedy="choose another name"
+    )
