@@ -18,9 +18,9 @@ _PROBED = 4
 """Number of calls of a probe; the first one warms up."""
 DOUBLE = 2.0
 """Guess of the time of a call in float64, relative to the network's own precision."""
-DRAWING = 3.0, 0.5
+DRAWING = 4.0, 0.7
 """Guess of the seconds that a report takes to draw: its fixed part, and more for each teacher and metric."""
-_BUSIEST = 12.0
+_BUSIEST = 50.0
 """Largest factor by which a busy machine is taken to slow down one thread."""
 _TRUST = 0.02
 """Share of a phase's work that its guess counts for, once its own pace is measured."""
