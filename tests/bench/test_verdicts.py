@@ -11,7 +11,7 @@ from solverbench.bench.measure import Measure
 from solverbench.learned.trained_files import Trained
 from solverbench.wording import BELOW_ERROR
 
-TEACHER = SimpleNamespace(name="toy")
+TEACHER = SimpleNamespace(name="toy", shown="toy")
 
 
 ALL = ("rmse_teacher", "frechet_teacher", "frechet_data")
