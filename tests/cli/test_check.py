@@ -42,6 +42,7 @@ def invoke(*arguments):
 
 
 @pytest.mark.usefixtures("forked_checks")
+@pytest.mark.usefixtures("forked_checks")
 def test_what_fails_is_told_with_what_was_found_and_what_to_do(tmp_path):
     path = tmp_path / "lagging.py"
     path.write_text(LAGGING)
