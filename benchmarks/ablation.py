@@ -82,7 +82,7 @@ from {module} import {base}
 
 
 class Variant({base}):
-    """{about}"""
+    {about!r}
 
     name = "{name}"
     trained_by = {recipe!r}

@@ -46,6 +46,7 @@ name = "brief_gas"
 solver = "gas"
 nfe = "3"
 seeds = 2
+about = "It's \\"alone\\" first."
 set = {{ {BRIEF}, discriminator_pretrain = 2 }}
 """
 
@@ -118,6 +119,7 @@ def test_an_ablation_from_its_plan_to_its_table(
     gs, gas = outcomes[:2]
     assert gs.cell.trained.record["recipe"]["iterations"] == 4
     assert gas.cell.trained.record["recipe"]["discriminator_pretrain"] == 2
+    assert gas.cell.trained.solver.__doc__ == 'It\'s "alone" first.'
     mean = over_trainings([each.measures["detail_teacher"] for each in gas.parts])
     lines = {(row["row"], row["metric"]): row for row in table(out / "table.csv")}
     found = lines["brief_gas", "detail_teacher"]
