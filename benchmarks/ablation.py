@@ -41,9 +41,12 @@ from solverbench.bench import run as runner
 from solverbench.bench.bundle.trainings import pooled
 from solverbench.bench.measure import p_value
 from solverbench.bench.outcome import Outcome, paired
+from solverbench.bench.plan import plan as planned
 from solverbench.bench.run_options import RunOptions
 from solverbench.cli.production import Task
 from solverbench.errors import RecordError, SpecError, StoreError, UserError
+from solverbench.evaluation.reference_build import build
+from solverbench.evaluation.references import folders
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.trained_files import Trained
 from solverbench.learned.training import train as training
@@ -119,6 +122,9 @@ class Plan:
         against: row that the others are compared with.
         classical: specs of untrained solvers to measure beside them.
         pictures: rows shown in the strip of images.
+        reference: name of the real images' statistics, built from the teacher's own data if there are none of that
+            name; the teacher's own if empty. Kernel distance, precision and recall need one with feature vectors.
+        reference_images: number of images to build it from.
     """
 
     teacher: str
@@ -129,6 +135,8 @@ class Plan:
     samples: int = 2000
     replicates: int = 3
     pictures: tuple[str, ...] = ()
+    reference: str = ""
+    reference_images: int = 10_000
 
 
 def read(path: Path) -> Plan:
@@ -282,6 +290,27 @@ def _training(task: Task, trained: Trained, cpu: float | None) -> dict[str, obje
     }  # fmt: skip
 
 
+def options(plan: Plan, specs: Sequence[str], nfe: int, device: str, out: Path) -> RunOptions:
+    """Return the options of a run of solvers at one number of calls."""
+    return RunOptions(
+        solvers=specs, nfe=nfe, teachers=plan.teacher, samples=plan.samples, replicates=plan.replicates,
+        metrics=plan.metrics or None, reference=plan.reference or None, out=str(out), device=device,
+    )  # fmt: skip
+
+
+def prepare(plan: Plan, device: str, out: Path) -> None:
+    """Build the reference, if there is none of that name, and check what is to be measured, before any training.
+
+    Raises:
+        UserError: a metric, a solver or a number that can't be measured.
+    """
+    if plan.reference and not (folders(out)[0] / f"{plan.reference}.npz").is_file():
+        drawn: dict[str, Any] = {"extractor_name": plan.teacher, "count": plan.reference_images, "device": device}
+        build(plan.reference, plan.teacher, out, **drawn)
+    for nfe in sorted({nfe for row in plan.rows for nfe in row.nfe}):
+        planned(options(plan, expand(plan.classical) if plan.classical else ["euler"], nfe, device, out))
+
+
 def measure(plan: Plan, wanted: Sequence[Task], teacher: Teacher, out: Path, nfe: int) -> list[Outcome]:
     """Return the outcomes at one number of calls, trainings of one row as their mean; classical solvers come last."""
     done = [task for task, _ in _done([task for task in wanted if task.nfe == nfe], teacher, out)]
@@ -290,11 +319,7 @@ def measure(plan: Plan, wanted: Sequence[Task], teacher: Teacher, out: Path, nfe
     specs += expand(plan.classical) if plan.classical else []
     if not done:
         return []
-    options = RunOptions(
-        solvers=specs, nfe=nfe, teachers=plan.teacher, samples=plan.samples, replicates=plan.replicates,
-        metrics=plan.metrics or None, out=str(out), device=teacher.device,
-    )  # fmt: skip
-    return pooled(runner.run(options).cells)
+    return pooled(runner.run(options(plan, specs, nfe, teacher.device, out)).cells)
 
 
 def name_of(outcome: Outcome) -> str:
@@ -489,6 +514,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 state = "missing" if task.result(teacher, given.out) is None else "done"
                 print(f"{task.solver} nfe={task.nfe} seed={task.seed}: {state}, {task.recipe.length} iterations")
         else:
+            prepare(plan, teacher.device, given.out)
             for line in train(wanted, teacher, given.out, given.seconds):
                 print(line, flush=True)
             print(write(plan, wanted, teacher, given.out))

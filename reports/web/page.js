@@ -149,6 +149,26 @@
     return placed;
   }
 
+  // The numbers at points, none over another, and over as few points as can be; one without a place is left out.
+  function scattered(numbers, box) {
+    const taken = [], found = [], high = 11;
+    for (const { px, py, text, ink } of numbers) {
+      const wide = 7.2 * text.length;
+      let best = null, least = Infinity, turn = 0;
+      for (const gap of [4, 8, 13]) for (const [right, up] of [[1, -1], [1, 1], [-1, -1], [-1, 1], [0, -1], [0, 1], [1, 0], [-1, 0]]) {
+        const left = px + right * gap + ((right - 1) * wide) / 2, top = py + up * gap + ((up - 1) * high) / 2;
+        const over = (b) => left < b.left + b.wide && b.left < left + wide && top < b.top + high && b.top < top + high;
+        if (left < box.left || top < 0 || top + high > box.bottom || taken.some(over)) { turn++; continue; }
+        const cost = numbers.filter((n) => left - 3 <= n.px && n.px <= left + wide + 3 && top - 3 <= n.py && n.py <= top + high + 3).length + 0.01 * turn++;
+        if (cost < least) { least = cost; best = { left, top, wide }; }
+      }
+      if (!best) continue;
+      taken.push(best);
+      found.push({ left: best.left, base: best.top + high - 2, text, ink });
+    }
+    return found;
+  }
+
   // The chart --------------------------------------------------------------------------------------------------------
   const ACROSS = {
     nfe: ["NFE", "NFE (denoiser calls per sample)", (p) => p.nfe],
@@ -220,9 +240,8 @@
       labels.push([y(line.value), line.label, null]);
     });
     if (state.across === "speed") drawFront(svg, part, points, x, y);
-    const marks = [];
-    const numbers = [...new Set(visible.map((p) => p.solver))];
-    for (const index of numbers) {
+    const marks = [], numbers = [];
+    for (const index of new Set(visible.map((p) => p.solver))) {
       const solver = solvers[index], ink = colour(solver), own = visible.filter((p) => p.solver === index);
       let path = "", pen = false, last = null;
       for (const p of own) {
@@ -236,13 +255,15 @@
         if (p.low !== null && p.high !== null)
           svg.append(shape("line", { x1: px, x2: px, y1: y(log ? Math.max(p.low, y.low) : p.low), y2: y(p.high), stroke: ink, "stroke-width": 1.4 }));
         svg.append(mark(solver, 5, { transform: `translate(${px.toFixed(1)} ${py.toFixed(1)})`, class: "mark" }));
-        if (state.across !== "nfe") svg.append(shape("text", { x: px + 6, y: py - 5, fill: ink, class: "soft" }, String(p.nfe)));
+        if (state.across !== "nfe") numbers.push({ px, py, text: String(p.nfe), ink });
         marks.push({ px, py, p });
       }
       for (const p of below.filter((p) => p.solver === index))
         svg.append(shape("path", { d: outline("v", 4), transform: `translate(${x(x_of(p))} ${box.bottom - 3})`, fill: ink }));
       if (last) labels.push([y(last.value), solver.label, ink, solver]);
     }
+    for (const { left, base, text, ink } of scattered(numbers, box))
+      svg.append(shape("text", { x: left, y: base, fill: ink, class: "soft nfe" }, text));
     for (const p of hollow) {
       const solver = solvers[p.solver], ink = solver ? colour(solver) : "var(--soft)";
       svg.append(shape("path", { d: outline(solver ? solver.marker : "o", 6.5), transform: `translate(${x(p.nfe).toFixed(1)} ${y(p.value).toFixed(1)})`, fill: "none", stroke: ink, "stroke-width": 1.3, class: "published" }));

@@ -152,6 +152,7 @@ class Ledger:
                     self._conclude(job)
             else:
                 job.fail(done)
+                self.forecast.drop(MEASURES, 1)
                 self._settle(job)
         self._closed(unit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import time
 from collections import Counter
@@ -181,7 +182,8 @@ class Lines:
         """Do nothing: lines leave nothing to remove."""
 
     def _write(self, line: str) -> None:
-        self.stream.write(f"{self.stamp or ''}{printable(line)}\n")
+        room = shutil.get_terminal_size().columns if self.stream.isatty() else None
+        self.stream.write("\n".join([*wrapped(f"{self.stamp or ''}{printable(line)}", room), ""]))
         self.stream.flush()
 
 

@@ -197,6 +197,18 @@ def test_no_line_of_a_cell_is_wider_than_the_terminal_and_no_spec_is_broken():
     assert f"{spec} nfe=3 on digits: done, {numbers} the reference of toy isn't converged:" in whole
 
 
+def test_verbose_lines_fit_a_terminal_too_and_a_file_has_whole_ones(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    line = (
+        "dpm nfe=3 on digits: done, frechet_data 3.05 ± 0.26, frechet_teacher 0.227 ± 0.041, rmse_teacher 0.06 ± 0.01"
+    )
+    for stream, count in ((Terminal(), 2), (io.StringIO(), 1)):
+        Lines(stream, verbose=True).say(line)
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == count
+        assert (max(map(len, lines)) <= 80) is (count == 2)
+
+
 def test_a_word_that_is_wider_than_the_terminal_stays_whole():
     assert wrapped(f"run {'a' * 90} now", 80) == ["run", f"  {'a' * 90}", "  now"]
     assert wrapped("short, line", 80) == ["short, line"]

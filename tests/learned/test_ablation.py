@@ -27,7 +27,9 @@ PLAN = f"""
 teacher = "digits"
 samples = 20
 replicates = 1
-metrics = "frechet_data,detail_teacher,residual_teacher"
+metrics = "frechet_data,kernel_data,detail_teacher,residual_teacher"
+reference = "drawn"
+reference_images = 60
 against = "brief_gs"
 pictures = ["brief_gs", "brief_gas"]
 classical = "euler,deis"
@@ -145,7 +147,7 @@ def test_an_ablation_from_its_plan_to_its_table(
 def test_a_training_that_fails_leaves_the_others(
     ablation: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "plan.toml").write_text(PLAN.replace("samples = 20", "samples = 10"))
+    (tmp_path / "plan.toml").write_text(PLAN)
     step = Trainer.step
 
     def failing(self: Trainer) -> dict[str, float]:
@@ -159,6 +161,16 @@ def test_a_training_that_fails_leaves_the_others(
     assert "brief_gs nfe=3 seed=1: FAILED: it: broke" in said
     assert "1 of 2 trainings finished" in said
     assert "| `brief_gs` | 1 |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_metric_that_cannot_be_measured_is_refused_before_any_training(
+    ablation: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Trainer, "step", lambda self: pytest.fail("it was trained"))
+    for was, now in (('"drawn"', '""'), ("samples = 20", "samples = 10")):
+        (tmp_path / "plan.toml").write_text(PLAN.replace(was, now))
+        assert ablation.main([str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out")]) > 1
+        assert "error: metric kernel_data: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,22 @@ def test_a_solver_is_toggled_and_its_line_goes(shown: Any) -> None:
     assert ask(shown, count) == before
 
 
+def test_no_two_numbers_at_points_overlap_and_tables_have_the_charts_markers(shown: Any) -> None:
+    click(shown, "#across button:nth-child(2)")
+    boxes = "[...svg.querySelectorAll('.nfe')].map((e) => e.getBoundingClientRect())"
+    corners = f"{boxes}.map((b) => [b.left, b.top, b.right, b.bottom])"
+    numbers = ask(shown, f"[...document.querySelectorAll('#chart svg')].map((svg) => {corners})")
+    assert min(map(len, numbers)) > 8
+    for each in numbers:  # two pixels of a text's box are empty
+        pairs = [(a, b) for k, a in enumerate(each) for b in each[:k]]
+        assert not [1 for a, b in pairs if a[0] < b[2] - 1 and b[0] < a[2] - 1 and a[1] < b[3] - 4 and b[1] < a[3] - 4]
+    outlines = (
+        "[...document.querySelectorAll(arguments[0])].map((each) => each.getAttribute('d').match(/[ML]/g).length)"
+    )
+    swatches = ask(shown, outlines, ".by-part:not([hidden]) table.numbers .swatch path")
+    assert swatches[: len(ask(shown, outlines, "#legend path"))] == ask(shown, outlines, "#legend path")
+
+
 def test_linear_and_logarithmic_place_points_differently(shown: Any) -> None:
     spots = "[...document.querySelectorAll('#chart .mark')].map((m) => m.getAttribute('transform'))"
     click(shown, "#scale button:nth-child(2)")
