@@ -203,5 +203,6 @@ def _converged(teacher: Teacher, out: Path, calls: int | None) -> tuple[Teacher,
         raise useless(teacher, f"can't be used: {error.wrong}") from error
     if told.rough:
         assert told.error is not None
-        raise UserError(**unconverged(teacher.shown, teacher.sampler_nfe, told.error))
+        rough = unconverged(teacher.shown, teacher.sampler_nfe, told.error)
+        raise UserError(asked=rough["asked"], wrong=rough["wrong"], remedy=rough["remedy"])
     return replace(teacher, sampler_error=told), cost
