@@ -3,8 +3,8 @@
     python docs/tools/trained.py                    # from the stored numbers
     python docs/tools/trained.py digits=runs/reports/NAME learned=runs/reports/OTHER    # store those numbers first
 
-The pages say which commands make the reports. `registries/zoo/digits/runs.csv` has the validation error and the
-seconds of every training.
+The pages say which commands make the reports. `registries/zoo/digits/runs.csv` has the validation error of
+every training.
 """
 
 import csv
@@ -91,16 +91,15 @@ def classical(values: Values, run: str, metric: str, budgets: Sequence[int]) -> 
 
 
 def validations(solvers: Sequence[str]) -> str:
-    """Return the table of validation errors: the trainings' mean and range, and seconds of one on one core."""
+    """Return the table of validation errors: the trainings' mean and range."""
     known = trainings()
-    heads = [head for solver in solvers for head in (f"`{solver}`", "s")]
-    lines = [f"| calls | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    lines = [f"| calls | {' | '.join(f'`{solver}`' for solver in solvers)} |", "|---" * (len(solvers) + 1) + "|"]
     for nfe in BUDGETS:
         cells: list[str] = []
         for solver in solvers:
             rows = known.get((solver, nfe), [])
             errors = [float(row["validation"]) for row in rows]
-            cells += [_range(errors), f"{mean(float(row['seconds']) for row in rows):.0f}"] if rows else ["–", "–"]
+            cells.append(_range(errors) if rows else "–")
         lines.append(f"| {nfe} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -116,7 +115,7 @@ def _shown(row: Row | None, best: float) -> str:
         return "–"
     value, half = float(row["value"]), (float(row["high"]) - float(row["low"])) / 2
     text = f"{_short(value)} ± {_short(half, like=value)}"
-    return f"**{text}**" if value == best else text
+    return f"**{text}**" if _short(value) == _short(best) else text
 
 
 def _short(value: float, like: float | None = None) -> str:
