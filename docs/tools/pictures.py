@@ -55,7 +55,7 @@ def levels(tableaus: dict[str, sb.Tableau]) -> None:
     axes.set_ylim(len(tableaus) - 0.5, -0.6)
     axes.set_xlabel("noise level sigma of calls 0 to 4 (digits: from 80 to 0.002)")
     axes.grid(axis="x", linewidth=0.3)
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.8)
 
 
 def tree(specs: list[str], teacher: sb.Teacher, nfe: int = 4) -> None:
