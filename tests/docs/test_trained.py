@@ -44,9 +44,9 @@ def test_the_stored_numbers_belong_to_the_files_as_they_are(maker, run, tmp_path
 
 
 def test_every_training_of_a_shipped_solver_has_a_line(maker):
-    """GS, GAS and LD3 are shipped with three trainings each."""
+    """Each is shipped with three trainings."""
     known = maker.trainings()
-    budgets = {"gs": range(1, 11), "gas": range(1, 11), "ld3": range(2, 11), "ld3:mode=time": range(2, 11)}
+    budgets = {solver: range(1 if solver in ("gs", "gas") else 2, 11) for solver in maker.SHIPPED}
     assert {key: len(known[key]) for solver in budgets for nfe in budgets[solver] if (key := (solver, nfe))} == {
         (solver, nfe): 3 for solver in budgets for nfe in budgets[solver]
     }
