@@ -121,6 +121,13 @@ _untyped: Any = torch.UntypedStorage
 _typed: Any = torch.storage.TypedStorage
 
 
+def _bytes(file: Any, name: str) -> int:
+    """Return the length of a record; torch 2.6 can tell it only by reading the record."""
+    if hasattr(file, "get_record_size"):
+        return int(file.get_record_size(name))
+    return len(file.get_record(name))
+
+
 class _Storages:
     """The storages of a torch archive, each read once; on the meta device if only shapes matter."""
 
@@ -138,7 +145,7 @@ class _Storages:
         if not isinstance(key, str) or type(count) is not int or not self.file.has_record(f"data/{key}"):
             raise Refused(f"a storage {one_line(key)} that isn't there")
         size = count * torch.empty(0, dtype=dtype).element_size()
-        if count < 0 or self.file.get_record_size(f"data/{key}") < size:
+        if count < 0 or _bytes(self.file, f"data/{key}") < size:
             raise Refused(f"a storage of {count} numbers, more than its record has")
         if key not in self.found:
             if self.mapped:
