@@ -245,7 +245,7 @@ def train(wanted: Sequence[Task], teacher: Teacher, out: Path, seconds: float) -
         assert found is not None
         training.keep([found], trained_files.learned(f"{task.solver}:training={task.seed}"), out)
         rows = [_training(each, done, cpu.get(_named(each))) for each, done in _done(wanted, teacher, out)]
-        files.write_bytes(out / "trainings.csv", _csv(TRAININGS, rows))
+        files.write_bytes(out / "trainings.csv", files.csv_bytes(TRAININGS, rows))
         yield f"{label}: validation {found.validation:.4f}"
 
 
@@ -327,9 +327,14 @@ def name_of(outcome: Outcome) -> str:
     return re.sub(r":training=[\d|]+", "", outcome.cell.solver)
 
 
+def _base(plan: Plan, outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Return the outcome that the others are compared with; None if it isn't trained."""
+    return next((each for each in outcomes if name_of(each) == plan.against), None)
+
+
 def tested(plan: Plan, outcomes: Sequence[Outcome]) -> dict[tuple[str, str], tuple[float, float]]:
     """Return p of each row's difference from `against` and p corrected for the rows, by row and metric."""
-    base = next((each for each in outcomes if name_of(each) == plan.against), None)
+    base = _base(plan, outcomes)
     found: dict[tuple[str, str], tuple[float, float]] = {}
     if base is None:
         return found
@@ -343,7 +348,7 @@ def tested(plan: Plan, outcomes: Sequence[Outcome]) -> dict[tuple[str, str], tup
 
 def lines(plan: Plan, outcomes: Sequence[Outcome]) -> Iterator[dict[str, object]]:
     """Yield the lines of table.csv."""
-    base = next((each for each in outcomes if name_of(each) == plan.against), None)
+    base = _base(plan, outcomes)
     tests = tested(plan, outcomes)
     for outcome in outcomes:
         shared = {"row": name_of(outcome), "nfe": outcome.cell.nfe, "trainings": len(outcome.parts) or 1}
@@ -367,7 +372,7 @@ def markdown(plan: Plan, outcomes: Sequence[Outcome], trained: Sequence[tuple[Ta
     """Return the tables of one number of calls."""
     nfe = outcomes[0].cell.nfe
     metrics = ordered({metric for each in outcomes for metric in each.measures})
-    base = next((each for each in outcomes if name_of(each) == plan.against), None)
+    base = _base(plan, outcomes)
     heads = [described(metric).short for metric in metrics]
     text = [f"## {nfe} calls", "", _cells(["row", "trainings", "validation RMSE", *heads])]
     text.append("|" + "---|" * (len(heads) + 3))
@@ -472,17 +477,9 @@ def write(plan: Plan, wanted: Sequence[Task], teacher: Teacher, out: Path) -> st
             file = io.BytesIO()
             sheet.save(file, "png")
             files.write_bytes(out / f"strip-nfe{nfe}.png", file.getvalue())
-    files.write_bytes(out / "table.csv", _csv(TABLE, table))
+    files.write_bytes(out / "table.csv", files.csv_bytes(TABLE, table))
     files.write_bytes(out / "table.md", "\n".join(text).encode())
     return "\n".join(text)
-
-
-def _csv(header: Sequence[str], rows: Sequence[Mapping[str, object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

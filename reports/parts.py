@@ -154,8 +154,9 @@ def parts(frame: pd.DataFrame, record: Mapping[str, Any]) -> list[Part]:
     """Return every part of a tidy frame: teachers in order of appearance, metrics in bundle.json's order."""
     metrics = [metric for metric in record.get("metrics", {}) if (frame["metric"] == metric).any()]
     metrics += [metric for metric in dict.fromkeys(frame["metric"]) if metric not in metrics]
-    found, everyone = [], dict(zip(reversed(frame["label"].to_list()), reversed(frame["spec"].to_list()), strict=True))
-    everyone = {str(label): str(everyone[label]) for label in dict.fromkeys(frame["label"])}
+    first = frame.drop_duplicates("label")
+    everyone = {str(label): str(spec) for label, spec in zip(first["label"], first["spec"], strict=True)}
+    found = []
     for teacher in dict.fromkeys(frame["teacher"]):
         for metric in metrics:
             rows = frame[(frame["teacher"] == teacher) & (frame["metric"] == metric)]
@@ -268,8 +269,9 @@ def _part(rows: pd.DataFrame, record: Mapping[str, Any], number: int, everyone: 
     known = rows[rows["value"].notna()]
     images = _number(known, "n")
     entry = record.get("metrics", {}).get(metric, {})
-    model, options = axes(record).of(teacher)
-    shown = axes(record).shown.get(teacher, teacher)
+    told = axes(record)
+    model, options = told.of(teacher)
+    shown = told.shown.get(teacher, teacher)
     return Part(
         teacher=teacher, metric=metric, number=number, frame=rows, label=str(entry.get("label", metric)),
         log=bool(entry.get("log", True)), lines=_lines(record, teacher, metric, images),

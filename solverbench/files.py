@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import io
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -192,6 +193,15 @@ def write_json(path: Path, body: Mapping[str, Any], *, replace: bool = True, lin
     indent = 1 if lines else None
     text = json.dumps({**body, "checksum": digest(body)}, indent=indent, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode(), replace=replace)
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
+    """Return a CSV file with a header; a value that a row lacks is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:

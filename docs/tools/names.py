@@ -1,13 +1,13 @@
 """Write the tables of docs/names.md from registries/names.toml: `python docs/tools/names.py`."""
 
-import re
 from itertools import groupby
 from pathlib import Path
+
+from sections import begin, replaced
 
 from solverbench import registries
 
 PAGE = Path(__file__).parents[1] / "names.md"
-BEGIN, END = "<!-- made by docs/tools/names.py -->", "<!-- end -->"
 MARKS = {"equal": "=", "near": "≈", "none": "–"}
 
 
@@ -26,8 +26,7 @@ def tables() -> str:
 
 def section(text: str) -> str:
     """Return the page with its tables replaced."""
-    made = f"{BEGIN}\n\n{tables()}\n\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: made, text, flags=re.DOTALL)
+    return replaced(text, begin("names.py"), f"\n{tables()}\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from sections import begin, replaced
+
 from solverbench import load_teacher
 from solverbench.errors import UserError
 from solverbench.teachers.families import folders
@@ -20,7 +22,6 @@ from solverbench.teachers.teacher import Teacher
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "teachers-latent.md"
-BEGIN, END = "<!-- made by docs/tools/pipelines.py -->", "<!-- end -->"
 
 
 def rows(place: Path) -> tuple[list[str], int]:
@@ -80,7 +81,7 @@ def section(made: list[str], read: int) -> str:
         f"({datetime.datetime.now(tz=datetime.UTC).date():%d %B %Y}, diffusers {diffusers.__version__}, CPU)."
     )
     columns = "| pipeline | read by | passes | float32 | bfloat16 | float16 |"
-    return "\n".join([BEGIN, "", head, "", columns, "|---|---|---|---|---|---|", *made, "", END])
+    return "\n".join(["", head, "", columns, "|---|---|---|---|---|---|", *made, ""])
 
 
 if __name__ == "__main__":
@@ -89,6 +90,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         made, read = rows(Path(folder))
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(
-        re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: section(made, read), page, flags=re.DOTALL)
-    )
+    PAGE.write_text(replaced(page, begin("pipelines.py"), section(made, read)))

@@ -10,7 +10,6 @@ whether the numbers belong to the solvers as they are now.
 import csv
 import hashlib
 import io
-import re
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from PIL import Image, PngImagePlugin
+from sections import begin, replaced
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = ROOT / "docs" / "tools" / "readme.csv"
@@ -44,7 +44,6 @@ NAMES = {
 }
 SHOWN = (4, 6, 8, 10)
 """Calls in the table."""
-BEGIN, END = "<!-- made by docs/tools/readme.py -->", "<!-- end -->"
 SOURCE = "Source"
 """Key of the text in each picture that holds the sha256 of the numbers it was drawn from."""
 
@@ -158,7 +157,7 @@ def _value(row: Row, metric: str) -> str:
 
 def section(text: str, rows: list[Row]) -> str:
     """Return the README with its table replaced."""
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", f"{BEGIN}\n{table(rows)}\n{END}", text, flags=re.DOTALL)
+    return replaced(text, begin("readme.py"), table(rows))
 
 
 def main() -> None:

@@ -8,11 +8,12 @@ every training.
 """
 
 import csv
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+
+from sections import begin, replaced
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = ROOT / "docs" / "tools" / "trained.csv"
@@ -125,20 +126,16 @@ def _short(value: float, like: float | None = None) -> str:
     return text.removeprefix("0") if value < 1 else text
 
 
-def section(text: str, name: str, table: str) -> str:
-    """Return the page with the table of this name replaced."""
-    begin, end = f"<!-- {name}, made by docs/tools/trained.py -->", "<!-- end -->"
-    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
-
-
 def page(text: str) -> str:
     values, wide, usual = stored(), range(3, 11), (4, 6, 8)
     for metric in METRICS:
-        text = section(text, f"{metric} on digits", measured(values, "digits", metric, DIGITS, wide))
+        text = replaced(
+            text, begin("trained.py", f"{metric} on digits"), measured(values, "digits", metric, DIGITS, wide)
+        )
         together = [measured(values, "learned", metric, LEARNED, usual), classical(values, "learned", metric, usual)]
-        text = section(text, f"{metric} of learned solvers", "\n".join(together))
-    text = section(text, "trainings of gs and gas", validations(("gs", "gas")))
-    return section(text, "trainings", validations(SHIPPED))
+        text = replaced(text, begin("trained.py", f"{metric} of learned solvers"), "\n".join(together))
+    text = replaced(text, begin("trained.py", "trainings of gs and gas"), validations(("gs", "gas")))
+    return replaced(text, begin("trained.py", "trainings"), validations(SHIPPED))
 
 
 def _read(path: Path) -> list[Row]:

@@ -7,9 +7,10 @@ docs/which.md says which commands make the reports.
 """
 
 import csv
-import re
 import sys
 from pathlib import Path
+
+from sections import begin, replaced
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = ROOT / "docs" / "tools" / "which.csv"
@@ -100,17 +101,11 @@ def _short(value: float) -> str:
     return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.2f}"
 
 
-def section(text: str, name: str, table: str) -> str:
-    """Return the page with the table of this name replaced."""
-    begin, end = f"<!-- {name}, made by docs/tools/which.py -->", "<!-- end -->"
-    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
-
-
 def page(text: str) -> str:
     values = stored()
     for teacher in SHOWN:
-        text = section(text, f"grids on {teacher}", grids(values, teacher))
-        text = section(text, f"formulas on {teacher}", formulas(values, teacher))
+        text = replaced(text, begin("which.py", f"grids on {teacher}"), grids(values, teacher))
+        text = replaced(text, begin("which.py", f"formulas on {teacher}"), formulas(values, teacher))
     return text
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from solverbench import plugins, registries, seeds
+from solverbench.bench.protocol import Protocol
 from solverbench.bench.reference import ReferenceTask
 from solverbench.bench.work import CellProgress, Unit
 from solverbench.sampling import devices, stopwatch
@@ -152,14 +153,19 @@ def paces(
     for teacher in {unit.teacher for unit in work}:
         own = [unit for unit in work if unit.teacher is teacher]
         calls = sum(unit.calls for unit in own) + others.get(teacher.name, 0)
-        pace, protocol = stored_pace(known, teacher), own[0].jobs[0].cell.protocol
-        if pace is None and calls >= 20 * _PROBED * protocol.batch:
-            try:
-                pace = probe(teacher, min(protocol.batch, protocol.block))
-            except (Exception, SystemExit):  # a cell raises the same error and reports it
-                pace = None
-        found[teacher.name] = pace
+        protocol = own[0].jobs[0].cell.protocol
+        try:
+            few = calls < 20 * _PROBED * protocol.batch
+            found[teacher.name] = stored_pace(known, teacher) if few else pace(known, teacher, protocol)
+        except (Exception, SystemExit):  # a cell raises the same error and reports it
+            found[teacher.name] = None
     return found
+
+
+def pace(jobs: Iterable[CellProgress], teacher: Teacher, protocol: Protocol) -> float:
+    """Return the seconds per image and call: from stored blocks, or else from probe calls in the run's batches."""
+    found = stored_pace(jobs, teacher)
+    return probe(teacher, min(protocol.batch, protocol.block)) if found is None else found
 
 
 def measuring(job: CellProgress) -> float:

@@ -229,10 +229,7 @@ def plan(options: RunOptions, *, detect: str | float | None = None, power: float
     pace: dict[Teacher, float] = {}
     for unit in work:
         if unit.teacher not in pace:
-            found = estimates.stored_pace(todo, unit.teacher)
-            pace[unit.teacher] = (
-                estimates.probe(unit.teacher, min(protocol.batch, protocol.block)) if found is None else found
-            )
+            pace[unit.teacher] = estimates.pace(todo, unit.teacher, protocol)
         for job, share in zip(unit.jobs, unit.shares(), strict=True):
             needed[job] += share
     for job in todo:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -109,11 +107,7 @@ def answered(
         folder,
         result.folder,
     )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_bytes(folder / "candidates.csv", text.getvalue().encode())
+    files.write_bytes(folder / "candidates.csv", files.csv_bytes(list(rows[0]), rows))
     files.write_bytes(folder / "recommendation.json", (json.dumps(found.as_dict(), indent=1) + "\n").encode())
     return found
 

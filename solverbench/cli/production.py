@@ -7,7 +7,6 @@ Finished runs are kept: start it again to resume.
 from __future__ import annotations
 
 import csv
-import io
 import math
 import multiprocessing
 import os
@@ -212,7 +211,7 @@ def collect(tasks: Sequence[Task], teacher: Teacher, out: Path) -> list[str]:
     header = ("solver", "nfe", "seed", "kept", *RUN_COLUMNS, "seconds", "device")
     kept = [dict(line) for line in _lines(place / "runs.csv") if (line["solver"], int(line["nfe"])) not in groups]
     ordered: list[Mapping[str, object]] = sorted([*kept, *lines], key=_place)
-    files.write_bytes(place / "runs.csv", _csv(header, ordered).encode())
+    files.write_bytes(place / "runs.csv", files.csv_bytes(header, ordered))
     return missing
 
 
@@ -241,7 +240,7 @@ def _write_curve(history: Path, target: Path) -> None:
         rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     width = math.ceil(len(rows) / CURVE_ROWS)
     windows = [rows[k : k + width] for k in range(0, len(rows), width)]
-    files.write_bytes(target, _csv(COLUMNS, [_thinned(window) for window in windows]).encode())
+    files.write_bytes(target, files.csv_bytes(COLUMNS, [_thinned(window) for window in windows]))
 
 
 def _thinned(window: Sequence[Mapping[str, float]]) -> dict[str, object]:
@@ -255,14 +254,6 @@ def _thinned(window: Sequence[Mapping[str, float]]) -> dict[str, object]:
 
 def _short(value: float) -> float | int:
     return value if isinstance(value, int) else float(f"{value:.6g}")
-
-
-def _csv(header: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def pack(out: Path, target: Path) -> None:

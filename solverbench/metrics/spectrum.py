@@ -92,7 +92,7 @@ def by_band(rows: Array) -> Array:
         rows: [p, 2 bands] as `beside` and `residual` return them.
     """
     sums = rows.reshape(len(rows), 2, -1).sum(0) + LEAST * len(rows)
-    return _ratio(np.stack([sums[0], sums[1]], -1))
+    return _ratio(sums.T)
 
 
 def _ratio(sums: Array) -> Array:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from solverbench import seeds
+from solverbench import plugins, registries, seeds
 from solverbench.cli import production
 from solverbench.learned import recipes, trained_files
 from solverbench.learned.recipes import Recipe
 from solverbench.learned.training import train as training
+from solverbench.learned.training.adversarial import discriminator_loss
 from solverbench.learned.training.data import Data, Pairs
 from solverbench.method.execution import execute
 from solverbench.sampling.endpoints import sampler_plan
@@ -92,3 +94,29 @@ def briefly(teacher: Teacher, data: Data, tmp_path: Path) -> Callable[[str, int]
         return run
 
     return trained
+
+
+@pytest.fixture
+def unregistered() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    tables, held, registered = dict(registries.solvers._registered), dict(plugins._held), list(plugins._registered)
+    modules = set(sys.modules)
+    yield
+    registries.solvers._registered = tables
+    plugins._held, plugins._registered = held, registered
+    for name in set(sys.modules) - modules:
+        if name.startswith("solverbench_plugin_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The images that the discriminator is shown in a training: the teacher's and the student's in turns."""
+    seen: list[Tensor] = []
+
+    def spy(discriminator: object, real: Tensor, fake: Tensor, *settings: object) -> object:
+        seen.extend([real, fake])
+        return discriminator_loss(discriminator, real, fake, *settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("solverbench.learned.training.trainer.discriminator_loss", spy)
+    return seen

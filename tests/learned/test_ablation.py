@@ -4,14 +4,12 @@ import csv
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from solverbench import plugins, registries
 from solverbench.bench.measure import over_trainings, p_value
 from solverbench.bench.outcome import paired
 from solverbench.errors import UserError
@@ -19,7 +17,7 @@ from solverbench.learned.training.trainer import Trainer
 from solverbench.reports.paired import holm
 from solverbench.teachers.loading import load_teacher
 
-pytestmark = pytest.mark.usefixtures("unrendered", "remembered")
+pytestmark = pytest.mark.usefixtures("unrendered", "remembered", "unregistered")
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 BRIEF = "iterations = 4, batch = 4, train_size = 8, validation_size = 4, validate_every = 2, training_seeds = 1"
@@ -59,19 +57,6 @@ def ablation() -> types.ModuleType:
     sys.modules["ablation"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    tables, held, registered = dict(registries.solvers._registered), dict(plugins._held), list(plugins._registered)
-    modules = set(sys.modules)
-    yield
-    registries.solvers._registered = tables
-    plugins._held, plugins._registered = held, registered
-    for name in set(sys.modules) - modules:
-        if name.startswith("solverbench_plugin_"):
-            del sys.modules[name]
 
 
 def table(path: Path) -> list[dict[str, str]]:

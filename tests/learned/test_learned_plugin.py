@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,19 +38,11 @@ SMALL = ("--samples", "100", "--replicates", "1")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """heavy.py in an empty folder, a zoo of one's own; what a test registers is gone after it."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unregistered: None) -> None:
+    """heavy.py in an empty folder, a zoo of one's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOLVERBENCH_DATA", str(tmp_path / "own"))
     Path("heavy.py").write_text(HEAVY, encoding="utf-8")
-    tables, held, registered = dict(registries.solvers._registered), dict(plugins._held), list(plugins._registered)
-    modules = set(sys.modules)
-    yield
-    registries.solvers._registered = tables
-    plugins._held, plugins._registered = held, registered
-    for name in set(sys.modules) - modules:
-        if name.startswith("solverbench_plugin_"):
-            del sys.modules[name]
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ Methods differ only in their recipes. A run can be killed at any time and resume
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -245,7 +244,7 @@ def train_range(
             courses += ({"nfe": nfe, "seed": seed, **row} for row in _validations(folder / "history.csv"))
         if len(budgets) > 1:
             folders.append(range_folder(solver, budgets, teacher, recipe, out))
-            _write_csv(folders[-1] / "range.csv", RANGE, courses)
+            files.write_bytes(folders[-1] / "range.csv", files.csv_bytes(RANGE, courses))
         yield Done(keep(runs, trained_files.learned(solver), out), folders)
 
 
@@ -356,7 +355,7 @@ def _shifted(progress: Progress | None, done: int, total: int) -> Progress | Non
 def _write_course(place: Path, student: Trainer) -> None:
     """Write history.csv, and path.csv: levels, told levels and parameters at each validation."""
     rows = ({**row, "iteration": int(row["iteration"])} for row in student.history)
-    _write_csv(place / "history.csv", checkpoint.COLUMNS, rows)
+    files.write_bytes(place / "history.csv", files.csv_bytes(checkpoint.COLUMNS, rows))
     points: list[dict[str, object]] = []
     for iteration, vector in student.path:
         tableau = student.tableau(vector)
@@ -366,12 +365,4 @@ def _write_course(place: Path, student: Trainer) -> None:
             for name, values in series.items()
             for index, value in enumerate(values.detach().flatten().tolist())
         ]
-    _write_csv(place / "path.csv", ("iteration", "name", "index", "value"), points)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_bytes(path, text.getvalue().encode())
+    files.write_bytes(place / "path.csv", files.csv_bytes(("iteration", "name", "index", "value"), points))
