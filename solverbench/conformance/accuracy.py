@@ -10,7 +10,7 @@ import math
 
 from torch import Tensor
 
-from solverbench.conformance.advice import GENERAL, advice
+from solverbench.conformance.advice import advice, general
 from solverbench.conformance.one_step import REAL, SURE, Known, curve, deviation, samples
 from solverbench.conformance.trials import Failed
 from solverbench.teachers.conditions import Condition
@@ -89,8 +89,8 @@ def span(teacher: Teacher, known: Known) -> str:
     if not square < 1.2:
         raise Failed(
             f"its own samples have a mean square of {square:.3g}, and {outside:.0%} of their values lie outside "
-            f"[-1, 1]; {GENERAL}, and whether its images are scaled to [-1, 1]; a network with too little training "
-            "does this too"
+            f"[-1, 1]; look at {general(teacher)}, and whether its images are scaled to [-1, 1]; a network with too "
+            "little training does this too"
         )
     return f"its own samples have a mean square of {square:.2g}; {outside:.1%} of their values lie outside [-1, 1]"
 

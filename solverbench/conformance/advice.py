@@ -5,43 +5,75 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 
 from torch import Tensor
 
-from solverbench.conformance.one_step import LEVELS, REAL, Denoiser, Known, curve_at, noise_levels
-from solverbench.teachers.adaptors import PREDICTIONS, Adapted, coefficients
+from solverbench import registries
+from solverbench.conformance.one_step import BATCH, LEVELS, REAL, Denoiser, Known, curve_at, noise_levels
+from solverbench.teachers.adaptors import PREDICTIONS, Adapted, Clipped, coefficients
+from solverbench.teachers.families import hub
+from solverbench.teachers.families.diffusers_folder import SCHEDULER
+from solverbench.teachers.families.schedulers import PREDICTIONS as DIFFUSERS
 from solverbench.teachers.teacher import Teacher
 
-GENERAL = "look at `told` (the times that the network is told), `predicts`, and the scale of its input"
+FEWER = 0.9
+"""Share of the error of an output of zeros, at some level, below which the network's output says something."""
 
 
 @lru_cache(maxsize=2)
 def advice(teacher: Teacher, known: Known) -> str:
     """Return the advice: the one change that brings the error below its limit, or a list of likely causes."""
+    look = f"look at {general(teacher)}"
     if known.of != REAL:
-        return f"{GENERAL}; with real images, by --images FOLDER, this check says which"
+        return f"{look}; with real images, by --images FOLDER, this check says which"
     worth = {what: score for what, score in _changes(teacher, known) if score < 1}
     if worth:  # the first of those that are as good as the best: times of 1000 t and 1000 t - 1 differ by nothing here
         return next(what for what, score in worth.items() if score <= 1.1 * min(worth.values()))
-    return f"{GENERAL}, and whether these are images of its data"
+    return f"{look}; whether these are images of its data; and whether the network is trained"
+
+
+def general(teacher: Teacher) -> str:
+    """Return what the user of this teacher can get wrong: arguments of a plugin, or the configuration of a folder."""
+    if _configured(teacher):
+        return f"prediction_type in {SCHEDULER}, and the scale of the images"
+    if teacher.base not in registries.teachers and teacher.spec:
+        return "its checkpoint, and the scale of the images"
+    return "`told` (the times that the network is told), `predicts`, and the scale of its input"
+
+
+def _configured(teacher: Teacher) -> bool:
+    """Return whether the teacher was read from a folder in diffusers' layout, which says what its network predicts."""
+    if teacher.base in registries.teachers:
+        return False
+    folder = Path(teacher.base)
+    return teacher.base.startswith(hub.PREFIX) or any((folder / sub / SCHEDULER).is_file() for sub in ("", "scheduler"))
 
 
 def _changes(teacher: Teacher, known: Known) -> Iterator[tuple[str, float]]:
     """Yield possible mistakes, as what to do, each with the share of the limit that the error has without it."""
     levels = noise_levels(teacher)
-    few = Known(known.states[:32], known.seeds[:32], known.of)
+    count = min(32, max(1, BATCH // math.prod(teacher.shape)))
+    few = Known(known.states[:count], known.seeds[:count], known.of)
 
-    def score(images: Known, through: Denoiser, levels: Tensor = levels) -> float:
+    def errors(through: Denoiser) -> Tensor:
+        return curve_at(teacher, few, levels, through).errors.mean(1)
+
+    def score(through: Denoiser, levels: Tensor = levels) -> float:
         try:
-            found = curve_at(teacher, images, levels, through)
+            found = curve_at(teacher, few, levels, through)
         except Exception:  # a network may refuse a time
             return math.inf
         return float((found.errors.mean(1) / found.limits).nan_to_num(nan=math.inf).max())
 
     own = teacher.denoiser(few.seeds)
-    yield from ((what, score(few, through)) for what, through in _parametrisations(teacher, own))
+    for what, through, silent in _parametrisations(teacher, own):
+        reached = score(through)
+        # An untrained network would be called one that predicts v, as zeros are then a decent denoiser.
+        if reached < 1 and bool((errors(through) < FEWER * errors(silent)).any()):
+            yield what, reached
     if isinstance(teacher.denoise, Adapted) and teacher.bind is None:
-        yield from ((what, score(few, through)) for what, through in _times(teacher.denoise))
+        yield from ((what, score(through)) for what, through in _times(teacher.denoise))
     for what, scale, shift in (("[0, 1]", 0.5, 0.5), ("[0, 255]", 127.5, 127.5)):
         fitting = levels[scale * levels <= 1.01 * teacher.schedule.sigma_first]
 
@@ -52,28 +84,55 @@ def _changes(teacher: Teacher, known: Known) -> Iterator[tuple[str, float]]:
             yield (
                 f"the network's images lie in {what}; scale them to [-1, 1]: denoise((x + 1) * {scale:g}, "
                 f"{scale:g} * sigma) / {scale:g} - 1 is its prediction",
-                score(few, scaled, fitting),
+                score(scaled, fitting),
             )
 
 
-def _parametrisations(teacher: Teacher, own: Denoiser) -> Iterator[tuple[str, Denoiser]]:
-    """Yield readings of the network's output as another prediction than it was taken for."""
-    network = teacher.denoise
-    taken = [network.predicts] if isinstance(network, Adapted) else ["x0", "eps", "v", "flow"]
-    for was in taken:
+def _parametrisations(teacher: Teacher, own: Denoiser) -> Iterator[tuple[str, Denoiser, Denoiser]]:
+    """Yield readings of the network's output as another prediction than it was taken for.
+
+    Each is (what is wrong and what to do, denoiser of the reading, the same with zeros as the network's output).
+    """
+    network = _adapted(teacher)
+
+    def weights(predicts: str, sigma: Tensor) -> tuple[float, float]:
+        alpha = teacher.schedule.alpha(teacher.schedule.time(sigma))
+        keep, take = coefficients(predicts, alpha, alpha * sigma, sigma)
+        return float(keep), float(take)
+
+    for was in [network.predicts] if network is not None else ["x0", "eps", "v", "flow"]:
         for now in PREDICTIONS:
             if was == now:
                 continue
 
-            def through(x: Tensor, sigma: Tensor, was: str = was, now: str = now) -> Tensor:
-                alpha = teacher.schedule.alpha(teacher.schedule.time(sigma))
-                keep, take = (float(each) for each in coefficients(was, alpha, alpha * sigma, sigma))
-                raw = (own(x, sigma) - keep * x) / take
-                keep, take = (float(each) for each in coefficients(now, alpha, alpha * sigma, sigma))
-                return keep * x + take * raw
+            def silent(x: Tensor, sigma: Tensor, now: str = now) -> Tensor:
+                return weights(now, sigma)[0] * x
 
-            fix = f'give predicts="{now}"' if isinstance(network, Adapted) else "convert it (sb.Adapted does)"
-            yield f"the network's output is {now}, and is taken for {was}; {fix}", through
+            def through(x: Tensor, sigma: Tensor, was: str = was, now: str = now) -> Tensor:
+                (kept, taken), (keep, take) = weights(was, sigma), weights(now, sigma)
+                return keep * x + take / taken * (own(x, sigma) - kept * x)
+
+            what = f"the network's output seems to be {now}, and is taken for {was}; {_fix(teacher, now)}"
+            yield what, through, silent
+
+
+def _adapted(teacher: Teacher) -> Adapted | None:
+    """Return the adaptor that says what the teacher's network predicts, if it has one."""
+    for found in (teacher.denoise, None if teacher.bind is None else teacher.bind(range(1))):
+        bare = found.denoise if isinstance(found, Clipped) else found
+        if isinstance(bare, Adapted):
+            return bare
+    return None
+
+
+def _fix(teacher: Teacher, now: str) -> str:
+    """Return how the teacher's network is read as one that predicts `now`."""
+    if _configured(teacher):
+        return f'prediction_type in {SCHEDULER} may have to be "{NAMED[now]}"'
+    return f'give predicts="{now}"' if isinstance(teacher.denoise, Adapted) else "convert it (sb.Adapted does)"
+
+
+NAMED = {ours: theirs for theirs, ours in DIFFUSERS.items()}
 
 
 def _times(network: Adapted) -> Iterator[tuple[str, Denoiser]]:

@@ -35,6 +35,9 @@ OWN, OWN_LARGE = 16, 4
 
 LARGE = 3 * 128 * 128
 
+BATCH = 2**20
+"""Largest number of values in a batch of more than one image."""
+
 CALLS = 12
 """Number of calls of the sampler that makes them, DPM-Solver++(2M)."""
 
@@ -196,8 +199,8 @@ def curve_at(teacher: Teacher, known: Known, levels: Tensor, through: Denoiser |
 
 
 def _parts(seeds: range, teacher: Teacher) -> Iterator[range]:
-    """Yield the seeds in batches of about a million values."""
-    many = max(1, 2**20 // math.prod(teacher.shape))
+    """Yield the seeds in batches of at most `BATCH` values, or of one image."""
+    many = max(1, BATCH // math.prod(teacher.shape))
     for begin in range(0, len(seeds), many):
         yield seeds[begin : begin + many]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from solverbench.method.spec import make
 from solverbench.metrics.extractors import plugin
 from solverbench.metrics.extractors.plugin import Plugged
 from solverbench.teachers.loading import load_teacher
-from solverbench.teachers.teacher import Teacher
+from solverbench.teachers.teacher import Teacher, _parts
 from solverbench.wording import suggest
 
 Checked = Solver | Teacher | Plugged
@@ -34,7 +35,7 @@ def named(text: str) -> list[Checked]:
     known = head in registries.teachers or (userdata.teachers() / f"{head}.toml").is_file()
     if not known and (inside := Path(text) / f"{Path(text).name}.py").is_file():
         return _of_file(inside)
-    if known or Path(text).exists():
+    if known or Path(text).exists() or re.search(r"[/\\.]", _parts(text)[0]):
         return [load_teacher(text)]
     if plugin.there(head):
         return [plugin.load(head, "cpu")]
@@ -42,7 +43,8 @@ def named(text: str) -> list[Checked]:
         if head in registry:
             kind = "built-in extractor" if registry is registries.extractors else registry.kind
             raise UnknownNameError(asked=f"check {text}", wrong=f"is a {kind}", remedy=_ONLY)
-    remedy = suggest(head, [*registries.solvers, *registries.teachers], "give a name, a spec or a .py file")
+    usual = "give a name or a spec, of a plugin with --plugin FILE.py, or the path of a file or folder"
+    remedy = suggest(head, [*registries.solvers, *registries.teachers], usual)
     if (beside := Path(f"{text}.py")).is_file():
         remedy = f"install the package, or check {beside}"
     raise UnknownNameError(asked=f"check {text}", wrong="neither a solver nor a teacher", remedy=remedy)

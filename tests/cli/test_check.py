@@ -123,8 +123,9 @@ def test_a_name_that_is_not_installed_is_the_file_beside(tmp_path, monkeypatch):
     [
         ((), 2, "check: nothing to check; give either names or --all"),
         (("heun", "--all"), 2, "check: both names and --all are given; give either names or --all"),
-        (("huen",), 2, "check huen: neither a solver nor a teacher; did you mean 'heun'? Give a name, a spec or a"),
-        (("xyz:order=2",), 2, "check xyz:order=2: neither a solver nor a teacher; give a name, a spec or a .py file"),
+        (("huen",), 2, "check huen: neither a solver nor a teacher; did you mean 'heun'? Give a name or a"),
+        (("xyz:order=2",), 2, "check xyz:order=2: neither a solver nor a teacher; give a name or a spec, of a "),
+        (("./no/folder:clip=1",), 3, "teacher 'no/folder': there is no such file or folder"),
         (("heun:order=2",), 2, "heun:order=2: heun has no option 'order'"),
         (("no/such.py",), 3, "plugin no/such.py: can't be read (No such file or directory); give the path of a"),
         (("heun", "--teacher", "digit"), 2, "teacher 'digit': not registered; did you mean 'digits'?"),

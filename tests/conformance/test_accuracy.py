@@ -104,6 +104,28 @@ def test_a_mistake_is_caught_on_real_images_and_named(mistake):
     assert remedy in found["error"]
 
 
+def test_an_untrained_network_is_not_called_one_that_predicts_v():
+    found = failed(teacher(through=lambda net: lambda y, t: 0.01 * y.flip(-1)))
+    assert "whether the network is trained" in found["error"]
+    assert "seems to be" not in found["error"]
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_folder_of_diffusers_is_told_of_its_configuration(tmp_path, bound):
+    """Its user gives no argument `predicts`; with a condition, the adaptor is behind `bind`."""
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text("{}")
+    wrong = teacher("v", "eps", spec=f"{tmp_path}:clip=1")
+    if bound:
+        inner = wrong.denoise
+        condition = sb.Condition(count=2)
+        wrong = dataclasses.replace(
+            wrong, denoise=lambda x, sigma: inner(x, sigma), bind=lambda seeds: inner, condition=condition
+        )
+    remedy = 'is taken for eps; prediction_type in scheduler_config.json may have to be "v_prediction"'
+    assert remedy in failed(wrong, MIXTURE.images_of(range(one_step.IMAGES)))["error"]
+
+
 UNSEEN = {"x0 as v", "half the input"}
 """What makes samples that its own predictions fit: only real images tell."""
 
