@@ -116,6 +116,9 @@ def _misused(error: click.UsageError, command: str) -> str:
         names = {name.lstrip("-"): name for name in known if name.startswith("--")}
         remedy = suggest(error.option_name.lstrip("-"), names, remedy)
         remedy = re.sub(r"did you mean '([^']*)'", lambda found: f"did you mean {names[found[1]]}", remedy)
+    elif error.ctx is not None and (word := re.fullmatch("No such command '(.*)'.?", said)) is not None:
+        assert isinstance(error.ctx.command, click.Group)
+        remedy = suggest(word[1], error.ctx.command.list_commands(error.ctx), remedy)
     elif meant:
         remedy = f"did you mean {meant} See '{command} --help'"
     return f"{command}: {said[0].lower()}{said[1:].rstrip('.')}; {remedy}"

@@ -310,7 +310,7 @@ def main(
                 print(line, flush=True)
         missing = collect(tasks, teacher, out)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     if archive is not None:
         pack(out, archive)
@@ -324,5 +324,5 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:  # from a plugin's file, which is loaded while options are parsed
-        print(f"error: {error}", file=sys.stderr)
+        click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

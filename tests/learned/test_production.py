@@ -116,7 +116,7 @@ def test_runs_in_parallel_processes_equal_a_run_here_and_stop_and_resume(tmp_pat
 def test_a_wrong_setting_is_one_line_and_no_run(tmp_path: Path) -> None:
     result = CliRunner().invoke(production.main, ["--out", str(tmp_path), "--set", "lrr=1"])
     assert result.exit_code == 2
-    assert result.output.startswith("error: recipe setting 'lrr=1'")
+    assert result.stderr.startswith("error: recipe setting 'lrr=1'")
     assert not list(tmp_path.iterdir())
 
 

@@ -23,6 +23,9 @@ from solverbench.reports.parts import parts
 
 TEXT = "Fréchet distance, RMSE − 0.5 ± 2 σ office waffle"
 
+OWN = ("get_glyphs_subset", "font_as_file")
+"""What is replaced in matplotlib's backend; older ones have one of them."""
+
 needs_subsets = pytest.mark.skipif(not hasattr(backend, "SubsetResults"), reason="an older matplotlib")
 
 
@@ -93,17 +96,17 @@ def test_a_pdf_embeds_truetype_fonts_smaller_ones_and_each_set_of_glyphs_is_made
 
 
 def test_matplotlibs_own_way_is_back_afterwards_also_after_an_error() -> None:
-    kept = backend.get_glyphs_subset, backend.font_as_file
+    kept = {each: getattr(backend, each, None) for each in OWN}
     with pytest.raises(ZeroDivisionError), small_subsets():
         raise ZeroDivisionError
     with small_subsets(), small_subsets():
         pass
-    assert (backend.get_glyphs_subset, backend.font_as_file) == kept
+    assert {each: getattr(backend, each, None) for each in OWN} == kept
 
 
 @pytest.mark.parametrize("name", ["SubsetResults", "get_glyphs_subset", "font_as_file"])
 def test_another_matplotlib_keeps_its_own_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {each: getattr(backend, each, None) for each in ("get_glyphs_subset", "font_as_file")}
+    kept = {each: getattr(backend, each, None) for each in OWN}
     monkeypatch.delattr(backend, name, raising=False)
     with small_subsets():
         assert {each: getattr(backend, each, kept[each]) for each in kept} == kept

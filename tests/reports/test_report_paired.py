@@ -238,7 +238,7 @@ def test_a_difference_smaller_than_the_error_of_the_reference_puts_no_one_ahead(
     bundle = reports.load(small(tmp_path / "a"))
     part = parts(bundle.frame, bundle.record)[0]
     assert ahead(part, bundle.cells)[3].winner
-    part.frame["reference_error"] = 1e9
+    part = replace(part, frame=part.frame.assign(reference_error=1e9))
     standing = ahead(part, bundle.cells)[3]
     assert not standing.winner
     assert {*standing.level, *standing.below} == set(part.solvers)
