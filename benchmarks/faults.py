@@ -321,6 +321,7 @@ class Campaign:
         seed = self.chance.randrange(10**9)
 
         def hook() -> None:
+            queue.POLL = 0.1
             recorded(record)
             if jumping:
                 jumping_clock(seed + os.getpid())

@@ -166,8 +166,13 @@ def papers() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def results(paper: str) -> Iterator[Result]:
-    """Yield every published number of `paper`, one of `papers()`."""
+@cache
+def results(paper: str) -> tuple[Result, ...]:
+    """Return every published number of `paper`, one of `papers()`."""
+    return tuple(_results(paper))
+
+
+def _results(paper: str) -> Iterator[Result]:
     found = _read(f"papers/{paper}.toml")
     title = f"{found['paper']['title']}, {found['paper']['source']}"
     for table in found["table"]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +66,23 @@ def table(found: Sequence[Entry]) -> str:
     rows = [COLUMNS, *(_row(entry.trained, entry.where) for entry in found if entry.trained is not None)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    load = cache(recipes.load)  # one recipe is that of many files
     for entry in found:
-        if entry.trained is not None and (changed := recipe_changes(entry.trained)):
+        if entry.trained is not None and (changed := recipe_changes(entry.trained, load)):
             lines.append(f"trained by an earlier recipe: {entry.path}: {changed}")
     lines += [f"unreadable: {entry.problem}" for entry in found if entry.trained is None]
     return "\n".join(map(printable, lines))
 
 
-def recipe_changes(trained: Trained) -> str:
-    """Return how a trained solver's recipe differs from the current one; empty if it does not.
+def recipe_changes(trained: Trained, load: Callable[..., recipes.Recipe] = recipes.load) -> str:
+    """Return how a trained solver's recipe differs from the current one, by `load`; empty if it does not.
 
     The teacher is not loaded for this, so a recipe that matches the current one of any teacher family is unchanged.
     """
     made, teacher = trained.record.get("recipe", {}), trained.teacher.partition("-")[0]
     try:
         solver = trained_files.learned(trained.spec)
-        loaded = [recipes.load(solver.recipe_name, teacher, family=family) for family in recipes.FAMILIES]
+        loaded = [load(solver.recipe_name, teacher, family=family) for family in recipes.FAMILIES]
         found = [recipes.changes(made, recipes.suited(each, solver)) for each in loaded]
     except UserError:
         return ""
