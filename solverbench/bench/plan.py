@@ -49,6 +49,7 @@ class PlannedCell:
             and the training.
         needed: its share of the calls that are made, as calls shared by several cells are made once.
         seconds: estimated time on this machine with all workers; rough if there is a training.
+        own: the part of `calls` for the teacher's own samples and exact solutions, which its other cells use, too.
     """
 
     cell: Cell
@@ -59,6 +60,12 @@ class PlannedCell:
     calls: int
     needed: float
     seconds: float
+    own: int = 0
+
+    @property
+    def remark(self) -> str:
+        """What there is to say about it: the reason, or that its time holds what others use."""
+        return self.reason or ("with the teacher's own samples, for all rows" if self.own else "")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the planned cell as plain JSON values."""
@@ -74,6 +81,7 @@ class PlannedCell:
             "blocks_missing": self.blocks_missing,
             "calls": self.calls,
             "calls_needed": self.needed,
+            "calls_of_teacher": self.own,
             "seconds": self.seconds,
         }
 
@@ -153,7 +161,7 @@ class RunPlan:
                 f"{each.blocks_missing} of {each.blocks_done + each.blocks_missing}" if each.blocks_missing else "-"
             )
             time_needed = duration(each.seconds) if each.blocks_missing else "-"
-            table.append((str(each.cell), each.status, blocks, time_needed, each.reason))
+            table.append((str(each.cell), each.status, blocks, time_needed, each.remark))
         lines = [printable(line.rstrip()) for line in _aligned(table, width)]
         more = [*notes.one_method([each.cell for each in self.cells]), *_lacking(self.cells)]
         more += [each.line for each in self.references if each.line]
@@ -235,9 +243,10 @@ def plan(options: RunOptions, *, detect: str | float | None = None, power: float
     for job in todo:
         if job not in planned:
             total = len(protocol.blocks) if job.cell.plan else 0
-            counts = total - len(job.calls), len(job.calls), sum(job.calls.values()) + sum(job.goal_calls.values())
+            own = sum(job.goal_calls.values())
+            counts = total - len(job.calls), len(job.calls), sum(job.calls.values()) + own
             seconds = needed[job] * pace.get(job.cell.teacher, 0.0) / count
-            planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, needed[job], seconds)
+            planned[job] = PlannedCell(job.cell, job.status, job.reason, *counts, needed[job], seconds, own)
     references = list(_references(reference.tasks(wanted, out), todo, pace, protocol.batch, count))
     detection = None if difference is None else _detection(wanted, protocol, options, difference, power)
     return RunPlan([planned[job] for job in todo], *_calls(work), references, detection)

@@ -104,6 +104,8 @@ class References:
         for task in self.tasks:
             if task.found is not None:
                 continue
+            calls = sum(task.calls.values())
+            tell.say(f"measuring the error of the {task.label}: {task.images} images, {calls} network calls")
             self._measure(task, threads, tell, {"stop": stop, "say": said.put}, spent)
             while not said.empty():
                 tell.note(said.get())

@@ -35,7 +35,7 @@ class Pace:
         self.shares: Mapping[str, int] = {}
         self.done = Counter[str]()
         self.clock = clock
-        self.begun = clock()
+        self.begun = self.seen = clock()
         self.ends: float | None = None
 
     def expect(self, seconds: float | None) -> None:
@@ -47,14 +47,15 @@ class Pace:
         self.shares = images
 
     def advance(self, cell: str, images: int, calls: int) -> None:
-        """Count finished work of a cell."""
+        """Count finished work of a cell; the time before the first images isn't theirs."""
+        self.begun, self.seen = self.begun if self.done_images else self.seen, self.clock()
         self.done[cell] += images
         self.done_images += images
         self.done_calls += calls
 
     @property
     def rate(self) -> float:
-        """Images per second so far."""
+        """Images per second since the first were begun."""
         return self.done_images / max(self.clock() - self.begun, 1e-9)
 
     @property
@@ -70,8 +71,10 @@ class Pace:
 
     @property
     def text(self) -> str:
-        """The images done and to do, the rate and the time left."""
+        """The images done and to do, the rate and the time left; a share of the calls while no image is done."""
         left = "" if self.left is None else f", {duration(self.left)} left"
+        if not self.done_images:
+            return f"{self.done_calls / max(self.calls, 1):.0%} of the network calls{left}"
         return f"{self.done_images}/{self.images} images, {self.rate:.0f}/s{left}"
 
     def __str__(self) -> str:

@@ -32,6 +32,18 @@ def test_the_time_left_is_what_the_run_expects_less_what_passed_since():
     assert str(pace) == "whole run: 50/100 images, 2/s, 40 s left"
 
 
+def test_while_a_reference_is_made_no_image_is_counted_and_the_rate_begins_after_it():
+    clock = Clock()
+    pace = Pace(images=100, calls=1000, clock=clock)
+    clock.now += 30
+    pace.advance("reference of toy", images=0, calls=200)
+    pace.expect(50)
+    assert str(pace) == "whole run: 20% of the network calls, 50 s left"
+    clock.now += 10
+    pace.advance("dpm", images=50, calls=200)
+    assert str(pace) == "whole run: 50/100 images, 5/s, 40 s left"
+
+
 def test_plain_lines_come_now_and_then_and_for_every_cell():
     clock, stream = Clock(), io.StringIO()
     lines = Lines(stream, every=5, clock=clock)
