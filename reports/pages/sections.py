@@ -102,7 +102,7 @@ def _reference_lines(found: Sequence[Part], record: Mapping[str, Any]) -> Iterat
 
 
 def _notes(record: Mapping[str, Any], found: Sequence[Part]) -> Iterator[Section]:
-    notes = [str(note) for note in record["notes"]]
+    notes = [str(note) for note in record["notes"] if note not in record["tags"]]
     notes += [*text.below_teacher(found, notes), *text.splits(found)]
     if notes:
         yield Section("notes", "Notes", (Lines(tuple(notes)),))

@@ -287,7 +287,7 @@ def _flagged(part: Part, cells: Mapping[tuple[str, int], Entry]) -> list[tuple[s
             elif text:
                 groups.setdefault((label, re.sub(r"[\d.e+-]+", "#", text)), []).append(nfe)
     found = [
-        (FLAGGED, f"{REFERENCE_ERROR} an RMSE {what}, which takes part in it: {_cells(labels)}")
+        (FLAGGED, f"{REFERENCE_ERROR} an RMSE {what}, and so partly that error: {_cells(labels)}")
         for what, labels in small.items()
     ]
     for (label, _), budgets in groups.items():

@@ -90,7 +90,7 @@ class Convergence:
         return f"RMSE {told} ({self.n} images, seeds {self.seeds})"
 
     def marks(self, rmse: float) -> bool:
-        """Return whether an RMSE to this reference is so small that the reference's own error takes part in it."""
+        """Return whether an RMSE to this reference is so small that it is partly the reference's own error."""
         return self.error is not None and rmse < SHARE * self.error
 
     def as_dict(self) -> dict[str, Any]:

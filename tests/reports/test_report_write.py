@@ -116,14 +116,22 @@ def test_tags_stand_in_a_line_of_their_own_near_the_top(folder: Path) -> None:
     assert page(folder).splitlines()[2:5] == ["> **Read with care:**", "> - replicates=1 (default 3)", "> - n=40; few"]
 
 
+def test_what_the_head_says_is_not_repeated_in_the_notes(folder: Path) -> None:
+    doubt = "the reference of toy isn't converged"
+    edit(folder, tags=[doubt], notes=[doubt, "something else"])
+    text = page(folder)
+    assert text.count(doubt) == 1
+    assert "- something else" in text
+
+
 def test_a_learned_solver_below_its_teacher_is_pointed_out_once(folder: Path) -> None:
     text = page(folder)
-    assert "learned solver gs at NFE 8, 10 lies below its teacher's own distance" in text
-    assert "learned solver gas at NFE 10 lies below" in text  # NFE 5 is spoken of in the runner's own note
+    assert "learned solver gs at NFE 8, 10 is nearer to the data" in text
+    assert "learned solver gas at NFE 10 is nearer" in text  # NFE 5 is spoken of in the runner's own note
     assert text.count("gas at NFE 5") == 1
-    assert "within the intervals at NFE 8:" in text
+    assert "within the intervals at NFE 8." in text
     edit(folder, notes=[])
-    assert "learned solver gas at NFE 5, 10 lies below" in page(folder)
+    assert "learned solver gas at NFE 5, 10 is nearer" in page(folder)
 
 
 def test_nothing_is_pointed_out_without_a_teacher_line(folder: Path) -> None:

@@ -196,7 +196,7 @@ def reference(outcomes: Sequence[Outcome]) -> list[str]:
         if marked:
             found.append(
                 f"{len(marked)} of {several(own)} on {teacher.shown} have an RMSE below {SHARE} times the error of "
-                f"their reference, {told.error:.2g}, which takes part in it: {_grouped(marked)}"
+                f"their reference, {told.error:.2g}, and so are partly that error: {_grouped(marked)}"
             )
         if pairs := _alike(own, told.error):
             found.append(
@@ -247,7 +247,7 @@ def _without_fid() -> str:
 
 
 def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
-    """Return the differences from the default protocol that readers should know."""
+    """Return what readers should know first: doubts about the reference, and differences from the default protocol."""
     tags = []
     if protocol.replicates < REPLICATES and protocol.samples < selection.FULL:
         tags.append(f"replicates={protocol.replicates} (default {REPLICATES})")
@@ -262,7 +262,7 @@ def _tags(outcomes: Sequence[Outcome], protocol: Protocol) -> list[str]:
     if protocol.batch != BATCH:
         tags.append(f"batch={protocol.batch} (default {BATCH})")
     tags += [f"{name}={value}" for name, value in protocol.extra.items()]
-    return [*unconverged(outcomes), *tags]
+    return [*unconverged(outcomes), *diverging(outcomes), *tags]
 
 
 def unconverged(outcomes: Sequence[Outcome]) -> list[str]:

@@ -24,7 +24,7 @@ from solverbench.bench.bundle.provenance import _environment, _plugins
 from solverbench.bench.bundle.selection import _selection, name, settled
 from solverbench.bench.bundle.table import _metrics, frame
 from solverbench.bench.bundle.trainings import pooled
-from solverbench.bench.cells import Cell, each_teacher
+from solverbench.bench.cells import CACHED, Cell, each_teacher
 from solverbench.bench.outcome import Outcome, teachers_of_outcomes
 from solverbench.bench.protocol import BLOCKS, Protocol
 from solverbench.bench.run_options import RunOptions
@@ -109,12 +109,11 @@ def _csv(table: pd.DataFrame) -> bytes:
 
 
 def _seconds(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """Return, as text, the time of computing the cells and the time of this run, which may have reused them."""
+    """Return, as text, the time of computing the cells and the time of this run, which may have found some of them."""
     made = sum(outcome.total("seconds") or 0.0 for outcome in outcomes)
-    return (
-        f"{made:.0f} for sampling and features, summed over workers; {seconds:.0f} for this run, which reuses "
-        "stored results"
-    )
+    found = sum(outcome.status == CACHED for outcome in outcomes)
+    reused = f", which found {found} of {len(outcomes)} cells in the store" if found else ""
+    return f"{made:.0f} for sampling and features, summed over workers; {seconds:.0f} for this run{reused}"
 
 
 def _cells(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
