@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from solverbench.reports import paired, verdicts
 from solverbench.reports.bundle import MEANINGS
@@ -293,4 +293,15 @@ def template(name: str) -> Any:
     environment = Environment(
         loader=FileSystemLoader(_WEB), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"linked": _linked, "breakable": _breakable}
     return environment.get_template(name)
+
+
+def _linked(text: str) -> Markup:
+    """Return the text with a link to the file of comparisons where it names it."""
+    return escape(text).replace("ahead.csv", Markup('<a href="ahead.csv">ahead.csv</a>'))
+
+
+def _breakable(spec: str) -> Markup:
+    """Return a spec that a browser breaks between its options."""
+    return escape(spec).replace(":", Markup(":<wbr>"))

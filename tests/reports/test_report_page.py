@@ -58,7 +58,7 @@ def embedded(seen: Outline) -> dict[str, Any]:
 
 def test_the_page_asks_nothing_of_a_network(folder: Path) -> None:
     seen = outline(folder)
-    allowed = {"data:", "#", "images.html"}
+    allowed = {"data:", "#", "images.html", "ahead.csv"}  # the last two lie beside it
     for tag, attributes in seen.tags:
         for name in ("src", "href", "srcset", "action", "poster", "data"):
             value = attributes.get(name)
@@ -66,6 +66,13 @@ def test_the_page_asks_nothing_of_a_network(folder: Path) -> None:
         assert tag not in ("link", "iframe", "object", "embed", "base")
     assert not re.search(r"url\(|@import", seen.inside["style"][0])
     assert not re.search(r"\bfetch\(|XMLHttpRequest|import\(|WebSocket|innerHTML|eval\(", seen.inside["script"][1])
+
+
+def test_a_spec_breaks_between_its_options_and_a_file_that_is_named_is_a_link(folder: Path) -> None:
+    text = html.page(sections.of(reports.load(folder)))
+    specs = re.findall(r"<td><code>(.*?)</code></td>", text)
+    assert sum(spec.count(":<wbr>") for spec in specs) == sum(spec.count(":") for spec in specs) > 1
+    assert text.count("ahead.csv has each") == 0 < text.count('<a href="ahead.csv">ahead.csv</a> has each')
 
 
 def test_the_policy_allows_the_pages_own_script_and_style_alone(folder: Path) -> None:
