@@ -215,8 +215,10 @@ class Registry:
                 raise Unavailable(asked=asked, wrong=wrong, remedy=error.remedy) from None
             same = False
         if not same:
-            sources = " and ".join(offer.source for offer in (first, *others))
-            raise Unavailable(asked=asked, wrong=f"offered by {sources}", remedy="rename one, or uninstall one of them")
+            sources = [offer.source for offer in (first, *others)]
+            file = any(source.startswith("file ") for source in sources)
+            remedy = "leave out --plugin, or rename one" if file else "rename one, or uninstall one of them"
+            raise Unavailable(asked=asked, wrong=f"offered by {' and '.join(sources)}", remedy=remedy)
         wrong, remedy = self._wrong(name, first.thing)
         if wrong:
             raise Unavailable(asked=asked, wrong=f"{first.source} offers {first.target}, {wrong}", remedy=remedy)

@@ -4,8 +4,36 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional extra of the package.
+
+    Args:
+        module: a module that it installs.
+        purpose: what it is for.
+    """
+
+    module: str
+    purpose: str
+
+
+EXTRAS = {
+    "fid": Extra("cleanfid", "FID as clean-fid computes it"),
+    "lpips": Extra("lpips", "LPIPS as metric and as loss"),
+    "clip": Extra("transformers", "metrics with features of CLIP and DINOv2"),
+    "datasets": Extra("pyarrow", "images in Parquet and Arrow files"),
+    "diffusers": Extra("diffusers", "diffusers folders and Stable Diffusion"),
+    "notebook": Extra("ipywidgets", "progress bars in notebooks"),
+    "tensorboard": Extra("tensorboard", "training curves in TensorBoard"),
+    "ray": Extra("ray", "workers on a Ray cluster"),
+    "energy": Extra("pynvml", "the energy that NVIDIA's devices use"),
+}
+"""The extras that a user may install, by name."""
 
 
 def install(extra: str) -> str:

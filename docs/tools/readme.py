@@ -109,7 +109,7 @@ def figure(look: str, rows: list[Row]) -> None:
                 axes.axhline(FLOOR, color=ink, linewidth=0.8, linestyle=(0, (4, 3)))
                 axes.text(2.95, 0.15, "the teacher against itself", fontsize=7.5, va="center")
                 axes.set_ylim(0.12, 230)
-            ticks = (0.2, 1, 10, 100) if metric == "frechet_teacher" else (0.02, 0.05, 0.1, 0.2)
+            ticks = (0.2, 1, 10, 100) if metric == "frechet_teacher" else (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
             axes.yaxis.set_major_locator(FixedLocator(ticks))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             _label(axes, ends, colours)

@@ -39,8 +39,8 @@ def _below(cells: Sequence[tuple[int, float, float]], line: Line) -> str:
     edge = line.value if math.isnan(line.low) else line.low
     unclear = [nfe for nfe, value, high in cells if (value if math.isnan(high) else high) >= edge]
     return (
-        f"at NFE {ranges([nfe for nfe, _, _ in cells])} is nearer to the data ({values}) than its teacher's own samples "
-        f"({line.value:.3g}, {line.label})"
+        f"at NFE {ranges([nfe for nfe, _, _ in cells])} is nearer to the data ({values}) than its teacher's own "
+        f"samples ({line.value:.3g}, {line.label})"
         + (f", within the intervals at NFE {ranges(unclear)}" if unclear else "")
         + ". That doesn't make it nearer to the teacher: compare its distance to the teacher's samples and its RMSE."
     )

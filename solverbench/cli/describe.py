@@ -27,9 +27,6 @@ from solverbench.store.folder import Store
 from solverbench.teachers.loading import load_teacher
 from solverbench.wording import printable
 
-EXTRAS = {"diffusers": "diffusers", "fid": "cleanfid", "lpips": "lpips", "tensorboard": "tensorboard"}
-"""Optional extras of the package, each with the module that it installs."""
-
 BUDGETS = range(1, 13)
 
 
@@ -173,13 +170,16 @@ def doctor(out: Path) -> Iterator[tuple[bool, str]]:
     yield from ((True, line) for line in tested.newer(torch.__version__))
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield True, f"CUDA: {', '.join(devices) or 'no device; runs use the CPU'}"
-    for extra, module in EXTRAS.items():
-        lacking = f"not installed (optional: {extras.install(extra)})"
-        yield True, f"extra {extra}: {lacking if importlib.util.find_spec(module) is None else 'installed'}"
+    for name, extra in extras.EXTRAS.items():
+        lacking = f"not installed (optional: {extras.install(name)})"
+        there = "installed" if importlib.util.find_spec(extra.module) is not None else lacking
+        yield True, f"extra {name}, for {extra.purpose}: {there}"
     for name in registries.teachers:
         yield _attempt(f"teacher {name}", lambda name=name: f"identity {load_teacher(name).identity[:12]}")
-    for name in registries.solvers:
-        yield _attempt(f"solver {name}", lambda name=name: make(name).spec)
+    tried = {name: _attempt(f"solver {name}", lambda name=name: make(name).spec) for name in registries.solvers}
+    well = [name for name, (good, _) in tried.items() if good]
+    yield True, f"{len(well)} solvers: {', '.join(well)}"
+    yield from (each for each in tried.values() if not each[0])
     yield _attempt(f"results folder {out}", lambda: _writable(out))
 
 

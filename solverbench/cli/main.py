@@ -371,7 +371,7 @@ def doctor(out: str) -> None:
 
     checks = list(describe.doctor(Path(out)))
     for good, line in checks:
-        click.echo(f"{'ok  ' if good else 'FAIL'}  {line}")
+        terminal.say(f"{'ok  ' if good else 'FAIL'}  {line}")
     sys.exit(0 if all(good for good, _ in checks) else 4)
 
 

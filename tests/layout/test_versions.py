@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from documents import PAGES, ROOT
 from packaging.requirements import Requirement
 
-from solverbench import tested
+from solverbench import extras, tested
 from solverbench.bench import run
 from solverbench.bench.progress import Silent
 from solverbench.bench.run_options import RunOptions
@@ -77,8 +77,15 @@ def test_a_run_and_its_report_say_that_torch_is_newer(tmp_path, monkeypatch):
     assert json.loads((result.folder / "bundle.json").read_text())["notes"].count(line) == 1
 
 
+def test_every_extra_that_a_user_may_install_has_a_purpose():
+    """`doctor` lists them."""
+    assert set(extras.EXTRAS) == PROJECT["optional-dependencies"].keys() - {"all", "dev", "docs"}
+
+
 def test_doctor_says_that_torch_is_newer_and_is_well(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.99.0")
     result = CliRunner().invoke(main, ["doctor", "--out", str(tmp_path / "runs")])
     assert result.exit_code == 0
     assert f"ok    {tested.newer('2.99.0')[0]}\n" in result.stdout
+    for name, extra in extras.EXTRAS.items():
+        assert f"ok    extra {name}, for {extra.purpose}: " in result.stdout

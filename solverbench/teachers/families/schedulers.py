@@ -208,7 +208,7 @@ def dropped(config: Mapping[str, Any]) -> str:
         return ""
     return (
         f"{' and '.join(found)} of the {config.get('_class_name', 'scheduler')}: not applied, because clipped steps "
-        "don't follow the ODE; clip=1 clips the data prediction in every call"
+        "don't follow the ODE; the option clip=1, as in ./folder:clip=1, clips the data prediction in every call"
     )
 
 
