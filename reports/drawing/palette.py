@@ -20,8 +20,10 @@ _SIZES = {
     "p": 3.8,
     "h": 3.8,
     "D": 2.9,
-    "star4": 5.2,
-    "star6": 4.8,
+    "star4": 5.6,
+    "star6": 5.2,
+    "hourglass": 4.4,
+    "bowtie": 4.4,
 }  # points; other markers 3.2
 
 
@@ -62,7 +64,7 @@ KNOWN = {
     "free": Style("#000000", "h"),
 }
 PLUGIN_COLOURS = ("#332288", "#661100", "#66aa22", "#ee3388", "#bb77ee", "#333300", "#ff5555")
-PLUGIN_MARKERS = ("hourglass", "bowtie", "star4", "star6")
+PLUGIN_MARKERS = ("star4", "star6", "hourglass", "bowtie")
 """Colours and markers of solvers that aren't in `KNOWN`; their specs take the markers in turn."""
 _SHAPES: dict[str, Any] = {
     "hourglass": ((-1, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)),

@@ -92,8 +92,8 @@
       case "h": return polygon(6, r * 1.15);
       case "star4": return polygon(4, r * 1.55, 0, r * 0.775);
       case "star6": return polygon(6, r * 1.4, 0, r * 0.7);
-      case "hourglass": return along([[-r, -r], [r, -r], [-r, r], [r, r]]);
-      case "bowtie": return along([[-r, -r], [-r, r], [r, -r], [r, r]]);
+      case "hourglass": return along([[-r, -r], [r, -r], [-r, r], [r, r]].map(([x, y]) => [1.25 * x, 1.25 * y]));
+      case "bowtie": return along([[-r, -r], [-r, r], [r, -r], [r, r]].map(([x, y]) => [1.25 * x, 1.25 * y]));
       case "*": return polygon(5, r * 1.55, 0, r * 0.65);
       case "P": return along(cross);
       case "X": return along(cross.map(([x, y]) => [(x - y) * 0.707, (x + y) * 0.707]));
